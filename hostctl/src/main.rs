@@ -1,0 +1,3 @@
+//! Management of a Keelson machine from the command line.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The host API and the machine's keys.

@@ -1,0 +1,3 @@
+//! The Keelson engine daemon.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! System services that run as containers.

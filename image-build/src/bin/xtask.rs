@@ -1,0 +1,3 @@
+//! cargo xtask: builds the binaries, the OS image and its disks, runs and tests them.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Reading of the host configuration from its layers.

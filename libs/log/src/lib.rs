@@ -1,0 +1,1 @@
+//! The container log format: framed, rotated, indexed records.

@@ -1,0 +1,56 @@
+//! The kinds of failure that every crate's error enum maps to, and through which HTTP status
+//! and exit code are chosen in one place.
+
+use serde::{Deserialize, Serialize};
+
+/// What went wrong, seen from the caller's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The named object does not exist.
+    NotFound,
+    /// The object exists but its present state forbids the operation.
+    Conflict,
+    /// The caller's input is wrong; the message names the field, the value and what would be right.
+    InvalidInput,
+    /// The operation would change nothing (a running container asked to start).
+    NotModified,
+    /// The caller may not do this.
+    Forbidden,
+    /// Keelson does not have this yet.
+    NotImplemented,
+    /// A part that is needed does not answer now; the same call may succeed later.
+    Unavailable,
+    /// The machine failed: a system call, a disk, an inconsistency of our own.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The HTTP status code that the Docker Engine API and the host API answer with.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::InvalidInput => 400,
+            Self::NotModified => 304,
+            Self::Forbidden => 403,
+            Self::NotImplemented => 501,
+            Self::Unavailable => 503,
+            Self::Internal => 500,
+        }
+    }
+
+    /// The exit code of our command line programs.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::NotModified => 0,
+            Self::InvalidInput => 2,
+            Self::NotFound => 3,
+            Self::Conflict => 4,
+            Self::Forbidden => 5,
+            Self::NotImplemented => 6,
+            Self::Unavailable => 7,
+            Self::Internal => 1,
+        }
+    }
+}

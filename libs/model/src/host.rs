@@ -1,0 +1,101 @@
+//! The host configuration: one TOML schema for every layer (`host.toml`). Reading, merging and
+//! reporting of errors is the business of crate `keelson-config`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// The configuration of a machine. Every member is optional in a file; a later layer replaces
+/// the members that it names, table by table, and whole lists.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostConfig {
+    /// The machine's name: letters, digits and hyphens, at most 63 (RFC 1123).
+    pub hostname: Option<String>,
+    /// Network.
+    pub network: NetworkConfig,
+    /// Where the APIs listen.
+    pub api: ApiConfig,
+    /// Time synchronisation.
+    pub time: TimeConfig,
+    /// Defaults of the container engine.
+    pub engine: EngineConfig,
+}
+
+/// `[network]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// `[[network.link]]`: links by name. A machine without any uses DHCPv4 on its first Ethernet
+    /// link.
+    pub link: Vec<LinkConfig>,
+    /// Name servers that are used instead of those learned by DHCP.
+    pub nameservers: Vec<IpAddr>,
+    /// Search domains that are used instead of those learned by DHCP.
+    pub search: Vec<String>,
+}
+
+/// One entry of `[[network.link]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkConfig {
+    /// Kernel name: `eth0`.
+    pub name: String,
+    /// Ask for an IPv4 address by DHCP.
+    #[serde(default)]
+    pub dhcp4: bool,
+    /// Addresses with prefix length: `192.0.2.10/24`, `2001:db8::10/64`.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// Default gateways.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
+    /// Maximum transmission unit in bytes, 576 to 65535.
+    pub mtu: Option<u32>,
+}
+
+/// `[api]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Addresses on which the Docker Engine API and the host API listen with mutual TLS.
+    pub listen: Vec<SocketAddr>,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 2376))],
+        }
+    }
+}
+
+/// `[time]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimeConfig {
+    /// NTP servers; without any, those that DHCP names, else the distribution's pool.
+    pub servers: Vec<String>,
+}
+
+/// `[engine]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Seconds between the stop signal and the kill signal, when a client does not say; 10.
+    pub stop_timeout: u32,
+    /// Bytes after which a container's log file is rotated, when a client does not say.
+    pub log_max_size: u64,
+    /// How many log files of a container are kept, when a client does not say.
+    pub log_max_files: u32,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            stop_timeout: 10,
+            log_max_size: 16 << 20,
+            log_max_files: 5,
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The serde types that Keelson's processes share: what stands in files, on sockets and in the
+//! configuration. No behaviour beyond construction and parsing of single values lives here.
+
+pub mod container;
+pub mod error;
+pub mod host;
+pub mod init;
+pub mod service;
+pub mod shim;

@@ -1,0 +1,93 @@
+//! System services: containers that belong to the machine, not to a Docker client.
+//!
+//! A service lies in `/usr/lib/keelson/services/<name>/` as `service.toml` ([`ServiceSpec`]) and
+//! `rootfs.erofs`, both part of the OS commit.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `service.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// Version of this format; 1.
+    pub version: u32,
+    /// One line for people.
+    pub description: String,
+    /// The command and its arguments.
+    pub command: Vec<String>,
+    /// Environment variables.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// `host` or `none`.
+    #[serde(default = "default_network")]
+    pub network: String,
+    /// Capabilities that the service has, and no others: `CAP_SYS_TIME`, ….
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Folders and files shown inside.
+    #[serde(default)]
+    pub mounts: Vec<ServiceMount>,
+    /// Device nodes shown inside, when the machine has them: `/dev/ptp0`, `/dev/rtc0`.
+    #[serde(default)]
+    pub devices: Vec<String>,
+    /// Limits.
+    #[serde(default)]
+    pub resources: ServiceResources,
+    /// Services that must run before this one starts; it is stopped before they are.
+    #[serde(default)]
+    pub after: Vec<String>,
+}
+
+fn default_network() -> String {
+    "none".to_owned()
+}
+
+/// A folder or file of the host inside the service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceMount {
+    /// On the host; `{state}` at the start stands for the service's own folder
+    /// `/var/lib/keelson/services/<name>`, whose parts are made when they do not exist.
+    pub source: String,
+    /// Inside the service.
+    pub target: String,
+    /// Whether the service may write there.
+    #[serde(default)]
+    pub writable: bool,
+    /// Leave the mount out when the source does not exist, instead of failing.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+/// Limits of a service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceResources {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Number of processes and threads.
+    pub pids: Option<i64>,
+}
+
+/// A service as the host API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Folder name.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// `running`, `starting`, `waiting` (to be started again), `stopped` or `failed`.
+    pub state: String,
+    /// First process while it runs.
+    pub pid: Option<i32>,
+    /// How often it was started again after it ended by itself.
+    pub restarts: u32,
+    /// Since when it is in this state: RFC 3339.
+    pub since: String,
+    /// Exit code of its last run.
+    pub exit_code: Option<i32>,
+    /// What went wrong last.
+    pub error: Option<String>,
+}

@@ -1,0 +1,1 @@
+//! Every unsafe wrapper around the Linux kernel that Keelson needs.

@@ -1,0 +1,3 @@
+//! Host networking through netlink.
+
+fn main() {}

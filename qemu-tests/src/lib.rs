@@ -1,0 +1,1 @@
+//! Virtual machines for tests: start QEMU, talk to it, and the scenarios.
