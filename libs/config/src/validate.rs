@@ -1,0 +1,278 @@
+//! Values that have the right type but make no sense.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use keelson_model::host::{EngineConfig, HostConfig, LinkConfig, NetworkConfig};
+
+use crate::address::IpPrefix;
+
+/// A wrong value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Path of the field.
+    pub(crate) field: String,
+    /// What is wrong, the value included.
+    pub(crate) message: String,
+    /// What would be right, when the schema's general remedy does not say it.
+    pub(crate) remedy: Option<String>,
+}
+
+/// Checks the values of one layer. Lists are replaced whole when layers are merged, so nothing
+/// here depends on another layer.
+pub(crate) fn check(config: &HostConfig) -> Vec<Fault> {
+    let mut faults = Faults::default();
+    if let Some(name) = &config.hostname
+        && let Err(why) = check_host_name(name)
+    {
+        faults.add("hostname", format!("\"{name}\" {why}"));
+    }
+    check_network(&config.network, &mut faults);
+    let mut listen = HashSet::new();
+    for (index, address) in config.api.listen.iter().enumerate() {
+        let field = format!("api.listen[{index}]");
+        if address.port() == 0 {
+            faults.add(&field, format!("\"{address}\" has port 0"));
+        }
+        if address.ip().is_multicast() {
+            faults.add(&field, format!("\"{address}\" is a multicast address"));
+        }
+        if !listen.insert(address) {
+            faults.add(&field, format!("\"{address}\" stands in the list twice"));
+        }
+    }
+    for (index, server) in config.time.servers.iter().enumerate() {
+        let good = match server.parse::<IpAddr>() {
+            Ok(address) => check_unicast(address),
+            Err(_) => check_domain_name(server),
+        };
+        if let Err(why) = good {
+            faults.add(
+                &format!("time.servers[{index}]"),
+                format!("\"{server}\" {why}"),
+            );
+        }
+    }
+    check_engine(&config.engine, &mut faults);
+    faults.list
+}
+
+fn check_network(network: &NetworkConfig, faults: &mut Faults) {
+    let mut names = HashSet::new();
+    for (index, link) in network.link.iter().enumerate() {
+        let path = format!("network.link[{index}]");
+        if !names.insert(link.name.as_str()) {
+            faults.advise(
+                &format!("{path}.name"),
+                format!("\"{}\" is configured twice", link.name),
+                "write one [[network.link]] for each link",
+            );
+        }
+        check_link(link, &path, faults);
+    }
+    for (index, server) in network.nameservers.iter().enumerate() {
+        // 127.0.0.0/8 and ::1 are right here: a local resolver may run on the machine.
+        if server.is_unspecified() || server.is_multicast() {
+            faults.add(
+                &format!("network.nameservers[{index}]"),
+                format!("\"{server}\" is not the address of one machine"),
+            );
+        }
+    }
+    for (index, domain) in network.search.iter().enumerate() {
+        if let Err(why) = check_domain_name(domain) {
+            faults.add(
+                &format!("network.search[{index}]"),
+                format!("\"{domain}\" {why}"),
+            );
+        }
+    }
+}
+
+fn check_link(link: &LinkConfig, path: &str, faults: &mut Faults) {
+    if let Err(why) = check_link_name(&link.name) {
+        faults.add(&format!("{path}.name"), format!("\"{}\" {why}", link.name));
+    }
+    for (index, text) in link.addresses.iter().enumerate() {
+        let field = format!("{path}.addresses[{index}]");
+        let checked = match text.parse::<IpPrefix>() {
+            Ok(prefix) => check_unicast(prefix.address).map_err(str::to_owned),
+            Err(error) => Err(format!("cannot be used: {error}")),
+        };
+        if let Err(why) = checked {
+            faults.add(&field, format!("\"{text}\" {why}"));
+        }
+    }
+    for (index, gateway) in link.gateways.iter().enumerate() {
+        let field = format!("{path}.gateways[{index}]");
+        if let Err(why) = check_unicast(*gateway) {
+            faults.add(&field, format!("\"{gateway}\" {why}"));
+        }
+        let family = gateway.is_ipv4();
+        if link
+            .gateways
+            .iter()
+            .take(index)
+            .any(|other| other.is_ipv4() == family)
+        {
+            faults.add(
+                &field,
+                format!("\"{gateway}\" is the second gateway of its family"),
+            );
+        }
+        let addressed = link
+            .addresses
+            .iter()
+            .filter_map(|text| text.parse::<IpPrefix>().ok())
+            .any(|prefix| prefix.address.is_ipv4() == family);
+        // Without an address of its own the kernel refuses an IPv4 route; IPv6 always has a
+        // link-local one.
+        if family && !addressed {
+            faults.advise(
+                &field,
+                format!("\"{gateway}\" is a gateway on a link without an address of its family"),
+                "add an address to addresses, or leave the gateway to DHCP",
+            );
+        }
+    }
+    if let Some(mtu) = link.mtu
+        && !(576..=65535).contains(&mtu)
+    {
+        faults.add(&format!("{path}.mtu"), format!("{mtu} is out of range"));
+    }
+}
+
+fn check_engine(engine: &EngineConfig, faults: &mut Faults) {
+    if engine.stop_timeout > 86_400 {
+        faults.add(
+            "engine.stop_timeout",
+            format!("{} is out of range", engine.stop_timeout),
+        );
+    }
+    if engine.log_max_size < 64 << 10 {
+        faults.add(
+            "engine.log_max_size",
+            format!("{} is too small", engine.log_max_size),
+        );
+    }
+    if !(1..=1000).contains(&engine.log_max_files) {
+        faults.add(
+            "engine.log_max_files",
+            format!("{} is out of range", engine.log_max_files),
+        );
+    }
+}
+
+/// Whether `name` is one label of a host name (RFC 1123).
+///
+/// # Errors
+/// The end of a sentence that begins with the name.
+pub fn check_host_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        return Err("is empty");
+    }
+    if name.len() > 63 {
+        return Err("is longer than 63 characters");
+    }
+    if name.contains('.') {
+        return Err("has a dot: it is the machine's name without the domain");
+    }
+    if !name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
+        return Err("has characters other than letters, digits and hyphens");
+    }
+    if name.starts_with('-') || name.ends_with('-') {
+        return Err("begins or ends with a hyphen");
+    }
+    Ok(())
+}
+
+/// Whether `name` is a domain name of host name labels, with or without the final dot.
+/// Underscores are allowed, as in many private domains.
+///
+/// # Errors
+/// The end of a sentence that begins with the name.
+pub fn check_domain_name(name: &str) -> Result<(), &'static str> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.is_empty() {
+        return Err("is empty");
+    }
+    if name.len() > 253 {
+        return Err("is longer than 253 characters");
+    }
+    for label in name.split('.') {
+        if label.is_empty() || label.len() > 63 {
+            return Err("has a label that is empty or longer than 63 characters");
+        }
+        if !label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        {
+            return Err("has characters other than letters, digits, hyphens and dots");
+        }
+        if label.starts_with('-') || label.ends_with('-') {
+            return Err("has a label that begins or ends with a hyphen");
+        }
+    }
+    Ok(())
+}
+
+/// Whether the kernel takes `name` as the name of a link that may be configured.
+///
+/// # Errors
+/// The end of a sentence that begins with the name.
+pub fn check_link_name(name: &str) -> Result<(), &'static str> {
+    match name {
+        "" => return Err("is empty"),
+        "." | ".." => return Err("is not a name"),
+        "lo" => return Err("is the loopback link, which needs no configuration"),
+        _ => {}
+    }
+    // IFNAMSIZ counts the final NUL.
+    if name.len() > 15 {
+        return Err("is longer than 15 bytes");
+    }
+    if !name
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':')
+    {
+        return Err("has a blank, a slash, a colon or a character that is not ASCII");
+    }
+    Ok(())
+}
+
+fn check_unicast(address: IpAddr) -> Result<(), &'static str> {
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    if address.is_unspecified() || broadcast || address.is_multicast() {
+        return Err("is not the address of one machine");
+    }
+    if address.is_loopback() {
+        return Err("is a loopback address");
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Faults {
+    list: Vec<Fault>,
+}
+
+impl Faults {
+    fn add(&mut self, field: &str, message: String) {
+        self.list.push(Fault {
+            field: field.to_owned(),
+            message,
+            remedy: None,
+        });
+    }
+
+    fn advise(&mut self, field: &str, message: String, remedy: &str) {
+        self.list.push(Fault {
+            field: field.to_owned(),
+            message,
+            remedy: Some(remedy.to_owned()),
+        });
+    }
+}
