@@ -1,0 +1,73 @@
+//! Reading a log file's index: binary search in a file of fixed-size entries.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::format::{FILE_HEADER, FileHeader, INDEX_ENTRY, INDEX_MAGIC, IndexEntry};
+use crate::index_path;
+
+/// An opened index. A damaged or foreign index is one without entries.
+pub(crate) struct Index {
+    file: Option<File>,
+    count: u64,
+}
+
+impl Index {
+    /// Opens the index of a log file of a given generation.
+    pub(crate) fn open(log: &Path, generation: u64) -> Self {
+        Self::try_open(log, generation).unwrap_or(Self {
+            file: None,
+            count: 0,
+        })
+    }
+
+    fn try_open(log: &Path, generation: u64) -> Option<Self> {
+        let file = File::open(index_path(log)).ok()?;
+        let mut header = [0; FILE_HEADER];
+        file.read_exact_at(&mut header, 0).ok()?;
+        // Between opening the log and opening its index, a rotation may have exchanged the names.
+        if FileHeader::decode(&header, INDEX_MAGIC).ok()?.generation != generation {
+            return None;
+        }
+        let length = file.metadata().ok()?.len();
+        let count = length.saturating_sub(FILE_HEADER as u64) / INDEX_ENTRY as u64;
+        Some(Self {
+            file: Some(file),
+            count,
+        })
+    }
+
+    fn entry(&self, number: u64) -> Option<IndexEntry> {
+        let mut bytes = [0; INDEX_ENTRY];
+        let offset = FILE_HEADER as u64 + number * INDEX_ENTRY as u64;
+        self.file.as_ref()?.read_exact_at(&mut bytes, offset).ok()?;
+        IndexEntry::decode(&bytes)
+    }
+
+    /// The last entry for which `before` holds; entries are ordered so that it holds for a
+    /// leading part of them. Damaged entries count as not holding.
+    pub(crate) fn last_where(&self, before: impl Fn(&IndexEntry) -> bool) -> Option<IndexEntry> {
+        let number = self.partition(&before).checked_sub(1)?;
+        self.entry(number)
+    }
+
+    /// The first entry behind an offset: where to go on after damaged data.
+    pub(crate) fn first_after(&self, offset: u64) -> Option<IndexEntry> {
+        self.entry(self.partition(&|entry: &IndexEntry| entry.offset <= offset))
+    }
+
+    /// How many leading entries satisfy `before`.
+    pub(crate) fn partition(&self, before: &impl Fn(&IndexEntry) -> bool) -> u64 {
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.entry(middle).as_ref().is_some_and(before) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+}
