@@ -1,0 +1,91 @@
+//! What can go wrong with stored documents.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use keelson_model::error::ErrorKind;
+
+/// A stored document or folder could not be read, written or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A system call failed.
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        /// What was done: `open`, `write`, `fsync`, `rename`, ….
+        operation: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The file holds something else than the document.
+    #[error("{}: not a valid document: {source}", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// The file has no version, or one that is not a number.
+    #[error("{}: the document has no version", path.display())]
+    Unversioned {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The file was written by a newer Keelson.
+    #[error(
+        "{}: version {found} of the document is newer than version {supported}, the newest that this release reads",
+        path.display()
+    )]
+    TooNew {
+        /// Which file.
+        path: PathBuf,
+        /// Version in the file.
+        found: u32,
+        /// Version that this code writes.
+        supported: u32,
+    },
+    /// An older document could not be brought to the present version.
+    #[error("{}: migration from version {from}: {reason}", path.display())]
+    Migration {
+        /// Which file.
+        path: PathBuf,
+        /// Version in the file.
+        from: u32,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A name that cannot be a folder's name.
+    #[error("{name:?} is not a valid object name")]
+    Name {
+        /// The name.
+        name: String,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn io(
+        operation: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
+    }
+
+    /// The kind of failure, as an API shows it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Name { .. } => ErrorKind::InvalidInput,
+            _ => ErrorKind::Internal,
+        }
+    }
+
+    /// Whether the file or folder does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}

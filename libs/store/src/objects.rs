@@ -1,0 +1,242 @@
+//! A folder per object.
+//!
+//! ```text
+//! BASE/<name>/            everything that belongs to the object
+//! BASE/<name>/<document>  its document; the object exists when this file does
+//! BASE/.trash/<unique>    removed objects whose files are not deleted yet
+//! ```
+//!
+//! Writing the document is what makes an object, one rename into the trash is what removes it.
+//! Whatever a crash leaves between the two is cleaned by [`Objects::open`].
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{StoreError, file};
+
+const TRASH: &str = ".trash";
+
+/// A folder of objects.
+#[derive(Debug)]
+pub struct Objects {
+    base: PathBuf,
+    document: &'static str,
+    counter: AtomicU64,
+}
+
+impl Objects {
+    /// Opens the folder, makes it when it does not exist, and cleans up after a crash: objects
+    /// without a document (or with an empty one, which a power cut may leave of a relaxed write)
+    /// and leftover temporary files are removed, and the trash is emptied.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn open(base: &Path, document: &'static str) -> Result<Self, StoreError> {
+        let trash = base.join(TRASH);
+        fs::create_dir_all(&trash).map_err(StoreError::io("create folder", &trash))?;
+        let objects = Self {
+            base: base.to_owned(),
+            document,
+            counter: AtomicU64::new(0),
+        };
+        for name in objects.names()? {
+            let folder = base.join(&name);
+            if objects.is_complete(&name) {
+                file::sweep(&folder)?;
+            } else {
+                objects.discard(&name)?;
+            }
+        }
+        for entry in fs::read_dir(&trash).map_err(StoreError::io("read folder", &trash))? {
+            let path = entry.map_err(StoreError::io("read folder", &trash))?.path();
+            remove_tree(&path)?;
+        }
+        Ok(objects)
+    }
+
+    /// The names of all objects, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn names(&self) -> Result<Vec<String>, StoreError> {
+        let read = StoreError::io("read folder", &self.base);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.base).map_err(read)? {
+            let entry = entry.map_err(StoreError::io("read folder", &self.base))?;
+            if let Ok(name) = entry.file_name().into_string()
+                && !name.starts_with('.')
+            {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The folder of an object, whether it exists or not.
+    ///
+    /// # Errors
+    /// [`StoreError::Name`] for a name that is not a plain file name.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, StoreError> {
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+            return Err(StoreError::Name {
+                name: name.to_owned(),
+            });
+        }
+        Ok(self.base.join(name))
+    }
+
+    /// Makes the folder of a new object. The object exists only once its document is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the folder exists already or cannot be made.
+    pub fn prepare(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let folder = self.folder(name)?;
+        fs::create_dir(&folder).map_err(StoreError::io("create folder", &folder))?;
+        Ok(folder)
+    }
+
+    /// The path of an object's document.
+    ///
+    /// # Errors
+    /// As for [`Objects::folder`].
+    pub fn document(&self, name: &str) -> Result<PathBuf, StoreError> {
+        Ok(self.folder(name)?.join(self.document))
+    }
+
+    /// Removes an object by one rename, and returns where its files wait to be deleted with
+    /// [`remove_tree`]; `None` when it did not exist.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn discard(&self, name: &str) -> Result<Option<PathBuf>, StoreError> {
+        let folder = self.folder(name)?;
+        let trash = self.base.join(TRASH);
+        loop {
+            let number = self.counter.fetch_add(1, Ordering::Relaxed);
+            let target = trash.join(format!("{name}-{number}"));
+            match fs::rename(&folder, &target) {
+                Ok(()) => return Ok(Some(target)),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                // Left by an earlier run of the process: numbers start at 0 each time.
+                Err(error) if is_taken(&error) => {}
+                Err(error) => return Err(StoreError::io("rename", &folder)(error)),
+            }
+        }
+    }
+
+    fn is_complete(&self, name: &str) -> bool {
+        fs::metadata(self.base.join(name).join(self.document))
+            .is_ok_and(|metadata| metadata.len() > 0)
+    }
+}
+
+fn is_taken(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists
+    )
+}
+
+/// Deletes a file or a folder with all that is in it, without following symbolic links; what
+/// does not exist is no error.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(StoreError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Durability;
+
+    fn open(base: &Path) -> Objects {
+        Objects::open(base, "object.json").unwrap()
+    }
+
+    fn make(objects: &Objects, name: &str) {
+        objects.prepare(name).unwrap();
+        let path = objects.document(name).unwrap();
+        file::write(&path, b"{\"version\":1}", 0o600, Durability::Relaxed).unwrap();
+    }
+
+    #[test]
+    fn an_object_exists_from_its_document_to_its_removal() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = open(folder.path());
+        make(&objects, "a");
+        make(&objects, "b");
+        assert!(objects.prepare("a").is_err());
+        let trash = objects.discard("a").unwrap().unwrap();
+        assert_eq!(objects.names().unwrap(), ["b"]);
+        assert!(trash.join("object.json").exists());
+        remove_tree(&trash).unwrap();
+        remove_tree(&trash).unwrap();
+        assert_eq!(objects.discard("a").unwrap(), None);
+        // The name is free again.
+        make(&objects, "a");
+        assert_eq!(open(folder.path()).names().unwrap(), ["a", "b"]);
+    }
+
+    #[test]
+    fn every_state_that_a_crash_leaves_is_cleaned() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = open(folder.path());
+        make(&objects, "whole");
+        fs::write(folder.path().join("whole/.new-object.json-1-1"), "{").unwrap();
+        // Killed after the folder was made.
+        objects.prepare("bare").unwrap();
+        // Killed with files in it, and with a half-written document.
+        let half = objects.prepare("half").unwrap();
+        fs::create_dir(half.join("upper")).unwrap();
+        fs::write(half.join(".new-object.json-7-0"), "{\"ver").unwrap();
+        // The power failed after a relaxed write.
+        let empty = objects.prepare("empty").unwrap();
+        fs::write(empty.join("object.json"), "").unwrap();
+        // Killed after the removing rename, before the files were deleted.
+        make(&objects, "gone");
+        objects.discard("gone").unwrap();
+
+        let objects = open(folder.path());
+        assert_eq!(objects.names().unwrap(), ["whole"]);
+        let left = fs::read_dir(folder.path().join("whole")).unwrap().count();
+        assert_eq!(left, 1, "the temporary file is gone, the document is not");
+        let trash = fs::read_dir(folder.path().join(TRASH)).unwrap().count();
+        assert_eq!(trash, 0);
+    }
+
+    #[test]
+    fn names_cannot_leave_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = open(folder.path());
+        for name in ["", ".", "..", ".trash", "a/b", "../a", "a\0b"] {
+            assert!(objects.prepare(name).is_err(), "{name:?}");
+            assert!(objects.discard(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn trash_of_an_earlier_run_is_no_obstacle() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = open(folder.path());
+        let second = open(folder.path());
+        make(&first, "a");
+        first.discard("a").unwrap();
+        make(&first, "a");
+        assert!(second.discard("a").unwrap().is_some());
+    }
+}
