@@ -1,0 +1,117 @@
+//! What can go wrong in the engine, in the words that Docker's clients match on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hostd_images::ImageError;
+use keelson_log::LogError;
+use keelson_model::error::ErrorKind;
+use keelson_model::shim::FailReason;
+use keelson_store::StoreError;
+
+/// An error of the container engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Neither a name nor an identifier nor the beginning of one.
+    #[error("No such container: {0}")]
+    NoSuchContainer(String),
+    /// The beginning of more than one identifier.
+    #[error("multiple IDs found with provided prefix: {0}")]
+    AmbiguousId(String),
+    /// The name is taken.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameInUse {
+        /// Without the leading slash.
+        name: String,
+        /// Of the container that has it.
+        id: String,
+    },
+    /// The container's state forbids the operation.
+    #[error("{0}")]
+    Conflict(String),
+    /// The caller's input is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// Keelson does not have this yet.
+    #[error("{0}")]
+    NotImplemented(String),
+    /// The container is in the wanted state already.
+    #[error("container {0} is already in that state")]
+    NotModified(String),
+    /// The container could not be started.
+    #[error("failed to create task for container: {message}")]
+    Start {
+        /// What failed and on which object.
+        message: String,
+        /// What that means for the exit code.
+        reason: FailReason,
+    },
+    /// A container's shim does not answer or answers nonsense.
+    #[error("container {id}: {operation}: {reason}")]
+    Shim {
+        /// The container.
+        id: String,
+        /// What it was asked for.
+        operation: &'static str,
+        /// What came instead of an answer.
+        reason: String,
+    },
+    /// The image store's error.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The document store's error.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A log could not be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A system call failed.
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        /// What was done: `mkdir`, `open`, ….
+        operation: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// An inconsistency of our own.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl EngineError {
+    pub(crate) fn io(
+        operation: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
+    }
+
+    /// The kind, from which status and exit code follow.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoSuchContainer(_) => ErrorKind::NotFound,
+            Self::NameInUse { .. } | Self::Conflict(_) => ErrorKind::Conflict,
+            Self::AmbiguousId(_) | Self::Invalid(_) => ErrorKind::InvalidInput,
+            Self::NotImplemented(_) => ErrorKind::NotImplemented,
+            Self::NotModified(_) => ErrorKind::NotModified,
+            Self::Start { reason, .. } => match reason {
+                FailReason::NotFound | FailReason::NotExecutable => ErrorKind::InvalidInput,
+                FailReason::Internal => ErrorKind::Internal,
+            },
+            Self::Image(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+            Self::Shim { .. } | Self::Log(_) | Self::Io { .. } | Self::Internal(_) => {
+                ErrorKind::Internal
+            }
+        }
+    }
+}

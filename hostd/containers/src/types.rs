@@ -1,0 +1,350 @@
+//! What the engine takes and gives.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hostd_images::ImageStore;
+use jiff::Timestamp;
+use keelson_model::container::{Config, HostConfig, NetworkingConfig};
+use keelson_model::host::EngineConfig;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWrite;
+use tokio::sync::mpsc;
+
+use crate::EngineError;
+
+/// Whose container it is. The two never see each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Made by a Docker client.
+    User,
+    /// A service of the machine.
+    System,
+}
+
+impl Scope {
+    /// `user` or `system`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::System => "system",
+        }
+    }
+}
+
+/// With what an engine is opened.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Where containers are kept (ROOT; the engine uses ROOT/engine/containers).
+    pub root: PathBuf,
+    /// Where what a reboot ends is kept (RUN; the engine uses RUN/containers).
+    pub run: PathBuf,
+    /// The `keelson-runtime` executable.
+    pub runtime: PathBuf,
+    /// Where root file systems come from.
+    pub images: ImageStore,
+    /// Values for what clients leave out.
+    pub defaults: EngineConfig,
+}
+
+/// From what a container's root file system is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RootSource {
+    /// From the image that `config.image` names.
+    #[default]
+    Image,
+    /// From a ready EROFS file of the OS.
+    System(PathBuf),
+}
+
+/// What to create.
+#[derive(Debug, Clone, Default)]
+pub struct CreateRequest {
+    /// What runs in the container.
+    pub config: Config,
+    /// How it runs here.
+    pub host_config: HostConfig,
+    /// Its networks.
+    pub networking: NetworkingConfig,
+    /// Its root file system.
+    pub root: RootSource,
+}
+
+/// What was created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// What the caller should know.
+    pub warnings: Vec<String>,
+}
+
+/// The state of a container, in Docker's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Never started.
+    #[default]
+    Created,
+    /// Its first process runs.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Waits to be started again by its restart policy.
+    Restarting,
+    /// Its first process has ended.
+    Exited,
+    /// It is being removed.
+    Removing,
+    /// Its removal failed half-way; only removal can be tried again.
+    Dead,
+}
+
+impl Status {
+    /// Docker's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Exited => "exited",
+            Self::Removing => "removing",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// Whether a first process exists now.
+    pub const fn has_process(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+
+    /// What Docker calls running: also while a restart is due.
+    pub const fn counts_as_running(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Restarting)
+    }
+
+    /// Whether a start is allowed.
+    pub const fn can_start(self) -> bool {
+        matches!(self, Self::Created | Self::Exited)
+    }
+
+    /// Whether a removal without force is allowed.
+    pub const fn can_remove(self) -> bool {
+        matches!(self, Self::Created | Self::Exited | Self::Dead)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// What changes while a container lives.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The state.
+    pub status: Status,
+    /// First process, seen from the host; 0 when there is none.
+    pub pid: i32,
+    /// Exit code of the last run; 0 before.
+    pub exit_code: i32,
+    /// Why the last start failed, or what ended the last run; empty when nothing did.
+    pub error: String,
+    /// Whether the OOM killer struck in the last run.
+    pub oom_killed: bool,
+    /// When the last run began.
+    pub started_at: Option<Timestamp>,
+    /// When the last run ended.
+    pub finished_at: Option<Timestamp>,
+    /// How often the restart policy started it again since the last start by a caller.
+    pub restart_count: u32,
+    /// Whether a caller stopped it: `unless-stopped` then leaves it stopped at boot.
+    pub stopped_by_caller: bool,
+}
+
+/// A mount that a client asked for, or a volume that the image declares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPoint {
+    /// `bind`, `tmpfs` or `volume`.
+    pub kind: String,
+    /// Folder of a volume: always anonymous here, so a hexadecimal identifier; else empty.
+    pub name: String,
+    /// On the host; empty for a tmpfs.
+    pub source: PathBuf,
+    /// In the container.
+    pub destination: String,
+    /// The option string: `z,ro`.
+    pub mode: String,
+    /// Whether it is writable.
+    pub writable: bool,
+    /// `rprivate`, …; empty for a tmpfs or volume.
+    pub propagation: String,
+}
+
+/// A container at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Without a leading slash.
+    pub name: String,
+    /// Whose it is.
+    pub scope: Scope,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Identifier of its image: `sha256:…`; empty for a system container.
+    pub image_id: String,
+    /// The image as it was named.
+    pub image: String,
+    /// What is executed.
+    pub path: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// As asked for, completed from the image.
+    pub config: Arc<Config>,
+    /// As asked for, completed with defaults.
+    pub host_config: Arc<HostConfig>,
+    /// Its mounts.
+    pub mounts: Arc<[MountPoint]>,
+    /// What changes.
+    pub state: State,
+    /// Its folder on the host: `hostname`, `hosts`, `resolv.conf`, `log/`, `upper/`, ….
+    pub folder: PathBuf,
+    /// Its log on the host.
+    pub log_path: PathBuf,
+    /// Its cgroup, relative to the cgroup v2 mount.
+    pub cgroup: String,
+}
+
+/// For what a wait waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WaitCondition {
+    /// Until it does not run; at once when it does not run now.
+    #[default]
+    NotRunning,
+    /// Until it ends the next time.
+    NextExit,
+    /// Until it is removed.
+    Removed,
+}
+
+/// What a wait gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WaitResult {
+    /// Exit code of the last run.
+    pub exit_code: i32,
+    /// What went wrong apart from the exit code, for example in the removal.
+    pub error: Option<String>,
+}
+
+/// Which streams an attached client wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttachOptions {
+    /// Write to standard input.
+    pub stdin: bool,
+    /// Read standard output (or the terminal).
+    pub stdout: bool,
+    /// Read standard error.
+    pub stderr: bool,
+    /// Go on with what comes from now on.
+    pub stream: bool,
+    /// Begin with what is in the log.
+    pub logs: bool,
+}
+
+/// Bytes of one of a container's streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// 1 standard output or terminal, 2 standard error.
+    pub stream: u8,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// A client's connection to a container's streams.
+pub struct Attached {
+    /// Standard input: shutting it down means end of file.
+    pub input: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    /// Output; ends when the container's run ends.
+    pub output: Receiver<Frame>,
+    /// Whether the container has a terminal (then no framing towards the client).
+    pub tty: bool,
+}
+
+/// Which part of a log to read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Go on until the container ends.
+    pub follow: bool,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+    /// Nothing older than this, in nanoseconds since 1970.
+    pub since: Option<u64>,
+    /// Nothing newer than this, in nanoseconds since 1970.
+    pub until: Option<u64>,
+    /// Put the time (RFC 3339 with nanoseconds, UTC) and a space before each line.
+    pub timestamps: bool,
+    /// The last so many lines only.
+    pub tail: Option<u64>,
+}
+
+/// A part of a log.
+pub struct Logs {
+    /// Frames in order, several at once for speed; ends after an error.
+    pub records: Receiver<Result<Vec<Frame>, EngineError>>,
+    /// Whether the container has a terminal (then no framing towards the client).
+    pub tty: bool,
+}
+
+/// A stream of items that another task makes.
+#[derive(Debug)]
+pub struct Receiver<T>(pub(crate) mpsc::Receiver<T>);
+
+impl<T> Receiver<T> {
+    /// The next item; `None` at the end.
+    pub async fn recv(&mut self) -> Option<T> {
+        self.0.recv().await
+    }
+}
+
+impl<T> futures::Stream for Receiver<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.poll_recv(context)
+    }
+}
+
+/// Something happened to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerEvent {
+    /// Whose container.
+    pub scope: Scope,
+    /// Docker's word: `create`, `start`, `die`, `exec_create: sh`, ….
+    pub action: String,
+    /// Which container.
+    pub id: String,
+    /// `image`, `name`, the labels and what belongs to the action (`exitCode`, `signal`, …).
+    pub attributes: BTreeMap<String, String>,
+    /// Nanoseconds since 1970.
+    pub time: i64,
+}
+
+/// The processes of a container, as `ps -ef` shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Top {
+    /// Column titles.
+    pub titles: Vec<String>,
+    /// One row per process.
+    pub processes: Vec<Vec<String>>,
+}
