@@ -1,0 +1,5 @@
+//! Mounts of layers.
+
+/// Keeps layers mounted.
+#[derive(Debug)]
+pub(crate) struct Hold;

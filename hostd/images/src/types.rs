@@ -1,0 +1,171 @@
+//! What the image store takes and gives.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use keelson_oci::config::ImageConfig;
+use keelson_oci::digest::Digest;
+
+/// An image's identifier: the digest of its configuration. Shown as `sha256:<hex>`.
+pub type ImageId = Digest;
+
+/// An image as it stands in the store.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Digest of the configuration.
+    pub id: ImageId,
+    /// The image that this one was built upon, when it was built here.
+    pub parent: Option<ImageId>,
+    /// When the image was made, seconds since 1970; 0 when its configuration does not say.
+    pub created: i64,
+    /// Bytes of all layers' uncompressed archives.
+    pub size: u64,
+    /// Familiar names with tag: `busybox:latest`.
+    pub repo_tags: Vec<String>,
+    /// Familiar names with digest: `busybox@sha256:…`.
+    pub repo_digests: Vec<String>,
+    /// When a name was last given to the image: RFC 3339.
+    pub last_tagged: Option<String>,
+    /// The configuration.
+    pub config: Arc<ImageConfig>,
+    /// The configuration, byte for byte as its digest covers it.
+    pub raw_config: Arc<[u8]>,
+    /// Layers, lowest first.
+    pub layers: Vec<ImageLayer>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageLayer {
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Bytes of the uncompressed archive.
+    pub size: u64,
+}
+
+/// A step of a load, pull or import, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Which object: the first 12 digits of a layer's digest, or the entry's name in the archive.
+    pub id: String,
+    /// What happens to it: `Loading layer`, `Layer already exists`.
+    pub action: String,
+    /// Bytes done.
+    pub current: u64,
+    /// Bytes in all, when known.
+    pub total: Option<u64>,
+}
+
+/// An image that a load brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The image.
+    pub id: ImageId,
+    /// Familiar names that it got; empty when the archive named none.
+    pub references: Vec<String>,
+}
+
+/// How an archive of a root file system becomes an image.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// Name that the image gets: `repository[:tag]`.
+    pub reference: Option<String>,
+    /// Commit message.
+    pub message: String,
+    /// Dockerfile instructions that set the configuration: `CMD ["sh"]`, `ENV A=b`, ….
+    pub changes: Vec<String>,
+    /// `os[/architecture[/variant]]`; the machine's own when absent.
+    pub platform: Option<String>,
+}
+
+/// A container that uses an image, as the caller of [`crate::ImageStore::remove`] knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageUser {
+    /// The container's identifier.
+    pub container: String,
+    /// The image that it was made from.
+    pub image: ImageId,
+    /// Whether it runs (or is paused).
+    pub running: bool,
+}
+
+/// One line of the answer to a removal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// A name was taken away: familiar reference.
+    Untagged(String),
+    /// An image or a layer is gone: `sha256:…`.
+    Deleted(String),
+}
+
+/// What [`crate::ImageStore::prune`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Names and objects.
+    pub removed: Vec<Removed>,
+    /// Bytes of disk that are free again.
+    pub reclaimed: u64,
+}
+
+/// How much disk the images use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes of all layers, each counted once.
+    pub layers: u64,
+    /// For each image the bytes of those of its layers that other images have, too.
+    pub shared: Vec<(ImageId, u64)>,
+}
+
+/// What happened to an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageAction {
+    /// Came by an archive.
+    Load,
+    /// Was made of a root file system's archive.
+    Import,
+    /// Got a name.
+    Tag,
+    /// Lost a name.
+    Untag,
+    /// Is gone.
+    Delete,
+}
+
+impl ImageAction {
+    /// Docker's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Import => "import",
+            Self::Tag => "tag",
+            Self::Untag => "untag",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// An event of the store.
+#[derive(Debug, Clone)]
+pub struct ImageEvent {
+    /// What happened.
+    pub action: ImageAction,
+    /// To which image.
+    pub id: ImageId,
+    /// The attribute `name` of Docker's event: a familiar reference, or the identifier.
+    pub name: String,
+    /// Labels of the image, which Docker's event carries as attributes.
+    pub labels: Vec<(String, String)>,
+    /// Nanoseconds since 1970 (CLOCK_REALTIME).
+    pub time: i64,
+}
+
+/// The mounted layers of an image. They stay mounted while this value or a clone of it lives;
+/// containers that run on them keep working after that, because overlayfs holds its lower layers.
+#[derive(Debug, Clone)]
+pub struct RootfsLayers {
+    /// Folders for overlayfs, topmost first; never empty.
+    pub lower: Vec<PathBuf>,
+    /// Keeps the mounts.
+    #[allow(dead_code, reason = "held for its Drop")]
+    pub(crate) hold: Arc<crate::mounts::Hold>,
+}

@@ -1,0 +1,211 @@
+//! Image configurations: the JSON document that an image identifier is the digest of (OCI image
+//! specification, config.md; Docker's image.md v1.2).
+//!
+//! Members that we do not know are kept, so that what a client inspects is what the image's maker
+//! wrote.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::digest::Digest;
+
+/// Largest configuration that is read, in bytes.
+pub const MAX_CONFIG_SIZE: u64 = 8 << 20;
+
+/// An image configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// When the image was made: RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// Who made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// Processor architecture in Go's words: `amd64`, `arm64`.
+    #[serde(default)]
+    pub architecture: String,
+    /// Variant of the architecture: `v8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Operating system in Go's words: `linux`.
+    #[serde(default)]
+    pub os: String,
+    /// Version of the operating system, where one is required.
+    #[serde(
+        default,
+        rename = "os.version",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub os_version: Option<String>,
+    /// What a container of this image runs, when nothing else is asked for.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "ContainerDefaults::is_empty"
+    )]
+    pub config: ContainerDefaults,
+    /// The layers.
+    pub rootfs: RootFs,
+    /// How the image was made, oldest step first.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub history: Vec<History>,
+    /// Everything else that the document holds (`docker_version`, `comment`, …).
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// The layers of an image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RootFs {
+    /// Always `layers`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Digests of the layers' uncompressed tar archives, lowest first.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub diff_ids: Vec<Digest>,
+}
+
+/// One step of an image's making.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// The command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// Who.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Whether the step made no layer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty_layer: bool,
+}
+
+/// What a container of an image runs by default, in the image specification's names.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ContainerDefaults {
+    /// `user[:group]`, names or numbers; empty is root.
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub user: String,
+    /// `port/protocol`; the values are empty objects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exposed_ports: Option<BTreeMap<String, Value>>,
+    /// `NAME=value`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
+    /// What is executed; `cmd` follows as its arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// Default arguments, or the command when there is no entry point.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    /// Paths that get a volume each; the values are empty objects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<BTreeMap<String, Value>>,
+    /// Where the command starts; empty is `/`.
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub working_dir: String,
+    /// Labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Signal that asks the command to end: `SIGTERM`, `15`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// Docker's health check, as written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Value>,
+    /// Instructions that a build from this image runs first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_build: Option<Vec<String>>,
+    /// Shell of shell-form instructions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell: Option<Vec<String>>,
+    /// Members that we do not know.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl ContainerDefaults {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Go writes an absent list or object as `null`.
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Why a document is not an image configuration that we can use.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not the JSON that the specification asks for.
+    #[error("the image configuration is not valid: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Larger than [`MAX_CONFIG_SIZE`].
+    #[error("the image configuration has {0} bytes; at most {MAX_CONFIG_SIZE} are accepted")]
+    TooLarge(u64),
+    /// Layers of another kind.
+    #[error("the image's rootfs type is {0:?}; only \"layers\" is supported")]
+    RootFsType(String),
+}
+
+impl ImageConfig {
+    /// Reads a configuration.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
+        if bytes.len() as u64 > MAX_CONFIG_SIZE {
+            return Err(ConfigError::TooLarge(bytes.len() as u64));
+        }
+        let config: Self = serde_json::from_slice(bytes)?;
+        if config.rootfs.kind != "layers" {
+            return Err(ConfigError::RootFsType(config.rootfs.kind));
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_unknown_members_and_accepts_nulls() {
+        let text = r#"{"architecture":"amd64","os":"linux","docker_version":"28",
+            "config":{"Env":null,"Cmd":["sh"],"Entrypoint":null,"ArgsEscaped":true,"User":null},
+            "rootfs":{"type":"layers","diff_ids":null},"history":null}"#;
+        let config = ImageConfig::parse(text.as_bytes()).unwrap();
+        assert_eq!(config.config.cmd.as_deref(), Some(&["sh".to_owned()][..]));
+        assert_eq!(config.config.env, None);
+        assert_eq!(config.config.other.get("ArgsEscaped"), Some(&true.into()));
+        assert_eq!(config.other.get("docker_version"), Some(&"28".into()));
+        let again = serde_json::to_vec(&config).unwrap();
+        assert_eq!(ImageConfig::parse(&again).unwrap(), config);
+    }
+
+    #[test]
+    fn refuses_other_documents() {
+        assert!(ImageConfig::parse(b"{}").is_err());
+        assert!(ImageConfig::parse(b"[]").is_err());
+        assert!(ImageConfig::parse(br#"{"rootfs":{"type":"zfs"}}"#).is_err());
+        assert!(
+            ImageConfig::parse(br#"{"rootfs":{"type":"layers","diff_ids":["md5:00"]}}"#).is_err()
+        );
+    }
+}
