@@ -1,1 +1,3 @@
 //! Virtual machines for tests: start QEMU, talk to it, and the scenarios.
+
+pub mod harness;

@@ -1,1 +1,15 @@
 //! Every unsafe wrapper around the Linux kernel that Keelson needs.
+
+pub mod blkpg;
+pub mod service_process;
+
+pub mod child;
+pub mod kvm;
+pub mod packet;
+
+// Containers and their shims.
+pub mod bpf;
+pub mod clone;
+pub mod mount_attr;
+pub mod sandbox;
+pub mod seccomp;

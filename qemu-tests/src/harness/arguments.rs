@@ -1,0 +1,243 @@
+//! QEMU's command line for a machine.
+
+use std::path::Path;
+
+use super::firmware::Firmware;
+use super::spec::{Boot, Disk, DiskMode, Forward, MachineSpec, Network};
+
+/// Names of the files in a machine's folder. QEMU runs in that folder, so that socket addresses
+/// stay short (`sun_path` holds 107 bytes).
+pub(crate) const QMP_SOCKET: &str = "qmp.sock";
+pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
+pub(crate) const CONSOLE_LOG: &str = "console.log";
+pub(crate) const PROVISION_SOCKET: &str = "provision.sock";
+pub(crate) const VARIABLES: &str = "vars.fd";
+
+/// Name of the virtio-serial port on which a machine hands out its certificates.
+const PROVISION_PORT: &str = "io.keelson.provision";
+
+/// What is decided at launch, beyond the specification.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) kvm: bool,
+    pub(crate) cpus: u32,
+    pub(crate) firmware: Option<Firmware>,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) forwards: Vec<Forward>,
+    /// Name and file, relative to the machine's folder.
+    pub(crate) fw_cfg: Vec<(String, String)>,
+}
+
+/// A comma inside an option's value is written twice.
+fn quoted(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+fn path(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+pub(crate) fn arguments(spec: &MachineSpec, plan: &Plan) -> Vec<String> {
+    let mut args = Arguments::default();
+    args.add("-name", format!("keelson-{}", quoted(&spec.name)));
+    args.add("-machine", "q35");
+    if plan.kvm {
+        args.add("-accel", "kvm");
+        args.add("-cpu", "host");
+    } else {
+        args.add("-accel", "tcg,thread=multi");
+        args.add("-cpu", "max");
+    }
+    args.add("-smp", plan.cpus.to_string());
+    args.add("-m", spec.memory_mib.to_string());
+    args.0.push("-nodefaults".to_owned());
+    args.0.push("-no-reboot".to_owned());
+    args.add("-display", "none");
+    args.add("-device", "virtio-rng-pci");
+    // The console is the last of the sockets: QEMU waits there until the harness is connected, so
+    // that no byte is lost, and the others exist by then.
+    args.add(
+        "-chardev",
+        format!("socket,id=qmp,path={QMP_SOCKET},server=on,wait=off"),
+    );
+    args.add("-mon", "chardev=qmp,mode=control");
+    if spec.provision {
+        args.add(
+            "-chardev",
+            format!("socket,id=provision,path={PROVISION_SOCKET},server=on,wait=off"),
+        );
+        args.add("-device", "virtio-serial-pci");
+        args.add(
+            "-device",
+            format!("virtserialport,chardev=provision,name={PROVISION_PORT}"),
+        );
+    }
+    args.add(
+        "-chardev",
+        format!("socket,id=console,path={CONSOLE_SOCKET},server=on,wait=on,logfile={CONSOLE_LOG}"),
+    );
+    args.add("-serial", "chardev:console");
+    args.boot(spec, plan);
+    for (index, disk) in plan.disks.iter().enumerate() {
+        args.disk(index, disk);
+    }
+    args.network(spec.network, &plan.forwards);
+    for (name, file) in &plan.fw_cfg {
+        args.add(
+            "-fw_cfg",
+            format!("name={},file={}", quoted(name), quoted(file)),
+        );
+    }
+    args.0
+}
+
+#[derive(Default)]
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn add(&mut self, option: &str, value: impl Into<String>) {
+        self.0.push(option.to_owned());
+        self.0.push(value.into());
+    }
+
+    fn boot(&mut self, spec: &MachineSpec, plan: &Plan) {
+        let extra = spec.kernel_arguments.join(" ");
+        match &spec.boot {
+            Boot::Direct {
+                kernel,
+                initrd,
+                cmdline,
+            } => {
+                self.add("-kernel", kernel.to_string_lossy());
+                self.add("-initrd", initrd.to_string_lossy());
+                self.add("-append", format!("{cmdline} {extra}").trim().to_owned());
+            }
+            Boot::Uefi => {
+                if let Some(firmware) = &plan.firmware {
+                    let code = path(&firmware.code);
+                    self.add(
+                        "-drive",
+                        format!("if=pflash,format=raw,readonly=on,file={code}"),
+                    );
+                    self.add("-drive", format!("if=pflash,format=raw,file={VARIABLES}"));
+                }
+                if !extra.is_empty() {
+                    let extra = quoted(&extra);
+                    self.add(
+                        "-smbios",
+                        format!("type=11,value=io.systemd.boot.kernel-cmdline-extra={extra}"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn disk(&mut self, index: usize, disk: &Disk) {
+        let format = match disk.path.extension() {
+            Some(extension) if extension == "qcow2" => "qcow2",
+            _ => "raw",
+        };
+        let mode = match disk.mode {
+            DiskMode::Writable => "cache=writeback,discard=unmap",
+            DiskMode::Copy => "cache=unsafe,discard=unmap",
+            DiskMode::Snapshot => "cache=unsafe,snapshot=on",
+            DiskMode::ReadOnly => "readonly=on",
+        };
+        let file = path(&disk.path);
+        self.add(
+            "-drive",
+            format!("if=none,id=disk{index},format={format},{mode},file={file}"),
+        );
+        self.add(
+            "-device",
+            format!(
+                "virtio-blk-pci,drive=disk{index},bootindex={}",
+                index.saturating_add(1)
+            ),
+        );
+    }
+
+    fn network(&mut self, network: Network, forwards: &[Forward]) {
+        let backend = match network {
+            Network::None => return,
+            // A hub with one port: the link is up, and nothing ever answers.
+            Network::Silent => "hubport,id=net0,hubid=0".to_owned(),
+            Network::User => forwards
+                .iter()
+                .fold("user,id=net0".to_owned(), |text, forward| {
+                    let Forward { host, guest } = forward;
+                    format!("{text},hostfwd=tcp:127.0.0.1:{host}-:{guest}")
+                }),
+        };
+        self.add("-netdev", backend);
+        self.add("-device", "virtio-net-pci,netdev=net0");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(spec: &MachineSpec, plan: &Plan) -> String {
+        arguments(spec, plan).join(" ")
+    }
+
+    fn plan(forwards: &[Forward]) -> Plan {
+        Plan {
+            kvm: false,
+            cpus: 1,
+            firmware: None,
+            disks: Vec::new(),
+            forwards: forwards.to_vec(),
+            fw_cfg: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn passes_kernel_arguments_on_both_boot_paths() {
+        let uefi = MachineSpec::new("a", Boot::Uefi).kernel_argument("x=1,2");
+        let text = line(&uefi, &plan(&[]));
+        assert!(
+            text.contains("-smbios type=11,value=io.systemd.boot.kernel-cmdline-extra=x=1,,2"),
+            "{text}"
+        );
+        let direct = Boot::Direct {
+            kernel: "/k".into(),
+            initrd: "/i".into(),
+            cmdline: "quiet".to_owned(),
+        };
+        let args = arguments(
+            &MachineSpec::new("b", direct).kernel_argument("x=1,2"),
+            &plan(&[]),
+        );
+        assert!(args.contains(&"quiet x=1,2".to_owned()), "{args:?}");
+    }
+
+    #[test]
+    fn describes_disks_networks_and_items() {
+        let mut plan = plan(&[Forward {
+            host: 40000,
+            guest: 2376,
+        }]);
+        plan.disks = vec![Disk::snapshot("/a,b.raw"), Disk::read_only("/c.qcow2")];
+        plan.fw_cfg = vec![("opt/io.keelson/host.toml".to_owned(), "fw-0".to_owned())];
+        let text = line(&MachineSpec::new("a", Boot::Uefi), &plan);
+        for part in [
+            "format=raw,cache=unsafe,snapshot=on,file=/a,,b.raw",
+            "virtio-blk-pci,drive=disk0,bootindex=1",
+            "format=qcow2,readonly=on,file=/c.qcow2",
+            "user,id=net0,hostfwd=tcp:127.0.0.1:40000-:2376",
+            "-fw_cfg name=opt/io.keelson/host.toml,file=fw-0",
+            "name=io.keelson.provision",
+            "-accel tcg,thread=multi -cpu max -smp 1",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let silent = MachineSpec::new("a", Boot::Uefi)
+            .network(Network::Silent)
+            .without_provisioning();
+        let text = line(&silent, &plan);
+        assert!(text.contains("hubport,id=net0"), "{text}");
+        assert!(!text.contains("provision"), "{text}");
+    }
+}
