@@ -9,9 +9,15 @@ const KVM_CREATE_VM: libc::c_ulong = 0xAE01;
 /// Whether a virtual machine can really be made through `/dev/kvm`.
 ///
 /// The device node alone says little: it exists in containers and guests whose processor or
-/// hypervisor refuses virtualisation.
+/// hypervisor refuses virtualisation. Nor does a machine that can be made: KVM variants without
+/// hardware support (seen: guests of a page-table based hypervisor) make one, but fail at
+/// instructions that firmware uses; their processors have neither `vmx` nor `svm`.
 #[must_use]
 pub fn usable() -> bool {
+    let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    if !has_virtualisation(&processors) {
+        return false;
+    }
     let Ok(device) = OpenOptions::new().read(true).write(true).open("/dev/kvm") else {
         return false;
     };
@@ -24,4 +30,26 @@ pub fn usable() -> bool {
     // SAFETY: the call above returned this descriptor as a new one that nothing else owns.
     drop(unsafe { OwnedFd::from_raw_fd(machine) });
     true
+}
+
+/// Whether the processors that `/proc/cpuinfo` describes have Intel's or AMD's virtualisation.
+fn has_virtualisation(cpuinfo: &str) -> bool {
+    cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("flags"))
+        .flat_map(str::split_ascii_whitespace)
+        .any(|flag| flag == "vmx" || flag == "svm")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_virtualisation;
+
+    #[test]
+    fn looks_for_whole_flags_in_the_flags_line() {
+        assert!(has_virtualisation("processor\t: 0\nflags\t\t: fpu vmx sse\n"));
+        assert!(has_virtualisation("flags : svm"));
+        assert!(!has_virtualisation("model name : vmx\nflags : fpu vmx_x svml\n"));
+        assert!(!has_virtualisation(""));
+    }
 }

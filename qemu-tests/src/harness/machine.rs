@@ -191,7 +191,7 @@ impl Machine {
             let start = Instant::now();
             let started_at = SystemTime::now();
             let process = Process::spawn(command).map_err(cannot_start)?;
-            match connect(&dir, arguments::CONSOLE_SOCKET, &process) {
+            match establish(&dir, &process) {
                 Ok(stream) => break (process, forwards, start, started_at, stream),
                 Err(problem) => {
                     process.kill();
@@ -206,7 +206,7 @@ impl Machine {
                     return Err(HarnessError::Ended {
                         machine: spec.name,
                         status: problem,
-                        awaited: "its console".to_owned(),
+                        awaited: "its start".to_owned(),
                         details: messages,
                     });
                 }
@@ -742,6 +742,19 @@ fn qemu_messages(dir: &Path) -> String {
 /// be longer than a socket address can be.
 fn connect_now(dir: &Path, name: &str) -> Result<UnixStream, HarnessError> {
     state::connect(&dir.join(name)).map_err(HarnessError::io("connect to", &dir.join(name)))
+}
+
+/// Connects to the console, and waits until QEMU has taken its whole command line: the monitor
+/// answers only then. The error tells how QEMU ended instead.
+fn establish(dir: &Path, process: &Process) -> Result<UnixStream, String> {
+    let console = connect(dir, arguments::CONSOLE_SOCKET, process)?;
+    let monitor = connect(dir, arguments::QMP_SOCKET, process)?;
+    match Qmp::new(monitor) {
+        Ok(_) => Ok(console),
+        Err(error) => Err(process
+            .wait(Duration::from_secs(5))
+            .map_or_else(|| error.to_string(), |(status, _)| status.to_string())),
+    }
 }
 
 /// Connects as soon as QEMU listens. The error tells how QEMU ended instead.

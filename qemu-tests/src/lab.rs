@@ -1,0 +1,208 @@
+//! What the scenarios share: the image under test, the right to run a machine, and reading the
+//! machine through containers.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use keelson_model::init::Status;
+use serde_json::Value;
+
+use crate::harness::{Boot, Disk, Machine, MachineSpec, Slot, assets, measurements};
+
+/// How long a boot to the API may take, firmware and software emulation on a busy machine
+/// included.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// How long an orderly stop may take, from the request to QEMU's end.
+pub const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// The image under test.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    image: PathBuf,
+    output: PathBuf,
+}
+
+impl Lab {
+    /// The image in `KEELSON_IMAGE_DIR` (relative to the top of the source tree). Without the
+    /// variable there is nothing to test, which is said on standard error.
+    ///
+    /// # Errors
+    /// The variable names a folder without an image.
+    pub fn open() -> Result<Option<Self>> {
+        let Some(dir) = std::env::var_os("KEELSON_IMAGE_DIR") else {
+            eprintln!("SKIPPED: KEELSON_IMAGE_DIR is not set; `cargo xtask test` sets it");
+            return Ok(None);
+        };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let image = root.join(dir);
+        for file in ["disk.raw", "vmlinuz", "initrd", "cmdline"] {
+            ensure!(
+                image.join(file).exists(),
+                "{} does not exist: build the image with `cargo xtask image`",
+                image.join(file).display()
+            );
+        }
+        let parent = image.parent().context("image folder has no parent")?;
+        Ok(Some(Self {
+            output: parent.join("vm-tests"),
+            image,
+        }))
+    }
+
+    /// The disk image as it was built. Nothing may write to it.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        self.image.join("disk.raw")
+    }
+
+    /// A machine that boots through UEFI and forgets what it writes.
+    #[must_use]
+    pub fn uefi(&self, name: &str) -> MachineSpec {
+        MachineSpec::new(name, Boot::Uefi).disk(Disk::snapshot(self.disk()))
+    }
+
+    /// A machine whose kernel QEMU loads, and that forgets what it writes.
+    ///
+    /// # Errors
+    /// The kernel command line can't be read.
+    pub fn direct(&self, name: &str) -> Result<MachineSpec> {
+        let boot = Boot::direct_from(&self.image)?;
+        Ok(MachineSpec::new(name, boot).disk(Disk::snapshot(self.disk())))
+    }
+
+    /// Waits for the right to run a machine.
+    ///
+    /// # Errors
+    /// See [`Slot::acquire`].
+    pub fn slot(&self) -> Result<Slot> {
+        Ok(Slot::acquire(&self.output)?)
+    }
+
+    /// Waits for the right to run alone, for measurements.
+    ///
+    /// # Errors
+    /// See [`Slot::exclusive`].
+    pub fn exclusive(&self) -> Result<Slot> {
+        Ok(Slot::exclusive(&self.output)?)
+    }
+
+    /// Writes a figure to `measurements.json`.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn record(&self, name: &str, value: impl Into<Value>) -> Result<()> {
+        let file = self.output.join("measurements.json");
+        Ok(measurements::record(&file, name, value.into())?)
+    }
+}
+
+/// Seconds with three digits behind the point.
+#[must_use]
+pub fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// Loads the busybox image.
+///
+/// # Errors
+/// docker refuses.
+pub fn load_busybox(machine: &Machine) -> Result<()> {
+    let limit = Duration::from_secs(180);
+    let output = machine.docker_with(&["load"], Some(assets::busybox_archive()?), limit)?;
+    let text = output.success()?;
+    ensure!(
+        text.contains("Loaded image: busybox:latest"),
+        "docker load says {text:?}"
+    );
+    Ok(())
+}
+
+/// Runs docker and returns its output; any exit code but 0 is an error.
+///
+/// # Errors
+/// docker fails.
+pub fn docker(machine: &Machine, arguments: &[&str]) -> Result<String> {
+    Ok(machine.docker(arguments)?.success()?.to_owned())
+}
+
+/// Runs a shell command in a new busybox container and returns its output.
+///
+/// # Errors
+/// The command fails.
+pub fn shell(machine: &Machine, options: &[&str], script: &str) -> Result<String> {
+    let mut arguments = vec!["run", "--rm"];
+    arguments.extend(options);
+    arguments.extend(["busybox", "sh", "-c", script]);
+    docker(machine, &arguments)
+}
+
+/// A `GET` on the host API that must answer 200 with JSON.
+///
+/// # Errors
+/// Another answer.
+pub fn host_get(machine: &Machine, path: &str) -> Result<Value> {
+    let response = machine.api("GET", path, None)?;
+    ensure!(
+        response.status == 200,
+        "GET {path}: status {}, {}",
+        response.status,
+        response.text()
+    );
+    serde_json::from_slice(&response.body).with_context(|| format!("GET {path}"))
+}
+
+/// What PID 1 says about the boot and its processes.
+///
+/// # Errors
+/// The API fails or answers something else.
+pub fn boot_status(machine: &Machine) -> Result<Status> {
+    let value = host_get(machine, "/host/v1/boot")?;
+    serde_json::from_value(value.clone()).with_context(|| format!("GET /host/v1/boot: {value}"))
+}
+
+/// The process identifier of a program that PID 1 supervises.
+///
+/// # Errors
+/// It does not run.
+pub fn supervised_pid(machine: &Machine, name: &str) -> Result<i32> {
+    let status = boot_status(machine)?;
+    let process = status.processes.iter().find(|p| p.name == name);
+    match process.and_then(|process| process.pid) {
+        Some(pid) => Ok(pid),
+        None => bail!("{name} does not run: {:?}", status.processes),
+    }
+}
+
+/// The system services as the host API lists them.
+///
+/// # Errors
+/// The API fails.
+pub fn services(machine: &Machine) -> Result<Vec<Value>> {
+    let value = host_get(machine, "/host/v1/services")?;
+    value
+        .as_array()
+        .cloned()
+        .with_context(|| format!("GET /host/v1/services is no list: {value}"))
+}
+
+/// Asks `poll` until it says yes, since no event tells; fails with what it said last.
+///
+/// # Errors
+/// It never does within `limit`, or fails.
+pub fn until<T: std::fmt::Debug>(
+    what: &str,
+    limit: Duration,
+    mut poll: impl FnMut() -> Result<std::result::Result<T, String>>,
+) -> Result<T> {
+    let deadline = std::time::Instant::now() + limit;
+    loop {
+        match poll()? {
+            Ok(value) => return Ok(value),
+            Err(state) if std::time::Instant::now() >= deadline => {
+                bail!("no {what} within {} s; last: {state}", limit.as_secs())
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+}
