@@ -1,0 +1,369 @@
+//! The building machine's package sources: where its Debian mirror is, and fetching single
+//! packages of another Debian release without touching the machine's own apt.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::progress::{self, Step};
+
+/// The Debian release that the image is made of.
+pub const IMAGE_RELEASE: &str = "trixie";
+/// Keys that Debian signs its archive with.
+pub const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// One archive, as a line or a stanza of apt's configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Base address.
+    pub uri: String,
+    /// `bookworm`, `bookworm-security`, ….
+    pub suite: String,
+}
+
+/// Reads `sources.list(5)` in its one-line format. Lines that are no `deb` lines are left out.
+#[must_use]
+pub fn parse_one_line(text: &str) -> Vec<Source> {
+    text.lines()
+        .filter_map(|line| {
+            let line = line.split('#').next().unwrap_or_default();
+            let rest = line.trim().strip_prefix("deb")?;
+            if !rest.starts_with([' ', '\t', '[']) {
+                return None;
+            }
+            let rest = rest.trim();
+            let rest = match rest.strip_prefix('[') {
+                Some(options) => options.split_once(']')?.1,
+                None => rest,
+            };
+            let mut words = rest.split_whitespace();
+            Some(Source {
+                uri: words.next()?.to_owned(),
+                suite: words.next()?.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// Reads `sources.list(5)` in its deb822 format: stanzas of fields. Disabled stanzas and those
+/// without binary packages are left out.
+#[must_use]
+pub fn parse_deb822(text: &str) -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut fields: Vec<(String, String)> = Vec::new();
+    for line in text.lines().chain([""]) {
+        if line.starts_with('#') {
+            continue;
+        }
+        if line.trim().is_empty() {
+            sources.extend(stanza(&fields));
+            fields.clear();
+        } else if line.starts_with([' ', '\t']) {
+            if let Some((_, value)) = fields.last_mut() {
+                value.push(' ');
+                value.push_str(line.trim());
+            }
+        } else if let Some((name, value)) = line.split_once(':') {
+            fields.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+        }
+    }
+    sources
+}
+
+fn stanza(fields: &[(String, String)]) -> Vec<Source> {
+    let words = |name: &str| -> Vec<&str> {
+        fields
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.split_whitespace().collect())
+            .unwrap_or_default()
+    };
+    if !words("types").contains(&"deb") || words("enabled").contains(&"no") {
+        return Vec::new();
+    }
+    words("uris")
+        .iter()
+        .flat_map(|uri| {
+            words("suites").into_iter().map(|suite| Source {
+                uri: (*uri).to_owned(),
+                suite: suite.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// The archives of [`IMAGE_RELEASE`] on the mirrors that `configured` names for another release.
+#[must_use]
+pub fn for_image_release(configured: &[Source]) -> Vec<Source> {
+    // By the suite's ending, which says what the archive is for.
+    const KINDS: [&str; 3] = ["", "-updates", "-security"];
+    const RELEASES: [&str; 6] = ["bullseye", "bookworm", "trixie", "forky", "stable", "testing"];
+    let mut found: Vec<Source> = Vec::new();
+    for source in configured {
+        let kind = KINDS.iter().find(|kind| {
+            source
+                .suite
+                .strip_suffix(**kind)
+                .is_some_and(|release| RELEASES.contains(&release))
+        });
+        let Some(kind) = kind else { continue };
+        // Third parties use Debian's suite names too; Debian's own archives end in these names.
+        let path = source.uri.trim_end_matches('/');
+        if !path.ends_with("/debian") && !path.ends_with("/debian-security") {
+            continue;
+        }
+        let suite = format!("{IMAGE_RELEASE}{kind}");
+        if !found.iter().any(|known| known.suite == suite) {
+            found.push(Source {
+                uri: source.uri.clone(),
+                suite,
+            });
+        }
+    }
+    // Without its main archive the others are of no use.
+    if !found.iter().any(|source| source.suite == IMAGE_RELEASE) {
+        found.clear();
+    }
+    found
+}
+
+/// The archives from which the image is built: named by the variable `KEELSON_DEBIAN_MIRROR`, or
+/// those that the machine uses itself, or, on a machine that is no Debian, debootstrap's.
+///
+/// # Errors
+/// None of these names a Debian mirror.
+pub fn image_sources() -> Result<Vec<Source>> {
+    if let Ok(mirror) = std::env::var("KEELSON_DEBIAN_MIRROR") {
+        return Ok(vec![Source {
+            uri: mirror,
+            suite: IMAGE_RELEASE.to_owned(),
+        }]);
+    }
+    let sources = for_image_release(&configured_sources()?);
+    if !sources.is_empty() {
+        return Ok(sources);
+    }
+    let script = fs::read_to_string("/usr/share/debootstrap/functions").unwrap_or_default()
+        + &fs::read_to_string("/usr/sbin/debootstrap").unwrap_or_default();
+    if let Some(mirror) = debootstrap_mirror(&script) {
+        return Ok(vec![Source {
+            uri: mirror,
+            suite: IMAGE_RELEASE.to_owned(),
+        }]);
+    }
+    bail!(
+        "no Debian mirror is known: neither apt's configuration nor an installed debootstrap \
+         names one. Set KEELSON_DEBIAN_MIRROR to the address of a Debian archive."
+    )
+}
+
+/// The mirror that debootstrap uses when none is given.
+fn debootstrap_mirror(script: &str) -> Option<String> {
+    script.lines().find_map(|line| {
+        let value = line.trim().strip_prefix("DEF_MIRROR=")?;
+        let value = value.trim_matches(['"', '\'']);
+        value.contains("://").then(|| value.to_owned())
+    })
+}
+
+fn configured_sources() -> Result<Vec<Source>> {
+    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
+    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
+        files.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    files.sort();
+    let mut sources = Vec::new();
+    for file in files {
+        let parse: fn(&str) -> Vec<Source> = match file.extension().and_then(|e| e.to_str()) {
+            Some("list") => parse_one_line,
+            Some("sources") => parse_deb822,
+            _ => continue,
+        };
+        match fs::read_to_string(&file) {
+            Ok(text) => sources.extend(parse(&text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("read {}", file.display())),
+        }
+    }
+    Ok(sources)
+}
+
+/// `sources` in deb822 format, signed by Debian.
+#[must_use]
+pub fn deb822(sources: &[Source]) -> String {
+    sources
+        .iter()
+        .map(|source| {
+            format!(
+                "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\nSigned-By: {DEBIAN_KEYRING}\n\n",
+                source.uri, source.suite
+            )
+        })
+        .collect()
+}
+
+/// Fetches the package `name` of [`IMAGE_RELEASE`] and unpacks it into `destination`, with
+/// lists, state and cache of its own below `folder`.
+///
+/// # Errors
+/// The mirror does not answer, its signature does not fit, or it has no such package.
+pub fn fetch_and_unpack(
+    step: &mut Step,
+    name: &str,
+    folder: &Path,
+    destination: &Path,
+    logs: &Path,
+) -> Result<()> {
+    let configuration = private_configuration(folder, &image_sources()?)?;
+    let apt_get = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command
+            .env("APT_CONFIG", &configuration)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(arguments);
+        command
+    };
+    let log = progress::log_file(logs, &format!("fetch-{name}"));
+    progress::run(step, &mut apt_get(&["-qq", "update"]), &log)?;
+    let downloads = folder.join("packages");
+    fs::create_dir_all(&downloads)?;
+    for old in fs::read_dir(&downloads)?.flatten() {
+        fs::remove_file(old.path())?;
+    }
+    progress::run(
+        step,
+        apt_get(&["-qq", "download", name]).current_dir(&downloads),
+        &log,
+    )?;
+    let package = fs::read_dir(&downloads)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get download left no package of {name}"))?;
+    // Complete or absent: a tool that is there is used without further questions.
+    let staging = destination.with_extension("new");
+    let _ = fs::remove_dir_all(&staging);
+    let _ = fs::remove_dir_all(destination);
+    fs::create_dir_all(&staging)?;
+    progress::run(
+        step,
+        Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&staging),
+        &log,
+    )?;
+    fs::rename(&staging, destination)
+        .with_context(|| format!("rename {} to {}", staging.display(), destination.display()))
+}
+
+/// Writes an apt configuration whose every folder lies below `folder`.
+fn private_configuration(folder: &Path, sources: &[Source]) -> Result<PathBuf> {
+    let folder = std::path::absolute(folder)?;
+    for sub in [
+        "etc/sources.list.d",
+        "etc/preferences.d",
+        "etc/apt.conf.d",
+        "state/lists/partial",
+        "cache/archives/partial",
+    ] {
+        fs::create_dir_all(folder.join(sub))?;
+    }
+    fs::write(folder.join("status"), "")?;
+    fs::write(folder.join("etc/sources.list.d/debian.sources"), deb822(sources))?;
+    let at = folder.display();
+    let configuration = folder.join("apt.conf");
+    fs::write(
+        &configuration,
+        format!(
+            "Dir::Etc \"{at}/etc\";\n\
+             Dir::Etc::sourcelist \"/dev/null\";\n\
+             Dir::Etc::sourceparts \"{at}/etc/sources.list.d\";\n\
+             Dir::State \"{at}/state\";\n\
+             Dir::State::status \"{at}/status\";\n\
+             Dir::Cache \"{at}/cache\";\n\
+             APT::Sandbox::User \"\";\n"
+        ),
+    )
+    .with_context(|| format!("write {}", configuration.display()))?;
+    Ok(configuration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(uri: &str, suite: &str) -> Source {
+        Source {
+            uri: uri.to_owned(),
+            suite: suite.to_owned(),
+        }
+    }
+
+    #[test]
+    fn one_line_format() {
+        let text = "# comment\n\
+            deb http://mirror.example/debian bookworm main contrib\n\
+            deb [arch=amd64 signed-by=/k.gpg] https://mirror.example/debian bookworm-updates main # x\n\
+            deb-src http://mirror.example/debian bookworm main\n";
+        assert_eq!(
+            parse_one_line(text),
+            [
+                source("http://mirror.example/debian", "bookworm"),
+                source("https://mirror.example/debian", "bookworm-updates"),
+            ]
+        );
+    }
+
+    #[test]
+    fn deb822_format() {
+        let text = "Types: deb deb-src\n# comment\nURIs: http://mirror.example/debian\n\
+            Suites: bookworm\n bookworm-updates\nComponents: main\n\n\
+            Types: deb\nURIs: http://off.example/debian\nSuites: bookworm\nEnabled: no\n\n\
+            Types: deb-src\nURIs: http://source.example/debian\nSuites: bookworm";
+        assert_eq!(
+            parse_deb822(text),
+            [
+                source("http://mirror.example/debian", "bookworm"),
+                source("http://mirror.example/debian", "bookworm-updates"),
+            ]
+        );
+    }
+
+    #[test]
+    fn suites_are_exchanged_and_strangers_left_out() {
+        let configured = [
+            source("http://mirror.example/debian/", "bookworm"),
+            source("http://second.example/debian", "bookworm"),
+            source("http://mirror.example/debian-security", "bookworm-security"),
+            source("http://third.example/tool", "bookworm"),
+            source("http://mirror.example/debian", "bookworm-backports"),
+        ];
+        assert_eq!(
+            for_image_release(&configured),
+            [
+                source("http://mirror.example/debian/", "trixie"),
+                source("http://mirror.example/debian-security", "trixie-security"),
+            ]
+        );
+        let ubuntu = [source("http://mirror.example/ubuntu", "noble")];
+        assert_eq!(for_image_release(&ubuntu), []);
+        let security_only = [source("http://mirror.example/debian-security", "bookworm-security")];
+        assert_eq!(for_image_release(&security_only), []);
+    }
+
+    #[test]
+    fn debootstrap_names_its_mirror() {
+        let script = "DEF_MIRROR=\"$X\"\n  DEF_MIRROR=\"http://mirror.example/debian\"\n";
+        assert_eq!(
+            debootstrap_mirror(script).as_deref(),
+            Some("http://mirror.example/debian")
+        );
+        assert_eq!(debootstrap_mirror("MIRROR=x"), None);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let sources = [source("http://a.example/debian", "trixie"), source("http://a.example/s", "x")];
+        assert_eq!(parse_deb822(&deb822(&sources)), sources);
+    }
+}

@@ -1,0 +1,25 @@
+//! `cargo xtask`: builds Keelson's binaries, the operating system image and its disks, and runs
+//! and tests them.
+//!
+//! The stages, each skipped when nothing that it depends on has changed ([`stamp`]):
+//!
+//! 1. `prerequisites` installs what the building machine lacks.
+//! 2. [`binaries`] builds our static executables.
+//! 3. [`base`] lets mkosi build the Debian trees: the system and its services.
+//! 4. [`overlay`] collects what we add: executables, initrd, services, defaults.
+//! 5. [`deployment`] commits both to an ostree repository and deploys the commit.
+//! 6. [`disk`] writes the deployment into a GPT disk image.
+
+pub mod apt;
+pub mod base;
+pub mod binaries;
+pub mod cpio;
+pub mod deployment;
+pub mod disk;
+pub mod image;
+pub mod initrd;
+pub mod overlay;
+pub mod progress;
+pub mod stamp;
+pub mod tools;
+pub mod workspace;

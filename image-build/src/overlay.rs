@@ -1,0 +1,167 @@
+//! What we add to Debian's tree: our executables, the initrd, the services, the defaults and the
+//! system's name. It is a folder of its own, laid over the base in the ostree commit, so that a
+//! changed executable costs no new look at the base.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::base::Base;
+use crate::binaries::BINARIES;
+use crate::initrd;
+use crate::progress::{self, Step};
+use crate::stamp::{Inputs, Stamp};
+use crate::workspace::Workspace;
+
+/// Fixed, so that the same files give the same image.
+const EROFS_UUID: &str = "8f2b6c1e-1d59-4a37-9f0c-0c6a5a0f7d11";
+
+/// Builds the folder unless it is there and nothing that it is made of has changed. Returns it
+/// and the hash of what it was made of.
+///
+/// # Errors
+/// An input is missing, or mkfs.erofs or zstd fails.
+pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
+    let binaries = workspace.binaries();
+    let files = workspace.root().join("image-build/files");
+    let services = workspace.root().join("mkosi.images");
+    let mut inputs = Inputs::new("overlay", 1);
+    inputs.text(&base.key);
+    inputs.text(env!("CARGO_PKG_VERSION"));
+    inputs.path(&files)?;
+    inputs.path(&services)?;
+    for binary in BINARIES {
+        inputs.path(&binaries.join(binary.name))?;
+    }
+    let overlay = workspace.image().join("overlay");
+    let stamp = Stamp::new(&workspace.image().join("stamps"), "overlay", inputs);
+    let key = stamp.key().to_owned();
+    if stamp.is_current(&[&overlay]) {
+        return Ok((overlay, key));
+    }
+    stamp.clear()?;
+    let mut step = Step::begin("executables, initrd and services for the image");
+    if overlay.exists() {
+        fs::remove_dir_all(&overlay).with_context(|| format!("remove {}", overlay.display()))?;
+    }
+    let release = kernel_release(&base.system)?;
+    for binary in BINARIES {
+        put(
+            &overlay.join(binary.folder).join(binary.name),
+            &fs::read(binaries.join(binary.name))?,
+            0o755,
+        )?;
+    }
+    let initrd = initrd::build(&base.system, &release, &binaries.join("init"))?;
+    put(
+        &overlay.join("usr/lib/modules").join(&release).join("initramfs.img"),
+        &initrd,
+        0o644,
+    )?;
+    let keelson = overlay.join("usr/lib/keelson");
+    for name in ["host.toml", "modules.conf"] {
+        put(&keelson.join(name), &fs::read(files.join(name))?, 0o644)?;
+    }
+    put(
+        &overlay.join("usr/lib/os-release"),
+        os_release(&key).as_bytes(),
+        0o644,
+    )?;
+    service(workspace, &mut step, base, &services, &keelson.join("services"))?;
+    stamp.set()?;
+    step.done(&format!(
+        "initrd {}",
+        progress::megabytes(initrd.len() as u64)
+    ));
+    Ok((overlay, key))
+}
+
+/// The release of the one kernel in a tree.
+///
+/// # Errors
+/// There is none, or more than one.
+pub fn kernel_release(system: &Path) -> Result<String> {
+    let folder = system.join("usr/lib/modules");
+    let mut releases = fs::read_dir(&folder)
+        .with_context(|| format!("list {}", folder.display()))?
+        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    let release = releases.pop().context("the tree holds no kernel")?;
+    anyhow::ensure!(releases.is_empty(), "the tree holds more than one kernel");
+    Ok(release)
+}
+
+/// Each service: its description and its tree as an EROFS image.
+fn service(
+    workspace: &Workspace,
+    step: &mut Step,
+    base: &Base,
+    services: &Path,
+    destination: &Path,
+) -> Result<()> {
+    let mut folders = fs::read_dir(services)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    folders.sort();
+    for folder in folders {
+        let Some(name) = folder.file_name() else {
+            continue;
+        };
+        let target = destination.join(name);
+        put(
+            &target.join("service.toml"),
+            &fs::read(folder.join("service.toml"))
+                .with_context(|| format!("read the description in {}", folder.display()))?,
+            0o644,
+        )?;
+        let log = progress::log_file(&workspace.log(), "mkfs-erofs");
+        progress::run(
+            step,
+            Command::new("mkfs.erofs")
+                .args(["-zlz4hc", "-T0", "--all-root", "-U", EROFS_UUID])
+                .arg(target.join("rootfs.erofs"))
+                .arg(base.trees.join(name)),
+            &log,
+        )?;
+    }
+    Ok(())
+}
+
+fn os_release(key: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let build = key.get(..12).unwrap_or(key);
+    format!(
+        "NAME=Keelson\n\
+         ID=keelson\n\
+         ID_LIKE=debian\n\
+         PRETTY_NAME=\"Keelson {version}\"\n\
+         VERSION=\"{version} ({build})\"\n\
+         VERSION_ID={version}\n\
+         BUILD_ID={build}\n"
+    )
+}
+
+fn put(path: &Path, content: &[u8], permissions: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    fs::write(path, content).with_context(|| format!("write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(permissions))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_the_system_has_version_and_build() {
+        let text = os_release("0123456789abcdef");
+        assert!(text.contains("ID=keelson\n"));
+        assert!(text.contains("BUILD_ID=0123456789ab\n"));
+        assert!(text.lines().all(|line| line.contains('=')));
+    }
+}
