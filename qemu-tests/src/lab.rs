@@ -50,6 +50,12 @@ impl Lab {
         }))
     }
 
+    /// The image folder.
+    #[must_use]
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+
     /// The disk image as it was built. Nothing may write to it.
     #[must_use]
     pub fn disk(&self) -> PathBuf {
@@ -95,6 +101,23 @@ impl Lab {
         let file = self.output.join("measurements.json");
         Ok(measurements::record(&file, name, value.into())?)
     }
+}
+
+/// Notes the console's time stamps of a boot as `<path>_qemu_start_to_…`.
+///
+/// # Errors
+/// A line is missing, or the file can't be written.
+pub fn record_steps(lab: &Lab, machine: &Machine, path: &str) -> Result<()> {
+    for (name, text) in [
+        ("stage1", "keelson: stage1 at"),
+        ("pid1", "keelson: init started at"),
+        ("netcfg_ready", "keelson: netcfg ready at"),
+        ("hostd_ready", "keelson: hostd ready at"),
+    ] {
+        let line = machine.wait_for_console(text, Duration::from_secs(5))?;
+        lab.record(&format!("{path}_qemu_start_to_{name}_s"), seconds(line.at))?;
+    }
+    Ok(())
 }
 
 /// Seconds with three digits behind the point.

@@ -1,0 +1,120 @@
+//! Booting through UEFI firmware and systemd-boot, and what the machine then looks like.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use qemu_tests::harness::Machine;
+use qemu_tests::lab::{
+    BOOT_LIMIT, Lab, boot_status, docker, load_busybox, record_steps, seconds, services, shell,
+    until,
+};
+
+/// Looks at the machine from a container that sees all of it.
+const ALL: [&str; 4] = ["--privileged", "--pid=host", "-v", "/:/host"];
+
+#[test]
+fn uefi_boot_reaches_the_api_and_the_system_is_laid_out_as_promised() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _alone = lab.exclusive()?;
+    let machine = lab.uefi("uefi").launch()?;
+    let api = machine.wait_api(BOOT_LIMIT)?;
+    lab.record("uefi_qemu_start_to_api_s", seconds(api))?;
+    record_steps(&lab, &machine, "uefi")?;
+
+    let status = boot_status(&machine)?;
+    let failed: Vec<_> = status.boot.iter().filter(|s| s.error.is_some()).collect();
+    ensure!(failed.is_empty(), "boot steps failed: {failed:?}");
+    ensure!(status.deployment.is_some(), "no deployment: {status:?}");
+    for name in ["netcfg", "hostd"] {
+        let ready = status
+            .processes
+            .iter()
+            .any(|p| p.name == name && p.state == "ready" && p.restarts == 0);
+        ensure!(ready, "{name}: {:?}", status.processes);
+    }
+
+    time_service_runs_out_of_sight(&machine)?;
+    load_busybox(&machine)?;
+    file_systems_are_as_promised(&machine)?;
+    all_controllers_are_delegated(&machine)
+}
+
+fn time_service_runs_out_of_sight(machine: &Machine) -> Result<()> {
+    until("running chrony", Duration::from_secs(60), || {
+        let services = services(machine)?;
+        let chrony = services.iter().find(|s| s["name"] == "chrony");
+        Ok(match chrony {
+            Some(chrony) if chrony["state"] == "running" => Ok(()),
+            _ => Err(format!("{services:?}")),
+        })
+    })?;
+    let listed = docker(machine, &["ps", "-aq"])?;
+    ensure!(listed.is_empty(), "docker ps -a lists {listed:?}");
+    let inspected = machine.docker(&["inspect", "chrony"])?;
+    ensure!(inspected.code == Some(1), "docker inspect: {inspected}");
+    let images = docker(machine, &["images", "-aq"])?;
+    ensure!(images.is_empty(), "docker images lists {images:?}");
+    Ok(())
+}
+
+fn file_systems_are_as_promised(machine: &Machine) -> Result<()> {
+    let script = "for f in usr/x etc/x var/x; do \
+            (echo probe > /host/$f) 2>/dev/null && echo $f writable || echo $f read-only; \
+            rm -f /host/$f; \
+        done; \
+        test -e /host/run/ostree-booted && echo ostree-booted; \
+        test -d /host/sysroot/ostree/repo && echo repository; \
+        echo pid1 $(cat /proc/1/comm)";
+    let seen = shell(machine, &ALL, script)?;
+    let seen: Vec<&str> = seen.lines().collect();
+    ensure!(
+        seen == [
+            "usr/x read-only",
+            "etc/x writable",
+            "var/x writable",
+            "ostree-booted",
+            "repository",
+            "pid1 init",
+        ],
+        "{seen:?}"
+    );
+    // `/proc/1/mountinfo` (proc(5)): the fifth field is the mount point, the sixth its options.
+    let mounts = shell(machine, &ALL, "cat /proc/1/mountinfo")?;
+    let mounted = |point: &str| {
+        mounts
+            .lines()
+            .rev()
+            .find(|line| line.split(' ').nth(4) == Some(point))
+    };
+    let cgroup = mounted("/sys/fs/cgroup").unwrap_or_default();
+    ensure!(cgroup.contains(" - cgroup2 "), "cgroup mount: {cgroup:?}");
+    ensure!(
+        !mounts.contains(" - cgroup "),
+        "cgroup v1 is mounted: {mounts}"
+    );
+    let persistent = mounted("/var").or_else(|| mounted("/"));
+    ensure!(
+        persistent.is_some_and(|line| line.contains(" - ext4 ")),
+        "/var: {persistent:?}"
+    );
+    Ok(())
+}
+
+fn all_controllers_are_delegated(machine: &Machine) -> Result<()> {
+    let script = "cd /host/sys/fs/cgroup; cat cgroup.controllers cgroup.subtree_control \
+        keelson/cgroup.subtree_control keelson/user/cgroup.subtree_control";
+    let seen = shell(machine, &ALL, script)?;
+    let lists: Vec<&str> = seen.lines().collect();
+    ensure!(lists.len() == 4, "{seen:?}");
+    for (index, list) in lists.iter().enumerate() {
+        for controller in ["cpu", "memory", "pids", "io", "cpuset"] {
+            ensure!(
+                list.split(' ').any(|name| name == controller),
+                "{controller} is not in list {index}: {seen:?}"
+            );
+        }
+    }
+    Ok(())
+}

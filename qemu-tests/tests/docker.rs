@@ -1,0 +1,409 @@
+//! The unmodified docker command against a booted machine, over mutual TLS.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use qemu_tests::harness::Machine;
+use qemu_tests::lab::{BOOT_LIMIT, Lab, docker, load_busybox, shell, supervised_pid, until};
+use serde_json::Value;
+
+fn inspect(machine: &Machine, name: &str) -> Result<Value> {
+    let text = docker(machine, &["inspect", name])?;
+    let value: Value = serde_json::from_str(&text)?;
+    Ok(value[0].clone())
+}
+
+#[test]
+fn everyday_commands_work() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let machine = lab.direct("docker")?.launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+
+    let version = docker(&machine, &["version", "--format", "{{.Server.APIVersion}}"])?;
+    ensure!(version == "1.51", "API version {version:?}");
+    let info = docker(
+        &machine,
+        &[
+            "info",
+            "--format",
+            "{{.CgroupVersion}} {{.Containers}} {{.Images}}",
+        ],
+    )?;
+    ensure!(info == "2 0 0", "info: {info:?}");
+
+    load_busybox(&machine)?;
+    let images = docker(
+        &machine,
+        &["images", "--format", "{{.Repository}}:{{.Tag}}"],
+    )?;
+    ensure!(images == "busybox:latest", "images: {images:?}");
+
+    attached_runs(&machine)?;
+    detached_runs(&machine)?;
+    failing_runs(&machine)?;
+
+    let removed = docker(&machine, &["rmi", "busybox"])?;
+    ensure!(removed.contains("Untagged: busybox:latest"), "{removed:?}");
+    ensure!(removed.contains("Deleted: sha256:"), "{removed:?}");
+    ensure!(docker(&machine, &["images", "-q"])?.is_empty());
+    Ok(())
+}
+
+fn attached_runs(machine: &Machine) -> Result<()> {
+    let output = machine.docker(&[
+        "run",
+        "--rm",
+        "busybox",
+        "sh",
+        "-c",
+        "echo to stdout; echo to stderr >&2; exit 7",
+    ])?;
+    ensure!(output.code == Some(7), "{output}");
+    ensure!(output.stdout == "to stdout\n", "{output}");
+    ensure!(output.stderr == "to stderr\n", "{output}");
+
+    let arguments = ["run", "--rm", "-i", "busybox", "sort"];
+    let input = b"b\nc\na\n".to_vec();
+    let output = machine.docker_with(&arguments, Some(input), Duration::from_secs(60))?;
+    ensure!(output.success()? == "a\nb\nc", "{output}");
+
+    let count = docker(machine, &["run", "--rm", "busybox", "seq", "20000"])?;
+    ensure!(count.lines().count() == 20000, "output is not complete");
+    ensure!(
+        docker(machine, &["ps", "-aq"])?.is_empty(),
+        "--rm left a container"
+    );
+    Ok(())
+}
+
+fn detached_runs(machine: &Machine) -> Result<()> {
+    let script = "trap 'echo bye; exit 9' TERM; echo hello; while :; do sleep 0.2; done";
+    let id = docker(
+        machine,
+        &["run", "-d", "--name", "one", "busybox", "sh", "-c", script],
+    )?;
+    ensure!(id.len() == 64, "id {id:?}");
+    until("first line in the log", Duration::from_secs(30), || {
+        let logs = docker(machine, &["logs", "one"])?;
+        Ok(if logs == "hello" { Ok(()) } else { Err(logs) })
+    })?;
+    let listed = docker(machine, &["ps", "-a", "--format", "{{.Names}} {{.State}}"])?;
+    ensure!(listed == "one running", "{listed:?}");
+    let state = inspect(machine, "one")?["State"].clone();
+    ensure!(
+        state["Running"] == true && state["Pid"].as_i64() > Some(1),
+        "{state}"
+    );
+
+    docker(machine, &["stop", "one"])?;
+    ensure!(docker(machine, &["logs", "one"])? == "hello\nbye");
+    let state = inspect(machine, "one")?["State"].clone();
+    ensure!(
+        state["Status"] == "exited" && state["ExitCode"] == 9,
+        "{state}"
+    );
+    ensure!(docker(machine, &["wait", "one"])? == "9");
+    docker(machine, &["rm", "one"])?;
+
+    docker(
+        machine,
+        &["run", "-d", "--name", "two", "busybox", "sleep", "1000"],
+    )?;
+    let mut waiting = machine.docker_command()?;
+    let waiting = waiting
+        .args(["wait", "two"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    docker(machine, &["kill", "two"])?;
+    let waited = waiting.wait_with_output()?;
+    ensure!(waited.stdout == b"137\n", "docker wait: {waited:?}");
+
+    let gone = machine.docker(&["inspect", "nothing"])?;
+    ensure!(
+        gone.code == Some(1) && gone.stderr.contains("No such"),
+        "{gone}"
+    );
+    docker(machine, &["rm", "two"])?;
+    ensure!(docker(machine, &["ps", "-aq"])?.is_empty());
+    Ok(())
+}
+
+fn failing_runs(machine: &Machine) -> Result<()> {
+    let missing = machine.docker(&["run", "--rm", "busybox", "/no/such/command"])?;
+    ensure!(missing.code == Some(127), "{missing}");
+    let folder = machine.docker(&["run", "--rm", "busybox", "/etc"])?;
+    ensure!(folder.code == Some(126), "{folder}");
+    ensure!(
+        docker(machine, &["ps", "-aq"])?.is_empty(),
+        "--rm left a container"
+    );
+
+    let user = machine.docker(&[
+        "run",
+        "--name",
+        "bad",
+        "-u",
+        "nobody-here",
+        "busybox",
+        "true",
+    ])?;
+    ensure!(
+        user.code != Some(0) && user.stderr.contains("nobody-here"),
+        "{user}"
+    );
+    machine.docker(&["rm", "-f", "bad"])?;
+
+    let response = machine.api("GET", "/v1.51/swarm", None)?;
+    ensure!(
+        matches!(response.status, 501 | 503),
+        "GET /swarm: {}",
+        response.text()
+    );
+    let message = response.json()["message"].as_str().map(str::len);
+    ensure!(message > Some(10), "no message: {}", response.text());
+    Ok(())
+}
+
+#[test]
+fn limits_bite_and_containers_are_isolated() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let machine = lab.direct("limits")?.launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+    load_busybox(&machine)?;
+    memory_limit_kills(&machine)?;
+    processor_limit_throttles(&machine)?;
+    process_limit_stops_forks(&machine)?;
+    isolation_is_as_dockers(&machine)
+}
+
+fn memory_limit_kills(machine: &Machine) -> Result<()> {
+    let hungry = [
+        "run",
+        "--name",
+        "hungry",
+        "-m",
+        "32m",
+        "busybox",
+        "dd",
+        "if=/dev/zero",
+        "of=/dev/null",
+        "bs=100M",
+        "count=1",
+    ];
+    let output = machine.docker(&hungry)?;
+    ensure!(output.code == Some(137), "{output}");
+    let state = inspect(machine, "hungry")?["State"].clone();
+    ensure!(
+        state["OOMKilled"] == true && state["ExitCode"] == 137,
+        "{state}"
+    );
+    docker(machine, &["rm", "hungry"])?;
+
+    let modest = shell(
+        machine,
+        &["-m", "32m"],
+        "cat /sys/fs/cgroup/memory.max; echo fine",
+    )?;
+    ensure!(modest == "33554432\nfine", "{modest:?}");
+    Ok(())
+}
+
+fn processor_limit_throttles(machine: &Machine) -> Result<()> {
+    let script = "cat /sys/fs/cgroup/cpu.max; \
+        timeout 2 sh -c 'while :; do :; done'; cat /sys/fs/cgroup/cpu.stat";
+    let seen = shell(machine, &["--cpus", "0.2"], script)?;
+    ensure!(seen.starts_with("20000 100000\n"), "{seen}");
+    let value = |name: &str| -> Result<u64> {
+        let line = seen.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.context("no value")?.trim().parse()?)
+    };
+    ensure!(value("nr_throttled")? > 3, "{seen}");
+    // A fifth of two seconds, and room for what was used before the loop.
+    ensure!(value("usage_usec")? < 1_200_000, "{seen}");
+    Ok(())
+}
+
+fn process_limit_stops_forks(machine: &Machine) -> Result<()> {
+    let script = "for i in 1 2 3 4 5 6 7 8; do sleep 30 & done; echo all started";
+    let limited = machine.docker(&[
+        "run",
+        "--rm",
+        "--pids-limit",
+        "5",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ])?;
+    ensure!(limited.code != Some(0), "{limited}");
+    ensure!(
+        limited.stderr.contains("Resource temporarily unavailable"),
+        "{limited}"
+    );
+    ensure!(!limited.stdout.contains("all started"), "{limited}");
+    let max = shell(
+        machine,
+        &["--pids-limit", "50"],
+        "cat /sys/fs/cgroup/pids.max",
+    )?;
+    ensure!(max == "50", "{max:?}");
+    Ok(())
+}
+
+fn isolation_is_as_dockers(machine: &Machine) -> Result<()> {
+    let names = "cgroup ipc mnt net pid uts";
+    let script = format!("for n in {names}; do readlink /proc/self/ns/$n; done");
+    let inside = shell(machine, &[], &script)?;
+    let script = format!("for n in {names}; do readlink /proc/1/ns/$n; done");
+    let outside = shell(machine, &["--privileged", "--pid=host"], &script)?;
+    for (inner, outer) in inside.lines().zip(outside.lines()) {
+        ensure!(inner != outer, "namespace is the host's: {inner}");
+    }
+    ensure!(inside.lines().count() == 6, "{inside:?}");
+    ensure!(outside.lines().count() == 6, "{outside:?}");
+
+    let status = shell(machine, &[], "cat /proc/1/status; echo pid $$; hostname")?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    // Docker's fourteen default capabilities as the kernel's bit set (capability.h).
+    ensure!(field("CapEff:") == "00000000a80425fb", "{status}");
+    ensure!(field("CapBnd:") == "00000000a80425fb", "{status}");
+    ensure!(field("Seccomp:") == "2", "{status}");
+    ensure!(status.contains("\npid 1\n"), "{status}");
+
+    let script = "cat /proc/kcore 2>&1 | wc -c; wc -c < /proc/keys; ls /sys/firmware | wc -l; \
+        echo 1 2>/dev/null > /proc/sys/kernel/panic || echo sysctl read-only; \
+        mount -t tmpfs none /tmp 2>/dev/null || echo mount refused; \
+        unshare -U true 2>/dev/null || echo userns refused; \
+        ls /dev | tr '\\n' ' '";
+    let seen = shell(machine, &[], script)?;
+    let lines: Vec<&str> = seen.lines().collect();
+    ensure!(
+        lines.get(..6)
+            == Some(&[
+                "0",
+                "0",
+                "0",
+                "sysctl read-only",
+                "mount refused",
+                "userns refused"
+            ]),
+        "{seen}"
+    );
+    let devices = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero";
+    ensure!(
+        lines
+            .get(6)
+            .map(|line| line.trim().replace("console ", "").replace("core ", ""))
+            == Some(devices.to_owned()),
+        "{seen}"
+    );
+    Ok(())
+}
+
+#[test]
+fn containers_survive_a_killed_daemon() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let machine = lab.direct("killed")?.launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+    load_busybox(&machine)?;
+
+    // One that runs on, one that ends while nobody supervises it.
+    let ticking = "i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.5; done";
+    docker(
+        &machine,
+        &[
+            "run", "-d", "--name", "ticking", "busybox", "sh", "-c", ticking,
+        ],
+    )?;
+    let ending = "echo before; while ! test -e /go; do sleep 0.1; done; echo after; exit 42";
+    docker(
+        &machine,
+        &[
+            "run", "-d", "--name", "ending", "busybox", "sh", "-c", ending,
+        ],
+    )?;
+    let started = inspect(&machine, "ticking")?["State"].clone();
+    let ending_pid = inspect(&machine, "ending")?["State"]["Pid"].clone();
+
+    let hostd = supervised_pid(&machine, "hostd")?;
+    let begin = Instant::now();
+    // The killer is started by the very daemon that it kills, so its own end is never reported;
+    // the other container is told to end while the daemon is down.
+    let script = format!("kill -9 {hostd}; touch /proc/{ending_pid}/root/go; echo done");
+    let mut killer = machine.docker_command()?;
+    killer.args([
+        "run",
+        "-d",
+        "--name",
+        "killer",
+        "--privileged",
+        "--pid=host",
+    ]);
+    killer.args(["busybox", "sh", "-c", &script]);
+    let killer = qemu_tests::harness::run(&mut killer, None, Duration::from_secs(60));
+    eprintln!("killer: {killer:?}");
+
+    let again = until("restarted hostd", Duration::from_secs(60), || {
+        Ok(match supervised_pid(&machine, "hostd") {
+            Ok(pid) if pid != hostd => Ok(pid),
+            other => Err(format!("{other:?}")),
+        })
+    })?;
+    eprintln!(
+        "hostd {hostd} -> {again} after {:.2} s",
+        begin.elapsed().as_secs_f64()
+    );
+
+    let now = inspect(&machine, "ticking")?["State"].clone();
+    ensure!(now["Running"] == true, "{now}");
+    for member in ["Pid", "StartedAt"] {
+        ensure!(now[member] == started[member], "{started} became {now}");
+    }
+    let ended = until(
+        "end of the other container",
+        Duration::from_secs(30),
+        || {
+            let state = inspect(&machine, "ending")?["State"].clone();
+            Ok(match state["Status"].as_str() {
+                Some("exited") => Ok(state),
+                _ => Err(state.to_string()),
+            })
+        },
+    )?;
+    ensure!(ended["ExitCode"] == 42, "{ended}");
+    ensure!(docker(&machine, &["logs", "ending"])? == "before\nafter");
+
+    let first = docker(&machine, &["logs", "ticking"])?;
+    let lines = first.lines().enumerate();
+    for (index, line) in lines {
+        ensure!(
+            line == format!("tick {index}"),
+            "a line is missing: {first}"
+        );
+    }
+    until("more output", Duration::from_secs(30), || {
+        let more = docker(&machine, &["logs", "ticking"])?;
+        Ok(if more.lines().count() > first.lines().count() {
+            Ok(())
+        } else {
+            Err(more)
+        })
+    })?;
+    docker(&machine, &["stop", "-t", "1", "ticking"])?;
+    let state = inspect(&machine, "ticking")?["State"].clone();
+    ensure!(state["ExitCode"] == 137, "{state}");
+    docker(&machine, &["rm", "-f", "ticking", "ending", "killer"])?;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! The figures of docs/performance.md that need a booted machine.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use qemu_tests::harness::Machine;
+use qemu_tests::lab::{BOOT_LIMIT, Lab, docker, load_busybox, seconds, shell, supervised_pid};
+
+/// How often `docker run` is measured.
+const RUNS: usize = 9;
+
+#[test]
+fn direct_boot_and_container_figures() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _alone = lab.exclusive()?;
+    let machine = lab.direct("figures")?.launch()?;
+    let api = machine.wait_api(BOOT_LIMIT)?;
+    lab.record("direct_qemu_start_to_api_s", seconds(api))?;
+    for (name, text) in [
+        ("stage1", "keelson: stage1 at"),
+        ("pid1", "keelson: init started at"),
+        ("netcfg_ready", "keelson: netcfg ready at"),
+        ("hostd_ready", "keelson: hostd ready at"),
+    ] {
+        let line = machine.wait_for_console(text, Duration::from_secs(5))?;
+        lab.record(&format!("direct_qemu_start_to_{name}_s"), seconds(line.at))?;
+    }
+    lab.record(
+        "accelerator",
+        if machine.uses_kvm() { "kvm" } else { "tcg" },
+    )?;
+    load_busybox(&machine)?;
+    let run = ["run", "--rm", "busybox", "true"];
+    docker(&machine, &run)?;
+    lab.record("vm_docker_run_busybox_true_ms", median_ms(&machine, &run)?)?;
+    lab.record("vm_docker_version_ms", median_ms(&machine, &["version"])?)?;
+    memory(&lab, &machine)
+}
+
+fn median_ms(machine: &Machine, arguments: &[&str]) -> Result<u64> {
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        let output = machine.docker(arguments)?;
+        output.success()?;
+        times.push(output.took);
+    }
+    times.sort_unstable();
+    let median = times.get(RUNS / 2).context("no run")?;
+    Ok(u64::try_from(median.as_millis())?)
+}
+
+/// Memory of the machine and of our processes, read by a container that sees all of them. Its own
+/// share, some hundred KiB, is in the machine's figure.
+fn memory(lab: &Lab, machine: &Machine) -> Result<()> {
+    let options = ["--privileged", "--pid=host"];
+    let info = shell(machine, &options, "cat /proc/meminfo")?;
+    let kib = |text: &str, name: &str| -> Result<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.with_context(|| format!("no {name} in {text}"))?;
+        Ok(value.trim().trim_end_matches(" kB").parse()?)
+    };
+    let used = kib(&info, "MemTotal:")? - kib(&info, "MemAvailable:")?;
+    lab.record("memory_in_use_after_boot_kib", used)?;
+
+    let processes = [
+        ("init", 1),
+        ("netcfg", supervised_pid(machine, "netcfg")?),
+        ("hostd", supervised_pid(machine, "hostd")?),
+    ];
+    for (name, pid) in processes {
+        let script = format!("cat /proc/{pid}/status /proc/{pid}/smaps_rollup");
+        let text = shell(machine, &options, &script)?;
+        lab.record(&format!("{name}_rss_kib"), kib(&text, "VmRSS:")?)?;
+        lab.record(&format!("{name}_pss_kib"), kib(&text, "Pss:")?)?;
+    }
+    // The parent of a container's first process is its shim.
+    docker(
+        machine,
+        &["run", "-d", "--name", "idle", "busybox", "sleep", "1000"],
+    )?;
+    let pid = docker(machine, &["inspect", "--format", "{{.State.Pid}}", "idle"])?;
+    let script = format!(
+        "shim=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/{pid}/status); \
+         cat /proc/$shim/status /proc/$shim/smaps_rollup"
+    );
+    let text = shell(machine, &options, &script)?;
+    ensure!(
+        text.starts_with("Name:\tkeelson-runtim"),
+        "not a shim: {text}"
+    );
+    lab.record("shim_rss_kib", kib(&text, "VmRSS:")?)?;
+    lab.record("shim_pss_kib", kib(&text, "Pss:")?)?;
+    docker(machine, &["rm", "-f", "idle"])?;
+    Ok(())
+}

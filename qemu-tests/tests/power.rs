@@ -1,0 +1,114 @@
+//! Orderly ends of a machine, and what is there after the next boot.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use qemu_tests::harness::disk::{Ext4State, check_ext4, copy_sparse, partitions};
+use qemu_tests::harness::{Disk, Machine};
+use qemu_tests::lab::{BOOT_LIMIT, Lab, STOP_LIMIT, docker, load_busybox, seconds, shell};
+use serde_json::json;
+
+/// The machine ended by itself, and nothing is left to repair on its disk.
+fn ended_cleanly(machine: &Machine, disk: &Path) -> Result<()> {
+    let (status, _) = machine.wait_for_exit(STOP_LIMIT)?;
+    ensure!(status.success(), "QEMU ended with {status}");
+    for text in ["keelson: powering off", "keelson: unmounted"] {
+        ensure!(
+            machine.console().find(text).is_some(),
+            "no {text:?} on the console\n{}",
+            machine.details()
+        );
+    }
+    let root = partitions(disk)?
+        .into_iter()
+        .max_by_key(|partition| partition.length)
+        .context("no partition")?;
+    let state = Ext4State::read(disk, &root)?;
+    ensure!(
+        state.clean && !state.needs_recovery,
+        "{state:?}\n{}",
+        machine.details()
+    );
+    let check = check_ext4(disk, &root)?;
+    ensure!(check.code == Some(0), "{check}");
+    Ok(())
+}
+
+#[test]
+fn power_off_is_orderly_and_everything_is_there_afterwards() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let dir = tempfile::tempdir()?;
+    let disk = dir.path().join("disk.raw");
+    copy_sparse(&lab.disk(), &disk)?;
+
+    let machine = lab.direct("first")?.disk(Disk::writable(&disk)).launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+    load_busybox(&machine)?;
+    let running = "trap 'echo stopped; exit 5' TERM; echo started; while :; do sleep 0.2; done";
+    docker(
+        &machine,
+        &[
+            "run", "-d", "--name", "running", "busybox", "sh", "-c", running,
+        ],
+    )?;
+    let written = "echo kept > /file; echo said; exit 3";
+    machine.docker(&["run", "--name", "ended", "busybox", "sh", "-c", written])?;
+    let bad = "mkdir -p /etc/keelson/host.toml.d && \
+        printf '[time]\\nsevers = []\\n' > /etc/keelson/host.toml.d/90-typing-error.toml";
+    shell(&machine, &["-v", "/etc:/etc"], bad)?;
+    let id = docker(&machine, &["images", "-q", "--no-trunc"])?;
+
+    let asked = machine.elapsed();
+    let answer = machine.api(
+        "POST",
+        "/host/v1/power",
+        Some(&json!({"action": "poweroff"})),
+    )?;
+    ensure!((200..300).contains(&answer.status), "{}", answer.text());
+    ended_cleanly(&machine, &disk)?;
+    let (_, ended) = machine.wait_for_exit(Duration::ZERO)?;
+    lab.record("poweroff_request_to_qemu_exit_s", seconds(ended - asked))?;
+    drop(machine);
+
+    // The other boot path on the same disk.
+    let machine = lab.uefi("second").disk(Disk::writable(&disk)).launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+    ensure!(
+        docker(&machine, &["images", "-q", "--no-trunc"])? == id,
+        "image is gone"
+    );
+    let listed = docker(&machine, &["ps", "-a", "--format", "{{.Names}} {{.State}}"])?;
+    let mut listed: Vec<&str> = listed.lines().collect();
+    listed.sort_unstable();
+    ensure!(listed == ["ended exited", "running exited"], "{listed:?}");
+    let code = |name| {
+        docker(
+            &machine,
+            &["inspect", "--format", "{{.State.ExitCode}}", name],
+        )
+    };
+    ensure!(code("ended")? == "3");
+    ensure!(code("running")? == "5");
+    ensure!(docker(&machine, &["logs", "ended"])? == "said");
+    ensure!(docker(&machine, &["logs", "running"])? == "started\nstopped");
+
+    docker(&machine, &["start", "running"])?;
+    let state = docker(
+        &machine,
+        &["inspect", "--format", "{{.State.Status}}", "running"],
+    )?;
+    ensure!(state == "running", "{state}");
+    ensure!(shell(&machine, &[], "echo new")? == "new");
+
+    let warnings = docker(&machine, &["info", "--format", "{{json .Warnings}}"])?;
+    for part in ["90-typing-error.toml", "severs"] {
+        ensure!(warnings.contains(part), "no {part:?} in {warnings}");
+    }
+
+    machine.qmp()?.system_powerdown()?;
+    ended_cleanly(&machine, &disk)
+}
