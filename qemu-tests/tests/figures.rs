@@ -1,10 +1,10 @@
 //! The figures of docs/performance.md that need a booted machine.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use qemu_tests::harness::Machine;
-use qemu_tests::lab::{BOOT_LIMIT, Lab, docker, load_busybox, seconds, shell, supervised_pid};
+use qemu_tests::lab::{
+    BOOT_LIMIT, Lab, docker, load_busybox, record_steps, seconds, shell, supervised_pid,
+};
 
 /// How often `docker run` is measured.
 const RUNS: usize = 9;
@@ -18,15 +18,7 @@ fn direct_boot_and_container_figures() -> Result<()> {
     let machine = lab.direct("figures")?.launch()?;
     let api = machine.wait_api(BOOT_LIMIT)?;
     lab.record("direct_qemu_start_to_api_s", seconds(api))?;
-    for (name, text) in [
-        ("stage1", "keelson: stage1 at"),
-        ("pid1", "keelson: init started at"),
-        ("netcfg_ready", "keelson: netcfg ready at"),
-        ("hostd_ready", "keelson: hostd ready at"),
-    ] {
-        let line = machine.wait_for_console(text, Duration::from_secs(5))?;
-        lab.record(&format!("direct_qemu_start_to_{name}_s"), seconds(line.at))?;
-    }
+    record_steps(&lab, &machine, "direct")?;
     lab.record(
         "accelerator",
         if machine.uses_kvm() { "kvm" } else { "tcg" },
