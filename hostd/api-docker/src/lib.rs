@@ -1,1 +1,179 @@
-//! The Docker Engine API.
+//! The Docker Engine API, versions 1.24 to 1.51.
+//!
+//! A request goes through [`version`] and [`router`] to one handler. Handlers parse, issue one
+//! call to the engine or the image store, and render; they hold no state. [`routes`] is the only
+//! list of what exists, [`error`] the only place where failures become status codes.
+
+mod containers;
+pub mod error;
+mod events;
+pub mod hijack;
+mod images;
+mod info;
+pub mod mux;
+pub mod query;
+pub mod reply;
+pub mod router;
+pub mod routes;
+mod times;
+pub mod version;
+
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+
+use hostd_containers::Engine;
+use hostd_images::ImageStore;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use error::ApiError;
+use events::EventHub;
+use query::Query;
+use reply::Body;
+use routes::Operation;
+use version::ApiVersion;
+
+/// What the API tells about the host and cannot find out by itself.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Identifier of this engine; the same after a restart.
+    pub id: String,
+    /// Where the engine keeps its state.
+    pub root: PathBuf,
+    /// The runtime's executable.
+    pub runtime: PathBuf,
+    /// Version of this program.
+    pub version: &'static str,
+    /// What is wrong with the host or its configuration, one sentence each.
+    pub warnings: Arc<RwLock<Vec<String>>>,
+}
+
+/// The Docker Engine API. Clones share it.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    images: ImageStore,
+    facts: Facts,
+    events: EventHub,
+}
+
+/// One request, taken apart.
+struct Call {
+    version: ApiVersion,
+    name: String,
+    query: Query,
+    request: Request<Incoming>,
+}
+
+impl Api {
+    /// The API over an engine and its image store. Begins to collect events; must be called
+    /// inside a tokio runtime.
+    pub fn new(engine: Engine, images: ImageStore, facts: Facts) -> Self {
+        let events = EventHub::start(engine.subscribe(), images.subscribe());
+        Self(Arc::new(Inner {
+            engine,
+            images,
+            facts,
+            events,
+        }))
+    }
+
+    /// Answers a request. When the request takes the connection over (see [`hijack`]) the future
+    /// never ends.
+    pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let mut response = match self.dispatch(request).await {
+            Ok(response) => response,
+            Err(error) => error.into_response(),
+        };
+        for (name, value) in self.common_headers() {
+            if let Some(name) = name {
+                response.headers_mut().entry(name).or_insert(value);
+            }
+        }
+        response
+    }
+
+    /// Headers that every answer carries.
+    fn common_headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("api-version", HeaderValue::from_static("1.51"));
+        headers.insert("docker-experimental", HeaderValue::from_static("false"));
+        headers.insert("ostype", HeaderValue::from_static("linux"));
+        if let Ok(server) =
+            HeaderValue::from_str(&format!("Keelson/{} (linux)", self.0.facts.version))
+        {
+            headers.insert(header::SERVER, server);
+        }
+        headers
+    }
+
+    async fn dispatch(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+        let path = request.uri().path();
+        let (version, rest) = version::split(path).map_err(ApiError::invalid)?;
+        let Some(found) = router::find(request.method().as_str(), rest, version) else {
+            return Ok(reply::json(
+                StatusCode::NOT_FOUND,
+                &serde_json::json!({"message": "page not found"}),
+            ));
+        };
+        tracing::debug!(method = %request.method(), path, "request");
+        let operation = found.route.operation;
+        if operation == Operation::NotBuilt {
+            return Err(ApiError::not_built(format!(
+                "{} {rest} is not built yet",
+                request.method()
+            )));
+        }
+        let call = Call {
+            version,
+            name: found.name,
+            query: Query::parse(request.uri().query()),
+            request,
+        };
+        match operation {
+            Operation::Ping => Ok(info::ping()),
+            Operation::Version => Ok(info::version(self)),
+            Operation::Info => Ok(info::info(self)),
+            Operation::Events => events::handle(self, &call),
+            Operation::ContainerList => containers::list::list(self, &call).await,
+            Operation::ContainerCreate => containers::create::create(self, call).await,
+            Operation::ContainerInspect => containers::inspect::inspect(self, &call).await,
+            Operation::ContainerTop => containers::lifecycle::top(self, &call).await,
+            Operation::ContainerLogs => containers::streams::logs(self, &call).await,
+            Operation::ContainerResize => containers::lifecycle::resize(self, &call).await,
+            Operation::ContainerStart => containers::lifecycle::start(self, &call).await,
+            Operation::ContainerStop => containers::lifecycle::stop(self, &call).await,
+            Operation::ContainerRestart => containers::lifecycle::restart(self, &call).await,
+            Operation::ContainerKill => containers::lifecycle::kill(self, &call).await,
+            Operation::ContainerRename => containers::lifecycle::rename(self, &call).await,
+            Operation::ContainerPause => containers::lifecycle::pause(self, &call).await,
+            Operation::ContainerUnpause => containers::lifecycle::unpause(self, &call).await,
+            Operation::ContainerAttach => containers::streams::attach(self, call).await,
+            Operation::ContainerWait => containers::lifecycle::wait(self, &call).await,
+            Operation::ContainerDelete => containers::lifecycle::delete(self, &call).await,
+            Operation::ImageList => images::show::list(self, &call),
+            Operation::ImageInspect => images::show::inspect(self, &call),
+            Operation::ImageHistory => images::show::history(self, &call),
+            Operation::ImageCreate => images::change::create(self, call).await,
+            Operation::ImageLoad => images::change::load(self, call).await,
+            Operation::ImageTag => images::change::tag(self, &call).await,
+            Operation::ImageDelete => images::change::delete(self, &call).await,
+            Operation::ImagePrune => images::change::prune(self, &call).await,
+            Operation::NotBuilt => Err(ApiError::not_built("not built yet")),
+        }
+    }
+}
+
+/// Runs work that blocks (file system) outside the threads that serve connections.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| {
+        ApiError::new(
+            keelson_model::error::ErrorKind::Internal,
+            format!("a background task failed: {e}"),
+        )
+    })
+}

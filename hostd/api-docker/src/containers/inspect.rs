@@ -1,0 +1,86 @@
+//! `GET /containers/{id}/json`.
+
+use hostd_containers::{Scope, Snapshot, Status};
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::{mount, networks, sizes};
+use crate::error::ApiError;
+use crate::reply::{self, Body};
+use crate::{Api, Call, times};
+
+pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let snapshot = api.0.engine.inspect(Scope::User, &call.name)?;
+    let mut answer = render(&snapshot);
+    if call.query.flag("size")
+        && let Some(members) = answer.as_object_mut()
+    {
+        let (written, whole) = sizes(api, &snapshot).await;
+        members.insert("SizeRw".to_owned(), json!(written));
+        members.insert("SizeRootFs".to_owned(), json!(whole));
+    }
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+fn render(snapshot: &Snapshot) -> Value {
+    let state = &snapshot.state;
+    let file = |name: &str| snapshot.folder.join(name).display().to_string();
+    let mounts: Vec<Value> = snapshot.mounts.iter().map(mount).collect();
+    json!({
+        "Id": snapshot.id,
+        "Created": snapshot.created.to_string(),
+        "Path": snapshot.path,
+        "Args": snapshot.args,
+        "State": {
+            "Status": state.status.as_str(),
+            // Docker calls a paused container running, too.
+            "Running": state.status.counts_as_running(),
+            "Paused": state.status == Status::Paused,
+            "Restarting": state.status == Status::Restarting,
+            "OOMKilled": state.oom_killed,
+            "Dead": state.status == Status::Dead,
+            "Pid": state.pid,
+            "ExitCode": state.exit_code,
+            "Error": state.error,
+            "StartedAt": times::rfc3339(state.started_at),
+            "FinishedAt": times::rfc3339(state.finished_at),
+        },
+        "Image": snapshot.image_id,
+        "ResolvConfPath": file("resolv.conf"),
+        "HostnamePath": file("hostname"),
+        "HostsPath": file("hosts"),
+        "LogPath": snapshot.log_path.display().to_string(),
+        "Name": format!("/{}", snapshot.name),
+        "RestartCount": state.restart_count,
+        "Driver": "overlayfs",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": null,
+        "HostConfig": &*snapshot.host_config,
+        "GraphDriver": {"Name": "overlayfs", "Data": {"UpperDir": file("upper")}},
+        "Mounts": mounts,
+        "Config": &*snapshot.config,
+        "NetworkSettings": {
+            "Bridge": "",
+            "SandboxID": "",
+            "SandboxKey": "",
+            "Ports": {},
+            "HairpinMode": false,
+            "LinkLocalIPv6Address": "",
+            "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": null,
+            "SecondaryIPv6Addresses": null,
+            "EndpointID": "",
+            "Gateway": "",
+            "GlobalIPv6Address": "",
+            "GlobalIPv6PrefixLen": 0,
+            "IPAddress": "",
+            "IPPrefixLen": 0,
+            "IPv6Gateway": "",
+            "MacAddress": "",
+            "Networks": networks(snapshot),
+        },
+    })
+}

@@ -1,0 +1,158 @@
+//! Start, stop and everything else that changes a container's state.
+
+use bytes::Bytes;
+use futures::stream;
+use hostd_containers::{Scope, Signal, WaitCondition};
+use http::{Response, StatusCode, header};
+use serde_json::json;
+
+use crate::error::ApiError;
+use crate::reply::{self, Body};
+use crate::{Api, Call};
+
+const DONE: StatusCode = StatusCode::NO_CONTENT;
+
+pub(crate) async fn start(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let length = call
+        .request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<u64>().ok());
+    // Clients of old send `null` or `{}`, seven bytes with white space at most.
+    if length.is_some_and(|length| length > 7) {
+        return Err(ApiError::invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
+    }
+    if call.query.get("checkpoint").is_some() {
+        return Err(ApiError::not_built(
+            "starting from a checkpoint is not built yet",
+        ));
+    }
+    api.0.engine.start(Scope::User, &call.name).await?;
+    Ok(reply::empty(DONE))
+}
+
+fn signal(call: &Call) -> Result<Option<Signal>, ApiError> {
+    Ok(call
+        .query
+        .get("signal")
+        .map(str::parse::<Signal>)
+        .transpose()?)
+}
+
+pub(crate) async fn stop(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let (signal, timeout) = (signal(call)?, call.query.number("t")?);
+    api.0
+        .engine
+        .stop(Scope::User, &call.name, signal, timeout)
+        .await?;
+    Ok(reply::empty(DONE))
+}
+
+pub(crate) async fn restart(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let (signal, timeout) = (signal(call)?, call.query.number("t")?);
+    api.0
+        .engine
+        .restart(Scope::User, &call.name, signal, timeout)
+        .await?;
+    Ok(reply::empty(DONE))
+}
+
+pub(crate) async fn kill(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let signal = signal(call)?.unwrap_or(Signal::KILL);
+    api.0.engine.kill(Scope::User, &call.name, signal).await?;
+    Ok(reply::empty(DONE))
+}
+
+pub(crate) async fn pause(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    api.0.engine.pause(Scope::User, &call.name).await?;
+    Ok(reply::empty(DONE))
+}
+
+pub(crate) async fn unpause(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    api.0.engine.unpause(Scope::User, &call.name).await?;
+    Ok(reply::empty(DONE))
+}
+
+pub(crate) async fn rename(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let name = call
+        .query
+        .get("name")
+        .ok_or_else(|| ApiError::invalid("query parameter name is missing: the new name"))?;
+    let name = name.strip_prefix('/').unwrap_or(name);
+    api.0.engine.rename(Scope::User, &call.name, name).await?;
+    Ok(reply::empty(DONE))
+}
+
+pub(crate) async fn resize(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let size = |name: &str| -> Result<u16, ApiError> {
+        call.query
+            .number(name)?
+            .ok_or_else(|| ApiError::invalid(format!("query parameter {name} is missing")))
+    };
+    let (rows, columns) = (size("h")?, size("w")?);
+    api.0
+        .engine
+        .resize(Scope::User, &call.name, rows, columns)
+        .await?;
+    Ok(reply::empty(StatusCode::OK))
+}
+
+pub(crate) async fn delete(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    if call.query.flag("link") {
+        return Err(ApiError::not_built(
+            "links between containers are not built yet",
+        ));
+    }
+    let (force, volumes) = (call.query.flag("force"), call.query.flag("v"));
+    api.0
+        .engine
+        .remove(Scope::User, &call.name, force, volumes)
+        .await?;
+    Ok(reply::empty(DONE))
+}
+
+pub(crate) async fn top(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    if let Some(arguments) = call.query.get("ps_args")
+        && arguments != "-ef"
+    {
+        return Err(ApiError::not_built(format!(
+            "ps_args {arguments:?} is not built yet; only -ef is"
+        )));
+    }
+    let top = api.0.engine.top(Scope::User, &call.name).await?;
+    Ok(reply::json(
+        StatusCode::OK,
+        &json!({"Titles": top.titles, "Processes": top.processes}),
+    ))
+}
+
+/// The head is answered as soon as the wait is registered: clients start the container after it.
+pub(crate) async fn wait(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let condition = match call.query.get("condition") {
+        None | Some("not-running") => WaitCondition::NotRunning,
+        Some("next-exit") => WaitCondition::NextExit,
+        Some("removed") => WaitCondition::Removed,
+        Some(other) => {
+            return Err(ApiError::invalid(format!(
+                "invalid condition: {other:?}: expected not-running, next-exit or removed"
+            )));
+        }
+    };
+    let exited = api
+        .0
+        .engine
+        .wait(Scope::User, &call.name, condition)
+        .await?;
+    let body = stream::once(async move {
+        let result = exited.await;
+        let mut answer = json!({"StatusCode": result.exit_code});
+        if let (Some(message), Some(members)) = (result.error, answer.as_object_mut()) {
+            members.insert("Error".to_owned(), json!({"Message": message}));
+        }
+        Bytes::from(format!("{answer}\n"))
+    });
+    Ok(reply::stream("application/json", body))
+}

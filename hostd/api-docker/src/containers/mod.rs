@@ -1,0 +1,99 @@
+//! `/containers/…`.
+
+pub(crate) mod create;
+mod detach;
+pub(crate) mod inspect;
+pub(crate) mod lifecycle;
+pub(crate) mod list;
+pub(crate) mod streams;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hostd_containers::{MountPoint, Snapshot};
+use serde_json::{Value, json};
+
+use crate::Api;
+
+/// Name of the network that a container is connected to, or `None` when it shares another's.
+fn network_name(snapshot: &Snapshot) -> Option<&str> {
+    match snapshot.host_config.network_mode.as_str() {
+        "" | "default" => Some("bridge"),
+        mode if mode.starts_with("container:") => None,
+        mode => Some(mode),
+    }
+}
+
+/// `NetworkSettings.Networks`. Nothing is assigned yet: the kinds of networks that exist have no
+/// addresses.
+fn networks(snapshot: &Snapshot) -> Value {
+    let Some(name) = network_name(snapshot) else {
+        return json!({});
+    };
+    json!({name: {
+        "IPAMConfig": null,
+        "Links": null,
+        "Aliases": null,
+        "MacAddress": "",
+        "DriverOpts": null,
+        "GwPriority": 0,
+        "NetworkID": "",
+        "EndpointID": "",
+        "Gateway": "",
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": null,
+    }})
+}
+
+/// A mount as list and inspect show it.
+fn mount(mount: &MountPoint) -> Value {
+    let mut value = json!({
+        "Type": mount.kind,
+        "Source": mount.source.display().to_string(),
+        "Destination": mount.destination,
+        "Mode": mount.mode,
+        "RW": mount.writable,
+        "Propagation": mount.propagation,
+    });
+    if mount.kind == "volume"
+        && let Some(members) = value.as_object_mut()
+    {
+        members.insert("Name".to_owned(), json!(mount.name));
+        members.insert("Driver".to_owned(), json!("local"));
+    }
+    value
+}
+
+/// Bytes that the container has written into its root file system, and the bytes of the whole.
+async fn sizes(api: &Api, snapshot: &Arc<Snapshot>) -> (u64, u64) {
+    let upper = snapshot.folder.join("upper");
+    let written = crate::blocking(move || disk_usage(&upper))
+        .await
+        .unwrap_or_default();
+    let image = api
+        .0
+        .images
+        .resolve(&snapshot.image_id)
+        .map(|image| image.size)
+        .unwrap_or_default();
+    (written, image + written)
+}
+
+/// Bytes of all files below a folder; what vanishes meanwhile counts nothing.
+fn disk_usage(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => disk_usage(&entry.path()),
+            Ok(meta) if meta.is_file() => meta.len(),
+            _ => 0,
+        })
+        .sum()
+}

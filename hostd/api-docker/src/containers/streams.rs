@@ -1,0 +1,219 @@
+//! Attach and logs.
+
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, StreamExt};
+use hostd_containers::{AttachOptions, Attached, LogQuery, Scope};
+use http::Response;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::detach::DetachKeys;
+use crate::error::ApiError;
+use crate::hijack::{self, Hijacker, Reader, Takeover, Writer};
+use crate::reply::{self, Body};
+use crate::version::ApiVersion;
+use crate::{Api, Call, mux, times};
+use keelson_model::error::ErrorKind;
+
+const RAW: &str = "application/vnd.docker.raw-stream";
+const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+
+/// The media type of output, as clients of this version know it.
+fn media_type(tty: bool, version: ApiVersion) -> &'static str {
+    match tty || version < ApiVersion::new(1, 42) {
+        true => RAW,
+        false => MULTIPLEXED,
+    }
+}
+
+pub(crate) async fn attach(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let query = &call.query;
+    let options = AttachOptions {
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        stream: query.flag("stream"),
+        logs: query.flag("logs"),
+    };
+    let keys = DetachKeys::parse(query.get("detachKeys"))?;
+    let hijacker = call
+        .request
+        .extensions()
+        .get::<Hijacker>()
+        .cloned()
+        .ok_or_else(|| {
+            ApiError::new(
+                ErrorKind::Internal,
+                "this connection can't be taken over for a stream",
+            )
+        })?;
+    let attached = api
+        .0
+        .engine
+        .attach(Scope::User, &call.name, options)
+        .await?;
+    let head = hijack::head(
+        call.request.headers(),
+        media_type(attached.tty, call.version),
+        &api.common_headers(),
+    );
+    hijacker.take_over(Takeover {
+        head,
+        session: Box::new(move |reader, writer| session(attached, keys, reader, writer).boxed()),
+    });
+    // The connection's driver drops this future when it takes the connection over.
+    futures::future::pending().await
+}
+
+/// Carries both directions until the output ends, the client leaves, or its connection breaks.
+async fn session(attached: Attached, keys: DetachKeys, reader: Reader, mut writer: Writer) {
+    let Attached {
+        input,
+        mut output,
+        tty,
+    } = attached;
+    let keys = tty.then_some(keys);
+    let incoming = async move {
+        match input {
+            Some(input) => copy_input(reader, input, keys).await,
+            None => drain(reader).await,
+        }
+    };
+    {
+        let outgoing = async {
+            while let Some(frame) = output.recv().await {
+                let data = mux::frame(frame.stream, frame.bytes, tty);
+                if writer.write_all(&data).await.is_err() || writer.flush().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::pin!(incoming, outgoing);
+        tokio::select! {
+            () = &mut outgoing => {}
+            end = &mut incoming => {
+                // End of input is not the end: the output goes on.
+                if end == InputEnd::EndOfFile {
+                    outgoing.await;
+                }
+            }
+        }
+    }
+    // An error means that the client is gone, which is what this is for.
+    let _ = writer.shutdown().await;
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum InputEnd {
+    /// The client will send no more but still reads, or the container reads no more.
+    EndOfFile,
+    /// The client left with the key sequence or its connection broke.
+    Left,
+}
+
+async fn copy_input(
+    mut reader: Reader,
+    mut input: Box<dyn tokio::io::AsyncWrite + Send + Unpin>,
+    mut keys: Option<DetachKeys>,
+) -> InputEnd {
+    let mut buffer = BytesMut::with_capacity(16 << 10);
+    let mut cleaned = Vec::new();
+    loop {
+        buffer.clear();
+        match reader.read_buf(&mut buffer).await {
+            Ok(0) => {
+                // An error means that nobody reads any more.
+                let _ = input.shutdown().await;
+                return InputEnd::EndOfFile;
+            }
+            Ok(_) => {}
+            Err(_) => return InputEnd::Left,
+        }
+        let mut left = false;
+        let data = match &mut keys {
+            Some(keys) => {
+                cleaned.clear();
+                left = keys.feed(&buffer, &mut cleaned);
+                cleaned.as_slice()
+            }
+            None => &buffer,
+        };
+        if input.write_all(data).await.is_err() || input.flush().await.is_err() {
+            return drain(reader).await;
+        }
+        if left {
+            return InputEnd::Left;
+        }
+    }
+}
+
+/// Reads and drops what a client sends although nothing reads it.
+async fn drain(mut reader: Reader) -> InputEnd {
+    let mut buffer = BytesMut::with_capacity(4 << 10);
+    loop {
+        buffer.clear();
+        match reader.read_buf(&mut buffer).await {
+            Ok(0) => return InputEnd::EndOfFile,
+            Ok(_) => {}
+            Err(_) => return InputEnd::Left,
+        }
+    }
+}
+
+pub(crate) async fn logs(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let query = &call.query;
+    let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
+    if !stdout && !stderr {
+        return Err(ApiError::invalid(
+            "Bad parameters: you must choose at least one stream",
+        ));
+    }
+    if query.flag("details") {
+        return Err(ApiError::not_built("details in logs are not built yet"));
+    }
+    // 0 is what clients send for "no limit".
+    let time = |name| -> Result<Option<u64>, ApiError> {
+        Ok(query
+            .get(name)
+            .map(|text| times::parse(name, text))
+            .transpose()?
+            .filter(|&time| time != 0))
+    };
+    let tail = match query.get("tail") {
+        None | Some("all") => None,
+        // Docker reads what is not a number, and negative numbers, as "all".
+        Some(text) => text.parse().ok(),
+    };
+    let selection = LogQuery {
+        follow: query.flag("follow"),
+        stdout,
+        stderr,
+        since: time("since")?,
+        until: time("until")?,
+        timestamps: query.flag("timestamps"),
+        tail,
+    };
+    let logs = api
+        .0
+        .engine
+        .logs(Scope::User, &call.name, selection)
+        .await?;
+    let tty = logs.tty;
+    let body = logs.records.filter_map(move |batch| {
+        futures::future::ready(match batch {
+            Ok(frames) => {
+                let mut out = BytesMut::new();
+                for frame in frames {
+                    out.extend_from_slice(&mux::frame(frame.stream, frame.bytes, tty));
+                }
+                Some(out.freeze())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "log can't be read");
+                // Inside a stream Docker reports a failure as text on standard error.
+                let text = Bytes::from(format!("Error grabbing logs: {error}\n"));
+                Some(mux::frame(2, text, tty))
+            }
+        })
+    });
+    Ok(reply::stream(media_type(tty, call.version), body))
+}

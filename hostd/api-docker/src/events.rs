@@ -1,0 +1,320 @@
+//! `GET /events`: what happened to containers and images, also in the recent past.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use hostd_containers::{ContainerEvent, Scope};
+use hostd_images::ImageEvent;
+use http::Response;
+use serde::Serialize;
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::error::ApiError;
+use crate::query::Filters;
+use crate::reply::{self, Body};
+use crate::{Api, Call, times};
+
+/// How many events are kept for clients that ask for the past.
+const KEPT: usize = 256;
+
+/// Filters whose name is a type of object.
+const OBJECTS: &[&str] = &[
+    "container",
+    "image",
+    "volume",
+    "network",
+    "daemon",
+    "plugin",
+    "node",
+    "service",
+    "secret",
+    "config",
+];
+
+/// One event, in Docker's form.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Event {
+    status: String,
+    id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    from: String,
+    #[serde(rename = "Type")]
+    kind: &'static str,
+    #[serde(rename = "Action")]
+    action: String,
+    #[serde(rename = "Actor")]
+    actor: Actor,
+    scope: &'static str,
+    time: i64,
+    #[serde(rename = "timeNano")]
+    time_nano: i64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Actor {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "Attributes")]
+    attributes: BTreeMap<String, String>,
+}
+
+impl Event {
+    fn new(
+        kind: &'static str,
+        action: String,
+        id: String,
+        attributes: BTreeMap<String, String>,
+        time_nano: i64,
+    ) -> Self {
+        Self {
+            status: action.clone(),
+            id: id.clone(),
+            from: match kind {
+                "container" => attributes.get("image").cloned().unwrap_or_default(),
+                _ => String::new(),
+            },
+            kind,
+            action,
+            actor: Actor { id, attributes },
+            scope: "local",
+            time: time_nano.div_euclid(1_000_000_000),
+            time_nano,
+        }
+    }
+
+    fn fits(&self, filters: &Filters) -> bool {
+        let attributes = &self.actor.attributes;
+        let name = attributes.get("name").map_or("", String::as_str);
+        let object = |wanted: &str| {
+            self.actor.id == wanted
+                || name == wanted
+                || (!wanted.is_empty() && self.actor.id.starts_with(wanted))
+                // An image by its name without the tag.
+                || (self.kind == "image" && name.rsplit_once(':').is_some_and(|(n, _)| n == wanted))
+        };
+        let image_of_container =
+            |wanted: &str| attributes.get("image").is_some_and(|image| image == wanted);
+        // `exec_create: sh` is found as `exec_create`.
+        let action = self.action.split(':').next().unwrap_or_default();
+        filters.any("type", |wanted| wanted == self.kind)
+            && filters.any("event", |wanted| wanted == action || wanted == self.action)
+            && filters.any("scope", |wanted| wanted == self.scope)
+            && filters.labels(|key| attributes.get(key).map(String::as_str))
+            && OBJECTS.iter().all(|&kind| {
+                filters.any(kind, |wanted| {
+                    (kind == self.kind && object(wanted))
+                        || (kind == "image"
+                            && self.kind == "container"
+                            && image_of_container(wanted))
+                })
+            })
+    }
+}
+
+impl From<ContainerEvent> for Event {
+    fn from(event: ContainerEvent) -> Self {
+        Self::new(
+            "container",
+            event.action,
+            event.id,
+            event.attributes,
+            event.time,
+        )
+    }
+}
+
+impl From<ImageEvent> for Event {
+    fn from(event: ImageEvent) -> Self {
+        let mut attributes: BTreeMap<_, _> = event.labels.into_iter().collect();
+        attributes.insert("name".to_owned(), event.name);
+        Self::new(
+            "image",
+            event.action.as_str().to_owned(),
+            event.id.to_string(),
+            attributes,
+            event.time,
+        )
+    }
+}
+
+/// Collects events of both stores for all clients.
+pub(crate) struct EventHub {
+    sender: broadcast::Sender<Arc<Event>>,
+    past: Arc<Mutex<VecDeque<Arc<Event>>>>,
+}
+
+impl EventHub {
+    pub(crate) fn start(
+        containers: broadcast::Receiver<ContainerEvent>,
+        images: broadcast::Receiver<ImageEvent>,
+    ) -> Self {
+        let (sender, _) = broadcast::channel(KEPT);
+        let past = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT)));
+        let hub = Self { sender, past };
+        hub.collect(containers, |event: ContainerEvent| {
+            (event.scope == Scope::User).then(|| Event::from(event))
+        });
+        hub.collect(images, |event: ImageEvent| Some(Event::from(event)));
+        hub
+    }
+
+    fn collect<T: Clone + Send + 'static>(
+        &self,
+        mut receiver: broadcast::Receiver<T>,
+        convert: fn(T) -> Option<Event>,
+    ) {
+        let sender = self.sender.clone();
+        let past = self.past.clone();
+        tokio::spawn(async move {
+            loop {
+                match receiver.recv().await {
+                    Ok(event) => {
+                        let Some(event) = convert(event).map(Arc::new) else {
+                            continue;
+                        };
+                        // Both under the lock, so that nobody sees an event twice or never.
+                        let mut past = past.lock().unwrap_or_else(PoisonError::into_inner);
+                        if past.len() >= KEPT {
+                            past.pop_front();
+                        }
+                        past.push_back(event.clone());
+                        // An error means that nobody listens.
+                        let _ = sender.send(event);
+                    }
+                    Err(RecvError::Lagged(count)) => {
+                        tracing::warn!(count, "events were lost");
+                    }
+                    Err(RecvError::Closed) => break,
+                }
+            }
+        });
+    }
+
+    /// How many clients listen now.
+    pub(crate) fn listeners(&self) -> usize {
+        self.sender.receiver_count()
+    }
+
+    /// The past, and everything after it.
+    fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        (past.iter().cloned().collect(), self.sender.subscribe())
+    }
+}
+
+struct Listener {
+    past: std::vec::IntoIter<Arc<Event>>,
+    receiver: broadcast::Receiver<Arc<Event>>,
+    filters: Filters,
+    since: Option<i64>,
+    until: Option<i64>,
+}
+
+impl Listener {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let event = match self.past.next() {
+                Some(event) => event,
+                None => match self.receive().await {
+                    Ok(event) => event,
+                    Err(RecvError::Lagged(count)) => {
+                        tracing::warn!(count, "a client is too slow for its events");
+                        continue;
+                    }
+                    Err(RecvError::Closed) => return None,
+                },
+            };
+            let late = self.until.is_some_and(|until| event.time_nano > until);
+            let early = self.since.is_some_and(|since| event.time_nano < since);
+            if !late && !early && event.fits(&self.filters) {
+                return Some(reply::json_line(&*event));
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Arc<Event>, RecvError> {
+        let Some(until) = self.until else {
+            return self.receiver.recv().await;
+        };
+        let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+        let left = Duration::from_nanos(u64::try_from(until.saturating_sub(now)).unwrap_or(0));
+        tokio::time::timeout(left, self.receiver.recv())
+            .await
+            .unwrap_or(Err(RecvError::Closed))
+    }
+}
+
+/// `GET /events`.
+pub(crate) fn handle(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let time = |name| -> Result<Option<i64>, ApiError> {
+        call.query
+            .get(name)
+            .map(|text| Ok(i64::try_from(times::parse(name, text)?).unwrap_or(i64::MAX)))
+            .transpose()
+    };
+    let (since, until) = (time("since")?, time("until")?);
+    let mut known = vec!["type", "event", "label", "scope"];
+    known.extend(OBJECTS);
+    let filters = call.query.filters(&known)?;
+    let (past, receiver) = api.0.events.subscribe();
+    let listener = Listener {
+        past: match since.is_some() || until.is_some() {
+            true => past.into_iter(),
+            false => Vec::new().into_iter(),
+        },
+        receiver,
+        filters,
+        since,
+        until,
+    };
+    Ok(reply::stream(
+        "application/json",
+        stream::unfold(listener, |mut listener| async move {
+            listener.next().await.map(|line| (line, listener))
+        }),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::Query;
+
+    fn filters(text: &str) -> Filters {
+        let mut known = vec!["type", "event", "label", "scope"];
+        known.extend(OBJECTS);
+        Query::parse(Some(&format!("filters={text}")))
+            .filters(&known)
+            .unwrap()
+    }
+
+    #[test]
+    fn events_are_filtered() {
+        let attributes = [("name", "web"), ("image", "busybox"), ("tier", "front")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
+        let event = Event::new("container", "die".into(), "abcdef".into(), attributes, 7);
+        for fitting in [
+            "{}",
+            r#"{"type":["container"],"event":["start","die"]}"#,
+            r#"{"container":["web"]}"#,
+            r#"{"container":["abc"]}"#,
+            r#"{"image":["busybox"]}"#,
+            r#"{"label":["tier=front"]}"#,
+        ] {
+            assert!(event.fits(&filters(fitting)), "{fitting}");
+        }
+        for other in [
+            r#"{"type":["image"]}"#,
+            r#"{"event":["start"]}"#,
+            r#"{"container":["db"]}"#,
+            r#"{"volume":["v"]}"#,
+            r#"{"label":["tier=back"]}"#,
+        ] {
+            assert!(!event.fits(&filters(other)), "{other}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Load, import, tag, delete and prune.
+
+use std::io;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use hostd_images::{ImportOptions, Loaded, Progress, Removed};
+use http::{Response, StatusCode};
+use http_body_util::BodyDataStream;
+use hyper::body::Incoming;
+use keelson_model::error::ErrorKind;
+use serde_json::{Value, json};
+use tokio::io::AsyncRead;
+use tokio::sync::mpsc;
+use tokio_util::io::StreamReader;
+
+use crate::containers::create::is_own_platform;
+use crate::error::ApiError;
+use crate::reply::{self, Body, json_line};
+use crate::{Api, Call, blocking};
+
+/// A request's body as a byte stream.
+fn reader(body: Incoming) -> impl AsyncRead + Send + Unpin + 'static {
+    StreamReader::new(BodyDataStream::new(body).map_err(io::Error::other))
+}
+
+fn refuse_foreign_platform(call: &Call, parameter: &str) -> Result<(), ApiError> {
+    match call.query.get(parameter) {
+        Some(platform) if !is_own_platform(platform) => Err(ApiError::not_built(format!(
+            "images for other platforms ({platform}) are not built yet"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What goes on with a load, as its task tells it.
+enum Step {
+    Progress(Progress),
+    Ended(Result<Vec<Loaded>, ApiError>),
+}
+
+pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    refuse_foreign_platform(&call, "platform")?;
+    let quiet = call.query.flag("quiet");
+    let images = api.0.images.clone();
+    let archive = reader(call.request.into_body());
+    let (sender, progress) = mpsc::channel(16);
+    // A task of its own: a load is either finished or ended by the end of its archive, never
+    // dropped half-way with the connection.
+    let task = tokio::spawn(async move { images.load(archive, sender).await });
+    let ended = async move {
+        Step::Ended(match task.await {
+            Ok(result) => result.map_err(ApiError::from),
+            Err(error) => Err(ApiError::new(
+                ErrorKind::Internal,
+                format!("the load failed: {error}"),
+            )),
+        })
+    };
+    let mut steps = Box::pin(
+        stream::unfold(progress, |mut progress| async move {
+            progress.recv().await.map(|p| (Step::Progress(p), progress))
+        })
+        .chain(stream::once(ended))
+        .filter_map(move |step| {
+            futures::future::ready(match step {
+                Step::Progress(_) if quiet => None,
+                step => Some(step),
+            })
+        }),
+    );
+    // As long as nothing was sent, a failure can still have a status of its own.
+    let first = match steps.next().await {
+        Some(Step::Ended(Err(error))) => return Err(error),
+        Some(step) => step,
+        None => return Err(ApiError::new(ErrorKind::Internal, "the load ended early")),
+    };
+    let lines = stream::iter([first]).chain(steps).map(load_lines);
+    Ok(reply::stream("application/json", lines))
+}
+
+fn load_lines(step: Step) -> Bytes {
+    let lines: Vec<Value> = match step {
+        Step::Progress(progress) => vec![progress_line(&progress)],
+        Step::Ended(Ok(loaded)) => loaded.iter().flat_map(loaded_lines).collect(),
+        Step::Ended(Err(error)) => {
+            let message = error.to_string();
+            vec![json!({"errorDetail": {"message": message}, "error": message})]
+        }
+    };
+    lines.iter().flat_map(json_line).collect()
+}
+
+fn progress_line(progress: &Progress) -> Value {
+    let mut detail = json!({"current": progress.current});
+    if let (Some(total), Some(members)) = (progress.total, detail.as_object_mut()) {
+        members.insert("total".to_owned(), json!(total));
+    }
+    json!({"status": progress.action, "progressDetail": detail, "id": progress.id})
+}
+
+fn loaded_lines(loaded: &Loaded) -> Vec<Value> {
+    if loaded.references.is_empty() {
+        return vec![json!({"stream": format!("Loaded image ID: {}\n", loaded.id)})];
+    }
+    loaded
+        .references
+        .iter()
+        .map(|name| json!({"stream": format!("Loaded image: {name}\n")}))
+        .collect()
+}
+
+pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    if call.query.get("fromImage").is_some() {
+        return Err(ApiError::not_built(
+            "pulling from registries is not built yet; use docker load",
+        ));
+    }
+    match call.query.get("fromSrc") {
+        Some("-") => {}
+        Some(_) => {
+            return Err(ApiError::not_built(
+                "importing from a URL is not built yet; use docker import -",
+            ));
+        }
+        None => {
+            return Err(ApiError::invalid(
+                "query parameter fromSrc is missing: - for an archive in the request's body",
+            ));
+        }
+    }
+    let reference = call
+        .query
+        .get("repo")
+        .map(|repository| match call.query.get("tag") {
+            Some(tag) => format!("{repository}:{tag}"),
+            None => repository.to_owned(),
+        });
+    let options = ImportOptions {
+        reference,
+        message: call.query.get("message").unwrap_or_default().to_owned(),
+        changes: call.query.all("changes").map(str::to_owned).collect(),
+        platform: call.query.get("platform").map(str::to_owned),
+    };
+    let id = api
+        .0
+        .images
+        .import(reader(call.request.into_body()), options)
+        .await?;
+    Ok(reply::bytes(
+        StatusCode::OK,
+        "application/json",
+        json_line(&json!({"status": id.to_string()})).to_vec(),
+    ))
+}
+
+pub(crate) async fn tag(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let repository = call
+        .query
+        .get("repo")
+        .ok_or_else(|| ApiError::invalid("query parameter repo is missing: the new name"))?;
+    let reference = match call.query.get("tag") {
+        Some(tag) => format!("{repository}:{tag}"),
+        None => repository.to_owned(),
+    };
+    let (images, name) = (api.0.images.clone(), call.name.clone());
+    blocking(move || images.tag(&name, &reference)).await??;
+    Ok(reply::empty(StatusCode::CREATED))
+}
+
+fn removed(removed: Vec<Removed>) -> Vec<Value> {
+    removed
+        .into_iter()
+        .map(|entry| match entry {
+            Removed::Untagged(name) => json!({"Untagged": name}),
+            Removed::Deleted(id) => json!({"Deleted": id}),
+        })
+        .collect()
+}
+
+pub(crate) async fn delete(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    if call.query.get("platforms").is_some() {
+        return Err(ApiError::not_built(
+            "removal of single platforms of an image is not built yet",
+        ));
+    }
+    let (force, keep_parents) = (call.query.flag("force"), call.query.flag("noprune"));
+    let (images, engine, name) = (
+        api.0.images.clone(),
+        api.0.engine.clone(),
+        call.name.clone(),
+    );
+    let entries =
+        blocking(move || images.remove(&name, force, keep_parents, &engine.image_users()))
+            .await??;
+    Ok(reply::json(StatusCode::OK, &removed(entries)))
+}
+
+pub(crate) async fn prune(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    const NOT_BUILT: &[&str] = &["until", "label", "label!"];
+    let filters = call
+        .query
+        .filters(&["dangling", "until", "label", "label!"])?;
+    if let Some(name) = NOT_BUILT.iter().find(|name| filters.has(name)) {
+        return Err(ApiError::not_built(format!(
+            "the filter {name} when pruning images is not built yet"
+        )));
+    }
+    let all = filters.flag("dangling")? == Some(false);
+    let (images, engine) = (api.0.images.clone(), api.0.engine.clone());
+    let pruned = blocking(move || images.prune(all, &engine.image_users())).await??;
+    let deleted = removed(pruned.removed);
+    Ok(reply::json(
+        StatusCode::OK,
+        &json!({
+            // Docker says null for none.
+            "ImagesDeleted": (!deleted.is_empty()).then_some(deleted),
+            "SpaceReclaimed": pruned.reclaimed,
+        }),
+    ))
+}

@@ -1,0 +1,4 @@
+//! `/images/…`.
+
+pub(crate) mod change;
+pub(crate) mod show;

@@ -1,0 +1,272 @@
+//! `/_ping`, `/version` and `/info`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use hostd_containers::{Scope, Status};
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::Api;
+use crate::reply::{self, Body};
+use crate::version::ApiVersion;
+
+/// `GET` and `HEAD /_ping`.
+pub(crate) fn ping() -> Response<Body> {
+    let mut response = reply::bytes(StatusCode::OK, "text/plain; charset=utf-8", b"OK".to_vec());
+    let headers = response.headers_mut();
+    headers.insert("builder-version", HeaderValue::from_static("1"));
+    headers.insert("swarm", HeaderValue::from_static("inactive"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-store, must-revalidate"),
+    );
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// The processor architecture in Go's words.
+pub(crate) fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn kernel_release() -> String {
+    first_line("/proc/sys/kernel/osrelease")
+}
+
+fn first_line(path: &str) -> String {
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// `GET /version`.
+pub(crate) fn version(api: &Api) -> Response<Body> {
+    let version = api.0.facts.version;
+    let kernel = kernel_release();
+    reply::json(
+        StatusCode::OK,
+        &json!({
+            "Platform": {"Name": "Keelson"},
+            "Components": [{
+                "Name": "Engine",
+                "Version": version,
+                "Details": {
+                    "ApiVersion": ApiVersion::MAX.to_string(),
+                    "MinAPIVersion": ApiVersion::MIN.to_string(),
+                    "Arch": go_architecture(),
+                    "Os": "linux",
+                    "KernelVersion": kernel,
+                    "Experimental": "false",
+                },
+            }],
+            "Version": version,
+            "ApiVersion": ApiVersion::MAX.to_string(),
+            "MinAPIVersion": ApiVersion::MIN.to_string(),
+            "Os": "linux",
+            "Arch": go_architecture(),
+            "KernelVersion": kernel,
+        }),
+    )
+}
+
+/// The cgroup v2 hierarchy of this host.
+struct Cgroups {
+    controllers: Vec<String>,
+}
+
+impl Cgroups {
+    fn read() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let root = cgroup2_mount(&mounts);
+        let controllers = root
+            .and_then(|root| fs::read_to_string(root.join("cgroup.controllers")).ok())
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        Self { controllers }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.controllers.iter().any(|c| c == name)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        [
+            ("memory", "No memory limit support"),
+            ("cpu", "No cpu cfs quota and shares support"),
+            ("cpuset", "No cpuset support"),
+            ("pids", "No pids limit support"),
+            ("io", "No io limit support"),
+        ]
+        .into_iter()
+        .filter(|(controller, _)| !self.has(controller))
+        .map(|(controller, text)| {
+            format!("WARNING: {text}: cgroup v2 controller {controller} is not available")
+        })
+        .collect()
+    }
+}
+
+/// Mount point of cgroup2 in the text of mountinfo (proc_pid_mountinfo(5)).
+fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        if !after.starts_with("cgroup2 ") {
+            return None;
+        }
+        before.split(' ').nth(4).map(PathBuf::from)
+    })
+}
+
+/// `NAME` and `VERSION_ID` of os-release(5).
+fn os_release(text: &str, key: &str) -> String {
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        .map(|value| value.trim_matches(['"', '\'']).to_owned())
+        .unwrap_or_default()
+}
+
+/// Total memory in bytes out of the text of /proc/meminfo.
+fn memory_total(meminfo: &str) -> u64 {
+    meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|number| number.trim().parse::<u64>().ok())
+        .unwrap_or_default()
+        * 1024
+}
+
+/// Members that clients expect and whose value follows from what is not built.
+fn fixed() -> Value {
+    json!({
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {"InsecureRegistryCIDRs": [], "IndexConfigs": {}, "Mirrors": []},
+        "GenericResources": null,
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Labels": [],
+        "ExperimentalBuild": false,
+        "DefaultRuntime": "keelson-runtime",
+        "Swarm": {
+            "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive",
+            "ControlAvailable": false, "Error": "", "RemoteManagers": null,
+        },
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "",
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": ""},
+        "InitCommit": {"ID": ""},
+        "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+        "CDISpecDirs": [],
+    })
+}
+
+/// `GET /info`.
+pub(crate) fn info(api: &Api) -> Response<Body> {
+    let inner = &api.0;
+    let containers = inner.engine.list(Scope::User);
+    let count = |fits: fn(Status) -> bool| {
+        containers
+            .iter()
+            .filter(|container| fits(container.state.status))
+            .count()
+    };
+    let running = count(|s| matches!(s, Status::Running | Status::Restarting));
+    let paused = count(|s| s == Status::Paused);
+    let cgroups = Cgroups::read();
+    let release = fs::read_to_string("/etc/os-release")
+        .or_else(|_| fs::read_to_string("/usr/lib/os-release"))
+        .unwrap_or_default();
+    let mut warnings = inner
+        .facts
+        .warnings
+        .read()
+        .map(|list| list.clone())
+        .unwrap_or_default();
+    warnings.extend(cgroups.warnings());
+    let runtime = inner.facts.runtime.display().to_string();
+    let limits = json!({
+        "MemoryLimit": cgroups.has("memory"),
+        "SwapLimit": cgroups.has("memory"),
+        "CpuCfsPeriod": cgroups.has("cpu"),
+        "CpuCfsQuota": cgroups.has("cpu"),
+        "CPUShares": cgroups.has("cpu"),
+        "CPUSet": cgroups.has("cpuset"),
+        "PidsLimit": cgroups.has("pids"),
+    });
+    let mut answer = json!({
+        "ID": inner.facts.id,
+        "Containers": containers.len(),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": containers.len().saturating_sub(running + paused),
+        "Images": inner.images.list().len(),
+        "Driver": "overlayfs",
+        "DriverStatus": [["Layer format", inner.images.backend()]],
+        "DockerRootDir": inner.facts.root.display().to_string(),
+        "Plugins": {"Volume": [], "Network": ["host", "null"], "Authorization": null, "Log": ["local"]},
+        "OomKillDisable": false,
+        "IPv4Forwarding": first_line("/proc/sys/net/ipv4/ip_forward") == "1",
+        "Debug": tracing::enabled!(tracing::Level::DEBUG),
+        "NFd": fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or_default(),
+        "NGoroutines": tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+        "SystemTime": jiff::Timestamp::now().to_string(),
+        "LoggingDriver": "local",
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2",
+        "NEventsListener": inner.events.listeners(),
+        "KernelVersion": kernel_release(),
+        "OperatingSystem": os_release(&release, "PRETTY_NAME"),
+        "OSVersion": os_release(&release, "VERSION_ID"),
+        "OSType": "linux",
+        "Architecture": std::env::consts::ARCH,
+        "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
+        "MemTotal": memory_total(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+        "Name": first_line("/proc/sys/kernel/hostname"),
+        "ServerVersion": inner.facts.version,
+        "Runtimes": {"keelson-runtime": {"path": runtime}},
+        "Warnings": warnings,
+    });
+    if let Value::Object(answer) = &mut answer {
+        for part in [limits, fixed()] {
+            if let Value::Object(part) = part {
+                answer.extend(part);
+            }
+        }
+    }
+    reply::json(StatusCode::OK, &answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_files_are_read() {
+        let mounts = "25 1 0:22 / /sys rw - sysfs sysfs rw\n\
+                      30 25 0:26 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw\n";
+        assert_eq!(
+            cgroup2_mount(mounts),
+            Some(PathBuf::from("/sys/fs/cgroup/unified"))
+        );
+        assert_eq!(cgroup2_mount(""), None);
+        let release = "NAME=x\nPRETTY_NAME=\"Some OS 1\"\nVERSION_ID='1'\n";
+        assert_eq!(os_release(release, "PRETTY_NAME"), "Some OS 1");
+        assert_eq!(os_release(release, "VERSION_ID"), "1");
+        assert_eq!(memory_total("MemTotal:        2048 kB\n"), 2 << 20);
+        assert_eq!(memory_total(""), 0);
+    }
+}

@@ -1,0 +1,106 @@
+//! Making answers and reading bodies.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+
+/// The body of an answer.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Largest JSON body that is read, in bytes.
+const MAX_JSON: usize = 4 << 20;
+/// How long a client may take to send a JSON body.
+const JSON_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An answer without a body.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Empty::new().boxed_unsync());
+    *response.status_mut() = status;
+    response
+}
+
+/// An answer with bytes.
+pub fn bytes(status: StatusCode, content_type: &'static str, bytes: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(bytes)).boxed_unsync());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// An answer with a JSON document.
+pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(mut text) => {
+            text.push(b'\n');
+            bytes(status, "application/json", text)
+        }
+        Err(error) => {
+            tracing::error!(%error, "answer can't be written as JSON");
+            bytes(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "application/json",
+                b"{\"message\":\"the answer can't be written as JSON\"}\n".to_vec(),
+            )
+        }
+    }
+}
+
+/// An answer of status 200 whose body is made while it is sent.
+pub fn stream(
+    content_type: &'static str,
+    parts: impl Stream<Item = Bytes> + Send + 'static,
+) -> Response<Body> {
+    let frames = parts.map(|part| Ok(Frame::data(part)));
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// A JSON value as one line.
+pub fn json_line<T: Serialize>(value: &T) -> Bytes {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.extend_from_slice(b"\r\n");
+    Bytes::from(line)
+}
+
+/// Reads a JSON body. `None`: the body is empty.
+///
+/// # Errors
+/// InvalidInput naming the field when the body is no such document or too large.
+pub async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<Option<T>, ApiError> {
+    let collected = tokio::time::timeout(JSON_TIMEOUT, Limited::new(body, MAX_JSON).collect())
+        .await
+        .map_err(|_| ApiError::invalid("the request's body did not arrive in time"))?
+        .map_err(|e| ApiError::invalid(format!("the request's body can't be read: {e}")))?
+        .to_bytes();
+    if collected.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let mut reader = serde_json::Deserializer::from_slice(&collected);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let cause = error.into_inner();
+        match path.as_str() {
+            "." | "?" => ApiError::invalid(format!("invalid JSON in the request's body: {cause}")),
+            _ => ApiError::invalid(format!("invalid value for {path}: {cause}")),
+        }
+    })?;
+    reader
+        .end()
+        .map_err(|e| ApiError::invalid(format!("invalid JSON in the request's body: {e}")))?;
+    Ok(Some(value))
+}

@@ -1,0 +1,109 @@
+//! Points in time and durations in Docker's spellings.
+
+use jiff::Timestamp;
+
+use crate::error::ApiError;
+
+/// What Docker shows for a time that never was.
+pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// RFC 3339 with fractions of a second, or [`NEVER`].
+pub(crate) fn rfc3339(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| NEVER.to_owned(), |time| time.to_string())
+}
+
+/// Reads `1700000000`, `1700000000.000000001` or RFC 3339 into nanoseconds since 1970.
+///
+/// # Errors
+/// InvalidInput naming the parameter.
+pub(crate) fn parse(parameter: &str, text: &str) -> Result<u64, ApiError> {
+    let wrong = || {
+        ApiError::invalid(format!(
+            "invalid value {text:?} for query parameter {parameter}: expected seconds since 1970 or RFC 3339"
+        ))
+    };
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if digits(seconds) && digits(fraction) {
+        let seconds: u64 = seconds.parse().map_err(|_| wrong())?;
+        let padded: String = fraction
+            .chars()
+            .chain("000000000".chars())
+            .take(9)
+            .collect();
+        let nanos: u64 = padded.parse().map_err(|_| wrong())?;
+        return seconds
+            .checked_mul(1_000_000_000)
+            .and_then(|n| n.checked_add(nanos))
+            .ok_or_else(wrong);
+    }
+    let time: Timestamp = text.parse().map_err(|_| wrong())?;
+    u64::try_from(time.as_nanosecond()).map_err(|_| wrong())
+}
+
+/// A duration in words, as `docker ps` shows it.
+pub(crate) fn human_duration(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    let minutes = seconds / 60;
+    // Docker rounds hours to the nearest.
+    let hours = (seconds + 1800) / 3600;
+    match () {
+        () if seconds < 1 => "Less than a second".to_owned(),
+        () if seconds == 1 => "1 second".to_owned(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".to_owned(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".to_owned(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 14 => format!("{} days", hours / 24),
+        () if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_both_spellings() {
+        assert_eq!(parse("since", "5").unwrap(), 5_000_000_000);
+        assert_eq!(parse("since", "5.25").unwrap(), 5_250_000_000);
+        assert_eq!(
+            parse("since", "1970-01-01T00:00:01.5Z").unwrap(),
+            1_500_000_000
+        );
+        for bad in ["", "x", "-1", "1.", "99999999999999999999"] {
+            assert!(parse("since", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_are_in_dockers_words() {
+        for (seconds, words) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (150, "2 minutes"),
+            (3600, "About an hour"),
+            (7200, "2 hours"),
+            (3 * 86400, "3 days"),
+            (21 * 86400, "3 weeks"),
+            (90 * 86400, "3 months"),
+            (800 * 86400, "2 years"),
+        ] {
+            assert_eq!(human_duration(seconds), words);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_time_is_survived(text in "[0-9.TZ:-]{0,30}") {
+            let _ = parse("t", &text);
+        }
+    }
+}
