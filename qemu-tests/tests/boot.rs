@@ -37,6 +37,11 @@ fn uefi_boot_reaches_the_api_and_the_system_is_laid_out_as_promised() -> Result<
 
     time_service_runs_out_of_sight(&machine)?;
     load_busybox(&machine)?;
+    let listed = shell(&machine, &ALL, "chroot /host hostctl service list")?;
+    ensure!(
+        listed.contains("chrony") && listed.contains("running"),
+        "hostctl service list: {listed}"
+    );
     file_systems_are_as_promised(&machine)?;
     all_controllers_are_delegated(&machine)
 }

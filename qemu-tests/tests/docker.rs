@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use qemu_tests::harness::Machine;
+use qemu_tests::harness::assets::busybox_layer;
 use qemu_tests::lab::{BOOT_LIMIT, Lab, docker, load_busybox, shell, supervised_pid, until};
 use serde_json::Value;
 
@@ -41,6 +42,7 @@ fn everyday_commands_work() -> Result<()> {
     )?;
     ensure!(images == "busybox:latest", "images: {images:?}");
 
+    imported_image_runs(&machine)?;
     attached_runs(&machine)?;
     detached_runs(&machine)?;
     failing_runs(&machine)?;
@@ -49,6 +51,22 @@ fn everyday_commands_work() -> Result<()> {
     ensure!(removed.contains("Untagged: busybox:latest"), "{removed:?}");
     ensure!(removed.contains("Deleted: sha256:"), "{removed:?}");
     ensure!(docker(&machine, &["images", "-q"])?.is_empty());
+    Ok(())
+}
+
+fn imported_image_runs(machine: &Machine) -> Result<()> {
+    let arguments = [
+        "import",
+        "--change",
+        "CMD [\"echo\", \"by default\"]",
+        "-",
+        "imported:1",
+    ];
+    let limit = Duration::from_secs(180);
+    let output = machine.docker_with(&arguments, Some(busybox_layer()?), limit)?;
+    ensure!(output.success()?.starts_with("sha256:"), "{output}");
+    ensure!(docker(machine, &["run", "--rm", "imported:1"])? == "by default");
+    docker(machine, &["rmi", "imported:1"])?;
     Ok(())
 }
 
