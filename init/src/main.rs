@@ -1,3 +1,77 @@
 //! PID 1 of a Keelson machine, in the initrd and in the deployment.
+//!
+//! - `initrd`: stage 1, from the initramfs to the deployment.
+//! - `boot`: stage 2 up to the supervision: mounts, modules, identity, configuration.
+//! - `supervise`: keeps netcfg and hostd running, reaps orphans, hears devices and buttons.
+//! - `control`: the socket through which hostd asks for a stop or for the boot's record.
+//! - `shutdown`: the end: processes, file systems, power.
+//!
+//! The same binary loads modules in a process of its own, also for the kernel (`kernel.modprobe`).
 
-fn main() {}
+mod boot;
+mod cmdline;
+mod console;
+mod control;
+mod disk;
+mod emergency;
+mod files;
+mod initrd;
+mod modules;
+mod mount;
+mod shutdown;
+mod supervise;
+mod uevent;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Where this program lies in the deployment.
+pub(crate) const PROGRAM: &str = "/usr/sbin/init";
+
+const USAGE: &str = "\
+init is the first process of a Keelson machine and does nothing when started by hand.
+To stop the machine use `hostctl power`.
+
+  init coldplug        load the modules of all devices present
+  init load NAME...    load modules by name or alias
+";
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        std::panic::set_hook(Box::new(last_resort));
+        if Path::new("/etc/initrd-release").exists() {
+            initrd::run();
+        }
+        let booted = boot::run();
+        let (action, watchdog) = supervise::run(booted);
+        shutdown::finish(action, watchdog);
+    }
+    let mut arguments = std::env::args().skip(1);
+    let failures = match arguments.next().as_deref() {
+        Some(modules::HELPER_COLDPLUG) => modules::coldplug(),
+        // `-q -- NAME` is how the kernel calls modprobe.
+        Some(modules::HELPER_LOAD | "-q") => {
+            modules::load_requests(arguments.filter(|argument| argument != "--"))
+        }
+        Some("--version") => {
+            println!("init {}", env!("CARGO_PKG_VERSION"));
+            0
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// PID 1 must not end: the kernel would panic without a word about why. No code path is known
+/// that leads here.
+fn last_resort(panic: &std::panic::PanicHookInfo<'_>) {
+    console::error(&format!("init failed, rebooting: {panic}"));
+    emergency::end(&cmdline::CommandLine::read());
+}

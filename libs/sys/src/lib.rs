@@ -13,3 +13,6 @@ pub mod clone;
 pub mod mount_attr;
 pub mod sandbox;
 pub mod seccomp;
+
+// The image store.
+pub mod writeback;

@@ -1,0 +1,83 @@
+//! Who this machine is: machine-id and host name.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Host name of a machine that was given none.
+const DEFAULT_HOSTNAME: &str = "keelson";
+
+/// Makes `/etc/machine-id` (machine-id(5)) once: 32 lower case hexadecimal digits and a line feed.
+/// An empty file, `uninitialized` or anything else that is no identifier counts as none.
+pub(crate) fn ensure_machine_id(path: &Path) -> Vec<String> {
+    if fs::read(path).is_ok_and(|content| is_machine_id(&content)) {
+        return Vec::new();
+    }
+    let result = new_machine_id().and_then(|id| crate::files::replace(path, id.as_bytes(), 0o444));
+    result
+        .err()
+        .map(|error| format!("write {}: {error}", path.display()))
+        .into_iter()
+        .collect()
+}
+
+fn is_machine_id(content: &[u8]) -> bool {
+    let id = content.strip_suffix(b"\n").unwrap_or(content);
+    id.len() == 32
+        && id.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        && id.iter().any(|b| *b != b'0')
+}
+
+/// A random UUID (version 4), as the manual page wants it.
+fn new_machine_id() -> io::Result<String> {
+    let mut bytes = [0u8; 16];
+    // Waits until the kernel's generator is seeded: an identifier must not come out twice.
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
+    let mut number = u128::from_be_bytes(bytes);
+    number = number & !(0xf << 76) | 0x4 << 76;
+    number = number & !(0x3 << 62) | 0x2 << 62;
+    Ok(format!("{number:032x}\n"))
+}
+
+/// Sets the host name: the configuration's, else /etc/hostname's, else a fixed one.
+pub(crate) fn set_hostname(configured: Option<&str>) -> Vec<String> {
+    let file = crate::files::first_line("/etc/hostname");
+    let name = configured
+        .or(file.as_deref())
+        .filter(|name| !name.is_empty())
+        .unwrap_or(DEFAULT_HOSTNAME);
+    nix::unistd::sethostname(name)
+        .err()
+        .map(|error| format!("set host name {name:?}: {error}"))
+        .into_iter()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_id_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("machine-id");
+        for first in ["", "uninitialized\n", "00000000000000000000000000000000\n"] {
+            fs::remove_file(&path).ok();
+            fs::write(&path, first).unwrap();
+            assert!(ensure_machine_id(&path).is_empty());
+            let id = fs::read(&path).unwrap();
+            assert!(is_machine_id(&id), "{first:?}");
+            assert_eq!(id[12], b'4');
+            assert!(matches!(id[16], b'8' | b'9' | b'a' | b'b'));
+            assert!(ensure_machine_id(&path).is_empty());
+            assert_eq!(fs::read(&path).unwrap(), id);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_is_a_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        let problems = ensure_machine_id(&folder.path().join("etc/machine-id"));
+        assert_eq!(problems.len(), 1);
+    }
+}

@@ -1,0 +1,102 @@
+//! The API file systems.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+
+use nix::mount::MsFlags;
+
+use crate::mount::{self, DATA_ONLY};
+
+struct ApiMount {
+    kind: &'static str,
+    target: &'static str,
+    flags: MsFlags,
+    options: &'static str,
+    /// Whether the mount point may be missing: a kernel or firmware without this feature.
+    optional: bool,
+}
+
+const fn api(
+    kind: &'static str,
+    target: &'static str,
+    flags: MsFlags,
+    options: &'static str,
+    optional: bool,
+) -> ApiMount {
+    ApiMount {
+        kind,
+        target,
+        flags,
+        options,
+        optional,
+    }
+}
+
+const NO_SETUID: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
+const NO_PROGRAMS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
+
+/// In the order of mounting. Group 5 is `tty` on every Debian system.
+const MOUNTS: [ApiMount; 11] = [
+    api("proc", "/proc", DATA_ONLY, "", false),
+    api("sysfs", "/sys", DATA_ONLY, "", false),
+    api("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755", false),
+    api("tmpfs", "/run", NO_SETUID, "mode=0755", false),
+    api(
+        "devpts",
+        "/dev/pts",
+        NO_PROGRAMS,
+        "gid=5,mode=0620,ptmxmode=0666",
+        false,
+    ),
+    api("tmpfs", "/dev/shm", NO_SETUID, "mode=1777", false),
+    api("mqueue", "/dev/mqueue", DATA_ONLY, "", false),
+    api("tmpfs", "/tmp", NO_SETUID, "mode=1777", false),
+    api("securityfs", "/sys/kernel/security", DATA_ONLY, "", true),
+    api("bpf", "/sys/fs/bpf", DATA_ONLY, "mode=0700", true),
+    api("efivarfs", "/sys/firmware/efi/efivars", DATA_ONLY, "", true),
+];
+
+/// Links that programs expect in /dev.
+const LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+];
+
+/// Mounts what stage 1 has not mounted yet.
+pub(crate) fn mount_all() -> Vec<String> {
+    let mut problems = Vec::new();
+    for entry in &MOUNTS {
+        let target = Path::new(entry.target);
+        if target.starts_with("/dev") && !target.exists() {
+            // /dev is ours, so that the folders are too; a failure shows as the mount's.
+            let _ = fs::create_dir(target);
+        }
+        if entry.optional && !target.exists() || is_mount_point(target) {
+            continue;
+        }
+        let mounted = mount::mount(entry.kind, entry.kind, target, entry.flags, entry.options);
+        problems.extend(mounted.err().map(|error| error.to_string()));
+    }
+    for (target, link) in LINKS {
+        if let Err(error) = symlink(target, link)
+            && error.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            problems.push(format!("symlink {link}: {error}"));
+        }
+    }
+    problems
+}
+
+/// Whether something is mounted there: then it lies on another device than the folder above.
+fn is_mount_point(path: &Path) -> bool {
+    let (Ok(own), Some(Ok(above))) = (
+        fs::symlink_metadata(path),
+        path.parent().map(fs::symlink_metadata),
+    ) else {
+        return false;
+    };
+    own.dev() != above.dev()
+}

@@ -1,0 +1,59 @@
+//! The random seed that is carried from one boot to the next.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// Where the seed is kept.
+pub(crate) const FILE: &str = "/var/lib/keelson/random-seed";
+/// Bytes, as many as the kernel's input pool has bits of state, and some.
+const LENGTH: usize = 64;
+
+/// Mixes the old seed into the kernel's pool and replaces it at once, so that no two boots use the
+/// same one. The seed is not credited as entropy: an image copied to many machines carries the
+/// same file to all of them.
+pub(crate) fn restore(path: &Path) -> Vec<String> {
+    let mut problems = Vec::new();
+    match fs::read(path) {
+        Ok(seed) => {
+            if let Err(error) = fs::write("/dev/urandom", seed) {
+                problems.push(format!("write /dev/urandom: {error}"));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => problems.push(format!("read {}: {error}", path.display())),
+    }
+    problems.extend(save(path));
+    problems
+}
+
+/// Writes a new seed. Without a seeded generator there is nothing worth keeping yet; the stop of
+/// the machine saves one in any case.
+pub(crate) fn save(path: &Path) -> Option<String> {
+    let mut seed = [0u8; LENGTH];
+    match getrandom(&mut seed[..], GetRandomFlags::NONBLOCK) {
+        Ok(_) => crate::files::replace(path, &seed, 0o600)
+            .err()
+            .map(|error| format!("write {}: {error}", path.display())),
+        Err(rustix::io::Errno::AGAIN) => None,
+        Err(error) => Some(format!("getrandom: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_save_is_another_seed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("random-seed");
+        assert_eq!(save(&path), None);
+        let first = fs::read(&path).unwrap();
+        assert_eq!(first.len(), LENGTH);
+        assert_eq!(save(&path), None);
+        assert_ne!(fs::read(&path).unwrap(), first);
+    }
+}

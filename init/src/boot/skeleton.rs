@@ -1,0 +1,90 @@
+//! Folders that must exist: /var is empty on the first boot, /run on every one.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::path::Path;
+
+/// Path and mode, parents first.
+const FOLDERS: &[(&str, u32)] = &[
+    ("run/lock", 0o1777),
+    // Traversable by all: /etc/resolv.conf leads here.
+    ("run/keelson", 0o755),
+    ("var/cache", 0o755),
+    ("var/home", 0o755),
+    ("var/lib", 0o755),
+    ("var/lib/keelson", 0o700),
+    ("var/lib/keelson/host", 0o700),
+    ("var/log", 0o755),
+    ("var/roothome", 0o700),
+    ("var/spool", 0o755),
+    ("var/tmp", 0o1777),
+];
+
+/// Link and target.
+const LINKS: &[(&str, &str)] = &[("var/run", "../run"), ("var/lock", "../run/lock")];
+
+/// Makes what is missing below `root`. The mode of a folder that exists stays as the operator has
+/// it.
+pub(crate) fn make(root: &Path) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (path, mode) in FOLDERS {
+        let path = root.join(path);
+        if let Err(error) = make_folder(&path, *mode) {
+            problems.push(format!("create {}: {error}", path.display()));
+        }
+    }
+    for (link, target) in LINKS {
+        let link = root.join(link);
+        match symlink(target, &link) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                problems.push(format!("symlink {}: {error}", link.display()));
+            }
+            _ => {}
+        }
+    }
+    problems
+}
+
+fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        // mkdir(2) leaves the sticky bit out on some file systems and applies the umask.
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn makes_folders_once_and_leaves_modes_alone() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("var")).unwrap();
+        fs::create_dir(root.path().join("run")).unwrap();
+        assert_eq!(make(root.path()), Vec::<String>::new());
+        let mode = |path: &str| {
+            let metadata = fs::metadata(root.path().join(path)).unwrap();
+            metadata.permissions().mode() & 0o7777
+        };
+        assert_eq!(mode("var/tmp"), 0o1777);
+        assert_eq!(mode("var/lib/keelson"), 0o700);
+        fs::set_permissions(root.path().join("var/log"), Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(make(root.path()), Vec::<String>::new());
+        assert_eq!(mode("var/log"), 0o700);
+        let run = fs::read_link(root.path().join("var/run")).unwrap();
+        assert_eq!(run, Path::new("../run"));
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_a_problem_and_the_rest_is_made() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("var")).unwrap();
+        fs::create_dir(root.path().join("run")).unwrap();
+        fs::write(root.path().join("var/log"), "").unwrap();
+        assert_eq!(make(root.path()).len(), 1);
+        assert!(root.path().join("var/tmp").is_dir());
+    }
+}

@@ -1,0 +1,88 @@
+//! Kernel parameters of a container host that differ from the kernel's defaults.
+//!
+//! Forwarding of packets is not among them: whoever makes the first network that needs it turns it
+//! on, so that a machine without such networks is no router.
+
+use std::path::Path;
+
+/// Path below /proc/sys, value.
+const PARAMETERS: &[(&str, &str)] = &[
+    // On-demand modules (file systems, nftables expressions, link types): the kernel calls us.
+    ("kernel/modprobe", crate::PROGRAM),
+    // A machine without an operator comes back by itself; ten seconds let a console be read.
+    ("kernel/panic", "10"),
+    // After an oops the kernel's state is unknown: better a clean start than a slow decay.
+    ("kernel/panic_on_oops", "1"),
+    // Addresses and log of the kernel help attackers only; containers never need them.
+    ("kernel/kptr_restrict", "1"),
+    ("kernel/dmesg_restrict", "1"),
+    // Loading eBPF takes privileges: unprivileged programs have been a source of escapes.
+    ("kernel/unprivileged_bpf_disabled", "1"),
+    // Thousands of containers need more process numbers than 32768.
+    ("kernel/pid_max", "4194304"),
+    // Each container may hold keys; the default of 200 ends at about as many containers.
+    ("kernel/keys/maxkeys", "20000"),
+    ("kernel/keys/maxbytes", "2000000"),
+    // Watchers in containers (log shippers, development servers) share the host's limits.
+    ("fs/inotify/max_user_instances", "8192"),
+    ("fs/inotify/max_user_watches", "1048576"),
+    // Databases and search engines refuse to start with the default of 65530.
+    ("vm/max_map_count", "1048576"),
+    // Hard and symbolic links, FIFOs and files in world-writable sticky folders: the
+    // well-known races with privileged programs.
+    ("fs/protected_hardlinks", "1"),
+    ("fs/protected_symlinks", "1"),
+    ("fs/protected_fifos", "1"),
+    ("fs/protected_regular", "2"),
+    // Accept queues longer than the default for servers under bursts.
+    ("net/core/somaxconn", "4096"),
+    // Source validation per RFC 3704, loose because containers may have several uplinks.
+    ("net/ipv4/conf/default/rp_filter", "2"),
+    ("net/ipv4/conf/all/rp_filter", "2"),
+    // ICMP redirects and source routes let a neighbour steer our traffic.
+    ("net/ipv4/conf/default/accept_source_route", "0"),
+    ("net/ipv4/conf/all/accept_redirects", "0"),
+    ("net/ipv4/conf/default/accept_redirects", "0"),
+    // Bridges with many containers overflow the default neighbour table of 1024.
+    ("net/ipv4/neigh/default/gc_thresh3", "16384"),
+    ("net/ipv6/neigh/default/gc_thresh3", "16384"),
+];
+
+/// Sets them all. One that this kernel doesn't have is none of our business.
+pub(crate) fn apply() -> Vec<String> {
+    apply_below(Path::new("/proc/sys"))
+}
+
+fn apply_below(root: &Path) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, value) in PARAMETERS {
+        let path = root.join(name);
+        match std::fs::write(&path, value) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                problems.push(format!("write {}: {error}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_what_exists_and_passes_over_what_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("kernel")).unwrap();
+        assert!(apply_below(root.path()).is_empty());
+        let panic = std::fs::read_to_string(root.path().join("kernel/panic")).unwrap();
+        assert_eq!(panic, "10");
+    }
+
+    #[test]
+    fn no_parameter_stands_there_twice() {
+        let names: std::collections::BTreeSet<_> = PARAMETERS.iter().map(|p| p.0).collect();
+        assert_eq!(names.len(), PARAMETERS.len());
+    }
+}

@@ -1,0 +1,181 @@
+//! Lets the root partition and its file system fill a disk that is larger than the image.
+//!
+//! It happens in stage 1 because nothing else uses the disk yet and everything later sees the
+//! final size. Every boot looks; that costs two small reads when there is nothing to do. Each step
+//! can be cut off by a power failure: the copy of the table at the new end is written before the
+//! main one, the main one in a single write, and ext4 journals its growth.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::{ext4, gpt};
+
+/// Less than this is not worth touching a partition table for, in bytes.
+const LEAST: u64 = 8 << 20;
+
+/// Growth that did not happen. The machine works with the disk as it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GrowError {
+    /// A file of sysfs or a device can't be read or written.
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// The partition table.
+    #[error("{}: {source}", path.display())]
+    Table {
+        path: PathBuf,
+        source: gpt::GptError,
+    },
+}
+
+/// Enlarges the partition that has the kernel name `partition` (`vda2`) if it is the last one on
+/// its disk and there is room behind it. Answers its new size in bytes, or `None` when it stays.
+pub(crate) fn grow_partition(sys: &Path, partition: &str) -> Result<Option<u64>, GrowError> {
+    let folder = sys.join("class/block").join(partition);
+    let Some(number) = number_in(&folder.join("partition")) else {
+        // The file system lies on the whole disk.
+        return Ok(None);
+    };
+    let resolved = folder
+        .canonicalize()
+        .map_err(io_error("resolve", &folder))?;
+    let Some(disk) = resolved.parent() else {
+        return Ok(None);
+    };
+    let size_file = disk.join("size");
+    let sector_file = disk.join("queue/logical_block_size");
+    let (Some(size), Some(sector)) = (number_in(&size_file), number_in(&sector_file)) else {
+        return Ok(None);
+    };
+    let (Some(name), Ok(number)) = (disk.file_name(), u32::try_from(number)) else {
+        return Ok(None);
+    };
+    if !(512..=4096).contains(&sector) {
+        return Ok(None);
+    }
+    // sysfs counts in units of 512 bytes whatever the disk's sectors are.
+    let sectors = size.saturating_mul(512) / sector;
+    let path = Path::new("/dev").join(name);
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(io_error("open", &path))?;
+    let (header, entries) = read_table(&device, &path, sector)?;
+    let table = |source| GrowError::Table {
+        path: path.clone(),
+        source,
+    };
+    let plan = gpt::plan_growth(&header, &entries, number, sectors, sector, LEAST / sector)
+        .map_err(table)?;
+    let Some(growth) = plan else {
+        return Ok(None);
+    };
+    write_table(&device, &growth, header.entries_at, sector).map_err(io_error("write", &path))?;
+    let length = (growth.last - growth.first + 1) * sector;
+    keelson_sys::blkpg::resize_partition(&device, number, growth.first * sector, length)
+        .map_err(|error| io_error("BLKPG on", &path)(error.into()))?;
+    Ok(Some(length))
+}
+
+/// Reads the main partition table of an opened disk with sectors of `sector` bytes.
+pub(crate) fn read_table(
+    device: &File,
+    path: &Path,
+    sector: u64,
+) -> Result<(gpt::Header, Vec<u8>), GrowError> {
+    let mut bytes = vec![0; sector as usize];
+    device
+        .read_exact_at(&mut bytes, sector)
+        .map_err(io_error("read", path))?;
+    let header = gpt::Header::parse(&bytes, 1).map_err(|source| GrowError::Table {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut entries = vec![0; header.entries_length()];
+    device
+        .read_exact_at(&mut entries, header.entries_at.saturating_mul(sector))
+        .map_err(io_error("read", path))?;
+    Ok((header, entries))
+}
+
+fn write_table(
+    device: &File,
+    growth: &gpt::Growth,
+    entries_at: u64,
+    sector: u64,
+) -> io::Result<()> {
+    device.write_all_at(&growth.entries, growth.backup_entries_at * sector)?;
+    device.write_all_at(&growth.backup_header, growth.backup_header_at * sector)?;
+    device.sync_all()?;
+    if entries_at == 2 {
+        // Header and entries are neighbours: one write, so that a power failure between the two
+        // has as little room as a disk allows.
+        let mut both = growth.header.clone();
+        both.extend_from_slice(&growth.entries);
+        device.write_all_at(&both, sector)?;
+    } else {
+        device.write_all_at(&growth.entries, entries_at * sector)?;
+        device.write_all_at(&growth.header, sector)?;
+    }
+    device.sync_all()
+}
+
+/// Enlarges the mounted ext4 at `mount_point` to the size of its device. Answers the old and the
+/// new size in bytes, or `None` when it stays.
+pub(crate) fn grow_file_system(
+    sys: &Path,
+    partition: &str,
+    mount_point: &Path,
+) -> Result<Option<(u64, u64)>, GrowError> {
+    let device = Path::new("/dev").join(partition);
+    let size = number_in(&sys.join("class/block").join(partition).join("size"));
+    let Some(before) = superblock(&device)? else {
+        return Ok(None);
+    };
+    let blocks = size.unwrap_or(0).saturating_mul(512) / before.block_size;
+    if blocks
+        .saturating_sub(before.blocks)
+        .saturating_mul(before.block_size)
+        < LEAST
+    {
+        return Ok(None);
+    }
+    let root = File::open(mount_point).map_err(io_error("open", mount_point))?;
+    rustix::fs::ext4_ioc_resize_fs(&root, blocks)
+        .map_err(|error| io_error("resize", mount_point)(error.into()))?;
+    Ok(Some((
+        before.blocks * before.block_size,
+        blocks * before.block_size,
+    )))
+}
+
+/// The ext4 superblock of a device, if it has one.
+pub(crate) fn superblock(device: &Path) -> Result<Option<ext4::Superblock>, GrowError> {
+    let file = File::open(device).map_err(io_error("open", device))?;
+    let mut bytes = [0; ext4::LENGTH];
+    match file.read_exact_at(&mut bytes, ext4::OFFSET) {
+        Ok(()) => Ok(ext4::Superblock::parse(&bytes)),
+        // A device without a medium, or too small for a file system.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(io_error("read", device)(error)),
+    }
+}
+
+fn number_in(path: &Path) -> Option<u64> {
+    crate::files::first_line(path)?.parse().ok()
+}
+
+fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> GrowError {
+    let path = path.to_owned();
+    move |source| GrowError::Io {
+        operation,
+        path,
+        source,
+    }
+}

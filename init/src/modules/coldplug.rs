@@ -1,0 +1,58 @@
+//! The devices that were there before anybody listened for uevents.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The `modalias` of every device under `sys` (a sysfs mount): those on a bus, and input devices,
+/// which have one although they are on none.
+pub(crate) fn aliases_of_devices(sys: &Path) -> BTreeSet<String> {
+    let mut folders: Vec<PathBuf> = entries(&sys.join("bus"))
+        .into_iter()
+        .map(|bus| bus.join("devices"))
+        .collect();
+    folders.push(sys.join("class/input"));
+    folders.push(sys.join("class/dmi"));
+    let mut aliases = BTreeSet::new();
+    for folder in folders {
+        for device in entries(&folder) {
+            if let Some(alias) = crate::files::first_line(device.join("modalias"))
+                && !alias.is_empty()
+            {
+                aliases.insert(alias);
+            }
+        }
+    }
+    aliases
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_bus_and_input_devices() {
+        let sys = tempfile::tempdir().unwrap();
+        for (device, alias) in [
+            ("bus/pci/devices/0000:00:01.0", "pci:v1\n"),
+            ("bus/cpu/devices/cpu0", "\n"),
+            ("class/input/input0", "input:b0019\n"),
+        ] {
+            let folder = sys.path().join(device);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("modalias"), alias).unwrap();
+        }
+        fs::create_dir_all(sys.path().join("bus/acpi")).unwrap();
+        let aliases = aliases_of_devices(sys.path());
+        assert_eq!(Vec::from_iter(aliases), ["input:b0019", "pci:v1"]);
+    }
+}

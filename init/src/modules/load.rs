@@ -1,0 +1,129 @@
+//! Loading of modules into the kernel.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::index::{Index, Policy, Sources, module_name};
+use crate::cmdline::CommandLine;
+
+/// `MODULE_INIT_COMPRESSED_FILE` of linux/module.h: the kernel decompresses the file itself.
+const COMPRESSED_FILE: i32 = 4;
+
+/// Where the image names modules to load always and modules never to load.
+pub(crate) const POLICY_FILE: &str = "/usr/lib/keelson/modules.conf";
+
+/// A module that could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ModuleError {
+    /// The file can't be opened.
+    #[error("module {}: open: {source}", path.display())]
+    Open {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// The kernel refused it.
+    #[error("module {}: finit_module: {source}", path.display())]
+    Insert { path: PathBuf, source: Errno },
+    /// Neither an alias nor a module of this name is known.
+    #[error("module {0}: not among the modules of the running kernel")]
+    Unknown(String),
+}
+
+/// Loads one module file with options from the kernel command line. A module that is loaded
+/// already is fine.
+pub(crate) fn insert_file(path: &Path, command_line: &CommandLine) -> Result<(), ModuleError> {
+    let file = fs::File::open(path).map_err(|source| ModuleError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    let compressed = path.extension().is_some_and(|extension| extension != "ko");
+    let name = module_name(&path.to_string_lossy()).unwrap_or_default();
+    let options = CString::new(command_line.module_options(&name)).unwrap_or_default();
+    let flags = if compressed { COMPRESSED_FILE } else { 0 };
+    match rustix::system::finit_module(&file, &options, flags) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(source) => Err(ModuleError::Insert {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Loads modules of the running kernel by name or alias, with what they need.
+pub(crate) struct Loader {
+    folder: PathBuf,
+    index: Index,
+    policy: Policy,
+    command_line: CommandLine,
+    /// Tried by this loader, whatever came of it.
+    tried: BTreeSet<String>,
+}
+
+impl Loader {
+    /// Reads the indexes of the running kernel's modules. Without any, nothing is ever found.
+    pub(crate) fn open(command_line: CommandLine) -> Self {
+        let release = rustix::system::uname();
+        let folder =
+            Path::new("/usr/lib/modules").join(release.release().to_string_lossy().as_ref());
+        let read = |name: &str| fs::read(folder.join(name)).unwrap_or_default();
+        let index = Index::parse(Sources {
+            dep: &read("modules.dep"),
+            alias: &read("modules.alias"),
+            softdep: &read("modules.softdep"),
+            builtin: &read("modules.builtin"),
+        });
+        Self {
+            policy: Policy::parse(&fs::read(POLICY_FILE).unwrap_or_default()),
+            folder,
+            index,
+            command_line,
+            tried: BTreeSet::new(),
+        }
+    }
+
+    /// Loads the modules that the image wants on every boot.
+    pub(crate) fn load_always(&mut self) -> Vec<ModuleError> {
+        let mut errors = Vec::new();
+        for name in self.policy.always.clone() {
+            if !self.index.is_built_in(&name) && self.index.file(&name).is_none() {
+                errors.push(ModuleError::Unknown(name));
+            } else {
+                self.load(&name, &mut errors);
+            }
+        }
+        errors
+    }
+
+    /// Loads the drivers of a device. A device without a driver is nothing unusual.
+    pub(crate) fn load_for_device(&mut self, modalias: &str) -> Vec<ModuleError> {
+        let mut errors = Vec::new();
+        for module in self.index.resolve(modalias) {
+            if !self.policy.blocked.contains(&module) {
+                self.load(&module, &mut errors);
+            }
+        }
+        // A driver that finds its device unusable is the device's matter, not the boot's.
+        errors.retain(
+            |error| !matches!(error, ModuleError::Insert { source, .. } if *source == Errno::NODEV),
+        );
+        errors
+    }
+
+    fn load(&mut self, module: &str, errors: &mut Vec<ModuleError>) {
+        for name in self.index.order(module) {
+            if !self.tried.insert(name.clone()) || Path::new("/sys/module").join(&name).exists() {
+                continue;
+            }
+            let Some(file) = self.index.file(&name) else {
+                continue;
+            };
+            if let Err(error) = insert_file(&self.folder.join(file), &self.command_line) {
+                errors.push(error);
+            }
+        }
+    }
+}

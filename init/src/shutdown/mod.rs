@@ -1,0 +1,125 @@
+//! The end of the machine, after netcfg and hostd have stopped (or were given up).
+//!
+//! Every step is bounded in time, and a failure in one is printed and does not keep the next one
+//! from happening. The last resort is a thread that ends the machine when all of it hangs.
+
+mod mountinfo;
+mod unmount;
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keelson_model::init::PowerAction;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::system::RebootCommand;
+
+use crate::supervise::watchdog::Watchdog;
+use crate::{boot, console, emergency};
+
+/// Time for what is left to end after SIGTERM.
+const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
+/// Time for what is left to vanish after SIGKILL.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// Time for everything here. A disk that does not answer must not keep the machine from ending.
+const WHOLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Ends the machine.
+pub(crate) fn finish(action: PowerAction, mut watchdog: Option<Watchdog>) -> ! {
+    let command = match action {
+        PowerAction::Poweroff => RebootCommand::PowerOff,
+        PowerAction::Reboot => RebootCommand::Restart,
+        PowerAction::Halt => RebootCommand::Halt,
+    };
+    guard(command);
+    if let Some(problem) = boot::seed::save(Path::new(boot::seed::FILE)) {
+        console::warning(&format!("random-seed: {problem}"));
+    }
+    stop_processes(&mut watchdog);
+    rustix::fs::sync();
+    if unmount::unmount_all() {
+        console::say("all file systems unmounted");
+    }
+    rustix::fs::sync();
+    if action == PowerAction::Halt
+        && let Some(watchdog) = watchdog
+    {
+        watchdog.disarm();
+    }
+    console::say(&format!("end at {:.3} s", console::uptime()));
+    emergency::now(command)
+}
+
+/// Ends the machine the hard way if the orderly way takes too long.
+fn guard(command: RebootCommand) {
+    let spawned = thread::Builder::new().spawn(move || {
+        thread::sleep(WHOLE_LIMIT);
+        console::error("the orderly stop hangs; ending the machine without it");
+        // No sync: that is what may hang.
+        let _ = rustix::system::reboot(command);
+    });
+    if let Err(error) = spawned {
+        console::warning(&format!("start the guard of the stop: {error}"));
+    }
+}
+
+/// Asks every process to end, then kills those that are left. Containers have been stopped by
+/// hostd before; what still runs are helpers, orphans, or all of it when hostd was given up.
+fn stop_processes(watchdog: &mut Option<Watchdog>) {
+    let everybody = Pid::from_raw(-1);
+    for (signal, limit) in [
+        (Signal::SIGTERM, TERMINATE_LIMIT),
+        (Signal::SIGKILL, KILL_LIMIT),
+    ] {
+        // ESRCH: nobody is left.
+        if kill(everybody, signal).is_err() || reap_until_none(limit, watchdog) {
+            return;
+        }
+    }
+    console::warning("some processes survive SIGKILL; going on without them");
+}
+
+/// Reaps children until there are none, which in PID 1 means no processes at all. Answers whether
+/// that was reached in time.
+fn reap_until_none(limit: Duration, watchdog: &mut Option<Watchdog>) -> bool {
+    let deadline = Instant::now() + limit;
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let child_ended = SignalFd::with_flags(&mask, flags).ok();
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {}
+            Ok(_) => continue,
+            Err(nix::Error::ECHILD) => return true,
+            Err(_) => {}
+        }
+        if let Some(watchdog) = watchdog {
+            watchdog.feed(Duration::from_secs_f64(console::uptime().max(0.0)));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        wait_for_child(child_ended.as_ref(), left.min(Duration::from_millis(500)));
+    }
+}
+
+/// Waits until a child ends, at most this long. SIGCHLD has been blocked by the supervision.
+fn wait_for_child(child_ended: Option<&SignalFd>, limit: Duration) {
+    let Some(signals) = child_ended else {
+        thread::sleep(limit.min(Duration::from_millis(50)));
+        return;
+    };
+    let mut descriptors = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    if poll(&mut descriptors, timeout).is_ok_and(|ready| ready > 0) {
+        // Only the wake-up counts; waitpid tells the rest.
+        let _ = signals.read_signal();
+    }
+}

@@ -1,0 +1,78 @@
+//! Taking the file systems away.
+
+use std::fs;
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, umount2};
+
+use super::mountinfo::{self, Mount};
+use crate::console;
+
+/// Passes over the list of mounts; each ends early when nothing could be unmounted any more.
+const MOST_PASSES: usize = 64;
+
+/// Unmounts everything that can be, as often as that gets anywhere, makes the rest read-only, and
+/// the root at last. Answers whether every file system is clean.
+///
+/// The root itself can't be unmounted: PID 1 executes from it, and there is no initramfs left to
+/// go back to. It is made read-only instead. That is not the mount point's flag, which it has had
+/// all along, but the superblock's: the journal is written out and the file system marked clean,
+/// as by an unmount. The kernel refuses while anything is open for writing, which is why whatever
+/// stays busy is detached only after it could not be made read-only either.
+pub(super) fn unmount_all() -> bool {
+    let mut clean = true;
+    for _ in 0..MOST_PASSES {
+        let mut progress = false;
+        for mount in present() {
+            if umount2(&mount.target, MntFlags::UMOUNT_NOFOLLOW).is_ok() {
+                console::say(&format!("unmounted {}", mount.target.display()));
+                progress = true;
+            }
+        }
+        if !progress {
+            break;
+        }
+    }
+    for mount in present() {
+        let target = mount.target.display();
+        let busy = match umount2(&mount.target, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => continue,
+            Err(error) => error,
+        };
+        match make_read_only(&mount.target) {
+            Ok(()) => console::warning(&format!(
+                "could not unmount {target} ({}): {busy}; it is read-only now",
+                mount.kind
+            )),
+            Err(error) => {
+                clean = false;
+                console::error(&format!(
+                    "could not unmount {target} ({}): {busy}; make it read-only: {error}",
+                    mount.kind
+                ));
+                // Takes it out of the way of the file systems below it.
+                let _ = umount2(
+                    &mount.target,
+                    MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH,
+                );
+            }
+        }
+    }
+    if let Err(error) = make_read_only(Path::new("/")) {
+        clean = false;
+        console::error(&format!("make / read-only: {error}"));
+    }
+    clean
+}
+
+fn present() -> Vec<Mount> {
+    let info = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    mountinfo::to_unmount(&mountinfo::parse(&info))
+}
+
+/// Makes the whole file system read-only, not only this mount of it.
+fn make_read_only(target: &Path) -> nix::Result<()> {
+    let none: Option<&str> = None;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    nix::mount::mount(none, target, none, flags, none)
+}

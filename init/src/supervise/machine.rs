@@ -1,0 +1,404 @@
+//! The life of a supervised process, as a pure state machine.
+//!
+//! | state      | start  | spawned    | not spawned | ready   | exited      | time                        | stop                     |
+//! |------------|--------|------------|-------------|---------|-------------|-----------------------------|--------------------------|
+//! | `Idle`     | spawn  | `Starting` | `Waiting`   | –       | –           | –                           | `Stopped`                |
+//! | `Starting` | –      | –          | –           | `Ready` | `Waiting`   | late: say so once           | SIGTERM, `Stopping`      |
+//! | `Ready`    | –      | –          | –           | –       | `Waiting`   | –                           | SIGTERM, `Stopping`      |
+//! | `Waiting`  | –      | `Starting` | `Waiting`   | –       | –           | at the set time: spawn      | `Stopped`                |
+//! | `Stopping` | –      | –          | –           | –       | `Stopped`   | SIGKILL, then give it up    | –                        |
+//! | `Stopped`  | –      | –          | –           | –       | –           | –                           | –                        |
+//!
+//! A process is never given up while the machine runs. The first restart happens at once: hostd
+//! may be killed or replaced at any moment and must be back before a client notices. Ends in quick
+//! succession are answered ever later, and from the fifth on the process counts as crash-looping.
+//! A process that is slow to become ready is left alone: it may be repairing something.
+
+use std::time::Duration;
+
+/// A run of this length makes the ends before it forgotten.
+const GOOD_RUN: Duration = Duration::from_secs(30);
+/// Pauses before the first, second, … start again.
+const PAUSES: [u64; 4] = [0, 250, 500, 1000];
+/// Pauses from the fifth on, in milliseconds: a crash loop.
+const LOOP_PAUSES: [u64; 4] = [5_000, 10_000, 30_000, 60_000];
+/// When a start counts as late.
+const LATE: Duration = Duration::from_secs(60);
+/// How long a process may survive SIGKILL before the stop goes on without it: it hangs in the
+/// kernel.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// Where a process is. Times are since the start of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not started yet.
+    Idle,
+    /// Runs, and has not said that it is ready.
+    Starting {
+        pid: i32,
+        since: Duration,
+        late_said: bool,
+    },
+    /// Runs and is ready.
+    Ready { pid: i32, since: Duration },
+    /// Will be started at this time.
+    Waiting { until: Duration },
+    /// Was asked to end.
+    Stopping {
+        pid: i32,
+        kill_at: Duration,
+        killed: bool,
+    },
+    /// Ended, and will not be started again.
+    Stopped,
+}
+
+/// What happens to a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The boot has come to it.
+    Start,
+    /// [`Action::Spawn`] was carried out.
+    Spawned { pid: i32 },
+    /// [`Action::Spawn`] failed.
+    NotSpawned,
+    /// It sent `READY=1`.
+    Ready,
+    /// It ended.
+    Exited,
+    /// Time has passed.
+    Time,
+    /// The machine stops; SIGKILL follows after `limit`.
+    Stop { limit: Duration },
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Start the process and report [`Event::Spawned`] or [`Event::NotSpawned`].
+    Spawn,
+    /// Send SIGTERM.
+    Terminate { pid: i32 },
+    /// Send SIGKILL.
+    Kill { pid: i32 },
+    /// Say that it is ready.
+    ReportReady,
+    /// Say that it is not ready although a long time has passed.
+    ReportLate,
+    /// Say that it will be started again after the pause; `looping`: it ends again and again.
+    ReportRestart { pause: Duration, looping: bool },
+    /// Say that it survived SIGKILL.
+    ReportStuck { pid: i32 },
+}
+
+/// A process's state and its history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Machine {
+    pub(crate) state: State,
+    /// Ends in quick succession.
+    failures: usize,
+    /// How often it was started again after it ended by itself.
+    pub(crate) restarts: u32,
+    started_before: bool,
+}
+
+impl Machine {
+    /// A process that was not started yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            state: State::Idle,
+            failures: 0,
+            restarts: 0,
+            started_before: false,
+        }
+    }
+
+    /// The process identifier while it runs.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        match self.state {
+            State::Starting { pid, .. }
+            | State::Ready { pid, .. }
+            | State::Stopping { pid, .. } => Some(pid),
+            State::Idle | State::Waiting { .. } | State::Stopped => None,
+        }
+    }
+
+    /// The state's name in [`keelson_model::init::ProcessStatus`].
+    pub(crate) fn name(&self) -> &'static str {
+        match self.state {
+            State::Starting { .. } => "starting",
+            State::Ready { .. } => "ready",
+            State::Idle | State::Waiting { .. } => "waiting",
+            State::Stopping { .. } => "stopping",
+            State::Stopped => "stopped",
+        }
+    }
+
+    /// When [`Event::Time`] is wanted.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        match self.state {
+            State::Starting {
+                since,
+                late_said: false,
+                ..
+            } => Some(since + LATE),
+            State::Waiting { until } => Some(until),
+            State::Stopping { kill_at, .. } => Some(kill_at),
+            _ => None,
+        }
+    }
+
+    /// Takes an event at time `now`; answers what to do, in order.
+    pub(crate) fn step(&mut self, event: &Event, now: Duration) -> Vec<Action> {
+        match (&self.state, event) {
+            (State::Idle, Event::Start) => vec![Action::Spawn],
+            (State::Idle | State::Waiting { .. }, Event::Spawned { pid }) => {
+                if self.started_before {
+                    self.restarts = self.restarts.saturating_add(1);
+                }
+                self.started_before = true;
+                self.state = State::Starting {
+                    pid: *pid,
+                    since: now,
+                    late_said: false,
+                };
+                Vec::new()
+            }
+            (State::Idle | State::Waiting { .. }, Event::NotSpawned) => self.wait(now),
+            (State::Starting { pid, since, .. }, Event::Ready) => {
+                self.state = State::Ready {
+                    pid: *pid,
+                    since: *since,
+                };
+                vec![Action::ReportReady]
+            }
+            (State::Starting { since, .. } | State::Ready { since, .. }, Event::Exited) => {
+                if now.saturating_sub(*since) >= GOOD_RUN {
+                    self.failures = 0;
+                }
+                self.wait(now)
+            }
+            (
+                State::Starting {
+                    pid,
+                    since,
+                    late_said: false,
+                },
+                Event::Time,
+            ) if now >= *since + LATE => {
+                self.state = State::Starting {
+                    pid: *pid,
+                    since: *since,
+                    late_said: true,
+                };
+                vec![Action::ReportLate]
+            }
+            (State::Waiting { until }, Event::Time) if now >= *until => vec![Action::Spawn],
+            (State::Starting { pid, .. } | State::Ready { pid, .. }, Event::Stop { limit }) => {
+                let pid = *pid;
+                self.state = State::Stopping {
+                    pid,
+                    kill_at: now + *limit,
+                    killed: false,
+                };
+                vec![Action::Terminate { pid }]
+            }
+            (State::Idle | State::Waiting { .. }, Event::Stop { .. }) => {
+                self.state = State::Stopped;
+                Vec::new()
+            }
+            (State::Stopping { .. }, Event::Exited) => {
+                self.state = State::Stopped;
+                Vec::new()
+            }
+            (
+                State::Stopping {
+                    pid,
+                    kill_at,
+                    killed,
+                },
+                Event::Time,
+            ) if now >= *kill_at => {
+                let pid = *pid;
+                if *killed {
+                    self.state = State::Stopped;
+                    return vec![Action::ReportStuck { pid }];
+                }
+                self.state = State::Stopping {
+                    pid,
+                    kill_at: now + KILL_GRACE,
+                    killed: true,
+                };
+                vec![Action::Kill { pid }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn wait(&mut self, now: Duration) -> Vec<Action> {
+        let pauses = || PAUSES.iter().chain(&LOOP_PAUSES);
+        let last = pauses().count() - 1;
+        let pause = pauses().nth(self.failures.min(last)).copied();
+        let pause = Duration::from_millis(pause.unwrap_or_default());
+        let looping = self.failures >= PAUSES.len();
+        self.failures = self.failures.saturating_add(1);
+        self.state = State::Waiting { until: now + pause };
+        vec![Action::ReportRestart { pause, looping }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn started(pid: i32, now: u64) -> Machine {
+        let mut machine = Machine::new();
+        assert_eq!(machine.step(&Event::Start, at(now)), [Action::Spawn]);
+        assert!(machine.step(&Event::Spawned { pid }, at(now)).is_empty());
+        machine
+    }
+
+    #[test]
+    fn becomes_ready_once() {
+        let mut machine = started(7, 1);
+        assert_eq!(machine.name(), "starting");
+        assert_eq!(machine.step(&Event::Ready, at(2)), [Action::ReportReady]);
+        assert_eq!(machine.name(), "ready");
+        assert!(machine.step(&Event::Ready, at(3)).is_empty());
+        assert_eq!(machine.pid(), Some(7));
+    }
+
+    #[test]
+    fn a_first_end_is_answered_at_once() {
+        let mut machine = started(7, 1);
+        machine.step(&Event::Ready, at(2));
+        machine.step(&Event::Exited, at(5));
+        assert_eq!(machine.deadline(), Some(at(5)));
+        assert_eq!(machine.step(&Event::Time, at(5)), [Action::Spawn]);
+        machine.step(&Event::Spawned { pid: 8 }, at(5));
+        assert_eq!((machine.restarts, machine.pid()), (1, Some(8)));
+    }
+
+    #[test]
+    fn ends_in_succession_are_answered_ever_later_but_for_ever() {
+        let mut machine = started(7, 0);
+        let mut now = Duration::ZERO;
+        let mut pauses = Vec::new();
+        for round in 0..12 {
+            let actions = machine.step(&Event::Exited, now);
+            let [Action::ReportRestart { pause, looping }] = actions.as_slice() else {
+                panic!("{actions:?}");
+            };
+            assert_eq!(*looping, round >= 4);
+            pauses.push(pause.as_millis());
+            now += *pause;
+            assert_eq!(machine.step(&Event::Time, now), [Action::Spawn]);
+            machine.step(&Event::Spawned { pid: 9 }, now);
+        }
+        assert!(pauses.is_sorted());
+        assert_eq!((pauses[0], pauses[11]), (0, 60_000));
+        // A good run makes it all forgotten.
+        machine.step(&Event::Exited, now + GOOD_RUN);
+        assert_eq!(machine.deadline(), Some(now + GOOD_RUN));
+    }
+
+    #[test]
+    fn a_program_that_can_not_be_executed_is_tried_again() {
+        let mut machine = Machine::new();
+        machine.step(&Event::Start, at(0));
+        machine.step(&Event::NotSpawned, at(0));
+        assert_eq!(machine.step(&Event::Time, at(0)), [Action::Spawn]);
+        machine.step(&Event::NotSpawned, at(0));
+        assert!(machine.step(&Event::Time, at(0)).is_empty());
+        assert_eq!(machine.restarts, 0);
+    }
+
+    #[test]
+    fn a_stop_ends_in_bounded_time() {
+        let mut machine = started(7, 0);
+        let stop = Event::Stop { limit: at(30) };
+        assert_eq!(machine.step(&stop, at(1)), [Action::Terminate { pid: 7 }]);
+        assert!(machine.step(&stop, at(2)).is_empty());
+        assert!(machine.step(&Event::Time, at(30)).is_empty());
+        assert_eq!(
+            machine.step(&Event::Time, at(31)),
+            [Action::Kill { pid: 7 }]
+        );
+        assert_eq!(
+            machine.step(&Event::Time, at(36)),
+            [Action::ReportStuck { pid: 7 }]
+        );
+        assert_eq!(machine.state, State::Stopped);
+    }
+
+    #[test]
+    fn nothing_starts_again_after_a_stop() {
+        let stop = Event::Stop { limit: at(1) };
+        let mut running = started(7, 0);
+        running.step(&stop, at(1));
+        assert!(running.step(&Event::Exited, at(1)).is_empty());
+        let mut waiting = started(7, 0);
+        waiting.step(&Event::Exited, at(1));
+        waiting.step(&stop, at(1));
+        let mut idle = Machine::new();
+        idle.step(&stop, at(1));
+        for mut machine in [running, waiting, idle] {
+            assert_eq!(machine.state, State::Stopped);
+            for event in [Event::Start, Event::Time, Event::Ready, Event::Exited] {
+                assert!(machine.step(&event, at(99)).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_start_is_said_once_and_nothing_is_killed() {
+        let mut machine = started(7, 0);
+        assert_eq!(machine.deadline(), Some(LATE));
+        assert_eq!(machine.step(&Event::Time, LATE), [Action::ReportLate]);
+        assert_eq!(machine.deadline(), None);
+        assert!(machine.step(&Event::Time, at(999)).is_empty());
+        assert_eq!(machine.pid(), Some(7));
+    }
+
+    proptest::proptest! {
+        /// Whatever happens in whatever order: a process is only spawned when none runs, signals
+        /// go to the one that runs, and a stop is final.
+        #[test]
+        fn invariants(events in proptest::collection::vec((0u8..7, 0u64..40), 0..60)) {
+            let mut machine = Machine::new();
+            let mut now = Duration::ZERO;
+            let mut stopped = false;
+            for (number, (kind, passed)) in (1..).zip(events) {
+                now += at(passed);
+                let event = match kind {
+                    0 => Event::Start,
+                    1 => Event::Spawned { pid: number },
+                    2 => Event::NotSpawned,
+                    3 => Event::Ready,
+                    4 => Event::Exited,
+                    5 => Event::Time,
+                    _ => Event::Stop { limit: at(10) },
+                };
+                stopped |= matches!(event, Event::Stop { .. });
+                let before = machine.pid();
+                for action in machine.step(&event, now) {
+                    match action {
+                        Action::Spawn => proptest::prop_assert!(before.is_none() && !stopped),
+                        Action::Terminate { pid } | Action::Kill { pid } => {
+                            proptest::prop_assert_eq!(before, Some(pid));
+                        }
+                        _ => {}
+                    }
+                }
+                if let Some(deadline) = machine.deadline() && event == Event::Time {
+                    // Time was given, so that the next deadline lies ahead or asks for a spawn.
+                    proptest::prop_assert!(deadline > now || machine.pid().is_none());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! The life of PID 1 after the boot: one thread, one epoll loop.
+//!
+//! Children need no pidfd here: only this loop reaps, so that a process identifier can't be given
+//! to another process between the end of a child and the moment at which the loop learns of it.
+
+mod button;
+mod hotplug;
+mod machine;
+mod notify;
+mod output;
+mod process;
+mod service;
+pub(crate) mod watchdog;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use keelson_model::init::{CONTROL_SOCKET, PowerAction, Request, Response, Status};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+
+use self::button::Button;
+use self::hotplug::Hotplug;
+use self::machine::Event;
+use self::notify::{Notification, NotifySocket};
+use self::output::Output;
+use self::service::Service;
+use self::watchdog::Watchdog;
+use crate::boot::{Booted, Steps};
+use crate::console;
+use crate::control::{Client, Listener, MOST_CLIENTS, Progress};
+use crate::uevent::{Received, UeventSocket};
+
+/// Something that the loop listens to.
+enum Source {
+    Signals(SignalFd),
+    Uevents(UeventSocket),
+    Notify(NotifySocket),
+    Control(Listener),
+    Client(Client),
+    Output(Output),
+    Button(Button),
+}
+
+/// Signals that mean something to PID 1. Everything else that is blocked here has no effect.
+const SIGNALS: [Signal; 4] = [
+    Signal::SIGCHLD,
+    // Orderly power-off, also from the hypervisor or a UPS.
+    Signal::SIGTERM,
+    Signal::SIGPWR,
+    // Ctrl-Alt-Del, once the kernel leaves it to us.
+    Signal::SIGINT,
+];
+
+/// Events in one turn of the loop.
+const BATCH: usize = 32;
+
+/// Time since the start of the kernel, also while the machine slept.
+fn now() -> Duration {
+    Duration::from_secs_f64(console::uptime().max(0.0))
+}
+
+/// Supervises until the machine is to end and netcfg and hostd have ended. Answers how.
+pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
+    // The loop can't do without epoll; nothing else uses descriptors yet, so that this can only
+    // fail on a kernel that can't run Keelson at all.
+    let epoll = loop {
+        match Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC) {
+            Ok(epoll) => break epoll,
+            Err(error) => {
+                console::error(&format!("epoll_create1: {error}"));
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    };
+    let mut supervisor = Supervisor {
+        epoll,
+        sources: BTreeMap::new(),
+        next_token: 0,
+        services: process::DEFINITIONS.iter().map(Service::new).collect(),
+        hotplug: Hotplug::default(),
+        watchdog: Watchdog::open(now()),
+        steps: booted.steps,
+        deployment: booted.deployment,
+        ending: None,
+    };
+    supervisor.listen();
+    supervisor.start_services();
+    let action = supervisor.turn_until_ended();
+    (action, supervisor.watchdog)
+}
+
+struct Supervisor {
+    epoll: Epoll,
+    sources: BTreeMap<u64, Source>,
+    next_token: u64,
+    services: Vec<Service>,
+    hotplug: Hotplug,
+    watchdog: Option<Watchdog>,
+    steps: Steps,
+    deployment: Option<String>,
+    /// How the machine is to end, once that was asked for.
+    ending: Option<PowerAction>,
+}
+
+impl Supervisor {
+    /// Opens everything that the loop listens to. What fails is missing from then on.
+    fn listen(&mut self) {
+        let signals: SigSet = SIGNALS.into_iter().collect();
+        let signals = signals.thread_block().and_then(|()| {
+            SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        });
+        self.open("signalfd", signals.map(Source::Signals));
+        // From now on Ctrl-Alt-Del is a SIGINT for us instead of an immediate reset.
+        if let Err(error) = rustix::system::reboot(rustix::system::RebootCommand::CadOff) {
+            console::warning(&format!("take over Ctrl-Alt-Del: {error}"));
+        }
+        self.open("uevents", UeventSocket::open().map(Source::Uevents));
+        let notify = NotifySocket::bind(Path::new(notify::PATH));
+        self.open(notify::PATH, notify.map(Source::Notify));
+        let control = Listener::bind(Path::new(CONTROL_SOCKET));
+        self.open(CONTROL_SOCKET, control.map(Source::Control));
+        for device in Button::devices() {
+            self.open_button(&device);
+        }
+        // Devices may have come between the coldplug and the event socket.
+        self.hotplug.lost();
+    }
+
+    fn open<E: std::fmt::Display>(&mut self, what: &str, source: Result<Source, E>) {
+        match source {
+            Ok(source) => self.add(source),
+            Err(error) => {
+                let now = console::uptime();
+                self.steps
+                    .end("supervision", now, vec![format!("open {what}: {error}")]);
+            }
+        }
+    }
+
+    fn open_button(&mut self, device: &str) {
+        match Button::open(device) {
+            Ok(Some(button)) => self.add(Source::Button(button)),
+            Ok(None) => {}
+            Err(error) => console::warning(&format!("open /dev/input/{device}: {error}")),
+        }
+    }
+
+    fn add(&mut self, source: Source) {
+        let token = self.next_token;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+        match self.epoll.add(&source, event) {
+            Ok(()) => {
+                self.next_token += 1;
+                self.sources.insert(token, source);
+            }
+            Err(error) => console::warning(&format!("epoll_ctl: {error}")),
+        }
+    }
+
+    fn start_services(&mut self) {
+        for index in 0..self.services.len() {
+            self.feed(index, &Event::Start);
+        }
+    }
+
+    fn turn_until_ended(&mut self) -> PowerAction {
+        loop {
+            let now = now();
+            self.pass_time(now);
+            if let Some(action) = self.ended() {
+                return action;
+            }
+            let mut events = [EpollEvent::empty(); BATCH];
+            let count = match self.epoll.wait(&mut events, self.timeout(now)) {
+                Ok(count) => count,
+                Err(nix::Error::EINTR) => 0,
+                Err(error) => {
+                    console::error(&format!("epoll_wait: {error}"));
+                    std::thread::sleep(Duration::from_millis(100));
+                    0
+                }
+            };
+            for event in events.iter().take(count) {
+                self.handle(event.data());
+            }
+        }
+    }
+
+    fn timeout(&self, now: Duration) -> EpollTimeout {
+        let services = self.services.iter().filter_map(Service::deadline);
+        let clients = self.sources.values().filter_map(|source| match source {
+            Source::Client(client) => Some(client.deadline),
+            _ => None,
+        });
+        let watchdog = self.watchdog.as_ref().map(Watchdog::deadline);
+        let Some(next) = services.chain(clients).chain(watchdog).min() else {
+            return EpollTimeout::NONE;
+        };
+        // Rounded up: waking a moment early would turn the loop for nothing.
+        let wait = next.saturating_sub(now) + Duration::from_millis(1);
+        EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::MAX)
+    }
+
+    fn pass_time(&mut self, now: Duration) {
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.feed(now);
+        }
+        self.sources
+            .retain(|_, source| !matches!(source, Source::Client(c) if now >= c.deadline));
+        for index in 0..self.services.len() {
+            self.feed(index, &Event::Time);
+        }
+        self.hotplug.turn();
+    }
+
+    /// Gives an event to a service, and the pipe of a process that it started to the loop.
+    fn feed(&mut self, index: usize, event: &Event) {
+        let Some(service) = self.services.get_mut(index) else {
+            return;
+        };
+        for output in service.feed(event, now(), &mut self.steps) {
+            self.add(Source::Output(output));
+        }
+    }
+
+    fn handle(&mut self, token: u64) {
+        // Taken out, so that its handler may change everything else.
+        let Some(mut source) = self.sources.remove(&token) else {
+            return;
+        };
+        let keep = match &mut source {
+            Source::Signals(signals) => {
+                while let Ok(Some(signal)) = signals.read_signal() {
+                    self.on_signal(signal.ssi_signo as i32);
+                }
+                true
+            }
+            Source::Uevents(uevents) => self.on_uevents(uevents),
+            Source::Notify(socket) => {
+                while let Ok(Some((pid, said))) = socket.receive() {
+                    self.on_notifications(pid, &said);
+                }
+                true
+            }
+            Source::Control(listener) => {
+                self.on_clients(listener);
+                true
+            }
+            Source::Client(client) => self.on_client(client, token),
+            Source::Output(output) => output.relay(),
+            Source::Button(button) => match button.read() {
+                Ok(pressed) => {
+                    if pressed {
+                        console::say("power button pressed");
+                        self.end(PowerAction::Poweroff);
+                    }
+                    true
+                }
+                Err(_) => false,
+            },
+        };
+        // Dropping a source closes its descriptor, which takes it out of epoll.
+        if keep {
+            self.sources.insert(token, source);
+        }
+    }
+
+    fn on_signal(&mut self, signal: i32) {
+        match Signal::try_from(signal) {
+            Ok(Signal::SIGCHLD) => self.reap(),
+            Ok(Signal::SIGTERM | Signal::SIGPWR) => self.end(PowerAction::Poweroff),
+            Ok(Signal::SIGINT) => self.end(PowerAction::Reboot),
+            _ => {}
+        }
+    }
+
+    /// Reaps every child that ended: one signal may stand for many.
+    fn reap(&mut self) {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            let (Some(pid), Some(end)) = (status.pid(), process::describe_end(&status)) else {
+                break;
+            };
+            let pid = pid.as_raw();
+            if self.hotplug.ended(pid) {
+                continue;
+            }
+            let index = self.services.iter().position(|s| s.pid() == Some(pid));
+            if let Some((index, service)) =
+                index.and_then(|index| Some((index, self.services.get_mut(index)?)))
+            {
+                service.last_exit = Some(end);
+                self.feed(index, &Event::Exited);
+            }
+        }
+    }
+
+    fn on_uevents(&mut self, uevents: &UeventSocket) -> bool {
+        loop {
+            match uevents.receive() {
+                Ok(Received::Event(event)) if event.action == "add" => {
+                    if let Some(modalias) = &event.modalias {
+                        self.hotplug.appeared(modalias);
+                    }
+                    let button = event.node.as_deref().and_then(|n| n.strip_prefix("input/"));
+                    if let Some(device) = button.filter(|name| name.starts_with("event")) {
+                        self.open_button(device);
+                    }
+                }
+                Ok(Received::Event(_)) => {}
+                Ok(Received::Lost) => self.hotplug.lost(),
+                Ok(Received::Nothing) => return true,
+                Err(error) => {
+                    console::error(&format!("read device events: {error}"));
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn on_notifications(&mut self, pid: i32, said: &[Notification]) {
+        let Some(index) = self.services.iter().position(|s| s.pid() == Some(pid)) else {
+            return;
+        };
+        for notification in said {
+            match notification {
+                Notification::Ready => self.feed(index, &Event::Ready),
+                Notification::Status(text) => {
+                    if let Some(service) = self.services.get(index) {
+                        console::relay(service.name(), text);
+                    }
+                }
+                // An end that was announced is still an end: it is answered when it comes.
+                Notification::Stopping => {}
+            }
+        }
+    }
+
+    fn on_clients(&mut self, listener: &Listener) {
+        loop {
+            match listener.accept(now()) {
+                Ok(Some(mut client)) => {
+                    let clients = self.sources.values();
+                    let present = clients.filter(|s| matches!(s, Source::Client(_))).count();
+                    if present < MOST_CLIENTS {
+                        self.add(Source::Client(client));
+                    } else {
+                        let message = "too many clients at the same time".to_owned();
+                        client.answer(&Response::Error { message });
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    console::warning(&format!("accept on {CONTROL_SOCKET}: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_client(&mut self, client: &mut Client, token: u64) -> bool {
+        let progress = match client.advance() {
+            Progress::Request(request) => {
+                let response = self.respond(&request);
+                client.answer(&response)
+            }
+            other => other,
+        };
+        let flags = match progress {
+            Progress::Read | Progress::Request(_) => return true,
+            Progress::Write => EpollFlags::EPOLLOUT,
+            Progress::Finished => return false,
+        };
+        let mut event = EpollEvent::new(flags, token);
+        self.epoll.modify(&*client, &mut event).is_ok()
+    }
+
+    fn respond(&mut self, request: &Request) -> Response {
+        match request {
+            Request::Status => Response::Status(Status {
+                deployment: self.deployment.clone(),
+                boot: self.steps.0.clone(),
+                processes: self.services.iter().map(Service::status).collect(),
+            }),
+            Request::Power { action } => match self.ending {
+                Some(ending) if ending != *action => Response::Error {
+                    message: format!("the machine is {} already", words(ending)),
+                },
+                _ => {
+                    self.end(*action);
+                    Response::Accepted
+                }
+            },
+        }
+    }
+
+    /// Begins the orderly stop. Asking twice changes nothing.
+    fn end(&mut self, action: PowerAction) {
+        if self.ending.is_none() {
+            console::say(words(action));
+            self.ending = Some(action);
+        }
+    }
+
+    /// Drives the orderly stop: one service after the other, in reverse order of their start.
+    fn ended(&mut self) -> Option<PowerAction> {
+        let action = self.ending?;
+        for index in (0..self.services.len()).rev() {
+            let service = self.services.get(index)?;
+            let stop = Event::Stop {
+                limit: service.stop_limit(),
+            };
+            self.feed(index, &stop);
+            if !self.services.get(index)?.is_stopped() {
+                return None;
+            }
+        }
+        Some(action)
+    }
+}
+
+/// What the console says when the machine ends.
+fn words(action: PowerAction) -> &'static str {
+    match action {
+        PowerAction::Poweroff => "powering off",
+        PowerAction::Reboot => "rebooting",
+        PowerAction::Halt => "halting",
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Signals(source) => source.as_fd(),
+            Self::Uevents(source) => source.as_fd(),
+            Self::Notify(source) => source.as_fd(),
+            Self::Control(source) => source.as_fd(),
+            Self::Client(source) => source.as_fd(),
+            Self::Output(source) => source.as_fd(),
+            Self::Button(source) => source.as_fd(),
+        }
+    }
+}

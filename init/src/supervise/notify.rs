@@ -1,0 +1,134 @@
+//! The readiness protocol of sd_notify(3): datagrams of `KEY=VALUE` lines.
+
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt,
+};
+
+/// The socket, named to the processes by `NOTIFY_SOCKET`.
+pub(crate) const PATH: &str = "/run/keelson/notify";
+
+/// What a process says about itself. Other keys of the protocol are passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Notification {
+    /// `READY=1`
+    Ready,
+    /// `STOPPING=1`
+    Stopping,
+    /// `STATUS=…`
+    Status(String),
+}
+
+/// Reads a datagram.
+pub(crate) fn parse(bytes: &[u8]) -> Vec<Notification> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| match line {
+            b"READY=1" => Some(Notification::Ready),
+            b"STOPPING=1" => Some(Notification::Stopping),
+            other => {
+                let status = other.strip_prefix(b"STATUS=")?;
+                Some(Notification::Status(
+                    String::from_utf8_lossy(status).into_owned(),
+                ))
+            }
+        })
+        .collect()
+}
+
+/// The receiving end.
+pub(crate) struct NotifySocket(UnixDatagram);
+
+impl NotifySocket {
+    /// Binds the socket, for root only.
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let socket = UnixDatagram::bind(path)?;
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        socket.set_nonblocking(true)?;
+        // The kernel then says with each datagram who sent it; the sender can't lie about its pid.
+        setsockopt(&socket, sockopt::PassCred, &true)?;
+        Ok(Self(socket))
+    }
+
+    /// Takes the next datagram: the sender's process and what it says. `None` when there is none.
+    pub(crate) fn receive(&self) -> io::Result<Option<(i32, Vec<Notification>)>> {
+        let mut buffer = [0u8; 4096];
+        let mut slices = [IoSliceMut::new(&mut buffer)];
+        // Descriptors that a sender attaches do not fit and are closed by the kernel.
+        let mut control = nix::cmsg_space!(UnixCredentials);
+        let received = recvmsg::<()>(
+            self.0.as_raw_fd(),
+            &mut slices,
+            Some(&mut control),
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC,
+        );
+        let (length, pid) = match received {
+            Ok(message) => {
+                let sender = message.cmsgs().ok().and_then(|mut all| {
+                    all.find_map(|one| match one {
+                        ControlMessageOwned::ScmCredentials(credentials) => Some(credentials.pid()),
+                        _ => None,
+                    })
+                });
+                (message.bytes, sender)
+            }
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let notifications = parse(buffer.get(..length).unwrap_or_default());
+        Ok(Some((pid.unwrap_or(0), notifications)))
+    }
+}
+
+impl AsFd for NotifySocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_lines_in_a_datagram() {
+        assert_eq!(
+            parse(b"READY=1\nSTATUS=answers\nMAINPID=3\nREADY=0\n"),
+            [
+                Notification::Ready,
+                Notification::Status("answers".to_owned())
+            ]
+        );
+        assert_eq!(parse(b"STOPPING=1"), [Notification::Stopping]);
+        assert!(parse(b"").is_empty());
+    }
+
+    #[test]
+    fn the_kernel_names_the_sender() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = NotifySocket::bind(&path).unwrap();
+        assert_eq!(socket.receive().unwrap(), None);
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.send_to(b"READY=1", &path).unwrap();
+        let (pid, said) = socket.receive().unwrap().unwrap();
+        assert_eq!(pid, std::process::id() as i32);
+        assert_eq!(said, [Notification::Ready]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_taken(bytes: Vec<u8>) {
+            parse(&bytes);
+        }
+    }
+}

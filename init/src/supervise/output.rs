@@ -1,0 +1,117 @@
+//! What supervised processes print: read from a pipe, line by line, into the log.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+/// A longer line is cut into several.
+const LONGEST_LINE: usize = 800;
+/// Reads in one turn: a process that prints without end must not keep PID 1 from its other work.
+const READS: usize = 16;
+
+/// Collects bytes into lines.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes bytes; answers the lines that they complete.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for byte in bytes {
+            if *byte == b'\n' {
+                lines.extend(self.finish());
+            } else {
+                self.rest.push(*byte);
+                if self.rest.len() >= LONGEST_LINE {
+                    lines.extend(self.finish());
+                }
+            }
+        }
+        lines
+    }
+
+    /// What is left when nothing more comes.
+    pub(crate) fn finish(&mut self) -> Option<String> {
+        let bytes = std::mem::take(&mut self.rest);
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.trim_end();
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+}
+
+/// The reading end of a process's standard output and error.
+pub(crate) struct Output {
+    /// The process's name.
+    pub(crate) process: &'static str,
+    pipe: io::PipeReader,
+    lines: Lines,
+}
+
+impl Output {
+    /// Takes the reading end of a pipe.
+    pub(crate) fn new(process: &'static str, pipe: io::PipeReader) -> io::Result<Self> {
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self {
+            process,
+            pipe,
+            lines: Lines::default(),
+        })
+    }
+
+    /// Reads what is there into the log. Answers false when nothing will come any more.
+    pub(crate) fn relay(&mut self) -> bool {
+        let mut buffer = [0u8; 4096];
+        for _ in 0..READS {
+            let lines = match self.pipe.read(&mut buffer) {
+                Ok(0) => {
+                    let rest = self.lines.finish();
+                    self.log(rest.into_iter().collect());
+                    return false;
+                }
+                Ok(length) => self.lines.push(buffer.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return false,
+            };
+            self.log(lines);
+        }
+        true
+    }
+
+    fn log(&self, lines: Vec<String>) {
+        for line in lines {
+            crate::console::relay(self.process, &line);
+        }
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_whole_whatever_the_reads_were() {
+        let mut lines = Lines::default();
+        assert!(lines.push(b"one").is_empty());
+        assert_eq!(lines.push(b" line\r\n\nsecond\nth"), ["one line", "second"]);
+        assert_eq!(lines.finish().as_deref(), Some("th"));
+        assert_eq!(lines.finish(), None);
+    }
+
+    #[test]
+    fn a_line_without_end_does_not_grow() {
+        let mut lines = Lines::default();
+        let cut = lines.push(&[b'x'; 3 * LONGEST_LINE + 1]);
+        assert_eq!(cut.len(), 3);
+        assert_eq!(lines.finish().as_deref(), Some("x"));
+    }
+}

@@ -1,0 +1,128 @@
+//! Starting the supervised processes.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::wait::WaitStatus;
+
+use super::notify;
+use crate::boot::CGROUP_ROOT;
+
+/// A process that PID 1 keeps running.
+pub(crate) struct Definition {
+    /// Short name, also that of its control group below /system.
+    pub(crate) name: &'static str,
+    program: &'static str,
+    arguments: &'static [&'static str],
+    /// `-1000` (never chosen by the out-of-memory killer) to `1000`.
+    oom_score_adj: &'static str,
+    /// How long it may take to end after SIGTERM.
+    pub(crate) stop_limit: Duration,
+}
+
+/// The supervised processes, in the order in which they are started; stopped in reverse order.
+///
+/// hostd's containers must be able to use the network until they are stopped, so that netcfg
+/// outlives hostd. Without either the machine can't be reached: before they are killed for lack of
+/// memory, containers are.
+pub(crate) const DEFINITIONS: [Definition; 2] = [
+    Definition {
+        name: "netcfg",
+        program: "/usr/bin/netcfg",
+        arguments: &[],
+        oom_score_adj: "-900",
+        stop_limit: Duration::from_secs(5),
+    },
+    Definition {
+        name: "hostd",
+        program: "/usr/bin/hostd",
+        arguments: &[
+            "--root",
+            "/var/lib/keelson",
+            "--run",
+            "/run/keelson/hostd",
+            "--tls",
+            "/var/lib/keelson/host/tls",
+        ],
+        oom_score_adj: "-900",
+        // System and user containers get their own time to stop within this.
+        stop_limit: Duration::from_secs(30),
+    },
+];
+
+/// A process that could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("start {name}: {operation} {}: {source}", path.display())]
+pub(crate) struct SpawnError {
+    name: &'static str,
+    operation: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Starts the process in its own session and control group. Answers its identifier and the pipe
+/// that carries its output.
+pub(crate) fn spawn(definition: &Definition) -> Result<(i32, io::PipeReader), SpawnError> {
+    let error = |operation, path: &Path| {
+        let path = path.to_owned();
+        move |source| SpawnError {
+            name: definition.name,
+            operation,
+            path,
+            source,
+        }
+    };
+    let program = Path::new(definition.program);
+    let (reader, writer) = io::pipe().map_err(error("make a pipe for", program))?;
+    let errors = writer
+        .try_clone()
+        .map_err(error("duplicate a pipe for", program))?;
+    let mut command = Command::new(program);
+    command
+        .args(definition.arguments)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin")
+        .env("NOTIFY_SOCKET", notify::PATH)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .stderr(errors);
+    let group = Path::new(CGROUP_ROOT).join("system").join(definition.name);
+    let group = match enter(&group) {
+        Ok(file) => Some(file),
+        Err(cause) => {
+            // Accounting is lost, the machine is not.
+            let cause = error("open control group", &group)(cause);
+            crate::console::warning(&cause.to_string());
+            None
+        }
+    };
+    keelson_sys::service_process::prepare(&mut command, group, Some(definition.oom_score_adj));
+    let child = command.spawn().map_err(error("execute", program))?;
+    // Dropping the handle leaves the process alone; the loop reaps it like every other.
+    let pid = i32::try_from(child.id()).unwrap_or_default();
+    Ok((pid, reader))
+}
+
+/// Makes the control group and opens the file through which a process enters it.
+fn enter(group: &Path) -> io::Result<File> {
+    fs::create_dir_all(group)?;
+    OpenOptions::new()
+        .write(true)
+        .open(group.join("cgroup.procs"))
+}
+
+/// How a process ended, for people. `None` when the status is not that of an end.
+pub(crate) fn describe_end(status: &WaitStatus) -> Option<String> {
+    match status {
+        WaitStatus::Exited(_, code) => Some(format!("exited with code {code}")),
+        WaitStatus::Signaled(_, signal, dumped) => {
+            let dumped = if *dumped { " (core dumped)" } else { "" };
+            Some(format!("killed by {signal}{dumped}"))
+        }
+        _ => None,
+    }
+}

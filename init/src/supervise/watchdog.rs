@@ -1,0 +1,71 @@
+//! The hardware watchdog: it resets a machine whose PID 1 has stopped turning
+//! (`Documentation/watchdog/watchdog-api.rst`).
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+/// Assumed when the driver does not tell its time-out.
+const USUAL_TIMEOUT: u64 = 30;
+
+/// An opened, thereby running, watchdog.
+pub(crate) struct Watchdog {
+    device: File,
+    interval: Duration,
+    next: Duration,
+}
+
+impl Watchdog {
+    /// Opens the first watchdog, if the machine has one that nobody else uses.
+    pub(crate) fn open(now: Duration) -> Option<Self> {
+        let path = Path::new("/dev/watchdog0");
+        if !path.exists() {
+            return None;
+        }
+        let device = OpenOptions::new().write(true).open(path).ok()?;
+        let seconds = crate::files::first_line("/sys/class/watchdog/watchdog0/timeout")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(USUAL_TIMEOUT);
+        Some(Self {
+            device,
+            interval: interval(seconds),
+            next: now,
+        })
+    }
+
+    /// When it wants to be fed.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.next
+    }
+
+    /// Feeds it when it is time.
+    pub(crate) fn feed(&mut self, now: Duration) {
+        if now >= self.next {
+            // A failed write is repeated at the next turn, long before the time-out.
+            let _ = self.device.write_all(b"\0");
+            self.next = now + self.interval;
+        }
+    }
+
+    /// Stops it: a machine that is halted must stay so.
+    pub(crate) fn disarm(mut self) {
+        let _ = self.device.write_all(b"V");
+    }
+}
+
+/// A third of the time-out: two chances may be missed.
+fn interval(timeout: u64) -> Duration {
+    Duration::from_millis((timeout * 1000 / 3).max(500))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fed_thrice_within_the_time_out() {
+        assert_eq!(interval(30), Duration::from_secs(10));
+        assert_eq!(interval(1), Duration::from_millis(500));
+    }
+}

@@ -1,0 +1,41 @@
+//! What PID 1 gives a process that it supervises, done between fork and exec.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::unistd::setsid;
+
+/// Makes the child the leader of a new session, moves it into `cgroup` (an opened
+/// `cgroup.procs`) and sets its out-of-memory badness (`-1000` to `1000`) before it executes its
+/// program. `spawn` of the command fails when one of these fails.
+///
+/// The cgroup's file is opened by the caller, because nothing may be allocated between fork and
+/// exec; `/proc/self` means the child only when the child opens it.
+pub fn prepare<'a>(
+    command: &'a mut Command,
+    cgroup: Option<File>,
+    oom_score_adj: Option<&'static str>,
+) -> &'a mut Command {
+    let setup = move || -> std::io::Result<()> {
+        setsid().map_err(std::io::Error::from)?;
+        if let Some(procs) = &cgroup {
+            // "0" stands for the writing process.
+            nix::unistd::write(procs, b"0").map_err(std::io::Error::from)?;
+        }
+        if let Some(value) = oom_score_adj {
+            let file = nix::fcntl::open(
+                c"/proc/self/oom_score_adj",
+                nix::fcntl::OFlag::O_WRONLY | nix::fcntl::OFlag::O_CLOEXEC,
+                nix::sys::stat::Mode::empty(),
+            )
+            .map_err(std::io::Error::from)?;
+            nix::unistd::write(&file, value.as_bytes()).map_err(std::io::Error::from)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure runs in the child between fork and exec. It makes system calls only
+    // (setsid, write, openat with a constant C string, close), neither allocates nor locks, and
+    // everything it refers to is owned by it.
+    unsafe { command.pre_exec(setup) }
+}
