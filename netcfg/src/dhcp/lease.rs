@@ -1,0 +1,288 @@
+//! A lease that has been checked: nothing that a server sends reaches the link without passing
+//! through here.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::message::{Options, Reply};
+
+/// A lease without end.
+pub const INFINITE: u32 = u32::MAX;
+/// Shortest lease that is accepted, in seconds: less would keep the machine busy renewing.
+pub const MIN_LEASE: u32 = 20;
+/// Longer leases are taken as this long, in seconds (a year); renewing early does no harm.
+pub const MAX_LEASE: u32 = 365 * 24 * 3600;
+/// Shortest prefix that is accepted: a server that says that half of the Internet is on the
+/// link is wrong or hostile.
+const MIN_PREFIX: u8 = 8;
+const MAX_ROUTES: usize = 64;
+const MAX_SERVERS: usize = 8;
+/// Less would switch IPv6 off on the link (RFC 8200 §5).
+const MIN_MTU: u16 = 1280;
+
+/// What a DHCP server lent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix, 8 to 32.
+    pub prefix: u8,
+    /// Identifier of the server.
+    pub server: Ipv4Addr,
+    /// Routes, the default route among them.
+    pub routes: Vec<LeaseRoute>,
+    /// Name servers in the order in which to ask them.
+    pub nameservers: Vec<Ipv4Addr>,
+    /// Search domains.
+    pub search: Vec<String>,
+    /// Time servers.
+    pub ntp_servers: Vec<Ipv4Addr>,
+    /// Maximum transmission unit.
+    pub mtu: Option<u16>,
+    /// Name that the server gives this machine.
+    pub hostname: Option<String>,
+    /// Duration of the lease in seconds; [`INFINITE`] has no end.
+    pub seconds: u32,
+    /// Seconds until the lease is renewed with its server (T1).
+    pub renew: u32,
+    /// Seconds until any server is asked (T2).
+    pub rebind: u32,
+}
+
+/// A route of a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRoute {
+    /// Network, host bits zero.
+    pub destination: Ipv4Addr,
+    /// Length of the network's prefix.
+    pub prefix: u8,
+    /// Next machine; `None` when the network is on the link itself.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// Why a server's offer is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// Not the address of one machine.
+    #[error("address {0} cannot be used by a machine")]
+    Address(Ipv4Addr),
+    /// Not a mask, or one of a network that is too big.
+    #[error("subnet mask {0} is not usable")]
+    Mask(Ipv4Addr),
+    /// Without it an address may not be used.
+    #[error("the lease time is missing")]
+    NoTime,
+    /// Too short to be worked with.
+    #[error("a lease of {0} s is too short")]
+    Short(u32),
+    /// Option 54 is missing or is not the address of one machine.
+    #[error("the server identifier is missing or not an address of a machine")]
+    Server,
+}
+
+impl Lease {
+    /// Takes a lease out of an offer or an acknowledgement.
+    ///
+    /// What the lease stands on (address, mask, times, server) must be right; routes, servers
+    /// and names that are wrong are left out.
+    ///
+    /// # Errors
+    /// What makes the lease unusable.
+    pub fn from_reply(reply: &Reply) -> Result<Self, LeaseError> {
+        let options = &reply.options;
+        let address = reply.address;
+        let server = options
+            .server
+            .filter(|server| is_host(*server))
+            .ok_or(LeaseError::Server)?;
+        let prefix = match options.mask {
+            Some(mask) => prefix_of(mask).ok_or(LeaseError::Mask(mask))?,
+            None => classful_prefix(address),
+        };
+        check_address(address, prefix)?;
+        let seconds = match options.lease.ok_or(LeaseError::NoTime)? {
+            INFINITE => INFINITE,
+            seconds if seconds < MIN_LEASE => return Err(LeaseError::Short(seconds)),
+            seconds => seconds.min(MAX_LEASE),
+        };
+        let (renew, rebind) = timers(seconds, options.renew, options.rebind);
+        Ok(Self {
+            address,
+            prefix,
+            server,
+            routes: routes(address, prefix, options),
+            nameservers: hosts(&options.nameservers),
+            search: options.search.clone(),
+            ntp_servers: hosts(&options.ntp_servers),
+            mtu: options.mtu.filter(|mtu| *mtu >= MIN_MTU),
+            hostname: options.hostname.clone(),
+            seconds,
+            renew,
+            rebind,
+        })
+    }
+
+    /// Checks a lease that was read from a file as one from a server is checked.
+    ///
+    /// # Errors
+    /// What makes the lease unusable.
+    pub fn check(&self) -> Result<(), LeaseError> {
+        if !is_host(self.server) {
+            return Err(LeaseError::Server);
+        }
+        if !(MIN_PREFIX..=32).contains(&self.prefix) {
+            return Err(LeaseError::Mask(mask_of(self.prefix.min(32))));
+        }
+        check_address(self.address, self.prefix)?;
+        if self.seconds < MIN_LEASE
+            || self.renew > self.rebind
+            || self.rebind > self.seconds
+            || (self.seconds != INFINITE && self.seconds > MAX_LEASE)
+        {
+            return Err(LeaseError::Short(self.seconds));
+        }
+        let gateways = self.routes.iter().filter_map(|route| route.gateway);
+        for other in gateways.chain(self.nameservers.iter().copied()) {
+            if !is_host(other) {
+                return Err(LeaseError::Address(other));
+            }
+        }
+        if self.routes.iter().any(|route| route.prefix > 32) {
+            return Err(LeaseError::Mask(Ipv4Addr::UNSPECIFIED));
+        }
+        Ok(())
+    }
+
+    /// Whether the lease never ends.
+    #[must_use]
+    pub fn is_infinite(&self) -> bool {
+        self.seconds == INFINITE
+    }
+}
+
+/// T1 and T2: the server's when they are in order, else the half and seven eighths of RFC 2131
+/// §4.4.5.
+fn timers(seconds: u32, renew: Option<u32>, rebind: Option<u32>) -> (u32, u32) {
+    if seconds == INFINITE {
+        return (INFINITE, INFINITE);
+    }
+    let default_rebind = seconds / 8 * 7;
+    let rebind = rebind
+        .filter(|rebind| (4..seconds).contains(rebind))
+        .unwrap_or(default_rebind);
+    let renew = renew
+        .filter(|renew| (2..rebind).contains(renew))
+        .unwrap_or((seconds / 2).min(rebind / 2));
+    (renew, rebind)
+}
+
+/// Option 121 wins over option 3 (RFC 3442). A gateway must be on the link.
+fn routes(address: Ipv4Addr, prefix: u8, options: &Options) -> Vec<LeaseRoute> {
+    let mut routes: Vec<LeaseRoute> = Vec::new();
+    let mut add = |destination, length: u8, gateway: Option<Ipv4Addr>| {
+        let Some(destination) = network(destination, length) else {
+            return;
+        };
+        // Never a route into the loopback or multicast ranges, or for this network itself.
+        if length > 0 && (destination.is_loopback() || destination.is_multicast()) {
+            return;
+        }
+        let reachable = match gateway {
+            None => true,
+            Some(gateway) => {
+                is_host(gateway)
+                    && gateway != address
+                    && (prefix == 32
+                        || same_network(address, gateway, prefix)
+                        || routes.iter().any(|route| {
+                            route.gateway.is_none()
+                                && route.prefix > 0
+                                && same_network(route.destination, gateway, route.prefix)
+                        }))
+            }
+        };
+        let known = routes
+            .iter()
+            .any(|route| route.destination == destination && route.prefix == length);
+        if reachable && !known && routes.len() < MAX_ROUTES {
+            routes.push(LeaseRoute {
+                destination,
+                prefix: length,
+                gateway,
+            });
+        }
+    };
+    if options.routes.is_empty() {
+        for router in &options.routers {
+            add(Ipv4Addr::UNSPECIFIED, 0, Some(*router));
+        }
+    } else {
+        // Networks on the link first, since gateways may lie in them.
+        for on_link in [true, false] {
+            for (destination, length, router) in &options.routes {
+                if router.is_unspecified() == on_link {
+                    add(*destination, *length, (!on_link).then_some(*router));
+                }
+            }
+        }
+    }
+    routes
+}
+
+fn hosts(list: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+    let mut out = Vec::new();
+    for address in list {
+        if is_host(*address) && !out.contains(address) && out.len() < MAX_SERVERS {
+            out.push(*address);
+        }
+    }
+    out
+}
+
+fn check_address(address: Ipv4Addr, prefix: u8) -> Result<(), LeaseError> {
+    let host_bits = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+    let host = address.to_bits() & host_bits;
+    // Networks of one and two addresses have neither a network nor a broadcast address.
+    let reserved = prefix < 31 && (host == 0 || host == host_bits);
+    if !is_host(address) || reserved {
+        return Err(LeaseError::Address(address));
+    }
+    Ok(())
+}
+
+/// Whether an address may belong to one machine other than this one by itself: not 0/8, not
+/// loopback, not multicast, not the reserved block 240/4 with the broadcast address.
+#[must_use]
+pub fn is_host(address: Ipv4Addr) -> bool {
+    let first = address.octets()[0];
+    first != 0 && first != 127 && first < 224
+}
+
+fn prefix_of(mask: Ipv4Addr) -> Option<u8> {
+    let bits = mask.to_bits();
+    let length = bits.leading_ones() as u8;
+    (bits.leading_ones() + bits.trailing_zeros() >= 32 && length >= MIN_PREFIX).then_some(length)
+}
+
+fn mask_of(prefix: u8) -> Ipv4Addr {
+    let shift = 32 - u32::from(prefix.min(32));
+    Ipv4Addr::from_bits(u32::MAX.checked_shl(shift).unwrap_or(0))
+}
+
+/// Servers that send no mask mean the address's class (RFC 950).
+fn classful_prefix(address: Ipv4Addr) -> u8 {
+    match address.octets()[0] {
+        0..=127 => 8,
+        128..=191 => 16,
+        _ => 24,
+    }
+}
+
+fn network(address: Ipv4Addr, prefix: u8) -> Option<Ipv4Addr> {
+    (prefix <= 32).then(|| address & mask_of(prefix))
+}
+
+fn same_network(left: Ipv4Addr, right: Ipv4Addr, prefix: u8) -> bool {
+    network(left, prefix) == network(right, prefix)
+}

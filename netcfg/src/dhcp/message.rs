@@ -1,0 +1,338 @@
+//! DHCPv4 messages: what a client sends, and what it takes out of a server's answer
+//! (RFC 2131, RFC 2132, RFC 3397, RFC 3442).
+//!
+//! A wrong option is left out, it does not make the message unreadable: servers with one
+//! sloppy option are common, and the lease is what counts.
+
+use std::net::Ipv4Addr;
+
+use dhcproto::v4::borrowed::{self, DhcpOptionIterator};
+use dhcproto::v4::{
+    self, DhcpOption, Encodable, Encoder, Flags, MAGIC, MIN_PACKET_SIZE, MessageType, Opcode,
+    OptionCode,
+};
+use keelson_config::{check_domain_name, check_host_name};
+
+use super::arp::Mac;
+
+/// Largest message that we ask servers to send, in bytes (what fits into one Ethernet packet).
+const MAX_MESSAGE: u16 = 1472;
+const MAX_DOMAINS: usize = 16;
+
+/// What a client says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Who has an address for me? Perhaps the one I had before.
+    Discover {
+        /// Address that would be welcome.
+        wish: Option<Ipv4Addr>,
+    },
+    /// I take this server's offer.
+    Select {
+        /// The offered address.
+        address: Ipv4Addr,
+        /// The server that offered it.
+        server: Ipv4Addr,
+    },
+    /// I had this address before: may I keep it?
+    Reboot {
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// I use this address: may I have it longer?
+    Renew {
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// Somebody else uses the address that I was given.
+    Decline {
+        /// The address.
+        address: Ipv4Addr,
+        /// The server that gave it.
+        server: Ipv4Addr,
+    },
+    /// I don't need the address any more.
+    Release {
+        /// The address.
+        address: Ipv4Addr,
+        /// The server that gave it.
+        server: Ipv4Addr,
+    },
+}
+
+/// The parts of a message that are the same for all requests of one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Transaction.
+    pub xid: u32,
+    /// Hardware address of the link.
+    pub mac: Mac,
+    /// Seconds since the client began to look for a lease.
+    pub seconds: u16,
+    /// The machine's name, told to the server.
+    pub hostname: Option<&'a str>,
+}
+
+/// The bytes of a request.
+///
+/// # Errors
+/// When the codec refuses a value; it has no reason to for those that we put in.
+pub fn encode(header: &Header<'_>, request: Request) -> Result<Vec<u8>, v4::EncodeError> {
+    let mut message = v4::Message::new_with_id(
+        header.xid,
+        Ipv4Addr::UNSPECIFIED,
+        Ipv4Addr::UNSPECIFIED,
+        Ipv4Addr::UNSPECIFIED,
+        Ipv4Addr::UNSPECIFIED,
+        &header.mac,
+    );
+    message.set_opcode(Opcode::BootRequest);
+    message.set_secs(header.seconds);
+    let (kind, asks) = match request {
+        Request::Discover { .. } => (MessageType::Discover, true),
+        Request::Select { .. } | Request::Reboot { .. } | Request::Renew { .. } => {
+            (MessageType::Request, true)
+        }
+        Request::Decline { .. } => (MessageType::Decline, false),
+        Request::Release { .. } => (MessageType::Release, false),
+    };
+    if let Request::Renew { address } | Request::Release { address, .. } = request {
+        message.set_ciaddr(address);
+    }
+    // No broadcast flag: our packet socket takes unicasts to an address that the link does not
+    // have yet.
+    message.set_flags(Flags::default());
+    let options = message.opts_mut();
+    options.insert(DhcpOption::MessageType(kind));
+    let mut identifier = vec![1];
+    identifier.extend(header.mac);
+    options.insert(DhcpOption::ClientIdentifier(identifier));
+    match request {
+        Request::Discover {
+            wish: Some(address),
+        }
+        | Request::Reboot { address } => {
+            options.insert(DhcpOption::RequestedIpAddress(address));
+        }
+        Request::Select { address, server } | Request::Decline { address, server } => {
+            options.insert(DhcpOption::RequestedIpAddress(address));
+            options.insert(DhcpOption::ServerIdentifier(server));
+        }
+        Request::Release { server, .. } => {
+            options.insert(DhcpOption::ServerIdentifier(server));
+        }
+        Request::Discover { wish: None } | Request::Renew { .. } => {}
+    }
+    if asks {
+        options.insert(DhcpOption::MaxMessageSize(MAX_MESSAGE));
+        if let Some(name) = header.hostname {
+            options.insert(DhcpOption::Hostname(name.to_owned()));
+        }
+        // Option 121 stands before 3, as RFC 3442 asks.
+        options.insert(DhcpOption::ParameterRequestList(vec![
+            OptionCode::ClasslessStaticRoute,
+            OptionCode::SubnetMask,
+            OptionCode::Router,
+            OptionCode::DomainNameServer,
+            OptionCode::Hostname,
+            OptionCode::DomainName,
+            OptionCode::InterfaceMtu,
+            OptionCode::NtpServers,
+            OptionCode::Renewal,
+            OptionCode::Rebinding,
+            OptionCode::DomainSearch,
+        ]));
+    }
+    let mut bytes = Vec::with_capacity(MIN_PACKET_SIZE);
+    message.encode(&mut Encoder::new(&mut bytes))?;
+    // Relays of the BOOTP age drop shorter ones.
+    if bytes.len() < MIN_PACKET_SIZE {
+        bytes.resize(MIN_PACKET_SIZE, 0);
+    }
+    Ok(bytes)
+}
+
+/// What kind of answer a server gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyKind {
+    /// An address could be had.
+    Offer,
+    /// The address is ours.
+    Ack,
+    /// The address is not ours.
+    Nak,
+}
+
+/// A server's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Its kind.
+    pub kind: ReplyKind,
+    /// The address (`yiaddr`).
+    pub address: Ipv4Addr,
+    /// The options that we know.
+    pub options: Options,
+}
+
+/// The options of an answer, each absent when it was missing or wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Options {
+    pub mask: Option<Ipv4Addr>,
+    pub routers: Vec<Ipv4Addr>,
+    /// Destination, prefix length, router (0.0.0.0: on the link).
+    pub routes: Vec<(Ipv4Addr, u8, Ipv4Addr)>,
+    pub nameservers: Vec<Ipv4Addr>,
+    pub search: Vec<String>,
+    pub ntp_servers: Vec<Ipv4Addr>,
+    pub mtu: Option<u16>,
+    pub hostname: Option<String>,
+    pub lease: Option<u32>,
+    pub renew: Option<u32>,
+    pub rebind: Option<u32>,
+    pub server: Option<Ipv4Addr>,
+    /// The server's words, printable characters only.
+    pub message: Option<String>,
+}
+
+/// Why a message is not an answer to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// Cut off, or without DHCP's magic number.
+    #[error("not a DHCP message")]
+    Format,
+    /// A request, or not for Ethernet.
+    #[error("not an answer for an Ethernet link")]
+    NotReply,
+    /// For another client or another of our transactions.
+    #[error("an answer for somebody else")]
+    NotOurs,
+    /// No message type, or one that servers don't send to clients.
+    #[error("not an offer, acknowledgement or refusal")]
+    Kind,
+}
+
+/// Reads an answer to the transaction `xid` of the link `mac`.
+///
+/// # Errors
+/// Why the message is not for us.
+pub fn decode(bytes: &[u8], mac: Mac, xid: u32) -> Result<Reply, MessageError> {
+    let message = borrowed::Message::new(bytes).map_err(|_| MessageError::Format)?;
+    if bytes.get(236..240) != Some(&MAGIC[..]) {
+        return Err(MessageError::Format);
+    }
+    if message.opcode() != Opcode::BootReply
+        || message.htype() != v4::HType::Eth
+        // The length decides how much of the packet is taken for the address: check it first.
+        || message.hlen() != 6
+    {
+        return Err(MessageError::NotReply);
+    }
+    if message.xid() != xid || message.chaddr() != mac {
+        return Err(MessageError::NotOurs);
+    }
+    let mut options = Options::default();
+    let mut kind = None;
+    let mut overload = 0;
+    let mut domain = Vec::new();
+    let mut take = |option: borrowed::DhcpOption<'_>| {
+        if u8::from(option.code()) == 52 {
+            overload = option.data().first().copied().unwrap_or(0);
+            return;
+        }
+        if let Ok(option) = option.into_option() {
+            take_option(option, &mut options, &mut domain, &mut kind);
+        }
+    };
+    message.opts().for_each(&mut take);
+    // Options may go on in the fields for the boot file and the server's name (RFC 2132 §9.3).
+    let fields = match overload {
+        1 => [bytes.get(108..236), None],
+        2 => [None, bytes.get(44..108)],
+        3 => [bytes.get(108..236), bytes.get(44..108)],
+        _ => [None, None],
+    };
+    for field in fields.into_iter().flatten() {
+        for option in DhcpOptionIterator::new(field) {
+            if let Ok(option) = option.into_option() {
+                take_option(option, &mut options, &mut domain, &mut kind);
+            }
+        }
+    }
+    if options.search.is_empty() {
+        options.search = domain;
+    }
+    Ok(Reply {
+        kind: kind.ok_or(MessageError::Kind)?,
+        address: message.yiaddr(),
+        options,
+    })
+}
+
+fn take_option(
+    option: DhcpOption,
+    options: &mut Options,
+    domain: &mut Vec<String>,
+    kind: &mut Option<ReplyKind>,
+) {
+    match option {
+        DhcpOption::MessageType(found) => {
+            *kind = match found {
+                MessageType::Offer => Some(ReplyKind::Offer),
+                MessageType::Ack => Some(ReplyKind::Ack),
+                MessageType::Nak => Some(ReplyKind::Nak),
+                _ => None,
+            };
+        }
+        DhcpOption::SubnetMask(mask) => options.mask = Some(mask),
+        DhcpOption::Router(routers) => options.routers = routers,
+        DhcpOption::ClasslessStaticRoute(routes) => {
+            options.routes = routes
+                .into_iter()
+                .map(|(network, router)| (network.addr(), network.prefix_len(), router))
+                .collect();
+        }
+        DhcpOption::DomainNameServer(servers) => options.nameservers = servers,
+        DhcpOption::DomainName(name) => {
+            // Many servers put several domains here.
+            *domain = domains(name.split_whitespace());
+        }
+        DhcpOption::DomainSearch(names) => {
+            let names: Vec<String> = names.iter().map(|name| name.to_ascii()).collect();
+            options.search = domains(names.iter().map(String::as_str));
+        }
+        DhcpOption::NtpServers(servers) => options.ntp_servers = servers,
+        DhcpOption::InterfaceMtu(mtu) => options.mtu = Some(mtu),
+        DhcpOption::Hostname(name) => {
+            // Servers may send the whole domain name; the machine's name is its first label.
+            let label = name.split('.').next().unwrap_or_default();
+            options.hostname = check_host_name(label).is_ok().then(|| label.to_owned());
+        }
+        DhcpOption::AddressLeaseTime(seconds) => options.lease = Some(seconds),
+        DhcpOption::Renewal(seconds) => options.renew = Some(seconds),
+        DhcpOption::Rebinding(seconds) => options.rebind = Some(seconds),
+        DhcpOption::ServerIdentifier(server) => options.server = Some(server),
+        DhcpOption::Message(text) => {
+            let text: String = text
+                .chars()
+                .filter(|character| !character.is_control())
+                .take(128)
+                .collect();
+            options.message = Some(text);
+        }
+        _ => {}
+    }
+}
+
+/// Those names that may stand in resolv.conf: a line break in a domain would otherwise write
+/// lines of its own there.
+fn domains<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for name in names {
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        if check_domain_name(&name).is_ok() && !out.contains(&name) && out.len() < MAX_DOMAINS {
+            out.push(name);
+        }
+    }
+    out
+}

@@ -1,0 +1,127 @@
+//! Writing files so that a reader, or a machine that lost its power, sees the old or the new
+//! text and nothing between; and the texts of resolv.conf and of the list of time servers.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// A file operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {path}: {source}")]
+pub struct FileError {
+    operation: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    let path = path.to_owned();
+    move |source| FileError {
+        operation,
+        path,
+        source,
+    }
+}
+
+/// Writes a file of /run: atomic for readers, but not made durable.
+///
+/// # Errors
+/// The operation that failed.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    replace(path, bytes, false)
+}
+
+/// Writes a file that must survive a loss of power.
+///
+/// # Errors
+/// The operation that failed.
+pub(crate) fn write_durable(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    replace(path, bytes, true)
+}
+
+fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), FileError> {
+    if fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(dir).map_err(failed("create", dir))?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let temporary = dir.join(name);
+    let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
+    file.write_all(bytes).map_err(failed("write", &temporary))?;
+    if durable {
+        file.sync_all().map_err(failed("sync", &temporary))?;
+    }
+    fs::rename(&temporary, path).map_err(failed("rename", path))?;
+    if durable {
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(failed("sync", dir))?;
+    }
+    Ok(())
+}
+
+/// Removes a file; that it doesn't exist is no error.
+///
+/// # Errors
+/// The system's answer.
+pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The text of resolv.conf. The resolvers of the C libraries take three name servers
+/// (resolv.conf(5)), so more are not written.
+#[must_use]
+pub fn resolv_conf(nameservers: &[IpAddr], search: &[String]) -> String {
+    let mut text = String::from("# Written by netcfg. Changes are overwritten.\n");
+    for server in nameservers.iter().take(3) {
+        text.push_str(&format!("nameserver {server}\n"));
+    }
+    if !search.is_empty() {
+        text.push_str(&format!("search {}\n", search.join(" ")));
+    }
+    text
+}
+
+/// One time server a line.
+#[must_use]
+pub fn ntp_servers(servers: &[String]) -> String {
+    servers.iter().map(|server| format!("{server}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolv_conf_has_at_most_three_servers() {
+        let servers: Vec<IpAddr> = (1..6).map(|n| IpAddr::from([192, 0, 2, n])).collect();
+        let text = resolv_conf(&servers, &["a.example".into(), "b.example".into()]);
+        assert_eq!(
+            text.lines().skip(1).collect::<Vec<_>>(),
+            [
+                "nameserver 192.0.2.1",
+                "nameserver 192.0.2.2",
+                "nameserver 192.0.2.3",
+                "search a.example b.example",
+            ]
+        );
+    }
+
+    #[test]
+    fn files_are_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/file");
+        write(&path, b"one").unwrap();
+        write_durable(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+    }
+}

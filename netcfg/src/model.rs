@@ -1,0 +1,106 @@
+//! What the kernel has and what it should have, in our own words. Nothing here knows netlink.
+
+use std::net::IpAddr;
+
+use keelson_config::IpPrefix;
+
+use crate::dhcp::arp::Mac;
+
+/// The state of the kernel's network, as far as netcfg cares.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// All links.
+    pub links: Vec<Link>,
+    /// All addresses.
+    pub addresses: Vec<Address>,
+    /// Unicast routes of the main table that netcfg or somebody with its protocols made.
+    pub routes: Vec<Route>,
+}
+
+/// A link of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Kernel's number of the link.
+    pub index: u32,
+    /// Kernel's name.
+    pub name: String,
+    /// Hardware address of Ethernet.
+    pub mac: Option<Mac>,
+    /// Whether it is an Ethernet link, by hardware or imitated.
+    pub ethernet: bool,
+    /// Whether a driver of hardware made it (also a virtual machine's), not a user.
+    pub physical: bool,
+    /// Whether it is the loopback link.
+    pub loopback: bool,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether something is at the other end.
+    pub carrier: bool,
+    /// Maximum transmission unit in bytes.
+    pub mtu: u32,
+    /// `net.ipv6.conf.<link>.accept_ra`; `None` without IPv6.
+    pub accept_ra: Option<u8>,
+}
+
+/// An address of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Index of the link.
+    pub link: u32,
+    /// The address.
+    pub prefix: IpPrefix,
+    /// Whether netcfg added it.
+    pub ours: bool,
+    /// Seconds for which it is valid; `None` is for ever.
+    pub lifetime: Option<u32>,
+}
+
+/// Who made a route (`rtm_protocol`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The configuration.
+    Static,
+    /// A DHCP lease.
+    Dhcp,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Index of the link.
+    pub link: u32,
+    /// Network with zero host bits; length 0 is the default route.
+    pub destination: IpPrefix,
+    /// Next machine; `None` when the network is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Smaller is preferred.
+    pub metric: u32,
+    /// Address of this machine to send from.
+    pub source: Option<IpAddr>,
+    /// Who made it.
+    pub origin: Origin,
+}
+
+/// What the kernel should have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The managed links. Other links are left alone.
+    pub links: Vec<DesiredLink>,
+}
+
+/// What a link should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredLink {
+    /// Index of the link.
+    pub index: u32,
+    /// Maximum transmission unit; `None` leaves it as it is.
+    pub mtu: Option<u32>,
+    /// Whether the kernel configures IPv6 by router advertisements.
+    pub accept_ra: bool,
+    /// Whether a DHCPv4 client runs.
+    pub dhcp4: bool,
+    /// Addresses with the seconds for which they are valid (`None`: for ever).
+    pub addresses: Vec<(IpPrefix, Option<u32>)>,
+    /// Routes.
+    pub routes: Vec<Route>,
+}
