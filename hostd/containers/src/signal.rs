@@ -69,7 +69,7 @@ impl FromStr for Signal {
         let invalid = || EngineError::Invalid(format!("invalid signal: {text}"));
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let number = if let Ok(number) = text.parse() {
+        let number = if let Some(number) = digits(text) {
             number
         } else if let Some((_, number)) = NAMES.iter().find(|(known, _)| *known == name) {
             *number
@@ -90,12 +90,15 @@ impl FromStr for Signal {
 /// `` → 0, `+3` → 3.
 fn offset(rest: &str, sign: char) -> Option<i32> {
     match rest.strip_prefix(sign) {
-        Some(digits) => digits
-            .parse()
-            .ok()
-            .filter(|number| (0..=30).contains(number)),
+        Some(rest) => digits(rest).filter(|number| *number <= RTMAX - RTMIN),
         None => rest.is_empty().then_some(0),
     }
+}
+
+/// Decimal digits and nothing else.
+fn digits(text: &str) -> Option<i32> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| plain)
 }
 
 impl fmt::Display for Signal {
