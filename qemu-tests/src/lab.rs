@@ -16,6 +16,9 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How long an orderly stop may take, from the request to QEMU's end.
 pub const STOP_LIMIT: Duration = Duration::from_secs(60);
 
+/// Options of a container that sees the whole machine below `/host`, its processes included.
+pub const SEES_ALL: [&str; 3] = ["--privileged", "-v", "/:/host"];
+
 /// The image under test.
 #[derive(Debug, Clone)]
 pub struct Lab {

@@ -5,12 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use qemu_tests::harness::Machine;
 use qemu_tests::lab::{
-    BOOT_LIMIT, Lab, boot_status, docker, load_busybox, record_steps, seconds, services, shell,
-    until,
+    BOOT_LIMIT, Lab, SEES_ALL, boot_status, docker, load_busybox, record_steps, seconds, services,
+    shell, until,
 };
-
-/// Looks at the machine from a container that sees all of it.
-const ALL: [&str; 4] = ["--privileged", "--pid=host", "-v", "/:/host"];
 
 #[test]
 fn uefi_boot_reaches_the_api_and_the_system_is_laid_out_as_promised() -> Result<()> {
@@ -37,7 +34,7 @@ fn uefi_boot_reaches_the_api_and_the_system_is_laid_out_as_promised() -> Result<
 
     time_service_runs_out_of_sight(&machine)?;
     load_busybox(&machine)?;
-    let listed = shell(&machine, &ALL, "chroot /host hostctl service list")?;
+    let listed = shell(&machine, &SEES_ALL, "chroot /host hostctl service list")?;
     ensure!(
         listed.contains("chrony") && listed.contains("running"),
         "hostctl service list: {listed}"
@@ -71,8 +68,8 @@ fn file_systems_are_as_promised(machine: &Machine) -> Result<()> {
         done; \
         test -e /host/run/ostree-booted && echo ostree-booted; \
         test -d /host/sysroot/ostree/repo && echo repository; \
-        echo pid1 $(cat /proc/1/comm)";
-    let seen = shell(machine, &ALL, script)?;
+        echo pid1 $(cat /host/proc/1/comm)";
+    let seen = shell(machine, &SEES_ALL, script)?;
     let seen: Vec<&str> = seen.lines().collect();
     ensure!(
         seen == [
@@ -86,7 +83,7 @@ fn file_systems_are_as_promised(machine: &Machine) -> Result<()> {
         "{seen:?}"
     );
     // `/proc/1/mountinfo` (proc(5)): the fifth field is the mount point, the sixth its options.
-    let mounts = shell(machine, &ALL, "cat /proc/1/mountinfo")?;
+    let mounts = shell(machine, &SEES_ALL, "cat /host/proc/1/mountinfo")?;
     let mounted = |point: &str| {
         mounts
             .lines()
@@ -110,7 +107,7 @@ fn file_systems_are_as_promised(machine: &Machine) -> Result<()> {
 fn all_controllers_are_delegated(machine: &Machine) -> Result<()> {
     let script = "cd /host/sys/fs/cgroup; cat cgroup.controllers cgroup.subtree_control \
         keelson/cgroup.subtree_control keelson/user/cgroup.subtree_control";
-    let seen = shell(machine, &ALL, script)?;
+    let seen = shell(machine, &SEES_ALL, script)?;
     let lists: Vec<&str> = seen.lines().collect();
     ensure!(lists.len() == 4, "{seen:?}");
     for (index, list) in lists.iter().enumerate() {

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use qemu_tests::harness::Machine;
 use qemu_tests::harness::assets::busybox_layer;
-use qemu_tests::lab::{BOOT_LIMIT, Lab, docker, load_busybox, shell, supervised_pid, until};
+use qemu_tests::lab::{
+    BOOT_LIMIT, Lab, SEES_ALL, docker, load_busybox, shell, supervised_pid, until,
+};
 use serde_json::Value;
 
 fn inspect(machine: &Machine, name: &str) -> Result<Value> {
@@ -278,8 +280,8 @@ fn isolation_is_as_dockers(machine: &Machine) -> Result<()> {
     let names = "cgroup ipc mnt net pid uts";
     let script = format!("for n in {names}; do readlink /proc/self/ns/$n; done");
     let inside = shell(machine, &[], &script)?;
-    let script = format!("for n in {names}; do readlink /proc/1/ns/$n; done");
-    let outside = shell(machine, &["--privileged", "--pid=host"], &script)?;
+    let script = format!("for n in {names}; do readlink /host/proc/1/ns/$n; done");
+    let outside = shell(machine, &SEES_ALL, &script)?;
     for (inner, outer) in inside.lines().zip(outside.lines()) {
         ensure!(inner != outer, "namespace is the host's: {inner}");
     }
@@ -359,17 +361,13 @@ fn containers_survive_a_killed_daemon() -> Result<()> {
     let begin = Instant::now();
     // The killer is started by the very daemon that it kills, so its own end is never reported;
     // the other container is told to end while the daemon is down.
-    let script = format!("kill -9 {hostd}; touch /proc/{ending_pid}/root/go; echo done");
+    let script = format!(
+        "echo 1 > /host/sys/fs/cgroup/system/hostd/cgroup.kill; \
+         touch /host/proc/{ending_pid}/root/go"
+    );
     let mut killer = machine.docker_command()?;
-    killer.args([
-        "run",
-        "-d",
-        "--name",
-        "killer",
-        "--privileged",
-        "--pid=host",
-    ]);
-    killer.args(["busybox", "sh", "-c", &script]);
+    killer.args(["run", "-d", "--name", "killer"]);
+    killer.args(SEES_ALL).args(["busybox", "sh", "-c", &script]);
     let killer = qemu_tests::harness::run(&mut killer, None, Duration::from_secs(60));
     eprintln!("killer: {killer:?}");
 

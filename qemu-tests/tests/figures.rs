@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use qemu_tests::harness::Machine;
 use qemu_tests::lab::{
-    BOOT_LIMIT, Lab, docker, load_busybox, record_steps, seconds, shell, supervised_pid,
+    BOOT_LIMIT, Lab, SEES_ALL, docker, load_busybox, record_steps, seconds, shell, supervised_pid,
 };
 
 /// How often `docker run` is measured.
@@ -46,8 +46,7 @@ fn median_ms(machine: &Machine, arguments: &[&str]) -> Result<u64> {
 /// Memory of the machine and of our processes, read by a container that sees all of them. Its own
 /// share, some hundred KiB, is in the machine's figure.
 fn memory(lab: &Lab, machine: &Machine) -> Result<()> {
-    let options = ["--privileged", "--pid=host"];
-    let info = shell(machine, &options, "cat /proc/meminfo")?;
+    let info = shell(machine, &SEES_ALL, "cat /proc/meminfo")?;
     let kib = |text: &str, name: &str| -> Result<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         let value = line.with_context(|| format!("no {name} in {text}"))?;
@@ -62,8 +61,8 @@ fn memory(lab: &Lab, machine: &Machine) -> Result<()> {
         ("hostd", supervised_pid(machine, "hostd")?),
     ];
     for (name, pid) in processes {
-        let script = format!("cat /proc/{pid}/status /proc/{pid}/smaps_rollup");
-        let text = shell(machine, &options, &script)?;
+        let script = format!("cat /host/proc/{pid}/status /host/proc/{pid}/smaps_rollup");
+        let text = shell(machine, &SEES_ALL, &script)?;
         lab.record(&format!("{name}_rss_kib"), kib(&text, "VmRSS:")?)?;
         lab.record(&format!("{name}_pss_kib"), kib(&text, "Pss:")?)?;
     }
@@ -74,10 +73,10 @@ fn memory(lab: &Lab, machine: &Machine) -> Result<()> {
     )?;
     let pid = docker(machine, &["inspect", "--format", "{{.State.Pid}}", "idle"])?;
     let script = format!(
-        "shim=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/{pid}/status); \
-         cat /proc/$shim/status /proc/$shim/smaps_rollup"
+        "shim=$(sed -n 's/^PPid:[[:space:]]*//p' /host/proc/{pid}/status); \
+         cat /host/proc/$shim/status /host/proc/$shim/smaps_rollup"
     );
-    let text = shell(machine, &options, &script)?;
+    let text = shell(machine, &SEES_ALL, &script)?;
     ensure!(
         text.starts_with("Name:\tkeelson-runtim"),
         "not a shim: {text}"
