@@ -99,7 +99,9 @@ fn stanza(fields: &[(String, String)]) -> Vec<Source> {
 pub fn for_image_release(configured: &[Source]) -> Vec<Source> {
     // By the suite's ending, which says what the archive is for.
     const KINDS: [&str; 3] = ["", "-updates", "-security"];
-    const RELEASES: [&str; 6] = ["bullseye", "bookworm", "trixie", "forky", "stable", "testing"];
+    const RELEASES: [&str; 6] = [
+        "bullseye", "bookworm", "trixie", "forky", "stable", "testing",
+    ];
     let mut found: Vec<Source> = Vec::new();
     for source in configured {
         let kind = KINDS.iter().find(|kind| {
@@ -249,7 +251,10 @@ pub fn fetch_and_unpack(
     fs::create_dir_all(&staging)?;
     progress::run(
         step,
-        Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&staging),
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .arg(&package)
+            .arg(&staging),
         &log,
     )?;
     fs::rename(&staging, destination)
@@ -269,7 +274,10 @@ fn private_configuration(folder: &Path, sources: &[Source]) -> Result<PathBuf> {
         fs::create_dir_all(folder.join(sub))?;
     }
     fs::write(folder.join("status"), "")?;
-    fs::write(folder.join("etc/sources.list.d/debian.sources"), deb822(sources))?;
+    fs::write(
+        folder.join("etc/sources.list.d/debian.sources"),
+        deb822(sources),
+    )?;
     let at = folder.display();
     let configuration = folder.join("apt.conf");
     fs::write(
@@ -347,7 +355,10 @@ mod tests {
         );
         let ubuntu = [source("http://mirror.example/ubuntu", "noble")];
         assert_eq!(for_image_release(&ubuntu), []);
-        let security_only = [source("http://mirror.example/debian-security", "bookworm-security")];
+        let security_only = [source(
+            "http://mirror.example/debian-security",
+            "bookworm-security",
+        )];
         assert_eq!(for_image_release(&security_only), []);
     }
 
@@ -363,7 +374,10 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let sources = [source("http://a.example/debian", "trixie"), source("http://a.example/s", "x")];
+        let sources = [
+            source("http://a.example/debian", "trixie"),
+            source("http://a.example/s", "x"),
+        ];
         assert_eq!(parse_deb822(&deb822(&sources)), sources);
     }
 }

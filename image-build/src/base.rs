@@ -56,7 +56,11 @@ pub fn build(workspace: &Workspace, refresh: bool) -> Result<Base> {
     let log = progress::log_file(&workspace.log(), "mkosi");
     progress::run(&mut step, &mut command(workspace, &mkosi, &trees)?, &log)?;
     if !system.is_dir() {
-        bail!("mkosi left no tree at {}; see {}", system.display(), log.display());
+        bail!(
+            "mkosi left no tree at {}; see {}",
+            system.display(),
+            log.display()
+        );
     }
     // Two runs from the same configuration may still differ in package versions.
     let packages = fs::read(system.join("usr/lib/sysimage/dpkg/status"))
@@ -86,7 +90,10 @@ fn command(workspace: &Workspace, mkosi: &Mkosi, trees: &Path) -> Result<Command
     let sources = sandbox.join("etc/apt/sources.list.d");
     fs::create_dir_all(&sources)?;
     // Otherwise mkosi asks an archive of debug symbols that many mirrors do not have.
-    fs::write(sources.join("mkosi.sources"), apt::deb822(&apt::image_sources()?))?;
+    fs::write(
+        sources.join("mkosi.sources"),
+        apt::deb822(&apt::image_sources()?),
+    )?;
     let packages = image.join("packages");
     fs::create_dir_all(&packages)?;
     let mut command = mkosi.command();
@@ -112,7 +119,7 @@ fn shared_memory_is_roomy() -> bool {
     let Ok(space) = nix::sys::statvfs::statvfs("/dev/shm") else {
         return false;
     };
-    let free = u64::from(space.blocks_available()) * u64::from(space.fragment_size());
+    let free = space.blocks_available() * space.fragment_size();
     let memory = fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| available_memory(&text))
@@ -123,7 +130,9 @@ fn shared_memory_is_roomy() -> bool {
 
 /// Bytes, from the line `MemAvailable:` of /proc/meminfo.
 fn available_memory(text: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }

@@ -20,11 +20,26 @@ pub struct Binary {
 
 /// Everything of ours that runs on the machine.
 pub const BINARIES: [Binary; 5] = [
-    Binary { name: "init", folder: "usr/sbin" },
-    Binary { name: "netcfg", folder: "usr/bin" },
-    Binary { name: "hostd", folder: "usr/bin" },
-    Binary { name: "keelson-runtime", folder: "usr/bin" },
-    Binary { name: "hostctl", folder: "usr/bin" },
+    Binary {
+        name: "init",
+        folder: "usr/sbin",
+    },
+    Binary {
+        name: "netcfg",
+        folder: "usr/bin",
+    },
+    Binary {
+        name: "hostd",
+        folder: "usr/bin",
+    },
+    Binary {
+        name: "keelson-runtime",
+        folder: "usr/bin",
+    },
+    Binary {
+        name: "hostctl",
+        folder: "usr/bin",
+    },
 ];
 
 /// Lets cargo build the executables and returns their folder.
@@ -42,7 +57,10 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
         command.args(["--package", binary.name]);
     }
     progress::say(&format!("   … executables ({MUSL_TARGET}, release)"));
-    progress::run_shown(&mut command, &progress::log_file(&workspace.log(), "cargo-build"))?;
+    progress::run_shown(
+        &mut command,
+        &progress::log_file(&workspace.log(), "cargo-build"),
+    )?;
     progress::say(&format!(
         "   ✓ executables ({:.1} s)",
         started.elapsed().as_secs_f64()
@@ -65,8 +83,16 @@ pub fn list(workspace: &Workspace) -> Result<()> {
             .with_context(|| format!("{} was not built", file.display()))?
             .len();
         total += size;
-        progress::say(&format!("  {:<16} {:>9}", binary.name, progress::megabytes(size)));
+        progress::say(&format!(
+            "  {:<16} {:>9}",
+            binary.name,
+            progress::megabytes(size)
+        ));
     }
-    progress::say(&format!("  {:<16} {:>9}", "together", progress::megabytes(total)));
+    progress::say(&format!(
+        "  {:<16} {:>9}",
+        "together",
+        progress::megabytes(total)
+    ));
     Ok(())
 }

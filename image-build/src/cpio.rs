@@ -64,11 +64,24 @@ impl<W: Write> Archive<W> {
 
     fn entry(&mut self, name: &str, mode: u32, content: &[u8]) -> io::Result<()> {
         let size = u32::try_from(content.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        let name_size = u32::try_from(name.len() + 1).map_err(|_| io::ErrorKind::InvalidFilename)?;
+        let name_size =
+            u32::try_from(name.len() + 1).map_err(|_| io::ErrorKind::InvalidFilename)?;
         self.entries += 1;
         let links = if mode & FOLDER == FOLDER { 2 } else { 1 };
         let fields = [
-            self.entries, mode, 0, 0, links, 0, size, 0, 0, 0, 0, name_size, 0,
+            self.entries,
+            mode,
+            0,
+            0,
+            links,
+            0,
+            size,
+            0,
+            0,
+            0,
+            0,
+            name_size,
+            0,
         ];
         let mut header = String::from("070701");
         for field in fields {

@@ -67,7 +67,12 @@ fn ostree(repository: &Path) -> Command {
 ///
 /// # Errors
 /// ostree fails.
-pub fn build(workspace: &Workspace, base: &Base, overlay: &Path, version: &str) -> Result<Deployment> {
+pub fn build(
+    workspace: &Workspace,
+    base: &Base,
+    overlay: &Path,
+    version: &str,
+) -> Result<Deployment> {
     let mut step = Step::begin("ostree commit and deployment");
     let repository = workspace.image().join("repo");
     let log = progress::log_file(&workspace.log(), "ostree");
@@ -139,7 +144,9 @@ fn timestamp(root: &Path) -> u64 {
     let named = std::env::var("SOURCE_DATE_EPOCH").ok();
     let committed = || {
         let mut command = Command::new("git");
-        command.current_dir(root).args(["log", "-1", "--format=%ct"]);
+        command
+            .current_dir(root)
+            .args(["log", "-1", "--format=%ct"]);
         progress::output(&mut command).ok()
     };
     named
@@ -168,7 +175,11 @@ fn deploy(
     let path = sysroot.display().to_string();
     progress::run(step, &mut admin(&["init-fs", "--modern", &path]), log)?;
     for (key, value) in [("sysroot.bootloader", "none"), ("sysroot.readonly", "true")] {
-        progress::run(step, ostree(&inner).args(["config", "set", key, value]), log)?;
+        progress::run(
+            step,
+            ostree(&inner).args(["config", "set", key, value]),
+            log,
+        )?;
     }
     progress::run(step, &mut admin(&["os-init", &argument, OS]), log)?;
     progress::run(

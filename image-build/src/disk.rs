@@ -106,7 +106,14 @@ pub fn build(workspace: &Workspace, deployment: &Deployment, version: &str) -> R
         options: &options,
     };
     let loader = tree.join(BOOT_LOADER);
-    write_esp(&mut step, &disk, &seed, &entry, [&loader, &kernel, &initrd], &log)?;
+    write_esp(
+        &mut step,
+        &disk,
+        &seed,
+        &entry,
+        [&loader, &kernel, &initrd],
+        &log,
+    )?;
     step.detail("root file system");
     write_root(&mut step, &disk, &seed, &deployment.sysroot, &log)?;
 
@@ -141,7 +148,17 @@ pub fn compress(workspace: &Workspace) -> Result<()> {
     progress::run(
         &mut step,
         Command::new("qemu-img")
-            .args(["convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", "-m", "4", "-W"])
+            .args([
+                "convert",
+                "-c",
+                "-O",
+                "qcow2",
+                "-o",
+                "compression_type=zstd",
+                "-m",
+                "4",
+                "-W",
+            ])
             .arg(image.disk())
             .arg(&temporary),
         &progress::log_file(&workspace.log(), "qemu-img"),

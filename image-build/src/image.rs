@@ -62,7 +62,11 @@ pub fn build(workspace: &Workspace, options: Options) -> Result<Image> {
             .metadata()
             .and_then(|metadata| metadata.modified())
             .ok()
-            .zip(disk.metadata().and_then(|metadata| metadata.modified()).ok())
+            .zip(
+                disk.metadata()
+                    .and_then(|metadata| metadata.modified())
+                    .ok(),
+            )
             .is_some_and(|(compressed, raw)| compressed >= raw);
         if !current {
             disk::compress(workspace)?;

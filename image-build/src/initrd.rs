@@ -154,14 +154,21 @@ pub fn build(system: &Path, release: &str, init: &Path) -> Result<Vec<u8>> {
     }
     let kept: String = index
         .lines()
-        .filter(|line| line.split(':').next().is_some_and(|path| files.contains(path)))
+        .filter(|line| {
+            line.split(':')
+                .next()
+                .is_some_and(|path| files.contains(path))
+        })
         .map(|line| format!("{line}\n"))
         .collect();
     for (name, content) in [
         ("modules.dep", kept),
         ("modules.builtin", built_in),
         ("modules.alias", about(&read("modules.alias")?, &names, 2)),
-        ("modules.softdep", about(&read("modules.softdep")?, &names, 1)),
+        (
+            "modules.softdep",
+            about(&read("modules.softdep")?, &names, 1),
+        ),
     ] {
         archive.file(&format!("{inside}/{name}"), 0o644, content.as_bytes())?;
     }
@@ -203,7 +210,11 @@ mod tests {
         let top = dependencies.file("top").unwrap();
         assert_eq!(
             dependencies.in_order(top),
-            ["kernel/b/base.ko.xz", "kernel/a/mid-dle.ko.xz", "kernel/a/top.ko.xz"]
+            [
+                "kernel/b/base.ko.xz",
+                "kernel/a/mid-dle.ko.xz",
+                "kernel/a/top.ko.xz"
+            ]
         );
         assert_eq!(dependencies.file("mid_dle"), Some("kernel/a/mid-dle.ko.xz"));
         assert_eq!(dependencies.file("none"), None);
@@ -213,8 +224,14 @@ mod tests {
     fn aliases_of_other_modules_are_left_out() {
         let names = BTreeSet::from(["virtio_blk".to_owned()]);
         let text = "# comment\nalias virtio:d00000002v* virtio_blk\nalias pci:v1 e1000\n";
-        assert_eq!(about(text, &names, 2), "alias virtio:d00000002v* virtio_blk\n");
-        assert_eq!(about("softdep virtio-blk pre: x\n", &names, 1), "softdep virtio-blk pre: x\n");
+        assert_eq!(
+            about(text, &names, 2),
+            "alias virtio:d00000002v* virtio_blk\n"
+        );
+        assert_eq!(
+            about("softdep virtio-blk pre: x\n", &names, 1),
+            "softdep virtio-blk pre: x\n"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! The stages, each skipped when nothing that it depends on has changed ([`stamp`]):
 //!
-//! 1. `prerequisites` installs what the building machine lacks.
+//! 1. [`prerequisites`] installs what the building machine lacks.
 //! 2. [`binaries`] builds our static executables.
 //! 3. [`base`] lets mkosi build the Debian trees: the system and its services.
 //! 4. [`overlay`] collects what we add: executables, initrd, services, defaults.
@@ -16,10 +16,15 @@ pub mod binaries;
 pub mod cpio;
 pub mod deployment;
 pub mod disk;
+pub mod distribution;
 pub mod image;
 pub mod initrd;
+pub mod machine;
 pub mod overlay;
+pub mod prerequisites;
 pub mod progress;
 pub mod stamp;
+pub mod testing;
 pub mod tools;
+pub mod vm_disk;
 pub mod workspace;

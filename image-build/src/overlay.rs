@@ -56,7 +56,10 @@ pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
     }
     let initrd = initrd::build(&base.system, &release, &binaries.join("init"))?;
     put(
-        &overlay.join("usr/lib/modules").join(&release).join("initramfs.img"),
+        &overlay
+            .join("usr/lib/modules")
+            .join(&release)
+            .join("initramfs.img"),
         &initrd,
         0o644,
     )?;
@@ -69,7 +72,13 @@ pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
         os_release(&key).as_bytes(),
         0o644,
     )?;
-    service(workspace, &mut step, base, &services, &keelson.join("services"))?;
+    service(
+        workspace,
+        &mut step,
+        base,
+        &services,
+        &keelson.join("services"),
+    )?;
     stamp.set()?;
     step.done(&format!(
         "initrd {}",

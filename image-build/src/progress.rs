@@ -41,7 +41,9 @@ impl Step {
         let title = title.into();
         let bar = interactive().then(|| {
             let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg:.dim}") {
+            if let Ok(style) =
+                ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg:.dim}")
+            {
                 bar.set_style(style);
             }
             bar.set_prefix(title.clone());
@@ -194,7 +196,11 @@ pub fn run_shown(command: &mut Command, log: &Path) -> Result<()> {
     }
     let status = child.wait()?;
     if !status.success() {
-        bail!("{} failed ({status}); its output is in {}", shown(command), log.display());
+        bail!(
+            "{} failed ({status}); its output is in {}",
+            shown(command),
+            log.display()
+        );
     }
     Ok(())
 }
@@ -240,7 +246,10 @@ pub fn tail(path: &Path, lines: usize) -> String {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let text = read().unwrap_or_default();
-    let all: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let all: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
@@ -253,7 +262,10 @@ pub fn log_file(folder: &Path, name: &str) -> PathBuf {
 /// A size for people: `12.3 MB`.
 #[must_use]
 pub fn megabytes(bytes: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "shown with one digit after the point"
+    )]
     let value = bytes as f64 / 1_000_000.0;
     format!("{value:.1} MB")
 }

@@ -73,7 +73,9 @@ impl Mkosi {
             Some(modules) => {
                 // The distribution's Python, not one that a version manager put first in PATH.
                 let mut command = Command::new("/usr/bin/python3");
-                command.env("PYTHONPATH", modules).args(["-B", "-m", "mkosi"]);
+                command
+                    .env("PYTHONPATH", modules)
+                    .args(["-B", "-m", "mkosi"]);
                 command
             }
         }

@@ -276,7 +276,10 @@ fn unsafe_stands_in_two_places() {
         }
         let text = fs::read_to_string(root().join(&path)).expect("a source file");
         // The words are put together here so that this file does not find itself.
-        for word in [["unsafe", " {"].concat(), ["allow(", "unsafe_code"].concat()] {
+        for word in [
+            ["unsafe", " {"].concat(),
+            ["allow(", "unsafe_code"].concat(),
+        ] {
             if text.contains(&word) {
                 wrong.push(format!("{name}: {word}"));
             }

@@ -1,11 +1,14 @@
 //! `cargo xtask`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use image_build::prerequisites::{self, Purpose};
+use image_build::testing::Stage;
 use image_build::workspace::Workspace;
-use image_build::{binaries, image, progress};
+use image_build::{binaries, image, machine, progress, testing, vm_disk};
 
 /// Builds Keelson's executables and images, and runs and tests them.
 #[derive(Debug, Parser)]
@@ -17,9 +20,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Install what this machine lacks for building, running and testing.
+    Setup,
     /// Build the static executables.
     Build,
-    /// Build the operating system image: target/image/disk.raw, and kernel, initrd and command line for direct boot.
+    /// Build the operating system image: target/image/disk.raw, and kernel, initrd and command
+    /// line for direct boot.
     #[command(alias = "disk")]
     Image {
         /// Take the newest Debian packages although nothing else has changed.
@@ -32,8 +38,52 @@ enum Task {
         #[arg(long)]
         prebuilt: bool,
     },
+    /// Build everything and boot it in QEMU; Ctrl-C powers the machine off.
+    Run(Run),
+    /// Power off the machine that `run --detach` left in the background.
+    Stop,
+    /// Run all tests, or some of them.
+    Test {
+        /// Only these, separated by commas.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<Stage>,
+    },
     /// Remove images, virtual machines and fetched tools; cargo's own files stay.
     Clean,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Return once the API answers, and leave the machine running; `stop` ends it.
+    #[arg(long)]
+    detach: bool,
+    /// Memory, such as 2G; 1G unless said otherwise.
+    #[arg(long, value_parser = vm_disk::parse_size)]
+    memory: Option<u64>,
+    /// Virtual processors; 2 with KVM, 1 with software emulation.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: Option<u32>,
+    /// Size of the disk, such as 20G; the root file system grows into it.
+    #[arg(long, value_parser = vm_disk::parse_size)]
+    disk_size: Option<u64>,
+    /// Boot through UEFI firmware and the boot loader on the disk (the default).
+    #[arg(long, conflicts_with = "direct")]
+    uefi: bool,
+    /// Let QEMU load the kernel itself, which is faster.
+    #[arg(long)]
+    direct: bool,
+    /// Forward 127.0.0.1:HOST to the machine's port GUEST; may be repeated.
+    #[arg(long, value_name = "HOST:GUEST", value_parser = machine::parse_publish)]
+    publish: Vec<(u16, u16)>,
+    /// A host.toml for the machine.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Begin with a new disk although that of the last run could be used again.
+    #[arg(long)]
+    fresh: bool,
+    /// Take the executables that are there instead of letting cargo build them.
+    #[arg(long)]
+    prebuilt: bool,
 }
 
 fn main() -> ExitCode {
@@ -49,7 +99,13 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     let workspace = Workspace::locate()?;
     match arguments.command {
+        Task::Setup => {
+            prerequisites::ensure(&workspace, Purpose::Test)?;
+            progress::say("This machine has everything.");
+            Ok(())
+        }
         Task::Build => {
+            prerequisites::ensure(&workspace, Purpose::Build)?;
             binaries::build(&workspace)?;
             binaries::list(&workspace)
         }
@@ -58,12 +114,33 @@ fn run(arguments: Arguments) -> Result<()> {
             compressed,
             prebuilt,
         } => {
+            prerequisites::ensure(&workspace, Purpose::Image)?;
             let options = image::Options {
                 refresh,
                 compressed,
                 prebuilt,
             };
             image::build(&workspace, options).map(drop)
+        }
+        Task::Run(run) => {
+            prerequisites::ensure(&workspace, Purpose::Run)?;
+            let options = machine::Options {
+                detach: run.detach,
+                memory: run.memory,
+                cpus: run.cpus,
+                disk_size: run.disk_size,
+                direct: run.direct,
+                publish: run.publish,
+                config: run.config,
+                fresh: run.fresh,
+                prebuilt: run.prebuilt,
+            };
+            machine::run(&workspace, &options)
+        }
+        Task::Stop => machine::stop(&workspace),
+        Task::Test { only } => {
+            prerequisites::ensure(&workspace, Purpose::Test)?;
+            testing::run(&workspace, &only)
         }
         Task::Clean => {
             image::clean(&workspace)?;
