@@ -1,1 +1,10 @@
-//! The host API and the machine's keys.
+//! The host API (`/host/v1/…`) and the machine's keys.
+
+pub mod addresses;
+mod api;
+mod init;
+pub mod pki;
+pub mod provision;
+pub mod role;
+
+pub use api::{HostApi, HostFacts};

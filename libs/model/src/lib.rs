@@ -4,6 +4,7 @@
 pub mod container;
 pub mod error;
 pub mod host;
+pub mod host_api;
 pub mod init;
 pub mod service;
 pub mod shim;

@@ -1,0 +1,440 @@
+//! The machine's certificate authority, its server certificate and client certificates.
+//!
+//! A folder holds `ca.pem`, `ca-key.pem`, `server-cert.pem` and `server-key.pem`; keys are
+//! readable by root only. Every file is replaced atomically, keys are written before the
+//! certificates that need them, and a certificate that is missing or does not fit is made anew
+//! from the key, so that a crash at any point leaves a folder that the next start completes.
+//! Keys are ECDSA on P-256.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use keelson_model::error::ErrorKind;
+use keelson_model::host_api::{IssuedCertificate, Role};
+use keelson_store::{Durability, StoreError, file};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::addresses::ServerNames;
+
+/// Days for which the authority's certificate is good.
+const CA_DAYS: i64 = 20 * 365;
+/// Days for which a server's certificate is good. Some clients refuse more than 398.
+const SERVER_DAYS: i64 = 397;
+/// Days for which a client's certificate is good.
+const CLIENT_DAYS: i64 = 397;
+/// Days before its end when the server's certificate is made anew.
+const RENEW_DAYS: i64 = 30;
+
+/// A failure with the machine's keys.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file can't be read.
+    #[error("can't read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file holds something else than it should.
+    #[error("{} is not usable: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file can't be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The request for a certificate is wrong.
+    #[error("the certificate request is not usable: {0}")]
+    Request(String),
+    /// A key or certificate can't be made.
+    #[error("can't make {what}: {reason}")]
+    Make {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl PkiError {
+    /// The kind, from which status and exit code follow.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Request(_) => ErrorKind::InvalidInput,
+            _ => ErrorKind::Internal,
+        }
+    }
+
+    fn make(what: &'static str) -> impl FnOnce(rcgen::Error) -> Self {
+        move |error| Self::Make {
+            what,
+            reason: error.to_string(),
+        }
+    }
+
+    fn damaged(path: &Path, reason: impl ToString) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// The keys of a machine.
+#[derive(Debug)]
+pub struct Pki {
+    dir: PathBuf,
+    ca_pem: String,
+    ca_der: CertificateDer<'static>,
+    ca_key: KeyPair,
+}
+
+impl Pki {
+    /// Opens the folder and makes the authority when there is none yet.
+    ///
+    /// # Errors
+    /// When the folder can't be written or holds a key or certificate that is not usable. A
+    /// damaged authority is never replaced: every client would have to be set up again.
+    pub fn open(dir: &Path) -> Result<Self, PkiError> {
+        file_folder(dir)?;
+        let key_path = dir.join("ca-key.pem");
+        let cert_path = dir.join("ca.pem");
+        let ca_key = match read(&key_path)? {
+            Some(text) => KeyPair::from_pem(&text).map_err(|e| PkiError::damaged(&key_path, e))?,
+            None if cert_path.exists() => {
+                return Err(PkiError::damaged(
+                    dir,
+                    "ca.pem is there but its key ca-key.pem is not",
+                ));
+            }
+            None => new_key(&key_path)?,
+        };
+        let ca_pem = match read(&cert_path)? {
+            Some(text) => text,
+            None => {
+                let text = ca_certificate(&ca_key)?;
+                file::write(&cert_path, text.as_bytes(), 0o644, Durability::Flushed)?;
+                text
+            }
+        };
+        let ca_der = CertificateDer::from_pem_slice(ca_pem.as_bytes())
+            .map_err(|e| PkiError::damaged(&cert_path, format!("{e:?}")))?;
+        let (_, parsed) =
+            X509Certificate::from_der(&ca_der).map_err(|e| PkiError::damaged(&cert_path, e))?;
+        if *parsed.public_key().subject_public_key.data != *ca_key.public_key_raw() {
+            return Err(PkiError::damaged(&cert_path, "it belongs to another key"));
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            ca_pem,
+            ca_der,
+            ca_key,
+        })
+    }
+
+    /// The authority's certificate, PEM.
+    pub fn ca(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// SHA-256 fingerprint of the authority's certificate: `AB:CD:…`.
+    pub fn fingerprint(&self) -> String {
+        let digest = Sha256::digest(&self.ca_der);
+        let digits: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+        digits.join(":")
+    }
+
+    /// Makes the server's certificate when there is none, or when names or expiry demand another.
+    /// Returns whether one was made.
+    ///
+    /// # Errors
+    /// When it can't be made or written.
+    pub fn ensure_server(&self, names: &ServerNames, now: Timestamp) -> Result<bool, PkiError> {
+        let path = self.dir.join("server-cert.pem");
+        let key_path = self.dir.join("server-key.pem");
+        let key = match read(&key_path)?.map(|text| KeyPair::from_pem(&text)) {
+            Some(Ok(key)) => key,
+            // Unlike the authority's, a server's key can be replaced without anybody noticing.
+            Some(Err(error)) => {
+                tracing::warn!(path = %key_path.display(), %error, "server key is damaged and made anew");
+                new_key(&key_path)?
+            }
+            None => new_key(&key_path)?,
+        };
+        let usable = read(&path)?
+            .and_then(|text| CertificateDer::from_pem_slice(text.as_bytes()).ok())
+            .is_some_and(|der| self.server_fits(&der, &key, names, now));
+        if usable {
+            return Ok(false);
+        }
+        let mut params = params("Keelson server", None, SERVER_DAYS, now);
+        if let Some(name) = names.names.iter().find(|name| *name != "localhost") {
+            params
+                .distinguished_name
+                .push(DnType::CommonName, name.as_str());
+        }
+        params.subject_alt_names = alternative_names(names)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params
+            .signed_by(&key, &self.issuer()?)
+            .map_err(PkiError::make("the server's certificate"))?;
+        file::write(
+            &path,
+            certificate.pem().as_bytes(),
+            0o644,
+            Durability::Flushed,
+        )?;
+        Ok(true)
+    }
+
+    fn server_fits(
+        &self,
+        der: &CertificateDer<'_>,
+        key: &KeyPair,
+        wanted: &ServerNames,
+        now: Timestamp,
+    ) -> bool {
+        let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+            return false;
+        };
+        let seconds = now.as_second();
+        let validity = certificate.validity();
+        let in_time = validity.not_before.timestamp() <= seconds
+            && validity.not_after.timestamp() > seconds + RENEW_DAYS * 86400;
+        *certificate.public_key().subject_public_key.data == *key.public_key_raw()
+            && in_time
+            && names_of(&certificate) == *wanted
+            && self.is_issuer_of(&certificate)
+    }
+
+    /// By the key identifiers: the folder is ours, so this is about staleness, not trust.
+    fn is_issuer_of(&self, certificate: &X509Certificate<'_>) -> bool {
+        let Ok((_, ca)) = X509Certificate::from_der(&self.ca_der) else {
+            return false;
+        };
+        let subject = ca
+            .extensions()
+            .iter()
+            .find_map(|e| match e.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+                _ => None,
+            });
+        let authority = certificate
+            .extensions()
+            .iter()
+            .find_map(|e| match e.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(id) => {
+                    id.key_identifier.as_ref().map(|id| id.0.to_vec())
+                }
+                _ => None,
+            });
+        subject.is_some() && subject == authority
+    }
+
+    /// Signs a client's request. Of the request only the key is used.
+    ///
+    /// # Errors
+    /// InvalidInput when the request or the name is not usable.
+    pub fn issue(
+        &self,
+        csr: &str,
+        name: &str,
+        role: Role,
+        now: Timestamp,
+    ) -> Result<IssuedCertificate, PkiError> {
+        if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
+            return Err(PkiError::Request(format!(
+                "name {name:?} must have 1 to 64 characters and no control characters"
+            )));
+        }
+        let mut request = CertificateSigningRequestParams::from_pem(csr)
+            .map_err(|e| PkiError::Request(e.to_string()))?;
+        request.params = params(name, Some(role), CLIENT_DAYS, now);
+        request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = request
+            .signed_by(&self.issuer()?)
+            .map_err(PkiError::make("a client's certificate"))?;
+        Ok(IssuedCertificate {
+            ca: self.ca_pem.clone(),
+            certificate: certificate.pem(),
+        })
+    }
+
+    fn issuer(&self) -> Result<Issuer<'_, &KeyPair>, PkiError> {
+        Issuer::from_ca_cert_der(&self.ca_der, &self.ca_key)
+            .map_err(PkiError::make("an issuer of the authority"))
+    }
+
+    /// What a TLS server needs: the server's certificate as it stands on disk, and a verifier
+    /// that admits nobody without a client certificate of this authority.
+    ///
+    /// # Errors
+    /// When the files of the server are not usable; call [`Self::ensure_server`] first.
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>, PkiError> {
+        let cert_path = self.dir.join("server-cert.pem");
+        let key_path = self.dir.join("server-key.pem");
+        let certificate = CertificateDer::from_pem_file(&cert_path)
+            .map_err(|e| PkiError::damaged(&cert_path, format!("{e:?}")))?;
+        let key = PrivateKeyDer::from_pem_file(&key_path)
+            .map_err(|e| PkiError::damaged(&key_path, format!("{e:?}")))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(self.ca_der.clone())
+            .map_err(|e| PkiError::damaged(&self.dir.join("ca.pem"), e))?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .map_err(|e| PkiError::damaged(&self.dir.join("ca.pem"), e))?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| PkiError::damaged(&cert_path, e))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![certificate], key)
+            .map_err(|e| PkiError::damaged(&cert_path, e))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+/// A key is readable by its folder's owner only.
+fn file_folder(dir: &Path) -> Result<(), PkiError> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| PkiError::Read {
+            path: dir.to_owned(),
+            source,
+        })?;
+    file::sweep(dir)?;
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Option<String>, PkiError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(PkiError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn new_key(path: &Path) -> Result<KeyPair, PkiError> {
+    let key =
+        KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(PkiError::make("a key"))?;
+    file::write(
+        path,
+        key.serialize_pem().as_bytes(),
+        0o600,
+        Durability::Flushed,
+    )?;
+    Ok(key)
+}
+
+fn ca_certificate(key: &KeyPair) -> Result<String, PkiError> {
+    let fail = PkiError::make("the authority's certificate");
+    let mut params = params("Keelson machine CA", None, CA_DAYS, Timestamp::now());
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    Ok(params.self_signed(key).map_err(fail)?.pem())
+}
+
+/// What all our certificates have in common. Valid from yesterday, because clocks differ.
+fn params(name: &str, role: Option<Role>, days: i64, now: Timestamp) -> CertificateParams {
+    let day = |offset: i64| {
+        let date = now
+            .checked_add((offset * 24).hours())
+            .unwrap_or(now)
+            .to_zoned(TimeZone::UTC)
+            .date();
+        rcgen::date_time_ymd(
+            date.year().into(),
+            u8::try_from(date.month()).unwrap_or(1),
+            u8::try_from(date.day()).unwrap_or(1),
+        )
+    };
+    let mut params = CertificateParams::default();
+    params.not_before = day(-1);
+    params.not_after = day(days);
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    if let Some(role) = role {
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, role.as_str());
+    }
+    // RFC 5280 4.1.2.2: positive, unique; the top bit is cleared to keep it positive.
+    let mut serial = [0_u8; 16];
+    let _ = rustix::rand::getrandom(&mut serial, rustix::rand::GetRandomFlags::empty());
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn alternative_names(names: &ServerNames) -> Result<Vec<SanType>, PkiError> {
+    let mut out = Vec::new();
+    for name in &names.names {
+        let name = name
+            .as_str()
+            .try_into()
+            .map_err(PkiError::make("the server's names"))?;
+        out.push(SanType::DnsName(name));
+    }
+    out.extend(names.addresses.iter().copied().map(SanType::IpAddress));
+    Ok(out)
+}
+
+/// The alternative names that a certificate carries.
+fn names_of(certificate: &X509Certificate<'_>) -> ServerNames {
+    let mut found = ServerNames::default();
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else {
+        return found;
+    };
+    for name in &extension.value.general_names {
+        match name {
+            GeneralName::DNSName(name) => {
+                found.names.insert((*name).to_owned());
+            }
+            GeneralName::IPAddress(bytes) => {
+                let address = <[u8; 4]>::try_from(*bytes)
+                    .map(IpAddr::from)
+                    .or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+                found.addresses.extend(address);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+#[path = "pki_tests.rs"]
+mod tests;

@@ -1,0 +1,98 @@
+//! What the host API (`/host/v1/…`) and its clients say to each other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::init::PowerAction;
+
+/// The answer to `GET /host/v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// The machine's name.
+    pub hostname: String,
+    /// Version of hostd.
+    pub version: String,
+    /// Name of the booted deployment, on a machine that Keelson's init started.
+    pub deployment: Option<String>,
+    /// Seconds since the kernel started.
+    pub uptime: f64,
+    /// What is wrong with the configuration or the machine, one sentence each.
+    pub warnings: Vec<String>,
+    /// SHA-256 fingerprint of the certificate authority, colon-separated hexadecimal digits.
+    pub ca_fingerprint: Option<String>,
+    /// netcfg's own report, when netcfg runs.
+    pub network: Option<serde_json::Value>,
+}
+
+/// The body of `POST /host/v1/power`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PowerRequest {
+    /// How the machine ends.
+    pub action: PowerAction,
+}
+
+/// What the bearer of a client certificate may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Everything with containers; with the machine only reading.
+    Operator,
+    /// Reading.
+    Reader,
+}
+
+impl Role {
+    /// The role's name, which stands as organisation (O=) in the certificate's subject.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Operator => "operator",
+            Self::Reader => "reader",
+        }
+    }
+
+    /// The role of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Admin, Self::Operator, Self::Reader]
+            .into_iter()
+            .find(|role| role.as_str() == name)
+    }
+}
+
+/// The body of `POST /host/v1/certificates`: a key made on the client's side wants a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateRequest {
+    /// PKCS #10 request, PEM. Only its public key is used.
+    pub csr: String,
+    /// Common name.
+    pub name: String,
+    /// What the certificate allows.
+    pub role: Role,
+}
+
+/// The answer to a [`CertificateRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedCertificate {
+    /// Certificate of the authority, PEM.
+    pub ca: String,
+    /// The client's certificate, PEM.
+    pub certificate: String,
+}
+
+/// The one line that a first boot under QEMU writes to the provisioning port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provisioned {
+    /// Version of this format; 1.
+    pub version: u32,
+    /// Certificate of the authority, PEM.
+    pub ca: String,
+    /// The client's certificate, PEM.
+    pub certificate: String,
+    /// Addresses that the APIs listen on with TLS.
+    pub listen: Vec<String>,
+    /// The machine's name.
+    pub hostname: String,
+}
