@@ -38,22 +38,54 @@ pub enum ImageError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A document of the store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] keelson_store::StoreError),
+    /// A layer's archive cannot be used.
+    #[error(transparent)]
+    Layer(#[from] keelson_oci::layer::TreeError),
     /// The store itself is damaged.
     #[error("the image store is damaged: {0}")]
     Damaged(String),
 }
 
+impl From<keelson_oci::archive::ArchiveError> for ImageError {
+    fn from(error: keelson_oci::archive::ArchiveError) -> Self {
+        Self::Layer(error.into())
+    }
+}
+
+impl From<keelson_oci::reference::ReferenceError> for ImageError {
+    fn from(error: keelson_oci::reference::ReferenceError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
 impl ImageError {
+    /// Makes an error of a failed system call.
+    pub(crate) fn io(
+        operation: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     /// The kind, from which status and exit code follow.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound(_) => ErrorKind::NotFound,
-            Self::Ambiguous(_) | Self::Invalid(_) | Self::Archive(_) | Self::Interrupted(_) => {
-                ErrorKind::InvalidInput
-            }
+            Self::Ambiguous(_)
+            | Self::Invalid(_)
+            | Self::Archive(_)
+            | Self::Layer(_)
+            | Self::Interrupted(_) => ErrorKind::InvalidInput,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::NotImplemented(_) => ErrorKind::NotImplemented,
-            Self::Io { .. } | Self::Damaged(_) => ErrorKind::Internal,
+            Self::Io { .. } | Self::Store(_) | Self::Damaged(_) => ErrorKind::Internal,
         }
     }
 }

@@ -1,7 +1,33 @@
-//! The image store.
+//! The image store: images, their layers and their names on disk, and the mounts that containers
+//! run on.
+//!
+//! ```text
+//! ROOT/staging/<n>/          what is being made; swept at start
+//! ROOT/layers/<diff-id>/     layer.json, layer.tar, and what makes it mountable
+//! ROOT/blobs/<digest>        configurations and manifests, byte for byte
+//! ROOT/images/<id>.json      an image whose parts are complete
+//! ROOT/repositories.json     names
+//! RUN/layers/<diff-id>/      mounted layers
+//! ```
+//!
+//! Things become visible by renames, after one sync of the file system, in the order in which they
+//! refer to each other: layers, blobs, image record, names. They go in the opposite order. So
+//! every image that is listed is complete, whenever the process or the machine stopped, and what
+//! nothing refers to is removed by the next start.
 
+mod changes;
+mod contents;
+mod disk;
 mod error;
+mod import;
+mod layer;
+mod load;
 mod mounts;
+mod pipe;
+mod records;
+mod remove;
+mod state;
+mod store;
 mod types;
 
 use std::path::Path;
@@ -13,111 +39,140 @@ use tokio::sync::{broadcast, mpsc};
 pub use error::ImageError;
 pub use keelson_oci::config::{ContainerDefaults, History, ImageConfig};
 pub use keelson_oci::digest::Digest;
+pub use keelson_oci::layer::Limits;
 pub use types::{
     DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImageUser, ImportOptions,
-    Loaded, Progress, Pruned, Removed, RootfsLayers,
+    Loaded, Progress, Pruned, Removed, RootfsLayers, StoreOptions,
 };
 
-/// The image store. Clones share it.
+use crate::store::Store;
+
+/// The image store. Clones share it. One process at a time may have it open.
 #[derive(Debug, Clone)]
 pub struct ImageStore {
-    events: broadcast::Sender<ImageEvent>,
-}
-
-fn not_yet<T>(what: &str) -> Result<T, ImageError> {
-    Err(ImageError::NotImplemented(format!(
-        "image {what} is not there yet"
-    )))
+    store: Arc<Store>,
 }
 
 impl ImageStore {
     /// Opens the store under `root` (ROOT/engine); layers are mounted under `run`/layers.
     /// What was never committed is swept away.
-    pub fn open(_root: &Path, _run: &Path) -> Result<Self, ImageError> {
-        Ok(Self {
-            events: broadcast::channel(256).0,
-        })
+    pub fn open(root: &Path, run: &Path) -> Result<Self, ImageError> {
+        Self::open_with(root, run, StoreOptions::default())
+    }
+
+    /// Like [`Self::open`], with other settings than the usual ones.
+    pub fn open_with(root: &Path, run: &Path, options: StoreOptions) -> Result<Self, ImageError> {
+        let form = options.folders.then_some(layer::LayerForm::Folder);
+        let store = Arc::new(Store::open(root, run, form, options.limits)?);
+        Ok(Self { store })
     }
 
     /// Loads the images of a docker-archive or OCI-layout tar (plain, gzip or zstd). Either all of
     /// them are visible afterwards, or nothing is.
     pub async fn load<R: AsyncRead + Unpin + Send>(
         &self,
-        _archive: R,
-        _progress: mpsc::Sender<Progress>,
+        archive: R,
+        progress: mpsc::Sender<Progress>,
     ) -> Result<Vec<Loaded>, ImageError> {
-        not_yet("load")
+        let store = Arc::clone(&self.store);
+        let job = move |reader| load::load(&store, reader, &progress);
+        self.stream(archive, job).await
     }
 
     /// Makes an image of one layer from a root file system's tar (plain, gzip or zstd).
     pub async fn import<R: AsyncRead + Unpin + Send>(
         &self,
-        _archive: R,
-        _options: ImportOptions,
+        archive: R,
+        options: ImportOptions,
     ) -> Result<ImageId, ImageError> {
-        not_yet("import")
+        let options = import::check(&options)?;
+        let store = Arc::clone(&self.store);
+        let job = move |reader| import::import(&store, reader, options);
+        self.stream(archive, job).await
+    }
+
+    /// Runs a job on a thread while the archive flows to it.
+    async fn stream<R, T>(
+        &self,
+        archive: R,
+        job: impl FnOnce(pipe::PipeReader) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, ImageError>
+    where
+        R: AsyncRead + Unpin + Send,
+        T: Send + 'static,
+    {
+        let (sender, reader) = pipe::pipe();
+        let job = tokio::task::spawn_blocking(move || job(reader));
+        pipe::feed(archive, sender).await;
+        job.await
+            .map_err(|error| ImageError::Damaged(format!("a task of the store failed: {error}")))?
     }
 
     /// All images, newest first.
     pub fn list(&self) -> Vec<Arc<Image>> {
-        Vec::new()
+        self.store.list()
     }
 
     /// Finds an image by tag, repository@digest, identifier or unique beginning of one.
     pub fn resolve(&self, name: &str) -> Result<Arc<Image>, ImageError> {
-        Err(ImageError::NotFound(name.to_owned()))
+        self.store.resolve(name)
     }
 
     /// Gives an image another name.
-    pub fn tag(&self, _name: &str, _reference: &str) -> Result<(), ImageError> {
-        not_yet("tag")
+    pub fn tag(&self, name: &str, reference: &str) -> Result<(), ImageError> {
+        self.store.tag(name, reference)
     }
 
     /// Removes a name or an image by Docker's rules. `users` are all containers, of both scopes.
     pub fn remove(
         &self,
-        _name: &str,
-        _force: bool,
-        _no_prune: bool,
-        _users: &[ImageUser],
+        name: &str,
+        force: bool,
+        no_prune: bool,
+        users: &[ImageUser],
     ) -> Result<Vec<Removed>, ImageError> {
-        not_yet("removal")
+        self.store.remove(name, force, no_prune, users)
     }
 
     /// Removes images that no container uses: those without a name, or with `all` every one.
-    pub fn prune(&self, _all: bool, _users: &[ImageUser]) -> Result<Pruned, ImageError> {
-        not_yet("prune")
+    pub fn prune(&self, all: bool, users: &[ImageUser]) -> Result<Pruned, ImageError> {
+        self.store.prune(all, users)
     }
 
-    /// Frees what forced removals had to leave because these containers used it.
-    pub fn release_unused(&self, _users: &[ImageUser]) {}
+    /// Frees what forced removals had to leave because containers used it that have gone since.
+    /// To be called after a container was removed.
+    pub fn release_unused(&self, users: &[ImageUser]) -> Result<(), ImageError> {
+        self.store.release_unused(users)
+    }
 
     /// How much disk the images use.
     pub fn disk_usage(&self) -> DiskUsage {
-        DiskUsage::default()
+        self.store.disk_usage()
     }
 
-    /// Name of the way layers are kept: `erofs` or `folder`.
+    /// Name of the way in which new layers are kept: `erofs` or `folder`.
     pub fn backend(&self) -> &'static str {
-        "folder"
+        self.store.form.as_str()
     }
 
     /// Mounts the layers of an image. Works also for an image that was removed by force while a
     /// stopped container used it.
-    pub fn mount(&self, _id: &ImageId) -> Result<RootfsLayers, ImageError> {
-        not_yet("mount")
+    pub fn mount(&self, id: &ImageId) -> Result<RootfsLayers, ImageError> {
+        self.store.mount(id)
     }
 
     /// Mounts a ready EROFS file as the single layer of a root file system.
-    pub fn system_image(&self, _erofs: &Path, _name: &str) -> Result<RootfsLayers, ImageError> {
-        not_yet("system mount")
+    pub fn system_image(&self, erofs: &Path, name: &str) -> Result<RootfsLayers, ImageError> {
+        self.store.system_image(erofs, name)
     }
 
     /// Events from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<ImageEvent> {
-        self.events.subscribe()
+        self.store.subscribe()
     }
 
-    /// Unmounts all layers; the store's last call.
-    pub fn shutdown(&self) {}
+    /// Unmounts all layers; the store's last call. Containers that still run keep theirs.
+    pub fn shutdown(&self) {
+        self.store.shutdown();
+    }
 }

@@ -1,5 +1,207 @@
-//! Mounts of layers.
+//! Mounts of layers, counted by who holds them.
 
-/// Keeps layers mounted.
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+
+use crate::error::ImageError;
+
+/// All mounts of the store.
 #[derive(Debug)]
-pub(crate) struct Hold;
+pub(crate) struct Mounts {
+    folder: PathBuf,
+    /// By name of the mount point.
+    held: Mutex<HashMap<String, usize>>,
+}
+
+/// Keeps layers mounted, and on disk, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    mounts: Arc<Mounts>,
+    names: Vec<String>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.mounts.release(&self.names);
+    }
+}
+
+impl Mounts {
+    /// Mounts go below `run`/layers. What an earlier process left there is detached: containers
+    /// that run on it have their own references, and everybody else asks again.
+    pub(crate) fn open(run: &Path) -> Result<Arc<Self>, ImageError> {
+        let folder = run.join("layers");
+        fs::create_dir_all(&folder).map_err(ImageError::io("create folder", &folder))?;
+        // mountinfo shows paths without symbolic links.
+        let folder = folder
+            .canonicalize()
+            .map_err(ImageError::io("find", &folder))?;
+        let mounts = Self {
+            folder,
+            held: Mutex::default(),
+        };
+        mounts.clear();
+        Ok(Arc::new(mounts))
+    }
+
+    /// Detaches everything and removes the mount points.
+    pub(crate) fn clear(&self) {
+        let mut held = self.lock();
+        held.clear();
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            // Several mounts may lie on one another after crashes between mount and record.
+            while is_mount_point(&path) && detach(&path) {}
+            if let Err(error) = fs::remove_dir(&path) {
+                tracing::warn!(path = %path.display(), %error, "a mount point is left");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anybody holds this name.
+    pub(crate) fn is_held(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+
+    /// Takes a hold on each named object, mounting those that are not yet by `mount`, which gets
+    /// the mount point. Gives the mount points in the same order.
+    pub(crate) fn hold(
+        self: &Arc<Self>,
+        wanted: &[(String, MountCall<'_>)],
+    ) -> Result<(Vec<PathBuf>, Hold), ImageError> {
+        let mut held = self.lock();
+        let mut hold = Hold {
+            mounts: Arc::clone(self),
+            names: Vec::new(),
+        };
+        let mut points = Vec::new();
+        let mut failed = None;
+        for (name, mount) in wanted {
+            let point = self.folder.join(name);
+            let count = held.entry(name.clone()).or_insert(0);
+            if *count == 0
+                && let Some(mount) = mount
+                && let Err(error) = mount_at(&point, mount)
+            {
+                held.remove(name);
+                failed = Some(error);
+                break;
+            }
+            *count += 1;
+            hold.names.push(name.clone());
+            points.push(point);
+        }
+        // Dropping the hold takes the lock again.
+        drop(held);
+        match failed {
+            Some(error) => Err(error),
+            None => Ok((points, hold)),
+        }
+    }
+
+    fn release(&self, names: &[String]) {
+        let mut held = self.lock();
+        for name in names {
+            let Some(count) = held.get_mut(name) else {
+                continue;
+            };
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                held.remove(name);
+                let point = self.folder.join(name);
+                if point.exists() {
+                    detach(&point);
+                    let _ = fs::remove_dir(&point);
+                }
+            }
+        }
+    }
+}
+
+/// Mounts an object at a path; `None` for an object that needs no mount and is only counted.
+pub(crate) type MountCall<'a> = Option<Box<dyn Fn(&Path) -> Result<(), ImageError> + 'a>>;
+
+fn mount_at(
+    point: &Path,
+    mount: &dyn Fn(&Path) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
+    fs::create_dir_all(point).map_err(ImageError::io("create mount point", point))?;
+    mount(point).inspect_err(|_| {
+        let _ = fs::remove_dir(point);
+    })
+}
+
+fn detach(point: &Path) -> bool {
+    match unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) => true,
+        Err(rustix::io::Errno::INVAL) => false,
+        Err(error) => {
+            tracing::warn!(path = %point.display(), %error, "a layer could not be unmounted");
+            false
+        }
+    }
+}
+
+/// Whether something is mounted exactly there: the parent folder is on another mount.
+fn is_mount_point(path: &Path) -> bool {
+    let id = |path: &Path| {
+        rustix::fs::statx(
+            rustix::fs::CWD,
+            path,
+            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+            rustix::fs::StatxFlags::MNT_ID,
+        )
+        .map(|status| status.stx_mnt_id)
+    };
+    match (id(path), path.parent().map(id)) {
+        (Ok(own), Some(Ok(parent))) => own != parent,
+        // A mount whose backing file is gone cannot even be looked at.
+        (Err(_), _) => true,
+        _ => false,
+    }
+}
+
+/// Mounts an EROFS file, read-only, at a folder; `device` is the file that its data lie in when
+/// they are not in the same one. No loop device is made.
+pub(crate) fn mount_erofs(
+    image: &Path,
+    device: Option<&Path>,
+    point: &Path,
+) -> Result<(), ImageError> {
+    let attempt = || -> rustix::io::Result<()> {
+        let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, "source", image)?;
+        if let Some(device) = device {
+            fsconfig_set_string(&context, "device", device)?;
+        }
+        fsconfig_set_flag(&context, "ro")?;
+        fsconfig_create(&context)?;
+        let mount = fsmount(
+            &context,
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::MOUNT_ATTR_RDONLY,
+        )?;
+        move_mount(
+            &mount,
+            "",
+            rustix::fs::CWD,
+            point,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    attempt().map_err(|error| ImageError::io("mount with EROFS", image)(error.into()))
+}

@@ -169,3 +169,12 @@ pub struct RootfsLayers {
     #[allow(dead_code, reason = "held for its Drop")]
     pub(crate) hold: Arc<crate::mounts::Hold>,
 }
+
+/// Settings of a store.
+#[derive(Debug, Clone, Default)]
+pub struct StoreOptions {
+    /// Unpack new layers to folders even where the kernel can mount EROFS from a file.
+    pub folders: bool,
+    /// How much a layer may hold.
+    pub limits: keelson_oci::layer::Limits,
+}

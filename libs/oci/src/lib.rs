@@ -3,5 +3,10 @@
 //! Everything here takes bytes or values and gives values back; files, networks and mounts are
 //! the business of the crates above.
 
+pub mod archive;
+pub mod compression;
 pub mod config;
 pub mod digest;
+pub mod layer;
+pub mod manifest;
+pub mod reference;

@@ -1,0 +1,279 @@
+//! What an image archive holds, and which images that makes: pure, after all of it was read.
+
+use std::collections::{BTreeMap, HashMap};
+
+use keelson_oci::config::ImageConfig;
+use keelson_oci::digest::Digest;
+use keelson_oci::manifest::{
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, ArchiveImage, Descriptor, Document, DocumentKind,
+    host_architecture,
+};
+use keelson_oci::reference::Reference;
+
+use crate::error::ImageError;
+use crate::load::{follow, normal_name};
+use crate::store::NewImage;
+
+/// Indexes inside indexes.
+const MAX_NESTING: u32 = 4;
+
+/// A layer of the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LayerBlob {
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Digest of the file in the archive.
+    pub blob: Digest,
+    /// Bytes of the file in the archive.
+    pub blob_size: u64,
+}
+
+/// The files of an archive by path.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub documents: HashMap<String, Vec<u8>>,
+    pub layers: HashMap<String, Result<LayerBlob, ImageError>>,
+    pub links: HashMap<String, String>,
+}
+
+impl Contents {
+    /// The images, checked against their digests.
+    pub(crate) fn images(&self) -> Result<Vec<NewImage>, ImageError> {
+        if let Some(bytes) = self.document("manifest.json") {
+            let list: Vec<ArchiveImage> = serde_json::from_slice(bytes).map_err(|error| {
+                ImageError::Archive(format!("manifest.json of the image archive: {error}"))
+            })?;
+            if list.is_empty() {
+                return Err(ImageError::Archive(
+                    "manifest.json of the image archive names no image".to_owned(),
+                ));
+            }
+            return list.iter().map(|image| self.archive_image(image)).collect();
+        }
+        if let Some(bytes) = self.document("index.json") {
+            let mut images = BTreeMap::new();
+            self.index("index.json", bytes, None, 0, &mut images)?;
+            if images.is_empty() {
+                return Err(ImageError::Archive(format!(
+                    "index.json of the image archive has no image for linux/{}",
+                    host_architecture()
+                )));
+            }
+            return Ok(images.into_values().collect());
+        }
+        Err(ImageError::Archive(
+            "this is not an image archive: it has neither manifest.json nor index.json. \
+             To make an image of a root file system, import it"
+                .to_owned(),
+        ))
+    }
+
+    fn document(&self, name: &str) -> Option<&Vec<u8>> {
+        self.documents.get(follow(&self.links, name))
+    }
+
+    fn archive_image(&self, image: &ArchiveImage) -> Result<NewImage, ImageError> {
+        let names = image.repo_tags.as_deref().unwrap_or_default();
+        let label = names.first().unwrap_or(&image.config);
+        let wrong = |reason: String| ImageError::Archive(format!("image {label:?}: {reason}"));
+        let references = names
+            .iter()
+            .map(|name| match name.parse::<Reference>() {
+                Ok(reference) if reference.digest().is_none() => Ok(reference.with_default_tag()),
+                _ => Err(wrong(format!("its name {name:?} is not valid"))),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let path = normal_name(&image.config).unwrap_or_default();
+        let raw = self
+            .document(&path)
+            .ok_or_else(|| wrong(format!("its configuration {path:?} is not in the archive")))?;
+        // Named by its digest by every known writer.
+        let file = path.rsplit('/').next().unwrap_or_default();
+        let named = file.strip_suffix(".json").unwrap_or(file);
+        if let Ok(expected) = Digest::from_hex(named) {
+            check_digest("configuration", &path, &expected, &Digest::of(raw)).map_err(wrong)?;
+        }
+        let config = parse_config(raw).map_err(wrong)?;
+        let layers = image.layers.as_deref().unwrap_or_default();
+        self.check_layers(&config, layers.iter().map(String::as_str))
+            .map_err(wrong)?;
+        Ok(NewImage {
+            config,
+            raw: raw.clone(),
+            manifest: None,
+            parent: None,
+            references,
+        })
+    }
+
+    /// Checks that the layers are those which the configuration names.
+    fn check_layers<'a>(
+        &self,
+        config: &ImageConfig,
+        paths: impl ExactSizeIterator<Item = &'a str>,
+    ) -> Result<(), String> {
+        let diff_ids = &config.rootfs.diff_ids;
+        if paths.len() != diff_ids.len() {
+            return Err(format!(
+                "the manifest has {} layers where the configuration has {}",
+                paths.len(),
+                diff_ids.len()
+            ));
+        }
+        for (path, diff_id) in paths.zip(diff_ids) {
+            let layer = self.layer(path)?;
+            check_digest("layer", path, diff_id, &layer.diff_id)?;
+        }
+        Ok(())
+    }
+
+    fn layer(&self, path: &str) -> Result<LayerBlob, String> {
+        let name = normal_name(path).unwrap_or_default();
+        match self.layers.get(follow(&self.links, &name)) {
+            Some(Ok(layer)) => Ok(*layer),
+            Some(Err(error)) => Err(format!("layer {path:?}: {error}")),
+            None if self.document(&name).is_some() => {
+                Err(format!("layer {path:?} is not a tar archive"))
+            }
+            None => Err(format!("layer {path:?} is not in the archive")),
+        }
+    }
+
+    /// Gathers the images of an index of an OCI layout.
+    fn index(
+        &self,
+        label: &str,
+        bytes: &[u8],
+        outer_name: Option<&Reference>,
+        depth: u32,
+        images: &mut BTreeMap<Digest, NewImage>,
+    ) -> Result<(), ImageError> {
+        let wrong = |reason: String| ImageError::Archive(format!("{label}: {reason}"));
+        let manifests = match Document::parse(bytes).map_err(|error| wrong(error.to_string()))? {
+            DocumentKind::Index(manifests) => manifests,
+            DocumentKind::Manifest(..) => {
+                return Err(wrong("it is an image's manifest, not an index".to_owned()));
+            }
+        };
+        if depth > MAX_NESTING {
+            return Err(wrong("too many indexes inside one another".to_owned()));
+        }
+        for descriptor in &manifests {
+            if descriptor.is_attestation() || !descriptor.fits(host_architecture()) {
+                continue;
+            }
+            let own_name = name_of(descriptor);
+            let name = own_name.as_ref().or(outer_name);
+            let label = name.map_or_else(|| descriptor.digest.to_string(), Reference::familiar);
+            let wrong = |reason: String| ImageError::Archive(format!("image {label:?}: {reason}"));
+            let bytes = self.blob(descriptor, "manifest").map_err(wrong)?;
+            match Document::parse(bytes)
+                .map_err(|error| wrong(format!("manifest {}: {error}", descriptor.digest)))?
+            {
+                DocumentKind::Index(_) => self.index(&label, bytes, name, depth + 1, images)?,
+                DocumentKind::Manifest(config, layers) => {
+                    let image = self.layout_image(bytes, &config, &layers).map_err(wrong)?;
+                    let id = config.digest;
+                    let image = images.entry(id).or_insert(image);
+                    if let Some(name) = name
+                        && !image.references.contains(name)
+                    {
+                        image.references.push(name.clone());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn layout_image(
+        &self,
+        manifest: &[u8],
+        config: &Descriptor,
+        layers: &[Descriptor],
+    ) -> Result<NewImage, String> {
+        let raw = self.blob(config, "configuration")?;
+        for layer in layers {
+            let path = blob_path(&layer.digest);
+            let found = match self.layer(&path) {
+                Err(_) if layer.is_foreign() => {
+                    return Err(format!(
+                        "layer {} is a foreign one that is not in the archive; \
+                         such layers are not supported",
+                        layer.digest
+                    ));
+                }
+                found => found?,
+            };
+            check_digest("layer", &path, &layer.digest, &found.blob)?;
+            if layer.size != found.blob_size {
+                return Err(format!(
+                    "layer {} has {} bytes where the manifest says {}",
+                    layer.digest, found.blob_size, layer.size
+                ));
+            }
+        }
+        let config = parse_config(raw)?;
+        let paths: Vec<String> = layers
+            .iter()
+            .map(|layer| blob_path(&layer.digest))
+            .collect();
+        self.check_layers(&config, paths.iter().map(String::as_str))?;
+        Ok(NewImage {
+            config,
+            raw: raw.clone(),
+            manifest: Some(manifest.to_vec()),
+            parent: None,
+            references: Vec::new(),
+        })
+    }
+
+    fn blob(&self, descriptor: &Descriptor, what: &str) -> Result<&Vec<u8>, String> {
+        let path = blob_path(&descriptor.digest);
+        let bytes = self
+            .document(&path)
+            .ok_or_else(|| format!("its {what} {path:?} is not in the archive"))?;
+        check_digest(what, &path, &descriptor.digest, &Digest::of(bytes))?;
+        Ok(bytes)
+    }
+}
+
+fn parse_config(raw: &[u8]) -> Result<ImageConfig, String> {
+    let config = ImageConfig::parse(raw).map_err(|error| error.to_string())?;
+    if !config.os.is_empty() && config.os != "linux" {
+        return Err(format!(
+            "it is for operating system {:?}; only linux images run here",
+            config.os
+        ));
+    }
+    Ok(config)
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn check_digest(what: &str, path: &str, expected: &Digest, found: &Digest) -> Result<(), String> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(format!(
+        "{what} {path:?} is corrupt: its digest is {found} where {expected} is expected. \
+         Make the archive again"
+    ))
+}
+
+/// The name that an index entry gives its image: a full one, or none when it is only a tag.
+fn name_of(descriptor: &Descriptor) -> Option<Reference> {
+    let text = descriptor.annotation(ANNOTATION_IMAGE_NAME).or_else(|| {
+        descriptor
+            .annotation(ANNOTATION_REF_NAME)
+            .filter(|name| name.contains([':', '/']))
+    })?;
+    let reference = text.parse::<Reference>().ok()?;
+    match reference.tag() {
+        Some(tag) => reference.with_tag(tag).ok(),
+        None if reference.digest().is_some() => None,
+        None => Some(reference.with_default_tag()),
+    }
+}

@@ -1,0 +1,268 @@
+//! Where things lie, and how they come to lie there: staging folder, one sync of the file system,
+//! renames in the order in which things refer to each other.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use keelson_oci::config::ImageConfig;
+use keelson_oci::digest::Digest;
+use keelson_store::{Durability, document, file};
+
+use crate::error::ImageError;
+use crate::layer::{LayerRecord, RECORD};
+use crate::records::{ImageRecord, Repositories};
+use crate::state::{Entry, State};
+
+/// The folders of a store.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    root: PathBuf,
+    counter: AtomicU64,
+    /// Held as long as the store is open: two processes would sweep each other's staging folders.
+    _lock: File,
+}
+
+impl Disk {
+    pub(crate) fn open(root: &Path) -> Result<Self, ImageError> {
+        for name in ["", "staging", "layers", "blobs", "images"] {
+            let path = root.join(name);
+            fs::create_dir_all(&path).map_err(ImageError::io("create folder", &path))?;
+        }
+        let path = root.join("images.lock");
+        let lock = File::create(&path).map_err(ImageError::io("create", &path))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
+            |error| ImageError::io("lock (is another hostd running?)", &path)(error.into()),
+        )?;
+        let disk = Self {
+            root: root.to_owned(),
+            counter: AtomicU64::new(0),
+            _lock: lock,
+        };
+        disk.sweep_staging()?;
+        Ok(disk)
+    }
+
+    pub(crate) fn layer(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("layers").join(diff_id.hex())
+    }
+
+    fn blob(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs").join(digest.hex())
+    }
+
+    fn image(&self, id: &Digest) -> PathBuf {
+        self.root.join("images").join(format!("{}.json", id.hex()))
+    }
+
+    fn repositories(&self) -> PathBuf {
+        self.root.join("repositories.json")
+    }
+
+    fn sweep_staging(&self) -> Result<(), ImageError> {
+        for path in names(&self.root.join("staging"))? {
+            remove_tree(&path)?;
+        }
+        Ok(())
+    }
+
+    /// A new staging folder; dropping it removes it with all that is still inside.
+    pub(crate) fn stage(&self) -> Result<Staging, ImageError> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join("staging").join(number.to_string());
+        fs::create_dir(&path).map_err(ImageError::io("create folder", &path))?;
+        Ok(Staging { path })
+    }
+
+    /// Reads everything that was committed. What a crash left without a document that refers to
+    /// it is removed.
+    pub(crate) fn read(&self) -> Result<State, ImageError> {
+        let mut state = State::default();
+        for path in names(&self.root.join("layers"))? {
+            match document::read::<LayerRecord>(&path.join(RECORD))? {
+                Some(record) => {
+                    state.layers.insert(record.diff_id, record);
+                }
+                None => remove_tree(&path)?,
+            }
+        }
+        file::sweep(&self.root)?;
+        file::sweep(&self.root.join("images"))?;
+        for path in names(&self.root.join("images"))? {
+            let Some(record) = document::read::<ImageRecord>(&path)? else {
+                continue;
+            };
+            match self.read_image(&record, &state) {
+                Ok(entry) => {
+                    state.images.insert(record.id, entry);
+                }
+                Err(error) => {
+                    tracing::warn!(image = %record.id, %error, "removing a damaged image");
+                    file::remove(&path)?;
+                }
+            }
+        }
+        state.repositories = document::read(&self.repositories())?.unwrap_or_default();
+        let images = &state.images;
+        state
+            .repositories
+            .references
+            .retain(|_, tagged| images.contains_key(&tagged.id));
+        for path in names(&self.root.join("blobs"))? {
+            let used = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| Digest::from_hex(name).ok())
+                .is_some_and(|digest| {
+                    state.images.values().any(|entry| {
+                        entry.record.id == digest || entry.record.manifest == Some(digest)
+                    })
+                });
+            if !used {
+                fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;
+            }
+        }
+        Ok(state)
+    }
+
+    fn read_image(&self, record: &ImageRecord, state: &State) -> Result<Entry, ImageError> {
+        let path = self.blob(&record.id);
+        let raw = fs::read(&path).map_err(ImageError::io("read", &path))?;
+        if Digest::of(&raw) != record.id {
+            return Err(ImageError::Damaged(format!(
+                "{} does not have the digest that it is named by",
+                path.display()
+            )));
+        }
+        let config =
+            ImageConfig::parse(&raw).map_err(|error| ImageError::Damaged(error.to_string()))?;
+        for diff_id in &config.rootfs.diff_ids {
+            if !state.layers.contains_key(diff_id) {
+                return Err(ImageError::Damaged(format!("layer {diff_id} is missing")));
+            }
+        }
+        Ok(Entry::new(record.clone(), config, raw))
+    }
+
+    /// Moves a staged layer to its place. False when it is there already.
+    pub(crate) fn place_layer(&self, staged: &Path, diff_id: &Digest) -> Result<bool, ImageError> {
+        let target = self.layer(diff_id);
+        match fs::rename(staged, &target) {
+            Ok(()) => Ok(true),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(ImageError::io("rename to", &target)(error)),
+        }
+    }
+
+    /// Moves a staged blob to its place.
+    pub(crate) fn place_blob(&self, staged: &Path, digest: &Digest) -> Result<(), ImageError> {
+        let target = self.blob(digest);
+        fs::rename(staged, &target).map_err(ImageError::io("rename to", &target))
+    }
+
+    /// Moves a staged image record to its place, which makes the image exist.
+    pub(crate) fn place_image(&self, staged: &Path, id: &Digest) -> Result<(), ImageError> {
+        let target = self.image(id);
+        fs::rename(staged, &target).map_err(ImageError::io("rename to", &target))
+    }
+
+    pub(crate) fn write_image(&self, record: &ImageRecord) -> Result<(), ImageError> {
+        Ok(document::write(
+            &self.image(&record.id),
+            record,
+            Durability::Flushed,
+        )?)
+    }
+
+    pub(crate) fn write_repositories(&self, repositories: &Repositories) -> Result<(), ImageError> {
+        Ok(document::write(
+            &self.repositories(),
+            repositories,
+            Durability::Flushed,
+        )?)
+    }
+
+    /// Makes the renames of a commit survive a power cut.
+    pub(crate) fn flush(&self) -> Result<(), ImageError> {
+        for name in ["layers", "blobs", "images"] {
+            file::flush_folder(&self.root.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Removes an image's record, and then its blobs.
+    pub(crate) fn remove_image(&self, record: &ImageRecord) -> Result<(), ImageError> {
+        file::remove(&self.image(&record.id))?;
+        for digest in [Some(record.id), record.manifest].into_iter().flatten() {
+            let path = self.blob(&digest);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "a blob could not be removed");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a layer: out of sight by one rename, then file by file.
+    pub(crate) fn remove_layer(&self, diff_id: &Digest) -> Result<(), ImageError> {
+        let staging = self.stage()?;
+        let path = self.layer(diff_id);
+        match fs::rename(&path, staging.path.join("layer")) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(ImageError::io("remove", &path)(error)),
+        }
+    }
+}
+
+/// A folder for things that are not committed yet.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    pub path: PathBuf,
+}
+
+impl Staging {
+    /// Writes everything in the folder, and in the file system around it, to the disk.
+    pub(crate) fn sync(&self) -> Result<(), ImageError> {
+        File::open(&self.path)
+            .and_then(|folder| Ok(rustix::fs::syncfs(&folder)?))
+            .map_err(ImageError::io("sync", &self.path))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Err(error) = remove_tree(&self.path) {
+            tracing::warn!(%error, "a staging folder is left until the next start");
+        }
+    }
+}
+
+fn names(folder: &Path) -> Result<Vec<PathBuf>, ImageError> {
+    let failed = || ImageError::io("read folder", folder);
+    fs::read_dir(folder)
+        .map_err(failed())?
+        .map(|entry| entry.map(|entry| entry.path()).map_err(failed()))
+        .collect()
+}
+
+fn remove_tree(path: &Path) -> Result<(), ImageError> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            fs::remove_file(path).map_err(ImageError::io("remove", path))
+        }
+        Err(error) => Err(ImageError::io("remove folder", path)(error)),
+    }
+}

@@ -1,0 +1,290 @@
+//! Takes a layer's blob as it streams in: decompression, writing of the archive, reading of its
+//! headers and hashing happen at the same time in two threads beside the caller's.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use keelson_oci::archive::{Entry, Scanner, Visitor};
+use keelson_oci::compression::Compression;
+use keelson_oci::digest::{Digest, Digester};
+use keelson_oci::layer::{Limits, TreeBuilder, TreeError};
+use keelson_store::{Durability, document};
+
+use super::{LayerForm, LayerRecord, RECORD, TAR};
+use crate::error::ImageError;
+use crate::pipe::{PIECE, PipeReader, PipeSender, pipe};
+
+/// Pieces between the writer and the hasher.
+const HASH_DEPTH: usize = 4;
+/// After so many bytes the kernel is told to start writing them out, so that the final sync of
+/// the file system finds little to do.
+const WRITE_OUT: u64 = 16 << 20;
+
+/// A layer that was read completely and lies in the staging folder.
+#[derive(Debug)]
+pub(crate) struct StagedLayer {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Bytes of the uncompressed archive.
+    pub size: u64,
+    /// Digest of the blob as it came.
+    pub blob: Digest,
+    /// Bytes of the blob as it came.
+    pub blob_size: u64,
+}
+
+/// A layer that is being read.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    pipe: Option<PipeSender>,
+    worker: Option<JoinHandle<Result<(Digest, u64), ImageError>>>,
+    folder: PathBuf,
+    /// `None` for plain archives, whose digest is the layer's own.
+    blob: Option<Digester>,
+    blob_size: u64,
+}
+
+impl Ingest {
+    /// Starts a layer in the folder, which must not exist yet.
+    pub(crate) fn start(
+        folder: PathBuf,
+        compression: Compression,
+        form: LayerForm,
+        limits: &Limits,
+    ) -> Result<Self, ImageError> {
+        std::fs::create_dir(&folder).map_err(ImageError::io("create folder", &folder))?;
+        let (sender, reader) = pipe();
+        let job = Job {
+            folder: folder.clone(),
+            compression,
+            form,
+            limits: limits.clone(),
+        };
+        let worker = std::thread::Builder::new()
+            .name("layer".to_owned())
+            .spawn(move || job.run(reader))
+            .map_err(ImageError::io("start a thread for", &folder))?;
+        Ok(Self {
+            pipe: Some(sender),
+            worker: Some(worker),
+            folder,
+            blob: (compression != Compression::Plain).then(Digester::new),
+            blob_size: 0,
+        })
+    }
+
+    /// Takes the next bytes of the blob; false when the layer was refused already, which
+    /// [`Self::finish`] then explains.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> bool {
+        self.blob_size += bytes.len() as u64;
+        if let Some(blob) = &mut self.blob {
+            blob.update(bytes);
+        }
+        self.pipe
+            .as_ref()
+            .is_some_and(|pipe| pipe.send(bytes.to_vec()))
+    }
+
+    /// Bytes of the blob taken so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.blob_size
+    }
+
+    /// The blob is complete.
+    pub(crate) fn finish(mut self) -> Result<StagedLayer, ImageError> {
+        if let Some(pipe) = self.pipe.take() {
+            pipe.end();
+        }
+        let (diff_id, size) = self.join()?;
+        Ok(StagedLayer {
+            folder: self.folder.clone(),
+            diff_id,
+            size,
+            blob: self.blob.take().map_or(diff_id, Digester::finish),
+            blob_size: self.blob_size,
+        })
+    }
+
+    fn join(&mut self) -> Result<(Digest, u64), ImageError> {
+        let lost = || ImageError::Damaged("the thread that reads a layer died".to_owned());
+        let worker = self.worker.take().ok_or_else(lost)?;
+        worker.join().map_err(|_| lost())?
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        // The thread ends with an error when the pipe is dropped; it must not write any more when
+        // the staging folder is removed.
+        self.pipe = None;
+        if self.worker.is_some() {
+            let _ = self.join();
+        }
+    }
+}
+
+struct Job {
+    folder: PathBuf,
+    compression: Compression,
+    form: LayerForm,
+    limits: Limits,
+}
+
+impl Job {
+    fn run(self, mut reader: PipeReader) -> Result<(Digest, u64), ImageError> {
+        let result = self.read(&mut reader);
+        // Keep taking bytes: what comes after this layer in an archive may explain more.
+        if result.is_err() {
+            while let Ok(piece) = reader.fill_buf() {
+                let length = piece.len();
+                if length == 0 {
+                    break;
+                }
+                reader.consume(length);
+            }
+        }
+        result
+    }
+
+    fn read(&self, reader: &mut PipeReader) -> Result<(Digest, u64), ImageError> {
+        let path = self.folder.join(TAR);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(ImageError::io("create", &path))?;
+        let mut decoder = self
+            .compression
+            .decoder(reader)
+            .map_err(ImageError::io("decompress", &path))?;
+        let mut scan = Scan {
+            scanner: Scanner::new(),
+            tree: TreeVisitor(TreeBuilder::new(self.limits.clone())),
+            file: &file,
+            path: &path,
+            size: 0,
+            limit: self.limits.bytes,
+        };
+        let (pieces, hashed) = sync_channel::<Vec<u8>>(HASH_DEPTH);
+        let (returned, free) = sync_channel::<Vec<u8>>(HASH_DEPTH + 2);
+        let diff_id = std::thread::scope(|scope| {
+            let hasher = scope.spawn(move || hash(&hashed, &returned));
+            let outcome = scan.run(&mut decoder, &pieces, &free);
+            drop(pieces);
+            let digest = hasher
+                .join()
+                .map_err(|_| ImageError::Damaged("the hashing thread died".to_owned()));
+            outcome.and(digest)
+        })?;
+        let Scan { tree, size, .. } = scan;
+        let tree = tree.0.finish();
+        self.form.backend().prepare(&self.folder, &tree, &file)?;
+        let record = LayerRecord {
+            diff_id,
+            size,
+            form: self.form,
+        };
+        document::write(&self.folder.join(RECORD), &record, Durability::Relaxed)?;
+        Ok((diff_id, size))
+    }
+}
+
+fn hash(pieces: &Receiver<Vec<u8>>, returned: &SyncSender<Vec<u8>>) -> Digest {
+    let mut digester = Digester::new();
+    while let Ok(piece) = pieces.recv() {
+        digester.update(&piece);
+        let _ = returned.try_send(piece);
+    }
+    digester.finish()
+}
+
+struct Scan<'a> {
+    scanner: Scanner,
+    tree: TreeVisitor,
+    file: &'a File,
+    path: &'a Path,
+    size: u64,
+    limit: u64,
+}
+
+impl Scan<'_> {
+    fn run(
+        &mut self,
+        decoder: &mut dyn Read,
+        pieces: &SyncSender<Vec<u8>>,
+        free: &Receiver<Vec<u8>>,
+    ) -> Result<(), ImageError> {
+        let mut written_out = 0;
+        loop {
+            let mut piece = free.try_recv().unwrap_or_default();
+            piece.resize(PIECE, 0);
+            let length = fill(decoder, &mut piece).map_err(|error| decompression(&error))?;
+            piece.truncate(length);
+            if piece.is_empty() {
+                break;
+            }
+            self.size += length as u64;
+            if self.size > self.limit {
+                return Err(TreeError::Limit {
+                    what: "bytes",
+                    limit: self.limit,
+                }
+                .into());
+            }
+            self.scanner.push(&piece, &mut self.tree)?;
+            self.file
+                .write_all(&piece)
+                .map_err(ImageError::io("write", self.path))?;
+            if self.size - written_out >= WRITE_OUT {
+                keelson_sys::writeback::start(self.file, written_out, self.size - written_out);
+                written_out = self.size;
+            }
+            if pieces.send(piece).is_err() {
+                return Err(ImageError::Damaged("the hashing thread died".to_owned()));
+            }
+        }
+        self.scanner.finish(&mut self.tree)?;
+        Ok(())
+    }
+}
+
+/// Reads until the buffer is full or the stream ends.
+fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut length = 0;
+    while let Some(rest) = buffer.get_mut(length..) {
+        if rest.is_empty() {
+            break;
+        }
+        match reader.read(rest) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+fn decompression(error: &std::io::Error) -> ImageError {
+    if error.kind() == std::io::ErrorKind::ConnectionAborted {
+        return ImageError::Interrupted("its sender went away".to_owned());
+    }
+    ImageError::Archive(format!("it cannot be decompressed: {error}"))
+}
+
+#[derive(Debug)]
+struct TreeVisitor(TreeBuilder);
+
+impl Visitor for TreeVisitor {
+    type Error = TreeError;
+
+    fn entry(&mut self, entry: Entry) -> Result<(), TreeError> {
+        self.0.add(entry)
+    }
+}

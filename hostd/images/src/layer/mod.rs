@@ -1,0 +1,78 @@
+//! Layers on disk.
+//!
+//! `layers/<diff-id>/` holds `layer.json` ([`LayerRecord`]), `layer.tar` (the uncompressed
+//! archive, byte for byte, so that it can be given back with the same digest) and what a
+//! [`LayerBackend`] made of it for mounting.
+
+pub(crate) mod folder;
+pub(crate) mod ingest;
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::path::Path;
+
+use keelson_oci::digest::Digest;
+use keelson_oci::layer::Tree;
+use keelson_store::Document;
+use serde::{Deserialize, Serialize};
+
+use crate::error::ImageError;
+
+/// Name of the uncompressed archive.
+pub(crate) const TAR: &str = "layer.tar";
+/// Name of the record.
+pub(crate) const RECORD: &str = "layer.json";
+
+/// How a layer is made mountable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LayerForm {
+    /// A folder with everything unpacked.
+    Folder,
+}
+
+impl LayerForm {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Folder => "folder",
+        }
+    }
+
+    pub(crate) fn backend(self) -> &'static dyn LayerBackend {
+        match self {
+            Self::Folder => &folder::Folder,
+        }
+    }
+}
+
+/// `layer.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayerRecord {
+    /// Digest of the archive.
+    pub diff_id: Digest,
+    /// Bytes of the archive.
+    pub size: u64,
+    /// How it is made mountable.
+    pub form: LayerForm,
+}
+
+impl Document for LayerRecord {
+    const VERSION: u32 = 1;
+}
+
+/// A way to make a layer mountable.
+pub(crate) trait LayerBackend: Debug + Sync {
+    /// Makes what is needed for mounting in the layer's (staged) folder. Nothing is synced to disk.
+    fn prepare(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError>;
+
+    /// Shows the layer of this folder at `target`, when it needs a mount.
+    fn mount(&self, folder: &Path, target: &Path) -> Result<(), ImageError>;
+
+    /// The sub-folder of the layer's folder that can be used as it is, without a mount.
+    fn direct(&self) -> Option<&'static str>;
+}
+
+/// The best way that this machine has.
+pub(crate) fn best_form(_disk: &crate::disk::Disk) -> LayerForm {
+    LayerForm::Folder
+}

@@ -1,0 +1,403 @@
+//! Loading of image archives: what `docker save` writes, and OCI layouts in a tar.
+//!
+//! The archive is read once, as it comes. Which of its files are layers is only known at its end
+//! (the manifest may come last), so every file that is a tar archive, compressed or not, is taken
+//! in as a layer, and every small file as a document.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use keelson_oci::archive::{Entry, EntryKind, Scanner, Visitor};
+use keelson_oci::compression::{Compression, DETECT_BYTES};
+use keelson_oci::digest::Digest;
+use tokio::sync::mpsc;
+
+use crate::contents::{Contents, LayerBlob};
+use crate::disk::Staging;
+use crate::error::ImageError;
+use crate::layer::ingest::Ingest;
+use crate::pipe::{PIECE, PipeReader};
+use crate::store::{Pins, Store};
+use crate::types::{ImageAction, Loaded, Progress};
+
+const BLOCK: usize = 512;
+/// Largest document: the limit of image configurations.
+const MAX_DOCUMENT: u64 = keelson_oci::config::MAX_CONFIG_SIZE;
+/// Sum of all documents, which are held in memory.
+const MAX_DOCUMENTS: u64 = 64 << 20;
+/// Files in an archive.
+const MAX_FILES: usize = 100_000;
+/// Progress is told after so many bytes.
+const PROGRESS_STEP: u64 = 1 << 20;
+
+/// Reads the archive and commits its images. Blocks.
+pub(crate) fn load(
+    store: &Arc<Store>,
+    mut reader: PipeReader,
+    progress: &mpsc::Sender<Progress>,
+) -> Result<Vec<Loaded>, ImageError> {
+    let staging = store.disk.stage()?;
+    let mut pins = Pins::new(store);
+    let mut visitor = Reader {
+        store,
+        staging: &staging,
+        pins: &mut pins,
+        progress,
+        contents: Contents::default(),
+        staged: BTreeMap::new(),
+        documents: 0,
+        files: 0,
+        state: FileState::Skip,
+        entry: None,
+        reported: 0,
+    };
+    scan(&mut reader, &mut visitor)?;
+    let Reader {
+        contents, staged, ..
+    } = visitor;
+    let images = contents.images()?;
+    let used: BTreeMap<_, _> = staged
+        .into_iter()
+        .filter(|(diff_id, _)| {
+            images
+                .iter()
+                .any(|image| image.config.rootfs.diff_ids.contains(diff_id))
+        })
+        .collect();
+    let references: Vec<Vec<String>> = images
+        .iter()
+        .map(|image| {
+            image
+                .references
+                .iter()
+                .map(|name| name.familiar())
+                .collect()
+        })
+        .collect();
+    let ids = store.commit(&staging, &used, images, ImageAction::Load)?;
+    Ok(ids
+        .into_iter()
+        .zip(references)
+        .map(|(id, references)| Loaded { id, references })
+        .collect())
+}
+
+/// Shows the whole archive to the visitor.
+fn scan(reader: &mut PipeReader, visitor: &mut Reader<'_>) -> Result<(), ImageError> {
+    let interrupted = |error: std::io::Error| ImageError::Interrupted(error.to_string());
+    let start = reader.fill_buf().map_err(interrupted)?;
+    if start.is_empty() {
+        return Err(ImageError::Archive("the image archive is empty".to_owned()));
+    }
+    let compression = Compression::detect(start.get(..DETECT_BYTES).unwrap_or(start))
+        .map_err(|error| ImageError::Archive(format!("image archive: {error}")))?;
+    let mut scanner = Scanner::new();
+    if compression == Compression::Plain {
+        loop {
+            let piece = reader.fill_buf().map_err(interrupted)?;
+            if piece.is_empty() {
+                break;
+            }
+            scanner.push(piece, visitor).map_err(in_archive)?;
+            let length = piece.len();
+            reader.consume(length);
+        }
+    } else {
+        let mut decoder = compression.decoder(reader).map_err(interrupted)?;
+        let mut piece = vec![0; PIECE];
+        loop {
+            let length = std::io::Read::read(&mut decoder, &mut piece).map_err(|error| {
+                if error.kind() == std::io::ErrorKind::ConnectionAborted {
+                    ImageError::Interrupted(error.to_string())
+                } else {
+                    ImageError::Archive(format!(
+                        "the image archive cannot be decompressed: {error}"
+                    ))
+                }
+            })?;
+            if length == 0 {
+                break;
+            }
+            let bytes = piece.get(..length).unwrap_or_default();
+            scanner.push(bytes, visitor).map_err(in_archive)?;
+        }
+    }
+    scanner.finish(visitor).map_err(in_archive)
+}
+
+fn in_archive(error: ImageError) -> ImageError {
+    match error {
+        ImageError::Layer(error) => ImageError::Archive(format!(
+            "the image archive cannot be read: {error}; make it again"
+        )),
+        other => other,
+    }
+}
+
+/// What is done with the file at hand.
+enum FileState {
+    /// Its first bytes are gathered to find out what it is.
+    Start(Vec<u8>),
+    Document(Vec<u8>),
+    Layer(Box<Ingest>),
+    /// Nothing: not a file, a layer that the store has, or neither document nor archive.
+    Skip,
+}
+
+struct Reader<'a> {
+    store: &'a Arc<Store>,
+    staging: &'a Staging,
+    pins: &'a mut Pins,
+    progress: &'a mpsc::Sender<Progress>,
+    contents: Contents,
+    staged: BTreeMap<Digest, PathBuf>,
+    documents: u64,
+    files: usize,
+    state: FileState,
+    entry: Option<(String, Entry)>,
+    reported: u64,
+}
+
+impl Reader<'_> {
+    /// Finds out what the file is.
+    fn start(&mut self, name: &str, size: u64, bytes: &[u8]) -> Result<FileState, ImageError> {
+        let compression = match Compression::detect(bytes) {
+            Ok(compression) => compression,
+            Err(error) => {
+                let error = ImageError::Archive(error.to_string());
+                self.contents.layers.insert(name.to_owned(), Err(error));
+                return Ok(FileState::Skip);
+            }
+        };
+        if compression == Compression::Plain && !is_tar(bytes) {
+            if size > MAX_DOCUMENT {
+                return Ok(FileState::Skip);
+            }
+            self.documents += size;
+            if self.documents > MAX_DOCUMENTS {
+                return Err(ImageError::Archive(format!(
+                    "the image archive has more than {MAX_DOCUMENTS} bytes of documents"
+                )));
+            }
+            return Ok(FileState::Document(bytes.to_vec()));
+        }
+        // A blob named by its digest need not be read when it is a layer that we have.
+        if compression == Compression::Plain
+            && let Some(digest) = blob_digest(name)
+            && let Some(size) = self.pins.pin(&digest)
+        {
+            self.tell(&digest.short(), "Layer already exists", size, Some(size));
+            self.contents.layers.insert(
+                name.to_owned(),
+                Ok(LayerBlob {
+                    diff_id: digest,
+                    blob: digest,
+                    blob_size: size,
+                }),
+            );
+            return Ok(FileState::Skip);
+        }
+        let folder = self.staging.path.join(format!("layer-{}", self.files));
+        let mut ingest = Ingest::start(folder, compression, self.store.form, &self.store.limits)?;
+        ingest.write(bytes);
+        Ok(FileState::Layer(Box::new(ingest)))
+    }
+
+    fn tell(&self, id: &str, action: &str, current: u64, total: Option<u64>) {
+        // Progress is for people: what does not fit into the channel is left out.
+        let _ = self.progress.try_send(Progress {
+            id: id.to_owned(),
+            action: action.to_owned(),
+            current,
+            total,
+        });
+    }
+
+    fn finish_layer(&mut self, name: String, ingest: Ingest) -> Result<(), ImageError> {
+        let result = match ingest.finish() {
+            Ok(layer) => {
+                let blob = LayerBlob {
+                    diff_id: layer.diff_id,
+                    blob: layer.blob,
+                    blob_size: layer.blob_size,
+                };
+                self.tell(
+                    &layer.diff_id.short(),
+                    "Loading layer",
+                    layer.size,
+                    Some(layer.size),
+                );
+                // The store's own copy, when there is one, must not go away meanwhile.
+                let known = self.pins.pin(&layer.diff_id).is_some();
+                if known || self.staged.contains_key(&layer.diff_id) {
+                    let _ = std::fs::remove_dir_all(&layer.folder);
+                } else {
+                    self.staged.insert(layer.diff_id, layer.folder);
+                }
+                Ok(blob)
+            }
+            // Whether the layer belongs to an image is not known yet, but the machine's own
+            // failures concern every layer.
+            Err(error @ (ImageError::Archive(_) | ImageError::Layer(_))) => Err(error),
+            Err(error) => return Err(error),
+        };
+        self.contents.layers.insert(name, result);
+        Ok(())
+    }
+}
+
+impl Visitor for Reader<'_> {
+    type Error = ImageError;
+
+    fn entry(&mut self, entry: Entry) -> Result<(), ImageError> {
+        self.files += 1;
+        if self.files > MAX_FILES {
+            return Err(ImageError::Archive(format!(
+                "the image archive has more than {MAX_FILES} files"
+            )));
+        }
+        self.reported = 0;
+        let Some(name) = normal_name(&entry.name()) else {
+            return Err(ImageError::Archive(format!(
+                "entry {:?} of the image archive has a path that leads out of it",
+                entry.name()
+            )));
+        };
+        self.state = match entry.kind {
+            EntryKind::File if entry.sparse.is_none() => FileState::Start(Vec::new()),
+            EntryKind::File => {
+                return Err(ImageError::Archive(format!(
+                    "entry {name:?} of the image archive is a sparse file; make it without"
+                )));
+            }
+            EntryKind::Symlink | EntryKind::HardLink => {
+                let link = String::from_utf8_lossy(&entry.link).into_owned();
+                let target = match (entry.kind, name.rsplit_once('/')) {
+                    (EntryKind::Symlink, Some((folder, _))) if !link.starts_with('/') => {
+                        format!("{folder}/{link}")
+                    }
+                    _ => link,
+                };
+                if let Some(target) = normal_name(&target) {
+                    self.contents.links.insert(name.clone(), target);
+                }
+                FileState::Skip
+            }
+            _ => FileState::Skip,
+        };
+        self.entry = Some((name, entry));
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
+        let Some((name, size)) = self
+            .entry
+            .as_ref()
+            .map(|(name, entry)| (name.clone(), entry.size))
+        else {
+            return Ok(());
+        };
+        self.reported += bytes.len() as u64;
+        match &mut self.state {
+            FileState::Skip => {}
+            FileState::Document(document) => document.extend_from_slice(bytes),
+            FileState::Layer(ingest) => {
+                ingest.write(bytes);
+                if self.reported >= PROGRESS_STEP {
+                    self.reported = 0;
+                    let done = ingest.taken();
+                    self.tell(&name, "Loading layer", done, Some(size));
+                }
+            }
+            FileState::Start(start) => {
+                start.extend_from_slice(bytes);
+                if start.len() >= BLOCK || start.len() as u64 >= size {
+                    let start = std::mem::take(start);
+                    self.state = self.start(&name, size, &start)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), ImageError> {
+        let state = std::mem::replace(&mut self.state, FileState::Skip);
+        let Some((name, _)) = self.entry.take() else {
+            return Ok(());
+        };
+        match state {
+            FileState::Skip => Ok(()),
+            FileState::Start(bytes) | FileState::Document(bytes) => {
+                self.contents.documents.insert(name, bytes);
+                Ok(())
+            }
+            FileState::Layer(ingest) => self.finish_layer(name, *ingest),
+        }
+    }
+}
+
+/// Whether the first block can be that of a tar archive: a header with a right checksum, or the
+/// zeros that end an empty one.
+fn is_tar(start: &[u8]) -> bool {
+    let Some(block) = start.get(..BLOCK) else {
+        return false;
+    };
+    if block.iter().all(|byte| *byte == 0) {
+        return true;
+    }
+    let Some(field) = block.get(148..156) else {
+        return false;
+    };
+    let digits: String = field
+        .iter()
+        .map(|byte| char::from(*byte))
+        .skip_while(|digit| *digit == ' ')
+        .take_while(|digit| ('0'..='7').contains(digit))
+        .collect();
+    let sum = block
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| {
+            if (148..156).contains(&at) {
+                32
+            } else {
+                u32::from(*byte)
+            }
+        })
+        .sum::<u32>();
+    u32::from_str_radix(&digits, 8) == Ok(sum)
+}
+
+/// The digest that a blob of an OCI layout is named by.
+fn blob_digest(name: &str) -> Option<Digest> {
+    Digest::from_hex(name.strip_prefix("blobs/sha256/")?).ok()
+}
+
+/// A path without `.`, `..` and doubled slashes; `None` when it leads out of the archive.
+pub(crate) fn normal_name(path: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            _ => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// Follows the links of an archive.
+pub(crate) fn follow<'a>(links: &'a HashMap<String, String>, name: &'a str) -> &'a str {
+    let mut at = name;
+    for _ in 0..16 {
+        match links.get(at) {
+            Some(target) => at = target,
+            None => break,
+        }
+    }
+    at
+}

@@ -1,0 +1,125 @@
+//! Bytes from asynchronous code to a thread, and between threads, with bounded memory.
+
+use std::io::{self, BufRead, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Bytes of one piece.
+pub(crate) const PIECE: usize = 256 << 10;
+/// Pieces on their way.
+const DEPTH: usize = 8;
+
+/// The receiving end: a blocking reader.
+#[derive(Debug)]
+pub(crate) struct PipeReader {
+    pieces: Receiver<io::Result<Vec<u8>>>,
+    piece: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+/// The sending end. A reader whose sender goes away without [`Sender::end`] gets an error, so that
+/// an aborted stream is never taken for a complete one.
+#[derive(Debug)]
+pub(crate) struct PipeSender(SyncSender<io::Result<Vec<u8>>>);
+
+/// A new pipe.
+pub(crate) fn pipe() -> (PipeSender, PipeReader) {
+    let (sender, pieces) = sync_channel(DEPTH);
+    let reader = PipeReader {
+        pieces,
+        piece: Vec::new(),
+        at: 0,
+        ended: false,
+    };
+    (PipeSender(sender), reader)
+}
+
+impl PipeSender {
+    /// Sends a piece, waiting for room; false when nobody reads any more.
+    pub(crate) fn send(&self, piece: Vec<u8>) -> bool {
+        piece.is_empty() || self.0.send(Ok(piece)).is_ok()
+    }
+
+    /// Says that the stream is complete.
+    pub(crate) fn end(self) {
+        let _ = self.0.send(Ok(Vec::new()));
+    }
+}
+
+impl BufRead for PipeReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at >= self.piece.len() && !self.ended {
+            match self.pieces.recv() {
+                Ok(Ok(piece)) => {
+                    self.ended = piece.is_empty();
+                    self.piece = piece;
+                    self.at = 0;
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::ConnectionAborted,
+                        "the sender went away",
+                    ));
+                }
+            }
+        }
+        Ok(self.piece.get(self.at..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.at = self.at.saturating_add(amount).min(self.piece.len());
+    }
+}
+
+impl Read for PipeReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let count = available.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..count), available.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+/// Copies an asynchronous stream into a pipe until it ends or nobody reads any more. When the
+/// returned future is dropped (the client went away), the reader gets an error.
+pub(crate) async fn feed<R: AsyncRead + Unpin + Send>(mut from: R, to: PipeSender) {
+    let sender = to.0;
+    // The channel blocks, so it is served by a thread of its own; the hand-over to that thread is
+    // bounded too.
+    let (hand_over, mut pieces) = tokio::sync::mpsc::channel::<io::Result<Vec<u8>>>(2);
+    let forwarder = tokio::task::spawn_blocking(move || {
+        while let Some(piece) = pieces.blocking_recv() {
+            if sender.send(piece).is_err() {
+                return;
+            }
+        }
+    });
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        let mut failed = None;
+        // Small reads (a socket's) are gathered: every piece costs a change of threads.
+        while piece.len() < PIECE / 2 {
+            match from.read_buf(&mut piece).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let last = piece.is_empty() || failed.is_some();
+        let message = failed.map_or(Ok(piece), Err);
+        if hand_over.send(message).await.is_err() || last {
+            break;
+        }
+    }
+    drop(hand_over);
+    let _ = forwarder.await;
+}

@@ -1,0 +1,46 @@
+//! The documents of the store.
+
+use std::collections::BTreeMap;
+
+use keelson_oci::digest::Digest;
+use keelson_store::Document;
+use serde::{Deserialize, Serialize};
+
+/// `images/<id>.json`: an image whose configuration and layers are complete on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    /// Digest of the configuration, which lies in `blobs/`.
+    pub id: Digest,
+    /// The manifest that the image came with, when it came with one; it lies in `blobs/`, so that
+    /// it can be given back unchanged.
+    pub manifest: Option<Digest>,
+    /// The image that it was built upon here.
+    pub parent: Option<Digest>,
+    /// Removed by force while a stopped container used it: kept for that container, not shown.
+    #[serde(default)]
+    pub hidden: bool,
+}
+
+impl Document for ImageRecord {
+    const VERSION: u32 = 1;
+}
+
+/// `repositories.json`: which name stands for which image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Repositories {
+    /// By full reference: `docker.io/library/busybox:latest`.
+    pub references: BTreeMap<String, Tagged>,
+}
+
+impl Document for Repositories {
+    const VERSION: u32 = 1;
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tagged {
+    /// The image.
+    pub id: Digest,
+    /// When the name was given: RFC 3339.
+    pub time: String,
+}

@@ -1,0 +1,332 @@
+//! Removal of names and images, by the rules and in the words of Docker's engine.
+
+use keelson_oci::reference::Reference;
+
+use crate::error::ImageError;
+use crate::state::State;
+use crate::store::Store;
+use crate::types::{DiskUsage, ImageAction, ImageId, ImageUser, Pruned, Removed};
+
+/// The references that have gone, and those that stay.
+struct Untagging {
+    gone: Vec<Reference>,
+    left: Vec<Reference>,
+}
+
+impl Store {
+    pub(crate) fn remove(
+        &self,
+        name: &str,
+        force: bool,
+        no_prune: bool,
+        users: &[ImageUser],
+    ) -> Result<Vec<Removed>, ImageError> {
+        let mut state = self.state();
+        let (entry, reference) = state.find(name)?;
+        let id = entry.record.id;
+        let references: Vec<Reference> = state
+            .references_of(id)
+            .into_iter()
+            .map(|(reference, _)| reference)
+            .collect();
+        let mut removed = Vec::new();
+        let mut by_reference = false;
+        if let Some(reference) = reference {
+            if !force
+                && is_single(&references)
+                && let Some(user) = user_of(users, id)
+            {
+                return Err(ImageError::Conflict(format!(
+                    "conflict: unable to remove repository reference {name:?} (must force) - \
+                     container {} is using its referenced image {}",
+                    short(&user.container),
+                    id.short()
+                )));
+            }
+            let untagging = untag(reference, references);
+            self.untag_all(&mut state, id, &untagging.gone, &mut removed)?;
+            if !untagging.left.is_empty() {
+                return Ok(removed);
+            }
+            by_reference = true;
+        } else if is_single(&references) {
+            check(&state, id, force, false, users)?;
+            self.untag_all(&mut state, id, &references, &mut removed)?;
+        }
+        self.delete(
+            &mut state,
+            id,
+            force,
+            no_prune,
+            by_reference,
+            users,
+            &mut removed,
+        )?;
+        Ok(removed)
+    }
+
+    fn untag_all(
+        &self,
+        state: &mut State,
+        id: ImageId,
+        references: &[Reference],
+        removed: &mut Vec<Removed>,
+    ) -> Result<(), ImageError> {
+        if references.is_empty() {
+            return Ok(());
+        }
+        let mut repositories = state.repositories.clone();
+        for reference in references {
+            repositories.references.remove(&reference.to_string());
+        }
+        self.disk.write_repositories(&repositories)?;
+        state.repositories = repositories;
+        for reference in references {
+            self.emit(state, ImageAction::Untag, id, id.to_string());
+            removed.push(Removed::Untagged(reference.familiar()));
+        }
+        Ok(())
+    }
+
+    /// Deletes an image and then those that it was built upon and that nothing else needs.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call's own state, not an interface"
+    )]
+    fn delete(
+        &self,
+        state: &mut State,
+        id: ImageId,
+        mut force: bool,
+        no_prune: bool,
+        mut quiet: bool,
+        users: &[ImageUser],
+        removed: &mut Vec<Removed>,
+    ) -> Result<(), ImageError> {
+        let mut next = Some(id);
+        while let Some(id) = next {
+            if let Err(conflict) = check(state, id, force, true, users) {
+                let dangling = state.references_of(id).is_empty();
+                // Taking a name away was what was asked for; the image may stay for others.
+                return if quiet && (!dangling || user_of(users, id).is_some()) {
+                    Ok(())
+                } else {
+                    Err(conflict)
+                };
+            }
+            let references: Vec<Reference> = state
+                .references_of(id)
+                .into_iter()
+                .map(|(reference, _)| reference)
+                .collect();
+            self.untag_all(state, id, &references, removed)?;
+            let parent = self.delete_one(state, id, users, removed)?;
+            next = parent.filter(|parent| {
+                !no_prune
+                    && state.images.contains_key(parent)
+                    && state.references_of(*parent).is_empty()
+            });
+            force = false;
+            quiet = true;
+        }
+        Ok(())
+    }
+
+    fn delete_one(
+        &self,
+        state: &mut State,
+        id: ImageId,
+        users: &[ImageUser],
+        removed: &mut Vec<Removed>,
+    ) -> Result<Option<ImageId>, ImageError> {
+        let Some(entry) = state.images.get(&id) else {
+            return Ok(None);
+        };
+        let mut record = entry.record.clone();
+        let parent = record.parent;
+        self.emit(state, ImageAction::Delete, id, id.to_string());
+        removed.push(Removed::Deleted(id.to_string()));
+        if user_of(users, id).is_some() {
+            // A stopped container can still be started; only the name has gone.
+            record.hidden = true;
+            self.disk.write_image(&record)?;
+            if let Some(entry) = state.images.get_mut(&id) {
+                entry.record = record;
+            }
+            return Ok(parent);
+        }
+        self.disk.remove_image(&record)?;
+        state.images.remove(&id);
+        for (layer, _) in self.remove_unused_layers(state)? {
+            removed.push(Removed::Deleted(layer.to_string()));
+        }
+        Ok(parent)
+    }
+
+    /// Removes images that no container uses: those without a name, or with `all` every one.
+    pub(crate) fn prune(&self, all: bool, users: &[ImageUser]) -> Result<Pruned, ImageError> {
+        let mut state = self.state();
+        let before = disk_bytes(&state);
+        let candidates: Vec<ImageId> = state
+            .images
+            .values()
+            .filter(|entry| !entry.record.hidden)
+            .map(|entry| entry.record.id)
+            .filter(|id| user_of(users, *id).is_none() && !state.has_children(*id))
+            .filter(|id| all || state.references_of(*id).is_empty())
+            .collect();
+        let mut removed = Vec::new();
+        for id in candidates {
+            self.delete(&mut state, id, true, false, true, users, &mut removed)?;
+        }
+        Ok(Pruned {
+            removed,
+            reclaimed: before.saturating_sub(disk_bytes(&state)),
+        })
+    }
+
+    /// Deletes for good what forced removals had to keep for containers that have gone since.
+    pub(crate) fn release_unused(&self, users: &[ImageUser]) -> Result<(), ImageError> {
+        let mut state = self.state();
+        let unused: Vec<_> = state
+            .images
+            .values()
+            .filter(|entry| entry.record.hidden && user_of(users, entry.record.id).is_none())
+            .map(|entry| entry.record.clone())
+            .collect();
+        for record in unused {
+            self.disk.remove_image(&record)?;
+            state.images.remove(&record.id);
+        }
+        self.remove_unused_layers(&mut state)?;
+        Ok(())
+    }
+
+    pub(crate) fn disk_usage(&self) -> DiskUsage {
+        let state = self.state();
+        let mut counts = std::collections::HashMap::new();
+        for entry in state.images.values() {
+            let mut own: Vec<_> = entry.diff_ids().to_vec();
+            own.sort_unstable();
+            own.dedup();
+            for layer in own {
+                *counts.entry(layer).or_insert(0_u32) += 1;
+            }
+        }
+        let shared = state
+            .images
+            .values()
+            .filter(|entry| !entry.record.hidden)
+            .map(|entry| {
+                let bytes = entry
+                    .diff_ids()
+                    .iter()
+                    .filter(|layer| counts.get(layer).is_some_and(|count| *count > 1))
+                    .filter_map(|layer| state.layers.get(layer))
+                    .map(|layer| layer.size)
+                    .sum();
+                (entry.record.id, bytes)
+            })
+            .collect();
+        DiskUsage {
+            layers: disk_bytes(&state),
+            shared,
+        }
+    }
+}
+
+fn disk_bytes(state: &State) -> u64 {
+    state.layers.values().map(|layer| layer.size).sum()
+}
+
+fn short(container: &str) -> &str {
+    container.get(..12).unwrap_or(container)
+}
+
+fn user_of(users: &[ImageUser], id: ImageId) -> Option<&ImageUser> {
+    users.iter().find(|user| user.image == id)
+}
+
+/// At most one reference, or one tag with digests of the same repository.
+fn is_single(references: &[Reference]) -> bool {
+    if references.len() <= 1 {
+        return true;
+    }
+    let tags: Vec<_> = references
+        .iter()
+        .filter(|reference| reference.digest().is_none())
+        .collect();
+    let repository = references.first().map(Reference::name);
+    tags.len() <= 1
+        && references
+            .iter()
+            .all(|reference| Some(reference.name()) == repository)
+}
+
+/// Which references go with one of them: with the last tag of a repository its digests, too.
+fn untag(reference: Reference, references: Vec<Reference>) -> Untagging {
+    let (mut gone, mut left): (Vec<_>, Vec<_>) = references
+        .into_iter()
+        .partition(|other| *other == reference);
+    let same = |other: &Reference| other.name() == reference.name();
+    let tag_left = left
+        .iter()
+        .any(|other| same(other) && other.digest().is_none());
+    if reference.digest().is_none() && !tag_left {
+        let (digests, others) = left.into_iter().partition(|other: &Reference| same(other));
+        gone.extend::<Vec<_>>(digests);
+        left = others;
+    }
+    Untagging { gone, left }
+}
+
+/// What forbids to delete an image. `several` says whether several names do, too.
+fn check(
+    state: &State,
+    id: ImageId,
+    force: bool,
+    several: bool,
+    users: &[ImageUser],
+) -> Result<(), ImageError> {
+    let conflict = |forced: &str, reason: String| {
+        Err(ImageError::Conflict(format!(
+            "conflict: unable to delete {} ({forced}) - {reason}",
+            id.short()
+        )))
+    };
+    if state.has_children(id) {
+        return conflict(
+            "cannot be forced",
+            "image has dependent child images".to_owned(),
+        );
+    }
+    let running = users.iter().find(|user| user.image == id && user.running);
+    if let Some(user) = running {
+        return conflict(
+            "cannot be forced",
+            format!(
+                "image is being used by running container {}",
+                short(&user.container)
+            ),
+        );
+    }
+    if force {
+        return Ok(());
+    }
+    if several && !state.references_of(id).is_empty() {
+        return conflict(
+            "must be forced",
+            "image is referenced in multiple repositories".to_owned(),
+        );
+    }
+    if let Some(user) = user_of(users, id) {
+        return conflict(
+            "must be forced",
+            format!(
+                "image is being used by stopped container {}",
+                short(&user.container)
+            ),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! What the store knows in memory, and the pure questions about it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use keelson_oci::config::ImageConfig;
+use keelson_oci::digest::Digest;
+use keelson_oci::reference::Reference;
+
+use crate::error::ImageError;
+use crate::layer::LayerRecord;
+use crate::records::{ImageRecord, Repositories};
+use crate::types::{Image, ImageId, ImageLayer};
+
+/// An image in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub record: ImageRecord,
+    pub config: Arc<ImageConfig>,
+    pub raw: Arc<[u8]>,
+    pub created: i64,
+}
+
+impl Entry {
+    pub(crate) fn new(record: ImageRecord, config: ImageConfig, raw: Vec<u8>) -> Self {
+        let created = config
+            .created
+            .as_deref()
+            .and_then(|text| text.parse::<Timestamp>().ok())
+            // Go's zero time, the year 1, stands for "not said".
+            .map_or(0, |time| time.as_second().max(0));
+        Self {
+            record,
+            config: Arc::new(config),
+            raw: raw.into(),
+            created,
+        }
+    }
+
+    pub(crate) fn diff_ids(&self) -> &[Digest] {
+        &self.config.rootfs.diff_ids
+    }
+}
+
+/// The state of the store. On disk the same stands in documents.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub images: BTreeMap<ImageId, Entry>,
+    pub repositories: Repositories,
+    pub layers: HashMap<Digest, LayerRecord>,
+    /// Layers that a running load relies on without an image record yet.
+    pub pins: HashMap<Digest, usize>,
+}
+
+impl State {
+    /// The image for the world outside.
+    pub(crate) fn image(&self, entry: &Entry) -> Image {
+        let id = entry.record.id;
+        let mut repo_tags = Vec::new();
+        let mut repo_digests = Vec::new();
+        let mut last_tagged = None;
+        for (reference, tagged) in self.references_of(id) {
+            if reference.digest().is_some() {
+                repo_digests.push(reference.familiar());
+            } else {
+                repo_tags.push(reference.familiar());
+            }
+            if last_tagged.as_ref().is_none_or(|last| *last < tagged) {
+                last_tagged = Some(tagged);
+            }
+        }
+        let layers: Vec<_> = entry
+            .diff_ids()
+            .iter()
+            .map(|diff_id| ImageLayer {
+                diff_id: *diff_id,
+                size: self.layers.get(diff_id).map_or(0, |layer| layer.size),
+            })
+            .collect();
+        Image {
+            id,
+            parent: entry.record.parent,
+            created: entry.created,
+            size: layers.iter().map(|layer| layer.size).sum(),
+            repo_tags,
+            repo_digests,
+            last_tagged,
+            config: Arc::clone(&entry.config),
+            raw_config: Arc::clone(&entry.raw),
+            layers,
+        }
+    }
+
+    /// All references of an image, with the time at which each was given.
+    pub(crate) fn references_of(&self, id: ImageId) -> Vec<(Reference, String)> {
+        self.repositories
+            .references
+            .iter()
+            .filter(|(_, tagged)| tagged.id == id)
+            .filter_map(|(text, tagged)| Some((text.parse().ok()?, tagged.time.clone())))
+            .collect()
+    }
+
+    /// Finds an image by reference, identifier or unique beginning of one; also says by which
+    /// reference, when it was one.
+    pub(crate) fn find(&self, name: &str) -> Result<(&Entry, Option<Reference>), ImageError> {
+        let visible = |id: &ImageId| self.images.get(id).filter(|entry| !entry.record.hidden);
+        if let Ok(id) = name.parse::<Digest>() {
+            return visible(&id)
+                .map(|entry| (entry, None))
+                .ok_or_else(|| ImageError::NotFound(name.to_owned()));
+        }
+        if let Ok(id) = Digest::from_hex(name) {
+            return visible(&id)
+                .map(|entry| (entry, None))
+                .ok_or_else(|| ImageError::NotFound(name.to_owned()));
+        }
+        // Names go before short identifiers, as with Docker.
+        let reference = name.parse::<Reference>();
+        if let Ok(reference) = &reference {
+            let reference = reference.clone().with_default_tag();
+            // A digest says more than the tag beside it.
+            let wanted = match reference.digest() {
+                Some(digest) => reference.with_digest(digest),
+                None => reference.clone(),
+            };
+            if let Some(tagged) = self.repositories.references.get(&wanted.to_string())
+                && let Some(entry) = visible(&tagged.id)
+            {
+                return Ok((entry, Some(wanted)));
+            }
+            if let Some(digest) = reference.digest()
+                && let Some(entry) = visible(&digest)
+                && self
+                    .references_of(digest)
+                    .iter()
+                    .any(|(other, _)| other.name() == reference.name())
+            {
+                return Ok((entry, None));
+            }
+        }
+        let digits = name.strip_prefix("sha256:").unwrap_or(name);
+        let is_hex = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if !digits.is_empty() && digits.len() < 64 && digits.bytes().all(is_hex) {
+            let mut found = self
+                .images
+                .values()
+                .filter(|entry| !entry.record.hidden)
+                .filter(|entry| entry.record.id.hex().starts_with(digits));
+            match (found.next(), found.next()) {
+                (Some(entry), None) => return Ok((entry, None)),
+                (Some(_), Some(_)) => return Err(ImageError::Ambiguous(digits.to_owned())),
+                _ => {}
+            }
+        }
+        match reference {
+            Ok(reference) => Err(ImageError::NotFound(
+                reference.with_default_tag().familiar(),
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Layers that no image and no running load needs.
+    pub(crate) fn unused_layers(&self) -> Vec<Digest> {
+        let used: HashSet<&Digest> = self
+            .images
+            .values()
+            .flat_map(|entry| entry.diff_ids())
+            .chain(self.pins.keys())
+            .collect();
+        self.layers
+            .keys()
+            .filter(|layer| !used.contains(layer))
+            .copied()
+            .collect()
+    }
+
+    /// Images that were built upon this one.
+    pub(crate) fn has_children(&self, id: ImageId) -> bool {
+        self.images
+            .values()
+            .any(|entry| entry.record.parent == Some(id) && !entry.record.hidden)
+    }
+}

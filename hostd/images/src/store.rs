@@ -1,0 +1,386 @@
+//! The store itself: state, commits, mounts, events.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use keelson_oci::config::ImageConfig;
+use keelson_oci::digest::Digest;
+use keelson_oci::layer::Limits;
+use keelson_oci::reference::Reference;
+use keelson_store::{Durability, document};
+use tokio::sync::broadcast;
+
+use crate::disk::{Disk, Staging};
+use crate::error::ImageError;
+use crate::layer::{LayerForm, LayerRecord};
+use crate::mounts::{MountCall, Mounts, mount_erofs};
+use crate::records::{ImageRecord, Tagged};
+use crate::state::{Entry, State};
+use crate::types::{Image, ImageAction, ImageEvent, ImageId, RootfsLayers};
+
+/// Events that a slow reader may lag behind before it loses some.
+const EVENT_QUEUE: usize = 1024;
+
+/// The store, shared by all clones of [`crate::ImageStore`].
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub disk: Disk,
+    pub limits: Limits,
+    pub form: LayerForm,
+    mounts: Arc<Mounts>,
+    state: Mutex<State>,
+    events: broadcast::Sender<ImageEvent>,
+}
+
+/// An image that is ready to be committed.
+#[derive(Debug)]
+pub(crate) struct NewImage {
+    pub config: ImageConfig,
+    pub raw: Vec<u8>,
+    pub manifest: Option<Vec<u8>>,
+    pub parent: Option<ImageId>,
+    pub references: Vec<Reference>,
+}
+
+/// Layers that stay in the store while this lives, although no image may need them.
+#[derive(Debug)]
+pub(crate) struct Pins {
+    store: Arc<Store>,
+    layers: Vec<Digest>,
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let mut state = self.store.state();
+        for layer in &self.layers {
+            if let Some(count) = state.pins.get_mut(layer) {
+                *count -= 1;
+                if *count == 0 {
+                    state.pins.remove(layer);
+                }
+            }
+        }
+        let _ = self.store.remove_unused_layers(&mut state);
+    }
+}
+
+impl Pins {
+    pub(crate) fn new(store: &Arc<Store>) -> Self {
+        Self {
+            store: Arc::clone(store),
+            layers: Vec::new(),
+        }
+    }
+
+    /// Pins a layer if the store has it, and gives its size.
+    pub(crate) fn pin(&mut self, layer: &Digest) -> Option<u64> {
+        let mut state = self.store.state();
+        let size = state.layers.get(layer)?.size;
+        *state.pins.entry(*layer).or_insert(0) += 1;
+        self.layers.push(*layer);
+        Some(size)
+    }
+}
+
+impl Store {
+    pub(crate) fn open(
+        root: &Path,
+        run: &Path,
+        form: Option<LayerForm>,
+        limits: Limits,
+    ) -> Result<Self, ImageError> {
+        let disk = Disk::open(root)?;
+        let mounts = Mounts::open(run)?;
+        let state = disk.read()?;
+        let form = match form {
+            Some(form) => form,
+            None => crate::layer::best_form(&disk),
+        };
+        let store = Self {
+            disk,
+            limits,
+            form,
+            mounts,
+            state: Mutex::new(state),
+            events: broadcast::channel(EVENT_QUEUE).0,
+        };
+        store.remove_unused_layers(&mut store.state())?;
+        Ok(store)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits images whose layers are staged (`layers`, by digest) or in the store and pinned.
+    /// All become visible, or none.
+    pub(crate) fn commit(
+        &self,
+        staging: &Staging,
+        layers: &BTreeMap<Digest, PathBuf>,
+        images: Vec<NewImage>,
+        action: ImageAction,
+    ) -> Result<Vec<ImageId>, ImageError> {
+        let mut staged = Vec::new();
+        for image in images {
+            staged.push(Staged::write(staging, image)?);
+        }
+        staging.sync()?;
+        let mut state = self.state();
+        // From here on: renames, in the order in which things refer to each other. What a failure
+        // leaves without an image is removed by the next start.
+        for (diff_id, folder) in layers {
+            if state.layers.contains_key(diff_id) {
+                continue;
+            }
+            let record: LayerRecord = document::read(&folder.join(crate::layer::RECORD))?
+                .ok_or_else(|| ImageError::Damaged(format!("staged layer {diff_id} vanished")))?;
+            self.disk.place_layer(folder, diff_id)?;
+            state.layers.insert(*diff_id, record);
+        }
+        for image in &staged {
+            for diff_id in image.entry.diff_ids() {
+                if !state.layers.contains_key(diff_id) {
+                    return Err(ImageError::Damaged(format!("layer {diff_id} vanished")));
+                }
+            }
+        }
+        for image in &staged {
+            self.disk
+                .place_blob(&image.config, &image.entry.record.id)?;
+            if let (Some(path), Some(digest)) = (&image.manifest, &image.entry.record.manifest) {
+                self.disk.place_blob(path, digest)?;
+            }
+            self.disk
+                .place_image(&image.record, &image.entry.record.id)?;
+        }
+        self.disk.flush()?;
+        let mut repositories = state.repositories.clone();
+        let time = Timestamp::now().to_string();
+        for image in &staged {
+            for reference in &image.references {
+                let id = image.entry.record.id;
+                let time = time.clone();
+                repositories
+                    .references
+                    .insert(reference.to_string(), Tagged { id, time });
+            }
+        }
+        if repositories != state.repositories {
+            self.disk.write_repositories(&repositories)?;
+            state.repositories = repositories;
+        }
+        let mut ids = Vec::new();
+        for image in staged {
+            let id = image.entry.record.id;
+            state.images.insert(id, image.entry);
+            let name = image
+                .references
+                .first()
+                .map_or_else(|| id.to_string(), Reference::familiar);
+            self.emit(&state, action, id, name);
+            for reference in &image.references {
+                if action != ImageAction::Load {
+                    self.emit(&state, ImageAction::Tag, id, reference.familiar());
+                }
+            }
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    /// Sends an event about an image, which must still be there for its labels.
+    pub(crate) fn emit(&self, state: &State, action: ImageAction, id: ImageId, name: String) {
+        let labels = state
+            .images
+            .get(&id)
+            .and_then(|entry| entry.config.config.labels.as_ref())
+            .map(|labels| {
+                labels
+                    .iter()
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect()
+            })
+            .unwrap_or_default();
+        // Nobody may be listening.
+        let _ = self.events.send(ImageEvent {
+            action,
+            id,
+            name,
+            labels,
+            time: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
+        });
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<ImageEvent> {
+        self.events.subscribe()
+    }
+
+    pub(crate) fn list(&self) -> Vec<Arc<Image>> {
+        let state = self.state();
+        let mut images: Vec<_> = state
+            .images
+            .values()
+            .filter(|entry| !entry.record.hidden)
+            .map(|entry| Arc::new(state.image(entry)))
+            .collect();
+        images.sort_by_key(|image| std::cmp::Reverse(image.created));
+        images
+    }
+
+    pub(crate) fn resolve(&self, name: &str) -> Result<Arc<Image>, ImageError> {
+        let state = self.state();
+        let (entry, _) = state.find(name)?;
+        Ok(Arc::new(state.image(entry)))
+    }
+
+    pub(crate) fn tag(&self, name: &str, reference: &str) -> Result<(), ImageError> {
+        let reference = reference.parse::<Reference>()?.with_default_tag();
+        if reference.digest().is_some() {
+            return Err(ImageError::Invalid(
+                "refusing to create a tag with a digest reference".to_owned(),
+            ));
+        }
+        let mut state = self.state();
+        let id = state.find(name)?.0.record.id;
+        let mut repositories = state.repositories.clone();
+        let time = Timestamp::now().to_string();
+        repositories
+            .references
+            .insert(reference.to_string(), Tagged { id, time });
+        self.disk.write_repositories(&repositories)?;
+        state.repositories = repositories;
+        self.emit(&state, ImageAction::Tag, id, reference.familiar());
+        Ok(())
+    }
+
+    /// Removes layers that nothing needs, and gives their digests and sizes.
+    pub(crate) fn remove_unused_layers(
+        &self,
+        state: &mut State,
+    ) -> Result<Vec<(Digest, u64)>, ImageError> {
+        let mut removed = Vec::new();
+        for diff_id in state.unused_layers() {
+            if self.mounts.is_held(&diff_id.hex()) {
+                continue;
+            }
+            self.disk.remove_layer(&diff_id)?;
+            let size = state.layers.remove(&diff_id).map_or(0, |layer| layer.size);
+            removed.push((diff_id, size));
+        }
+        Ok(removed)
+    }
+
+    pub(crate) fn mount(&self, id: &ImageId) -> Result<RootfsLayers, ImageError> {
+        let state = self.state();
+        let entry = state
+            .images
+            .get(id)
+            .ok_or_else(|| ImageError::NotFound(id.to_string()))?;
+        let mut wanted: Vec<(String, MountCall<'_>)> = Vec::new();
+        let mut direct = HashMap::new();
+        for diff_id in entry.diff_ids().iter().rev() {
+            let name = diff_id.hex();
+            // A layer that appears twice has its effect where it is topmost.
+            if wanted.iter().any(|(other, _)| *other == name) {
+                continue;
+            }
+            let layer = state
+                .layers
+                .get(diff_id)
+                .ok_or_else(|| ImageError::Damaged(format!("layer {diff_id} is missing")))?;
+            let backend = layer.form.backend();
+            let folder = self.disk.layer(diff_id);
+            if let Some(sub_folder) = backend.direct() {
+                direct.insert(name.clone(), folder.join(sub_folder));
+                wanted.push((name, None));
+            } else {
+                let call = move |point: &Path| backend.mount(&folder, point);
+                wanted.push((name, Some(Box::new(call))));
+            }
+        }
+        if wanted.is_empty() {
+            return Err(ImageError::Invalid(format!("image {id} has no layers")));
+        }
+        let (points, hold) = self.mounts.hold(&wanted)?;
+        let lower = wanted
+            .iter()
+            .zip(points)
+            .map(|((name, _), point)| direct.remove(name).unwrap_or(point))
+            .collect();
+        Ok(RootfsLayers {
+            lower,
+            hold: Arc::new(hold),
+        })
+    }
+
+    pub(crate) fn system_image(
+        &self,
+        erofs: &Path,
+        name: &str,
+    ) -> Result<RootfsLayers, ImageError> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.is_empty() || name.len() > 200 || !name.bytes().all(plain) {
+            return Err(ImageError::Invalid(format!(
+                "{name:?} cannot be the name of a system image: letters, digits, '-', '_' and '.'"
+            )));
+        }
+        let call = |point: &Path| mount_erofs(erofs, None, point);
+        let wanted: [(String, MountCall<'_>); 1] =
+            [(format!("system-{name}"), Some(Box::new(call)))];
+        let (lower, hold) = self.mounts.hold(&wanted)?;
+        Ok(RootfsLayers {
+            lower,
+            hold: Arc::new(hold),
+        })
+    }
+
+    pub(crate) fn shutdown(&self) {
+        self.mounts.clear();
+    }
+}
+
+/// An image whose documents lie in the staging folder.
+struct Staged {
+    entry: Entry,
+    config: PathBuf,
+    manifest: Option<PathBuf>,
+    record: PathBuf,
+    references: Vec<Reference>,
+}
+
+impl Staged {
+    fn write(staging: &Staging, image: NewImage) -> Result<Self, ImageError> {
+        let write = |name: String, bytes: &[u8]| -> Result<PathBuf, ImageError> {
+            let path = staging.path.join(name);
+            fs::write(&path, bytes).map_err(ImageError::io("write", &path))?;
+            Ok(path)
+        };
+        let id = Digest::of(&image.raw);
+        let config = write(format!("{}.config", id.hex()), &image.raw)?;
+        let mut manifest = None;
+        let mut manifest_digest = None;
+        if let Some(bytes) = &image.manifest {
+            manifest = Some(write(format!("{}.manifest", id.hex()), bytes)?);
+            manifest_digest = Some(Digest::of(bytes));
+        }
+        let record = ImageRecord {
+            id,
+            manifest: manifest_digest,
+            parent: image.parent,
+            hidden: false,
+        };
+        let path = staging.path.join(format!("{}.json", id.hex()));
+        document::write(&path, &record, Durability::Relaxed)?;
+        Ok(Self {
+            entry: Entry::new(record, image.config, image.raw),
+            config,
+            manifest,
+            record: path,
+            references: image.references,
+        })
+    }
+}

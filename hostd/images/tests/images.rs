@@ -1,0 +1,271 @@
+//! Loading, naming, importing and removing images.
+
+mod common;
+
+use common::{Fixture, Tar, busybox_layer, docker_archive, gzip, is_root, oci_archive, zstd};
+use hostd_images::{Digest, ImageAction, ImageError, ImageUser, ImportOptions, Removed};
+
+#[tokio::test]
+async fn a_docker_archive_becomes_an_image() {
+    if !is_root() {
+        return;
+    }
+    let mut fixture = Fixture::new(true);
+    let mut events = fixture.store().subscribe();
+    let layers = [busybox_layer(), Tar::new().file("b", b"b", 0o600).finish()];
+    let archive = docker_archive("busybox", &layers, "sh");
+    let loaded = fixture.load(&archive).await.unwrap();
+    assert_eq!(loaded[0].references, ["busybox:latest"]);
+    let event = events.recv().await.unwrap();
+    assert_eq!(event.action, ImageAction::Load);
+    assert_eq!(event.labels, [("a".to_owned(), "b".to_owned())]);
+
+    for reopen in [false, true] {
+        if reopen {
+            fixture.reopen();
+        }
+        let store = fixture.store();
+        let image = store.resolve("busybox").unwrap();
+        assert_eq!(image.id, loaded[0].id);
+        assert_eq!(image.repo_tags, ["busybox:latest"]);
+        assert_eq!(
+            image.size,
+            layers.iter().map(|layer| layer.len() as u64).sum::<u64>()
+        );
+        assert_eq!(image.created, 1_767_323_045);
+        assert_eq!(image.config.config.cmd.as_deref().unwrap(), ["sh"]);
+        assert_eq!(Digest::of(&image.raw_config), image.id);
+        for name in [
+            image.id.to_string(),
+            image.id.hex(),
+            image.id.short(),
+            "docker.io/library/busybox:latest".to_owned(),
+        ] {
+            assert_eq!(store.resolve(&name).unwrap().id, image.id, "{name}");
+        }
+        assert!(matches!(
+            store.resolve("busybox:1"),
+            Err(ImageError::NotFound(name)) if name == "busybox:1"
+        ));
+        assert_eq!(store.list().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn every_format_and_compression_gives_the_same_image() {
+    if !is_root() {
+        return;
+    }
+    let layers = [busybox_layer(), Tar::new().file("b", b"b", 0o600).finish()];
+    let docker = docker_archive("a:1", &layers, "sh");
+    let plain: fn(&[u8]) -> Vec<u8> = <[u8]>::to_vec;
+    let archives = [
+        docker.clone(),
+        gzip(&docker),
+        zstd(&docker),
+        docker_archive("a:1", &layers.clone().map(|layer| gzip(&layer)), "sh"),
+        oci_archive("docker.io/library/a:1", &layers, plain),
+        oci_archive("docker.io/library/a:1", &layers, gzip),
+        gzip(&oci_archive("docker.io/library/a:1", &layers, zstd)),
+    ];
+    let expected = {
+        let fixture = Fixture::new(true);
+        fixture.load(&docker).await.unwrap();
+        fixture.store().resolve("a:1").unwrap()
+    };
+    for (number, archive) in archives.iter().enumerate() {
+        let fixture = Fixture::new(true);
+        let loaded = fixture.load(archive).await;
+        // A configuration that names the compressed layers as its own is a wrong one.
+        if number == 3 {
+            let error = loaded.unwrap_err().to_string();
+            assert!(
+                error.contains("0/layer.tar") && error.contains("a:1"),
+                "{error}"
+            );
+            continue;
+        }
+        assert_eq!(loaded.unwrap()[0].references, ["a:1"]);
+        let image = fixture.store().resolve("a:1").unwrap();
+        assert_eq!(image.id, expected.id, "archive {number}");
+        assert_eq!(image.layers, expected.layers);
+    }
+}
+
+#[tokio::test]
+async fn names_move_and_removal_follows_docker() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new(true);
+    let store = fixture.store();
+    let layer = Tar::new().file("a", b"a", 0o644).finish();
+    let first = fixture
+        .load(&docker_archive("a:1", std::slice::from_ref(&layer), "one"))
+        .await
+        .unwrap()[0]
+        .id;
+    store.tag("a:1", "b").unwrap();
+    store.tag(&first.short(), "registry.example/c:2").unwrap();
+    assert!(matches!(store.tag("a:1", "A"), Err(ImageError::Invalid(_))));
+    assert!(matches!(store.tag("x", "b"), Err(ImageError::NotFound(_))));
+
+    // Another image takes the name; the first keeps its others.
+    let second = fixture
+        .load(&docker_archive("b", &[layer], "two"))
+        .await
+        .unwrap()[0]
+        .id;
+    assert_eq!(store.resolve("b").unwrap().id, second);
+    assert_eq!(
+        store.resolve(&first.hex()).unwrap().repo_tags,
+        ["a:1", "registry.example/c:2"]
+    );
+
+    let error = store.remove(&first.hex(), false, false, &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "conflict: unable to delete {} (must be forced) - image is referenced in multiple \
+             repositories",
+            first.short()
+        )
+    );
+    let removed = store
+        .remove("registry.example/c:2", false, false, &[])
+        .unwrap();
+    assert_eq!(
+        removed,
+        [Removed::Untagged("registry.example/c:2".to_owned())]
+    );
+
+    let user = |running| ImageUser {
+        container: "c0ffee".repeat(10),
+        image: first,
+        running,
+    };
+    let error = store
+        .remove("a:1", false, false, &[user(false)])
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "conflict: unable to remove repository reference \"a:1\" (must force) - container \
+             c0ffeec0ffee is using its referenced image {}",
+            first.short()
+        )
+    );
+    let error = store
+        .remove(&first.hex(), true, false, &[user(true)])
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("(cannot be forced) - image is being used by running")
+    );
+
+    // Forced: the name goes, the layers stay for the container until it has gone.
+    let removed = store.remove("a:1", true, false, &[user(false)]).unwrap();
+    assert_eq!(
+        removed,
+        [
+            Removed::Untagged("a:1".to_owned()),
+            Removed::Deleted(first.to_string())
+        ]
+    );
+    assert!(store.resolve(&first.hex()).is_err());
+    assert!(store.mount(&first).is_ok());
+    store.release_unused(&[user(false)]).unwrap();
+    assert!(store.mount(&first).is_ok());
+    store.release_unused(&[]).unwrap();
+    assert!(store.mount(&first).is_err());
+
+    // The layer is shared with the second image, and goes with it.
+    let removed = store.remove("b", false, false, &[]).unwrap();
+    assert_eq!(removed.len(), 3);
+    assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
+}
+
+#[tokio::test]
+async fn prune_removes_what_nobody_needs() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new(true);
+    let store = fixture.store();
+    let layer = |text: &str| Tar::new().file("a", text.as_bytes(), 0o644).finish();
+    let dangling = fixture
+        .load(&docker_archive("", &[layer("1")], "one"))
+        .await
+        .unwrap()[0]
+        .id;
+    fixture
+        .load(&docker_archive("b", &[layer("2")], "two"))
+        .await
+        .unwrap();
+    let user = ImageUser {
+        container: "c".repeat(64),
+        image: dangling,
+        running: false,
+    };
+    assert_eq!(store.prune(false, &[user]).unwrap().removed, []);
+    let pruned = store.prune(false, &[]).unwrap();
+    assert_eq!(pruned.removed.len(), 2);
+    assert_eq!(pruned.reclaimed, layer("1").len() as u64);
+    assert_eq!(store.list().len(), 1);
+    assert_eq!(store.prune(true, &[]).unwrap().removed.len(), 3);
+    assert!(fixture.objects().is_empty());
+    assert_eq!(store.disk_usage().layers, 0);
+}
+
+#[tokio::test]
+async fn an_import_makes_an_image_of_one_layer() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new(true);
+    let layer = busybox_layer();
+    let options = ImportOptions {
+        reference: Some("mine:1".to_owned()),
+        changes: vec!["CMD [\"true\"]".to_owned()],
+        platform: Some("linux/arm64/v8".to_owned()),
+        ..ImportOptions::default()
+    };
+    let id = fixture
+        .store()
+        .import(&gzip(&layer)[..], options)
+        .await
+        .unwrap();
+    let image = fixture.store().resolve("mine:1").unwrap();
+    assert_eq!(image.id, id);
+    assert_eq!(image.layers[0].diff_id, Digest::of(&layer));
+    assert_eq!(image.config.config.cmd.as_deref().unwrap(), ["true"]);
+    assert_eq!(image.config.architecture, "arm64");
+    assert_eq!(
+        image.config.history[0].comment.as_deref(),
+        Some("Imported from -")
+    );
+    for (options, words) in [
+        (
+            ImportOptions {
+                platform: Some("windows/amd64".to_owned()),
+                ..ImportOptions::default()
+            },
+            "windows",
+        ),
+        (
+            ImportOptions {
+                changes: vec!["RUN x".to_owned()],
+                ..ImportOptions::default()
+            },
+            "RUN",
+        ),
+    ] {
+        let error = fixture
+            .store()
+            .import(&layer[..], options)
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
