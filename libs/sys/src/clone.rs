@@ -1,0 +1,167 @@
+//! Making processes for containers: clone3(2), close_range(2).
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// What clone3(2) is asked for besides a copy of the process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CloneRequest<'a> {
+    /// `CLONE_NEW…` flags.
+    pub namespaces: u64,
+    /// The cgroup (a folder of a cgroup2 mount) that the child is born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Make the child a child of the caller's parent.
+    pub sibling: bool,
+}
+
+/// Where [`clone3`] returned.
+#[derive(Debug)]
+pub enum Cloned {
+    /// In the child.
+    Child,
+    /// In the parent.
+    Parent {
+        /// The child's process identifier.
+        pid: i32,
+        /// A descriptor that stands for the child; close-on-exec.
+        pidfd: OwnedFd,
+    },
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Copies the calling process, which must have a single thread, into new namespaces. The memory is
+/// not shared, so the child may do whatever the parent could.
+///
+/// # Safety
+/// The process has no other thread: the child would inherit the locks that such a thread held.
+pub unsafe fn clone3(request: &CloneRequest<'_>) -> Result<Cloned, Errno> {
+    let mut pidfd: RawFd = -1;
+    let mut args = CloneArgs {
+        flags: request.namespaces | CLONE_PIDFD,
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = request.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    if request.sibling {
+        args.flags |= CLONE_PARENT;
+        args.exit_signal = 0;
+    }
+    // SAFETY: the structure is of the size that is passed, the pidfd pointer is valid for the
+    // call; without CLONE_VM and without a stack the child goes on with a copy of this stack.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const args,
+            std::mem::size_of::<CloneArgs>(),
+        )
+    };
+    match Errno::result(pid)? {
+        0 => Ok(Cloned::Child),
+        pid => Ok(Cloned::Parent {
+            pid: pid as i32,
+            // SAFETY: the kernel stored a new descriptor that nobody else owns.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        }),
+    }
+}
+
+/// fork(2) for single-threaded programs.
+///
+/// # Safety
+/// The process has no other thread.
+pub unsafe fn fork() -> Result<nix::unistd::ForkResult, Errno> {
+    // SAFETY: the caller's promise.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Marks all descriptors from `first` on as close-on-exec.
+pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: only sets flags of descriptors.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+    Errno::result(result).map(drop)
+}
+
+/// Closes all descriptors in a range, both ends included.
+///
+/// # Safety
+/// Nothing in the process owns a descriptor in the range.
+pub unsafe fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    // SAFETY: the caller's promise.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// Takes ownership of a descriptor that another program passed to this one by number.
+///
+/// # Safety
+/// The descriptor is open and nothing else in the process owns it.
+pub unsafe fn adopt(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller's promise.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Ends the process without running destructors or exit handlers: for a copy made by [`clone3`].
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: never returns.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sets a signal's disposition to the default (`false`) or to be ignored (`true`).
+pub fn set_ignored(signal: nix::sys::signal::Signal, ignored: bool) -> Result<(), Errno> {
+    use nix::sys::signal::{SigHandler, signal as set};
+    let handler = if ignored {
+        SigHandler::SigIgn
+    } else {
+        SigHandler::SigDfl
+    };
+    // SAFETY: no handler function of ours is installed or removed.
+    unsafe { set(signal, handler) }.map(drop)
+}
+
+/// Sends a signal, given by its number (real-time signals included), to a process.
+pub fn signal_process(process: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    // SAFETY: no signal information is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Sends a signal, given by its number, to a process by its identifier.
+pub fn signal_pid(pid: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}

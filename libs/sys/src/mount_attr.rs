@@ -1,0 +1,69 @@
+//! mount_setattr(2), which neither nix nor rustix wraps.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Attributes to set and to clear (`MOUNT_ATTR_…`), and the propagation to change to (`MS_SHARED`,
+/// `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`; 0 keeps it).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct MountAttributes {
+    /// Set these.
+    pub set: u64,
+    /// Clear these, before setting.
+    pub clear: u64,
+    /// New propagation type.
+    pub propagation: u64,
+    /// User namespace of an id-mapped mount, with `MOUNT_ATTR_IDMAP`.
+    pub userns_fd: u64,
+}
+
+/// `MOUNT_ATTR_RDONLY`.
+pub const RDONLY: u64 = 0x01;
+/// `MOUNT_ATTR_NOSUID`.
+pub const NOSUID: u64 = 0x02;
+/// `MOUNT_ATTR_NODEV`.
+pub const NODEV: u64 = 0x04;
+/// `MOUNT_ATTR_NOEXEC`.
+pub const NOEXEC: u64 = 0x08;
+/// `MOUNT_ATTR__ATIME`: the bits that hold one of the access time modes.
+pub const ATIME_MASK: u64 = 0x70;
+/// `MOUNT_ATTR_RELATIME`.
+pub const RELATIME: u64 = 0x00;
+/// `MOUNT_ATTR_NOATIME`.
+pub const NOATIME: u64 = 0x10;
+/// `MOUNT_ATTR_STRICTATIME`.
+pub const STRICTATIME: u64 = 0x20;
+/// `MOUNT_ATTR_NODIRATIME`.
+pub const NODIRATIME: u64 = 0x80;
+/// `MOUNT_ATTR_NOSYMFOLLOW`.
+pub const NOSYMFOLLOW: u64 = 0x20_0000;
+
+/// Changes the mount that `mount` with `path` (may be empty) refers to, with all below it when
+/// `recursive`.
+pub fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    path: &CStr,
+    recursive: bool,
+    attributes: &MountAttributes,
+) -> Result<(), Errno> {
+    let mut flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: path and structure are valid for the call and of the sizes given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            std::ptr::from_ref(attributes),
+            std::mem::size_of::<MountAttributes>(),
+        )
+    };
+    Errno::result(result).map(drop)
+}

@@ -1,0 +1,294 @@
+//! cgroup v2: a container's cgroup is made, limited, watched, frozen, killed and removed here.
+//!
+//! On a hybrid host (version 1 controllers beside a bare cgroup2 mount) all of it works except
+//! limits, whose controllers are not there: asking for one is an error that names it.
+
+pub(crate) mod devices;
+pub(crate) mod resources;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::failure::{Failure, Step};
+use crate::spec::Resources;
+use resources::Setting;
+
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+/// A cgroup of version 2, opened.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    path: PathBuf,
+    folder: OwnedFd,
+}
+
+/// Where cgroup2 is mounted on this machine.
+pub(crate) fn mount_point() -> Option<PathBuf> {
+    let usual = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+    for path in usual {
+        if let Ok(status) = rustix::fs::statfs(path)
+            && status.f_type as u64 == CGROUP2_MAGIC
+        {
+            return Some(PathBuf::from(path));
+        }
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (fields, tail) = line.split_once(" - ")?;
+        tail.starts_with("cgroup2 ")
+            .then(|| fields.split(' ').nth(4).map(PathBuf::from))?
+    })
+}
+
+/// The folder of a cgroup path, which is taken relative to the mount and may not leave it.
+fn folder_of(path: &str) -> Result<PathBuf, Failure> {
+    if path.contains(':') && !path.starts_with('/') {
+        return Err(Failure::unsupported(format!(
+            "linux.cgroupsPath {path:?}: the systemd cgroup driver is not supported"
+        )));
+    }
+    let mut folder = mount_point()
+        .ok_or_else(|| Failure::internal("no cgroup2 file system is mounted on this machine"))?;
+    for part in Path::new(path).components() {
+        match part {
+            std::path::Component::Normal(name) => folder.push(name),
+            std::path::Component::RootDir | std::path::Component::CurDir => {}
+            _ => {
+                return Err(Failure::invalid(format!(
+                    "linux.cgroupsPath {path:?} must not contain \"..\""
+                )));
+            }
+        }
+    }
+    Ok(folder)
+}
+
+impl Cgroup {
+    /// Makes a cgroup with the folders above it, or opens it when it exists.
+    pub(crate) fn create(path: &str) -> Result<Self, Failure> {
+        let folder = folder_of(path)?;
+        match std::fs::create_dir(&folder) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                std::fs::create_dir_all(&folder)
+                    .step(|| format!("create cgroup {}", folder.display()))?
+            }
+            Err(error) => {
+                return Err(error).step(|| format!("create cgroup {}", folder.display()));
+            }
+        }
+        Self::open_folder(folder)
+    }
+
+    /// Opens an existing cgroup.
+    pub(crate) fn open(path: &str) -> Result<Self, Failure> {
+        Self::open_folder(folder_of(path)?)
+    }
+
+    fn open_folder(path: PathBuf) -> Result<Self, Failure> {
+        let folder = rustix::fs::open(
+            &path,
+            OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY,
+            Mode::empty(),
+        )
+        .step(|| format!("open cgroup {}", path.display()))?;
+        Ok(Self { path, folder })
+    }
+
+    /// The folder, for CLONE_INTO_CGROUP.
+    pub(crate) fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+
+    /// Moves a process into the cgroup.
+    pub(crate) fn add(&self, pid: i32) -> Result<(), Failure> {
+        self.write("cgroup.procs", &pid.to_string())
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<(), Failure> {
+        let path = self.path.join(file);
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(value.as_bytes()))
+            .step(|| format!("write {value:?} to {}", path.display()))
+    }
+
+    /// A file's text.
+    pub(crate) fn read(&self, file: &str) -> Result<String, Failure> {
+        let path = self.path.join(file);
+        std::fs::read_to_string(&path).step(|| format!("read {}", path.display()))
+    }
+
+    /// Applies limits and the device filter. Every limit is applied or the call fails.
+    pub(crate) fn apply(&self, resources: &Resources) -> Result<(), Failure> {
+        let settings = resources::plan(resources)?;
+        self.enable_controllers(&settings)?;
+        for setting in &settings {
+            self.write(&setting.file, &setting.value)
+                .map_err(|failure| Failure {
+                    message: format!("{}: {}", setting.member, failure.message),
+                    ..failure
+                })?;
+        }
+        if !resources.devices.is_empty() {
+            devices::attach(self.folder(), &resources.devices)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the controllers that settings need available here, from the root downwards.
+    fn enable_controllers(&self, settings: &[Setting]) -> Result<(), Failure> {
+        let has = |folder: &Path, file: &str, controller: &str| {
+            std::fs::read_to_string(folder.join(file))
+                .is_ok_and(|text| text.split_whitespace().any(|name| name == controller))
+        };
+        let root = mount_point().unwrap_or_default();
+        let mut seen = BTreeSet::new();
+        for setting in settings {
+            let controller = setting.controller.as_str();
+            if !seen.insert(controller) || has(&self.path, "cgroup.controllers", controller) {
+                continue;
+            }
+            if !has(&root, "cgroup.controllers", controller) {
+                return Err(Failure::invalid(format!(
+                    "{}: this machine has no cgroup v2 controller {controller:?}",
+                    setting.member
+                )));
+            }
+            let mut above: Vec<&Path> = self
+                .path
+                .ancestors()
+                .skip(1)
+                .take_while(|folder| folder.starts_with(&root))
+                .collect();
+            above.reverse();
+            for folder in above {
+                if !has(folder, "cgroup.subtree_control", controller) {
+                    let file = folder.join("cgroup.subtree_control");
+                    std::fs::write(&file, format!("+{controller}")).step(|| {
+                        format!(
+                            "{}: enable controller {controller} in {}",
+                            setting.member,
+                            file.display()
+                        )
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Freezes or thaws all processes and waits until they are.
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<(), Failure> {
+        self.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
+        let wanted = if frozen { "frozen 1" } else { "frozen 0" };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut events = File::open(self.path.join("cgroup.events"))
+            .step(|| format!("open {}/cgroup.events", self.path.display()))?;
+        loop {
+            let mut text = String::new();
+            std::io::Seek::rewind(&mut events)
+                .and_then(|()| std::io::Read::read_to_string(&mut events, &mut text))
+                .step(|| format!("read {}/cgroup.events", self.path.display()))?;
+            if text.lines().any(|line| line == wanted) {
+                return Ok(());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failure::internal(format!(
+                    "cgroup {}: not {wanted:?} after 10 s",
+                    self.path.display()
+                )));
+            }
+            // The kernel signals a change of the file as an exceptional condition.
+            let mut poll = [nix::poll::PollFd::new(
+                events.as_fd(),
+                nix::poll::PollFlags::POLLPRI,
+            )];
+            let _ = nix::poll::poll(&mut poll, left.as_millis().min(1000) as u16);
+        }
+    }
+
+    /// Whether the processes are frozen.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.read("cgroup.freeze")
+            .is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// Kills all processes with SIGKILL, also new ones.
+    pub(crate) fn kill(&self) -> Result<(), Failure> {
+        self.write("cgroup.kill", "1")
+    }
+
+    /// The processes, cgroups below included.
+    pub(crate) fn processes(&self) -> Result<Vec<i32>, Failure> {
+        fn collect(folder: &Path, into: &mut Vec<i32>) -> std::io::Result<()> {
+            let text = std::fs::read_to_string(folder.join("cgroup.procs"))?;
+            into.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+            for entry in std::fs::read_dir(folder)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    collect(&entry.path(), into)?;
+                }
+            }
+            Ok(())
+        }
+        let mut pids = Vec::new();
+        collect(&self.path, &mut pids)
+            .step(|| format!("list processes of cgroup {}", self.path.display()))?;
+        Ok(pids)
+    }
+
+    /// How often the kernel's OOM killer struck in the cgroup; 0 without the memory controller.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let text = self.read("memory.events").unwrap_or_default();
+        text.lines()
+            .find_map(|line| line.strip_prefix("oom_kill "))
+            .and_then(|count| count.trim().parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// Kills what is left and removes the cgroup with those below it.
+    pub(crate) fn remove(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match remove_tree(&self.path) {
+                Ok(()) => return Ok(()),
+                Err(error)
+                    if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline =>
+                {
+                    // Killed processes leave their cgroup only when they have been torn down.
+                    let _ = self.kill();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => {
+                    return Err(error).step(|| format!("remove cgroup {}", self.path.display()));
+                }
+            }
+        }
+    }
+}
+
+fn remove_tree(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+            for entry in std::fs::read_dir(folder)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    remove_tree(&entry.path())?;
+                }
+            }
+            std::fs::remove_dir(folder)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

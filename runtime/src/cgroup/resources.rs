@@ -1,0 +1,271 @@
+//! From the OCI resources object to values for files of cgroup v2.
+
+use crate::failure::Failure;
+use crate::spec::{BlockIo, Cpu, Memory, Resources};
+
+/// A value for a file of the cgroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// The member of config.json that asks for it.
+    pub(crate) member: String,
+    /// The controller that the file belongs to.
+    pub(crate) controller: String,
+    /// The file's name.
+    pub(crate) file: String,
+    /// What to write.
+    pub(crate) value: String,
+}
+
+fn setting(member: &str, file: &str, value: impl ToString) -> Setting {
+    Setting {
+        member: format!("linux.resources.{member}"),
+        controller: file.split('.').next().unwrap_or(file).to_owned(),
+        file: file.to_owned(),
+        value: value.to_string(),
+    }
+}
+
+fn refused(member: &str, reason: &str) -> Failure {
+    Failure::invalid(format!("linux.resources.{member}: {reason}"))
+}
+
+/// Computes what to write. A limit of -1 (none) yields nothing, because that is how a new cgroup
+/// starts; what cgroup v2 cannot do is refused.
+pub(crate) fn plan(resources: &Resources) -> Result<Vec<Setting>, Failure> {
+    let mut settings = Vec::new();
+    if let Some(memory) = &resources.memory {
+        plan_memory(memory, &mut settings)?;
+    }
+    if let Some(cpu) = &resources.cpu {
+        plan_cpu(cpu, &mut settings)?;
+    }
+    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit)
+        && limit > 0
+    {
+        settings.push(setting("pids.limit", "pids.max", limit));
+    }
+    if let Some(block) = &resources.block_io {
+        plan_block(block, &mut settings)?;
+    }
+    for (index, page) in resources.hugepage_limits.iter().enumerate() {
+        let known = page.page_size.ends_with('B')
+            && page
+                .page_size
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric());
+        if !known {
+            return Err(refused(
+                &format!("hugepageLimits[{index}].pageSize"),
+                "is not a page size such as 2MB",
+            ));
+        }
+        settings.push(setting(
+            &format!("hugepageLimits[{index}]"),
+            &format!("hugetlb.{}.max", page.page_size),
+            page.limit,
+        ));
+    }
+    for (device, limit) in &resources.rdma {
+        let mut value = device.clone();
+        if let Some(handles) = limit.hca_handles {
+            value.push_str(&format!(" hca_handle={handles}"));
+        }
+        if let Some(objects) = limit.hca_objects {
+            value.push_str(&format!(" hca_object={objects}"));
+        }
+        settings.push(setting(&format!("rdma.{device}"), "rdma.max", value));
+    }
+    let network = resources.network.as_ref();
+    if network.is_some_and(|network| network.as_object().is_some_and(|object| !object.is_empty())) {
+        return Err(refused("network", "cgroup v2 has no network classes"));
+    }
+    for (file, value) in &resources.unified {
+        if file.contains('/') || !file.contains('.') {
+            return Err(refused(
+                &format!("unified.{file}"),
+                "is not a cgroup file's name",
+            ));
+        }
+        settings.push(setting(&format!("unified.{file}"), file, value));
+    }
+    Ok(settings)
+}
+
+fn plan_memory(memory: &Memory, settings: &mut Vec<Setting>) -> Result<(), Failure> {
+    let positive = |limit: Option<i64>| limit.filter(|limit| *limit > 0);
+    if let Some(reservation) = positive(memory.reservation) {
+        settings.push(setting("memory.reservation", "memory.low", reservation));
+    }
+    if let Some(limit) = positive(memory.limit) {
+        settings.push(setting("memory.limit", "memory.max", limit));
+    }
+    // OCI counts memory and swap together, the kernel swap alone.
+    if let Some(both) = positive(memory.swap) {
+        let Some(limit) = positive(memory.limit) else {
+            return Err(refused("memory.swap", "needs memory.limit"));
+        };
+        let Some(swap) = both.checked_sub(limit).filter(|swap| *swap >= 0) else {
+            return Err(refused("memory.swap", "is less than memory.limit"));
+        };
+        settings.push(setting("memory.swap", "memory.swap.max", swap));
+    }
+    for (given, name) in [
+        (positive(memory.kernel).is_some(), "memory.kernel"),
+        (positive(memory.kernel_tcp).is_some(), "memory.kernelTCP"),
+        (memory.swappiness.is_some(), "memory.swappiness"),
+        (
+            memory.disable_oom_killer == Some(true),
+            "memory.disableOOMKiller",
+        ),
+    ] {
+        if given {
+            return Err(refused(name, "cgroup v2 does not have it"));
+        }
+    }
+    Ok(())
+}
+
+fn plan_cpu(cpu: &Cpu, settings: &mut Vec<Setting>) -> Result<(), Failure> {
+    if let Some(shares) = cpu.shares.filter(|shares| *shares > 0) {
+        // 2..=262144 of version 1 onto 1..=10000.
+        let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142;
+        settings.push(setting("cpu.shares", "cpu.weight", weight));
+    }
+    let quota = cpu.quota.filter(|quota| *quota > 0);
+    let period = cpu.period.filter(|period| *period > 0);
+    if quota.is_some() || period.is_some() {
+        let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
+        let value = format!("{quota} {}", period.unwrap_or(100_000));
+        settings.push(setting("cpu.quota", "cpu.max", value));
+    }
+    if let Some(burst) = cpu.burst {
+        settings.push(setting("cpu.burst", "cpu.max.burst", burst));
+    }
+    if let Some(idle) = cpu.idle {
+        settings.push(setting("cpu.idle", "cpu.idle", idle));
+    }
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    if let Some(cpus) = given(&cpu.cpus) {
+        settings.push(setting("cpu.cpus", "cpuset.cpus", cpus));
+    }
+    if let Some(mems) = given(&cpu.mems) {
+        settings.push(setting("cpu.mems", "cpuset.mems", mems));
+    }
+    if cpu.realtime_runtime.is_some_and(|runtime| runtime != 0)
+        || cpu.realtime_period.is_some_and(|period| period != 0)
+    {
+        return Err(refused("cpu.realtimeRuntime", "cgroup v2 does not have it"));
+    }
+    Ok(())
+}
+
+fn plan_block(block: &BlockIo, settings: &mut Vec<Setting>) -> Result<(), Failure> {
+    // 10..=1000 of version 1 onto 1..=10000.
+    let weight = |weight: u16| 1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9_999 / 990;
+    if let Some(value) = block.weight.filter(|value| *value > 0) {
+        settings.push(setting(
+            "blockIO.weight",
+            "io.weight",
+            format!("default {}", weight(value)),
+        ));
+    }
+    if block.leaf_weight.is_some_and(|value| value > 0) {
+        return Err(refused("blockIO.leafWeight", "cgroup v2 does not have it"));
+    }
+    for device in &block.weight_device {
+        if let Some(value) = device.weight {
+            let value = format!("{}:{} {}", device.major, device.minor, weight(value));
+            settings.push(setting("blockIO.weightDevice", "io.weight", value));
+        }
+    }
+    for (devices, member, key) in [
+        (
+            &block.throttle_read_bps_device,
+            "throttleReadBpsDevice",
+            "rbps",
+        ),
+        (
+            &block.throttle_write_bps_device,
+            "throttleWriteBpsDevice",
+            "wbps",
+        ),
+        (
+            &block.throttle_read_iops_device,
+            "throttleReadIOPSDevice",
+            "riops",
+        ),
+        (
+            &block.throttle_write_iops_device,
+            "throttleWriteIOPSDevice",
+            "wiops",
+        ),
+    ] {
+        for device in devices {
+            let value = format!("{}:{} {key}={}", device.major, device.minor, device.rate);
+            settings.push(setting(&format!("blockIO.{member}"), "io.max", value));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan_of(json: &str) -> Result<Vec<(String, String)>, String> {
+        let resources: Resources = serde_json::from_str(json).unwrap();
+        plan(&resources)
+            .map(|settings| {
+                let pairs = settings.into_iter();
+                pairs.map(|setting| (setting.file, setting.value)).collect()
+            })
+            .map_err(|failure| failure.message)
+    }
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        let owned = |(file, value): &(&str, &str)| ((*file).to_owned(), (*value).to_owned());
+        list.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn limits_become_files() {
+        assert_eq!(
+            plan_of(
+                r#"{"memory":{"limit":67108864,"swap":100663296,"reservation":1024},
+                    "cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0-1"},
+                    "pids":{"limit":20}}"#
+            )
+            .unwrap(),
+            pairs(&[
+                ("memory.low", "1024"),
+                ("memory.max", "67108864"),
+                ("memory.swap.max", "33554432"),
+                ("cpu.weight", "39"),
+                ("cpu.max", "50000 100000"),
+                ("cpuset.cpus", "0-1"),
+                ("pids.max", "20"),
+            ])
+        );
+    }
+
+    #[test]
+    fn no_limit_needs_no_controller() {
+        let json =
+            r#"{"memory":{"limit":-1,"swap":-1},"cpu":{"quota":-1,"cpus":""},"pids":{"limit":-1}}"#;
+        assert_eq!(plan_of(json).unwrap(), []);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        for (json, member) in [
+            (r#"{"memory":{"swap":5}}"#, "memory.swap"),
+            (r#"{"memory":{"limit":9,"swap":5}}"#, "memory.swap"),
+            (r#"{"memory":{"swappiness":60}}"#, "memory.swappiness"),
+            (r#"{"cpu":{"realtimeRuntime":5}}"#, "cpu.realtimeRuntime"),
+            (r#"{"unified":{"../x.y":"1"}}"#, "unified"),
+        ] {
+            let message = plan_of(json).unwrap_err();
+            assert!(message.contains(member), "{message}");
+        }
+    }
+}

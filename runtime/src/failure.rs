@@ -1,0 +1,96 @@
+//! How a step of making a container fails: in the parent, and in the child that tells its parent.
+
+use keelson_model::error::ErrorKind;
+use keelson_model::shim::FailReason;
+use nix::errno::Errno;
+
+/// A step that failed, with its object, fit to be shown to whoever asked for the container.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    /// Which exit code Docker clients expect.
+    pub(crate) reason: FailReason,
+    /// What the caller can do about it.
+    pub(crate) kind: ErrorKind,
+    /// Like `mount tmpfs on /dev/shm: EINVAL: Invalid argument`.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    /// Something of the machine's failed.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(FailReason::Internal, ErrorKind::Internal, message)
+    }
+
+    /// The specification or the command line asks for something impossible.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(FailReason::Internal, ErrorKind::InvalidInput, message)
+    }
+
+    /// The container's present state forbids it, or it exists already.
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(FailReason::Internal, ErrorKind::Conflict, message)
+    }
+
+    /// There is no such container.
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(FailReason::Internal, ErrorKind::NotFound, message)
+    }
+
+    /// This program does not have it yet.
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(FailReason::Internal, ErrorKind::NotImplemented, message)
+    }
+
+    /// A failure of the container's command.
+    pub(crate) fn command(reason: FailReason, message: impl Into<String>) -> Self {
+        Self::new(reason, ErrorKind::InvalidInput, message)
+    }
+
+    fn new(reason: FailReason, kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            kind,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<crate::spec::LoadError> for Failure {
+    fn from(error: crate::spec::LoadError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+/// Names the step of a system call's failure.
+pub(crate) trait Step<T> {
+    /// `step` is evaluated only when there is a failure: `format!("mount {kind} on {path}")`.
+    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T, Failure>;
+}
+
+impl<T> Step<T> for Result<T, Errno> {
+    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T, Failure> {
+        self.map_err(|errno| {
+            Failure::internal(format!("{}: {errno:?}: {}", step().into(), errno.desc()))
+        })
+    }
+}
+
+impl<T> Step<T> for Result<T, rustix::io::Errno> {
+    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T, Failure> {
+        self.map_err(|error| Errno::from_raw(error.raw_os_error()))
+            .step(step)
+    }
+}
+
+impl<T> Step<T> for Result<T, std::io::Error> {
+    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T, Failure> {
+        self.map_err(|error| match error.raw_os_error() {
+            Some(number) => {
+                let errno = Errno::from_raw(number);
+                Failure::internal(format!("{}: {errno:?}: {}", step().into(), errno.desc()))
+            }
+            None => Failure::internal(format!("{}: {error}", step().into())),
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! What the child and its parent say to each other while the container is made.
+//!
+//! One message is one packet of a socket pair: a byte that tells what it is, then text. The
+//! child's end is close-on-exec, so the parent reads end of file when the command was executed.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use keelson_model::error::ErrorKind;
+use keelson_model::shim::FailReason;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use crate::failure::{Failure, Step};
+
+/// A message of the child's, or what stands for one.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Everything is set up, the command waits for [`Channel::start`]. With a terminal, its
+    /// master end.
+    Ready(Option<OwnedFd>),
+    /// A step failed; the child ends.
+    Failed(Failure),
+    /// The other side is gone: after the start that means the command was executed.
+    Closed,
+}
+
+/// One end.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+const READY: u8 = b'R';
+const FAILED: u8 = b'F';
+const START: u8 = b'S';
+/// Longer messages are cut.
+const LONGEST: usize = 4096;
+
+impl Channel {
+    /// The parent's and the child's end.
+    pub(crate) fn pair() -> Result<(Self, Self), Failure> {
+        let (parent, child) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .step(|| "make a socket pair")?;
+        Ok((Self(parent), Self(child)))
+    }
+
+    /// An end that was made elsewhere: a connection of the start socket.
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// The descriptor, to be waited for.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Child: everything is set up.
+    pub(crate) fn ready(&self, terminal: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds: Vec<BorrowedFd<'_>> = terminal.into_iter().collect();
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+        }
+        rustix::net::sendmsg(
+            &self.0,
+            &[IoSlice::new(&[READY])],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
+        .step(|| "report to the parent")?;
+        Ok(())
+    }
+
+    /// Child: a step failed. There is nobody else to tell when this fails too.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        let mut packet = vec![FAILED, reason_byte(failure.reason), kind_byte(failure.kind)];
+        packet.extend(failure.message.bytes().take(LONGEST - packet.len()));
+        let _ = rustix::net::send(&self.0, &packet, SendFlags::NOSIGNAL);
+    }
+
+    /// Parent: execute the command now.
+    pub(crate) fn start(&self) -> Result<(), Failure> {
+        rustix::net::send(&self.0, &[START], SendFlags::NOSIGNAL)
+            .step(|| "tell the container's process to start")?;
+        Ok(())
+    }
+
+    /// Child: waits for [`Channel::start`]; false when the parent is gone.
+    pub(crate) fn wait_for_start(&self) -> bool {
+        let mut byte = [0];
+        loop {
+            return match rustix::net::recv(&self.0, &mut byte, RecvFlags::empty()) {
+                Ok((1, _)) => byte[0] == START,
+                Err(Errno::INTR) => continue,
+                _ => false,
+            };
+        }
+    }
+
+    /// Parent: the next message; waits for it.
+    pub(crate) fn receive(&self) -> Result<Message, Failure> {
+        let mut packet = [0; LONGEST];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            match rustix::net::recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut packet)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            ) {
+                Err(Errno::INTR) => {}
+                // The child ended without reading what was sent.
+                Err(Errno::CONNRESET) => return Ok(Message::Closed),
+                other => break other,
+            }
+        }
+        .step(|| "receive from the container's process")?;
+        let terminal = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        match packet.get(..received.bytes).unwrap_or_default() {
+            [] => Ok(Message::Closed),
+            [READY, ..] => Ok(Message::Ready(terminal)),
+            [FAILED, reason, kind, text @ ..] => Ok(Message::Failed(Failure {
+                reason: reason_of(*reason),
+                kind: kind_of(*kind),
+                message: String::from_utf8_lossy(text).into_owned(),
+            })),
+            _ => Err(Failure::internal(
+                "the container's process sent an unknown message",
+            )),
+        }
+    }
+}
+
+fn reason_byte(reason: FailReason) -> u8 {
+    match reason {
+        FailReason::NotFound => 1,
+        FailReason::NotExecutable => 2,
+        FailReason::Internal => 0,
+    }
+}
+
+fn reason_of(byte: u8) -> FailReason {
+    match byte {
+        1 => FailReason::NotFound,
+        2 => FailReason::NotExecutable,
+        _ => FailReason::Internal,
+    }
+}
+
+const KINDS: [ErrorKind; 4] = [
+    ErrorKind::Internal,
+    ErrorKind::InvalidInput,
+    ErrorKind::NotImplemented,
+    ErrorKind::Conflict,
+];
+
+fn kind_byte(kind: ErrorKind) -> u8 {
+    KINDS.iter().position(|known| *known == kind).unwrap_or(0) as u8
+}
+
+fn kind_of(byte: u8) -> ErrorKind {
+    KINDS
+        .get(usize::from(byte))
+        .copied()
+        .unwrap_or(ErrorKind::Internal)
+}

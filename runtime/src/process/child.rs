@@ -1,0 +1,317 @@
+//! The child's way from clone3 to the container's command.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use keelson_sys::{clone, sandbox, seccomp};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use rustix::fs::Mode;
+
+use super::channel::Channel;
+use super::command::{self, Command};
+use super::{capabilities, limits};
+use crate::failure::{Failure, Step};
+use crate::sandbox::devices::{self, Terminal};
+use crate::sandbox::{hidden, mounts, namespaces, procfs, root};
+use crate::seccomp::Filter;
+use crate::spec::{NamespaceKind, Process, Spec};
+
+/// Everything that the child needs, computed before the clone.
+pub(crate) struct Plan<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) spec: &'a Spec,
+    pub(crate) process: &'a Process,
+    pub(crate) rootfs: &'a keelson_model::shim::Rootfs,
+    pub(crate) namespaces: namespaces::Plan,
+    pub(crate) capabilities: capabilities::Sets,
+    pub(crate) filter: Option<Filter>,
+    /// Standard input, output and error; not with a terminal.
+    pub(crate) stdio: Option<[OwnedFd; 3]>,
+    /// Whether the process dies with its parent, as it does under a shim.
+    pub(crate) die_with_parent: bool,
+    /// Descriptors from 3 on that the command inherits.
+    pub(crate) preserved: u32,
+    /// Where to wait for the start: the channel, or a connection that this socket gets.
+    pub(crate) start_socket: Option<OwnedFd>,
+}
+
+/// Runs in the child and never returns.
+pub(crate) fn run(plan: &Plan<'_>, channel: &Channel) -> ! {
+    let failure = match set_up(plan, channel) {
+        Ok(ready) => match await_start(plan, channel) {
+            Some(connection) => {
+                let connection = connection.as_ref().unwrap_or(channel);
+                let failure = finish(plan, &ready);
+                connection.failed(&failure);
+                failure
+            }
+            None => clone::exit_now(1),
+        },
+        Err(failure) => {
+            channel.failed(&failure);
+            failure
+        }
+    };
+    clone::exit_now(match failure.reason {
+        keelson_model::shim::FailReason::NotFound => 127,
+        keelson_model::shim::FailReason::NotExecutable => 126,
+        keelson_model::shim::FailReason::Internal => 128,
+    })
+}
+
+/// Waits until the command may be executed. Some(None): over the channel; Some(Some): over a
+/// connection of the start socket.
+fn await_start(plan: &Plan<'_>, channel: &Channel) -> Option<Option<Channel>> {
+    let Some(socket) = &plan.start_socket else {
+        return channel.wait_for_start().then_some(None);
+    };
+    loop {
+        let fd = rustix::net::accept_with(socket, rustix::net::SocketFlags::CLOEXEC).ok()?;
+        let connection = Channel::from_fd(fd);
+        // Somebody who only looked whether the socket answers goes away again.
+        if connection.wait_for_start() {
+            return Some(Some(connection));
+        }
+    }
+}
+
+/// What the last steps need.
+struct Ready {
+    command: Command,
+    proc: OwnedFd,
+}
+
+fn set_up(plan: &Plan<'_>, channel: &Channel) -> Result<Ready, Failure> {
+    let (spec, process) = (plan.spec, plan.process);
+    reset_signals()?;
+    if plan.die_with_parent {
+        sandbox::die_with_parent().step(|| "bind the process's life to the shim's")?;
+    }
+    nix::unistd::setsid().step(|| "start a session")?;
+    namespaces::enter(&plan.namespaces)?;
+    if spec.makes(NamespaceKind::Network) {
+        sandbox::loopback_up().step(|| "bring the loopback link up")?;
+    }
+    set_names(spec)?;
+    rustix::process::umask(Mode::empty());
+
+    let root = root::prepare(plan.rootfs, spec.linux.rootfs_propagation.as_deref())?;
+    let mounted = mounts::mount_all(root.as_fd(), &spec.mounts)?;
+    if let Some(folder) = &mounted.devices {
+        devices::fill(folder)?;
+    }
+    devices::make(root.as_fd(), &spec.linux.devices)?;
+    let terminal = match process.terminal {
+        true => Some(devices::make_terminal(
+            root.as_fd(),
+            mounted.terminals.as_ref(),
+            process.user.uid,
+        )?),
+        false => None,
+    };
+    let proc = match mounted.proc {
+        Some(proc) => proc,
+        None => procfs::private()?,
+    };
+    procfs::set_parameters(proc.as_fd(), spec)?;
+    hidden::make_readonly(root.as_fd(), &spec.linux.readonly_paths)?;
+    hidden::mask(root.as_fd(), &spec.linux.masked_paths)?;
+    let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
+    crate::sandbox::paths::make_folder(root.as_fd(), &process.cwd).map_err(|failure| Failure {
+        message: format!("process.cwd: {}", failure.message),
+        ..failure
+    })?;
+    root::enter(&root, readonly)?;
+    drop(root);
+
+    join_keyring(plan.id)?;
+    limits::set_limits(&process.rlimits)?;
+    if let Some(score) = process.oom_score_adj {
+        procfs::write(proc.as_fd(), "self/oom_score_adj", &score.to_string()).map_err(
+            |failure| Failure {
+                message: format!("process.oomScoreAdj: {}", failure.message),
+                ..failure
+            },
+        )?;
+    }
+    if let Some(personality) = &spec.linux.personality {
+        limits::set_personality(personality)?;
+    }
+    connect_standard(plan, terminal.as_ref(), process)?;
+    change_folder(&process.cwd)?;
+    change_user(plan)?;
+    let command = command::prepare(process)?;
+    clone::close_on_exec_from(3 + plan.preserved).step(|| "mark descriptors close-on-exec")?;
+    channel.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
+    Ok(Ready { command, proc })
+}
+
+/// The steps after the start. Returns why they failed.
+fn finish(plan: &Plan<'_>, ready: &Ready) -> Failure {
+    match restrict(plan, ready.proc.as_fd()) {
+        Ok(()) => ready.command.execute(),
+        Err(failure) => failure,
+    }
+}
+
+fn restrict(plan: &Plan<'_>, proc: BorrowedFd<'_>) -> Result<(), Failure> {
+    let process = plan.process;
+    if let Some(profile) = process
+        .apparmor_profile
+        .as_deref()
+        .filter(|profile| !profile.is_empty())
+    {
+        set_apparmor(proc, profile)?;
+    }
+    if process.no_new_privileges {
+        sandbox::set_no_new_privileges().step(|| "process.noNewPrivileges: set")?;
+    }
+    if let Some(filter) = &plan.filter {
+        // Before the capabilities go: without no_new_privs this takes CAP_SYS_ADMIN.
+        seccomp::install(&filter.program, filter.flags)
+            .step(|| "linux.seccomp: install the filter")?;
+    }
+    capabilities::apply(&plan.capabilities)
+}
+
+fn reset_signals() -> Result<(), Failure> {
+    for signal in [
+        Signal::SIGPIPE,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+        Signal::SIGCHLD,
+    ] {
+        clone::set_ignored(signal, false).step(|| "reset signals")?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .step(|| "reset the signal mask")
+}
+
+fn set_names(spec: &Spec) -> Result<(), Failure> {
+    let own = spec.namespace(NamespaceKind::Uts).is_some();
+    let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    for (member, name, set) in [
+        (
+            "hostname",
+            given(&spec.hostname),
+            rustix::system::sethostname as fn(&[u8]) -> _,
+        ),
+        (
+            "domainname",
+            given(&spec.domainname),
+            rustix::system::setdomainname,
+        ),
+    ] {
+        if let Some(name) = name {
+            if !own {
+                return Err(Failure::invalid(format!(
+                    "{member}: needs a uts namespace of the container's own"
+                )));
+            }
+            set(name.as_bytes()).step(|| format!("{member}: set to {name:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The container does not share the keys of whoever started it.
+fn join_keyring(id: &str) -> Result<(), Failure> {
+    let name = std::ffi::CString::new(format!("_ses.{id}"))
+        .map_err(|_| Failure::invalid("the identifier contains a zero byte"))?;
+    match sandbox::join_session_keyring(&name) {
+        // A kernel without keys has none to protect.
+        Err(nix::errno::Errno::ENOSYS) => Ok(()),
+        other => other.step(|| "make a session keyring"),
+    }
+}
+
+fn connect_standard(
+    plan: &Plan<'_>,
+    terminal: Option<&Terminal>,
+    process: &Process,
+) -> Result<(), Failure> {
+    let step = || "connect the standard streams";
+    if let Some(terminal) = terminal {
+        sandbox::set_controlling_terminal(&terminal.slave)
+            .step(|| "make the terminal the controlling one")?;
+        if let Some(size) = process.console_size {
+            sandbox::set_terminal_size(&terminal.master, size.height, size.width)
+                .step(|| "process.consoleSize: set")?;
+        }
+        for number in 0..3 {
+            sandbox::set_standard(&terminal.slave, number).step(step)?;
+        }
+    } else if let Some(streams) = &plan.stdio {
+        for (number, stream) in streams.iter().enumerate() {
+            sandbox::set_standard(stream, number as i32).step(step)?;
+        }
+        if process.user.uid != 0 {
+            for stream in streams.iter().skip(1) {
+                // So that /dev/stdout can be opened again by name. Not ours to own: files and
+                // devices that the caller passed in.
+                if rustix::fs::fstat(stream).is_ok_and(|status| {
+                    rustix::fs::FileType::from_raw_mode(status.st_mode)
+                        == rustix::fs::FileType::Fifo
+                }) {
+                    let owner = Some(rustix::fs::Uid::from_raw(process.user.uid));
+                    let _ = rustix::fs::fchown(stream, owner, None);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Changes to the working directory and makes sure that it is inside the container's root: a
+/// descriptor that leaked in could lead outside (CVE-2024-21626).
+fn change_folder(folder: &str) -> Result<(), Failure> {
+    rustix::process::chdir(folder).step(|| format!("process.cwd: change to {folder}"))?;
+    let path = rustix::process::getcwd(Vec::new()).step(|| "process.cwd: examine")?;
+    // The kernel marks a folder that is not below the root as "(unreachable)".
+    if !path.to_bytes().starts_with(b"/") {
+        return Err(Failure::internal(
+            "process.cwd: the working directory is outside the container",
+        ));
+    }
+    Ok(())
+}
+
+fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
+    let user = &plan.process.user;
+    capabilities::limit_bounding(plan.capabilities.bounding)?;
+    sandbox::keep_capabilities().step(|| "keep capabilities")?;
+    sandbox::set_groups(&user.additional_gids)
+        .step(|| "process.user.additionalGids: set groups")?;
+    sandbox::set_group(user.gid).step(|| format!("process.user.gid: set group {}", user.gid))?;
+    sandbox::set_user(user.uid).step(|| format!("process.user.uid: set user {}", user.uid))?;
+    if plan.die_with_parent {
+        // The change of user cleared it.
+        sandbox::die_with_parent().step(|| "bind the process's life to the shim's")?;
+    }
+    if user.uid != 0 && plan.filter.is_some() && !plan.process.no_new_privileges {
+        // Kept in the permitted set, needed in the effective one to install the filter.
+        let admin = 1 << 21;
+        let kept = plan.capabilities.process;
+        let until_exec = sandbox::CapabilitySets {
+            effective: kept.effective | admin | 1 << 8,
+            permitted: kept.permitted | kept.effective | admin | 1 << 8,
+            inheritable: kept.inheritable,
+        };
+        sandbox::set_capabilities(&until_exec).step(|| "process.capabilities: prepare")?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(user.umask.unwrap_or(0o022)));
+    Ok(())
+}
+
+fn set_apparmor(proc: BorrowedFd<'_>, profile: &str) -> Result<(), Failure> {
+    let value = format!("exec {profile}");
+    let pid = nix::unistd::getpid();
+    // The first is the interface's own place, the second the one it shared with other modules.
+    procfs::write(proc, &format!("{pid}/attr/apparmor/exec"), &value)
+        .or_else(|_| procfs::write(proc, &format!("{pid}/attr/exec"), &value))
+        .map_err(|failure| Failure {
+            message: format!("process.apparmorProfile: {}", failure.message),
+            ..failure
+        })
+}

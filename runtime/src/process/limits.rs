@@ -1,0 +1,67 @@
+//! Resource limits and execution domain of the process.
+
+use keelson_sys::sandbox;
+
+use crate::failure::{Failure, Step};
+use crate::spec::{Personality, Rlimit};
+
+/// Names in the order of their numbers on x86.
+const NAMES: &[&str] = &[
+    "RLIMIT_CPU",
+    "RLIMIT_FSIZE",
+    "RLIMIT_DATA",
+    "RLIMIT_STACK",
+    "RLIMIT_CORE",
+    "RLIMIT_RSS",
+    "RLIMIT_NPROC",
+    "RLIMIT_NOFILE",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_AS",
+    "RLIMIT_LOCKS",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+];
+
+/// Sets the resource limits.
+pub(crate) fn set_limits(limits: &[Rlimit]) -> Result<(), Failure> {
+    for (index, limit) in limits.iter().enumerate() {
+        let number = NAMES
+            .iter()
+            .position(|name| *name == limit.kind)
+            .ok_or_else(|| {
+                Failure::invalid(format!(
+                    "process.rlimits[{index}].type: {:?} is not a limit",
+                    limit.kind
+                ))
+            })?;
+        sandbox::set_limit(number as u32, limit.soft, limit.hard).step(|| {
+            format!(
+                "process.rlimits[{index}]: set {} to {} (hard {})",
+                limit.kind, limit.soft, limit.hard
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Sets the execution domain.
+pub(crate) fn set_personality(personality: &Personality) -> Result<(), Failure> {
+    let domain = match personality.domain.as_str() {
+        "LINUX" => 0,
+        "LINUX32" => 8,
+        other => {
+            return Err(Failure::invalid(format!(
+                "linux.personality.domain: {other:?} is not LINUX or LINUX32"
+            )));
+        }
+    };
+    if let Some(flag) = personality.flags.first() {
+        return Err(Failure::unsupported(format!(
+            "linux.personality.flags: {flag:?} is not supported"
+        )));
+    }
+    sandbox::set_personality(domain).step(|| "linux.personality: set")
+}

@@ -1,0 +1,9 @@
+//! Making the container's first process: the parent's part, the child's part, and what they say
+//! to each other.
+
+pub(crate) mod capabilities;
+pub(crate) mod channel;
+pub(crate) mod child;
+pub(crate) mod command;
+pub(crate) mod limits;
+pub(crate) mod spawn;

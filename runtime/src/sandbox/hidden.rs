@@ -1,0 +1,156 @@
+//! Masked and read-only paths.
+//!
+//! Both what is mounted and what is mounted over are descriptors whose nature was checked, so
+//! that neither an image's symbolic links nor a concurrent rename redirect a mount (the class of
+//! CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use keelson_sys::mount_attr;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
+
+use super::mounts::{attach, change, new_filesystem};
+use super::options::Attributes;
+use super::paths;
+use crate::failure::{Failure, Step};
+
+/// Covers files with the null device and folders with an empty read-only file system. Paths that
+/// do not exist are left out.
+pub(crate) fn mask(root: BorrowedFd<'_>, masked: &[String]) -> Result<(), Failure> {
+    if masked.is_empty() {
+        return Ok(());
+    }
+    let null = host_null()?;
+    let mut empty: Option<OwnedFd> = None;
+    for path in masked {
+        let step = || format!("mask {path}");
+        let Some(target) = find(root, path)? else {
+            continue;
+        };
+        if !paths::is_folder(&target).step(step)? {
+            let tree = copy_of(&null).step(step)?;
+            attach(&tree, &target).step(step)?;
+            continue;
+        }
+        // One file system serves all folders: the later mounts are copies of the first.
+        match &empty {
+            Some(first) => {
+                let tree = copy_of(first).step(step)?;
+                attach(&tree, &target).step(step)?;
+            }
+            None => {
+                let readonly = Attributes {
+                    set: mount_attr::RDONLY
+                        | mount_attr::NOSUID
+                        | mount_attr::NODEV
+                        | mount_attr::NOEXEC,
+                    clear: 0,
+                };
+                let data = [("nr_inodes".to_owned(), Some("1".to_owned()))];
+                let tree = new_filesystem("tmpfs", Some("tmpfs"), &data, readonly).step(step)?;
+                attach(&tree, &target).step(step)?;
+                empty = Some(tree);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes paths read-only, keeping the other attributes of the mount they are on.
+pub(crate) fn make_readonly(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Failure> {
+    for path in paths {
+        let step = || format!("make {path} read-only");
+        let Some(target) = find(root, path)? else {
+            continue;
+        };
+        let tree = rustix::mount::open_tree(
+            &target,
+            "",
+            OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH
+                | OpenTreeFlags::AT_RECURSIVE,
+        )
+        .step(step)?;
+        let readonly = Attributes {
+            set: mount_attr::RDONLY,
+            clear: 0,
+        };
+        change(&tree, &readonly, true).step(step)?;
+        attach(&tree, &target).step(step)?;
+    }
+    Ok(())
+}
+
+/// The host's null device, which must really be it.
+fn host_null() -> Result<OwnedFd, Failure> {
+    let null = rustix::fs::open(
+        "/dev/null",
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .step(|| "open the host's /dev/null")?;
+    let status = rustix::fs::fstat(&null).step(|| "examine the host's /dev/null")?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::CharacterDevice
+        || status.st_rdev != rustix::fs::makedev(1, 3)
+    {
+        return Err(Failure::internal(
+            "the host's /dev/null is not the null device",
+        ));
+    }
+    Ok(null)
+}
+
+/// Opens a path to cover. What lies under /proc or /sys must be of that file system: an image must
+/// not be able to divert the mount by a symbolic link.
+fn find(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Failure> {
+    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+    const SYSFS_MAGIC: u64 = 0x6265_6572;
+    let step = || format!("open {path} in the container");
+    let target = match paths::find(root, path) {
+        Ok(target) => target,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => return Ok(None),
+        Err(error) => return Err(error).step(step),
+    };
+    let expected = if path.starts_with("/proc/") {
+        PROC_SUPER_MAGIC
+    } else if path.starts_with("/sys/") {
+        SYSFS_MAGIC
+    } else {
+        return Ok(Some(target));
+    };
+    let magic_of = |fd: &OwnedFd| rustix::fs::fstatfs(fd).map(|status| status.f_type as u64);
+    let place = path.split('/').nth(1).unwrap_or_default();
+    let top = paths::find(root, &format!("/{place}")).step(step)?;
+    // A container without a procfs or sysfs of its own has an ordinary folder there.
+    if magic_of(&top).step(step)? == expected && magic_of(&target).step(step)? != expected {
+        // Something of config.json may be mounted there, such as /sys/fs/cgroup.
+        let beneath = paths::openat2(
+            &top,
+            path.trim_start_matches('/')
+                .trim_start_matches(place)
+                .trim_start_matches('/'),
+            OFlags::PATH,
+            Mode::empty(),
+            rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS,
+        );
+        if beneath.is_err() {
+            return Err(Failure::internal(format!(
+                "{path} in the container leads out of /{place}"
+            )));
+        }
+    }
+    Ok(Some(target))
+}
+
+fn copy_of(mount: impl AsFd) -> Result<OwnedFd, Errno> {
+    rustix::mount::open_tree(
+        mount,
+        "",
+        OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH,
+    )
+}

@@ -1,0 +1,188 @@
+//! Mount options of config.json.
+
+use keelson_sys::mount_attr as attr;
+
+/// A mount's options, sorted out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// `bind` or `rbind`; whether mounts below the source come along.
+    pub(crate) bind: Option<bool>,
+    /// Attributes of the mount itself.
+    pub(crate) own: Attributes,
+    /// Attributes of the mount and all below it (`rro` and its like).
+    pub(crate) all: Attributes,
+    /// `MS_…` propagation type, and whether it is for all mounts below as well.
+    pub(crate) propagation: Option<(u64, bool)>,
+    /// What is left for the file system, as key and value.
+    pub(crate) data: Vec<(String, Option<String>)>,
+}
+
+/// Attributes to set and to clear.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    pub(crate) set: u64,
+    pub(crate) clear: u64,
+}
+
+impl Attributes {
+    fn change(&mut self, bits: u64, on: bool) {
+        self.set &= !bits;
+        self.clear &= !bits;
+        if on {
+            self.set |= bits;
+        } else {
+            self.clear |= bits;
+        }
+    }
+
+    /// Access time modes are a number in three bits, which is cleared whole before it is set.
+    fn access_time(&mut self, mode: u64) {
+        self.set = self.set & !attr::ATIME_MASK | mode;
+        self.clear |= attr::ATIME_MASK;
+    }
+
+    /// Whether nothing changes.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An option that can't be had.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unsupported(pub(crate) String);
+
+/// Sorts out a list of options.
+pub(crate) fn parse(options: &[String]) -> Result<Options, Unsupported> {
+    let mut parsed = Options::default();
+    for option in options {
+        if change(&mut parsed.own, option) {
+            continue;
+        }
+        if let Some(plain) = option.strip_prefix('r')
+            && change(&mut parsed.all, plain)
+        {
+            continue;
+        }
+        match option.as_str() {
+            "" | "defaults" | "async" | "auto" | "noauto" | "nofail" | "_netdev" => {}
+            "bind" => parsed.bind = Some(false),
+            "rbind" => parsed.bind = Some(true),
+            "remount" | "tmpcopyup" | "copy-symlink" | "mand" | "idmap" | "ridmap" => {
+                return Err(Unsupported(option.clone()));
+            }
+            other => {
+                if let Some(propagation) = propagation(other) {
+                    parsed.propagation = Some(propagation);
+                    continue;
+                }
+                parsed.data.push(match other.split_once('=') {
+                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                    None => (other.to_owned(), None),
+                });
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+fn change(attributes: &mut Attributes, option: &str) -> bool {
+    let (bits, on) = match option {
+        "ro" => (attr::RDONLY, true),
+        "rw" => (attr::RDONLY, false),
+        "nosuid" => (attr::NOSUID, true),
+        "suid" => (attr::NOSUID, false),
+        "nodev" => (attr::NODEV, true),
+        "dev" => (attr::NODEV, false),
+        "noexec" => (attr::NOEXEC, true),
+        "exec" => (attr::NOEXEC, false),
+        "nodiratime" => (attr::NODIRATIME, true),
+        "diratime" => (attr::NODIRATIME, false),
+        "nosymfollow" => (attr::NOSYMFOLLOW, true),
+        "symfollow" => (attr::NOSYMFOLLOW, false),
+        "noatime" => {
+            attributes.access_time(attr::NOATIME);
+            return true;
+        }
+        "strictatime" => {
+            attributes.access_time(attr::STRICTATIME);
+            return true;
+        }
+        "atime" | "relatime" | "norelatime" | "nostrictatime" => {
+            attributes.access_time(attr::RELATIME);
+            return true;
+        }
+        _ => return false,
+    };
+    attributes.change(bits, on);
+    true
+}
+
+/// The `MS_…` constant of a propagation option, and whether it is recursive.
+pub(crate) fn propagation(option: &str) -> Option<(u64, bool)> {
+    const MS_UNBINDABLE: u64 = 1 << 17;
+    const MS_PRIVATE: u64 = 1 << 18;
+    const MS_SLAVE: u64 = 1 << 19;
+    const MS_SHARED: u64 = 1 << 20;
+    Some(match option {
+        "unbindable" => (MS_UNBINDABLE, false),
+        "runbindable" => (MS_UNBINDABLE, true),
+        "private" => (MS_PRIVATE, false),
+        "rprivate" => (MS_PRIVATE, true),
+        "slave" => (MS_SLAVE, false),
+        "rslave" => (MS_SLAVE, true),
+        "shared" => (MS_SHARED, false),
+        "rshared" => (MS_SHARED, true),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(list: &[&str]) -> Options {
+        let owned: Vec<String> = list.iter().map(|option| (*option).to_owned()).collect();
+        parse(&owned).unwrap()
+    }
+
+    #[test]
+    fn options_are_sorted_out() {
+        let parsed = options(&[
+            "nosuid",
+            "strictatime",
+            "mode=755",
+            "size=65536k",
+            "ro",
+            "rw",
+        ]);
+        assert_eq!(parsed.own.set, attr::NOSUID | attr::STRICTATIME);
+        assert_eq!(parsed.own.clear, attr::RDONLY | attr::ATIME_MASK);
+        assert_eq!(
+            parsed.data,
+            [
+                ("mode".to_owned(), Some("755".to_owned())),
+                ("size".to_owned(), Some("65536k".to_owned()))
+            ]
+        );
+        let parsed = options(&["rbind", "rro", "rprivate", "rnosuid"]);
+        assert_eq!(parsed.bind, Some(true));
+        assert_eq!(parsed.own, Attributes::default());
+        assert_eq!(parsed.all.set, attr::RDONLY | attr::NOSUID);
+        assert_eq!(parsed.propagation, Some((1 << 18, true)));
+    }
+
+    #[test]
+    fn options_without_meaning_here_are_refused() {
+        let list = ["tmpcopyup".to_owned()];
+        assert_eq!(parse(&list), Err(Unsupported("tmpcopyup".to_owned())));
+    }
+
+    #[test]
+    fn relatime_is_no_recursive_option() {
+        // "relatime" begins with the letter that marks recursive options.
+        let parsed = options(&["relatime"]);
+        assert_eq!(parsed.own.clear, attr::ATIME_MASK);
+        assert!(parsed.all.is_empty());
+        assert!(parsed.data.is_empty());
+    }
+}

@@ -1,0 +1,112 @@
+//! Writing to procfs files from inside the container, through a procfs that nothing of the
+//! image's can stand in the way of.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use super::mounts::new_filesystem;
+use super::options::Attributes;
+use super::paths;
+use crate::failure::{Failure, Step};
+use crate::spec::{NamespaceKind, Spec};
+
+/// Makes a procfs of the process's pid namespace that is mounted nowhere.
+pub(crate) fn private() -> Result<OwnedFd, Failure> {
+    new_filesystem("proc", None, &[], Attributes::default()).step(|| "make a private procfs")
+}
+
+/// Writes one value to a file of procfs.
+pub(crate) fn write(proc: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Failure> {
+    let step = || format!("write {value:?} to /proc/{file}");
+    let fd = paths::openat2(
+        proc,
+        file,
+        OFlags::WRONLY | OFlags::NOFOLLOW,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
+    )
+    .step(step)?;
+    rustix::io::write(&fd, value.as_bytes()).step(step)?;
+    Ok(())
+}
+
+/// Sets kernel parameters, of which only those may be given that belong to a namespace that the
+/// container has for itself.
+pub(crate) fn set_parameters(proc: BorrowedFd<'_>, spec: &Spec) -> Result<(), Failure> {
+    check_parameters(&spec.linux.sysctl, |kind| spec.namespace(kind).is_some())?;
+    for (name, value) in &spec.linux.sysctl {
+        write(proc.as_fd(), &file_of(name), value).map_err(|failure| Failure {
+            message: format!("linux.sysctl {name}: {}", failure.message),
+            ..failure
+        })?;
+    }
+    Ok(())
+}
+
+/// The file of a parameter. Slashes may be used in place of dots, for link names with dots.
+fn file_of(name: &str) -> String {
+    let path = if name.contains('/') {
+        name.to_owned()
+    } else {
+        name.replace('.', "/")
+    };
+    format!("sys/{path}")
+}
+
+fn check_parameters(
+    parameters: &BTreeMap<String, String>,
+    has: impl Fn(NamespaceKind) -> bool,
+) -> Result<(), Failure> {
+    const IPC: &[&str] = &[
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    for name in parameters.keys() {
+        let dotted = name.replace('/', ".");
+        let kind = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+            NamespaceKind::Ipc
+        } else if dotted.starts_with("net.") {
+            NamespaceKind::Network
+        } else if dotted == "kernel.domainname" {
+            NamespaceKind::Uts
+        } else {
+            return Err(Failure::invalid(format!(
+                "linux.sysctl: {name} does not belong to a namespace; it would change the host"
+            )));
+        };
+        if !has(kind) {
+            return Err(Failure::invalid(format!(
+                "linux.sysctl: {name} needs a {kind:?} namespace of the container's own"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_parameters_of_own_namespaces_pass() {
+        let check = |name: &str, own: bool| {
+            let parameters = BTreeMap::from([(name.to_owned(), "1".to_owned())]);
+            check_parameters(&parameters, |_| own).is_ok()
+        };
+        assert!(check("net.ipv4.ip_forward", true));
+        assert!(check("net/ipv4/conf/eth0.1/rp_filter", true));
+        assert!(check("kernel.sem", true));
+        assert!(!check("net.ipv4.ip_forward", false));
+        assert!(!check("kernel.panic", true));
+        assert!(!check("vm.swappiness", true));
+        assert_eq!(file_of("net.ipv4.ip_forward"), "sys/net/ipv4/ip_forward");
+    }
+}

@@ -1,0 +1,235 @@
+//! Classic BPF instructions over `struct seccomp_data`, and the search tree.
+
+use keelson_sys::seccomp::Instruction;
+
+/// Offset of the system call number in `struct seccomp_data`.
+pub(crate) const NUMBER: u32 = 0;
+/// Offset of the architecture in `struct seccomp_data`.
+pub(crate) const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+const LOAD: u16 = 0x20;
+const JUMP: u16 = 0x05;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_GREATER: u16 = 0x25;
+const JUMP_GREATER_EQUAL: u16 = 0x35;
+const AND: u16 = 0x54;
+const RETURN: u16 = 0x06;
+
+/// A jump to behind the block, to be filled in when the block's end is known.
+const TO_END: u8 = u8::MAX;
+
+const fn instruction(code: u16, jump_true: u8, jump_false: u8, operand: u32) -> Instruction {
+    Instruction {
+        code,
+        jump_true,
+        jump_false,
+        operand,
+    }
+}
+
+pub(crate) const fn load(offset: u32) -> Instruction {
+    instruction(LOAD, 0, 0, offset)
+}
+
+pub(crate) const fn ret(value: u32) -> Instruction {
+    instruction(RETURN, 0, 0, value)
+}
+
+pub(crate) const fn jump(distance: u32) -> Instruction {
+    instruction(JUMP, 0, 0, distance)
+}
+
+/// Goes on with the next instruction when the accumulator equals the operand, else skips some.
+pub(crate) const fn skip_unless_equal(operand: u32, distance: u8) -> Instruction {
+    instruction(JUMP_EQUAL, 0, distance, operand)
+}
+
+/// How an argument is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operator {
+    NotEqual,
+    Less,
+    LessEqual,
+    Equal,
+    GreaterEqual,
+    Greater,
+    MaskedEqual,
+}
+
+/// A condition on an argument of a system call, all 64 bits of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) index: u32,
+    pub(crate) operator: Operator,
+    /// What to compare with; the mask of [`Operator::MaskedEqual`].
+    pub(crate) value: u64,
+    /// What the masked argument must be.
+    pub(crate) value_two: u64,
+}
+
+impl Condition {
+    /// Code that runs on to the next instruction when the condition holds, and otherwise jumps
+    /// with the marker [`TO_END`].
+    fn emit(&self, code: &mut Vec<Instruction>) {
+        // x86 is little-endian: the lower half comes first.
+        let low = load(ARGUMENTS + 8 * self.index);
+        let high = load(ARGUMENTS + 8 * self.index + 4);
+        let (value_high, value_low) = halves(self.value);
+        match self.operator {
+            Operator::Equal => code.extend([
+                high,
+                instruction(JUMP_EQUAL, 0, TO_END, value_high),
+                low,
+                instruction(JUMP_EQUAL, 0, TO_END, value_low),
+            ]),
+            Operator::NotEqual => code.extend([
+                high,
+                instruction(JUMP_EQUAL, 0, 2, value_high),
+                low,
+                instruction(JUMP_EQUAL, TO_END, 0, value_low),
+            ]),
+            Operator::MaskedEqual => {
+                let (wanted_high, wanted_low) = halves(self.value_two);
+                code.extend([
+                    high,
+                    instruction(AND, 0, 0, value_high),
+                    instruction(JUMP_EQUAL, 0, TO_END, wanted_high),
+                    low,
+                    instruction(AND, 0, 0, value_low),
+                    instruction(JUMP_EQUAL, 0, TO_END, wanted_low),
+                ]);
+            }
+            Operator::Greater | Operator::GreaterEqual => {
+                let compare = if self.operator == Operator::Greater {
+                    JUMP_GREATER
+                } else {
+                    JUMP_GREATER_EQUAL
+                };
+                code.extend([
+                    high,
+                    instruction(JUMP_GREATER, 3, 0, value_high),
+                    instruction(JUMP_EQUAL, 0, TO_END, value_high),
+                    low,
+                    instruction(compare, 0, TO_END, value_low),
+                ]);
+            }
+            Operator::Less | Operator::LessEqual => {
+                let compare = if self.operator == Operator::Less {
+                    JUMP_GREATER_EQUAL
+                } else {
+                    JUMP_GREATER
+                };
+                code.extend([
+                    high,
+                    instruction(JUMP_GREATER, TO_END, 0, value_high),
+                    instruction(JUMP_EQUAL, 0, 2, value_high),
+                    low,
+                    instruction(compare, TO_END, 0, value_low),
+                ]);
+            }
+        }
+    }
+}
+
+const fn halves(value: u64) -> (u32, u32) {
+    ((value >> 32) as u32, value as u32)
+}
+
+/// What is done about a system call: the first rule whose conditions all hold, else the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) rules: Vec<(Vec<Condition>, u32)>,
+    pub(crate) otherwise: u32,
+}
+
+impl Verdict {
+    fn emit(&self, code: &mut Vec<Instruction>) {
+        for (conditions, action) in &self.rules {
+            let mut block = Vec::new();
+            for condition in conditions {
+                condition.emit(&mut block);
+            }
+            block.push(ret(*action));
+            // At most six conditions of six instructions: all distances fit into eight bits.
+            let length = block.len();
+            for (position, instruction) in block.iter_mut().enumerate() {
+                let distance = (length - position - 1) as u8;
+                if matches!(
+                    instruction.code,
+                    JUMP_EQUAL | JUMP_GREATER | JUMP_GREATER_EQUAL
+                ) {
+                    if instruction.jump_true == TO_END {
+                        instruction.jump_true = distance;
+                    }
+                    if instruction.jump_false == TO_END {
+                        instruction.jump_false = distance;
+                    }
+                }
+            }
+            code.extend(block);
+        }
+        code.push(ret(self.otherwise));
+    }
+}
+
+/// Appends a binary search for the accumulator. Each element is the first number of a range that
+/// goes up to the next element's, with what is done about it; the first one starts at zero.
+pub(crate) fn tree(ranges: &[(u32, &Verdict)], code: &mut Vec<Instruction>) {
+    let (left, right) = ranges.split_at(ranges.len() / 2);
+    match (left, right) {
+        ([], [(_, verdict)]) => verdict.emit(code),
+        (_, [(middle, _), ..]) => {
+            let mut left_code = Vec::new();
+            tree(left, &mut left_code);
+            let distance = left_code.len();
+            if distance < usize::from(TO_END) {
+                code.push(instruction(JUMP_GREATER_EQUAL, distance as u8, 0, *middle));
+            } else {
+                // Too far for the eight bits of a conditional jump.
+                code.push(instruction(JUMP_GREATER_EQUAL, 0, 1, *middle));
+                code.push(jump(distance as u32));
+            }
+            code.append(&mut left_code);
+            tree(right, code);
+        }
+        (_, []) => {}
+    }
+}
+
+/// Runs a program as the kernel would.
+#[cfg(test)]
+pub(crate) fn interpret(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) -> u32 {
+    let mut data = Vec::new();
+    data.extend(number.to_le_bytes());
+    data.extend(arch.to_le_bytes());
+    data.extend(0u64.to_le_bytes());
+    for argument in args {
+        data.extend(argument.to_le_bytes());
+    }
+    let (mut accumulator, mut position) = (0u32, 0usize);
+    loop {
+        let step = program[position];
+        position += 1;
+        let mut branch = |holds: bool| {
+            position += usize::from(if holds {
+                step.jump_true
+            } else {
+                step.jump_false
+            });
+        };
+        match step.code {
+            LOAD => {
+                let from = step.operand as usize;
+                accumulator = u32::from_le_bytes(data[from..from + 4].try_into().unwrap());
+            }
+            AND => accumulator &= step.operand,
+            JUMP => position += step.operand as usize,
+            JUMP_EQUAL => branch(accumulator == step.operand),
+            JUMP_GREATER => branch(accumulator > step.operand),
+            JUMP_GREATER_EQUAL => branch(accumulator >= step.operand),
+            RETURN => return step.operand,
+            other => panic!("unknown instruction {other:#x}"),
+        }
+    }
+}

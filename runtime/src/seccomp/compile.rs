@@ -1,0 +1,352 @@
+//! The compiler: checks the OCI object, groups its rules by system call, lays out the tree.
+//!
+//! Of several rules for one system call, those with conditions are tried in their order, then the
+//! first one without. A rule with several conditions on one argument holds when any of them does,
+//! as with runc; conditions on different arguments must all hold.
+
+use std::collections::BTreeMap;
+
+use keelson_sys::seccomp::Instruction;
+
+use super::assemble::{
+    ARCHITECTURE, Condition, NUMBER, Operator, Verdict, jump, load, ret, skip_unless_equal, tree,
+};
+use super::table::{NONE, find};
+use super::{Filter, SeccompError};
+use crate::spec::{Seccomp, SeccompArgument, SeccompRule};
+
+const AUDIT_X86_64: u32 = 0xc000_003e;
+const AUDIT_I386: u32 = 0x4000_0003;
+/// Marks a system call of the x32 interface.
+const X32_BIT: u32 = 0x4000_0000;
+
+const KILL_PROCESS: u32 = 0x8000_0000;
+const KILL_THREAD: u32 = 0x0000_0000;
+const TRAP: u32 = 0x0003_0000;
+const ERRNO: u32 = 0x0005_0000;
+const TRACE: u32 = 0x7ff0_0000;
+const LOG: u32 = 0x7ffc_0000;
+const ALLOW: u32 = 0x7fff_0000;
+const ENOSYS: u32 = 38;
+const EPERM: u32 = 1;
+/// Longest program that the kernel accepts.
+const LONGEST: usize = 4096;
+
+/// The interfaces of the processor that a filter may speak of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Architecture {
+    X86_64,
+    I386,
+    X32,
+}
+
+/// Compiles the OCI object.
+pub(crate) fn compile(seccomp: &Seccomp) -> Result<Filter, SeccompError> {
+    let default = action(
+        "defaultAction",
+        &seccomp.default_action,
+        seccomp.default_errno_ret,
+    )?;
+    let mut architectures = Vec::new();
+    for (index, name) in seccomp.architectures.iter().enumerate() {
+        architectures.extend(architecture(index, name)?);
+    }
+    if !architectures.contains(&Architecture::X86_64) {
+        // The native one is always meant.
+        architectures.push(Architecture::X86_64);
+    }
+    let rules = rules(seccomp, default)?;
+    let code_of = |architecture: Architecture| {
+        architectures
+            .contains(&architecture)
+            .then(|| search(&rules, architecture, default))
+    };
+    let native = code_of(Architecture::X86_64).unwrap_or_default();
+    let x32 = code_of(Architecture::X32).unwrap_or_else(|| vec![ret(KILL_PROCESS)]);
+    let i386 = code_of(Architecture::I386);
+
+    let mut program = vec![load(ARCHITECTURE)];
+    // Unconditional jumps, since the trees may be longer than a conditional one reaches.
+    let native_length = 3 + native.len() + x32.len();
+    program.push(skip_unless_equal(AUDIT_X86_64, 1));
+    program.push(jump(1));
+    program.push(jump(native_length as u32));
+    program.push(load(NUMBER));
+    // x32 numbers have the marker bit: greater than every native one.
+    program.push(Instruction {
+        code: 0x35,
+        jump_true: 0,
+        jump_false: 1,
+        operand: X32_BIT,
+    });
+    program.push(jump(native.len() as u32));
+    program.extend(native);
+    program.extend(x32);
+    if let Some(i386) = i386 {
+        program.push(skip_unless_equal(AUDIT_I386, 1));
+        program.push(jump(1));
+        program.push(jump(1 + i386.len() as u32));
+        program.push(load(NUMBER));
+        program.extend(i386);
+    }
+    program.push(ret(KILL_PROCESS));
+    if program.len() > LONGEST {
+        return Err(SeccompError::new(
+            "syscalls",
+            format!(
+                "the program has {} instructions, more than the kernel's {LONGEST}",
+                program.len()
+            ),
+        ));
+    }
+    Ok(Filter {
+        program,
+        flags: flags(seccomp)?,
+    })
+}
+
+/// Rules by name.
+type Rules<'a> = BTreeMap<&'a str, Verdict>;
+
+fn rules(seccomp: &Seccomp, default: u32) -> Result<Rules<'_>, SeccompError> {
+    let mut rules: Rules<'_> = BTreeMap::new();
+    // Names that got a rule without conditions, which is the last one to be tried.
+    let mut settled: Vec<&str> = Vec::new();
+    for (index, rule) in seccomp.syscalls.iter().enumerate() {
+        let member = format!("syscalls[{index}]");
+        let action = action(&format!("{member}.action"), &rule.action, rule.errno_ret)?;
+        let alternatives = conditions(&member, rule)?;
+        for name in &rule.names {
+            let verdict = rules.entry(name).or_insert_with(|| Verdict {
+                rules: Vec::new(),
+                otherwise: default,
+            });
+            if !alternatives.is_empty() {
+                for conditions in &alternatives {
+                    verdict.rules.push((conditions.clone(), action));
+                }
+            } else if !rule.args.is_empty() {
+                // Unreachable: arguments always make conditions.
+            } else if verdict.otherwise == default && !settled.contains(&name.as_str()) {
+                verdict.otherwise = action;
+                if action == default {
+                    settled.push(name);
+                }
+            }
+        }
+    }
+    for verdict in rules.values_mut() {
+        // Conditions that lead to where the call ends up anyway need no code.
+        while verdict
+            .rules
+            .last()
+            .is_some_and(|(_, action)| *action == verdict.otherwise)
+        {
+            verdict.rules.pop();
+        }
+    }
+    Ok(rules)
+}
+
+/// A rule's conditions: a list of alternatives, each a list of conditions that must all hold.
+fn conditions(member: &str, rule: &SeccompRule) -> Result<Vec<Vec<Condition>>, SeccompError> {
+    let mut all = Vec::new();
+    for (index, argument) in rule.args.iter().enumerate() {
+        all.push(condition(&format!("{member}.args[{index}]"), argument)?);
+    }
+    let repeated = all.iter().enumerate().any(|(position, condition)| {
+        all.iter()
+            .skip(position + 1)
+            .any(|other| other.index == condition.index)
+    });
+    Ok(match (all.is_empty(), repeated) {
+        (true, _) => Vec::new(),
+        (false, false) => vec![all],
+        (false, true) => all.into_iter().map(|condition| vec![condition]).collect(),
+    })
+}
+
+fn condition(member: &str, argument: &SeccompArgument) -> Result<Condition, SeccompError> {
+    if argument.index > 5 {
+        return Err(SeccompError::new(
+            format!("{member}.index"),
+            format!("{} is not an argument's number (0 to 5)", argument.index),
+        ));
+    }
+    let operator = match argument.op.as_str() {
+        "SCMP_CMP_NE" => Operator::NotEqual,
+        "SCMP_CMP_LT" => Operator::Less,
+        "SCMP_CMP_LE" => Operator::LessEqual,
+        "SCMP_CMP_EQ" => Operator::Equal,
+        "SCMP_CMP_GE" => Operator::GreaterEqual,
+        "SCMP_CMP_GT" => Operator::Greater,
+        "SCMP_CMP_MASKED_EQ" => Operator::MaskedEqual,
+        other => {
+            return Err(SeccompError::new(
+                format!("{member}.op"),
+                format!("{other:?} is not an operator"),
+            ));
+        }
+    };
+    Ok(Condition {
+        index: argument.index,
+        operator,
+        value: argument.value,
+        value_two: argument.value_two,
+    })
+}
+
+/// The search tree of one architecture.
+fn search(rules: &Rules<'_>, architecture: Architecture, default: u32) -> Vec<Instruction> {
+    let mut calls: Vec<(u32, &Verdict)> = rules
+        .iter()
+        .filter_map(|(name, verdict)| {
+            let entry = find(name)?;
+            let (number, marker) = match architecture {
+                Architecture::X86_64 => (entry.1, 0),
+                Architecture::I386 => (entry.2, 0),
+                Architecture::X32 => (entry.3, X32_BIT),
+            };
+            // A name that this architecture or this program does not know restricts nothing: the
+            // default action applies, as with libseccomp.
+            (number != NONE).then(|| (u32::from(number) | marker, verdict))
+        })
+        .collect();
+    calls.sort_unstable_by_key(|(number, _)| *number);
+
+    let plain = Verdict {
+        rules: Vec::new(),
+        otherwise: default,
+    };
+    // Calls that are newer than the profile's author knew are answered as by an older kernel, so
+    // that the C library's fall-backs work. An allowing default needs no such help.
+    let newer = Verdict {
+        rules: Vec::new(),
+        otherwise: if default & 0xffff_0000 == ERRNO {
+            ERRNO | ENOSYS
+        } else {
+            default
+        },
+    };
+    let mut ranges: Vec<(u32, &Verdict)> = Vec::with_capacity(calls.len() * 2);
+    let mut next = 0;
+    let mut append = |number: u32, verdict| match ranges.last() {
+        Some((_, last)) if *last == verdict => {}
+        _ => ranges.push((number, verdict)),
+    };
+    for (number, verdict) in calls {
+        if number > next {
+            append(next, &plain);
+        }
+        append(number, verdict);
+        next = number + 1;
+    }
+    append(next, if next == 0 { &plain } else { &newer });
+    let mut code = Vec::new();
+    tree(&ranges, &mut code);
+    code
+}
+
+fn action(member: &str, name: &str, errno: Option<u32>) -> Result<u32, SeccompError> {
+    let data = errno.unwrap_or(EPERM);
+    if data > 0xffff {
+        return Err(SeccompError::new(
+            member,
+            format!("errnoRet {data} is more than 65535"),
+        ));
+    }
+    if errno.is_some() && !matches!(name, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE") {
+        return Err(SeccompError::new(
+            member,
+            format!("{name} takes no errnoRet"),
+        ));
+    }
+    Ok(match name {
+        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => KILL_THREAD,
+        "SCMP_ACT_KILL_PROCESS" => KILL_PROCESS,
+        "SCMP_ACT_TRAP" => TRAP,
+        "SCMP_ACT_ERRNO" => ERRNO | data,
+        "SCMP_ACT_TRACE" => TRACE | data,
+        "SCMP_ACT_LOG" => LOG,
+        "SCMP_ACT_ALLOW" => ALLOW,
+        "SCMP_ACT_NOTIFY" => {
+            return Err(SeccompError::new(
+                member,
+                "SCMP_ACT_NOTIFY is not supported yet",
+            ));
+        }
+        other => {
+            return Err(SeccompError::new(
+                member,
+                format!("{other:?} is not an action"),
+            ));
+        }
+    })
+}
+
+fn architecture(index: usize, name: &str) -> Result<Option<Architecture>, SeccompError> {
+    /// Valid names of architectures that this program was not built for.
+    const FOREIGN: &[&str] = &[
+        "ARM",
+        "AARCH64",
+        "MIPS",
+        "MIPS64",
+        "MIPS64N32",
+        "MIPSEL",
+        "MIPSEL64",
+        "MIPSEL64N32",
+        "PPC",
+        "PPC64",
+        "PPC64LE",
+        "S390",
+        "S390X",
+        "PARISC",
+        "PARISC64",
+        "RISCV64",
+        "LOONGARCH64",
+        "M68K",
+        "SH",
+        "SHEB",
+    ];
+    match name.strip_prefix("SCMP_ARCH_") {
+        Some("X86_64") => Ok(Some(Architecture::X86_64)),
+        Some("X86") => Ok(Some(Architecture::I386)),
+        Some("X32") => Ok(Some(Architecture::X32)),
+        // This processor has no such calls, so nothing needs to be compiled for them.
+        Some(other) if FOREIGN.contains(&other) => Ok(None),
+        _ => Err(SeccompError::new(
+            format!("architectures[{index}]"),
+            format!("{name:?} is not an architecture"),
+        )),
+    }
+}
+
+fn flags(seccomp: &Seccomp) -> Result<u32, SeccompError> {
+    const TSYNC: u32 = 1;
+    const LOG: u32 = 2;
+    const SPEC_ALLOW: u32 = 4;
+    if seccomp.listener_path.is_some() {
+        return Err(SeccompError::new("listenerPath", "is not supported yet"));
+    }
+    if seccomp.flags.is_empty() {
+        return Ok(SPEC_ALLOW);
+    }
+    let mut flags = 0;
+    for (index, name) in seccomp.flags.iter().enumerate() {
+        flags |= match name.as_str() {
+            "SECCOMP_FILTER_FLAG_TSYNC" => TSYNC,
+            "SECCOMP_FILTER_FLAG_LOG" => LOG,
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => SPEC_ALLOW,
+            other => {
+                return Err(SeccompError::new(
+                    format!("flags[{index}]"),
+                    format!("{other:?} is not supported yet"),
+                ));
+            }
+        };
+    }
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests;

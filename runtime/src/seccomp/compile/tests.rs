@@ -1,0 +1,210 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::seccomp::assemble::interpret;
+use crate::seccomp::profile::default_profile;
+use crate::seccomp::table::SYSCALLS;
+
+fn number(name: &str) -> u32 {
+    u32::from(find(name).unwrap().1)
+}
+
+fn run(filter: &Filter, name: &str, args: [u64; 6]) -> u32 {
+    interpret(&filter.program, AUDIT_X86_64, number(name), args)
+}
+
+fn first(value: u64) -> [u64; 6] {
+    [value, 0, 0, 0, 0, 0]
+}
+
+#[test]
+fn the_default_profile_decides_as_dockers() {
+    let filter = compile(&default_profile(&[])).unwrap();
+    assert!(filter.program.len() < 900, "{}", filter.program.len());
+    assert_eq!(run(&filter, "read", [0; 6]), ALLOW);
+    assert_eq!(run(&filter, "mount", [0; 6]), ERRNO | EPERM);
+    assert_eq!(run(&filter, "keyctl", [0; 6]), ERRNO | EPERM);
+    assert_eq!(run(&filter, "bpf", [0; 6]), ERRNO | EPERM);
+    assert_eq!(run(&filter, "unshare", [0; 6]), ERRNO | EPERM);
+    assert_eq!(run(&filter, "io_uring_setup", [0; 6]), ERRNO | EPERM);
+    assert_eq!(run(&filter, "clone3", [0; 6]), ERRNO | ENOSYS);
+    assert_eq!(run(&filter, "clone", first(0x11)), ALLOW);
+    assert_eq!(run(&filter, "clone", first(0x1000_0011)), ERRNO | EPERM);
+    assert_eq!(run(&filter, "socket", first(2)), ALLOW);
+    assert_eq!(run(&filter, "socket", first(40)), ERRNO | EPERM);
+    assert_eq!(run(&filter, "personality", first(0xffff_ffff)), ALLOW);
+    assert_eq!(run(&filter, "personality", first(0x4_0000)), ERRNO | EPERM);
+    assert_eq!(run(&filter, "settimeofday", [0; 6]), ERRNO | EPERM);
+    // Newer than every call of the profile.
+    let newest = interpret(&filter.program, AUDIT_X86_64, 9_999, [0; 6]);
+    assert_eq!(newest, ERRNO | ENOSYS);
+}
+
+#[test]
+fn capabilities_open_the_profile() {
+    let filter = compile(&default_profile(&["CAP_SYS_ADMIN".to_owned()])).unwrap();
+    assert_eq!(run(&filter, "mount", [0; 6]), ALLOW);
+    assert_eq!(run(&filter, "clone3", [0; 6]), ALLOW);
+    assert_eq!(run(&filter, "clone", first(0x1000_0011)), ALLOW);
+    let filter = compile(&default_profile(&["CAP_SYS_TIME".to_owned()])).unwrap();
+    assert_eq!(run(&filter, "settimeofday", [0; 6]), ALLOW);
+    assert_eq!(run(&filter, "adjtimex", [0; 6]), ALLOW);
+}
+
+#[test]
+fn other_architectures_have_their_own_numbers() {
+    let filter = compile(&default_profile(&[])).unwrap();
+    // i386: 11 is execve, 21 is mount.
+    assert_eq!(interpret(&filter.program, AUDIT_I386, 11, [0; 6]), ALLOW);
+    let mount = interpret(&filter.program, AUDIT_I386, 21, [0; 6]);
+    assert_eq!(mount, ERRNO | EPERM);
+    // x32: 520 is execve; 59, the native one, is none of its own.
+    let x32 = |number| interpret(&filter.program, AUDIT_X86_64, X32_BIT | number, [0; 6]);
+    assert_eq!(x32(520), ALLOW);
+    assert_eq!(x32(59), ERRNO | EPERM);
+    // aarch64.
+    let foreign = interpret(&filter.program, 0xc000_00b7, 0, [0; 6]);
+    assert_eq!(foreign, KILL_PROCESS);
+    let mut native = default_profile(&[]);
+    native.architectures = vec!["SCMP_ARCH_X86_64".to_owned()];
+    let filter = compile(&native).unwrap();
+    let program = &filter.program;
+    assert_eq!(interpret(program, AUDIT_I386, 11, [0; 6]), KILL_PROCESS);
+    assert_eq!(
+        interpret(program, AUDIT_X86_64, X32_BIT, [0; 6]),
+        KILL_PROCESS
+    );
+}
+
+#[test]
+fn errors_name_the_member() {
+    let mut profile = default_profile(&[]);
+    profile.syscalls[3].action = "SCMP_ACT_MAYBE".to_owned();
+    let error = compile(&profile).unwrap_err().to_string();
+    assert!(
+        error.contains("linux.seccomp.syscalls[3].action"),
+        "{error}"
+    );
+    let mut profile = default_profile(&[]);
+    profile.architectures.push("SCMP_ARCH_Z80".to_owned());
+    let error = compile(&profile).unwrap_err().to_string();
+    assert!(error.contains("architectures[3]"), "{error}");
+    let mut profile = default_profile(&[]);
+    profile.syscalls[1].args[0].index = 6;
+    let error = compile(&profile).unwrap_err().to_string();
+    assert!(error.contains("syscalls[1].args[0].index"), "{error}");
+}
+
+fn arbitrary_rule() -> impl Strategy<Value = SeccompRule> {
+    const OPERATORS: &[&str] = &[
+        "SCMP_CMP_NE",
+        "SCMP_CMP_LT",
+        "SCMP_CMP_LE",
+        "SCMP_CMP_EQ",
+        "SCMP_CMP_GE",
+        "SCMP_CMP_GT",
+        "SCMP_CMP_MASKED_EQ",
+    ];
+    // Few values, near each other in both halves, so that all branches are taken.
+    let value = || prop_oneof![0u64..3, (0u64..3).prop_map(|high| high << 32 | 1)];
+    let argument = (
+        0u32..3,
+        value(),
+        value(),
+        proptest::sample::select(OPERATORS),
+    )
+        .prop_map(|(index, value, value_two, op)| SeccompArgument {
+            index,
+            value,
+            value_two,
+            op: op.to_owned(),
+        });
+    let names = proptest::sample::select(SYSCALLS).prop_map(|entry| entry.0.to_owned());
+    const ACTIONS: &[&str] = &[
+        "SCMP_ACT_ALLOW",
+        "SCMP_ACT_KILL_PROCESS",
+        "SCMP_ACT_TRAP",
+        "SCMP_ACT_LOG",
+    ];
+    (
+        proptest::collection::vec(names, 1..12),
+        proptest::sample::select(ACTIONS),
+        proptest::collection::vec(argument, 0..3),
+    )
+        .prop_map(|(names, action, args)| SeccompRule {
+            names,
+            action: action.to_owned(),
+            errno_ret: None,
+            args,
+        })
+}
+
+/// The meaning of a profile, written as directly as possible.
+fn decide(seccomp: &Seccomp, name: &str, args: [u64; 6]) -> u32 {
+    let holds = |argument: &SeccompArgument| {
+        let actual = args[argument.index as usize];
+        match argument.op.as_str() {
+            "SCMP_CMP_NE" => actual != argument.value,
+            "SCMP_CMP_LT" => actual < argument.value,
+            "SCMP_CMP_LE" => actual <= argument.value,
+            "SCMP_CMP_EQ" => actual == argument.value,
+            "SCMP_CMP_GE" => actual >= argument.value,
+            "SCMP_CMP_GT" => actual > argument.value,
+            _ => actual & argument.value == argument.value_two,
+        }
+    };
+    let matching = |rule: &&SeccompRule| rule.names.iter().any(|other| other == name);
+    let conditional = seccomp.syscalls.iter().filter(matching).find(|rule| {
+        let mut indexes: Vec<u32> = rule.args.iter().map(|argument| argument.index).collect();
+        indexes.sort_unstable();
+        let any = indexes.windows(2).any(|pair| pair[0] == pair[1]);
+        !rule.args.is_empty()
+            && if any {
+                rule.args.iter().any(holds)
+            } else {
+                rule.args.iter().all(holds)
+            }
+    });
+    let plain = || {
+        let mut rules = seccomp.syscalls.iter().filter(matching);
+        rules.find(|rule| rule.args.is_empty())
+    };
+    match conditional.or_else(plain) {
+        Some(rule) => action("", &rule.action, rule.errno_ret).unwrap(),
+        None => ERRNO | EPERM,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn programs_decide_as_the_profile_says(
+        rules in proptest::collection::vec(arbitrary_rule(), 0..10),
+        args in proptest::array::uniform6(prop_oneof![0u64..4, (0u64..4).prop_map(|high| high << 32 | 1)]),
+    ) {
+        let mut profile = default_profile(&[]);
+        profile.syscalls = rules;
+        let filter = compile(&profile).unwrap();
+        let greatest = |pick: fn(&(&str, u16, u16, u16)) -> u16| {
+            let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
+            names.filter_map(|name| find(name).map(pick)).filter(|number| *number != NONE).max()
+        };
+        for entry in SYSCALLS {
+            for (arch, number, marker, greatest) in [
+                (AUDIT_X86_64, entry.1, 0, greatest(|entry| entry.1)),
+                (AUDIT_I386, entry.2, 0, greatest(|entry| entry.2)),
+                (AUDIT_X86_64, entry.3, X32_BIT, greatest(|entry| entry.3)),
+            ] {
+                if number == NONE {
+                    continue;
+                }
+                let expected = match greatest {
+                    Some(greatest) if number > greatest => ERRNO | ENOSYS,
+                    _ => decide(&profile, entry.0, args),
+                };
+                let found = interpret(&filter.program, arch, u32::from(number) | marker, args);
+                prop_assert_eq!(found, expected, "{} {:x}", entry.0, arch);
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! From the OCI seccomp object to a program for the kernel.
+//!
+//! The kernel runs the filter once for every possible system call when it is installed (to learn
+//! which are always allowed), and later at calls that are not. A list of comparisons, as
+//! libseccomp makes by default, costs 0.7 ms at every container start for Docker's profile; the
+//! binary search tree made here costs a tenth of that.
+
+mod assemble;
+mod compile;
+pub(crate) mod profile;
+mod table;
+
+pub(crate) use compile::compile;
+
+use crate::spec::{SECCOMP_ANNOTATION, Spec};
+
+/// A program with the flags to install it with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub(crate) program: Vec<keelson_sys::seccomp::Instruction>,
+    pub(crate) flags: u32,
+}
+
+/// Why a seccomp object can't be compiled.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("linux.seccomp.{member}: {reason}")]
+pub(crate) struct SeccompError {
+    member: String,
+    reason: String,
+}
+
+impl SeccompError {
+    fn new(member: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            member: member.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// The filter that a specification asks for, if any.
+pub(crate) fn filter_of(spec: &Spec) -> Result<Option<Filter>, SeccompError> {
+    if let Some(seccomp) = &spec.linux.seccomp {
+        return compile(seccomp).map(Some);
+    }
+    match spec.annotations.get(SECCOMP_ANNOTATION).map(String::as_str) {
+        None => Ok(None),
+        Some("default") => {
+            let capabilities = spec
+                .process
+                .as_ref()
+                .and_then(|process| process.capabilities.as_ref());
+            let bounding = capabilities.map_or(&[][..], |sets| sets.bounding.as_slice());
+            compile(&profile::default_profile(bounding)).map(Some)
+        }
+        Some(other) => Err(SeccompError::new(
+            "",
+            format!("annotation {SECCOMP_ANNOTATION}: no built-in profile is named {other:?}"),
+        )),
+    }
+}

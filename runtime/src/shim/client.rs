@@ -1,0 +1,232 @@
+//! One connection of the shim's socket.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use keelson_log::{Next, Reader, Stream};
+use keelson_model::shim::{MAX_FRAME, Request, Response};
+use nix::sys::epoll::EpollFlags;
+
+/// A client is not given more from the log while this many bytes wait to be sent.
+const MAX_OUTPUT: usize = 64 * 1024;
+/// Longest frame of an attached stream; neighbouring records of a stream share a frame.
+const MAX_STREAM_FRAME: usize = 32 * 1024;
+
+/// A connection.
+pub(crate) struct Client {
+    socket: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    sent: usize,
+    /// The client sends nothing any more.
+    pub(crate) input_ended: bool,
+    /// The connection is of no use any more.
+    pub(crate) dead: bool,
+    /// The connection is over when what is queued has been sent.
+    pub(crate) ended: bool,
+    /// What the event loop waits for on the socket.
+    pub(crate) interest: EpollFlags,
+    /// The client waits for the container's end and is answered then.
+    pub(crate) waiting: bool,
+    /// After an attach request.
+    pub(crate) attached: Option<Attached>,
+}
+
+/// What an attached client takes part in.
+pub(crate) struct Attached {
+    /// Its position in the log; `None` when it takes no output.
+    reader: Option<Reader>,
+    stdout: bool,
+    stderr: bool,
+    /// Whether it sends input.
+    pub(crate) stdin: bool,
+    /// Whether it has sent some.
+    pub(crate) wrote: bool,
+    /// Everything in the log has been taken from it.
+    caught_up: bool,
+}
+
+impl Attached {
+    /// A client that sees output from now on.
+    pub(crate) fn new(reader: Option<Reader>, stdin: bool, stdout: bool, stderr: bool) -> Self {
+        Self {
+            reader,
+            stdout,
+            stderr,
+            stdin,
+            wrote: false,
+            caught_up: true,
+        }
+    }
+}
+
+impl Client {
+    pub(crate) fn new(socket: UnixStream) -> Self {
+        Self {
+            socket,
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            input_ended: false,
+            dead: false,
+            ended: false,
+            interest: EpollFlags::EPOLLIN,
+            waiting: false,
+            attached: None,
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Reads what has come, at most one buffer's worth.
+    pub(crate) fn read(&mut self) {
+        let mut buffer = [0; 16 * 1024];
+        match self.socket.read(&mut buffer) {
+            Ok(0) => self.input_ended = true,
+            Ok(length) => self
+                .input
+                .extend_from_slice(buffer.get(..length).unwrap_or_default()),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(_) => self.dead = true,
+        }
+    }
+
+    /// The next request, when it has come whole.
+    pub(crate) fn next_request(&mut self) -> Option<Result<Request, String>> {
+        let length: [u8; 4] = self.input.get(..4)?.try_into().ok()?;
+        let length = u32::from_le_bytes(length);
+        if length > MAX_FRAME {
+            // What follows can't be made sense of.
+            self.input.clear();
+            self.input_ended = true;
+            return Some(Err(format!(
+                "a frame of {length} bytes is longer than {MAX_FRAME}"
+            )));
+        }
+        let end = 4 + length as usize;
+        let frame = self.input.get(4..end)?;
+        let request = serde_json::from_slice(frame).map_err(|error| format!("request: {error}"));
+        self.input.drain(..end);
+        Some(request)
+    }
+
+    /// Everything that has come: input for the container.
+    pub(crate) fn take_input(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.input)
+    }
+
+    /// Queues an answer.
+    pub(crate) fn respond(&mut self, response: &Response) {
+        match serde_json::to_vec(response) {
+            Ok(json) => {
+                self.output.extend((json.len() as u32).to_le_bytes());
+                self.output.extend(json);
+            }
+            Err(_) => self.dead = true,
+        }
+    }
+
+    /// Sends what is queued, and what the log has for an attached client, as far as the client
+    /// takes it.
+    pub(crate) fn pump(&mut self) {
+        // A fast client far behind must not keep the container waiting: the event loop comes back
+        // here as long as there is something queued.
+        for _ in 0..16 {
+            self.fill();
+            if self.output.len() <= self.sent {
+                self.output = Vec::new();
+                self.sent = 0;
+                return;
+            }
+            match self
+                .socket
+                .write(self.output.get(self.sent..).unwrap_or_default())
+            {
+                Ok(length) => self.sent += length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.dead = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether something waits for the client to take it.
+    pub(crate) fn has_output(&self) -> bool {
+        self.sent < self.output.len() || self.behind()
+    }
+
+    /// Whether the log has more for the client, as far as is known.
+    fn behind(&self) -> bool {
+        self.attached
+            .as_ref()
+            .is_some_and(|attached| !attached.caught_up)
+    }
+
+    /// Whether the client has got everything there is.
+    pub(crate) fn is_served(&self) -> bool {
+        !self.has_output() && !self.waiting
+    }
+
+    /// Takes records from the log into frames.
+    fn fill(&mut self) {
+        let Some(attached) = &mut self.attached else {
+            return;
+        };
+        let Some(reader) = &mut attached.reader else {
+            return;
+        };
+        if self.sent > 0 && self.sent == self.output.len() {
+            self.output.clear();
+            self.sent = 0;
+        }
+        // Where the last frame begins, and its stream.
+        let mut frame: Option<(usize, u8)> = None;
+        while self.output.len() - self.sent < MAX_OUTPUT {
+            let record = match reader.next() {
+                Ok(Next::Record(record)) => record,
+                Ok(Next::CaughtUp { .. }) => {
+                    attached.caught_up = true;
+                    return;
+                }
+                Err(_) => {
+                    self.dead = true;
+                    return;
+                }
+            };
+            attached.caught_up = false;
+            let (wanted, number) = match record.stream {
+                Stream::Stdout => (attached.stdout, 1),
+                Stream::Stderr => (attached.stderr, 2),
+            };
+            if !wanted {
+                continue;
+            }
+            match frame {
+                Some((start, stream))
+                    if stream == number
+                        && self.output.len() - start + record.payload.len() < MAX_STREAM_FRAME =>
+                {
+                    self.output.extend_from_slice(record.payload);
+                    let length = (self.output.len() - start - 8) as u32;
+                    if let Some(header) = self.output.get_mut(start + 4..start + 8) {
+                        header.copy_from_slice(&length.to_be_bytes());
+                    }
+                }
+                _ => {
+                    frame = Some((self.output.len(), number));
+                    self.output.extend([number, 0, 0, 0]);
+                    self.output
+                        .extend((record.payload.len() as u32).to_be_bytes());
+                    self.output.extend_from_slice(record.payload);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The shim: parent of one container, from its creation to the collection of its exit status.
+//!
+//! `keelson-runtime shim --dir DIR --ready-fd N` (protocol: `keelson_model::shim`). The process
+//! that was executed forks once and exits at once with code 0, so hostd reaps it without delay;
+//! the shim proper is the copy: in a session of its own, adopted by init, with every descriptor
+//! closed but the one it reports on. It ignores the signals that end other processes, because it
+//! must be the last to go; SIGKILL ends it and, by PR_SET_PDEATHSIG, the container.
+//!
+//! Everything happens in one thread around one epoll descriptor. Output is written to the log as
+//! soon as it is read; attached clients are served *from the log*, each at its own position, so
+//! that the slowest of them neither holds the container up nor loses anything that the log has.
+
+mod client;
+mod server;
+mod stdio;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use keelson_model::shim::{Hello, SPEC_FILE, ShimSpec};
+use keelson_sys::{clone, sandbox};
+use nix::sys::signal::Signal;
+use nix::unistd::ForkResult;
+use rustix::fs::{Mode, OFlags};
+
+use crate::failure::{Failure, Step};
+
+/// Arguments of `keelson-runtime shim`.
+struct Arguments {
+    folder: PathBuf,
+    ready: i32,
+}
+
+/// Runs the shim; the arguments are those behind `shim`.
+pub(crate) fn main(arguments: &[String]) -> Result<(), Failure> {
+    let arguments = parse(arguments)?;
+    crate::sandbox::executable::ensure_readonly()?;
+    // SAFETY: this program never starts a thread.
+    #[allow(unsafe_code)]
+    match unsafe { clone::fork() }.step(|| "fork the shim")? {
+        ForkResult::Parent { .. } => return Ok(()),
+        ForkResult::Child => {}
+    }
+    let mut ready = match detach(arguments.ready) {
+        Ok(ready) => std::fs::File::from(ready),
+        Err(failure) => return Err(failure),
+    };
+    match server::Server::create(&arguments.folder) {
+        Ok(server) => {
+            hello(&mut ready, &server.hello());
+            drop(ready);
+            server.run();
+            Ok(())
+        }
+        Err(failure) => {
+            let reason = failure.reason;
+            let message = failure.message.clone();
+            hello(&mut ready, &Hello::Failed { message, reason });
+            Err(failure)
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Arguments, Failure> {
+    let usage = || Failure::invalid("usage: keelson-runtime shim --dir DIR --ready-fd N");
+    let (mut folder, mut ready) = (None, None);
+    let mut rest = arguments.iter();
+    while let Some(name) = rest.next() {
+        let value = rest.next().ok_or_else(usage)?;
+        match name.as_str() {
+            "--dir" => folder = Some(PathBuf::from(value)),
+            "--ready-fd" => ready = value.parse().ok().filter(|fd| *fd > 2),
+            _ => return Err(usage()),
+        }
+    }
+    Ok(Arguments {
+        folder: folder.ok_or_else(usage)?,
+        ready: ready.ok_or_else(usage)?,
+    })
+}
+
+/// Cuts the ties to whoever executed the program.
+fn detach(ready: i32) -> Result<OwnedFd, Failure> {
+    let number = ready as u32;
+    // SAFETY: nothing was opened yet but what was inherited, which nothing here owns.
+    #[allow(unsafe_code)]
+    let ready = unsafe {
+        if number > 3 {
+            clone::close_range(3, number - 1).step(|| "close inherited descriptors")?;
+        }
+        clone::close_range(number + 1, u32::MAX).step(|| "close inherited descriptors")?;
+        clone::adopt(ready)
+    };
+    clone::close_on_exec_from(3).step(|| "mark descriptors close-on-exec")?;
+    nix::unistd::setsid().step(|| "start a session")?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .step(|| "open /dev/null")?;
+    for number in 0..3 {
+        sandbox::set_standard(&null, number).step(|| "connect to /dev/null")?;
+    }
+    rustix::process::chdir("/").step(|| "change to /")?;
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+        Signal::SIGPIPE,
+    ] {
+        clone::set_ignored(signal, true).step(|| "ignore signals")?;
+    }
+    // The file may have been executed by descriptor, which leaves a number as name.
+    sandbox::set_name(c"keelson-shim").step(|| "set the process's name")?;
+    sandbox::set_subreaper().step(|| "become subreaper")?;
+    sandbox::set_undumpable().step(|| "hide the process from others")?;
+    Ok(ready)
+}
+
+/// Reports on the ready descriptor. When nobody listens any more (hostd was killed meanwhile) the
+/// container stays; whoever comes next finds the socket.
+fn hello(ready: &mut std::fs::File, hello: &Hello) {
+    if let Ok(mut line) = serde_json::to_vec(hello) {
+        line.push(b'\n');
+        let _ = rustix::io::write(ready.as_fd(), &line);
+    }
+}
+
+/// Reads `shim.json`.
+fn load_spec(folder: &Path) -> Result<ShimSpec, Failure> {
+    let path = folder.join(SPEC_FILE);
+    let bytes = std::fs::read(&path).step(|| format!("read {}", path.display()))?;
+    let spec: ShimSpec = serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::invalid(format!("{}: {error}", path.display())))?;
+    if spec.version != 1 {
+        return Err(Failure::invalid(format!(
+            "{}: version {} is not known",
+            path.display(),
+            spec.version
+        )));
+    }
+    Ok(spec)
+}
+
+/// Nanoseconds since 1970.
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_nanos() as u64)
+}

@@ -1,0 +1,611 @@
+//! The shim's event loop.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use keelson_log::{Limits, Reader, Writer};
+use keelson_model::shim::{EXIT_FILE, Exit, Hello, Request, Response, SOCKET_FILE, ShimSpec};
+use keelson_sys::{clone, sandbox};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::WaitOptions;
+
+use super::client::{Attached, Client};
+use super::stdio::{self, Output, Streams};
+use crate::cgroup::Cgroup;
+use crate::failure::{Failure, Step};
+use crate::process::channel::Message;
+use crate::process::spawn::{self, Container};
+use crate::spec;
+
+const LISTENER: u64 = 0;
+const CHILDREN: u64 = 1;
+const OUTPUTS: [u64; 2] = [2, 3];
+const INPUT: u64 = 4;
+const FIRST_CLIENT: u64 = 16;
+
+/// A client that takes nothing for so long after the container's end is given up.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Where the container is in its life.
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    Created,
+    Running,
+    Stopped(Exit),
+}
+
+/// The shim of one container.
+pub(crate) struct Server {
+    folder: PathBuf,
+    spec: ShimSpec,
+    container: Container,
+    streams: Streams,
+    log: Writer,
+    state: State,
+    started_at: u64,
+    error: Option<String>,
+    epoll: Epoll,
+    listener: Option<UnixListener>,
+    children: SignalFd,
+    clients: BTreeMap<u64, Client>,
+    next_client: u64,
+    buffer: Vec<u8>,
+    input_watched: bool,
+}
+
+impl Server {
+    /// Makes the container and the socket.
+    pub(crate) fn create(folder: &Path) -> Result<Self, Failure> {
+        let spec = super::load_spec(folder)?;
+        if let Some(path) = &spec.shim_cgroup {
+            Cgroup::create(path)?.add(std::process::id() as i32)?;
+        }
+        let config = spec::load(&spec.bundle)?;
+        let log = Writer::open(
+            &spec.log.path,
+            Limits {
+                max_size: spec.log.max_size,
+                max_files: spec.log.max_files,
+            },
+        )
+        .map_err(|error| Failure::internal(error.to_string()))?;
+        let children = watch_children()?;
+        let listener = listen(folder)?;
+        let terminal = config
+            .process
+            .as_ref()
+            .is_some_and(|process| process.terminal);
+        let (pipes, stdio) = match terminal {
+            true => (None, None),
+            false => {
+                let (streams, ends) = stdio::pipes(spec.open_stdin)?;
+                (Some(streams), Some(ends))
+            }
+        };
+        let made = spawn::create(spawn::Request {
+            id: &spec.id,
+            spec: &config,
+            rootfs: &spec.rootfs,
+            stdio,
+            die_with_parent: true,
+            preserved: 0,
+            start_socket: None,
+        });
+        let mut container = match made {
+            Ok(container) => container,
+            Err(failure) => {
+                let _ = std::fs::remove_file(folder.join(SOCKET_FILE));
+                return Err(failure);
+            }
+        };
+        let streams = match (pipes, container.terminal.take()) {
+            (Some(streams), _) => streams,
+            (None, Some(master)) => stdio::terminal(master, spec.open_stdin)?,
+            (None, None) => return Err(Failure::internal("the container made no terminal")),
+        };
+        let mut server = Self {
+            folder: folder.to_owned(),
+            spec,
+            container,
+            streams,
+            log,
+            state: State::Created,
+            started_at: 0,
+            error: None,
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).step(|| "make an epoll")?,
+            listener: Some(listener),
+            children,
+            clients: BTreeMap::new(),
+            next_client: FIRST_CLIENT,
+            buffer: Vec::new(),
+            input_watched: false,
+        };
+        server.watch()?;
+        Ok(server)
+    }
+
+    /// What to tell hostd.
+    pub(crate) fn hello(&self) -> Hello {
+        Hello::Created {
+            shim_pid: std::process::id() as i32,
+            pid: self.container.pid,
+        }
+    }
+
+    fn watch(&mut self) -> Result<(), Failure> {
+        let add = |fd: std::os::fd::BorrowedFd<'_>, token| {
+            self.epoll
+                .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+                .step(|| "watch a descriptor")
+        };
+        if let Some(listener) = &self.listener {
+            add(listener.as_fd(), LISTENER)?;
+        }
+        add(self.children.as_fd(), CHILDREN)?;
+        for (output, token) in self.streams.outputs.iter().zip(OUTPUTS) {
+            if let Some(output) = output {
+                add(output.as_fd(), token)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until the container has ended and everybody has been told.
+    pub(crate) fn run(mut self) {
+        let mut events = [EpollEvent::empty(); 32];
+        let mut give_up: Option<Instant> = None;
+        loop {
+            let timeout = match give_up {
+                None => EpollTimeout::NONE,
+                Some(at) => {
+                    let left = at.saturating_duration_since(Instant::now());
+                    EpollTimeout::try_from(left).unwrap_or(EpollTimeout::ZERO)
+                }
+            };
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => continue,
+                // Only wrong arguments make this fail; without events nothing can be done.
+                Err(_) => return,
+            };
+            for event in events.iter().take(count) {
+                self.handle(event.data(), event.events());
+            }
+            self.serve();
+            if matches!(self.state, State::Stopped(_)) {
+                self.clients.retain(|_, client| !client.is_served());
+                let now = Instant::now();
+                if self.clients.is_empty() || give_up.is_some_and(|at| now >= at) {
+                    return;
+                }
+                if count > 0 || give_up.is_none() {
+                    give_up = Some(now + LINGER);
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, token: u64, events: EpollFlags) {
+        match token {
+            LISTENER => self.accept(),
+            CHILDREN => self.reap(),
+            INPUT => self.streams.write_input(),
+            token if OUTPUTS.contains(&token) => self.read_output((token - OUTPUTS[0]) as usize),
+            token => self.handle_client(token, events),
+        }
+    }
+
+    fn read_output(&mut self, index: usize) {
+        let output = self.streams.record(index, &mut self.log, &mut self.buffer);
+        if output == Output::End
+            && let Some(slot) = self.streams.outputs.get_mut(index)
+            && let Some(fd) = slot.take()
+        {
+            let _ = self.epoll.delete(fd);
+        }
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else {
+            return;
+        };
+        let Ok((socket, _)) = listener.accept() else {
+            return;
+        };
+        if socket.set_nonblocking(true).is_err() {
+            return;
+        }
+        let token = self.next_client;
+        let client = Client::new(socket);
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+        if self.epoll.add(client.fd(), event).is_ok() {
+            self.next_client += 1;
+            self.clients.insert(token, client);
+        }
+    }
+
+    fn handle_client(&mut self, token: u64, events: EpollFlags) {
+        // Taken out, so that requests may change everything else.
+        let Some(mut client) = self.clients.remove(&token) else {
+            return;
+        };
+        if events.contains(EpollFlags::EPOLLIN) && !client.input_ended {
+            client.read();
+        }
+        if client.attached.is_none() {
+            self.answer(&mut client);
+        }
+        let gone = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
+        self.pass_input(&mut client, gone);
+        if gone || (client.input_ended && client.attached.is_none() && !client.waiting) {
+            client.ended = true;
+        }
+        self.clients.insert(token, client);
+    }
+
+    /// Gives an attached client's input to the container.
+    fn pass_input(&mut self, client: &mut Client, gone: bool) {
+        let Some(stdin) = client.attached.as_ref().map(|attached| attached.stdin) else {
+            return;
+        };
+        let bytes = client.take_input();
+        let Some(attached) = client.attached.as_mut().filter(|_| stdin) else {
+            return;
+        };
+        if !bytes.is_empty() {
+            attached.wrote = true;
+            self.streams.push_input(&bytes);
+        }
+        if client.input_ended {
+            // A half-closed connection is the end of the input; one that is gone altogether only
+            // when the container was made so.
+            if !gone || (attached.wrote && self.spec.stdin_once) {
+                self.streams.end_input();
+            }
+            attached.stdin = false;
+        }
+    }
+
+    /// Sends to every client what it can take, and adjusts what is waited for.
+    fn serve(&mut self) {
+        let takes_input = self.streams.takes_input();
+        let mut finished = Vec::new();
+        for (token, client) in &mut self.clients {
+            client.pump();
+            if client.dead || (client.ended && !client.has_output()) {
+                finished.push(*token);
+                continue;
+            }
+            let reads_stdin = client
+                .attached
+                .as_ref()
+                .is_some_and(|attached| attached.stdin);
+            let mut interest = EpollFlags::empty();
+            interest.set(
+                EpollFlags::EPOLLIN,
+                !client.input_ended && !client.waiting && (takes_input || !reads_stdin),
+            );
+            interest.set(EpollFlags::EPOLLOUT, client.has_output());
+            if interest != client.interest {
+                client.interest = interest;
+                let mut event = EpollEvent::new(interest, *token);
+                client.dead = self.epoll.modify(client.fd(), &mut event).is_err();
+            }
+        }
+        for token in finished {
+            // Closing the descriptor takes it out of the epoll.
+            self.clients.remove(&token);
+        }
+        let pending = !self.streams.pending.is_empty();
+        if pending != self.input_watched
+            && let Some(input) = &self.streams.input
+        {
+            let result = if pending {
+                self.epoll
+                    .add(input, EpollEvent::new(EpollFlags::EPOLLOUT, INPUT))
+            } else {
+                self.epoll.delete(input)
+            };
+            if result.is_ok() {
+                self.input_watched = pending;
+            }
+        }
+    }
+
+    /// Answers the requests that have come whole.
+    fn answer(&mut self, client: &mut Client) {
+        while client.attached.is_none() && !client.waiting {
+            let request = match client.next_request() {
+                None => return,
+                Some(Ok(request)) => request,
+                Some(Err(message)) => {
+                    client.respond(&failed(Failure::invalid(message)));
+                    continue;
+                }
+            };
+            let result = self.carry_out(request, client);
+            match result {
+                Ok(Some(response)) => client.respond(&response),
+                Ok(None) => {}
+                Err(failure) => client.respond(&failed(failure)),
+            }
+        }
+    }
+
+    /// Carries a request out. `None`: it is answered later.
+    fn carry_out(
+        &mut self,
+        request: Request,
+        client: &mut Client,
+    ) -> Result<Option<Response>, Failure> {
+        let exec_session = |what: &str| {
+            Failure::unsupported(format!("{what}: exec sessions are not implemented yet"))
+        };
+        match request {
+            Request::Start => self.start().map(Some),
+            Request::State => Ok(Some(self.report())),
+            Request::Kill { signal, all } => self.kill(signal, all).map(done),
+            Request::Resize {
+                exec: None,
+                rows,
+                columns,
+            } => self.resize(rows, columns).map(done),
+            Request::Wait { exec: None } => match &self.state {
+                State::Stopped(exit) => Ok(Some(Response::Exited(exit.clone()))),
+                _ => {
+                    client.waiting = true;
+                    Ok(None)
+                }
+            },
+            Request::Attach {
+                exec: None,
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                let reader = if stdout || stderr {
+                    let mut reader = Reader::open(&self.spec.log.path)
+                        .map_err(|error| Failure::internal(error.to_string()))?;
+                    reader
+                        .seek_end()
+                        .map_err(|error| Failure::internal(error.to_string()))?;
+                    Some(reader)
+                } else {
+                    None
+                };
+                client.respond(&Response::Done);
+                client.attached = Some(Attached::new(reader, stdin, stdout, stderr));
+                Ok(None)
+            }
+            Request::Pause => self.freeze(true).map(done),
+            Request::Resume => self.freeze(false).map(done),
+            Request::Update { resources } => self.update(resources).map(done),
+            Request::Exec { .. } | Request::ExecStart { .. } => Err(exec_session("exec")),
+            Request::Resize { .. } => Err(exec_session("resize")),
+            Request::Wait { .. } => Err(exec_session("wait")),
+            Request::Attach { .. } => Err(exec_session("attach")),
+        }
+    }
+
+    fn start(&mut self) -> Result<Response, Failure> {
+        if self.state != State::Created {
+            return Err(Failure::conflict("the container was started already"));
+        }
+        self.container.channel.start()?;
+        match self.container.channel.receive()? {
+            Message::Closed => {
+                self.started_at = super::now();
+                self.state = State::Running;
+                Ok(Response::Started {
+                    pid: self.container.pid,
+                })
+            }
+            Message::Failed(failure) => {
+                self.error = Some(failure.message.clone());
+                Err(failure)
+            }
+            Message::Ready(_) => Err(Failure::internal(
+                "the container's process reported twice that it is ready",
+            )),
+        }
+    }
+
+    fn report(&self) -> Response {
+        let frozen = || {
+            let cgroup = self.container.cgroup.as_ref();
+            cgroup.is_some_and(Cgroup::is_frozen)
+        };
+        let (status, exit) = match &self.state {
+            State::Created => ("created", None),
+            State::Running if frozen() => ("paused", None),
+            State::Running => ("running", None),
+            State::Stopped(exit) => ("stopped", Some(exit.clone())),
+        };
+        Response::State {
+            status: status.to_owned(),
+            pid: self.container.pid,
+            exit,
+        }
+    }
+
+    fn kill(&self, signal: i32, all: bool) -> Result<(), Failure> {
+        if matches!(self.state, State::Stopped(_)) {
+            return Err(Failure::conflict("the container has ended"));
+        }
+        let step = || format!("send signal {signal} to process {}", self.container.pid);
+        if !all {
+            return clone::signal_process(self.container.pidfd.as_fd(), signal).step(step);
+        }
+        let cgroup = self.container.cgroup.as_ref().ok_or_else(|| {
+            Failure::invalid("only a container with a cgroup can be signalled as a whole")
+        })?;
+        if signal == Signal::SIGKILL as i32 {
+            return cgroup.kill();
+        }
+        for pid in cgroup.processes()? {
+            match clone::signal_pid(pid, signal) {
+                // Ended since it was listed.
+                Err(nix::errno::Errno::ESRCH) => {}
+                other => other.step(|| format!("send signal {signal} to process {pid}"))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn resize(&self, rows: u16, columns: u16) -> Result<(), Failure> {
+        match &self.streams.outputs[0] {
+            Some(terminal) if self.streams.terminal => {
+                sandbox::set_terminal_size(terminal, rows, columns)
+                    .step(|| "set the terminal's size")
+            }
+            _ => Err(Failure::invalid("the container has no terminal")),
+        }
+    }
+
+    fn freeze(&self, frozen: bool) -> Result<(), Failure> {
+        if self.state != State::Running {
+            return Err(Failure::conflict("the container is not running"));
+        }
+        self.cgroup()?.freeze(frozen)
+    }
+
+    fn update(&self, resources: serde_json::Value) -> Result<(), Failure> {
+        let resources: spec::Resources = serde_json::from_value(resources)
+            .map_err(|error| Failure::invalid(format!("resources: {error}")))?;
+        self.cgroup()?.apply(&resources)
+    }
+
+    fn cgroup(&self) -> Result<&Cgroup, Failure> {
+        self.container
+            .cgroup
+            .as_ref()
+            .ok_or_else(|| Failure::invalid("the container has no cgroup (linux.cgroupsPath)"))
+    }
+
+    /// Collects ended processes: the container's first one, and orphans that were given to the
+    /// subreaper.
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.children.read_signal() {}
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if pid.as_raw_nonzero().get() != self.container.pid {
+                continue;
+            }
+            let code = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => code,
+                (None, Some(signal)) => 128 + signal,
+                // Stopped or continued, which was not asked for.
+                (None, None) => continue,
+            };
+            self.finish(code);
+        }
+    }
+
+    /// Everything that is left to do when the container's first process has ended.
+    fn finish(&mut self, code: i32) {
+        let finished_at = super::now();
+        let mut oom_killed = false;
+        if let Some(cgroup) = &self.container.cgroup {
+            oom_killed = cgroup.oom_kills() > 0;
+            // Without a pid namespace of its own, processes of the container may be left.
+            if let Ok(text) = cgroup.read("cgroup.events")
+                && text.lines().any(|line| line == "populated 1")
+            {
+                let _ = cgroup.kill();
+            }
+        }
+        for index in 0..OUTPUTS.len() {
+            while self.streams.record(index, &mut self.log, &mut self.buffer) == Output::Some {}
+        }
+        let _ = self.log.finish(finished_at);
+        if let Some(cgroup) = &self.container.cgroup {
+            // Whoever starts the container again right after the exit record finds no leftovers.
+            let _ = cgroup.remove();
+        }
+        let exit = Exit {
+            version: 1,
+            code,
+            oom_killed,
+            started_at: self.started_at,
+            finished_at,
+            error: self.error.take(),
+        };
+        let _ = write_exit(&self.folder, &exit);
+        self.listener = None;
+        let _ = std::fs::remove_file(self.folder.join(SOCKET_FILE));
+        for client in self.clients.values_mut() {
+            if client.waiting {
+                client.waiting = false;
+                client.respond(&Response::Exited(exit.clone()));
+            }
+        }
+        self.streams.outputs = [None, None];
+        self.streams.input = None;
+        self.state = State::Stopped(exit);
+    }
+}
+
+fn done(_: ()) -> Option<Response> {
+    Some(Response::Done)
+}
+
+fn failed(failure: Failure) -> Response {
+    Response::Failed {
+        message: failure.message,
+        reason: failure.reason,
+    }
+}
+
+/// Signals of ended children as a descriptor.
+fn watch_children() -> Result<SignalFd, Failure> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    signals.thread_block().step(|| "block SIGCHLD")?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .step(|| "make a signal descriptor")
+}
+
+/// Listens in the shim's folder. Only root may connect.
+fn listen(folder: &Path) -> Result<UnixListener, Failure> {
+    let path = folder.join(SOCKET_FILE);
+    let step = || format!("listen on {}", path.display());
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).step(step),
+        _ => {}
+    }
+    let opened = rustix::fs::open(
+        folder,
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .step(step)?;
+    // Socket addresses are at most 107 bytes long; folders may be longer.
+    let short = format!("/proc/self/fd/{}/{SOCKET_FILE}", opened.as_raw_fd());
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(short);
+    rustix::process::umask(before);
+    let listener = listener.step(step)?;
+    listener.set_nonblocking(true).step(step)?;
+    Ok(listener)
+}
+
+/// Writes the exit record as a whole. It is not flushed to disk: it is of interest until the next
+/// start of the machine only, and the folder lies in memory there.
+fn write_exit(folder: &Path, exit: &Exit) -> std::io::Result<()> {
+    let path = folder.join(EXIT_FILE);
+    let temporary = folder.join(".exit.json.new");
+    let json = serde_json::to_vec(exit)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    std::io::Write::write_all(&mut file, &json)?;
+    std::fs::rename(temporary, path)
+}

@@ -1,0 +1,164 @@
+//! The container's standard streams as the shim holds them.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use keelson_log::{Stream, Writer};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+
+use crate::failure::{Failure, Step};
+
+/// How much is read at once. Pages of the buffer that were never filled cost no memory.
+const CHUNK: usize = 64 * 1024;
+/// More input than this is not taken from clients while the container does not read.
+const MAX_PENDING: usize = 64 * 1024;
+
+/// The shim's ends.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    /// Where the container's output comes from, by stream.
+    pub(crate) outputs: [Option<OwnedFd>; 2],
+    /// Where its input goes.
+    pub(crate) input: Option<OwnedFd>,
+    /// Whether both are ends of a terminal.
+    pub(crate) terminal: bool,
+    /// Input that the container did not read yet.
+    pub(crate) pending: Vec<u8>,
+    /// Close the input when nothing is pending any more.
+    pub(crate) closing: bool,
+}
+
+/// Makes pipes. The second value are the container's ends.
+pub(crate) fn pipes(open_stdin: bool) -> Result<(Streams, [OwnedFd; 3]), Failure> {
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step(|| "make a pipe");
+    let (stdin, input) = if open_stdin {
+        let (read, write) = pipe()?;
+        (read, Some(write))
+    } else {
+        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .step(|| "open /dev/null")?;
+        (null, None)
+    };
+    let (out_read, out_write) = pipe()?;
+    let (error_read, error_write) = pipe()?;
+    // Only the shim's ends: the container expects blocking ones.
+    for end in [Some(&out_read), Some(&error_read), input.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        set_nonblocking(end.as_fd())?;
+    }
+    let streams = Streams {
+        outputs: [Some(out_read), Some(error_read)],
+        input,
+        ..Streams::default()
+    };
+    Ok((streams, [stdin, out_write, error_write]))
+}
+
+/// Takes over the master end of a terminal.
+pub(crate) fn terminal(master: OwnedFd, open_stdin: bool) -> Result<Streams, Failure> {
+    set_nonblocking(master.as_fd())?;
+    let input = master.try_clone().step(|| "duplicate the terminal")?;
+    Ok(Streams {
+        outputs: [Some(master), None],
+        input: open_stdin.then_some(input),
+        terminal: true,
+        ..Streams::default()
+    })
+}
+
+fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Failure> {
+    rustix::io::ioctl_fionbio(fd, true).step(|| "make a stream non-blocking")
+}
+
+/// What reading found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Something was read and recorded.
+    Some,
+    /// There is nothing now.
+    None,
+    /// There will be nothing any more.
+    End,
+}
+
+impl Streams {
+    /// Reads once from an output and records it.
+    pub(crate) fn record(&self, index: usize, log: &mut Writer, buffer: &mut Vec<u8>) -> Output {
+        let Some(fd) = self.outputs.get(index).and_then(Option::as_ref) else {
+            return Output::End;
+        };
+        buffer.resize(CHUNK, 0);
+        let stream = if index == 0 {
+            Stream::Stdout
+        } else {
+            Stream::Stderr
+        };
+        loop {
+            return match rustix::io::read(fd, buffer.as_mut_slice()) {
+                Ok(0) => Output::End,
+                Ok(length) => {
+                    // A full disk must not stop the container: what can't be recorded is lost, as
+                    // with every log.
+                    let bytes = buffer.get(..length).unwrap_or_default();
+                    let _ = log.append(stream, bytes, super::now());
+                    Output::Some
+                }
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Output::None,
+                // A terminal whose other end nobody has open answers EIO.
+                Err(_) => Output::End,
+            };
+        }
+    }
+
+    /// Whether clients may send more input.
+    pub(crate) fn takes_input(&self) -> bool {
+        self.pending.len() < MAX_PENDING && !self.closing
+    }
+
+    /// Takes input for the container.
+    pub(crate) fn push_input(&mut self, bytes: &[u8]) {
+        if self.input.is_some() && !self.closing {
+            self.pending.extend_from_slice(bytes);
+            self.write_input();
+        }
+    }
+
+    /// Ends the container's input when it has read what was sent. The input of a terminal has no
+    /// end.
+    pub(crate) fn end_input(&mut self) {
+        if !self.terminal {
+            self.closing = true;
+            self.write_input();
+        }
+    }
+
+    /// Writes pending input as far as the container takes it.
+    pub(crate) fn write_input(&mut self) {
+        while let Some(fd) = &self.input {
+            if self.pending.is_empty() {
+                if self.closing {
+                    self.input = None;
+                }
+                // An idle shim does not keep the memory.
+                self.pending = Vec::new();
+                return;
+            }
+            match rustix::io::write(fd, &self.pending) {
+                Ok(length) => {
+                    self.pending.drain(..length.min(self.pending.len()));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                // Nobody will read it.
+                Err(_) => {
+                    self.input = None;
+                    self.pending = Vec::new();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Reading `config.json`, with errors that name the member they are about.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::{Process, Spec};
+
+/// Why a specification is not usable.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// The file can't be read.
+    #[error("read {path}: {source}")]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// The text is not JSON or has a member of a wrong type.
+    #[error("{file}: {member}: {reason}")]
+    Json {
+        file: String,
+        member: String,
+        reason: String,
+    },
+    /// A member's value is out of range, contradicts another or is missing.
+    #[error("config.json: {member}: {reason}")]
+    Value { member: String, reason: String },
+}
+
+impl LoadError {
+    /// An error about a member.
+    pub(crate) fn value(member: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Value {
+            member: member.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Reads and checks the specification in a bundle.
+pub(crate) fn load(bundle: &Path) -> Result<Spec, LoadError> {
+    let path = bundle.join("config.json");
+    let bytes = std::fs::read(&path).map_err(|source| LoadError::Read { path, source })?;
+    parse(&bytes)
+}
+
+/// Parses and checks the bytes of a `config.json`.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Spec, LoadError> {
+    let spec: Spec = from_json("config.json", bytes)?;
+    check(&spec)?;
+    Ok(spec)
+}
+
+/// Parses and checks a process object, as `exec` takes it.
+pub(crate) fn parse_process(bytes: &[u8]) -> Result<Process, LoadError> {
+    let process: Process = from_json("process", bytes)?;
+    check_process(&process)?;
+    Ok(process)
+}
+
+fn from_json<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T, LoadError> {
+    serde_json::from_slice(bytes).map_err(|error| LoadError::Json {
+        file: file.to_owned(),
+        member: member_at(bytes, error.line(), error.column()),
+        reason: error.to_string(),
+    })
+}
+
+fn check(spec: &Spec) -> Result<(), LoadError> {
+    let version = &spec.oci_version;
+    if !version.starts_with("1.") {
+        return Err(LoadError::value(
+            "ociVersion",
+            format!("{version:?} is not a version 1 specification"),
+        ));
+    }
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        if !mount.destination.starts_with('/') {
+            return Err(LoadError::value(
+                format!("mounts[{index}].destination"),
+                format!("{:?} is not an absolute path", mount.destination),
+            ));
+        }
+        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+            return Err(LoadError::value(
+                format!("mounts[{index}].uidMappings"),
+                "id-mapped mounts are not supported yet",
+            ));
+        }
+    }
+    for (index, namespace) in spec.linux.namespaces.iter().enumerate() {
+        let earlier = spec.linux.namespaces.iter().take(index);
+        if earlier.clone().any(|other| other.kind == namespace.kind) {
+            return Err(LoadError::value(
+                format!("linux.namespaces[{index}].type"),
+                "listed twice",
+            ));
+        }
+    }
+    for (name, paths) in [
+        ("maskedPaths", &spec.linux.masked_paths),
+        ("readonlyPaths", &spec.linux.readonly_paths),
+    ] {
+        if let Some(path) = paths.iter().find(|path| !path.starts_with('/')) {
+            return Err(LoadError::value(
+                format!("linux.{name}"),
+                format!("{path:?} is not an absolute path"),
+            ));
+        }
+    }
+    if let Some(process) = &spec.process {
+        check_process(process)?;
+    }
+    unsupported(spec)
+}
+
+fn check_process(process: &Process) -> Result<(), LoadError> {
+    if process.args.is_empty() {
+        return Err(LoadError::value("process.args", "must not be empty"));
+    }
+    if !process.cwd.starts_with('/') {
+        return Err(LoadError::value(
+            "process.cwd",
+            format!("{:?} is not an absolute path", process.cwd),
+        ));
+    }
+    for (name, list) in [("args", &process.args), ("env", &process.env)] {
+        if let Some(index) = list.iter().position(|text| text.contains('\0')) {
+            return Err(LoadError::value(
+                format!("process.{name}[{index}]"),
+                "contains a zero byte",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what would otherwise be ignored silently.
+fn unsupported(spec: &Spec) -> Result<(), LoadError> {
+    let linux = &spec.linux;
+    let process = spec.process.as_ref();
+    let refusals = [
+        (
+            spec.hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()),
+            "hooks",
+        ),
+        (linux.intel_rdt.is_some(), "linux.intelRdt"),
+        (linux.time_offsets.is_some(), "linux.timeOffsets"),
+        (
+            linux
+                .mount_label
+                .as_ref()
+                .is_some_and(|label| !label.is_empty()),
+            "linux.mountLabel",
+        ),
+        (
+            process.is_some_and(|process| process.scheduler.is_some()),
+            "process.scheduler",
+        ),
+        (
+            process.is_some_and(|process| process.io_priority.is_some()),
+            "process.ioPriority",
+        ),
+        (
+            process.is_some_and(|process| process.exec_cpu_affinity.is_some()),
+            "process.execCPUAffinity",
+        ),
+        (
+            process
+                .and_then(|process| process.selinux_label.as_ref())
+                .is_some_and(|label| !label.is_empty()),
+            "process.selinuxLabel",
+        ),
+    ];
+    match refusals.iter().find(|(given, _)| *given) {
+        Some((_, member)) => Err(LoadError::value(*member, "not supported yet")),
+        None => Ok(()),
+    }
+}
+
+/// The path of the member around a position of a JSON text, like `process.args[2]`. Line and
+/// column count from 1. Works on broken JSON: it only follows brackets, keys and commas.
+fn member_at(bytes: &[u8], line: usize, column: usize) -> String {
+    enum Level {
+        Object(String),
+        Array(usize),
+    }
+    let end = offset_of(bytes, line, column);
+    let mut levels: Vec<Level> = Vec::new();
+    let mut text: Option<Vec<u8>> = None;
+    let mut last_text = String::new();
+    let mut escaped = false;
+    for byte in bytes.iter().take(end) {
+        if let Some(collected) = &mut text {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => {
+                    last_text = String::from_utf8_lossy(collected).into_owned();
+                    text = None;
+                }
+                other => collected.push(*other),
+            }
+            continue;
+        }
+        match byte {
+            b'"' => text = Some(Vec::new()),
+            b'{' => levels.push(Level::Object(String::new())),
+            b'[' => levels.push(Level::Array(0)),
+            b'}' | b']' if levels.len() > 1 => {
+                levels.pop();
+            }
+            b':' => {
+                if let Some(Level::Object(key)) = levels.last_mut() {
+                    key.clone_from(&last_text);
+                }
+            }
+            b',' => {
+                if let Some(Level::Array(index)) = levels.last_mut() {
+                    *index += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut path = String::new();
+    for level in levels {
+        match level {
+            Level::Object(key) if key.is_empty() => {}
+            Level::Object(key) if path.is_empty() => path = key,
+            Level::Object(key) => {
+                path.push('.');
+                path.push_str(&key);
+            }
+            Level::Array(index) => path.push_str(&format!("[{index}]")),
+        }
+    }
+    if path.is_empty() {
+        path.push_str("the document");
+    }
+    path
+}
+
+fn offset_of(bytes: &[u8], line: usize, column: usize) -> usize {
+    let before: usize = bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .take(line.saturating_sub(1))
+        .map(<[u8]>::len)
+        .sum();
+    // The error stands at or behind the value's last byte; a closing bracket there is not ours.
+    (before + column.saturating_sub(1)).min(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn error(text: &str) -> String {
+        parse(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_the_member() {
+        assert!(
+            error(r#"{"ociVersion":"1.2.0","process":{"args":["a",3],"cwd":"/"}}"#)
+                .contains("process.args[1]")
+        );
+        assert!(
+            error(r#"{"ociVersion":"1.2.0","linux":{"resources":{"memory":{"limit":"big"}}}}"#)
+                .contains("linux.resources.memory.limit")
+        );
+        assert!(
+            error("{\n \"mounts\":\n [ {\"destination\": 7} ] }").contains("mounts[0].destination")
+        );
+        assert!(
+            error(r#"{"ociVersion":"1.2.0","process":{"args":["a"],"cwd":"x"}}"#)
+                .contains("process.cwd")
+        );
+        assert!(
+            error(r#"{"ociVersion":"1.2.0","hooks":{"poststop":[{"path":"/x"}]}}"#)
+                .contains("hooks: not supported yet")
+        );
+        assert!(error("").contains("the document"));
+        assert!(error(r#"{"ociVersion":"2.0.0"}"#).contains("ociVersion"));
+    }
+
+    #[test]
+    fn a_namespace_may_not_be_listed_twice() {
+        let text =
+            r#"{"ociVersion":"1.2.0","linux":{"namespaces":[{"type":"pid"},{"type":"pid"}]}}"#;
+        assert!(error(text).contains("linux.namespaces[1].type"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn cut_documents_parse_without_panic(cut in 0usize..400) {
+            let text = r#"{"ociVersion":"1.2.0","process":{"terminal":true,"args":["sh","-c","x\"y"],"cwd":"/","rlimits":[{"type":"RLIMIT_CORE","soft":0,"hard":0}]},"linux":{"namespaces":[{"type":"pid"}],"seccomp":{"defaultAction":"SCMP_ACT_ERRNO"}}}"#;
+            let _ = parse(&text.as_bytes()[..cut.min(text.len())]);
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The OCI runtime specification's `config.json` (version 1.2), as far as it concerns Linux.
+//!
+//! Own types, because they are read on every container start: no member that is not used is
+//! stored, and absent lists cost nothing. Unknown members are ignored, as the specification asks.
+//!
+//! # Annotations with a meaning here
+//!
+//! | annotation | value | meaning |
+//! |---|---|---|
+//! | `io.keelson.seccomp` | `default` | `linux.seccomp` is absent; use the built-in profile (Docker's default one, [`crate::seccomp::profile`]), with the entries that depend on capabilities chosen by `process.capabilities.bounding` |
+//!
+//! Without the annotation and without `linux.seccomp` there is no filter (`unconfined`).
+
+mod load;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+pub(crate) use load::{LoadError, load, parse, parse_process};
+
+/// Name of the annotation that selects a built-in seccomp profile.
+pub(crate) const SECCOMP_ANNOTATION: &str = "io.keelson.seccomp";
+
+/// `config.json`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Spec {
+    pub(crate) oci_version: String,
+    pub(crate) process: Option<Process>,
+    pub(crate) root: Option<Root>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) domainname: Option<String>,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) hooks: Option<Hooks>,
+    pub(crate) linux: Linux,
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// `process`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Process {
+    pub(crate) terminal: bool,
+    pub(crate) console_size: Option<ConsoleSize>,
+    pub(crate) user: User,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) capabilities: Option<Capabilities>,
+    pub(crate) rlimits: Vec<Rlimit>,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) apparmor_profile: Option<String>,
+    pub(crate) selinux_label: Option<String>,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) scheduler: Option<serde_json::Value>,
+    pub(crate) io_priority: Option<serde_json::Value>,
+    #[serde(rename = "execCPUAffinity")]
+    pub(crate) exec_cpu_affinity: Option<serde_json::Value>,
+}
+
+/// `process.consoleSize`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct ConsoleSize {
+    pub(crate) height: u16,
+    pub(crate) width: u16,
+}
+
+/// `process.user`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) umask: Option<u32>,
+    pub(crate) additional_gids: Vec<u32>,
+}
+
+/// `process.capabilities`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Capabilities {
+    pub(crate) bounding: Vec<String>,
+    pub(crate) effective: Vec<String>,
+    pub(crate) permitted: Vec<String>,
+    pub(crate) inheritable: Vec<String>,
+    pub(crate) ambient: Vec<String>,
+}
+
+/// One of `process.rlimits`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Rlimit {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
+}
+
+/// `root`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Root {
+    pub(crate) path: PathBuf,
+    pub(crate) readonly: bool,
+}
+
+/// One of `mounts`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Mount {
+    pub(crate) destination: String,
+    #[serde(rename = "type")]
+    pub(crate) kind: Option<String>,
+    pub(crate) source: Option<String>,
+    pub(crate) options: Vec<String>,
+    pub(crate) uid_mappings: Vec<IdMapping>,
+    pub(crate) gid_mappings: Vec<IdMapping>,
+}
+
+/// `hooks`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Hooks {
+    pub(crate) prestart: Vec<serde_json::Value>,
+    pub(crate) create_runtime: Vec<serde_json::Value>,
+    pub(crate) create_container: Vec<serde_json::Value>,
+    pub(crate) start_container: Vec<serde_json::Value>,
+    pub(crate) poststart: Vec<serde_json::Value>,
+    pub(crate) poststop: Vec<serde_json::Value>,
+}
+
+/// `linux`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Linux {
+    pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) uid_mappings: Vec<IdMapping>,
+    pub(crate) gid_mappings: Vec<IdMapping>,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) cgroups_path: Option<String>,
+    pub(crate) resources: Option<Resources>,
+    pub(crate) rootfs_propagation: Option<String>,
+    pub(crate) seccomp: Option<Seccomp>,
+    pub(crate) sysctl: BTreeMap<String, String>,
+    pub(crate) masked_paths: Vec<String>,
+    pub(crate) readonly_paths: Vec<String>,
+    pub(crate) mount_label: Option<String>,
+    pub(crate) intel_rdt: Option<serde_json::Value>,
+    pub(crate) personality: Option<Personality>,
+    pub(crate) time_offsets: Option<serde_json::Value>,
+}
+
+/// One of `linux.namespaces`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Namespace {
+    #[serde(rename = "type")]
+    pub(crate) kind: NamespaceKind,
+    #[serde(default)]
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// `linux.namespaces[].type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NamespaceKind {
+    Pid,
+    Network,
+    Mount,
+    Ipc,
+    Uts,
+    User,
+    Cgroup,
+    Time,
+}
+
+/// One of `linux.uidMappings` or `linux.gidMappings`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct IdMapping {
+    #[serde(rename = "containerID")]
+    pub(crate) container_id: u32,
+    #[serde(rename = "hostID")]
+    pub(crate) host_id: u32,
+    pub(crate) size: u32,
+}
+
+/// One of `linux.devices`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Device {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) path: String,
+    #[serde(default)]
+    pub(crate) major: i64,
+    #[serde(default)]
+    pub(crate) minor: i64,
+    pub(crate) file_mode: Option<u32>,
+    #[serde(default)]
+    pub(crate) uid: u32,
+    #[serde(default)]
+    pub(crate) gid: u32,
+}
+
+/// `linux.resources`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Resources {
+    pub(crate) devices: Vec<DeviceRule>,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) cpu: Option<Cpu>,
+    pub(crate) pids: Option<Pids>,
+    #[serde(rename = "blockIO")]
+    pub(crate) block_io: Option<BlockIo>,
+    pub(crate) hugepage_limits: Vec<HugepageLimit>,
+    pub(crate) network: Option<serde_json::Value>,
+    pub(crate) rdma: BTreeMap<String, RdmaLimit>,
+    pub(crate) unified: BTreeMap<String, String>,
+}
+
+/// One of `linux.resources.devices`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct DeviceRule {
+    pub(crate) allow: bool,
+    #[serde(rename = "type", default)]
+    pub(crate) kind: Option<String>,
+    #[serde(default)]
+    pub(crate) major: Option<i64>,
+    #[serde(default)]
+    pub(crate) minor: Option<i64>,
+    #[serde(default)]
+    pub(crate) access: Option<String>,
+}
+
+/// `linux.resources.memory`; bytes, -1 is no limit.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Memory {
+    pub(crate) limit: Option<i64>,
+    pub(crate) reservation: Option<i64>,
+    pub(crate) swap: Option<i64>,
+    pub(crate) kernel: Option<i64>,
+    #[serde(rename = "kernelTCP")]
+    pub(crate) kernel_tcp: Option<i64>,
+    pub(crate) swappiness: Option<u64>,
+    #[serde(rename = "disableOOMKiller")]
+    pub(crate) disable_oom_killer: Option<bool>,
+}
+
+/// `linux.resources.cpu`; times in microseconds.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Cpu {
+    pub(crate) shares: Option<u64>,
+    pub(crate) quota: Option<i64>,
+    pub(crate) burst: Option<u64>,
+    pub(crate) period: Option<u64>,
+    pub(crate) realtime_runtime: Option<i64>,
+    pub(crate) realtime_period: Option<u64>,
+    pub(crate) cpus: Option<String>,
+    pub(crate) mems: Option<String>,
+    pub(crate) idle: Option<i64>,
+}
+
+/// `linux.resources.pids`.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Pids {
+    #[serde(default)]
+    pub(crate) limit: Option<i64>,
+}
+
+/// `linux.resources.blockIO`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct BlockIo {
+    pub(crate) weight: Option<u16>,
+    pub(crate) leaf_weight: Option<u16>,
+    pub(crate) weight_device: Vec<WeightDevice>,
+    pub(crate) throttle_read_bps_device: Vec<ThrottleDevice>,
+    pub(crate) throttle_write_bps_device: Vec<ThrottleDevice>,
+    #[serde(rename = "throttleReadIOPSDevice")]
+    pub(crate) throttle_read_iops_device: Vec<ThrottleDevice>,
+    #[serde(rename = "throttleWriteIOPSDevice")]
+    pub(crate) throttle_write_iops_device: Vec<ThrottleDevice>,
+}
+
+/// One of `blockIO.weightDevice`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct WeightDevice {
+    pub(crate) major: i64,
+    pub(crate) minor: i64,
+    #[serde(default)]
+    pub(crate) weight: Option<u16>,
+}
+
+/// One of `blockIO.throttle…Device`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ThrottleDevice {
+    pub(crate) major: i64,
+    pub(crate) minor: i64,
+    pub(crate) rate: u64,
+}
+
+/// One of `linux.resources.hugepageLimits`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HugepageLimit {
+    pub(crate) page_size: String,
+    pub(crate) limit: u64,
+}
+
+/// One of `linux.resources.rdma`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct RdmaLimit {
+    pub(crate) hca_handles: Option<u32>,
+    pub(crate) hca_objects: Option<u32>,
+}
+
+/// `linux.seccomp`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Seccomp {
+    pub(crate) default_action: String,
+    #[serde(default)]
+    pub(crate) default_errno_ret: Option<u32>,
+    #[serde(default)]
+    pub(crate) architectures: Vec<String>,
+    #[serde(default)]
+    pub(crate) flags: Vec<String>,
+    #[serde(default)]
+    pub(crate) listener_path: Option<String>,
+    #[serde(default)]
+    pub(crate) syscalls: Vec<SeccompRule>,
+}
+
+/// One of `linux.seccomp.syscalls`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SeccompRule {
+    pub(crate) names: Vec<String>,
+    pub(crate) action: String,
+    #[serde(default)]
+    pub(crate) errno_ret: Option<u32>,
+    #[serde(default)]
+    pub(crate) args: Vec<SeccompArgument>,
+}
+
+/// One of `linux.seccomp.syscalls[].args`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SeccompArgument {
+    pub(crate) index: u32,
+    pub(crate) value: u64,
+    #[serde(default)]
+    pub(crate) value_two: u64,
+    pub(crate) op: String,
+}
+
+/// `linux.personality`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Personality {
+    pub(crate) domain: String,
+    #[serde(default)]
+    pub(crate) flags: Vec<String>,
+}
+
+impl Spec {
+    /// The namespace entry of a kind, when the container is not to share the caller's.
+    pub(crate) fn namespace(&self, kind: NamespaceKind) -> Option<&Namespace> {
+        self.linux
+            .namespaces
+            .iter()
+            .find(|namespace| namespace.kind == kind)
+    }
+
+    /// Whether a new namespace of a kind is made, in contrast to joining or sharing one.
+    pub(crate) fn makes(&self, kind: NamespaceKind) -> bool {
+        self.namespace(kind)
+            .is_some_and(|namespace| namespace.path.is_none())
+    }
+}
+
+impl Hooks {
+    /// Whether no hook is given.
+    pub(crate) fn is_empty(&self) -> bool {
+        [
+            &self.prestart,
+            &self.create_runtime,
+            &self.create_container,
+            &self.start_container,
+            &self.poststart,
+            &self.poststop,
+        ]
+        .iter()
+        .all(|hooks| hooks.is_empty())
+    }
+}

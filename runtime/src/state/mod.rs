@@ -1,0 +1,1 @@
+//! The containers of the command line, kept under `--root`.

@@ -1,0 +1,402 @@
+//! Drives the real shim binary with a root file system made of busybox.
+#![allow(dead_code, missing_docs, unreachable_pub)] // Not every test file uses everything.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use keelson_model::shim::{Exit, Hello, LogSpec, Request, Response, Rootfs, ShimSpec};
+use serde_json::{Value, json};
+
+/// The binary under test.
+pub const RUNTIME: &str = env!("CARGO_BIN_EXE_keelson-runtime");
+/// Longest time that anything here may take.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Whether the test can run; says so when not.
+pub fn can_run() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: needs root");
+    }
+    root
+}
+
+/// Waits until something holds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < DEADLINE, "not within time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Where cgroup2 is mounted.
+pub fn cgroup_root() -> PathBuf {
+    let unified = PathBuf::from("/sys/fs/cgroup/unified");
+    if unified.join("cgroup.procs").exists() {
+        unified
+    } else {
+        PathBuf::from("/sys/fs/cgroup")
+    }
+}
+
+/// Makes a root file system with busybox and some links to it.
+pub fn make_root(folder: &Path) {
+    let bin = folder.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
+    for name in [
+        "sh", "cat", "true", "false", "ls", "sleep", "id", "mount", "hostname", "stty", "kill",
+        "grep", "wc", "head", "dd", "seq", "echo", "env", "ps", "mknod", "unshare", "readlink",
+        "tty", "touch", "test", "stat", "ip", "setsid", "tr", "sync",
+    ] {
+        std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
+    }
+    for name in ["proc", "sys", "dev", "tmp", "etc"] {
+        std::fs::create_dir(folder.join(name)).unwrap();
+    }
+    std::fs::write(
+        folder.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+    )
+    .unwrap();
+}
+
+/// Docker's default capabilities.
+pub const CAPABILITIES: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+/// A specification like those that Docker makes.
+pub fn config(args: &[&str], cgroup: &str) -> Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": false,
+            "user": {"uid": 0, "gid": 0},
+            "args": args,
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "cwd": "/",
+            "capabilities": {
+                "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES
+            },
+            "oomScoreAdj": 0
+        },
+        "root": {"path": "rootfs"},
+        "hostname": "testhost",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid", "noexec", "nodev"]},
+            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]}
+        ],
+        "annotations": {"io.keelson.seccomp": "default"},
+        "linux": {
+            "cgroupsPath": cgroup,
+            "namespaces": [
+                {"type": "mount"}, {"type": "network"}, {"type": "uts"}, {"type": "pid"}, {"type": "ipc"}, {"type": "cgroup"}
+            ],
+            "resources": {"devices": [
+                {"allow": false, "access": "rwm"},
+                {"allow": true, "type": "c", "access": "m"},
+                {"allow": true, "type": "b", "access": "m"}
+            ]},
+            "maskedPaths": [
+                "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",
+                "/sys/firmware", "/sys/devices/virtual/powercap"
+            ],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+        }
+    })
+}
+
+/// A shim with its container.
+pub struct Shim {
+    /// Removed at the end.
+    pub folder: tempfile::TempDir,
+    pub id: String,
+    pub shim_pid: i32,
+    pub pid: i32,
+}
+
+/// What to make a shim from.
+pub struct Setup {
+    pub folder: tempfile::TempDir,
+    pub id: String,
+    pub config: Value,
+    pub spec: ShimSpec,
+}
+
+impl Setup {
+    /// A container that runs a command.
+    pub fn new(args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().file_name().unwrap().to_string_lossy();
+        let id = format!("keelson-test-{}", name.trim_start_matches('.'));
+        let path = folder.path();
+        for name in ["bundle", "lower", "lower2", "upper", "work"] {
+            std::fs::create_dir(path.join(name)).unwrap();
+        }
+        make_root(&path.join("lower"));
+        let spec = ShimSpec {
+            version: 1,
+            id: id.clone(),
+            bundle: path.join("bundle"),
+            rootfs: Rootfs::Overlay {
+                lower: vec![path.join("lower2"), path.join("lower")],
+                upper: Some(path.join("upper")),
+                work: Some(path.join("work")),
+            },
+            open_stdin: false,
+            stdin_once: false,
+            log: LogSpec {
+                path: path.join("log"),
+                max_size: 1 << 30,
+                max_files: 1,
+            },
+            shim_cgroup: None,
+        };
+        let config = config(args, &format!("/keelson-test/{id}"));
+        Self {
+            folder,
+            id,
+            config,
+            spec,
+        }
+    }
+
+    /// Executes the shim and reads its first line.
+    pub fn hello(&self) -> Hello {
+        let path = self.folder.path();
+        std::fs::write(
+            path.join("bundle/config.json"),
+            serde_json::to_vec(&self.config).unwrap(),
+        )
+        .unwrap();
+        std::fs::write(
+            path.join("shim.json"),
+            serde_json::to_vec(&self.spec).unwrap(),
+        )
+        .unwrap();
+        let (read, write) = std::io::pipe().unwrap();
+        nix::fcntl::fcntl(
+            &write,
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+        )
+        .unwrap();
+        let status = Command::new(RUNTIME)
+            .args(["shim", "--dir"])
+            .arg(path)
+            .args(["--ready-fd", &write.as_raw_fd().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        drop(write);
+        let mut line = String::new();
+        BufReader::new(read).read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    /// Makes the container.
+    pub fn create(self) -> Shim {
+        match self.hello() {
+            Hello::Created { shim_pid, pid } => Shim {
+                folder: self.folder,
+                id: self.id,
+                shim_pid,
+                pid,
+            },
+            Hello::Failed { message, .. } => panic!("not created: {message}"),
+        }
+    }
+
+    /// Expects that the container can't be made.
+    pub fn fails(self) -> String {
+        match self.hello() {
+            Hello::Created { .. } => panic!("was created"),
+            Hello::Failed { message, .. } => {
+                let cgroup = cgroup_root().join("keelson-test").join(&self.id);
+                assert!(!cgroup.exists(), "a cgroup is left");
+                message
+            }
+        }
+    }
+
+    /// Runs the container to its end; gives its output and how it ended.
+    pub fn run(self) -> (String, Exit) {
+        let shim = self.create();
+        shim.start();
+        let exit = shim.wait();
+        (shim.output(), exit)
+    }
+}
+
+/// Runs a shell script in a container of the usual kind.
+pub fn run_script(script: &str) -> (String, Exit) {
+    Setup::new(&["sh", "-c", script]).run()
+}
+
+/// A connection to a shim.
+pub struct Connection(pub UnixStream);
+
+impl Connection {
+    pub fn send(&mut self, request: &Request) {
+        let json = serde_json::to_vec(request).unwrap();
+        self.0
+            .write_all(&(json.len() as u32).to_le_bytes())
+            .unwrap();
+        self.0.write_all(&json).unwrap();
+    }
+
+    pub fn receive(&mut self) -> Response {
+        let mut length = [0; 4];
+        self.0.read_exact(&mut length).unwrap();
+        let mut json = vec![0; u32::from_le_bytes(length) as usize];
+        self.0.read_exact(&mut json).unwrap();
+        serde_json::from_slice(&json).unwrap()
+    }
+
+    pub fn call(&mut self, request: &Request) -> Response {
+        self.send(request);
+        self.receive()
+    }
+
+    /// Reads one frame of an attached stream; `None` at the end.
+    pub fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut header = [0; 8];
+        match self.0.read_exact(&mut header) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return None,
+            other => other.unwrap(),
+        }
+        let length = u32::from_be_bytes(header[4..].try_into().unwrap());
+        let mut data = vec![0; length as usize];
+        self.0.read_exact(&mut data).unwrap();
+        Some((header[0], data))
+    }
+
+    /// Reads an attached stream to its end: standard output (or terminal) and standard error.
+    pub fn read_all(&mut self) -> (Vec<u8>, Vec<u8>) {
+        let (mut out, mut error) = (Vec::new(), Vec::new());
+        while let Some((stream, data)) = self.frame() {
+            match stream {
+                1 => out.extend(data),
+                2 => error.extend(data),
+                other => panic!("stream {other}"),
+            }
+        }
+        (out, error)
+    }
+}
+
+impl Shim {
+    pub fn connect(&self) -> Connection {
+        let socket = UnixStream::connect(self.folder.path().join("shim.sock")).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.set_write_timeout(Some(DEADLINE)).unwrap();
+        Connection(socket)
+    }
+
+    pub fn call(&self, request: &Request) -> Response {
+        self.connect().call(request)
+    }
+
+    pub fn start(&self) {
+        let response = self.call(&Request::Start);
+        assert_eq!(response, Response::Started { pid: self.pid });
+    }
+
+    pub fn attach(&self, stdin: bool) -> Connection {
+        let mut connection = self.connect();
+        let request = Request::Attach {
+            exec: None,
+            stdin,
+            stdout: true,
+            stderr: true,
+        };
+        assert_eq!(connection.call(&request), Response::Done);
+        connection
+    }
+
+    /// The exit record; waits for it.
+    pub fn wait(&self) -> Exit {
+        let path = self.folder.path().join("exit.json");
+        eventually("exit.json", || path.exists());
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    /// What the log holds, standard output and standard error together.
+    pub fn output(&self) -> String {
+        let mut reader = keelson_log::Reader::open(&self.folder.path().join("log")).unwrap();
+        let mut output = Vec::new();
+        while let keelson_log::Next::Record(record) = reader.next().unwrap() {
+            output.extend_from_slice(record.payload);
+        }
+        String::from_utf8_lossy(&output).into_owned()
+    }
+
+    /// The container's cgroup.
+    pub fn cgroup(&self) -> PathBuf {
+        cgroup_root().join("keelson-test").join(&self.id)
+    }
+
+    /// Waits until nothing of the shim is left.
+    pub fn gone(&self) {
+        eventually("end of the shim", || {
+            !Path::new(&format!("/proc/{}", self.shim_pid)).exists() || is_zombie(self.shim_pid)
+        });
+        assert!(!self.cgroup().exists(), "the cgroup is left");
+        assert!(!self.folder.path().join("shim.sock").exists());
+    }
+}
+
+/// Whether a process has ended and waits to be collected: the machine that tests run on may have
+/// an init that takes its time.
+pub fn is_zombie(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|text| {
+        text.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" Z"))
+    })
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        if !is_zombie(self.shim_pid) {
+            let comm = std::fs::read_to_string(format!("/proc/{}/comm", self.shim_pid));
+            // The number may have been given to another process meanwhile.
+            if comm.is_ok_and(|comm| comm.trim() == "keelson-shim") {
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(self.shim_pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+        }
+        let cgroup = self.cgroup();
+        let start = Instant::now();
+        while cgroup.exists() && start.elapsed() < Duration::from_secs(2) {
+            let _ = std::fs::remove_dir(&cgroup);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
