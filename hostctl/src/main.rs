@@ -1,3 +1,82 @@
 //! Management of a Keelson machine from the command line.
 
-fn main() {}
+mod certificate;
+mod client;
+mod error;
+mod options;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use http::Method;
+use keelson_model::host_api::{HostStatus, PowerRequest};
+use keelson_model::init::{PowerAction, Status};
+use keelson_model::service::ServiceStatus;
+use serde::Serialize;
+
+use crate::client::Client;
+use crate::error::CtlError;
+use crate::options::{Command, Format, Options, ServiceCommand};
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CtlError::Runtime)
+        .and_then(|runtime| runtime.block_on(run(&options)));
+    match result {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("hostctl: {error}");
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+/// Carries the command out and gives what is printed.
+async fn run(options: &Options) -> Result<String, CtlError> {
+    let client = Client::new(&options.host, options.cert_path.as_deref())?;
+    match &options.command {
+        Command::Service(ServiceCommand::List) => {
+            let services: Vec<ServiceStatus> = client.get("/host/v1/services").await?;
+            render(options.format, &services, || table::services(&services))
+        }
+        Command::Status => {
+            let status: HostStatus = client.get("/host/v1/status").await?;
+            render(options.format, &status, || table::status(&status))
+        }
+        Command::Boot => {
+            let status: Status = client.get("/host/v1/boot").await?;
+            render(options.format, &status, || table::boot(&status))
+        }
+        Command::Poweroff => power(&client, PowerAction::Poweroff).await,
+        Command::Reboot => power(&client, PowerAction::Reboot).await,
+        Command::Halt => power(&client, PowerAction::Halt).await,
+        Command::Certificate(command) => certificate::run(&client, command).await,
+    }
+}
+
+async fn power(client: &Client, action: PowerAction) -> Result<String, CtlError> {
+    let _: serde_json::Value = client
+        .send(Method::POST, "/host/v1/power", &PowerRequest { action })
+        .await?;
+    Ok(String::new())
+}
+
+fn render<T: Serialize>(
+    format: Format,
+    value: &T,
+    table: impl FnOnce() -> String,
+) -> Result<String, CtlError> {
+    match format {
+        Format::Table => Ok(table()),
+        Format::Json => serde_json::to_string_pretty(value)
+            .map(|text| text + "\n")
+            .map_err(CtlError::Answer),
+    }
+}

@@ -1,0 +1,107 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use keelson_model::host_api::Role;
+
+/// Manages a Keelson machine, the one it runs on or another.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Options {
+    /// The machine: unix:///path or tcp://host:port.
+    #[arg(
+        long,
+        short = 'H',
+        value_name = "URL",
+        env = "DOCKER_HOST",
+        default_value = "unix:///run/docker.sock",
+        global = true
+    )]
+    pub(crate) host: String,
+
+    /// Folder with ca.pem, cert.pem and key.pem for tcp://.
+    #[arg(long, value_name = "DIR", env = "DOCKER_CERT_PATH", global = true)]
+    pub(crate) cert_path: Option<PathBuf>,
+
+    /// How results are shown.
+    #[arg(long, value_enum, default_value_t = Format::Table, global = true)]
+    pub(crate) format: Format,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// System services.
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// The machine: version, deployment, warnings, network.
+    Status,
+    /// Steps of the boot and the supervised processes.
+    Boot,
+    /// Stop everything in order and switch the machine off.
+    Poweroff,
+    /// Stop everything in order and restart the machine.
+    Reboot,
+    /// Stop everything in order and halt the processor.
+    Halt,
+    /// Client certificates.
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// List them.
+    #[command(alias = "ls")]
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertificateCommand {
+    /// Make a key here and have the machine sign a certificate for it.
+    Issue(IssueArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IssueArgs {
+    /// Common name of the certificate: a person or a program.
+    #[arg(long)]
+    pub(crate) name: String,
+
+    /// What it allows: admin, operator or reader.
+    #[arg(long, value_parser = parse_role, default_value = "admin")]
+    pub(crate) role: Role,
+
+    /// Folder for ca.pem, cert.pem and key.pem, as DOCKER_CERT_PATH wants them. Must not hold a
+    /// key yet.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+fn parse_role(name: &str) -> Result<Role, String> {
+    Role::parse(name).ok_or_else(|| "expected admin, operator or reader".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+}

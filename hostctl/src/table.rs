@@ -1,0 +1,129 @@
+//! Results for people.
+
+use keelson_model::host_api::HostStatus;
+use keelson_model::init::Status;
+use keelson_model::service::ServiceStatus;
+
+/// Columns as wide as their widest cell, two spaces apart.
+fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .chain(titles.get(column).map(|title| title.chars().count()))
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let text: String = cells
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}  "))
+            .collect();
+        text.trim_end().to_owned() + "\n"
+    };
+    let mut out = line(&mut titles.iter().copied());
+    for row in rows {
+        out += &line(&mut row.iter().map(String::as_str));
+    }
+    out
+}
+
+fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+pub(crate) fn services(services: &[ServiceStatus]) -> String {
+    let rows: Vec<Vec<String>> = services
+        .iter()
+        .map(|service| {
+            vec![
+                service.name.clone(),
+                service.state.clone(),
+                or_dash(service.pid),
+                service.restarts.to_string(),
+                service.since.clone(),
+                service
+                    .error
+                    .clone()
+                    .unwrap_or_else(|| service.description.clone()),
+            ]
+        })
+        .collect();
+    table(
+        &["NAME", "STATE", "PID", "RESTARTS", "SINCE", "DESCRIPTION"],
+        &rows,
+    )
+}
+
+pub(crate) fn status(status: &HostStatus) -> String {
+    let mut rows = vec![
+        ("hostname", status.hostname.clone()),
+        ("version", status.version.clone()),
+        ("deployment", or_dash(status.deployment.as_ref())),
+        ("uptime", format!("{:.0} s", status.uptime)),
+        ("ca fingerprint", or_dash(status.ca_fingerprint.as_ref())),
+    ];
+    rows.extend(status.warnings.iter().map(|text| ("warning", text.clone())));
+    let mut out: String = rows
+        .iter()
+        .map(|(name, value)| format!("{:16}{value}\n", format!("{name}:")))
+        .collect();
+    if let Some(network) = &status.network {
+        out += "network:\n";
+        let text = serde_json::to_string_pretty(network).unwrap_or_default();
+        out.extend(text.lines().map(|line| format!("  {line}\n")));
+    }
+    out
+}
+
+pub(crate) fn boot(status: &Status) -> String {
+    let steps: Vec<Vec<String>> = status
+        .boot
+        .iter()
+        .map(|step| {
+            vec![
+                step.name.clone(),
+                format!("{:.3}", step.started),
+                format!("{:.3}", step.ended),
+                step.error.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    let processes: Vec<Vec<String>> = status
+        .processes
+        .iter()
+        .map(|process| {
+            vec![
+                process.name.clone(),
+                process.state.clone(),
+                or_dash(process.pid),
+                process.restarts.to_string(),
+                or_dash(process.last_exit.as_ref()),
+            ]
+        })
+        .collect();
+    table(&["STEP", "STARTED", "ENDED", "ERROR"], &steps)
+        + "\n"
+        + &table(
+            &["PROCESS", "STATE", "PID", "RESTARTS", "LAST EXIT"],
+            &processes,
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [
+            vec!["time".to_owned(), "running".to_owned()],
+            vec!["a-long-name".to_owned(), "-".to_owned()],
+        ];
+        assert_eq!(
+            table(&["NAME", "STATE"], &rows),
+            "NAME         STATE\ntime         running\na-long-name  -\n"
+        );
+    }
+}
