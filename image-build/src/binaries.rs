@@ -1,10 +1,11 @@
 //! Our static executables.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::progress;
 use crate::workspace::{MUSL_TARGET, Workspace};
@@ -61,11 +62,55 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
         &mut command,
         &progress::log_file(&workspace.log(), "cargo-build"),
     )?;
+    for binary in BINARIES {
+        check_static(&workspace.binaries().join(binary.name))?;
+    }
     progress::say(&format!(
         "   ✓ executables ({:.1} s)",
         started.elapsed().as_secs_f64()
     ));
     Ok(workspace.binaries())
+}
+
+/// Refuses an executable that asks for a dynamic loader: the image has none for musl, and a
+/// linker driver that misunderstands its options makes such executables without a word.
+fn check_static(file: &Path) -> Result<()> {
+    let content = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+    match asks_for_loader(&content) {
+        Some(false) => Ok(()),
+        Some(true) => bail!(
+            "{} is not static: it asks for a dynamic loader",
+            file.display()
+        ),
+        None => bail!("{} is no 64-bit ELF executable", file.display()),
+    }
+}
+
+/// Whether a 64-bit little-endian ELF file has a program header of type PT_INTERP.
+fn asks_for_loader(content: &[u8]) -> Option<bool> {
+    const PT_INTERP: u64 = 3;
+    let number = |offset: usize, size: usize| -> Option<u64> {
+        let bytes = content.get(offset..offset.checked_add(size)?)?;
+        Some(
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |value, byte| value << 8 | u64::from(*byte)),
+        )
+    };
+    if content.get(..6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    let table = usize::try_from(number(0x20, 8)?).ok()?;
+    let entry_size = usize::try_from(number(0x36, 2)?).ok()?;
+    let entries = usize::try_from(number(0x38, 2)?).ok()?;
+    for index in 0..entries {
+        let offset = table.checked_add(index.checked_mul(entry_size)?)?;
+        if number(offset, 4)? == PT_INTERP {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 /// Says where the executables lie and how large they are.
@@ -95,4 +140,23 @@ pub fn list(workspace: &Workspace) -> Result<()> {
         progress::megabytes(total)
     ));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executables_with_a_loader_are_recognised() {
+        let mut elf = vec![0; 0x40 + 2 * 56];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        elf[0x20] = 0x40;
+        elf[0x36] = 56;
+        elf[0x38] = 2;
+        assert_eq!(asks_for_loader(&elf), Some(false));
+        elf[0x40 + 56] = 3;
+        assert_eq!(asks_for_loader(&elf), Some(true));
+        assert_eq!(asks_for_loader(&elf[..0x50]), None);
+        assert_eq!(asks_for_loader(b"#!/bin/sh"), None);
+    }
 }

@@ -80,6 +80,7 @@ pub fn build(
         // Objects are plain files that deployments share by hard links.
         let mut command = ostree(&repository);
         progress::run(&mut step, command.args(["init", "--mode=bare"]), &log)?;
+        disable_fsync(&mut step, &repository, &log)?;
     }
     let timestamp = timestamp(workspace.root());
     let base_commit = commit_base(&mut step, &repository, base, timestamp)?;
@@ -105,6 +106,13 @@ pub fn build(
     progress::run(&mut step, &mut command, &log)?;
     step.done(commit.get(..12).unwrap_or(&commit));
     Ok(deployment)
+}
+
+/// Turns fsync off in a repository: what a power failure destroys here is built again.
+fn disable_fsync(step: &mut Step, repository: &Path, log: &Path) -> Result<()> {
+    let mut command = ostree(repository);
+    command.args(["config", "set", "core.fsync", "false"]);
+    progress::run(step, &mut command, log)
 }
 
 fn commit_base(step: &mut Step, repository: &Path, base: &Base, timestamp: u64) -> Result<String> {
@@ -181,6 +189,7 @@ fn deploy(
             log,
         )?;
     }
+    disable_fsync(step, &inner, log)?;
     progress::run(step, &mut admin(&["os-init", &argument, OS]), log)?;
     progress::run(
         step,
@@ -192,6 +201,12 @@ fn deploy(
     progress::run(
         step,
         &mut admin(&["deploy", &argument, &os, kernel_argument, BRANCH]),
+        log,
+    )?;
+    // The machine itself is to be careful.
+    progress::run(
+        step,
+        ostree(&inner).args(["config", "unset", "core.fsync"]),
         log,
     )?;
     let deployment = Deployment {
