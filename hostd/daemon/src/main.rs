@@ -1,3 +1,58 @@
 //! The Keelson engine daemon.
+//!
+//! Opens the stores, the engine and the system services, serves the Docker Engine API and the
+//! host API on unix sockets and on TCP with mutual TLS, and stops everything in order on SIGTERM.
+//! SIGKILL is harmless: containers live on under their shims, and the next start adopts them.
 
-fn main() {}
+mod connection;
+mod daemon;
+mod listen;
+mod lock;
+mod notify;
+mod options;
+mod tls;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::options::Options;
+
+/// Threads that serve connections. The work is waiting; what blocks runs elsewhere.
+const WORKERS: usize = 2;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(rustix::termios::isatty(std::io::stderr()))
+        .init();
+    // A panic ends one request or one task, never the daemon; it must not go unnoticed, though.
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(%panic, "panic");
+    }));
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "threads can't be started");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(daemon::run(options));
+    // Open connections may be in the middle of anything; they end with the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Putting the parts together, and taking them apart again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use anyhow::{Context, Result, bail};
+use hostd_api_docker::{Api, Facts};
+use hostd_api_host::addresses::hostname;
+use hostd_api_host::pki::Pki;
+use hostd_api_host::provision::{self, ProvisionPaths};
+use hostd_api_host::{HostApi, HostFacts};
+use hostd_containers::{Engine, EngineOptions};
+use hostd_images::ImageStore;
+use keelson_config::{Loaded, Sources};
+use keelson_store::{Durability, file};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::connection::Server;
+use crate::listen::Listener;
+use crate::lock::FolderLock;
+use crate::notify::notify;
+use crate::options::{Listen, Options};
+use crate::tls::Tls;
+
+/// Version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Where local clients look for a Docker daemon.
+const DEFAULT_SOCKET: &str = "/run/docker.sock";
+/// netcfg's report.
+const NETWORK_STATUS: &str = "/run/keelson/netcfg/status.json";
+
+/// What is wrong, shared by both APIs.
+type Warnings = Arc<RwLock<Vec<String>>>;
+
+fn warn(warnings: &Warnings, text: String) {
+    tracing::warn!("{text}");
+    warnings
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(text);
+}
+
+/// Runs the daemon until it is told to stop.
+pub(crate) async fn run(options: Options) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let root = absolute(&options.root)?;
+    let run = absolute(&options.run)?;
+    let _locks = (FolderLock::take(&root)?, FolderLock::take(&run)?);
+    let warnings: Warnings = Arc::default();
+
+    let mut sources = Sources::under(&options.config);
+    // All state stays under the root folder, on a development machine, too.
+    sources.last_good = root.join("host/last-good.toml");
+    let loaded = keelson_config::load(&sources);
+    for problem in &loaded.problems {
+        warn(&warnings, format!("configuration: {problem}"));
+    }
+
+    let runtime = runtime_program()?;
+    let images = ImageStore::open(&root.join("engine"), &run)
+        .with_context(|| format!("can't open the image store in {}", root.display()))?;
+    let engine = Engine::open(EngineOptions {
+        root: root.clone(),
+        run: run.clone(),
+        runtime: runtime.clone(),
+        images: images.clone(),
+        defaults: loaded.config.engine.clone(),
+    })
+    .await
+    .with_context(|| format!("can't open the engine in {}", root.display()))?;
+
+    let plan = ListenPlan::new(&options, &loaded, &root);
+    let tls = open_tls(&plan, &warnings)?;
+    let pki = tls.as_ref().map(|(_, pki)| pki.clone());
+    let tls = tls.map(|(tls, _)| tls);
+    let listeners = bind(&plan, tls.as_ref(), &warnings).await?;
+
+    let facts = Facts {
+        id: engine_id(&root)?,
+        root: root.clone(),
+        runtime,
+        version: VERSION,
+        warnings: warnings.clone(),
+    };
+    let host = HostFacts {
+        version: VERSION,
+        warnings,
+        services: Arc::new(Vec::new),
+        pki: pki.clone(),
+        init_socket: keelson_model::init::CONTROL_SOCKET.into(),
+        network_status: NETWORK_STATUS.into(),
+    };
+    let server = Arc::new(Server {
+        docker: Api::new(engine.clone(), images.clone(), facts),
+        host: HostApi::new(host),
+    });
+
+    let (stop, stopped) = watch::channel(false);
+    for listener in listeners {
+        tokio::spawn(listener.serve(server.clone(), stopped.clone()));
+    }
+    if let Some(tls) = tls {
+        tokio::spawn(tls.keep_fitting());
+    }
+    notify("READY=1");
+    tracing::info!(listen = ?plan.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), "ready");
+
+    keep_last_good(&loaded, &sources);
+    if let Some(pki) = pki {
+        let listen = plan.tcp().map(|address| address.to_string()).collect();
+        tokio::task::spawn_blocking(move || provision_client(&pki, listen));
+    }
+
+    let signal = signals.next().await;
+    tracing::info!(signal, "stopping");
+    notify("STOPPING=1");
+    // An error means that no listener is left, which is what is wanted.
+    let _ = stop.send(true);
+    tokio::select! {
+        () = engine.shutdown() => images.shutdown(),
+        signal = signals.next() => {
+            // Containers that still run are adopted at the next start.
+            tracing::warn!(signal, "ending at once");
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The signals that ask for an orderly stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("can't handle SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("can't handle SIGINT")?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Where to listen.
+struct ListenPlan {
+    listen: Vec<Listen>,
+    tls: Option<PathBuf>,
+    /// Whether a listener that fails is only a warning: a machine must come up to its API even
+    /// when its configuration names an address that it does not have.
+    lenient: bool,
+}
+
+impl ListenPlan {
+    fn new(options: &Options, loaded: &Loaded, root: &Path) -> Self {
+        if !options.listen.is_empty() {
+            return Self {
+                listen: options.listen.clone(),
+                tls: options.tls.clone(),
+                lenient: false,
+            };
+        }
+        let mut listen = vec![Listen::Unix(DEFAULT_SOCKET.into())];
+        listen.extend(loaded.config.api.listen.iter().copied().map(Listen::Tcp));
+        Self {
+            listen,
+            tls: Some(options.tls.clone().unwrap_or_else(|| root.join("host/tls"))),
+            lenient: true,
+        }
+    }
+
+    fn tcp(&self) -> impl Iterator<Item = std::net::SocketAddr> {
+        self.listen.iter().filter_map(|listen| match listen {
+            Listen::Tcp(address) => Some(*address),
+            Listen::Unix(_) => None,
+        })
+    }
+}
+
+fn open_tls(plan: &ListenPlan, warnings: &Warnings) -> Result<Option<(Tls, Arc<Pki>)>> {
+    let Some(dir) = &plan.tls else {
+        return Ok(None);
+    };
+    let opened = Pki::open(dir)
+        .map_err(anyhow::Error::from)
+        .and_then(|pki| {
+            let pki = Arc::new(pki);
+            Ok((Tls::new(pki.clone())?, pki))
+        })
+        .context("the machine's keys can't be used");
+    match opened {
+        Ok((tls, pki)) => {
+            tracing::info!(
+                fingerprint = pki.fingerprint(),
+                "certificate authority (SHA-256)"
+            );
+            Ok(Some((tls, pki)))
+        }
+        Err(error) if plan.lenient => {
+            warn(warnings, format!("no API over TCP: {error:#}"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn bind(plan: &ListenPlan, tls: Option<&Tls>, warnings: &Warnings) -> Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for listen in &plan.listen {
+        match Listener::bind(listen, tls).await {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if plan.lenient => warn(warnings, format!("{listen}: {error:#}")),
+            Err(error) => return Err(error),
+        }
+    }
+    if listeners.is_empty() {
+        bail!("nothing to listen on is left");
+    }
+    Ok(listeners)
+}
+
+fn provision_client(pki: &Pki, listen: Vec<String>) {
+    match provision::run(&ProvisionPaths::machine(), pki, listen, hostname()) {
+        Ok(true) => tracing::info!("the client that started this machine has its certificate"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::error!(%error, "the client that started this machine gets no certificate")
+        }
+    }
+}
+
+/// What was good enough to come up with stands in for a later edit that is not.
+fn keep_last_good(loaded: &Loaded, sources: &Sources) {
+    if loaded.operator_is_broken() {
+        return;
+    }
+    if let Err(error) = keelson_config::save_last_good(loaded, sources) {
+        tracing::warn!(%error, "the last good configuration can't be kept");
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{} is not a path", path.display()))
+}
+
+/// The runtime stands beside our own executable.
+fn runtime_program() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("can't find our own executable")?;
+    let runtime = own.with_file_name("keelson-runtime");
+    if !runtime.is_file() {
+        bail!("{} is missing: it belongs beside hostd", runtime.display());
+    }
+    Ok(runtime)
+}
+
+/// An identifier that stays: a random UUID (RFC 9562, version 4).
+fn engine_id(root: &Path) -> Result<String> {
+    let path = root.join("host/engine-id");
+    match fs::read_to_string(&path) {
+        Ok(text) if text.trim().len() == 36 => return Ok(text.trim().to_owned()),
+        Ok(_) => tracing::warn!(path = %path.display(), "damaged identifier is made anew"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("can't read {}", path.display())),
+    }
+    let mut bytes = [0_u8; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context("no random numbers")?;
+    let random = u128::from_be_bytes(bytes);
+    let value = random & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{value:032x}");
+    let id = [0..8, 8..12, 12..16, 16..20, 20..32]
+        .map(|range| hex.get(range).unwrap_or_default().to_owned())
+        .join("-");
+    fs::create_dir_all(root.join("host"))
+        .with_context(|| format!("can't make folder {}", root.join("host").display()))?;
+    file::write(&path, id.as_bytes(), 0o644, Durability::Flushed)?;
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_identifier_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = engine_id(dir.path()).unwrap();
+        assert_eq!(id.len(), 36);
+        assert_eq!(id.as_bytes()[14], b'4');
+        assert_eq!(engine_id(dir.path()).unwrap(), id);
+    }
+}

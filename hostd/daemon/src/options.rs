@@ -1,0 +1,119 @@
+//! The command line.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Parser;
+
+/// The Keelson engine daemon: containers, images and system services behind the Docker Engine
+/// API and the host API.
+///
+/// On SIGTERM or SIGINT it stops all containers in order and ends, on a development machine as
+/// well as on a Keelson machine. Killed by SIGKILL it leaves them running and adopts them at its
+/// next start.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Options {
+    /// Folder of everything that must survive a reboot.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/keelson")]
+    pub(crate) root: PathBuf,
+
+    /// Folder of everything that a reboot ends.
+    #[arg(long, value_name = "DIR", default_value = "/run/keelson/hostd")]
+    pub(crate) run: PathBuf,
+
+    /// Where to listen: unix:///path or tcp://address:port; may be given more than once. Without
+    /// it: unix:///run/docker.sock and, with TLS, what the host configuration says.
+    #[arg(long, value_name = "URL")]
+    pub(crate) listen: Vec<Listen>,
+
+    /// Folder of the certificate authority and the server's keys, made when it is empty. TCP is
+    /// only ever served with TLS and client certificates.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tls: Option<PathBuf>,
+
+    /// Folder of the system services.
+    #[arg(long, value_name = "DIR", default_value = "/usr/lib/keelson/services")]
+    pub(crate) services: PathBuf,
+
+    /// Root of the host configuration's layers (etc/keelson/host.toml and others below it).
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) config: PathBuf,
+
+    /// What is logged to standard error: error, warn, info, debug, trace, or per module.
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "KEELSON_LOG",
+        default_value = "info"
+    )]
+    pub(crate) log: String,
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// TCP with mutual TLS.
+    Tcp(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix://") {
+            if !path.starts_with('/') {
+                return Err(format!("the path in {text:?} must be absolute"));
+            }
+            return Ok(Self::Unix(path.into()));
+        }
+        if let Some(address) = text.strip_prefix("tcp://") {
+            return address.parse().map(Self::Tcp).map_err(|_| {
+                format!(
+                    "{address:?} is not an address with port, such as 127.0.0.1:2376 or [::]:2376"
+                )
+            });
+        }
+        Err(format!("{text:?} begins with neither unix:// nor tcp://"))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn listen_addresses_are_read() {
+        assert_eq!(
+            "unix:///run/docker.sock".parse(),
+            Ok(Listen::Unix("/run/docker.sock".into()))
+        );
+        assert_eq!(
+            "tcp://[::]:2376".parse(),
+            Ok(Listen::Tcp(SocketAddr::from(([0; 8], 2376))))
+        );
+        for wrong in ["unix://docker.sock", "tcp://2376", "http://a", ""] {
+            assert!(wrong.parse::<Listen>().is_err(), "{wrong}");
+        }
+    }
+}

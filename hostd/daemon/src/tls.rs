@@ -1,0 +1,60 @@
+//! The TLS side of TCP listeners: who is served, and the server's certificate of the moment.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hostd_api_host::addresses::ServerNames;
+use hostd_api_host::pki::Pki;
+use jiff::Timestamp;
+use rustls::ServerConfig;
+use tokio_rustls::TlsAcceptor;
+
+/// How often names, addresses and expiry are looked at. An address comes by DHCP some time after
+/// the start, and a client may then want to use it at once.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The server's side of TLS. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    pki: Arc<Pki>,
+    current: Arc<RwLock<Arc<ServerConfig>>>,
+}
+
+impl Tls {
+    /// Sees to the server's certificate.
+    pub(crate) fn new(pki: Arc<Pki>) -> Result<Self> {
+        pki.ensure_server(&ServerNames::of_this_machine(), Timestamp::now())?;
+        let current = pki.server_config().context("TLS can't be set up")?;
+        Ok(Self {
+            pki,
+            current: Arc::new(RwLock::new(current)),
+        })
+    }
+
+    /// What accepts a connection now.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        TlsAcceptor::from(current.clone())
+    }
+
+    /// Keeps the certificate fitting as long as the daemon runs.
+    pub(crate) async fn keep_fitting(self) {
+        loop {
+            tokio::time::sleep(CHECK_INTERVAL).await;
+            if let Err(error) = self.refresh() {
+                tracing::error!("the server's certificate can't be made anew: {error:#}");
+            }
+        }
+    }
+
+    fn refresh(&self) -> Result<()> {
+        let names = ServerNames::of_this_machine();
+        if self.pki.ensure_server(&names, Timestamp::now())? {
+            let config = self.pki.server_config()?;
+            *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+            tracing::info!(?names, "the server's certificate was made anew");
+        }
+        Ok(())
+    }
+}
