@@ -413,10 +413,14 @@ impl Daemon {
             ntp_servers,
             problems,
         };
+        let resolv_conf = files::resolv_conf(&status.nameservers, &status.search);
         let results = [
+            files::write(&run.join("resolv.conf"), resolv_conf.as_bytes()),
+            // The same for services that see this folder only.
+            files::write(&run.join("netcfg/resolv.conf"), resolv_conf.as_bytes()),
             files::write(
-                &run.join("resolv.conf"),
-                files::resolv_conf(&status.nameservers, &status.search).as_bytes(),
+                &run.join("netcfg/chrony/netcfg.sources"),
+                files::chrony_sources(&status.ntp_servers).as_bytes(),
             ),
             files::write(
                 &run.join("netcfg/ntp-servers"),

@@ -94,6 +94,15 @@ pub fn ntp_servers(servers: &[String]) -> String {
     servers.iter().map(|server| format!("{server}\n")).collect()
 }
 
+/// The time servers as chrony reads them from a `sourcedir` (chrony.conf(5)).
+#[must_use]
+pub fn chrony_sources(servers: &[String]) -> String {
+    servers
+        .iter()
+        .map(|server| format!("server {server} iburst\n"))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
