@@ -47,9 +47,13 @@ mod tests {
 
     #[test]
     fn looks_for_whole_flags_in_the_flags_line() {
-        assert!(has_virtualisation("processor\t: 0\nflags\t\t: fpu vmx sse\n"));
+        assert!(has_virtualisation(
+            "processor\t: 0\nflags\t\t: fpu vmx sse\n"
+        ));
         assert!(has_virtualisation("flags : svm"));
-        assert!(!has_virtualisation("model name : vmx\nflags : fpu vmx_x svml\n"));
+        assert!(!has_virtualisation(
+            "model name : vmx\nflags : fpu vmx_x svml\n"
+        ));
         assert!(!has_virtualisation(""));
     }
 }
