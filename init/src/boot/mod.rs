@@ -14,22 +14,22 @@ mod skeleton;
 mod steps;
 mod sysctl;
 
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 pub(crate) use cgroups::ROOT as CGROUP_ROOT;
 pub(crate) use steps::Steps;
 
 use crate::cmdline::CommandLine;
+use crate::uevent::UeventSocket;
 use crate::{console, modules};
 
-/// How long the boot waits for the modules of the devices present. A driver that takes longer goes
-/// on in the background.
+/// How long the boot waits for the modules that its configuration may need.
 const MODULES_LIMIT: Duration = Duration::from_secs(30);
 
 /// Open files of a process: few by default because select(2) can't take more, many for whoever
@@ -42,6 +42,10 @@ pub(crate) struct Booted {
     pub(crate) steps: Steps,
     /// Name of the deployment.
     pub(crate) deployment: Option<String>,
+    /// Events of devices since before the first look at them.
+    pub(crate) uevents: Option<UeventSocket>,
+    /// The process that still loads modules, and when it was started.
+    pub(crate) coldplug: Option<(i32, f64)>,
 }
 
 /// Brings the machine to the point where netcfg and hostd can start.
@@ -63,6 +67,13 @@ pub(crate) fn run() -> Booted {
     steps.end("mounts", started, mount_problems);
     // First of all, because it tells the kernel how to get modules.
     steps.run("sysctls", sysctl::apply);
+    let uevents = match UeventSocket::open() {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            steps.end("uevents", console::uptime(), vec![error.to_string()]);
+            None
+        }
+    };
     let modules_started = console::uptime();
     let helper = start_module_helper();
     steps.run("cgroups", cgroups::set_up);
@@ -88,53 +99,55 @@ pub(crate) fn run() -> Booted {
             .collect()
     });
     // The configuration may come through a device (QEMU's fw_cfg) that needs its module.
-    let problems = match helper {
-        Ok(child) => await_helper(child),
-        Err(problem) => vec![problem],
+    let coldplug = match helper {
+        Ok(mut child) => {
+            let problems = await_configuration_modules(child.stdout.take());
+            steps.end("configuration-modules", modules_started, problems);
+            i32::try_from(child.id())
+                .ok()
+                .map(|pid| (pid, modules_started))
+        }
+        Err(problem) => {
+            steps.end("modules", modules_started, vec![problem]);
+            None
+        }
     };
-    steps.end("modules", modules_started, problems);
     steps.run("config", || {
         let loaded = keelson_config::load(&keelson_config::Sources::machine());
         let mut problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
         problems.extend(identity::set_hostname(loaded.config.hostname.as_deref()));
         problems
     });
-    Booted { steps, deployment }
+    Booted {
+        steps,
+        deployment,
+        uevents,
+        coldplug,
+    }
 }
 
 fn start_module_helper() -> Result<Child, String> {
     Command::new(crate::PROGRAM)
         .arg(modules::HELPER_COLDPLUG)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("execute {} coldplug: {error}", crate::PROGRAM))
 }
 
-/// Waits for the helper without being caught by one that hangs in a driver.
-fn await_helper(mut child: Child) -> Vec<String> {
-    let pidfd = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    if let Some(pidfd) = &pidfd {
-        let mut descriptors = [PollFd::new(
-            std::os::fd::AsFd::as_fd(pidfd),
-            PollFlags::POLLIN,
+/// Waits until the helper says that it has loaded what the configuration needs, or ends, without
+/// being caught by one that hangs in a driver. The supervision reaps it.
+fn await_configuration_modules(output: Option<ChildStdout>) -> Vec<String> {
+    let Some(output) = output else {
+        return Vec::new();
+    };
+    let mut descriptors = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(MODULES_LIMIT).unwrap_or(PollTimeout::MAX);
+    if matches!(poll(&mut descriptors, timeout), Ok(0)) {
+        return vec![format!(
+            "loading did not get there within {} s; it goes on in the background",
+            MODULES_LIMIT.as_secs()
         )];
-        let timeout = PollTimeout::try_from(MODULES_LIMIT).unwrap_or(PollTimeout::MAX);
-        if matches!(poll(&mut descriptors, timeout), Ok(0)) {
-            // The supervision reaps it, whenever that is.
-            return vec![format!(
-                "loading did not end within {} s; it goes on in the background",
-                MODULES_LIMIT.as_secs()
-            )];
-        }
     }
-    match child.wait() {
-        Ok(status) if status.success() => Vec::new(),
-        Ok(status) => vec![format!(
-            "some modules failed to load ({status}); see the log"
-        )],
-        Err(error) => vec![format!("wait for the module helper: {error}")],
-    }
+    Vec::new()
 }

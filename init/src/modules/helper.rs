@@ -3,6 +3,7 @@
 //! command line serves the kernel, which calls `kernel.modprobe` as `modprobe -q -- NAME`.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::Path;
 
 use super::Loader;
@@ -17,23 +18,54 @@ pub(crate) const HELPER_LOAD: &str = "load";
 /// A driver can bring up a bus with further devices; deeper chains than this come as uevents.
 const ROUNDS: usize = 4;
 
+/// Modules through which the machine's configuration may come: the boot waits for these only.
+const CONFIGURATION: [&str; 1] = ["qemu_fw_cfg"];
+/// What the boot is told when they are loaded, see [`coldplug`].
+const CONFIGURATION_LOADED: &[u8] = b"configuration sources\n";
+/// Later work must not hold up the processes that bring the API up.
+const NICE: i32 = 10;
+
 /// Loads what every boot needs and what the devices present need. Answers the number of failures;
 /// each one is printed.
+///
+/// A line on standard output says that the sources of configuration are there. The rest is a
+/// matter of seconds on a slow machine, and nothing waits for it: whoever needs a module earlier
+/// makes the kernel ask for it by name.
 pub(crate) fn coldplug() -> usize {
     let mut loader = Loader::open(CommandLine::read());
-    let mut failures = report(loader.load_always());
+    let mut failures = 0;
+    for module in CONFIGURATION {
+        failures += report(loader.load_named(module));
+    }
+    // Nobody may be listening any more, or somebody started this by hand.
+    let mut output = std::io::stdout();
+    let _ = output.write_all(CONFIGURATION_LOADED);
+    let _ = output.flush();
+    let _ = rustix::process::nice(NICE);
     let mut known = BTreeSet::new();
     for _ in 0..ROUNDS {
         let mut fresh = aliases_of_new_devices(&known);
         if fresh.is_empty() {
             break;
         }
-        for alias in &fresh {
+        let mut ordered: Vec<&String> = fresh.iter().collect();
+        ordered.sort_by_key(|alias| urgency(alias));
+        for alias in ordered {
             failures += report(loader.load_for_device(alias));
         }
         known.append(&mut fresh);
     }
-    failures
+    failures + report(loader.load_always())
+}
+
+/// Network first, because others wait for it; accelerators of the processor last.
+fn urgency(alias: &str) -> u8 {
+    match alias.split(':').next() {
+        Some("virtio" | "vmbus" | "xen") => 0,
+        Some("pci") => 1,
+        Some("cpu") => 3,
+        _ => 2,
+    }
 }
 
 fn aliases_of_new_devices(known: &BTreeSet<String>) -> BTreeSet<String> {
@@ -43,7 +75,7 @@ fn aliases_of_new_devices(known: &BTreeSet<String>) -> BTreeSet<String> {
 }
 
 /// Loads what serves each of `requests`: device aliases, requests of the kernel, module names.
-/// Answers whether every request was known and loaded.
+/// Answers the number of failures; each one is printed. A request that no module serves is none.
 pub(crate) fn load_requests<I: IntoIterator<Item = String>>(requests: I) -> usize {
     let mut loader = Loader::open(CommandLine::read());
     requests

@@ -85,6 +85,13 @@ impl Loader {
         }
     }
 
+    /// Loads a module if the kernel's modules have it.
+    pub(crate) fn load_named(&mut self, module: &str) -> Vec<ModuleError> {
+        let mut errors = Vec::new();
+        self.load(module, &mut errors);
+        errors
+    }
+
     /// Loads the modules that the image wants on every boot.
     pub(crate) fn load_always(&mut self) -> Vec<ModuleError> {
         let mut errors = Vec::new();

@@ -44,7 +44,11 @@ fn pressed(bytes: &[u8]) -> bool {
 }
 
 /// An input device with a power button.
-pub(crate) struct Button(File);
+pub(crate) struct Button {
+    /// `event0`
+    pub(crate) name: String,
+    device: File,
+}
 
 impl Button {
     /// Opens the device `name` (`event0`) if it has a power button.
@@ -55,11 +59,14 @@ impl Button {
         if !crate::files::first_line(keys).is_some_and(|bitmap| has_key(&bitmap, KEY_POWER)) {
             return Ok(None);
         }
-        let file = OpenOptions::new()
+        let device = OpenOptions::new()
             .read(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
             .open(Path::new("/dev/input").join(name))?;
-        Ok(Some(Self(file)))
+        Ok(Some(Self {
+            name: name.to_owned(),
+            device,
+        }))
     }
 
     /// Names of the input devices present.
@@ -79,7 +86,7 @@ impl Button {
         let mut found = false;
         let mut buffer = [0u8; EVENT_LENGTH * 64];
         loop {
-            match self.0.read(&mut buffer) {
+            match self.device.read(&mut buffer) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
                 Ok(length) => found |= pressed(buffer.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(found),
@@ -92,7 +99,7 @@ impl Button {
 
 impl AsFd for Button {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.device.as_fd()
     }
 }
 

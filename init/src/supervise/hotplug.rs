@@ -66,7 +66,9 @@ impl Hotplug {
             Work::Coldplug => command.arg(crate::modules::HELPER_COLDPLUG),
             Work::Load(aliases) => command.arg(HELPER_LOAD).args(aliases),
         };
-        match command.stdin(Stdio::null()).spawn() {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        keelson_sys::service_process::prepare(&mut command, None, None);
+        match command.spawn() {
             Ok(child) => self.helper = i32::try_from(child.id()).ok(),
             Err(error) => crate::console::warning(&format!("start the module helper: {error}")),
         }

@@ -21,7 +21,8 @@ use keelson_model::init::{CONTROL_SOCKET, PowerAction, Request, Response, Status
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use self::button::Button;
 use self::hotplug::Hotplug;
@@ -86,8 +87,12 @@ pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
         watchdog: Watchdog::open(now()),
         steps: booted.steps,
         deployment: booted.deployment,
+        coldplug: booted.coldplug,
         ending: None,
     };
+    if let Some(uevents) = booted.uevents {
+        supervisor.add(Source::Uevents(uevents));
+    }
     supervisor.listen();
     supervisor.start_services();
     let action = supervisor.turn_until_ended();
@@ -103,6 +108,8 @@ struct Supervisor {
     watchdog: Option<Watchdog>,
     steps: Steps,
     deployment: Option<String>,
+    /// The process that loads the modules of the devices present, and when it was started.
+    coldplug: Option<(i32, f64)>,
     /// How the machine is to end, once that was asked for.
     ending: Option<PowerAction>,
 }
@@ -119,7 +126,6 @@ impl Supervisor {
         if let Err(error) = rustix::system::reboot(rustix::system::RebootCommand::CadOff) {
             console::warning(&format!("take over Ctrl-Alt-Del: {error}"));
         }
-        self.open("uevents", UeventSocket::open().map(Source::Uevents));
         let notify = NotifySocket::bind(Path::new(notify::PATH));
         self.open(notify::PATH, notify.map(Source::Notify));
         let control = Listener::bind(Path::new(CONTROL_SOCKET));
@@ -127,8 +133,6 @@ impl Supervisor {
         for device in Button::devices() {
             self.open_button(&device);
         }
-        // Devices may have come between the coldplug and the event socket.
-        self.hotplug.lost();
     }
 
     fn open<E: std::fmt::Display>(&mut self, what: &str, source: Result<Source, E>) {
@@ -143,6 +147,10 @@ impl Supervisor {
     }
 
     fn open_button(&mut self, device: &str) {
+        let known = |source: &Source| matches!(source, Source::Button(b) if b.name == device);
+        if self.sources.values().any(known) {
+            return;
+        }
         match Button::open(device) {
             Ok(Some(button)) => self.add(Source::Button(button)),
             Ok(None) => {}
@@ -215,7 +223,10 @@ impl Supervisor {
         for index in 0..self.services.len() {
             self.feed(index, &Event::Time);
         }
-        self.hotplug.turn();
+        // One at a time: the coldplug may be at the same devices.
+        if self.coldplug.is_none() {
+            self.hotplug.turn();
+        }
     }
 
     /// Gives an event to a service, and the pipe of a process that it started to the loop.
@@ -286,6 +297,13 @@ impl Supervisor {
                 break;
             };
             let pid = pid.as_raw();
+            if let Some((_, started)) = self.coldplug.take_if(|(helper, _)| *helper == pid) {
+                let failed = status != WaitStatus::Exited(Pid::from_raw(pid), 0);
+                let problem = failed.then(|| format!("some modules were not loaded: {end}"));
+                self.steps
+                    .end("modules", started, problem.into_iter().collect());
+                continue;
+            }
             if self.hotplug.ended(pid) {
                 continue;
             }

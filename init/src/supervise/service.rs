@@ -103,7 +103,7 @@ impl Service {
                     }
                     Err(error) => {
                         console::error(&error.to_string());
-                        self.last_exit = Some(error.to_string());
+                        self.last_exit = Some("could not be started".to_owned());
                         Event::NotSpawned
                     }
                 };

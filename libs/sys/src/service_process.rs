@@ -4,10 +4,11 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::sys::signal::SigSet;
 use nix::unistd::setsid;
 
-/// Makes the child the leader of a new session, moves it into `cgroup` (an opened
-/// `cgroup.procs`) and sets its out-of-memory badness (`-1000` to `1000`) before it executes its
+/// Makes the child the leader of a new session with no signal blocked (std lets children inherit
+/// the mask), moves it into `cgroup` (an opened `cgroup.procs`) and sets its out-of-memory badness (`-1000` to `1000`) before it executes its
 /// program. `spawn` of the command fails when one of these fails.
 ///
 /// The cgroup's file is opened by the caller, because nothing may be allocated between fork and
@@ -19,6 +20,9 @@ pub fn prepare<'a>(
 ) -> &'a mut Command {
     let setup = move || -> std::io::Result<()> {
         setsid().map_err(std::io::Error::from)?;
+        SigSet::empty()
+            .thread_set_mask()
+            .map_err(std::io::Error::from)?;
         if let Some(procs) = &cgroup {
             // "0" stands for the writing process.
             nix::unistd::write(procs, b"0").map_err(std::io::Error::from)?;
@@ -35,7 +39,7 @@ pub fn prepare<'a>(
         Ok(())
     };
     // SAFETY: the closure runs in the child between fork and exec. It makes system calls only
-    // (setsid, write, openat with a constant C string, close), neither allocates nor locks, and
+    // (setsid, sigprocmask, write, openat with a constant C string, close), neither allocates nor locks, and
     // everything it refers to is owned by it.
     unsafe { command.pre_exec(setup) }
 }
