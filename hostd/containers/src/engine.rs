@@ -1,180 +1,269 @@
-//! The engine.
+//! The engine: what all operations share, and the calls that only look.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use hostd_images::ImageUser;
+use hostd_images::{ImageStore, ImageUser};
+use jiff::Timestamp;
+use keelson_model::host::EngineConfig;
+use keelson_store::{Durability, Objects, document};
 use tokio::sync::broadcast;
 
 use crate::EngineError;
-use crate::signal::Signal;
-use crate::types::*;
+use crate::container::Container;
+use crate::document::{STATE, StateDocument};
+use crate::flush::Flusher;
+use crate::host::HostFacts;
+use crate::registry::Registry;
+use crate::types::{
+    ContainerEvent, EngineOptions, Scope, Snapshot, Status, WaitCondition, WaitResult,
+};
 
 /// What [`Engine::wait`] gives: ready when the condition is met.
 pub type WaitFuture = Pin<Box<dyn Future<Output = WaitResult> + Send>>;
 
+/// Events that a slow subscriber may lag behind before it loses some.
+const EVENT_BACKLOG: usize = 4096;
+
 /// The container engine. Clones share it.
+///
+/// Every call that changes something runs to its end even when its caller goes away: the work is
+/// done in a task of its own.
 #[derive(Clone)]
 pub struct Engine {
-    events: broadcast::Sender<ContainerEvent>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-fn not_yet<T>(what: &str) -> Result<T, EngineError> {
-    Err(EngineError::NotImplemented(format!("container {what}")))
+pub(crate) struct Inner {
+    pub(crate) objects: Objects,
+    /// RUN/containers.
+    pub(crate) run: PathBuf,
+    pub(crate) runtime: PathBuf,
+    pub(crate) images: ImageStore,
+    pub(crate) defaults: EngineConfig,
+    pub(crate) facts: HostFacts,
+    pub(crate) boot: String,
+    user: RwLock<Registry<Arc<Container>>>,
+    system: RwLock<Registry<Arc<Container>>>,
+    pub(crate) events: broadcast::Sender<ContainerEvent>,
+    pub(crate) flusher: Flusher,
+    pub(crate) shutting_down: AtomicBool,
 }
 
 impl Engine {
-    /// Opens the engine: adopts running shims, reads the exit records of containers that ended
-    /// while no engine ran, and starts what restart policies ask for.
-    pub async fn open(_options: EngineOptions) -> Result<Self, EngineError> {
-        Ok(Self {
-            events: broadcast::channel(1024).0,
-        })
+    pub(crate) fn new(options: EngineOptions, objects: Objects, facts: HostFacts) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                objects,
+                run: options.run.join("containers"),
+                runtime: options.runtime,
+                images: options.images,
+                defaults: options.defaults,
+                facts,
+                boot: crate::document::boot_id(),
+                user: RwLock::default(),
+                system: RwLock::default(),
+                events: broadcast::channel(EVENT_BACKLOG).0,
+                flusher: Flusher::start(),
+                shutting_down: AtomicBool::new(false),
+            }),
+        }
     }
 
-    /// Makes a container; without a name it gets one of two words.
-    pub async fn create(
-        &self,
-        _scope: Scope,
-        _name: Option<String>,
-        _request: CreateRequest,
-    ) -> Result<Created, EngineError> {
-        not_yet("create")
-    }
-
-    /// Starts a container and returns when its command was executed.
-    pub async fn start(&self, _scope: Scope, _name: &str) -> Result<(), EngineError> {
-        not_yet("start")
-    }
-
-    /// Sends the stop signal, and SIGKILL after `timeout` seconds (-1: never); `None` is the
-    /// container's own signal or time, then the defaults.
-    pub async fn stop(
-        &self,
-        _scope: Scope,
-        _name: &str,
-        _signal: Option<Signal>,
-        _timeout: Option<i64>,
-    ) -> Result<(), EngineError> {
-        not_yet("stop")
-    }
-
-    /// Stops it when it runs, and starts it.
-    pub async fn restart(
-        &self,
-        _scope: Scope,
-        _name: &str,
-        _signal: Option<Signal>,
-        _timeout: Option<i64>,
-    ) -> Result<(), EngineError> {
-        not_yet("restart")
-    }
-
-    /// Sends a signal to the first process; SIGKILL to all.
-    pub async fn kill(
-        &self,
-        _scope: Scope,
-        _name: &str,
-        _signal: Signal,
-    ) -> Result<(), EngineError> {
-        not_yet("kill")
-    }
-
-    /// Freezes all processes.
-    pub async fn pause(&self, _scope: Scope, _name: &str) -> Result<(), EngineError> {
-        not_yet("pause")
-    }
-
-    /// Lets frozen processes go on.
-    pub async fn unpause(&self, _scope: Scope, _name: &str) -> Result<(), EngineError> {
-        not_yet("unpause")
-    }
-
-    /// Removes a container; with `force` also a running one, with `volumes` also its anonymous
-    /// volumes.
-    pub async fn remove(
-        &self,
-        _scope: Scope,
-        _name: &str,
-        _force: bool,
-        _volumes: bool,
-    ) -> Result<(), EngineError> {
-        not_yet("remove")
-    }
-
-    /// Gives it another name.
-    pub async fn rename(&self, _scope: Scope, _name: &str, _new: &str) -> Result<(), EngineError> {
-        not_yet("rename")
-    }
-
-    /// Sets the size of its terminal.
-    pub async fn resize(
-        &self,
-        _scope: Scope,
-        _name: &str,
-        _rows: u16,
-        _columns: u16,
-    ) -> Result<(), EngineError> {
-        not_yet("resize")
-    }
-
-    /// Registers a wait before it returns; the future gives the result.
-    pub async fn wait(
-        &self,
-        _scope: Scope,
-        _name: &str,
-        _condition: WaitCondition,
-    ) -> Result<WaitFuture, EngineError> {
-        not_yet("wait")
-    }
-
-    /// Connects to its streams, also before it is started: then no output is missed.
-    pub async fn attach(
-        &self,
-        _scope: Scope,
-        _name: &str,
-        _options: AttachOptions,
-    ) -> Result<Attached, EngineError> {
-        not_yet("attach")
-    }
-
-    /// Reads its log.
-    pub async fn logs(
-        &self,
-        _scope: Scope,
-        _name: &str,
-        _query: LogQuery,
-    ) -> Result<Logs, EngineError> {
-        not_yet("logs")
-    }
-
-    /// Its processes.
-    pub async fn top(&self, _scope: Scope, _name: &str) -> Result<Top, EngineError> {
-        not_yet("top")
+    /// Does work that must not be left half-done when the caller goes away.
+    pub(crate) async fn whole<T: Send + 'static>(
+        work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        tokio::spawn(work)
+            .await
+            .unwrap_or_else(|error| Err(EngineError::Internal(format!("task failed: {error}"))))
     }
 
     /// All containers of a scope, newest first.
-    pub fn list(&self, _scope: Scope) -> Vec<Arc<Snapshot>> {
-        Vec::new()
+    pub fn list(&self, scope: Scope) -> Vec<Arc<Snapshot>> {
+        let mut list: Vec<_> = self
+            .inner
+            .with(scope, |registry| {
+                registry.values().cloned().collect::<Vec<_>>()
+            })
+            .iter()
+            .map(|container| container.snapshot())
+            .collect();
+        list.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        list
     }
 
-    /// One container.
-    pub fn inspect(&self, _scope: Scope, name: &str) -> Result<Arc<Snapshot>, EngineError> {
-        Err(EngineError::NoSuchContainer(name.to_owned()))
+    /// One container, by identifier, name or unique beginning of an identifier.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchContainer`], [`EngineError::AmbiguousId`].
+    pub fn inspect(&self, scope: Scope, name: &str) -> Result<Arc<Snapshot>, EngineError> {
+        Ok(self.inner.resolve(scope, name)?.snapshot())
     }
 
-    /// Which images containers of both scopes use.
+    /// Which images the containers of both scopes use.
     pub fn image_users(&self) -> Vec<ImageUser> {
-        Vec::new()
+        [Scope::User, Scope::System]
+            .iter()
+            .flat_map(|scope| self.list(*scope))
+            .filter_map(|snapshot| {
+                Some(ImageUser {
+                    container: snapshot.id.clone(),
+                    image: snapshot.image_id.parse().ok()?,
+                    running: snapshot.state.status.counts_as_running(),
+                })
+            })
+            .collect()
     }
 
     /// Events of both scopes from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<ContainerEvent> {
-        self.events.subscribe()
+        self.inner.events.subscribe()
     }
 
-    /// Stops all containers in order, those of clients first. The machine is going down: what
-    /// runs now is started again at the next boot when its restart policy says so.
-    pub async fn shutdown(&self) {}
+    /// What the host offers.
+    pub fn facts(&self) -> &HostFacts {
+        &self.inner.facts
+    }
+
+    /// Registers a wait before it returns; the future gives the result.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub async fn wait(
+        &self,
+        scope: Scope,
+        name: &str,
+        condition: WaitCondition,
+    ) -> Result<WaitFuture, EngineError> {
+        let container = self.inner.resolve(scope, name)?;
+        Ok(match container.wait(condition) {
+            Err(result) => Box::pin(std::future::ready(result)),
+            Ok(receiver) => Box::pin(async move {
+                receiver.await.unwrap_or_else(|_| WaitResult {
+                    exit_code: -1,
+                    error: Some("the engine is shutting down".to_owned()),
+                })
+            }),
+        })
+    }
+}
+
+impl Inner {
+    fn registry(&self, scope: Scope) -> &RwLock<Registry<Arc<Container>>> {
+        match scope {
+            Scope::User => &self.user,
+            Scope::System => &self.system,
+        }
+    }
+
+    /// Looks into a scope's registry.
+    pub(crate) fn with<T>(
+        &self,
+        scope: Scope,
+        look: impl FnOnce(&Registry<Arc<Container>>) -> T,
+    ) -> T {
+        look(
+            &self
+                .registry(scope)
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Changes a scope's registry.
+    pub(crate) fn with_mut<T>(
+        &self,
+        scope: Scope,
+        change: impl FnOnce(&mut Registry<Arc<Container>>) -> T,
+    ) -> T {
+        change(
+            &mut self
+                .registry(scope)
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    pub(crate) fn resolve(&self, scope: Scope, name: &str) -> Result<Arc<Container>, EngineError> {
+        self.with(scope, |registry| registry.resolve(name))
+    }
+
+    pub(crate) fn cgroup(&self, scope: Scope, id: &str) -> String {
+        format!("/keelson/{}/{id}", scope.as_str())
+    }
+
+    /// Announces that something happened to a container.
+    pub(crate) fn emit(
+        &self,
+        container: &Container,
+        action: impl Into<String>,
+        extra: &[(&str, String)],
+    ) {
+        let snapshot = container.snapshot();
+        let mut attributes: BTreeMap<_, _> = snapshot.config.labels.clone();
+        attributes.insert("image".to_owned(), snapshot.image.clone());
+        attributes.insert("name".to_owned(), snapshot.name.clone());
+        for (name, value) in extra {
+            attributes.insert((*name).to_owned(), value.clone());
+        }
+        let time = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+        // Without subscribers there is nobody to tell.
+        let _ = self.events.send(ContainerEvent {
+            scope: container.scope,
+            action: action.into(),
+            id: container.id.clone(),
+            attributes,
+            time,
+        });
+    }
+
+    /// Writes the state where the next engine finds it. It is flushed to the disk a moment later:
+    /// a start or an exit must not wait for that.
+    pub(crate) fn persist(&self, container: &Container) {
+        let snapshot = container.snapshot();
+        let written = StateDocument {
+            boot: self.boot.clone(),
+            state: snapshot.state.clone(),
+        };
+        let path = snapshot.folder.join(STATE);
+        match document::write(&path, &written, Durability::Relaxed) {
+            Ok(()) if snapshot.host_config.auto_remove => {}
+            Ok(()) => self.flusher.later(path),
+            Err(error) => {
+                tracing::error!(id = container.id, %error, "container state not written");
+            }
+        }
+    }
+
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutting_down
+            .load(std::sync::atomic::Ordering::Acquire)
+    }
+}
+
+/// What Docker calls a container in error messages that concern its state.
+pub(crate) fn not_running(container: &Container) -> EngineError {
+    EngineError::Conflict(format!("container {} is not running", container.id))
+}
+
+/// Nanoseconds since 1970 as a time.
+pub(crate) fn timestamp(nanoseconds: u64) -> Option<Timestamp> {
+    (nanoseconds > 0)
+        .then(|| Timestamp::from_nanosecond(i128::from(nanoseconds)).ok())
+        .flatten()
+}
+
+/// Whether a state allows an operation that needs a process.
+pub(crate) fn require_process(container: &Container) -> Result<Status, EngineError> {
+    let status = container.snapshot().state.status;
+    if status.has_process() {
+        Ok(status)
+    } else {
+        Err(not_running(container))
+    }
 }

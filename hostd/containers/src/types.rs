@@ -216,8 +216,10 @@ pub struct Snapshot {
     pub mounts: Arc<[MountPoint]>,
     /// What changes.
     pub state: State,
-    /// Its folder on the host: `hostname`, `hosts`, `resolv.conf`, `log/`, `upper/`, ….
+    /// Its folder on the host, which survives a reboot: `log/`, `upper/`, ….
     pub folder: PathBuf,
+    /// Its folder for the time of a run: `hostname`, `hosts`, `resolv.conf`, ….
+    pub run_folder: PathBuf,
     /// Its log on the host.
     pub log_path: PathBuf,
     /// Its cgroup, relative to the cgroup v2 mount.

@@ -353,12 +353,12 @@ fn complete_host(
                 .to_owned(),
         );
     }
-    if host.network_mode == "host" {
-        if let Some(name) = host.sysctls.keys().find(|name| name.starts_with("net.")) {
-            return invalid(format!(
-                "sysctl \"{name}\" not allowed in host network namespace"
-            ));
-        }
+    if host.network_mode == "host"
+        && let Some(name) = host.sysctls.keys().find(|name| name.starts_with("net."))
+    {
+        return invalid(format!(
+            "sysctl \"{name}\" not allowed in host network namespace"
+        ));
     }
     if !matches!(host.cgroupns_mode.as_str(), "" | "private" | "host") {
         return invalid(format!(

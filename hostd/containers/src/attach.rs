@@ -1,0 +1,271 @@
+//! Clients' connections to a container's streams.
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::container::PendingAttach;
+use crate::start::attach_request;
+use crate::types::{AttachOptions, Attached, Frame, LogQuery, Receiver, Scope, Status};
+use crate::{Engine, EngineError};
+
+/// Bytes of standard input that are taken before the container reads them.
+const INPUT_BUFFER: usize = 64 << 10;
+/// Frames that are taken before the client reads them.
+const OUTPUT_BUFFER: usize = 64;
+/// Larger frames are no frames of a shim.
+const MAX_FRAME: u32 = 16 << 20;
+/// Bytes read at once.
+const CHUNK: usize = 64 << 10;
+
+impl Engine {
+    /// Connects to a container's streams, also before it is started: then no output is missed.
+    ///
+    /// # Errors
+    /// When there is no such container, it is paused, or its shim does not answer.
+    pub async fn attach(
+        &self,
+        scope: Scope,
+        name: &str,
+        options: AttachOptions,
+    ) -> Result<Attached, EngineError> {
+        let container = self.inner.resolve(scope, name)?;
+        // Held across the decision: a start must either see this client among the pending ones,
+        // or be over.
+        let guard = container.lock().await?;
+        let snapshot = container.snapshot();
+        if snapshot.state.status == Status::Paused {
+            return Err(EngineError::Conflict(format!(
+                "container {} is paused, unpause the container before attach",
+                container.id
+            )));
+        }
+        let tty = snapshot.config.tty;
+        if options.logs {
+            return self.attach_with_log(scope, name, options, guard).await;
+        }
+        let (sender, output) = mpsc::channel(OUTPUT_BUFFER);
+        let (input, reader) = input_pipe(options.stdin && snapshot.config.open_stdin);
+        if options.stream {
+            let (connected, stream) = oneshot::channel();
+            if snapshot.state.status.has_process() {
+                let connection = container.shim().connect().await?;
+                let stream = connection.attach(&attach_request(options)).await?;
+                let _ = connected.send(stream);
+            } else {
+                let mut live = container.live();
+                live.pending.retain(|other| !other.connected.is_closed());
+                live.pending.push(PendingAttach { options, connected });
+            }
+            tokio::spawn(pump(stream, sender, reader));
+        }
+        drop(guard);
+        self.inner.emit(&container, "attach", &[]);
+        Ok(Attached {
+            input,
+            output: Receiver(output),
+            tty,
+        })
+    }
+
+    /// Takes the output from the log, from its beginning on: so nothing is missed or doubled
+    /// between what was and what comes.
+    async fn attach_with_log(
+        &self,
+        scope: Scope,
+        name: &str,
+        options: AttachOptions,
+        guard: tokio::sync::MutexGuard<'_, ()>,
+    ) -> Result<Attached, EngineError> {
+        let container = self.inner.resolve(scope, name)?;
+        let snapshot = container.snapshot();
+        let running = snapshot.state.status.has_process();
+        let (input, reader) = input_pipe(options.stdin && options.stream && running);
+        if input.is_some() {
+            let only_input = AttachOptions {
+                stdin: true,
+                stdout: false,
+                stderr: false,
+                ..options
+            };
+            let connection = container.shim().connect().await?;
+            let stream = connection.attach(&attach_request(only_input)).await?;
+            let (connected, stream_later) = oneshot::channel();
+            let _ = connected.send(stream);
+            let (sender, _) = mpsc::channel(1);
+            tokio::spawn(pump(stream_later, sender, reader));
+        }
+        drop(guard);
+        let query = LogQuery {
+            follow: options.stream,
+            stdout: options.stdout,
+            stderr: options.stderr,
+            ..LogQuery::default()
+        };
+        let mut logs = self.logs(scope, name, query).await?;
+        let (sender, output) = mpsc::channel(OUTPUT_BUFFER);
+        let id = container.id.clone();
+        tokio::spawn(async move {
+            while let Some(batch) = logs.records.recv().await {
+                let frames = match batch {
+                    Ok(frames) => frames,
+                    Err(error) => {
+                        tracing::warn!(id, %error, "log not read for an attached client");
+                        return;
+                    }
+                };
+                for frame in frames {
+                    if sender.send(frame).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        self.inner.emit(&container, "attach", &[]);
+        Ok(Attached {
+            input,
+            output: Receiver(output),
+            tty: snapshot.config.tty,
+        })
+    }
+}
+
+type Input = Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>>;
+
+fn input_pipe(wanted: bool) -> (Input, Option<DuplexStream>) {
+    if !wanted {
+        return (None, None);
+    }
+    let (writer, reader) = tokio::io::duplex(INPUT_BUFFER);
+    (Some(Box::new(writer)), Some(reader))
+}
+
+/// Carries bytes between a client and a shim, as soon as the shim is there.
+async fn pump(
+    stream: oneshot::Receiver<UnixStream>,
+    output: mpsc::Sender<Frame>,
+    input: Option<DuplexStream>,
+) {
+    // Without a stream the start failed or the container was removed: the client sees the end.
+    let Ok(stream) = stream.await else {
+        return;
+    };
+    let (from_shim, to_shim) = stream.into_split();
+    let feeding = tokio::spawn(feed(input, to_shim));
+    if let Err(error) = drain(from_shim, output).await {
+        tracing::warn!(%error, "attached stream ended early");
+    }
+    feeding.abort();
+}
+
+/// Standard input. Its end is passed on; a client that gives none keeps the connection open.
+async fn feed(input: Option<DuplexStream>, mut to_shim: OwnedWriteHalf) {
+    let Some(mut input) = input else {
+        std::future::pending::<()>().await;
+        return;
+    };
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match input.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(length) => {
+                let Some(bytes) = buffer.get(..length) else {
+                    break;
+                };
+                // The container ended; what it did not read is lost, as in a pipe.
+                if to_shim.write_all(bytes).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+    let _ = to_shim.shutdown().await;
+}
+
+/// Output: Docker's framing, taken apart.
+async fn drain(mut from_shim: OwnedReadHalf, output: mpsc::Sender<Frame>) -> std::io::Result<()> {
+    let mut buffer = BytesMut::with_capacity(CHUNK);
+    loop {
+        while let Some(frame) = next_frame(&mut buffer)? {
+            if output.send(frame).await.is_err() {
+                return Ok(());
+            }
+        }
+        buffer.reserve(CHUNK);
+        tokio::select! {
+            read = from_shim.read_buf(&mut buffer) => if read? == 0 {
+                return Ok(());
+            },
+            // Without this, a client of a silent container would be noticed too late.
+            () = output.closed() => return Ok(()),
+        }
+    }
+}
+
+/// Takes a whole frame out of the buffer.
+fn next_frame(buffer: &mut BytesMut) -> std::io::Result<Option<Frame>> {
+    let Some(header) = buffer.first_chunk::<8>() else {
+        return Ok(None);
+    };
+    let [stream, _, _, _, a, b, c, d] = *header;
+    let length = u32::from_be_bytes([a, b, c, d]);
+    if !matches!(stream, 1 | 2) || length > MAX_FRAME {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            format!("not a frame: stream {stream}, {length} bytes"),
+        ));
+    }
+    let whole = 8 + length as usize;
+    if buffer.len() < whole {
+        buffer.reserve(whole - buffer.len());
+        return Ok(None);
+    }
+    let mut frame: Bytes = buffer.split_to(whole).freeze();
+    let bytes = frame.split_off(8);
+    Ok(Some(Frame { stream, bytes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_are_taken_apart_and_input_ends() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let (connected, stream) = oneshot::channel();
+        let (sender, mut output) = mpsc::channel(4);
+        let (mut input, reader) = input_pipe(true);
+        tokio::spawn(pump(stream, sender, reader));
+        let input = input.as_mut().unwrap();
+        // Before the shim is there.
+        input.write_all(b"early").await.unwrap();
+        connected.send(near).unwrap();
+        let mut five = [0; 5];
+        far.read_exact(&mut five).await.unwrap();
+        assert_eq!(&five, b"early");
+        far.write_all(b"\x01\0\0\0\0\0\0\x02hi\x02\0\0\0\0\0")
+            .await
+            .unwrap();
+        let frame = output.recv().await.unwrap();
+        assert_eq!((frame.stream, &frame.bytes[..]), (1, &b"hi"[..]));
+        far.write_all(b"\0\x01!").await.unwrap();
+        let frame = output.recv().await.unwrap();
+        assert_eq!((frame.stream, &frame.bytes[..]), (2, &b"!"[..]));
+        input.shutdown().await.unwrap();
+        assert_eq!(far.read(&mut five).await.unwrap(), 0, "end of input");
+        drop(far);
+        assert_eq!(output.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn garbage_ends_the_stream() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let (sender, mut output) = mpsc::channel(4);
+        far.write_all(b"garbage!").await.unwrap();
+        let (half, _other) = near.into_split();
+        assert!(drain(half, sender).await.is_err());
+        assert_eq!(output.recv().await, None);
+    }
+}

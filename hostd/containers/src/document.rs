@@ -1,0 +1,92 @@
+//! What is kept of a container on disk.
+//!
+//! `container.json` says what the container is; it changes only when it is made or renamed.
+//! `state.json` says how it fares; it is written on every start and exit and may be lost in a
+//! power cut, because nothing that ran then runs now.
+
+use jiff::Timestamp;
+use keelson_model::container::{Config, HostConfig};
+use keelson_store::Document;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Scope, State};
+
+/// Name of the document that makes a container exist.
+pub(crate) const CONTAINER: &str = "container.json";
+/// Name of the document with its state.
+pub(crate) const STATE: &str = "state.json";
+
+/// `container.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ContainerDocument {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) scope: Scope,
+    pub(crate) created: Timestamp,
+    /// `sha256:…`; empty for a system container.
+    pub(crate) image_id: String,
+    /// The image as it was named, or the EROFS file of a system container.
+    pub(crate) image: String,
+    pub(crate) path: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) config: Config,
+    pub(crate) host_config: HostConfig,
+}
+
+impl Document for ContainerDocument {
+    const VERSION: u32 = 1;
+}
+
+/// `state.json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StateDocument {
+    /// `/proc/sys/kernel/random/boot_id` when it was written.
+    pub(crate) boot: String,
+    pub(crate) state: State,
+}
+
+impl Document for StateDocument {
+    const VERSION: u32 = 1;
+}
+
+/// Identifier of the running boot of the kernel; empty when the kernel does not tell.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_survive_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(CONTAINER);
+        let document = ContainerDocument {
+            id: "a".repeat(64),
+            name: "web".to_owned(),
+            scope: Scope::User,
+            created: Timestamp::now(),
+            image_id: "sha256:x".to_owned(),
+            image: "busybox".to_owned(),
+            path: "sh".to_owned(),
+            args: vec!["-c".to_owned()],
+            config: Config {
+                stop_timeout: Some(3),
+                entrypoint: Some(vec![]),
+                ..Config::default()
+            },
+            host_config: HostConfig {
+                memory: 1,
+                ..HostConfig::default()
+            },
+        };
+        keelson_store::document::write(&path, &document, keelson_store::Durability::Relaxed)
+            .unwrap();
+        let read = keelson_store::document::read(&path).unwrap();
+        assert_eq!(read, Some(document));
+        assert!(!boot_id().is_empty());
+    }
+}

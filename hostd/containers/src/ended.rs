@@ -1,0 +1,181 @@
+//! When a container's process has ended: the record, the events, the restart, the removal.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use keelson_model::shim::Exit;
+use keelson_store::objects::remove_tree;
+
+use crate::WaitCondition;
+use crate::container::Container;
+use crate::engine::{Inner, timestamp};
+use crate::restart::{self, Occasion};
+use crate::start::Starter;
+use crate::types::Status;
+
+/// Exit code of a container of which nobody knows how it ended.
+pub(crate) const UNKNOWN_EXIT: i32 = 255;
+
+impl Inner {
+    /// Records the end of a run, and does what follows from it.
+    pub(crate) async fn ended(self: &Arc<Self>, container: &Arc<Container>, exit: Option<Exit>) {
+        let _guard = container.operation.lock().await;
+        if container.live().removed || !container.snapshot().state.status.has_process() {
+            return;
+        }
+        let exit = match exit {
+            Some(exit) => exit,
+            None => {
+                self.kill_leftovers(container).await;
+                lost_exit("the container's shim was killed")
+            }
+        };
+        let (restart, auto_remove) = self.record_exit(container, &exit, None);
+        // The record is kept in state.json now.
+        if let Err(error) = remove_tree(&container.run_folder) {
+            tracing::warn!(id = container.id, %error, "run folder not removed");
+        }
+        if let Some(pause) = restart {
+            self.restart_later(container, pause);
+        } else if auto_remove && let Err(error) = self.remove_now(container) {
+            tracing::error!(id = container.id, %error, "container not removed");
+        }
+    }
+
+    /// Puts the end into the state, tells those who wait, and returns after which pause the
+    /// container is started again, and whether it is to be removed.
+    pub(crate) fn record_exit(
+        &self,
+        container: &Container,
+        exit: &Exit,
+        occasion: Option<Occasion>,
+    ) -> (Option<Duration>, bool) {
+        let finished = timestamp(exit.finished_at).unwrap_or_else(Timestamp::now);
+        let (restart, auto_remove) = {
+            let mut live = container.live();
+            let occasion = occasion.unwrap_or(Occasion::Exit {
+                asked_for: live.exit_asked || self.is_shutting_down(),
+            });
+            live.update(|state| {
+                state.pid = 0;
+                state.exit_code = exit.code;
+                state.error = exit.error.clone().unwrap_or_default();
+                state.oom_killed = exit.oom_killed;
+                state.finished_at = Some(finished);
+                if let Some(started) = timestamp(exit.started_at) {
+                    state.started_at = Some(started);
+                }
+                state.status = Status::Exited;
+            });
+            let snapshot = Arc::clone(&live.snapshot);
+            let policy = &snapshot.host_config.restart_policy;
+            let restart = restart::should_restart(policy, &snapshot.state, occasion).then(|| {
+                let run = snapshot
+                    .state
+                    .started_at
+                    .map_or(SignedDuration::ZERO, |started| {
+                        finished.duration_since(started)
+                    });
+                restart::pause(live.back_off, Duration::try_from(run).unwrap_or_default())
+            });
+            if restart.is_some() {
+                live.back_off = restart;
+                live.update(|state| state.status = Status::Restarting);
+            }
+            (restart, snapshot.host_config.auto_remove && !live.keep)
+        };
+        self.persist(container);
+        if exit.oom_killed {
+            self.emit(container, "oom", &[]);
+        }
+        let duration = container.snapshot().state.started_at.map_or(0, |started| {
+            finished.duration_since(started).as_secs().max(0)
+        });
+        self.emit(
+            container,
+            "die",
+            &[
+                ("exitCode", exit.code.to_string()),
+                ("execDuration", duration.to_string()),
+            ],
+        );
+        container
+            .live()
+            .notify(|condition| condition != WaitCondition::Removed);
+        (restart, auto_remove)
+    }
+
+    /// Starts a container after a pause, unless something else happened to it by then.
+    pub(crate) fn restart_later(self: &Arc<Self>, container: &Arc<Container>, pause: Duration) {
+        let inner = Arc::clone(self);
+        let container = Arc::clone(container);
+        let generation = {
+            let mut live = container.live();
+            live.generation += 1;
+            live.generation
+        };
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let Ok(_guard) = container.lock().await else {
+                return;
+            };
+            if container.live().generation == generation && !inner.is_shutting_down() {
+                // The failure is in the container's state and in the log already.
+                let _ = inner.start(&container, Starter::Policy).await;
+            }
+        });
+    }
+
+    /// Ends processes that outlived their shim, and removes their cgroup. With a pid namespace
+    /// there are none; a container without one may have some.
+    pub(crate) async fn kill_leftovers(&self, container: &Container) {
+        let Some(mount) = &self.facts.cgroup_mount else {
+            return;
+        };
+        let cgroup = container.snapshot().cgroup.clone();
+        let folder = mount.join(cgroup.trim_start_matches('/'));
+        if !folder.exists() {
+            return;
+        }
+        if let Err(error) = std::fs::write(folder.join("cgroup.kill"), "1") {
+            tracing::warn!(id = container.id, %error, "cgroup not killed");
+        }
+        // Killed processes leave their cgroup only when they have ended.
+        for _ in 0..50 {
+            if remove_cgroup(&folder) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tracing::warn!(id = container.id, folder = %folder.display(), "cgroup not removed");
+    }
+}
+
+/// The record of a run whose end nobody saw.
+pub(crate) fn lost_exit(reason: &str) -> Exit {
+    Exit {
+        version: 1,
+        code: UNKNOWN_EXIT,
+        oom_killed: false,
+        started_at: 0,
+        finished_at: 0,
+        error: Some(reason.to_owned()),
+    }
+}
+
+/// Removes a cgroup with its children; false while processes are in it.
+fn remove_cgroup(folder: &Path) -> bool {
+    if let Ok(entries) = std::fs::read_dir(folder) {
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !remove_cgroup(&entry.path()) {
+                return false;
+            }
+        }
+    }
+    match std::fs::remove_dir(folder) {
+        Ok(()) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}

@@ -1,0 +1,314 @@
+//! Opening the engine on what an earlier one left, and closing it with the machine.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use keelson_model::shim::{Request, Response};
+use keelson_store::{Objects, StoreError, document, file, objects::remove_tree};
+
+use crate::container::Container;
+use crate::create::DOCUMENT;
+use crate::document::{ContainerDocument, STATE, StateDocument};
+use crate::ended::lost_exit;
+use crate::engine::{Inner, timestamp};
+use crate::host::HostFacts;
+use crate::restart::{self, Occasion};
+use crate::shim::{Connection, Shim};
+use crate::spec::mounts;
+use crate::start::Starter;
+use crate::types::{EngineOptions, Scope, State, Status};
+use crate::{Engine, EngineError};
+
+impl Engine {
+    /// Opens the engine: adopts running shims, reads the exit records of containers that ended
+    /// while no engine ran, and starts in the background what restart policies ask for.
+    ///
+    /// # Errors
+    /// When the folders cannot be made or read. A single damaged container is reported in the
+    /// log of the daemon and left alone.
+    pub async fn open(options: EngineOptions) -> Result<Self, EngineError> {
+        let run = options.run.join("containers");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&run)
+            .map_err(EngineError::io("mkdir", &run))?;
+        let base = options.root.join("engine/containers");
+        let (objects, facts) = tokio::task::spawn_blocking(move || {
+            Objects::open(&base, DOCUMENT).map(|objects| (objects, HostFacts::detect()))
+        })
+        .await
+        .map_err(|error| EngineError::Internal(format!("task failed: {error}")))??;
+        let engine = Self::new(options, objects, facts);
+        engine.inner.restore().await?;
+        Ok(engine)
+    }
+
+    /// Stops all containers of a scope, at the same time, each with its own stop signal and
+    /// time. From the first call on no container is started any more. What is stopped here
+    /// counts as running for the restart policies of the next boot.
+    pub async fn shutdown_scope(&self, scope: Scope) {
+        self.inner.shutting_down.store(true, Ordering::Release);
+        let containers = self.inner.with(scope, |registry| {
+            registry.values().cloned().collect::<Vec<_>>()
+        });
+        let mut stopping = tokio::task::JoinSet::new();
+        for container in containers {
+            let inner = Arc::clone(&self.inner);
+            stopping.spawn(async move {
+                match inner.stop(&container, None, None, false).await {
+                    Ok(()) | Err(EngineError::NotModified(_) | EngineError::NoSuchContainer(_)) => {
+                    }
+                    Err(error) => {
+                        tracing::error!(id = container.id, %error, "container not stopped")
+                    }
+                }
+                // The exit is recorded under this lock.
+                drop(container.operation.lock().await);
+            });
+        }
+        while stopping.join_next().await.is_some() {}
+        self.inner.flusher.now().await;
+    }
+
+    /// Stops all containers, those of clients first.
+    pub async fn shutdown(&self) {
+        self.shutdown_scope(Scope::User).await;
+        self.shutdown_scope(Scope::System).await;
+    }
+}
+
+impl Inner {
+    async fn restore(self: &Arc<Self>) -> Result<(), EngineError> {
+        let mut known = HashSet::new();
+        let mut restarts = Vec::new();
+        for id in self.objects.names()? {
+            match self.restore_one(&id).await {
+                Ok((container, restart)) => {
+                    if restart {
+                        restarts.push(container);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(id, %error, "container not restored");
+                }
+            }
+            known.insert(id);
+        }
+        self.end_strays(&known).await?;
+        for container in restarts {
+            let inner = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Ok(_guard) = container.lock().await
+                    && let Err(error) = inner.start(&container, Starter::Policy).await
+                {
+                    tracing::warn!(id = container.id, %error, "restart policy");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Brings one container back. Tells whether its restart policy starts it now.
+    async fn restore_one(
+        self: &Arc<Self>,
+        id: &str,
+    ) -> Result<(Arc<Container>, bool), EngineError> {
+        let path = self.objects.document(id)?;
+        let Some(document): Option<ContainerDocument> = document::read(&path)? else {
+            return Err(EngineError::Internal(format!(
+                "{} vanished",
+                path.display()
+            )));
+        };
+        if document.id != id {
+            return Err(EngineError::Internal(format!(
+                "{} belongs to container {}",
+                path.display(),
+                document.id
+            )));
+        }
+        let found = self.read_state(id)?;
+        let wanted = mounts::parse(&document.host_config)?;
+        let (scope, name) = (document.scope, document.name.clone());
+        let container = Arc::new(self.load(document, &wanted, found.state.clone())?);
+        self.with_mut(scope, |registry| {
+            registry.reserve(&name, id)?;
+            registry.insert(id, Arc::clone(&container));
+            Ok::<_, EngineError>(())
+        })?;
+        let restart = self.settle(&container, &found).await;
+        Ok((container, restart))
+    }
+
+    /// A state that was torn by a power cut says only that the container was run, if that.
+    fn read_state(&self, id: &str) -> Result<StateDocument, EngineError> {
+        let folder = self.objects.folder(id)?;
+        file::sweep(&folder)?;
+        match document::read(&folder.join(STATE)) {
+            Ok(found) => Ok(found.unwrap_or_default()),
+            Err(StoreError::Malformed { .. } | StoreError::Unversioned { .. }) => {
+                tracing::warn!(id, "state was torn, probably by a power cut");
+                Ok(StateDocument {
+                    boot: String::new(),
+                    state: State {
+                        status: Status::Running,
+                        ..State::default()
+                    },
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Finds out what became of a container since its state was written.
+    async fn settle(self: &Arc<Self>, container: &Arc<Container>, found: &StateDocument) -> bool {
+        if container.run_folder.exists()
+            && let Some(wait) = self.adopt(container).await
+        {
+            self.watch(container, wait);
+            return false;
+        }
+        let status = found.state.status;
+        if status.has_process() {
+            let exit = match container.shim().exit_record() {
+                Some(exit) => exit,
+                None if found.boot != self.boot => lost_exit("the machine went down"),
+                None => {
+                    self.kill_leftovers(container).await;
+                    lost_exit("the container's shim was killed")
+                }
+            };
+            self.clean_run(container);
+            let rebooted = found.boot != self.boot;
+            let occasion = if rebooted {
+                Occasion::Open
+            } else {
+                Occasion::Exit {
+                    asked_for: found.state.stopped_by_caller,
+                }
+            };
+            let (restart, auto_remove) = self.record_exit(container, &exit, Some(occasion));
+            return self.after_end(container, restart.is_some(), auto_remove);
+        }
+        self.clean_run(container);
+        let snapshot = container.snapshot();
+        let ended = match status {
+            // It waited for a restart, or was about to be removed.
+            Status::Restarting | Status::Removing => {
+                container.update(|state| state.status = Status::Exited);
+                true
+            }
+            _ => false,
+        };
+        let removing = status == Status::Removing
+            || (status == Status::Exited && snapshot.host_config.auto_remove);
+        let restart = !removing
+            && (ended || found.boot != self.boot)
+            && restart::should_restart(
+                &snapshot.host_config.restart_policy,
+                &container.snapshot().state,
+                Occasion::Open,
+            );
+        self.after_end(container, restart, removing)
+    }
+
+    fn after_end(&self, container: &Container, restart: bool, remove: bool) -> bool {
+        if remove && let Err(error) = self.remove_now(container) {
+            tracing::error!(id = container.id, %error, "container not removed");
+        }
+        if restart && !remove {
+            container.update(|state| state.status = Status::Restarting);
+        }
+        restart && !remove
+    }
+
+    fn clean_run(&self, container: &Container) {
+        if let Err(error) = remove_tree(&container.run_folder) {
+            tracing::warn!(id = container.id, %error, "run folder not removed");
+        }
+    }
+
+    /// Connects to a shim that still runs. One whose container never got as far as to be started
+    /// is ended.
+    async fn adopt(&self, container: &Container) -> Option<Connection> {
+        let shim = container.shim();
+        let mut connection = shim.connect().await.ok()?;
+        match connection.request(&Request::State).await {
+            Ok(Response::State { status, pid, exit }) => {
+                let status = match status.as_str() {
+                    "running" => Status::Running,
+                    "paused" => Status::Paused,
+                    // It has ended and is about to leave its record.
+                    "stopped" => Status::Running,
+                    _ => {
+                        end_shim(&shim).await;
+                        return None;
+                    }
+                };
+                container.update(|state| {
+                    state.status = status;
+                    state.pid = pid;
+                    if let Some(started) = exit.and_then(|exit| timestamp(exit.started_at)) {
+                        state.started_at = Some(started);
+                    }
+                    if state.started_at.is_none() {
+                        state.started_at = Some(jiff::Timestamp::now());
+                    }
+                });
+            }
+            Ok(_) | Err(_) => return None,
+        }
+        let mut wait = shim.connect().await.ok()?;
+        wait.send(&Request::Wait { exec: None }).await.ok()?;
+        self.persist(container);
+        Some(wait)
+    }
+
+    /// Ends shims without a container: their container was removed, or never quite made.
+    async fn end_strays(&self, known: &HashSet<String>) -> Result<(), EngineError> {
+        let run = &self.run;
+        for entry in fs::read_dir(run).map_err(EngineError::io("read folder", run))? {
+            let entry = entry.map_err(EngineError::io("read folder", run))?;
+            let id = entry.file_name().to_string_lossy().into_owned();
+            if known.contains(&id) {
+                continue;
+            }
+            tracing::warn!(id, "shim without container");
+            end_shim(&Shim::new(&id, &entry.path())).await;
+            remove_stray(&entry.path());
+        }
+        Ok(())
+    }
+}
+
+/// Kills a shim's container and waits for the shim's end; one that does not run is no error.
+async fn end_shim(shim: &Shim) {
+    let Ok(mut wait) = shim.connect().await else {
+        return;
+    };
+    let kill = Request::Kill {
+        signal: crate::Signal::KILL.number(),
+        all: true,
+    };
+    let ending = async {
+        wait.send(&Request::Wait { exec: None }).await?;
+        shim.command("kill", &kill).await?;
+        wait.receive().await
+    };
+    match tokio::time::timeout(std::time::Duration::from_secs(10), ending).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "shim not ended"),
+        Err(_) => tracing::warn!("shim does not end"),
+    }
+}
+
+fn remove_stray(path: &Path) {
+    if let Err(error) = remove_tree(path) {
+        tracing::warn!(%error, "run folder not removed");
+    }
+}

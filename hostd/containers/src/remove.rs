@@ -1,0 +1,132 @@
+//! Removing containers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keelson_model::shim::Request;
+use keelson_store::objects::remove_tree;
+
+use crate::container::Container;
+use crate::engine::Inner;
+use crate::types::{Scope, Status, WaitCondition};
+use crate::{Engine, EngineError};
+
+/// How long processes may take to end after SIGKILL.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Removes a container; with `force` also a running one. Its anonymous volumes live and end
+    /// with it, so `volumes` makes no difference yet.
+    ///
+    /// # Errors
+    /// [`EngineError::Conflict`] when it runs and `force` is not given.
+    pub async fn remove(
+        &self,
+        scope: Scope,
+        name: &str,
+        force: bool,
+        volumes: bool,
+    ) -> Result<(), EngineError> {
+        let _ = volumes;
+        let inner = Arc::clone(&self.inner);
+        let container = inner.resolve(scope, name)?;
+        Self::whole(async move { inner.remove(&container, force).await }).await
+    }
+}
+
+impl Inner {
+    pub(crate) async fn remove(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        force: bool,
+    ) -> Result<(), EngineError> {
+        loop {
+            let guard = container.lock().await?;
+            let snapshot = container.snapshot();
+            let status = snapshot.state.status;
+            if status.can_remove() {
+                return self.remove_now(container);
+            }
+            if !force {
+                return Err(EngineError::Conflict(format!(
+                    "cannot remove container \"/{}\": You cannot remove a {status} container {}. Stop the container before attempting removal or force remove",
+                    snapshot.name, snapshot.id
+                )));
+            }
+            if status == Status::Restarting {
+                self.cancel_restart(container, true);
+                continue;
+            }
+            let ended = container.wait(WaitCondition::NextExit);
+            container.live().exit_asked = true;
+            let request = Request::Kill {
+                signal: crate::Signal::KILL.number(),
+                all: true,
+            };
+            let sent = container.shim().command("kill", &request).await;
+            // The end is recorded under the lock.
+            drop(guard);
+            if let Err(error) = sent {
+                tracing::warn!(id = container.id, %error, "shim does not answer");
+                self.kill_leftovers(container).await;
+            }
+            if let Ok(ended) = ended
+                && tokio::time::timeout(KILL_TIMEOUT, ended).await.is_err()
+            {
+                return Err(EngineError::Internal(format!(
+                    "could not kill container {}: it did not end {} s after SIGKILL",
+                    container.id,
+                    KILL_TIMEOUT.as_secs()
+                )));
+            }
+            if snapshot.host_config.auto_remove {
+                // Its end removes it; whoever is first does it, and both mean the same.
+                let _guard = container.operation.lock().await;
+                if container.live().removed {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Removes a container that does not run. The caller holds the operation lock. After the
+    /// rename into the trash it is gone for good; its files are deleted in the background.
+    pub(crate) fn remove_now(&self, container: &Container) -> Result<(), EngineError> {
+        let name = container.snapshot().name.clone();
+        container.update(|state| state.status = Status::Removing);
+        let trash = match self.objects.discard(&container.id) {
+            Ok(trash) => trash,
+            Err(error) => {
+                container.update(|state| {
+                    state.status = Status::Dead;
+                    state.error = error.to_string();
+                });
+                return Err(error.into());
+            }
+        };
+        self.with_mut(container.scope, |registry| {
+            registry.remove(&container.id);
+            registry.release(&name);
+        });
+        self.emit(container, "destroy", &[]);
+        let layers = {
+            let mut live = container.live();
+            live.removed = true;
+            live.pending.clear();
+            live.notify(|_| true);
+            live.layers.take()
+        };
+        let run = container.run_folder.clone();
+        let id = container.id.clone();
+        tokio::task::spawn_blocking(move || {
+            for path in [Some(run), trash].into_iter().flatten() {
+                if let Err(error) = remove_tree(&path) {
+                    tracing::warn!(id, %error, "files of a removed container not deleted");
+                }
+            }
+            // May unmount the image's layers.
+            drop(layers);
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,327 @@
+//! The client's side of the protocol between hostd and shims ([`keelson_model::shim`]).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use keelson_model::shim::{self, Exit, FailReason, Hello, MAX_FRAME, Request, Response};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+
+use crate::EngineError;
+
+/// How long a shim may take to make a container. Generous: a machine may be busy or emulated.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a shim may take to answer anything but a wait.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The shim of one container, by its directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Shim {
+    id: String,
+    dir: PathBuf,
+}
+
+impl Shim {
+    pub(crate) fn new(id: &str, dir: &Path) -> Self {
+        Self {
+            id: id.to_owned(),
+            dir: dir.to_owned(),
+        }
+    }
+
+    fn error(&self, operation: &'static str, reason: impl ToString) -> EngineError {
+        EngineError::Shim {
+            id: self.id.clone(),
+            operation,
+            reason: reason.to_string(),
+        }
+    }
+
+    /// Starts the shim and waits until it made the container. Returns the process, which the
+    /// caller must reap, and the container's first process.
+    pub(crate) async fn spawn(&self, runtime: &Path) -> Result<(Child, i32), EngineError> {
+        let (receiver, sender) = io::pipe().map_err(|error| self.error("pipe", error))?;
+        let errors = File::options()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(self.dir.join("shim.err"))
+            .map_err(|error| self.error("open shim.err", error))?;
+        // The ready descriptor is passed as standard output: then no descriptor has to lose its
+        // close-on-exec flag, which would leak it into processes started at the same time.
+        let mut child = Command::new(runtime)
+            .arg("shim")
+            .arg("--dir")
+            .arg(&self.dir)
+            .args(["--ready-fd", "1"])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(sender))
+            .stderr(Stdio::from(errors))
+            .spawn()
+            .map_err(|error| self.error("start shim", format!("{}: {error}", runtime.display())))?;
+        match tokio::time::timeout(CREATE_TIMEOUT, self.hello(receiver)).await {
+            Ok(Ok(Hello::Created { pid, .. })) => Ok((child, pid)),
+            Ok(Ok(Hello::Failed { message, reason })) => {
+                let _ = child.wait().await;
+                Err(start_failed(message, reason))
+            }
+            Ok(Err(error)) => {
+                let _ = child.start_kill();
+                let _ = child.wait().await;
+                Err(error)
+            }
+            Err(_) => {
+                let _ = child.start_kill();
+                let _ = child.wait().await;
+                Err(self.error("start shim", "no answer in time"))
+            }
+        }
+    }
+
+    async fn hello(&self, receiver: io::PipeReader) -> Result<Hello, EngineError> {
+        let receiver = pipe::Receiver::from_owned_fd(receiver.into())
+            .map_err(|error| self.error("read ready pipe", error))?;
+        let mut line = Vec::new();
+        BufReader::new(receiver.take(u64::from(MAX_FRAME)))
+            .read_until(b'\n', &mut line)
+            .await
+            .map_err(|error| self.error("read ready pipe", error))?;
+        if line.is_empty() {
+            let errors = std::fs::read_to_string(self.dir.join("shim.err")).unwrap_or_default();
+            let reason = format!("ended without an answer: {}", errors.trim());
+            return Err(self.error("start shim", reason));
+        }
+        serde_json::from_slice(&line).map_err(|error| self.error("read ready pipe", error))
+    }
+
+    /// Connects. The socket's path may be longer than an address can be, so it is reached
+    /// through a descriptor of its folder.
+    pub(crate) async fn connect(&self) -> Result<Connection, EngineError> {
+        let socket = async {
+            let folder = File::options()
+                .read(true)
+                .custom_flags(rustix::fs::OFlags::PATH.bits().cast_signed())
+                .open(&self.dir)?;
+            let path = format!("/proc/self/fd/{}/{}", folder.as_raw_fd(), shim::SOCKET_FILE);
+            UnixStream::connect(path).await
+        };
+        let stream = socket.await.map_err(|error| self.error("connect", error))?;
+        Ok(Connection {
+            shim: self.clone(),
+            stream,
+        })
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn request(&self, request: &Request) -> Result<Response, EngineError> {
+        self.connect().await?.request(request).await
+    }
+
+    /// A request that is answered by [`Response::Done`].
+    pub(crate) async fn command(
+        &self,
+        operation: &'static str,
+        request: &Request,
+    ) -> Result<(), EngineError> {
+        match self.request(request).await? {
+            Response::Done => Ok(()),
+            Response::Failed { message, .. } => Err(self.error(operation, message)),
+            other => Err(self.error(operation, format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// The record that the shim left when it ended.
+    pub(crate) fn exit_record(&self) -> Option<Exit> {
+        let bytes = std::fs::read(self.dir.join(shim::EXIT_FILE)).ok()?;
+        serde_json::from_slice(&bytes)
+            .inspect_err(|error| tracing::warn!(id = self.id, %error, "exit record unreadable"))
+            .ok()
+    }
+}
+
+/// A connection to a shim.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    shim: Shim,
+    stream: UnixStream,
+}
+
+impl Connection {
+    /// Sends a request without reading its answer.
+    pub(crate) async fn send(&mut self, request: &Request) -> Result<(), EngineError> {
+        let body = serde_json::to_vec(request)
+            .map_err(|error| self.shim.error("encode request", error))?;
+        let length = u32::try_from(body.len())
+            .ok()
+            .filter(|length| *length <= MAX_FRAME)
+            .ok_or_else(|| {
+                self.shim
+                    .error("encode request", "the request is too large")
+            })?;
+        let mut frame = length.to_le_bytes().to_vec();
+        frame.extend_from_slice(&body);
+        self.stream
+            .write_all(&frame)
+            .await
+            .map_err(|error| self.shim.error("send request", error))
+    }
+
+    /// Reads an answer, however long it takes. `None`: the shim has closed the connection.
+    pub(crate) async fn receive(&mut self) -> Result<Option<Response>, EngineError> {
+        let mut length = [0; 4];
+        match self.stream.read_exact(&mut length).await {
+            Ok(_) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(self.shim.error("read answer", error)),
+        }
+        let length = u32::from_le_bytes(length);
+        if length > MAX_FRAME {
+            return Err(self
+                .shim
+                .error("read answer", format!("frame of {length} bytes")));
+        }
+        let mut body = vec![0; length as usize];
+        self.stream
+            .read_exact(&mut body)
+            .await
+            .map_err(|error| self.shim.error("read answer", error))?;
+        serde_json::from_slice(&body)
+            .map(Some)
+            .map_err(|error| self.shim.error("read answer", error))
+    }
+
+    /// A request and its answer, within a time.
+    pub(crate) async fn request(&mut self, request: &Request) -> Result<Response, EngineError> {
+        let exchange = async {
+            self.send(request).await?;
+            self.receive().await
+        };
+        match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
+            Ok(Ok(Some(response))) => Ok(response),
+            Ok(Ok(None)) => Err(self.shim.error("read answer", "the connection was closed")),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.shim.error("read answer", "no answer in time")),
+        }
+    }
+
+    /// Lets the container's command be executed.
+    pub(crate) async fn start(&mut self) -> Result<i32, EngineError> {
+        match self.request(&Request::Start).await? {
+            Response::Started { pid } => Ok(pid),
+            Response::Failed { message, reason } => Err(start_failed(message, reason)),
+            other => Err(self
+                .shim
+                .error("start", format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// Turns the connection into the container's streams.
+    pub(crate) async fn attach(mut self, request: &Request) -> Result<UnixStream, EngineError> {
+        match self.request(request).await? {
+            Response::Done => Ok(self.stream),
+            Response::Failed { message, .. } => Err(self.shim.error("attach", message)),
+            other => Err(self
+                .shim
+                .error("attach", format!("unexpected answer {other:?}"))),
+        }
+    }
+}
+
+/// The words by which the docker command line chooses its exit code 126 or 127.
+fn start_failed(message: String, reason: FailReason) -> EngineError {
+    let lower = message.to_ascii_lowercase();
+    let hint = match reason {
+        FailReason::NotFound
+            if !lower.contains("executable file not found")
+                && !lower.contains("no such file or directory") =>
+        {
+            ": no such file or directory"
+        }
+        FailReason::NotExecutable
+            if !lower.contains("permission denied") && !lower.contains("is a directory") =>
+        {
+            ": permission denied"
+        }
+        _ => "",
+    };
+    EngineError::Start {
+        message: format!("{message}{hint}"),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_below_a_long_path_is_reached() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("d".repeat(120));
+        std::fs::create_dir(&dir).unwrap();
+        let short = base.path().join("s");
+        std::os::unix::fs::symlink(&dir, &short).unwrap();
+        let listener = UnixListener::bind(short.join(shim::SOCKET_FILE)).unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut length = [0; 4];
+            stream.read_exact(&mut length).await.unwrap();
+            let mut body = vec![0; u32::from_le_bytes(length) as usize];
+            stream.read_exact(&mut body).await.unwrap();
+            let request: Request = serde_json::from_slice(&body).unwrap();
+            let answer = br#"{"result":"done"}"#;
+            stream
+                .write_all(&(answer.len() as u32).to_le_bytes())
+                .await
+                .unwrap();
+            stream.write_all(answer).await.unwrap();
+            request
+        });
+        let shim = Shim::new("x", &dir);
+        shim.command("pause", &Request::Pause).await.unwrap();
+        assert_eq!(server.await.unwrap(), Request::Pause);
+        // The listener is gone now.
+        assert!(shim.command("pause", &Request::Pause).await.is_err());
+        assert_eq!(shim.exit_record(), None);
+    }
+
+    #[tokio::test]
+    async fn oversized_and_garbled_answers_are_errors() {
+        for answer in [&u32::MAX.to_le_bytes()[..], b"\x02\0\0\0{}", b"\x05\0\0\0{"] {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            far.write_all(answer).await.unwrap();
+            drop(far);
+            let mut connection = Connection {
+                shim: Shim::new("x", Path::new("/nonexistent")),
+                stream: near,
+            };
+            assert!(connection.receive().await.is_err(), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn messages_carry_the_words_that_clients_match() {
+        let error = start_failed("exec \"x\"".to_owned(), FailReason::NotFound);
+        assert!(error.to_string().contains("no such file or directory"));
+        let text = "exec: \"x\": executable file not found in $PATH".to_owned();
+        let error = start_failed(text.clone(), FailReason::NotFound);
+        assert!(error.to_string().ends_with(&text));
+    }
+}
