@@ -70,7 +70,7 @@ fn parse(arguments: &[String]) -> Result<Arguments, Failure> {
         let value = rest.next().ok_or_else(usage)?;
         match name.as_str() {
             "--dir" => folder = Some(PathBuf::from(value)),
-            "--ready-fd" => ready = value.parse().ok().filter(|fd| *fd > 2),
+            "--ready-fd" => ready = value.parse().ok().filter(|fd| *fd == 1 || *fd > 2),
             _ => return Err(usage()),
         }
     }
@@ -82,6 +82,19 @@ fn parse(arguments: &[String]) -> Result<Arguments, Failure> {
 
 /// Cuts the ties to whoever executed the program.
 fn detach(ready: i32) -> Result<OwnedFd, Failure> {
+    if ready == 1 {
+        // Standard output is the one descriptor that hostd can pass without taking the
+        // close-on-exec flag off in a process of many threads.
+        // SAFETY: nothing was opened yet but what was inherited, which nothing here owns.
+        #[allow(unsafe_code)]
+        unsafe {
+            clone::close_range(3, u32::MAX).step(|| "close inherited descriptors")?;
+        }
+        let copy = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
+            .step(|| "duplicate the ready descriptor")?;
+        leave_session()?;
+        return Ok(copy);
+    }
     let number = ready as u32;
     // SAFETY: nothing was opened yet but what was inherited, which nothing here owns.
     #[allow(unsafe_code)]
@@ -93,6 +106,12 @@ fn detach(ready: i32) -> Result<OwnedFd, Failure> {
         clone::adopt(ready)
     };
     clone::close_on_exec_from(3).step(|| "mark descriptors close-on-exec")?;
+    leave_session()?;
+    Ok(ready)
+}
+
+/// Becomes independent of the caller's session, standard streams, folder and signals.
+fn leave_session() -> Result<(), Failure> {
     nix::unistd::setsid().step(|| "start a session")?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .step(|| "open /dev/null")?;
@@ -112,8 +131,7 @@ fn detach(ready: i32) -> Result<OwnedFd, Failure> {
     // The file may have been executed by descriptor, which leaves a number as name.
     sandbox::set_name(c"keelson-shim").step(|| "set the process's name")?;
     sandbox::set_subreaper().step(|| "become subreaper")?;
-    sandbox::set_undumpable().step(|| "hide the process from others")?;
-    Ok(ready)
+    sandbox::set_undumpable().step(|| "hide the process from others")
 }
 
 /// Reports on the ready descriptor. When nobody listens any more (hostd was killed meanwhile) the
