@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::disk::{self, Image};
+use crate::privilege::Means;
 use crate::progress;
 use crate::stamp::{Inputs, Stamp};
 use crate::workspace::Workspace;
@@ -31,6 +32,34 @@ pub fn build(workspace: &Workspace, options: Options) -> Result<Image> {
     if !options.prebuilt {
         binaries::build(workspace)?;
     }
+    match Means::find() {
+        Means::Root => assemble(workspace, options, started)?,
+        means @ Means::UserNamespace => {
+            // mkosi makes a namespace of its own.
+            base::build(workspace, options.refresh)?;
+            means.run_self(&arguments(Options {
+                refresh: false,
+                ..options
+            }))?;
+        }
+        means @ Means::Sudo => means.run_self(&arguments(options))?,
+    }
+    Ok(Image::of(workspace))
+}
+
+/// The command line that makes an image of the executables that are there.
+fn arguments(options: Options) -> Vec<&'static str> {
+    let mut arguments = vec!["image", "--prebuilt"];
+    if options.refresh {
+        arguments.push("--refresh");
+    }
+    if options.compressed {
+        arguments.push("--compressed");
+    }
+    arguments
+}
+
+fn assemble(workspace: &Workspace, options: Options, started: Instant) -> Result<()> {
     let base = base::build(workspace, options.refresh)?;
     let (overlay, key) = overlay::build(workspace, &base)?;
     let image = Image::of(workspace);
@@ -72,7 +101,7 @@ pub fn build(workspace: &Workspace, options: Options) -> Result<Image> {
             disk::compress(workspace)?;
         }
     }
-    Ok(image)
+    Ok(())
 }
 
 /// Removes everything that was built for images and virtual machines; cargo's own files stay.
@@ -88,7 +117,12 @@ pub fn clean(workspace: &Workspace) -> Result<()> {
         workspace.log(),
     ] {
         if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+            fs::remove_dir_all(&folder).with_context(|| {
+                format!(
+                    "remove {} (what sudo made, `sudo rm -r` removes)",
+                    folder.display()
+                )
+            })?;
         }
     }
     Ok(())

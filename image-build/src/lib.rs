@@ -22,6 +22,7 @@ pub mod initrd;
 pub mod machine;
 pub mod overlay;
 pub mod prerequisites;
+pub mod privilege;
 pub mod progress;
 pub mod stamp;
 pub mod testing;
