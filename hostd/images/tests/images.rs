@@ -10,7 +10,7 @@ async fn a_docker_archive_becomes_an_image() {
     if !is_root() {
         return;
     }
-    let mut fixture = Fixture::new(true);
+    let mut fixture = Fixture::new(false);
     let mut events = fixture.store().subscribe();
     let layers = [busybox_layer(), Tar::new().file("b", b"b", 0o600).finish()];
     let archive = docker_archive("busybox", &layers, "sh");
@@ -69,12 +69,12 @@ async fn every_format_and_compression_gives_the_same_image() {
         gzip(&oci_archive("docker.io/library/a:1", &layers, zstd)),
     ];
     let expected = {
-        let fixture = Fixture::new(true);
+        let fixture = Fixture::new(false);
         fixture.load(&docker).await.unwrap();
         fixture.store().resolve("a:1").unwrap()
     };
     for (number, archive) in archives.iter().enumerate() {
-        let fixture = Fixture::new(true);
+        let fixture = Fixture::new(false);
         let loaded = fixture.load(archive).await;
         // A configuration that names the compressed layers as its own is a wrong one.
         if number == 3 {
@@ -97,7 +97,7 @@ async fn names_move_and_removal_follows_docker() {
     if !is_root() {
         return;
     }
-    let fixture = Fixture::new(true);
+    let fixture = Fixture::new(false);
     let store = fixture.store();
     let layer = Tar::new().file("a", b"a", 0o644).finish();
     let first = fixture
@@ -191,7 +191,7 @@ async fn prune_removes_what_nobody_needs() {
     if !is_root() {
         return;
     }
-    let fixture = Fixture::new(true);
+    let fixture = Fixture::new(false);
     let store = fixture.store();
     let layer = |text: &str| Tar::new().file("a", text.as_bytes(), 0o644).finish();
     let dangling = fixture
@@ -223,7 +223,7 @@ async fn an_import_makes_an_image_of_one_layer() {
     if !is_root() {
         return;
     }
-    let fixture = Fixture::new(true);
+    let fixture = Fixture::new(false);
     let layer = busybox_layer();
     let options = ImportOptions {
         reference: Some("mine:1".to_owned()),

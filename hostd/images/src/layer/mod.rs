@@ -4,6 +4,7 @@
 //! archive, byte for byte, so that it can be given back with the same digest) and what a
 //! [`LayerBackend`] made of it for mounting.
 
+pub(crate) mod erofs;
 pub(crate) mod folder;
 pub(crate) mod ingest;
 
@@ -27,6 +28,8 @@ pub(crate) const RECORD: &str = "layer.json";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LayerForm {
+    /// An EROFS index over the archive, mounted file-backed.
+    Erofs,
     /// A folder with everything unpacked.
     Folder,
 }
@@ -34,12 +37,14 @@ pub(crate) enum LayerForm {
 impl LayerForm {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
+            Self::Erofs => "erofs",
             Self::Folder => "folder",
         }
     }
 
     pub(crate) fn backend(self) -> &'static dyn LayerBackend {
         match self {
+            Self::Erofs => &erofs::Erofs,
             Self::Folder => &folder::Folder,
         }
     }
@@ -73,6 +78,12 @@ pub(crate) trait LayerBackend: Debug + Sync {
 }
 
 /// The best way that this machine has.
-pub(crate) fn best_form(_disk: &crate::disk::Disk) -> LayerForm {
-    LayerForm::Folder
+pub(crate) fn best_form(disk: &crate::disk::Disk) -> LayerForm {
+    match disk.stage().and_then(|staging| erofs::probe(&staging)) {
+        Ok(()) => LayerForm::Erofs,
+        Err(error) => {
+            tracing::info!(%error, "layers are unpacked to folders");
+            LayerForm::Folder
+        }
+    }
 }

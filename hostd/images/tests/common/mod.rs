@@ -84,7 +84,8 @@ pub(crate) fn assert_no_mounts(below: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let left: Vec<_> = mounts
         .lines()
-        .filter(|line| line.contains(below.to_str().unwrap()))
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|point| Path::new(point).starts_with(below))
         .collect();
     if !std::thread::panicking() {
         assert!(left.is_empty(), "mounts are left: {left:?}");

@@ -4,7 +4,7 @@
 //! path is inside the root, every name is unique and every hard link is resolved. Whoever makes
 //! files or an index of it ([`erofs`]) walks that tree and never looks at a path from the archive.
 
-// pub mod erofs;
+pub mod erofs;
 pub mod tree;
 
 pub use tree::{Limits, Tree, TreeBuilder, TreeError};

@@ -1,0 +1,117 @@
+//! Layers as an EROFS index over their archive, mounted from the two files without a loop device.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use keelson_oci::archive::{Entry, EntryKind};
+use keelson_oci::layer::{Limits, Tree, TreeBuilder, erofs};
+
+use super::{LayerBackend, TAR};
+use crate::disk::Staging;
+use crate::error::ImageError;
+use crate::mounts::mount_erofs;
+
+/// Name of the index.
+const INDEX: &str = "index.erofs";
+const COPY_BUFFER: usize = 256 << 10;
+
+/// The backend.
+#[derive(Debug)]
+pub(crate) struct Erofs;
+
+impl LayerBackend for Erofs {
+    fn prepare(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError> {
+        let path = folder.join(INDEX);
+        let tar_size = tar
+            .metadata()
+            .map_err(ImageError::io("look at", &folder.join(TAR)))?
+            .len();
+        let index =
+            erofs::index(tree, tar_size).map_err(|error| ImageError::Archive(error.to_string()))?;
+        let write = || -> std::io::Result<()> {
+            let file = File::create_new(&path)?;
+            file.write_all_at(&index.metadata, 0)?;
+            file.set_len(index.size)?;
+            let mut buffer = Vec::new();
+            for range in &index.copies {
+                let mut done = 0;
+                while done < range.length {
+                    let length = usize::try_from(range.length - done)
+                        .unwrap_or(usize::MAX)
+                        .min(COPY_BUFFER);
+                    buffer.resize(length, 0);
+                    tar.read_exact_at(&mut buffer, range.from + done)?;
+                    file.write_all_at(&buffer, range.to + done)?;
+                    done += length as u64;
+                }
+            }
+            Ok(())
+        };
+        write().map_err(ImageError::io("write", &path))
+    }
+
+    fn mount(&self, folder: &Path, target: &Path) -> Result<(), ImageError> {
+        mount_erofs(&folder.join(INDEX), Some(&folder.join(TAR)), target)
+    }
+
+    fn direct(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// Finds out by a small layer whether this kernel mounts EROFS from files on this file system
+/// (tmpfs, for one, cannot), with an extra device and blocks of 512 bytes.
+pub(crate) fn probe(staging: &Staging) -> Result<(), ImageError> {
+    const OFFSET: u64 = 512;
+    let text = b"readable through the index";
+    let folder = staging.path.join("probe");
+    let target = staging.path.join("mounted");
+    for path in [&folder, &target] {
+        fs::create_dir(path).map_err(ImageError::io("create folder", path))?;
+    }
+    let path = folder.join(TAR);
+    let tar = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(ImageError::io("create", &path))?;
+    tar.write_all_at(text, OFFSET)
+        .and_then(|()| tar.set_len(2 * OFFSET))
+        .map_err(ImageError::io("write", &path))?;
+    let mut tree = TreeBuilder::new(Limits::default());
+    tree.add(Entry {
+        path: b"file".to_vec(),
+        kind: EntryKind::File,
+        link: Vec::new(),
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        mtime: 0,
+        mtime_nsec: 0,
+        major: 0,
+        minor: 0,
+        size: text.len() as u64,
+        stored: text.len() as u64,
+        data_offset: OFFSET,
+        sparse: None,
+        xattrs: vec![(b"trusted.probe".to_vec(), b"yes".to_vec())],
+    })?;
+    Erofs.prepare(&folder, &tree.finish(), &tar)?;
+    Erofs.mount(&folder, &target)?;
+    let file = target.join("file");
+    let read = fs::read(&file).map_err(ImageError::io("read", &file));
+    let mut value = [0; 8];
+    let attribute = rustix::fs::lgetxattr(&file, "trusted.probe", &mut value[..])
+        .map_err(|error| ImageError::io("read the attributes of", &file)(error.into()));
+    rustix::mount::unmount(&target, rustix::mount::UnmountFlags::DETACH)
+        .map_err(|error| ImageError::io("unmount", &target)(error.into()))?;
+    attribute?;
+    if read? != text {
+        return Err(ImageError::Damaged(
+            "the kernel reads other bytes through an EROFS index than are there".to_owned(),
+        ));
+    }
+    Ok(())
+}
