@@ -179,3 +179,95 @@ fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> G
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Runs a tool of the distribution; `None` when the machine lacks it.
+    fn run(program: &str, arguments: &[&str], input: &str) -> Option<bool> {
+        let mut child = match Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+        {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("skipped: {program}: {error}");
+                return None;
+            }
+        };
+        let mut pipe = child.stdin.take().unwrap();
+        pipe.write_all(input.as_bytes()).unwrap();
+        drop(pipe);
+        Some(child.wait().unwrap().success())
+    }
+
+    #[test]
+    fn a_real_table_grows_with_its_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        let name = path.to_str().unwrap();
+        let disk = File::create_new(&path).unwrap();
+        disk.set_len(64 << 20).unwrap();
+        let layout = "label: gpt\nsize=16384, name=esp\nname=root\n";
+        let Some(made) = run("/usr/sbin/sfdisk", &["-q", name], layout) else {
+            return;
+        };
+        assert!(made);
+        disk.set_len(256 << 20).unwrap();
+        let device = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let (header, entries) = read_table(&device, &path, 512).unwrap();
+        let sectors = (256 << 20) / 512;
+        let growth = gpt::plan_growth(&header, &entries, 2, sectors, 512, 1)
+            .unwrap()
+            .unwrap();
+        write_table(&device, &growth, header.entries_at, 512).unwrap();
+        assert_eq!(run("/usr/sbin/sfdisk", &["--verify", name], ""), Some(true));
+        let (header, entries) = read_table(&device, &path, 512).unwrap();
+        let partitions = header.partitions(&entries).unwrap();
+        assert_eq!(partitions.len(), 2);
+        assert!(partitions[1].last > sectors - 4096);
+        // The copy at the end is as good as the main table.
+        let mut sector = [0; 512];
+        let end = growth.backup_header_at;
+        device.read_exact_at(&mut sector, end * 512).unwrap();
+        let copy = gpt::Header::parse(&sector, end).unwrap();
+        let mut entries = vec![0; copy.entries_length()];
+        device
+            .read_exact_at(&mut entries, copy.entries_at * 512)
+            .unwrap();
+        assert_eq!(copy.partitions(&entries).unwrap(), partitions);
+    }
+
+    #[test]
+    fn a_real_file_system_is_recognised() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        let disk = File::create_new(&path).unwrap();
+        disk.set_len(16 << 20).unwrap();
+        assert_eq!(superblock(&path).unwrap(), None);
+        let uuid = "0b5c9d3e-2f60-4b8a-9c1e-7a4f5d6e8f90";
+        let name = path.to_str().unwrap();
+        let arguments = ["-q", "-b", "1024", "-L", "root", "-U", uuid, name];
+        let Some(made) = run("/usr/sbin/mkfs.ext4", &arguments, "") else {
+            return;
+        };
+        assert!(made);
+        let found = superblock(&path).unwrap().unwrap();
+        assert_eq!(found.blocks * found.block_size, 16 << 20);
+        assert_eq!(found.label, b"root");
+        assert_eq!(found.uuid, uuid);
+        disk.set_len(100).unwrap();
+        assert_eq!(superblock(&path).unwrap(), None);
+    }
+}

@@ -20,6 +20,9 @@ const ROUNDS: usize = 4;
 
 /// Modules through which the machine's configuration may come: the boot waits for these only.
 const CONFIGURATION: [&str; 1] = ["qemu_fw_cfg"];
+/// The power button: a press that comes before its driver is lost. The handler of events first,
+/// so that the button's node exists from its beginning.
+const POWER_BUTTON: [&str; 2] = ["evdev", "button"];
 /// What the boot is told when they are loaded, see [`coldplug`].
 const CONFIGURATION_LOADED: &[u8] = b"configuration sources\n";
 /// Later work must not hold up the processes that bring the API up.
@@ -41,6 +44,9 @@ pub(crate) fn coldplug() -> usize {
     let mut output = std::io::stdout();
     let _ = output.write_all(CONFIGURATION_LOADED);
     let _ = output.flush();
+    for module in POWER_BUTTON {
+        failures += report(loader.load_named(module));
+    }
     let _ = rustix::process::nice(NICE);
     let mut known = BTreeSet::new();
     for _ in 0..ROUNDS {

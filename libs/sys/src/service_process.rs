@@ -43,3 +43,35 @@ pub fn prepare<'a>(
     // everything it refers to is owned by it.
     unsafe { command.pre_exec(setup) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use nix::sys::signal::Signal;
+
+    use super::*;
+
+    #[test]
+    fn the_child_leads_a_session_and_has_no_signal_blocked() {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGTERM);
+        mask.thread_block().unwrap();
+        let mut command = Command::new("cat");
+        command
+            .args(["/proc/self/status", "/proc/self/stat"])
+            .args(["/proc/self/oom_score_adj"])
+            .stdout(Stdio::piped());
+        let child = prepare(&mut command, None, Some("500")).spawn().unwrap();
+        let pid = child.id().to_string();
+        let output = child.wait_with_output().unwrap();
+        mask.thread_unblock().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("SigBlk:\t0000000000000000"), "{text}");
+        // Behind the name in brackets: state, parent, process group, session.
+        let stat = text.lines().find(|line| line.starts_with(&pid)).unwrap();
+        let session = stat.rsplit(") ").next().unwrap().split(' ').nth(3);
+        assert_eq!(session, Some(pid.as_str()));
+        assert_eq!(text.lines().last(), Some("500"));
+    }
+}
