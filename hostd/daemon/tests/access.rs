@@ -1,0 +1,304 @@
+//! Who is let in, and what bad clients get.
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Done, Host, PATIENCE, hostctl, is_root, run};
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+struct Tls {
+    host: Host,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+fn tls_host() -> Tls {
+    let port = free_port();
+    let folder = tempfile::tempdir().unwrap();
+    let listen = format!("tcp://127.0.0.1:{port}");
+    let keys = folder.path().join("tls");
+    let host = Host::start_with(&["--listen", &listen, "--tls", keys.to_str().unwrap()]);
+    Tls { host, port, folder }
+}
+
+impl Tls {
+    fn url(&self) -> String {
+        format!("tcp://127.0.0.1:{}", self.port)
+    }
+
+    fn issue(&self, hostctl: &Path, role: &str) -> PathBuf {
+        let out = self.folder.path().join(format!("client-{role}"));
+        run(
+            Command::new(hostctl)
+                .args(["--host", &self.host.url(), "certificate", "issue"])
+                .args(["--name", "test", "--role", role, "--out"])
+                .arg(&out),
+            b"",
+        )
+        .ok();
+        out
+    }
+
+    fn docker(&self, certificates: &Path, args: &[&str]) -> Done {
+        let url = self.url();
+        run(
+            self.host
+                .docker_command(args)
+                .env("DOCKER_HOST", url)
+                .env("DOCKER_TLS_VERIFY", "1")
+                .env("DOCKER_CERT_PATH", certificates),
+            b"",
+        )
+    }
+}
+
+#[test]
+fn tcp_wants_a_certificate_of_this_machine() {
+    let Some(hostctl) = is_root().then(hostctl).flatten() else {
+        return;
+    };
+    let tls = tls_host();
+    let good = tls.issue(&hostctl, "admin");
+    tls.docker(&good, &["version"]).ok();
+
+    // Without a certificate: only the authority is known to the client.
+    let none = tls.folder.path().join("none");
+    fs::create_dir(&none).unwrap();
+    fs::copy(good.join("ca.pem"), none.join("ca.pem")).unwrap();
+    let done = run(
+        Command::new("curl")
+            .args(["-sS", "--cacert"])
+            .arg(none.join("ca.pem"))
+            .arg(format!("https://127.0.0.1:{}/_ping", tls.port)),
+        b"",
+    );
+    assert_ne!(done.code, 0, "{}", done.stdout);
+    assert!(
+        done.stderr.contains("certificate required"),
+        "{}",
+        done.stderr
+    );
+
+    // With a certificate of another authority.
+    let other = tls_host();
+    let foreign = other.issue(&hostctl, "admin");
+    let mixed = tls.folder.path().join("mixed");
+    fs::create_dir(&mixed).unwrap();
+    fs::copy(good.join("ca.pem"), mixed.join("ca.pem")).unwrap();
+    for file in ["cert.pem", "key.pem"] {
+        fs::copy(foreign.join(file), mixed.join(file)).unwrap();
+    }
+    let done = tls.docker(&mixed, &["ps"]);
+    assert_ne!(done.code, 0);
+    assert!(done.stderr.contains("tls: "), "{}", done.stderr);
+
+    // Without TLS at all.
+    let mut plain = TcpStream::connect(("127.0.0.1", tls.port)).unwrap();
+    plain
+        .write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n")
+        .unwrap();
+    plain.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.contains("400") && answer.contains("HTTPS"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn attach_works_over_tls() {
+    let Some(hostctl) = is_root().then(hostctl).flatten() else {
+        return;
+    };
+    let tls = tls_host();
+    tls.host.load_busybox();
+    let good = tls.issue(&hostctl, "operator");
+    let mut command = tls
+        .host
+        .docker_command(&["run", "-i", "--rm", "busybox", "cat"]);
+    command
+        .env("DOCKER_HOST", tls.url())
+        .env("DOCKER_TLS_VERIFY", "1")
+        .env("DOCKER_CERT_PATH", &good);
+    let input = b"over tls\n".repeat(100_000);
+    let done = run(&mut command, &input);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(
+        done.stdout.as_bytes() == input,
+        "{} bytes",
+        done.stdout.len()
+    );
+}
+
+#[test]
+fn roles_are_kept() {
+    let Some(hostctl) = is_root().then(hostctl).flatten() else {
+        return;
+    };
+    let tls = tls_host();
+    let ctl = |certificates: &Path, args: &[&str]| {
+        run(
+            Command::new(&hostctl)
+                .args(["--host", &tls.url(), "--cert-path"])
+                .arg(certificates)
+                .args(args),
+            b"",
+        )
+    };
+    let reader = tls.issue(&hostctl, "reader");
+    ctl(&reader, &["status"]).ok();
+    ctl(&reader, &["service", "list"]).ok();
+    tls.docker(&reader, &["ps"]).ok();
+    tls.docker(&reader, &["tag", "a", "b"])
+        .fails_with("role reader may not POST");
+    let refused = ctl(&reader, &["poweroff"]);
+    assert_eq!(refused.code, 5, "{}", refused.stderr);
+    let operator = tls.issue(&hostctl, "operator");
+    assert_eq!(ctl(&operator, &["reboot"]).code, 5);
+    tls.docker(&operator, &["tag", "a", "b"])
+        .fails_with("No such image");
+}
+
+#[test]
+fn power_needs_our_init() {
+    let Some(hostctl) = is_root().then(hostctl).flatten() else {
+        return;
+    };
+    if Path::new(keelson_model::init::CONTROL_SOCKET).exists() {
+        eprintln!("SKIPPED: this machine runs Keelson's init");
+        return;
+    }
+    let host = Host::start();
+    let done = run(
+        Command::new(hostctl).args(["--host", &host.url(), "poweroff"]),
+        b"",
+    );
+    assert_eq!(done.code, 7, "{}", done.stderr);
+    assert!(
+        done.stderr.contains("not started by Keelson's init"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn tcp_without_tls_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    let output = Command::new(host.command().get_program())
+        .args(["--root", host.path().join("r2").to_str().unwrap()])
+        .args(["--run", host.path().join("u2").to_str().unwrap()])
+        .args(["--listen", "tcp://127.0.0.1:0"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("without TLS") && text.contains("--tls"),
+        "{text}"
+    );
+}
+
+#[test]
+fn versions_and_pages_are_answered_as_docker_does() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    let (status, body) = host.get("/v1.99/info");
+    assert_eq!(status, 400);
+    assert!(body.contains("client version 1.99 is too new. Maximum supported API version is 1.51"));
+    let (status, body) = host.get("/no/such/page");
+    assert_eq!(
+        (status, body.trim()),
+        (404, r#"{"message":"page not found"}"#)
+    );
+    let (status, body) = host.get("/v1.51/volumes");
+    assert_eq!(status, 501);
+    assert!(body.contains("GET /volumes is not built yet"), "{body}");
+    let (status, _) = host.get("/host/v1/nothing");
+    assert_eq!(status, 404);
+    assert_eq!(host.get("/v1.24/containers/json").0, 200);
+    let (status, body) = host.get("/containers/json?filters=%7B%22colour%22%3A%5B%22red%22%5D%7D");
+    assert_eq!(status, 400);
+    assert!(body.contains("invalid filter 'colour'"), "{body}");
+}
+
+#[test]
+fn bad_requests_hurt_nobody() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    let post = |body: &str| {
+        host.http(&format!(
+            "POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    };
+    let (status, body) = post(r#"{"Image":"a","HostConfig":{"Memory":"much"}}"#);
+    assert_eq!(status, 400);
+    assert!(
+        body.contains("HostConfig.Memory") || body.contains("Memory"),
+        "{body}"
+    );
+    assert_eq!(post("{").0, 400);
+    assert_eq!(post("").0, 400);
+    assert_eq!(post("{}").0, 400);
+    assert_eq!(post(r#"{"Image":"no-such-image"}"#).0, 404);
+    // A head that never ends, and bytes that are no HTTP.
+    let mut stream = UnixStream::connect(host.socket()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let line = format!("X-Filler: {}\r\n", "x".repeat(1000));
+    let _ = stream.write_all(b"GET /_ping HTTP/1.1\r\n");
+    for _ in 0..200 {
+        if stream.write_all(line.as_bytes()).is_err() {
+            break;
+        }
+    }
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+        "{answer}"
+    );
+    let mut stream = UnixStream::connect(host.socket()).unwrap();
+    let _ = stream.write_all(&[0xff; 4096]);
+    drop(stream);
+    host.docker(&["ps"]).ok();
+}
+
+#[test]
+fn a_wrong_configuration_is_a_warning() {
+    if !is_root() {
+        return;
+    }
+    let mut host = Host::start();
+    let folder = host.path().join("config/etc/keelson");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("host.toml"), "hostnam = \"x\"\n").unwrap();
+    host.stop_daemon();
+    host.start_daemon();
+    let info = host.docker(&["info", "-f", "{{.Warnings}}"]).ok();
+    assert!(info.contains("hostnam"), "{info}");
+    let (status, body) = host.get("/host/v1/status");
+    assert_eq!(status, 200);
+    assert!(body.contains("hostnam"), "{body}");
+}

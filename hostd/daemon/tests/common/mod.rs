@@ -1,0 +1,390 @@
+//! A real hostd on folders of its own, driven by the real `docker` command.
+//!
+//! `KEELSON_BIN_DIR` names the folder of hostd and keelson-runtime (default: where cargo put
+//! them), `KEELSON_DOCKER` the docker command (default: from PATH).
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its own part"
+)]
+
+pub mod image;
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long anything may take. Test machines are slow.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether tests that need root can run; says so when they can't.
+pub fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: this test needs root");
+    }
+    root
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn programs() -> PathBuf {
+    let dir = match std::env::var_os("KEELSON_BIN_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => Path::new(env!("CARGO_BIN_EXE_hostd"))
+            .parent()
+            .unwrap()
+            .to_owned(),
+    };
+    for name in ["hostd", "keelson-runtime"] {
+        assert!(
+            dir.join(name).is_file(),
+            "{name} is not in {}: build it first",
+            dir.display()
+        );
+    }
+    dir
+}
+
+/// hostctl, when it was built beside hostd.
+pub fn hostctl() -> Option<PathBuf> {
+    let path = programs().join("hostctl");
+    if !path.is_file() {
+        eprintln!("SKIPPED: hostctl is not built");
+        return None;
+    }
+    Some(path)
+}
+
+/// What a command did.
+pub struct Done {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Asserts success and gives standard output without white space around it.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(
+            self.code, 0,
+            "stdout: {}\nstderr: {}",
+            self.stdout, self.stderr
+        );
+        self.stdout.trim().to_owned()
+    }
+
+    /// Asserts a failure whose standard error contains `text`.
+    #[track_caller]
+    pub fn fails_with(self, text: &str) {
+        assert_ne!(self.code, 0, "stdout: {}", self.stdout);
+        assert!(self.stderr.contains(text), "stderr: {}", self.stderr);
+    }
+}
+
+/// Runs a command to its end, feeding it `input`.
+#[track_caller]
+pub fn run(command: &mut Command, input: &[u8]) -> Done {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // The command may end without reading everything.
+    let feeder = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let read_out = std::thread::spawn(move || read_all(&mut out));
+    let read_err = std::thread::spawn(move || read_all(&mut err));
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!(
+                "{command:?} did not end\nstdout: {}\nstderr: {}",
+                String::from_utf8_lossy(&read_out.join().unwrap()),
+                String::from_utf8_lossy(&read_err.join().unwrap())
+            );
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    feeder.join().unwrap();
+    Done::of(Output {
+        status,
+        stdout: read_out.join().unwrap(),
+        stderr: read_err.join().unwrap(),
+    })
+}
+
+fn read_all(from: &mut impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = from.read_to_end(&mut bytes);
+    bytes
+}
+
+/// A hostd with its folders. When it is dropped the daemon is stopped in order, and nothing of it
+/// may be left: no process, no mount, no cgroup.
+pub struct Host {
+    dir: TempDir,
+    daemon: Option<Child>,
+    extra: Vec<String>,
+}
+
+impl Host {
+    /// Starts hostd.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts hostd with further arguments.
+    pub fn start_with(extra: &[&str]) -> Self {
+        // Not /tmp: overlayfs and file-backed mounts want a real file system.
+        let dir = tempfile::Builder::new()
+            .prefix("keelson-test-")
+            .tempdir_in("/var/tmp")
+            .unwrap();
+        let mut host = Self {
+            dir,
+            daemon: None,
+            extra: extra.iter().map(|&s| s.to_owned()).collect(),
+        };
+        host.start_daemon();
+        host
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path().join("docker.sock")
+    }
+
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// What hostd has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path().join("hostd.log")).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.daemon.as_ref().unwrap().id().try_into().unwrap()
+    }
+
+    /// The command that starts this hostd.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(programs().join("hostd"));
+        command
+            .arg("--root")
+            .arg(self.path().join("root"))
+            .arg("--run")
+            .arg(self.path().join("run"))
+            .arg("--services")
+            .arg(self.path().join("no-services"))
+            .arg("--config")
+            .arg(self.path().join("config"))
+            .args(["--listen", &self.url()])
+            .args(&self.extra)
+            .env("KEELSON_LOG", "debug")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the daemon (again) and waits until its API answers.
+    pub fn start_daemon(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path().join("hostd.log"))
+            .unwrap();
+        let child = self
+            .command()
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.daemon = Some(child);
+        let socket = self.socket();
+        let deadline = Instant::now() + PATIENCE;
+        while UnixStream::connect(&socket).is_err() {
+            let ended = self.daemon.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "hostd ended: {ended:?}\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "hostd is not ready\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Kills the daemon with SIGKILL.
+    pub fn kill_daemon(&mut self) {
+        let mut child = self.daemon.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Stops the daemon in order.
+    pub fn stop_daemon(&mut self) {
+        let Some(mut child) = self.daemon.take() else {
+            return;
+        };
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("hostd did not stop\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The docker command, set up for this hostd.
+    pub fn docker_command(&self, args: &[&str]) -> Command {
+        let program = std::env::var_os("KEELSON_DOCKER").unwrap_or_else(|| "docker".into());
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.path())
+            .env("DOCKER_HOST", self.url());
+        command
+    }
+
+    /// Runs `docker …`.
+    #[track_caller]
+    pub fn docker(&self, args: &[&str]) -> Done {
+        self.docker_with(args, b"")
+    }
+
+    /// Runs `docker …` with standard input.
+    #[track_caller]
+    pub fn docker_with(&self, args: &[&str], input: &[u8]) -> Done {
+        run(&mut self.docker_command(args), input)
+    }
+
+    /// Loads the busybox image.
+    #[track_caller]
+    pub fn load_busybox(&self) {
+        let done = self.docker_with(&["load"], &image::busybox("busybox:latest"));
+        assert_eq!(done.ok(), "Loaded image: busybox:latest");
+    }
+
+    /// A raw HTTP request; gives the status and the body.
+    #[track_caller]
+    pub fn http(&self, request: &str) -> (u16, String) {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let text = String::from_utf8_lossy(&read_all(&mut stream)).into_owned();
+        let status = text
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, body.to_owned())
+    }
+
+    /// `GET` of a path.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> (u16, String) {
+        self.http(&format!(
+            "GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
+        ))
+    }
+
+    /// What of this host is still there although it was stopped.
+    fn leftovers(&self) -> Vec<String> {
+        let own = self.path().to_string_lossy().into_owned();
+        let mut left: Vec<String> = fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .lines()
+            .filter(|line| line.contains(&own))
+            .map(|line| format!("mount: {line}"))
+            .collect();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(command) = fs::read(entry.path().join("cmdline")) else {
+                continue;
+            };
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            if command.contains(&own) && pid.parse() != Ok(std::process::id()) {
+                left.push(format!("process {pid}: {command}"));
+            }
+        }
+        for id in self.containers_on_disk() {
+            for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
+                let path = Path::new(root).join("keelson/user").join(&id);
+                if path.exists() {
+                    left.push(format!("cgroup: {}", path.display()));
+                }
+            }
+        }
+        left
+    }
+
+    fn containers_on_disk(&self) -> Vec<String> {
+        let dir = self.path().join("root/engine/containers");
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        if failed {
+            eprintln!("--- log of hostd ---\n{}", self.log());
+        }
+        if self.daemon.is_none() {
+            // A killed daemon's containers are still there; only a daemon can stop them.
+            self.start_daemon();
+        }
+        self.stop_daemon();
+        let left = self.leftovers();
+        if failed {
+            eprintln!("left behind: {left:#?}");
+        } else {
+            assert!(left.is_empty(), "left behind: {left:#?}\n{}", self.log());
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! The life of containers through the `docker` command.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use common::{Host, is_root, run, wait_until};
+
+#[test]
+fn run_passes_output_input_and_exit_codes() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let done = host.docker(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 3",
+    ]);
+    assert_eq!(
+        (done.code, done.stdout.as_str(), done.stderr.as_str()),
+        (3, "out\n", "err\n")
+    );
+    assert_eq!(host.docker(&["run", "--rm", "busybox", "true"]).code, 0);
+    assert_eq!(host.docker(&["run", "--rm", "busybox", "false"]).code, 1);
+
+    let missing = host.docker(&["run", "--rm", "busybox", "no-such-program"]);
+    assert_eq!(missing.code, 127, "{}", missing.stderr);
+    let not_program = host.docker(&["run", "--rm", "busybox", "/etc/not-a-program"]);
+    assert_eq!(not_program.code, 126, "{}", not_program.stderr);
+    let no_image = host.docker(&["run", "--rm", "no-such-image", "true"]);
+    assert_eq!(no_image.code, 125, "{}", no_image.stderr);
+
+    let piped = host.docker_with(&["run", "-i", "--rm", "busybox", "cat"], b"hello\n");
+    assert_eq!(piped.ok(), "hello");
+    // Far more than any pipe or socket holds, in both directions at once.
+    let big: Vec<u8> = (0..2_000_000_u32)
+        .flat_map(|n| (n as u16).to_le_bytes())
+        .collect();
+    let sum = host.docker_with(&["run", "-i", "--rm", "busybox", "wc", "-c"], &big);
+    assert_eq!(sum.ok(), big.len().to_string());
+
+    // What ran with --rm is gone.
+    assert_eq!(host.docker(&["ps", "-aq"]).ok(), "");
+}
+
+#[test]
+fn output_is_never_lost_or_mixed() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let done = host.docker(&["run", "--rm", "busybox", "seq", "1", "200000"]);
+    let wanted: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(done.code, 0);
+    assert!(done.stdout == wanted, "{} bytes", done.stdout.len());
+}
+
+#[test]
+fn a_terminal_is_a_terminal() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    // The docker command insists on a terminal only together with -i.
+    let done = host.docker(&[
+        "run",
+        "-t",
+        "--rm",
+        "busybox",
+        "sh",
+        "-c",
+        "tty && echo yes",
+    ]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(done.stdout, "/dev/pts/0\r\nyes\r\n");
+}
+
+#[test]
+fn detached_containers_are_listed_logged_and_stopped() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let id = host
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "--label",
+            "tier=front",
+            "busybox",
+            "sh",
+            "-c",
+            "trap 'echo bye; exit 5' TERM; echo one; echo two; while :; do sleep 0.1; done",
+        ])
+        .ok();
+    assert_eq!(id.len(), 64);
+    let short = &id[..12];
+    wait_until("the container has written", || {
+        host.docker(&["logs", "web"]).ok() == "one\ntwo"
+    });
+    assert_eq!(host.docker(&["ps", "-q"]).ok(), short);
+    let line = host
+        .docker(&[
+            "ps",
+            "--format",
+            "{{.Names}} {{.Image}} {{.State}} {{.Status}}",
+        ])
+        .ok();
+    assert!(line.starts_with("web busybox running Up "), "{line}");
+    for (filter, found) in [
+        ("name=we", true),
+        ("name=^/web$", true),
+        ("label=tier=front", true),
+        ("label=tier=back", false),
+        ("status=running", true),
+        ("status=exited", false),
+        ("ancestor=busybox", true),
+        (&format!("id={short}"), true),
+    ] {
+        let list = host.docker(&["ps", "-a", "-q", "--filter", filter]).ok();
+        assert_eq!(list == short, found, "{filter}");
+    }
+    assert_eq!(host.docker(&["logs", "--tail", "1", "web"]).ok(), "two");
+    let stamped = host.docker(&["logs", "-t", "web"]).ok();
+    let (stamp, rest) = stamped.lines().next().unwrap().split_once(' ').unwrap();
+    assert_eq!(rest, "one");
+    assert!(stamp.ends_with('Z') && stamp.len() >= 20, "{stamp}");
+    assert_eq!(
+        host.docker(&["logs", "--since", stamp, "web"]).ok(),
+        "one\ntwo"
+    );
+    assert_eq!(
+        host.docker(&["logs", "--since", "2100-01-01T00:00:00Z", "web"])
+            .ok(),
+        ""
+    );
+
+    host.docker(&["rm", "web"]).fails_with("force remove");
+    assert_eq!(host.docker(&["stop", "web"]).ok(), "web");
+    let state = host
+        .docker(&[
+            "inspect",
+            "-f",
+            "{{.State.Status}} {{.State.ExitCode}} {{.State.Running}}",
+            "web",
+        ])
+        .ok();
+    assert_eq!(state, "exited 5 false");
+    assert_eq!(host.docker(&["logs", "web"]).ok(), "one\ntwo\nbye");
+    assert_eq!(host.docker(&["wait", "web"]).ok(), "5");
+    assert_eq!(host.docker(&["rm", "web"]).ok(), "web");
+    host.docker(&["container", "inspect", "web"])
+        .fails_with("No such container: web");
+}
+
+#[test]
+fn a_stopped_container_starts_again_and_keeps_its_files() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    host.docker(&[
+        "create",
+        "--name",
+        "again",
+        "busybox",
+        "sh",
+        "-c",
+        "cat /f; echo x >> /f",
+    ])
+    .ok();
+    assert_eq!(host.docker(&["start", "-a", "again"]).ok(), "");
+    assert_eq!(host.docker(&["start", "-a", "again"]).ok(), "x");
+    assert_eq!(host.docker(&["start", "-a", "again"]).ok(), "x\nx");
+    host.docker(&["rename", "again", "other"]).ok();
+    host.docker(&["rm", "other"]).ok();
+}
+
+#[test]
+fn kill_wait_and_names() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    host.docker(&["run", "-d", "--name", "kk", "busybox", "sleep", "1000"])
+        .ok();
+    host.docker(&["run", "-d", "--name", "kk", "busybox", "true"])
+        .fails_with("is already in use by container");
+    let mut waiting = host
+        .docker_command(&["wait", "kk"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    host.docker(&["kill", "kk"]).ok();
+    let mut code = String::new();
+    waiting
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut code)
+        .unwrap();
+    waiting.wait().unwrap();
+    assert_eq!(code.trim(), "137");
+    host.docker(&["kill", "kk"]).fails_with("is not running");
+    host.docker(&["kill", "nobody"])
+        .fails_with("No such container: nobody");
+    host.docker(&["run", "-d", "--name", "victim", "busybox", "sleep", "1000"])
+        .ok();
+    assert_eq!(
+        host.docker(&["rm", "-f", "kk", "victim"]).ok(),
+        "kk\nvictim"
+    );
+}
+
+#[test]
+fn following_logs_ends_with_the_container() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    host.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "ff",
+        "busybox",
+        "sh",
+        "-c",
+        "for i in 1 2 3; do echo line $i; sleep 0.2; done",
+    ])
+    .ok();
+    let done = host.docker(&["logs", "-f", "ff"]);
+    assert_eq!(done.ok(), "line 1\nline 2\nline 3");
+}
+
+#[test]
+fn attach_reaches_a_running_container() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    host.docker(&["run", "-d", "-i", "--name", "aa", "busybox", "cat"])
+        .ok();
+    let done = host.docker_with(&["attach", "aa"], b"to and fro\n");
+    assert_eq!(done.ok(), "to and fro");
+    assert_eq!(host.docker(&["wait", "aa"]).ok(), "0");
+}
+
+#[test]
+fn events_tell_the_story() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let mut events = host
+        .docker_command(&[
+            "events",
+            "--format",
+            "{{.Type}} {{.Action}}",
+            "--filter",
+            "container=ee",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(events.stdout.take().unwrap()).lines();
+    wait_until("somebody listens to events", || {
+        host.docker(&["info", "-f", "{{.NEventsListener}}"]).ok() == "1"
+    });
+    host.docker(&["run", "--name", "ee", "busybox", "true"])
+        .ok();
+    host.docker(&["rm", "ee"]).ok();
+    let mut seen = Vec::new();
+    for line in &mut lines {
+        let line = line.unwrap();
+        let last = line == "container destroy";
+        seen.push(line);
+        if last {
+            break;
+        }
+    }
+    events.kill().unwrap();
+    events.wait().unwrap();
+    for wanted in [
+        "container create",
+        "container start",
+        "container die",
+        "container destroy",
+    ] {
+        assert!(seen.iter().any(|line| line == wanted), "{wanted}: {seen:?}");
+    }
+    // The past is told, too.
+    let past = host
+        .docker(&[
+            "events",
+            "--since",
+            "0",
+            "--until",
+            "0s",
+            "--format",
+            "{{.Type}} {{.Action}}",
+        ])
+        .ok();
+    assert!(
+        past.contains("image load") && past.contains("container die"),
+        "{past}"
+    );
+}
+
+#[test]
+fn containers_run_at_the_same_time() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    std::thread::scope(|scope| {
+        for n in 0..10 {
+            let host = &host;
+            scope.spawn(move || {
+                let text = format!("number {n}");
+                let done = host.docker(&["run", "--rm", "busybox", "echo", &text]);
+                assert_eq!(done.ok(), text);
+            });
+        }
+    });
+    assert_eq!(host.docker(&["ps", "-aq"]).ok(), "");
+}
+
+#[test]
+fn what_is_not_built_is_refused_by_name() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    for (option, named) in [
+        (["--gpus", "all"], "DeviceRequests"),
+        (["--storage-opt", "size=1G"], "StorageOpt"),
+        (["--volumes-from", "x"], "VolumesFrom"),
+    ] {
+        let mut args = vec!["create"];
+        args.extend(option);
+        args.push("busybox");
+        host.docker(&args).fails_with(named);
+    }
+    assert_eq!(host.docker(&["ps", "-aq"]).ok(), "");
+    let body = r#"{"Image":"busybox","HostConfig":{"NoSuchOption":1}}"#;
+    let request = format!(
+        "POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (status, answer) = host.http(&request);
+    assert_eq!(status, 501, "{answer}");
+    assert!(answer.contains("NoSuchOption"), "{answer}");
+    host.docker(&["volume", "create", "v"])
+        .fails_with("is not built yet");
+}
+
+#[test]
+fn isolation_is_dockers() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let script = "echo $$; hostname; id -u; cat /proc/self/status | grep -E '^(CapEff|Seccomp):'; \
+                  touch /proc/sys/kernel/domainname 2>/dev/null && echo writable; ls /sys/class/net";
+    let out = host
+        .docker(&["run", "--rm", "-h", "inside", "busybox", "sh", "-c", script])
+        .ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[..3], ["1", "inside", "0"], "{out}");
+    assert!(out.contains("CapEff:\t00000000a80425fb"), "{out}");
+    assert!(out.contains("Seccomp:\t2"), "{out}");
+    assert!(!out.contains("writable"), "{out}");
+    assert_eq!(lines.last(), Some(&"lo"), "{out}");
+    let user = host
+        .docker(&["run", "--rm", "-u", "65534", "busybox", "id", "-u"])
+        .ok();
+    assert_eq!(user, "65534");
+    // A command of another process never sees the host's processes.
+    let ps = host
+        .docker(&["run", "--rm", "busybox", "ps", "-o", "pid"])
+        .ok();
+    assert_eq!(ps.lines().count(), 2, "{ps}");
+}
+
+#[test]
+fn version_and_info_answer() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    let version = host
+        .docker(&["version", "-f", "{{.Server.APIVersion}} {{.Server.Os}}"])
+        .ok();
+    assert_eq!(version, "1.51 linux");
+    host.load_busybox();
+    let info = host
+        .docker(&[
+            "info",
+            "-f",
+            "{{.Images}} {{.Containers}} {{.Driver}} {{.NCPU}}",
+        ])
+        .ok();
+    let cpus = std::thread::available_parallelism().unwrap();
+    assert_eq!(info, format!("1 0 overlayfs {cpus}"));
+    let curl = run(
+        std::process::Command::new("curl").args([
+            "-sS",
+            "-i",
+            "--unix-socket",
+            host.socket().to_str().unwrap(),
+            "http://d/_ping",
+        ]),
+        b"",
+    )
+    .ok();
+    for header in [
+        "api-version: 1.51",
+        "ostype: linux",
+        "docker-experimental: false",
+    ] {
+        assert!(curl.to_lowercase().contains(header), "{curl}");
+    }
+}
