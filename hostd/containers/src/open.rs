@@ -246,7 +246,7 @@ impl Inner {
                     // It has ended and is about to leave its record.
                     "stopped" => Status::Running,
                     _ => {
-                        end_shim(&shim).await;
+                        shim.end().await;
                         return None;
                     }
                 };
@@ -279,31 +279,10 @@ impl Inner {
                 continue;
             }
             tracing::warn!(id, "shim without container");
-            end_shim(&Shim::new(&id, &entry.path())).await;
+            Shim::new(&id, &entry.path()).end().await;
             remove_stray(&entry.path());
         }
         Ok(())
-    }
-}
-
-/// Kills a shim's container and waits for the shim's end; one that does not run is no error.
-async fn end_shim(shim: &Shim) {
-    let Ok(mut wait) = shim.connect().await else {
-        return;
-    };
-    let kill = Request::Kill {
-        signal: crate::Signal::KILL.number(),
-        all: true,
-    };
-    let ending = async {
-        wait.send(&Request::Wait { exec: None }).await?;
-        shim.command("kill", &kill).await?;
-        wait.receive().await
-    };
-    match tokio::time::timeout(std::time::Duration::from_secs(10), ending).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "shim not ended"),
-        Err(_) => tracing::warn!("shim does not end"),
     }
 }
 

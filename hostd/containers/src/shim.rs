@@ -12,12 +12,14 @@ use keelson_model::shim::{self, Exit, FailReason, Hello, MAX_FRAME, Request, Res
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use crate::EngineError;
 
 /// How long a shim may take to make a container. Generous: a machine may be busy or emulated.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a shim may take to end its container.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a shim may take to answer anything but a wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -44,9 +46,8 @@ impl Shim {
         }
     }
 
-    /// Starts the shim and waits until it made the container. Returns the process, which the
-    /// caller must reap, and the container's first process.
-    pub(crate) async fn spawn(&self, runtime: &Path) -> Result<(Child, i32), EngineError> {
+    /// Starts the shim and waits until it made the container.
+    pub(crate) async fn spawn(&self, runtime: &Path) -> Result<(), EngineError> {
         let (receiver, sender) = io::pipe().map_err(|error| self.error("pipe", error))?;
         let errors = File::options()
             .append(true)
@@ -67,22 +68,38 @@ impl Shim {
             .stderr(Stdio::from(errors))
             .spawn()
             .map_err(|error| self.error("start shim", format!("{}: {error}", runtime.display())))?;
-        match tokio::time::timeout(CREATE_TIMEOUT, self.hello(receiver)).await {
-            Ok(Ok(Hello::Created { pid, .. })) => Ok((child, pid)),
-            Ok(Ok(Hello::Failed { message, reason })) => {
-                let _ = child.wait().await;
-                Err(start_failed(message, reason))
-            }
-            Ok(Err(error)) => {
-                let _ = child.start_kill();
-                let _ = child.wait().await;
-                Err(error)
-            }
-            Err(_) => {
-                let _ = child.start_kill();
-                let _ = child.wait().await;
-                Err(self.error("start shim", "no answer in time"))
-            }
+        let hello = tokio::time::timeout(CREATE_TIMEOUT, self.hello(receiver)).await;
+        // The shim proper is a child of this child, which ends at once.
+        if let Err(error) = child.wait().await {
+            tracing::warn!(id = self.id, %error, "shim's parent not reaped");
+        }
+        match hello {
+            Ok(Ok(Hello::Created { .. })) => Ok(()),
+            Ok(Ok(Hello::Failed { message, reason })) => Err(start_failed(message, reason)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.error("start shim", "no answer in time")),
+        }
+    }
+
+    /// Kills the container and waits for the shim's end; a shim that does not run is no error.
+    pub(crate) async fn end(&self) {
+        let Ok(mut wait) = self.connect().await else {
+            return;
+        };
+        let kill = Request::Kill {
+            signal: crate::Signal::KILL.number(),
+            all: true,
+        };
+        let ending = async {
+            wait.send(&Request::Wait { exec: None }).await?;
+            // Fails when it is ending already.
+            let killed = self.command("kill", &kill).await;
+            wait.receive().await.and(killed)
+        };
+        match tokio::time::timeout(END_TIMEOUT, ending).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(id = self.id, %error, "shim ended by itself"),
+            Err(_) => tracing::warn!(id = self.id, "shim does not end"),
         }
     }
 

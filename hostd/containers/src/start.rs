@@ -1,21 +1,16 @@
 //! Starting containers.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use keelson_model::shim::{FailReason, Request};
 use keelson_store::objects::remove_tree;
-use tokio::process::Child;
 
 use crate::container::{Container, PendingAttach};
 use crate::engine::Inner;
 use crate::shim::{Connection, Shim};
 use crate::types::{AttachOptions, Scope, Status};
 use crate::{Engine, EngineError};
-
-/// How long a shim whose container could not be started may take to end.
-const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who starts a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,30 +86,17 @@ impl Inner {
             .await
             .map_err(|error| EngineError::Internal(format!("task failed: {error}")))??;
         let shim = container.shim();
-        let (mut child, _) = shim.spawn(&self.runtime).await?;
+        shim.spawn(&self.runtime).await?;
         match connect_and_start(&shim, container).await {
-            Ok((pid, wait)) => Ok(Running { pid, wait, child }),
+            Ok(running) => Ok(running),
             Err(error) => {
-                // The shim ends by itself after a failed start; if it does not, its end takes the
-                // container's processes along.
-                if tokio::time::timeout(END_TIMEOUT, child.wait())
-                    .await
-                    .is_err()
-                {
-                    let _ = child.start_kill();
-                    let _ = child.wait().await;
-                }
+                shim.end().await;
                 Err(error)
             }
         }
     }
 
     fn started(self: &Arc<Self>, container: &Arc<Container>, starter: Starter, running: Running) {
-        let Running {
-            pid,
-            wait,
-            mut child,
-        } = running;
         {
             let mut live = container.live();
             live.exit_asked = false;
@@ -123,7 +105,7 @@ impl Inner {
             }
             live.update(|state| {
                 state.status = Status::Running;
-                state.pid = pid;
+                state.pid = running.pid;
                 state.exit_code = 0;
                 state.error.clear();
                 state.oom_killed = false;
@@ -139,13 +121,7 @@ impl Inner {
         }
         self.persist(container);
         self.emit(container, "start", &[]);
-        let id = container.id.clone();
-        tokio::spawn(async move {
-            if let Err(error) = child.wait().await {
-                tracing::warn!(id, %error, "shim not reaped");
-            }
-        });
-        self.watch(container, wait);
+        self.watch(container, running.wait);
     }
 
     /// Waits in the background for a container's end.
@@ -203,15 +179,11 @@ impl Inner {
 struct Running {
     pid: i32,
     wait: Connection,
-    child: Child,
 }
 
 /// Registers the wait and connects all clients that attached before, and only then lets the
 /// command run: nothing of it is missed.
-async fn connect_and_start(
-    shim: &Shim,
-    container: &Container,
-) -> Result<(i32, Connection), EngineError> {
+async fn connect_and_start(shim: &Shim, container: &Container) -> Result<Running, EngineError> {
     let mut wait = shim.connect().await?;
     wait.send(&Request::Wait { exec: None }).await?;
     let pending = std::mem::take(&mut container.live().pending);
@@ -228,7 +200,7 @@ async fn connect_and_start(
         }
     }
     let pid = shim.connect().await?.start().await?;
-    Ok((pid, wait))
+    Ok(Running { pid, wait })
 }
 
 pub(crate) fn attach_request(options: AttachOptions) -> Request {

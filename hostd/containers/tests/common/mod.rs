@@ -1,0 +1,313 @@
+//! A machine in a temporary folder: image store, engine and a busybox image.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared by test binaries that each use a part"
+)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use hostd_containers::{
+    AttachOptions, Attached, CreateRequest, Engine, EngineOptions, LogQuery, Scope, WaitCondition,
+    WaitResult,
+};
+use hostd_images::{ImageStore, ImportOptions};
+use keelson_model::container::{Config, HostConfig};
+use keelson_model::host::EngineConfig;
+
+pub const SCOPE: Scope = Scope::User;
+/// Longest time that anything here may take. The machine may be busy.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Whether the test can run; says so when not.
+pub fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: needs root");
+    }
+    root
+}
+
+fn runtime() -> PathBuf {
+    if let Some(path) = std::env::var_os("KEELSON_RUNTIME") {
+        return path.into();
+    }
+    let own = std::env::current_exe().unwrap();
+    let beside = own.parent().unwrap().parent().unwrap();
+    let path = beside.join("keelson-runtime");
+    assert!(
+        path.exists(),
+        "{} does not exist: run `cargo build -p keelson-runtime`, or set KEELSON_RUNTIME",
+        path.display()
+    );
+    path
+}
+
+/// The folders of a machine. Everything that runs in them is ended with it.
+pub struct Machine {
+    folder: tempfile::TempDir,
+}
+
+impl Machine {
+    /// With an image `box` whose shell is busybox.
+    pub fn new() -> Self {
+        let machine = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        machine.life(async |engine, images| {
+            drop(engine);
+            let options = ImportOptions {
+                reference: Some("box".to_owned()),
+                changes: vec![
+                    "CMD [\"sh\"]".to_owned(),
+                    "ENV FROM=image".to_owned(),
+                    "VOLUME /absent".to_owned(),
+                ],
+                ..ImportOptions::default()
+            };
+            images.import(&*busybox_tar(), options).await.unwrap();
+        });
+        machine
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    pub fn run(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    /// The life of one hostd, which ends as if by SIGKILL: its tasks just stop.
+    pub fn life<T>(&self, work: impl AsyncFnOnce(Engine, ImageStore) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let result = runtime.block_on(async {
+            let images = ImageStore::open(&self.root().join("engine"), &self.run()).unwrap();
+            let engine = self.open(&images).await;
+            work(engine, images).await
+        });
+        runtime.shutdown_timeout(Duration::from_secs(5));
+        result
+    }
+
+    async fn open(&self, images: &ImageStore) -> Engine {
+        Engine::open(EngineOptions {
+            root: self.root(),
+            run: self.run(),
+            runtime: runtime(),
+            images: images.clone(),
+            defaults: EngineConfig::default(),
+        })
+        .await
+        .unwrap()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.life(async |engine, images| {
+            for snapshot in engine.list(SCOPE) {
+                let _ = engine.remove(SCOPE, &snapshot.id, true, true).await;
+            }
+            engine.shutdown().await;
+            images.shutdown();
+        });
+    }
+}
+
+/// A root file system with busybox, as a tar archive.
+fn busybox_tar() -> Vec<u8> {
+    static TAR: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+    let mut cached = TAR.lock().unwrap();
+    if cached.is_empty() {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = |path: &str, kind: tar::EntryType, mode: u32, data: &[u8], link: &str| {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(kind);
+            header.set_mode(mode);
+            header.set_size(data.len() as u64);
+            header.set_mtime(1_700_000_000);
+            if link.is_empty() {
+                tar.append_data(&mut header, path, data).unwrap();
+            } else {
+                tar.append_link(&mut header, path, link).unwrap();
+            }
+        };
+        use tar::EntryType::{Directory, Regular, Symlink};
+        for folder in ["bin", "etc", "tmp", "data", "proc", "sys", "dev"] {
+            header(folder, Directory, 0o755, &[], "");
+        }
+        let busybox = std::fs::read("/bin/busybox").expect("package busybox-static");
+        header("bin/busybox", Regular, 0o755, &busybox, "");
+        for applet in [
+            "sh", "echo", "cat", "sleep", "id", "env", "pwd", "ls", "true", "false", "touch",
+            "mount", "hostname", "stat", "head", "seq", "stty", "kill", "mkdir", "grep",
+        ] {
+            header(&format!("bin/{applet}"), Symlink, 0o777, &[], "busybox");
+        }
+        header(
+            "etc/passwd",
+            Regular,
+            0o644,
+            b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:\n",
+            "",
+        );
+        header(
+            "etc/group",
+            Regular,
+            0o644,
+            b"root:x:0:\nwww:x:34:\nlog:x:7:web\n",
+            "",
+        );
+        header("etc/plain", Regular, 0o644, b"not a program\n", "");
+        header("data/kept", Regular, 0o644, b"from the image\n", "");
+        *cached = tar.into_inner().unwrap();
+    }
+    cached.clone()
+}
+
+/// A request for `sh -c script` without a network.
+pub fn shell(script: &str) -> CreateRequest {
+    CreateRequest {
+        config: Config {
+            image: "box".to_owned(),
+            cmd: Some(["sh", "-c", script].map(str::to_owned).into()),
+            ..Config::default()
+        },
+        host_config: HostConfig {
+            network_mode: "none".to_owned(),
+            ..HostConfig::default()
+        },
+        ..CreateRequest::default()
+    }
+}
+
+/// What a run gave.
+pub struct Ran {
+    pub id: String,
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+pub async fn create(engine: &Engine, request: CreateRequest) -> String {
+    engine.create(SCOPE, None, request).await.unwrap().id
+}
+
+/// Creates, attaches, starts and waits.
+pub async fn run(engine: &Engine, request: CreateRequest) -> Ran {
+    let id = create(engine, request).await;
+    start_and_collect(engine, id).await
+}
+
+pub async fn start_and_collect(engine: &Engine, id: String) -> Ran {
+    let attached = engine.attach(SCOPE, &id, outputs()).await.unwrap();
+    let ended = engine
+        .wait(SCOPE, &id, WaitCondition::NextExit)
+        .await
+        .unwrap();
+    engine.start(SCOPE, &id).await.unwrap();
+    let (out, err) = collect(attached).await;
+    let code = within(ended).await.exit_code;
+    Ran { id, code, out, err }
+}
+
+pub fn outputs() -> AttachOptions {
+    AttachOptions {
+        stdout: true,
+        stderr: true,
+        stream: true,
+        ..AttachOptions::default()
+    }
+}
+
+/// All output until the end of the stream.
+pub async fn collect(mut attached: Attached) -> (String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    while let Some(frame) = within(attached.output.recv()).await {
+        if frame.stream == 1 {
+            &mut out
+        } else {
+            &mut err
+        }
+        .extend_from_slice(&frame.bytes);
+    }
+    (
+        String::from_utf8(out).unwrap(),
+        String::from_utf8(err).unwrap(),
+    )
+}
+
+pub async fn log_text(engine: &Engine, id: &str, query: LogQuery) -> String {
+    let mut logs = engine.logs(SCOPE, id, query).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(batch) = within(logs.records.recv()).await {
+        for frame in batch.unwrap() {
+            text.extend_from_slice(&frame.bytes);
+        }
+    }
+    String::from_utf8(text).unwrap()
+}
+
+pub fn whole_log() -> LogQuery {
+    LogQuery {
+        stdout: true,
+        stderr: true,
+        ..LogQuery::default()
+    }
+}
+
+/// Waits for something that must happen.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, future).await.expect("in time")
+}
+
+/// The end of the container, now or later.
+pub async fn end_of(engine: &Engine, id: &str) -> WaitResult {
+    within(
+        engine
+            .wait(SCOPE, id, WaitCondition::NotRunning)
+            .await
+            .unwrap(),
+    )
+    .await
+}
+
+/// Waits until the container has said something that contains `text`.
+pub async fn until_logged(engine: &Engine, id: &str, text: &str) {
+    let query = LogQuery {
+        follow: true,
+        ..whole_log()
+    };
+    let mut logs = engine.logs(SCOPE, id, query).await.unwrap();
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        let batch = within(logs.records.recv()).await.expect("more output");
+        for frame in batch.unwrap() {
+            seen.push_str(std::str::from_utf8(&frame.bytes).unwrap());
+        }
+    }
+}
+
+/// The processes whose command line contains a text.
+pub fn processes_with(text: &str) -> usize {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|entry| {
+            std::fs::read(entry.path().join("cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
+        })
+        .count()
+}
+
+pub fn exists(path: impl AsRef<Path>) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
