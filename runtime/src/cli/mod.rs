@@ -1,1 +1,134 @@
-//! The command line.
+//! The command line, compatible with runc's.
+
+mod arguments;
+mod create;
+mod features;
+mod log;
+mod manage;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use arguments::Arguments;
+
+use crate::failure::Failure;
+
+const USAGE: &str = "\
+usage: keelson-runtime [global options] command [options] [arguments]
+
+global options:
+  --root DIR            where the state of containers is kept (/run/keelson-runtime)
+  --log FILE            write errors to a file as well
+  --log-format FORMAT   text or json
+  --debug               accepted, has no effect yet
+  --version, -v         print the version
+
+commands:
+  create [--bundle DIR] [--console-socket PATH] [--pid-file FILE] [--preserve-fds N] ID
+  start ID
+  run [--detach] [--keep] [options of create] ID
+  state ID
+  kill [--all] ID [SIGNAL]
+  delete [--force] ID
+  list [--format table|json] [--quiet]
+  ps [--format json] ID
+  pause ID
+  resume ID
+  spec [--bundle DIR]
+  features
+";
+
+/// Commands of runc's that are not here yet.
+const MISSING: &[&str] = &["exec", "update", "events", "checkpoint", "restore"];
+
+/// Options before the command.
+struct Global {
+    root: PathBuf,
+}
+
+/// Runs a command line (without the program's name).
+pub(crate) fn main(arguments: Vec<String>) -> ExitCode {
+    let arguments = Arguments::new(arguments);
+    let log = log::Log::new(
+        arguments.leading_value("--log"),
+        arguments.leading_value("--log-format"),
+    );
+    match run(arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            log.error(&failure.message);
+            eprintln!("keelson-runtime: {failure}");
+            // As runc: scripts tell failures by this code alone.
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(mut arguments: Arguments) -> Result<u8, Failure> {
+    let mut root = PathBuf::from("/run/keelson-runtime");
+    let command = loop {
+        let Some(argument) = arguments.next() else {
+            return Err(Failure::invalid(format!("no command is given\n\n{USAGE}")));
+        };
+        match argument.as_str() {
+            "--root" => root = PathBuf::from(arguments.value("--root")?),
+            "--log" | "--log-format" | "--criu" => {
+                arguments.value(&argument)?;
+            }
+            "--debug" => {}
+            "--systemd-cgroup" => {
+                return Err(Failure::unsupported(
+                    "--systemd-cgroup: the systemd cgroup driver is not supported; cgroups are managed directly",
+                ));
+            }
+            "--rootless" => match arguments.value("--rootless")?.as_str() {
+                "false" | "auto" => {}
+                other => {
+                    return Err(Failure::unsupported(format!(
+                        "--rootless {other}: not supported yet"
+                    )));
+                }
+            },
+            "--version" | "-v" => {
+                println!(
+                    "keelson-runtime version {}\nspec: 1.2.0",
+                    env!("CARGO_PKG_VERSION")
+                );
+                return Ok(0);
+            }
+            "--help" | "-h" => {
+                print!("{USAGE}");
+                return Ok(0);
+            }
+            option if option.starts_with('-') => {
+                return Err(Failure::invalid(format!("unknown option {option}")));
+            }
+            _ => break argument,
+        }
+    };
+    let global = Global { root };
+    match command.as_str() {
+        "create" => create::create(&global, arguments),
+        "run" => create::run(&global, arguments),
+        "start" => manage::start(&global, arguments),
+        "state" => manage::state(&global, arguments),
+        "kill" => manage::kill(&global, arguments),
+        "delete" => manage::delete(&global, arguments),
+        "list" => manage::list(&global, arguments),
+        "ps" => manage::ps(&global, arguments),
+        "pause" => manage::freeze(&global, arguments, true),
+        "resume" => manage::freeze(&global, arguments, false),
+        "features" => features::print(),
+        "spec" => features::write_spec(arguments),
+        "help" => {
+            print!("{USAGE}");
+            Ok(0)
+        }
+        missing if MISSING.contains(&missing) => Err(Failure::unsupported(format!(
+            "{missing}: not supported yet"
+        ))),
+        other => Err(Failure::invalid(format!(
+            "unknown command {other:?}\n\n{USAGE}"
+        ))),
+    }
+}

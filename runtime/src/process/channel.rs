@@ -5,7 +5,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use keelson_model::error::ErrorKind;
 use keelson_model::shim::FailReason;
@@ -55,11 +55,6 @@ impl Channel {
     /// An end that was made elsewhere: a connection of the start socket.
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
-    }
-
-    /// The descriptor, to be waited for.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 
     /// Child: everything is set up.

@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use keelson_sys::mount_attr;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
@@ -122,25 +122,27 @@ fn find(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Failure> {
         return Ok(Some(target));
     };
     let magic_of = |fd: &OwnedFd| rustix::fs::fstatfs(fd).map(|status| status.f_type as u64);
-    let place = path.split('/').nth(1).unwrap_or_default();
-    let top = paths::find(root, &format!("/{place}")).step(step)?;
-    // A container without a procfs or sysfs of its own has an ordinary folder there.
-    if magic_of(&top).step(step)? == expected && magic_of(&target).step(step)? != expected {
-        // Something of config.json may be mounted there, such as /sys/fs/cgroup.
-        let beneath = paths::openat2(
-            &top,
-            path.trim_start_matches('/')
-                .trim_start_matches(place)
-                .trim_start_matches('/'),
-            OFlags::PATH,
-            Mode::empty(),
-            rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS,
-        );
-        if beneath.is_err() {
-            return Err(Failure::internal(format!(
-                "{path} in the container leads out of /{place}"
-            )));
-        }
+    if magic_of(&target).step(step)? == expected {
+        return Ok(Some(target));
+    }
+    let (place, rest) = path
+        .trim_start_matches('/')
+        .split_once('/')
+        .unwrap_or((path, "."));
+    let top = paths::find(root, place).step(step)?;
+    // A container without a procfs or sysfs of its own has an ordinary folder there; and something
+    // of config.json may be mounted below, such as /sys/fs/cgroup. But nothing leads elsewhere.
+    let beneath = paths::openat2(
+        &top,
+        rest,
+        OFlags::PATH,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    );
+    if magic_of(&top).step(step)? == expected && beneath.is_err() {
+        return Err(Failure::internal(format!(
+            "{path} in the container leads out of /{place}"
+        )));
     }
     Ok(Some(target))
 }

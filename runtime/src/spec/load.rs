@@ -51,13 +51,6 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Spec, LoadError> {
     Ok(spec)
 }
 
-/// Parses and checks a process object, as `exec` takes it.
-pub(crate) fn parse_process(bytes: &[u8]) -> Result<Process, LoadError> {
-    let process: Process = from_json("process", bytes)?;
-    check_process(&process)?;
-    Ok(process)
-}
-
 fn from_json<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T, LoadError> {
     serde_json::from_slice(bytes).map_err(|error| LoadError::Json {
         file: file.to_owned(),

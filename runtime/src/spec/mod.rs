@@ -18,7 +18,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-pub(crate) use load::{LoadError, load, parse, parse_process};
+#[cfg(test)]
+pub(crate) use load::parse;
+pub(crate) use load::{LoadError, load};
 
 /// Name of the annotation that selects a built-in seccomp profile.
 pub(crate) const SECCOMP_ANNOTATION: &str = "io.keelson.seccomp";
@@ -114,8 +116,8 @@ pub(crate) struct Mount {
     pub(crate) kind: Option<String>,
     pub(crate) source: Option<String>,
     pub(crate) options: Vec<String>,
-    pub(crate) uid_mappings: Vec<IdMapping>,
-    pub(crate) gid_mappings: Vec<IdMapping>,
+    pub(crate) uid_mappings: Vec<serde_json::Value>,
+    pub(crate) gid_mappings: Vec<serde_json::Value>,
 }
 
 /// `hooks`.
@@ -135,8 +137,8 @@ pub(crate) struct Hooks {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Linux {
     pub(crate) namespaces: Vec<Namespace>,
-    pub(crate) uid_mappings: Vec<IdMapping>,
-    pub(crate) gid_mappings: Vec<IdMapping>,
+    pub(crate) uid_mappings: Vec<serde_json::Value>,
+    pub(crate) gid_mappings: Vec<serde_json::Value>,
     pub(crate) devices: Vec<Device>,
     pub(crate) cgroups_path: Option<String>,
     pub(crate) resources: Option<Resources>,
@@ -172,17 +174,6 @@ pub(crate) enum NamespaceKind {
     User,
     Cgroup,
     Time,
-}
-
-/// One of `linux.uidMappings` or `linux.gidMappings`.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct IdMapping {
-    #[serde(rename = "containerID")]
-    pub(crate) container_id: u32,
-    #[serde(rename = "hostID")]
-    pub(crate) host_id: u32,
-    pub(crate) size: u32,
 }
 
 /// One of `linux.devices`.

@@ -1,1 +1,255 @@
 //! The containers of the command line, kept under `--root`.
+//!
+//! `ROOT/ID/state.json` is written when a container was made, `ROOT/ID/start.sock` exists until it
+//! is started: its first process accepts connections there, so that the start needs no process of
+//! ours to stay. Whether it still runs is asked of the kernel.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::failure::{Failure, Step};
+
+const STATE_FILE: &str = "state.json";
+const START_SOCKET: &str = "start.sock";
+
+/// `state.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// Version of this format; 1.
+    pub(crate) version: u32,
+    /// The container's identifier.
+    pub(crate) id: String,
+    /// The specification's version that config.json names.
+    pub(crate) oci_version: String,
+    /// First process.
+    pub(crate) pid: i32,
+    /// When it was started, in clock ticks since boot: tells it from a later process of the same
+    /// number.
+    pub(crate) pid_start: u64,
+    /// The bundle, absolute.
+    pub(crate) bundle: PathBuf,
+    /// The root file system, absolute.
+    pub(crate) rootfs: PathBuf,
+    /// `linux.cgroupsPath`.
+    pub(crate) cgroup: Option<String>,
+    /// Seconds since 1970.
+    pub(crate) created: u64,
+    /// Annotations of config.json.
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// A container's folder.
+#[derive(Debug)]
+pub(crate) struct Store {
+    folder: PathBuf,
+    id: String,
+}
+
+/// Checks an identifier: it becomes a folder's name.
+fn check_id(id: &str) -> Result<(), Failure> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+    if id.is_empty() || id.len() > 1024 || !id.bytes().all(allowed) || id == "." || id == ".." {
+        return Err(Failure::invalid(format!(
+            "container id {id:?}: only letters, digits and _+-. are allowed"
+        )));
+    }
+    Ok(())
+}
+
+impl Store {
+    /// The folder of an identifier, which need not exist.
+    pub(crate) fn new(root: &Path, id: &str) -> Result<Self, Failure> {
+        check_id(id)?;
+        Ok(Self {
+            folder: root.join(id),
+            id: id.to_owned(),
+        })
+    }
+
+    /// Reserves the identifier.
+    pub(crate) fn create(&self) -> Result<(), Failure> {
+        let step = || format!("create {}", self.folder.display());
+        if let Some(root) = self.folder.parent() {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(root)
+                .step(step)?;
+        }
+        match std::fs::DirBuilder::new().mode(0o700).create(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Failure::conflict(
+                format!("container {} exists already", self.id),
+            )),
+            other => other.step(step),
+        }
+    }
+
+    /// Forgets the container. What is gone already is no error.
+    pub(crate) fn remove(&self) -> Result<(), Failure> {
+        match std::fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).step(|| format!("remove {}", self.folder.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps the state: as a whole or not at all.
+    pub(crate) fn save(&self, state: &State) -> Result<(), Failure> {
+        let path = self.folder.join(STATE_FILE);
+        let temporary = self.folder.join(".state.json.new");
+        let json = serde_json::to_vec(state)
+            .map_err(|error| Failure::internal(format!("{}: {error}", path.display())))?;
+        std::fs::write(&temporary, json)
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .step(|| format!("write {}", path.display()))
+    }
+
+    /// The kept state. A folder without one is a container that is being made, or whose making
+    /// was interrupted.
+    pub(crate) fn load(&self) -> Result<State, Failure> {
+        let path = self.folder.join(STATE_FILE);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Failure::not_found(format!(
+                    "container {} does not exist",
+                    self.id
+                )));
+            }
+            other => other.step(|| format!("read {}", path.display()))?,
+        };
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::internal(format!("{}: {error}", path.display())))
+    }
+
+    /// Whether the folder exists.
+    pub(crate) fn exists(&self) -> bool {
+        self.folder.exists()
+    }
+
+    /// Whether the container was not started yet.
+    pub(crate) fn waits(&self) -> bool {
+        self.folder.join(START_SOCKET).exists()
+    }
+
+    /// Notes that the container was started.
+    pub(crate) fn started(&self) -> Result<(), Failure> {
+        let path = self.folder.join(START_SOCKET);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).step(|| format!("remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The socket on which the container's first process waits to be started.
+    pub(crate) fn listen(&self) -> Result<OwnedFd, Failure> {
+        let step = || format!("listen on {}", self.folder.join(START_SOCKET).display());
+        let (socket, address, _folder) = self.socket().step(step)?;
+        rustix::net::bind(&socket, &address).step(step)?;
+        rustix::net::listen(&socket, 1).step(step)?;
+        Ok(socket)
+    }
+
+    /// Connects to that socket.
+    pub(crate) fn connect(&self) -> Result<OwnedFd, Failure> {
+        let step = || format!("connect to {}", self.folder.join(START_SOCKET).display());
+        let (socket, address, _folder) = self.socket().step(step)?;
+        rustix::net::connect(&socket, &address).step(step)?;
+        Ok(socket)
+    }
+
+    /// A socket and its address by way of an open folder, because addresses are short.
+    fn socket(&self) -> Result<(OwnedFd, SocketAddrUnix, OwnedFd), rustix::io::Errno> {
+        let folder = rustix::fs::open(
+            &self.folder,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let path = format!("/proc/self/fd/{}/{START_SOCKET}", folder.as_raw_fd());
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok((socket, SocketAddrUnix::new(path)?, folder))
+    }
+}
+
+/// Identifiers of all containers.
+pub(crate) fn list(root: &Path) -> Result<Vec<String>, Failure> {
+    let entries = match std::fs::read_dir(root) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.step(|| format!("list {}", root.display()))?,
+    };
+    let mut ids: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| check_id(name).is_ok())
+        .collect();
+    ids.sort();
+    Ok(ids)
+}
+
+impl State {
+    /// OCI status: `created`, `running`, `paused` or `stopped`.
+    pub(crate) fn status(&self, waits: bool) -> &'static str {
+        match start_time(self.pid) {
+            Some(start) if start == self.pid_start => {}
+            _ => return "stopped",
+        }
+        if waits {
+            return "created";
+        }
+        match self.open_cgroup() {
+            Some(cgroup) if cgroup.is_frozen() => "paused",
+            _ => "running",
+        }
+    }
+
+    /// The cgroup, when there is one.
+    pub(crate) fn open_cgroup(&self) -> Option<Cgroup> {
+        Cgroup::open(self.cgroup.as_deref()?).ok()
+    }
+}
+
+/// When a process was started, in clock ticks since boot. `None`: there is no such process, or it
+/// has ended and only waits to be collected.
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may contain anything.
+    let mut fields = text.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    if state == "Z" || state == "X" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_folder_names() {
+        assert!(check_id("a-b_c.1").is_ok());
+        for id in ["", ".", "..", "a/b", "a b", "ä"] {
+            assert!(check_id(id).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn the_own_start_time_is_known() {
+        assert!(start_time(std::process::id() as i32).is_some_and(|start| start > 0));
+        assert_eq!(start_time(i32::MAX), None);
+    }
+}

@@ -232,7 +232,7 @@ impl Setup {
     }
 
     /// Expects that the container can't be made.
-    pub fn fails(self) -> String {
+    pub fn fails(&self) -> String {
         match self.hello() {
             Hello::Created { .. } => panic!("was created"),
             Hello::Failed { message, .. } => {

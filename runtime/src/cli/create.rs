@@ -1,0 +1,258 @@
+//! `create` and `run`.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use keelson_model::shim::Rootfs;
+use keelson_sys::clone;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::process::WaitOptions;
+
+use super::Global;
+use super::arguments::{Arguments, only_id, read};
+use super::manage;
+use crate::failure::{Failure, Step};
+use crate::process::spawn::{self, Container};
+use crate::spec;
+use crate::state::{self, State, Store};
+
+/// Options of both commands.
+#[derive(Debug, Default)]
+struct Options {
+    bundle: Option<PathBuf>,
+    console_socket: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    preserved: u32,
+    detach: bool,
+    keep: bool,
+}
+
+fn parse(arguments: Arguments, run: bool) -> Result<(Options, String), Failure> {
+    let mut options = Options::default();
+    let positional = read(arguments, |name, rest| {
+        match name {
+            "--bundle" | "-b" => options.bundle = Some(rest.value(name)?.into()),
+            "--console-socket" => options.console_socket = Some(rest.value(name)?.into()),
+            "--pid-file" => options.pid_file = Some(rest.value(name)?.into()),
+            "--preserve-fds" => {
+                let value = rest.value(name)?;
+                options.preserved = value.parse().map_err(|_| {
+                    Failure::invalid(format!("--preserve-fds: {value:?} is not a number"))
+                })?;
+            }
+            // pivot_root is always used, and always possible where a container can be made.
+            "--no-pivot" | "--no-new-keyring" => {
+                if rest.switch() {
+                    return Err(Failure::unsupported(format!("{name}: not supported yet")));
+                }
+            }
+            "--detach" | "-d" if run => options.detach = rest.switch(),
+            "--keep" if run => options.keep = rest.switch(),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok((options, only_id(positional)?))
+}
+
+/// `create`: the container's process waits for `start`.
+pub(crate) fn create(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
+    let (options, id) = parse(arguments, false)?;
+    crate::sandbox::executable::ensure_readonly()?;
+    let store = Store::new(&global.root, &id)?;
+    make(&store, &id, &options)?;
+    Ok(0)
+}
+
+/// `run`: create, start, and unless detached, wait and delete.
+pub(crate) fn run(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
+    let (options, id) = parse(arguments, true)?;
+    crate::sandbox::executable::ensure_readonly()?;
+    let store = Store::new(&global.root, &id)?;
+    // Blocked before the container exists, so that no signal is lost; its process starts with an
+    // empty mask of its own.
+    let signals = match options.detach {
+        true => None,
+        false => Some(take_signals()?),
+    };
+    let container = make(&store, &id, &options)?;
+    let started = manage::start_container(&store);
+    if let Err(failure) = started {
+        let _ = manage::destroy(&store);
+        return Err(failure);
+    }
+    let Some(signals) = signals else {
+        return Ok(0);
+    };
+    let code = wait(&container, &signals)?;
+    if !options.keep {
+        manage::destroy(&store)?;
+    }
+    Ok(code)
+}
+
+fn make(store: &Store, id: &str, options: &Options) -> Result<Container, Failure> {
+    let bundle = options.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
+    let bundle =
+        std::fs::canonicalize(&bundle).step(|| format!("find bundle {}", bundle.display()))?;
+    let mut spec = spec::load(&bundle)?;
+    let terminal = spec
+        .process
+        .as_ref()
+        .is_some_and(|process| process.terminal);
+    match (&options.console_socket, terminal) {
+        (None, true) => {
+            return Err(Failure::unsupported(
+                "process.terminal: needs --console-socket (a terminal of the caller's is not passed on yet)",
+            ));
+        }
+        (Some(_), false) => {
+            return Err(Failure::invalid(
+                "--console-socket is of no use without process.terminal",
+            ));
+        }
+        _ => {}
+    }
+    let root = spec.root.as_ref().map(|root| root.path.clone());
+    let path = bundle.join(root.unwrap_or_else(|| PathBuf::from("rootfs")));
+    let path =
+        std::fs::canonicalize(&path).step(|| format!("root.path: find {}", path.display()))?;
+    if spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty)
+        && crate::cgroup::mount_point().is_some()
+    {
+        spec.linux.cgroups_path = Some(format!("/keelson-runtime/{id}"));
+    }
+    store.create()?;
+    let made = make_in(store, id, options, &spec, &bundle, path);
+    if made.is_err() {
+        let _ = store.remove();
+    }
+    made
+}
+
+fn make_in(
+    store: &Store,
+    id: &str,
+    options: &Options,
+    spec: &spec::Spec,
+    bundle: &Path,
+    rootfs: PathBuf,
+) -> Result<Container, Failure> {
+    let socket = store.listen()?;
+    let container = spawn::create(spawn::Request {
+        id,
+        spec,
+        rootfs: &Rootfs::Folder {
+            path: rootfs.clone(),
+        },
+        stdio: None,
+        die_with_parent: false,
+        preserved: options.preserved,
+        start_socket: Some(socket),
+    })?;
+    let kept = keep(store, id, options, spec, bundle, rootfs, &container);
+    if kept.is_err() {
+        let _ = clone::signal_process(container.pidfd.as_fd(), libc::SIGKILL);
+        let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(container.pid), None);
+        if let Some(cgroup) = &container.cgroup {
+            let _ = cgroup.remove();
+        }
+    }
+    kept.map(|()| container)
+}
+
+fn keep(
+    store: &Store,
+    id: &str,
+    options: &Options,
+    spec: &spec::Spec,
+    bundle: &Path,
+    rootfs: PathBuf,
+    container: &Container,
+) -> Result<(), Failure> {
+    if let (Some(path), Some(terminal)) = (&options.console_socket, &container.terminal) {
+        send_terminal(path, terminal)?;
+    }
+    let created = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs());
+    store.save(&State {
+        version: 1,
+        id: id.to_owned(),
+        oci_version: spec.oci_version.clone(),
+        pid: container.pid,
+        pid_start: state::start_time(container.pid).unwrap_or(0),
+        bundle: bundle.to_owned(),
+        rootfs,
+        cgroup: spec.linux.cgroups_path.clone(),
+        created,
+        annotations: spec.annotations.clone(),
+    })?;
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, container.pid)?;
+    }
+    Ok(())
+}
+
+/// Whoever watches for the file must never read half a number.
+fn write_pid_file(path: &Path, pid: i32) -> Result<(), Failure> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Failure::invalid(format!("--pid-file {}: not a file", path.display())))?;
+    let temporary = path.with_file_name(format!(".{}.new", name.to_string_lossy()));
+    std::fs::write(&temporary, pid.to_string())
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .step(|| format!("--pid-file: write {}", path.display()))
+}
+
+/// Hands the terminal's master end to whoever listens on the console socket.
+fn send_terminal(path: &Path, terminal: &OwnedFd) -> Result<(), Failure> {
+    let step = || format!("--console-socket: send the terminal to {}", path.display());
+    let socket = UnixStream::connect(path).step(step)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [terminal.as_fd()];
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    rustix::net::sendmsg(
+        &socket,
+        &[IoSlice::new(b"/dev/ptmx")],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )
+    .step(step)?;
+    Ok(())
+}
+
+/// Every signal that can be, as a descriptor.
+fn take_signals() -> Result<SignalFd, Failure> {
+    let signals = SigSet::all();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None).step(|| "block signals")?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).step(|| "make a signal descriptor")
+}
+
+/// Waits for the container's end and passes signals on to it.
+fn wait(container: &Container, signals: &SignalFd) -> Result<u8, Failure> {
+    let pid = rustix::process::Pid::from_raw(container.pid);
+    loop {
+        if let Some((_, status)) =
+            rustix::process::waitpid(pid, WaitOptions::NOHANG).step(|| "wait for the container")?
+        {
+            if let Some(code) = status.exit_status() {
+                return Ok(code as u8);
+            }
+            if let Some(signal) = status.terminating_signal() {
+                return Ok((128 + signal) as u8);
+            }
+        }
+        if let Some(signal) = signals.read_signal().step(|| "read a signal")?
+            && signal.ssi_signo != libc::SIGCHLD as u32
+        {
+            let _ = clone::signal_process(container.pidfd.as_fd(), signal.ssi_signo as i32);
+        }
+    }
+}

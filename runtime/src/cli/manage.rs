@@ -1,0 +1,350 @@
+//! Commands on containers that exist.
+
+use std::os::fd::AsFd;
+use std::str::FromStr;
+
+use keelson_sys::clone;
+use nix::sys::signal::Signal;
+use rustix::process::{Pid, PidfdFlags};
+use serde_json::json;
+
+use super::Global;
+use super::arguments::{Arguments, only_id, read};
+use crate::cgroup::Cgroup;
+use crate::failure::{Failure, Step};
+use crate::process::channel::{Channel, Message};
+use crate::state::{self, State, Store};
+
+/// Longest wait for a killed container to be gone, in milliseconds.
+const KILL_TIMEOUT: i32 = 10_000;
+
+fn id_only(arguments: Arguments) -> Result<String, Failure> {
+    only_id(read(arguments, |_, _| Ok(false))?)
+}
+
+/// `start`.
+pub(crate) fn start(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
+    let store = Store::new(&global.root, &id_only(arguments)?)?;
+    start_container(&store)?;
+    Ok(0)
+}
+
+/// Lets a created container execute its command.
+pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
+    let state = store.load()?;
+    let status = state.status(store.waits());
+    if status != "created" {
+        return Err(Failure::conflict(format!(
+            "container {} is {status}, only a created one can be started",
+            state.id
+        )));
+    }
+    let channel = Channel::from_fd(store.connect()?);
+    channel.start()?;
+    let answer = channel.receive()?;
+    store.started()?;
+    match answer {
+        Message::Closed => Ok(()),
+        Message::Failed(failure) => Err(failure),
+        Message::Ready(_) => Err(Failure::internal("unexpected answer of the container")),
+    }
+}
+
+/// `state`.
+pub(crate) fn state(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
+    let store = Store::new(&global.root, &id_only(arguments)?)?;
+    let state = store.load()?;
+    let document = describe(&state, state.status(store.waits()));
+    println!("{document:#}");
+    Ok(0)
+}
+
+fn describe(state: &State, status: &str) -> serde_json::Value {
+    json!({
+        "ociVersion": state.oci_version,
+        "id": state.id,
+        "pid": if status == "stopped" { 0 } else { state.pid },
+        "status": status,
+        "bundle": state.bundle,
+        "rootfs": state.rootfs,
+        "created": rfc3339(state.created),
+        "annotations": state.annotations,
+        "owner": "",
+    })
+}
+
+/// `kill`.
+pub(crate) fn kill(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
+    let mut all = false;
+    let positional = read(arguments, |name, rest| {
+        match name {
+            "--all" | "-a" => all = rest.switch(),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let mut positional = positional.into_iter();
+    let id = positional.next().unwrap_or_default();
+    let signal = parse_signal(positional.next().as_deref().unwrap_or("SIGTERM"))?;
+    if positional.next().is_some() {
+        return Err(Failure::invalid("kill takes an id and a signal"));
+    }
+    let store = Store::new(&global.root, &id)?;
+    let state = store.load()?;
+    if state.status(store.waits()) == "stopped" {
+        if all {
+            return Ok(0);
+        }
+        return Err(Failure::conflict(format!("container {id} is not running")));
+    }
+    if all {
+        let cgroup = cgroup_of(&state)?;
+        for pid in cgroup.processes()? {
+            let _ = clone::signal_pid(pid, signal);
+        }
+        return Ok(0);
+    }
+    let step = || format!("send signal {signal} to process {}", state.pid);
+    let process = open_process(&state).step(step)?;
+    clone::signal_process(process.as_fd(), signal).step(step)?;
+    Ok(0)
+}
+
+fn open_process(state: &State) -> Result<std::os::fd::OwnedFd, rustix::io::Errno> {
+    let pid = Pid::from_raw(state.pid).ok_or(rustix::io::Errno::SRCH)?;
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    // The number may have been given away between the look at its start and the opening.
+    if state::start_time(state.pid) != Some(state.pid_start) {
+        return Err(rustix::io::Errno::SRCH);
+    }
+    Ok(process)
+}
+
+/// A signal by number (`9`) or name (`KILL`, `SIGKILL`, `RTMIN+3`).
+fn parse_signal(text: &str) -> Result<i32, Failure> {
+    const FIRST_REALTIME: i32 = 34;
+    const LAST: i32 = 64;
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let number = text
+        .parse()
+        .ok()
+        .or_else(|| {
+            let offset = name.strip_prefix("RTMIN")?;
+            let offset: i32 = if offset.is_empty() {
+                0
+            } else {
+                offset.strip_prefix('+')?.parse().ok()?
+            };
+            Some(FIRST_REALTIME + offset)
+        })
+        .or_else(|| {
+            Signal::from_str(&format!("SIG{name}"))
+                .ok()
+                .map(|signal| signal as i32)
+        });
+    number
+        .filter(|number| (0..=LAST).contains(number))
+        .ok_or_else(|| Failure::invalid(format!("{text:?} is not a signal")))
+}
+
+fn cgroup_of(state: &State) -> Result<Cgroup, Failure> {
+    state
+        .open_cgroup()
+        .ok_or_else(|| Failure::invalid(format!("container {} has no cgroup", state.id)))
+}
+
+/// `delete`.
+pub(crate) fn delete(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
+    let mut force = false;
+    let positional = read(arguments, |name, rest| {
+        match name {
+            "--force" | "-f" => force = rest.switch(),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let id = only_id(positional)?;
+    let store = Store::new(&global.root, &id)?;
+    let state = match store.load() {
+        Ok(state) => state,
+        // A folder without state is what an interrupted create leaves.
+        Err(_) if force || store.exists() => {
+            store.remove()?;
+            return Ok(0);
+        }
+        Err(failure) => return Err(failure),
+    };
+    let status = state.status(store.waits());
+    if !force && status != "stopped" && status != "created" {
+        return Err(Failure::conflict(format!(
+            "container {id} is {status}; it must be stopped or --force be given"
+        )));
+    }
+    destroy(&store)?;
+    Ok(0)
+}
+
+/// Kills what runs of a container and forgets it.
+pub(crate) fn destroy(store: &Store) -> Result<(), Failure> {
+    let state = store.load()?;
+    if let Ok(process) = open_process(&state) {
+        let _ = clone::signal_process(process.as_fd(), libc::SIGKILL);
+        let mut ready = [nix::poll::PollFd::new(
+            process.as_fd(),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        let timeout = u16::try_from(KILL_TIMEOUT).unwrap_or(u16::MAX);
+        if nix::poll::poll(&mut ready, timeout) == Ok(0) {
+            return Err(Failure::internal(format!(
+                "container {}: process {} did not end after SIGKILL",
+                state.id, state.pid
+            )));
+        }
+    }
+    if let Some(cgroup) = state.open_cgroup() {
+        cgroup.remove()?;
+    }
+    store.remove()
+}
+
+/// `list`.
+pub(crate) fn list(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
+    let (mut format, mut quiet) = ("table".to_owned(), false);
+    read(arguments, |name, rest| {
+        match name {
+            "--format" | "-f" => format = rest.value(name)?,
+            "--quiet" | "-q" => quiet = rest.switch(),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let mut containers = Vec::new();
+    for id in state::list(&global.root)? {
+        let store = Store::new(&global.root, &id)?;
+        // One that is being made or deleted right now has no state.
+        if let Ok(state) = store.load() {
+            let status = state.status(store.waits());
+            containers.push((state, status));
+        }
+    }
+    match format.as_str() {
+        _ if quiet => {
+            for (state, _) in &containers {
+                println!("{}", state.id);
+            }
+        }
+        "json" => {
+            let documents: Vec<_> = containers
+                .iter()
+                .map(|(state, status)| describe(state, status))
+                .collect();
+            println!("{}", json!(documents));
+        }
+        "table" => {
+            println!("ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER");
+            for (state, status) in &containers {
+                let pid = if *status == "stopped" { 0 } else { state.pid };
+                println!(
+                    "{}\t{pid}\t{status}\t{}\t{}\troot",
+                    state.id,
+                    state.bundle.display(),
+                    rfc3339(state.created)
+                );
+            }
+        }
+        other => {
+            return Err(Failure::invalid(format!(
+                "--format: {other:?} is not table or json"
+            )));
+        }
+    }
+    Ok(0)
+}
+
+/// `ps`.
+pub(crate) fn ps(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
+    let mut format = "table".to_owned();
+    let positional = read(arguments, |name, rest| {
+        match name {
+            "--format" | "-f" => format = rest.value(name)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    if format != "json" {
+        return Err(Failure::unsupported(format!(
+            "ps --format {format}: not supported yet, json is"
+        )));
+    }
+    let state = Store::new(&global.root, &only_id(positional)?)?.load()?;
+    println!("{}", json!(cgroup_of(&state)?.processes()?));
+    Ok(0)
+}
+
+/// `pause` and `resume`.
+pub(crate) fn freeze(global: &Global, arguments: Arguments, frozen: bool) -> Result<u8, Failure> {
+    let store = Store::new(&global.root, &id_only(arguments)?)?;
+    let state = store.load()?;
+    let wanted = if frozen { "running" } else { "paused" };
+    let status = state.status(store.waits());
+    if status != wanted {
+        return Err(Failure::conflict(format!(
+            "container {} is {status}, not {wanted}",
+            state.id
+        )));
+    }
+    cgroup_of(&state)?.freeze(frozen)?;
+    Ok(0)
+}
+
+/// Seconds since 1970 as RFC 3339 in UTC.
+pub(crate) fn rfc3339(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days since 0000-03-01, in eras of 400 years (proleptic Gregorian calendar): years that begin
+    // in March put the leap day at their end.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGTERM", 15),
+            ("sigusr1", 10),
+            ("RTMIN+3", 37),
+            ("SIGRTMIN", 34),
+        ] {
+            assert_eq!(parse_signal(text).unwrap(), number, "{text}");
+        }
+        for text in ["", "SIG", "65", "-1", "NOPE", "RTMIN+99"] {
+            assert!(parse_signal(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_readable() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(1_795_222_800), "2026-11-21T01:00:00Z");
+    }
+}

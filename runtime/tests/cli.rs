@@ -1,0 +1,294 @@
+//! The command line, as runc's users call it.
+
+mod common;
+
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use common::{RUNTIME, can_run, eventually};
+use serde_json::{Value, json};
+
+/// A bundle and a place for state.
+struct Bundle {
+    folder: tempfile::TempDir,
+    id: String,
+}
+
+impl Bundle {
+    fn new(args: &[&str], change: impl FnOnce(&mut Value)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().file_name().unwrap().to_string_lossy();
+        let id = format!("cli-{}", name.trim_start_matches('.'));
+        common::make_root(&folder.path().join("rootfs"));
+        let mut config = common::config(args, &format!("/keelson-test/{id}"));
+        change(&mut config);
+        std::fs::write(
+            folder.path().join("config.json"),
+            serde_json::to_vec(&config).unwrap(),
+        )
+        .unwrap();
+        Self { folder, id }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(RUNTIME);
+        command
+            .arg("--root")
+            .arg(self.folder.path().join("state"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn call(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.call(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.call(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn status(&self) -> String {
+        let state: Value = serde_json::from_str(&self.ok(&["state", &self.id])).unwrap();
+        assert_eq!(state["id"], self.id.as_str());
+        state["status"].as_str().unwrap().to_owned()
+    }
+
+    /// `create` with output to a file: a pipe would stay open as long as the container.
+    fn create(&self, options: &[&str]) {
+        let out = std::fs::File::create(self.folder.path().join("out")).unwrap();
+        let mut arguments = vec!["create"];
+        arguments.extend(options);
+        arguments.push(&self.id);
+        let status = self.command(&arguments).stdout(out).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn output(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("out")).unwrap()
+    }
+
+    fn assert_gone(&self) {
+        assert!(self.fails(&["state", &self.id]).contains("does not exist"));
+        let cgroup = common::cgroup_root().join("keelson-test").join(&self.id);
+        assert!(!cgroup.exists());
+        let state = self.folder.path().join("state");
+        assert_eq!(std::fs::read_dir(state).unwrap().count(), 0);
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let _ = self.call(&["delete", "--force", &self.id]);
+    }
+}
+
+#[test]
+fn a_container_goes_through_its_life() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["sh", "-c", "echo hello; sleep 1000"], |_| {});
+    bundle.create(&["--pid-file", "pid"]);
+    let id = bundle.id.as_str();
+    assert_eq!(bundle.status(), "created");
+    let pid = std::fs::read_to_string(bundle.folder.path().join("pid")).unwrap();
+    let state: Value = serde_json::from_str(&bundle.ok(&["state", id])).unwrap();
+    assert_eq!(state["pid"].to_string(), pid);
+    assert_eq!(bundle.output(), "");
+    assert!(bundle.fails(&["create", id]).contains("exists already"));
+    bundle.ok(&["start", id]);
+    eventually("output", || bundle.output() == "hello\n");
+    assert_eq!(bundle.status(), "running");
+    assert!(bundle.fails(&["start", id]).contains("running"));
+    let list: Value = serde_json::from_str(&bundle.ok(&["list", "--format=json"])).unwrap();
+    assert_eq!(list[0]["status"], "running");
+    assert!(bundle.ok(&["list"]).contains(id));
+    let pids: Value = serde_json::from_str(&bundle.ok(&["ps", "-f", "json", id])).unwrap();
+    assert!(
+        pids.as_array()
+            .unwrap()
+            .iter()
+            .any(|entry| entry.as_i64() == pid.parse().ok())
+    );
+    bundle.ok(&["pause", id]);
+    assert_eq!(bundle.status(), "paused");
+    bundle.ok(&["resume", id]);
+    assert!(bundle.fails(&["delete", id]).contains("running"));
+    bundle.ok(&["kill", id, "KILL"]);
+    eventually("end", || bundle.status() == "stopped");
+    assert!(bundle.fails(&["kill", id, "TERM"]).contains("not running"));
+    bundle.ok(&["delete", id]);
+    bundle.assert_gone();
+}
+
+#[test]
+fn run_gives_output_and_exit_code() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["sh", "-c", "cat; echo err >&2; exit 5"], |_| {});
+    std::fs::write(bundle.folder.path().join("in"), "input\n").unwrap();
+    let input = std::fs::File::open(bundle.folder.path().join("in")).unwrap();
+    let output = bundle
+        .command(&["run", &bundle.id])
+        .stdin(input)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert_eq!(output.stdout, b"input\n");
+    assert_eq!(output.stderr, b"err\n");
+    bundle.assert_gone();
+}
+
+#[test]
+fn run_passes_signals_on() {
+    if !can_run() {
+        return;
+    }
+    let script = "trap 'echo got; exit 4' TERM; echo ready; while true; do sleep 0.05; done";
+    let bundle = Bundle::new(&["sh", "-c", script], |_| {});
+    let out = std::fs::File::create(bundle.folder.path().join("out")).unwrap();
+    let mut child = bundle
+        .command(&["run", &bundle.id])
+        .stdout(out)
+        .spawn()
+        .unwrap();
+    eventually("ready", || bundle.output() == "ready\n");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(child.id() as i32),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    assert_eq!(bundle.output(), "ready\ngot\n");
+}
+
+#[test]
+fn delete_by_force_kills() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["sleep", "1000"], |_| {});
+    bundle.create(&[]);
+    bundle.ok(&["start", &bundle.id]);
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    bundle.assert_gone();
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    // One that was never started needs no force.
+    bundle.create(&[]);
+    bundle.ok(&["delete", &bundle.id]);
+    bundle.assert_gone();
+}
+
+#[test]
+fn the_terminal_goes_to_the_console_socket() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["tty"], |config| {
+        config["process"]["terminal"] = true.into()
+    });
+    let listener = UnixListener::bind(bundle.folder.path().join("console")).unwrap();
+    bundle.create(&["--console-socket", "console"]);
+    let (socket, _) = listener.accept().unwrap();
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+    let mut buffer = [0u8; 64];
+    let mut slices = [std::io::IoSliceMut::new(&mut buffer)];
+    let message = nix::sys::socket::recvmsg::<()>(
+        std::os::fd::AsRawFd::as_raw_fd(&socket),
+        &mut slices,
+        Some(&mut space),
+        nix::sys::socket::MsgFlags::empty(),
+    )
+    .unwrap();
+    let fd = message
+        .cmsgs()
+        .unwrap()
+        .find_map(|control| match control {
+            nix::sys::socket::ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            _ => None,
+        })
+        .expect("a descriptor");
+    bundle.ok(&["start", &bundle.id]);
+    let mut text = [0; 64];
+    let path = format!("/proc/self/fd/{fd}");
+    assert!(Path::new(&path).exists());
+    let mut seen = Vec::new();
+    while let Ok(length) = nix::unistd::read(borrowed(fd), &mut text) {
+        seen.extend_from_slice(&text[..length]);
+        if length == 0 || seen.ends_with(b"\n") {
+            break;
+        }
+    }
+    assert_eq!(seen, b"/dev/pts/0\r\n");
+}
+
+/// The descriptor that the message brought, which lives as long as the test.
+#[allow(unsafe_code)]
+fn borrowed(fd: std::os::fd::RawFd) -> std::os::fd::BorrowedFd<'static> {
+    // SAFETY: received above and never closed.
+    unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) }
+}
+
+#[test]
+fn failures_name_the_cause_and_leave_nothing() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["no-such-command"], |_| {});
+    let id = bundle.id.as_str();
+    let message = bundle.fails(&["--log", "log", "--log-format", "json", "run", id]);
+    assert!(
+        message.contains("executable file not found in $PATH"),
+        "{message}"
+    );
+    let log = std::fs::read_to_string(bundle.folder.path().join("log")).unwrap();
+    let line: Value = serde_json::from_str(&log).unwrap();
+    assert!(line["msg"].as_str().unwrap().contains("not found"), "{log}");
+    bundle.assert_gone();
+    for (arguments, wanted) in [
+        (&["exec", "x", "true"][..], "not supported yet"),
+        (&["--systemd-cgroup", "list"], "systemd"),
+        (&["create", "a/b"], "only letters"),
+        (&["create"], "exactly one"),
+        (&["create", "--no-such", "x"], "--no-such"),
+        (&["start", "missing"], "does not exist"),
+        (&["frobnicate"], "unknown command"),
+        (&["create", "-b", "/nowhere", "x"], "/nowhere"),
+    ] {
+        let message = bundle.fails(arguments);
+        assert!(message.contains(wanted), "{arguments:?}: {message}");
+    }
+}
+
+#[test]
+fn features_and_spec_are_documents() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["true"], |_| {});
+    let features: Value = serde_json::from_str(&bundle.ok(&["features"])).unwrap();
+    assert_eq!(features["ociVersionMax"], "1.2.0");
+    assert_eq!(features["linux"]["seccomp"]["enabled"], json!(true));
+    std::fs::remove_file(bundle.folder.path().join("config.json")).unwrap();
+    bundle.ok(&["spec"]);
+    assert!(bundle.fails(&["spec"]).contains("config.json"));
+    let output = bundle.call(&["run", &bundle.id]);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
