@@ -272,7 +272,8 @@ mod tests {
         let mut desired = Desired {
             links: vec![wanted()],
         };
-        carry_out(&mut observed, &plan(&desired, &observed));
+        let actions = plan(&desired, &observed);
+        carry_out(&mut observed, &actions);
         observed.addresses.push(Address {
             link: 2,
             prefix: "198.51.100.1/24".parse().unwrap(),
@@ -306,7 +307,8 @@ mod tests {
         let mut desired = Desired {
             links: vec![wanted()],
         };
-        carry_out(&mut observed, &plan(&desired, &observed));
+        let actions = plan(&desired, &observed);
+        carry_out(&mut observed, &actions);
         observed.addresses[0].lifetime = Some(597);
         assert_eq!(plan(&desired, &observed), []);
         observed.addresses[0].lifetime = Some(300);

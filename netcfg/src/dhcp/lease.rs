@@ -171,9 +171,14 @@ fn timers(seconds: u32, renew: Option<u32>, rebind: Option<u32>) -> (u32, u32) {
     let rebind = rebind
         .filter(|rebind| (4..seconds).contains(rebind))
         .unwrap_or(default_rebind);
-    let renew = renew
-        .filter(|renew| (2..rebind).contains(renew))
-        .unwrap_or((seconds / 2).min(rebind / 2));
+    let renew =
+        renew
+            .filter(|renew| (2..rebind).contains(renew))
+            .unwrap_or(if seconds / 2 < rebind {
+                seconds / 2
+            } else {
+                rebind / 2
+            });
     (renew, rebind)
 }
 

@@ -235,16 +235,12 @@ pub fn decode(bytes: &[u8], mac: Mac, xid: u32) -> Result<Reply, MessageError> {
     let mut kind = None;
     let mut overload = 0;
     let mut domain = Vec::new();
-    let mut take = |option: borrowed::DhcpOption<'_>| {
-        if u8::from(option.code()) == 52 {
+    for option in message.opts() {
+        if option.code() == OptionCode::OptionOverload {
             overload = option.data().first().copied().unwrap_or(0);
-            return;
         }
-        if let Ok(option) = option.into_option() {
-            take_option(option, &mut options, &mut domain, &mut kind);
-        }
-    };
-    message.opts().for_each(&mut take);
+        take_option(option, &mut options, &mut domain, &mut kind);
+    }
     // Options may go on in the fields for the boot file and the server's name (RFC 2132 §9.3).
     let fields = match overload {
         1 => [bytes.get(108..236), None],
@@ -254,9 +250,7 @@ pub fn decode(bytes: &[u8], mac: Mac, xid: u32) -> Result<Reply, MessageError> {
     };
     for field in fields.into_iter().flatten() {
         for option in DhcpOptionIterator::new(field) {
-            if let Ok(option) = option.into_option() {
-                take_option(option, &mut options, &mut domain, &mut kind);
-            }
+            take_option(option, &mut options, &mut domain, &mut kind);
         }
     }
     if options.search.is_empty() {
@@ -269,12 +263,38 @@ pub fn decode(bytes: &[u8], mac: Mac, xid: u32) -> Result<Reply, MessageError> {
     })
 }
 
+/// The options that are decoded. The codec has assertions and unchecked subtractions in the
+/// decoders of some others, so those are not even tried.
+const KNOWN: [OptionCode; 15] = [
+    OptionCode::SubnetMask,
+    OptionCode::Router,
+    OptionCode::DomainNameServer,
+    OptionCode::Hostname,
+    OptionCode::DomainName,
+    OptionCode::InterfaceMtu,
+    OptionCode::NtpServers,
+    OptionCode::AddressLeaseTime,
+    OptionCode::MessageType,
+    OptionCode::ServerIdentifier,
+    OptionCode::Message,
+    OptionCode::Renewal,
+    OptionCode::Rebinding,
+    OptionCode::DomainSearch,
+    OptionCode::ClasslessStaticRoute,
+];
+
 fn take_option(
-    option: DhcpOption,
+    option: borrowed::DhcpOption<'_>,
     options: &mut Options,
     domain: &mut Vec<String>,
     kind: &mut Option<ReplyKind>,
 ) {
+    if !KNOWN.contains(&option.code()) {
+        return;
+    }
+    let Ok(option) = option.into_option() else {
+        return;
+    };
     match option {
         DhcpOption::MessageType(found) => {
             *kind = match found {
@@ -295,7 +315,7 @@ fn take_option(
         DhcpOption::DomainNameServer(servers) => options.nameservers = servers,
         DhcpOption::DomainName(name) => {
             // Many servers put several domains here.
-            *domain = domains(name.split_whitespace());
+            *domain = domains(name.trim_end_matches('\0').split_whitespace());
         }
         DhcpOption::DomainSearch(names) => {
             let names: Vec<String> = names.iter().map(|name| name.to_ascii()).collect();
@@ -305,6 +325,8 @@ fn take_option(
         DhcpOption::InterfaceMtu(mtu) => options.mtu = Some(mtu),
         DhcpOption::Hostname(name) => {
             // Servers may send the whole domain name; the machine's name is its first label.
+            // Some end it with a NUL.
+            let name = name.trim_end_matches('\0');
             let label = name.split('.').next().unwrap_or_default();
             options.hostname = check_host_name(label).is_ok().then(|| label.to_owned());
         }

@@ -6,7 +6,7 @@ mod client;
 pub mod lease;
 pub mod machine;
 #[cfg(test)]
-mod machine_tests;
+pub(crate) mod machine_tests;
 pub mod message;
 mod store;
 pub mod udp;

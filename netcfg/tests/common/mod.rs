@@ -1,0 +1,327 @@
+//! Two network namespaces joined by a veth pair, a real DHCP server in one and the daemon in the
+//! other. Everything is removed when the values are dropped, also by a panic.
+
+// Each test file uses a part.
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use netcfg::status::{LinkStatus, NetworkStatus};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Name of the client's link.
+pub const LINK: &str = "uplink";
+/// Generous: test machines are slow and share two processors.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// Whether the tests may run; says so when not.
+pub fn may_run() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: network namespaces need root");
+        return false;
+    }
+    let dnsmasq = Command::new("dnsmasq").arg("--version").output();
+    assert!(dnsmasq.is_ok(), "install the package dnsmasq-base");
+    true
+}
+
+/// Waits until `condition` gives a value, and panics with `what` when it takes too long.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "timed out: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn ip(arguments: &[&str]) -> String {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "ip {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A program whose output is collected line by line; it is killed at the end.
+pub struct Program {
+    child: Child,
+    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+}
+
+impl Program {
+    fn start(namespace: &str, program: &Path, change: impl FnOnce(&mut Command)) -> Self {
+        // `ip netns exec` becomes the program, so the process identifier is the program's.
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", namespace])
+            .arg(program)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
+        let lines = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        let sink = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            for line in errors.lines().map_while(Result::ok) {
+                sink.0.lock().unwrap().push(line);
+                sink.1.notify_all();
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Waits for a line that holds all the words, from line number `from` on; returns the number
+    /// after it.
+    pub fn wait_for_line(&self, from: usize, words: &[&str]) -> usize {
+        let deadline = Instant::now() + LONG;
+        let mut lines = self.lines.0.lock().unwrap();
+        loop {
+            let found = lines
+                .iter()
+                .skip(from)
+                .position(|line| words.iter().all(|word| line.contains(word)));
+            if let Some(position) = found {
+                return from + position + 1;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                // The lock must not be poisoned: the lines are printed while unwinding.
+                drop(lines);
+                panic!("no line with {words:?}");
+            }
+            lines = self.lines.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    pub fn line_count(&self) -> usize {
+        self.lines.0.lock().unwrap().len()
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.0.lock().unwrap().clone()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn end(mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        wait_for("the program ends", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("output: {:#?}", self.lines());
+        }
+    }
+}
+
+/// The namespaces and the daemon's folders.
+pub struct Net {
+    pub server: String,
+    pub client: String,
+    dir: tempfile::TempDir,
+}
+
+impl Net {
+    /// Two namespaces without links between them.
+    pub fn unconnected() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = |end| format!("netcfg-{}-{number}-{end}", std::process::id());
+        let net = Self {
+            server: name("s"),
+            client: name("c"),
+            dir: tempfile::tempdir().unwrap(),
+        };
+        for namespace in [&net.server, &net.client] {
+            ip(&["netns", "add", namespace]);
+        }
+        net
+    }
+
+    /// Two namespaces with a veth pair; the server's end is up and has 192.0.2.1/24.
+    pub fn new() -> Self {
+        let net = Self::unconnected();
+        net.connect();
+        net
+    }
+
+    pub fn connect(&self) {
+        let mut words = "link add srv0 type veth peer name"
+            .split(' ')
+            .collect::<Vec<_>>();
+        words.extend([LINK, "netns", &self.client]);
+        self.on_server(&words.join(" "));
+        self.on_server("addr add 192.0.2.1/24 dev srv0");
+        self.on_server("link set srv0 up");
+    }
+
+    pub fn on_server(&self, words: &str) -> String {
+        let mut all = vec!["-n", &self.server];
+        all.extend(words.split(' '));
+        ip(&all)
+    }
+
+    pub fn on_client(&self, words: &str) -> String {
+        let mut all = vec!["-n", &self.client];
+        all.extend(words.split(' '));
+        ip(&all)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes the operator's configuration.
+    pub fn configure(&self, text: &str) {
+        let file = self.path("root/etc/keelson/host.toml");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    pub fn use_dhcp(&self) {
+        self.configure(&format!(
+            "[[network.link]]\nname = '{LINK}'\ndhcp4 = true\n"
+        ));
+    }
+
+    /// Starts the daemon; the socket gets what it tells its supervisor.
+    pub fn start(&self) -> (Program, UnixDatagram) {
+        let notify = self.path("notify");
+        let _ = fs::remove_file(&notify);
+        let socket = UnixDatagram::bind(&notify).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        let daemon = Path::new(env!("CARGO_BIN_EXE_netcfg"));
+        let program = Program::start(&self.client, daemon, |command| {
+            command.arg("--config-root").arg(self.path("root"));
+            command.arg("--run").arg(self.path("run"));
+            command.arg("--state").arg(self.path("state"));
+            command.arg("--debug").env("NOTIFY_SOCKET", &notify);
+        });
+        (program, socket)
+    }
+
+    /// Starts the DHCP server with further options.
+    pub fn serve(&self, options: &[&str]) -> Program {
+        let leases = format!("--dhcp-leasefile={}", self.path("dnsmasq.leases").display());
+        let program = Program::start(&self.server, Path::new("dnsmasq"), |command| {
+            command
+                .args(["--keep-in-foreground", "--conf-file=/dev/null", "--port=0"])
+                .args(["--no-resolv", "--no-hosts", "--user=root", "--pid-file="])
+                .args(["--log-facility=-", "--no-ping", "--interface=srv0"])
+                .args(["--bind-interfaces", "--dhcp-authoritative"])
+                .arg(leases)
+                .args(options);
+        });
+        program.wait_for_line(0, &["DHCP, IP range"]);
+        program
+    }
+
+    pub fn status(&self) -> Option<NetworkStatus> {
+        let bytes = fs::read(self.path("run/netcfg/status.json")).ok()?;
+        // Written by a rename: it is always whole.
+        Some(serde_json::from_slice(&bytes).unwrap())
+    }
+
+    pub fn link(&self) -> Option<LinkStatus> {
+        let links = self.status()?.links;
+        links.into_iter().find(|link| link.name == LINK)
+    }
+
+    /// The IPv4 addresses that the kernel has on the client's link.
+    pub fn addresses(&self) -> Vec<String> {
+        let text = self.on_client(&format!("-4 -o addr show dev {LINK}"));
+        let address = |line: &str| {
+            let mut words = line.split_whitespace();
+            words.find(|word| *word == "inet")?;
+            words.next().map(str::to_owned)
+        };
+        text.lines().filter_map(address).collect()
+    }
+
+    /// Waits until the link has an IPv4 address that begins with `prefix`.
+    pub fn wait_for_address(&self, prefix: &str) -> String {
+        wait_for(&format!("an address {prefix}*"), || {
+            let addresses = self.addresses();
+            addresses.into_iter().find(|a| a.starts_with(prefix))
+        })
+    }
+
+    /// The kernel's number of the server's link.
+    pub fn server_index(&self) -> u32 {
+        let text = self.on_server("-o link show dev srv0");
+        text.split(':').next().unwrap().trim().parse().unwrap()
+    }
+
+    /// Runs a function in a thread of the server's namespace.
+    pub fn in_server<T: Send + 'static>(
+        &self,
+        function: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::JoinHandle<T> {
+        let namespace = fs::File::open(Path::new("/run/netns").join(&self.server)).unwrap();
+        std::thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            function()
+        })
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for file in [
+                "run/netcfg/status.json".to_owned(),
+                format!("state/leases/{LINK}.json"),
+            ] {
+                let text = fs::read_to_string(self.path(&file)).unwrap_or_default();
+                eprintln!("{file}: {text}");
+            }
+        }
+        for namespace in [&self.server, &self.client] {
+            let _ = Command::new("ip")
+                .args(["netns", "del", namespace])
+                .stderr(Stdio::null())
+                .status();
+        }
+    }
+}
+
+/// Waits for one of the daemon's words to its supervisor.
+pub fn wait_for_notification(socket: &UnixDatagram, wanted: &str) {
+    let mut buffer = [0; 1024];
+    loop {
+        let length = socket.recv(&mut buffer).expect(wanted);
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if text.lines().any(|line| line.starts_with(wanted)) {
+            return;
+        }
+    }
+}
