@@ -96,7 +96,7 @@ pub(crate) fn open(root: &Path, run: &Path, folders: bool) -> ImageStore {
     let options = StoreOptions {
         folders,
         limits: Limits {
-            bytes: 64 << 20,
+            bytes: 16 << 20,
             entries: 20_000,
             ..Limits::default()
         },
