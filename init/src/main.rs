@@ -6,6 +6,18 @@
 //! - `control`: the socket through which hostd asks for a stop or for the boot's record.
 //! - `shutdown`: the end: processes, file systems, power.
 //!
+//! Parameters of the kernel command line:
+//!
+//! | parameter | meaning |
+//! |---|---|
+//! | `root=` | `PARTLABEL=`, `PARTUUID=`, `LABEL=`, `UUID=` (the last two: ext4) or `/dev/NAME` |
+//! | `rootfstype=`, `rootflags=` | type (ext4) and options of the root file system |
+//! | `ostree=` | the deployment, from the root of that file system |
+//! | `keelson.root_timeout=` | seconds to wait for the root device (30) |
+//! | `keelson.emergency=` | when stage 1 fails: `reboot` (default), `poweroff`, `console` |
+//! | `panic=` | seconds before that, as for the kernel (10) |
+//! | `MODULE.OPTION=VALUE` | option of a module |
+//!
 //! The same binary loads modules in a process of its own, also for the kernel (`kernel.modprobe`).
 
 mod boot;

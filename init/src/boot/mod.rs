@@ -66,7 +66,7 @@ pub(crate) fn run() -> Booted {
     }
     steps.end("mounts", started, mount_problems);
     // First of all, because it tells the kernel how to get modules.
-    steps.run("sysctls", sysctl::apply);
+    steps.run("sysctls", || sysctl::apply(&command_line));
     let uevents = match UeventSocket::open() {
         Ok(socket) => Some(socket),
         Err(error) => {

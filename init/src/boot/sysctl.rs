@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use crate::cmdline::CommandLine;
+
 /// Path below /proc/sys, value.
 const PARAMETERS: &[(&str, &str)] = &[
     // On-demand modules (file systems, nftables expressions, link types): the kernel calls us.
@@ -48,14 +50,18 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("net/ipv6/neigh/default/gc_thresh3", "16384"),
 ];
 
-/// Sets them all. One that this kernel doesn't have is none of our business.
-pub(crate) fn apply() -> Vec<String> {
-    apply_below(Path::new("/proc/sys"))
+/// Sets them all, except `kernel.panic` where the kernel command line has `panic=`. One that this
+/// kernel doesn't have is none of our business.
+pub(crate) fn apply(command_line: &CommandLine) -> Vec<String> {
+    apply_below(Path::new("/proc/sys"), command_line)
 }
 
-fn apply_below(root: &Path) -> Vec<String> {
+fn apply_below(root: &Path, command_line: &CommandLine) -> Vec<String> {
     let mut problems = Vec::new();
     for (name, value) in PARAMETERS {
+        if *name == "kernel/panic" && command_line.has("panic") {
+            continue;
+        }
         let path = root.join(name);
         match std::fs::write(&path, value) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -75,7 +81,11 @@ mod tests {
     fn sets_what_exists_and_passes_over_what_does_not() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("kernel")).unwrap();
-        assert!(apply_below(root.path()).is_empty());
+        let asked = CommandLine::parse(b"panic=-1");
+        assert!(apply_below(root.path(), &asked).is_empty());
+        assert!(root.path().join("kernel/panic_on_oops").exists());
+        assert!(!root.path().join("kernel/panic").exists());
+        assert!(apply_below(root.path(), &CommandLine::default()).is_empty());
         let panic = std::fs::read_to_string(root.path().join("kernel/panic")).unwrap();
         assert_eq!(panic, "10");
     }

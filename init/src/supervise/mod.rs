@@ -328,6 +328,9 @@ impl Supervisor {
                     if let Some(device) = button.filter(|name| name.starts_with("event")) {
                         self.open_button(device);
                     }
+                    if event.subsystem == "watchdog" && self.watchdog.is_none() {
+                        self.watchdog = Watchdog::open(now());
+                    }
                 }
                 Ok(Received::Event(_)) => {}
                 Ok(Received::Lost) => self.hotplug.lost(),
