@@ -26,6 +26,7 @@ mod mounts;
 mod pipe;
 mod records;
 mod remove;
+mod save;
 mod state;
 mod store;
 mod types;
@@ -40,6 +41,7 @@ pub use error::ImageError;
 pub use keelson_oci::config::{ContainerDefaults, History, ImageConfig};
 pub use keelson_oci::digest::Digest;
 pub use keelson_oci::layer::Limits;
+pub use save::SavedImages;
 pub use types::{
     DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImageUser, ImportOptions,
     Loaded, Progress, Pruned, Removed, RootfsLayers, StoreOptions,
@@ -89,6 +91,12 @@ impl ImageStore {
         let store = Arc::clone(&self.store);
         let job = move |reader| import::import(&store, reader, options);
         self.stream(archive, job).await
+    }
+
+    /// Finds the images to be saved to an archive by [`SavedImages::write_to`]. A repository
+    /// without a tag stands for all its tags.
+    pub fn save(&self, names: &[String]) -> Result<SavedImages, ImageError> {
+        save::prepare(&self.store, names)
     }
 
     /// Runs a job on a thread while the archive flows to it.

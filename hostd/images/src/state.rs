@@ -162,6 +162,33 @@ impl State {
         }
     }
 
+    /// The images that a name stands for when they are saved: all tags of a repository that is
+    /// named without one, and no name at all for an identifier.
+    pub(crate) fn choose(
+        &self,
+        name: &str,
+    ) -> Result<Vec<(ImageId, Option<Reference>)>, ImageError> {
+        if let Ok(reference) = name.parse::<Reference>()
+            && reference.tag().is_none()
+            && reference.digest().is_none()
+        {
+            let tags: Vec<_> = self
+                .repositories
+                .references
+                .iter()
+                .filter_map(|(text, tagged)| Some((tagged.id, text.parse::<Reference>().ok()?)))
+                .filter(|(_, other)| other.name() == reference.name() && other.tag().is_some())
+                .map(|(id, other)| (id, Some(other)))
+                .collect();
+            if !tags.is_empty() {
+                return Ok(tags);
+            }
+        }
+        let (entry, reference) = self.find(name)?;
+        let reference = reference.filter(|reference| reference.tag().is_some());
+        Ok(vec![(entry.record.id, reference)])
+    }
+
     /// Layers that no image and no running load needs.
     pub(crate) fn unused_layers(&self) -> Vec<Digest> {
         let used: HashSet<&Digest> = self

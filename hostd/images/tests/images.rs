@@ -269,3 +269,71 @@ async fn an_import_makes_an_image_of_one_layer() {
         assert!(error.to_string().contains(words), "{error}");
     }
 }
+
+#[tokio::test]
+async fn what_is_saved_loads_as_the_same_images() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new(false);
+    let store = fixture.store();
+    let base = busybox_layer();
+    let more = Tar::new().file("more", &[1; 1000], 0o644).finish();
+    fixture
+        .load(&docker_archive("a:1", std::slice::from_ref(&base), "one"))
+        .await
+        .unwrap();
+    fixture
+        .load(&docker_archive("a:2", &[base, more.clone(), more], "two"))
+        .await
+        .unwrap();
+    store.tag("a:2", "other:x").unwrap();
+    let names = ["a".to_owned(), "other:x".to_owned()];
+    let mut archive = Vec::new();
+    let saved = store.save(&names).unwrap();
+    saved.write_to(&mut archive).await.unwrap();
+    // As a docker-archive, and without its manifest as an OCI layout.
+    let at = archive
+        .windows(13)
+        .position(|window| window == b"manifest.json")
+        .unwrap();
+    let mut layout = archive.clone();
+    layout[at..at + 13].copy_from_slice(b"manifest.jsom");
+    // The checksum covers the name, whose last letter is one less.
+    let digits = &mut layout[at + 148..at + 154];
+    let sum = u32::from_str_radix(std::str::from_utf8(digits).unwrap(), 8).unwrap() - 1;
+    digits.copy_from_slice(format!("{sum:06o}").as_bytes());
+    for archive in [archive, layout] {
+        let other = Fixture::new(true);
+        other.load(&archive).await.unwrap();
+        for name in ["a:1", "a:2", "other:x"] {
+            let image = other.store().resolve(name).unwrap();
+            assert_eq!(image.id, store.resolve(name).unwrap().id);
+        }
+        let mut again = Vec::new();
+        let saved = other.store().save(&names).unwrap();
+        saved.write_to(&mut again).await.unwrap();
+        assert_eq!(Digest::of(&again), {
+            let mut first = Vec::new();
+            store
+                .save(&names)
+                .unwrap()
+                .write_to(&mut first)
+                .await
+                .unwrap();
+            Digest::of(&first)
+        });
+    }
+    assert!(matches!(
+        store.save(&["missing".to_owned()]),
+        Err(ImageError::NotFound(_))
+    ));
+    // By identifier there are no names.
+    let id = store.resolve("a:1").unwrap().id;
+    let mut archive = Vec::new();
+    let saved = store.save(&[id.short()]).unwrap();
+    saved.write_to(&mut archive).await.unwrap();
+    let other = Fixture::new(false);
+    let loaded = other.load(&archive).await.unwrap();
+    assert_eq!((loaded[0].id, loaded[0].references.len()), (id, 0));
+}

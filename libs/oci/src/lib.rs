@@ -10,3 +10,4 @@ pub mod digest;
 pub mod layer;
 pub mod manifest;
 pub mod reference;
+pub mod tar_header;

@@ -1,0 +1,222 @@
+//! Writing of image archives: the form that `docker save` has, which is an OCI layout and a
+//! docker-archive in one. Layers are given back byte for byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use keelson_oci::digest::Digest;
+use keelson_oci::manifest::{ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME};
+use keelson_oci::reference::Reference;
+use keelson_oci::tar_header;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::error::ImageError;
+use crate::layer::TAR;
+use crate::pipe::PIECE;
+use crate::store::{Pins, Store};
+
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Images that are ready to be written to an archive. Their layers stay in the store until this
+/// is dropped.
+#[derive(Debug)]
+pub struct SavedImages {
+    /// Small files by path in the archive.
+    documents: BTreeMap<String, Vec<u8>>,
+    /// Layers: path in the archive, file, size.
+    layers: Vec<(String, PathBuf, u64)>,
+    /// Times of the archive's entries: that of the youngest image, so that the same images always
+    /// give the same archive.
+    mtime: u64,
+    pins: Pins,
+}
+
+/// An image with those of its names that go into the archive.
+struct Chosen {
+    names: BTreeSet<Reference>,
+    raw: Arc<[u8]>,
+    diff_ids: Vec<Digest>,
+    created: i64,
+}
+
+pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImages, ImageError> {
+    if names.is_empty() {
+        return Err(ImageError::Invalid(
+            "no image is named to be saved".to_owned(),
+        ));
+    }
+    let mut chosen: BTreeMap<Digest, Chosen> = BTreeMap::new();
+    {
+        let state = store.state();
+        for name in names {
+            for (id, reference) in state.choose(name)? {
+                let entry = state
+                    .images
+                    .get(&id)
+                    .ok_or_else(|| ImageError::NotFound(name.clone()))?;
+                let image = chosen.entry(id).or_insert_with(|| Chosen {
+                    names: BTreeSet::new(),
+                    raw: Arc::clone(&entry.raw),
+                    diff_ids: entry.diff_ids().to_vec(),
+                    created: entry.created,
+                });
+                image.names.extend(reference);
+            }
+        }
+    }
+    let mut saved = SavedImages {
+        documents: BTreeMap::new(),
+        layers: Vec::new(),
+        mtime: 0,
+        pins: Pins::new(store),
+    };
+    let mut archive = Vec::new();
+    let mut index = Vec::new();
+    for (id, image) in &chosen {
+        saved.mtime = saved.mtime.max(u64::try_from(image.created).unwrap_or(0));
+        saved.add(store, id, image, &mut archive, &mut index)?;
+    }
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": index,
+    });
+    let layout = json!({"imageLayoutVersion": "1.0.0"});
+    let mut put = |name: &str, value: Value| {
+        saved
+            .documents
+            .insert(name.to_owned(), value.to_string().into_bytes());
+    };
+    put("index.json", index);
+    put("manifest.json", Value::Array(archive));
+    put("oci-layout", layout);
+    Ok(saved)
+}
+
+impl SavedImages {
+    fn add(
+        &mut self,
+        store: &Store,
+        id: &Digest,
+        image: &Chosen,
+        archive: &mut Vec<Value>,
+        index: &mut Vec<Value>,
+    ) -> Result<(), ImageError> {
+        let mut paths = Vec::new();
+        let mut layers = Vec::new();
+        for diff_id in &image.diff_ids {
+            let path = blob_path(diff_id);
+            let size = self
+                .pins
+                .pin(diff_id)
+                .ok_or_else(|| ImageError::NotFound(id.to_string()))?;
+            layers.push(json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                "digest": diff_id,
+                "size": size,
+            }));
+            if !self.layers.iter().any(|(known, ..)| *known == path) {
+                let file = store.disk.layer(diff_id).join(TAR);
+                self.layers.push((path.clone(), file, size));
+            }
+            paths.push(path);
+        }
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": id,
+                "size": image.raw.len(),
+            },
+            "layers": layers,
+        })
+        .to_string()
+        .into_bytes();
+        let digest = Digest::of(&manifest);
+        let mut descriptor = json!({
+            "mediaType": MANIFEST_TYPE,
+            "digest": digest,
+            "size": manifest.len(),
+        });
+        let tags: Vec<String> = image.names.iter().map(Reference::familiar).collect();
+        if image.names.is_empty() {
+            index.push(descriptor);
+        } else {
+            for name in &image.names {
+                descriptor["annotations"] = json!({
+                    ANNOTATION_IMAGE_NAME: name.to_string(),
+                    ANNOTATION_REF_NAME: name.tag().unwrap_or_default(),
+                });
+                index.push(descriptor.clone());
+            }
+        }
+        archive.push(json!({
+            "Config": blob_path(id),
+            "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) },
+            "Layers": paths,
+        }));
+        self.documents.insert(blob_path(id), image.raw.to_vec());
+        self.documents.insert(blob_path(&digest), manifest);
+        Ok(())
+    }
+
+    /// Writes the archive.
+    pub async fn write_to<W: AsyncWrite + Unpin + Send>(
+        &self,
+        mut to: W,
+    ) -> Result<(), ImageError> {
+        for folder in ["blobs/", "blobs/sha256/"] {
+            let header = tar_header::directory(folder, self.mtime).map_err(too_long)?;
+            write(&mut to, &header).await?;
+        }
+        for (path, file, size) in &self.layers {
+            let header = tar_header::file(path, *size, self.mtime).map_err(too_long)?;
+            write(&mut to, &header).await?;
+            copy(file, *size, &mut to).await?;
+            write(&mut to, &vec![0; tar_header::padding(*size)]).await?;
+        }
+        for (path, bytes) in &self.documents {
+            let size = bytes.len() as u64;
+            let header = tar_header::file(path, size, self.mtime).map_err(too_long)?;
+            write(&mut to, &header).await?;
+            write(&mut to, bytes).await?;
+            write(&mut to, &vec![0; tar_header::padding(size)]).await?;
+        }
+        write(&mut to, &tar_header::END).await?;
+        to.flush().await.map_err(gone)
+    }
+}
+
+async fn copy<W: AsyncWrite + Unpin>(path: &Path, size: u64, to: &mut W) -> Result<(), ImageError> {
+    let failed = || ImageError::io("read", path);
+    let mut file = tokio::fs::File::open(path).await.map_err(failed())?;
+    let mut piece = vec![0; PIECE];
+    let mut left = size;
+    while left > 0 {
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
+        let piece = piece.get_mut(..length).unwrap_or_default();
+        file.read_exact(piece).await.map_err(failed())?;
+        write(to, piece).await?;
+        left -= length as u64;
+    }
+    Ok(())
+}
+
+async fn write<W: AsyncWrite + Unpin>(to: &mut W, bytes: &[u8]) -> Result<(), ImageError> {
+    to.write_all(bytes).await.map_err(gone)
+}
+
+fn gone(error: std::io::Error) -> ImageError {
+    ImageError::Interrupted(format!("its reader went away: {error}"))
+}
+
+fn too_long(error: tar_header::NameTooLong) -> ImageError {
+    ImageError::Damaged(error.to_string())
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}

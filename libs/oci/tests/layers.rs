@@ -1,0 +1,245 @@
+//! Properties of the archive scanner, the layer tree and the EROFS index.
+
+use std::collections::BTreeMap;
+
+use keelson_oci::archive::{ArchiveError, Entry, Scanner, Visitor};
+use keelson_oci::layer::tree::{NodeKind, ROOT, Tree, TreeBuilder, TreeError};
+use keelson_oci::layer::{Limits, erofs};
+use proptest::prelude::*;
+use tar::EntryType;
+
+/// What a scanner delivers.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Heard {
+    entries: Vec<Entry>,
+    data: Vec<Vec<u8>>,
+    ended: usize,
+}
+
+impl Visitor for Heard {
+    type Error = ArchiveError;
+
+    fn entry(&mut self, entry: Entry) -> Result<(), ArchiveError> {
+        self.entries.push(entry);
+        self.data.push(Vec::new());
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
+        self.data.last_mut().unwrap().extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), ArchiveError> {
+        self.ended += 1;
+        Ok(())
+    }
+}
+
+fn hear(archive: &[u8], piece: usize) -> Result<Heard, ArchiveError> {
+    let mut heard = Heard::default();
+    let mut scanner = Scanner::new();
+    for piece in archive.chunks(piece) {
+        scanner.push(piece, &mut heard)?;
+    }
+    scanner.finish(&mut heard)?;
+    Ok(heard)
+}
+
+#[derive(Debug, Clone)]
+struct Item {
+    path: String,
+    kind: u8,
+    link: String,
+    data: Vec<u8>,
+    pax: bool,
+}
+
+fn path() -> impl Strategy<Value = String> {
+    prop::collection::vec(
+        prop_oneof![
+            4 => "[abc]",
+            1 => Just("..".to_owned()),
+            1 => Just(".".to_owned()),
+            1 => Just(".wh.a".to_owned()),
+            1 => Just(".wh..wh..opq".to_owned()),
+            1 => Just("n".repeat(120)),
+        ],
+        1..4,
+    )
+    .prop_map(|parts| parts.join("/"))
+}
+
+fn items() -> impl Strategy<Value = Vec<Item>> {
+    let item = (
+        path(),
+        0_u8..7,
+        path(),
+        prop::collection::vec(any::<u8>(), 0..1500),
+        any::<bool>(),
+    )
+        .prop_map(|(path, kind, link, data, pax)| Item {
+            path,
+            kind,
+            link,
+            data,
+            pax,
+        });
+    prop::collection::vec(item, 0..25)
+}
+
+fn archive(items: &[Item]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for item in items {
+        let kind = match item.kind {
+            0 | 1 => EntryType::Regular,
+            2 | 3 => EntryType::Directory,
+            4 => EntryType::Symlink,
+            5 => EntryType::Link,
+            _ => EntryType::Char,
+        };
+        let data = if kind == EntryType::Regular {
+            &item.data[..]
+        } else {
+            &[]
+        };
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_uid(1);
+        header.set_gid(2);
+        header.set_mtime(3);
+        header.set_size(data.len() as u64);
+        let mut records: Vec<(&str, &[u8])> = vec![("path", item.path.as_bytes())];
+        if item.pax {
+            records.push(("mtime", b"-1.25"));
+            records.push((
+                "SCHILY.xattr.user.a",
+                &item.data[..item.data.len().min(100)],
+            ));
+        }
+        if kind.is_symlink() || kind.is_hard_link() {
+            records.push(("linkpath", item.link.as_bytes()));
+        }
+        builder.append_pax_extensions(records).unwrap();
+        header.set_cksum();
+        builder.append(&header, data).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Every path of a tree with its node, and that names and links agree.
+fn walk(tree: &Tree) -> BTreeMap<Vec<u8>, u32> {
+    let mut found = BTreeMap::new();
+    let mut counts = BTreeMap::new();
+    let mut left = vec![(Vec::new(), ROOT)];
+    while let Some((path, id)) = left.pop() {
+        let node = tree.node(id).unwrap();
+        if let NodeKind::Directory { children, .. } = &node.kind {
+            for (name, child) in children {
+                assert!(!name.is_empty() && name.len() <= 255 && !name.contains(&b'/'));
+                assert!(**name != *b"." && **name != *b"..");
+                let mut path = path.clone();
+                path.push(b'/');
+                path.extend_from_slice(name);
+                left.push((path, *child));
+                *counts.entry(*child).or_insert(0_u32) += 1;
+            }
+        }
+        assert!(found.insert(path, id).is_none());
+    }
+    for (id, count) in counts {
+        let node = tree.node(id).unwrap();
+        assert_eq!(node.names, count);
+        assert!(count == 1 || !matches!(node.kind, NodeKind::Directory { .. }));
+    }
+    found
+}
+
+proptest! {
+    #[test]
+    fn the_size_of_pieces_does_not_matter(items in items(), piece in 1_usize..2000) {
+        let archive = archive(&items);
+        let whole = hear(&archive, usize::MAX).unwrap();
+        prop_assert_eq!(whole.entries.len(), items.len());
+        prop_assert_eq!(whole.ended, items.len());
+        for ((entry, data), item) in whole.entries.iter().zip(&whole.data).zip(&items) {
+            prop_assert_eq!(&entry.path, item.path.as_bytes());
+            prop_assert_eq!(data.len() as u64, entry.stored);
+            let offset = entry.data_offset as usize;
+            prop_assert_eq!(&archive[offset..offset + data.len()], &data[..]);
+            if item.pax {
+                prop_assert_eq!((entry.mtime, entry.mtime_nsec), (-2, 750_000_000));
+            }
+        }
+        prop_assert_eq!(hear(&archive, piece).unwrap(), whole);
+    }
+
+    #[test]
+    fn trees_are_consistent_and_can_be_indexed(items in items()) {
+        let archive = archive(&items);
+        let mut builder = TreeBuilder::new(Limits::default());
+        for entry in hear(&archive, 512).unwrap().entries {
+            // What is refused changes nothing that matters: a layer ends with its first error.
+            if builder.add(entry).is_err() {
+                break;
+            }
+        }
+        let tree = builder.finish();
+        walk(&tree);
+        let index = erofs::index(&tree, archive.len() as u64).unwrap();
+        prop_assert_eq!(index.size % 512, 0);
+        prop_assert!(index.metadata.len() as u64 <= index.size);
+    }
+
+    #[test]
+    fn garbage_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..4000), piece in 1_usize..700) {
+        let _ = hear(&bytes, piece);
+        // With right checksums the deeper parts are reached.
+        for block in bytes.chunks_exact_mut(512) {
+            block[148..156].copy_from_slice(b"        ");
+            block[257..263].copy_from_slice(b"ustar\0");
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+            block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        }
+        let _ = hear(&bytes, piece);
+    }
+}
+
+#[test]
+fn limits_are_kept() {
+    let item = |path: &str| Item {
+        path: path.to_owned(),
+        kind: 0,
+        link: String::new(),
+        data: vec![1; 1000],
+        pax: false,
+    };
+    let archive = archive(&[item("a"), item("b")]);
+    let entries = hear(&archive, 100).unwrap().entries;
+    let add = |limits: Limits| {
+        let mut builder = TreeBuilder::new(limits);
+        entries
+            .iter()
+            .try_for_each(|entry| builder.add(entry.clone()))
+    };
+    let none = Limits::default();
+    assert!(add(none.clone()).is_ok());
+    for limits in [
+        Limits {
+            entries: 1,
+            ..none.clone()
+        },
+        Limits {
+            bytes: 2000,
+            ..none.clone()
+        },
+        Limits {
+            metadata: 1,
+            ..none.clone()
+        },
+        Limits { file: 999, ..none },
+    ] {
+        assert!(matches!(add(limits), Err(TreeError::Limit { .. })));
+    }
+}
