@@ -218,6 +218,11 @@ impl Inner {
     }
 
     fn after_end(&self, container: &Container, restart: bool, remove: bool) -> bool {
+        // Services may have changed with the OS: whoever manages them starts them.
+        let restart = restart && container.scope == Scope::User;
+        if !restart && container.snapshot().state.status == Status::Restarting {
+            container.update(|state| state.status = Status::Exited);
+        }
         if remove && let Err(error) = self.remove_now(container) {
             tracing::error!(id = container.id, %error, "container not removed");
         }

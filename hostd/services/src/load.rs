@@ -1,0 +1,178 @@
+//! Reading service folders.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use keelson_model::service::ServiceSpec;
+
+/// Version of `service.toml` that is read.
+const VERSION: u32 = 1;
+/// A larger file is not a service description.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// A service as it lies on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) spec: ServiceSpec,
+    pub(crate) rootfs: PathBuf,
+    /// Changes with the description and with the root file system.
+    pub(crate) fingerprint: String,
+}
+
+/// Reads all services; for a broken one, what is wrong with it. A folder that does not exist has
+/// none.
+pub(crate) fn load(folder: &Path) -> BTreeMap<String, Result<Found, String>> {
+    let mut services = BTreeMap::new();
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::error!(folder = %folder.display(), %error, "services not read");
+            }
+            return services;
+        }
+    };
+    for entry in entries.flatten() {
+        if entry.path().is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            let found = load_one(&entry.path());
+            services.insert(name, found);
+        }
+    }
+    services
+}
+
+fn load_one(folder: &Path) -> Result<Found, String> {
+    let path = folder.join("service.toml");
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let size = fs::metadata(&path).map_err(|error| named(&error))?.len();
+    if size > MAX_SIZE {
+        return Err(named(&format!("{size} bytes, at most {MAX_SIZE} are read")));
+    }
+    let text = fs::read_to_string(&path).map_err(|error| named(&error))?;
+    let spec = parse(&text).map_err(|error| named(&error))?;
+    let rootfs = folder.join("rootfs.erofs");
+    let metadata =
+        fs::metadata(&rootfs).map_err(|error| format!("{}: {error}", rootfs.display()))?;
+    let mut hasher = DefaultHasher::new();
+    (
+        text,
+        &rootfs,
+        metadata.len(),
+        metadata.ino(),
+        metadata.mtime(),
+    )
+        .hash(&mut hasher);
+    Ok(Found {
+        spec,
+        rootfs,
+        fingerprint: format!("{:016x}", hasher.finish()),
+    })
+}
+
+/// Reads a `service.toml`.
+fn parse(text: &str) -> Result<ServiceSpec, String> {
+    let spec: ServiceSpec = toml::from_str(text).map_err(|error| error.to_string())?;
+    if spec.version != VERSION {
+        return Err(format!(
+            "version {} is not known; this release reads version {VERSION}",
+            spec.version
+        ));
+    }
+    if spec.command.first().is_none_or(String::is_empty) {
+        return Err("command: must name an executable".to_owned());
+    }
+    if !matches!(spec.network.as_str(), "host" | "none") {
+        return Err(format!(
+            "network: {:?} is not possible; use \"host\" or \"none\"",
+            spec.network
+        ));
+    }
+    for mount in &spec.mounts {
+        let source = mount
+            .source
+            .strip_prefix("{state}")
+            .unwrap_or(&mount.source);
+        let inside = source.is_empty() || source.starts_with('/');
+        if !inside || source.split('/').any(|part| part == "..") {
+            return Err(format!(
+                "mounts: source {:?} must be an absolute path or begin with {{state}}",
+                mount.source
+            ));
+        }
+        if !mount.target.starts_with('/') {
+            return Err(format!(
+                "mounts: target {:?} must be an absolute path",
+                mount.target
+            ));
+        }
+    }
+    Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "version = 1\ndescription = \"a\"\ncommand = [\"/x\"]\n";
+
+    #[test]
+    fn descriptions() {
+        assert_eq!(parse(GOOD).unwrap().network, "none");
+        for (text, word) in [
+            ("version = 2", "version 2"),
+            ("command = []", "command"),
+            ("network = \"bridge\"", "network"),
+            ("surprise = 1", "surprise"),
+            ("mounts = [{ source = \"a\", target = \"/b\" }]", "source"),
+            (
+                "mounts = [{ source = \"{state}/../x\", target = \"/b\" }]",
+                "source",
+            ),
+            ("mounts = [{ source = \"/a\", target = \"b\" }]", "target"),
+        ] {
+            let (key, _) = text.split_once(' ').unwrap();
+            let kept: String = GOOD
+                .lines()
+                .filter(|line| !line.starts_with(key))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let error = parse(&format!("{kept}{text}\n")).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_broken_service_is_named_and_the_others_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("good", GOOD), ("bad", "nonsense"), ("bare", GOOD)] {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("service.toml"), text).unwrap();
+            if name != "bare" {
+                fs::write(path.join("rootfs.erofs"), "x").unwrap();
+            }
+        }
+        fs::create_dir(folder.path().join("empty")).unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        let services = load(folder.path());
+        assert_eq!(services.len(), 4);
+        let first = services["good"].as_ref().unwrap().fingerprint.clone();
+        for (name, word) in [
+            ("bad", "service.toml"),
+            ("bare", "rootfs.erofs"),
+            ("empty", "service.toml"),
+        ] {
+            let error = services[name].as_ref().unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+        fs::write(folder.path().join("good/rootfs.erofs"), "xy").unwrap();
+        let again = load(folder.path());
+        assert_ne!(again["good"].as_ref().unwrap().fingerprint, first);
+        assert!(load(&folder.path().join("none")).is_empty());
+    }
+}

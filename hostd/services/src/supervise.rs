@@ -1,0 +1,358 @@
+//! Making it so: one task per service brings its container up.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hostd_containers::{Engine, EngineError, Scope, Snapshot, Status, WaitCondition};
+use keelson_model::error::ErrorKind;
+use keelson_model::service::ServiceStatus;
+use tokio::sync::watch;
+
+use crate::load::{self, Found};
+use crate::plan::{Plan, plan};
+use crate::request::{FINGERPRINT, request, source};
+
+/// Pause after the first failed attempt to bring a service up; it doubles.
+const FIRST: Duration = Duration::from_millis(200);
+/// Longest pause.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// With what the services are opened.
+#[derive(Clone)]
+pub struct ServicesOptions {
+    /// Folder of the services: `/usr/lib/keelson/services`. It need not exist.
+    pub folder: PathBuf,
+    /// Parent of the services' own folders: ROOT/services.
+    pub state: PathBuf,
+    /// The engine.
+    pub engine: Engine,
+}
+
+/// The system services. Clones share them.
+#[derive(Clone)]
+pub struct Services {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: ServicesOptions,
+    plan: Plan,
+    entries: BTreeMap<String, Entry>,
+    stopping: watch::Sender<bool>,
+}
+
+struct Entry {
+    description: String,
+    found: Option<Found>,
+    /// Set once its container was started for the first time.
+    started: watch::Sender<bool>,
+    progress: Mutex<Progress>,
+}
+
+/// What the engine cannot tell.
+#[derive(Debug, Clone)]
+struct Progress {
+    state: &'static str,
+    error: Option<String>,
+    since: String,
+}
+
+impl Progress {
+    fn now(state: &'static str, error: Option<String>) -> Self {
+        Self {
+            state,
+            error,
+            since: jiff::Timestamp::now().to_string(),
+        }
+    }
+}
+
+impl Entry {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Services {
+    /// Reads the services and starts them in the background. Never fails: a broken service is in
+    /// [`Services::status`] with its error.
+    pub async fn open(options: ServicesOptions) -> Self {
+        let folder = options.folder.clone();
+        let loaded = tokio::task::spawn_blocking(move || load::load(&folder))
+            .await
+            .unwrap_or_default();
+        let after = loaded
+            .iter()
+            .filter_map(|(name, found)| {
+                let found = found.as_ref().ok()?;
+                Some((name.clone(), found.spec.after.clone()))
+            })
+            .collect();
+        let plan = plan(&after);
+        let entries: BTreeMap<String, Entry> = loaded
+            .into_iter()
+            .map(|(name, found)| {
+                let (found, error) = match found {
+                    Ok(found) => (Some(found), plan.failed.get(&name).cloned()),
+                    Err(error) => (None, Some(error)),
+                };
+                if let Some(error) = &error {
+                    tracing::error!(service = name, error, "service cannot start");
+                }
+                let state = if error.is_some() {
+                    "failed"
+                } else {
+                    "starting"
+                };
+                let entry = Entry {
+                    description: found
+                        .as_ref()
+                        .map(|found| found.spec.description.clone())
+                        .unwrap_or_default(),
+                    found,
+                    started: watch::Sender::new(false),
+                    progress: Mutex::new(Progress::now(state, error)),
+                };
+                (name, entry)
+            })
+            .collect();
+        let services = Self {
+            inner: Arc::new(Inner {
+                options,
+                plan,
+                entries,
+                stopping: watch::Sender::new(false),
+            }),
+        };
+        services.remove_foreign().await;
+        for name in &services.inner.plan.order {
+            let inner = Arc::clone(&services.inner);
+            let name = name.clone();
+            tokio::spawn(async move { inner.bring_up(&name).await });
+        }
+        services
+    }
+
+    /// All services by name.
+    pub fn status(&self) -> Vec<ServiceStatus> {
+        self.inner
+            .entries
+            .iter()
+            .map(|(name, entry)| {
+                let container = self.inner.options.engine.inspect(Scope::System, name).ok();
+                status(
+                    name,
+                    &entry.description,
+                    &entry.progress().clone(),
+                    container.as_deref(),
+                )
+            })
+            .collect()
+    }
+
+    /// Stops all services, each before those that it came after. They stay stopped.
+    pub async fn shutdown(&self) {
+        self.inner.stopping.send_replace(true);
+        for name in self.inner.plan.order.iter().rev() {
+            let stopped = self
+                .inner
+                .options
+                .engine
+                .stop(Scope::System, name, None, None)
+                .await;
+            match stopped.map_err(|error| (error.kind(), error)) {
+                Ok(()) | Err((ErrorKind::NotModified | ErrorKind::NotFound, _)) => {}
+                Err((_, error)) => tracing::error!(service = name, %error, "service not stopped"),
+            }
+        }
+    }
+
+    /// Removes the containers of services that are not there any more, or cannot start.
+    async fn remove_foreign(&self) {
+        let engine = &self.inner.options.engine;
+        for snapshot in engine.list(Scope::System) {
+            if self.inner.plan.order.contains(&snapshot.name) {
+                continue;
+            }
+            tracing::info!(
+                service = snapshot.name,
+                "removing a service that is not wanted"
+            );
+            if let Err(error) = engine.remove(Scope::System, &snapshot.id, true, true).await {
+                tracing::error!(service = snapshot.name, %error, "service not removed");
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Waits for the predecessors, then tries until the container runs. From then on the
+    /// engine's restart policy keeps it running; when that gives up, it is made anew.
+    async fn bring_up(&self, name: &str) {
+        let Some((entry, found)) = self
+            .entries
+            .get(name)
+            .and_then(|entry| Some((entry, entry.found.as_ref()?)))
+        else {
+            return;
+        };
+        let mut stopping = self.stopping.subscribe();
+        let mut pause = FIRST;
+        let work = async {
+            for other in &found.spec.after {
+                if let Some(other) = self.entries.get(other) {
+                    let _ = other.started.subscribe().wait_for(|started| *started).await;
+                }
+            }
+            loop {
+                match self.ensure(name, found).await {
+                    Ok(()) => {
+                        *entry.progress() = Progress::now("running", None);
+                        entry.started.send_replace(true);
+                        let up = tokio::time::Instant::now();
+                        let error = self.until_given_up(name).await;
+                        tracing::warn!(service = name, error, "service ended");
+                        *entry.progress() = Progress::now("failed", Some(error));
+                        if up.elapsed() > LONGEST {
+                            pause = FIRST;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(service = name, error, "service not started");
+                        *entry.progress() = Progress::now("failed", Some(error));
+                    }
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST);
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            // Nobody can have dropped the sender: it is beside the entries.
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    }
+
+    /// Returns when the engine does not keep the container running any more: a restart failed, or
+    /// the container was removed. Says why.
+    async fn until_given_up(&self, name: &str) -> String {
+        let engine = &self.options.engine;
+        loop {
+            // Fires at every end; the engine has decided about the restart by then.
+            match engine
+                .wait(Scope::System, name, WaitCondition::NotRunning)
+                .await
+            {
+                Ok(ended) => drop(ended.await),
+                Err(error) => return error.to_string(),
+            }
+            match engine.inspect(Scope::System, name) {
+                Ok(snapshot) if snapshot.state.status.counts_as_running() => {}
+                Ok(snapshot) if snapshot.state.error.is_empty() => {
+                    return format!("ended with exit code {}", snapshot.state.exit_code);
+                }
+                Ok(snapshot) => return snapshot.state.error.clone(),
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+
+    /// Keeps a container that was made from the same files and runs; otherwise makes a new one.
+    async fn ensure(&self, name: &str, found: &Found) -> Result<(), String> {
+        let engine = &self.options.engine;
+        if let Ok(existing) = engine.inspect(Scope::System, name) {
+            let same = existing.config.labels.get(FINGERPRINT) == Some(&found.fingerprint);
+            if same && existing.state.status.counts_as_running() {
+                return Ok(());
+            }
+            engine
+                .remove(Scope::System, &existing.id, true, true)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        let state = self.options.state.join(name);
+        make_state(found, &state)?;
+        let request = request(
+            &found.spec,
+            &found.rootfs,
+            &state,
+            &found.fingerprint,
+            |path| fs::symlink_metadata(path).is_ok(),
+        );
+        let start = async {
+            engine
+                .create(Scope::System, Some(name.to_owned()), request)
+                .await?;
+            engine.start(Scope::System, name).await
+        };
+        start.await.map_err(|error: EngineError| error.to_string())
+    }
+}
+
+/// Makes the parts of the service's own folder that it mounts.
+fn make_state(found: &Found, state: &Path) -> Result<(), String> {
+    for mount in &found.spec.mounts {
+        if mount.source.starts_with("{state}") {
+            let path = source(mount, state);
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .map_err(|error| format!("mkdir {path}: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// What is shown of a service, from what the supervisor and what the engine knows.
+fn status(
+    name: &str,
+    description: &str,
+    progress: &Progress,
+    container: Option<&Snapshot>,
+) -> ServiceStatus {
+    let mut status = ServiceStatus {
+        name: name.to_owned(),
+        description: description.to_owned(),
+        state: progress.state.to_owned(),
+        pid: None,
+        restarts: 0,
+        since: progress.since.clone(),
+        exit_code: None,
+        error: progress.error.clone(),
+    };
+    let Some(container) = container else {
+        return status;
+    };
+    let state = &container.state;
+    status.restarts = state.restart_count;
+    status.exit_code = state.finished_at.map(|_| state.exit_code);
+    if progress.state != "failed" {
+        status.state = match state.status {
+            Status::Running | Status::Paused => "running",
+            Status::Restarting => "waiting",
+            Status::Created => "starting",
+            Status::Exited | Status::Removing | Status::Dead => "stopped",
+        }
+        .to_owned();
+        if !state.error.is_empty() {
+            status.error = Some(state.error.clone());
+        }
+    }
+    if state.status.has_process() {
+        status.pid = Some(state.pid);
+    }
+    let since = if state.status.has_process() {
+        state.started_at
+    } else {
+        state.finished_at
+    };
+    if let Some(since) = since.filter(|_| progress.state != "failed") {
+        status.since = since.to_string();
+    }
+    status
+}
