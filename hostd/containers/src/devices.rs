@@ -121,7 +121,7 @@ fn collect(host: &Path, inside: &Path, access: &str, nodes: &mut Vec<DeviceNode>
         let name = entry.file_name();
         // The container has its own terminals, shared memory and message queues.
         if depth == 0
-            && ["pts", "shm", "fd", "mqueue", "console", ".lxc"]
+            && ["pts", "ptmx", "shm", "fd", "mqueue", "console", ".lxc"]
                 .iter()
                 .any(|own| name == *own)
         {
