@@ -10,8 +10,9 @@ use hostd_api_host::addresses::hostname;
 use hostd_api_host::pki::Pki;
 use hostd_api_host::provision::{self, ProvisionPaths};
 use hostd_api_host::{HostApi, HostFacts};
-use hostd_containers::{Engine, EngineOptions};
+use hostd_containers::{Engine, EngineOptions, Scope};
 use hostd_images::ImageStore;
+use hostd_services::{Services, ServicesOptions};
 use keelson_config::{Loaded, Sources};
 use keelson_store::{Durability, file};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -71,6 +72,14 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     .await
     .with_context(|| format!("can't open the engine in {}", root.display()))?;
 
+    // In the background: a broken service must not keep the API from answering.
+    let services = Services::open(ServicesOptions {
+        folder: options.services.clone(),
+        state: root.join("services"),
+        engine: engine.clone(),
+    })
+    .await;
+
     let plan = ListenPlan::new(&options, &loaded, &root);
     let tls = open_tls(&plan, &warnings)?;
     let pki = tls.as_ref().map(|(_, pki)| pki.clone());
@@ -87,7 +96,10 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let host = HostFacts {
         version: VERSION,
         warnings,
-        services: Arc::new(Vec::new),
+        services: Arc::new({
+            let services = services.clone();
+            move || services.status()
+        }),
         pki: pki.clone(),
         init_socket: keelson_model::init::CONTROL_SOCKET.into(),
         network_status: NETWORK_STATUS.into(),
@@ -118,8 +130,13 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     notify("STOPPING=1");
     // An error means that no listener is left, which is what is wanted.
     let _ = stop.send(true);
+    let shutdown = async {
+        engine.shutdown_scope(Scope::User).await;
+        services.shutdown().await;
+        engine.shutdown().await;
+    };
     tokio::select! {
-        () = engine.shutdown() => images.shutdown(),
+        () = shutdown => images.shutdown(),
         signal = signals.next() => {
             // Containers that still run are adopted at the next start.
             tracing::warn!(signal, "ending at once");

@@ -330,7 +330,10 @@ fn status(
     };
     let state = &container.state;
     status.restarts = state.restart_count;
-    status.exit_code = state.finished_at.map(|_| state.exit_code);
+    status.exit_code = state
+        .finished_at
+        .filter(|_| !state.status.has_process())
+        .map(|_| state.exit_code);
     if progress.state != "failed" {
         status.state = match state.status {
             Status::Running | Status::Paused => "running",

@@ -1,0 +1,239 @@
+//! Services from real files, through the real engine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use hostd_containers::{Engine, EngineOptions, Scope};
+use hostd_images::ImageStore;
+use hostd_services::{Services, ServicesOptions};
+use keelson_model::host::EngineConfig;
+use keelson_model::service::ServiceStatus;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn runtime() -> PathBuf {
+    if let Some(path) = std::env::var_os("KEELSON_RUNTIME") {
+        return path.into();
+    }
+    let own = std::env::current_exe().unwrap();
+    let path = own
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("keelson-runtime");
+    assert!(
+        path.exists(),
+        "{} does not exist: run `cargo build -p keelson-runtime`, or set KEELSON_RUNTIME",
+        path.display()
+    );
+    path
+}
+
+/// Makes an EROFS file with busybox. `None`: not possible here.
+fn rootfs(folder: &Path) -> Option<PathBuf> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return None;
+    }
+    let tree = folder.join("tree");
+    for part in ["bin", "etc", "run", "tmp", "proc", "sys", "dev", "data"] {
+        fs::create_dir_all(tree.join(part)).unwrap();
+    }
+    fs::copy("/bin/busybox", tree.join("bin/busybox")).expect("package busybox-static");
+    std::os::unix::fs::symlink("busybox", tree.join("bin/sh")).unwrap();
+    let image = folder.join("rootfs.erofs");
+    match Command::new("mkfs.erofs").arg(&image).arg(&tree).output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{output:?}");
+            Some(image)
+        }
+        Err(error) => {
+            eprintln!("skipped: mkfs.erofs (package erofs-utils): {error}");
+            None
+        }
+    }
+}
+
+struct Machine {
+    folder: tempfile::TempDir,
+    image: PathBuf,
+}
+
+impl Machine {
+    fn new() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let image = rootfs(folder.path())?;
+        Some(Self { folder, image })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn service(&self, name: &str, text: &str) {
+        let folder = self.path("services").join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("service.toml"), text).unwrap();
+        let image = folder.join("rootfs.erofs");
+        if !image.exists() {
+            fs::hard_link(&self.image, image).unwrap();
+        }
+    }
+
+    /// The life of one hostd, which ends as if by SIGKILL.
+    fn life<T>(&self, work: impl AsyncFnOnce(Engine, Services) -> T) -> T {
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let result = tokio.block_on(async {
+            let root = self.path("root");
+            let images = ImageStore::open(&root.join("engine"), &self.path("run")).unwrap();
+            let engine = Engine::open(EngineOptions {
+                root: root.clone(),
+                run: self.path("run"),
+                runtime: runtime(),
+                images,
+                defaults: EngineConfig::default(),
+            })
+            .await
+            .unwrap();
+            let services = Services::open(ServicesOptions {
+                folder: self.path("services"),
+                state: root.join("services"),
+                engine: engine.clone(),
+            })
+            .await;
+            work(engine, services).await
+        });
+        tokio.shutdown_timeout(Duration::from_secs(5));
+        result
+    }
+
+    fn text(&self, service: &str, file: &str) -> String {
+        let path = self
+            .path("root/services")
+            .join(service)
+            .join("data")
+            .join(file);
+        fs::read_to_string(path).unwrap_or_default()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.path("services"));
+        let root = self.path("root");
+        self.life(async |engine, _services| engine.shutdown().await);
+        // What the store mounted for its containers.
+        let images = ImageStore::open(&root.join("engine"), &self.path("run")).unwrap();
+        images.shutdown();
+    }
+}
+
+fn description(script: &str, after: &str) -> String {
+    format!(
+        r#"
+version = 1
+description = "test"
+command = ["/bin/busybox", "sh", "-c", '''{script}''']
+after = [{after}]
+[[mounts]]
+source = "{{state}}/data"
+target = "/data"
+writable = true
+"#
+    )
+}
+
+async fn until(
+    services: &Services,
+    name: &str,
+    accept: impl Fn(&ServiceStatus) -> bool,
+) -> ServiceStatus {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let all = services.status();
+        let status = all.iter().find(|status| status.name == name).unwrap();
+        if accept(status) {
+            return status.clone();
+        }
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn services_run_are_kept_and_replaced() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let stay = "trap 'exit 0' TERM; while :; do busybox sleep 0.02; done";
+    let loops = |what: &str| format!("echo {what} >> /data/log; {stay}");
+    machine.service("second", &description(&loops("second"), "\"first\""));
+    machine.service("first", &description(&loops("first"), ""));
+    machine.service("broken", "version = 1\nnonsense = true\n");
+    machine.service("circle", &description("exit", "\"circle\""));
+    machine.service(
+        "writes",
+        &description("echo x > /etc/x || echo refused > /data/log; exit 3", ""),
+    );
+
+    let pid = machine.life(async |engine, services| {
+        let second = until(&services, "second", |status| status.state == "running").await;
+        let first = until(&services, "first", |status| status.state == "running").await;
+        assert!(first.since <= second.since);
+        assert_eq!(machine.text("first", "log"), "first\n");
+        let broken = until(&services, "broken", |status| status.state == "failed").await;
+        assert!(broken.error.unwrap().contains("service.toml"));
+        let circle = until(&services, "circle", |status| status.state == "failed").await;
+        assert!(circle.error.unwrap().contains("circle after circle"));
+        // Ends at once, so it is started again and again.
+        until(&services, "writes", |status| {
+            status.restarts >= 2 && status.exit_code == Some(3)
+        })
+        .await;
+        assert_eq!(machine.text("writes", "log"), "refused\n");
+        assert!(engine.list(Scope::User).is_empty());
+
+        // A killed service comes back.
+        let pid = rustix::process::Pid::from_raw(first.pid.unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        until(&services, "first", |status| {
+            status.state == "running" && status.restarts == 1
+        })
+        .await
+        .pid
+    });
+
+    // Another hostd keeps what is unchanged, replaces what changed, removes what is gone.
+    machine.service("second", &description(&loops("changed"), "\"first\""));
+    fs::remove_dir_all(machine.path("services").join("writes")).unwrap();
+    machine.life(async |engine, services| {
+        let first = until(&services, "first", |status| status.state == "running").await;
+        assert_eq!(first.pid, pid, "kept");
+        let deadline = Instant::now() + LIMIT;
+        while !machine.text("second", "log").ends_with("changed\n") {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(engine.inspect(Scope::System, "writes").is_err());
+        until(&services, "second", |status| status.state == "running").await;
+
+        services.shutdown().await;
+        let stopped = until(&services, "first", |status| status.state == "stopped").await;
+        assert_eq!((stopped.pid, stopped.exit_code), (None, Some(0)));
+    });
+}
+
+#[test]
+fn a_machine_without_services_has_none() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    machine.life(async |_engine, services| assert!(services.status().is_empty()));
+}
