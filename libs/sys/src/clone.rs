@@ -118,13 +118,16 @@ pub unsafe fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// Takes ownership of a descriptor that another program passed to this one by number.
+/// Takes ownership of a descriptor that another program passed to this one by number, when it is
+/// open.
 ///
 /// # Safety
-/// The descriptor is open and nothing else in the process owns it.
-pub unsafe fn adopt(fd: RawFd) -> OwnedFd {
-    // SAFETY: the caller's promise.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+/// Nothing else in the process owns the descriptor.
+pub unsafe fn adopt(fd: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: only asks for flags.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    // SAFETY: it is open, and the caller's promise.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Ends the process without running destructors or exit handlers: for a copy made by [`clone3`].

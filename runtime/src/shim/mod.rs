@@ -37,7 +37,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), Failure> {
     let arguments = parse(arguments)?;
     // SAFETY: nothing was opened yet but what was inherited, which nothing here owns.
     #[allow(unsafe_code)]
-    let ready = unsafe { clone::adopt(arguments.ready) };
+    let ready = unsafe { clone::adopt(arguments.ready) }.step(|| "--ready-fd")?;
     let mut ready = std::fs::File::from(ready);
     match detach(&ready) {
         Ok(true) => {}
@@ -104,7 +104,7 @@ fn detach(ready: &std::fs::File) -> Result<bool, Failure> {
     }
     clone::close_on_exec_from(3).step(|| "mark descriptors close-on-exec")?;
     leave_session()?;
-    Ok(ready)
+    Ok(true)
 }
 
 /// Becomes independent of the caller's session, standard streams, folder and signals.
