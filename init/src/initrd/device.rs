@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::cmdline::CommandLine;
 use crate::disk::grow;
-use crate::modules::Loader;
+use crate::modules::{Loader, ModuleError, aliases_of_devices};
 use crate::uevent::{Received, UeventSocket};
 
 /// How the kernel command line names the root file system.
@@ -90,13 +91,56 @@ pub(crate) enum DeviceError {
     Events(#[source] std::io::Error),
 }
 
-/// Waits until the device exists; answers its kernel name (`vda2`). Drivers of devices that
-/// appear meanwhile are loaded from the initrd.
+/// The drivers in the initrd. They are loaded only when the modules that the initrd loads in any
+/// case have not brought the root device up: each one costs time, and stage 2 has them all.
+pub(crate) struct Drivers {
+    command_line: CommandLine,
+    loader: Option<Loader>,
+}
+
+impl Drivers {
+    /// Nothing is loaded yet.
+    pub(crate) fn new(command_line: &CommandLine) -> Self {
+        Self {
+            command_line: command_line.clone(),
+            loader: None,
+        }
+    }
+
+    /// Loads the drivers of the devices present, once.
+    fn load_for_present(&mut self) -> bool {
+        if self.loader.is_some() {
+            return false;
+        }
+        let mut loader = Loader::open(self.command_line.clone());
+        for alias in aliases_of_devices(Path::new("/sys")) {
+            report(&loader.load_for_device(&alias));
+        }
+        self.loader = Some(loader);
+        true
+    }
+
+    /// Loads the drivers of a device that appeared.
+    fn load_for(&mut self, modalias: &str) {
+        if let Some(loader) = &mut self.loader {
+            report(&loader.load_for_device(modalias));
+        }
+    }
+}
+
+fn report(errors: &[ModuleError]) {
+    for error in errors {
+        crate::console::warning(&error.to_string());
+    }
+}
+
+/// Waits until the device exists; answers its kernel name (`vda2`). Drivers are loaded from the
+/// initrd as far as they are needed for that.
 pub(crate) fn wait_for(
     spec: &RootSpec,
     spec_text: &str,
     events: &UeventSocket,
-    loader: &mut Loader,
+    drivers: &mut Drivers,
     limit: Duration,
 ) -> Result<String, DeviceError> {
     let deadline = Instant::now() + limit;
@@ -104,6 +148,9 @@ pub(crate) fn wait_for(
         // The socket has been open since before this look, so that nothing can slip between.
         if let Some(name) = find(spec) {
             return Ok(name);
+        }
+        if drivers.load_for_present() {
+            continue;
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -123,9 +170,7 @@ pub(crate) fn wait_for(
             match events.receive().map_err(DeviceError::Events)? {
                 Received::Event(event) => {
                     if let (true, Some(modalias)) = (event.action == "add", &event.modalias) {
-                        for error in loader.load_for_device(modalias) {
-                            crate::console::warning(&error.to_string());
-                        }
+                        drivers.load_for(modalias);
                     }
                 }
                 Received::Lost => {}

@@ -14,7 +14,7 @@ use nix::mount::MsFlags;
 use crate::boot::handover::{self, Handover};
 use crate::cmdline::CommandLine;
 use crate::disk::grow;
-use crate::modules::{Loader, aliases_of_devices, insert_file};
+use crate::modules::insert_file;
 use crate::mount::{self, MountError};
 use crate::uevent::UeventSocket;
 use crate::{console, emergency};
@@ -70,6 +70,9 @@ pub(crate) fn run() -> ! {
     let command_line = CommandLine::read();
     console::prepare(&command_line);
     console::say(&format!("stage1 at {started:.3} s"));
+    for problem in &problems {
+        console::warning(problem);
+    }
     let Err(error) = boot(&command_line, started, problems);
     console::error(&format!("stage 1: {error}"));
     emergency::end(&command_line)
@@ -95,7 +98,7 @@ fn boot(
 
     // Before the modules are loaded: the devices that they find are heard of.
     let events = UeventSocket::open().map_err(Stage1Error::Events)?;
-    let mut loader = load_modules(command_line, &mut problems);
+    load_listed_modules(command_line, &mut problems);
     let limit = match command_line.value("keelson.root_timeout") {
         Some(text) => text.parse().map(Duration::from_secs).map_err(|_| {
             missing(&format!(
@@ -104,14 +107,14 @@ fn boot(
         })?,
         None => ROOT_TIMEOUT,
     };
-    let device = device::wait_for(&spec, root, &events, &mut loader, limit)?;
-    drop(loader);
+    let mut drivers = device::Drivers::new(command_line);
+    let device = device::wait_for(&spec, root, &events, &mut drivers, limit)?;
 
     let sys = Path::new("/sys");
     match grow::grow_partition(sys, &device) {
         Ok(Some(size)) => console::say(&format!("partition {device} grown to {}", mib(size))),
         Ok(None) => {}
-        Err(error) => problems.push(format!("grow partition: {error}")),
+        Err(error) => note(&mut problems, format!("grow partition: {error}")),
     }
     mount_root(command_line, &device)?;
     let sysroot = Path::new(SYSROOT);
@@ -122,13 +125,10 @@ fn boot(
             mib(to)
         )),
         Ok(None) => {}
-        Err(error) => problems.push(format!("grow file system: {error}")),
+        Err(error) => note(&mut problems, format!("grow file system: {error}")),
     }
     let deployment = deployment::resolve(sysroot, request)?;
     switch::prepare(sysroot, &deployment)?;
-    for problem in &problems {
-        console::warning(problem);
-    }
     let handover = Handover {
         deployment: Some(deployment.name),
         started,
@@ -141,24 +141,24 @@ fn boot(
     Ok(switch::switch(sysroot)?)
 }
 
-/// Loads the listed modules and those of the devices present. A module that fails is a problem
-/// only if the root device does not appear.
-fn load_modules(command_line: &CommandLine, problems: &mut Vec<String>) -> Loader {
+/// Loads the modules that the initrd names. One that fails is a problem only if the root device
+/// does not appear.
+fn load_listed_modules(command_line: &CommandLine, problems: &mut Vec<String>) {
     let list = fs::read_to_string(MODULE_LIST).unwrap_or_default();
     for line in list.lines().map(str::trim) {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         if let Err(error) = insert_file(&PathBuf::from(line), command_line) {
-            problems.push(error.to_string());
+            note(problems, error.to_string());
         }
     }
-    let mut loader = Loader::open(command_line.clone());
-    for alias in aliases_of_devices(Path::new("/sys")) {
-        let errors = loader.load_for_device(&alias);
-        problems.extend(errors.iter().map(ToString::to_string));
-    }
-    loader
+}
+
+/// Prints a problem that does not stop the boot, and keeps it for the boot's record.
+fn note(problems: &mut Vec<String>, problem: String) {
+    console::warning(&problem);
+    problems.push(problem);
 }
 
 /// Mounting replays the journal: after a power failure no separate check is needed.
