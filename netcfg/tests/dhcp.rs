@@ -13,7 +13,7 @@ use netcfg::dhcp::arp::ArpPacket;
 use netcfg::dhcp::machine::StateName;
 use nix::sys::signal::Signal;
 
-const RANGE: &str = "--dhcp-range=192.0.2.50,192.0.2.60,10m";
+const RANGE: &str = "--dhcp-range=192.0.2.50,192.0.2.59,10m";
 
 #[test]
 fn a_lease_brings_address_route_and_servers() {
@@ -185,7 +185,7 @@ fn a_refused_lease_is_replaced() {
     net.on_server("addr flush dev srv0");
     net.on_server("addr add 198.51.100.1/24 dev srv0");
     net.on_server("link set srv0 up");
-    let _server = net.serve(&["--dhcp-range=198.51.100.50,198.51.100.60,10m"]);
+    let _server = net.serve(&["--dhcp-range=198.51.100.50,198.51.100.59,10m"]);
     daemon.wait_for_line(0, &["WARN", "refused"]);
     net.wait_for_address("198.51.100.5");
     assert!(!net.addresses().contains(&address));

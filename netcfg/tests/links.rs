@@ -97,7 +97,7 @@ fn a_link_that_comes_later_is_configured_and_may_go() {
     assert!(problems[0].contains(LINK), "{problems:?}");
     for _ in 0..2 {
         net.connect();
-        let server = net.serve(&["--dhcp-range=192.0.2.50,192.0.2.60,10m"]);
+        let server = net.serve(&["--dhcp-range=192.0.2.50,192.0.2.59,10m"]);
         net.wait_for_address("192.0.2.5");
         assert!(net.status().unwrap().problems.is_empty());
         net.on_client(&format!("link del {LINK}"));
