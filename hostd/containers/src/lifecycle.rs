@@ -270,7 +270,7 @@ impl Inner {
             let mut live = container.live();
             let before = live.exit_asked;
             live.exit_asked = before || ends;
-            if by_caller {
+            if by_caller && ends {
                 live.update(|state| state.stopped_by_caller = true);
             }
             before
@@ -280,10 +280,14 @@ impl Inner {
             all: signal == Signal::KILL,
         };
         let sent = container.shim().command("kill", &request).await;
-        if sent.is_err() {
+        if let Err(error) = sent {
             container.live().exit_asked = before;
+            // It ended by itself in this very moment, and its end waits to be recorded.
+            return Err(match container.shim().exit_record() {
+                Some(_) => not_running(container),
+                None => error,
+            });
         }
-        sent?;
         // Frozen processes could not act upon it.
         if status == Status::Paused && ends && signal != Signal::KILL {
             self.unpause(container).await?;
