@@ -25,6 +25,7 @@ pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, Ap
 fn render(snapshot: &Snapshot) -> Value {
     let state = &snapshot.state;
     let file = |name: &str| snapshot.folder.join(name).display().to_string();
+    let run_file = |name: &str| snapshot.run_folder.join(name).display().to_string();
     let mounts: Vec<Value> = snapshot.mounts.iter().map(mount).collect();
     json!({
         "Id": snapshot.id,
@@ -46,9 +47,9 @@ fn render(snapshot: &Snapshot) -> Value {
             "FinishedAt": times::rfc3339(state.finished_at),
         },
         "Image": snapshot.image_id,
-        "ResolvConfPath": file("resolv.conf"),
-        "HostnamePath": file("hostname"),
-        "HostsPath": file("hosts"),
+        "ResolvConfPath": run_file("resolv.conf"),
+        "HostnamePath": run_file("hostname"),
+        "HostsPath": run_file("hosts"),
         "LogPath": snapshot.log_path.display().to_string(),
         "Name": format!("/{}", snapshot.name),
         "RestartCount": state.restart_count,
