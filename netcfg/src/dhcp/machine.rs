@@ -19,10 +19,7 @@ use std::time::Duration;
 use super::arp::{ArpPacket, Mac};
 use super::lease::{Lease, LeaseError};
 use super::message::{self, Header, Reply, ReplyKind, Request};
-
-/// Time since an arbitrary beginning that goes on while the machine is suspended
-/// (CLOCK_BOOTTIME).
-pub type Time = Duration;
+pub use super::output::{Notice, Output, Remembered, StateName, Time};
 
 /// Where the random numbers of back-off and transactions come from.
 pub type Random = Box<dyn FnMut() -> u32 + Send>;
@@ -45,95 +42,6 @@ const LAST_WARNING: Duration = Duration::from_secs(3600);
 const MIN_RENEW: Duration = Duration::from_secs(60);
 /// Pause after an address conflict (RFC 2131 §3.1 number 5).
 const DECLINE_PAUSE: Duration = Duration::from_secs(10);
-
-/// What the caller does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Send to all servers of the link.
-    Broadcast {
-        /// Address to send from; 0.0.0.0 while there is none.
-        source: Ipv4Addr,
-        /// The message.
-        payload: Vec<u8>,
-    },
-    /// Send to one server.
-    Unicast {
-        /// Address to send from.
-        source: Ipv4Addr,
-        /// Address of the server.
-        server: Ipv4Addr,
-        /// The message.
-        payload: Vec<u8>,
-    },
-    /// Send to all machines of the link.
-    Arp(ArpPacket),
-    /// Use this lease, in place of any before.
-    Bound {
-        /// The lease.
-        lease: Lease,
-        /// When it began.
-        granted: Time,
-    },
-    /// Stop using the lease.
-    Unbound,
-    /// Tell the operator.
-    Notice(Notice),
-}
-
-/// Something that an operator wants to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// No server has answered for so many seconds.
-    NoServer {
-        /// Seconds since the client began to look.
-        seconds: u64,
-    },
-    /// A server offered something unusable.
-    Rejected(LeaseError),
-    /// A server refused the address.
-    Refused {
-        /// The server's words.
-        message: Option<String>,
-    },
-    /// Another machine uses the address that the server gave.
-    Conflict {
-        /// The address.
-        address: Ipv4Addr,
-        /// The other machine.
-        mac: Mac,
-    },
-    /// The server does not renew the lease; others are asked now.
-    NotRenewed {
-        /// Seconds until the lease ends.
-        seconds_left: u64,
-    },
-    /// The lease ended without being renewed.
-    Expired,
-}
-
-/// The name of a state, for the status file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StateName {
-    /// The link has no carrier.
-    Down,
-    /// A pause after a refusal or a conflict.
-    Waiting,
-    /// Looking for servers.
-    Selecting,
-    /// An offer was taken, the server has not confirmed it yet.
-    Requesting,
-    /// Asking whether a remembered lease is still good.
-    Rebooting,
-    /// Looking whether another machine uses the address.
-    Probing,
-    /// The lease is in use.
-    Bound,
-    /// Asking the server for more time.
-    Renewing,
-    /// Asking any server for more time.
-    Rebinding,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -191,17 +99,6 @@ struct Search {
     since: Time,
     warn_at: Time,
     interval: Duration,
-}
-
-/// What is known of a lease from before this process started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remembered {
-    /// The lease.
-    pub lease: Lease,
-    /// When it began; `None` when the clock can't tell.
-    pub granted: Option<Time>,
-    /// Whether the link has the address now.
-    pub in_use: bool,
 }
 
 /// The client of one link.

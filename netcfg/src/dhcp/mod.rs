@@ -8,6 +8,7 @@ pub mod machine;
 #[cfg(test)]
 pub(crate) mod machine_tests;
 pub mod message;
+mod output;
 mod store;
 pub mod udp;
 
