@@ -68,7 +68,9 @@ impl Lab {
     /// A machine that boots through UEFI and forgets what it writes.
     #[must_use]
     pub fn uefi(&self, name: &str) -> MachineSpec {
-        MachineSpec::new(name, Boot::Uefi).disk(Disk::snapshot(self.disk()))
+        MachineSpec::new(name, Boot::Uefi)
+            .disk(Disk::snapshot(self.disk()))
+            .report_at_end()
     }
 
     /// A machine whose kernel QEMU loads, and that forgets what it writes.
@@ -77,7 +79,9 @@ impl Lab {
     /// The kernel command line can't be read.
     pub fn direct(&self, name: &str) -> Result<MachineSpec> {
         let boot = Boot::direct_from(&self.image)?;
-        Ok(MachineSpec::new(name, boot).disk(Disk::snapshot(self.disk())))
+        Ok(MachineSpec::new(name, boot)
+            .disk(Disk::snapshot(self.disk()))
+            .report_at_end())
     }
 
     /// Waits for the right to run a machine.

@@ -76,6 +76,8 @@ fn attached_runs(machine: &Machine) -> Result<()> {
     let output = machine.docker(&[
         "run",
         "--rm",
+        "--network",
+        "none",
         "busybox",
         "sh",
         "-c",
@@ -141,7 +143,7 @@ fn detached_runs(machine: &Machine) -> Result<()> {
     let waited = waiting.wait_with_output()?;
     ensure!(waited.stdout == b"137\n", "docker wait: {waited:?}");
 
-    let gone = machine.docker(&["inspect", "nothing"])?;
+    let gone = machine.docker(&["container", "inspect", "nothing"])?;
     ensure!(
         gone.code == Some(1) && gone.stderr.contains("No such"),
         "{gone}"

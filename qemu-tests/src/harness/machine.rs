@@ -35,7 +35,7 @@ const QEMU_LOG: &str = "qemu.log";
 /// How long QEMU may take until its sockets exist.
 const SOCKET_LIMIT: Duration = Duration::from_secs(30);
 /// How many lines of the console a message shows.
-const TAIL: usize = 30;
+const TAIL: usize = 40;
 /// How often other free ports are tried when somebody else took them first.
 const PORT_ATTEMPTS: u32 = 5;
 
@@ -58,6 +58,7 @@ pub struct Machine {
     started_at: SystemTime,
     kvm: bool,
     detached: bool,
+    report: bool,
 }
 
 /// QEMU as a child of this process.
@@ -237,6 +238,7 @@ impl Machine {
             started_at,
             kvm,
             detached: false,
+            report: spec.report,
         })
     }
 
@@ -590,7 +592,7 @@ impl Drop for Machine {
             self.console_stream.shutdown(std::net::Shutdown::Both).ok();
             return;
         }
-        if std::thread::panicking() {
+        if self.report || std::thread::panicking() {
             eprintln!("machine {}: {}", self.name, self.details());
         }
         self.kill();

@@ -139,6 +139,7 @@ pub struct MachineSpec {
     pub(crate) provision: bool,
     pub(crate) dir: Option<PathBuf>,
     pub(crate) outlives: bool,
+    pub(crate) report: bool,
 }
 
 /// The guest's port on which the APIs listen with mutual TLS.
@@ -163,6 +164,7 @@ impl MachineSpec {
             provision: true,
             dir: None,
             outlives: false,
+            report: false,
         }
     }
 
@@ -258,6 +260,14 @@ impl MachineSpec {
     #[must_use]
     pub fn outlives(mut self) -> Self {
         self.outlives = true;
+        self
+    }
+
+    /// Prints the end of the console to standard error when the machine is dropped. A test
+    /// program shows that for tests that fail only.
+    #[must_use]
+    pub fn report_at_end(mut self) -> Self {
+        self.report = true;
         self
     }
 
