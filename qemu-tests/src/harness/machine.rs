@@ -457,9 +457,15 @@ impl Machine {
     /// The deadline passes or QEMU ends.
     pub fn wait_api(&self, limit: Duration) -> Result<Duration, HarnessError> {
         let deadline = Instant::now() + limit;
-        self.provision(limit)?;
+        let credentials = self.provision(limit)?;
+        // A connection that is made before the machine has its address hangs until QEMU's network
+        // repeats its first packet, seconds later: a new one is through sooner.
+        let mut patience = Duration::from_millis(500);
         loop {
-            let problem = match self.api("GET", "/_ping", None) {
+            let identity = Identity::Certificate(&credentials);
+            let answer = self.request(identity, "GET", "/_ping", None, patience);
+            patience = (patience * 3 / 2).min(Duration::from_secs(20));
+            let problem = match answer {
                 Ok(response) if response.status == 200 => return Ok(self.elapsed()),
                 Ok(response) => format!("status {}", response.status),
                 Err(error) => error.to_string(),
