@@ -1,6 +1,6 @@
 use keelson_model::container::{CreateBody, RestartPolicy};
 use keelson_model::error::ErrorKind;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -222,20 +222,4 @@ fn volumes_and_health_checks_of_the_image_are_warnings() {
     .unwrap();
     assert_eq!(completed.volumes, ["/data"]);
     assert_eq!(completed.warnings.len(), 2);
-}
-
-#[test]
-fn sizes() {
-    for (text, size) in [
-        ("10m", 10 << 20),
-        ("64K", 64 << 10),
-        ("1gb", 1 << 30),
-        ("5", 5),
-    ] {
-        assert_eq!(parse_size(text).unwrap(), size);
-    }
-    assert_eq!(parse_size("-1").unwrap(), u64::MAX);
-    for text in ["", "m", "0", "-2", "1t", "99999999999g"] {
-        assert!(parse_size(text).is_err(), "{text}");
-    }
 }
