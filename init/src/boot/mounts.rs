@@ -4,14 +4,14 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
-use nix::mount::MsFlags;
+use sys_mount::MountFlags;
 
 use crate::mount::{self, DATA_ONLY};
 
 struct ApiMount {
     kind: &'static str,
     target: &'static str,
-    flags: MsFlags,
+    flags: MountFlags,
     options: &'static str,
     /// Whether the mount point may be missing: a kernel or firmware without this feature.
     optional: bool,
@@ -20,7 +20,7 @@ struct ApiMount {
 const fn api(
     kind: &'static str,
     target: &'static str,
-    flags: MsFlags,
+    flags: MountFlags,
     options: &'static str,
     optional: bool,
 ) -> ApiMount {
@@ -33,14 +33,14 @@ const fn api(
     }
 }
 
-const NO_SETUID: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
-const NO_PROGRAMS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
+const NO_SETUID: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+const NO_PROGRAMS: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 
 /// In the order of mounting. Group 5 is `tty` on every Debian system.
 const MOUNTS: [ApiMount; 11] = [
     api("proc", "/proc", DATA_ONLY, "", false),
     api("sysfs", "/sys", DATA_ONLY, "", false),
-    api("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755", false),
+    api("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755", false),
     api("tmpfs", "/run", NO_SETUID, "mode=0755", false),
     api(
         "devpts",

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::mount::MsFlags;
+use sys_mount::MountFlags;
 
 use crate::boot::handover::{self, Handover};
 use crate::cmdline::CommandLine;
@@ -50,11 +50,11 @@ pub(crate) fn run() -> ! {
     for (kind, target, flags, options) in [
         ("proc", "/proc", mount::DATA_ONLY, ""),
         ("sysfs", "/sys", mount::DATA_ONLY, ""),
-        ("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755"),
+        ("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755"),
         (
             "tmpfs",
             "/run",
-            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            MountFlags::NOSUID | MountFlags::NODEV,
             "mode=0755",
         ),
     ] {
@@ -169,7 +169,7 @@ fn mount_root(command_line: &CommandLine, device: &str) -> Result<(), MountError
     // A folder that can't be made shows as the mount's error.
     let _ = fs::create_dir_all(SYSROOT);
     // Reading must not write: access times of container files are worth nothing to anybody.
-    let flags = MsFlags::MS_NOATIME;
+    let flags = MountFlags::NOATIME;
     mount::mount(kind, &node, Path::new(SYSROOT), flags, options)
 }
 
