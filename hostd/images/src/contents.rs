@@ -48,7 +48,16 @@ impl Contents {
                     "manifest.json of the image archive names no image".to_owned(),
                 ));
             }
-            return list.iter().map(|image| self.archive_image(image)).collect();
+            let mut images: Vec<NewImage> = Vec::new();
+            for image in &list {
+                let image = self.archive_image(image)?;
+                // Some writers list an image once for each of its names.
+                match images.iter_mut().find(|other| other.raw == image.raw) {
+                    Some(other) => other.references.extend(image.references),
+                    None => images.push(image),
+                }
+            }
+            return Ok(images);
         }
         if let Some(bytes) = self.document("index.json") {
             let mut images = BTreeMap::new();

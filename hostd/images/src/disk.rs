@@ -213,13 +213,14 @@ impl Disk {
         Ok(())
     }
 
-    /// Removes a layer: out of sight by one rename, then file by file.
-    pub(crate) fn remove_layer(&self, diff_id: &Digest) -> Result<(), ImageError> {
+    /// Removes a layer: out of sight by one rename, into the folder given back, which is to be
+    /// dropped where time does not matter.
+    pub(crate) fn remove_layer(&self, diff_id: &Digest) -> Result<Staging, ImageError> {
         let staging = self.stage()?;
         let path = self.layer(diff_id);
         match fs::rename(&path, staging.path.join("layer")) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Ok(()) => Ok(staging),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(staging),
             Err(error) => Err(ImageError::io("remove", &path)(error)),
         }
     }

@@ -24,6 +24,7 @@ mod layer;
 mod load;
 mod mounts;
 mod pipe;
+mod reaper;
 mod records;
 mod remove;
 mod save;

@@ -17,6 +17,7 @@ use crate::disk::{Disk, Staging};
 use crate::error::ImageError;
 use crate::layer::{LayerForm, LayerRecord};
 use crate::mounts::{MountCall, Mounts, mount_erofs};
+use crate::reaper::Reaper;
 use crate::records::{ImageRecord, Tagged};
 use crate::state::{Entry, State};
 use crate::types::{Image, ImageAction, ImageEvent, ImageId, RootfsLayers};
@@ -27,6 +28,8 @@ const EVENT_QUEUE: usize = 1024;
 /// The store, shared by all clones of [`crate::ImageStore`].
 #[derive(Debug)]
 pub(crate) struct Store {
+    /// Before the disk, whose lock must be held until all is deleted.
+    reaper: Reaper,
     pub disk: Disk,
     pub limits: Limits,
     pub form: LayerForm,
@@ -99,7 +102,10 @@ impl Store {
             Some(form) => form,
             None => crate::layer::best_form(&disk),
         };
+        let reaper =
+            Reaper::start().map_err(ImageError::io("start the deleting thread for", root))?;
         let store = Self {
+            reaper,
             disk,
             limits,
             form,
@@ -130,48 +136,18 @@ impl Store {
         }
         staging.sync()?;
         let mut state = self.state();
-        // From here on: renames, in the order in which things refer to each other. What a failure
-        // leaves without an image is removed by the next start.
-        for (diff_id, folder) in layers {
-            if state.layers.contains_key(diff_id) {
-                continue;
-            }
-            let record: LayerRecord = document::read(&folder.join(crate::layer::RECORD))?
-                .ok_or_else(|| ImageError::Damaged(format!("staged layer {diff_id} vanished")))?;
-            self.disk.place_layer(folder, diff_id)?;
-            state.layers.insert(*diff_id, record);
-        }
-        for image in &staged {
-            for diff_id in image.entry.diff_ids() {
-                if !state.layers.contains_key(diff_id) {
-                    return Err(ImageError::Damaged(format!("layer {diff_id} vanished")));
+        if let Err(error) = self.place(&mut state, layers, &staged) {
+            // A full disk, for one: what became visible on disk goes again.
+            for image in &staged {
+                let record = &image.entry.record;
+                if !state.images.contains_key(&record.id)
+                    && let Err(error) = self.disk.remove_image(record)
+                {
+                    tracing::warn!(image = %record.id, %error, "half a commit is left");
                 }
             }
-        }
-        for image in &staged {
-            self.disk
-                .place_blob(&image.config, &image.entry.record.id)?;
-            if let (Some(path), Some(digest)) = (&image.manifest, &image.entry.record.manifest) {
-                self.disk.place_blob(path, digest)?;
-            }
-            self.disk
-                .place_image(&image.record, &image.entry.record.id)?;
-        }
-        self.disk.flush()?;
-        let mut repositories = state.repositories.clone();
-        let time = Timestamp::now().to_string();
-        for image in &staged {
-            for reference in &image.references {
-                let id = image.entry.record.id;
-                let time = time.clone();
-                repositories
-                    .references
-                    .insert(reference.to_string(), Tagged { id, time });
-            }
-        }
-        if repositories != state.repositories {
-            self.disk.write_repositories(&repositories)?;
-            state.repositories = repositories;
+            let _ = self.remove_unused_layers(&mut state);
+            return Err(error);
         }
         let mut ids = Vec::new();
         for image in staged {
@@ -190,6 +166,58 @@ impl Store {
             ids.push(id);
         }
         Ok(ids)
+    }
+
+    /// The renames of a commit, in the order in which things refer to each other. What a crash
+    /// leaves without an image is removed by the next start.
+    fn place(
+        &self,
+        state: &mut State,
+        layers: &BTreeMap<Digest, PathBuf>,
+        staged: &[Staged],
+    ) -> Result<(), ImageError> {
+        for (diff_id, folder) in layers {
+            if state.layers.contains_key(diff_id) {
+                continue;
+            }
+            let record: LayerRecord = document::read(&folder.join(crate::layer::RECORD))?
+                .ok_or_else(|| ImageError::Damaged(format!("staged layer {diff_id} vanished")))?;
+            self.disk.place_layer(folder, diff_id)?;
+            state.layers.insert(*diff_id, record);
+        }
+        for image in staged {
+            for diff_id in image.entry.diff_ids() {
+                if !state.layers.contains_key(diff_id) {
+                    return Err(ImageError::Damaged(format!("layer {diff_id} vanished")));
+                }
+            }
+        }
+        for image in staged {
+            self.disk
+                .place_blob(&image.config, &image.entry.record.id)?;
+            if let (Some(path), Some(digest)) = (&image.manifest, &image.entry.record.manifest) {
+                self.disk.place_blob(path, digest)?;
+            }
+            self.disk
+                .place_image(&image.record, &image.entry.record.id)?;
+        }
+        self.disk.flush()?;
+        let mut repositories = state.repositories.clone();
+        let time = Timestamp::now().to_string();
+        for image in staged {
+            for reference in &image.references {
+                let id = image.entry.record.id;
+                let time = time.clone();
+                repositories
+                    .references
+                    .insert(reference.to_string(), Tagged { id, time });
+            }
+        }
+        if repositories != state.repositories {
+            self.disk.write_repositories(&repositories)?;
+            state.repositories = repositories;
+        }
+        Ok(())
     }
 
     /// Sends an event about an image, which must still be there for its labels.
@@ -267,7 +295,7 @@ impl Store {
             if self.mounts.is_held(&diff_id.hex()) {
                 continue;
             }
-            self.disk.remove_layer(&diff_id)?;
+            self.reaper.take(self.disk.remove_layer(&diff_id)?);
             let size = state.layers.remove(&diff_id).map_or(0, |layer| layer.size);
             removed.push((diff_id, size));
         }

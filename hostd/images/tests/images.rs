@@ -337,3 +337,31 @@ async fn what_is_saved_loads_as_the_same_images() {
     let loaded = other.load(&archive).await.unwrap();
     assert_eq!((loaded[0].id, loaded[0].references.len()), (id, 0));
 }
+
+#[tokio::test]
+async fn an_image_listed_twice_gets_both_names() {
+    if !is_root() {
+        return;
+    }
+    let layer = Tar::new().file("a", b"a", 0o644).finish();
+    let config = common::config(std::slice::from_ref(&layer), "sh");
+    let one = |name: &str| {
+        format!(r#"{{"Config":"c.json","RepoTags":["{name}"],"Layers":["old/layer.tar"]}}"#)
+    };
+    let manifest = format!("[{},{}]", one("a:1"), one("b:2"));
+    // Older writers store a layer once and link to it.
+    let archive = Tar::new()
+        .file("c.json", &config, 0o644)
+        .file("./new/layer.tar", &layer, 0o644)
+        .symlink("old/layer.tar", "../new/layer.tar")
+        .file("manifest.json", manifest.as_bytes(), 0o644)
+        .finish();
+    let fixture = Fixture::new(false);
+    let loaded = fixture.load(&archive).await.unwrap();
+    assert_eq!(loaded.len(), 1);
+    assert_eq!(loaded[0].references, ["a:1", "b:2"]);
+    assert_eq!(
+        fixture.store().resolve("b:2").unwrap().repo_tags,
+        ["a:1", "b:2"]
+    );
+}

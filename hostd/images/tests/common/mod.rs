@@ -58,8 +58,15 @@ impl Fixture {
         load(self.store(), archive).await
     }
 
-    /// All files of the store except locks and the (empty) names document.
+    /// All objects of the store, after what was removed is deleted.
     pub(crate) fn objects(&self) -> Vec<PathBuf> {
+        let staging = self.root().join("staging");
+        for _ in 0..1000 {
+            if std::fs::read_dir(&staging).unwrap().next().is_none() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         let mut found = Vec::new();
         for name in ["staging", "layers", "blobs", "images"] {
             for entry in std::fs::read_dir(self.root().join(name)).unwrap() {

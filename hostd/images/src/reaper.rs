@@ -1,0 +1,45 @@
+//! Deletes what was moved out of sight. Freeing the blocks of a large layer takes a second, and
+//! an unpacked one many; nobody waits for that, and the store's lock is not held meanwhile. What a
+//! process leaves is swept by the next one.
+
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use crate::disk::Staging;
+
+/// The deleting thread. Dropping this waits until everything is deleted.
+#[derive(Debug)]
+pub(crate) struct Reaper {
+    queue: Option<Sender<Staging>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reaper {
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let (queue, folders) = channel::<Staging>();
+        let thread = std::thread::Builder::new()
+            .name("image-reaper".to_owned())
+            .spawn(move || folders.into_iter().for_each(drop))?;
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
+    }
+
+    /// Has the folder deleted.
+    pub(crate) fn take(&self, folder: Staging) {
+        if let Some(queue) = &self.queue {
+            // When the thread is gone, the folder comes back and is deleted here.
+            let _ = queue.send(folder);
+        }
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
