@@ -14,7 +14,7 @@ mod client;
 mod server;
 mod stdio;
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,6 +39,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), Failure> {
     #[allow(unsafe_code)]
     let ready = unsafe { clone::adopt(arguments.ready) }.step(|| "--ready-fd")?;
     let mut ready = std::fs::File::from(ready);
+    if arguments.ready < 3 {
+        let own = ready.try_clone().step(|| "--ready-fd")?;
+        // Not closed here: its number must stay taken until /dev/null takes it over.
+        let _ = std::mem::replace(&mut ready, own).into_raw_fd();
+    }
     match detach(&ready) {
         Ok(true) => {}
         // The process that was executed.
