@@ -158,6 +158,7 @@ impl Api {
             Operation::ImageHistory => images::show::history(self, &call),
             Operation::ImageCreate => images::change::create(self, call).await,
             Operation::ImageLoad => images::change::load(self, call).await,
+            Operation::ImageSave => images::change::save(self, &call).await,
             Operation::ImageTag => images::change::tag(self, &call).await,
             Operation::ImageDelete => images::change::delete(self, &call).await,
             Operation::ImagePrune => images::change::prune(self, &call).await,

@@ -1,6 +1,7 @@
 //! Making answers and reading bodies.
 
 use std::convert::Infallible;
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,24 +15,35 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
 
-/// The body of an answer.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// The body of an answer. After an error the connection is broken off, so that the client does not
+/// take what it has for the whole.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Largest JSON body that is read, in bytes.
 const MAX_JSON: usize = 4 << 20;
 /// How long a client may take to send a JSON body.
 const JSON_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Bodies that can't fail.
+fn never(error: Infallible) -> io::Error {
+    match error {}
+}
+
+/// A body that is there already.
+pub fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(never).boxed_unsync()
+}
+
 /// An answer without a body.
 pub fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Empty::new().boxed_unsync());
+    let mut response = Response::new(Empty::new().map_err(never).boxed_unsync());
     *response.status_mut() = status;
     response
 }
 
 /// An answer with bytes.
 pub fn bytes(status: StatusCode, content_type: &'static str, bytes: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(bytes)).boxed_unsync());
+    let mut response = Response::new(whole(bytes));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -62,7 +74,15 @@ pub fn stream(
     content_type: &'static str,
     parts: impl Stream<Item = Bytes> + Send + 'static,
 ) -> Response<Body> {
-    let frames = parts.map(|part| Ok(Frame::data(part)));
+    try_stream(content_type, parts.map(Ok))
+}
+
+/// Like [`stream`], of parts whose making can fail.
+pub fn try_stream(
+    content_type: &'static str,
+    parts: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> Response<Body> {
+    let frames = parts.map(|part| part.map(Frame::data));
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     response
         .headers_mut()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use keelson_model::error::ErrorKind;
@@ -49,7 +49,7 @@ pub struct HostApi(Arc<HostFacts>);
 /// A failure as the client sees it.
 struct Failure(ErrorKind, String);
 
-type Answer = Result<Response<Full<Bytes>>, Failure>;
+type Answer = Result<Response<Bytes>, Failure>;
 
 impl HostApi {
     /// The API over these facts.
@@ -58,7 +58,7 @@ impl HostApi {
     }
 
     /// Answers a request. The caller has checked the client's role.
-    pub async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub async fn handle(&self, request: Request<Incoming>) -> Response<Bytes> {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let answer = match (&method, path.as_str()) {
@@ -181,7 +181,7 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
         )
     })?;
     text.push(b'\n');
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let mut response = Response::new(Bytes::from(text));
     *response.status_mut() = status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,
@@ -191,11 +191,11 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
 }
 
 /// The answer for a failure: `{"message": …}`.
-fn failure(kind: ErrorKind, message: &str) -> Response<Full<Bytes>> {
+fn failure(kind: ErrorKind, message: &str) -> Response<Bytes> {
     let status =
         StatusCode::from_u16(kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     json(status, &serde_json::json!({"message": message})).unwrap_or_else(|_| {
-        let mut response = Response::new(Full::default());
+        let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response
     })

@@ -13,7 +13,6 @@ use hostd_api_docker::hijack::{Hijacker, Takeover};
 use hostd_api_docker::reply::{self, Body};
 use hostd_api_host::{HostApi, role};
 use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -128,7 +127,7 @@ async fn answer(server: &Server, role: Role, request: Request<Incoming>) -> Resp
         );
     }
     if role::is_host_api(path) {
-        return server.host.handle(request).await.map(BodyExt::boxed_unsync);
+        return server.host.handle(request).await.map(reply::whole);
     }
     server.docker.handle(request).await
 }

@@ -76,6 +76,25 @@ fn import_makes_an_image_that_runs() {
 }
 
 #[test]
+fn what_was_saved_loads_again() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let id = host.docker(&["images", "-q", "--no-trunc"]).ok();
+    let file = host.path().join("saved.tar");
+    let file = file.to_str().unwrap();
+    host.docker(&["save", "-o", file, "busybox"]).ok();
+    host.docker(&["rmi", "busybox"]).ok();
+    let loaded = host.docker(&["load", "-i", file]).ok();
+    assert_eq!(loaded, "Loaded image: busybox:latest");
+    assert_eq!(host.docker(&["images", "-q", "--no-trunc"]).ok(), id);
+    host.docker(&["save", "no-such-image"])
+        .fails_with("No such image");
+}
+
+#[test]
 fn bad_archives_are_refused_and_leave_nothing() {
     if !is_root() {
         return;

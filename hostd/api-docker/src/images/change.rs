@@ -1,4 +1,4 @@
-//! Load, import, tag, delete and prune.
+//! Load, save, import, tag, delete and prune.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use keelson_model::error::ErrorKind;
 use serde_json::{Value, json};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
-use tokio_util::io::StreamReader;
+use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::containers::create::is_own_platform;
 use crate::error::ApiError;
@@ -152,6 +152,38 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         "application/json",
         json_line(&json!({"status": id.to_string()})).to_vec(),
     ))
+}
+
+/// How much of an archive waits for a slow client, in bytes.
+const SAVE_BUFFER: usize = 256 << 10;
+
+pub(crate) async fn save(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    refuse_foreign_platform(call, "platform")?;
+    let names: Vec<String> = match call.name.as_str() {
+        "" => call.query.all("names").map(str::to_owned).collect(),
+        name => vec![name.to_owned()],
+    };
+    if names.is_empty() {
+        return Err(ApiError::invalid(
+            "query parameter names is missing: the images to save",
+        ));
+    }
+    let images = api.0.images.clone();
+    let saved = blocking(move || images.save(&names)).await??;
+    let (reader, mut writer) = tokio::io::duplex(SAVE_BUFFER);
+    let task = tokio::spawn(async move { saved.write_to(&mut writer).await });
+    // The reader's end comes with success as well as with failure; the task knows which.
+    let end = stream::once(async move {
+        match task.await {
+            Ok(Ok(())) => Ok(Bytes::new()),
+            Ok(Err(error)) => Err(io::Error::other(error)),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    });
+    let parts = ReaderStream::with_capacity(reader, 64 << 10)
+        .chain(end)
+        .inspect_err(|error| tracing::warn!(%error, "images were not saved to the end"));
+    Ok(reply::try_stream("application/x-tar", parts))
 }
 
 pub(crate) async fn tag(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
