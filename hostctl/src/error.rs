@@ -39,7 +39,7 @@ impl CtlError {
             }
             Self::Connect { .. } => ErrorKind::Unavailable,
             Self::Refused { status, .. } => kind_of_status(*status),
-            Self::Store(error) => error.kind(),
+            Self::Store(_) => ErrorKind::Internal,
             Self::Runtime(_) | Self::Answer(_) | Self::Key(_) => ErrorKind::Internal,
         }
     }

@@ -108,10 +108,11 @@ impl EngineError {
                 FailReason::Internal => ErrorKind::Internal,
             },
             Self::Image(error) => error.kind(),
-            Self::Store(error) => error.kind(),
-            Self::Shim { .. } | Self::Log(_) | Self::Io { .. } | Self::Internal(_) => {
-                ErrorKind::Internal
-            }
+            Self::Store(_)
+            | Self::Shim { .. }
+            | Self::Log(_)
+            | Self::Io { .. }
+            | Self::Internal(_) => ErrorKind::Internal,
         }
     }
 }

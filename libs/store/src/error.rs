@@ -3,8 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use keelson_model::error::ErrorKind;
-
 /// A stored document or folder could not be read, written or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -73,14 +71,6 @@ impl StoreError {
             operation,
             path,
             source,
-        }
-    }
-
-    /// The kind of failure, as an API shows it.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Name { .. } => ErrorKind::InvalidInput,
-            _ => ErrorKind::Internal,
         }
     }
 
