@@ -82,7 +82,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "hostd-api-host",
         ],
     ),
-    ("hostctl", &["keelson-model"]),
+    ("hostctl", &["keelson-model", "keelson-store"]),
     ("qemu-tests", &["keelson-model", "keelson-sys"]),
     (
         "image-build",
