@@ -11,6 +11,7 @@
 
 pub mod image;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -157,6 +158,8 @@ pub struct Host {
     dir: TempDir,
     daemon: Option<Child>,
     extra: Vec<String>,
+    /// Containers that there were.
+    seen: BTreeSet<String>,
 }
 
 impl Host {
@@ -176,6 +179,7 @@ impl Host {
             dir,
             daemon: None,
             extra: extra.iter().map(|&s| s.to_owned()).collect(),
+            seen: BTreeSet::new(),
         };
         host.start_daemon();
         host
@@ -256,8 +260,28 @@ impl Host {
         child.wait().unwrap();
     }
 
+    /// Notes which containers there were, also those that are removed by now.
+    fn note_containers(&mut self) {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        let until = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+        let (status, events) = self.get(&format!("/events?since=0&until={until}"));
+        assert_eq!(status, 200, "{events}");
+        self.seen.extend(
+            events
+                .split("\"id\":\"")
+                .filter_map(|rest| rest.get(..64))
+                .filter(|id| id.bytes().all(|b| b.is_ascii_hexdigit()))
+                .map(str::to_owned),
+        );
+    }
+
     /// Stops the daemon in order.
     pub fn stop_daemon(&mut self) {
+        if self.daemon.is_some() && !std::thread::panicking() {
+            self.note_containers();
+        }
         let Some(mut child) = self.daemon.take() else {
             return;
         };
@@ -349,23 +373,15 @@ impl Host {
                 left.push(format!("process {pid}: {command}"));
             }
         }
-        for id in self.containers_on_disk() {
+        for id in &self.seen {
             for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
-                let path = Path::new(root).join("keelson/user").join(&id);
+                let path = Path::new(root).join("keelson/user").join(id);
                 if path.exists() {
                     left.push(format!("cgroup: {}", path.display()));
                 }
             }
         }
         left
-    }
-
-    fn containers_on_disk(&self) -> Vec<String> {
-        let dir = self.path().join("root/engine/containers");
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        entries
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect()
     }
 }
 
