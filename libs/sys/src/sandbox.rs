@@ -216,19 +216,3 @@ pub fn set_standard(fd: impl AsFd, number: i32) -> Result<(), Errno> {
     // SAFETY: the three standard descriptors are owned by nobody.
     Errno::result(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(drop)
 }
-
-/// Unmaps pages of program code until they are needed again (madvise(2), MADV_DONTNEED). Failing
-/// costs memory only.
-///
-/// # Safety
-/// The range is a private read-only mapping of a file that nobody wrote to.
-pub unsafe fn forget_code(start: usize, end: usize) {
-    // SAFETY: the caller's promise; the pages come back from the file when they are touched.
-    unsafe {
-        libc::madvise(
-            std::ptr::with_exposed_provenance_mut(start),
-            end.saturating_sub(start),
-            libc::MADV_DONTNEED,
-        );
-    }
-}

@@ -54,7 +54,6 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), Failure> {
         Ok(server) => {
             hello(&mut ready, &server.hello());
             drop(ready);
-            trim();
             server.run();
             Ok(())
         }
@@ -142,34 +141,6 @@ fn hello(ready: &mut std::fs::File, hello: &Hello) {
     if let Ok(mut line) = serde_json::to_vec(hello) {
         line.push(b'\n');
         let _ = rustix::io::write(ready.as_fd(), &line);
-    }
-}
-
-/// Gives back the pages of program code that only the set-up needed; what the event loop needs is
-/// mapped again from the page cache. It halves what an idle shim is charged for.
-fn trim() {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
-        return;
-    };
-    for line in maps.lines() {
-        let mut fields = line.split(' ');
-        let range = fields.next().and_then(|range| range.split_once('-'));
-        // Not the writable part nor what was written while the program was relocated.
-        if fields.next() != Some("r-xp") || line.ends_with(']') {
-            continue;
-        }
-        if let Some((start, end)) = range
-            && let (Ok(start), Ok(end)) = (
-                usize::from_str_radix(start, 16),
-                usize::from_str_radix(end, 16),
-            )
-        {
-            // SAFETY: the pages are clean copies of a file, which the kernel reads again.
-            #[allow(unsafe_code)]
-            unsafe {
-                keelson_sys::sandbox::forget_code(start, end);
-            }
-        }
     }
 }
 
