@@ -135,7 +135,7 @@ fn without_a_dhcp_server_the_machine_boots_and_says_so() -> Result<()> {
     machine.wait_for_console("keelson: hostd ready at", BOOT_LIMIT)?;
     machine.wait_for_line(
         "warning about DHCP",
-        |line| line.contains("keelson: warning:") && line.contains("DHCP"),
+        |line| line.contains("DHCP") && (line.contains("WARN") || line.contains("warning:")),
         Duration::from_secs(60),
     )?;
     // The certificates come out without a network, too.

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) firmware: Option<Firmware>,
     pub(crate) disks: Vec<Disk>,
     pub(crate) forwards: Vec<Forward>,
+    /// UDP port on 127.0.0.1 that swallows the frames of a silent network.
+    pub(crate) silence: u16,
     /// Name and file, relative to the machine's folder.
     pub(crate) fw_cfg: Vec<(String, String)>,
 }
@@ -83,7 +85,7 @@ pub(crate) fn arguments(spec: &MachineSpec, plan: &Plan) -> Vec<String> {
     for (index, disk) in plan.disks.iter().enumerate() {
         args.disk(index, disk);
     }
-    args.network(spec.network, &plan.forwards);
+    args.network(spec.network, &plan.forwards, plan.silence);
     for (name, file) in &plan.fw_cfg {
         args.add(
             "-fw_cfg",
@@ -159,11 +161,13 @@ impl Arguments {
         );
     }
 
-    fn network(&mut self, network: Network, forwards: &[Forward]) {
+    fn network(&mut self, network: Network, forwards: &[Forward], silence: u16) {
         let backend = match network {
             Network::None => return,
-            // A hub with one port: the link is up, and nothing ever answers.
-            Network::Silent => "hubport,id=net0,hubid=0".to_owned(),
+            // Frames go to a socket that nobody reads, and none ever comes back.
+            Network::Silent => {
+                format!("socket,id=net0,udp=127.0.0.1:{silence},localaddr=127.0.0.1:0")
+            }
             Network::User => forwards
                 .iter()
                 .fold("user,id=net0".to_owned(), |text, forward| {
@@ -191,6 +195,7 @@ mod tests {
             firmware: None,
             disks: Vec::new(),
             forwards: forwards.to_vec(),
+            silence: 9,
             fw_cfg: Vec::new(),
         }
     }
@@ -239,7 +244,7 @@ mod tests {
             .network(Network::Silent)
             .without_provisioning();
         let text = line(&silent, &plan);
-        assert!(text.contains("hubport,id=net0"), "{text}");
+        assert!(text.contains("socket,id=net0,udp=127.0.0.1:9"), "{text}");
         assert!(!text.contains("provision"), "{text}");
     }
 }

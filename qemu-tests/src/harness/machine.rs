@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -46,6 +46,8 @@ pub struct Machine {
     dir: PathBuf,
     /// Held for its `Drop`.
     _temporary: Option<TempDir>,
+    /// Where the frames of a silent network end; held so that sending never fails.
+    _silence: Option<UdpSocket>,
     process: Arc<Process>,
     console: Console,
     /// A second handle of the console's connection, to end the reader with.
@@ -176,7 +178,12 @@ impl Machine {
             Accel::Kvm => true,
             Accel::Tcg => false,
         };
+        let (silence, silent_port) = match spec.network {
+            Network::Silent => hold_silence()?,
+            Network::User | Network::None => (None, 0),
+        };
         let mut plan = Plan {
+            silence: silent_port,
             kvm,
             cpus: spec.cpus.unwrap_or(if kvm { 2 } else { 1 }),
             firmware: firmware(&spec.boot, &dir)?,
@@ -227,6 +234,7 @@ impl Machine {
             name: spec.name,
             dir,
             _temporary: temporary,
+            _silence: silence,
             process,
             console,
             console_stream,
@@ -702,6 +710,17 @@ fn choose_ports(spec: &MachineSpec) -> Result<Vec<Forward>, HarnessError> {
         held.push(listener);
     }
     Ok(forwards)
+}
+
+/// A socket that nobody reads, and its port. The kernel drops what does not fit any more.
+fn hold_silence() -> Result<(Option<UdpSocket>, u16), HarnessError> {
+    UdpSocket::bind(("127.0.0.1", 0))
+        .and_then(|socket| Ok((socket.local_addr()?.port(), socket)))
+        .map(|(port, socket)| (Some(socket), port))
+        .map_err(|e| HarnessError::Command {
+            command: QEMU.to_owned(),
+            problem: format!("no free UDP port on 127.0.0.1: {e}"),
+        })
 }
 
 fn command(spec: &MachineSpec, plan: &Plan, dir: &Path) -> Result<Command, HarnessError> {
