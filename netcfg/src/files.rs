@@ -88,6 +88,22 @@ pub fn resolv_conf(nameservers: &[IpAddr], search: &[String]) -> String {
     text
 }
 
+/// Changes the content of a file of /run without replacing it: for files that services see by a
+/// bind mount of their own, which would go on showing the replaced one. A reader may catch it
+/// empty; resolvers read it again when its time stamp changes.
+///
+/// # Errors
+/// The operation that failed.
+pub(crate) fn write_in_place(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    if !path.exists() {
+        return write(path, bytes);
+    }
+    if fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    fs::write(path, bytes).map_err(failed("write", path))
+}
+
 /// One time server a line.
 #[must_use]
 pub fn ntp_servers(servers: &[String]) -> String {
@@ -120,6 +136,18 @@ mod tests {
                 "search a.example b.example",
             ]
         );
+    }
+
+    #[test]
+    fn a_file_written_in_place_stays_the_same_file() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/file");
+        write_in_place(&path, b"one, longer").unwrap();
+        let inode = fs::metadata(&path).unwrap().ino();
+        write_in_place(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
     }
 
     #[test]

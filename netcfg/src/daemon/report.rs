@@ -42,8 +42,7 @@ impl Daemon {
         let resolv_conf = files::resolv_conf(&status.nameservers, &status.search);
         let results = [
             files::write(&run.join("resolv.conf"), resolv_conf.as_bytes()),
-            // The same for services that see this folder only.
-            files::write(&run.join("netcfg/resolv.conf"), resolv_conf.as_bytes()),
+            files::write_in_place(&run.join("netcfg/resolv.conf"), resolv_conf.as_bytes()),
             files::write(
                 &run.join("netcfg/chrony/netcfg.sources"),
                 files::chrony_sources(&status.ntp_servers).as_bytes(),
