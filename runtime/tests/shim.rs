@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::Shutdown;
 
 use common::{Setup, can_run, eventually, run_script};
-use keelson_model::shim::{FailReason, Hello, Request, Response};
+use keelson_model::shim::{Exit, FailReason, Hello, Request, Response};
 
 #[test]
 fn output_and_exit_code_arrive() {
@@ -28,6 +28,25 @@ fn output_and_exit_code_arrive() {
     assert_eq!(shim.wait(), exit);
     assert!(shim.output().contains("out\n"));
     shim.gone();
+}
+
+#[test]
+fn a_container_that_nobody_waits_for_is_ended() {
+    if !can_run() {
+        return;
+    }
+    let setup = Setup::new(&["sleep", "1000"]);
+    let (read, write) = std::io::pipe().unwrap();
+    drop(read);
+    setup.execute(write);
+    let path = setup.folder.path();
+    eventually("exit.json", || path.join("exit.json").exists());
+    let exit: Exit =
+        serde_json::from_slice(&std::fs::read(path.join("exit.json")).unwrap()).unwrap();
+    assert_eq!((exit.code, exit.started_at), (128 + 9, 0));
+    eventually("end of the socket", || !path.join("shim.sock").exists());
+    let cgroup = common::cgroup_root().join("keelson-test").join(&setup.id);
+    assert!(!cgroup.exists(), "a cgroup is left");
 }
 
 #[test]

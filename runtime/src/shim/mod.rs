@@ -52,7 +52,9 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), Failure> {
     }
     match server::Server::create(&arguments.folder) {
         Ok(server) => {
-            hello(&mut ready, &server.hello());
+            if !hello(&mut ready, &server.hello()) {
+                server.abandon();
+            }
             drop(ready);
             server.run();
             Ok(())
@@ -135,13 +137,14 @@ fn leave_session() -> Result<(), Failure> {
     sandbox::set_undumpable().step(|| "hide the process from others")
 }
 
-/// Reports on the ready descriptor. When nobody listens any more (hostd was killed meanwhile) the
-/// container stays; whoever comes next finds the socket.
-fn hello(ready: &mut std::fs::File, hello: &Hello) {
-    if let Ok(mut line) = serde_json::to_vec(hello) {
-        line.push(b'\n');
-        let _ = rustix::io::write(ready.as_fd(), &line);
-    }
+/// Reports on the ready descriptor. False: nobody listens any more, for example because hostd was
+/// killed meanwhile.
+fn hello(ready: &mut std::fs::File, hello: &Hello) -> bool {
+    let Ok(mut line) = serde_json::to_vec(hello) else {
+        return false;
+    };
+    line.push(b'\n');
+    rustix::io::write(ready.as_fd(), &line).is_ok()
 }
 
 /// Reads `shim.json`.

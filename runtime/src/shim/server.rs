@@ -32,6 +32,10 @@ const FIRST_CLIENT: u64 = 16;
 /// A client that takes nothing for so long after the container's end is given up.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// A container that was made but not started, with nobody connected, is given up after so long:
+/// whoever made it was killed or forgot it, and nobody would ever end it.
+const UNSTARTED: Duration = Duration::from_secs(60);
+
 /// Where the container is in its life.
 #[derive(Debug, Clone, PartialEq)]
 enum State {
@@ -156,11 +160,30 @@ impl Server {
         Ok(())
     }
 
+    /// Ends a container that nobody will ever start; [`Server::run`] then cleans up as after any
+    /// other end.
+    pub(crate) fn abandon(&self) {
+        // The process is a child that was not reaped, so the number is still its own.
+        let pid = nix::unistd::Pid::from_raw(self.container.pid);
+        let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+    }
+
     /// Runs until the container has ended and everybody has been told.
     pub(crate) fn run(mut self) {
         let mut events = [EpollEvent::empty(); 32];
         let mut give_up: Option<Instant> = None;
         loop {
+            if self.state == State::Created {
+                match (self.clients.is_empty(), give_up) {
+                    (true, None) => give_up = Some(Instant::now() + UNSTARTED),
+                    (true, Some(at)) if Instant::now() >= at => {
+                        self.abandon();
+                        give_up = None;
+                    }
+                    (true, Some(_)) => {}
+                    (false, _) => give_up = None,
+                }
+            }
             let timeout = match give_up {
                 None => EpollTimeout::NONE,
                 Some(at) => {
@@ -178,6 +201,9 @@ impl Server {
                 self.handle(event.data(), event.events());
             }
             self.serve();
+            if self.state == State::Running {
+                give_up = None;
+            }
             if matches!(self.state, State::Stopped(_)) {
                 self.clients.retain(|_, client| !client.is_served());
                 let now = Instant::now();

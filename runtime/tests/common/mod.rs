@@ -188,6 +188,15 @@ impl Setup {
 
     /// Executes the shim and reads its first line.
     pub fn hello(&self) -> Hello {
+        let (read, write) = std::io::pipe().unwrap();
+        self.execute(write);
+        let mut line = String::new();
+        BufReader::new(read).read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    /// Executes the shim with a pipe to report on.
+    pub fn execute(&self, write: std::io::PipeWriter) {
         let path = self.folder.path();
         std::fs::write(
             path.join("bundle/config.json"),
@@ -199,7 +208,6 @@ impl Setup {
             serde_json::to_vec(&self.spec).unwrap(),
         )
         .unwrap();
-        let (read, write) = std::io::pipe().unwrap();
         nix::fcntl::fcntl(
             &write,
             nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
@@ -212,10 +220,6 @@ impl Setup {
             .status()
             .unwrap();
         assert!(status.success());
-        drop(write);
-        let mut line = String::new();
-        BufReader::new(read).read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
     /// Makes the container.
