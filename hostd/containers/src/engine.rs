@@ -107,17 +107,7 @@ impl Engine {
 
     /// Which images the containers of both scopes use.
     pub fn image_users(&self) -> Vec<ImageUser> {
-        [Scope::User, Scope::System]
-            .iter()
-            .flat_map(|scope| self.list(*scope))
-            .filter_map(|snapshot| {
-                Some(ImageUser {
-                    container: snapshot.id.clone(),
-                    image: snapshot.image_id.parse().ok()?,
-                    running: snapshot.state.status.counts_as_running(),
-                })
-            })
-            .collect()
+        self.inner.image_users()
     }
 
     /// Events of both scopes from now on.
@@ -162,6 +152,29 @@ impl Inner {
     }
 
     /// Looks into a scope's registry.
+    /// Which images the containers of both scopes use.
+    pub(crate) fn image_users(&self) -> Vec<ImageUser> {
+        [Scope::User, Scope::System]
+            .into_iter()
+            .flat_map(|scope| {
+                self.with(scope, |registry| {
+                    registry
+                        .values()
+                        .map(|container| container.snapshot())
+                        .collect::<Vec<_>>()
+                })
+            })
+            .filter_map(|snapshot| {
+                Some(ImageUser {
+                    container: snapshot.id.clone(),
+                    image: snapshot.image_id.parse().ok()?,
+                    running: snapshot.state.status.counts_as_running(),
+                })
+            })
+            .collect()
+    }
+
+    /// Looks at the containers of a scope.
     pub(crate) fn with<T>(
         &self,
         scope: Scope,

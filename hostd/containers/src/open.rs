@@ -100,6 +100,7 @@ impl Inner {
             known.insert(id);
         }
         self.end_strays(&known).await?;
+        self.release_images();
         for container in restarts {
             let inner = Arc::clone(self);
             tokio::spawn(async move {
@@ -217,7 +218,7 @@ impl Inner {
         self.after_end(container, restart, removing)
     }
 
-    fn after_end(&self, container: &Container, restart: bool, remove: bool) -> bool {
+    fn after_end(self: &Arc<Self>, container: &Container, restart: bool, remove: bool) -> bool {
         // Services may have changed with the OS: whoever manages them starts them.
         let restart = restart && container.scope == Scope::User;
         if !restart && container.snapshot().state.status == Status::Restarting {

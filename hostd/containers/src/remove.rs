@@ -91,7 +91,7 @@ impl Inner {
 
     /// Removes a container that does not run. The caller holds the operation lock. After the
     /// rename into the trash it is gone for good; its files are deleted in the background.
-    pub(crate) fn remove_now(&self, container: &Container) -> Result<(), EngineError> {
+    pub(crate) fn remove_now(self: &Arc<Self>, container: &Container) -> Result<(), EngineError> {
         let name = container.snapshot().name.clone();
         container.update(|state| state.status = Status::Removing);
         let trash = match self.objects.discard(&container.id) {
@@ -118,6 +118,7 @@ impl Inner {
         };
         let run = container.run_folder.clone();
         let id = container.id.clone();
+        let inner = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
             for path in [Some(run), trash].into_iter().flatten() {
                 if let Err(error) = remove_tree(&path) {
@@ -126,7 +127,16 @@ impl Inner {
             }
             // May unmount the image's layers.
             drop(layers);
+            inner.release_images();
         });
         Ok(())
+    }
+
+    /// Deletes the images that were removed by force while containers used them, and that no
+    /// container uses any more.
+    pub(crate) fn release_images(&self) {
+        if let Err(error) = self.images.release_unused(|| self.image_users()) {
+            tracing::warn!(%error, "removed images not deleted");
+        }
     }
 }

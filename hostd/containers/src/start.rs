@@ -141,7 +141,7 @@ impl Inner {
         });
     }
 
-    async fn start_failed(&self, container: &Container, error: &EngineError) {
+    async fn start_failed(self: &Arc<Self>, container: &Container, error: &EngineError) {
         let code = match error {
             EngineError::Start { reason, .. } => match reason {
                 FailReason::NotFound => 127,

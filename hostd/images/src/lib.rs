@@ -150,7 +150,7 @@ impl ImageStore {
 
     /// Frees what forced removals had to leave because containers used it that have gone since.
     /// To be called after a container was removed.
-    pub fn release_unused(&self, users: &[ImageUser]) -> Result<(), ImageError> {
+    pub fn release_unused(&self, users: impl FnOnce() -> Vec<ImageUser>) -> Result<(), ImageError> {
         self.store.release_unused(users)
     }
 

@@ -186,12 +186,25 @@ impl Store {
     }
 
     /// Deletes for good what forced removals had to keep for containers that have gone since.
-    pub(crate) fn release_unused(&self, users: &[ImageUser]) -> Result<(), ImageError> {
+    /// `users` is only asked when there are such images, and without a lock held.
+    pub(crate) fn release_unused(
+        &self,
+        users: impl FnOnce() -> Vec<ImageUser>,
+    ) -> Result<(), ImageError> {
+        if !self
+            .state()
+            .images
+            .values()
+            .any(|entry| entry.record.hidden)
+        {
+            return Ok(());
+        }
+        let users = users();
         let mut state = self.state();
         let unused: Vec<_> = state
             .images
             .values()
-            .filter(|entry| entry.record.hidden && user_of(users, entry.record.id).is_none())
+            .filter(|entry| entry.record.hidden && user_of(&users, entry.record.id).is_none())
             .map(|entry| entry.record.clone())
             .collect();
         for record in unused {

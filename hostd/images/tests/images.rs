@@ -175,9 +175,9 @@ async fn names_move_and_removal_follows_docker() {
     );
     assert!(store.resolve(&first.hex()).is_err());
     assert!(store.mount(&first).is_ok());
-    store.release_unused(&[user(false)]).unwrap();
+    store.release_unused(|| vec![user(false)]).unwrap();
     assert!(store.mount(&first).is_ok());
-    store.release_unused(&[]).unwrap();
+    store.release_unused(Vec::new).unwrap();
     assert!(store.mount(&first).is_err());
 
     // The layer is shared with the second image, and goes with it.
