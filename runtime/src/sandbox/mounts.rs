@@ -1,10 +1,13 @@
 //! The mounts of config.json, by the new mount API.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use keelson_sys::mount_attr::{self, MountAttributes};
 use rustix::fs::CWD;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
 
 use super::options::{self, Attributes, Options};
 use super::paths;
@@ -234,7 +237,26 @@ fn bind(
     if destination.starts_with("/proc/") {
         must_be_empty_place(root, &target, destination)?;
     }
-    attach(&tree, &target).step(step)
+    attach(&tree, &target).step(step)?;
+    if recursive && is_root(source) {
+        uncover(root, destination).step(step)?;
+    }
+    Ok(())
+}
+
+/// Whether a path of the host is its root directory.
+fn is_root(source: &str) -> bool {
+    std::fs::canonicalize(source).is_ok_and(|path| path == Path::new("/"))
+}
+
+/// Takes the copy of the container's root off a recursive bind of the host's root: the container's
+/// root lies on top of that (see [`super::root`]), so a copy of all mounts has it on top, too.
+fn uncover(root: BorrowedFd<'_>, destination: &str) -> Result<(), rustix::io::Errno> {
+    // The lookup ends at the topmost of the mounts on that folder; the descriptor's own path names
+    // that very mount.
+    let top = paths::find(root, destination)?;
+    let path = format!("/proc/self/fd/{}", top.as_raw_fd());
+    rustix::mount::unmount(path, UnmountFlags::DETACH)
 }
 
 /// Changes a tree's attributes.
