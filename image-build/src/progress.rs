@@ -19,9 +19,10 @@ fn interactive() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("CI").is_none()
 }
 
-/// Prints one line of information.
+/// Prints one line of information. That nobody reads it any more is no reason to stop: `eprintln`
+/// would end this program and leave its virtual machine behind.
 pub fn say(message: &str) {
-    eprintln!("{message}");
+    let _ = writeln!(std::io::stderr(), "{message}");
 }
 
 /// A step that takes time: a spinner with the elapsed time on a terminal, otherwise a line at
@@ -51,7 +52,7 @@ impl Step {
             bar
         });
         if bar.is_none() {
-            eprintln!("   … {title}");
+            say(&format!("   … {title}"));
         }
         Self {
             title,
@@ -67,11 +68,11 @@ impl Step {
             bar.set_message(message.to_owned());
         } else if self.reminded.elapsed() >= REMINDER {
             self.reminded = Instant::now();
-            eprintln!(
+            say(&format!(
                 "   … {} ({:.0} s): {message}",
                 self.title,
                 self.started.elapsed().as_secs_f64()
-            );
+            ));
         }
     }
 
@@ -191,7 +192,7 @@ pub fn run_shown(command: &mut Command, log: &Path) -> Result<()> {
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line)? > 0 {
         file.write_all(&line)?;
-        std::io::stderr().write_all(&line)?;
+        let _ = std::io::stderr().write_all(&line);
         line.clear();
     }
     let status = child.wait()?;
