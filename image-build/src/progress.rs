@@ -83,7 +83,10 @@ impl Step {
             bar.finish_and_clear();
         }
         let separator = if result.is_empty() { "" } else { ": " };
-        eprintln!("   ✓ {}{separator}{result} ({seconds:.1} s)", self.title);
+        say(&format!(
+            "   ✓ {}{separator}{result} ({seconds:.1} s)",
+            self.title
+        ));
     }
 }
 
