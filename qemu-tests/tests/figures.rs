@@ -78,7 +78,7 @@ fn memory(lab: &Lab, machine: &Machine) -> Result<()> {
     );
     let text = shell(machine, &SEES_ALL, &script)?;
     ensure!(
-        text.starts_with("Name:\tkeelson-runtim"),
+        text.starts_with("Name:\tkeelson-shim"),
         "not a shim: {text}"
     );
     lab.record("shim_rss_kib", kib(&text, "VmRSS:")?)?;
