@@ -1,39 +1,33 @@
 //! A running virtual machine.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::Read;
-use std::net::{TcpListener, UdpSocket};
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::process::{Command, ExitStatus};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::arguments::{self, Plan, arguments};
+use super::arguments::{self, Plan};
+use super::child::Process;
 use super::console::{Console, Line, NoLine};
 use super::error::HarnessError;
-use super::firmware::Firmware;
 use super::http::{HttpError, HttpResponse};
+use super::prepare::{
+    SOCKET_LIMIT, cannot_start, choose_ports, command, connect_now, establish, firmware,
+    hold_silence, prepare_disks, qemu_messages, write_items,
+};
 use super::process::{CommandOutput, docker_command, run, wait_readable};
-use super::provision::{CSR_ITEM, ClientKey, Credentials, MAX_LINE, Provisioned};
+use super::provision::{ClientKey, Credentials, MAX_LINE, Provisioned};
 use super::qmp::Qmp;
-use super::spec::{API_PORT, Accel, Boot, Disk, DiskMode, Forward, MachineSpec, Network};
-use super::state::{MachineState, start_time};
+use super::spec::{API_PORT, Accel, Forward, MachineSpec, Network};
+use super::state::{self, MachineState, start_time};
 use super::tls::{Identity, request};
-use super::{disk, state};
 
-const QEMU: &str = "qemu-system-x86_64";
-/// QEMU's own messages, in the machine's folder.
-const QEMU_LOG: &str = "qemu.log";
-/// How long QEMU may take until its sockets exist.
-const SOCKET_LIMIT: Duration = Duration::from_secs(30);
 /// How many lines of the console a message shows.
 const TAIL: usize = 40;
 /// How often other free ports are tried when somebody else took them first.
@@ -61,86 +55,6 @@ pub struct Machine {
     kvm: bool,
     detached: bool,
     report: bool,
-}
-
-/// QEMU as a child of this process.
-#[derive(Debug)]
-struct Process {
-    pid: u32,
-    state: Mutex<ProcessState>,
-    ended: Condvar,
-}
-
-#[derive(Debug)]
-struct ProcessState {
-    child: Child,
-    status: Option<(ExitStatus, Instant)>,
-}
-
-impl Process {
-    fn state(&self) -> MutexGuard<'_, ProcessState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Starts the command from a thread that stays until it has ended: the kernel ties the
-    /// child's life to that thread, not to the caller's.
-    fn spawn(mut command: Command) -> std::io::Result<Arc<Self>> {
-        let (sender, receiver) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("qemu".to_owned())
-            .spawn(move || match command.spawn() {
-                Err(e) => drop(sender.send(Err(e))),
-                Ok(child) => {
-                    let process = Arc::new(Self {
-                        pid: child.id(),
-                        state: Mutex::new(ProcessState {
-                            child,
-                            status: None,
-                        }),
-                        ended: Condvar::new(),
-                    });
-                    drop(sender.send(Ok(Arc::clone(&process))));
-                    process.reap();
-                }
-            })?;
-        receiver
-            .recv()
-            .unwrap_or_else(|_| Err(std::io::Error::other("the starting thread ended")))
-    }
-
-    /// Waits for the end without taking the status away first, so that the process identifier
-    /// can't be used again while [`Self::kill`] holds the lock.
-    fn reap(&self) {
-        let pid = Pid::from_raw(i32::try_from(self.pid).unwrap_or(-1));
-        while let Err(nix::errno::Errno::EINTR) =
-            waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
-        {}
-        let mut state = self.state();
-        if let Ok(status) = state.child.wait() {
-            state.status = Some((status, Instant::now()));
-        }
-        drop(state);
-        self.ended.notify_all();
-    }
-
-    fn status(&self) -> Option<(ExitStatus, Instant)> {
-        self.state().status
-    }
-
-    fn kill(&self) {
-        let mut state = self.state();
-        if state.status.is_none() {
-            state.child.kill().ok();
-        }
-    }
-
-    fn wait(&self, limit: Duration) -> Option<(ExitStatus, Instant)> {
-        self.ended
-            .wait_timeout_while(self.state(), limit, |state| state.status.is_none())
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .status
-    }
 }
 
 impl Machine {
@@ -610,193 +524,5 @@ impl Drop for Machine {
             eprintln!("machine {}: {}", self.name, self.details());
         }
         self.kill();
-    }
-}
-
-fn firmware(boot: &Boot, dir: &Path) -> Result<Option<Firmware>, HarnessError> {
-    match boot {
-        Boot::Direct { kernel, initrd, .. } => {
-            for path in [kernel, initrd] {
-                must_exist(path)?;
-            }
-            Ok(None)
-        }
-        Boot::Uefi => {
-            let firmware = Firmware::find()?;
-            let variables = dir.join(arguments::VARIABLES);
-            fs::copy(&firmware.variables, &variables)
-                .map_err(HarnessError::io("copy firmware variables to", &variables))?;
-            Ok(Some(firmware))
-        }
-    }
-}
-
-fn must_exist(path: &Path) -> Result<(), HarnessError> {
-    if path.exists() {
-        return Ok(());
-    }
-    Err(HarnessError::Missing {
-        object: path.display().to_string(),
-        remedy: "build the image with `cargo xtask image`".to_owned(),
-    })
-}
-
-/// Makes the private copies, and all paths absolute, since QEMU runs in the machine's folder.
-fn prepare_disks(spec: &MachineSpec, dir: &Path) -> Result<Vec<Disk>, HarnessError> {
-    spec.disk
-        .iter()
-        .chain(&spec.extra_disks)
-        .enumerate()
-        .map(|(index, disk)| {
-            must_exist(&disk.path)?;
-            let mut path =
-                fs::canonicalize(&disk.path).map_err(HarnessError::io("resolve", &disk.path))?;
-            if disk.mode == DiskMode::Copy {
-                let extension = path.extension().unwrap_or("raw".as_ref());
-                let copy = dir.join(format!("disk{index}")).with_extension(extension);
-                disk::copy_sparse(&path, &copy)?;
-                path = copy;
-            }
-            Ok(Disk {
-                path,
-                mode: disk.mode,
-            })
-        })
-        .collect()
-}
-
-fn write_items(
-    spec: &MachineSpec,
-    key: Option<&ClientKey>,
-    dir: &Path,
-) -> Result<Vec<(String, String)>, HarnessError> {
-    let csr = key.map(|key| (CSR_ITEM.to_owned(), key.csr_pem().as_bytes().to_vec()));
-    spec.fw_cfg
-        .iter()
-        .cloned()
-        .chain(csr)
-        .enumerate()
-        .map(|(index, (name, content))| {
-            let file = format!("fw_cfg-{index}");
-            let path = dir.join(&file);
-            fs::write(&path, content).map_err(HarnessError::io("write", &path))?;
-            Ok((name, file))
-        })
-        .collect()
-}
-
-/// Replaces every host port 0 by a free one. The ports are all held until all are chosen, so
-/// that they differ; between this and QEMU's own bind somebody else may take one.
-fn choose_ports(spec: &MachineSpec) -> Result<Vec<Forward>, HarnessError> {
-    let mut forwards = match spec.network {
-        Network::User => spec.forwards.clone(),
-        Network::Silent | Network::None => return Ok(Vec::new()),
-    };
-    if !forwards.iter().any(|forward| forward.guest == API_PORT) {
-        forwards.push(Forward {
-            host: 0,
-            guest: API_PORT,
-        });
-    }
-    let mut held = Vec::new();
-    for forward in forwards.iter_mut().filter(|forward| forward.host == 0) {
-        let bound = TcpListener::bind(("127.0.0.1", 0))
-            .and_then(|listener| Ok((listener.local_addr()?.port(), listener)));
-        let (port, listener) = bound.map_err(|e| HarnessError::Command {
-            command: QEMU.to_owned(),
-            problem: format!("no free TCP port on 127.0.0.1: {e}"),
-        })?;
-        forward.host = port;
-        held.push(listener);
-    }
-    Ok(forwards)
-}
-
-/// A socket that nobody reads, and its port. The kernel drops what does not fit any more.
-fn hold_silence() -> Result<(Option<UdpSocket>, u16), HarnessError> {
-    UdpSocket::bind(("127.0.0.1", 0))
-        .and_then(|socket| Ok((socket.local_addr()?.port(), socket)))
-        .map(|(port, socket)| (Some(socket), port))
-        .map_err(|e| HarnessError::Command {
-            command: QEMU.to_owned(),
-            problem: format!("no free UDP port on 127.0.0.1: {e}"),
-        })
-}
-
-fn command(spec: &MachineSpec, plan: &Plan, dir: &Path) -> Result<Command, HarnessError> {
-    let log = dir.join(QEMU_LOG);
-    let file = File::create(&log).map_err(HarnessError::io("create", &log))?;
-    let errors = file
-        .try_clone()
-        .map_err(HarnessError::io("clone handle of", &log))?;
-    let mut command = Command::new(QEMU);
-    command
-        .args(arguments(spec, plan))
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(file)
-        .stderr(errors)
-        // An interrupt from the terminal goes to this program, which ends the machine in order.
-        .process_group(0);
-    if !spec.outlives {
-        keelson_sys::child::die_with_parent(&mut command);
-    }
-    Ok(command)
-}
-
-fn cannot_start(error: std::io::Error) -> HarnessError {
-    if error.kind() == std::io::ErrorKind::NotFound {
-        return HarnessError::Missing {
-            object: QEMU.to_owned(),
-            remedy: "install the package qemu-system-x86".to_owned(),
-        };
-    }
-    HarnessError::Command {
-        command: QEMU.to_owned(),
-        problem: format!("cannot be started: {error}"),
-    }
-}
-
-/// QEMU's own messages, but for the one that says that it waits for the harness.
-fn qemu_messages(dir: &Path) -> String {
-    let text = fs::read_to_string(dir.join(QEMU_LOG)).unwrap_or_default();
-    text.lines()
-        .filter(|line| !line.contains("waiting for connection on"))
-        .fold(String::new(), |all, line| format!("{all}{line}\n"))
-}
-
-/// Connects to a socket in `dir`, by way of a descriptor of the folder, since the whole path may
-/// be longer than a socket address can be.
-fn connect_now(dir: &Path, name: &str) -> Result<UnixStream, HarnessError> {
-    state::connect(&dir.join(name)).map_err(HarnessError::io("connect to", &dir.join(name)))
-}
-
-/// Connects to the console, and waits until QEMU has taken its whole command line: the monitor
-/// answers only then. The error tells how QEMU ended instead.
-fn establish(dir: &Path, process: &Process) -> Result<UnixStream, String> {
-    let console = connect(dir, arguments::CONSOLE_SOCKET, process)?;
-    let monitor = connect(dir, arguments::QMP_SOCKET, process)?;
-    match Qmp::new(monitor) {
-        Ok(_) => Ok(console),
-        Err(error) => Err(process
-            .wait(Duration::from_secs(5))
-            .map_or_else(|| error.to_string(), |(status, _)| status.to_string())),
-    }
-}
-
-/// Connects as soon as QEMU listens. The error tells how QEMU ended instead.
-fn connect(dir: &Path, name: &str, process: &Process) -> Result<UnixStream, String> {
-    let deadline = Instant::now() + SOCKET_LIMIT;
-    loop {
-        if let Ok(stream) = state::connect(&dir.join(name)) {
-            return Ok(stream);
-        }
-        // Listening can't be waited for; ending can.
-        if let Some((status, _)) = process.wait(Duration::from_millis(5)) {
-            return Err(status.to_string());
-        }
-        if Instant::now() >= deadline {
-            return Err(format!("no socket {name}"));
-        }
     }
 }

@@ -16,6 +16,7 @@
 
 mod arguments;
 pub mod assets;
+mod child;
 mod console;
 pub mod disk;
 mod error;
@@ -23,6 +24,7 @@ mod firmware;
 mod http;
 mod machine;
 pub mod measurements;
+mod prepare;
 mod process;
 mod provision;
 mod qmp;
