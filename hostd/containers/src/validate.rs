@@ -178,8 +178,7 @@ fn complete_host(
         ));
     }
     if host.cgroupns_mode.is_empty() {
-        let mode = if host.privileged { "host" } else { "private" };
-        mode.clone_into(&mut host.cgroupns_mode);
+        "private".clone_into(&mut host.cgroupns_mode);
     }
     if host.ipc_mode.is_empty() {
         "private".clone_into(&mut host.ipc_mode);
