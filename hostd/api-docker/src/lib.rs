@@ -25,6 +25,7 @@ use hostd_containers::Engine;
 use hostd_images::ImageStore;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use keelson_model::error::ErrorKind;
 
 use error::ApiError;
 use events::EventHub;
@@ -121,6 +122,9 @@ impl Api {
         tracing::debug!(method = %request.method(), path, "request");
         let operation = found.route.operation;
         if operation == Operation::NotBuilt {
+            if let Some(message) = router::missing_object(found.route, &found.name) {
+                return Err(ApiError::new(ErrorKind::NotFound, message));
+            }
             return Err(ApiError::not_built(format!(
                 "{} {rest} is not built yet",
                 request.method()

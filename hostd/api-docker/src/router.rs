@@ -37,6 +37,20 @@ fn match_path<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     (!value.is_empty() && (many || !value.contains('/'))).then_some(value)
 }
 
+/// What Docker says about an object of a kind that can't exist here yet. Clients that look a name
+/// up in every kind (`docker inspect NAME`) go on after it; they would stop at anything else.
+/// The networks that do exist get no answer here: they can't be shown yet.
+pub(crate) fn missing_object(route: &Route, name: &str) -> Option<String> {
+    match (route.method, route.path) {
+        ("GET", "/networks/{id}") if !matches!(name, "bridge" | "host" | "none") => {
+            Some(format!("network {name} not found"))
+        }
+        ("GET", "/volumes/{name}") => Some(format!("get {name}: no such volume")),
+        ("GET", "/plugins/{name*}/json") => Some(format!("plugin \"{name}\" not found")),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -190,7 +190,8 @@ pub fn coverage_markdown() -> String {
     let mut out = format!(
         "# Docker Engine API coverage\n\n\
          API versions {} to {}. {built} of {} routes are built; every other one answers 501 and \
-         names itself.\n\n\
+         names itself. Looking up a network, volume or plugin that cannot exist yet by its name \
+         answers 404, so that `docker inspect NAME` says what it always says.\n\n\
          This file is made from the route table (`hostd/api-docker/src/routes.rs`) and a test \
          holds it to it: `KEELSON_WRITE_COVERAGE=1 cargo test -p hostd-api-docker coverage` \
          writes it anew.\n\n\

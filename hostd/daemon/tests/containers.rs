@@ -164,6 +164,9 @@ fn detached_containers_are_listed_logged_and_stopped() {
     assert_eq!(host.docker(&["rm", "web"]).ok(), "web");
     host.docker(&["container", "inspect", "web"])
         .fails_with("No such container: web");
+    // It asks for containers, images, networks, volumes and plugins of that name.
+    host.docker(&["inspect", "web"])
+        .fails_with("No such object: web");
 }
 
 #[test]
