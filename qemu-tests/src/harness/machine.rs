@@ -1,7 +1,7 @@
 //! A running virtual machine.
 
 use std::fs::{self, Permissions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -521,7 +521,14 @@ impl Drop for Machine {
             return;
         }
         if self.report || std::thread::panicking() {
-            eprintln!("machine {}: {}", self.name, self.details());
+            // Not eprintln!: it panics when nobody reads, which during a panic would abort the
+            // process and leave QEMU behind.
+            let _ = writeln!(
+                std::io::stderr(),
+                "machine {}: {}",
+                self.name,
+                self.details()
+            );
         }
         self.kill();
     }
