@@ -30,8 +30,8 @@ const REQUEST_TRIES: u32 = 4;
 /// Requests that are sent before a remembered lease is given up.
 const REBOOT_TRIES: u32 = 3;
 /// Probes before an address is used. RFC 5227 wants three within about seven seconds; that is
-/// made for slow links without a server that keeps books. Here the probes are 200–400 ms apart,
-/// which any neighbour on a switched link answers in time.
+/// made for slow links without a server that keeps books. Here the probes are 80–160 ms apart: a
+/// neighbour on a switched link answers within a few, and the whole boot waits for this.
 const PROBES: u32 = 3;
 /// Announcements after an address is taken into use, two seconds apart (RFC 5227 §2.3).
 const ANNOUNCEMENTS: u32 = 2;
@@ -465,7 +465,7 @@ impl Machine {
     fn probe(&mut self, now: Time, lease: Lease, granted: Time, sent: u32) {
         let packet = ArpPacket::probe(self.mac, lease.address);
         self.out.push(Output::Arp(packet));
-        let next = now + Duration::from_millis(200 + u64::from((self.random)() % 200));
+        let next = now + Duration::from_millis(80 + u64::from((self.random)() % 80));
         self.state = State::Probing {
             lease,
             granted,
