@@ -19,6 +19,8 @@ pub enum Stage {
     Fmt,
     /// Lints of all targets, warnings being errors.
     Clippy,
+    /// Licences, sources and forbidden dependencies, by cargo-deny where it is installed.
+    Deny,
     /// Tests beside the code, and those in documentation.
     Unit,
     /// Tests of our programs on this machine, which need root.
@@ -29,9 +31,10 @@ pub enum Stage {
     Vm,
 }
 
-const ALL: [Stage; 6] = [
+const ALL: [Stage; 7] = [
     Stage::Fmt,
     Stage::Clippy,
+    Stage::Deny,
     Stage::Unit,
     Stage::Image,
     Stage::Host,
@@ -43,6 +46,7 @@ impl Stage {
         match self {
             Self::Fmt => "fmt",
             Self::Clippy => "clippy",
+            Self::Deny => "deny",
             Self::Unit => "unit",
             Self::Host => "host",
             Self::Image => "image",
@@ -157,6 +161,7 @@ impl<'a> Runner<'a> {
                     "warnings",
                 ],
             ),
+            Stage::Deny => self.deny(),
             Stage::Unit => {
                 self.cargo(
                     "test-unit",
@@ -176,6 +181,21 @@ impl<'a> Runner<'a> {
                 self.integration("test-vm", |package| package == VM_PACKAGE)
             }
         }
+    }
+
+    /// cargo-deny takes minutes to compile, so it is not installed for this; what matters most, the
+    /// licences of what is linked, is held by a test of this package too. Advisories are a matter
+    /// of the day and not of the sources: `cargo deny check advisories`, by whoever releases.
+    fn deny(&self) -> Result<()> {
+        let present = Command::new(&self.cargo)
+            .args(["deny", "--version"])
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if !present {
+            progress::say("cargo-deny is not installed (cargo install cargo-deny); passed over.");
+            return Ok(());
+        }
+        self.cargo("deny", &["deny", "check", "bans", "licenses", "sources"])
     }
 
     /// The integration tests of the packages that `wanted` chooses. The whole workspace stays
