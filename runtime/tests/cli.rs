@@ -259,7 +259,7 @@ fn failures_name_the_cause_and_leave_nothing() {
     assert!(line["msg"].as_str().unwrap().contains("not found"), "{log}");
     bundle.assert_gone();
     for (arguments, wanted) in [
-        (&["exec", "x", "true"][..], "not supported yet"),
+        (&["update", "x"][..], "not supported yet"),
         (&["--systemd-cgroup", "list"], "systemd"),
         (&["create", "a/b"], "only letters"),
         (&["create"], "exactly one"),

@@ -46,6 +46,11 @@ impl Arguments {
         self.attached.take().is_none_or(|value| value != "false")
     }
 
+    /// Everything that was not read yet, as it was given.
+    pub(crate) fn remaining(self) -> Vec<String> {
+        self.rest.into()
+    }
+
     /// Looks for the value of an option without reading it.
     pub(crate) fn leading_value(&self, option: &str) -> Option<String> {
         let mut rest = self.rest.iter();

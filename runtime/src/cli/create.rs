@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,7 @@ pub(crate) fn run(global: &Global, arguments: Arguments) -> Result<u8, Failure> 
     let Some(signals) = signals else {
         return Ok(0);
     };
-    let code = wait(&container, &signals)?;
+    let code = wait(container.pid, container.pidfd.as_fd(), &signals)?;
     if !options.keep {
         manage::destroy(&store)?;
     }
@@ -200,7 +200,7 @@ fn keep(
 }
 
 /// Whoever watches for the file must never read half a number.
-fn write_pid_file(path: &Path, pid: i32) -> Result<(), Failure> {
+pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Failure> {
     let name = path
         .file_name()
         .ok_or_else(|| Failure::invalid(format!("--pid-file {}: not a file", path.display())))?;
@@ -211,7 +211,7 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<(), Failure> {
 }
 
 /// Hands the terminal's master end to whoever listens on the console socket.
-fn send_terminal(path: &Path, terminal: &OwnedFd) -> Result<(), Failure> {
+pub(super) fn send_terminal(path: &Path, terminal: &OwnedFd) -> Result<(), Failure> {
     let step = || format!("--console-socket: send the terminal to {}", path.display());
     let socket = UnixStream::connect(path).step(step)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -229,18 +229,18 @@ fn send_terminal(path: &Path, terminal: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// Every signal that can be, as a descriptor.
-fn take_signals() -> Result<SignalFd, Failure> {
+pub(super) fn take_signals() -> Result<SignalFd, Failure> {
     let signals = SigSet::all();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None).step(|| "block signals")?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).step(|| "make a signal descriptor")
 }
 
-/// Waits for the container's end and passes signals on to it.
-fn wait(container: &Container, signals: &SignalFd) -> Result<u8, Failure> {
-    let pid = rustix::process::Pid::from_raw(container.pid);
+/// Waits for a process's end and passes signals on to it.
+pub(super) fn wait(pid: i32, pidfd: BorrowedFd<'_>, signals: &SignalFd) -> Result<u8, Failure> {
+    let pid = rustix::process::Pid::from_raw(pid);
     loop {
         if let Some((_, status)) =
-            rustix::process::waitpid(pid, WaitOptions::NOHANG).step(|| "wait for the container")?
+            rustix::process::waitpid(pid, WaitOptions::NOHANG).step(|| "wait for the process")?
         {
             if let Some(code) = status.exit_status() {
                 return Ok(code as u8);
@@ -252,7 +252,7 @@ fn wait(container: &Container, signals: &SignalFd) -> Result<u8, Failure> {
         if let Some(signal) = signals.read_signal().step(|| "read a signal")?
             && signal.ssi_signo != libc::SIGCHLD as u32
         {
-            let _ = clone::signal_process(container.pidfd.as_fd(), signal.ssi_signo as i32);
+            let _ = clone::signal_process(pidfd, signal.ssi_signo as i32);
         }
     }
 }

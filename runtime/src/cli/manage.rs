@@ -110,7 +110,7 @@ pub(crate) fn kill(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     Ok(0)
 }
 
-fn open_process(state: &State) -> Result<std::os::fd::OwnedFd, rustix::io::Errno> {
+pub(super) fn open_process(state: &State) -> Result<std::os::fd::OwnedFd, rustix::io::Errno> {
     let pid = Pid::from_raw(state.pid).ok_or(rustix::io::Errno::SRCH)?;
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     // The number may have been given away between the look at its start and the opening.

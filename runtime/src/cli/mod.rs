@@ -2,6 +2,7 @@
 
 mod arguments;
 mod create;
+mod exec;
 mod features;
 mod log;
 mod manage;
@@ -27,6 +28,9 @@ commands:
   create [--bundle DIR] [--console-socket PATH] [--pid-file FILE] [--preserve-fds N] ID
   start ID
   run [--detach] [--keep] [options of create] ID
+  exec [--process FILE] [--tty] [--console-socket PATH] [--pid-file FILE] [--detach]
+       [--user UID[:GID]] [--additional-gids GID] [--cap NAME] [--cwd DIR] [--env NAME=VALUE]
+       [--preserve-fds N] [--no-new-privs] [--apparmor NAME] [--ignore-paused] ID COMMAND...
   state ID
   kill [--all] ID [SIGNAL]
   delete [--force] ID
@@ -39,7 +43,7 @@ commands:
 ";
 
 /// Commands of runc's that are not here yet.
-const MISSING: &[&str] = &["exec", "update", "events", "checkpoint", "restore"];
+const MISSING: &[&str] = &["update", "events", "checkpoint", "restore"];
 
 /// Options before the command.
 struct Global {
@@ -53,18 +57,23 @@ pub(crate) fn main(arguments: Vec<String>) -> ExitCode {
         arguments.leading_value("--log"),
         arguments.leading_value("--log-format"),
     );
-    match run(arguments) {
+    // As runc: a command's own exit codes are below.
+    const EXEC_FAILED: u8 = 255;
+    let mut failed = 1;
+    let result = run(arguments, || failed = EXEC_FAILED);
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             log.error(&failure.message);
             eprintln!("keelson-runtime: {failure}");
             // As runc: scripts tell failures by this code alone.
-            ExitCode::from(1)
+            ExitCode::from(failed)
         }
     }
 }
 
-fn run(mut arguments: Arguments) -> Result<u8, Failure> {
+/// `execs` is called when the command is `exec`.
+fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure> {
     let mut root = PathBuf::from("/run/keelson-runtime");
     let command = loop {
         let Some(argument) = arguments.next() else {
@@ -110,6 +119,10 @@ fn run(mut arguments: Arguments) -> Result<u8, Failure> {
     match command.as_str() {
         "create" => create::create(&global, arguments),
         "run" => create::run(&global, arguments),
+        "exec" => {
+            execs();
+            exec::exec(&global, arguments)
+        }
         "start" => manage::start(&global, arguments),
         "state" => manage::state(&global, arguments),
         "kill" => manage::kill(&global, arguments),

@@ -5,7 +5,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use keelson_model::error::ErrorKind;
 use keelson_model::shim::FailReason;
@@ -101,6 +101,15 @@ impl Channel {
         }
     }
 
+    /// Child: whether the parent is gone.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let mut events = [nix::poll::PollFd::new(
+            self.0.as_fd(),
+            nix::poll::PollFlags::empty(),
+        )];
+        nix::poll::poll(&mut events, nix::poll::PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
     /// Parent: the next message; waits for it.
     pub(crate) fn receive(&self) -> Result<Message, Failure> {
         let mut packet = [0; LONGEST];
@@ -136,6 +145,12 @@ impl Channel {
                 "the container's process sent an unknown message",
             )),
         }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

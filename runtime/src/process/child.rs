@@ -162,7 +162,12 @@ fn restrict(plan: &Plan<'_>, proc: BorrowedFd<'_>) -> Result<(), Failure> {
     {
         set_apparmor(proc, profile)?;
     }
-    if process.no_new_privileges {
+    confine(plan)
+}
+
+/// The last restrictions before the command is executed.
+pub(super) fn confine(plan: &Plan<'_>) -> Result<(), Failure> {
+    if plan.process.no_new_privileges {
         sandbox::set_no_new_privileges().step(|| "process.noNewPrivileges: set")?;
     }
     if let Some(filter) = &plan.filter {
@@ -173,7 +178,7 @@ fn restrict(plan: &Plan<'_>, proc: BorrowedFd<'_>) -> Result<(), Failure> {
     capabilities::apply(&plan.capabilities)
 }
 
-fn reset_signals() -> Result<(), Failure> {
+pub(super) fn reset_signals() -> Result<(), Failure> {
     for signal in [
         Signal::SIGPIPE,
         Signal::SIGHUP,
@@ -216,7 +221,7 @@ fn set_names(spec: &Spec) -> Result<(), Failure> {
 }
 
 /// The container does not share the keys of whoever started it.
-fn join_keyring(id: &str) -> Result<(), Failure> {
+pub(super) fn join_keyring(id: &str) -> Result<(), Failure> {
     let name = std::ffi::CString::new(format!("_ses.{id}"))
         .map_err(|_| Failure::invalid("the identifier contains a zero byte"))?;
     match sandbox::join_session_keyring(&name) {
@@ -226,7 +231,7 @@ fn join_keyring(id: &str) -> Result<(), Failure> {
     }
 }
 
-fn connect_standard(
+pub(super) fn connect_standard(
     plan: &Plan<'_>,
     terminal: Option<&Terminal>,
     process: &Process,
@@ -265,7 +270,7 @@ fn connect_standard(
 
 /// Changes to the working directory and makes sure that it is inside the container's root: a
 /// descriptor that leaked in could lead outside (CVE-2024-21626).
-fn change_folder(folder: &str) -> Result<(), Failure> {
+pub(super) fn change_folder(folder: &str) -> Result<(), Failure> {
     rustix::process::chdir(folder).step(|| format!("process.cwd: change to {folder}"))?;
     let path = rustix::process::getcwd(Vec::new()).step(|| "process.cwd: examine")?;
     // The kernel marks a folder that is not below the root as "(unreachable)".
@@ -277,7 +282,7 @@ fn change_folder(folder: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
+pub(super) fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
     let user = &plan.process.user;
     capabilities::limit_bounding(plan.capabilities.bounding)?;
     sandbox::keep_capabilities().step(|| "keep capabilities")?;

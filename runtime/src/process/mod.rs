@@ -1,9 +1,10 @@
 //! Making the container's first process: the parent's part, the child's part, and what they say
-//! to each other.
+//! to each other; and further processes in it.
 
 pub(crate) mod capabilities;
 pub(crate) mod channel;
 pub(crate) mod child;
 pub(crate) mod command;
+pub(crate) mod exec;
 pub(crate) mod limits;
 pub(crate) mod spawn;

@@ -160,7 +160,7 @@ fn clone_and_wait(plan: &child::Plan<'_>, cgroup: Option<&Cgroup>) -> Result<Cre
     }
 }
 
-fn check_apparmor(profile: &str) -> Result<(), Failure> {
+pub(super) fn check_apparmor(profile: &str) -> Result<(), Failure> {
     if profile.is_empty() {
         return Ok(());
     }

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Step};
 use crate::spec::{NamespaceKind, Spec};
 
 /// What to do about namespaces around clone3(2).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// `CLONE_NEW…` flags for clone3.
     pub(crate) create: u64,

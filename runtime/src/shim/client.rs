@@ -29,8 +29,19 @@ pub(crate) struct Client {
     pub(crate) interest: EpollFlags,
     /// The client waits for the container's end and is answered then.
     pub(crate) waiting: bool,
+    /// The client waits for something of an exec session and is answered then.
+    pub(crate) pending: Option<Pending>,
     /// After an attach request.
     pub(crate) attached: Option<Attached>,
+}
+
+/// What a client waits for, by the session's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pending {
+    /// The execution of its command.
+    ExecStart(u64),
+    /// Its end.
+    ExecWait(u64),
 }
 
 /// What an attached client takes part in.
@@ -45,6 +56,8 @@ pub(crate) struct Attached {
     pub(crate) wrote: bool,
     /// Everything in the log has been taken from it.
     caught_up: bool,
+    /// The exec session, when it is not the container's first process.
+    session: Option<u64>,
 }
 
 impl Attached {
@@ -57,6 +70,15 @@ impl Attached {
             stdin,
             wrote: false,
             caught_up: true,
+            session: None,
+        }
+    }
+
+    /// A client of an exec session.
+    pub(crate) fn to_session(session: u64, stdin: bool, stdout: bool, stderr: bool) -> Self {
+        Self {
+            session: Some(session),
+            ..Self::new(None, stdin, stdout, stderr)
         }
     }
 }
@@ -73,6 +95,7 @@ impl Client {
             ended: false,
             interest: EpollFlags::EPOLLIN,
             waiting: false,
+            pending: None,
             attached: None,
         }
     }
@@ -171,7 +194,40 @@ impl Client {
 
     /// Whether the client has got everything there is.
     pub(crate) fn is_served(&self) -> bool {
-        !self.has_output() && !self.waiting
+        !self.has_output() && !self.waits() && (self.ended || self.session().is_none())
+    }
+
+    /// Whether the client waits for an answer; it sends no further request before.
+    pub(crate) fn waits(&self) -> bool {
+        self.waiting || self.pending.is_some()
+    }
+
+    /// The exec session that the client is attached to.
+    pub(crate) fn session(&self) -> Option<u64> {
+        self.attached.as_ref()?.session
+    }
+
+    /// Whether the client is attached to an output of a session.
+    pub(crate) fn wants(&self, session: u64, index: usize) -> bool {
+        self.attached.as_ref().is_some_and(|attached| {
+            let wanted = [attached.stdout, attached.stderr];
+            attached.session == Some(session) && wanted.get(index) == Some(&true)
+        })
+    }
+
+    /// Whether more output may be queued.
+    pub(crate) fn has_room(&self) -> bool {
+        self.dead || self.output.len() - self.sent < MAX_OUTPUT
+    }
+
+    /// Queues output of an exec session.
+    pub(crate) fn send_output(&mut self, stream: u8, data: &[u8]) {
+        if self.dead {
+            return;
+        }
+        self.output.extend([stream, 0, 0, 0]);
+        self.output.extend((data.len() as u32).to_be_bytes());
+        self.output.extend_from_slice(data);
     }
 
     /// Takes records from the log into frames.

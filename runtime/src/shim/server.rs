@@ -1,5 +1,7 @@
 //! The shim's event loop.
 
+mod exec;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -61,6 +63,7 @@ pub(crate) struct Server {
     next_client: u64,
     buffer: Vec<u8>,
     input_watched: bool,
+    sessions: exec::Sessions,
 }
 
 impl Server {
@@ -129,6 +132,7 @@ impl Server {
             next_client: FIRST_CLIENT,
             buffer: Vec::new(),
             input_watched: false,
+            sessions: exec::Sessions::default(),
         };
         server.watch()?;
         Ok(server)
@@ -184,7 +188,8 @@ impl Server {
                     (false, _) => give_up = None,
                 }
             }
-            let timeout = match give_up {
+            let deadline = [give_up, self.sessions.deadline()];
+            let timeout = match deadline.into_iter().flatten().min() {
                 None => EpollTimeout::NONE,
                 Some(at) => {
                     let left = at.saturating_duration_since(Instant::now());
@@ -200,10 +205,12 @@ impl Server {
             for event in events.iter().take(count) {
                 self.handle(event.data(), event.events());
             }
+            self.exec_expire();
             self.serve();
             if self.state == State::Running {
                 give_up = None;
             }
+            self.exec_watch();
             if matches!(self.state, State::Stopped(_)) {
                 self.clients.retain(|_, client| !client.is_served());
                 let now = Instant::now();
@@ -222,6 +229,7 @@ impl Server {
             LISTENER => self.accept(),
             CHILDREN => self.reap(),
             INPUT => self.streams.write_input(),
+            token if token >= exec::FIRST_TOKEN => self.exec_event(token),
             token if OUTPUTS.contains(&token) => self.read_output((token - OUTPUTS[0]) as usize),
             token => self.handle_client(token, events),
         }
@@ -269,7 +277,7 @@ impl Server {
         }
         let gone = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
         self.pass_input(&mut client, gone);
-        if gone || (client.input_ended && client.attached.is_none() && !client.waiting) {
+        if gone || (client.input_ended && client.attached.is_none() && !client.waits()) {
             client.ended = true;
         }
         self.clients.insert(token, client);
@@ -277,6 +285,10 @@ impl Server {
 
     /// Gives an attached client's input to the container.
     fn pass_input(&mut self, client: &mut Client, gone: bool) {
+        if let Some(number) = client.session() {
+            self.exec_input(number, client);
+            return;
+        }
         let Some(stdin) = client.attached.as_ref().map(|attached| attached.stdin) else {
             return;
         };
@@ -312,10 +324,14 @@ impl Server {
                 .attached
                 .as_ref()
                 .is_some_and(|attached| attached.stdin);
+            let takes_input = match client.session() {
+                Some(number) => self.sessions.takes_input(number),
+                None => takes_input,
+            };
             let mut interest = EpollFlags::empty();
             interest.set(
                 EpollFlags::EPOLLIN,
-                !client.input_ended && !client.waiting && (takes_input || !reads_stdin),
+                !client.input_ended && !client.waits() && (takes_input || !reads_stdin),
             );
             interest.set(EpollFlags::EPOLLOUT, client.has_output());
             if interest != client.interest {
@@ -346,7 +362,7 @@ impl Server {
 
     /// Answers the requests that have come whole.
     fn answer(&mut self, client: &mut Client) {
-        while client.attached.is_none() && !client.waiting {
+        while client.attached.is_none() && !client.waits() {
             let request = match client.next_request() {
                 None => return,
                 Some(Ok(request)) => request,
@@ -370,9 +386,6 @@ impl Server {
         request: Request,
         client: &mut Client,
     ) -> Result<Option<Response>, Failure> {
-        let exec_session = |what: &str| {
-            Failure::unsupported(format!("{what}: exec sessions are not implemented yet"))
-        };
         match request {
             Request::Start => self.start().map(Some),
             Request::State => Ok(Some(self.report())),
@@ -412,10 +425,26 @@ impl Server {
             Request::Pause => self.freeze(true).map(done),
             Request::Resume => self.freeze(false).map(done),
             Request::Update { resources } => self.update(resources).map(done),
-            Request::Exec { .. } | Request::ExecStart { .. } => Err(exec_session("exec")),
-            Request::Resize { .. } => Err(exec_session("resize")),
-            Request::Wait { .. } => Err(exec_session("wait")),
-            Request::Attach { .. } => Err(exec_session("attach")),
+            Request::Exec {
+                exec,
+                process,
+                open_stdin,
+            } => self.exec_make(exec, process, open_stdin).map(done),
+            Request::ExecStart { exec } => self.exec_start(&exec, client).map(|()| None),
+            Request::Resize {
+                exec: Some(exec),
+                rows,
+                columns,
+            } => self.exec_resize(&exec, rows, columns).map(done),
+            Request::Wait { exec: Some(exec) } => self.exec_wait(&exec, client),
+            Request::Attach {
+                exec: Some(exec),
+                stdin,
+                stdout,
+                stderr,
+            } => self
+                .exec_attach(&exec, client, [stdin, stdout, stderr])
+                .map(|()| None),
         }
     }
 
@@ -519,16 +548,17 @@ impl Server {
     fn reap(&mut self) {
         while let Ok(Some(_)) = self.children.read_signal() {}
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            if pid.as_raw_nonzero().get() != self.container.pid {
-                continue;
-            }
+            let pid = pid.as_raw_nonzero().get();
             let code = match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => code,
                 (None, Some(signal)) => 128 + signal,
                 // Stopped or continued, which was not asked for.
                 (None, None) => continue,
             };
-            self.finish(code);
+            // Others are orphans that were given to the subreaper.
+            if !self.exec_reaped(pid, code) && pid == self.container.pid {
+                self.finish(code);
+            }
         }
     }
 
@@ -573,6 +603,7 @@ impl Server {
         self.streams.outputs = [None, None];
         self.streams.input = None;
         self.state = State::Stopped(exit);
+        self.exec_container_ended();
     }
 }
 

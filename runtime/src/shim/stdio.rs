@@ -76,7 +76,7 @@ fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Failure> {
 /// What reading found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// Something was read and recorded.
+    /// Something was read.
     Some,
     /// There is nothing now.
     None,
@@ -87,29 +87,35 @@ pub(crate) enum Output {
 impl Streams {
     /// Reads once from an output and records it.
     pub(crate) fn record(&self, index: usize, log: &mut Writer, buffer: &mut Vec<u8>) -> Output {
-        let Some(fd) = self.outputs.get(index).and_then(Option::as_ref) else {
-            return Output::End;
-        };
-        buffer.resize(CHUNK, 0);
         let stream = if index == 0 {
             Stream::Stdout
         } else {
             Stream::Stderr
         };
+        let (output, length) = self.read(index, buffer);
+        if output == Output::Some {
+            // A full disk must not stop the container: what can't be recorded is lost, as with
+            // every log.
+            let bytes = buffer.get(..length).unwrap_or_default();
+            let _ = log.append(stream, bytes, super::now());
+        }
+        output
+    }
+
+    /// Reads once from an output into the buffer, and tells how much.
+    pub(crate) fn read(&self, index: usize, buffer: &mut Vec<u8>) -> (Output, usize) {
+        let Some(fd) = self.outputs.get(index).and_then(Option::as_ref) else {
+            return (Output::End, 0);
+        };
+        buffer.resize(CHUNK, 0);
         loop {
             return match rustix::io::read(fd, buffer.as_mut_slice()) {
-                Ok(0) => Output::End,
-                Ok(length) => {
-                    // A full disk must not stop the container: what can't be recorded is lost, as
-                    // with every log.
-                    let bytes = buffer.get(..length).unwrap_or_default();
-                    let _ = log.append(stream, bytes, super::now());
-                    Output::Some
-                }
+                Ok(0) => (Output::End, 0),
+                Ok(length) => (Output::Some, length),
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => Output::None,
+                Err(Errno::AGAIN) => (Output::None, 0),
                 // A terminal whose other end nobody has open answers EIO.
-                Err(_) => Output::End,
+                Err(_) => (Output::End, 0),
             };
         }
     }

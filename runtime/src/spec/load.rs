@@ -51,6 +51,22 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Spec, LoadError> {
     Ok(spec)
 }
 
+/// Checks a process object that came by itself, for a further process of a container.
+pub(crate) fn parse_process(value: serde_json::Value) -> Result<Process, LoadError> {
+    let process: Process = serde_json::from_value(value)
+        .map_err(|error| LoadError::value("process", error.to_string()))?;
+    let spec = Spec {
+        process: Some(process),
+        ..Spec::default()
+    };
+    if let Some(process) = &spec.process {
+        check_process(process)?;
+    }
+    unsupported(&spec)?;
+    spec.process
+        .ok_or_else(|| LoadError::value("process", "is missing"))
+}
+
 fn from_json<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T, LoadError> {
     serde_json::from_slice(bytes).map_err(|error| LoadError::Json {
         file: file.to_owned(),

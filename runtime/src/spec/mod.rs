@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 #[cfg(test)]
 pub(crate) use load::parse;
-pub(crate) use load::{LoadError, load};
+pub(crate) use load::{LoadError, load, parse_process};
 
 /// Name of the annotation that selects a built-in seccomp profile.
 pub(crate) const SECCOMP_ANNOTATION: &str = "io.keelson.seccomp";

@@ -1,0 +1,214 @@
+//! `exec`: a further process in a container.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use keelson_sys::clone;
+
+use super::Global;
+use super::arguments::Arguments;
+use super::create::{send_terminal, take_signals, wait, write_pid_file};
+use super::manage::open_process;
+use crate::failure::{Failure, Step};
+use crate::process::channel::Message;
+use crate::process::exec::{self, Spawned};
+use crate::spec::{self, Capabilities, Process, Spec};
+use crate::state::Store;
+
+#[derive(Debug, Default)]
+struct Options {
+    process: Option<PathBuf>,
+    console_socket: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    preserved: u32,
+    detach: bool,
+    ignore_paused: bool,
+    terminal: bool,
+    no_new_privileges: bool,
+    cwd: Option<String>,
+    user: Option<String>,
+    apparmor: Option<String>,
+    groups: Vec<u32>,
+    environment: Vec<String>,
+    capabilities: Vec<String>,
+}
+
+fn number(option: &str, value: &str) -> Result<u32, Failure> {
+    value
+        .parse()
+        .map_err(|_| Failure::invalid(format!("{option}: {value:?} is not a number")))
+}
+
+/// Options stand before the identifier; everything behind it is the command.
+fn parse(mut arguments: Arguments) -> Result<(Options, String, Vec<String>), Failure> {
+    let mut options = Options::default();
+    let id = loop {
+        let Some(name) = arguments.next() else {
+            return Err(Failure::invalid("exec needs a container id"));
+        };
+        let rest = &mut arguments;
+        match name.as_str() {
+            "--process" | "-p" => options.process = Some(rest.value(&name)?.into()),
+            "--console-socket" => options.console_socket = Some(rest.value(&name)?.into()),
+            "--pid-file" => options.pid_file = Some(rest.value(&name)?.into()),
+            "--preserve-fds" => options.preserved = number(&name, &rest.value(&name)?)?,
+            "--detach" | "-d" => options.detach = rest.switch(),
+            "--ignore-paused" => options.ignore_paused = rest.switch(),
+            "--tty" | "-t" => options.terminal = rest.switch(),
+            "--no-new-privs" => options.no_new_privileges = rest.switch(),
+            "--cwd" => options.cwd = Some(rest.value(&name)?),
+            "--user" | "-u" => options.user = Some(rest.value(&name)?),
+            "--apparmor" => options.apparmor = Some(rest.value(&name)?),
+            "--additional-gids" | "-g" => {
+                options.groups.push(number(&name, &rest.value(&name)?)?);
+            }
+            "--env" | "-e" => options.environment.push(rest.value(&name)?),
+            "--cap" | "-c" => options.capabilities.push(rest.value(&name)?),
+            "--process-label" | "--cgroup" => {
+                return Err(Failure::unsupported(format!("{name}: not supported yet")));
+            }
+            "--" => {}
+            option if option.starts_with('-') => {
+                return Err(Failure::invalid(format!("unknown option {option}")));
+            }
+            _ => break name,
+        }
+    };
+    Ok((options, id, arguments.remaining()))
+}
+
+/// The process: from its own file, or the container's one with changes.
+fn process(options: &Options, spec: &Spec, command: Vec<String>) -> Result<Process, Failure> {
+    if let Some(path) = &options.process {
+        let bytes = std::fs::read(path).step(|| format!("--process: read {}", path.display()))?;
+        let value = serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::invalid(format!("--process {}: {error}", path.display())))?;
+        return Ok(spec::parse_process(value)?);
+    }
+    if command.is_empty() {
+        return Err(Failure::invalid("exec needs a command or --process"));
+    }
+    let mut process = spec
+        .process
+        .clone()
+        .ok_or_else(|| Failure::invalid("config.json: process: is missing"))?;
+    process.args = command;
+    process.terminal = options.terminal;
+    process.no_new_privileges |= options.no_new_privileges;
+    process.env.extend(options.environment.iter().cloned());
+    process
+        .user
+        .additional_gids
+        .extend(options.groups.iter().copied());
+    if let Some(cwd) = &options.cwd {
+        if !cwd.starts_with('/') {
+            return Err(Failure::invalid(format!(
+                "--cwd: {cwd:?} is not an absolute path"
+            )));
+        }
+        process.cwd.clone_from(cwd);
+    }
+    if let Some(user) = &options.user {
+        let (uid, gid) = user.split_once(':').unwrap_or((user, ""));
+        process.user.uid = number("--user", uid)?;
+        if !gid.is_empty() {
+            process.user.gid = number("--user", gid)?;
+        }
+    }
+    if options.apparmor.is_some() {
+        process.apparmor_profile.clone_from(&options.apparmor);
+    }
+    if !options.capabilities.is_empty() {
+        let sets = process
+            .capabilities
+            .get_or_insert_with(Capabilities::default);
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+            set.extend(options.capabilities.iter().cloned());
+        }
+    }
+    Ok(process)
+}
+
+/// `exec`.
+pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
+    let (options, id, command) = parse(arguments)?;
+    crate::sandbox::executable::ensure_readonly()?;
+    for number in 3..3_u32.saturating_add(options.preserved) {
+        if !Path::new(&format!("/proc/self/fd/{number}")).exists() {
+            return Err(Failure::invalid(format!(
+                "--preserve-fds {}: descriptor {number} is not open",
+                options.preserved
+            )));
+        }
+    }
+    let state = Store::new(&global.root, &id)?.load()?;
+    let status = state.status(false);
+    if status == "stopped" {
+        return Err(Failure::conflict("cannot exec in a stopped container"));
+    }
+    if status == "paused" && !options.ignore_paused {
+        return Err(Failure::conflict("cannot exec in a paused container"));
+    }
+    let spec = spec::load(&state.bundle)?;
+    let process = process(&options, &spec, command)?;
+    match (&options.console_socket, process.terminal) {
+        (None, true) => {
+            return Err(Failure::unsupported(
+                "--tty: needs --console-socket (a terminal of the caller's is not passed on yet)",
+            ));
+        }
+        (Some(_), false) => {
+            return Err(Failure::invalid(
+                "--console-socket is of no use without a terminal",
+            ));
+        }
+        _ => {}
+    }
+    // Blocked before the process exists, so that no signal is lost; the process starts with an
+    // empty mask of its own.
+    let signals = match options.detach {
+        true => None,
+        false => Some(take_signals()?),
+    };
+    let container = open_process(&state).step(|| format!("open process {}", state.pid))?;
+    let cgroup = state.open_cgroup();
+    let spawned = exec::spawn(exec::Request {
+        id: &id,
+        spec: &spec,
+        process: &process,
+        pid: state.pid,
+        pidfd: container.as_fd(),
+        cgroup: cgroup.as_ref(),
+        stdio: None,
+        die_with_parent: false,
+        preserved: options.preserved,
+    })?;
+    if let Err(failure) = follow(&spawned, &options) {
+        let _ = clone::signal_process(spawned.pidfd.as_fd(), libc::SIGKILL);
+        let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.pid), None);
+        return Err(failure);
+    }
+    match signals {
+        Some(signals) => wait(spawned.pid, spawned.pidfd.as_fd(), &signals),
+        None => Ok(0),
+    }
+}
+
+/// Waits until the command is executed.
+fn follow(spawned: &Spawned, options: &Options) -> Result<(), Failure> {
+    loop {
+        match spawned.channel.receive()? {
+            Message::Ready(terminal) => {
+                if let (Some(path), Some(terminal)) = (&options.console_socket, &terminal) {
+                    send_terminal(path, terminal)?;
+                }
+            }
+            Message::Failed(failure) => return Err(failure),
+            Message::Closed => break,
+        }
+    }
+    match &options.pid_file {
+        Some(path) => write_pid_file(path, spawned.pid),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,404 @@
+//! A further process in a container that runs: `exec`.
+//!
+//! The parent enters the container's pid namespace for its children only, makes the child inside
+//! the container's cgroup, and leaves again. The child closes every descriptor that it was not
+//! given, enters the other namespaces with one setns(2) on the container's pidfd, and from there
+//! goes the way of a container's first process. What needs the host (limits, the OOM score) is
+//! done before it enters.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use keelson_model::shim::{FailReason, Rootfs};
+use keelson_sys::clone::{self, CloneRequest, Cloned};
+use keelson_sys::sandbox;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::pty::OpenptFlags;
+
+use super::channel::Channel;
+use super::command::{self, Command};
+use super::{capabilities, child, limits, spawn};
+use crate::cgroup::Cgroup;
+use crate::failure::{Failure, Step};
+use crate::sandbox::devices::Terminal;
+use crate::sandbox::{namespaces, paths, procfs};
+use crate::seccomp;
+use crate::spec::{Process, Spec};
+
+/// What is executed, and where.
+pub(crate) struct Request<'a> {
+    /// The container's identifier.
+    pub(crate) id: &'a str,
+    /// The container's specification: seccomp filter and execution domain come from there.
+    pub(crate) spec: &'a Spec,
+    /// The process.
+    pub(crate) process: &'a Process,
+    /// The container's first process.
+    pub(crate) pid: i32,
+    /// The same, as a descriptor.
+    pub(crate) pidfd: BorrowedFd<'a>,
+    /// The container's cgroup.
+    pub(crate) cgroup: Option<&'a Cgroup>,
+    /// Standard input, output and error, unless it gets a terminal.
+    pub(crate) stdio: Option<[OwnedFd; 3]>,
+    /// Whether it is killed when the calling process ends.
+    pub(crate) die_with_parent: bool,
+    /// Descriptors from 3 on that the command inherits.
+    pub(crate) preserved: u32,
+}
+
+/// A process on its way to its command. Its channel brings `Ready` with the terminal, if it has
+/// one, then `Failed`, or `Closed` when the command was executed.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    /// The process, seen from the host.
+    pub(crate) pid: i32,
+    /// The same, as a descriptor.
+    pub(crate) pidfd: OwnedFd,
+    /// What it reports on.
+    pub(crate) channel: Channel,
+}
+
+/// Makes the process and returns at once: what the child does depends on the container (which may
+/// be frozen, or have a hanging file system), and its parent must not wait for that.
+pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
+    let (spec, process) = (request.spec, request.process);
+    if let Some(profile) = &process.apparmor_profile {
+        spawn::check_apparmor(profile)?;
+    }
+    let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
+    let capabilities = capabilities::parse(process.capabilities.as_ref())?;
+    let foreign = foreign_namespaces(request.pid)?;
+    let (parent, child) = Channel::pair()?;
+    // Not looked at: the root and the namespaces are there already.
+    let rootfs = Rootfs::Folder { path: "/".into() };
+    let plan = child::Plan {
+        id: request.id,
+        spec,
+        process,
+        rootfs: &rootfs,
+        namespaces: namespaces::Plan::default(),
+        capabilities,
+        filter,
+        stdio: request.stdio.take(),
+        die_with_parent: request.die_with_parent,
+        preserved: request.preserved,
+        start_socket: None,
+    };
+    let inside = Inside {
+        container: request.pidfd,
+        namespaces: foreign - CloneFlags::CLONE_NEWPID,
+    };
+    let joined = match foreign.contains(CloneFlags::CLONE_NEWPID) {
+        true => Some(PidNamespace::enter(&request)?),
+        false => None,
+    };
+    // SAFETY: this program never starts a thread.
+    #[allow(unsafe_code)]
+    let cloned = match unsafe { clone_inside(&request) } {
+        Ok(Cloned::Child) => run(&plan, &inside, &child),
+        Ok(Cloned::Parent { pid, pidfd }) => Ok((pid, pidfd)),
+        Err(failure) => Err(failure),
+    };
+    let left = joined.map_or(Ok(()), PidNamespace::leave);
+    let (pid, pidfd) = cloned?;
+    if let Err(failure) = left {
+        let _ = clone::signal_process(pidfd.as_fd(), libc::SIGKILL);
+        return Err(failure);
+    }
+    Ok(Spawned {
+        pid,
+        pidfd,
+        channel: parent,
+    })
+}
+
+/// The way back from a pid namespace that was entered for children.
+struct PidNamespace(OwnedFd);
+
+impl PidNamespace {
+    fn enter(request: &Request<'_>) -> Result<Self, Failure> {
+        // This names the namespace that the process itself is in, wherever its children go.
+        let own = rustix::fs::open(
+            "/proc/self/ns/pid",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .step(|| "open /proc/self/ns/pid")?;
+        match setns(request.pidfd, CloneFlags::CLONE_NEWPID) {
+            Err(Errno::ESRCH) => Err(not_running(request.id)),
+            other => other.step(|| "join the container's pid namespace"),
+        }?;
+        Ok(Self(own))
+    }
+
+    fn leave(self) -> Result<(), Failure> {
+        setns(self.0, CloneFlags::CLONE_NEWPID).step(|| "leave the container's pid namespace")
+    }
+}
+
+fn not_running(id: &str) -> Failure {
+    Failure::conflict(format!("container {id} is not running"))
+}
+
+/// The kinds of namespaces that the container does not share with this process.
+fn foreign_namespaces(pid: i32) -> Result<CloneFlags, Failure> {
+    const KINDS: [(&str, CloneFlags); 7] = [
+        ("user", CloneFlags::CLONE_NEWUSER),
+        ("mnt", CloneFlags::CLONE_NEWNS),
+        ("pid", CloneFlags::CLONE_NEWPID),
+        ("net", CloneFlags::CLONE_NEWNET),
+        ("ipc", CloneFlags::CLONE_NEWIPC),
+        ("uts", CloneFlags::CLONE_NEWUTS),
+        ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+    ];
+    let mut foreign = CloneFlags::empty();
+    for (name, flag) in KINDS {
+        let number = |owner: &str| {
+            let path = format!("/proc/{owner}/ns/{name}");
+            rustix::fs::stat(&path)
+                .map(|status| (status.st_dev, status.st_ino))
+                .step(|| format!("examine {path}"))
+        };
+        if number("self")? != number(&pid.to_string())? {
+            foreign |= flag;
+        }
+    }
+    if foreign.contains(CloneFlags::CLONE_NEWNS) {
+        Ok(foreign)
+    } else {
+        Err(Failure::internal(format!(
+            "process {pid} has no mount namespace of its own: not a container's"
+        )))
+    }
+}
+
+/// Makes the child, inside the container's cgroup.
+///
+/// # Safety
+/// The process has no other thread.
+#[allow(unsafe_code)]
+unsafe fn clone_inside(request: &Request<'_>) -> Result<Cloned, Failure> {
+    let attempt = |cgroup: Option<&Cgroup>| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            clone::clone3(&CloneRequest {
+                namespaces: 0,
+                cgroup: cgroup.map(Cgroup::folder),
+                sibling: false,
+            })
+        }
+    };
+    let step = || "clone3 the process";
+    match attempt(request.cgroup) {
+        // The container has made cgroups below its own, which can't have processes any more: go
+        // where its first process went.
+        Err(Errno::EBUSY) => {
+            let text = std::fs::read_to_string(format!("/proc/{}/cgroup", request.pid))
+                .step(|| "find the cgroup of the container's process")?;
+            let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+            let cgroup = Cgroup::open(path.unwrap_or("/"))?;
+            attempt(Some(&cgroup)).step(step)
+        }
+        // The pid namespace's first process is ending.
+        Err(Errno::ENOMEM) if is_gone(request.pidfd) => Err(not_running(request.id)),
+        other => other.step(step),
+    }
+}
+
+fn is_gone(process: BorrowedFd<'_>) -> bool {
+    clone::signal_process(process, 0) == Err(Errno::ESRCH)
+}
+
+/// What the child enters.
+struct Inside<'a> {
+    container: BorrowedFd<'a>,
+    namespaces: CloneFlags,
+}
+
+/// Runs in the child and never returns.
+fn run(plan: &child::Plan<'_>, inside: &Inside<'_>, channel: &Channel) -> ! {
+    let failure = match set_up(plan, inside, channel) {
+        Ok(command) => match child::confine(plan) {
+            Ok(()) => command.execute(),
+            Err(failure) => failure,
+        },
+        Err(failure) => failure,
+    };
+    channel.failed(&failure);
+    clone::exit_now(match failure.reason {
+        FailReason::NotFound => 127,
+        FailReason::NotExecutable => 126,
+        FailReason::Internal => 128,
+    })
+}
+
+fn set_up(
+    plan: &child::Plan<'_>,
+    inside: &Inside<'_>,
+    channel: &Channel,
+) -> Result<Command, Failure> {
+    let process = plan.process;
+    close_others(plan, inside, channel)?;
+    child::reset_signals()?;
+    // Before anything of the container's can see the process: its memory and its descriptors are
+    // the runtime's until the command is executed.
+    sandbox::set_undumpable().step(|| "hide the process from the container")?;
+    if plan.die_with_parent {
+        sandbox::die_with_parent().step(|| "bind the process's life to the shim's")?;
+        if channel.is_abandoned() {
+            clone::exit_now(1);
+        }
+    }
+    nix::unistd::setsid().step(|| "start a session")?;
+    limits::set_limits(&process.rlimits)?;
+    on_host(process)?;
+    if let Some(personality) = &plan.spec.linux.personality {
+        limits::set_personality(personality)?;
+    }
+
+    match setns(inside.container, inside.namespaces) {
+        Err(Errno::ESRCH) => Err(not_running(plan.id)),
+        other => other.step(|| "join the container's namespaces"),
+    }?;
+    child::join_keyring(plan.id)?;
+    let terminal = match process.terminal {
+        true => Some(open_terminal(process.user.uid)?),
+        false => None,
+    };
+    child::connect_standard(plan, terminal.as_ref(), process)?;
+    child::change_folder(&process.cwd)?;
+    child::change_user(plan)?;
+    let command = command::prepare(process)?;
+    clone::close_on_exec_from(3 + plan.preserved).step(|| "mark descriptors close-on-exec")?;
+    if let Some(terminal) = &terminal {
+        channel.ready(Some(terminal.master.as_fd()))?;
+    }
+    Ok(command)
+}
+
+/// What is written to the host's procfs, which the container can't have changed.
+fn on_host(process: &Process) -> Result<(), Failure> {
+    let profile = process.apparmor_profile.as_deref().unwrap_or_default();
+    if process.oom_score_adj.is_none() && profile.is_empty() {
+        return Ok(());
+    }
+    let proc = rustix::fs::open(
+        "/proc",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .step(|| "open /proc")?;
+    let named = |member: &str, failure: Failure| Failure {
+        message: format!("{member}: {}", failure.message),
+        ..failure
+    };
+    if let Some(score) = process.oom_score_adj {
+        procfs::write(proc.as_fd(), "self/oom_score_adj", &score.to_string())
+            .map_err(|failure| named("process.oomScoreAdj", failure))?;
+    }
+    if !profile.is_empty() {
+        let value = format!("exec {profile}");
+        procfs::write(proc.as_fd(), "self/attr/apparmor/exec", &value)
+            .or_else(|_| procfs::write(proc.as_fd(), "self/attr/exec", &value))
+            .map_err(|failure| named("process.apparmorProfile", failure))?;
+    }
+    Ok(())
+}
+
+/// Closes what the process was not given: nothing of the host's may be within the container's
+/// reach, be it through a working directory (CVE-2024-21626) or through procfs. Other sessions'
+/// pipes would also be kept open here for as long as this process takes.
+fn close_others(
+    plan: &child::Plan<'_>,
+    inside: &Inside<'_>,
+    channel: &Channel,
+) -> Result<(), Failure> {
+    let mut kept: Vec<RawFd> = vec![inside.container.as_raw_fd(), channel.as_fd().as_raw_fd()];
+    kept.extend(plan.stdio.iter().flatten().map(AsRawFd::as_raw_fd));
+    let first = 3 + plan.preserved;
+    for (from, to) in gaps(first, &mut kept) {
+        // SAFETY: what owns these descriptors is never used or dropped in this copy of the
+        // process: it ends by execve or _exit.
+        #[allow(unsafe_code)]
+        unsafe { clone::close_range(from, to) }.step(|| "close the runtime's descriptors")?;
+    }
+    Ok(())
+}
+
+/// The ranges from a first number on that contain none of the numbers to keep.
+fn gaps(first: u32, kept: &mut [RawFd]) -> Vec<(u32, u32)> {
+    kept.sort_unstable();
+    let mut next = first;
+    let mut gaps = Vec::new();
+    for number in kept.iter().filter_map(|number| u32::try_from(*number).ok()) {
+        if number < next {
+            continue;
+        }
+        if number > next {
+            gaps.push((next, number - 1));
+        }
+        next = number + 1;
+    }
+    gaps.push((next, u32::MAX));
+    gaps
+}
+
+/// Makes a terminal in the container's own terminal file system. Called inside the container.
+fn open_terminal(owner: u32) -> Result<Terminal, Failure> {
+    const DEVPTS: u64 = 0x1cd1;
+    let step = || "open a terminal in the container's /dev/pts";
+    let root = paths::openat2(
+        rustix::fs::CWD,
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY,
+        Mode::empty(),
+        ResolveFlags::empty(),
+    )
+    .step(step)?;
+    let master = paths::openat2(
+        &root,
+        "dev/pts/ptmx",
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
+    )
+    .step(step)?;
+    // The container may have put something else there.
+    let status = rustix::fs::fstat(&master).step(step)?;
+    let system = rustix::fs::fstatfs(&master).step(step)?;
+    if system.f_type as u64 != DEVPTS
+        || FileType::from_raw_mode(status.st_mode) != FileType::CharacterDevice
+        || status.st_rdev != rustix::fs::makedev(5, 2)
+    {
+        return Err(Failure::internal(
+            "process.terminal: /dev/pts/ptmx of the container is not a terminal multiplexer",
+        ));
+    }
+    rustix::io::ioctl_fionbio(&master, false).step(step)?;
+    rustix::pty::unlockpt(&master).step(|| "unlock the terminal")?;
+    // By descriptor: a path to the slave could lead elsewhere by now.
+    let slave = rustix::pty::ioctl_tiocgptpeer(
+        &master,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    )
+    .step(|| "open the terminal's other end")?;
+    rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(owner)), None)
+        .step(|| "give the terminal to the user")?;
+    Ok(Terminal { master, slave })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_but_what_is_kept_is_closed() {
+        assert_eq!(gaps(3, &mut []), [(3, u32::MAX)]);
+        assert_eq!(gaps(3, &mut [5, 3]), [(4, 4), (6, u32::MAX)]);
+        assert_eq!(gaps(3, &mut [4, 5, 9]), [(3, 3), (6, 8), (10, u32::MAX)]);
+        // Standard streams and what the caller passed on stay anyway.
+        assert_eq!(gaps(5, &mut [0, 4]), [(5, u32::MAX)]);
+    }
+}
