@@ -14,7 +14,7 @@ use crate::{Engine, EngineError};
 /// Bytes of standard input that are taken before the container reads them.
 const INPUT_BUFFER: usize = 64 << 10;
 /// Frames that are taken before the client reads them.
-const OUTPUT_BUFFER: usize = 64;
+pub(crate) const OUTPUT_BUFFER: usize = 64;
 /// Larger frames are no frames of a shim.
 const MAX_FRAME: u32 = 16 << 20;
 /// Bytes read at once.
@@ -134,7 +134,7 @@ impl Engine {
 
 type Input = Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>>;
 
-fn input_pipe(wanted: bool) -> (Input, Option<DuplexStream>) {
+pub(crate) fn input_pipe(wanted: bool) -> (Input, Option<DuplexStream>) {
     if !wanted {
         return (None, None);
     }
@@ -143,7 +143,7 @@ fn input_pipe(wanted: bool) -> (Input, Option<DuplexStream>) {
 }
 
 /// Carries bytes between a client and a shim, as soon as the shim is there.
-async fn pump(
+pub(crate) async fn pump(
     stream: oneshot::Receiver<UnixStream>,
     output: mpsc::Sender<Frame>,
     input: Option<DuplexStream>,

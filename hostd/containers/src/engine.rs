@@ -16,6 +16,7 @@ use tokio::sync::broadcast;
 use crate::EngineError;
 use crate::container::Container;
 use crate::document::{STATE, StateDocument};
+use crate::exec::Execs;
 use crate::flush::Flusher;
 use crate::host::HostFacts;
 use crate::registry::Registry;
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     system: RwLock<Registry<Arc<Container>>>,
     pub(crate) events: broadcast::Sender<ContainerEvent>,
     pub(crate) flusher: Flusher,
+    pub(crate) execs: Execs,
     pub(crate) shutting_down: AtomicBool,
 }
 
@@ -69,6 +71,7 @@ impl Engine {
                 system: RwLock::default(),
                 events: broadcast::channel(EVENT_BACKLOG).0,
                 flusher: Flusher::start(),
+                execs: Execs::default(),
                 shutting_down: AtomicBool::new(false),
             }),
         }

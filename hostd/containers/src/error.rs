@@ -48,6 +48,19 @@ pub enum EngineError {
         /// What that means for the exit code.
         reason: FailReason,
     },
+    /// There is no such exec, or not any more.
+    #[error("No such exec instance: {0}")]
+    NoSuchExec(String),
+    /// A further process could not be started.
+    #[error(
+        "OCI runtime exec failed: exec failed: unable to start container process: {message}: unknown"
+    )]
+    Exec {
+        /// What failed and on which object.
+        message: String,
+        /// What that means for the exit code.
+        reason: FailReason,
+    },
     /// A container's shim does not answer or answers nonsense.
     #[error("container {id}: {operation}: {reason}")]
     Shim {
@@ -98,12 +111,12 @@ impl EngineError {
     /// The kind, from which status and exit code follow.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoSuchContainer(_) => ErrorKind::NotFound,
+            Self::NoSuchContainer(_) | Self::NoSuchExec(_) => ErrorKind::NotFound,
             Self::NameInUse { .. } | Self::Conflict(_) => ErrorKind::Conflict,
             Self::AmbiguousId(_) | Self::Invalid(_) => ErrorKind::InvalidInput,
             Self::NotImplemented(_) => ErrorKind::NotImplemented,
             Self::NotModified(_) => ErrorKind::NotModified,
-            Self::Start { reason, .. } => match reason {
+            Self::Start { reason, .. } | Self::Exec { reason, .. } => match reason {
                 FailReason::NotFound | FailReason::NotExecutable => ErrorKind::InvalidInput,
                 FailReason::Internal => ErrorKind::Internal,
             },

@@ -18,6 +18,7 @@ mod document;
 mod ended;
 mod engine;
 mod error;
+mod exec;
 mod files;
 mod flush;
 mod host;
@@ -41,6 +42,7 @@ mod validate;
 
 pub use engine::{Engine, WaitFuture};
 pub use error::EngineError;
+pub use exec::{ExecRequest, ExecSnapshot, ExecState};
 pub use host::HostFacts;
 pub use signal::Signal;
 pub use types::{

@@ -96,7 +96,7 @@ impl Inner {
     }
 
     /// The image's layers, mounted, and kept so until the container is removed.
-    fn layers(
+    pub(crate) fn layers(
         &self,
         container: &Container,
         snapshot: &Snapshot,

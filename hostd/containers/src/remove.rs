@@ -108,6 +108,7 @@ impl Inner {
             registry.remove(&container.id);
             registry.release(&name);
         });
+        self.execs.forget(&container.id);
         self.emit(container, "destroy", &[]);
         let layers = {
             let mut live = container.live();

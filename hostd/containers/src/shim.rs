@@ -236,6 +236,17 @@ impl Connection {
         }
     }
 
+    /// A request whose answer depends on the container: it may be frozen meanwhile.
+    pub(crate) async fn request_unhurried(
+        &mut self,
+        request: &Request,
+    ) -> Result<Response, EngineError> {
+        self.send(request).await?;
+        self.receive()
+            .await?
+            .ok_or_else(|| self.shim.error("read answer", "the connection was closed"))
+    }
+
     /// Lets the container's command be executed.
     pub(crate) async fn start(&mut self) -> Result<i32, EngineError> {
         match self.request(&Request::Start).await? {

@@ -12,6 +12,12 @@ use crate::{Api, Call, times};
 pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let snapshot = api.0.engine.inspect(Scope::User, &call.name)?;
     let mut answer = render(&snapshot);
+    let execs = api.0.engine.exec_ids(&snapshot.id);
+    if let Some(ids) = answer.get_mut("ExecIDs")
+        && !execs.is_empty()
+    {
+        *ids = json!(execs);
+    }
     if call.query.flag("size")
         && let Some(members) = answer.as_object_mut()
     {

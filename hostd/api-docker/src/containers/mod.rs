@@ -2,6 +2,7 @@
 
 pub(crate) mod create;
 mod detach;
+pub(crate) mod exec;
 pub(crate) mod inspect;
 pub(crate) mod lifecycle;
 pub(crate) mod list;

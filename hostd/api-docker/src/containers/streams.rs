@@ -18,7 +18,7 @@ const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 
 /// The media type of output, as clients of this version know it.
-fn media_type(tty: bool, version: ApiVersion) -> &'static str {
+pub(super) fn media_type(tty: bool, version: ApiVersion) -> &'static str {
     match tty || version < ApiVersion::new(1, 42) {
         true => RAW,
         false => MULTIPLEXED,
@@ -35,17 +35,7 @@ pub(crate) async fn attach(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         logs: query.flag("logs"),
     };
     let keys = DetachKeys::parse(query.get("detachKeys"))?;
-    let hijacker = call
-        .request
-        .extensions()
-        .get::<Hijacker>()
-        .cloned()
-        .ok_or_else(|| {
-            ApiError::new(
-                ErrorKind::Internal,
-                "this connection can't be taken over for a stream",
-            )
-        })?;
+    let hijacker = hijacker(&call)?;
     let attached = api
         .0
         .engine
@@ -58,14 +48,34 @@ pub(crate) async fn attach(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     );
     hijacker.take_over(Takeover {
         head,
-        session: Box::new(move |reader, writer| session(attached, keys, reader, writer).boxed()),
+        session: Box::new(move |reader, writer| {
+            session(attached, keys, reader, writer).map(drop).boxed()
+        }),
     });
     // The connection's driver drops this future when it takes the connection over.
     futures::future::pending().await
 }
 
+/// What takes the request's connection over.
+pub(super) fn hijacker(call: &Call) -> Result<Hijacker, ApiError> {
+    let found = call.request.extensions().get::<Hijacker>().cloned();
+    found.ok_or_else(|| {
+        ApiError::new(
+            ErrorKind::Internal,
+            "this connection can't be taken over for a stream",
+        )
+    })
+}
+
 /// Carries both directions until the output ends, the client leaves, or its connection breaks.
-async fn session(attached: Attached, keys: DetachKeys, reader: Reader, mut writer: Writer) {
+/// True: it left, by the key sequence or by breaking the connection.
+pub(super) async fn session(
+    attached: Attached,
+    keys: DetachKeys,
+    reader: Reader,
+    mut writer: Writer,
+) -> bool {
+    let mut left = false;
     let Attached {
         input,
         mut output,
@@ -92,14 +102,16 @@ async fn session(attached: Attached, keys: DetachKeys, reader: Reader, mut write
             () = &mut outgoing => {}
             end = &mut incoming => {
                 // End of input is not the end: the output goes on.
-                if end == InputEnd::EndOfFile {
-                    outgoing.await;
+                match end {
+                    InputEnd::EndOfFile => outgoing.await,
+                    InputEnd::Left => left = true,
                 }
             }
         }
     }
     // An error means that the client is gone, which is what this is for.
     let _ = writer.shutdown().await;
+    left
 }
 
 #[derive(Debug, PartialEq, Eq)]

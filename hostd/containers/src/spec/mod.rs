@@ -116,7 +116,8 @@ pub(crate) fn build(input: &Input<'_>) -> Result<Value, EngineError> {
     }))
 }
 
-fn set_member(object: &mut Value, name: &str, value: Value) {
+/// Sets a member of an object.
+pub(crate) fn set_member(object: &mut Value, name: &str, value: Value) {
     if let Some(members) = object.as_object_mut() {
         members.insert(name.to_owned(), value);
     }

@@ -1,0 +1,202 @@
+//! `/containers/{id}/exec` and `/exec/…`.
+
+use futures::FutureExt;
+use hostd_containers::{EngineError, ExecRequest, ExecState, Scope};
+use http::{Response, StatusCode};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+
+use super::detach::DetachKeys;
+use super::streams;
+use crate::error::ApiError;
+use crate::hijack::{self, Takeover};
+use crate::reply::{self, Body};
+use crate::version::ApiVersion;
+use crate::{Api, Call, mux};
+
+/// The version whose clients set the size of a terminal with the request.
+const CONSOLE_SIZE: ApiVersion = ApiVersion::new(1, 42);
+
+/// `null` stands for what is left out.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Body of the creation. `Detach` is of no effect there: the start decides.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct CreateBody {
+    #[serde(deserialize_with = "or_default")]
+    attach_stdin: bool,
+    #[serde(deserialize_with = "or_default")]
+    attach_stdout: bool,
+    #[serde(deserialize_with = "or_default")]
+    attach_stderr: bool,
+    console_size: Option<[u16; 2]>,
+    #[serde(deserialize_with = "or_default")]
+    detach_keys: String,
+    #[serde(deserialize_with = "or_default")]
+    tty: bool,
+    #[serde(deserialize_with = "or_default")]
+    env: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    cmd: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    privileged: bool,
+    #[serde(deserialize_with = "or_default")]
+    user: String,
+    #[serde(deserialize_with = "or_default")]
+    working_dir: String,
+}
+
+/// Body of the start.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct StartBody {
+    #[serde(deserialize_with = "or_default")]
+    detach: bool,
+    #[serde(deserialize_with = "or_default")]
+    tty: bool,
+    console_size: Option<[u16; 2]>,
+}
+
+pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let body: CreateBody = reply::read_json(call.request.into_body())
+        .await?
+        .ok_or_else(|| ApiError::invalid("No exec command specified"))?;
+    let keys = Some(body.detach_keys.as_str()).filter(|keys| !keys.is_empty());
+    DetachKeys::parse(keys)?;
+    let request = ExecRequest {
+        args: body.cmd,
+        env: body.env,
+        user: body.user,
+        working_dir: body.working_dir,
+        privileged: body.privileged,
+        tty: body.tty,
+        attach_stdin: body.attach_stdin,
+        attach_stdout: body.attach_stdout,
+        attach_stderr: body.attach_stderr,
+        detach_keys: body.detach_keys,
+        console_size: body
+            .console_size
+            .filter(|_| call.version >= CONSOLE_SIZE)
+            .unwrap_or_default(),
+    };
+    let id = api.0.engine.exec_create(Scope::User, &call.name, request)?;
+    Ok(reply::json(StatusCode::CREATED, &json!({ "Id": id })))
+}
+
+pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let engine = &api.0.engine;
+    let exec = engine.exec_check(Scope::User, &call.name)?;
+    let hijacker = streams::hijacker(&call);
+    let headers = call.request.headers().clone();
+    let body: StartBody = reply::read_json(call.request.into_body())
+        .await?
+        .unwrap_or_default();
+    let size = body.console_size.filter(|_| call.version >= CONSOLE_SIZE);
+    if size.is_some() && !body.tty {
+        return Err(ApiError::invalid(
+            "invalid argument: console size is only supported when TTY is enabled",
+        ));
+    }
+    if body.detach {
+        engine.exec_start(Scope::User, &exec.id, true, size).await?;
+        return Ok(reply::empty(StatusCode::OK));
+    }
+    let hijacker = hijacker?;
+    let keys = Some(exec.request.detach_keys.as_str()).filter(|keys| !keys.is_empty());
+    let keys = DetachKeys::parse(keys)?;
+    let tty = exec.request.tty;
+    let started = engine.exec_start(Scope::User, &exec.id, false, size).await;
+    let started = match started {
+        // A command that can't be executed is told on the stream, as the docker command expects:
+        // it asks for the exit code afterwards.
+        Err(error) if !matches!(error, EngineError::Exec { .. }) => return Err(error.into()),
+        other => other,
+    };
+    let head = hijack::head(
+        &headers,
+        streams::media_type(tty, call.version),
+        &api.common_headers(),
+    );
+    let engine = engine.clone();
+    hijacker.take_over(Takeover {
+        head,
+        session: Box::new(move |reader, mut writer| {
+            async move {
+                match started {
+                    Ok(attached) => {
+                        let left = streams::session(attached, keys, reader, writer).await;
+                        if left && tty {
+                            engine.exec_detached(Scope::User, &exec.id);
+                        }
+                    }
+                    Err(error) => {
+                        let text = format!("{error}\r\n").into_bytes();
+                        // An error means that the client is gone.
+                        let _ = writer.write_all(&mux::frame(1, text.into(), tty)).await;
+                        let _ = writer.shutdown().await;
+                    }
+                }
+            }
+            .boxed()
+        }),
+    });
+    // The connection's driver drops this future when it takes the connection over.
+    futures::future::pending().await
+}
+
+pub(crate) async fn resize(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let size = |name: &str| -> Result<u16, ApiError> {
+        call.query
+            .number(name)?
+            .ok_or_else(|| ApiError::invalid(format!("query parameter {name} is missing")))
+    };
+    let (rows, columns) = (size("h")?, size("w")?);
+    api.0
+        .engine
+        .exec_resize(Scope::User, &call.name, rows, columns)
+        .await?;
+    Ok(reply::empty(StatusCode::OK))
+}
+
+pub(crate) fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let exec = api.0.engine.exec_inspect(Scope::User, &call.name)?;
+    let request = &exec.request;
+    let (running, code, pid) = match exec.state {
+        ExecState::Created => (false, Value::Null, 0),
+        ExecState::Starting => (true, Value::Null, 0),
+        ExecState::Running(pid) => (true, Value::Null, pid),
+        ExecState::Ended { code, pid } => (false, json!(code), pid),
+    };
+    let (command, arguments) = request
+        .args
+        .split_first()
+        .map_or(("", &[][..]), |(command, rest)| (command.as_str(), rest));
+    Ok(reply::json(
+        StatusCode::OK,
+        &json!({
+            "ID": exec.id,
+            "Running": running,
+            "ExitCode": code,
+            "ProcessConfig": {
+                "tty": request.tty,
+                "entrypoint": command,
+                "arguments": arguments,
+                "privileged": request.privileged,
+                "user": request.user,
+            },
+            "OpenStdin": request.attach_stdin,
+            "OpenStderr": request.attach_stderr,
+            "OpenStdout": request.attach_stdout,
+            "CanRemove": matches!(exec.state, ExecState::Ended { .. }),
+            "ContainerID": exec.container,
+            "DetachKeys": request.detach_keys,
+            "Pid": pid,
+        }),
+    ))
+}
