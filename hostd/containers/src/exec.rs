@@ -148,27 +148,36 @@ impl Exec {
     /// Claims the start: only one caller may have it.
     fn begin(&self) -> Result<(), EngineError> {
         let mut refused = None;
-        self.state.send_if_modified(|state| match state {
-            ExecState::Created => {
-                *state = ExecState::Starting;
-                true
-            }
-            ExecState::Ended { .. } => {
-                refused = Some("has already run");
-                false
-            }
-            ExecState::Starting | ExecState::Running(_) => {
-                refused = Some("is already running");
-                false
-            }
-        });
-        match refused {
-            Some(why) => Err(EngineError::Conflict(format!(
-                "Error: Exec command {} {why}",
-                self.id
-            ))),
-            None => Ok(()),
-        }
+        self.state
+            .send_if_modified(|state| match self.refusal(*state) {
+                None => {
+                    *state = ExecState::Starting;
+                    true
+                }
+                found => {
+                    refused = found;
+                    false
+                }
+            });
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Whether it can be claimed now.
+    fn may_begin(&self) -> Result<(), EngineError> {
+        let state = *self.state.borrow();
+        self.refusal(state).map_or(Ok(()), Err)
+    }
+
+    fn refusal(&self, state: ExecState) -> Option<EngineError> {
+        let why = match state {
+            ExecState::Created => return None,
+            ExecState::Ended { .. } => "has already run",
+            ExecState::Starting | ExecState::Running(_) => "is already running",
+        };
+        Some(EngineError::Conflict(format!(
+            "Error: Exec command {} {why}",
+            self.id
+        )))
     }
 
     fn command_line(&self) -> String {
@@ -247,7 +256,7 @@ impl Engine {
     pub fn exec_check(&self, scope: Scope, id: &str) -> Result<ExecSnapshot, EngineError> {
         let (exec, container) = self.inner.find_exec(scope, id)?;
         require_active(&container)?;
-        drop(exec);
+        exec.may_begin()?;
         self.exec_inspect(scope, id)
     }
 
@@ -278,6 +287,8 @@ impl Engine {
                         FailReason::NotExecutable => 126,
                         FailReason::Internal => 128,
                     },
+                    // A user that does not exist, for one: the command was not tried.
+                    EngineError::Invalid(_) => 126,
                     _ => 128,
                 };
                 exec.end(code, 0);

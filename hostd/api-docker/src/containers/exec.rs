@@ -1,7 +1,7 @@
 //! `/containers/{id}/exec` and `/exec/…`.
 
 use futures::FutureExt;
-use hostd_containers::{EngineError, ExecRequest, ExecState, Scope};
+use hostd_containers::{ExecRequest, ExecState, Scope};
 use http::{Response, StatusCode};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -111,13 +111,9 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     let keys = Some(exec.request.detach_keys.as_str()).filter(|keys| !keys.is_empty());
     let keys = DetachKeys::parse(keys)?;
     let tty = exec.request.tty;
+    // From here on a failure is told on the stream, as the docker command expects: it asks for the
+    // exit code afterwards.
     let started = engine.exec_start(Scope::User, &exec.id, false, size).await;
-    let started = match started {
-        // A command that can't be executed is told on the stream, as the docker command expects:
-        // it asks for the exit code afterwards.
-        Err(error) if !matches!(error, EngineError::Exec { .. }) => return Err(error.into()),
-        other => other,
-    };
     let head = hijack::head(
         &headers,
         streams::media_type(tty, call.version),
