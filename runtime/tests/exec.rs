@@ -257,6 +257,50 @@ fn large_output_is_complete_and_a_stalled_client_stops_only_its_process() {
 }
 
 #[test]
+fn many_sessions_run_at_the_same_time_and_end_with_the_container() {
+    if !can_run() {
+        return;
+    }
+    let shim = container();
+    std::thread::scope(|scope| {
+        for number in 0..20 {
+            let shim = &shim;
+            scope.spawn(move || {
+                let name = format!("s{number}");
+                let code = number.to_string();
+                let process = process(&["sh", "-c", "seq 1 5000; exit $0", &code]);
+                let mut session = Session::make(shim, &name, process, false);
+                session.start(shim);
+                let (out, _) = session.attached.read_all();
+                assert!(out.ends_with(b"\n4999\n5000\n"), "{number}");
+                assert_eq!(session.wait(shim), number);
+            });
+        }
+    });
+    // The end comes while others are on their way to their command.
+    let mut connections = Vec::new();
+    for number in 0..20 {
+        let name = format!("late{number}");
+        let session = Session::make(&shim, &name, process(&["sleep", "1000"]), false);
+        let mut starting = shim.connect();
+        starting.send(&Request::ExecStart { exec: name });
+        connections.push((session, starting));
+    }
+    let kill = Request::Kill {
+        signal: 9,
+        all: false,
+    };
+    assert_eq!(shim.call(&kill), Response::Done);
+    for (mut session, mut starting) in connections {
+        // Started or failed, but answered, and the stream ends.
+        starting.receive();
+        assert_eq!(session.attached.frame(), None);
+    }
+    assert_eq!(shim.wait().code, 137);
+    shim.gone();
+}
+
+#[test]
 fn input_arrives_with_its_end() {
     if !can_run() {
         return;

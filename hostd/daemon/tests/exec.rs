@@ -195,27 +195,17 @@ fn detached_ones_run_on_are_listed_and_announced() {
         // Its container is there, so it is known.
         body.contains("\"ExitCode\":137")
     });
-    let events = host
-        .docker(&[
-            "events",
-            "--since",
-            "0",
-            "--until",
-            "0s",
-            "--format",
-            "{{.Action}}",
-            "--filter",
-            "event=exec_create",
-            "--filter",
-            "event=exec_start",
-            "--filter",
-            "event=exec_die",
-        ])
-        .ok();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let until = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+    let (_, events) = host.get(&format!("/events?since=0&until={until}"));
     for wanted in [
-        "exec_create: sh -c touch /made; sleep 1000",
-        "exec_start: ls /made",
-        "exec_die",
+        "\"Action\":\"exec_create: sh -c touch /made; sleep 1000\"",
+        "\"Action\":\"exec_start: ls /made\"",
+        "\"Action\":\"exec_die\"",
+        "\"exitCode\":\"137\"",
+        &format!("\"execID\":\"{ids}\""),
     ] {
         assert!(events.contains(wanted), "{wanted}: {events}");
     }

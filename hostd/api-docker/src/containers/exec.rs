@@ -91,12 +91,12 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
 
 pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let engine = &api.0.engine;
-    let exec = engine.exec_check(Scope::User, &call.name)?;
     let hijacker = streams::hijacker(&call);
     let headers = call.request.headers().clone();
     let body: StartBody = reply::read_json(call.request.into_body())
         .await?
         .unwrap_or_default();
+    let exec = engine.exec_check(Scope::User, &call.name)?;
     let size = body.console_size.filter(|_| call.version >= CONSOLE_SIZE);
     if size.is_some() && !body.tty {
         return Err(ApiError::invalid(

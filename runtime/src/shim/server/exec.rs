@@ -156,7 +156,8 @@ impl Server {
             )));
         }
         self.sessions.trim();
-        if self.sessions.map.len() >= MAX_SESSIONS + MAX_ENDED {
+        let alive = |session: &&Session| !matches!(session.phase, Phase::Over);
+        if self.sessions.map.values().filter(alive).count() >= MAX_SESSIONS {
             return Err(Failure::conflict(format!(
                 "container {} has {MAX_SESSIONS} exec sessions; more are not possible",
                 self.spec.id
