@@ -390,7 +390,8 @@ impl Server {
                 session.started_at = crate::shim::now();
                 session.phase = Phase::Running { pid };
                 if let Some(exit) = &mut session.exit {
-                    exit.started_at = session.started_at;
+                    // A short one may have been reaped before this was seen.
+                    exit.started_at = session.started_at.min(exit.finished_at);
                 }
                 let exit = session.exit.clone();
                 self.answer_pending(&Pending::ExecStart(number), &Response::Started { pid });
