@@ -222,6 +222,13 @@ fn exit_codes_and_failures_are_told_apart() {
     assert_eq!(shim.output(), "");
 }
 
+/// Clock ticks (of 10 ms) that a process has used.
+fn processor_time(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split(' ').collect();
+    fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap()
+}
+
 #[test]
 fn large_output_is_complete_and_a_stalled_client_stops_only_its_process() {
     if !can_run() {
@@ -237,6 +244,12 @@ fn large_output_is_complete_and_a_stalled_client_stops_only_its_process() {
     );
     stalled.start(&shim);
     let wanted: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    // Waiting for the client costs nothing.
+    eventually("the shim is idle", || {
+        let before = processor_time(shim.shim_pid);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        processor_time(shim.shim_pid) == before
+    });
     let (out, _, code) = exec(&shim, process(&["seq", "1", "200000"]));
     assert_eq!(code, 0);
     assert!(out == wanted, "{} bytes", out.len());
