@@ -26,6 +26,9 @@ use crate::sandbox::{namespaces, paths, procfs};
 use crate::seccomp;
 use crate::spec::{Process, Spec};
 
+/// Not among nix's flags.
+const CLONE_NEWTIME: libc::c_int = 0x80;
+
 /// What is executed, and where.
 pub(crate) struct Request<'a> {
     /// The container's identifier.
@@ -144,7 +147,7 @@ fn not_running(id: &str) -> Failure {
 
 /// The kinds of namespaces that the container does not share with this process.
 fn foreign_namespaces(pid: i32) -> Result<CloneFlags, Failure> {
-    const KINDS: [(&str, CloneFlags); 7] = [
+    const KINDS: [(&str, CloneFlags); 8] = [
         ("user", CloneFlags::CLONE_NEWUSER),
         ("mnt", CloneFlags::CLONE_NEWNS),
         ("pid", CloneFlags::CLONE_NEWPID),
@@ -152,16 +155,21 @@ fn foreign_namespaces(pid: i32) -> Result<CloneFlags, Failure> {
         ("ipc", CloneFlags::CLONE_NEWIPC),
         ("uts", CloneFlags::CLONE_NEWUTS),
         ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+        ("time", CloneFlags::from_bits_retain(CLONE_NEWTIME)),
     ];
     let mut foreign = CloneFlags::empty();
     for (name, flag) in KINDS {
         let number = |owner: &str| {
             let path = format!("/proc/{owner}/ns/{name}");
-            rustix::fs::stat(&path)
-                .map(|status| (status.st_dev, status.st_ino))
-                .step(|| format!("examine {path}"))
+            match rustix::fs::stat(&path) {
+                Ok(status) => Ok(Some((status.st_dev, status.st_ino))),
+                // A kind that this kernel was built without.
+                Err(rustix::io::Errno::NOENT) if owner == "self" => Ok(None),
+                Err(error) => Err(error).step(|| format!("examine {path}")),
+            }
         };
-        if number("self")? != number(&pid.to_string())? {
+        let own = number("self")?;
+        if own.is_some() && own != number(&pid.to_string())? {
             foreign |= flag;
         }
     }
