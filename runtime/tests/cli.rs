@@ -292,3 +292,26 @@ fn features_and_spec_are_documents() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+#[test]
+fn closed_standard_streams_are_the_null_device() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["sleep", "1000"], |_| {});
+    let state = bundle.folder.path().join("state");
+    let script = "exec \"$0\" --root \"$1\" create --pid-file pid \"$2\" 0<&- 1>&- 2>&-";
+    let status = Command::new("sh")
+        .args(["-c", script, RUNTIME])
+        .arg(&state)
+        .arg(&bundle.id)
+        .current_dir(bundle.folder.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let pid = std::fs::read_to_string(bundle.folder.path().join("pid")).unwrap();
+    for fd in 0..3 {
+        let target = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap();
+        assert_eq!(target, Path::new("/dev/null"), "descriptor {fd}");
+    }
+}

@@ -8,8 +8,10 @@ pub mod kvm;
 pub mod packet;
 
 // Containers and their shims.
+pub mod allocator;
 pub mod bpf;
 pub mod clone;
+pub mod entry;
 pub mod mount_attr;
 pub mod sandbox;
 pub mod seccomp;

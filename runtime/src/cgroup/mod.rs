@@ -30,6 +30,11 @@ pub(crate) struct Cgroup {
 
 /// Where cgroup2 is mounted on this machine.
 pub(crate) fn mount_point() -> Option<PathBuf> {
+    static FOUND: std::sync::OnceLock<Option<PathBuf>> = std::sync::OnceLock::new();
+    FOUND.get_or_init(find_mount_point).clone()
+}
+
+fn find_mount_point() -> Option<PathBuf> {
     let usual = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
     for path in usual {
         if let Ok(status) = rustix::fs::statfs(path)

@@ -7,7 +7,6 @@ mod log;
 mod manage;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use arguments::Arguments;
 
@@ -47,19 +46,19 @@ struct Global {
 }
 
 /// Runs a command line (without the program's name).
-pub(crate) fn main(arguments: Vec<String>) -> ExitCode {
+pub(crate) fn main(arguments: Vec<String>) -> u8 {
     let arguments = Arguments::new(arguments);
     let log = log::Log::new(
         arguments.leading_value("--log"),
         arguments.leading_value("--log-format"),
     );
     match run(arguments) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(failure) => {
             log.error(&failure.message);
             eprintln!("keelson-runtime: {failure}");
             // As runc: scripts tell failures by this code alone.
-            ExitCode::from(1)
+            1
         }
     }
 }

@@ -172,6 +172,7 @@ impl Server {
     pub(crate) fn run(mut self) {
         let mut events = [EpollEvent::empty(); 32];
         let mut give_up: Option<Instant> = None;
+        let mut trimmed = false;
         loop {
             if self.state == State::Created {
                 match (self.clients.is_empty(), give_up) {
@@ -184,6 +185,12 @@ impl Server {
                     (false, _) => give_up = None,
                 }
             }
+            // What a client's request needed is most of the program, and the next one may be
+            // hours away.
+            if self.clients.is_empty() && !trimmed {
+                sandbox::forget_code();
+            }
+            trimmed = self.clients.is_empty();
             let timeout = match give_up {
                 None => EpollTimeout::NONE,
                 Some(at) => {
