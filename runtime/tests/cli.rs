@@ -315,3 +315,95 @@ fn closed_standard_streams_are_the_null_device() {
         assert_eq!(target, Path::new("/dev/null"), "descriptor {fd}");
     }
 }
+
+/// A hook that appends its kind, the namespace it runs in and its state to a file.
+fn recording_hook(kind: &str, file: &Path) -> Value {
+    let script = format!(
+        "echo \"{kind} $KIND $0 $(cat) $(readlink /proc/self/ns/mnt)\" >> {}",
+        file.display()
+    );
+    json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": [format!("KIND={kind}"), "PATH=/bin:/usr/bin"], "timeout": 20}])
+}
+
+#[test]
+fn hooks_run_at_their_time() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["sleep", "1000"], |_| {});
+    let host = bundle.folder.path().join("hooks");
+    let path = bundle.folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for kind in [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "poststart",
+        "poststop",
+    ] {
+        config["hooks"][kind] = recording_hook(kind, &host);
+    }
+    config["hooks"]["startContainer"] = recording_hook("startContainer", Path::new("/hooks"));
+    config["annotations"]["org.example"] = "kept".into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let kinds = || -> Vec<String> {
+        let text = std::fs::read_to_string(&host).unwrap_or_default();
+        let first = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+        text.lines().map(first).collect()
+    };
+
+    bundle.create(&["--pid-file", "pid"]);
+    let inside = bundle.folder.path().join("rootfs/hooks");
+    assert_eq!(kinds(), ["prestart", "createRuntime", "createContainer"]);
+    assert!(!inside.exists());
+    bundle.ok(&["start", &bundle.id]);
+    assert_eq!(kinds().last().unwrap(), "poststart");
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    assert_eq!(kinds().last().unwrap(), "poststop");
+
+    let pid = std::fs::read_to_string(bundle.folder.path().join("pid")).unwrap();
+    let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    let text = std::fs::read_to_string(&host).unwrap() + &std::fs::read_to_string(inside).unwrap();
+    for (kind, status, outside) in [
+        ("prestart", "creating", true),
+        ("createRuntime", "creating", true),
+        ("createContainer", "creating", false),
+        ("startContainer", "created", false),
+        ("poststart", "running", true),
+        ("poststop", "stopped", true),
+    ] {
+        let line = text.lines().find(|line| line.starts_with(kind)).unwrap();
+        let rest = line.strip_prefix(&format!("{kind} {kind} sh "));
+        let (state, namespace) = rest.expect(line).rsplit_once(' ').unwrap();
+        let state: Value = serde_json::from_str(state).unwrap();
+        assert_eq!(state["status"], status, "{kind}");
+        assert_eq!(state["id"], bundle.id.as_str(), "{kind}");
+        assert_eq!(state["annotations"]["org.example"], "kept", "{kind}");
+        if status != "stopped" {
+            assert_eq!(state["pid"].to_string(), pid, "{kind}");
+        }
+        assert_eq!(Path::new(namespace) == own, outside, "{kind}");
+    }
+}
+
+#[test]
+fn a_hook_that_fails_or_hangs_ends_the_container() {
+    if !can_run() {
+        return;
+    }
+    for (kind, script, wanted) in [
+        ("createRuntime", "exit 3", "exit status: 3"),
+        ("createContainer", "exit 3", "exit status: 3"),
+        ("startContainer", "exit 3", "exit status: 3"),
+        ("prestart", "exec sleep 1000", "within 1 s"),
+    ] {
+        let bundle = Bundle::new(&["true"], |config| {
+            config["hooks"][kind] =
+                json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1}]);
+        });
+        let message = bundle.fails(&["run", &bundle.id]);
+        assert!(message.contains(wanted), "{kind}: {message}");
+        assert!(message.contains(&format!("hooks.{kind}[0]")), "{message}");
+        bundle.assert_gone();
+    }
+}

@@ -146,6 +146,7 @@ fn make_in(
     let socket = store.listen()?;
     let container = spawn::create(spawn::Request {
         id,
+        bundle,
         spec,
         rootfs: &Rootfs::Folder {
             path: rootfs.clone(),
@@ -192,6 +193,7 @@ fn keep(
         cgroup: spec.linux.cgroups_path.clone(),
         created,
         annotations: spec.annotations.clone(),
+        hooks: spec.hooks.clone().unwrap_or_default(),
     })?;
     if let Some(path) = &options.pid_file {
         write_pid_file(path, container.pid)?;

@@ -44,9 +44,15 @@ pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
     let answer = channel.receive()?;
     store.started()?;
     match answer {
-        Message::Closed => Ok(()),
+        Message::Closed => {
+            let subject = state.subject();
+            warn(subject.run_all("poststart", &state.hooks.poststart, "running", state.pid));
+            Ok(())
+        }
         Message::Failed(failure) => Err(failure),
-        Message::Ready(_) => Err(Failure::internal("unexpected answer of the container")),
+        Message::Ready(_) | Message::Hooks => {
+            Err(Failure::internal("unexpected answer of the container"))
+        }
     }
 }
 
@@ -205,7 +211,20 @@ pub(crate) fn destroy(store: &Store) -> Result<(), Failure> {
     if let Some(cgroup) = state.open_cgroup() {
         cgroup.remove()?;
     }
-    store.remove()
+    store.remove()?;
+    warn(
+        state
+            .subject()
+            .run_all("poststop", &state.hooks.poststop, "stopped", 0),
+    );
+    Ok(())
+}
+
+/// Tells of failures that change nothing any more.
+fn warn(failures: Vec<Failure>) {
+    for failure in failures {
+        eprintln!("keelson-runtime: warning: {failure}");
+    }
 }
 
 /// `list`.

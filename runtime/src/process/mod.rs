@@ -5,5 +5,6 @@ pub(crate) mod capabilities;
 pub(crate) mod channel;
 pub(crate) mod child;
 pub(crate) mod command;
+pub(crate) mod hooks;
 pub(crate) mod limits;
 pub(crate) mod spawn;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::{Process, Spec};
+use super::{Hooks, Process, Spec};
 
 /// Why a specification is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +104,9 @@ fn check(spec: &Spec) -> Result<(), LoadError> {
     if let Some(process) = &spec.process {
         check_process(process)?;
     }
+    if let Some(hooks) = &spec.hooks {
+        check_hooks(hooks)?;
+    }
     unsupported(spec)
 }
 
@@ -128,15 +131,31 @@ fn check_process(process: &Process) -> Result<(), LoadError> {
     Ok(())
 }
 
+fn check_hooks(hooks: &Hooks) -> Result<(), LoadError> {
+    for (kind, list) in hooks.kinds() {
+        for (index, hook) in list.iter().enumerate() {
+            if !hook.path.is_absolute() {
+                return Err(LoadError::value(
+                    format!("hooks.{kind}[{index}].path"),
+                    format!("{:?} is not an absolute path", hook.path),
+                ));
+            }
+            if let Some(timeout) = hook.timeout.filter(|timeout| *timeout <= 0) {
+                return Err(LoadError::value(
+                    format!("hooks.{kind}[{index}].timeout"),
+                    format!("{timeout} is not greater than zero"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses what would otherwise be ignored silently.
 fn unsupported(spec: &Spec) -> Result<(), LoadError> {
     let linux = &spec.linux;
     let process = spec.process.as_ref();
     let refusals = [
-        (
-            spec.hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()),
-            "hooks",
-        ),
         (linux.intel_rdt.is_some(), "linux.intelRdt"),
         (linux.time_offsets.is_some(), "linux.timeOffsets"),
         (
@@ -271,8 +290,12 @@ mod tests {
                 .contains("process.cwd")
         );
         assert!(
-            error(r#"{"ociVersion":"1.2.0","hooks":{"poststop":[{"path":"/x"}]}}"#)
-                .contains("hooks: not supported yet")
+            error(r#"{"ociVersion":"1.2.0","hooks":{"poststop":[{"path":"x"}]}}"#)
+                .contains("hooks.poststop[0].path")
+        );
+        assert!(
+            error(r#"{"ociVersion":"1.2.0","hooks":{"prestart":[{"path":"/x","timeout":0}]}}"#)
+                .contains("hooks.prestart[0].timeout")
         );
         assert!(error("").contains("the document"));
         assert!(error(r#"{"ociVersion":"2.0.0"}"#).contains("ociVersion"));

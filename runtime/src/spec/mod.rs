@@ -16,7 +16,7 @@ mod load;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) use load::parse;
@@ -120,16 +120,29 @@ pub(crate) struct Mount {
     pub(crate) gid_mappings: Vec<serde_json::Value>,
 }
 
-/// `hooks`.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// `hooks`. Kept in the state of a container, for those that run later.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Hooks {
-    pub(crate) prestart: Vec<serde_json::Value>,
-    pub(crate) create_runtime: Vec<serde_json::Value>,
-    pub(crate) create_container: Vec<serde_json::Value>,
-    pub(crate) start_container: Vec<serde_json::Value>,
-    pub(crate) poststart: Vec<serde_json::Value>,
-    pub(crate) poststop: Vec<serde_json::Value>,
+    pub(crate) prestart: Vec<Hook>,
+    pub(crate) create_runtime: Vec<Hook>,
+    pub(crate) create_container: Vec<Hook>,
+    pub(crate) start_container: Vec<Hook>,
+    pub(crate) poststart: Vec<Hook>,
+    pub(crate) poststop: Vec<Hook>,
+}
+
+/// One of `hooks.*`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Hook {
+    pub(crate) path: PathBuf,
+    #[serde(default)]
+    pub(crate) args: Vec<String>,
+    #[serde(default)]
+    pub(crate) env: Vec<String>,
+    /// Seconds.
+    #[serde(default)]
+    pub(crate) timeout: Option<i64>,
 }
 
 /// `linux`.
@@ -375,17 +388,15 @@ impl Spec {
 }
 
 impl Hooks {
-    /// Whether no hook is given.
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Every kind with its name.
+    pub(crate) fn kinds(&self) -> [(&'static str, &[Hook]); 6] {
         [
-            &self.prestart,
-            &self.create_runtime,
-            &self.create_container,
-            &self.start_container,
-            &self.poststart,
-            &self.poststop,
+            ("prestart", &self.prestart),
+            ("createRuntime", &self.create_runtime),
+            ("createContainer", &self.create_container),
+            ("startContainer", &self.start_container),
+            ("poststart", &self.poststart),
+            ("poststop", &self.poststop),
         ]
-        .iter()
-        .all(|hooks| hooks.is_empty())
     }
 }

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
+use crate::process::hooks::Subject;
+use crate::spec::Hooks;
 
 const STATE_FILE: &str = "state.json";
 const START_SOCKET: &str = "start.sock";
@@ -44,6 +46,9 @@ pub(crate) struct State {
     pub(crate) created: u64,
     /// Annotations of config.json.
     pub(crate) annotations: BTreeMap<String, String>,
+    /// Hooks of config.json, for those that run later.
+    #[serde(default)]
+    pub(crate) hooks: Hooks,
 }
 
 /// A container's folder.
@@ -213,6 +218,16 @@ impl State {
         match self.open_cgroup() {
             Some(cgroup) if cgroup.is_frozen() => "paused",
             _ => "running",
+        }
+    }
+
+    /// What hooks are told.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject {
+            oci_version: &self.oci_version,
+            id: &self.id,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
         }
     }
 
