@@ -407,3 +407,50 @@ fn a_hook_that_fails_or_hangs_ends_the_container() {
         bundle.assert_gone();
     }
 }
+
+#[test]
+fn limits_and_usage_of_a_running_container() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["sleep", "1000"], |_| {});
+    let id = bundle.id.as_str();
+    bundle.create(&[]);
+    bundle.ok(&["start", id]);
+    let stats: Value = serde_json::from_str(&bundle.ok(&["events", "--stats", id])).unwrap();
+    assert_eq!(stats["id"], id);
+    assert_eq!(stats["data"]["pids"]["current"], 1);
+    let table = bundle.ok(&["ps", id, "-o", "pid,args", "-A"]);
+    let lines: Vec<_> = table.lines().collect();
+    assert!(
+        lines[0].contains("PID") && lines[1].contains("sleep 1000"),
+        "{table}"
+    );
+    assert_eq!(lines.len(), 2, "{table}");
+    let controllers = std::fs::read_to_string(common::cgroup_root().join("cgroup.controllers"));
+    let cgroup = common::cgroup_root().join("keelson-test").join(id);
+    if controllers.is_ok_and(|text| text.contains("pids")) {
+        bundle.ok(&["update", "--pids-limit", "77", id]);
+        let limit = || std::fs::read_to_string(cgroup.join("pids.max")).unwrap();
+        assert_eq!(limit().trim(), "77");
+        bundle.ok(&["update", "--pids-limit=-1", id]);
+        assert_eq!(limit().trim(), "max");
+    } else {
+        let message = bundle.fails(&["update", "--pids-limit", "77", id]);
+        assert!(
+            message.contains("no cgroup v2 controller \"pids\""),
+            "{message}"
+        );
+    }
+    for (arguments, wanted) in [
+        (&["update", "--pids-limit", "x", id][..], "not a number"),
+        (&["update", "--l3-cache-schema", "x", id], "RDT"),
+        (&["update", "--resources", "/nowhere", id], "/nowhere"),
+        (&["ps", "--format", "xml", id], "xml"),
+        (&["checkpoint", id], "not supported"),
+        (&["restore", id], "not supported"),
+    ] {
+        let message = bundle.fails(arguments);
+        assert!(message.contains(wanted), "{arguments:?}: {message}");
+    }
+}

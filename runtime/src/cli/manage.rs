@@ -154,7 +154,7 @@ fn parse_signal(text: &str) -> Result<i32, Failure> {
         .ok_or_else(|| Failure::invalid(format!("{text:?} is not a signal")))
 }
 
-fn cgroup_of(state: &State) -> Result<Cgroup, Failure> {
+pub(crate) fn cgroup_of(state: &State) -> Result<Cgroup, Failure> {
     state
         .open_cgroup()
         .ok_or_else(|| Failure::invalid(format!("container {} has no cgroup", state.id)))
@@ -278,26 +278,6 @@ pub(crate) fn list(global: &Global, arguments: Arguments) -> Result<u8, Failure>
             )));
         }
     }
-    Ok(0)
-}
-
-/// `ps`.
-pub(crate) fn ps(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
-    let mut format = "table".to_owned();
-    let positional = read(arguments, |name, rest| {
-        match name {
-            "--format" | "-f" => format = rest.value(name)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    if format != "json" {
-        return Err(Failure::unsupported(format!(
-            "ps --format {format}: not supported yet, json is"
-        )));
-    }
-    let state = Store::new(&global.root, &only_id(positional)?)?.load()?;
-    println!("{}", json!(cgroup_of(&state)?.processes()?));
     Ok(0)
 }
 

@@ -5,6 +5,7 @@ mod create;
 mod features;
 mod log;
 mod manage;
+mod resources;
 
 use std::path::PathBuf;
 
@@ -30,7 +31,9 @@ commands:
   kill [--all] ID [SIGNAL]
   delete [--force] ID
   list [--format table|json] [--quiet]
-  ps [--format json] ID
+  ps [--format table|json] ID [options of ps]
+  update [--resources FILE|-] [--memory N, --cpu-quota N, --pids-limit N, ...] ID
+  events [--stats] [--interval TIME] ID
   pause ID
   resume ID
   spec [--bundle DIR]
@@ -38,7 +41,9 @@ commands:
 ";
 
 /// Commands of runc's that are not here yet.
-const MISSING: &[&str] = &["exec", "update", "events", "checkpoint", "restore"];
+const MISSING: &[&str] = &["exec"];
+/// Commands of runc's that need a program that this one does without.
+const REFUSED: &[&str] = &["checkpoint", "restore"];
 
 /// Options before the command.
 struct Global {
@@ -114,7 +119,9 @@ fn run(mut arguments: Arguments) -> Result<u8, Failure> {
         "kill" => manage::kill(&global, arguments),
         "delete" => manage::delete(&global, arguments),
         "list" => manage::list(&global, arguments),
-        "ps" => manage::ps(&global, arguments),
+        "ps" => resources::ps(&global, arguments),
+        "update" => resources::update(&global, arguments),
+        "events" => resources::events(&global, arguments),
         "pause" => manage::freeze(&global, arguments, true),
         "resume" => manage::freeze(&global, arguments, false),
         "features" => features::print(),
@@ -123,6 +130,9 @@ fn run(mut arguments: Arguments) -> Result<u8, Failure> {
             print!("{USAGE}");
             Ok(0)
         }
+        refused if REFUSED.contains(&refused) => Err(Failure::unsupported(format!(
+            "{refused}: checkpoints are not supported"
+        ))),
         missing if MISSING.contains(&missing) => Err(Failure::unsupported(format!(
             "{missing}: not supported yet"
         ))),
