@@ -28,7 +28,7 @@ pub(crate) fn print() -> Result<u8, Failure> {
             "unbindable",
         ],
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
             "capabilities": capabilities::NAMES,
             "cgroup": {
                 "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,

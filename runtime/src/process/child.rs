@@ -9,7 +9,7 @@ use rustix::fs::Mode;
 use super::channel::Channel;
 use super::command::{self, Command};
 use super::hooks::{self, Subject};
-use super::{capabilities, limits};
+use super::{capabilities, limits, scheduling};
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::{self, Terminal};
 use crate::sandbox::{hidden, mounts, namespaces, procfs, root};
@@ -140,6 +140,12 @@ fn set_up(plan: &Plan<'_>, channel: &Channel) -> Result<Ready, Failure> {
     }
     if let Some(personality) = &spec.linux.personality {
         limits::set_personality(personality)?;
+    }
+    if let Some(scheduler) = &process.scheduler {
+        scheduling::set_scheduler(scheduler)?;
+    }
+    if let Some(priority) = &process.io_priority {
+        scheduling::set_io_priority(priority)?;
     }
     connect_standard(plan, terminal.as_ref(), process)?;
     change_folder(&process.cwd)?;

@@ -7,4 +7,5 @@ pub(crate) mod child;
 pub(crate) mod command;
 pub(crate) mod hooks;
 pub(crate) mod limits;
+pub(crate) mod scheduling;
 pub(crate) mod spawn;

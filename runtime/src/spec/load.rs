@@ -155,37 +155,27 @@ fn check_hooks(hooks: &Hooks) -> Result<(), LoadError> {
 fn unsupported(spec: &Spec) -> Result<(), LoadError> {
     let linux = &spec.linux;
     let process = spec.process.as_ref();
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let refusals = [
-        (linux.intel_rdt.is_some(), "linux.intelRdt"),
-        (linux.time_offsets.is_some(), "linux.timeOffsets"),
+        (linux.intel_rdt.is_some(), "linux.intelRdt", "not supported"),
         (
-            linux
-                .mount_label
-                .as_ref()
-                .is_some_and(|label| !label.is_empty()),
+            given(&linux.mount_label),
             "linux.mountLabel",
-        ),
-        (
-            process.is_some_and(|process| process.scheduler.is_some()),
-            "process.scheduler",
-        ),
-        (
-            process.is_some_and(|process| process.io_priority.is_some()),
-            "process.ioPriority",
+            "SELinux is not supported",
         ),
         (
             process.is_some_and(|process| process.exec_cpu_affinity.is_some()),
             "process.execCPUAffinity",
+            "not supported yet",
         ),
         (
-            process
-                .and_then(|process| process.selinux_label.as_ref())
-                .is_some_and(|label| !label.is_empty()),
+            process.is_some_and(|process| given(&process.selinux_label)),
             "process.selinuxLabel",
+            "SELinux is not supported",
         ),
     ];
-    match refusals.iter().find(|(given, _)| *given) {
-        Some((_, member)) => Err(LoadError::value(*member, "not supported yet")),
+    match refusals.iter().find(|(given, ..)| *given) {
+        Some((_, member, reason)) => Err(LoadError::value(*member, *reason)),
         None => Ok(()),
     }
 }

@@ -56,10 +56,39 @@ pub(crate) struct Process {
     pub(crate) apparmor_profile: Option<String>,
     pub(crate) selinux_label: Option<String>,
     pub(crate) oom_score_adj: Option<i32>,
-    pub(crate) scheduler: Option<serde_json::Value>,
-    pub(crate) io_priority: Option<serde_json::Value>,
+    pub(crate) scheduler: Option<Scheduler>,
+    pub(crate) io_priority: Option<IoPriority>,
     #[serde(rename = "execCPUAffinity")]
     pub(crate) exec_cpu_affinity: Option<serde_json::Value>,
+}
+
+/// `process.scheduler`; times in nanoseconds.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Scheduler {
+    pub(crate) policy: String,
+    pub(crate) nice: i32,
+    pub(crate) priority: i32,
+    pub(crate) flags: Vec<String>,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
+}
+
+/// `process.ioPriority`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct IoPriority {
+    pub(crate) class: String,
+    #[serde(default)]
+    pub(crate) priority: u32,
+}
+
+/// One of `linux.timeOffsets`.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct TimeOffset {
+    pub(crate) secs: i64,
+    pub(crate) nanosecs: u32,
 }
 
 /// `process.consoleSize`.
@@ -163,7 +192,7 @@ pub(crate) struct Linux {
     pub(crate) mount_label: Option<String>,
     pub(crate) intel_rdt: Option<serde_json::Value>,
     pub(crate) personality: Option<Personality>,
-    pub(crate) time_offsets: Option<serde_json::Value>,
+    pub(crate) time_offsets: BTreeMap<String, TimeOffset>,
 }
 
 /// One of `linux.namespaces`.
