@@ -20,6 +20,7 @@ global options:
   --root DIR            where the state of containers is kept (/run/keelson-runtime)
   --log FILE            write errors to a file as well
   --log-format FORMAT   text or json
+  --cgroup-manager M    cgroupfs, or disabled: containers stay in the caller's cgroup
   --debug               accepted, has no effect yet
   --version, -v         print the version
 
@@ -48,6 +49,8 @@ const REFUSED: &[&str] = &["checkpoint", "restore"];
 /// Options before the command.
 struct Global {
     root: PathBuf,
+    /// Whether containers get a cgroup.
+    cgroups: bool,
 }
 
 /// Runs a command line (without the program's name).
@@ -70,6 +73,7 @@ pub(crate) fn main(arguments: Vec<String>) -> u8 {
 
 fn run(mut arguments: Arguments) -> Result<u8, Failure> {
     let mut root = PathBuf::from("/run/keelson-runtime");
+    let mut cgroups = true;
     let command = loop {
         let Some(argument) = arguments.next() else {
             return Err(Failure::invalid(format!("no command is given\n\n{USAGE}")));
@@ -85,6 +89,16 @@ fn run(mut arguments: Arguments) -> Result<u8, Failure> {
                     "--systemd-cgroup: the systemd cgroup driver is not supported; cgroups are managed directly",
                 ));
             }
+            // As crun, for Podman's --cgroups=disabled.
+            "--cgroup-manager" => match arguments.value("--cgroup-manager")?.as_str() {
+                "cgroupfs" => cgroups = true,
+                "disabled" => cgroups = false,
+                other => {
+                    return Err(Failure::unsupported(format!(
+                        "--cgroup-manager {other}: not supported, cgroupfs and disabled are"
+                    )));
+                }
+            },
             "--rootless" => match arguments.value("--rootless")?.as_str() {
                 "false" | "auto" => {}
                 other => {
@@ -110,7 +124,7 @@ fn run(mut arguments: Arguments) -> Result<u8, Failure> {
             _ => break argument,
         }
     };
-    let global = Global { root };
+    let global = Global { root, cgroups };
     match command.as_str() {
         "create" => create::create(&global, arguments),
         "run" => create::run(&global, arguments),
