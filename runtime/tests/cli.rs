@@ -259,7 +259,7 @@ fn failures_name_the_cause_and_leave_nothing() {
     assert!(line["msg"].as_str().unwrap().contains("not found"), "{log}");
     bundle.assert_gone();
     for (arguments, wanted) in [
-        (&["update", "x"][..], "not supported yet"),
+        (&["checkpoint", "x"][..], "not supported"),
         (&["--systemd-cgroup", "list"], "systemd"),
         (&["create", "a/b"], "only letters"),
         (&["create"], "exactly one"),
@@ -291,4 +291,166 @@ fn features_and_spec_are_documents() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+#[test]
+fn closed_standard_streams_are_the_null_device() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["sleep", "1000"], |_| {});
+    let state = bundle.folder.path().join("state");
+    let script = "exec \"$0\" --root \"$1\" create --pid-file pid \"$2\" 0<&- 1>&- 2>&-";
+    let status = Command::new("sh")
+        .args(["-c", script, RUNTIME])
+        .arg(&state)
+        .arg(&bundle.id)
+        .current_dir(bundle.folder.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let pid = std::fs::read_to_string(bundle.folder.path().join("pid")).unwrap();
+    for fd in 0..3 {
+        let target = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap();
+        assert_eq!(target, Path::new("/dev/null"), "descriptor {fd}");
+    }
+}
+
+/// A hook that appends its kind, the namespace it runs in and its state to a file.
+fn recording_hook(kind: &str, file: &Path) -> Value {
+    let script = format!(
+        "echo \"{kind} $KIND $0 $(cat) $(readlink /proc/self/ns/mnt)\" >> {}",
+        file.display()
+    );
+    json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": [format!("KIND={kind}"), "PATH=/bin:/usr/bin"], "timeout": 20}])
+}
+
+#[test]
+fn hooks_run_at_their_time() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["sleep", "1000"], |_| {});
+    let host = bundle.folder.path().join("hooks");
+    let path = bundle.folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for kind in [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "poststart",
+        "poststop",
+    ] {
+        config["hooks"][kind] = recording_hook(kind, &host);
+    }
+    config["hooks"]["startContainer"] = recording_hook("startContainer", Path::new("/hooks"));
+    config["annotations"]["org.example"] = "kept".into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let kinds = || -> Vec<String> {
+        let text = std::fs::read_to_string(&host).unwrap_or_default();
+        let first = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+        text.lines().map(first).collect()
+    };
+
+    bundle.create(&["--pid-file", "pid"]);
+    let inside = bundle.folder.path().join("rootfs/hooks");
+    assert_eq!(kinds(), ["prestart", "createRuntime", "createContainer"]);
+    assert!(!inside.exists());
+    bundle.ok(&["start", &bundle.id]);
+    assert_eq!(kinds().last().unwrap(), "poststart");
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    assert_eq!(kinds().last().unwrap(), "poststop");
+
+    let pid = std::fs::read_to_string(bundle.folder.path().join("pid")).unwrap();
+    let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    let text = std::fs::read_to_string(&host).unwrap() + &std::fs::read_to_string(inside).unwrap();
+    for (kind, status, outside) in [
+        ("prestart", "creating", true),
+        ("createRuntime", "creating", true),
+        ("createContainer", "creating", false),
+        ("startContainer", "created", false),
+        ("poststart", "running", true),
+        ("poststop", "stopped", true),
+    ] {
+        let line = text.lines().find(|line| line.starts_with(kind)).unwrap();
+        let rest = line.strip_prefix(&format!("{kind} {kind} sh "));
+        let (state, namespace) = rest.expect(line).rsplit_once(' ').unwrap();
+        let state: Value = serde_json::from_str(state).unwrap();
+        assert_eq!(state["status"], status, "{kind}");
+        assert_eq!(state["id"], bundle.id.as_str(), "{kind}");
+        assert_eq!(state["annotations"]["org.example"], "kept", "{kind}");
+        if status != "stopped" {
+            assert_eq!(state["pid"].to_string(), pid, "{kind}");
+        }
+        assert_eq!(Path::new(namespace) == own, outside, "{kind}");
+    }
+}
+
+#[test]
+fn a_hook_that_fails_or_hangs_ends_the_container() {
+    if !can_run() {
+        return;
+    }
+    for (kind, script, wanted) in [
+        ("createRuntime", "exit 3", "exit status: 3"),
+        ("createContainer", "exit 3", "exit status: 3"),
+        ("startContainer", "exit 3", "exit status: 3"),
+        ("prestart", "exec sleep 1000", "within 1 s"),
+    ] {
+        let bundle = Bundle::new(&["true"], |config| {
+            config["hooks"][kind] =
+                json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1}]);
+        });
+        let message = bundle.fails(&["run", &bundle.id]);
+        assert!(message.contains(wanted), "{kind}: {message}");
+        assert!(message.contains(&format!("hooks.{kind}[0]")), "{message}");
+        bundle.assert_gone();
+    }
+}
+
+#[test]
+fn limits_and_usage_of_a_running_container() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["sleep", "1000"], |_| {});
+    let id = bundle.id.as_str();
+    bundle.create(&[]);
+    bundle.ok(&["start", id]);
+    let stats: Value = serde_json::from_str(&bundle.ok(&["events", "--stats", id])).unwrap();
+    assert_eq!(stats["id"], id);
+    assert_eq!(stats["data"]["pids"]["current"], 1);
+    let table = bundle.ok(&["ps", id, "-o", "pid,args", "-A"]);
+    let lines: Vec<_> = table.lines().collect();
+    assert!(
+        lines[0].contains("PID") && lines[1].contains("sleep 1000"),
+        "{table}"
+    );
+    assert_eq!(lines.len(), 2, "{table}");
+    let controllers = std::fs::read_to_string(common::cgroup_root().join("cgroup.controllers"));
+    let cgroup = common::cgroup_root().join("keelson-test").join(id);
+    if controllers.is_ok_and(|text| text.contains("pids")) {
+        bundle.ok(&["update", "--pids-limit", "77", id]);
+        let limit = || std::fs::read_to_string(cgroup.join("pids.max")).unwrap();
+        assert_eq!(limit().trim(), "77");
+        bundle.ok(&["update", "--pids-limit=-1", id]);
+        assert_eq!(limit().trim(), "max");
+    } else {
+        let message = bundle.fails(&["update", "--pids-limit", "77", id]);
+        assert!(
+            message.contains("no cgroup v2 controller \"pids\""),
+            "{message}"
+        );
+    }
+    for (arguments, wanted) in [
+        (&["update", "--pids-limit", "x", id][..], "not a number"),
+        (&["update", "--l3-cache-schema", "x", id], "RDT"),
+        (&["update", "--resources", "/nowhere", id], "/nowhere"),
+        (&["ps", "--format", "xml", id], "xml"),
+        (&["checkpoint", id], "not supported"),
+        (&["restore", id], "not supported"),
+    ] {
+        let message = bundle.fails(arguments);
+        assert!(message.contains(wanted), "{arguments:?}: {message}");
+    }
 }

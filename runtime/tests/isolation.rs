@@ -417,8 +417,8 @@ fn a_restriction_that_cannot_be_applied_fails_the_start() {
         ),
         (
             "/hooks",
-            json!({"prestart": [{"path": "/bin/true"}]}),
-            "hooks",
+            json!({"prestart": [{"path": "/no/such/hook"}]}),
+            "hooks.prestart[0] /no/such/hook",
         ),
         ("/process/user", json!({"uid": "root"}), "process.user.uid"),
         (
@@ -514,4 +514,25 @@ fn many_containers_at_once() {
         let (output, exit) = thread.join().unwrap();
         assert_eq!((output, exit.code), (format!("{number}\n"), number as i32));
     }
+}
+
+#[test]
+fn clocks_and_scheduling_are_the_containers_own() {
+    if !can_run() {
+        return;
+    }
+    // The first word is the time since boot; policy 3 (batch) and nice 7 stand in stat.
+    let mut setup = Setup::new(&["sh", "-c", "cat /proc/uptime /proc/self/stat"]);
+    let namespaces = setup.config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({"type": "time"}));
+    setup.config["linux"]["timeOffsets"] =
+        json!({"boottime": {"secs": 500_000_000, "nanosecs": 5}});
+    setup.config["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 7});
+    setup.config["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
+    let (output, exit) = setup.run();
+    assert_eq!(exit.code, 0, "{output}");
+    let uptime: f64 = output.split(' ').next().unwrap().parse().unwrap();
+    assert!(uptime > 500_000_000.0, "{output}");
+    let fields: Vec<&str> = output.rsplit(") ").next().unwrap().split(' ').collect();
+    assert_eq!((fields[16], fields[38]), ("7", "3"), "{output}");
 }

@@ -8,10 +8,13 @@ pub mod kvm;
 pub mod packet;
 
 // Containers and their shims.
+pub mod allocator;
 pub mod bpf;
 pub mod clone;
+pub mod entry;
 pub mod mount_attr;
 pub mod sandbox;
+pub mod scheduling;
 pub mod seccomp;
 
 // The image store.

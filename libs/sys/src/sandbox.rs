@@ -216,3 +216,41 @@ pub fn set_standard(fd: impl AsFd, number: i32) -> Result<(), Errno> {
     // SAFETY: the three standard descriptors are owned by nobody.
     Errno::result(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(drop)
 }
+
+/// Unmaps the program's code and constants until they are needed again (madvise(2),
+/// MADV_DONTNEED), for a process that is about to wait for long. Failing costs memory only.
+pub fn forget_code() {
+    unsafe extern "C" fn visit(
+        object: *mut libc::dl_phdr_info,
+        _size: usize,
+        _data: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: the C library passes a valid object.
+        let (base, headers) = unsafe {
+            let object = &*object;
+            let count = usize::from(object.dlpi_phnum);
+            let headers = std::slice::from_raw_parts(object.dlpi_phdr, count);
+            (object.dlpi_addr, headers)
+        };
+        for header in headers {
+            if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
+                continue;
+            }
+            let start = (base + header.p_vaddr) & !0xfff;
+            let end = base + header.p_vaddr + header.p_memsz;
+            // SAFETY: a segment that the program may not write holds what its file holds (what
+            // relocation writes to lies in writable ones), and is read from there again.
+            unsafe {
+                libc::madvise(
+                    std::ptr::with_exposed_provenance_mut(start as usize),
+                    (end - start) as usize,
+                    libc::MADV_DONTNEED,
+                );
+            }
+        }
+        // The first object is the program itself; no others.
+        1
+    }
+    // SAFETY: the function keeps to what the C library expects of it.
+    unsafe { libc::dl_iterate_phdr(Some(visit), std::ptr::null_mut()) };
+}

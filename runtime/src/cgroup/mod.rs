@@ -30,6 +30,11 @@ pub(crate) struct Cgroup {
 
 /// Where cgroup2 is mounted on this machine.
 pub(crate) fn mount_point() -> Option<PathBuf> {
+    static FOUND: std::sync::OnceLock<Option<PathBuf>> = std::sync::OnceLock::new();
+    FOUND.get_or_init(find_mount_point).clone()
+}
+
+fn find_mount_point() -> Option<PathBuf> {
     let usual = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
     for path in usual {
         if let Ok(status) = rustix::fs::statfs(path)
@@ -127,17 +132,36 @@ impl Cgroup {
         std::fs::read_to_string(&path).step(|| format!("read {}", path.display()))
     }
 
-    /// Applies limits and the device filter. Every limit is applied or the call fails.
-    pub(crate) fn apply(&self, resources: &Resources) -> Result<(), Failure> {
-        let settings = resources::plan(resources)?;
+    /// Changes limits. Unlike with a new cgroup, -1 takes a limit away.
+    pub(crate) fn update(&self, resources: &Resources) -> Result<(), Failure> {
+        let mut settings = resources::plan(resources)?;
+        settings.extend(resources::lifted(resources));
         self.enable_controllers(&settings)?;
-        for setting in &settings {
+        self.write_settings(&settings)?;
+        if !resources.devices.is_empty() {
+            return Err(Failure::unsupported(
+                "linux.resources.devices: the device filter of a container can't be changed",
+            ));
+        }
+        Ok(())
+    }
+
+    fn write_settings(&self, settings: &[Setting]) -> Result<(), Failure> {
+        for setting in settings {
             self.write(&setting.file, &setting.value)
                 .map_err(|failure| Failure {
                     message: format!("{}: {}", setting.member, failure.message),
                     ..failure
                 })?;
         }
+        Ok(())
+    }
+
+    /// Applies limits and the device filter. Every limit is applied or the call fails.
+    pub(crate) fn apply(&self, resources: &Resources) -> Result<(), Failure> {
+        let settings = resources::plan(resources)?;
+        self.enable_controllers(&settings)?;
+        self.write_settings(&settings)?;
         if !resources.devices.is_empty() {
             devices::attach(self.folder(), &resources.devices)?;
         }

@@ -91,6 +91,51 @@ pub(crate) fn plan(resources: &Resources) -> Result<Vec<Setting>, Failure> {
     Ok(settings)
 }
 
+/// What takes away the limits that are given as -1.
+pub(crate) fn lifted(resources: &Resources) -> Vec<Setting> {
+    let memory = resources.memory.as_ref();
+    let cpu = resources.cpu.as_ref();
+    let pids = resources.pids.as_ref();
+    let period = cpu.and_then(|cpu| cpu.period).filter(|period| *period > 0);
+    [
+        (
+            memory.and_then(|memory| memory.limit),
+            "memory.limit",
+            "memory.max",
+            "max",
+        ),
+        (
+            memory.and_then(|memory| memory.swap),
+            "memory.swap",
+            "memory.swap.max",
+            "max",
+        ),
+        (
+            memory.and_then(|memory| memory.reservation),
+            "memory.reservation",
+            "memory.low",
+            "0",
+        ),
+        // With a period, the quota was written along with it.
+        (
+            cpu.and_then(|cpu| cpu.quota).filter(|_| period.is_none()),
+            "cpu.quota",
+            "cpu.max",
+            "max",
+        ),
+        (
+            pids.and_then(|pids| pids.limit),
+            "pids.limit",
+            "pids.max",
+            "max",
+        ),
+    ]
+    .into_iter()
+    .filter(|(limit, ..)| *limit == Some(-1))
+    .map(|(_, member, file, value)| setting(member, file, value))
+    .collect()
+}
+
 fn plan_memory(memory: &Memory, settings: &mut Vec<Setting>) -> Result<(), Failure> {
     let positive = |limit: Option<i64>| limit.filter(|limit| *limit > 0);
     if let Some(reservation) = positive(memory.reservation) {
@@ -253,6 +298,18 @@ mod tests {
         let json =
             r#"{"memory":{"limit":-1,"swap":-1},"cpu":{"quota":-1,"cpus":""},"pids":{"limit":-1}}"#;
         assert_eq!(plan_of(json).unwrap(), []);
+    }
+
+    #[test]
+    fn limits_can_be_lifted() {
+        let json = r#"{"memory":{"limit":-1,"swap":-1},"cpu":{"quota":-1},"pids":{"limit":5}}"#;
+        let settings = lifted(&serde_json::from_str(json).unwrap());
+        let files: Vec<_> = settings
+            .iter()
+            .map(|setting| setting.file.as_str())
+            .collect();
+        assert_eq!(files, ["memory.max", "memory.swap.max", "cpu.max"]);
+        assert!(settings.iter().all(|setting| setting.value == "max"));
     }
 
     #[test]

@@ -51,6 +51,24 @@ impl Arguments {
         self.rest.into()
     }
 
+    /// Parts the arguments behind the first that is no option: what follows is for another
+    /// program. The options named have a value.
+    pub(crate) fn split_after_first(self, with_value: &[&str]) -> (Self, Vec<String>) {
+        let mut own: Vec<String> = self.rest.into();
+        let mut position = 0;
+        while let Some(argument) = own.get(position) {
+            position += match argument {
+                option if with_value.contains(&option.as_str()) => 2,
+                _ => 1,
+            };
+            if !argument.starts_with('-') {
+                break;
+            }
+        }
+        let rest = own.split_off(position.min(own.len()));
+        (Self::new(own), rest)
+    }
+
     /// Looks for the value of an option without reading it.
     pub(crate) fn leading_value(&self, option: &str) -> Option<String> {
         let mut rest = self.rest.iter();

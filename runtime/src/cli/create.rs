@@ -65,7 +65,7 @@ pub(crate) fn create(global: &Global, arguments: Arguments) -> Result<u8, Failur
     let (options, id) = parse(arguments, false)?;
     crate::sandbox::executable::ensure_readonly()?;
     let store = Store::new(&global.root, &id)?;
-    make(&store, &id, &options)?;
+    make(&store, &id, &options, global.cgroups)?;
     Ok(0)
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn run(global: &Global, arguments: Arguments) -> Result<u8, Failure> 
         true => None,
         false => Some(take_signals()?),
     };
-    let container = make(&store, &id, &options)?;
+    let container = make(&store, &id, &options, global.cgroups)?;
     let started = manage::start_container(&store);
     if let Err(failure) = started {
         let _ = manage::destroy(&store);
@@ -96,7 +96,7 @@ pub(crate) fn run(global: &Global, arguments: Arguments) -> Result<u8, Failure> 
     Ok(code)
 }
 
-fn make(store: &Store, id: &str, options: &Options) -> Result<Container, Failure> {
+fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Container, Failure> {
     let bundle = options.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
     let bundle =
         std::fs::canonicalize(&bundle).step(|| format!("find bundle {}", bundle.display()))?;
@@ -122,7 +122,9 @@ fn make(store: &Store, id: &str, options: &Options) -> Result<Container, Failure
     let path = bundle.join(root.unwrap_or_else(|| PathBuf::from("rootfs")));
     let path =
         std::fs::canonicalize(&path).step(|| format!("root.path: find {}", path.display()))?;
-    if spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty)
+    if !cgroups {
+        spec.linux.cgroups_path = None;
+    } else if spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty)
         && crate::cgroup::mount_point().is_some()
     {
         spec.linux.cgroups_path = Some(format!("/keelson-runtime/{id}"));
@@ -146,6 +148,7 @@ fn make_in(
     let socket = store.listen()?;
     let container = spawn::create(spawn::Request {
         id,
+        bundle,
         spec,
         rootfs: &Rootfs::Folder {
             path: rootfs.clone(),
@@ -192,6 +195,7 @@ fn keep(
         cgroup: spec.linux.cgroups_path.clone(),
         created,
         annotations: spec.annotations.clone(),
+        hooks: spec.hooks.clone().unwrap_or_default(),
     })?;
     if let Some(path) = &options.pid_file {
         write_pid_file(path, container.pid)?;

@@ -194,6 +194,11 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     }
 }
 
+/// Hooks belong to a container's own start.
+fn no_hooks() -> Failure {
+    Failure::internal("the process asked for hooks that it does not have")
+}
+
 /// Waits until the command is executed.
 fn follow(spawned: &Spawned, options: &Options) -> Result<(), Failure> {
     loop {
@@ -204,6 +209,7 @@ fn follow(spawned: &Spawned, options: &Options) -> Result<(), Failure> {
                 }
             }
             Message::Failed(failure) => return Err(failure),
+            Message::Hooks => return Err(no_hooks()),
             Message::Closed => break,
         }
     }

@@ -14,7 +14,10 @@ pub(crate) fn print() -> Result<u8, Failure> {
     let document = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.0",
-        "hooks": [],
+        "hooks": [
+            "prestart", "createRuntime", "createContainer", "startContainer", "poststart",
+            "poststop",
+        ],
         "mountOptions": [
             "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "noatime", "nodev",
             "nodiratime", "noexec", "norelatime", "nostrictatime", "nosuid", "nosymfollow",
@@ -25,7 +28,7 @@ pub(crate) fn print() -> Result<u8, Failure> {
             "unbindable",
         ],
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
             "capabilities": capabilities::NAMES,
             "cgroup": {
                 "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,

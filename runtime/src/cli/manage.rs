@@ -44,9 +44,15 @@ pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
     let answer = channel.receive()?;
     store.started()?;
     match answer {
-        Message::Closed => Ok(()),
+        Message::Closed => {
+            let subject = state.subject();
+            warn(subject.run_all("poststart", &state.hooks.poststart, "running", state.pid));
+            Ok(())
+        }
         Message::Failed(failure) => Err(failure),
-        Message::Ready(_) => Err(Failure::internal("unexpected answer of the container")),
+        Message::Ready(_) | Message::Hooks => {
+            Err(Failure::internal("unexpected answer of the container"))
+        }
     }
 }
 
@@ -148,7 +154,7 @@ fn parse_signal(text: &str) -> Result<i32, Failure> {
         .ok_or_else(|| Failure::invalid(format!("{text:?} is not a signal")))
 }
 
-fn cgroup_of(state: &State) -> Result<Cgroup, Failure> {
+pub(crate) fn cgroup_of(state: &State) -> Result<Cgroup, Failure> {
     state
         .open_cgroup()
         .ok_or_else(|| Failure::invalid(format!("container {} has no cgroup", state.id)))
@@ -205,7 +211,20 @@ pub(crate) fn destroy(store: &Store) -> Result<(), Failure> {
     if let Some(cgroup) = state.open_cgroup() {
         cgroup.remove()?;
     }
-    store.remove()
+    store.remove()?;
+    warn(
+        state
+            .subject()
+            .run_all("poststop", &state.hooks.poststop, "stopped", 0),
+    );
+    Ok(())
+}
+
+/// Tells of failures that change nothing any more.
+fn warn(failures: Vec<Failure>) {
+    for failure in failures {
+        eprintln!("keelson-runtime: warning: {failure}");
+    }
 }
 
 /// `list`.
@@ -259,26 +278,6 @@ pub(crate) fn list(global: &Global, arguments: Arguments) -> Result<u8, Failure>
             )));
         }
     }
-    Ok(0)
-}
-
-/// `ps`.
-pub(crate) fn ps(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
-    let mut format = "table".to_owned();
-    let positional = read(arguments, |name, rest| {
-        match name {
-            "--format" | "-f" => format = rest.value(name)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    if format != "json" {
-        return Err(Failure::unsupported(format!(
-            "ps --format {format}: not supported yet, json is"
-        )));
-    }
-    let state = Store::new(&global.root, &only_id(positional)?)?.load()?;
-    println!("{}", json!(cgroup_of(&state)?.processes()?));
     Ok(0)
 }
 

@@ -6,9 +6,9 @@ mod exec;
 mod features;
 mod log;
 mod manage;
+mod resources;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use arguments::Arguments;
 
@@ -21,6 +21,7 @@ global options:
   --root DIR            where the state of containers is kept (/run/keelson-runtime)
   --log FILE            write errors to a file as well
   --log-format FORMAT   text or json
+  --cgroup-manager M    cgroupfs, or disabled: containers stay in the caller's cgroup
   --debug               accepted, has no effect yet
   --version, -v         print the version
 
@@ -35,7 +36,9 @@ commands:
   kill [--all] ID [SIGNAL]
   delete [--force] ID
   list [--format table|json] [--quiet]
-  ps [--format json] ID
+  ps [--format table|json] ID [options of ps]
+  update [--resources FILE|-] [--memory N, --cpu-quota N, --pids-limit N, ...] ID
+  events [--stats] [--interval TIME] ID
   pause ID
   resume ID
   spec [--bundle DIR]
@@ -43,15 +46,18 @@ commands:
 ";
 
 /// Commands of runc's that are not here yet.
-const MISSING: &[&str] = &["update", "events", "checkpoint", "restore"];
+/// Commands of runc's that need a program that this one does without.
+const REFUSED: &[&str] = &["checkpoint", "restore"];
 
 /// Options before the command.
 struct Global {
     root: PathBuf,
+    /// Whether containers get a cgroup.
+    cgroups: bool,
 }
 
 /// Runs a command line (without the program's name).
-pub(crate) fn main(arguments: Vec<String>) -> ExitCode {
+pub(crate) fn main(arguments: Vec<String>) -> u8 {
     let arguments = Arguments::new(arguments);
     let log = log::Log::new(
         arguments.leading_value("--log"),
@@ -62,12 +68,12 @@ pub(crate) fn main(arguments: Vec<String>) -> ExitCode {
     let mut failed = 1;
     let result = run(arguments, || failed = EXEC_FAILED);
     match result {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(failure) => {
             log.error(&failure.message);
             eprintln!("keelson-runtime: {failure}");
             // As runc: scripts tell failures by this code alone.
-            ExitCode::from(failed)
+            failed
         }
     }
 }
@@ -75,6 +81,7 @@ pub(crate) fn main(arguments: Vec<String>) -> ExitCode {
 /// `execs` is called when the command is `exec`.
 fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure> {
     let mut root = PathBuf::from("/run/keelson-runtime");
+    let mut cgroups = true;
     let command = loop {
         let Some(argument) = arguments.next() else {
             return Err(Failure::invalid(format!("no command is given\n\n{USAGE}")));
@@ -90,6 +97,16 @@ fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure>
                     "--systemd-cgroup: the systemd cgroup driver is not supported; cgroups are managed directly",
                 ));
             }
+            // As crun, for Podman's --cgroups=disabled.
+            "--cgroup-manager" => match arguments.value("--cgroup-manager")?.as_str() {
+                "cgroupfs" => cgroups = true,
+                "disabled" => cgroups = false,
+                other => {
+                    return Err(Failure::unsupported(format!(
+                        "--cgroup-manager {other}: not supported, cgroupfs and disabled are"
+                    )));
+                }
+            },
             "--rootless" => match arguments.value("--rootless")?.as_str() {
                 "false" | "auto" => {}
                 other => {
@@ -115,7 +132,7 @@ fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure>
             _ => break argument,
         }
     };
-    let global = Global { root };
+    let global = Global { root, cgroups };
     match command.as_str() {
         "create" => create::create(&global, arguments),
         "run" => create::run(&global, arguments),
@@ -128,7 +145,9 @@ fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure>
         "kill" => manage::kill(&global, arguments),
         "delete" => manage::delete(&global, arguments),
         "list" => manage::list(&global, arguments),
-        "ps" => manage::ps(&global, arguments),
+        "ps" => resources::ps(&global, arguments),
+        "update" => resources::update(&global, arguments),
+        "events" => resources::events(&global, arguments),
         "pause" => manage::freeze(&global, arguments, true),
         "resume" => manage::freeze(&global, arguments, false),
         "features" => features::print(),
@@ -137,8 +156,8 @@ fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure>
             print!("{USAGE}");
             Ok(0)
         }
-        missing if MISSING.contains(&missing) => Err(Failure::unsupported(format!(
-            "{missing}: not supported yet"
+        refused if REFUSED.contains(&refused) => Err(Failure::unsupported(format!(
+            "{refused}: checkpoints are not supported"
         ))),
         other => Err(Failure::invalid(format!(
             "unknown command {other:?}\n\n{USAGE}"

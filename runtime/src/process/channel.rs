@@ -23,6 +23,9 @@ pub(crate) enum Message {
     /// Everything is set up, the command waits for [`Channel::start`]. With a terminal, its
     /// master end.
     Ready(Option<OwnedFd>),
+    /// The namespaces and mounts are made: it is time for the parent's hooks, after which the
+    /// child waits for [`Channel::start`].
+    Hooks,
     /// A step failed; the child ends.
     Failed(Failure),
     /// The other side is gone: after the start that means the command was executed.
@@ -34,6 +37,7 @@ pub(crate) enum Message {
 pub(crate) struct Channel(OwnedFd);
 
 const READY: u8 = b'R';
+const HOOKS: u8 = b'H';
 const FAILED: u8 = b'F';
 const START: u8 = b'S';
 /// Longer messages are cut.
@@ -73,6 +77,13 @@ impl Channel {
         )
         .step(|| "report to the parent")?;
         Ok(())
+    }
+
+    /// Child: the parent may run its hooks; waits until it has. False: the parent is gone.
+    pub(crate) fn hooks(&self) -> Result<bool, Failure> {
+        rustix::net::send(&self.0, &[HOOKS], SendFlags::NOSIGNAL)
+            .step(|| "report to the parent")?;
+        Ok(self.wait_for_start())
     }
 
     /// Child: a step failed. There is nobody else to tell when this fails too.
@@ -136,6 +147,7 @@ impl Channel {
         match packet.get(..received.bytes).unwrap_or_default() {
             [] => Ok(Message::Closed),
             [READY, ..] => Ok(Message::Ready(terminal)),
+            [HOOKS, ..] => Ok(Message::Hooks),
             [FAILED, reason, kind, text @ ..] => Ok(Message::Failed(Failure {
                 reason: reason_of(*reason),
                 kind: kind_of(*kind),

@@ -8,7 +8,8 @@ use rustix::fs::Mode;
 
 use super::channel::Channel;
 use super::command::{self, Command};
-use super::{capabilities, limits};
+use super::hooks::{self, Subject};
+use super::{capabilities, limits, scheduling};
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::{self, Terminal};
 use crate::sandbox::{hidden, mounts, namespaces, procfs, root};
@@ -18,6 +19,7 @@ use crate::spec::{NamespaceKind, Process, Spec};
 /// Everything that the child needs, computed before the clone.
 pub(crate) struct Plan<'a> {
     pub(crate) id: &'a str,
+    pub(crate) bundle: &'a std::path::Path,
     pub(crate) spec: &'a Spec,
     pub(crate) process: &'a Process,
     pub(crate) rootfs: &'a keelson_model::shim::Rootfs,
@@ -78,6 +80,8 @@ fn await_start(plan: &Plan<'_>, channel: &Channel) -> Option<Option<Channel>> {
 struct Ready {
     command: Command,
     proc: OwnedFd,
+    /// The process's number outside, for hooks.
+    outer_pid: i32,
 }
 
 fn set_up(plan: &Plan<'_>, channel: &Channel) -> Result<Ready, Failure> {
@@ -120,6 +124,7 @@ fn set_up(plan: &Plan<'_>, channel: &Channel) -> Result<Ready, Failure> {
         message: format!("process.cwd: {}", failure.message),
         ..failure
     })?;
+    let outer_pid = run_hooks(plan, channel)?;
     root::enter(&root, readonly)?;
     drop(root);
 
@@ -136,17 +141,55 @@ fn set_up(plan: &Plan<'_>, channel: &Channel) -> Result<Ready, Failure> {
     if let Some(personality) = &spec.linux.personality {
         limits::set_personality(personality)?;
     }
+    if let Some(scheduler) = &process.scheduler {
+        scheduling::set_scheduler(scheduler)?;
+    }
+    if let Some(priority) = &process.io_priority {
+        scheduling::set_io_priority(priority)?;
+    }
     connect_standard(plan, terminal.as_ref(), process)?;
     change_folder(&process.cwd)?;
     change_user(plan)?;
     let command = command::prepare(process)?;
     clone::close_on_exec_from(3 + plan.preserved).step(|| "mark descriptors close-on-exec")?;
     channel.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
-    Ok(Ready { command, proc })
+    Ok(Ready {
+        command,
+        proc,
+        outer_pid,
+    })
+}
+
+/// The hooks before the container's root is entered, the parent's first. Gives the process's
+/// number outside, or 0 when no hook asks for it.
+fn run_hooks(plan: &Plan<'_>, channel: &Channel) -> Result<i32, Failure> {
+    let Some(given) = &plan.spec.hooks else {
+        return Ok(0);
+    };
+    if hooks::while_creating(Some(given)) && !channel.hooks()? {
+        clone::exit_now(1);
+    }
+    if given.create_container.is_empty() && given.start_container.is_empty() {
+        return Ok(0);
+    }
+    // This is still the host's procfs, which counts processes as the runtime does.
+    let own = rustix::fs::readlink("/proc/self", Vec::new()).step(|| "read /proc/self")?;
+    let pid = own.to_string_lossy().parse().unwrap_or(0);
+    let subject = Subject::new(plan.id, plan.spec, plan.bundle);
+    subject.run("createContainer", &given.create_container, "creating", pid)?;
+    Ok(pid)
 }
 
 /// The steps after the start. Returns why they failed.
 fn finish(plan: &Plan<'_>, ready: &Ready) -> Failure {
+    if let Some(hooks) = &plan.spec.hooks {
+        let subject = Subject::new(plan.id, plan.spec, plan.bundle);
+        let pid = ready.outer_pid;
+        let ran = subject.run("startContainer", &hooks.start_container, "created", pid);
+        if let Err(failure) = ran {
+            return failure;
+        }
+    }
     match restrict(plan, ready.proc.as_fd()) {
         Ok(()) => ready.command.execute(),
         Err(failure) => failure,

@@ -18,7 +18,7 @@ use rustix::pty::OpenptFlags;
 
 use super::channel::Channel;
 use super::command::{self, Command};
-use super::{capabilities, child, limits, spawn};
+use super::{capabilities, child, limits, scheduling, spawn};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::Terminal;
@@ -74,13 +74,15 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
     let capabilities = capabilities::parse(process.capabilities.as_ref())?;
     let foreign = foreign_namespaces(request.pid)?;
     let (parent, child) = Channel::pair()?;
-    // Not looked at: the root and the namespaces are there already.
+    // Not looked at: the root and the namespaces are there already, and hooks belong to the
+    // container's own start.
     let rootfs = Rootfs::Folder { path: "/".into() };
     let plan = child::Plan {
         id: request.id,
         spec,
         process,
         rootfs: &rootfs,
+        bundle: std::path::Path::new("/"),
         namespaces: namespaces::Plan::default(),
         capabilities,
         filter,
@@ -264,6 +266,12 @@ fn set_up(
     on_host(process)?;
     if let Some(personality) = &plan.spec.linux.personality {
         limits::set_personality(personality)?;
+    }
+    if let Some(scheduler) = &process.scheduler {
+        scheduling::set_scheduler(scheduler)?;
+    }
+    if let Some(priority) = &process.io_priority {
+        scheduling::set_io_priority(priority)?;
     }
 
     match setns(inside.container, inside.namespaces) {

@@ -1,11 +1,13 @@
 //! The parent's way to a container whose command waits to be executed.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use keelson_model::shim::Rootfs;
 use keelson_sys::clone::{self, CloneRequest, Cloned};
 
 use super::channel::{Channel, Message};
+use super::hooks::Subject;
 use super::{capabilities, child};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
@@ -19,6 +21,8 @@ pub(crate) struct Request<'a> {
     pub(crate) id: &'a str,
     /// Its specification.
     pub(crate) spec: &'a Spec,
+    /// Its bundle, absolute.
+    pub(crate) bundle: &'a Path,
     /// Its root file system.
     pub(crate) rootfs: &'a Rootfs,
     /// Standard input, output and error, unless it gets a terminal.
@@ -62,6 +66,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     let cgroup = make_cgroup(spec)?;
     let plan = child::Plan {
         id: request.id,
+        bundle: request.bundle,
         spec,
         process,
         rootfs: request.rootfs,
@@ -144,7 +149,13 @@ fn clone_and_wait(plan: &child::Plan<'_>, cgroup: Option<&Cgroup>) -> Result<Cre
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(child);
-    match parent.receive() {
+    let mut message = parent.receive();
+    if let Ok(Message::Hooks) = message {
+        message = run_hooks(plan, pid)
+            .and_then(|()| parent.start())
+            .and_then(|()| parent.receive());
+    }
+    match message {
         Ok(Message::Ready(terminal)) => Ok((pid, pidfd, parent, terminal)),
         other => {
             let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
@@ -158,6 +169,16 @@ fn clone_and_wait(plan: &child::Plan<'_>, cgroup: Option<&Cgroup>) -> Result<Cre
             })
         }
     }
+}
+
+/// The hooks that run in the runtime's namespaces while the container is made.
+fn run_hooks(plan: &child::Plan<'_>, pid: i32) -> Result<(), Failure> {
+    let Some(hooks) = &plan.spec.hooks else {
+        return Ok(());
+    };
+    let subject = Subject::new(plan.id, plan.spec, plan.bundle);
+    subject.run("prestart", &hooks.prestart, "creating", pid)?;
+    subject.run("createRuntime", &hooks.create_runtime, "creating", pid)
 }
 
 pub(super) fn check_apparmor(profile: &str) -> Result<(), Failure> {

@@ -7,12 +7,9 @@
 //! read-only copy of the mount that is attached nowhere: nobody can reach it to change its
 //! attributes, and unlike a copy of the file it costs neither memory nor time.
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::AsFd;
 
 use keelson_sys::mount_attr::{self, MountAttributes};
-use nix::fcntl::AtFlags;
 use rustix::fs::{CWD, StatVfsMountFlags};
 use rustix::mount::OpenTreeFlags;
 
@@ -39,19 +36,6 @@ pub(crate) fn ensure_readonly() -> Result<(), Failure> {
     };
     mount_attr::mount_setattr(tree.as_fd(), c"", false, &attributes)
         .step(|| "protect the runtime's own file: make the mount read-only")?;
-    let arguments: Vec<CString> = std::env::args_os()
-        .filter_map(|argument| CString::new(argument.into_vec()).ok())
-        .collect();
-    let environment: Vec<CString> = std::env::vars_os()
-        .filter_map(|(key, value)| {
-            let mut text = key.into_vec();
-            text.push(b'=');
-            text.extend(value.into_vec());
-            CString::new(text).ok()
-        })
-        .collect();
-    debug_assert!(tree.as_raw_fd() > 2);
-    nix::unistd::execveat(&tree, c"", &arguments, &environment, AtFlags::AT_EMPTY_PATH)
-        .map(|never| match never {})
+    Err(keelson_sys::entry::execute_again(tree.as_fd()))
         .step(|| "execute the runtime from a read-only mount")
 }

@@ -79,7 +79,10 @@ fn create(
     if !options.all.is_empty() {
         change(&tree, &options.all, true).step(step)?;
     }
-    propagate(&tree, options).step(step)?;
+    // A file system that was just made is private by itself.
+    if options.propagation.is_some() {
+        propagate(&tree, options).step(step)?;
+    }
     let target =
         paths::make_folder(root, &mount.destination).map_err(|failure| within(&step(), failure))?;
     if mount.destination.starts_with("/proc/") || mount.destination.starts_with("/sys/") {

@@ -1,12 +1,15 @@
 //! Which namespaces are made, joined or shared.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
 use crate::failure::{Failure, Step};
-use crate::spec::{NamespaceKind, Spec};
+use crate::spec::{NamespaceKind, Spec, TimeOffset};
+
+const CLONE_NEWTIME: i32 = 0x80;
 
 /// What to do about namespaces around clone3(2).
 #[derive(Debug, Default)]
@@ -16,6 +19,9 @@ pub(crate) struct Plan {
     /// Make the cgroup namespace after the clone: its root is the cgroup that the process is in
     /// when it asks, and at clone time that is still the parent's.
     pub(crate) unshare_cgroup: bool,
+    /// Make a time namespace, with these offsets as the kernel reads them. After the clone as well:
+    /// it is made empty, and entered with the execution of the command.
+    pub(crate) time_offsets: Option<String>,
     /// Joined by the parent, because a pid namespace takes effect for children only.
     pub(crate) join_pid: Option<OwnedFd>,
     /// Joined by the child.
@@ -27,6 +33,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
     let mut plan = Plan {
         create: 0,
         unshare_cgroup: false,
+        time_offsets: None,
         join_pid: None,
         join: Vec::new(),
     };
@@ -43,15 +50,18 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
             NamespaceKind::Ipc => CloneFlags::CLONE_NEWIPC,
             NamespaceKind::Uts => CloneFlags::CLONE_NEWUTS,
             NamespaceKind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
-            NamespaceKind::User | NamespaceKind::Time => {
-                return Err(Failure::unsupported(format!(
-                    "linux.namespaces: type {:?} is not supported yet",
-                    format!("{:?}", namespace.kind).to_lowercase()
-                )));
+            NamespaceKind::Time => CloneFlags::from_bits_retain(CLONE_NEWTIME),
+            NamespaceKind::User => {
+                return Err(Failure::unsupported(
+                    "linux.namespaces: type \"user\" is not supported yet",
+                ));
             }
         };
         match &namespace.path {
             None if namespace.kind == NamespaceKind::Cgroup => plan.unshare_cgroup = true,
+            None if namespace.kind == NamespaceKind::Time => {
+                plan.time_offsets = Some(offsets(&spec.linux.time_offsets)?);
+            }
             None => plan.create |= flag.bits() as u64,
             Some(path) => {
                 let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -64,6 +74,11 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
             }
         }
     }
+    if plan.time_offsets.is_none() && !spec.linux.time_offsets.is_empty() {
+        return Err(Failure::invalid(
+            "linux.timeOffsets: needs a new time namespace",
+        ));
+    }
     let linux = &spec.linux;
     if !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty() {
         return Err(Failure::unsupported(
@@ -73,13 +88,35 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// The child's part.
+/// The lines for /proc/PID/timens_offsets.
+fn offsets(given: &BTreeMap<String, TimeOffset>) -> Result<String, Failure> {
+    let mut text = String::new();
+    for (clock, offset) in given {
+        if clock != "monotonic" && clock != "boottime" {
+            return Err(Failure::invalid(format!(
+                "linux.timeOffsets: {clock:?} is not a clock (monotonic, boottime)"
+            )));
+        }
+        text.push_str(&format!("{clock} {} {}\n", offset.secs, offset.nanosecs));
+    }
+    Ok(text)
+}
+
+/// The child's part, before anything of the host's is out of reach.
 pub(crate) fn enter(plan: &Plan) -> Result<(), Failure> {
     for (fd, flag, kind) in &plan.join {
         nix::sched::setns(fd, *flag).step(|| format!("join the {kind:?} namespace"))?;
     }
     if plan.unshare_cgroup {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "make a cgroup namespace")?;
+    }
+    if let Some(offsets) = &plan.time_offsets {
+        let flag = CloneFlags::from_bits_retain(CLONE_NEWTIME);
+        nix::sched::unshare(flag).step(|| "make a time namespace")?;
+        if !offsets.is_empty() {
+            std::fs::write("/proc/self/timens_offsets", offsets)
+                .step(|| format!("linux.timeOffsets: set {offsets:?}"))?;
+        }
     }
     Ok(())
 }

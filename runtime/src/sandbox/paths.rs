@@ -53,40 +53,32 @@ pub(crate) fn make_folder(root: impl AsFd, path: &str) -> Result<OwnedFd, Failur
         Err(Errno::NOENT) => {}
         other => return other.step(|| format!("open {path} in the container")),
     }
-    let mut done = PathBuf::from("/");
-    let mut folder = find(root, "/").step(|| "open the container's root")?;
-    for part in Path::new(path).components() {
-        let name = match part {
-            Component::Normal(name) => name,
-            Component::RootDir | Component::CurDir => continue,
-            _ => {
-                return Err(Failure::invalid(format!(
-                    "{path}: a path in the container must not contain \"..\""
-                )));
-            }
-        };
-        done.push(name);
-        let open = || {
-            openat2(
-                root,
-                &done,
-                OFlags::PATH | OFlags::DIRECTORY,
-                Mode::empty(),
-                INSIDE,
-            )
-        };
-        folder = match open() {
-            Err(Errno::NOENT) => {
-                match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o755)) {
-                    Ok(()) | Err(Errno::EXIST) => open(),
-                    Err(error) => Err(error),
-                }
-            }
-            other => other,
-        }
-        .step(|| format!("make folder {} in the container", done.display()))?;
+    if Path::new(path)
+        .components()
+        .any(|part| part == Component::ParentDir)
+    {
+        return Err(Failure::invalid(format!(
+            "{path}: a path in the container must not contain \"..\""
+        )));
     }
-    Ok(folder)
+    // As far down as there are folders, then one by one.
+    let clean: PathBuf = Path::new(path).components().collect();
+    let path = clean.to_str().unwrap_or(path);
+    let (parent, name) = split(root, path)?;
+    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        other => other,
+    }
+    .and_then(|()| {
+        openat2(
+            root,
+            path,
+            OFlags::PATH | OFlags::DIRECTORY,
+            Mode::empty(),
+            INSIDE,
+        )
+    })
+    .step(|| format!("make folder {path} in the container"))
 }
 
 /// Opens a file under the root as a mere reference; makes an empty one when it does not exist.

@@ -7,17 +7,20 @@
 
 mod assemble;
 mod compile;
+mod prebuilt;
 pub(crate) mod profile;
 mod table;
 
 pub(crate) use compile::compile;
+
+use keelson_sys::seccomp::Instruction;
 
 use crate::spec::{SECCOMP_ANNOTATION, Spec};
 
 /// A program with the flags to install it with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
-    pub(crate) program: Vec<keelson_sys::seccomp::Instruction>,
+    pub(crate) program: Vec<Instruction>,
     pub(crate) flags: u32,
 }
 
@@ -51,7 +54,10 @@ pub(crate) fn filter_of(spec: &Spec) -> Result<Option<Filter>, SeccompError> {
                 .as_ref()
                 .and_then(|process| process.capabilities.as_ref());
             let bounding = capabilities.map_or(&[][..], |sets| sets.bounding.as_slice());
-            compile(&profile::default_profile(bounding)).map(Some)
+            match prebuilt::default_filter(bounding) {
+                Some(filter) => Ok(Some(filter)),
+                None => compile(&profile::default_profile(bounding)).map(Some),
+            }
         }
         Some(other) => Err(SeccompError::new(
             "",

@@ -448,6 +448,11 @@ const EPERM: u32 = 1;
 /// both together.
 const PERSONALITIES: &[u64] = &[0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
+/// The capabilities that the profile depends on.
+pub(super) fn deciding() -> impl Iterator<Item = &'static str> {
+    BY_CAPABILITY.iter().map(|(capability, _)| *capability)
+}
+
 /// The profile for a container whose bounding set is given.
 pub(crate) fn default_profile(bounding: &[String]) -> Seccomp {
     let has = |name: &str| bounding.iter().any(|capability| capability == name);

@@ -22,6 +22,7 @@ use super::stdio::{self, Output, Streams};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::process::channel::Message;
+use crate::process::hooks::Subject;
 use crate::process::spawn::{self, Container};
 use crate::spec;
 
@@ -50,6 +51,8 @@ enum State {
 pub(crate) struct Server {
     folder: PathBuf,
     spec: ShimSpec,
+    /// Of config.json, what is needed later: everything but hooks and annotations is empty.
+    config: spec::Spec,
     container: Container,
     streams: Streams,
     log: Writer,
@@ -97,6 +100,7 @@ impl Server {
         };
         let made = spawn::create(spawn::Request {
             id: &spec.id,
+            bundle: &spec.bundle,
             spec: &config,
             rootfs: &spec.rootfs,
             stdio,
@@ -119,6 +123,12 @@ impl Server {
         let mut server = Self {
             folder: folder.to_owned(),
             spec,
+            config: spec::Spec {
+                oci_version: config.oci_version,
+                hooks: config.hooks,
+                annotations: config.annotations,
+                ..spec::Spec::default()
+            },
             container,
             streams,
             log,
@@ -176,6 +186,7 @@ impl Server {
     pub(crate) fn run(mut self) {
         let mut events = [EpollEvent::empty(); 32];
         let mut give_up: Option<Instant> = None;
+        let mut trimmed = false;
         loop {
             if self.state == State::Created {
                 match (self.clients.is_empty(), give_up) {
@@ -188,6 +199,16 @@ impl Server {
                     (false, _) => give_up = None,
                 }
             }
+            // What a client's request needed is most of the program, and the next one may be
+            // hours away. hostd is always there, waiting for the end.
+            let idle = self
+                .clients
+                .values()
+                .all(|client| client.waiting && client.attached.is_none());
+            if idle && !trimmed && self.state == State::Running {
+                sandbox::forget_code();
+            }
+            trimmed = idle && self.state == State::Running;
             let deadline = [give_up, self.sessions.deadline()];
             let timeout = match deadline.into_iter().flatten().min() {
                 None => EpollTimeout::NONE,
@@ -457,6 +478,15 @@ impl Server {
             Message::Closed => {
                 self.started_at = super::now();
                 self.state = State::Running;
+                // Failures of these hooks change nothing, and there is nobody to tell.
+                let hooks = self.config.hooks.as_ref();
+                let poststart = hooks.map_or(&[][..], |hooks| &hooks.poststart);
+                Subject::new(&self.spec.id, &self.config, &self.spec.bundle).run_all(
+                    "poststart",
+                    poststart,
+                    "running",
+                    self.container.pid,
+                );
                 Ok(Response::Started {
                     pid: self.container.pid,
                 })
@@ -465,7 +495,7 @@ impl Server {
                 self.error = Some(failure.message.clone());
                 Err(failure)
             }
-            Message::Ready(_) => Err(Failure::internal(
+            Message::Ready(_) | Message::Hooks => Err(Failure::internal(
                 "the container's process reported twice that it is ready",
             )),
         }
@@ -583,6 +613,10 @@ impl Server {
             // Whoever starts the container again right after the exit record finds no leftovers.
             let _ = cgroup.remove();
         }
+        let hooks = self.config.hooks.as_ref();
+        let poststop = hooks.map_or(&[][..], |hooks| &hooks.poststop);
+        Subject::new(&self.spec.id, &self.config, &self.spec.bundle)
+            .run_all("poststop", poststop, "stopped", 0);
         let exit = Exit {
             version: 1,
             code,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::{Process, Spec};
+use super::{Hooks, Process, Spec};
 
 /// Why a specification is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +120,9 @@ fn check(spec: &Spec) -> Result<(), LoadError> {
     if let Some(process) = &spec.process {
         check_process(process)?;
     }
+    if let Some(hooks) = &spec.hooks {
+        check_hooks(hooks)?;
+    }
     unsupported(spec)
 }
 
@@ -144,45 +147,51 @@ fn check_process(process: &Process) -> Result<(), LoadError> {
     Ok(())
 }
 
+fn check_hooks(hooks: &Hooks) -> Result<(), LoadError> {
+    for (kind, list) in hooks.kinds() {
+        for (index, hook) in list.iter().enumerate() {
+            if !hook.path.is_absolute() {
+                return Err(LoadError::value(
+                    format!("hooks.{kind}[{index}].path"),
+                    format!("{:?} is not an absolute path", hook.path),
+                ));
+            }
+            if let Some(timeout) = hook.timeout.filter(|timeout| *timeout <= 0) {
+                return Err(LoadError::value(
+                    format!("hooks.{kind}[{index}].timeout"),
+                    format!("{timeout} is not greater than zero"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses what would otherwise be ignored silently.
 fn unsupported(spec: &Spec) -> Result<(), LoadError> {
     let linux = &spec.linux;
     let process = spec.process.as_ref();
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let refusals = [
+        (linux.intel_rdt.is_some(), "linux.intelRdt", "not supported"),
         (
-            spec.hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()),
-            "hooks",
-        ),
-        (linux.intel_rdt.is_some(), "linux.intelRdt"),
-        (linux.time_offsets.is_some(), "linux.timeOffsets"),
-        (
-            linux
-                .mount_label
-                .as_ref()
-                .is_some_and(|label| !label.is_empty()),
+            given(&linux.mount_label),
             "linux.mountLabel",
-        ),
-        (
-            process.is_some_and(|process| process.scheduler.is_some()),
-            "process.scheduler",
-        ),
-        (
-            process.is_some_and(|process| process.io_priority.is_some()),
-            "process.ioPriority",
+            "SELinux is not supported",
         ),
         (
             process.is_some_and(|process| process.exec_cpu_affinity.is_some()),
             "process.execCPUAffinity",
+            "not supported yet",
         ),
         (
-            process
-                .and_then(|process| process.selinux_label.as_ref())
-                .is_some_and(|label| !label.is_empty()),
+            process.is_some_and(|process| given(&process.selinux_label)),
             "process.selinuxLabel",
+            "SELinux is not supported",
         ),
     ];
-    match refusals.iter().find(|(given, _)| *given) {
-        Some((_, member)) => Err(LoadError::value(*member, "not supported yet")),
+    match refusals.iter().find(|(given, ..)| *given) {
+        Some((_, member, reason)) => Err(LoadError::value(*member, *reason)),
         None => Ok(()),
     }
 }
@@ -287,8 +296,12 @@ mod tests {
                 .contains("process.cwd")
         );
         assert!(
-            error(r#"{"ociVersion":"1.2.0","hooks":{"poststop":[{"path":"/x"}]}}"#)
-                .contains("hooks: not supported yet")
+            error(r#"{"ociVersion":"1.2.0","hooks":{"poststop":[{"path":"x"}]}}"#)
+                .contains("hooks.poststop[0].path")
+        );
+        assert!(
+            error(r#"{"ociVersion":"1.2.0","hooks":{"prestart":[{"path":"/x","timeout":0}]}}"#)
+                .contains("hooks.prestart[0].timeout")
         );
         assert!(error("").contains("the document"));
         assert!(error(r#"{"ociVersion":"2.0.0"}"#).contains("ociVersion"));

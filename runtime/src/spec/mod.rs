@@ -16,7 +16,7 @@ mod load;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) use load::parse;
@@ -56,10 +56,39 @@ pub(crate) struct Process {
     pub(crate) apparmor_profile: Option<String>,
     pub(crate) selinux_label: Option<String>,
     pub(crate) oom_score_adj: Option<i32>,
-    pub(crate) scheduler: Option<serde_json::Value>,
-    pub(crate) io_priority: Option<serde_json::Value>,
+    pub(crate) scheduler: Option<Scheduler>,
+    pub(crate) io_priority: Option<IoPriority>,
     #[serde(rename = "execCPUAffinity")]
     pub(crate) exec_cpu_affinity: Option<serde_json::Value>,
+}
+
+/// `process.scheduler`; times in nanoseconds.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Scheduler {
+    pub(crate) policy: String,
+    pub(crate) nice: i32,
+    pub(crate) priority: i32,
+    pub(crate) flags: Vec<String>,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
+}
+
+/// `process.ioPriority`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct IoPriority {
+    pub(crate) class: String,
+    #[serde(default)]
+    pub(crate) priority: u32,
+}
+
+/// One of `linux.timeOffsets`.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct TimeOffset {
+    pub(crate) secs: i64,
+    pub(crate) nanosecs: u32,
 }
 
 /// `process.consoleSize`.
@@ -120,16 +149,29 @@ pub(crate) struct Mount {
     pub(crate) gid_mappings: Vec<serde_json::Value>,
 }
 
-/// `hooks`.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// `hooks`. Kept in the state of a container, for those that run later.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Hooks {
-    pub(crate) prestart: Vec<serde_json::Value>,
-    pub(crate) create_runtime: Vec<serde_json::Value>,
-    pub(crate) create_container: Vec<serde_json::Value>,
-    pub(crate) start_container: Vec<serde_json::Value>,
-    pub(crate) poststart: Vec<serde_json::Value>,
-    pub(crate) poststop: Vec<serde_json::Value>,
+    pub(crate) prestart: Vec<Hook>,
+    pub(crate) create_runtime: Vec<Hook>,
+    pub(crate) create_container: Vec<Hook>,
+    pub(crate) start_container: Vec<Hook>,
+    pub(crate) poststart: Vec<Hook>,
+    pub(crate) poststop: Vec<Hook>,
+}
+
+/// One of `hooks.*`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Hook {
+    pub(crate) path: PathBuf,
+    #[serde(default)]
+    pub(crate) args: Vec<String>,
+    #[serde(default)]
+    pub(crate) env: Vec<String>,
+    /// Seconds.
+    #[serde(default)]
+    pub(crate) timeout: Option<i64>,
 }
 
 /// `linux`.
@@ -150,7 +192,7 @@ pub(crate) struct Linux {
     pub(crate) mount_label: Option<String>,
     pub(crate) intel_rdt: Option<serde_json::Value>,
     pub(crate) personality: Option<Personality>,
-    pub(crate) time_offsets: Option<serde_json::Value>,
+    pub(crate) time_offsets: BTreeMap<String, TimeOffset>,
 }
 
 /// One of `linux.namespaces`.
@@ -375,17 +417,15 @@ impl Spec {
 }
 
 impl Hooks {
-    /// Whether no hook is given.
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Every kind with its name.
+    pub(crate) fn kinds(&self) -> [(&'static str, &[Hook]); 6] {
         [
-            &self.prestart,
-            &self.create_runtime,
-            &self.create_container,
-            &self.start_container,
-            &self.poststart,
-            &self.poststop,
+            ("prestart", &self.prestart),
+            ("createRuntime", &self.create_runtime),
+            ("createContainer", &self.create_container),
+            ("startContainer", &self.start_container),
+            ("poststart", &self.poststart),
+            ("poststop", &self.poststop),
         ]
-        .iter()
-        .all(|hooks| hooks.is_empty())
     }
 }

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
+use crate::process::hooks::Subject;
+use crate::spec::Hooks;
 
 const STATE_FILE: &str = "state.json";
 const START_SOCKET: &str = "start.sock";
@@ -44,6 +46,9 @@ pub(crate) struct State {
     pub(crate) created: u64,
     /// Annotations of config.json.
     pub(crate) annotations: BTreeMap<String, String>,
+    /// Hooks of config.json, for those that run later.
+    #[serde(default)]
+    pub(crate) hooks: Hooks,
 }
 
 /// A container's folder.
@@ -216,6 +221,16 @@ impl State {
         }
     }
 
+    /// What hooks are told.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject {
+            oci_version: &self.oci_version,
+            id: &self.id,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        }
+    }
+
     /// The cgroup, when there is one.
     pub(crate) fn open_cgroup(&self) -> Option<Cgroup> {
         Cgroup::open(self.cgroup.as_deref()?).ok()
@@ -225,7 +240,12 @@ impl State {
 /// When a process was started, in clock ticks since boot. `None`: there is no such process, or it
 /// has ended and only waits to be collected.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(format!("/proc/{pid}/stat"), flags, Mode::empty()).ok()?;
+    // The kernel gives the line whole; 52 numbers and a name of 64 bytes at most.
+    let mut buffer = [0; 2048];
+    let length = rustix::io::read(&file, &mut buffer).ok()?;
+    let text = String::from_utf8_lossy(buffer.get(..length)?);
     // The name in parentheses may contain anything.
     let mut fields = text.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?;

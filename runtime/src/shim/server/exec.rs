@@ -373,6 +373,9 @@ impl Server {
             }
             Ok(Message::Closed) => Ok(terminal.take()),
             Ok(Message::Failed(failure)) => Err(failure),
+            Ok(Message::Hooks) => Err(Failure::internal(
+                "the process asked for hooks that it does not have",
+            )),
             Err(failure) => Err(failure),
         };
         let _ = self.epoll.delete(&*channel);

@@ -1,0 +1,166 @@
+//! Hooks: programs of the caller's that are executed at fixed points of a container's life.
+//!
+//! | hook | when | namespaces | a failure |
+//! |---|---|---|---|
+//! | prestart, createRuntime | the namespaces and mounts are made, the root is not entered | the runtime's | ends `create` |
+//! | createContainer | after these | the container's, with the runtime's root | ends `create` |
+//! | startContainer | before the command is executed | the container's | ends `start` |
+//! | poststart | after the command was executed | the runtime's | is reported |
+//! | poststop | after the container was deleted | the runtime's | is reported |
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags};
+use serde_json::json;
+
+use crate::failure::{Failure, Step};
+use crate::spec::{Hook, Hooks, Spec};
+
+/// What hooks are told about a container.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) oci_version: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) bundle: &'a Path,
+    pub(crate) annotations: &'a std::collections::BTreeMap<String, String>,
+}
+
+impl<'a> Subject<'a> {
+    /// The container that a specification makes.
+    pub(crate) fn new(id: &'a str, spec: &'a Spec, bundle: &'a Path) -> Self {
+        Self {
+            oci_version: &spec.oci_version,
+            id,
+            bundle,
+            annotations: &spec.annotations,
+        }
+    }
+
+    /// The state document; `pid` is the one in the runtime's namespace.
+    fn state(&self, status: &str, pid: i32) -> String {
+        let mut state = json!({
+            "ociVersion": self.oci_version,
+            "id": self.id,
+            "status": status,
+            "bundle": self.bundle,
+            "annotations": self.annotations,
+        });
+        if status != "stopped" {
+            state["pid"] = pid.into();
+        }
+        state.to_string()
+    }
+
+    /// Executes hooks one after the other, up to the first that fails.
+    pub(crate) fn run(
+        &self,
+        kind: &str,
+        hooks: &[Hook],
+        status: &str,
+        pid: i32,
+    ) -> Result<(), Failure> {
+        let mut state = None;
+        for (index, hook) in hooks.iter().enumerate() {
+            let state = state.get_or_insert_with(|| self.state(status, pid));
+            execute(hook, state).map_err(|failure| Failure {
+                message: format!(
+                    "hooks.{kind}[{index}] {}: {}",
+                    hook.path.display(),
+                    failure.message
+                ),
+                ..failure
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Executes all hooks of a time at which nothing can be undone any more; gives what failed.
+    pub(crate) fn run_all(
+        &self,
+        kind: &str,
+        hooks: &[Hook],
+        status: &str,
+        pid: i32,
+    ) -> Vec<Failure> {
+        hooks
+            .iter()
+            .filter_map(|hook| {
+                self.run(kind, std::slice::from_ref(hook), status, pid)
+                    .err()
+            })
+            .collect()
+    }
+}
+
+fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
+    let mut command = Command::new(&hook.path);
+    let mut arguments = hook.args.iter();
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments).env_clear().stdin(Stdio::piped());
+    for entry in &hook.env {
+        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        command.env(name, value);
+    }
+    let mut child = command
+        .stdout(Stdio::null())
+        .spawn()
+        .step(|| "execute the hook")?;
+    if let Some(mut input) = child.stdin.take() {
+        // Less than a pipe holds, so this does not wait; a hook need not read it.
+        let _ = input.write_all(state.as_bytes());
+    }
+    if let Some(seconds) = hook.timeout {
+        let ended = wait_within(
+            child.id() as i32,
+            Duration::from_secs(seconds.unsigned_abs()),
+        );
+        if !ended? {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Failure::internal(format!(
+                "did not end within {seconds} s (timeout)"
+            )));
+        }
+    }
+    let status = child.wait().step(|| "wait for the hook")?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::internal(format!("failed with {status}")))
+    }
+}
+
+/// Whether a child ends within a time.
+fn wait_within(pid: i32, limit: Duration) -> Result<bool, Failure> {
+    let step = || "watch the hook";
+    let pid = Pid::from_raw(pid).ok_or_else(|| Failure::internal("the hook has no process"))?;
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).step(step)?;
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut poll = [nix::poll::PollFd::new(
+            process.as_fd(),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        // Rounded up, so that it does not come back just before the time is over.
+        let milliseconds = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+        match nix::poll::poll(&mut poll, milliseconds) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error).step(step),
+        }
+    }
+}
+
+/// Whether the parent has hooks to run while the child waits.
+pub(crate) fn while_creating(hooks: Option<&Hooks>) -> bool {
+    hooks.is_some_and(|hooks| !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty())
+}

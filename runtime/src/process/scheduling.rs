@@ -1,0 +1,113 @@
+//! `process.scheduler` and `process.ioPriority`.
+
+use keelson_sys::scheduling::{self, SchedulingAttributes};
+
+use crate::failure::{Failure, Step};
+use crate::spec::{IoPriority, Scheduler};
+
+/// Names of policies with their numbers.
+const POLICIES: &[(&str, u32)] = &[
+    ("SCHED_OTHER", 0),
+    ("SCHED_FIFO", 1),
+    ("SCHED_RR", 2),
+    ("SCHED_BATCH", 3),
+    ("SCHED_ISO", 4),
+    ("SCHED_IDLE", 5),
+    ("SCHED_DEADLINE", 6),
+];
+
+const FLAGS: &[(&str, u64)] = &[
+    ("SCHED_FLAG_RESET_ON_FORK", 0x01),
+    ("SCHED_FLAG_RECLAIM", 0x02),
+    ("SCHED_FLAG_DL_OVERRUN", 0x04),
+    ("SCHED_FLAG_KEEP_POLICY", 0x08),
+    ("SCHED_FLAG_KEEP_PARAMS", 0x10),
+    ("SCHED_FLAG_UTIL_CLAMP_MIN", 0x20),
+    ("SCHED_FLAG_UTIL_CLAMP_MAX", 0x40),
+];
+
+const CLASSES: &[(&str, u32)] = &[
+    ("IOPRIO_CLASS_RT", 1),
+    ("IOPRIO_CLASS_BE", 2),
+    ("IOPRIO_CLASS_IDLE", 3),
+];
+
+fn number<T: Copy>(member: &str, names: &[(&str, T)], name: &str) -> Result<T, Failure> {
+    names
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, number)| *number)
+        .ok_or_else(|| Failure::invalid(format!("process.{member}: {name:?} is not known")))
+}
+
+fn attributes(scheduler: &Scheduler) -> Result<SchedulingAttributes, Failure> {
+    let mut flags = 0;
+    for (index, flag) in scheduler.flags.iter().enumerate() {
+        flags |= number(&format!("scheduler.flags[{index}]"), FLAGS, flag)?;
+    }
+    let priority = u32::try_from(scheduler.priority).map_err(|_| {
+        Failure::invalid(format!(
+            "process.scheduler.priority: {} is less than zero",
+            scheduler.priority
+        ))
+    })?;
+    Ok(SchedulingAttributes {
+        policy: number("scheduler.policy", POLICIES, &scheduler.policy)?,
+        flags,
+        nice: scheduler.nice,
+        priority,
+        runtime: scheduler.runtime,
+        deadline: scheduler.deadline,
+        period: scheduler.period,
+        ..SchedulingAttributes::default()
+    })
+}
+
+/// Sets how the process is scheduled.
+pub(crate) fn set_scheduler(scheduler: &Scheduler) -> Result<(), Failure> {
+    let attributes = attributes(scheduler)?;
+    scheduling::set_scheduling(&attributes)
+        .step(|| format!("process.scheduler: set {}", scheduler.policy))
+}
+
+/// Sets how the process's disk accesses are ranked.
+pub(crate) fn set_io_priority(priority: &IoPriority) -> Result<(), Failure> {
+    let class = number("ioPriority.class", CLASSES, &priority.class)?;
+    if priority.priority > 7 {
+        return Err(Failure::invalid(format!(
+            "process.ioPriority.priority: {} is not a level (0 to 7)",
+            priority.priority
+        )));
+    }
+    scheduling::set_io_priority(class, priority.priority)
+        .step(|| format!("process.ioPriority: set {}", priority.class))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_numbers() {
+        let scheduler = |text: &str| serde_json::from_str::<Scheduler>(text).unwrap();
+        let parsed = attributes(&scheduler(
+            r#"{"policy":"SCHED_BATCH","nice":5,"flags":["SCHED_FLAG_RESET_ON_FORK"]}"#,
+        ))
+        .unwrap();
+        assert_eq!((parsed.policy, parsed.nice, parsed.flags), (3, 5, 1));
+        for (text, member) in [
+            (r#"{"policy":"SCHED_X"}"#, "scheduler.policy"),
+            (
+                r#"{"policy":"SCHED_RR","priority":-1}"#,
+                "scheduler.priority",
+            ),
+            (
+                r#"{"policy":"SCHED_RR","flags":["X"]}"#,
+                "scheduler.flags[0]",
+            ),
+        ] {
+            let message = attributes(&scheduler(text)).unwrap_err().message;
+            assert!(message.contains(member), "{message}");
+        }
+    }
+}
