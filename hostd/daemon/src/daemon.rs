@@ -11,7 +11,7 @@ use hostd_api_host::pki::Pki;
 use hostd_api_host::provision::{self, ProvisionPaths};
 use hostd_api_host::{HostApi, HostFacts};
 use hostd_containers::{Engine, EngineOptions, Scope};
-use hostd_images::ImageStore;
+use hostd_images::{ImageStore, Proxies, RegistryOptions, StoreOptions};
 use hostd_services::{Services, ServicesOptions};
 use keelson_config::{Loaded, Sources};
 use keelson_store::{Durability, file};
@@ -60,7 +60,12 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     }
 
     let runtime = runtime_program()?;
-    let images = ImageStore::open(&root.join("engine"), &run)
+    let registries = registry_options(&options, &warnings);
+    let store = StoreOptions {
+        registries,
+        ..StoreOptions::default()
+    };
+    let images = ImageStore::open_with(&root.join("engine"), &run, store)
         .with_context(|| format!("can't open the image store in {}", root.display()))?;
     let engine = Engine::open(EngineOptions {
         root: root.clone(),
@@ -144,6 +149,23 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How registries are spoken to.
+fn registry_options(options: &Options, warnings: &Warnings) -> RegistryOptions {
+    let proxies = Proxies::from_variables(|name| std::env::var(name).ok());
+    RegistryOptions {
+        mirrors: options.registry_mirror.clone(),
+        insecure: options.insecure_registry.clone(),
+        certificates: ["etc/keelson/certs.d", "etc/docker/certs.d"]
+            .map(|folder| options.config.join(folder))
+            .to_vec(),
+        proxies: proxies.unwrap_or_else(|error| {
+            warn(warnings, format!("no proxies are used: {error}"));
+            Proxies::default()
+        }),
+        ..RegistryOptions::default()
+    }
 }
 
 /// The signals that ask for an orderly stop.

@@ -101,6 +101,7 @@ pub(crate) fn assert_no_mounts(below: &Path) {
 
 pub(crate) fn open(root: &Path, run: &Path, folders: bool) -> ImageStore {
     let options = StoreOptions {
+        registries: hostd_images::RegistryOptions::default(),
         folders,
         limits: Limits {
             bytes: 16 << 20,
