@@ -144,8 +144,8 @@ async fn serve(
     }
     let end = reply.cut.or(reply.stall).unwrap_or(reply.body.len());
     stream.write_all(&reply.body[..end]).await.ok()?;
-    while reply.endless {
-        stream.write_all(&reply.body).await.ok()?;
+    if reply.endless {
+        while stream.write_all(&reply.body).await.is_ok() {}
     }
     if reply.stall.is_some() {
         tokio::time::sleep(Duration::from_secs(30)).await;
