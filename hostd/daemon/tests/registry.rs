@@ -222,13 +222,17 @@ fn a_mirror_is_asked_before_docker_hub() {
         return;
     }
     let registry = Registry::start(&Wants::default());
-    let host = Host::start_with(&[
-        // Nobody listens there: passed over.
-        "--registry-mirror",
-        "http://127.0.0.1:1",
-        "--registry-mirror",
-        &format!("http://127.0.0.1:{}", registry.port),
-    ]);
+    // Nobody listens there: passed over.
+    let mut host = Host::start_with(&["--registry-mirror", "http://127.0.0.1:1"]);
+    let folder = host.path().join("config/etc/keelson");
+    std::fs::create_dir_all(&folder).unwrap();
+    let config = format!(
+        "[registries]\nmirrors = [\"http://127.0.0.1:{}\"]\ninsecure = [\"10.0.0.0/8\"]\n",
+        registry.port
+    );
+    std::fs::write(folder.join("host.toml"), config).unwrap();
+    host.stop_daemon();
+    host.start_daemon();
     host.load_busybox();
     let name = registry.name("library/mirrored");
     host.docker(&["tag", "busybox", &name]).ok();
@@ -238,10 +242,43 @@ fn a_mirror_is_asked_before_docker_hub() {
     host.docker(&["pull", "mirrored"]).ok();
     assert_eq!(image_id(&host, "mirrored"), id);
     let info = host
-        .docker(&["info", "-f", "{{.RegistryConfig.Mirrors}}"])
+        .docker(&["info", "-f", "{{json .RegistryConfig}}"])
         .ok();
+    assert!(info.contains("10.0.0.0/8"), "{info}");
     assert!(
         info.contains(&format!("127.0.0.1:{}", registry.port)),
         "{info}"
     );
+}
+
+#[test]
+fn large_layers_are_sent_in_chunks() {
+    if !is_root() {
+        return;
+    }
+    let registry = Registry::start(&Wants::default());
+    let host = Host::start();
+    // Bytes that do not compress: three chunks.
+    let mut state = 1_u32;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    })
+    .take(18 << 20)
+    .collect();
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(noise.len() as u64);
+    header.set_mode(0o644);
+    archive
+        .append_data(&mut header, "noise", noise.as_slice())
+        .unwrap();
+    let name = registry.name("large");
+    host.docker_with(&["import", "-", &name], &archive.into_inner().unwrap())
+        .ok();
+    let id = image_id(&host, &name);
+    host.docker(&["push", &name]).ok();
+    host.docker(&["rmi", "-f", &id]).ok();
+    host.docker(&["pull", &name]).ok();
+    assert_eq!(image_id(&host, &name), id);
 }
