@@ -69,6 +69,10 @@ fn what_is_pushed_can_be_pulled_and_run() {
     assert_eq!(repo_digest(&host, &name), digest);
     let said = host.docker(&["run", "--rm", "--network=none", &name, "echo", "there"]);
     assert_eq!(said.ok(), "there");
+    // A run pulls what is missing.
+    host.docker(&["rmi", "-f", &id]).ok();
+    let said = host.docker(&["run", "--rm", "--network=none", &name, "echo", "again"]);
+    assert_eq!(said.ok(), "again");
     let again = host.docker(&["pull", &name]).ok();
     assert!(
         again.contains(&format!("Status: Image is up to date for {name}")),

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use common::server::{INDEX, MANIFEST, Remote, Reply, Seen, Server, unknown};
 use common::{Fixture, Tar, busybox_layer, is_root, zstd};
 use hostd_images::{
-    Credentials, Digest, ImageError, ImageStore, Limits, Patience, Progress, PullOptions, Pulled,
-    RegistryOptions, StoreOptions,
+    Credentials, Digest, ImageError, ImageStore, Limits, Patience, Progress, Proxies, PullOptions,
+    Pulled, RegistryOptions, StoreOptions,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -558,4 +558,43 @@ async fn the_same_image_can_be_pulled_twice_at_once() {
     three.unwrap();
     // Two layers, configuration, manifest and record: each once.
     assert_eq!(fixture.objects().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_stand_between() {
+    if !is_root() {
+        return;
+    }
+    let remote = Remote::new(&[busybox_layer()]);
+    let proxy = Server::start(move |seen: &Seen| {
+        if seen.method == "CONNECT" {
+            return Reply::new(405, "");
+        }
+        let mut plain = seen.clone();
+        match seen.path.strip_prefix("http://192.0.2.1:5000") {
+            Some(path) => plain.path = path.to_owned(),
+            None => return Reply::new(400, ""),
+        }
+        remote.answer(&plain)
+    })
+    .await;
+    let url = format!("http://{}", proxy.address);
+    let fixture = fixture(|registries| {
+        registries.proxies = Proxies::from_variables(|name| {
+            ["https_proxy", "http_proxy"]
+                .contains(&name)
+                .then(|| url.clone())
+        })
+        .unwrap();
+        registries.insecure = vec!["192.0.2.0/24".parse().unwrap()];
+    });
+    pull(&fixture, "192.0.2.1:5000/a").await.unwrap();
+    assert!(proxy.count("CONNECT", "192.0.2.1:5000") > 0);
+    // Without being configured as insecure, it is TLS or nothing.
+    let error = pull(&fixture, "198.51.100.1:5000/a").await.unwrap_err();
+    assert!(
+        error.to_string().contains("refuses the connection"),
+        "{error}"
+    );
+    assert_eq!(proxy.count("GET", "198.51.100.1"), 0);
 }

@@ -23,6 +23,8 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(15);
+/// How often a connection is tried that fails.
+const CONNECT_ATTEMPTS: u32 = 2;
 /// Longest text of an error that is read, in bytes.
 const MAX_ERROR: usize = 16 << 10;
 
@@ -145,6 +147,8 @@ impl Client {
                 Err(Attempt::Connect(
                     ConnectError::Setup(_) | ConnectError::NotTls | ConnectError::Refused,
                 )) => return outcome,
+                // A name that is not known, or a host that is silent: seldom better a moment later.
+                Err(Attempt::Connect(_)) if tried >= CONNECT_ATTEMPTS => return outcome,
                 Err(_) => None,
             };
             if tried >= patience.attempts {

@@ -112,9 +112,10 @@ impl Repository {
         let mut repository = Self::new(client, true, name, path, access, credentials)?;
         match repository.probe().await {
             Ok(()) => Ok(repository),
-            Err(Attempt::Connect(ConnectError::NotTls | ConnectError::Refused))
-                if client.options.may_be_plain(name) =>
-            {
+            // Not when there is TLS whose certificate is wrong.
+            Err(Attempt::Connect(
+                ConnectError::NotTls | ConnectError::Refused | ConnectError::Failed(_),
+            )) if client.options.may_be_plain(name) => {
                 repository.base = base(false, name)?;
                 let probed = repository.probe().await;
                 probed.map_err(|error| unreachable(&repository.base, error))?;
