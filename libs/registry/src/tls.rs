@@ -44,7 +44,10 @@ impl Trust {
             None => OwnFiles::default(),
         };
         let verifier: Arc<dyn ServerCertVerifier> = if insecure {
-            Arc::new(Unchecked(Arc::new(ring::default_provider())))
+            Arc::new(Fixed {
+                provider: Arc::new(ring::default_provider()),
+                trusted: true,
+            })
         } else {
             self.verifier(options, &files.authorities)?
         };
@@ -82,9 +85,13 @@ impl Trust {
             Arc::new(roots)
         };
         if roots.is_empty() {
-            return Err("no certificate authorities are known: install the package \
-                 ca-certificates, or add the registry's own"
-                .to_owned());
+            // Whether there is TLS at all is still to be found out.
+            tracing::warn!("no certificate authorities are known; install ca-certificates");
+            let provider = Arc::new(ring::default_provider());
+            return Ok(Arc::new(Fixed {
+                provider,
+                trusted: false,
+            }));
         }
         WebPkiServerVerifier::builder_with_provider(roots, Arc::new(ring::default_provider()))
             .build()
@@ -181,11 +188,15 @@ impl OwnFiles {
     }
 }
 
-/// Accepts any certificate: for registries that the operator named as insecure.
+/// Accepts any certificate, for registries that the operator named as insecure, or none, where no
+/// authorities are known.
 #[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
+struct Fixed {
+    provider: Arc<CryptoProvider>,
+    trusted: bool,
+}
 
-impl ServerCertVerifier for Unchecked {
+impl ServerCertVerifier for Fixed {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -194,7 +205,12 @@ impl ServerCertVerifier for Unchecked {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        match self.trusted {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(rustls::Error::InvalidCertificate(
+                rustls::CertificateError::UnknownIssuer,
+            )),
+        }
     }
 
     fn verify_tls12_signature(
@@ -203,7 +219,7 @@ impl ServerCertVerifier for Unchecked {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
@@ -213,11 +229,13 @@ impl ServerCertVerifier for Unchecked {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
