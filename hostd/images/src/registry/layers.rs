@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::types::Progress;
 
 /// Pieces between the connection and the thread that takes them in.
-const DEPTH: usize = 16;
+const DEPTH: usize = 4;
 /// Progress is told after so many bytes.
 const STEP: u64 = 512 << 10;
 
