@@ -73,7 +73,7 @@ const fn program(
     }
 }
 
-const NEEDS: [Need; 22] = [
+const NEEDS: [Need; 23] = [
     program(
         Purpose::Build,
         "musl-gcc",
@@ -175,6 +175,12 @@ const NEEDS: [Need; 22] = [
         "dnsmasq",
         "dnsmasq-base",
         "is the DHCP server of tests",
+    ),
+    program(
+        Purpose::Test,
+        "docker-registry",
+        "docker-registry",
+        "is the registry of tests",
     ),
     program(
         Purpose::Test,

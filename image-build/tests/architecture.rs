@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keelson-config", &["keelson-model"]),
     ("keelson-log", &["keelson-sys"]),
     ("keelson-oci", &["keelson-sys", "keelson-model"]),
+    ("keelson-registry", &["keelson-model", "keelson-oci"]),
     ("keelson-store", &["keelson-sys"]),
     ("init", &["keelson-sys", "keelson-model", "keelson-config"]),
     (
@@ -32,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-model",
             "keelson-store",
             "keelson-oci",
+            "keelson-registry",
         ],
     ),
     (
@@ -54,6 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "keelson-model",
             "keelson-oci",
+            "keelson-registry",
             "hostd-images",
             "hostd-containers",
         ],

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream;
 use hostd_containers::{ContainerEvent, Scope};
-use hostd_images::ImageEvent;
+use hostd_images::{ImageAction, ImageEvent};
 use http::Response;
 use serde::Serialize;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -126,14 +126,30 @@ impl From<ContainerEvent> for Event {
     }
 }
 
+/// A reference without its tag or digest.
+fn without_tag(name: &str) -> &str {
+    let name = name.split('@').next().unwrap_or(name);
+    match name.rsplit_once(':') {
+        // A colon before a slash belongs to the registry's port.
+        Some((before, tag)) if !tag.contains('/') => before,
+        _ => name,
+    }
+}
+
 impl From<ImageEvent> for Event {
     fn from(event: ImageEvent) -> Self {
         let mut attributes: BTreeMap<_, _> = event.labels.into_iter().collect();
-        attributes.insert("name".to_owned(), event.name);
+        let remote = matches!(event.action, ImageAction::Pull | ImageAction::Push);
+        // What goes over the network is known by its name there.
+        let (id, name) = match remote {
+            true => (event.name.clone(), without_tag(&event.name).to_owned()),
+            false => (event.id.to_string(), event.name),
+        };
+        attributes.insert("name".to_owned(), name);
         Self::new(
             "image",
             event.action.as_str().to_owned(),
-            event.id.to_string(),
+            id,
             attributes,
             event.time,
         )

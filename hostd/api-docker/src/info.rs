@@ -151,7 +151,6 @@ fn memory_total(meminfo: &str) -> u64 {
 fn fixed() -> Value {
     json!({
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {"InsecureRegistryCIDRs": [], "IndexConfigs": {}, "Mirrors": []},
         "GenericResources": null,
         "HttpProxy": "",
         "HttpsProxy": "",
@@ -239,6 +238,7 @@ pub(crate) fn info(api: &Api) -> Response<Body> {
         "ServerVersion": inner.facts.version,
         "Runtimes": {"keelson-runtime": {"path": runtime}},
         "Warnings": warnings,
+        "RegistryConfig": crate::images::remote::registry_config(api),
     });
     if let Value::Object(answer) = &mut answer {
         for part in [limits, fixed()] {

@@ -169,6 +169,9 @@ impl Api {
             Operation::ImageSave => images::change::save(self, &call).await,
             Operation::ImageTag => images::change::tag(self, &call).await,
             Operation::ImageDelete => images::change::delete(self, &call).await,
+            Operation::ImagePush => images::remote::push(self, &call).await,
+            Operation::Distribution => images::remote::distribution(self, &call).await,
+            Operation::Auth => images::remote::login(self, call).await,
             Operation::ImagePrune => images::change::prune(self, &call).await,
             Operation::NotBuilt => Err(ApiError::not_built("not built yet")),
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result, bail};
@@ -11,9 +12,10 @@ use hostd_api_host::pki::Pki;
 use hostd_api_host::provision::{self, ProvisionPaths};
 use hostd_api_host::{HostApi, HostFacts};
 use hostd_containers::{Engine, EngineOptions, Scope};
-use hostd_images::ImageStore;
+use hostd_images::{ImageStore, Proxies, RegistryOptions, StoreOptions};
 use hostd_services::{Services, ServicesOptions};
 use keelson_config::{Loaded, Sources};
+use keelson_model::host::RegistriesConfig;
 use keelson_store::{Durability, file};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -60,7 +62,12 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     }
 
     let runtime = runtime_program()?;
-    let images = ImageStore::open(&root.join("engine"), &run)
+    let registries = registry_options(&options, &loaded.config.registries, &warnings);
+    let store = StoreOptions {
+        registries,
+        ..StoreOptions::default()
+    };
+    let images = ImageStore::open_with(&root.join("engine"), &run, store)
         .with_context(|| format!("can't open the image store in {}", root.display()))?;
     let engine = Engine::open(EngineOptions {
         root: root.clone(),
@@ -144,6 +151,48 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How registries are spoken to.
+fn registry_options(
+    options: &Options,
+    config: &RegistriesConfig,
+    warnings: &Warnings,
+) -> RegistryOptions {
+    let proxies = Proxies::from_variables(|name| std::env::var(name).ok());
+    RegistryOptions {
+        mirrors: [
+            options.registry_mirror.clone(),
+            parse_all(&config.mirrors, warnings),
+        ]
+        .concat(),
+        insecure: [
+            options.insecure_registry.clone(),
+            parse_all(&config.insecure, warnings),
+        ]
+        .concat(),
+        certificates: ["etc/keelson/certs.d", "etc/docker/certs.d"]
+            .map(|folder| options.config.join(folder))
+            .to_vec(),
+        proxies: proxies.unwrap_or_else(|error| {
+            warn(warnings, format!("no proxies are used: {error}"));
+            Proxies::default()
+        }),
+        ..RegistryOptions::default()
+    }
+}
+
+/// Reads entries of the configuration; what cannot be read is left out with a warning.
+fn parse_all<T: FromStr<Err = String>>(entries: &[String], warnings: &Warnings) -> Vec<T> {
+    entries
+        .iter()
+        .filter_map(|entry| {
+            entry
+                .parse()
+                .map_err(|error| warn(warnings, format!("configuration: {error}")))
+                .ok()
+        })
+        .collect()
 }
 
 /// The signals that ask for an orderly stop.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Parser;
+use hostd_images::{Endpoint, HostRule};
 
 /// The Keelson engine daemon: containers, images and system services behind the Docker Engine
 /// API and the host API.
@@ -41,6 +42,16 @@ pub(crate) struct Options {
     /// Root of the host configuration's layers (etc/keelson/host.toml and others below it).
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) config: PathBuf,
+
+    /// Mirror of Docker Hub (https://host[:port]), asked before it; may be given more than once.
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry_mirror: Vec<Endpoint>,
+
+    /// Registry that may be spoken to without TLS or whose certificate is not checked: host,
+    /// host:port or a prefix such as 10.0.0.0/8; may be given more than once. Loopback may always
+    /// be spoken to without TLS.
+    #[arg(long, value_name = "CIDR|HOST")]
+    pub(crate) insecure_registry: Vec<HostRule>,
 
     /// What is logged to standard error: error, warn, info, debug, trace, or per module.
     #[arg(

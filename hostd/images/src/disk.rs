@@ -52,6 +52,12 @@ impl Disk {
         self.root.join("blobs").join(digest.hex())
     }
 
+    /// Reads a blob.
+    pub(crate) fn read_blob(&self, digest: &Digest) -> Result<Vec<u8>, ImageError> {
+        let path = self.blob(digest);
+        fs::read(&path).map_err(ImageError::io("read", &path))
+    }
+
     fn image(&self, id: &Digest) -> PathBuf {
         self.root.join("images").join(format!("{}.json", id.hex()))
     }

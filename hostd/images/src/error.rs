@@ -28,6 +28,14 @@ pub enum ImageError {
     /// The client went away before the archive was complete.
     #[error("the archive ended before it was complete: {0}")]
     Interrupted(String),
+    /// A registry, or what it sent. The text names the image.
+    #[error("{message}")]
+    Registry {
+        /// What the caller can do about it.
+        kind: ErrorKind,
+        /// In Docker's words where clients know them.
+        message: String,
+    },
     /// A system call failed.
     #[error("cannot {operation} {}: {source}", path.display())]
     Io {
@@ -83,6 +91,7 @@ impl ImageError {
             | Self::Archive(_)
             | Self::Layer(_)
             | Self::Interrupted(_) => ErrorKind::InvalidInput,
+            Self::Registry { kind, .. } => *kind,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::NotImplemented(_) => ErrorKind::NotImplemented,
             Self::Io { .. } | Self::Store(_) | Self::Damaged(_) => ErrorKind::Internal,

@@ -26,6 +26,7 @@ mod mounts;
 mod pipe;
 mod reaper;
 mod records;
+mod registry;
 mod remove;
 mod save;
 mod state;
@@ -42,6 +43,10 @@ pub use error::ImageError;
 pub use keelson_oci::config::{ContainerDefaults, History, ImageConfig};
 pub use keelson_oci::digest::Digest;
 pub use keelson_oci::layer::Limits;
+pub use keelson_registry::{
+    Credentials, Endpoint, HostRule, Patience, Proxies, RegistryError, RegistryOptions,
+};
+pub use registry::{Distribution, PullOptions, Pulled, Pushed};
 pub use save::SavedImages;
 pub use types::{
     DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImageUser, ImportOptions,
@@ -54,6 +59,7 @@ use crate::store::Store;
 #[derive(Debug, Clone)]
 pub struct ImageStore {
     store: Arc<Store>,
+    registries: keelson_registry::Client,
 }
 
 impl ImageStore {
@@ -67,7 +73,8 @@ impl ImageStore {
     pub fn open_with(root: &Path, run: &Path, options: StoreOptions) -> Result<Self, ImageError> {
         let form = options.folders.then_some(layer::LayerForm::Folder);
         let store = Arc::new(Store::open(root, run, form, options.limits)?);
-        Ok(Self { store })
+        let registries = keelson_registry::Client::new(options.registries);
+        Ok(Self { store, registries })
     }
 
     /// Loads the images of a docker-archive or OCI-layout tar (plain, gzip or zstd). Either all of
@@ -98,6 +105,56 @@ impl ImageStore {
     /// without a tag stands for all its tags.
     pub fn save(&self, names: &[String]) -> Result<SavedImages, ImageError> {
         save::prepare(&self.store, names)
+    }
+
+    /// Pulls an image from its registry. Closing `progress` gives the pull up; then, and when it
+    /// fails, nothing of it is left.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        options: PullOptions,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Pulled, ImageError> {
+        registry::pull(&self.store, &self.registries, reference, options, &progress).await
+    }
+
+    /// The tags that a repository has in its registry, as references.
+    pub async fn remote_tags(
+        &self,
+        repository: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<Vec<String>, ImageError> {
+        registry::tags(&self.registries, repository, credentials).await
+    }
+
+    /// What a reference stands for in its registry.
+    pub async fn distribution(
+        &self,
+        reference: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<Distribution, ImageError> {
+        registry::inspect(&self.registries, reference, credentials).await
+    }
+
+    /// Pushes a tag, or all tags of a repository that is named without one. Closing `progress`
+    /// gives the push up.
+    pub async fn push(
+        &self,
+        name: &str,
+        credentials: Option<Credentials>,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Vec<Pushed>, ImageError> {
+        registry::push(&self.store, &self.registries, name, credentials, &progress).await
+    }
+
+    /// Checks credentials with a registry (`docker.io`, `host[:port]`).
+    pub async fn login(&self, domain: &str, credentials: Credentials) -> Result<(), RegistryError> {
+        registry::login(&self.registries, domain, credentials).await
+    }
+
+    /// The settings by which registries are spoken to.
+    pub fn registry_options(&self) -> &RegistryOptions {
+        self.registries.options()
     }
 
     /// Runs a job on a thread while the archive flows to it.

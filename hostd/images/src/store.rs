@@ -159,7 +159,7 @@ impl Store {
                 .map_or_else(|| id.to_string(), Reference::familiar);
             self.emit(&state, action, id, name);
             for reference in &image.references {
-                if action != ImageAction::Load {
+                if !matches!(action, ImageAction::Load | ImageAction::Pull) {
                     self.emit(&state, ImageAction::Tag, id, reference.familiar());
                 }
             }
@@ -282,6 +282,34 @@ impl Store {
         self.disk.write_repositories(&repositories)?;
         state.repositories = repositories;
         self.emit(&state, ImageAction::Tag, id, reference.familiar());
+        Ok(())
+    }
+
+    /// Gives an image a further name, and tells about what led to it.
+    pub(crate) fn name(
+        &self,
+        id: ImageId,
+        reference: &Reference,
+        action: ImageAction,
+        event_name: String,
+    ) -> Result<(), ImageError> {
+        let mut state = self.state();
+        // It may have been removed meanwhile; then it gets no name.
+        if state
+            .images
+            .get(&id)
+            .is_some_and(|entry| !entry.record.hidden)
+        {
+            let mut repositories = state.repositories.clone();
+            let time = Timestamp::now().to_string();
+            let tagged = repositories.references.entry(reference.to_string());
+            tagged.or_insert(Tagged { id, time }).id = id;
+            if repositories != state.repositories {
+                self.disk.write_repositories(&repositories)?;
+                state.repositories = repositories;
+            }
+        }
+        self.emit(&state, action, id, event_name);
         Ok(())
     }
 

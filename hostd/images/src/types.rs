@@ -121,6 +121,10 @@ pub struct DiskUsage {
 pub enum ImageAction {
     /// Came by an archive.
     Load,
+    /// Came from a registry.
+    Pull,
+    /// Went to a registry.
+    Push,
     /// Was made of a root file system's archive.
     Import,
     /// Got a name.
@@ -136,6 +140,8 @@ impl ImageAction {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Load => "load",
+            Self::Pull => "pull",
+            Self::Push => "push",
             Self::Import => "import",
             Self::Tag => "tag",
             Self::Untag => "untag",
@@ -177,4 +183,6 @@ pub struct StoreOptions {
     pub folders: bool,
     /// How much a layer may hold.
     pub limits: keelson_oci::layer::Limits,
+    /// How registries are spoken to.
+    pub registries: keelson_registry::RegistryOptions,
 }

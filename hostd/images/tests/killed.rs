@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::server::{Remote, Server};
 use common::{Fixture, Tar, busybox_layer, docker_archive, is_root};
-use hostd_images::Digest;
+use hostd_images::{Digest, ImageStore, PullOptions, RegistryOptions, StoreOptions};
 
 const FOLDER: &str = "KEELSON_TEST_KILLED_FOLDER";
+/// Names in a registry, for the child that pulls.
+const NAMES: &str = "KEELSON_TEST_KILLED_NAMES";
 
 fn archives() -> Vec<Vec<u8>> {
     let layer = |text: &str| {
@@ -56,10 +59,48 @@ fn child() {
     }
 }
 
-fn kill_after(folder: &Path, delay: Duration) {
+/// Not a test: what the killed process runs when it pulls.
+#[test]
+fn child_that_pulls() {
+    let (Some(folder), Ok(names)) = (std::env::var_os(FOLDER), std::env::var(NAMES)) else {
+        return;
+    };
+    let folder = PathBuf::from(folder);
+    // Without authorities, which take long to read in a test's build.
+    let options = StoreOptions {
+        registries: RegistryOptions {
+            bundles: Vec::new(),
+            certificates: Vec::new(),
+            ..RegistryOptions::default()
+        },
+        ..StoreOptions::default()
+    };
+    let store =
+        ImageStore::open_with(&folder.join("engine"), &folder.join("run"), options).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    println!("ready");
+    loop {
+        for name in names.split(' ') {
+            let (sender, _receiver) = tokio::sync::mpsc::channel(1000);
+            let pull = store.pull(name, PullOptions::default(), sender);
+            let pulled = runtime.block_on(pull).unwrap();
+            let _rootfs = store.mount(&pulled.id).unwrap();
+        }
+        for name in names.split(' ') {
+            store.remove(name, true, false, &[]).unwrap();
+        }
+    }
+}
+
+fn kill_after(folder: &Path, delay: Duration, child: &str, names: &str) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture"])
+        .args(["--exact", child, "--nocapture"])
         .env(FOLDER, folder)
+        .env(NAMES, names)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -74,6 +115,15 @@ fn kill_after(folder: &Path, delay: Duration) {
     std::thread::sleep(delay);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// The member `manifest` of an image's record.
+fn manifest_of(document: &serde_json::Value) -> Option<Digest> {
+    let members = document.as_object()?;
+    match members.get("manifest") {
+        Some(manifest) => manifest.as_str()?.parse().ok(),
+        None => members.values().find_map(manifest_of),
+    }
 }
 
 /// Everything listed is complete, and nothing else is there.
@@ -95,7 +145,15 @@ fn check(fixture: &Fixture, delay: Duration) {
         }
         expected.push(fixture.root().join("blobs").join(image.id.hex()));
         let record = format!("{}.json", image.id.hex());
-        expected.push(fixture.root().join("images").join(record));
+        let record = fixture.root().join("images").join(record);
+        let text = std::fs::read(&record).unwrap();
+        let document = serde_json::from_slice(&text).unwrap();
+        if let Some(manifest) = manifest_of(&document) {
+            let path = fixture.root().join("blobs").join(manifest.hex());
+            assert_eq!(Digest::of(&std::fs::read(&path).unwrap()), manifest);
+            expected.push(path);
+        }
+        expected.push(record);
     }
     expected.sort();
     expected.dedup();
@@ -117,7 +175,7 @@ fn a_killed_process_leaves_a_complete_store() {
         fixture.store = None;
         // Spread over several turns of the child's loop, with odd steps.
         let delay = Duration::from_micros(round * 7_919 % 400_000 * 2);
-        kill_after(fixture.folder.path(), delay);
+        kill_after(fixture.folder.path(), delay, "child", "");
         fixture.reopen();
         check(&fixture, delay);
         *found.entry(fixture.store().list().len()).or_insert(0) += 1;
@@ -131,4 +189,41 @@ fn a_killed_process_leaves_a_complete_store() {
         runtime.block_on(fixture.load(&archive)).unwrap();
     }
     assert_eq!(fixture.store().list().len(), 3);
+}
+
+#[test]
+fn a_process_killed_while_it_pulls_leaves_a_complete_store() {
+    if !is_root() {
+        return;
+    }
+    let rounds: u64 = std::env::var("KEELSON_TEST_ROUNDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(15);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let layer = |text: &str| Tar::new().file(text, text.as_bytes(), 0o644).finish();
+    let one = Remote::new(&[layer("base"), layer("one")]);
+    let two = Remote::new(&[layer("two"), busybox_layer(), layer("more")]);
+    let server = runtime.block_on(Server::start(move |seen| {
+        match seen.path.starts_with("/v2/one/") {
+            true => one.answer(seen),
+            false => two.answer(seen),
+        }
+    }));
+    let names = format!("{} {}", server.name("one"), server.name("two"));
+    let mut fixture = Fixture::new(false);
+    let mut found = std::collections::BTreeMap::new();
+    for round in 0..rounds {
+        fixture.store = None;
+        let delay = Duration::from_micros(round * 57_919 % 800_000);
+        kill_after(fixture.folder.path(), delay, "child_that_pulls", &names);
+        fixture.reopen();
+        check(&fixture, delay);
+        *found.entry(fixture.store().list().len()).or_insert(0) += 1;
+    }
+    eprintln!("images found after kills (number: times): {found:?}");
 }

@@ -43,6 +43,15 @@ const REMEDIES: &[(&str, &str)] = &[
         "time.servers",
         "use a list of host names or addresses, such as [\"ntp.example.net\"]",
     ),
+    ("registries", "write a table: [registries]"),
+    (
+        "registries.mirrors",
+        "use a list of URLs without path, such as [\"https://mirror.example.net\"]",
+    ),
+    (
+        "registries.insecure",
+        "use a list of hosts or prefixes, such as [\"registry.lan:5000\", \"10.0.0.0/8\"]",
+    ),
     ("engine", "write a table: [engine]"),
     (
         "engine.stop_timeout",

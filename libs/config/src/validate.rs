@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use keelson_model::host::{EngineConfig, HostConfig, LinkConfig, NetworkConfig};
+use keelson_model::host::{EngineConfig, HostConfig, LinkConfig, NetworkConfig, RegistriesConfig};
 
 use crate::address::IpPrefix;
 
@@ -54,6 +54,7 @@ pub(crate) fn check(config: &HostConfig) -> Vec<Fault> {
         }
     }
     check_engine(&config.engine, &mut faults);
+    check_registries(&config.registries, &mut faults);
     faults.list
 }
 
@@ -160,6 +161,65 @@ fn check_engine(engine: &EngineConfig, faults: &mut Faults) {
             "engine.log_max_files",
             format!("{} is out of range", engine.log_max_files),
         );
+    }
+}
+
+fn check_registries(registries: &RegistriesConfig, faults: &mut Faults) {
+    for (index, mirror) in registries.mirrors.iter().enumerate() {
+        let rest = mirror
+            .strip_prefix("https://")
+            .or_else(|| mirror.strip_prefix("http://"));
+        let good = match rest {
+            Some(rest) => check_authority(rest.strip_suffix('/').unwrap_or(rest)),
+            None => Err("begins with neither https:// nor http://"),
+        };
+        if let Err(why) = good {
+            faults.add(
+                &format!("registries.mirrors[{index}]"),
+                format!("\"{mirror}\" {why}"),
+            );
+        }
+    }
+    for (index, rule) in registries.insecure.iter().enumerate() {
+        let good = match rule.contains('/') {
+            true => match rule.parse::<IpPrefix>() {
+                Ok(_) => Ok(()),
+                Err(_) => Err("is neither a host nor a prefix"),
+            },
+            false => check_authority(rule),
+        };
+        if let Err(why) = good {
+            faults.add(
+                &format!("registries.insecure[{index}]"),
+                format!("\"{rule}\" {why}"),
+            );
+        }
+    }
+}
+
+/// Whether `text` is `host`, `host:port`, `[v6]` or `[v6]:port`.
+fn check_authority(text: &str) -> Result<(), &'static str> {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => {
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err("has brackets around what is no IPv6 address");
+            }
+            (
+                "",
+                port.strip_prefix(':').or((!port.is_empty()).then_some("")),
+            )
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err("has no valid port");
+    }
+    match text.starts_with('[') {
+        true => Ok(()),
+        false => check_domain_name(host),
     }
 }
 

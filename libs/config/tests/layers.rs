@@ -286,3 +286,28 @@ proptest! {
         prop_assert_eq!(parse(text.as_bytes(), Path::new("f")).is_ok(), good);
     }
 }
+
+#[test]
+fn registries_are_checked() {
+    let good = parse(
+        "[registries]\nmirrors = ['https://mirror.example/', 'http://[::1]:5000']\n\
+         insecure = ['registry.lan:5000', 'localhost', '10.0.0.0/8', 'fd00::/8', '[::1]:80']\n"
+            .as_bytes(),
+        Path::new("/etc/keelson/host.toml"),
+    );
+    assert!(good.is_ok(), "{good:?}");
+    for (field, value) in [
+        ("mirrors", "mirror.example"),
+        ("mirrors", "https://mirror.example/path"),
+        ("mirrors", "https://user:password@mirror.example"),
+        ("mirrors", "https://"),
+        ("insecure", "http://registry.lan"),
+        ("insecure", "10.0.0.0/33"),
+        ("insecure", "registry.lan:port"),
+        ("insecure", "[registry]"),
+        ("insecure", ""),
+    ] {
+        let found = problem(&format!("[registries]\n{field} = ['{value}']\n"));
+        assert_eq!(found.field, format!("registries.{field}[0]"), "{value}");
+    }
+}

@@ -20,6 +20,8 @@ pub struct HostConfig {
     pub time: TimeConfig,
     /// Defaults of the container engine.
     pub engine: EngineConfig,
+    /// How registries are spoken to.
+    pub registries: RegistriesConfig,
 }
 
 /// `[network]`.
@@ -76,6 +78,17 @@ impl Default for ApiConfig {
 pub struct TimeConfig {
     /// NTP servers; without any, those that DHCP names, else the distribution's pool.
     pub servers: Vec<String>,
+}
+
+/// `[registries]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistriesConfig {
+    /// Mirrors of Docker Hub, asked in this order before it: `https://mirror.example`.
+    pub mirrors: Vec<String>,
+    /// Registries that may be spoken to without TLS or whose certificate is not checked: `host`,
+    /// `host:port` or a prefix such as `10.0.0.0/8`.
+    pub insecure: Vec<String>,
 }
 
 /// `[engine]`.

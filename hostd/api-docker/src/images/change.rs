@@ -111,10 +111,8 @@ fn loaded_lines(loaded: &Loaded) -> Vec<Value> {
 }
 
 pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    if call.query.get("fromImage").is_some() {
-        return Err(ApiError::not_built(
-            "pulling from registries is not built yet; use docker load",
-        ));
+    if let Some(image) = call.query.get("fromImage") {
+        return super::remote::pull(api, &call, image).await;
     }
     match call.query.get("fromSrc") {
         Some("-") => {}

@@ -1,4 +1,5 @@
 //! `/images/…`.
 
 pub(crate) mod change;
+pub(crate) mod remote;
 pub(crate) mod show;

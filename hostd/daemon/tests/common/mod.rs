@@ -10,6 +10,7 @@
 )]
 
 pub mod image;
+pub mod registry;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

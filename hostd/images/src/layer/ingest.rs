@@ -4,6 +4,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -47,6 +49,8 @@ pub(crate) struct Ingest {
     /// `None` for plain archives, whose digest is the layer's own.
     blob: Option<Digester>,
     blob_size: u64,
+    /// Set by the worker when it takes bytes only to drop them.
+    refused: Arc<AtomicBool>,
 }
 
 impl Ingest {
@@ -59,7 +63,9 @@ impl Ingest {
     ) -> Result<Self, ImageError> {
         std::fs::create_dir(&folder).map_err(ImageError::io("create folder", &folder))?;
         let (sender, reader) = pipe();
+        let refused = Arc::new(AtomicBool::new(false));
         let job = Job {
+            refused: Arc::clone(&refused),
             folder: folder.clone(),
             compression,
             form,
@@ -75,6 +81,7 @@ impl Ingest {
             folder,
             blob: (compression != Compression::Plain).then(Digester::new),
             blob_size: 0,
+            refused,
         })
     }
 
@@ -88,6 +95,11 @@ impl Ingest {
         self.pipe
             .as_ref()
             .is_some_and(|pipe| pipe.send(bytes.to_vec()))
+    }
+
+    /// Whether the layer was refused already, which [`Self::finish`] then explains.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Bytes of the blob taken so far.
@@ -129,6 +141,7 @@ impl Drop for Ingest {
 }
 
 struct Job {
+    refused: Arc<AtomicBool>,
     folder: PathBuf,
     compression: Compression,
     form: LayerForm,
@@ -140,6 +153,7 @@ impl Job {
         let result = self.read(&mut reader);
         // Keep taking bytes: what comes after this layer in an archive may explain more.
         if result.is_err() {
+            self.refused.store(true, Ordering::Relaxed);
             while let Ok(piece) = reader.fill_buf() {
                 let length = piece.len();
                 if length == 0 {

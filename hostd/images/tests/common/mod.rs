@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test file uses another part")]
 
+pub(crate) mod server;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -101,6 +103,7 @@ pub(crate) fn assert_no_mounts(below: &Path) {
 
 pub(crate) fn open(root: &Path, run: &Path, folders: bool) -> ImageStore {
     let options = StoreOptions {
+        registries: hostd_images::RegistryOptions::default(),
         folders,
         limits: Limits {
             bytes: 16 << 20,

@@ -1,0 +1,162 @@
+//! Layers on their way from a registry into the staging folder: the blob is downloaded, hashed,
+//! decompressed, hashed again, written and indexed at the same time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use keelson_oci::compression::{Compression, DETECT_BYTES};
+use keelson_oci::digest::Digest;
+use keelson_oci::manifest::Descriptor;
+use keelson_oci::reference::Reference;
+use keelson_registry::Repository;
+use tokio::sync::mpsc;
+
+use super::{joined, pull_failed, tell, tell_bytes};
+use crate::disk::Staging;
+use crate::error::ImageError;
+use crate::layer::ingest::{Ingest, StagedLayer};
+use crate::pipe::PIECE;
+use crate::store::Store;
+use crate::types::Progress;
+
+/// Pieces between the connection and the thread that takes them in.
+const DEPTH: usize = 4;
+/// Progress is told after so many bytes.
+const STEP: u64 = 512 << 10;
+
+/// One layer to be pulled.
+pub(super) struct LayerPull {
+    pub store: Arc<Store>,
+    pub staging: Arc<Staging>,
+    pub repository: Arc<Repository>,
+    pub reference: Reference,
+    pub descriptor: Descriptor,
+    /// What the configuration says that the layer is.
+    pub diff_id: Digest,
+    /// Where it is taken in.
+    pub folder: PathBuf,
+    pub progress: mpsc::Sender<Progress>,
+}
+
+impl LayerPull {
+    pub(super) async fn run(self) -> Result<(Digest, PathBuf), ImageError> {
+        let id = self.descriptor.digest.short();
+        let (sender, pieces) = mpsc::channel::<Option<Bytes>>(DEPTH);
+        let job = {
+            let (store, staging) = (Arc::clone(&self.store), Arc::clone(&self.staging));
+            let folder = self.folder.clone();
+            tokio::task::spawn_blocking(move || {
+                let result = take_in(&store, folder, pieces);
+                // Held until nothing writes there any more.
+                drop(staging);
+                result
+            })
+        };
+        let downloaded = self.download(&id, &sender).await;
+        drop(sender);
+        let taken = joined(job.await)?;
+        downloaded?;
+        let layer = taken.map_err(|error| self.wrong(&error.to_string()))?;
+        self.check(&layer)?;
+        tell(&self.progress, &id, "Pull complete").await;
+        Ok((layer.diff_id, layer.folder))
+    }
+
+    async fn download(
+        &self,
+        id: &str,
+        sender: &mpsc::Sender<Option<Bytes>>,
+    ) -> Result<(), ImageError> {
+        let size = self.descriptor.size;
+        let mut reader = self.repository.blob(self.descriptor.digest, size);
+        let (mut at, mut told) = (0, 0);
+        while let Some(piece) = reader
+            .next()
+            .await
+            .map_err(|error| pull_failed(&self.reference, error))?
+        {
+            at += piece.len() as u64;
+            if sender.send(Some(piece)).await.is_err() {
+                // The layer was refused; its job says why.
+                return Ok(());
+            }
+            if at - told >= STEP {
+                told = at;
+                tell_bytes(&self.progress, id, "Downloading", at, size);
+            }
+        }
+        tell(&self.progress, id, "Download complete").await;
+        // Nobody listens only when the layer was refused.
+        let _ = sender.send(None).await;
+        Ok(())
+    }
+
+    fn check(&self, layer: &StagedLayer) -> Result<(), ImageError> {
+        let wanted = &self.descriptor;
+        if layer.blob != wanted.digest {
+            return Err(self.wrong(&format!(
+                "it is corrupt: its digest is {}; try again, or ask the registry's operator",
+                layer.blob
+            )));
+        }
+        if layer.diff_id != self.diff_id {
+            return Err(self.wrong(&format!(
+                "uncompressed it is {}, where the image's configuration says {}",
+                layer.diff_id, self.diff_id
+            )));
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, reason: &str) -> ImageError {
+        ImageError::Archive(format!(
+            "cannot pull {}: layer {}: {reason}",
+            self.reference.familiar(),
+            self.descriptor.digest
+        ))
+    }
+}
+
+/// Takes the pieces of a blob in. Blocks.
+fn take_in(
+    store: &Store,
+    folder: PathBuf,
+    mut pieces: mpsc::Receiver<Option<Bytes>>,
+) -> Result<StagedLayer, ImageError> {
+    let mut ingest: Option<Ingest> = None;
+    let mut gathered = Vec::with_capacity(PIECE);
+    loop {
+        let piece = pieces
+            .blocking_recv()
+            .ok_or_else(|| ImageError::Interrupted("the download was given up".to_owned()))?;
+        let ended = piece.is_none();
+        if let Some(piece) = piece {
+            gathered.extend_from_slice(&piece);
+            // Every piece costs a change of threads, so they are made large.
+            if gathered.len() < PIECE / 2 {
+                continue;
+            }
+        }
+        let ingest_now = match &mut ingest {
+            Some(ingest) => ingest,
+            None => {
+                let start = gathered.get(..DETECT_BYTES).unwrap_or(&gathered);
+                let compression = Compression::detect(start)
+                    .map_err(|error| ImageError::Archive(error.to_string()))?;
+                let started =
+                    Ingest::start(folder.clone(), compression, store.form, &store.limits)?;
+                ingest.insert(started)
+            }
+        };
+        ingest_now.write(&gathered);
+        gathered.clear();
+        if ingest_now.is_refused() || ended {
+            break;
+        }
+    }
+    match ingest {
+        Some(ingest) => ingest.finish(),
+        None => Err(ImageError::Archive("it is empty".to_owned())),
+    }
+}

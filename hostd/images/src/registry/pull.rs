@@ -1,0 +1,479 @@
+//! Pulling an image: manifest, configuration and layers, each checked against the digest that the
+//! one before names; then one commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use keelson_model::error::ErrorKind;
+use keelson_oci::config::{ImageConfig, MAX_CONFIG_SIZE};
+use keelson_oci::digest::Digest;
+use keelson_oci::manifest::{Descriptor, Document, DocumentKind};
+use keelson_oci::reference::Reference;
+use keelson_registry::{Access, Client, Credentials, Manifest, Repository};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::layers::LayerPull;
+use super::platform::Wanted;
+use super::{Distribution, PARALLEL, PullOptions, Pulled, joined, pull_failed, tell};
+use crate::disk::Staging;
+use crate::error::ImageError;
+use crate::store::{NewImage, Pins, Store};
+use crate::types::{ImageAction, Progress};
+
+/// Layers of one image; overlayfs stacks no more.
+const MAX_LAYERS: usize = 500;
+/// Indexes inside indexes.
+const MAX_NESTING: u32 = 3;
+/// Media types of layers, without the ending that names the compression.
+const LAYER_TYPES: [&str; 2] = [
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.oci.image.layer.v1.tar",
+];
+
+/// Pulls an image. When `progress` is closed the pull is given up, and nothing is left of it.
+pub(crate) async fn pull(
+    store: &Arc<Store>,
+    client: &Client,
+    name: &str,
+    options: PullOptions,
+    progress: &mpsc::Sender<Progress>,
+) -> Result<Pulled, ImageError> {
+    let reference = name.parse::<Reference>()?.with_default_tag();
+    let staging = {
+        let store = Arc::clone(store);
+        Arc::new(joined(
+            tokio::task::spawn_blocking(move || store.disk.stage()).await,
+        )??)
+    };
+    let mut pull = Pull {
+        store: Arc::clone(store),
+        staging,
+        pins: Pins::new(store),
+        staged: BTreeMap::new(),
+        folders: 0,
+        progress: progress.clone(),
+        wanted: Wanted::parse(options.platform.as_deref())?,
+        reference,
+    };
+    let fetched = tokio::select! {
+        fetched = pull.fetch_anywhere(client, options) => fetched?,
+        () = progress.closed() => {
+            return Err(ImageError::Interrupted("the client went away".to_owned()));
+        }
+    };
+    pull.commit(fetched).await
+}
+
+/// What a name stands for in its registry.
+pub(crate) async fn inspect(
+    client: &Client,
+    name: &str,
+    credentials: Option<Credentials>,
+) -> Result<Distribution, ImageError> {
+    let reference = name.parse::<Reference>()?.with_default_tag();
+    let failed = |error| pull_failed(&reference, error);
+    let repository = Repository::open(
+        client,
+        reference.domain(),
+        reference.path(),
+        Access::Pull,
+        credentials,
+    )
+    .await
+    .map_err(failed)?;
+    let manifest = root_manifest(&repository, &reference).await?;
+    let platforms = match parse(&reference, &manifest)? {
+        DocumentKind::Index(entries) => entries
+            .into_iter()
+            .filter_map(|entry| entry.platform)
+            .collect(),
+        DocumentKind::Manifest(config, _) => {
+            let raw = repository
+                .small_blob(config.digest, config.size, MAX_CONFIG_SIZE)
+                .await
+                .map_err(failed)?;
+            let config = parse_config(&reference, &raw)?;
+            vec![keelson_oci::manifest::Platform {
+                architecture: config.architecture,
+                os: config.os,
+                variant: config.variant,
+            }]
+        }
+    };
+    Ok(Distribution {
+        size: manifest.bytes.len() as u64,
+        digest: manifest.digest,
+        media_type: manifest.media_type,
+        platforms,
+    })
+}
+
+/// All tags of a repository, as references.
+pub(crate) async fn tags(
+    client: &Client,
+    name: &str,
+    credentials: Option<Credentials>,
+) -> Result<Vec<String>, ImageError> {
+    let reference = name.parse::<Reference>()?;
+    let failed = |error| pull_failed(&reference, error);
+    let repository = Repository::open(
+        client,
+        reference.domain(),
+        reference.path(),
+        Access::Pull,
+        credentials,
+    )
+    .await
+    .map_err(failed)?;
+    let tags = repository.tags().await.map_err(failed)?;
+    // A registry may say anything.
+    Ok(tags
+        .iter()
+        .filter_map(|tag| Some(reference.with_tag(tag).ok()?.familiar()))
+        .collect())
+}
+
+struct Pull {
+    store: Arc<Store>,
+    staging: Arc<Staging>,
+    pins: Pins,
+    staged: BTreeMap<Digest, PathBuf>,
+    /// Staging folders given out.
+    folders: usize,
+    progress: mpsc::Sender<Progress>,
+    wanted: Wanted,
+    reference: Reference,
+}
+
+/// An image whose layers are staged or pinned.
+struct Fetched {
+    /// What the name stands for in the registry.
+    root: Digest,
+    manifest: Vec<u8>,
+    config: ImageConfig,
+    raw: Vec<u8>,
+    id: Digest,
+}
+
+impl Pull {
+    /// Tries the mirrors of Docker Hub and then the registry itself.
+    async fn fetch_anywhere(
+        &mut self,
+        client: &Client,
+        options: PullOptions,
+    ) -> Result<Fetched, ImageError> {
+        let (domain, path) = (
+            self.reference.domain().to_owned(),
+            self.reference.path().to_owned(),
+        );
+        if domain == "docker.io" {
+            for mirror in &client.options().mirrors {
+                let attempt = match Repository::open_mirror(client, mirror, &path).await {
+                    Ok(repository) => self.fetch(repository).await,
+                    Err(error) => Err(pull_failed(&self.reference, error)),
+                };
+                match attempt {
+                    Ok(fetched) => return Ok(fetched),
+                    // The disk is full, for one: elsewhere it would be the same.
+                    Err(error) if error.kind() == ErrorKind::Internal => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(%mirror, %error, "mirror is passed over");
+                    }
+                }
+            }
+        }
+        let repository =
+            Repository::open(client, &domain, &path, Access::Pull, options.credentials)
+                .await
+                .map_err(|error| pull_failed(&self.reference, error))?;
+        self.fetch(repository).await
+    }
+
+    async fn fetch(&mut self, repository: Repository) -> Result<Fetched, ImageError> {
+        let repository = Arc::new(repository);
+        let root = root_manifest(&repository, &self.reference).await?;
+        let root_digest = root.digest;
+        let (manifest, config, layers) = self.choose(&repository, root).await?;
+        let label = match (self.reference.digest(), self.reference.tag()) {
+            (None, Some(tag)) => tag.to_owned(),
+            _ => self.reference.to_string(),
+        };
+        let from = format!("Pulling from {}", self.reference.path());
+        tell(&self.progress, &label, from).await;
+        let (config, raw, id) = self.config(&repository, &config).await?;
+        if layers.len() != config.rootfs.diff_ids.len() {
+            return Err(self.wrong(format!(
+                "the manifest has {} layers where the configuration has {}",
+                layers.len(),
+                config.rootfs.diff_ids.len()
+            )));
+        }
+        self.layers(&repository, &layers, &config.rootfs.diff_ids)
+            .await?;
+        Ok(Fetched {
+            root: root_digest,
+            manifest: manifest.bytes,
+            config,
+            raw,
+            id,
+        })
+    }
+
+    /// Follows indexes to the manifest of one image.
+    async fn choose(
+        &self,
+        repository: &Repository,
+        root: Manifest,
+    ) -> Result<(Manifest, Descriptor, Vec<Descriptor>), ImageError> {
+        let mut manifest = root;
+        for _ in 0..=MAX_NESTING {
+            let entries = match parse(&self.reference, &manifest)? {
+                DocumentKind::Manifest(config, layers) => return Ok((manifest, config, layers)),
+                DocumentKind::Index(entries) => entries,
+            };
+            let Some(entry) = self.wanted.choose(&entries) else {
+                return Err(ImageError::Registry {
+                    kind: ErrorKind::NotFound,
+                    message: format!(
+                        "no matching manifest for {} in the manifest list entries of {}",
+                        self.wanted,
+                        self.reference.familiar()
+                    ),
+                });
+            };
+            manifest = repository
+                .manifest(&entry.digest.to_string(), Some(entry.digest))
+                .await
+                .map_err(|error| pull_failed(&self.reference, error))?;
+            if manifest.bytes.len() as u64 != entry.size {
+                return Err(self.wrong(format!(
+                    "manifest {} has {} bytes where its index says {}",
+                    entry.digest,
+                    manifest.bytes.len(),
+                    entry.size
+                )));
+            }
+        }
+        Err(self.wrong("too many indexes inside one another".to_owned()))
+    }
+
+    async fn config(
+        &self,
+        repository: &Repository,
+        descriptor: &Descriptor,
+    ) -> Result<(ImageConfig, Vec<u8>, Digest), ImageError> {
+        let id = descriptor.digest;
+        let known = {
+            let state = self.store.state();
+            state.images.get(&id).map(|entry| entry.raw.to_vec())
+        };
+        let raw = match known {
+            Some(raw) => raw,
+            None => repository
+                .small_blob(id, descriptor.size, MAX_CONFIG_SIZE)
+                .await
+                .map_err(|error| pull_failed(&self.reference, error))?,
+        };
+        let config = parse_config(&self.reference, &raw)?;
+        if self.wanted.asked && !self.wanted.fits_config(&config) {
+            return Err(ImageError::Registry {
+                kind: ErrorKind::NotFound,
+                message: format!(
+                    "image with reference {} was found but its platform ({}/{}) does not match \
+                     the specified platform ({})",
+                    self.reference.familiar(),
+                    config.os,
+                    config.architecture,
+                    self.wanted
+                ),
+            });
+        }
+        Ok((config, raw, id))
+    }
+
+    /// Brings the layers that are not there, each once.
+    async fn layers(
+        &mut self,
+        repository: &Arc<Repository>,
+        layers: &[Descriptor],
+        diff_ids: &[Digest],
+    ) -> Result<(), ImageError> {
+        if layers.len() > MAX_LAYERS {
+            return Err(self.wrong(format!("it has more than {MAX_LAYERS} layers")));
+        }
+        let mut seen = BTreeSet::new();
+        let mut missing = Vec::new();
+        for (layer, diff_id) in layers.iter().zip(diff_ids) {
+            let id = layer.digest.short();
+            if !seen.insert(*diff_id) {
+                continue;
+            }
+            if self.staged.contains_key(diff_id) || self.pins.pin(diff_id).is_some() {
+                tell(&self.progress, &id, "Already exists").await;
+                continue;
+            }
+            self.check_layer(layer)?;
+            tell(&self.progress, &id, "Pulling fs layer").await;
+            missing.push((layer.clone(), *diff_id));
+        }
+        let gate = Arc::new(Semaphore::new(PARALLEL));
+        let mut tasks = JoinSet::new();
+        for (at, (descriptor, diff_id)) in missing.into_iter().enumerate() {
+            if at >= PARALLEL {
+                tell(&self.progress, &descriptor.digest.short(), "Waiting").await;
+            }
+            let folder = self.staging.path.join(format!("layer-{}", self.folders));
+            self.folders += 1;
+            let pull = LayerPull {
+                store: Arc::clone(&self.store),
+                staging: Arc::clone(&self.staging),
+                repository: Arc::clone(repository),
+                reference: self.reference.clone(),
+                descriptor,
+                diff_id,
+                folder,
+                progress: self.progress.clone(),
+            };
+            let gate = Arc::clone(&gate);
+            tasks.spawn(async move {
+                // The gate is never closed.
+                let _permit = gate.acquire_owned().await;
+                pull.run().await
+            });
+        }
+        let mut failure = None;
+        while let Some(result) = tasks.join_next().await {
+            match joined(result).and_then(|result| result) {
+                // Kept also when another layer fails: a further attempt needs it.
+                Ok((diff_id, folder)) => {
+                    self.staged.insert(diff_id, folder);
+                }
+                Err(error) => {
+                    tasks.abort_all();
+                    failure = failure.or(Some(error));
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn check_layer(&self, layer: &Descriptor) -> Result<(), ImageError> {
+        if layer.is_foreign() {
+            return Err(self.wrong(format!(
+                "layer {} is a foreign one, which must be fetched from elsewhere; such layers \
+                 are not supported",
+                layer.digest
+            )));
+        }
+        if !LAYER_TYPES
+            .iter()
+            .any(|prefix| layer.media_type.starts_with(prefix))
+        {
+            return Err(self.wrong(format!(
+                "layer {} has media type {:?}, which is not that of a file system layer",
+                layer.digest, layer.media_type
+            )));
+        }
+        let limit = self.store.limits.bytes;
+        if layer.size > limit {
+            return Err(self.wrong(format!(
+                "layer {} has {} bytes, where at most {limit} are accepted",
+                layer.digest, layer.size
+            )));
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, reason: String) -> ImageError {
+        wrong(&self.reference, &reason)
+    }
+
+    /// Makes the image visible.
+    async fn commit(self, fetched: Fetched) -> Result<Pulled, ImageError> {
+        let by_digest = self.reference.with_digest(fetched.root);
+        let mut references = Vec::new();
+        if self.reference.digest().is_none() {
+            references.push(self.reference.clone());
+        }
+        references.push(by_digest);
+        let familiar = self.reference.familiar();
+        let job = move || -> Result<Pulled, ImageError> {
+            let mut pulled = Pulled {
+                id: fetched.id,
+                digest: fetched.root,
+                reference: familiar.clone(),
+                updated: true,
+            };
+            let parent = {
+                let state = self.store.state();
+                let known = state.images.get(&fetched.id);
+                let named = references.iter().all(|reference| {
+                    let tagged = state.repositories.references.get(&reference.to_string());
+                    tagged.is_some_and(|tagged| tagged.id == fetched.id)
+                });
+                let visible = known.is_some_and(|entry| !entry.record.hidden);
+                if named && visible && self.staged.is_empty() {
+                    self.store
+                        .emit(&state, ImageAction::Pull, fetched.id, familiar);
+                    pulled.updated = false;
+                    return Ok(pulled);
+                }
+                known.and_then(|entry| entry.record.parent)
+            };
+            let image = NewImage {
+                config: fetched.config,
+                raw: fetched.raw,
+                manifest: Some(fetched.manifest),
+                parent,
+                references,
+            };
+            let (staging, staged) = (&self.staging, &self.staged);
+            self.store
+                .commit(staging, staged, vec![image], ImageAction::Pull)?;
+            Ok(pulled)
+        };
+        joined(tokio::task::spawn_blocking(job).await)?
+    }
+}
+
+async fn root_manifest(
+    repository: &Repository,
+    reference: &Reference,
+) -> Result<Manifest, ImageError> {
+    let wanted = match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => digest.to_string(),
+        (None, tag) => tag.unwrap_or("latest").to_owned(),
+    };
+    repository
+        .manifest(&wanted, reference.digest())
+        .await
+        .map_err(|error| pull_failed(reference, error))
+}
+
+fn wrong(reference: &Reference, reason: &str) -> ImageError {
+    ImageError::Archive(format!("cannot pull {}: {reason}", reference.familiar()))
+}
+
+fn parse(reference: &Reference, manifest: &Manifest) -> Result<DocumentKind, ImageError> {
+    Document::parse(&manifest.bytes)
+        .map_err(|error| wrong(reference, &format!("manifest {}: {error}", manifest.digest)))
+}
+
+fn parse_config(reference: &Reference, raw: &[u8]) -> Result<ImageConfig, ImageError> {
+    let config = ImageConfig::parse(raw).map_err(|error| wrong(reference, &error.to_string()))?;
+    if !config.os.is_empty() && config.os != "linux" {
+        return Err(wrong(
+            reference,
+            &format!(
+                "it is for operating system {:?}; only linux images run here",
+                config.os
+            ),
+        ));
+    }
+    Ok(config)
+}

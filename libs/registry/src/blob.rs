@@ -1,0 +1,249 @@
+//! Reading blobs: bounded by their known size, resumed where the connection broke.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use keelson_oci::digest::Digest;
+
+use crate::client::{Ask, chain};
+use crate::error::RegistryError;
+use crate::repository::Repository;
+
+/// After so many new bytes a broken connection counts as the first one again.
+const PROGRESS: u64 = 1 << 20;
+
+/// A blob that is being read. The caller checks the digest of what it got.
+#[derive(Debug)]
+pub struct BlobReader<'a> {
+    repository: &'a Repository,
+    digest: Digest,
+    size: u64,
+    at: u64,
+    body: Option<Incoming>,
+    /// Bytes of the present body that were read before already.
+    skip: u64,
+    tried: u32,
+    /// Where the last failure was.
+    failed_at: u64,
+}
+
+impl Repository {
+    /// Begins to read a blob of this size. Bytes beyond it are an error.
+    pub fn blob(&self, digest: Digest, size: u64) -> BlobReader<'_> {
+        BlobReader {
+            repository: self,
+            digest,
+            size,
+            at: 0,
+            body: None,
+            skip: 0,
+            tried: 0,
+            failed_at: 0,
+        }
+    }
+
+    /// Reads a small blob as a whole and checks its digest.
+    pub async fn small_blob(
+        &self,
+        digest: Digest,
+        size: u64,
+        limit: u64,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let what = format!("blob {digest}");
+        if size > limit {
+            return Err(RegistryError::Protocol {
+                host: self.host().to_owned(),
+                what,
+                reason: format!("it has {size} bytes, where at most {limit} are accepted"),
+            });
+        }
+        let mut reader = self.blob(digest, size);
+        let mut bytes = Vec::new();
+        while let Some(piece) = reader.next().await? {
+            bytes.extend_from_slice(&piece);
+        }
+        let found = Digest::of(&bytes);
+        if found != digest {
+            return Err(RegistryError::Digest {
+                host: self.host().to_owned(),
+                what,
+                expected: digest,
+                found,
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Whether the registry has a blob.
+    pub async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
+        let uri = self.resource(&format!("blobs/{digest}"))?;
+        self.exists(Ask::new(Method::HEAD, uri, format!("blob {digest}")))
+            .await
+    }
+}
+
+impl BlobReader<'_> {
+    /// The next bytes; `None` after the last one.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        loop {
+            let Some(body) = &mut self.body else {
+                if self.at >= self.size {
+                    return Ok(None);
+                }
+                self.open().await?;
+                continue;
+            };
+            let stall = self.repository.client.options.patience.stall;
+            let reason = match tokio::time::timeout(stall, body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    let Ok(mut piece) = frame.into_data() else {
+                        continue;
+                    };
+                    if self.skip > 0 {
+                        let known = piece
+                            .len()
+                            .min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+                        let _ = piece.split_to(known);
+                        self.skip -= known as u64;
+                    }
+                    if piece.is_empty() {
+                        continue;
+                    }
+                    self.at += piece.len() as u64;
+                    if self.at > self.size {
+                        return Err(self.protocol(format!(
+                            "more than the {} bytes that its manifest says",
+                            self.size
+                        )));
+                    }
+                    return Ok(Some(piece));
+                }
+                Ok(None) if self.at >= self.size => return Ok(None),
+                Ok(None) => "the blob ended early".to_owned(),
+                Ok(Some(Err(error))) => format!("the connection broke: {}", chain(&error)),
+                Err(_) => format!("no bytes came for {} s", stall.as_secs_f32()),
+            };
+            self.body = None;
+            self.retry(reason).await?;
+        }
+    }
+
+    /// Waits for another attempt, or gives up.
+    async fn retry(&mut self, reason: String) -> Result<(), RegistryError> {
+        if self.at.saturating_sub(self.failed_at) >= PROGRESS {
+            self.tried = 0;
+        }
+        self.failed_at = self.at;
+        self.tried += 1;
+        let client = &self.repository.client;
+        if self.tried >= client.options.patience.attempts {
+            return Err(RegistryError::Unreachable {
+                host: self.repository.host().to_owned(),
+                reason: format!(
+                    "blob {} at byte {} of {}: {reason}",
+                    self.digest, self.at, self.size
+                ),
+            });
+        }
+        tracing::debug!(blob = %self.digest, at = self.at, reason, "blob is resumed");
+        client.pause(self.tried, None).await;
+        Ok(())
+    }
+
+    /// Asks for the bytes that are missing.
+    async fn open(&mut self) -> Result<(), RegistryError> {
+        let uri = self
+            .repository
+            .resource(&format!("blobs/{}", self.digest))?;
+        let mut ask = Ask::new(Method::GET, uri, format!("blob {}", self.digest));
+        if self.at > 0 {
+            ask = ask.header(header::RANGE, &format!("bytes={}-", self.at));
+        }
+        let response = self.repository.request(ask.clone()).await?;
+        self.skip = 0;
+        match response.status().as_u16() {
+            200 => {
+                // A server without ranges sends everything again.
+                self.skip = self.at;
+                self.check_length(&response, self.size)?;
+            }
+            206 if self.at > 0 => {
+                let start = range_start(response.headers());
+                if start != Some(self.at) {
+                    return Err(self.protocol(format!(
+                        "it sends a range from {start:?} where one from {} was asked for",
+                        self.at
+                    )));
+                }
+                self.check_length(&response, self.size - self.at)?;
+            }
+            _ => return Err(self.repository.client.refusal(response, &ask).await),
+        }
+        self.body = Some(response.into_body());
+        Ok(())
+    }
+
+    fn check_length(
+        &self,
+        response: &Response<Incoming>,
+        wanted: u64,
+    ) -> Result<(), RegistryError> {
+        let length = response
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        match length {
+            Some(length) if length != wanted => Err(self.protocol(format!(
+                "it has {length} bytes where its manifest says {wanted}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn protocol(&self, reason: String) -> RegistryError {
+        RegistryError::Protocol {
+            host: self.repository.host().to_owned(),
+            what: format!("blob {}", self.digest),
+            reason,
+        }
+    }
+}
+
+/// The first byte of `Content-Range: bytes 5-9/10`.
+fn range_start(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    let range = value.trim().strip_prefix("bytes ")?;
+    range.trim_start().split('-').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn start(value: &str) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_RANGE, HeaderValue::from_str(value).ok()?);
+        range_start(&headers)
+    }
+
+    #[test]
+    fn ranges_are_read() {
+        assert_eq!(start("bytes 5-9/10"), Some(5));
+        assert_eq!(start("bytes 0-9/*"), Some(0));
+        for wrong in ["", "bytes */10", "5-9/10", "bytes -5", "bytes x-9/10"] {
+            assert_eq!(start(wrong), None, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_range_is_survived(value in "[ -~]{0,40}", first in any::<u64>()) {
+            let _ = start(&value);
+            prop_assert_eq!(start(&format!("bytes {first}-9/10")), Some(first));
+        }
+    }
+}

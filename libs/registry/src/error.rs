@@ -1,0 +1,94 @@
+//! What can go wrong between us and a registry.
+
+use keelson_model::error::ErrorKind;
+use keelson_oci::digest::Digest;
+
+/// An error of the registry client. The image is named by the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// The registry cannot be reached, or answers that it cannot serve now.
+    #[error("registry {host} cannot be reached: {reason}")]
+    Unreachable {
+        /// Host and port.
+        host: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The registry wants (other) credentials.
+    #[error("registry {host} denies access: {reason}")]
+    Denied {
+        /// Host and port.
+        host: String,
+        /// Its words.
+        reason: String,
+    },
+    /// The registry has no such repository, manifest or blob.
+    #[error("{what} is not in registry {host}: {reason}")]
+    NotFound {
+        /// Host and port.
+        host: String,
+        /// `manifest latest`, `blob sha256:…`.
+        what: String,
+        /// Its words.
+        reason: String,
+    },
+    /// It answers with a status that is an error.
+    #[error("registry {host} answers {status} to {what}: {reason}")]
+    Status {
+        /// Host and port.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// HTTP status.
+        status: u16,
+        /// Its words.
+        reason: String,
+    },
+    /// It does not keep to the protocol.
+    #[error("registry {host} breaks the protocol ({what}): {reason}")]
+    Protocol {
+        /// Host and port.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// What came is not what was asked for.
+    #[error(
+        "{what} from registry {host} is corrupt: its digest is {found} where {expected} is \
+         expected; try again, or ask the registry's operator"
+    )]
+    Digest {
+        /// Host and port.
+        host: String,
+        /// `manifest latest`, `blob sha256:…`.
+        what: String,
+        /// Digest that was asked for.
+        expected: Digest,
+        /// Digest of what came.
+        found: Digest,
+    },
+    /// Our own side is set up wrongly: a certificate file, a host name.
+    #[error("{0}")]
+    Setup(String),
+    /// The blob that is to be sent cannot be read here.
+    #[error("cannot read what is to be uploaded: {0}")]
+    Source(String),
+}
+
+impl RegistryError {
+    /// The kind, from which status and exit code follow.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Status { .. }
+            | Self::Protocol { .. }
+            | Self::Digest { .. } => ErrorKind::Unavailable,
+            Self::Denied { .. } => ErrorKind::Forbidden,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Setup(_) => ErrorKind::InvalidInput,
+            Self::Source(_) => ErrorKind::Internal,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! A client of container registries (OCI distribution specification 1.1, Docker Registry HTTP API
+//! V2): manifests, blobs and uploads, over HTTPS or, where configured, plain HTTP.
+//!
+//! A registry is never trusted: what it sends is bounded in size and in time and checked against
+//! digests that come from the reference or from documents that were checked before.
+
+pub mod auth;
+mod blob;
+mod client;
+mod connect;
+mod error;
+mod options;
+mod proxy;
+mod repository;
+mod tls;
+mod upload;
+mod uri;
+
+pub use auth::Credentials;
+pub use blob::BlobReader;
+pub use client::Client;
+pub use error::RegistryError;
+pub use options::{Endpoint, HostRule, Patience, RegistryOptions};
+pub use proxy::Proxies;
+pub use repository::{Access, Manifest, Repository};
+pub use upload::BlobSource;

@@ -1,0 +1,307 @@
+//! Which registries are spoken to how.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::Uri;
+
+use crate::proxy::Proxies;
+use crate::uri::host_of;
+
+/// Settings of the registry client.
+#[derive(Debug, Clone)]
+pub struct RegistryOptions {
+    /// Mirrors of Docker Hub, tried in this order before it: `https://mirror.example`.
+    pub mirrors: Vec<Endpoint>,
+    /// Registries that may be spoken to by plain HTTP, and whose certificates are not checked.
+    pub insecure: Vec<HostRule>,
+    /// Folders with a sub-folder for each registry (`host` or `host:port`) that holds certificate
+    /// authorities (`*.crt`) and client certificates (`*.cert` with `*.key`), as Docker has them.
+    pub certificates: Vec<PathBuf>,
+    /// Bundles of the system's certificate authorities; the first that exists is used.
+    pub bundles: Vec<PathBuf>,
+    /// Proxies.
+    pub proxies: Proxies,
+    /// Deadlines and retries.
+    pub patience: Patience,
+    /// Sent with every request.
+    pub user_agent: String,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            mirrors: Vec::new(),
+            insecure: Vec::new(),
+            certificates: vec!["/etc/docker/certs.d".into()],
+            bundles: vec![
+                "/etc/ssl/certs/ca-certificates.crt".into(),
+                "/etc/pki/tls/certs/ca-bundle.crt".into(),
+                "/etc/ssl/cert.pem".into(),
+            ],
+            proxies: Proxies::default(),
+            patience: Patience::default(),
+            user_agent: concat!("Keelson/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// Deadlines and retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For name resolution, connection and TLS.
+    pub connect: Duration,
+    /// Until the head of an answer is there.
+    pub answer: Duration,
+    /// Between two pieces of a body.
+    pub stall: Duration,
+    /// How often a request is tried, and a broken blob resumed without progress.
+    pub attempts: u32,
+    /// Before the first retry; doubled for each further one.
+    pub back_off: Duration,
+    /// Longest wait before a retry, also when the registry asks for a longer one.
+    pub longest_wait: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(20),
+            answer: Duration::from_secs(60),
+            stall: Duration::from_secs(30),
+            attempts: 5,
+            back_off: Duration::from_millis(500),
+            longest_wait: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Where a mirror answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Host and optional port.
+    pub authority: String,
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |reason: &str| {
+            Err(format!(
+                "invalid mirror {text:?}: {reason}; expected https://host[:port]"
+            ))
+        };
+        let (tls, rest) = if let Some(rest) = text.strip_prefix("https://") {
+            (true, rest)
+        } else if let Some(rest) = text.strip_prefix("http://") {
+            (false, rest)
+        } else {
+            return wrong("it begins with neither https:// nor http://");
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if authority.contains(['/', '?', '#']) {
+            return wrong("a path or query is not supported");
+        }
+        if authority.contains('@') {
+            return wrong("credentials do not belong there");
+        }
+        match format!("https://{authority}/").parse::<Uri>() {
+            Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) => Ok(Self {
+                tls,
+                authority: authority.to_owned(),
+            }),
+            _ => wrong("it names no host"),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority)
+    }
+}
+
+/// Names registries: `host`, `host:port`, or addresses by prefix (`10.0.0.0/8`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostRule {
+    /// One host; without a port all its ports.
+    Host(String),
+    /// Registries that are named by an address within a prefix.
+    Prefix(IpAddr, u8),
+}
+
+impl FromStr for HostRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |reason: &str| {
+            Err(format!(
+                "invalid insecure registry {text:?}: {reason}; expected host[:port] or a prefix \
+                 such as 10.0.0.0/8"
+            ))
+        };
+        if text.contains("://") {
+            return wrong("it must not have a scheme");
+        }
+        if text.contains('@') {
+            return wrong("credentials do not belong there");
+        }
+        if let Some((address, length)) = text.split_once('/') {
+            let (Ok(address), Ok(length)) = (address.parse::<IpAddr>(), length.parse::<u8>())
+            else {
+                return wrong("it is not a prefix");
+            };
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            if length > most {
+                return wrong("its prefix length is too large");
+            }
+            return Ok(Self::Prefix(address, length));
+        }
+        match format!("http://{text}/").parse::<Uri>() {
+            Ok(uri) if uri.authority().is_some_and(|name| name.as_str() == text) => {
+                Ok(Self::Host(text.to_ascii_lowercase()))
+            }
+            _ => wrong("it is not a host"),
+        }
+    }
+}
+
+impl HostRule {
+    /// Whether a registry (`host[:port]`) is meant.
+    pub fn covers(&self, authority: &str) -> bool {
+        let host = host_of(authority);
+        match self {
+            Self::Host(name) => {
+                name.eq_ignore_ascii_case(authority) || name.eq_ignore_ascii_case(host)
+            }
+            Self::Prefix(prefix, length) => host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| within(address, *prefix, *length)),
+        }
+    }
+}
+
+/// Whether an address lies within a prefix.
+pub(crate) fn within(address: IpAddr, prefix: IpAddr, length: u8) -> bool {
+    let (address, prefix, width) = match (address, prefix) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128_u32),
+        _ => return false,
+    };
+    let rest = width.saturating_sub(u32::from(length));
+    (address ^ prefix).checked_shr(rest).unwrap_or(0) == 0
+}
+
+/// Whether a registry is named by a loopback address or `localhost`.
+pub(crate) fn is_loopback(authority: &str) -> bool {
+    let host = host_of(authority);
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+impl RegistryOptions {
+    /// Whether the operator named this registry as insecure.
+    pub fn is_insecure(&self, authority: &str) -> bool {
+        self.insecure.iter().any(|rule| rule.covers(authority))
+    }
+
+    /// Whether plain HTTP may be spoken with this registry.
+    pub fn may_be_plain(&self, authority: &str) -> bool {
+        is_loopback(authority)
+            || self.is_insecure(authority)
+            || self
+                .mirrors
+                .iter()
+                .any(|mirror| !mirror.tls && mirror.authority == authority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_cover_hosts_and_prefixes() {
+        for (rule, covered, others) in [
+            (
+                "registry.lan",
+                &["registry.lan", "Registry.lan:5000"][..],
+                &["a.registry.lan", "registry.lan.example"][..],
+            ),
+            (
+                "registry.lan:5000",
+                &["registry.lan:5000"],
+                &["registry.lan", "registry.lan:443"],
+            ),
+            (
+                "10.0.0.0/8",
+                &["10.1.2.3", "10.255.0.1:5000"],
+                &["11.0.0.1", "[::a00:1]:5000", "ten.example"],
+            ),
+            ("::/0", &["[::1]:5000", "[2001:db8::1]"], &["127.0.0.1"]),
+            ("fd00::/8", &["[fd12::1]:5000"], &["[fe80::1]"]),
+            ("0.0.0.0/0", &["1.2.3.4"], &["[::1]"]),
+        ] {
+            let rule: HostRule = rule.parse().unwrap();
+            for name in covered {
+                assert!(rule.covers(name), "{rule:?} {name}");
+            }
+            for name in others {
+                assert!(!rule.covers(name), "{rule:?} {name}");
+            }
+        }
+        for wrong in ["", "http://a", "10.0.0.0/33", "a/b", "a b", "::/129", "u@h"] {
+            assert!(wrong.parse::<HostRule>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn mirrors_are_read() {
+        let mirror: Endpoint = "https://mirror.example:5000/".parse().unwrap();
+        assert_eq!(mirror.to_string(), "https://mirror.example:5000");
+        assert!(!"http://10.0.0.1".parse::<Endpoint>().unwrap().tls);
+        for wrong in [
+            "mirror",
+            "ftp://a",
+            "https://",
+            "https://a/b",
+            "https://u:p@a",
+        ] {
+            assert!(wrong.parse::<Endpoint>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_and_configured_hosts() {
+        let options = RegistryOptions {
+            insecure: vec!["lab.example:5000".parse().unwrap()],
+            mirrors: vec!["http://mirror.example".parse().unwrap()],
+            ..RegistryOptions::default()
+        };
+        for plain in [
+            "localhost",
+            "localhost:5000",
+            "127.1.2.3:80",
+            "[::1]:5000",
+            "lab.example:5000",
+            "mirror.example",
+        ] {
+            assert!(options.may_be_plain(plain), "{plain}");
+        }
+        for tls in [
+            "docker.io",
+            "lab.example",
+            "10.0.0.1:5000",
+            "localhost.example",
+        ] {
+            assert!(!options.may_be_plain(tls), "{tls}");
+        }
+    }
+}

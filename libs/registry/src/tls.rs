@@ -1,0 +1,241 @@
+//! TLS towards registries: the system's certificate authorities, those of single registries, and
+//! none at all for registries that are configured as insecure.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use crate::options::RegistryOptions;
+
+/// Makes TLS configurations by registry.
+#[derive(Debug, Default)]
+pub(crate) struct Trust {
+    /// The system's authorities, read when they are first needed.
+    roots: OnceLock<Arc<RootCertStore>>,
+    /// For registries without files of their own: keeps sessions.
+    usual: OnceLock<Arc<ClientConfig>>,
+}
+
+impl Trust {
+    /// The configuration for one registry. Reads files, which may have changed since the last call.
+    pub(crate) fn config(
+        &self,
+        options: &RegistryOptions,
+        authority: &str,
+    ) -> Result<Arc<ClientConfig>, String> {
+        let folder = own_folder(options, authority);
+        let insecure = options.is_insecure(authority);
+        if folder.is_none() && !insecure {
+            if let Some(config) = self.usual.get() {
+                return Ok(Arc::clone(config));
+            }
+            let verifier = self.verifier(options, &[])?;
+            let config = Arc::new(builder(verifier)?.with_no_client_auth());
+            return Ok(Arc::clone(self.usual.get_or_init(|| config)));
+        }
+        let files = match &folder {
+            Some(folder) => OwnFiles::read(folder)?,
+            None => OwnFiles::default(),
+        };
+        let verifier: Arc<dyn ServerCertVerifier> = if insecure {
+            Arc::new(Fixed {
+                provider: Arc::new(ring::default_provider()),
+                trusted: true,
+            })
+        } else {
+            self.verifier(options, &files.authorities)?
+        };
+        let builder = builder(verifier)?;
+        let config = match files.client {
+            Some((chain, key)) => builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| format!("client certificate for {authority}: {error}"))?,
+            None => builder.with_no_client_auth(),
+        };
+        Ok(Arc::new(config))
+    }
+
+    fn verifier(
+        &self,
+        options: &RegistryOptions,
+        own: &[CertificateDer<'static>],
+    ) -> Result<Arc<dyn ServerCertVerifier>, String> {
+        let system = match self.roots.get() {
+            Some(roots) => roots,
+            None => {
+                let roots = Arc::new(system_roots(&options.bundles)?);
+                self.roots.get_or_init(|| roots)
+            }
+        };
+        let roots = if own.is_empty() {
+            Arc::clone(system)
+        } else {
+            let mut roots = RootCertStore::clone(system);
+            for certificate in own {
+                roots
+                    .add(certificate.clone())
+                    .map_err(|error| format!("certificate authority: {error}"))?;
+            }
+            Arc::new(roots)
+        };
+        if roots.is_empty() {
+            // Whether there is TLS at all is still to be found out.
+            tracing::warn!("no certificate authorities are known; install ca-certificates");
+            let provider = Arc::new(ring::default_provider());
+            return Ok(Arc::new(Fixed {
+                provider,
+                trusted: false,
+            }));
+        }
+        WebPkiServerVerifier::builder_with_provider(roots, Arc::new(ring::default_provider()))
+            .build()
+            .map(|verifier| verifier as Arc<dyn ServerCertVerifier>)
+            .map_err(|error| error.to_string())
+    }
+}
+
+fn builder(
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, String> {
+    Ok(
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier),
+    )
+}
+
+/// The first bundle that exists. Certificates that cannot be parsed are left out.
+fn system_roots(bundles: &[PathBuf]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for path in bundles {
+        match std::fs::read(path) {
+            Ok(text) => {
+                let found = CertificateDer::pem_slice_iter(&text).flatten();
+                let (_, ignored) = roots.add_parsable_certificates(found);
+                if ignored > 0 {
+                    tracing::debug!(path = %path.display(), ignored, "unusable authorities");
+                }
+                break;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+        }
+    }
+    Ok(roots)
+}
+
+/// The registry's own folder.
+fn own_folder(options: &RegistryOptions, authority: &str) -> Option<PathBuf> {
+    // The name becomes a path: it must be one component.
+    if authority.contains('/') || authority.starts_with('.') {
+        return None;
+    }
+    options
+        .certificates
+        .iter()
+        .map(|folder| folder.join(authority))
+        .find(|folder| folder.is_dir())
+}
+
+/// What lies in a registry's folder.
+#[derive(Default)]
+struct OwnFiles {
+    authorities: Vec<CertificateDer<'static>>,
+    client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+}
+
+impl OwnFiles {
+    fn read(folder: &Path) -> Result<Self, String> {
+        let failed = |path: &Path, error: &dyn std::fmt::Display| {
+            format!("cannot use {}: {error}", path.display())
+        };
+        let mut paths = std::fs::read_dir(folder)
+            .and_then(|entries| {
+                entries
+                    .map(|entry| entry.map(|entry| entry.path()))
+                    .collect::<Result<Vec<_>, _>>()
+            })
+            .map_err(|error| failed(folder, &error))?;
+        paths.sort();
+        let mut files = Self::default();
+        for path in paths {
+            let certificates = || -> Result<Vec<CertificateDer<'static>>, String> {
+                CertificateDer::pem_file_iter(&path)
+                    .and_then(Iterator::collect)
+                    .map_err(|error| failed(&path, &error))
+            };
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("crt") => files.authorities.extend(certificates()?),
+                Some("cert") if files.client.is_none() => {
+                    let chain = certificates()?;
+                    let key_path = path.with_extension("key");
+                    let key = PrivateKeyDer::from_pem_file(&key_path)
+                        .map_err(|error| failed(&key_path, &error))?;
+                    files.client = Some((chain, key));
+                }
+                _ => {}
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// Accepts any certificate, for registries that the operator named as insecure, or none, where no
+/// authorities are known.
+#[derive(Debug)]
+struct Fixed {
+    provider: Arc<CryptoProvider>,
+    trusted: bool,
+}
+
+impl ServerCertVerifier for Fixed {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.trusted {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(rustls::Error::InvalidCertificate(
+                rustls::CertificateError::UnknownIssuer,
+            )),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
