@@ -125,10 +125,10 @@ impl Api {
             if let Some(message) = router::missing_object(found.route, &found.name) {
                 return Err(ApiError::new(ErrorKind::NotFound, message));
             }
-            return Err(ApiError::not_built(format!(
-                "{} {rest} is not built yet",
-                request.method()
-            )));
+            let error =
+                ApiError::not_built(format!("{} {rest} is not built yet", request.method()));
+            reply::drain(request.into_body()).await;
+            return Err(error);
         }
         let call = Call {
             version,

@@ -97,6 +97,13 @@ pub fn json_line<T: Serialize>(value: &T) -> Bytes {
     Bytes::from(line)
 }
 
+/// Reads what a client sends with a request that is refused unseen: a connection that ends while
+/// the client still writes is a broken pipe there, and the answer is lost.
+pub async fn drain(body: Incoming) {
+    // A client that sends more, or too slowly, has to do without the answer.
+    let _ = tokio::time::timeout(JSON_TIMEOUT, Limited::new(body, MAX_JSON).collect()).await;
+}
+
 /// Reads a JSON body. `None`: the body is empty.
 ///
 /// # Errors
