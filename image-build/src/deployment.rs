@@ -148,7 +148,7 @@ fn revision(repository: &Path, branch: &str) -> Option<String> {
 }
 
 /// The time that commits carry: `SOURCE_DATE_EPOCH`, else that of the source's last commit.
-fn timestamp(root: &Path) -> u64 {
+pub(crate) fn timestamp(root: &Path) -> u64 {
     let named = std::env::var("SOURCE_DATE_EPOCH").ok();
     let committed = || {
         let mut command = Command::new("git");
@@ -209,6 +209,7 @@ fn deploy(
         ostree(&inner).args(["config", "unset", "core.fsync"]),
         log,
     )?;
+    unlock(&sysroot);
     let deployment = Deployment {
         commit: commit.to_owned(),
         serial: 0,
@@ -226,15 +227,10 @@ fn deploy(
     Ok(deployment)
 }
 
-/// Removes a system root. ostree makes deployments immutable, which keeps even root from
-/// removing them.
-///
-/// # Errors
-/// Something in it cannot be removed.
-pub fn remove(sysroot: &Path) -> Result<()> {
-    if !sysroot.exists() {
-        return Ok(());
-    }
+/// Makes deployments ordinary folders again. ostree makes them immutable, which would keep even
+/// root from `cargo clean` and from removing the checkout. Nothing is lost: `mkfs.ext4 -d` does not
+/// carry the flag into the image, where the mount is read-only instead.
+fn unlock(sysroot: &Path) {
     let deployments = sysroot.join("ostree/deploy").join(OS).join("deploy");
     if let Ok(entries) = fs::read_dir(&deployments) {
         for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
@@ -242,5 +238,16 @@ pub fn remove(sysroot: &Path) -> Result<()> {
             let _ = progress::output(Command::new("chattr").arg("-i").arg(entry.path()));
         }
     }
+}
+
+/// Removes a system root, also one that an interrupted build left locked.
+///
+/// # Errors
+/// Something in it cannot be removed.
+pub fn remove(sysroot: &Path) -> Result<()> {
+    if !sysroot.exists() {
+        return Ok(());
+    }
+    unlock(sysroot);
     fs::remove_dir_all(sysroot).with_context(|| format!("remove {}", sysroot.display()))
 }

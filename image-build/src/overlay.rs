@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::base::Base;
 use crate::binaries::BINARIES;
+use crate::deployment;
 use crate::initrd;
 use crate::progress::{self, Step};
 use crate::stamp::{Inputs, Stamp};
@@ -30,7 +31,8 @@ pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
     let mut inputs = Inputs::new("overlay", 1);
     inputs.text(&base.key);
     inputs.text(env!("CARGO_PKG_VERSION"));
-    let build_time = build_time(workspace.root())?;
+    // A time before which no clock of a machine with this image can be right.
+    let build_time = format!("{}\n", deployment::timestamp(workspace.root()));
     inputs.text(&build_time);
     inputs.path(&files)?;
     inputs.path(&services)?;
@@ -88,29 +90,6 @@ pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
         progress::megabytes(initrd.len() as u64)
     ));
     Ok((overlay, key))
-}
-
-/// A time before which no clock of a machine with this image can be right, in seconds since 1970:
-/// SOURCE_DATE_EPOCH (<https://reproducible-builds.org/specs/source-date-epoch/>) or the time of
-/// the newest commit, so that the same sources give the same image; 0 when there is neither.
-fn build_time(root: &Path) -> Result<String> {
-    if let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") {
-        let seconds: u64 = text
-            .trim()
-            .parse()
-            .with_context(|| format!("SOURCE_DATE_EPOCH is {text:?}; a number of seconds"))?;
-        return Ok(format!("{seconds}\n"));
-    }
-    let output = Command::new("git")
-        .args(["log", "-1", "--format=%ct"])
-        .current_dir(root)
-        .output();
-    let committed = output
-        .ok()
-        .filter(|output| output.status.success())
-        .and_then(|output| String::from_utf8(output.stdout).ok())
-        .and_then(|text| text.trim().parse::<u64>().ok());
-    Ok(format!("{}\n", committed.unwrap_or(0)))
 }
 
 /// The release of the one kernel in a tree.
