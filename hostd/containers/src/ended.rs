@@ -33,8 +33,11 @@ impl Inner {
             }
         };
         let (restart, auto_remove) = self.record_exit(container, &exit, None);
-        // The record is kept in state.json now.
-        if let Err(error) = remove_tree(&container.run_folder) {
+        // The record is kept in state.json now. On a thread of its own: those who were told of the
+        // end run on this one as soon as it waits, and must not wait for files.
+        let folder = container.run_folder.clone();
+        let removed = tokio::task::spawn_blocking(move || remove_tree(&folder)).await;
+        if let Ok(Err(error)) = removed {
             tracing::warn!(id = container.id, %error, "run folder not removed");
         }
         if let Some(pause) = restart {
