@@ -16,13 +16,12 @@ use hostd_images::{ImageStore, Proxies, RegistryOptions, StoreOptions};
 use hostd_services::{Services, ServicesOptions};
 use keelson_config::{Loaded, Sources};
 use keelson_model::host::RegistriesConfig;
-use keelson_store::{Durability, file};
+use keelson_store::{Durability, FileLock, file};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::connection::Server;
 use crate::listen::Listener;
-use crate::lock::FolderLock;
 use crate::notify::notify;
 use crate::options::{Listen, Options};
 use crate::tls::Tls;
@@ -50,7 +49,10 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let mut signals = Signals::new()?;
     let root = absolute(&options.root)?;
     let run = absolute(&options.run)?;
-    let _locks = (FolderLock::take(&root)?, FolderLock::take(&run)?);
+    let _locks = (
+        FileLock::take(&root.join("hostd.lock"))?,
+        FileLock::take(&run.join("hostd.lock"))?,
+    );
     let warnings: Warnings = Arc::default();
 
     let mut sources = Sources::under(&options.config);

@@ -7,7 +7,6 @@
 mod connection;
 mod daemon;
 mod listen;
-mod lock;
 mod notify;
 mod options;
 mod tls;

@@ -144,7 +144,7 @@ fn one_root_has_one_daemon() {
         .unwrap();
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("another hostd uses"), "{text}");
+    assert!(text.contains("is another hostd running?"), "{text}");
     // The first one is none the worse for it.
     host.docker(&["ps"]).ok();
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
-use keelson_store::{Durability, document, file};
+use keelson_store::{Durability, FileLock, document, file};
 
 use crate::error::ImageError;
 use crate::layer::{LayerRecord, RECORD};
@@ -21,7 +21,7 @@ pub(crate) struct Disk {
     root: PathBuf,
     counter: AtomicU64,
     /// Held as long as the store is open: two processes would sweep each other's staging folders.
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Disk {
@@ -30,11 +30,7 @@ impl Disk {
             let path = root.join(name);
             fs::create_dir_all(&path).map_err(ImageError::io("create folder", &path))?;
         }
-        let path = root.join("images.lock");
-        let lock = File::create(&path).map_err(ImageError::io("create", &path))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
-            |error| ImageError::io("lock (is another hostd running?)", &path)(error.into()),
-        )?;
+        let lock = FileLock::take(&root.join("images.lock"))?;
         let disk = Self {
             root: root.to_owned(),
             counter: AtomicU64::new(0),

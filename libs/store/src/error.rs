@@ -53,6 +53,12 @@ pub enum StoreError {
         /// What does not fit.
         reason: String,
     },
+    /// Another process holds the lock.
+    #[error("{}: another process holds the lock (is another hostd running?)", path.display())]
+    Locked {
+        /// The locked file.
+        path: PathBuf,
+    },
     /// A name that cannot be a folder's name.
     #[error("{name:?} is not a valid object name")]
     Name {
