@@ -87,12 +87,7 @@ pub(crate) async fn rename(api: &Api, call: &Call) -> Result<Response<Body>, Api
 }
 
 pub(crate) async fn resize(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let size = |name: &str| -> Result<u16, ApiError> {
-        call.query
-            .number(name)?
-            .ok_or_else(|| ApiError::invalid(format!("query parameter {name} is missing")))
-    };
-    let (rows, columns) = (size("h")?, size("w")?);
+    let (rows, columns) = super::terminal_size(call)?;
     api.0
         .engine
         .resize(Scope::User, &call.name, rows, columns)

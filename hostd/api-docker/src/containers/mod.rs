@@ -14,7 +14,18 @@ use std::sync::Arc;
 use hostd_containers::{MountPoint, Snapshot};
 use serde_json::{Value, json};
 
-use crate::Api;
+use crate::error::ApiError;
+use crate::{Api, Call};
+
+/// Rows and columns of the query of a resize request.
+fn terminal_size(call: &Call) -> Result<(u16, u16), ApiError> {
+    let size = |name: &str| {
+        call.query
+            .number(name)?
+            .ok_or_else(|| ApiError::invalid(format!("query parameter {name} is missing")))
+    };
+    Ok((size("h")?, size("w")?))
+}
 
 /// Name of the network that a container is connected to, or `None` when it shares another's.
 fn network_name(snapshot: &Snapshot) -> Option<&str> {
