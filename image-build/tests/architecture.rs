@@ -88,6 +88,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hostctl", &["keelson-model", "keelson-store"]),
     ("qemu-tests", &["keelson-model", "keelson-sys"]),
     (
+        "keelson-benches",
+        &["keelson-model", "keelson-sys", "keelson-runtime"],
+    ),
+    (
         "image-build",
         &["qemu-tests", "keelson-model", "keelson-sys"],
     ),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::{Hooks, Process, Spec};
+use super::{Hooks, Process, Seccomp, Spec};
 
 /// Why a specification is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,11 @@ pub(crate) fn parse_process(value: serde_json::Value) -> Result<Process, LoadErr
     unsupported(&spec)?;
     spec.process
         .ok_or_else(|| LoadError::value("process", "is missing"))
+}
+
+/// Parses an object as it stands under `linux.seccomp`.
+pub(crate) fn parse_seccomp(bytes: &[u8]) -> Result<Seccomp, LoadError> {
+    from_json("linux.seccomp", bytes)
 }
 
 fn from_json<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T, LoadError> {

@@ -18,9 +18,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-pub(crate) use load::parse;
-pub(crate) use load::{LoadError, load, parse_process};
+pub(crate) use load::{LoadError, load, parse, parse_process, parse_seccomp};
 
 /// Name of the annotation that selects a built-in seccomp profile.
 pub(crate) const SECCOMP_ANNOTATION: &str = "io.keelson.seccomp";

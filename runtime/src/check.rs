@@ -1,0 +1,91 @@
+//! The parsers by themselves, for fuzz targets, benchmarks and whoever wants to know whether a
+//! document would be taken. Nothing here touches the machine.
+
+use keelson_sys::seccomp::Instruction;
+use serde_json::{Value, json};
+
+use crate::seccomp::{self, Filter, profile};
+use crate::spec;
+
+/// A seccomp filter as the kernel takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The instructions.
+    pub instructions: Vec<Instruction>,
+    /// `SECCOMP_FILTER_FLAG_…` to install it with.
+    pub flags: u32,
+}
+
+impl From<Filter> for Program {
+    fn from(filter: Filter) -> Self {
+        Self {
+            instructions: filter.program,
+            flags: filter.flags,
+        }
+    }
+}
+
+/// Parses and checks a `config.json` and compiles its seccomp filter, if it has one. The error
+/// names the member that it is about.
+pub fn config(bytes: &[u8]) -> Result<Option<Program>, String> {
+    let spec = spec::parse(bytes).map_err(|error| error.to_string())?;
+    let filter = seccomp::filter_of(&spec).map_err(|error| error.to_string())?;
+    Ok(filter.map(Program::from))
+}
+
+/// Parses an object as it stands under `linux.seccomp` and compiles it. The error names the
+/// member that it is about.
+pub fn seccomp_profile(bytes: &[u8]) -> Result<Program, String> {
+    let profile = spec::parse_seccomp(bytes).map_err(|error| error.to_string())?;
+    let filter = seccomp::compile(&profile).map_err(|error| error.to_string())?;
+    Ok(filter.into())
+}
+
+/// The built-in profile written out as an OCI `linux.seccomp` object, as Docker writes it into
+/// every `config.json`, for a container with these capabilities in its bounding set.
+pub fn default_profile(bounding: &[String]) -> Value {
+    let profile = profile::default_profile(bounding);
+    let syscalls: Vec<Value> = profile
+        .syscalls
+        .iter()
+        .map(|rule| {
+            let mut written = json!({"names": rule.names, "action": rule.action});
+            if let Some(object) = written.as_object_mut() {
+                if let Some(number) = rule.errno_ret {
+                    object.insert("errnoRet".to_owned(), number.into());
+                }
+                if !rule.args.is_empty() {
+                    let arguments = rule.args.iter().map(|argument| {
+                        json!({
+                            "index": argument.index,
+                            "value": argument.value,
+                            "valueTwo": argument.value_two,
+                            "op": argument.op,
+                        })
+                    });
+                    object.insert("args".to_owned(), arguments.collect());
+                }
+            }
+            written
+        })
+        .collect();
+    json!({
+        "defaultAction": profile.default_action,
+        "defaultErrnoRet": profile.default_errno_ret,
+        "architectures": profile.architectures,
+        "syscalls": syscalls,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_written_profile_compiles_to_the_built_in_filter() {
+        let bounding = ["CAP_CHOWN", "CAP_SYS_CHROOT"].map(str::to_owned);
+        let text = default_profile(&bounding).to_string();
+        let built_in = seccomp::compile(&profile::default_profile(&bounding)).unwrap();
+        assert_eq!(seccomp_profile(text.as_bytes()), Ok(built_in.into()));
+    }
+}
