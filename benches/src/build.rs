@@ -1,0 +1,30 @@
+//! Building what is measured, so that it is never an old one.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The target of everything that runs on Keelson.
+const TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// Builds an executable of a package as it is released, and gives its path.
+///
+/// # Errors
+/// cargo fails.
+pub fn release(package: &str, executable: &str) -> Result<PathBuf> {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(&cargo)
+        .current_dir(root)
+        .args(["build", "--release", "--locked", "--target", TARGET])
+        .args(["-p", package, "--bin", executable])
+        .status()
+        .context("execute cargo")?;
+    if !status.success() {
+        bail!("cargo build -p {package} failed");
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(root).join("target"), PathBuf::from);
+    Ok(target.join(TARGET).join("release").join(executable))
+}

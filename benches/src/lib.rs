@@ -1,0 +1,10 @@
+//! What benchmarks need: rounds in which the measured programs take turns, what a command and a
+//! daemon used, statistics, tables. Benchmarks use public interfaces of the product only.
+
+pub mod build;
+pub mod group;
+pub mod rounds;
+pub mod stats;
+pub mod table;
+pub mod tools;
+pub mod usage;

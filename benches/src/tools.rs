@@ -1,0 +1,42 @@
+//! The programs that we are compared with.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+/// A program in the search path, or in the folders where Debian puts those for root.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+/// A program that a benchmark can't do without.
+///
+/// # Errors
+/// It is not installed; the message names Debian's package.
+pub fn require(program: &str, package: &str) -> Result<PathBuf> {
+    match find(program) {
+        Some(path) => Ok(path),
+        None => bail!("{program} is not installed: apt-get install {package}"),
+    }
+}
+
+/// A program that is left out when it is not there, which is said on standard error.
+pub fn optional(program: &str, package: &str) -> Option<PathBuf> {
+    let found = find(program);
+    if found.is_none() {
+        eprintln!("{program} is left out, it is not installed: apt-get install {package}");
+    }
+    found
+}
+
+/// The first line that a program prints when it is asked for its version.
+pub fn version(command: &mut Command) -> String {
+    let output = command.output().map(|output| output.stdout);
+    let text = String::from_utf8_lossy(&output.unwrap_or_default()).into_owned();
+    text.lines().next().unwrap_or("unknown version").to_owned()
+}
