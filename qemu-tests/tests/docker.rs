@@ -201,6 +201,7 @@ fn limits_bite_and_containers_are_isolated() -> Result<()> {
     memory_limit_kills(&machine)?;
     processor_limit_throttles(&machine)?;
     process_limit_stops_forks(&machine)?;
+    limits_change_while_running(&machine)?;
     isolation_is_as_dockers(&machine)
 }
 
@@ -248,6 +249,60 @@ fn processor_limit_throttles(machine: &Machine) -> Result<()> {
     ensure!(value("nr_throttled")? > 3, "{seen}");
     // A fifth of two seconds, and room for what was used before the loop.
     ensure!(value("usage_usec")? < 1_200_000, "{seen}");
+    Ok(())
+}
+
+/// `docker update`: the kernel has the new limits, and a restarted container keeps them.
+fn limits_change_while_running(machine: &Machine) -> Result<()> {
+    const LIMITS: &str = "cd /sys/fs/cgroup; cat memory.max memory.swap.max cpu.max pids.max";
+    let limits = || docker(machine, &["exec", "changing", "sh", "-c", LIMITS]);
+    docker(
+        machine,
+        &[
+            "run",
+            "-d",
+            "--name",
+            "changing",
+            "-m",
+            "64m",
+            "--pids-limit",
+            "50",
+            "busybox",
+            "sleep",
+            "1000",
+        ],
+    )?;
+    let before = limits()?;
+    ensure!(before == "67108864\n67108864\nmax 100000\n50", "{before:?}");
+    docker(
+        machine,
+        &[
+            "update",
+            "-m",
+            "32m",
+            "--memory-swap",
+            "48m",
+            "--cpus",
+            "0.5",
+            "--pids-limit",
+            "-1",
+            "changing",
+        ],
+    )?;
+    let wanted = "33554432\n16777216\n50000 100000\nmax";
+    let after = limits()?;
+    ensure!(after == wanted, "{after:?}");
+    docker(machine, &["restart", "-t", "0", "changing"])?;
+    let restarted = limits()?;
+    ensure!(restarted == wanted, "{restarted:?}");
+
+    let refused = machine.docker(&["update", "--memory", "1k", "changing"])?;
+    ensure!(
+        refused.code == Some(1) && refused.stderr.contains("6MB"),
+        "{refused}"
+    );
+    ensure!(limits()? == wanted);
+    docker(machine, &["rm", "-f", "changing"])?;
     Ok(())
 }
 

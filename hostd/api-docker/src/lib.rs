@@ -152,6 +152,7 @@ impl Api {
             Operation::ContainerRestart => containers::lifecycle::restart(self, &call).await,
             Operation::ContainerKill => containers::lifecycle::kill(self, &call).await,
             Operation::ContainerRename => containers::lifecycle::rename(self, &call).await,
+            Operation::ContainerUpdate => containers::lifecycle::update(self, call).await,
             Operation::ContainerPause => containers::lifecycle::pause(self, &call).await,
             Operation::ContainerUnpause => containers::lifecycle::unpause(self, &call).await,
             Operation::ContainerAttach => containers::streams::attach(self, call).await,

@@ -162,7 +162,7 @@ impl Inner {
         self.load(document, &completed.mounts, State::default())
     }
 
-    fn write_document(&self, document: &ContainerDocument) -> Result<(), EngineError> {
+    pub(crate) fn write_document(&self, document: &ContainerDocument) -> Result<(), EngineError> {
         let path = self.objects.document(&document.id)?;
         document::write(&path, document, Durability::Relaxed)?;
         if !document.host_config.auto_remove {
@@ -213,18 +213,8 @@ impl Inner {
         self.with_mut(container.scope, |registry| {
             registry.reserve(new, &container.id)
         })?;
-        let document = ContainerDocument {
-            id: snapshot.id.clone(),
-            name: new.to_owned(),
-            scope: snapshot.scope,
-            created: snapshot.created,
-            image_id: snapshot.image_id.clone(),
-            image: snapshot.image.clone(),
-            path: snapshot.path.clone(),
-            args: snapshot.args.clone(),
-            config: (*snapshot.config).clone(),
-            host_config: (*snapshot.host_config).clone(),
-        };
+        let mut document = ContainerDocument::of(&snapshot);
+        new.clone_into(&mut document.name);
         if let Err(error) = self.write_document(&document) {
             self.with_mut(container.scope, |registry| registry.release(new));
             return Err(error);

@@ -1,6 +1,6 @@
 //! What is kept of a container on disk.
 //!
-//! `container.json` says what the container is; it changes only when it is made or renamed.
+//! `container.json` says what the container is; it changes only when it is made, renamed or updated.
 //! `state.json` says how it fares; it is written on every start and exit and may be lost in a
 //! power cut, because nothing that ran then runs now.
 
@@ -9,7 +9,7 @@ use keelson_model::container::{Config, HostConfig};
 use keelson_store::Document;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Scope, State};
+use crate::types::{Scope, Snapshot, State};
 
 /// Name of the document that makes a container exist.
 pub(crate) const CONTAINER: &str = "container.json";
@@ -31,6 +31,24 @@ pub(crate) struct ContainerDocument {
     pub(crate) args: Vec<String>,
     pub(crate) config: Config,
     pub(crate) host_config: HostConfig,
+}
+
+impl ContainerDocument {
+    /// The document of a container as it is in memory.
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            id: snapshot.id.clone(),
+            name: snapshot.name.clone(),
+            scope: snapshot.scope,
+            created: snapshot.created,
+            image_id: snapshot.image_id.clone(),
+            image: snapshot.image.clone(),
+            path: snapshot.path.clone(),
+            args: snapshot.args.clone(),
+            config: (*snapshot.config).clone(),
+            host_config: (*snapshot.host_config).clone(),
+        }
+    }
 }
 
 impl Document for ContainerDocument {

@@ -37,6 +37,7 @@ mod spec;
 mod start;
 mod top;
 pub mod types;
+mod update;
 mod user;
 mod validate;
 

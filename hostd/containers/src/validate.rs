@@ -3,6 +3,7 @@
 
 mod log;
 mod refuse;
+mod update;
 
 use hostd_images::ContainerDefaults;
 use keelson_model::container::{Config, HostConfig, NetworkingConfig};
@@ -14,6 +15,7 @@ use crate::{EngineError, Signal};
 
 pub(crate) use log::log_limits;
 use refuse::{is_unset, refuse_config, refuse_host};
+pub(crate) use update::update;
 
 /// A request after validation.
 #[derive(Debug, Clone, PartialEq)]

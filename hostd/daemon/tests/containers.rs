@@ -452,3 +452,33 @@ fn version_and_info_answer() {
         assert!(curl.to_lowercase().contains(header), "{curl}");
     }
 }
+
+#[test]
+fn the_restart_policy_of_a_container_changes() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let script = "until [ -e /end ]; do sleep 0.1; done; exit 1";
+    host.docker(&["run", "-d", "--name", "one", "busybox", "sh", "-c", script])
+        .ok();
+    host.docker(&["update", "--restart", "on-failure:2", "one"])
+        .ok();
+    let policy =
+        "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}";
+    let seen = host.docker(&["inspect", "-f", policy, "one"]).ok();
+    assert_eq!(seen, "on-failure 2");
+
+    let refused = host.docker(&["update", "--restart", "sometimes", "one"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("sometimes"), "{}", refused.stderr);
+    let bound = host.docker(&["update", "--blkio-weight", "300", "one"]);
+    assert_eq!(bound.code, 1);
+    assert!(bound.stderr.contains("BlkioWeight"), "{}", bound.stderr);
+    host.docker(&["exec", "one", "touch", "/end"]).ok();
+    let end = "{{.RestartCount}} {{.State.Status}}";
+    wait_until("two restarts", || {
+        host.docker(&["inspect", "-f", end, "one"]).ok() == "2 exited"
+    });
+}

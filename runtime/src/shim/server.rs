@@ -563,7 +563,7 @@ impl Server {
     fn update(&self, resources: serde_json::Value) -> Result<(), Failure> {
         let resources: spec::Resources = serde_json::from_value(resources)
             .map_err(|error| Failure::invalid(format!("resources: {error}")))?;
-        self.cgroup()?.apply(&resources)
+        self.cgroup()?.update(&resources)
     }
 
     fn cgroup(&self) -> Result<&Cgroup, Failure> {

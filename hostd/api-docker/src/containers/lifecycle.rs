@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::stream;
 use hostd_containers::{Scope, Signal, WaitCondition};
 use http::{Response, StatusCode, header};
+use keelson_model::container::HostConfig;
 use serde_json::json;
 
 use crate::error::ApiError;
@@ -84,6 +85,14 @@ pub(crate) async fn rename(api: &Api, call: &Call) -> Result<Response<Body>, Api
     let name = name.strip_prefix('/').unwrap_or(name);
     api.0.engine.rename(Scope::User, &call.name, name).await?;
     Ok(reply::empty(DONE))
+}
+
+pub(crate) async fn update(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let wanted: HostConfig = reply::read_json(call.request.into_body())
+        .await?
+        .ok_or_else(|| ApiError::invalid("the body is empty: limits or RestartPolicy"))?;
+    api.0.engine.update(Scope::User, &call.name, wanted).await?;
+    Ok(reply::json(StatusCode::OK, &json!({"Warnings": []})))
 }
 
 pub(crate) async fn resize(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
