@@ -2,6 +2,9 @@
 //! daemon used, statistics, tables. Benchmarks use public interfaces of the product only.
 
 pub mod build;
+pub mod bundle;
+pub mod calls;
+pub mod driver;
 pub mod group;
 pub mod rounds;
 pub mod stats;

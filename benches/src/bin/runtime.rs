@@ -1,44 +1,267 @@
-//! The OCI runtimes of this machine and ours, beside each other. See README.md.
+//! The OCI runtimes of this machine and ours, beside each other and beside what the kernel alone
+//! takes. See README.md.
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Parser;
-use keelson_benches::table::{Cell, Table};
+use keelson_benches::bundle::{self, Filter};
+use keelson_benches::driver::{Driver, Job, Outcome, Way, shim};
+use keelson_benches::rounds::{Series, interleave};
+use keelson_benches::table::{self, Cell, Table};
 use keelson_benches::usage::milliseconds;
-use keelson_benches::{build, rounds, table, tools, usage};
+use keelson_benches::{build, calls, stats::Summary, tools};
+
+/// How many containers are made at a time in the second table.
+const MANY: usize = 10;
+/// The mount of a hybrid host that some runtimes can't stand.
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
 
 /// Command line.
 #[derive(Debug, Parser)]
 struct Options {
-    /// How often each runtime is measured.
+    /// How often each runtime is measured by itself.
     #[arg(long, default_value_t = 30)]
     rounds: usize,
+    /// How often ten at a time are measured.
+    #[arg(long, default_value_t = 5)]
+    parallel_rounds: usize,
+    /// Print the system calls of our runtime by name.
+    #[arg(long)]
+    calls: bool,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
+/// One way to run containers.
+struct Subject {
+    jobs: Vec<Job>,
+    program: PathBuf,
+}
+
 fn main() -> Result<()> {
     let options = Options::parse();
-    let ours = build::release("keelson-runtime", "keelson-runtime")?;
-    let peers = [("crun", "crun"), ("runc", "runc"), ("youki", "youki")];
-    let mut subjects = vec![("keelson-runtime".to_owned(), ours)];
-    subjects.extend(peers.iter().filter_map(|(program, package)| {
-        Some(((*program).to_owned(), tools::optional(program, package)?))
-    }));
-    let series = rounds::interleave(&mut subjects, options.rounds, |program| {
-        usage::run(Command::new(program).arg("--version").stdout(Stdio::null()))
-    })?;
-    let mut results = Table::new("Start of the program itself", &["wall ms", "CPU ms"]);
-    for one in &series {
-        let cell = |value: fn(&usage::Cost) -> f64| Cell::series(one.values.iter().map(value), 2);
-        let cells = vec![
-            cell(|cost| milliseconds(cost.wall)),
-            cell(|cost| milliseconds(cost.cpu())),
-        ];
-        results.row(&one.name, cells);
+    if !nix::unistd::geteuid().is_root() {
+        bail!("making containers needs root");
     }
-    table::publish(&[results], options.json.as_deref())
+    let ours = build::release("keelson-runtime", "keelson-runtime")?;
+    let driver = build::release("keelson-benches", "driver")?;
+    let folder = tempfile::Builder::new().prefix("keelson-bench").tempdir()?;
+    let mut subjects = subjects(folder.path(), &ours, &driver)?;
+
+    let alone = interleave(&mut subjects, options.rounds, |subject| {
+        one(&driver, subject)
+    })?;
+    let mut counts = Vec::new();
+    for (name, subject) in &subjects {
+        counts.push(
+            count_calls(folder.path(), &driver, subject, options.calls)
+                .with_context(|| format!("count the system calls of {name}"))?,
+        );
+    }
+    let parallel = interleave(&mut subjects, options.parallel_rounds, |subject| {
+        many(&driver, subject)
+    })?;
+    let tables = [alone_table(&alone, &counts), parallel_table(&parallel)];
+    table::publish(&tables, options.json.as_deref())
+}
+
+fn subjects(folder: &Path, ours: &Path, driver: &Path) -> Result<Vec<(String, Subject)>> {
+    let mut subjects = Vec::new();
+    let mut add = |name: &str, program: &Path, filter, way: &dyn Fn(PathBuf, String) -> Way| {
+        let hidden = way_is_foreign(name).then(hidden).flatten();
+        let mut jobs = Vec::with_capacity(MANY);
+        for number in 0..MANY {
+            let id = format!("keelson-bench-{}-{name}-{number}", std::process::id());
+            let bundle = bundle::write(folder, &id, &["true"], filter)?;
+            shim::prepare(&bundle, &id)?;
+            jobs.push(Job {
+                way: way(bundle, id),
+                cycles: 1,
+                hidden: hidden.clone(),
+            });
+        }
+        let program = program.to_owned();
+        subjects.push((name.to_owned(), Subject { jobs, program }));
+        anyhow::Ok(())
+    };
+    add("floor", driver, Filter::Named, &|bundle, _| Way::Floor {
+        bundle,
+    })?;
+    add("shim", ours, Filter::Named, &|bundle, id| Way::Shim {
+        program: ours.to_owned(),
+        bundle,
+        id,
+    })?;
+    let commands = |program: &Path, name: &str| {
+        let (program, state) = (program.to_owned(), folder.join(format!("state-{name}")));
+        move |bundle, id| Way::Commands {
+            program: program.clone(),
+            state: state.clone(),
+            bundle,
+            id,
+        }
+    };
+    add("keelson", ours, Filter::Written, &commands(ours, "keelson"))?;
+    for name in ["crun", "runc", "youki"] {
+        if let Some(program) = tools::optional(name, name) {
+            add(name, &program, Filter::Written, &commands(&program, name))?;
+            println!(
+                "{}",
+                tools::version(Command::new(&program).arg("--version"))
+            );
+        }
+    }
+    Ok(subjects)
+}
+
+fn way_is_foreign(name: &str) -> bool {
+    !["floor", "shim", "keelson"].contains(&name)
+}
+
+/// crun takes a machine for one of version 2 alone when it finds this mount, and finds no
+/// controllers then; runc is spared it too, so that both do the same work.
+fn hidden() -> Option<PathBuf> {
+    let path = PathBuf::from(UNIFIED);
+    path.join("cgroup.procs").exists().then_some(path)
+}
+
+/// One cycle.
+fn one(driver: &Path, subject: &mut Subject) -> Result<Outcome> {
+    let job = subject.jobs.first().context("no job")?;
+    let mut running = Driver::start(driver, &[], job)?;
+    running.release()?;
+    let outcomes = running.finish()?;
+    outcomes.first().copied().context("nothing was measured")
+}
+
+/// A cycle in each of many drivers at a time: how long until the last one ended, and all their
+/// processor time.
+fn many(driver: &Path, subject: &mut Subject) -> Result<(Duration, Duration)> {
+    let started: Result<Vec<Driver>> = subject
+        .jobs
+        .iter()
+        .map(|job| Driver::start(driver, &[], job))
+        .collect();
+    let mut running = started?;
+    let begin = Instant::now();
+    for driver in &mut running {
+        driver.release()?;
+    }
+    let mut used = 0;
+    for driver in running {
+        let outcomes = driver.finish()?;
+        used += outcomes
+            .iter()
+            .map(|outcome| outcome.user + outcome.system)
+            .sum::<u64>();
+    }
+    Ok((begin.elapsed(), Duration::from_micros(used)))
+}
+
+/// System calls of a cycle, by strace.
+fn count_calls(
+    folder: &Path,
+    driver: &Path,
+    subject: &Subject,
+    print: bool,
+) -> Result<Option<usize>> {
+    let Some(strace) = tools::optional("strace", "strace") else {
+        return Ok(None);
+    };
+    let trace = folder.join("trace");
+    let (strace, file) = (strace.to_string_lossy(), trace.to_string_lossy());
+    let before = [&*strace, "-f", "-s", "512", "-o", &*file];
+    let job = subject.jobs.first().context("no job")?;
+    let mut running = Driver::start(driver, &before, job)?;
+    running.release()?;
+    running.finish()?;
+    let text = String::from_utf8_lossy(&std::fs::read(&trace)?).into_owned();
+    let counts = calls::count(&text, &subject.program.to_string_lossy());
+    if print {
+        let mut sorted: Vec<_> = counts.iter().collect();
+        sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let list: Vec<String> = sorted
+            .iter()
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        println!("{}: {}\n", subject.program.display(), list.join(", "));
+    }
+    Ok(Some(counts.values().sum()))
+}
+
+/// The median of one series divided by that of another.
+fn ratio(value: Option<Summary>, base: Option<Summary>) -> Cell {
+    match (value, base) {
+        (Some(value), Some(base)) => Cell::Number(value.median / base.median, 2),
+        _ => Cell::Nothing,
+    }
+}
+
+fn alone_table(series: &[Series<Outcome>], counts: &[Option<usize>]) -> Table {
+    let title = "create + start + wait + delete of `true`, ms";
+    let mut table = Table::new(
+        title,
+        &[
+            "wall",
+            "create",
+            "CPU",
+            "memory MB",
+            "calls",
+            "wall/crun",
+            "CPU/crun",
+            "wall/floor",
+        ],
+    );
+    let wall = |one: &Outcome| one.total as f64 / 1e3;
+    let cpu = |one: &Outcome| (one.user + one.system) as f64 / 1e3;
+    let summary = |name: &str, of: &dyn Fn(&Outcome) -> f64| {
+        let found = series.iter().find(|one| one.name == name)?;
+        Summary::of(found.values.iter().map(of))
+    };
+    for (one, count) in series.iter().zip(counts) {
+        let cell =
+            |of: &dyn Fn(&Outcome) -> f64, digits| Cell::series(one.values.iter().map(of), digits);
+        let (own_wall, own_cpu) = (summary(&one.name, &wall), summary(&one.name, &cpu));
+        table.row(
+            &one.name,
+            vec![
+                cell(&wall, 2),
+                cell(&|one| one.create as f64 / 1e3, 2),
+                cell(&cpu, 2),
+                cell(&|one| one.peak_memory as f64 / 1e6, 1),
+                count.map_or(Cell::Nothing, |count| Cell::Number(count as f64, 0)),
+                ratio(own_wall, summary("crun", &wall)),
+                ratio(own_cpu, summary("crun", &cpu)),
+                ratio(own_wall, summary("floor", &wall)),
+            ],
+        );
+    }
+    table
+}
+
+fn parallel_table(series: &[Series<(Duration, Duration)>]) -> Table {
+    let title = format!("The same, {MANY} at a time, ms for all of them");
+    let mut table = Table::new(&title, &["wall", "CPU", "wall/crun", "CPU/crun"]);
+    let summary = |name: &str, of: fn(&(Duration, Duration)) -> f64| {
+        let found = series.iter().find(|one| one.name == name)?;
+        Summary::of(found.values.iter().map(of))
+    };
+    let wall = |(wall, _): &(Duration, Duration)| milliseconds(*wall);
+    let cpu = |(_, cpu): &(Duration, Duration)| milliseconds(*cpu);
+    for one in series {
+        table.row(
+            &one.name,
+            vec![
+                Cell::series(one.values.iter().map(wall), 1),
+                Cell::series(one.values.iter().map(cpu), 1),
+                ratio(summary(&one.name, wall), summary("crun", wall)),
+                ratio(summary(&one.name, cpu), summary("crun", cpu)),
+            ],
+        );
+    }
+    table
 }

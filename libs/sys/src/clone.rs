@@ -168,3 +168,19 @@ pub fn signal_pid(pid: i32, signal: i32) -> Result<(), Errno> {
     // SAFETY: plain numbers.
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
+
+/// [`clone3`] for programs that can't promise to have a single thread: looks first, and fails
+/// with EAGAIN when there are more. `child` runs in the child, which ends with its result.
+pub fn run_in_child(
+    request: &CloneRequest<'_>,
+    child: impl FnOnce() -> i32,
+) -> std::io::Result<(i32, OwnedFd)> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(Errno::EAGAIN.into());
+    }
+    // SAFETY: threads are only made by threads of the process, of which this is the only one.
+    match unsafe { clone3(request) }? {
+        Cloned::Child => exit_now(child()),
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+    }
+}

@@ -1,0 +1,220 @@
+//! A bundle like those that dockerd makes, which every runtime takes.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::tools;
+
+/// Docker's default capabilities.
+pub const CAPABILITIES: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+/// What the image of a container hides from it.
+pub const MASKED: [&str; 11] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// What it may only read.
+pub const READONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// The files that Docker binds into every container.
+pub const FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
+
+/// How the seccomp filter is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// Docker's default profile written out, as dockerd does.
+    Written,
+    /// By the annotation that our runtime knows, as hostd does.
+    Named,
+}
+
+/// Makes a root file system of busybox, and beside it the files to be bound.
+///
+/// # Errors
+/// busybox is missing or the folder can't be written.
+pub fn make_root(folder: &Path) -> Result<()> {
+    let busybox = tools::require("busybox", "busybox-static")?;
+    for name in ["bin", "proc", "sys", "dev", "etc", "tmp"] {
+        std::fs::create_dir_all(folder.join(name))?;
+    }
+    std::fs::copy(&busybox, folder.join("bin/busybox")).context("copy busybox")?;
+    for name in ["sh", "true", "sleep"] {
+        symlink("busybox", folder.join("bin").join(name))?;
+    }
+    for name in FILES {
+        std::fs::write(folder.join("etc").join(name), "")?;
+        std::fs::write(folder.with_file_name(name), "127.0.0.1 localhost\n")?;
+    }
+    Ok(())
+}
+
+/// Writes a bundle with a root file system of its own that runs `command`, and gives its folder.
+///
+/// # Errors
+/// The folder can't be written.
+pub fn write(folder: &Path, id: &str, command: &[&str], filter: Filter) -> Result<PathBuf> {
+    let bundle = folder.join(id);
+    std::fs::create_dir_all(&bundle)?;
+    make_root(&bundle.join("rootfs"))?;
+    let config = config(&bundle, id, command, filter);
+    std::fs::write(bundle.join("config.json"), config.to_string())?;
+    Ok(bundle)
+}
+
+/// `config.json` as dockerd writes it for a container without special wishes.
+pub fn config(bundle: &Path, id: &str, command: &[&str], filter: Filter) -> Value {
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        mount(
+            "/sys",
+            "sysfs",
+            "sysfs",
+            &["nosuid", "noexec", "nodev", "ro"],
+        ),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &["ro", "nosuid", "noexec", "nodev"],
+        ),
+        mount(
+            "/dev/mqueue",
+            "mqueue",
+            "mqueue",
+            &["nosuid", "noexec", "nodev"],
+        ),
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"],
+        ),
+    ];
+    for name in FILES {
+        let source = bundle.join(name);
+        let to = format!("/etc/{name}");
+        mounts.push(mount(
+            &to,
+            "bind",
+            &source.to_string_lossy(),
+            &["rbind", "rprivate"],
+        ));
+    }
+    let kinds = ["mount", "network", "uts", "pid", "ipc", "cgroup"];
+    let namespaces: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind})).collect();
+    let mut config = json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": false,
+            "user": {"uid": 0, "gid": 0, "additionalGids": [0, 10]},
+            "args": command,
+            "env": [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOSTNAME=bench", "HOME=/root"
+            ],
+            "cwd": "/",
+            "capabilities": {
+                "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES
+            },
+            "oomScoreAdj": 0
+        },
+        "root": {"path": "rootfs"},
+        "hostname": "bench",
+        "mounts": mounts,
+        "linux": {
+            "sysctl": {
+                "net.ipv4.ip_unprivileged_port_start": "0",
+                "net.ipv4.ping_group_range": "0 2147483647"
+            },
+            "cgroupsPath": format!("/{id}"),
+            "namespaces": namespaces,
+            "resources": {"devices": device_rules()},
+            "maskedPaths": MASKED,
+            "readonlyPaths": READONLY
+        }
+    });
+    let (place, value) = match filter {
+        Filter::Written => {
+            let bounding: Vec<String> = CAPABILITIES.map(str::to_owned).to_vec();
+            let profile = keelson_runtime::check::default_profile(&bounding);
+            ("/linux", json!({"seccomp": profile}))
+        }
+        Filter::Named => (
+            "",
+            json!({"annotations": {"io.keelson.seccomp": "default"}}),
+        ),
+    };
+    if let (Some(Value::Object(into)), Value::Object(members)) = (config.pointer_mut(place), value)
+    {
+        into.extend(members);
+    }
+    config
+}
+
+fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {
+    json!({"destination": destination, "type": kind, "source": source, "options": options})
+}
+
+fn device_rules() -> Vec<Value> {
+    let mut rules = vec![json!({"allow": false, "access": "rwm"})];
+    for (major, minor) in [(1, 5), (1, 3), (1, 9), (1, 8), (5, 0), (5, 1)] {
+        rules.push(json!({
+            "allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"
+        }));
+    }
+    rules.push(json!({"allow": false, "type": "c", "major": 10, "minor": 229, "access": "rwm"}));
+    rules
+}

@@ -1,0 +1,138 @@
+//! A cycle by our shim, as hostd does it (protocol: `keelson_model::shim`).
+
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use keelson_model::shim::{
+    Hello, LogSpec, Request, Response, Rootfs, SOCKET_FILE, SPEC_FILE, ShimSpec,
+};
+
+use super::Outcome;
+use crate::usage::{self, Cost};
+
+/// A shim whose container waits for its start.
+#[derive(Debug)]
+pub struct Shim {
+    /// The shim's process.
+    pub pid: i32,
+    socket: UnixStream,
+    waiting: UnixStream,
+    used: Cost,
+}
+
+/// Writes what a shim needs besides the bundle, into the bundle's folder.
+///
+/// # Errors
+/// The folder can't be written.
+pub fn prepare(bundle: &Path, id: &str) -> Result<()> {
+    let spec = ShimSpec {
+        version: 1,
+        id: id.to_owned(),
+        bundle: bundle.to_owned(),
+        rootfs: Rootfs::Folder {
+            path: bundle.join("rootfs"),
+        },
+        open_stdin: false,
+        stdin_once: false,
+        log: LogSpec {
+            path: bundle.join("log"),
+            max_size: 1 << 20,
+            max_files: 1,
+        },
+        shim_cgroup: None,
+    };
+    std::fs::write(bundle.join(SPEC_FILE), serde_json::to_vec(&spec)?)?;
+    Ok(())
+}
+
+impl Shim {
+    /// Makes a container of a prepared bundle.
+    ///
+    /// # Errors
+    /// The shim reports a failure.
+    pub fn create(program: &Path, bundle: &Path) -> Result<Self> {
+        let (reader, writer) = std::io::pipe()?;
+        let mut command = Command::new(program);
+        let number = pass(&writer)?;
+        command
+            .args(["shim", "--ready-fd", &number.to_string(), "--dir"])
+            .arg(bundle)
+            .stdin(Stdio::null());
+        let used = usage::run(&mut command)?;
+        drop(writer);
+        let hello = hello(reader)?;
+        let Hello::Created { shim_pid, .. } = hello else {
+            bail!("the shim answers {hello:?}");
+        };
+        let connect = || UnixStream::connect(bundle.join(SOCKET_FILE));
+        Ok(Self {
+            pid: shim_pid,
+            socket: connect()?,
+            waiting: connect()?,
+            used,
+        })
+    }
+
+    /// Starts the container.
+    ///
+    /// # Errors
+    /// The shim reports a failure.
+    pub fn start(&mut self) -> Result<()> {
+        // Before the start: the shim ends with a container that nobody waits for.
+        send(&mut self.waiting, &Request::Wait { exec: None })?;
+        send(&mut self.socket, &Request::Start)?;
+        match receive(&mut self.socket)? {
+            Response::Started { .. } => Ok(()),
+            other => bail!("the shim answers {other:?}"),
+        }
+    }
+}
+
+fn send(socket: &mut UnixStream, request: &Request) -> Result<()> {
+    let json = serde_json::to_vec(request)?;
+    let mut frame = (json.len() as u32).to_le_bytes().to_vec();
+    frame.extend(json);
+    socket.write_all(&frame)?;
+    Ok(())
+}
+
+fn receive(socket: &mut UnixStream) -> Result<Response> {
+    let mut length = [0; 4];
+    socket.read_exact(&mut length)?;
+    let mut answer = vec![0; u32::from_le_bytes(length) as usize];
+    socket.read_exact(&mut answer)?;
+    serde_json::from_slice(&answer).context("the shim's answer")
+}
+
+/// Lets children inherit a descriptor.
+fn pass(writer: &std::io::PipeWriter) -> Result<i32> {
+    rustix::io::fcntl_setfd(writer, rustix::io::FdFlags::empty())?;
+    Ok(writer.as_raw_fd())
+}
+
+fn hello(reader: PipeReader) -> Result<Hello> {
+    let mut line = String::new();
+    BufReader::new(reader).read_line(&mut line)?;
+    serde_json::from_str(&line).context("the shim's first words")
+}
+
+/// create, start, wait; the shim cleans up by itself.
+pub(super) fn cycle(program: &Path, bundle: &Path, _id: &str) -> Result<Outcome> {
+    let begin = Instant::now();
+    let mut shim = Shim::create(program, bundle)?;
+    let create = begin.elapsed();
+    shim.start()?;
+    let answer = receive(&mut shim.waiting)?;
+    let total = begin.elapsed();
+    if !matches!(&answer, Response::Exited { .. }) {
+        bail!("the shim answers {answer:?}");
+    }
+    drop((shim.socket, shim.waiting));
+    shim.used += usage::reap(shim.pid)?.0;
+    Ok(Outcome::new(create, total, shim.used))
+}
