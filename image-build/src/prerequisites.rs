@@ -73,7 +73,7 @@ const fn program(
     }
 }
 
-const NEEDS: [Need; 23] = [
+const NEEDS: [Need; 25] = [
     program(
         Purpose::Build,
         "musl-gcc",
@@ -181,6 +181,18 @@ const NEEDS: [Need; 23] = [
         "docker-registry",
         "docker-registry",
         "is the registry of tests",
+    ),
+    program(
+        Purpose::Test,
+        "runc",
+        "runc",
+        "is what our container runtime is compared with",
+    ),
+    program(
+        Purpose::Test,
+        "crun",
+        "crun",
+        "is what our container runtime is compared with",
     ),
     program(
         Purpose::Test,

@@ -87,6 +87,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("hostctl", &["keelson-model", "keelson-store"]),
     ("qemu-tests", &["keelson-model", "keelson-sys"]),
+    ("conformance", &[]),
     (
         "keelson-benches",
         &["keelson-model", "keelson-sys", "keelson-runtime"],

@@ -1,0 +1,103 @@
+//! What a case is.
+
+use anyhow::Result;
+
+use crate::lab::Lab;
+
+/// How binding a requirement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// MUST, MUST NOT, REQUIRED of the specification.
+    Must,
+    /// SHOULD, SHOULD NOT of the specification.
+    Should,
+    /// runc's command line, which callers rely on though no specification has it.
+    Interface,
+}
+
+impl Level {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Must => "must",
+            Self::Should => "should",
+            Self::Interface => "runc",
+        }
+    }
+}
+
+/// One requirement and how to check it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case {
+    /// Like `config.process.cwd-absolute`; never reused for something else.
+    pub(crate) id: &'static str,
+    pub(crate) level: Level,
+    /// Document and section, like `config.md#process`, or a command of runc's.
+    pub(crate) section: &'static str,
+    /// What is required, in our own words.
+    pub(crate) requirement: &'static str,
+    pub(crate) run: fn(&Lab) -> Result<()>,
+}
+
+macro_rules! constructor {
+    ($name:ident, $level:ident) => {
+        pub(crate) const fn $name(
+            id: &'static str,
+            section: &'static str,
+            requirement: &'static str,
+            run: fn(&Lab) -> Result<()>,
+        ) -> Case {
+            Case {
+                id,
+                level: Level::$level,
+                section,
+                requirement,
+                run,
+            }
+        }
+    };
+}
+
+constructor!(must, Must);
+constructor!(should, Should);
+constructor!(interface, Interface);
+
+/// Why a case says nothing about a runtime on this machine. Travels as an error, so that a case can
+/// end anywhere.
+#[derive(Debug)]
+pub(crate) struct Skip(pub(crate) String);
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// How a case ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Pass,
+    Fail(String),
+    Skip(String),
+}
+
+impl Verdict {
+    pub(crate) fn of(result: Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::Pass,
+            Err(error) => match error.downcast::<Skip>() {
+                Ok(skip) => Self::Skip(skip.0),
+                Err(error) => Self::Fail(format!("{error:#}")),
+            },
+        }
+    }
+
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail(_) => "FAIL",
+            Self::Skip(_) => "skip",
+        }
+    }
+}

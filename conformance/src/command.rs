@@ -1,0 +1,121 @@
+//! Running a program to its end, within a time.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Longest time that anything may take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A program that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// The exit code; -1 when a signal ended it.
+    pub(crate) fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+
+    /// Requires success; gives standard output without white space around it.
+    pub(crate) fn output(self) -> Result<String> {
+        ensure!(self.status.success(), "{self}");
+        Ok(self.stdout.trim().to_owned())
+    }
+
+    /// Requires a failure that is an answer and not a crash; gives what was written about it.
+    pub(crate) fn failure(self) -> Result<String> {
+        ensure!(!self.status.success(), "it succeeded where it must fail");
+        ensure!(self.status.signal().is_none(), "it crashed: {self}");
+        Ok(self.stderr)
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = if self.stderr.trim().is_empty() {
+            &self.stdout
+        } else {
+            &self.stderr
+        };
+        write!(formatter, "{}: {}", self.status, text.trim())
+    }
+}
+
+/// Runs a program. Output goes to files, since a container that outlives the program keeps them
+/// open: the end of a pipe would never come.
+pub(crate) fn run(command: &mut Command) -> Result<Ended> {
+    let mut stdout = tempfile::tempfile().context("make a file for standard output")?;
+    let mut stderr = tempfile::tempfile().context("make a file for standard error")?;
+    command
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?);
+    run_shown(command, &mut stdout, &mut stderr)
+}
+
+/// Runs a program whose standard output and error were set to these files.
+fn run_shown(command: &mut Command, stdout: &mut File, stderr: &mut File) -> Result<Ended> {
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("execute {}", shown(command)))?;
+    let status = wait(&mut child).with_context(|| shown(command))?;
+    Ok(Ended {
+        status,
+        stdout: contents(stdout)?,
+        stderr: contents(stderr)?,
+    })
+}
+
+/// Waits for the end of a program and kills it when it takes too long.
+pub(crate) fn wait(child: &mut Child) -> Result<ExitStatus> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if start.elapsed() > DEADLINE {
+            child.kill()?;
+            child.wait()?;
+            bail!("not ended after {} s", DEADLINE.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn contents(file: &mut File) -> Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
+}
+
+/// Waits until something holds.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !holds()? {
+        ensure!(start.elapsed() < DEADLINE, "not within time: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// A program with nothing to read.
+pub(crate) fn quiet(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    command
+}

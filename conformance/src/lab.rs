@@ -1,0 +1,384 @@
+//! The place of one case: a bundle and a state folder of its own, and the removal of whatever the
+//! case or the runtime left.
+
+use std::cell::{Cell, RefCell};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::case::Skip;
+use crate::command::{self, Ended};
+use crate::container::Container;
+use crate::host;
+use crate::runtime::Runtime;
+
+/// The static program whose applets inspect a container from inside.
+const BUSYBOX: &str = "/bin/busybox";
+
+const APPLETS: &[&str] = &[
+    "[",
+    "awk",
+    "basename",
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "dirname",
+    "dnsdomainname",
+    "echo",
+    "env",
+    "false",
+    "find",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "ionice",
+    "ip",
+    "kill",
+    "ln",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "mknod",
+    "mount",
+    "mountpoint",
+    "mv",
+    "nice",
+    "od",
+    "printf",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sed",
+    "seq",
+    "setsid",
+    "sh",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "sync",
+    "sysctl",
+    "tail",
+    "tee",
+    "test",
+    "touch",
+    "tr",
+    "true",
+    "tty",
+    "umount",
+    "uname",
+    "unshare",
+    "wc",
+];
+
+/// Docker's default capabilities.
+pub(crate) const CAPABILITIES: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+/// The place of one case.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    pub(crate) runtime: Runtime,
+    folder: tempfile::TempDir,
+    /// Unique on this machine.
+    name: String,
+    /// What `next_id` gave out.
+    ids: RefCell<Vec<String>>,
+    count: Cell<usize>,
+}
+
+impl Lab {
+    pub(crate) fn new(runtime: &Runtime) -> Result<Self> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = tempfile::Builder::new()
+            .prefix("conformance-")
+            .tempdir()
+            .context("make a temporary folder")?;
+        let lab = Self {
+            runtime: runtime.clone(),
+            folder,
+            name: format!("case-{}-{number}-", std::process::id()),
+            ids: RefCell::default(),
+            count: Cell::new(0),
+        };
+        make_root(&lab.rootfs()).context("make a root file system")?;
+        Ok(lab)
+    }
+
+    /// The bundle that [`Lab::create`] and [`Lab::run`] use.
+    pub(crate) fn bundle(&self) -> PathBuf {
+        self.folder.path().join("bundle")
+    }
+
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.bundle().join("rootfs")
+    }
+
+    /// A path outside the bundle, removed with the case.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Where the runtime keeps its state.
+    pub(crate) fn state_folder(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// An identifier for a container, killed and deleted at the end.
+    pub(crate) fn next_id(&self) -> String {
+        let number = self.count.get();
+        self.count.set(number + 1);
+        let id = format!("{}{number}", self.name);
+        self.ids.borrow_mut().push(id.clone());
+        id
+    }
+
+    /// The cgroup path that [`Lab::config`] asks for.
+    pub(crate) fn cgroup(&self) -> String {
+        format!("/{}/{}", host::cgroup_parent(), self.name)
+    }
+
+    /// A configuration like the one that `runc spec` writes, for a process that does nothing.
+    pub(crate) fn config(&self) -> Value {
+        json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "terminal": false,
+                "user": {"uid": 0, "gid": 0},
+                "args": ["true"],
+                "env": ["PATH=/bin"],
+                "cwd": "/",
+                "capabilities": {
+                    "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES
+                }
+            },
+            "root": {"path": "rootfs"},
+            "hostname": "conformance",
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+                {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+                {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+                {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]}
+            ],
+            "linux": {
+                "cgroupsPath": self.cgroup(),
+                "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+                "namespaces": [
+                    {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}
+                ]
+            }
+        })
+    }
+
+    /// Writes the changed configuration into the bundle.
+    pub(crate) fn write_config(&self, edit: impl FnOnce(&mut Value)) -> Result<()> {
+        let mut config = self.config();
+        edit(&mut config);
+        std::fs::write(self.bundle().join("config.json"), format!("{config:#}"))
+            .context("write config.json")
+    }
+
+    /// A call of the runtime with the case's state folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.runtime.command()?;
+        command
+            .arg("--root")
+            .arg(self.state_folder())
+            .args(arguments)
+            .current_dir(self.bundle());
+        Ok(command)
+    }
+
+    /// Calls the runtime.
+    pub(crate) fn call(&self, arguments: &[&str]) -> Result<Ended> {
+        command::run(&mut self.command(arguments)?)
+    }
+
+    /// Runs a container to its end by `run`.
+    pub(crate) fn run(&self, edit: impl FnOnce(&mut Value)) -> Result<Ended> {
+        self.write_config(edit)?;
+        self.call(&["run", &self.next_id()])
+    }
+
+    /// Runs a shell script in a container of the changed configuration; gives its output.
+    pub(crate) fn script(&self, script: &str, edit: impl FnOnce(&mut Value)) -> Result<String> {
+        self.run(|config| {
+            config["process"]["args"] = json!(["sh", "-c", script]);
+            edit(config);
+        })?
+        .output()
+    }
+
+    /// Expects that a container can't be created, or not be started: the specification leaves open
+    /// which operation finds an error. Gives the message.
+    pub(crate) fn refuses(&self, edit: impl FnOnce(&mut Value)) -> Result<String> {
+        self.write_config(edit)?;
+        let container = self.created()?;
+        match container.created_by {
+            Err(ended) => ended.failure(),
+            Ok(()) => {
+                let started = self.call(&["start", &container.id])?;
+                ensure!(
+                    !started.status.success(),
+                    "the container was created and started, it must be refused"
+                );
+                started.failure()
+            }
+        }
+    }
+
+    /// Calls `create` with the bundle's configuration, whatever comes of it.
+    fn created(&self) -> Result<Attempt> {
+        let id = self.next_id();
+        let out = self.path(&format!("{id}.out"));
+        let file = std::fs::File::create(&out)?;
+        let mut command = self.command(&["create", &id])?;
+        let mut stderr = tempfile::tempfile()?;
+        command.stdout(file).stderr(stderr.try_clone()?);
+        let status = command::wait(&mut command.spawn()?).context("create")?;
+        let mut text = String::new();
+        std::io::Seek::rewind(&mut stderr)?;
+        std::io::Read::read_to_string(&mut stderr, &mut text)?;
+        let created_by = match status.success() {
+            true => Ok(()),
+            false => Err(Ended {
+                status,
+                stdout: String::new(),
+                stderr: text,
+            }),
+        };
+        Ok(Attempt { id, created_by })
+    }
+
+    /// Creates a container of the changed configuration.
+    pub(crate) fn create(&self, edit: impl FnOnce(&mut Value)) -> Result<Container<'_>> {
+        self.write_config(edit)?;
+        let attempt = self.created()?;
+        match attempt.created_by {
+            Ok(()) => Ok(Container {
+                lab: self,
+                id: attempt.id,
+            }),
+            Err(ended) => bail!("create: {ended}"),
+        }
+    }
+
+    /// Creates and starts a container that runs a shell script.
+    pub(crate) fn start(
+        &self,
+        script: &str,
+        edit: impl FnOnce(&mut Value),
+    ) -> Result<Container<'_>> {
+        let container = self.create(|config| {
+            config["process"]["args"] = json!(["sh", "-c", script]);
+            edit(config);
+        })?;
+        container.start()?;
+        Ok(container)
+    }
+
+    /// A running container that waits to be killed.
+    pub(crate) fn idle(&self) -> Result<Container<'_>> {
+        self.start("echo ready; exec sleep 1000", |_| {})
+            .and_then(|container| {
+                container.says("ready")?;
+                Ok(container)
+            })
+    }
+
+    fn clean_up(&self) {
+        for id in self.ids.borrow().iter() {
+            let known = self.state_folder().join(id).exists();
+            if known && let Err(error) = self.call(&["delete", "--force", id]) {
+                eprintln!("{}: delete --force: {error:#}", self.runtime.name);
+            }
+        }
+        host::kill_inside(self.folder.path());
+        host::remove_cgroups(&self.name);
+        host::unmount_below(self.folder.path());
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.clean_up();
+    }
+}
+
+/// A call of `create`.
+struct Attempt {
+    id: String,
+    created_by: Result<(), Ended>,
+}
+
+/// Ends a case that says nothing on this machine.
+pub(crate) fn skip<T>(reason: impl Into<String>) -> Result<T> {
+    Err(Skip(reason.into()).into())
+}
+
+/// Requires that two texts are the same.
+pub(crate) fn same(what: &str, found: &str, wanted: &str) -> Result<()> {
+    ensure!(found == wanted, "{what}: {found:?}, not {wanted:?}");
+    Ok(())
+}
+
+/// Requires that a text contains another.
+pub(crate) fn contains(what: &str, text: &str, wanted: &str) -> Result<()> {
+    ensure!(text.contains(wanted), "{what}: no {wanted:?} in {text:?}");
+    Ok(())
+}
+
+/// Adds to a list of the configuration, which need not exist.
+pub(crate) fn push(list: &mut Value, item: Value) {
+    match list {
+        Value::Array(items) => items.push(item),
+        other => *other = json!([item]),
+    }
+}
+
+fn make_root(folder: &Path) -> Result<()> {
+    let bin = folder.join("bin");
+    std::fs::create_dir_all(&bin)?;
+    std::fs::copy(BUSYBOX, bin.join("busybox"))
+        .with_context(|| format!("copy {BUSYBOX} (package busybox-static)"))?;
+    for applet in APPLETS {
+        symlink("busybox", bin.join(applet))?;
+    }
+    for name in ["proc", "sys", "dev", "tmp", "etc"] {
+        std::fs::create_dir(folder.join(name))?;
+    }
+    std::fs::write(
+        folder.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+    )?;
+    std::fs::write(folder.join("etc/group"), "root:x:0:\nuser:x:1000:\n")?;
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! What the OCI runtime specification 1.2 and runc's command line require, as named cases that run
+//! against any runtime. docs/conformance.md lists them.
+
+mod case;
+mod cases;
+mod command;
+mod container;
+mod exceptions;
+mod host;
+mod lab;
+mod report;
+mod runner;
+mod runtime;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use runtime::{Runtime, WITHOUT_UNIFIED};
+
+/// Runs the conformance cases against runtimes and compares them.
+#[derive(Debug, Parser)]
+struct Options {
+    /// A runtime's executable; may be given several times.
+    #[arg(long = "runtime", value_name = "PATH")]
+    runtimes: Vec<PathBuf>,
+    /// The name of the runtime that must pass what any other passes.
+    #[arg(long, default_value = "keelson-runtime")]
+    subject: String,
+    /// Only cases whose identifier contains one of these.
+    #[arg(long = "filter", value_name = "TEXT")]
+    filters: Vec<String>,
+    /// How many cases run at the same time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Write the results as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the results as the page of the documentation.
+    #[arg(long, value_name = "FILE")]
+    docs: Option<PathBuf>,
+    /// Print the cases and run none.
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments
+        .next()
+        .is_some_and(|first| first == WITHOUT_UNIFIED)
+    {
+        runtime::without_unified(arguments)?;
+    }
+    let options = Options::parse();
+    let all = cases::all();
+    let chosen: Vec<_> = all
+        .iter()
+        .filter(|case| {
+            options.filters.is_empty() || options.filters.iter().any(|text| case.id.contains(text))
+        })
+        .collect();
+    if options.list {
+        for case in &chosen {
+            println!(
+                "{:<48} {:<6} {}",
+                case.id,
+                case.level.name(),
+                case.requirement
+            );
+        }
+        println!("{} cases", chosen.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "containers are made as root"
+    );
+    ensure!(!options.runtimes.is_empty(), "no --runtime is given");
+    let runtimes = options
+        .runtimes
+        .iter()
+        .map(|path| Runtime::detect(path))
+        .collect::<Result<Vec<_>>>()?;
+    for runtime in runtimes.iter().filter(|runtime| runtime.hides_unified) {
+        println!(
+            "{} refuses a hybrid cgroup layout; it is called where cgroup2 is not mounted.",
+            runtime.name
+        );
+    }
+    let results = runner::run(&chosen, &runtimes, options.jobs);
+    host::remove_cgroup_parent();
+    let report = report::Report {
+        cases: &chosen,
+        runtimes: &runtimes,
+        results: &results,
+        subject: runtimes
+            .iter()
+            .position(|runtime| runtime.name == options.subject),
+    };
+    print!("{}", report.table());
+    if let Some(path) = &options.json {
+        std::fs::write(path, format!("{:#}\n", report.json()))
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    if let Some(path) = &options.docs {
+        ensure!(
+            chosen.len() == all.len(),
+            "the documentation needs all cases, not --filter"
+        );
+        std::fs::write(path, report.page()).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(match report.subject_is_behind() {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
+}

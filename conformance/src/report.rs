@@ -1,0 +1,272 @@
+//! The results as a table, as JSON and as a page of the documentation.
+
+use serde_json::{Value, json};
+
+use crate::case::{Case, Verdict};
+use crate::exceptions::{self, EXCEPTIONS};
+use crate::runner::Results;
+use crate::runtime::Runtime;
+
+/// What a run found.
+pub(crate) struct Report<'a> {
+    pub(crate) cases: &'a [&'a Case],
+    pub(crate) runtimes: &'a [Runtime],
+    pub(crate) results: &'a Results,
+    /// The place of the runtime that must not be behind the others.
+    pub(crate) subject: Option<usize>,
+}
+
+impl Report<'_> {
+    fn verdict(&self, case: &Case, runtime: usize) -> &Verdict {
+        const NONE: &Verdict = &Verdict::Skip(String::new());
+        self.results.get(&(case.id, runtime)).unwrap_or(NONE)
+    }
+
+    fn peers(&self) -> impl Iterator<Item = usize> {
+        (0..self.runtimes.len()).filter(|index| Some(*index) != self.subject)
+    }
+
+    /// Cases that the subject fails, a peer passes and no exception names.
+    fn behind(&self) -> Vec<&Case> {
+        let Some(subject) = self.subject else {
+            return Vec::new();
+        };
+        self.cases
+            .iter()
+            .filter(|case| {
+                matches!(self.verdict(case, subject), Verdict::Fail(_))
+                    && self
+                        .peers()
+                        .any(|peer| *self.verdict(case, peer) == Verdict::Pass)
+                    && exceptions::reason(case.id).is_none()
+            })
+            .copied()
+            .collect()
+    }
+
+    pub(crate) fn subject_is_behind(&self) -> bool {
+        !self.behind().is_empty()
+    }
+
+    /// Cases that every peer fails: the case itself may be wrong.
+    fn suspect(&self, case: &Case) -> bool {
+        self.peers().count() > 1
+            && self
+                .peers()
+                .all(|peer| matches!(self.verdict(case, peer), Verdict::Fail(_)))
+    }
+
+    /// The results for a terminal.
+    pub(crate) fn table(&self) -> String {
+        let width = self.cases.iter().map(|case| case.id.len()).max();
+        let width = width.unwrap_or_default();
+        let mut text = format!("{:<width$}", "case");
+        for runtime in self.runtimes {
+            text.push_str(&format!("  {:<15}", runtime.name));
+        }
+        text.push('\n');
+        let mut reasons = String::new();
+        for case in self.cases {
+            text.push_str(&format!("{:<width$}", case.id));
+            for (index, runtime) in self.runtimes.iter().enumerate() {
+                let verdict = self.verdict(case, index);
+                text.push_str(&format!("  {:<15}", verdict.word()));
+                if let Verdict::Fail(reason) | Verdict::Skip(reason) = verdict {
+                    reasons.push_str(&format!(
+                        "{} {} {}: {reason}\n",
+                        verdict.word(),
+                        runtime.name,
+                        case.id
+                    ));
+                }
+            }
+            if self.suspect(case) {
+                text.push_str("  suspect");
+            }
+            text.push('\n');
+        }
+        text.push('\n');
+        text.push_str(&reasons);
+        text.push('\n');
+        text.push_str(&self.summary());
+        text
+    }
+
+    fn summary(&self) -> String {
+        let mut text = String::new();
+        for (index, runtime) in self.runtimes.iter().enumerate() {
+            let count = |word: &str| {
+                self.cases
+                    .iter()
+                    .filter(|case| self.verdict(case, index).word() == word)
+                    .count()
+            };
+            text.push_str(&format!(
+                "{:<16} {:>3} passed, {:>2} failed, {:>2} skipped, of {}\n",
+                runtime.name,
+                count("pass"),
+                count("FAIL"),
+                count("skip"),
+                self.cases.len()
+            ));
+        }
+        let suspects = self.cases.iter().filter(|case| self.suspect(case)).count();
+        if suspects > 0 {
+            text.push_str(&format!(
+                "{suspects} cases are suspect: every other runtime fails them.\n"
+            ));
+        }
+        for case in self.cases {
+            let verdict = self.subject.map(|subject| self.verdict(case, subject));
+            if exceptions::reason(case.id).is_some() && verdict == Some(&Verdict::Pass) {
+                text.push_str(&format!("{} passes and needs no exception.\n", case.id));
+            }
+        }
+        let behind = self.behind();
+        for case in &behind {
+            text.push_str(&format!("BEHIND: {} ({})\n", case.id, case.requirement));
+        }
+        if let (Some(subject), true) = (self.subject, behind.is_empty()) {
+            let name = self.runtimes.get(subject).map(|runtime| &runtime.name);
+            text.push_str(&format!(
+                "{} passes every case that another passes, but for {} written exceptions.\n",
+                name.map(String::as_str).unwrap_or_default(),
+                EXCEPTIONS.len()
+            ));
+        }
+        text
+    }
+
+    /// The results for programs.
+    pub(crate) fn json(&self) -> Value {
+        let cases: Vec<Value> = self
+            .cases
+            .iter()
+            .map(|case| {
+                let results: serde_json::Map<String, Value> = self
+                    .runtimes
+                    .iter()
+                    .enumerate()
+                    .map(|(index, runtime)| {
+                        let verdict = self.verdict(case, index);
+                        let reason = match verdict {
+                            Verdict::Pass => None,
+                            Verdict::Fail(reason) | Verdict::Skip(reason) => Some(reason),
+                        };
+                        let value = json!({"verdict": verdict.word(), "reason": reason});
+                        (runtime.path.display().to_string(), value)
+                    })
+                    .collect();
+                json!({
+                    "case": case.id,
+                    "level": case.level.name(),
+                    "section": case.section,
+                    "requirement": case.requirement,
+                    "suspect": self.suspect(case),
+                    "exception": exceptions::reason(case.id),
+                    "results": results,
+                })
+            })
+            .collect();
+        json!(cases)
+    }
+
+    /// The results for the documentation.
+    pub(crate) fn page(&self) -> String {
+        let mut text = String::from(PAGE_HEAD);
+        text.push_str("| case | level | section | requirement |");
+        for runtime in self.runtimes {
+            text.push_str(&format!(" {} |", runtime.name));
+        }
+        text.push_str("\n|---|---|---|---|");
+        text.push_str(&"---|".repeat(self.runtimes.len()));
+        text.push('\n');
+        for case in self.cases {
+            text.push_str(&row(case));
+            for index in 0..self.runtimes.len() {
+                text.push_str(&format!(" {} |", self.verdict(case, index).word()));
+            }
+            text.push('\n');
+        }
+        text.push_str("\n## Skipped, and why\n\n");
+        let mut reasons: Vec<String> = self
+            .results
+            .iter()
+            .filter_map(|((case, _), verdict)| match verdict {
+                Verdict::Skip(reason) => Some(format!("- `{case}`: {reason}\n")),
+                _ => None,
+            })
+            .collect();
+        reasons.dedup();
+        text.extend(reasons);
+        text.push_str("\n## Exceptions\n\n");
+        if EXCEPTIONS.is_empty() {
+            text.push_str("None.\n");
+        }
+        for (case, reason) in EXCEPTIONS {
+            text.push_str(&format!("- `{case}`: {reason}\n"));
+        }
+        text
+    }
+}
+
+/// The part of a row of the page that doesn't depend on a run.
+fn row(case: &Case) -> String {
+    format!(
+        "| `{}` | {} | {} | {} |",
+        case.id,
+        case.level.name(),
+        case.section,
+        case.requirement.replace('|', "\\|")
+    )
+}
+
+const PAGE_HEAD: &str = "\
+# Conformance of the runtime
+
+What the OCI runtime specification 1.2 requires, and what callers rely on of runc's command line,
+each as a case of the package `conformance` that runs against any runtime:
+
+```
+cargo run -p conformance -- --runtime /usr/sbin/runc --runtime /usr/bin/crun \\
+    --runtime target/debug/keelson-runtime [--filter TEXT] [--json FILE] [--docs docs/conformance.md]
+```
+
+A case that both peers fail is suspect itself; the run says so. The exit code is not 0 when
+Keelson's runtime fails a case that a peer passes and that is not among the exceptions below.
+`cargo xtask test` runs it in the host tier, and a test holds this page against the list of cases.
+The results are those of the run that wrote the page, on a machine with a hybrid cgroup layout
+(version 1 controllers, version 2 without), with Debian 12's runc 1.1.5 and crun 1.8.1: both are
+older than version 1.2 of the specification. crun refuses that layout and is called in a mount
+namespace without cgroup2. Level: *must* and *should* are the specification's words, *runc* means
+runc's interface.
+
+";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn the_documentation_lists_every_case() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let written: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        let cases = crate::cases::all();
+        for case in &cases {
+            let row = super::row(case);
+            assert!(
+                written.iter().any(|line| line.starts_with(&row)),
+                "docs/conformance.md lacks this row; write it anew with --docs:\n{row}"
+            );
+        }
+        assert_eq!(
+            written.len(),
+            cases.len(),
+            "docs/conformance.md has rows without cases"
+        );
+    }
+}

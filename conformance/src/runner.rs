@@ -1,0 +1,54 @@
+//! Runs cases, a few at a time.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::case::{Case, Verdict};
+use crate::lab::Lab;
+use crate::runtime::Runtime;
+
+/// Verdicts by case and by the runtime's place in the list.
+pub(crate) type Results = BTreeMap<(&'static str, usize), Verdict>;
+
+/// Runs every case with every runtime.
+pub(crate) fn run(cases: &[&Case], runtimes: &[Runtime], jobs: usize) -> Results {
+    let work: Vec<(&Case, usize)> = cases
+        .iter()
+        .flat_map(|case| (0..runtimes.len()).map(|index| (*case, index)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Results::new());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let Some((case, index)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let Some(runtime) = runtimes.get(*index) else {
+                        continue;
+                    };
+                    let verdict = check(case, runtime);
+                    let mut results = results
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner);
+                    results.insert((case.id, *index), verdict);
+                }
+            });
+        }
+    });
+    results
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn check(case: &Case, runtime: &Runtime) -> Verdict {
+    // The lab's end cleans up, after a panic too.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let lab = Lab::new(runtime)?;
+        (case.run)(&lab)
+    }));
+    match outcome {
+        Ok(result) => Verdict::of(result),
+        Err(_) => Verdict::Fail("the case panicked".to_owned()),
+    }
+}

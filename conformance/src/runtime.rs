@@ -1,0 +1,88 @@
+//! A runtime under test: a program that understands runc's command line.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
+
+use crate::command;
+
+/// The cgroup2 mount of a hybrid layout.
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
+
+/// The first argument with which this program starts a runtime in [`without_unified`].
+pub(crate) const WITHOUT_UNIFIED: &str = "--run-without-unified";
+
+/// A runtime and how to call it.
+#[derive(Debug, Clone)]
+pub(crate) struct Runtime {
+    pub(crate) path: PathBuf,
+    /// The file's name, by which reports call it.
+    pub(crate) name: String,
+    /// It refuses a host with both versions of cgroups, so that version 2 is hidden from it.
+    pub(crate) hides_unified: bool,
+}
+
+impl Runtime {
+    /// Finds out how a program must be called.
+    pub(crate) fn detect(path: &Path) -> Result<Self> {
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("find the runtime {}", path.display()))?;
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let version = command::run(command::quiet(&path).arg("--version"))?;
+        ensure!(
+            version.status.success(),
+            "{} --version: {version}",
+            path.display()
+        );
+        let mut runtime = Self {
+            path,
+            name,
+            hides_unified: false,
+        };
+        if Path::new(UNIFIED).join("cgroup.procs").exists() {
+            let lab = crate::lab::Lab::new(&runtime)?;
+            let trial = lab.run(|_| {})?;
+            drop(lab);
+            runtime.hides_unified = trial.stderr.contains("hybrid mode not supported");
+        }
+        Ok(runtime)
+    }
+
+    /// A call of the runtime.
+    pub(crate) fn command(&self) -> Result<Command> {
+        if !self.hides_unified {
+            return Ok(command::quiet(&self.path));
+        }
+        let own = std::env::current_exe().context("find this program")?;
+        let mut command = command::quiet(own);
+        command.arg(WITHOUT_UNIFIED).arg(&self.path);
+        Ok(command)
+    }
+}
+
+/// Executes a program that doesn't see the cgroup2 mount of a hybrid layout; returns only when that
+/// fails. What is mounted on the host later still arrives.
+pub(crate) fn without_unified(
+    mut arguments: impl Iterator<Item = std::ffi::OsString>,
+) -> Result<()> {
+    let program = arguments.next().context("a program is needed")?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
+    nix::mount::mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_SLAVE,
+        None::<&str>,
+    )
+    .context("keep mounts from the host")?;
+    nix::mount::umount2(UNIFIED, MntFlags::MNT_DETACH).context("unmount cgroup2")?;
+    Err(Command::new(program).args(arguments).exec()).context("execute the runtime")
+}
