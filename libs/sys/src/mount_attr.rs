@@ -39,6 +39,8 @@ pub const NOATIME: u64 = 0x10;
 pub const STRICTATIME: u64 = 0x20;
 /// `MOUNT_ATTR_NODIRATIME`.
 pub const NODIRATIME: u64 = 0x80;
+/// `MOUNT_ATTR_IDMAP`.
+pub const IDMAP: u64 = 0x10_0000;
 /// `MOUNT_ATTR_NOSYMFOLLOW`.
 pub const NOSYMFOLLOW: u64 = 0x20_0000;
 

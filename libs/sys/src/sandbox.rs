@@ -185,6 +185,22 @@ pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// The calling process's soft and hard limit, as [`set_limit`].
+pub fn limit(resource: u32) -> Result<(u64, u64), Errno> {
+    let mut old = [0_u64; 2];
+    // SAFETY: `struct rlimit64` is two u64.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::null::<u64>(),
+            old.as_mut_ptr(),
+        )
+    };
+    Errno::result(result).map(|_| (old[0], old[1]))
+}
+
 /// personality(2).
 pub fn set_personality(domain: u64) -> Result<(), Errno> {
     // SAFETY: a plain number.

@@ -117,6 +117,23 @@ impl Cgroup {
         self.write("cgroup.procs", &pid.to_string())
     }
 
+    /// Gives the cgroup to a user, as far as the kernel says that it may be given away: limits stay
+    /// the host's.
+    pub(crate) fn delegate(&self, owner: u32) -> Result<(), Failure> {
+        const USUAL: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
+        let listed = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+        let listed = listed.unwrap_or_else(|_| USUAL.to_owned());
+        let files = listed.lines().filter(|name| !name.contains('/'));
+        for name in std::iter::once(".").chain(files) {
+            match std::os::unix::fs::chown(self.path.join(name), Some(owner), None) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                other => other
+                    .step(|| format!("give {} to user {owner}", self.path.join(name).display()))?,
+            }
+        }
+        Ok(())
+    }
+
     fn write(&self, file: &str, value: &str) -> Result<(), Failure> {
         let path = self.path.join(file);
         std::fs::OpenOptions::new()

@@ -194,9 +194,9 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     }
 }
 
-/// Hooks belong to a container's own start.
-fn no_hooks() -> Failure {
-    Failure::internal("the process asked for hooks that it does not have")
+/// Hooks and the like belong to a container's own start.
+fn unexpected() -> Failure {
+    Failure::internal("the process reported what only a container's first one does")
 }
 
 /// Waits until the command is executed.
@@ -209,7 +209,7 @@ fn follow(spawned: &Spawned, options: &Options) -> Result<(), Failure> {
                 }
             }
             Message::Failed(failure) => return Err(failure),
-            Message::Hooks => return Err(no_hooks()),
+            Message::Hooks | Message::Made(_) => return Err(unexpected()),
             Message::Closed => break,
         }
     }

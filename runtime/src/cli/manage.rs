@@ -50,7 +50,7 @@ pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
             Ok(())
         }
         Message::Failed(failure) => Err(failure),
-        Message::Ready(_) | Message::Hooks => {
+        Message::Ready(_) | Message::Hooks | Message::Made(_) => {
             Err(Failure::internal("unexpected answer of the container"))
         }
     }

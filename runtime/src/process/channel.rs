@@ -26,6 +26,9 @@ pub(crate) enum Message {
     /// The namespaces and mounts are made: it is time for the parent's hooks, after which the
     /// child waits for [`Channel::start`].
     Hooks,
+    /// Another process was made in the sender's place, as a child of the receiver; it waits for
+    /// [`Channel::start`].
+    Made(i32),
     /// A step failed; the child ends.
     Failed(Failure),
     /// The other side is gone: after the start that means the command was executed.
@@ -38,6 +41,7 @@ pub(crate) struct Channel(OwnedFd);
 
 const READY: u8 = b'R';
 const HOOKS: u8 = b'H';
+const MADE: u8 = b'M';
 const FAILED: u8 = b'F';
 const START: u8 = b'S';
 /// Longer messages are cut.
@@ -84,6 +88,14 @@ impl Channel {
         rustix::net::send(&self.0, &[HOOKS], SendFlags::NOSIGNAL)
             .step(|| "report to the parent")?;
         Ok(self.wait_for_start())
+    }
+
+    /// Child: another process takes its place.
+    pub(crate) fn made(&self, pid: i32) -> Result<(), Failure> {
+        let [a, b, c, d] = pid.to_le_bytes();
+        rustix::net::send(&self.0, &[MADE, a, b, c, d], SendFlags::NOSIGNAL)
+            .step(|| "report to the parent")?;
+        Ok(())
     }
 
     /// Child: a step failed. There is nobody else to tell when this fails too.
@@ -147,6 +159,7 @@ impl Channel {
         match packet.get(..received.bytes).unwrap_or_default() {
             [] => Ok(Message::Closed),
             [READY, ..] => Ok(Message::Ready(terminal)),
+            [MADE, a, b, c, d] => Ok(Message::Made(i32::from_le_bytes([*a, *b, *c, *d]))),
             [HOOKS, ..] => Ok(Message::Hooks),
             [FAILED, reason, kind, text @ ..] => Ok(Message::Failed(Failure {
                 reason: reason_of(*reason),

@@ -11,10 +11,12 @@ use super::command::{self, Command};
 use super::hooks::{self, Subject};
 use super::{capabilities, limits, scheduling};
 use crate::failure::{Failure, Step};
-use crate::sandbox::devices::{self, Terminal};
-use crate::sandbox::{hidden, mounts, namespaces, procfs, root};
+use crate::sandbox::devices::{self, Nodes, Terminal};
+use crate::sandbox::mounts::{self, Sources};
+use crate::sandbox::userns::{self, MountMaps};
+use crate::sandbox::{hidden, namespaces, procfs, root};
 use crate::seccomp::Filter;
-use crate::spec::{NamespaceKind, Process, Spec};
+use crate::spec::{NamespaceKind, Process, Spec, mappings};
 
 /// Everything that the child needs, computed before the clone.
 pub(crate) struct Plan<'a> {
@@ -24,6 +26,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) process: &'a Process,
     pub(crate) rootfs: &'a keelson_model::shim::Rootfs,
     pub(crate) namespaces: namespaces::Plan,
+    /// User namespaces of id-mapped mounts.
+    pub(crate) maps: MountMaps,
     pub(crate) capabilities: capabilities::Sets,
     pub(crate) filter: Option<Filter>,
     /// Standard input, output and error; not with a terminal.
@@ -36,9 +40,16 @@ pub(crate) struct Plan<'a> {
     pub(crate) start_socket: Option<OwnedFd>,
 }
 
+/// What was done for a child inside a user namespace by the process that made it.
+pub(crate) struct Prepared<'a> {
+    /// The root, attached nowhere yet.
+    pub(crate) root: OwnedFd,
+    pub(crate) sources: Sources<'a>,
+}
+
 /// Runs in the child and never returns.
-pub(crate) fn run(plan: &Plan<'_>, channel: &Channel) -> ! {
-    let failure = match set_up(plan, channel) {
+pub(crate) fn run(plan: &Plan<'_>, prepared: Option<Prepared<'_>>, channel: &Channel) -> ! {
+    let failure = match set_up(plan, prepared, channel) {
         Ok(ready) => match await_start(plan, channel) {
             Some(connection) => {
                 let connection = connection.as_ref().unwrap_or(channel);
@@ -84,26 +95,48 @@ struct Ready {
     outer_pid: i32,
 }
 
-fn set_up(plan: &Plan<'_>, channel: &Channel) -> Result<Ready, Failure> {
+fn set_up(
+    plan: &Plan<'_>,
+    prepared: Option<Prepared<'_>>,
+    channel: &Channel,
+) -> Result<Ready, Failure> {
     let (spec, process) = (plan.spec, plan.process);
+    let own_users = prepared.is_some();
     reset_signals()?;
     if plan.die_with_parent {
         sandbox::die_with_parent().step(|| "bind the process's life to the shim's")?;
     }
     nix::unistd::setsid().step(|| "start a session")?;
-    namespaces::enter(&plan.namespaces)?;
+    if !own_users {
+        namespaces::join(&plan.namespaces)?;
+    }
+    namespaces::make(&plan.namespaces)?;
+    if own_users {
+        userns::become_root()?;
+        if plan.die_with_parent {
+            // The change of user cleared it.
+            sandbox::die_with_parent().step(|| "bind the process's life to the shim's")?;
+        }
+    }
     if spec.makes(NamespaceKind::Network) {
         sandbox::loopback_up().step(|| "bring the loopback link up")?;
     }
     set_names(spec)?;
     rustix::process::umask(Mode::empty());
 
-    let root = root::prepare(plan.rootfs, spec.linux.rootfs_propagation.as_deref())?;
-    let mounted = mounts::mount_all(root.as_fd(), &spec.mounts)?;
+    root::isolate(spec.linux.rootfs_propagation.as_deref())?;
+    let (root, mut sources) = match prepared {
+        Some(prepared) => (prepared.root, prepared.sources),
+        None => (root::make(plan.rootfs)?, Sources::new(&plan.maps)),
+    };
+    root::attach(&root)?;
+    let mounted = mounts::mount_all(root.as_fd(), &spec.mounts, &mut sources)?;
+    drop(sources);
+    let kind = if own_users { Nodes::Bound } else { Nodes::Made };
     if let Some(folder) = &mounted.devices {
-        devices::fill(folder)?;
+        devices::fill(folder, kind)?;
     }
-    devices::make(root.as_fd(), &spec.linux.devices)?;
+    devices::make(root.as_fd(), &spec.linux.devices, kind)?;
     let terminal = match process.terminal {
         true => Some(devices::make_terminal(
             root.as_fd(),
@@ -130,22 +163,16 @@ fn set_up(plan: &Plan<'_>, channel: &Channel) -> Result<Ready, Failure> {
 
     join_keyring(plan.id)?;
     limits::set_limits(&process.rlimits)?;
-    if let Some(score) = process.oom_score_adj {
-        procfs::write(proc.as_fd(), "self/oom_score_adj", &score.to_string()).map_err(
-            |failure| Failure {
-                message: format!("process.oomScoreAdj: {}", failure.message),
-                ..failure
-            },
-        )?;
+    if let Some(score) = process.oom_score_adj
+        && !own_users
+    {
+        procfs::write_oom_score(proc.as_fd(), score)?;
     }
     if let Some(personality) = &spec.linux.personality {
         limits::set_personality(personality)?;
     }
-    if let Some(scheduler) = &process.scheduler {
-        scheduling::set_scheduler(scheduler)?;
-    }
-    if let Some(priority) = &process.io_priority {
-        scheduling::set_io_priority(priority)?;
+    if !own_users {
+        scheduling::set(process)?;
     }
     connect_standard(plan, terminal.as_ref(), process)?;
     change_folder(&process.cwd)?;
@@ -294,21 +321,32 @@ pub(super) fn connect_standard(
         for (number, stream) in streams.iter().enumerate() {
             sandbox::set_standard(stream, number as i32).step(step)?;
         }
-        if process.user.uid != 0 {
-            for stream in streams.iter().skip(1) {
-                // So that /dev/stdout can be opened again by name. Not ours to own: files and
-                // devices that the caller passed in.
-                if rustix::fs::fstat(stream).is_ok_and(|status| {
-                    rustix::fs::FileType::from_raw_mode(status.st_mode)
-                        == rustix::fs::FileType::Fifo
-                }) {
-                    let owner = Some(rustix::fs::Uid::from_raw(process.user.uid));
-                    let _ = rustix::fs::fchown(stream, owner, None);
-                }
-            }
+        if process.user.uid != 0 && plan.spec.namespace(NamespaceKind::User).is_none() {
+            own_streams(streams, process.user.uid);
         }
     }
     Ok(())
+}
+
+/// Gives output pipes to the user, so that /dev/stdout can be opened again by name. Not ours to
+/// give: files and devices that the caller passed in.
+pub(super) fn own_streams(streams: &[OwnedFd; 3], owner: u32) {
+    for stream in streams.iter().skip(1) {
+        if rustix::fs::fstat(stream).is_ok_and(|status| {
+            rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::Fifo
+        }) {
+            let owner = Some(rustix::fs::Uid::from_raw(owner));
+            let _ = rustix::fs::fchown(stream, owner, None);
+        }
+    }
+}
+
+/// Makes the same gift where the user is known outside by another number.
+pub(super) fn own_streams_outside(plan: &Plan<'_>) {
+    let owner = mappings::outside(&plan.spec.linux.uid_mappings, plan.process.user.uid);
+    if let (Some(streams), Some(owner)) = (&plan.stdio, owner) {
+        own_streams(streams, owner);
+    }
 }
 
 /// Changes to the working directory and makes sure that it is inside the container's root: a
@@ -329,8 +367,14 @@ pub(super) fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
     let user = &plan.process.user;
     capabilities::limit_bounding(plan.capabilities.bounding)?;
     sandbox::keep_capabilities().step(|| "keep capabilities")?;
-    sandbox::set_groups(&user.additional_gids)
-        .step(|| "process.user.additionalGids: set groups")?;
+    match sandbox::set_groups(&user.additional_gids) {
+        // Groups can't be set in a user namespace whose maker forbade it. Those of the host's were
+        // given up before it was entered.
+        Err(nix::errno::Errno::EPERM)
+            if user.additional_gids.is_empty()
+                && plan.spec.namespace(NamespaceKind::User).is_some() => {}
+        other => other.step(|| "process.user.additionalGids: set groups")?,
+    }
     sandbox::set_group(user.gid).step(|| format!("process.user.gid: set group {}", user.gid))?;
     sandbox::set_user(user.uid).step(|| format!("process.user.uid: set user {}", user.uid))?;
     if plan.die_with_parent {

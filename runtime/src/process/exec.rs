@@ -22,6 +22,7 @@ use super::{capabilities, child, limits, scheduling, spawn};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::Terminal;
+use crate::sandbox::userns::{self, MountMaps};
 use crate::sandbox::{namespaces, paths, procfs};
 use crate::seccomp;
 use crate::spec::{Process, Spec};
@@ -84,6 +85,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         rootfs: &rootfs,
         bundle: std::path::Path::new("/"),
         namespaces: namespaces::Plan::default(),
+        maps: MountMaps::default(),
         capabilities,
         filter,
         stdio: request.stdio.take(),
@@ -96,7 +98,10 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         namespaces: foreign - CloneFlags::CLONE_NEWPID,
     };
     let joined = match foreign.contains(CloneFlags::CLONE_NEWPID) {
-        true => Some(PidNamespace::enter(&request)?),
+        true => match PidNamespace::enter(request.pidfd) {
+            Err(_) if is_gone(request.pidfd) => return Err(not_running(request.id)),
+            other => Some(other?),
+        },
         false => None,
     };
     // SAFETY: this program never starts a thread.
@@ -120,10 +125,11 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
 }
 
 /// The way back from a pid namespace that was entered for children.
-struct PidNamespace(OwnedFd);
+pub(super) struct PidNamespace(OwnedFd);
 
 impl PidNamespace {
-    fn enter(request: &Request<'_>) -> Result<Self, Failure> {
+    /// Children are made in the namespace of a process, or in a namespace, from now on.
+    pub(super) fn enter(namespace: impl AsFd) -> Result<Self, Failure> {
         // This names the namespace that the process itself is in, wherever its children go.
         let own = rustix::fs::open(
             "/proc/self/ns/pid",
@@ -131,14 +137,11 @@ impl PidNamespace {
             Mode::empty(),
         )
         .step(|| "open /proc/self/ns/pid")?;
-        match setns(request.pidfd, CloneFlags::CLONE_NEWPID) {
-            Err(Errno::ESRCH) => Err(not_running(request.id)),
-            other => other.step(|| "join the container's pid namespace"),
-        }?;
+        setns(namespace, CloneFlags::CLONE_NEWPID).step(|| "join the pid namespace")?;
         Ok(Self(own))
     }
 
-    fn leave(self) -> Result<(), Failure> {
+    pub(super) fn leave(self) -> Result<(), Failure> {
         setns(self.0, CloneFlags::CLONE_NEWPID).step(|| "leave the container's pid namespace")
     }
 }
@@ -267,17 +270,20 @@ fn set_up(
     if let Some(personality) = &plan.spec.linux.personality {
         limits::set_personality(personality)?;
     }
-    if let Some(scheduler) = &process.scheduler {
-        scheduling::set_scheduler(scheduler)?;
-    }
-    if let Some(priority) = &process.io_priority {
-        scheduling::set_io_priority(priority)?;
+    scheduling::set(process)?;
+    let own_users = inside.namespaces.contains(CloneFlags::CLONE_NEWUSER);
+    if own_users {
+        child::own_streams_outside(plan);
+        sandbox::set_groups(&[]).step(|| "give up the runtime's groups")?;
     }
 
     match setns(inside.container, inside.namespaces) {
         Err(Errno::ESRCH) => Err(not_running(plan.id)),
         other => other.step(|| "join the container's namespaces"),
     }?;
+    if own_users {
+        userns::become_root()?;
+    }
     child::join_keyring(plan.id)?;
     let terminal = match process.terminal {
         true => Some(open_terminal(process.user.uid)?),
@@ -311,8 +317,7 @@ fn on_host(process: &Process) -> Result<(), Failure> {
         ..failure
     };
     if let Some(score) = process.oom_score_adj {
-        procfs::write(proc.as_fd(), "self/oom_score_adj", &score.to_string())
-            .map_err(|failure| named("process.oomScoreAdj", failure))?;
+        procfs::write_oom_score(proc.as_fd(), score)?;
     }
     if !profile.is_empty() {
         let value = format!("exec {profile}");

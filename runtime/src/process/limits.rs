@@ -25,24 +25,50 @@ const NAMES: &[&str] = &[
     "RLIMIT_RTTIME",
 ];
 
+fn number_of(index: usize, limit: &Rlimit) -> Result<u32, Failure> {
+    NAMES
+        .iter()
+        .position(|name| *name == limit.kind)
+        .map(|number| number as u32)
+        .ok_or_else(|| {
+            Failure::invalid(format!(
+                "process.rlimits[{index}].type: {:?} is not a limit",
+                limit.kind
+            ))
+        })
+}
+
+fn set(number: u32, index: usize, limit: &Rlimit) -> Result<(), Failure> {
+    sandbox::set_limit(number, limit.soft, limit.hard).step(|| {
+        format!(
+            "process.rlimits[{index}]: set {} to {} (hard {})",
+            limit.kind, limit.soft, limit.hard
+        )
+    })
+}
+
 /// Sets the resource limits.
 pub(crate) fn set_limits(limits: &[Rlimit]) -> Result<(), Failure> {
     for (index, limit) in limits.iter().enumerate() {
-        let number = NAMES
-            .iter()
-            .position(|name| *name == limit.kind)
-            .ok_or_else(|| {
-                Failure::invalid(format!(
-                    "process.rlimits[{index}].type: {:?} is not a limit",
-                    limit.kind
-                ))
-            })?;
-        sandbox::set_limit(number as u32, limit.soft, limit.hard).step(|| {
-            format!(
-                "process.rlimits[{index}]: set {} to {} (hard {})",
-                limit.kind, limit.soft, limit.hard
-            )
-        })?;
+        set(number_of(index, limit)?, index, limit)?;
+    }
+    Ok(())
+}
+
+/// Raises hard limits to what is asked for, which takes rights of the host; [`set_limits`] then
+/// only lowers, when the set-up is done.
+pub(crate) fn raise(limits: &[Rlimit]) -> Result<(), Failure> {
+    for (index, limit) in limits.iter().enumerate() {
+        let number = number_of(index, limit)?;
+        let (soft, hard) = sandbox::limit(number)
+            .step(|| format!("process.rlimits[{index}]: read {}", limit.kind))?;
+        if hard < limit.hard {
+            let raised = Rlimit {
+                soft,
+                ..limit.clone()
+            };
+            set(number, index, &raised)?;
+        }
     }
     Ok(())
 }

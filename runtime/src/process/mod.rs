@@ -7,6 +7,7 @@ pub(crate) mod child;
 pub(crate) mod command;
 pub(crate) mod exec;
 pub(crate) mod hooks;
+pub(crate) mod inner;
 pub(crate) mod limits;
 pub(crate) mod scheduling;
 pub(crate) mod spawn;

@@ -3,7 +3,7 @@
 use keelson_sys::scheduling::{self, SchedulingAttributes};
 
 use crate::failure::{Failure, Step};
-use crate::spec::{IoPriority, Scheduler};
+use crate::spec::{IoPriority, Process, Scheduler};
 
 /// Names of policies with their numbers.
 const POLICIES: &[(&str, u32)] = &[
@@ -63,15 +63,26 @@ fn attributes(scheduler: &Scheduler) -> Result<SchedulingAttributes, Failure> {
     })
 }
 
+/// Sets both for the calling process.
+pub(crate) fn set(process: &Process) -> Result<(), Failure> {
+    if let Some(scheduler) = &process.scheduler {
+        set_scheduler(scheduler)?;
+    }
+    if let Some(priority) = &process.io_priority {
+        set_io_priority(priority)?;
+    }
+    Ok(())
+}
+
 /// Sets how the process is scheduled.
-pub(crate) fn set_scheduler(scheduler: &Scheduler) -> Result<(), Failure> {
+fn set_scheduler(scheduler: &Scheduler) -> Result<(), Failure> {
     let attributes = attributes(scheduler)?;
     scheduling::set_scheduling(&attributes)
         .step(|| format!("process.scheduler: set {}", scheduler.policy))
 }
 
 /// Sets how the process's disk accesses are ranked.
-pub(crate) fn set_io_priority(priority: &IoPriority) -> Result<(), Failure> {
+fn set_io_priority(priority: &IoPriority) -> Result<(), Failure> {
     let class = number("ioPriority.class", CLASSES, &priority.class)?;
     if priority.priority > 7 {
         return Err(Failure::invalid(format!(

@@ -1,19 +1,22 @@
 //! The parent's way to a container whose command waits to be executed.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use keelson_model::shim::Rootfs;
 use keelson_sys::clone::{self, CloneRequest, Cloned};
+use rustix::process::PidfdFlags;
 
 use super::channel::{Channel, Message};
+use super::exec::PidNamespace;
 use super::hooks::Subject;
-use super::{capabilities, child};
+use super::{capabilities, child, inner};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::namespaces;
+use crate::sandbox::userns::MountMaps;
 use crate::seccomp;
-use crate::spec::Spec;
+use crate::spec::{NamespaceKind, Spec};
 
 /// What a container is made from.
 pub(crate) struct Request<'a> {
@@ -61,6 +64,8 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         check_apparmor(profile)?;
     }
     let namespaces = namespaces::plan(spec)?;
+    let user = namespaces.user.as_ref().map(AsFd::as_fd);
+    let maps = MountMaps::new(&spec.mounts, user)?;
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
     let capabilities = capabilities::parse(process.capabilities.as_ref())?;
     let cgroup = make_cgroup(spec)?;
@@ -71,6 +76,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         process,
         rootfs: request.rootfs,
         namespaces,
+        maps,
         capabilities,
         filter,
         stdio: request.stdio,
@@ -128,27 +134,43 @@ fn make_cgroup(spec: &Spec) -> Result<Option<Cgroup>, Failure> {
 type Created = (i32, OwnedFd, Channel, Option<OwnedFd>);
 
 fn clone_and_wait(plan: &child::Plan<'_>, cgroup: Option<&Cgroup>) -> Result<Created, Failure> {
-    if let Some(namespace) = &plan.namespaces.join_pid {
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWPID)
-            .step(|| "join the pid namespace")?;
-    }
     let (parent, child) = Channel::pair()?;
+    let inside_user = plan.namespaces.user.is_some();
     let request = CloneRequest {
-        namespaces: plan.namespaces.create,
-        cgroup: cgroup.map(Cgroup::folder),
+        namespaces: if inside_user {
+            0
+        } else {
+            plan.namespaces.create
+        },
+        cgroup: cgroup.filter(|_| !inside_user).map(Cgroup::folder),
         sibling: false,
+    };
+    let joined = match &plan.namespaces.join_pid {
+        Some(namespace) if !inside_user => Some(PidNamespace::enter(namespace)?),
+        _ => None,
     };
     // SAFETY: this program never starts a thread.
     #[allow(unsafe_code)]
     let cloned = unsafe { clone::clone3(&request) };
-    let (pid, pidfd) = match cloned.step(|| "clone3 the container's process")? {
-        Cloned::Child => {
+    let cloned = match cloned.step(|| "clone3 the container's process") {
+        Ok(Cloned::Child) => {
             drop(parent);
-            child::run(plan, &child)
+            match inside_user {
+                true => inner::run(plan, cgroup, &child),
+                false => child::run(plan, None, &child),
+            }
         }
-        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+        Ok(Cloned::Parent { pid, pidfd }) => Ok((pid, pidfd)),
+        Err(failure) => Err(failure),
     };
+    // Hooks, further processes and the copies of this one stay where they were.
+    let left = joined.map_or(Ok(()), PidNamespace::leave);
+    let (pid, pidfd) = cloned?;
     drop(child);
+    let (pid, pidfd) = match inside_user {
+        true => left.and_then(|()| replacement(plan, cgroup, &parent, pid)),
+        false => left.map(|()| (pid, pidfd)),
+    }?;
     let mut message = parent.receive();
     if let Ok(Message::Hooks) = message {
         message = run_hooks(plan, pid)
@@ -168,6 +190,57 @@ fn clone_and_wait(plan: &child::Plan<'_>, cgroup: Option<&Cgroup>) -> Result<Cre
                 )),
             })
         }
+    }
+}
+
+/// Waits for the process that [`inner`] makes inside the user namespace, and lets it go on.
+fn replacement(
+    plan: &child::Plan<'_>,
+    cgroup: Option<&Cgroup>,
+    channel: &Channel,
+    first: i32,
+) -> Result<(i32, OwnedFd), Failure> {
+    let message = channel.receive();
+    let first = nix::unistd::Pid::from_raw(first);
+    let status = nix::sys::wait::waitpid(first, None);
+    let pid = match message? {
+        Message::Made(pid) => pid,
+        Message::Failed(failure) => return Err(failure),
+        _ => {
+            return Err(Failure::internal(format!(
+                "the process that makes the container's ended early: {status:?}"
+            )));
+        }
+    };
+    let opened = rustix::process::Pid::from_raw(pid)
+        .ok_or(rustix::io::Errno::SRCH)
+        .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+        .step(|| format!("open process {pid}"))
+        .and_then(|pidfd| {
+            if let Some(cgroup) = cgroup {
+                delegate(plan.spec, cgroup)?;
+            }
+            channel.start().map(|()| pidfd)
+        });
+    if opened.is_err() {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(pid, None);
+    }
+    opened.map(|pidfd| (pid, pidfd))
+}
+
+/// Gives the cgroup to the user who executes the command, under the specification's conditions.
+fn delegate(spec: &Spec, cgroup: &Cgroup) -> Result<(), Failure> {
+    let writable = spec.mounts.iter().any(|mount| {
+        mount.source.as_deref() == Some("cgroup")
+            && mount.destination == "/sys/fs/cgroup"
+            && !mount.options.iter().any(|option| option == "ro")
+    });
+    let user = spec.process.as_ref().map_or(0, |process| process.user.uid);
+    match crate::spec::mappings::outside(&spec.linux.uid_mappings, user) {
+        Some(owner) if writable && spec.makes(NamespaceKind::Cgroup) => cgroup.delegate(owner),
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::OpenTreeFlags;
 use rustix::pty::OpenptFlags;
 
 use super::{mounts, paths};
@@ -31,17 +30,34 @@ const LINKS: &[(&str, &str)] = &[
     ("core", "/proc/kcore"),
 ];
 
+/// How device nodes come into the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nodes {
+    /// By mknod(2).
+    Made,
+    /// As mounts of the host's nodes of the same path: in a user namespace nodes can't be made.
+    Bound,
+}
+
 /// Fills a fresh /dev with the default devices and links.
-pub(crate) fn fill(folder: &OwnedFd) -> Result<(), Failure> {
+pub(crate) fn fill(folder: &OwnedFd, nodes: Nodes) -> Result<(), Failure> {
     for (name, major, minor) in DEFAULT {
-        make_node(
-            folder,
-            name,
-            FileType::CharacterDevice,
-            0o666,
-            (*major, *minor),
-        )
-        .step(|| format!("make device /dev/{name}"))?;
+        let numbers = (*major, *minor);
+        let step = || format!("make device /dev/{name}");
+        match nodes {
+            Nodes::Made => {
+                make_node(folder, name, FileType::CharacterDevice, 0o666, numbers).step(step)?
+            }
+            Nodes::Bound => {
+                let kind = FileType::CharacterDevice;
+                bind_node(folder, name, &format!("/dev/{name}"), kind, numbers).map_err(
+                    |failure| Failure {
+                        message: format!("{}: {}", step(), failure.message),
+                        ..failure
+                    },
+                )?;
+            }
+        }
     }
     for (name, target) in LINKS {
         match rustix::fs::symlinkat(*target, folder, *name) {
@@ -64,8 +80,45 @@ fn make_node(
     rustix::fs::mknodat(folder, name, kind, Mode::from_raw_mode(mode), device)
 }
 
+/// Shows a node of the host's, which must be the device that is meant.
+fn bind_node(
+    folder: impl AsFd,
+    name: &str,
+    host: &str,
+    kind: FileType,
+    numbers: (u32, u32),
+) -> Result<(), Failure> {
+    let step = || format!("open {host} of the host");
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = rustix::fs::open(host, flags, Mode::empty()).step(step)?;
+    let status = rustix::fs::fstat(&node).step(step)?;
+    if !is_device(&status, kind, numbers) {
+        return Err(Failure::invalid(format!(
+            "{host} of the host is another device than {}:{}",
+            numbers.0, numbers.1
+        )));
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY;
+    let step = || "make a file to mount on";
+    let target = paths::openat2(
+        &folder,
+        name,
+        flags,
+        Mode::from_raw_mode(0o666),
+        ResolveFlags::BENEATH,
+    )
+    .step(step)?;
+    let tree = mounts::copy_of(&node).step(|| format!("bind {host} of the host"))?;
+    mounts::attach(&tree, &target).step(|| format!("bind {host} of the host"))
+}
+
+fn is_device(status: &rustix::fs::Stat, kind: FileType, (major, minor): (u32, u32)) -> bool {
+    FileType::from_raw_mode(status.st_mode) == kind
+        && (kind == FileType::Fifo || status.st_rdev == rustix::fs::makedev(major, minor))
+}
+
 /// Makes the devices of config.json.
-pub(crate) fn make(root: BorrowedFd<'_>, devices: &[Device]) -> Result<(), Failure> {
+pub(crate) fn make(root: BorrowedFd<'_>, devices: &[Device], nodes: Nodes) -> Result<(), Failure> {
     for (index, device) in devices.iter().enumerate() {
         let refused = |member: &str, reason: String| {
             Failure::invalid(format!("linux.devices[{index}].{member}: {reason}"))
@@ -87,16 +140,16 @@ pub(crate) fn make(root: BorrowedFd<'_>, devices: &[Device]) -> Result<(), Failu
         let mode = device.file_mode.unwrap_or(0o666) & 0o7777;
         let (folder, name) = paths::split(root, &device.path)?;
         let step = || format!("make device {}", device.path);
+        let exists = || rustix::fs::statat(&folder, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+        if nodes == Nodes::Bound && kind != FileType::Fifo && exists().is_err() {
+            bind_node(&folder, name, &device.path, kind, numbers)
+                .map_err(|failure| refused("path", failure.message))?;
+            continue;
+        }
         match make_node(&folder, name, kind, mode, numbers) {
             // One of the default devices, or made by the image: it must be the one asked for.
             Err(Errno::EXIST) => {
-                let status =
-                    rustix::fs::statat(&folder, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-                        .step(step)?;
-                let same = FileType::from_raw_mode(status.st_mode) == kind
-                    && (kind == FileType::Fifo
-                        || status.st_rdev == rustix::fs::makedev(numbers.0, numbers.1));
-                if !same {
+                if !is_device(&exists().step(step)?, kind, numbers) {
                     return Err(refused(
                         "path",
                         format!("{} exists and is something else", device.path),
@@ -156,14 +209,7 @@ pub(crate) fn make_terminal(
     .step(|| "open the terminal's other end")?;
     rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(owner)), None)
         .step(|| "give the terminal to the user")?;
-    let tree = rustix::mount::open_tree(
-        &slave,
-        "",
-        OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH,
-    )
-    .step(|| "bind the terminal to /dev/console")?;
+    let tree = mounts::copy_of(&slave).step(|| "bind the terminal to /dev/console")?;
     let target = paths::make_file(root, "/dev/console")?;
     mounts::attach(&tree, &target).step(|| "bind the terminal to /dev/console")?;
     Ok(Terminal { master, slave })

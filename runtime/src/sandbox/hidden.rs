@@ -4,14 +4,14 @@
 //! that neither an image's symbolic links nor a concurrent rename redirect a mount (the class of
 //! CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use keelson_sys::mount_attr;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
-use super::mounts::{attach, change, new_filesystem};
+use super::mounts::{attach, change, copy_of, new_filesystem};
 use super::options::Attributes;
 use super::paths;
 use crate::failure::{Failure, Step};
@@ -145,14 +145,4 @@ fn find(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Failure> {
         )));
     }
     Ok(Some(target))
-}
-
-fn copy_of(mount: impl AsFd) -> Result<OwnedFd, Errno> {
-    rustix::mount::open_tree(
-        mount,
-        "",
-        OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH,
-    )
 }

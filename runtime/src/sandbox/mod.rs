@@ -14,3 +14,4 @@ pub(crate) mod options;
 pub(crate) mod paths;
 pub(crate) mod procfs;
 pub(crate) mod root;
+pub(crate) mod userns;

@@ -11,6 +11,7 @@ use rustix::mount::{
 
 use super::options::{self, Attributes, Options};
 use super::paths;
+use super::userns::MountMaps;
 use crate::failure::{Failure, Step};
 use crate::spec::Mount;
 
@@ -25,22 +26,122 @@ pub(crate) struct Mounted {
     pub(crate) devices: Option<OwnedFd>,
 }
 
+/// What mounting depends on besides the mounts.
+#[derive(Debug)]
+pub(crate) struct Sources<'a> {
+    /// User namespaces of id-mapped mounts.
+    maps: &'a MountMaps,
+    /// Trees that were made before a user namespace was entered, by the mount's position.
+    ready: Vec<(usize, OwnedFd)>,
+}
+
+impl<'a> Sources<'a> {
+    /// Nothing was made yet.
+    pub(crate) fn new(maps: &'a MountMaps) -> Self {
+        let ready = Vec::new();
+        Self { maps, ready }
+    }
+
+    /// Makes the trees that take the rights of the host: those that show something of the host's,
+    /// and file systems that belong to a namespace which the container's user namespace does not
+    /// own. `foreign` tells whether that is so for a file system.
+    pub(crate) fn prepare(
+        maps: &'a MountMaps,
+        mounts: &[Mount],
+        foreign: impl Fn(&str) -> bool,
+    ) -> Result<Self, Failure> {
+        let mut sources = Self::new(maps);
+        for (index, mount) in mounts.iter().enumerate() {
+            let mut options = parse(index, mount)?;
+            if options.bind.is_some()
+                || foreign(kind_of(mount, &options))
+                || sources.maps.of(index).is_some()
+            {
+                // What happens below a mount of the host's shows in the container, never the
+                // other way round: its root user must not mount anything on the host.
+                let wanted = options.propagation.take();
+                options.propagation = Some((libc::MS_SLAVE, true));
+                let tree = sources.tree(index, mount, &options)?;
+                options.propagation = wanted;
+                propagate(&tree, &options).step(|| describe(mount, &options))?;
+                sources.ready.push((index, tree));
+            }
+        }
+        Ok(sources)
+    }
+
+    /// The tree of a mount, with its attributes, attached nowhere yet.
+    fn tree(&self, index: usize, mount: &Mount, options: &Options) -> Result<OwnedFd, Failure> {
+        let map = self.maps.of(index);
+        match options.bind {
+            Some(recursive) => bind(index, mount, options, recursive, map),
+            None => create(index, mount, options, map),
+        }
+    }
+
+    fn take(&mut self, index: usize) -> Option<OwnedFd> {
+        let place = self.ready.iter().position(|(of, _)| *of == index)?;
+        Some(self.ready.swap_remove(place).1)
+    }
+}
+
+fn parse(index: usize, mount: &Mount) -> Result<Options, Failure> {
+    let mut options = options::parse(&mount.options).map_err(|unsupported| {
+        Failure::unsupported(format!(
+            "mounts[{index}].options: {:?} is not supported",
+            unsupported.0
+        ))
+    })?;
+    if mount.kind.as_deref() == Some("bind") {
+        options.bind = options.bind.or(Some(true));
+    }
+    Ok(options)
+}
+
+/// Names a mount in messages.
+fn describe(mount: &Mount, options: &Options) -> String {
+    let destination = &mount.destination;
+    match options.bind {
+        Some(_) => {
+            let source = mount.source.as_deref().unwrap_or_default();
+            format!("bind {source} to {destination}")
+        }
+        None => format!("mount {} on {destination}", kind_of(mount, options)),
+    }
+}
+
+fn kind_of<'a>(mount: &'a Mount, options: &Options) -> &'a str {
+    match options.bind {
+        Some(_) => "bind",
+        None => mount.kind.as_deref().unwrap_or_default(),
+    }
+}
+
 /// Makes all mounts, in order.
-pub(crate) fn mount_all(root: BorrowedFd<'_>, mounts: &[Mount]) -> Result<Mounted, Failure> {
+pub(crate) fn mount_all(
+    root: BorrowedFd<'_>,
+    mounts: &[Mount],
+    sources: &mut Sources<'_>,
+) -> Result<Mounted, Failure> {
     let mut mounted = Mounted::default();
     for (index, mount) in mounts.iter().enumerate() {
-        let options = options::parse(&mount.options).map_err(|unsupported| {
-            Failure::unsupported(format!(
-                "mounts[{index}].options: {:?} is not supported",
-                unsupported.0
-            ))
-        })?;
-        let kind = mount.kind.as_deref().unwrap_or_default();
-        if options.bind.is_some() || kind == "bind" {
-            bind(root, index, mount, &options)?;
-            continue;
+        let options = parse(index, mount)?;
+        let kind = kind_of(mount, &options);
+        let ready = sources.take(index);
+        let is_host_tree = ready.is_none();
+        let tree = match ready {
+            Some(tree) => tree,
+            None => sources.tree(index, mount, &options)?,
+        };
+        let step = || describe(mount, &options);
+        place(root, mount, &tree, options.bind.is_some())
+            .map_err(|failure| within(&step(), failure))?;
+        if options.bind == Some(true)
+            && is_host_tree
+            && mount.source.as_deref().is_some_and(is_root)
+        {
+            uncover(root, &mount.destination).step(step)?;
         }
-        let tree = create(root, index, mount, kind, &options)?;
         match (kind, mount.destination.trim_end_matches('/')) {
             ("proc", "/proc") => mounted.proc = Some(tree),
             ("devpts", "/dev/pts") => mounted.terminals = Some(tree),
@@ -51,14 +152,14 @@ pub(crate) fn mount_all(root: BorrowedFd<'_>, mounts: &[Mount]) -> Result<Mounte
     Ok(mounted)
 }
 
-/// Mounts a new file system.
+/// Makes a new file system.
 fn create(
-    root: BorrowedFd<'_>,
     index: usize,
     mount: &Mount,
-    kind: &str,
     options: &Options,
+    map: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd, Failure> {
+    let kind = mount.kind.as_deref().unwrap_or_default();
     if kind.is_empty() {
         return Err(Failure::invalid(format!(
             "mounts[{index}].type: is missing for {}",
@@ -79,26 +180,50 @@ fn create(
     if !options.all.is_empty() {
         change(&tree, &options.all, true).step(step)?;
     }
+    map_ids(&tree, options, map)
+        .step(|| format!("mounts[{index}]: map ids of {}", mount.destination))?;
     // A file system that was just made is private by itself.
     if options.propagation.is_some() {
         propagate(&tree, options).step(step)?;
     }
-    let target =
-        paths::make_folder(root, &mount.destination).map_err(|failure| within(&step(), failure))?;
-    if mount.destination.starts_with("/proc/") || mount.destination.starts_with("/sys/") {
-        must_be_empty_place(root, &target, &mount.destination)?;
-    }
-    attach(&tree, &target).step(step)?;
     Ok(tree)
+}
+
+/// Attaches a mount to its place in the container's root.
+fn place(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd, bind: bool) -> Result<(), Failure> {
+    let destination = &mount.destination;
+    let step = || "attach";
+    let target = if !bind || paths::is_folder(tree).step(step)? {
+        paths::make_folder(root, destination)?
+    } else {
+        paths::make_file(root, destination)?
+    };
+    if destination.starts_with("/proc/") || (!bind && destination.starts_with("/sys/")) {
+        must_be_empty_place(&target, destination)?;
+    }
+    attach(tree, &target).step(step)
+}
+
+/// Shows the ids of a tree through the mappings of a user namespace.
+fn map_ids(
+    tree: &OwnedFd,
+    options: &Options,
+    map: Option<BorrowedFd<'_>>,
+) -> Result<(), nix::errno::Errno> {
+    let Some(map) = map else {
+        return Ok(());
+    };
+    let attributes = MountAttributes {
+        set: mount_attr::IDMAP,
+        userns_fd: map.as_raw_fd() as u64,
+        ..MountAttributes::default()
+    };
+    mount_attr::mount_setattr(tree.as_fd(), c"", options.idmap_all, &attributes)
 }
 
 /// Mounts over parts of procfs would let an image fake what security decisions read; sysfs has a
 /// place made for cgroups only.
-fn must_be_empty_place(
-    _root: BorrowedFd<'_>,
-    target: &OwnedFd,
-    destination: &str,
-) -> Result<(), Failure> {
+fn must_be_empty_place(target: &OwnedFd, destination: &str) -> Result<(), Failure> {
     const PROC_SUPER_MAGIC: u64 = 0x9fa0;
     let status = rustix::fs::fstatfs(target).step(|| format!("examine {destination}"))?;
     if status.f_type as u64 == PROC_SUPER_MAGIC {
@@ -195,13 +320,14 @@ pub(crate) fn kernel_messages(context: &OwnedFd) -> String {
     text
 }
 
-/// Shows a file or folder of the host inside the container.
+/// Makes a copy of a file's or folder's mount, to be shown inside the container.
 fn bind(
-    root: BorrowedFd<'_>,
     index: usize,
     mount: &Mount,
     options: &Options,
-) -> Result<(), Failure> {
+    recursive: bool,
+    map: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, Failure> {
     let destination = &mount.destination;
     let source = mount
         .source
@@ -218,7 +344,6 @@ fn bind(
         )));
     }
     let step = || format!("bind {source} to {destination}");
-    let recursive = options.bind.unwrap_or(true);
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -230,21 +355,10 @@ fn bind(
     if !options.all.is_empty() {
         change(&tree, &options.all, true).step(step)?;
     }
+    map_ids(&tree, options, map)
+        .step(|| format!("mounts[{index}]: map ids of {source} on {destination}"))?;
     propagate(&tree, options).step(step)?;
-    let target = if paths::is_folder(&tree).step(step)? {
-        paths::make_folder(root, destination)
-    } else {
-        paths::make_file(root, destination)
-    }
-    .map_err(|failure| within(&step(), failure))?;
-    if destination.starts_with("/proc/") {
-        must_be_empty_place(root, &target, destination)?;
-    }
-    attach(&tree, &target).step(step)?;
-    if recursive && is_root(source) {
-        uncover(root, destination).step(step)?;
-    }
-    Ok(())
+    Ok(tree)
 }
 
 /// Whether a path of the host is its root directory.
@@ -284,6 +398,17 @@ fn propagate(tree: &OwnedFd, options: &Options) -> Result<(), nix::errno::Errno>
         ..MountAttributes::default()
     };
     mount_attr::mount_setattr(tree.as_fd(), c"", recursive, &attributes)
+}
+
+/// Copies the mount that a descriptor refers to, from there downwards in its file system.
+pub(crate) fn copy_of(mount: impl AsFd) -> Result<OwnedFd, rustix::io::Errno> {
+    rustix::mount::open_tree(
+        mount,
+        "",
+        OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH,
+    )
 }
 
 /// Attaches a tree to where a descriptor refers to.

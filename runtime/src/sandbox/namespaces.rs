@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
+use super::userns;
 use crate::failure::{Failure, Step};
 use crate::spec::{NamespaceKind, Spec, TimeOffset};
 
@@ -24,6 +25,9 @@ pub(crate) struct Plan {
     pub(crate) time_offsets: Option<String>,
     /// Joined by the parent, because a pid namespace takes effect for children only.
     pub(crate) join_pid: Option<OwnedFd>,
+    /// The user namespace. With one, the container's first process is made by a copy of the
+    /// runtime that enters the namespaces first ([`crate::process::inner`]).
+    pub(crate) user: Option<OwnedFd>,
     /// Joined by the child.
     pub(crate) join: Vec<(OwnedFd, CloneFlags, NamespaceKind)>,
 }
@@ -35,6 +39,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
         unshare_cgroup: false,
         time_offsets: None,
         join_pid: None,
+        user: None,
         join: Vec::new(),
     };
     if !spec.makes(NamespaceKind::Mount) {
@@ -52,9 +57,11 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
             NamespaceKind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
             NamespaceKind::Time => CloneFlags::from_bits_retain(CLONE_NEWTIME),
             NamespaceKind::User => {
-                return Err(Failure::unsupported(
-                    "linux.namespaces: type \"user\" is not supported yet",
-                ));
+                plan.user = Some(match &namespace.path {
+                    Some(path) => userns::open(path)?,
+                    None => userns::make(&spec.linux.uid_mappings, &spec.linux.gid_mappings)?,
+                });
+                continue;
             }
         };
         match &namespace.path {
@@ -79,12 +86,6 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
             "linux.timeOffsets: needs a new time namespace",
         ));
     }
-    let linux = &spec.linux;
-    if !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty() {
-        return Err(Failure::unsupported(
-            "linux.uidMappings: user namespaces are not supported yet",
-        ));
-    }
     Ok(plan)
 }
 
@@ -102,11 +103,16 @@ fn offsets(given: &BTreeMap<String, TimeOffset>) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The child's part, before anything of the host's is out of reach.
-pub(crate) fn enter(plan: &Plan) -> Result<(), Failure> {
+/// Joins existing namespaces.
+pub(crate) fn join(plan: &Plan) -> Result<(), Failure> {
     for (fd, flag, kind) in &plan.join {
         nix::sched::setns(fd, *flag).step(|| format!("join the {kind:?} namespace"))?;
     }
+    Ok(())
+}
+
+/// Makes the namespaces that clone3 does not, before anything of the host's is out of reach.
+pub(crate) fn make(plan: &Plan) -> Result<(), Failure> {
     if plan.unshare_cgroup {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "make a cgroup namespace")?;
     }

@@ -13,6 +13,8 @@ pub(crate) struct Options {
     pub(crate) all: Attributes,
     /// `MS_…` propagation type, and whether it is for all mounts below as well.
     pub(crate) propagation: Option<(u64, bool)>,
+    /// Whether an id mapping is for all mounts below as well (`ridmap`).
+    pub(crate) idmap_all: bool,
     /// What is left for the file system, as key and value.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
@@ -67,7 +69,9 @@ pub(crate) fn parse(options: &[String]) -> Result<Options, Unsupported> {
             "" | "defaults" | "async" | "auto" | "noauto" | "nofail" | "_netdev" => {}
             "bind" => parsed.bind = Some(false),
             "rbind" => parsed.bind = Some(true),
-            "remount" | "tmpcopyup" | "copy-symlink" | "mand" | "idmap" | "ridmap" => {
+            "idmap" => parsed.idmap_all = false,
+            "ridmap" => parsed.idmap_all = true,
+            "remount" | "tmpcopyup" | "copy-symlink" | "mand" => {
                 return Err(Unsupported(option.clone()));
             }
             other => {
@@ -83,6 +87,11 @@ pub(crate) fn parse(options: &[String]) -> Result<Options, Unsupported> {
         }
     }
     Ok(parsed)
+}
+
+/// Whether an option asks for an id-mapped mount.
+pub(crate) fn is_idmap(option: &str) -> bool {
+    matches!(option, "idmap" | "ridmap")
 }
 
 fn change(attributes: &mut Attributes, option: &str) -> bool {

@@ -17,6 +17,26 @@ pub(crate) fn private() -> Result<OwnedFd, Failure> {
     new_filesystem("proc", None, &[], Attributes::default()).step(|| "make a private procfs")
 }
 
+/// Sets the calling process's OOM score adjustment through the host's procfs, which no container
+/// can have changed.
+pub(crate) fn set_oom_score(score: i32) -> Result<(), Failure> {
+    let proc = rustix::fs::open(
+        "/proc",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .step(|| "open /proc")?;
+    write_oom_score(proc.as_fd(), score)
+}
+
+/// The same through another procfs.
+pub(crate) fn write_oom_score(proc: BorrowedFd<'_>, score: i32) -> Result<(), Failure> {
+    write(proc, "self/oom_score_adj", &score.to_string()).map_err(|failure| Failure {
+        message: format!("process.oomScoreAdj: {}", failure.message),
+        ..failure
+    })
+}
+
 /// Writes one value to a file of procfs.
 pub(crate) fn write(proc: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Failure> {
     let step = || format!("write {value:?} to /proc/{file}");

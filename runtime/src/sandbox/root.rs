@@ -15,11 +15,18 @@ use super::mounts::{detailed, mount_attributes};
 use super::options;
 use crate::failure::{Failure, Step};
 
-/// Puts the root together and attaches it in the process's mount namespace. The descriptor that
-/// is returned refers to the root; the process's own root directory is still the host's.
-pub(crate) fn prepare(rootfs: &Rootfs, propagation: Option<&str>) -> Result<OwnedFd, Failure> {
-    isolate(propagation)?;
-    let root = match rootfs {
+/// Attaches the root in the process's mount namespace. The process's own root directory is still
+/// the host's.
+pub(crate) fn attach(root: &OwnedFd) -> Result<(), Failure> {
+    // On top of the process's root directory, which lookups of absolute paths do not notice: they
+    // start below it. So nothing of the host is covered that a bind mount might name.
+    rustix::mount::move_mount(root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .step(|| "attach the container's root")
+}
+
+/// Puts the root together; the descriptor refers to a mount that is attached nowhere.
+pub(crate) fn make(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
+    Ok(match rootfs {
         Rootfs::Overlay { lower, upper, work } => match (lower.as_slice(), upper, work) {
             ([], _, _) => return Err(Failure::invalid("rootfs.lower must not be empty")),
             // overlayfs wants two layers; one that nothing is written to needs none.
@@ -37,17 +44,12 @@ pub(crate) fn prepare(rootfs: &Rootfs, propagation: Option<&str>) -> Result<Owne
             (_, upper, work) => overlay(lower, upper.as_deref().zip(work.as_deref()))?,
         },
         Rootfs::Folder { path } => clone_tree(path)?,
-    };
-    // On top of the process's root directory, which lookups of absolute paths do not notice: they
-    // start below it. So nothing of the host is covered that a bind mount might name.
-    rustix::mount::move_mount(&root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .step(|| "attach the container's root")?;
-    Ok(root)
+    })
 }
 
 /// Makes changes of this mount namespace invisible outside, and by default the other way round
 /// too, but for what is bound as a slave of the host's mount.
-fn isolate(propagation: Option<&str>) -> Result<(), Failure> {
+pub(crate) fn isolate(propagation: Option<&str>) -> Result<(), Failure> {
     let flags = match propagation {
         None
         | Some("" | "private" | "rprivate" | "slave" | "rslave" | "unbindable" | "runbindable") => {

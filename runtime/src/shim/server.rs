@@ -495,7 +495,7 @@ impl Server {
                 self.error = Some(failure.message.clone());
                 Err(failure)
             }
-            Message::Ready(_) | Message::Hooks => Err(Failure::internal(
+            Message::Ready(_) | Message::Hooks | Message::Made(_) => Err(Failure::internal(
                 "the container's process reported twice that it is ready",
             )),
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::{Hooks, Process, Seccomp, Spec};
+use super::{Hooks, Process, Seccomp, Spec, mappings};
 
 /// Why a specification is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -95,12 +95,6 @@ fn check(spec: &Spec) -> Result<(), LoadError> {
                 format!("{:?} is not an absolute path", mount.destination),
             ));
         }
-        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(LoadError::value(
-                format!("mounts[{index}].uidMappings"),
-                "id-mapped mounts are not supported yet",
-            ));
-        }
     }
     for (index, namespace) in spec.linux.namespaces.iter().enumerate() {
         let earlier = spec.linux.namespaces.iter().take(index);
@@ -122,6 +116,7 @@ fn check(spec: &Spec) -> Result<(), LoadError> {
             ));
         }
     }
+    mappings::check(spec)?;
     if let Some(process) = &spec.process {
         check_process(process)?;
     }

@@ -12,6 +12,7 @@
 //! Without the annotation and without `linux.seccomp` there is no filter (`unconfined`).
 
 mod load;
+pub(crate) mod mappings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use load::{LoadError, load, parse, parse_process, parse_seccomp};
+pub(crate) use mappings::IdMapping;
 
 /// Name of the annotation that selects a built-in seccomp profile.
 pub(crate) const SECCOMP_ANNOTATION: &str = "io.keelson.seccomp";
@@ -143,8 +145,8 @@ pub(crate) struct Mount {
     pub(crate) kind: Option<String>,
     pub(crate) source: Option<String>,
     pub(crate) options: Vec<String>,
-    pub(crate) uid_mappings: Vec<serde_json::Value>,
-    pub(crate) gid_mappings: Vec<serde_json::Value>,
+    pub(crate) uid_mappings: Vec<IdMapping>,
+    pub(crate) gid_mappings: Vec<IdMapping>,
 }
 
 /// `hooks`. Kept in the state of a container, for those that run later.
@@ -177,8 +179,8 @@ pub(crate) struct Hook {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Linux {
     pub(crate) namespaces: Vec<Namespace>,
-    pub(crate) uid_mappings: Vec<serde_json::Value>,
-    pub(crate) gid_mappings: Vec<serde_json::Value>,
+    pub(crate) uid_mappings: Vec<IdMapping>,
+    pub(crate) gid_mappings: Vec<IdMapping>,
     pub(crate) devices: Vec<Device>,
     pub(crate) cgroups_path: Option<String>,
     pub(crate) resources: Option<Resources>,

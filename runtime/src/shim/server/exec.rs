@@ -373,8 +373,8 @@ impl Server {
             }
             Ok(Message::Closed) => Ok(terminal.take()),
             Ok(Message::Failed(failure)) => Err(failure),
-            Ok(Message::Hooks) => Err(Failure::internal(
-                "the process asked for hooks that it does not have",
+            Ok(Message::Hooks | Message::Made(_)) => Err(Failure::internal(
+                "the process reported what only a container's first one does",
             )),
             Err(failure) => Err(failure),
         };

@@ -1,0 +1,99 @@
+//! Making a container's first process inside a user namespace.
+//!
+//! A copy of the runtime, still with the rights of the host, joins the other namespaces that exist
+//! already and makes what those rights are needed for: the root, what is bound from the host, file
+//! systems of namespaces that the user namespace does not own, raised limits. Then it enters the
+//! user namespace and clones the first process, as a child of the runtime, into new namespaces,
+//! which so belong to the user namespace; and ends.
+
+use std::os::fd::AsFd;
+
+use keelson_sys::clone::{self, CloneRequest, Cloned};
+use keelson_sys::sandbox;
+use nix::sched::CloneFlags;
+
+use super::channel::Channel;
+use super::child::{self, Plan, Prepared};
+use super::{limits, scheduling};
+use crate::cgroup::Cgroup;
+use crate::failure::{Failure, Step};
+use crate::sandbox::mounts::Sources;
+use crate::sandbox::{namespaces, procfs, root, userns};
+use crate::spec::{NamespaceKind, Spec};
+
+/// Runs in the copy and never returns, neither there nor in the first process.
+pub(crate) fn run(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> ! {
+    if let Err(failure) = make(plan, cgroup, channel) {
+        channel.failed(&failure);
+        clone::exit_now(1);
+    }
+    clone::exit_now(0)
+}
+
+fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(), Failure> {
+    let (spec, process) = (plan.spec, plan.process);
+    // What is made from here on dies with the runtime, or is killed by it.
+    sandbox::die_with_parent().step(|| "bind the process's life to the runtime's")?;
+    // Nothing in the user namespace may look into this process or its copy.
+    sandbox::set_undumpable().step(|| "hide the process from the container")?;
+    namespaces::join(&plan.namespaces)?;
+    if let Some(namespace) = &plan.namespaces.join_pid {
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWPID).step(|| "join the pid namespace")?;
+    }
+    let root = root::make(plan.rootfs)?;
+    let foreign = |filesystem: &str| is_foreign(spec, filesystem);
+    let sources = Sources::prepare(&plan.maps, &spec.mounts, foreign)?;
+    limits::raise(&process.rlimits)?;
+    if let Some(score) = process.oom_score_adj {
+        procfs::set_oom_score(score)?;
+    }
+    scheduling::set(process)?;
+    child::own_streams_outside(plan);
+    sandbox::set_groups(&[]).step(|| "give up the runtime's groups")?;
+
+    if let Some(user) = &plan.namespaces.user {
+        nix::sched::setns(user, CloneFlags::CLONE_NEWUSER)
+            .step(|| "linux.namespaces: join the user namespace")?;
+    }
+    if !spec.makes(NamespaceKind::User) {
+        userns::compare(&spec.linux.uid_mappings, &spec.linux.gid_mappings)?;
+    }
+    let request = CloneRequest {
+        namespaces: plan.namespaces.create,
+        cgroup: cgroup.map(Cgroup::folder),
+        sibling: true,
+    };
+    let prepared = Prepared { root, sources };
+    // SAFETY: this program never starts a thread.
+    #[allow(unsafe_code)]
+    let cloned = unsafe { clone::clone3(&request) };
+    match cloned.step(|| "clone3 the container's process")? {
+        Cloned::Child => match channel.wait_for_start() {
+            true => child::run(plan, Some(prepared), channel),
+            false => clone::exit_now(1),
+        },
+        Cloned::Parent { pid, pidfd } => {
+            let told = channel.made(pid);
+            if told.is_err() {
+                let _ = clone::signal_process(pidfd.as_fd(), libc::SIGKILL);
+            }
+            told
+        }
+    }
+}
+
+/// Whether a file system shows a namespace that is not made in the user namespace.
+fn is_foreign(spec: &Spec, filesystem: &str) -> bool {
+    let shown = match filesystem {
+        "proc" => NamespaceKind::Pid,
+        "sysfs" => NamespaceKind::Network,
+        "mqueue" => NamespaceKind::Ipc,
+        "cgroup" | "cgroup2" => NamespaceKind::Cgroup,
+        _ => return false,
+    };
+    match spec.namespace(shown) {
+        None => true,
+        // A process sees the processes of the namespace that it was born in only.
+        Some(namespace) => namespace.path.is_some() && shown != NamespaceKind::Pid,
+    }
+}

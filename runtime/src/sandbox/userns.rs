@@ -1,0 +1,172 @@
+//! User namespaces: making one with its mappings, becoming its root, and the mounts' mappings.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use keelson_sys::clone::{self, CloneRequest, Cloned};
+use keelson_sys::sandbox;
+use rustix::fs::{Mode, OFlags};
+
+use super::options;
+use crate::failure::{Failure, Step};
+use crate::spec::{IdMapping, Mount, mappings};
+
+const CLONE_NEWUSER: u64 = 0x1000_0000;
+
+/// Makes a user namespace. Only the descriptor keeps it.
+///
+/// A process is needed to make one, and is gone when this returns. So the mappings are complete
+/// before anything is in the namespace, and the same serves containers and mounts.
+pub(crate) fn make(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd, Failure> {
+    let request = CloneRequest {
+        namespaces: CLONE_NEWUSER,
+        ..CloneRequest::default()
+    };
+    let own = nix::unistd::getpid();
+    // SAFETY: this program never starts a thread.
+    #[allow(unsafe_code)]
+    let cloned = unsafe { clone::clone3(&request) };
+    let (pid, pidfd) = match cloned.step(|| "make a user namespace")? {
+        Cloned::Child => loop {
+            // It is killed. That its parent was killed before is unlikely, but then it must end.
+            if sandbox::die_with_parent().is_err() || nix::unistd::getppid() != own {
+                clone::exit_now(1);
+            }
+            nix::unistd::pause();
+        },
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    let opened = write_maps(pid, uids, gids).and_then(|()| {
+        let path = format!("/proc/{pid}/ns/user");
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .step(|| format!("open {path}"))
+    });
+    let _ = clone::signal_process(pidfd.as_fd(), libc::SIGKILL);
+    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
+    opened
+}
+
+fn write_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), Failure> {
+    for (file, member, list) in [
+        ("uid_map", "uidMappings", uids),
+        ("gid_map", "gidMappings", gids),
+    ] {
+        let text = mappings::text(list);
+        std::fs::write(format!("/proc/{pid}/{file}"), &text)
+            .step(|| format!("{member}: write {:?} to {file}", text.replace('\n', ", ")))?;
+    }
+    Ok(())
+}
+
+/// Opens a user namespace by its path.
+pub(crate) fn open(path: &std::path::Path) -> Result<OwnedFd, Failure> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .step(|| format!("linux.namespaces: open {}", path.display()))
+}
+
+/// Becomes root of the user namespace that was entered. Groups of the host's were given up before.
+pub(crate) fn become_root() -> Result<(), Failure> {
+    sandbox::set_group(0).step(|| "become group 0 of the user namespace")?;
+    sandbox::set_user(0).step(|| "become user 0 of the user namespace")
+}
+
+/// Compares what an existing user namespace maps with what config.json says. Called inside.
+pub(crate) fn compare(uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), Failure> {
+    for (file, member, list) in [
+        ("uid_map", "linux.uidMappings", uids),
+        ("gid_map", "linux.gidMappings", gids),
+    ] {
+        if list.is_empty() {
+            continue;
+        }
+        let path = format!("/proc/self/{file}");
+        let text = std::fs::read_to_string(&path).step(|| format!("{member}: read {path}"))?;
+        if !same(&text, list) {
+            return Err(Failure::invalid(format!(
+                "{member}: the user namespace of linux.namespaces maps otherwise"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn same(text: &str, list: &[IdMapping]) -> bool {
+    let mut found: Vec<Vec<u32>> = text
+        .lines()
+        .map(|line| {
+            let numbers = line.split_whitespace();
+            numbers.filter_map(|number| number.parse().ok()).collect()
+        })
+        .collect();
+    let mut wanted: Vec<Vec<u32>> = list
+        .iter()
+        .map(|mapping| vec![mapping.container, mapping.host, mapping.size])
+        .collect();
+    found.sort();
+    wanted.sort();
+    found == wanted
+}
+
+/// The user namespaces of id-mapped mounts, by the mount's position.
+#[derive(Debug, Default)]
+pub(crate) struct MountMaps(Vec<(usize, OwnedFd)>);
+
+impl MountMaps {
+    /// Makes what the mounts need. `container` is the container's own user namespace.
+    pub(crate) fn new(
+        mounts: &[Mount],
+        container: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, Failure> {
+        let mut maps = Vec::new();
+        for (index, mount) in mounts.iter().enumerate() {
+            if !mount.uid_mappings.is_empty() {
+                let fd =
+                    make(&mount.uid_mappings, &mount.gid_mappings).map_err(|failure| Failure {
+                        message: format!("mounts[{index}]: {}", failure.message),
+                        ..failure
+                    })?;
+                maps.push((index, fd));
+            } else if mount.options.iter().any(|option| options::is_idmap(option)) {
+                let container = container.ok_or_else(|| {
+                    Failure::invalid(format!(
+                        "mounts[{index}].uidMappings: is missing; an id-mapped mount of a container without a user namespace needs it"
+                    ))
+                })?;
+                let fd = container
+                    .try_clone_to_owned()
+                    .step(|| "copy a descriptor")?;
+                maps.push((index, fd));
+            }
+        }
+        Ok(Self(maps))
+    }
+
+    /// The user namespace of a mount, when it is id-mapped.
+    pub(crate) fn of(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        let mut maps = self.0.iter();
+        maps.find(|(mount, _)| *mount == index)
+            .map(|(_, fd)| fd.as_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_map_is_compared_without_order() {
+        let list = [
+            IdMapping {
+                container: 0,
+                host: 1000,
+                size: 5,
+            },
+            IdMapping {
+                container: 5,
+                host: 9000,
+                size: 1,
+            },
+        ];
+        assert!(same("         5       9000          1\n 0 1000 5\n", &list));
+        assert!(!same("         0       1000          5\n", &list));
+    }
+}
