@@ -67,6 +67,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let registries = registry_options(&options, &loaded.config.registries, &warnings);
     let store = StoreOptions {
         registries,
+        keep_compressed: loaded.config.images.keep_compressed,
         ..StoreOptions::default()
     };
     let images = ImageStore::open_with(&root.join("engine"), &run, store)

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::{
-    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, ArchiveImage, Descriptor, Document, DocumentKind,
-    host_architecture,
+    ANNOTATION_IMAGE_NAME, ANNOTATION_ORIGINAL, ANNOTATION_REF_NAME, ArchiveImage, Descriptor,
+    Document, DocumentKind, host_architecture,
 };
 use keelson_oci::reference::Reference;
 
@@ -50,7 +50,8 @@ impl Contents {
             }
             let mut images: Vec<NewImage> = Vec::new();
             for image in &list {
-                let image = self.archive_image(image)?;
+                let mut image = self.archive_image(image)?;
+                image.manifest = self.original(&image);
                 // Some writers list an image once for each of its names.
                 match images.iter_mut().find(|other| other.raw == image.raw) {
                     Some(other) => other.references.extend(image.references),
@@ -112,6 +113,54 @@ impl Contents {
             manifest: None,
             parent: None,
             references,
+        })
+    }
+
+    /// The manifest that an image of `manifest.json` came with, where the archive is an OCI layout,
+    /// too.
+    fn original(&self, image: &NewImage) -> Option<Vec<u8>> {
+        let index = self.document("index.json")?;
+        let Ok(DocumentKind::Index(entries)) = Document::parse(index) else {
+            return None;
+        };
+        self.original_in(entries, image, 0)
+    }
+
+    fn original_in(
+        &self,
+        entries: Vec<Descriptor>,
+        image: &NewImage,
+        depth: u32,
+    ) -> Option<Vec<u8>> {
+        // Manifests of other machines need not be in the archive.
+        entries.into_iter().find_map(|entry| {
+            let bytes = self.blob(&entry, "manifest").ok()?;
+            match Document::parse(bytes).ok()? {
+                DocumentKind::Index(entries) if depth < MAX_NESTING => {
+                    self.original_in(entries, image, depth + 1)
+                }
+                DocumentKind::Index(_) => None,
+                DocumentKind::Manifest(config, layers) => {
+                    let diff_ids = &image.config.rootfs.diff_ids;
+                    let wanted = is_original(&entry, &layers, diff_ids);
+                    let fits = config.digest == Digest::of(&image.raw)
+                        && layers.len() == diff_ids.len()
+                        && self.has_blobs(&layers, diff_ids);
+                    (wanted && fits).then(|| bytes.clone())
+                }
+            }
+        })
+    }
+
+    /// Whether the archive has these layers, as they are described.
+    fn has_blobs(&self, layers: &[Descriptor], diff_ids: &[Digest]) -> bool {
+        layers.iter().zip(diff_ids).all(|(layer, diff_id)| {
+            let wanted = LayerBlob {
+                diff_id: *diff_id,
+                blob: layer.digest,
+                blob_size: layer.size,
+            };
+            self.layer(&blob_path(&layer.digest)) == Ok(wanted)
         })
     }
 
@@ -181,7 +230,10 @@ impl Contents {
             {
                 DocumentKind::Index(_) => self.index(&label, bytes, name, depth + 1, images)?,
                 DocumentKind::Manifest(config, layers) => {
-                    let image = self.layout_image(bytes, &config, &layers).map_err(wrong)?;
+                    let mut image = self.layout_image(bytes, &config, &layers).map_err(wrong)?;
+                    if !is_original(descriptor, &layers, &image.config.rootfs.diff_ids) {
+                        image.manifest = None;
+                    }
                     let id = config.digest;
                     let image = images.entry(id).or_insert(image);
                     if let Some(name) = name
@@ -245,6 +297,14 @@ impl Contents {
         check_digest(what, &path, &descriptor.digest, &Digest::of(bytes))?;
         Ok(bytes)
     }
+}
+
+/// Whether a manifest is one that an image came with. One of plain layers was usually made for an
+/// archive only: by it, a push would send them without compression.
+fn is_original(entry: &Descriptor, layers: &[Descriptor], diff_ids: &[Digest]) -> bool {
+    let mut pairs = layers.iter().zip(diff_ids);
+    let plain = pairs.all(|(layer, diff_id)| layer.digest == *diff_id);
+    !plain || entry.annotation(ANNOTATION_ORIGINAL).is_some()
 }
 
 fn parse_config(raw: &[u8]) -> Result<ImageConfig, String> {

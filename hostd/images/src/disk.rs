@@ -204,15 +204,20 @@ impl Disk {
     pub(crate) fn remove_image(&self, record: &ImageRecord) -> Result<(), ImageError> {
         file::remove(&self.image(&record.id))?;
         for digest in [Some(record.id), record.manifest].into_iter().flatten() {
-            let path = self.blob(&digest);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "a blob could not be removed");
-                }
-                _ => {}
-            }
+            self.remove_blob(&digest);
         }
         Ok(())
+    }
+
+    /// Removes a blob that nothing refers to any more. One that stays is swept by the next start.
+    pub(crate) fn remove_blob(&self, digest: &Digest) {
+        let path = self.blob(digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "a blob could not be removed");
+            }
+            _ => {}
+        }
     }
 
     /// Removes a layer: out of sight by one rename, into the folder given back, which is to be

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! ROOT/staging/<n>/          what is being made; swept at start
-//! ROOT/layers/<diff-id>/     layer.json, layer.tar, and what makes it mountable
+//! ROOT/layers/<diff-id>/     layer.json, layer.tar, layer.blob, and what makes it mountable
 //! ROOT/blobs/<digest>        configurations and manifests, byte for byte
 //! ROOT/images/<id>.json      an image whose parts are complete
 //! ROOT/repositories.json     names
@@ -19,10 +19,12 @@ mod changes;
 mod contents;
 mod disk;
 mod error;
+mod gzip;
 mod import;
 mod layer;
 mod load;
 mod mounts;
+mod original;
 mod pipe;
 mod reaper;
 mod records;
@@ -72,7 +74,13 @@ impl ImageStore {
     /// Like [`Self::open`], with other settings than the usual ones.
     pub fn open_with(root: &Path, run: &Path, options: StoreOptions) -> Result<Self, ImageError> {
         let form = options.folders.then_some(layer::LayerForm::Folder);
-        let store = Arc::new(Store::open(root, run, form, options.limits)?);
+        let store = Arc::new(Store::open(
+            root,
+            run,
+            form,
+            options.limits,
+            options.keep_compressed,
+        )?);
         let registries = keelson_registry::Client::new(options.registries);
         Ok(Self { store, registries })
     }

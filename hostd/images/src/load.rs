@@ -184,25 +184,35 @@ impl Reader<'_> {
             return Ok(FileState::Document(bytes.to_vec()));
         }
         // A blob named by its digest need not be read when it is a layer that we have.
-        if compression == Compression::Plain
-            && let Some(digest) = blob_digest(name)
-            && let Some(size) = self.pins.pin(&digest)
+        if let Some(digest) = blob_digest(name)
+            && let Some(layer) = self.known(compression, digest, size)
         {
-            self.tell(&digest.short(), "Layer already exists", size, Some(size));
-            self.contents.layers.insert(
-                name.to_owned(),
-                Ok(LayerBlob {
-                    diff_id: digest,
-                    blob: digest,
-                    blob_size: size,
-                }),
-            );
+            let id = layer.diff_id.short();
+            self.tell(&id, "Layer already exists", size, Some(size));
+            self.contents.layers.insert(name.to_owned(), Ok(layer));
             return Ok(FileState::Skip);
         }
         let folder = self.staging.path.join(format!("layer-{}", self.files));
-        let mut ingest = Ingest::start(folder, compression, self.store.form, &self.store.limits)?;
+        let mut ingest = Ingest::start(folder, compression, self.store.form, &self.store.limits)?
+            .keeping_blob(self.store.keep_compressed)?;
         ingest.write(bytes);
         Ok(FileState::Layer(Box::new(ingest)))
+    }
+
+    /// The layer whose blob this is, pinned, when the store has it.
+    fn known(&mut self, compression: Compression, blob: Digest, size: u64) -> Option<LayerBlob> {
+        let diff_id = match compression {
+            Compression::Plain => blob,
+            _ => self.store.state().layer_of_blob(&blob)?,
+        };
+        let record = self.pins.pin(&diff_id)?;
+        let kept = record.compressed.filter(|kept| kept.digest == blob);
+        let known = kept.map_or(record.size, |kept| kept.size);
+        (known == size).then_some(LayerBlob {
+            diff_id,
+            blob,
+            blob_size: size,
+        })
     }
 
     fn tell(&self, id: &str, action: &str, current: u64, total: Option<u64>) {

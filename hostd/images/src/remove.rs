@@ -3,6 +3,7 @@
 use keelson_oci::reference::Reference;
 
 use crate::error::ImageError;
+use crate::layer::LayerRecord;
 use crate::state::State;
 use crate::store::Store;
 use crate::types::{DiskUsage, ImageAction, ImageId, ImageUser, Pruned, Removed};
@@ -249,7 +250,7 @@ impl Store {
 }
 
 fn disk_bytes(state: &State) -> u64 {
-    state.layers.values().map(|layer| layer.size).sum()
+    state.layers.values().map(LayerRecord::stored).sum()
 }
 
 fn short(container: &str) -> &str {

@@ -1,23 +1,26 @@
 //! Writing of image archives: the form that `docker save` has, which is an OCI layout and a
-//! docker-archive in one. Layers are given back byte for byte.
+//! docker-archive in one. An image whose compressed layers are kept is given back byte for byte,
+//! with the manifest that it came with; other layers go in as plain archives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keelson_oci::digest::Digest;
-use keelson_oci::manifest::{ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME};
+use keelson_oci::manifest::{
+    ANNOTATION_IMAGE_NAME, ANNOTATION_ORIGINAL, ANNOTATION_REF_NAME, Descriptor, OCI_CONFIG,
+    OCI_INDEX, OCI_LAYER, OCI_MANIFEST,
+};
 use keelson_oci::reference::Reference;
 use keelson_oci::tar_header;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::error::ImageError;
-use crate::layer::TAR;
+use crate::layer::{BlobFormat, LayerRecord};
+use crate::original::{self, Original};
 use crate::pipe::PIECE;
 use crate::store::{Pins, Store};
-
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Images that are ready to be written to an archive. Their layers stay in the store until this
 /// is dropped.
@@ -39,6 +42,7 @@ struct Chosen {
     raw: Arc<[u8]>,
     diff_ids: Vec<Digest>,
     created: i64,
+    manifest: Option<Digest>,
 }
 
 pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImages, ImageError> {
@@ -61,6 +65,7 @@ pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImage
                     raw: Arc::clone(&entry.raw),
                     diff_ids: entry.diff_ids().to_vec(),
                     created: entry.created,
+                    manifest: entry.record.manifest,
                 });
                 image.names.extend(reference);
             }
@@ -80,7 +85,7 @@ pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImage
     }
     let index = json!({
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "mediaType": OCI_INDEX,
         "manifests": index,
     });
     let layout = json!({"imageLayoutVersion": "1.0.0"});
@@ -104,55 +109,70 @@ impl SavedImages {
         archive: &mut Vec<Value>,
         index: &mut Vec<Value>,
     ) -> Result<(), ImageError> {
-        let mut paths = Vec::new();
-        let mut layers = Vec::new();
+        let mut records = Vec::new();
         for diff_id in &image.diff_ids {
-            let path = blob_path(diff_id);
-            let size = self
-                .pins
-                .pin(diff_id)
-                .ok_or_else(|| ImageError::NotFound(id.to_string()))?;
-            layers.push(json!({
-                "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": diff_id,
-                "size": size,
-            }));
+            let record = self.pins.pin(diff_id);
+            records.push(record.ok_or_else(|| ImageError::NotFound(id.to_string()))?);
+        }
+        let (size, count) = (image.raw.len(), image.diff_ids.len());
+        let original =
+            original::read(&store.disk, image.manifest, id, size, count).filter(|original| {
+                original.is_kept(&image.diff_ids, |diff_id| {
+                    records.iter().find(|record| record.diff_id == *diff_id)
+                })
+            });
+        let blobs = match &original {
+            Some(original) => original.layers.clone(),
+            None => records.iter().map(best_blob).collect(),
+        };
+        let mut paths = Vec::new();
+        for (blob, record) in blobs.iter().zip(&records) {
+            let path = blob_path(&blob.digest);
             if !self.layers.iter().any(|(known, ..)| *known == path) {
-                let file = store.disk.layer(diff_id).join(TAR);
-                self.layers.push((path.clone(), file, size));
+                let file = original::blob_file(&store.disk, record, blob).ok_or_else(|| {
+                    ImageError::Damaged(format!("layer {} has no blob", record.diff_id))
+                })?;
+                self.layers.push((path.clone(), file, blob.size));
             }
             paths.push(path);
         }
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
-            "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json",
-                "digest": id,
-                "size": image.raw.len(),
-            },
-            "layers": layers,
-        })
-        .to_string()
-        .into_bytes();
-        let digest = Digest::of(&manifest);
-        let mut descriptor = json!({
-            "mediaType": MANIFEST_TYPE,
-            "digest": digest,
-            "size": manifest.len(),
-        });
-        let tags: Vec<String> = image.names.iter().map(Reference::familiar).collect();
-        if image.names.is_empty() {
-            index.push(descriptor);
-        } else {
-            for name in &image.names {
-                descriptor["annotations"] = json!({
-                    ANNOTATION_IMAGE_NAME: name.to_string(),
-                    ANNOTATION_REF_NAME: name.tag().unwrap_or_default(),
-                });
-                index.push(descriptor.clone());
-            }
+        let mut annotations = BTreeMap::new();
+        // Others show it by their compressed layers.
+        let plain = blobs
+            .iter()
+            .zip(&image.diff_ids)
+            .all(|(blob, id)| blob.digest == *id);
+        if original.is_some() && plain {
+            annotations.insert(ANNOTATION_ORIGINAL, "true".to_owned());
         }
+        let (manifest, media_type) = match original {
+            Some(Original {
+                bytes, media_type, ..
+            }) => (bytes, media_type),
+            None => (manifest(id, size, &blobs), OCI_MANIFEST.to_owned()),
+        };
+        let digest = Digest::of(&manifest);
+        let mut describe = |annotations: &BTreeMap<&str, String>| {
+            let mut entry = json!({
+                "mediaType": media_type,
+                "digest": digest,
+                "size": manifest.len(),
+            });
+            if !annotations.is_empty() {
+                entry["annotations"] = json!(annotations);
+            }
+            index.push(entry);
+        };
+        if image.names.is_empty() {
+            describe(&annotations);
+        }
+        for name in &image.names {
+            annotations.insert(ANNOTATION_IMAGE_NAME, name.to_string());
+            let tag = name.tag().unwrap_or_default();
+            annotations.insert(ANNOTATION_REF_NAME, tag.to_owned());
+            describe(&annotations);
+        }
+        let tags: Vec<String> = image.names.iter().map(Reference::familiar).collect();
         archive.push(json!({
             "Config": blob_path(id),
             "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) },
@@ -188,6 +208,43 @@ impl SavedImages {
         write(&mut to, &tar_header::END).await?;
         to.flush().await.map_err(gone)
     }
+}
+
+/// The form in which a layer goes into an archive: compressed where that is kept.
+fn best_blob(record: &LayerRecord) -> Descriptor {
+    let (suffix, digest, size) = match record.compressed {
+        Some(blob) => {
+            let suffix = match blob.format {
+                BlobFormat::Gzip => "+gzip",
+                BlobFormat::Zstd => "+zstd",
+            };
+            (suffix, blob.digest, blob.size)
+        }
+        None => ("", record.diff_id, record.size),
+    };
+    Descriptor {
+        media_type: format!("{OCI_LAYER}{suffix}"),
+        digest,
+        size,
+        platform: None,
+        annotations: None,
+    }
+}
+
+/// A manifest for an image that came without one, or whose blobs are not kept.
+fn manifest(id: &Digest, size: usize, blobs: &[Descriptor]) -> Vec<u8> {
+    let layers: Vec<Value> = blobs
+        .iter()
+        .map(|blob| json!({"mediaType": blob.media_type, "digest": blob.digest, "size": blob.size}))
+        .collect();
+    json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": id, "size": size},
+        "layers": layers,
+    })
+    .to_string()
+    .into_bytes()
 }
 
 async fn copy<W: AsyncWrite + Unpin>(path: &Path, size: u64, to: &mut W) -> Result<(), ImageError> {

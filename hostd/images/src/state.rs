@@ -189,6 +189,14 @@ impl State {
         Ok(vec![(entry.record.id, reference)])
     }
 
+    /// The layer whose compressed blob this is.
+    pub(crate) fn layer_of_blob(&self, blob: &Digest) -> Option<Digest> {
+        self.layers
+            .values()
+            .find(|layer| layer.compressed.is_some_and(|kept| kept.digest == *blob))
+            .map(|layer| layer.diff_id)
+    }
+
     /// Layers that no image and no running load needs.
     pub(crate) fn unused_layers(&self) -> Vec<Digest> {
         let used: HashSet<&Digest> = self

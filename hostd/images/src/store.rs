@@ -33,6 +33,8 @@ pub(crate) struct Store {
     pub disk: Disk,
     pub limits: Limits,
     pub form: LayerForm,
+    /// Whether the compressed blobs of new layers are kept.
+    pub keep_compressed: bool,
     mounts: Arc<Mounts>,
     state: Mutex<State>,
     events: broadcast::Sender<ImageEvent>,
@@ -78,13 +80,13 @@ impl Pins {
         }
     }
 
-    /// Pins a layer if the store has it, and gives its size.
-    pub(crate) fn pin(&mut self, layer: &Digest) -> Option<u64> {
+    /// Pins a layer if the store has it, and gives its record.
+    pub(crate) fn pin(&mut self, layer: &Digest) -> Option<LayerRecord> {
         let mut state = self.store.state();
-        let size = state.layers.get(layer)?.size;
+        let record = state.layers.get(layer)?.clone();
         *state.pins.entry(*layer).or_insert(0) += 1;
         self.layers.push(*layer);
-        Some(size)
+        Some(record)
     }
 }
 
@@ -94,6 +96,7 @@ impl Store {
         run: &Path,
         form: Option<LayerForm>,
         limits: Limits,
+        keep_compressed: bool,
     ) -> Result<Self, ImageError> {
         let disk = Disk::open(root)?;
         let mounts = Mounts::open(run)?;
@@ -109,6 +112,7 @@ impl Store {
             disk,
             limits,
             form,
+            keep_compressed,
             mounts,
             state: Mutex::new(state),
             events: broadcast::channel(EVENT_QUEUE).0,
@@ -131,7 +135,8 @@ impl Store {
         action: ImageAction,
     ) -> Result<Vec<ImageId>, ImageError> {
         let mut staged = Vec::new();
-        for image in images {
+        for mut image in images {
+            self.settle_manifest(layers, &mut image)?;
             staged.push(Staged::write(staging, image)?);
         }
         staging.sync()?;
@@ -200,6 +205,12 @@ impl Store {
             }
             self.disk
                 .place_image(&image.record, &image.entry.record.id)?;
+            let known = state.images.get(&image.entry.record.id);
+            if let Some(old) = known.and_then(|entry| entry.record.manifest)
+                && image.entry.record.manifest != Some(old)
+            {
+                self.disk.remove_blob(&old);
+            }
         }
         self.disk.flush()?;
         let mut repositories = state.repositories.clone();
@@ -324,7 +335,8 @@ impl Store {
                 continue;
             }
             self.reaper.take(self.disk.remove_layer(&diff_id)?);
-            let size = state.layers.remove(&diff_id).map_or(0, |layer| layer.size);
+            let layer = state.layers.remove(&diff_id);
+            let size = layer.map_or(0, |layer| layer.stored());
             removed.push((diff_id, size));
         }
         Ok(removed)

@@ -177,7 +177,7 @@ pub struct RootfsLayers {
 }
 
 /// Settings of a store.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct StoreOptions {
     /// Unpack new layers to folders even where the kernel can mount EROFS from a file.
     pub folders: bool,
@@ -185,4 +185,18 @@ pub struct StoreOptions {
     pub limits: keelson_oci::layer::Limits,
     /// How registries are spoken to.
     pub registries: keelson_registry::RegistryOptions,
+    /// Keep the compressed blobs of pulled and loaded layers beside their archives, so that they
+    /// can be given back with the digests that they came with.
+    pub keep_compressed: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            folders: false,
+            limits: keelson_oci::layer::Limits::default(),
+            registries: keelson_registry::RegistryOptions::default(),
+            keep_compressed: true,
+        }
+    }
 }

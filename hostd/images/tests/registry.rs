@@ -38,6 +38,7 @@ fn fixture(change: impl FnOnce(&mut RegistryOptions)) -> Fixture {
             ..Limits::default()
         },
         registries,
+        ..StoreOptions::default()
     };
     fixture.store = Some(ImageStore::open_with(&fixture.root(), &fixture.run(), options).unwrap());
     fixture

@@ -52,6 +52,8 @@ const REMEDIES: &[(&str, &str)] = &[
         "registries.insecure",
         "use a list of hosts or prefixes, such as [\"registry.lan:5000\", \"10.0.0.0/8\"]",
     ),
+    ("images", "write a table: [images]"),
+    ("images.keep_compressed", "use true or false"),
     ("engine", "write a table: [engine]"),
     (
         "engine.stop_timeout",

@@ -22,6 +22,8 @@ pub struct HostConfig {
     pub engine: EngineConfig,
     /// How registries are spoken to.
     pub registries: RegistriesConfig,
+    /// How images are kept.
+    pub images: ImagesConfig,
 }
 
 /// `[network]`.
@@ -89,6 +91,23 @@ pub struct RegistriesConfig {
     /// Registries that may be spoken to without TLS or whose certificate is not checked: `host`,
     /// `host:port` or a prefix such as `10.0.0.0/8`.
     pub insecure: Vec<String>,
+}
+
+/// `[images]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// Keep the compressed blob of every layer that is pulled or loaded beside the layer, so that
+    /// a save or a push gives it back with the same digest; true.
+    pub keep_compressed: bool,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self {
+            keep_compressed: true,
+        }
+    }
 }
 
 /// `[engine]`.

@@ -14,21 +14,32 @@ pub const MAX_MANIFEST_SIZE: u64 = 4 << 20;
 pub const ANNOTATION_IMAGE_NAME: &str = "io.containerd.image.name";
 /// Annotation of an index entry: the image's name, or just its tag.
 pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Annotation that we give the entry of a manifest of plain layers which an image came with, in
+/// contrast to one that was made for an archive.
+pub const ANNOTATION_ORIGINAL: &str = "io.keelson.manifest.original";
 /// Annotation that marks an index entry as something about another entry, not an image.
 pub const ANNOTATION_REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
-const INDEX_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
-const MANIFEST_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
-const CONFIG_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-];
+/// Media type of an OCI index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of an OCI manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of the configuration that an OCI manifest names.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Media type of an OCI layer without compression; `+gzip` and `+zstd` are appended for others.
+pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Media type of Docker's manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Media type of Docker's manifest, schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Media type of the configuration that Docker's manifest names.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Media type of Docker's layer without compression; `.gzip` is appended for the usual one.
+pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+
+const INDEX_TYPES: [&str; 2] = [OCI_INDEX, DOCKER_LIST];
+const MANIFEST_TYPES: [&str; 2] = [OCI_MANIFEST, DOCKER_MANIFEST];
+const CONFIG_TYPES: [&str; 2] = [OCI_CONFIG, DOCKER_CONFIG];
 
 /// One image of `manifest.json` in a `docker save` archive.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

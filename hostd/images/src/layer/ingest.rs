@@ -15,7 +15,7 @@ use keelson_oci::digest::{Digest, Digester};
 use keelson_oci::layer::{Limits, TreeBuilder, TreeError};
 use keelson_store::{Durability, document};
 
-use super::{LayerForm, LayerRecord, RECORD, TAR};
+use super::{BLOB, BlobFormat, CompressedBlob, LayerForm, LayerRecord, RECORD, TAR};
 use crate::error::ImageError;
 use crate::pipe::{PIECE, PipeReader, PipeSender, pipe};
 
@@ -46,9 +46,12 @@ pub(crate) struct Ingest {
     pipe: Option<PipeSender>,
     worker: Option<JoinHandle<Result<(Digest, u64), ImageError>>>,
     folder: PathBuf,
+    compression: Compression,
+    form: LayerForm,
     /// `None` for plain archives, whose digest is the layer's own.
     blob: Option<Digester>,
     blob_size: u64,
+    kept: Option<Kept>,
     /// Set by the worker when it takes bytes only to drop them.
     refused: Arc<AtomicBool>,
 }
@@ -79,10 +82,30 @@ impl Ingest {
             pipe: Some(sender),
             worker: Some(worker),
             folder,
+            compression,
+            form,
+            kept: None,
             blob: (compression != Compression::Plain).then(Digester::new),
             blob_size: 0,
             refused,
         })
+    }
+
+    /// Has the compressed blob kept beside the archive. Plain archives are their own blob.
+    pub(crate) fn keeping_blob(mut self, keep: bool) -> Result<Self, ImageError> {
+        if let Some(format) = BlobFormat::of(self.compression).filter(|_| keep) {
+            let path = self.folder.join(BLOB);
+            let file = File::create_new(&path).map_err(ImageError::io("create", &path))?;
+            self.kept = Some(Kept {
+                file,
+                path,
+                format,
+                size: 0,
+                written_out: 0,
+                failure: None,
+            });
+        }
+        Ok(self)
     }
 
     /// Takes the next bytes of the blob; false when the layer was refused already, which
@@ -91,6 +114,9 @@ impl Ingest {
         self.blob_size += bytes.len() as u64;
         if let Some(blob) = &mut self.blob {
             blob.update(bytes);
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.write(bytes);
         }
         self.pipe
             .as_ref()
@@ -113,11 +139,23 @@ impl Ingest {
             pipe.end();
         }
         let (diff_id, size) = self.join()?;
+        let blob = self.blob.take().map_or(diff_id, Digester::finish);
+        let compressed = match self.kept.take() {
+            Some(kept) => Some(kept.finish(blob)?),
+            None => None,
+        };
+        let record = LayerRecord {
+            diff_id,
+            size,
+            form: self.form,
+            compressed,
+        };
+        document::write(&self.folder.join(RECORD), &record, Durability::Relaxed)?;
         Ok(StagedLayer {
             folder: self.folder.clone(),
             diff_id,
             size,
-            blob: self.blob.take().map_or(diff_id, Digester::finish),
+            blob,
             blob_size: self.blob_size,
         })
     }
@@ -136,6 +174,47 @@ impl Drop for Ingest {
         self.pipe = None;
         if self.worker.is_some() {
             let _ = self.join();
+        }
+    }
+}
+
+/// The compressed blob on its way to the disk, from the same bytes that are hashed and inflated.
+#[derive(Debug)]
+struct Kept {
+    file: File,
+    path: PathBuf,
+    format: BlobFormat,
+    size: u64,
+    written_out: u64,
+    /// The first failed write; told at the end, because the layer cannot be kept without.
+    failure: Option<std::io::Error>,
+}
+
+impl Kept {
+    fn write(&mut self, bytes: &[u8]) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.failure = self.file.write_all(bytes).err();
+        self.size += bytes.len() as u64;
+        if self.size - self.written_out >= WRITE_OUT {
+            keelson_sys::writeback::start(
+                &self.file,
+                self.written_out,
+                self.size - self.written_out,
+            );
+            self.written_out = self.size;
+        }
+    }
+
+    fn finish(self, digest: Digest) -> Result<CompressedBlob, ImageError> {
+        match self.failure {
+            Some(error) => Err(ImageError::io("write", &self.path)(error)),
+            None => Ok(CompressedBlob {
+                digest,
+                size: self.size,
+                format: self.format,
+            }),
         }
     }
 }
@@ -199,12 +278,6 @@ impl Job {
         let Scan { tree, size, .. } = scan;
         let tree = tree.0.finish();
         self.form.backend().prepare(&self.folder, &tree, &file)?;
-        let record = LayerRecord {
-            diff_id,
-            size,
-            form: self.form,
-        };
-        document::write(&self.folder.join(RECORD), &record, Durability::Relaxed)?;
         Ok((diff_id, size))
     }
 }

@@ -1,8 +1,9 @@
 //! Layers on disk.
 //!
 //! `layers/<diff-id>/` holds `layer.json` ([`LayerRecord`]), `layer.tar` (the uncompressed
-//! archive, byte for byte, so that it can be given back with the same digest) and what a
-//! [`LayerBackend`] made of it for mounting.
+//! archive, byte for byte, so that it can be given back with the same digest), `layer.blob` (the
+//! compressed blob that it came as, when that is kept) and what a [`LayerBackend`] made of it for
+//! mounting.
 
 pub(crate) mod erofs;
 pub(crate) mod folder;
@@ -12,6 +13,7 @@ use std::fmt::Debug;
 use std::fs::File;
 use std::path::Path;
 
+use keelson_oci::compression::Compression;
 use keelson_oci::digest::Digest;
 use keelson_oci::layer::Tree;
 use keelson_store::Document;
@@ -21,6 +23,8 @@ use crate::error::ImageError;
 
 /// Name of the uncompressed archive.
 pub(crate) const TAR: &str = "layer.tar";
+/// Name of the compressed blob that the layer came as.
+pub(crate) const BLOB: &str = "layer.blob";
 /// Name of the record.
 pub(crate) const RECORD: &str = "layer.json";
 
@@ -59,6 +63,48 @@ pub(crate) struct LayerRecord {
     pub size: u64,
     /// How it is made mountable.
     pub form: LayerForm,
+    /// The compressed blob beside the archive, when it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compressed: Option<CompressedBlob>,
+}
+
+/// The blob that a layer came as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CompressedBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// How it is compressed.
+    pub format: BlobFormat,
+}
+
+/// The compressions that blobs are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BlobFormat {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl BlobFormat {
+    /// The form in which a blob can be kept; `None` for plain archives, which are their own blob.
+    pub(crate) const fn of(compression: Compression) -> Option<Self> {
+        match compression {
+            Compression::Plain => None,
+            Compression::Gzip => Some(Self::Gzip),
+            Compression::Zstd => Some(Self::Zstd),
+        }
+    }
+}
+
+impl LayerRecord {
+    /// Bytes that the layer's archives take on the disk.
+    pub(crate) fn stored(&self) -> u64 {
+        self.size + self.compressed.map_or(0, |blob| blob.size)
+    }
 }
 
 impl Document for LayerRecord {

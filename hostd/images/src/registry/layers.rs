@@ -145,7 +145,8 @@ fn take_in(
                 let compression = Compression::detect(start)
                     .map_err(|error| ImageError::Archive(error.to_string()))?;
                 let started =
-                    Ingest::start(folder.clone(), compression, store.form, &store.limits)?;
+                    Ingest::start(folder.clone(), compression, store.form, &store.limits)?
+                        .keeping_blob(store.keep_compressed)?;
                 ingest.insert(started)
             }
         };

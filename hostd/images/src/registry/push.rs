@@ -1,29 +1,29 @@
-//! Pushing an image. The compressed form of a layer is not kept; what is known is its digest, from
-//! the manifest that the image came with or from an earlier push. Where the registry has that blob
-//! already, or can take it from another repository, nothing is sent, and a pulled image keeps its
-//! manifest byte for byte. What has to be sent is compressed anew, always in the same way.
+//! Pushing an image. A layer whose compressed blob is kept goes out as that blob, so that a pulled
+//! image keeps its manifest byte for byte; where the registry has the blob already, or can take it
+//! from another repository, nothing is sent. Other layers are compressed, always in the same way.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use flate2::write::GzEncoder;
-use keelson_oci::digest::{Digest, Digester};
-use keelson_oci::manifest::{Descriptor, Document, DocumentKind};
+use keelson_oci::digest::Digest;
+use keelson_oci::manifest::{
+    DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Descriptor, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST,
+};
 use keelson_oci::reference::Reference;
-use keelson_registry::{Access, BlobSource, Client, Credentials, Repository};
+use keelson_registry::{Access, BlobSource, Client, Credentials, RegistryError, Repository};
 use keelson_store::{Document as Versioned, Durability, document};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 
-use super::{Pushed, joined, push_failed, tell, tell_bytes};
+use super::{PARALLEL, Pushed, joined, push_failed, tell, tell_bytes};
 use crate::disk::Staging;
 use crate::error::ImageError;
-use crate::layer::TAR;
-use crate::pipe::PIECE;
+use crate::gzip;
+use crate::layer::{BlobFormat, LayerRecord, TAR};
+use crate::original::{self, Original};
 use crate::store::{Pins, Store};
 use crate::types::{ImageAction, ImageId, Progress};
 
@@ -31,15 +31,10 @@ use crate::types::{ImageAction, ImageId, Progress};
 const MAX_SOURCES: usize = 3;
 /// Beside a layer: its compressed form as it was pushed.
 const COMPRESSED: &str = "compressed.json";
-/// Level of gzip: the usual one. Another one would change digests.
-const LEVEL: u32 = 6;
 
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const OCI_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const OCI_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
 /// `compressed.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,12 +98,12 @@ struct Chosen {
     id: ImageId,
     reference: Reference,
     raw: Arc<[u8]>,
-    diff_ids: Vec<Digest>,
+    layers: Vec<LayerRecord>,
     manifest: Option<Digest>,
     /// Other repositories of the same registry that may have its layers.
     sources: Vec<String>,
     /// Held so that the layers stay.
-    _pins: Pins,
+    pins: Pins,
 }
 
 fn choose(store: &Arc<Store>, name: &str) -> Result<Vec<Chosen>, ImageError> {
@@ -130,7 +125,7 @@ fn choose(store: &Arc<Store>, name: &str) -> Result<Vec<Chosen>, ImageError> {
                 "{name} is not a tag: images are pushed by name and tag"
             ))
         })?;
-        let mut image = {
+        let (mut image, diff_ids) = {
             let state = store.state();
             let entry = state.images.get(&id).ok_or_else(unknown)?;
             let mut sources: Vec<String> = state
@@ -155,18 +150,21 @@ fn choose(store: &Arc<Store>, name: &str) -> Result<Vec<Chosen>, ImageError> {
                 .collect();
             sources.dedup();
             sources.truncate(MAX_SOURCES);
-            Chosen {
+            let image = Chosen {
                 id,
                 reference,
                 raw: Arc::clone(&entry.raw),
-                diff_ids: entry.diff_ids().to_vec(),
+                layers: Vec::new(),
                 manifest: entry.record.manifest,
                 sources,
-                _pins: Pins::new(store),
-            }
+                pins: Pins::new(store),
+            };
+            (image, entry.diff_ids().to_vec())
         };
-        for diff_id in image.diff_ids.clone() {
-            image._pins.pin(&diff_id).ok_or_else(unknown)?;
+        for diff_id in diff_ids {
+            image
+                .layers
+                .push(image.pins.pin(&diff_id).ok_or_else(unknown)?);
         }
         chosen.push(image);
     }
@@ -177,14 +175,6 @@ struct Push {
     store: Arc<Store>,
     image: Chosen,
     progress: mpsc::Sender<Progress>,
-}
-
-/// The manifest that an image came with.
-struct Original {
-    bytes: Vec<u8>,
-    media_type: String,
-    config: Descriptor,
-    layers: Vec<Descriptor>,
 }
 
 impl Push {
@@ -205,29 +195,9 @@ impl Push {
         .await
         .map_err(failed)?
         .with_sources(self.image.sources.clone());
+        let repository = Arc::new(repository);
         let original = self.original().await?;
-        let mut unique = BTreeSet::new();
-        for diff_id in &self.image.diff_ids {
-            if unique.insert(diff_id) {
-                tell(&self.progress, &diff_id.short(), "Preparing").await;
-            }
-        }
-        let mut layers: Vec<Descriptor> = Vec::new();
-        for (at, diff_id) in self.image.diff_ids.iter().enumerate() {
-            let before = self
-                .image
-                .diff_ids
-                .iter()
-                .position(|other| other == diff_id);
-            let layer = match before.and_then(|before| layers.get(before)) {
-                Some(same) => same.clone(),
-                None => {
-                    let known = original.as_ref().and_then(|o| o.layers.get(at));
-                    self.layer(&repository, diff_id, known).await?
-                }
-            };
-            layers.push(layer);
-        }
+        let layers = self.layers(&repository, original.as_ref()).await?;
         let id = &self.image.id;
         if !repository.has_blob(id).await.map_err(failed)? {
             let source = BlobSource::Bytes(self.image.raw.to_vec().into());
@@ -257,117 +227,59 @@ impl Push {
 
     /// The manifest in the store, when it is one of this image.
     async fn original(&self) -> Result<Option<Original>, ImageError> {
-        let Some(digest) = self.image.manifest else {
-            return Ok(None);
-        };
         let store = Arc::clone(&self.store);
-        let read = move || store.disk.read_blob(&digest);
-        let bytes = joined(tokio::task::spawn_blocking(read).await)??;
-        let Ok(DocumentKind::Manifest(config, layers)) = Document::parse(&bytes) else {
-            return Ok(None);
-        };
-        if config.digest != self.image.id || layers.len() != self.image.diff_ids.len() {
-            return Ok(None);
-        }
-        let media_type = match config.media_type.as_str() {
-            DOCKER_CONFIG => DOCKER_MANIFEST,
-            _ => OCI_MANIFEST,
-        };
-        Ok(Some(Original {
-            media_type: media_type.to_owned(),
-            bytes,
-            config,
-            layers,
-        })
-        .filter(|original| original.config.size == self.image.raw.len() as u64))
+        let (manifest, id) = (self.image.manifest, self.image.id);
+        let (size, layers) = (self.image.raw.len(), self.image.layers.len());
+        let read = move || original::read(&store.disk, manifest, &id, size, layers);
+        joined(tokio::task::spawn_blocking(read).await)
     }
 
-    /// Sees to it that the registry has a layer, and tells which blob it is there.
-    async fn layer(
+    /// Sees to it that the registry has the layers, several at a time, and tells which blobs they
+    /// are there, lowest first.
+    async fn layers(
         &self,
-        repository: &Repository,
-        diff_id: &Digest,
-        original: Option<&Descriptor>,
-    ) -> Result<Descriptor, ImageError> {
-        let failed = |error| push_failed(&self.image.reference, error);
-        let id = diff_id.short();
-        let recorded = self.recorded(diff_id).await;
-        let known: Vec<Descriptor> = original
-            .cloned()
-            .into_iter()
-            .chain(recorded.map(|record| gzip(record.blob, record.size)))
-            .collect();
-        for blob in &known {
-            if repository.has_blob(&blob.digest).await.map_err(failed)? {
-                tell(&self.progress, &id, "Layer already exists").await;
-                return Ok(blob.clone());
+        repository: &Arc<Repository>,
+        original: Option<&Original>,
+    ) -> Result<Vec<Descriptor>, ImageError> {
+        let gate = Arc::new(Semaphore::new(PARALLEL));
+        let mut tasks = JoinSet::new();
+        let mut seen = BTreeSet::new();
+        for (at, record) in self.image.layers.iter().enumerate() {
+            if !seen.insert(record.diff_id) {
+                continue;
             }
-        }
-        for blob in &known {
-            for source in &self.image.sources {
-                if repository
-                    .mount_blob(&blob.digest, source)
-                    .await
-                    .map_err(failed)?
-                {
-                    tell(&self.progress, &id, format!("Mounted from {source}")).await;
-                    return Ok(blob.clone());
-                }
+            let id = record.diff_id.short();
+            tell(&self.progress, &id, "Preparing").await;
+            if at >= PARALLEL {
+                tell(&self.progress, &id, "Waiting").await;
             }
-        }
-        let (_staging, path, record) = self.compress(diff_id).await?;
-        if repository.has_blob(&record.blob).await.map_err(failed)? {
-            tell(&self.progress, &id, "Layer already exists").await;
-        } else {
-            let progress = |sent| {
-                tell_bytes(&self.progress, &id, "Pushing", sent, record.size);
+            let push = LayerPush {
+                store: Arc::clone(&self.store),
+                repository: Arc::clone(repository),
+                reference: self.image.reference.clone(),
+                sources: self.image.sources.clone(),
+                record: record.clone(),
+                original: original.and_then(|original| original.layers.get(at).cloned()),
+                progress: self.progress.clone(),
             };
-            repository
-                .put_blob(
-                    &record.blob,
-                    record.size,
-                    &BlobSource::File(path),
-                    &progress,
-                )
-                .await
-                .map_err(failed)?;
-            tell(&self.progress, &id, "Pushed").await;
+            let gate = Arc::clone(&gate);
+            tasks.spawn(async move {
+                // The gate is never closed.
+                let _permit = gate.acquire_owned().await;
+                Ok::<_, ImageError>((push.record.diff_id, push.run().await?))
+            });
         }
-        Ok(match original {
-            // The same bytes: then the description is kept, too.
-            Some(original) if original.digest == record.blob => original.clone(),
-            _ => gzip(record.blob, record.size),
-        })
-    }
-
-    async fn recorded(&self, diff_id: &Digest) -> Option<CompressedRecord> {
-        let path = self.store.disk.layer(diff_id).join(COMPRESSED);
-        tokio::task::spawn_blocking(move || document::read(&path).ok().flatten())
-            .await
-            .ok()
-            .flatten()
-    }
-
-    /// Compresses a layer to a file, which goes with the staging folder.
-    async fn compress(
-        &self,
-        diff_id: &Digest,
-    ) -> Result<(Staging, PathBuf, CompressedRecord), ImageError> {
-        let store = Arc::clone(&self.store);
-        let diff_id = *diff_id;
-        let job = move || -> Result<_, ImageError> {
-            let staging = store.disk.stage()?;
-            let folder = store.disk.layer(&diff_id);
-            let path = staging.path.join("layer.gz");
-            let record = compress(&folder.join(TAR), &path)?;
-            let note = folder.join(COMPRESSED);
-            if let Err(error) = document::write(&note, &record, Durability::Relaxed) {
-                // Only the next push takes longer.
-                tracing::warn!(path = %note.display(), %error, "digest is not remembered");
-            }
-            Ok((staging, path, record))
-        };
-        joined(tokio::task::spawn_blocking(job).await)?
+        let mut done = BTreeMap::new();
+        // An error drops the others.
+        while let Some(result) = tasks.join_next().await {
+            let (diff_id, blob) = joined(result)??;
+            done.insert(diff_id, blob);
+        }
+        let all = self.image.layers.iter().map(|record| {
+            let blob = done.get(&record.diff_id).cloned();
+            blob.ok_or_else(|| ImageError::Damaged(format!("layer {} vanished", record.diff_id)))
+        });
+        all.collect()
     }
 
     /// The image has this name now, too.
@@ -382,60 +294,128 @@ impl Push {
     }
 }
 
-/// Compresses a file. Blocks.
-fn compress(from: &Path, to: &Path) -> Result<CompressedRecord, ImageError> {
-    let mut source = File::open(from).map_err(ImageError::io("open", from))?;
-    let target = File::create(to).map_err(ImageError::io("create", to))?;
-    let sink = Hashing {
-        to: BufWriter::new(target),
-        digester: Digester::new(),
-        size: 0,
-    };
-    let mut encoder = GzEncoder::new(sink, flate2::Compression::new(LEVEL));
-    let mut piece = vec![0; PIECE];
-    loop {
-        let length = source
-            .read(&mut piece)
-            .map_err(ImageError::io("read", from))?;
-        if length == 0 {
-            break;
+/// One layer on its way to the registry.
+struct LayerPush {
+    store: Arc<Store>,
+    repository: Arc<Repository>,
+    reference: Reference,
+    sources: Vec<String>,
+    record: LayerRecord,
+    /// What the manifest that the image came with calls it.
+    original: Option<Descriptor>,
+    progress: mpsc::Sender<Progress>,
+}
+
+impl LayerPush {
+    async fn run(&self) -> Result<Descriptor, ImageError> {
+        let id = self.record.diff_id.short();
+        let kept = self.record.compressed.map(|blob| match blob.format {
+            BlobFormat::Gzip => gzipped(blob.digest, blob.size),
+            BlobFormat::Zstd => described(OCI_ZSTD, blob.digest, blob.size),
+        });
+        let recorded = self.recorded().await;
+        let mut known: Vec<Descriptor> = Vec::new();
+        for blob in self
+            .original
+            .clone()
+            .into_iter()
+            .chain(kept)
+            .chain(recorded.map(|record| gzipped(record.blob, record.size)))
+        {
+            if !known.iter().any(|other| other.digest == blob.digest) {
+                known.push(blob);
+            }
         }
-        encoder
-            .write_all(piece.get(..length).unwrap_or_default())
-            .map_err(ImageError::io("write", to))?;
+        for blob in &known {
+            if self.has(&blob.digest).await? {
+                tell(&self.progress, &id, "Layer already exists").await;
+                return Ok(blob.clone());
+            }
+        }
+        for blob in &known {
+            for source in &self.sources {
+                let mounted = self.repository.mount_blob(&blob.digest, source).await;
+                if mounted.map_err(|error| self.failed(error))? {
+                    tell(&self.progress, &id, format!("Mounted from {source}")).await;
+                    return Ok(blob.clone());
+                }
+            }
+        }
+        for blob in &known {
+            if let Some(path) = original::blob_file(&self.store.disk, &self.record, blob) {
+                self.send(blob, path).await?;
+                return Ok(blob.clone());
+            }
+        }
+        let (_staging, path, record) = self.compress().await?;
+        let blob = gzipped(record.blob, record.size);
+        if self.has(&blob.digest).await? {
+            tell(&self.progress, &id, "Layer already exists").await;
+        } else {
+            self.send(&blob, path).await?;
+        }
+        // The same bytes: then the description is kept, too.
+        let same = known.into_iter().find(|other| other.digest == blob.digest);
+        Ok(same.unwrap_or(blob))
     }
-    let mut sink = encoder.finish().map_err(ImageError::io("write", to))?;
-    sink.flush().map_err(ImageError::io("write", to))?;
-    Ok(CompressedRecord {
-        blob: sink.digester.finish(),
-        size: sink.size,
-    })
+
+    fn failed(&self, error: RegistryError) -> ImageError {
+        push_failed(&self.reference, error)
+    }
+
+    async fn has(&self, digest: &Digest) -> Result<bool, ImageError> {
+        let found = self.repository.has_blob(digest).await;
+        found.map_err(|error| self.failed(error))
+    }
+
+    async fn send(&self, blob: &Descriptor, path: PathBuf) -> Result<(), ImageError> {
+        let id = self.record.diff_id.short();
+        let progress = |sent| tell_bytes(&self.progress, &id, "Pushing", sent, blob.size);
+        let source = BlobSource::File(path);
+        self.repository
+            .put_blob(&blob.digest, blob.size, &source, &progress)
+            .await
+            .map_err(|error| self.failed(error))?;
+        tell(&self.progress, &id, "Pushed").await;
+        Ok(())
+    }
+
+    async fn recorded(&self) -> Option<CompressedRecord> {
+        let path = self.store.disk.layer(&self.record.diff_id).join(COMPRESSED);
+        tokio::task::spawn_blocking(move || document::read(&path).ok().flatten())
+            .await
+            .ok()
+            .flatten()
+    }
+
+    /// Compresses the layer to a file, which goes with the staging folder.
+    async fn compress(&self) -> Result<(Staging, PathBuf, CompressedRecord), ImageError> {
+        let store = Arc::clone(&self.store);
+        let diff_id = self.record.diff_id;
+        let job = move || -> Result<_, ImageError> {
+            let staging = store.disk.stage()?;
+            let folder = store.disk.layer(&diff_id);
+            let path = staging.path.join("layer.gz");
+            let (blob, size) = gzip::compress(&folder.join(TAR), &path)?;
+            let record = CompressedRecord { blob, size };
+            let note = folder.join(COMPRESSED);
+            if let Err(error) = document::write(&note, &record, Durability::Relaxed) {
+                // Only the next push takes longer.
+                tracing::warn!(path = %note.display(), %error, "digest is not remembered");
+            }
+            Ok((staging, path, record))
+        };
+        joined(tokio::task::spawn_blocking(job).await)?
+    }
 }
 
-/// Hashes what it writes.
-struct Hashing {
-    to: BufWriter<File>,
-    digester: Digester,
-    size: u64,
+fn gzipped(digest: Digest, size: u64) -> Descriptor {
+    described(DOCKER_GZIP, digest, size)
 }
 
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = self.to.write(bytes)?;
-        self.digester
-            .update(bytes.get(..length).unwrap_or_default());
-        self.size += length as u64;
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
-    }
-}
-
-fn gzip(digest: Digest, size: u64) -> Descriptor {
+fn described(media_type: &str, digest: Digest, size: u64) -> Descriptor {
     Descriptor {
-        media_type: DOCKER_GZIP.to_owned(),
+        media_type: media_type.to_owned(),
         digest,
         size,
         platform: None,
@@ -452,18 +432,18 @@ fn manifest(id: &Digest, size: u64, layers: Vec<Descriptor>) -> (Vec<u8>, String
     let docker = layers
         .iter()
         .all(|layer| matches!(layer.media_type.as_str(), DOCKER_GZIP | OCI_GZIP));
-    let (media_type, config, gzip) = if docker {
-        (DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_GZIP)
-    } else {
-        (OCI_MANIFEST, OCI_CONFIG, OCI_GZIP)
+    let (media_type, config) = match docker {
+        true => (DOCKER_MANIFEST, DOCKER_CONFIG),
+        false => (OCI_MANIFEST, OCI_CONFIG),
     };
     let layers: Vec<_> = layers
         .into_iter()
         .map(|layer| {
-            let media_type = match layer.media_type.as_str() {
-                DOCKER_GZIP | OCI_GZIP => gzip.to_owned(),
-                other => other.replace(
-                    "application/vnd.docker.image.rootfs.diff.tar.",
+            let media_type = match (layer.media_type.as_str(), docker) {
+                (_, true) => DOCKER_GZIP.to_owned(),
+                (DOCKER_LAYER, false) => OCI_LAYER.to_owned(),
+                (other, false) => other.replace(
+                    &format!("{DOCKER_LAYER}."),
                     "application/vnd.oci.image.layer.v1.tar+",
                 ),
             };
@@ -483,30 +463,14 @@ fn manifest(id: &Digest, size: u64, layers: Vec<Descriptor>) -> (Vec<u8>, String
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use keelson_oci::manifest::{Document, DocumentKind};
 
-    #[test]
-    fn compression_always_gives_the_same() {
-        let folder = tempfile::tempdir().unwrap();
-        let (tar, one, two) = (
-            folder.path().join("tar"),
-            folder.path().join("1"),
-            folder.path().join("2"),
-        );
-        std::fs::write(&tar, b"some text, some text, some text".repeat(10_000)).unwrap();
-        let first = compress(&tar, &one).unwrap();
-        assert_eq!(compress(&tar, &two).unwrap(), first);
-        let bytes = std::fs::read(&one).unwrap();
-        assert_eq!(first.blob, Digest::of(&bytes));
-        assert_eq!(first.size, bytes.len() as u64);
-        // Neither time nor name.
-        assert_eq!(bytes.get(3..8), Some(&[0; 5][..]));
-    }
+    use super::*;
 
     #[test]
     fn manifests_are_of_one_kind() {
         let id = Digest::of(b"config");
-        let layer = gzip(Digest::of(b"layer"), 7);
+        let layer = gzipped(Digest::of(b"layer"), 7);
         let (bytes, media_type) = manifest(&id, 6, vec![layer.clone()]);
         assert_eq!(media_type, DOCKER_MANIFEST);
         assert!(matches!(

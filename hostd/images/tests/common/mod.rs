@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test file uses another part")]
 
 pub(crate) mod server;
+pub(crate) mod storage;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -110,6 +111,7 @@ pub(crate) fn open(root: &Path, run: &Path, folders: bool) -> ImageStore {
             entries: 20_000,
             ..Limits::default()
         },
+        ..StoreOptions::default()
     };
     ImageStore::open_with(root, run, options).unwrap()
 }

@@ -16,6 +16,8 @@ pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) head: String,
+    /// As much of the request's body as was taken.
+    pub(crate) body: Vec<u8>,
     /// How often this method and path came before.
     pub(crate) before: usize,
 }
@@ -60,6 +62,21 @@ impl Reply {
     }
 }
 
+/// How much of a request's body the server takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Take {
+    /// All, before it answers.
+    All,
+    /// Nothing: it answers at once.
+    Nothing,
+    /// So many bytes, which the handler still sees; then the connection breaks.
+    Cut(usize),
+    /// So many bytes; then nothing happens any more.
+    Stall(usize),
+}
+
+type Taker = dyn Fn(&Seen) -> Take + Send + Sync;
+
 type Handler = dyn Fn(&Seen) -> Reply + Send + Sync;
 
 /// The server; it ends with the test's runtime.
@@ -70,13 +87,27 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_taking(|_| Take::All, handler).await
+    }
+
+    /// A server that does not take every request's body.
+    pub(crate) async fn start_taking(
+        taker: impl Fn(&Seen) -> Take + Send + Sync + 'static,
+        handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (log, handler): (_, Arc<Handler>) = (Arc::clone(&seen), Arc::new(handler));
+        let taker: Arc<Taker> = Arc::new(taker);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&log), Arc::clone(&handler)));
+                tokio::spawn(serve(
+                    stream,
+                    Arc::clone(&log),
+                    Arc::clone(&taker),
+                    Arc::clone(&handler),
+                ));
             }
         });
         Self { address, seen }
@@ -100,6 +131,7 @@ impl Server {
 async fn serve(
     mut stream: TcpStream,
     log: Arc<Mutex<Vec<Seen>>>,
+    taker: Arc<Taker>,
     handler: Arc<Handler>,
 ) -> Option<()> {
     let mut head = Vec::new();
@@ -113,7 +145,7 @@ async fn serve(
     let head = String::from_utf8_lossy(&head).into_owned();
     let mut words = head.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let seen = {
+    let mut seen = {
         let mut log = log.lock().unwrap();
         let before = log
             .iter()
@@ -123,11 +155,34 @@ async fn serve(
             method,
             path,
             head,
+            body: Vec::new(),
             before,
         };
         log.push(seen.clone());
         seen
     };
+    let length: usize = seen.header("content-length").unwrap_or("0").parse().ok()?;
+    let take = taker(&seen);
+    let wanted = match take {
+        Take::All => length,
+        Take::Nothing => 0,
+        Take::Cut(most) | Take::Stall(most) => length.min(most),
+    };
+    let mut body = vec![0; wanted];
+    stream.read_exact(&mut body).await.ok()?;
+    seen.body = body;
+    match take {
+        Take::All | Take::Nothing => {}
+        Take::Cut(_) => {
+            handler(&seen);
+            return None;
+        }
+        Take::Stall(_) => {
+            handler(&seen);
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            return None;
+        }
+    }
     let reply = handler(&seen);
     let mut answer = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", reply.status);
     for (name, value) in &reply.headers {
