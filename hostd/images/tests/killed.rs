@@ -4,68 +4,61 @@ mod common;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use common::complete::assert_complete;
+use common::disk::SmallDisk;
 use common::server::{Remote, Server};
-use common::{Fixture, Tar, busybox_layer, docker_archive, is_root};
-use hostd_images::{Digest, ImageStore, PullOptions, RegistryOptions, StoreOptions};
+use common::{Fixture, Random, Tar, docker_archive, is_root, rounds};
+use hostd_images::{ImageStore, ImportOptions, PullOptions, RegistryOptions, StoreOptions};
+use tokio::runtime::Runtime;
 
-const FOLDER: &str = "KEELSON_TEST_KILLED_FOLDER";
-/// Names in a registry, for the child that pulls.
+/// Where the killed process keeps its store, and where it mounts.
+const ROOT: &str = "KEELSON_TEST_KILLED_ROOT";
+const RUN: &str = "KEELSON_TEST_KILLED_RUN";
+/// What it does: [`work`].
+const WORK: &str = "KEELSON_TEST_KILLED_WORK";
+/// Names in a registry, for the one that pulls.
 const NAMES: &str = "KEELSON_TEST_KILLED_NAMES";
 
+/// Longest life of a process; about one turn of its loop.
+const LIFE: u64 = 120_000;
+
+fn layer(text: &str, files: usize) -> Vec<u8> {
+    (0..files)
+        .fold(Tar::new().directory("d", 0o755), |tar, number| {
+            let data = text.repeat(number * 37 % 400 + 1);
+            tar.file(&format!("d/{text}-{number}"), data.as_bytes(), 0o644)
+        })
+        .finish()
+}
+
 fn archives() -> Vec<Vec<u8>> {
-    let layer = |text: &str| {
-        (0..40)
-            .fold(Tar::new(), |tar, number| {
-                tar.file(&format!("{text}-{number}"), text.as_bytes(), 0o644)
-            })
-            .finish()
-    };
     vec![
-        docker_archive("one:1", &[layer("base"), layer("one")], "one"),
+        docker_archive("one:1", &[layer("base", 40), layer("one", 3)], "one"),
         docker_archive(
             "two:1",
-            &[layer("base"), layer("two"), layer("more")],
+            &[layer("base", 40), layer("two", 30), layer("more", 1)],
             "two",
         ),
-        docker_archive("box:1", &[busybox_layer()], "sh"),
     ]
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// Not a test: what the killed process runs.
 #[test]
 fn child() {
-    let Some(folder) = std::env::var_os(FOLDER) else {
+    let (Some(root), Some(run)) = (std::env::var_os(ROOT), std::env::var_os(RUN)) else {
         return;
     };
-    let folder = PathBuf::from(folder);
-    let store = common::open(&folder.join("engine"), &folder.join("run"), false);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
-    let archives = archives();
-    println!("ready");
-    loop {
-        for archive in &archives {
-            let loaded = runtime.block_on(common::load(&store, archive)).unwrap();
-            let _rootfs = store.mount(&loaded[0].id).unwrap();
-        }
-        store.tag("one:1", "other:1").unwrap();
-        for name in ["two:1", "one:1", "box:1", "other:1"] {
-            store.remove(name, true, false, &[]).unwrap();
-        }
-    }
-}
-
-/// Not a test: what the killed process runs when it pulls.
-#[test]
-fn child_that_pulls() {
-    let (Some(folder), Ok(names)) = (std::env::var_os(FOLDER), std::env::var(NAMES)) else {
-        return;
-    };
-    let folder = PathBuf::from(folder);
     // Without authorities, which take long to read in a test's build.
     let options = StoreOptions {
         registries: RegistryOptions {
@@ -75,120 +68,134 @@ fn child_that_pulls() {
         },
         ..StoreOptions::default()
     };
-    let store =
-        ImageStore::open_with(&folder.join("engine"), &folder.join("run"), options).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let store = ImageStore::open_with(&PathBuf::from(root), &PathBuf::from(run), options).unwrap();
+    let runtime = runtime();
+    let work = std::env::var(WORK).unwrap();
+    let names = std::env::var(NAMES).unwrap();
     println!("ready");
     loop {
-        for name in names.split(' ') {
-            let (sender, _receiver) = tokio::sync::mpsc::channel(1000);
-            let pull = store.pull(name, PullOptions::default(), sender);
-            let pulled = runtime.block_on(pull).unwrap();
-            let _rootfs = store.mount(&pulled.id).unwrap();
-        }
-        for name in names.split(' ') {
-            store.remove(name, true, false, &[]).unwrap();
+        match work.as_str() {
+            "load" => load(&store, &runtime),
+            "import" => import(&store, &runtime),
+            _ => pull(&store, &runtime, &names),
         }
     }
 }
 
-fn kill_after(folder: &Path, delay: Duration, child: &str, names: &str) {
+fn load(store: &ImageStore, runtime: &Runtime) {
+    for archive in &archives() {
+        let loaded = runtime.block_on(common::load(store, archive)).unwrap();
+        let _rootfs = store.mount(&loaded[0].id).unwrap();
+    }
+    store.tag("one:1", "other:1").unwrap();
+    for name in ["two:1", "one:1", "other:1"] {
+        store.remove(name, true, false, &[]).unwrap();
+    }
+}
+
+fn import(store: &ImageStore, runtime: &Runtime) {
+    for text in ["imported", "again", "imported"] {
+        let options = ImportOptions {
+            reference: Some("imported:1".to_owned()),
+            ..ImportOptions::default()
+        };
+        let archive = layer(text, 20);
+        let id = runtime
+            .block_on(store.import(&archive[..], options))
+            .unwrap();
+        let _rootfs = store.mount(&id).unwrap();
+    }
+    store.prune(false, &[]).unwrap();
+    store.remove("imported:1", false, false, &[]).unwrap();
+}
+
+fn pull(store: &ImageStore, runtime: &Runtime, names: &str) {
+    for name in names.split(' ') {
+        let (sender, _receiver) = tokio::sync::mpsc::channel(1000);
+        let pull = store.pull(name, PullOptions::default(), sender);
+        let pulled = runtime.block_on(pull).unwrap();
+        let _rootfs = store.mount(&pulled.id).unwrap();
+    }
+    for name in names.split(' ') {
+        store.remove(name, true, false, &[]).unwrap();
+    }
+}
+
+/// Starts a process that works on a store until it is killed.
+fn start(root: &Path, run: &Path, work: &str, names: &str) -> Child {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", child, "--nocapture"])
-        .env(FOLDER, folder)
+        .args(["--exact", "child", "--nocapture"])
+        .env(ROOT, root)
+        .env(RUN, run)
+        .env(WORK, work)
         .env(NAMES, names)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    while let Some(Ok(line)) = lines.next() {
-        if line.contains("ready") {
-            break;
-        }
-    }
-    // Not a wait for something to happen: the moment of death is what is tested.
-    std::thread::sleep(delay);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let ready = lines.any(|line| line.is_ok_and(|line| line.contains("ready")));
+    assert!(ready, "the process ended early");
+    child
 }
 
-/// The member `manifest` of an image's record.
-fn manifest_of(document: &serde_json::Value) -> Option<Digest> {
-    let members = document.as_object()?;
-    match members.get("manifest") {
-        Some(manifest) => manifest.as_str()?.parse().ok(),
-        None => members.values().find_map(manifest_of),
-    }
-}
-
-/// Everything listed is complete, and nothing else is there.
-fn check(fixture: &Fixture, delay: Duration) {
-    let store = fixture.store();
-    let mut expected = Vec::new();
-    for image in store.list() {
-        assert_eq!(Digest::of(&image.raw_config), image.id);
-        for name in &image.repo_tags {
-            assert_eq!(store.resolve(name).unwrap().id, image.id);
-        }
-        let rootfs = store.mount(&image.id).unwrap();
-        for (lower, layer) in rootfs.lower.iter().rev().zip(&image.layers) {
-            assert!(std::fs::read_dir(lower).unwrap().next().is_some());
-            let folder = fixture.root().join("layers").join(layer.diff_id.hex());
-            let tar = std::fs::read(folder.join("layer.tar")).unwrap();
-            assert_eq!(Digest::of(&tar), layer.diff_id, "after {delay:?}");
-            expected.push(folder);
-        }
-        expected.push(fixture.root().join("blobs").join(image.id.hex()));
-        let record = format!("{}.json", image.id.hex());
-        let record = fixture.root().join("images").join(record);
-        let text = std::fs::read(&record).unwrap();
-        let document = serde_json::from_slice(&text).unwrap();
-        if let Some(manifest) = manifest_of(&document) {
-            let path = fixture.root().join("blobs").join(manifest.hex());
-            assert_eq!(Digest::of(&std::fs::read(&path).unwrap()), manifest);
-            expected.push(path);
-        }
-        expected.push(record);
-    }
-    expected.sort();
-    expected.dedup();
-    assert_eq!(fixture.objects(), expected, "after {delay:?}");
-}
-
-#[test]
-fn a_killed_process_leaves_a_complete_store() {
-    if !is_root() {
+/// Kills processes at random moments, and looks at the store after each.
+fn kill_and_check(work: &str, names: &str, rounds: u64) {
+    // A file system of its own, so that syncing it does not wait for the whole machine's.
+    let Some(disk) = SmallDisk::new(64) else {
         return;
-    }
-    let rounds: u64 = std::env::var("KEELSON_TEST_ROUNDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(25);
-    let mut fixture = Fixture::new(false);
+    };
+    let mut random = Random::new(work);
+    let mut fixture = Fixture::on(&disk.path().join("engine"), false);
     let mut found = std::collections::BTreeMap::new();
     for round in 0..rounds {
         fixture.store = None;
-        // Spread over several turns of the child's loop, with odd steps.
-        let delay = Duration::from_micros(round * 7_919 % 400_000 * 2);
-        kill_after(fixture.folder.path(), delay, "child", "");
+        let life = Duration::from_micros(random.below(LIFE));
+        let mut child = start(&fixture.root(), &fixture.run(), work, names);
+        // Not a wait for something to happen: the moment of death is what is tested.
+        std::thread::sleep(life);
+        child.kill().unwrap();
+        child.wait().unwrap();
         fixture.reopen();
-        check(&fixture, delay);
+        common::assert_no_mounts(&fixture.run());
+        assert_complete(
+            &fixture,
+            &format!("{work}, round {round}, killed after {life:?}"),
+        );
         *found.entry(fixture.store().list().len()).or_insert(0) += 1;
     }
-    eprintln!("images found after kills (number: times): {found:?}");
-    // What was interrupted can be done again.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    eprintln!("{work}: images found after kills (number: times): {found:?}");
+    // What was interrupted can be done again, and nothing is left when all is gone.
+    let runtime = runtime();
     for archive in archives() {
         runtime.block_on(fixture.load(&archive)).unwrap();
     }
-    assert_eq!(fixture.store().list().len(), 3);
+    fixture.store().prune(true, &[]).unwrap();
+    assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
+    fixture.close();
+}
+
+#[test]
+fn a_process_killed_while_it_loads_leaves_a_complete_store() {
+    kill_and_check("load", "", rounds(110));
+}
+
+#[test]
+fn a_process_killed_while_it_imports_leaves_a_complete_store() {
+    kill_and_check("import", "", rounds(100));
+}
+
+/// A registry with two images, and their names.
+fn registry(runtime: &Runtime) -> String {
+    let one = Remote::new(&[layer("base", 40), layer("one", 3)]);
+    let two = Remote::new(&[layer("two", 30), layer("base", 40), layer("more", 1)]);
+    let server = runtime.block_on(Server::start(move |seen| {
+        match seen.path.starts_with("/v2/one/") {
+            true => one.answer(seen),
+            false => two.answer(seen),
+        }
+    }));
+    format!("{} {}", server.name("one"), server.name("two"))
 }
 
 #[test]
@@ -196,34 +203,50 @@ fn a_process_killed_while_it_pulls_leaves_a_complete_store() {
     if !is_root() {
         return;
     }
-    let rounds: u64 = std::env::var("KEELSON_TEST_ROUNDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(15);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let layer = |text: &str| Tar::new().file(text, text.as_bytes(), 0o644).finish();
-    let one = Remote::new(&[layer("base"), layer("one")]);
-    let two = Remote::new(&[layer("two"), busybox_layer(), layer("more")]);
-    let server = runtime.block_on(Server::start(move |seen| {
-        match seen.path.starts_with("/v2/one/") {
-            true => one.answer(seen),
-            false => two.answer(seen),
-        }
-    }));
-    let names = format!("{} {}", server.name("one"), server.name("two"));
-    let mut fixture = Fixture::new(false);
+    let runtime = runtime();
+    kill_and_check("pull", &registry(&runtime), rounds(100));
+}
+
+/// Cuts the power at random moments: what was not on the disk is lost.
+fn cut_and_check(work: &str, names: &str, rounds: u64) {
+    let Some(mut disk) = SmallDisk::new(64) else {
+        return;
+    };
+    let mut random = Random::new(work);
+    let mut fixture = Fixture::on(&disk.path().join("engine"), false);
     let mut found = std::collections::BTreeMap::new();
     for round in 0..rounds {
-        fixture.store = None;
-        let delay = Duration::from_micros(round * 57_919 % 800_000);
-        kill_after(fixture.folder.path(), delay, "child_that_pulls", &names);
+        fixture.close();
+        let life = Duration::from_micros(random.below(LIFE));
+        let mut child = start(&fixture.root(), &fixture.run(), work, names);
+        std::thread::sleep(life);
+        disk.cut_power();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        common::unmount_below(&fixture.run());
+        disk.mount_again();
         fixture.reopen();
-        check(&fixture, delay);
+        assert_complete(
+            &fixture,
+            &format!("{work}, round {round}, power cut after {life:?}"),
+        );
         *found.entry(fixture.store().list().len()).or_insert(0) += 1;
     }
-    eprintln!("images found after kills (number: times): {found:?}");
+    eprintln!("{work}: images found after power cuts (number: times): {found:?}");
+    fixture.close();
+    disk.check();
+}
+
+#[test]
+fn a_power_cut_while_it_loads_leaves_a_complete_store() {
+    cut_and_check("load", "", rounds(40));
+}
+
+#[test]
+fn a_power_cut_while_it_pulls_leaves_a_complete_store() {
+    if !is_root() {
+        return;
+    }
+    let runtime = runtime();
+    cut_and_check("pull", &registry(&runtime), rounds(40));
 }

@@ -18,4 +18,6 @@ pub mod scheduling;
 pub mod seccomp;
 
 // The image store.
+pub mod filesystem;
+pub mod verity;
 pub mod writeback;

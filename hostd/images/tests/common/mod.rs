@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test file uses another part")]
 
+pub(crate) mod complete;
+pub(crate) mod disk;
 pub(crate) mod server;
 pub(crate) mod storage;
 
@@ -14,7 +16,9 @@ use serde_json::json;
 /// A store in a temporary folder; unmounts and removes everything at its end.
 pub(crate) struct Fixture {
     pub(crate) store: Option<ImageStore>,
-    pub(crate) folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+    /// Where the store keeps its things; below `folder` unless on a disk of its own.
+    root: PathBuf,
     folders: bool,
 }
 
@@ -31,9 +35,21 @@ impl Fixture {
     pub(crate) fn new(folders: bool) -> Self {
         // Not in /tmp, which may be a tmpfs: the kernel mounts no EROFS from files there.
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let root = folder.path().join("engine");
+        Self::open(folder, root, folders)
+    }
+
+    /// A store whose files lie elsewhere, on a disk of the test's own.
+    pub(crate) fn on(root: &Path, folders: bool) -> Self {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        Self::open(folder, root.to_owned(), folders)
+    }
+
+    fn open(folder: tempfile::TempDir, root: PathBuf, folders: bool) -> Self {
         let mut fixture = Self {
             store: None,
             folder,
+            root,
             folders,
         };
         fixture.reopen();
@@ -41,11 +57,18 @@ impl Fixture {
     }
 
     pub(crate) fn root(&self) -> PathBuf {
-        self.folder.path().join("engine")
+        self.root.clone()
     }
 
     pub(crate) fn run(&self) -> PathBuf {
         self.folder.path().join("run")
+    }
+
+    /// Lets the store go, with its mounts.
+    pub(crate) fn close(&mut self) {
+        if let Some(store) = self.store.take() {
+            store.shutdown();
+        }
     }
 
     pub(crate) fn reopen(&mut self) {
@@ -90,13 +113,25 @@ impl Drop for Fixture {
     }
 }
 
-pub(crate) fn assert_no_mounts(below: &Path) {
+fn mounts_below(folder: &Path) -> Vec<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let left: Vec<_> = mounts
+    mounts
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
-        .filter(|point| Path::new(point).starts_with(below))
-        .collect();
+        .map(PathBuf::from)
+        .filter(|point| point.starts_with(folder))
+        .collect()
+}
+
+/// Takes away what a killed process had mounted.
+pub(crate) fn unmount_below(folder: &Path) {
+    for point in mounts_below(folder).iter().rev() {
+        rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+pub(crate) fn assert_no_mounts(below: &Path) {
+    let left = mounts_below(below);
     if !std::thread::panicking() {
         assert!(left.is_empty(), "mounts are left: {left:?}");
     }
@@ -119,6 +154,41 @@ pub(crate) fn open(root: &Path, run: &Path, folders: bool) -> ImageStore {
 pub(crate) async fn load(store: &ImageStore, archive: &[u8]) -> Result<Vec<Loaded>, ImageError> {
     let (progress, _) = tokio::sync::mpsc::channel(16);
     store.load(archive, progress).await
+}
+
+/// Random numbers (SplitMix64) that a seed repeats.
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// From KEELSON_TEST_SEED, or another one each time, which is printed.
+    pub(crate) fn new(test: &str) -> Self {
+        let seed = std::env::var("KEELSON_TEST_SEED")
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_else(|| {
+                let time = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+                time.as_nanos() as u64
+            });
+        eprintln!("{test}: KEELSON_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number below `limit`.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+/// How often a test of random moments is repeated.
+pub(crate) fn rounds(usual: u64) -> u64 {
+    std::env::var("KEELSON_TEST_ROUNDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(usual)
 }
 
 /// Builds tar archives.

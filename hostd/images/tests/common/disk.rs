@@ -1,0 +1,123 @@
+//! A small file system of its own, on a loop device.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::is_root;
+
+/// An ext4 file system in a file, mounted; gone at its end.
+pub(crate) struct SmallDisk {
+    folder: tempfile::TempDir,
+    mounted: bool,
+}
+
+impl SmallDisk {
+    /// A disk of so many MiB, or `None`, told loudly, where there are no loop devices.
+    pub(crate) fn new(mebibytes: u64) -> Option<Self> {
+        if !is_root() {
+            return None;
+        }
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let image = folder.path().join("image");
+        File::create(&image)
+            .and_then(|file| file.set_len(mebibytes << 20))
+            .unwrap();
+        let options = ["-q", "-m", "0", "-E", "lazy_itable_init=1", "-N", "4096"];
+        run(Command::new("mkfs.ext4").args(options).arg(&image)).unwrap();
+        std::fs::create_dir(folder.path().join("disk")).unwrap();
+        let mut disk = Self {
+            folder,
+            mounted: false,
+        };
+        match disk.try_mount() {
+            Ok(()) => Some(disk),
+            Err(error) => {
+                eprintln!("SKIPPED: no file system of its own can be mounted: {error}");
+                None
+            }
+        }
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
+    /// A folder beside it, which no power cut touches.
+    pub(crate) fn beside(&self) -> PathBuf {
+        self.folder.path().join("beside")
+    }
+
+    fn try_mount(&mut self) -> Result<(), String> {
+        let image = self.folder.path().join("image");
+        run(Command::new("mount")
+            .args(["-t", "ext4", "-o", "loop"])
+            .arg(image)
+            .arg(self.path()))?;
+        self.mounted = true;
+        Ok(())
+    }
+
+    /// Loses what is not on the disk, as when the power fails. Every user sees errors from now on.
+    pub(crate) fn cut_power(&self) {
+        let folder = File::open(self.path()).unwrap();
+        keelson_sys::filesystem::cut_off(folder.as_fd()).unwrap();
+    }
+
+    /// Comes up again; nobody may be using it. The journal is replayed.
+    pub(crate) fn mount_again(&mut self) {
+        self.unmount().unwrap();
+        self.try_mount().unwrap();
+    }
+
+    /// Mounts it read-only or writable.
+    pub(crate) fn remount(&self, options: &str) {
+        run(Command::new("mount")
+            .args(["-o", &format!("remount,{options}")])
+            .arg(self.path()))
+        .unwrap();
+    }
+
+    /// Whether its structures are sound, in the words of e2fsck; nobody may be using it.
+    pub(crate) fn check(&mut self) {
+        self.unmount().unwrap();
+        run(Command::new("e2fsck")
+            .arg("-fn")
+            .arg(self.folder.path().join("image")))
+        .unwrap();
+        self.try_mount().unwrap();
+    }
+
+    fn unmount(&mut self) -> Result<(), String> {
+        run(Command::new("umount").arg(self.path()))?;
+        self.mounted = false;
+        Ok(())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        if self.mounted
+            && let Err(error) = self.unmount()
+            && !std::thread::panicking()
+        {
+            panic!("{error}");
+        }
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command
+        .output()
+        .map_err(|error| format!("{command:?}: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "{command:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
+}
