@@ -13,6 +13,7 @@ use keelson_store::{Durability, FileLock, document, file};
 use crate::error::ImageError;
 use crate::layer::{LayerRecord, RECORD};
 use crate::records::{ImageRecord, Repositories};
+use crate::reserve::Reserve;
 use crate::state::{Entry, State};
 
 /// The folders of a store.
@@ -20,6 +21,8 @@ use crate::state::{Entry, State};
 pub(crate) struct Disk {
     root: PathBuf,
     counter: AtomicU64,
+    /// What makes removals possible on a full disk.
+    pub reserve: Reserve,
     /// Held as long as the store is open: two processes would sweep each other's staging folders.
     _lock: FileLock,
 }
@@ -34,6 +37,7 @@ impl Disk {
         let disk = Self {
             root: root.to_owned(),
             counter: AtomicU64::new(0),
+            reserve: Reserve::new(root),
             _lock: lock,
         };
         disk.sweep_staging()?;
@@ -223,7 +227,7 @@ impl Disk {
     /// Removes a layer: out of sight by one rename, into the folder given back, which is to be
     /// dropped where time does not matter.
     pub(crate) fn remove_layer(&self, diff_id: &Digest) -> Result<Staging, ImageError> {
-        let staging = self.stage()?;
+        let staging = self.reserve.with(|| self.stage())?;
         let path = self.layer(diff_id);
         match fs::rename(&path, staging.path.join("layer")) {
             Ok(()) => Ok(staging),

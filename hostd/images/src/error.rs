@@ -1,8 +1,10 @@
 //! What can go wrong in the image store.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use keelson_model::error::ErrorKind;
+use keelson_store::StoreError;
 
 /// An error of the image store.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +48,48 @@ pub enum ImageError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The disk takes nothing more. Nothing of what was being made is kept.
+    #[error("cannot {operation} {}: {source}; {advice}", path.display())]
+    Disk {
+        /// What was tried: `create`, `write`, ….
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+        /// How much is free, and what to do.
+        advice: String,
+    },
+    /// What was being done when another error came up.
+    #[error("{what}: {source}")]
+    During {
+        /// `cannot pull a:1: layer sha256:…`.
+        what: String,
+        /// The error.
+        source: Box<ImageError>,
+    },
     /// A document of the store cannot be read or written.
     #[error(transparent)]
-    Store(#[from] keelson_store::StoreError),
+    Store(StoreError),
     /// A layer's archive cannot be used.
     #[error(transparent)]
     Layer(#[from] keelson_oci::layer::TreeError),
     /// The store itself is damaged.
     #[error("the image store is damaged: {0}")]
     Damaged(String),
+}
+
+impl From<StoreError> for ImageError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Io {
+                operation,
+                path,
+                source,
+            } if advice(&source, &path).is_some() => Self::io(operation, &path)(source),
+            other => Self::Store(other),
+        }
+    }
 }
 
 impl From<keelson_oci::archive::ArchiveError> for ImageError {
@@ -71,14 +106,36 @@ impl From<keelson_oci::reference::ReferenceError> for ImageError {
 
 impl ImageError {
     /// Makes an error of a failed system call.
-    pub(crate) fn io(
-        operation: &'static str,
-        path: &std::path::Path,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Io {
-            operation,
-            path: path.to_owned(),
-            source,
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| match advice(&source, path) {
+            Some(advice) => Self::Disk {
+                operation,
+                path: path.to_owned(),
+                source,
+                advice,
+            },
+            None => Self::Io {
+                operation,
+                path: path.to_owned(),
+                source,
+            },
+        }
+    }
+
+    /// Says what was being done, for errors that do not know it.
+    pub(crate) fn during(self, what: impl Into<String>) -> Self {
+        Self::During {
+            what: what.into(),
+            source: Box::new(self),
+        }
+    }
+
+    /// Whether the disk is full, as far as this process may use it.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Disk { source, .. } => is_full(source),
+            Self::During { source, .. } => source.is_full(),
+            _ => false,
         }
     }
 
@@ -94,7 +151,88 @@ impl ImageError {
             Self::Registry { kind, .. } => *kind,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::NotImplemented(_) => ErrorKind::NotImplemented,
-            Self::Io { .. } | Self::Store(_) | Self::Damaged(_) => ErrorKind::Internal,
+            Self::During { source, .. } => source.kind(),
+            Self::Io { .. } | Self::Disk { .. } | Self::Store(_) | Self::Damaged(_) => {
+                ErrorKind::Internal
+            }
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// What a person can do about an error of the disk; `None` for all others.
+fn advice(error: &io::Error, path: &Path) -> Option<String> {
+    const MIB: f64 = 1_048_576.0;
+    const FREE: &str = "nothing of it was kept. Remove what is not needed (docker system prune) \
+                        or enlarge the disk, and try again";
+    match error.kind() {
+        io::ErrorKind::StorageFull => {
+            // The file may not have come to be, but the folder around it has.
+            let space = path
+                .ancestors()
+                .find_map(|path| rustix::fs::statvfs(path).ok())?;
+            #[expect(clippy::cast_precision_loss, reason = "for people")]
+            let size = |blocks: u64| (blocks * space.f_frsize) as f64 / MIB;
+            Some(format!(
+                "{:.1} MiB of {:.1} MiB and {} of {} inodes were free then; {FREE}",
+                size(space.f_bavail),
+                size(space.f_blocks),
+                space.f_favail,
+                space.f_files,
+            ))
+        }
+        io::ErrorKind::QuotaExceeded => Some(format!(
+            "the quota of hostd's user or project is used up; {FREE}"
+        )),
+        io::ErrorKind::ReadOnlyFilesystem => Some(
+            "the file system is read-only. The kernel makes it so after errors of the disk: see \
+             the kernel's log, repair it or mount it writable, and try again"
+                .to_owned(),
+        ),
+        io::ErrorKind::PermissionDenied => Some(
+            "hostd may not write there: it must run as root, and the folder must not be immutable \
+             (chattr -i)"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_disk_say_what_to_do() {
+        for (number, words) in [
+            (rustix::io::Errno::NOSPC, "inodes were free"),
+            (rustix::io::Errno::DQUOT, "quota"),
+            (rustix::io::Errno::ROFS, "read-only"),
+            (rustix::io::Errno::PERM, "immutable"),
+            (rustix::io::Errno::ACCESS, "run as root"),
+        ] {
+            let path = Path::new("/proc/not/there");
+            let stored = StoreError::Io {
+                operation: "write",
+                path: path.to_owned(),
+                source: number.into(),
+            };
+            for error in [
+                ImageError::io("write", path)(number.into()),
+                ImageError::from(stored),
+            ] {
+                let error = error.during("cannot load a:1");
+                let text = error.to_string();
+                assert!(text.starts_with("cannot load a:1: cannot write /proc/not/there: "));
+                assert!(text.contains(words), "{text}");
+                assert_eq!(error.kind(), ErrorKind::Internal);
+            }
         }
     }
 }

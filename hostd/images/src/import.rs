@@ -92,7 +92,10 @@ pub(crate) fn import(
         ImageError::Archive(_) | ImageError::Layer(_) => {
             ImageError::Archive(format!("imported archive: {error}"))
         }
-        other => other,
+        other => other.during(match &options.reference {
+            Some(name) => format!("cannot import {}", name.familiar()),
+            None => "cannot import".to_owned(),
+        }),
     })?;
     let mut layers = BTreeMap::new();
     if pins.pin(&layer.diff_id).is_none() {

@@ -7,6 +7,7 @@
 //! ROOT/blobs/<digest>        configurations and manifests, byte for byte
 //! ROOT/images/<id>.json      an image whose parts are complete
 //! ROOT/repositories.json     names
+//! ROOT/reserve               room for removing things from a full disk
 //! RUN/layers/<diff-id>/      mounted layers
 //! ```
 //!
@@ -30,6 +31,7 @@ mod reaper;
 mod records;
 mod registry;
 mod remove;
+mod reserve;
 mod save;
 mod state;
 mod store;

@@ -76,7 +76,12 @@ pub(crate) fn load(
                 .collect()
         })
         .collect();
-    let ids = store.commit(&staging, &used, images, ImageAction::Load)?;
+    let ids = store
+        .commit(&staging, &used, images, ImageAction::Load)
+        .map_err(|error| {
+            let names: Vec<_> = references.iter().flatten().map(String::as_str).collect();
+            error.during(format!("cannot load {}", names.join(", ")))
+        })?;
     Ok(ids
         .into_iter()
         .zip(references)
@@ -251,7 +256,9 @@ impl Reader<'_> {
             // Whether the layer belongs to an image is not known yet, but the machine's own
             // failures concern every layer.
             Err(error @ (ImageError::Archive(_) | ImageError::Layer(_))) => Err(error),
-            Err(error) => return Err(error),
+            Err(error) => {
+                return Err(error.during(format!("layer {name:?} of the image archive")));
+            }
         };
         self.contents.layers.insert(name, result);
         Ok(())

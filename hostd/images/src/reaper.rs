@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use crate::disk::Staging;
+use crate::reserve::Reserve;
 
 /// The deleting thread. Dropping this waits until everything is deleted.
 #[derive(Debug)]
@@ -15,11 +16,17 @@ pub(crate) struct Reaper {
 }
 
 impl Reaper {
-    pub(crate) fn start() -> std::io::Result<Self> {
+    /// Starts the thread. What it frees fills the reserve first.
+    pub(crate) fn start(reserve: Reserve) -> std::io::Result<Self> {
         let (queue, folders) = channel::<Staging>();
         let thread = std::thread::Builder::new()
             .name("image-reaper".to_owned())
-            .spawn(move || folders.into_iter().for_each(drop))?;
+            .spawn(move || {
+                for folder in folders {
+                    drop(folder);
+                    reserve.restore();
+                }
+            })?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),

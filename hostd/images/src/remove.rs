@@ -80,7 +80,9 @@ impl Store {
         for reference in references {
             repositories.references.remove(&reference.to_string());
         }
-        self.disk.write_repositories(&repositories)?;
+        let disk = &self.disk;
+        disk.reserve
+            .with(|| disk.write_repositories(&repositories))?;
         state.repositories = repositories;
         for reference in references {
             self.emit(state, ImageAction::Untag, id, id.to_string());
@@ -150,7 +152,8 @@ impl Store {
         if user_of(users, id).is_some() {
             // A stopped container can still be started; only the name has gone.
             record.hidden = true;
-            self.disk.write_image(&record)?;
+            let disk = &self.disk;
+            disk.reserve.with(|| disk.write_image(&record))?;
             if let Some(entry) = state.images.get_mut(&id) {
                 entry.record = record;
             }

@@ -105,8 +105,8 @@ impl Store {
             Some(form) => form,
             None => crate::layer::best_form(&disk),
         };
-        let reaper =
-            Reaper::start().map_err(ImageError::io("start the deleting thread for", root))?;
+        let reaper = Reaper::start(disk.reserve.clone())
+            .map_err(ImageError::io("start the deleting thread for", root))?;
         let store = Self {
             reaper,
             disk,

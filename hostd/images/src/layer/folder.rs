@@ -38,10 +38,9 @@ impl LayerBackend for Folder {
             path: Vec::new(),
             buffer: vec![0; COPY_BUFFER],
         };
-        unpack.run(directory).map_err(|error| ImageError::Io {
-            operation: "unpack",
-            path: root.join(String::from_utf8_lossy(&unpack.path.join(&b'/')).as_ref()),
-            source: error,
+        unpack.run(directory).map_err(|error| {
+            let path = String::from_utf8_lossy(&unpack.path.join(&b'/')).into_owned();
+            ImageError::io("unpack", &root.join(path))(error)
         })
     }
 

@@ -57,7 +57,17 @@ impl LayerPull {
         drop(sender);
         let taken = joined(job.await)?;
         downloaded?;
-        let layer = taken.map_err(|error| self.wrong(&error.to_string()))?;
+        let layer = taken.map_err(|error| match error {
+            ImageError::Archive(_) | ImageError::Layer(_) | ImageError::Interrupted(_) => {
+                self.wrong(&error.to_string())
+            }
+            // The machine's own fault, not the registry's.
+            error => error.during(format!(
+                "cannot pull {}: layer {}",
+                self.reference.familiar(),
+                self.descriptor.digest
+            )),
+        })?;
         self.check(&layer)?;
         tell(&self.progress, &id, "Pull complete").await;
         Ok((layer.diff_id, layer.folder))

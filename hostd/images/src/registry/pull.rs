@@ -434,7 +434,8 @@ impl Pull {
             };
             let (staging, staged) = (&self.staging, &self.staged);
             self.store
-                .commit(staging, staged, vec![image], ImageAction::Pull)?;
+                .commit(staging, staged, vec![image], ImageAction::Pull)
+                .map_err(|error| error.during(format!("cannot pull {}", pulled.reference)))?;
             Ok(pulled)
         };
         joined(tokio::task::spawn_blocking(job).await)?

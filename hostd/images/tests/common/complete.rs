@@ -10,7 +10,7 @@ use super::Fixture;
 /// Everything that is listed is there to its last byte and can be used, and nothing else is there.
 pub(crate) fn assert_complete(fixture: &Fixture, when: &str) {
     let root = fixture.root();
-    let mut expected: BTreeSet<PathBuf> = ["images.lock", "repositories.json"]
+    let mut expected: BTreeSet<PathBuf> = ["images.lock", "repositories.json", "reserve"]
         .iter()
         .map(|name| root.join(name))
         .collect();

@@ -72,10 +72,10 @@ impl SmallDisk {
         self.try_mount().unwrap();
     }
 
-    /// Mounts it read-only or writable.
-    pub(crate) fn remount(&self, options: &str) {
+    /// Becomes read-only with open files, as the kernel makes it after an error of the disk.
+    pub(crate) fn fail(&self) {
         run(Command::new("mount")
-            .args(["-o", &format!("remount,{options}")])
+            .args(["-o", "remount,abort"])
             .arg(self.path()))
         .unwrap();
     }
