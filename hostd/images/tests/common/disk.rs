@@ -4,8 +4,13 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::is_root;
+
+/// How long others may use the file system.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// An ext4 file system in a file, mounted; gone at its end.
 pub(crate) struct SmallDisk {
@@ -72,6 +77,14 @@ impl SmallDisk {
         self.try_mount().unwrap();
     }
 
+    /// Whether the kernel still has the file system. Mounting it then would give the old one
+    /// back, not what is on the disk.
+    fn is_in_use(&self) -> bool {
+        let image = self.folder.path().join("image");
+        let output = Command::new("losetup").arg("-j").arg(image).output();
+        !output.unwrap().stdout.is_empty()
+    }
+
     /// Becomes read-only with open files, as the kernel makes it after an error of the disk.
     pub(crate) fn fail(&self) {
         run(Command::new("mount")
@@ -90,9 +103,23 @@ impl SmallDisk {
         self.try_mount().unwrap();
     }
 
+    /// A process that another thread is just about to start has our descriptors for a moment, and
+    /// one that has a mount namespace of its own may have a copy of the mount.
     fn unmount(&mut self) -> Result<(), String> {
-        run(Command::new("umount").arg(self.path()))?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut result = run(Command::new("umount").arg(self.path()));
+        while result.is_err() && Instant::now() < deadline {
+            std::thread::sleep(PAUSE);
+            result = run(Command::new("umount").arg(self.path()));
+        }
+        result?;
         self.mounted = false;
+        while self.is_in_use() {
+            if Instant::now() > deadline {
+                return Err("the file system stays in use".to_owned());
+            }
+            std::thread::sleep(PAUSE);
+        }
         Ok(())
     }
 }
