@@ -25,6 +25,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) process: &'a Process,
     pub(crate) rootfs: &'a keelson_model::shim::Rootfs,
+    pub(crate) propagation: root::Propagation,
     pub(crate) namespaces: namespaces::Plan,
     /// User namespaces of id-mapped mounts.
     pub(crate) maps: MountMaps,
@@ -124,10 +125,13 @@ fn set_up(
     set_names(spec)?;
     rustix::process::umask(Mode::empty());
 
-    root::isolate(spec.linux.rootfs_propagation.as_deref())?;
+    root::isolate(plan.propagation)?;
     let (root, mut sources) = match prepared {
         Some(prepared) => (prepared.root, prepared.sources),
-        None => (root::make(plan.rootfs)?, Sources::new(&plan.maps)),
+        None => (
+            root::make(plan.rootfs, plan.propagation)?,
+            Sources::new(&plan.maps),
+        ),
     };
     root::attach(&root)?;
     let mounted = mounts::mount_all(root.as_fd(), &spec.mounts, &mut sources)?;
@@ -158,7 +162,7 @@ fn set_up(
         ..failure
     })?;
     let outer_pid = run_hooks(plan, channel)?;
-    root::enter(&root, readonly)?;
+    root::enter(&root, readonly, plan.propagation)?;
     drop(root);
 
     join_keyring(plan.id)?;

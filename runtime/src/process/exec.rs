@@ -22,6 +22,7 @@ use super::{capabilities, child, limits, scheduling, spawn};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::Terminal;
+use crate::sandbox::root::Propagation;
 use crate::sandbox::userns::{self, MountMaps};
 use crate::sandbox::{namespaces, paths, procfs};
 use crate::seccomp;
@@ -84,6 +85,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         process,
         rootfs: &rootfs,
         bundle: std::path::Path::new("/"),
+        propagation: Propagation::parse(None)?,
         namespaces: namespaces::Plan::default(),
         maps: MountMaps::default(),
         capabilities,

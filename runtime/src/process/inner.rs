@@ -40,7 +40,7 @@ fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(
     if let Some(namespace) = &plan.namespaces.join_pid {
         nix::sched::setns(namespace, CloneFlags::CLONE_NEWPID).step(|| "join the pid namespace")?;
     }
-    let root = root::make(plan.rootfs)?;
+    let root = root::make(plan.rootfs, plan.propagation)?;
     let foreign = |filesystem: &str| is_foreign(spec, filesystem);
     let sources = Sources::prepare(&plan.maps, &spec.mounts, foreign)?;
     limits::raise(&process.rlimits)?;

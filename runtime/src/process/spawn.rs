@@ -14,6 +14,7 @@ use super::{capabilities, child, inner};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::namespaces;
+use crate::sandbox::root::Propagation;
 use crate::sandbox::userns::MountMaps;
 use crate::seccomp;
 use crate::spec::{NamespaceKind, Spec};
@@ -63,6 +64,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     if let Some(profile) = &process.apparmor_profile {
         check_apparmor(profile)?;
     }
+    let propagation = Propagation::parse(spec.linux.rootfs_propagation.as_deref())?;
     let namespaces = namespaces::plan(spec)?;
     let user = namespaces.user.as_ref().map(AsFd::as_fd);
     let maps = MountMaps::new(&spec.mounts, user)?;
@@ -75,6 +77,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         spec,
         process,
         rootfs: request.rootfs,
+        propagation,
         namespaces,
         maps,
         capabilities,

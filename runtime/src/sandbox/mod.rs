@@ -5,6 +5,7 @@
 //! root are reached only through descriptors opened with openat2(2) under that root, and mounts
 //! are made on descriptors, so that no symbolic link of an image and no race can redirect them.
 
+mod copy_tree;
 pub(crate) mod devices;
 pub(crate) mod executable;
 pub(crate) mod hidden;

@@ -1,17 +1,20 @@
 //! The mounts of config.json, by the new mount API.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use keelson_sys::mount_attr::{self, MountAttributes};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
 };
 
 use super::options::{self, Attributes, Options};
-use super::paths;
 use super::userns::MountMaps;
+use super::{copy_tree, paths};
 use crate::failure::{Failure, Step};
 use crate::spec::Mount;
 
@@ -53,6 +56,9 @@ impl<'a> Sources<'a> {
         let mut sources = Self::new(maps);
         for (index, mount) in mounts.iter().enumerate() {
             let mut options = parse(index, mount)?;
+            if options.remount {
+                continue;
+            }
             if options.bind.is_some()
                 || foreign(kind_of(mount, &options))
                 || sources.maps.of(index).is_some()
@@ -126,6 +132,10 @@ pub(crate) fn mount_all(
     let mut mounted = Mounted::default();
     for (index, mount) in mounts.iter().enumerate() {
         let options = parse(index, mount)?;
+        if options.remount {
+            remount(root, mount, &options)?;
+            continue;
+        }
         let kind = kind_of(mount, &options);
         let ready = sources.take(index);
         let is_host_tree = ready.is_none();
@@ -134,6 +144,9 @@ pub(crate) fn mount_all(
             None => sources.tree(index, mount, &options)?,
         };
         let step = || describe(mount, &options);
+        if options.copy_up {
+            copy_up(root, index, mount, &options, &tree)?;
+        }
         place(root, mount, &tree, options.bind.is_some())
             .map_err(|failure| within(&step(), failure))?;
         if options.bind == Some(true)
@@ -170,13 +183,15 @@ fn create(
     // cgroup because of the cgroup namespace.
     let filesystem = if kind == "cgroup" { "cgroup2" } else { kind };
     let step = || format!("mount {kind} on {}", mount.destination);
-    let tree = new_filesystem(
-        filesystem,
-        mount.source.as_deref(),
-        &options.data,
-        options.own,
-    )
-    .step(step)?;
+    let source = mount.source.as_deref();
+    let mut data = Cow::Borrowed(&options.data);
+    if options.own.set & mount_attr::RDONLY != 0
+        && source.is_some_and(|source| source.starts_with('/'))
+    {
+        // A device that can't be written would be opened for writing otherwise.
+        data.to_mut().push(("ro".to_owned(), None));
+    }
+    let tree = new_filesystem(filesystem, source, &data, options.own).step(step)?;
     if !options.all.is_empty() {
         change(&tree, &options.all, true).step(step)?;
     }
@@ -189,6 +204,67 @@ fn create(
     Ok(tree)
 }
 
+/// Changes the mount that is at a place already: its attributes, and with options that are left for
+/// the file system, that as well.
+fn remount(root: BorrowedFd<'_>, mount: &Mount, options: &Options) -> Result<(), Failure> {
+    let step = || format!("remount {}", mount.destination);
+    let target = paths::find(root, &mount.destination).step(step)?;
+    change(&target, &options.own, false).step(step)?;
+    if !options.all.is_empty() {
+        change(&target, &options.all, true).step(step)?;
+    }
+    if options.propagation.is_some() {
+        propagate(&target, options).step(step)?;
+    }
+    if options.data.is_empty() || options.bind.is_some() {
+        return no_data(options).map_err(|failure| within(&step(), failure));
+    }
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let context = rustix::mount::fspick(&target, "", flags).step(step)?;
+    configure(&context, &options.data)
+        .and_then(|()| {
+            rustix::mount::fsconfig_reconfigure(&context).map_err(|error| detailed(&context, error))
+        })
+        .step(step)
+}
+
+/// Copies what a tmpfs will cover into it.
+fn copy_up(
+    root: BorrowedFd<'_>,
+    index: usize,
+    mount: &Mount,
+    options: &Options,
+    tree: &OwnedFd,
+) -> Result<(), Failure> {
+    if kind_of(mount, options) != "tmpfs" {
+        return Err(Failure::invalid(format!(
+            "mounts[{index}].options: \"tmpcopyup\" is for tmpfs only"
+        )));
+    }
+    let step = || format!("tmpcopyup of {}", mount.destination);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match paths::openat2(root, &mount.destination, flags, Mode::empty(), inside) {
+        Ok(source) => {
+            let given = |name: &str| options.data.iter().any(|(key, _)| key == name);
+            let like = (!given("mode"), !given("uid") && !given("gid"));
+            copy_tree::copy(&source, tree, like).map_err(|failure| within(&step(), failure))
+        }
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error).step(step),
+    }
+}
+
+/// Options for a file system mean nothing where none is made.
+fn no_data(options: &Options) -> Result<(), Failure> {
+    match options.data.first() {
+        Some((key, _)) => Err(Failure::invalid(format!(
+            "options: {key:?} has no meaning for a bind mount"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Attaches a mount to its place in the container's root.
 fn place(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd, bind: bool) -> Result<(), Failure> {
     let destination = &mount.destination;
@@ -198,8 +274,8 @@ fn place(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd, bind: bool) -> Res
     } else {
         paths::make_file(root, destination)?
     };
-    if destination.starts_with("/proc/") || (!bind && destination.starts_with("/sys/")) {
-        must_be_empty_place(&target, destination)?;
+    if leads_anywhere(destination) {
+        must_not_be_procfs(&target, destination)?;
     }
     attach(tree, &target).step(step)
 }
@@ -221,10 +297,38 @@ fn map_ids(
     mount_attr::mount_setattr(tree.as_fd(), c"", options.idmap_all, &attributes)
 }
 
-/// Mounts over parts of procfs would let an image fake what security decisions read; sysfs has a
-/// place made for cgroups only.
-fn must_be_empty_place(target: &OwnedFd, destination: &str) -> Result<(), Failure> {
+/// Files of procfs that may be mounted over: what programs read there about the machine, for which
+/// a container may be given figures of its own. Nothing decides about security by them.
+const FAKED: &[&str] = &[
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "net/dev",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "sys/crypto/fips_enabled",
+    "sys/kernel/ns_last_pid",
+    "uptime",
+];
+
+/// Whether a destination may lead into procfs: by its name, or by links of the image's. Not the
+/// usual ones, which cost time at every start and which no image gains anything by diverting:
+/// nothing is read or written by way of a procfs that something is mounted in.
+fn leads_anywhere(destination: &str) -> bool {
+    let usual = ["/dev", "/sys", "/proc"].contains(&destination);
+    !usual && !destination.starts_with("/dev/") && !destination.starts_with("/sys/")
+}
+
+/// Mounts over other parts of procfs would let an image fake what security decisions read, or where
+/// they are written.
+fn must_not_be_procfs(target: &OwnedFd, destination: &str) -> Result<(), Failure> {
     const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+    let file = destination.strip_prefix("/proc/").unwrap_or(destination);
+    if FAKED.contains(&file.trim_end_matches('/')) {
+        return Ok(());
+    }
     let status = rustix::fs::fstatfs(target).step(|| format!("examine {destination}"))?;
     if status.f_type as u64 == PROC_SUPER_MAGIC {
         return Err(Failure::invalid(format!(
@@ -253,20 +357,26 @@ pub(crate) fn new_filesystem(
     if let Some(source) = source.filter(|source| !source.is_empty()) {
         rustix::mount::fsconfig_set_string(&context, "source", source).map_err(explain)?;
     }
-    for (key, value) in data {
-        match value {
-            Some(value) => {
-                rustix::mount::fsconfig_set_string(&context, key.as_str(), value.as_str())
-            }
-            None => rustix::mount::fsconfig_set_flag(&context, key.as_str()),
-        }
-        .map_err(explain)?;
-    }
+    configure(&context, data)?;
     rustix::mount::fsconfig_create(&context).map_err(explain)?;
     let flags = mount_attributes(attributes.set);
     let tree =
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(explain)?;
     Ok(tree)
+}
+
+/// Passes options on to a file system.
+fn configure(context: &OwnedFd, data: &[(String, Option<String>)]) -> Result<(), DetailedErrno> {
+    for (key, value) in data {
+        match value {
+            Some(value) => {
+                rustix::mount::fsconfig_set_string(context, key.as_str(), value.as_str())
+            }
+            None => rustix::mount::fsconfig_set_flag(context, key.as_str()),
+        }
+        .map_err(|error| detailed(context, error))?;
+    }
+    Ok(())
 }
 
 /// Attributes as fsmount(2) takes them.
@@ -338,11 +448,10 @@ fn bind(
                 "mounts[{index}].source: is missing for {destination}"
             ))
         })?;
-    if let Some((key, _)) = options.data.first() {
-        return Err(Failure::invalid(format!(
-            "mounts[{index}].options: {key:?} has no meaning for a bind mount"
-        )));
-    }
+    no_data(options).map_err(|failure| Failure {
+        message: format!("mounts[{index}].{}", failure.message),
+        ..failure
+    })?;
     let step = || format!("bind {source} to {destination}");
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {

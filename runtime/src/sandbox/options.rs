@@ -15,6 +15,10 @@ pub(crate) struct Options {
     pub(crate) propagation: Option<(u64, bool)>,
     /// Whether an id mapping is for all mounts below as well (`ridmap`).
     pub(crate) idmap_all: bool,
+    /// Change the mount that is there already.
+    pub(crate) remount: bool,
+    /// Fill a new tmpfs with what it covers.
+    pub(crate) copy_up: bool,
     /// What is left for the file system, as key and value.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
@@ -66,14 +70,15 @@ pub(crate) fn parse(options: &[String]) -> Result<Options, Unsupported> {
             continue;
         }
         match option.as_str() {
-            "" | "defaults" | "async" | "auto" | "noauto" | "nofail" | "_netdev" => {}
+            "" | "defaults" | "async" | "auto" | "noauto" | "nofail" | "_netdev" | "loud"
+            | "silent" | "nolazytime" | "nomand" | "noiversion" => {}
             "bind" => parsed.bind = Some(false),
             "rbind" => parsed.bind = Some(true),
             "idmap" => parsed.idmap_all = false,
             "ridmap" => parsed.idmap_all = true,
-            "remount" | "tmpcopyup" | "copy-symlink" | "mand" => {
-                return Err(Unsupported(option.clone()));
-            }
+            "remount" => parsed.remount = true,
+            "tmpcopyup" => parsed.copy_up = true,
+            "copy-symlink" => return Err(Unsupported(option.clone())),
             other => {
                 if let Some(propagation) = propagation(other) {
                     parsed.propagation = Some(propagation);
@@ -182,8 +187,8 @@ mod tests {
 
     #[test]
     fn options_without_meaning_here_are_refused() {
-        let list = ["tmpcopyup".to_owned()];
-        assert_eq!(parse(&list), Err(Unsupported("tmpcopyup".to_owned())));
+        let list = ["copy-symlink".to_owned()];
+        assert_eq!(parse(&list), Err(Unsupported("copy-symlink".to_owned())));
     }
 
     #[test]

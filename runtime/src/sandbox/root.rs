@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use keelson_model::shim::Rootfs;
 use keelson_sys::mount_attr::{self, MountAttributes};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags,
@@ -25,13 +25,13 @@ pub(crate) fn attach(root: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// Puts the root together; the descriptor refers to a mount that is attached nowhere.
-pub(crate) fn make(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
+pub(crate) fn make(rootfs: &Rootfs, propagation: Propagation) -> Result<OwnedFd, Failure> {
     Ok(match rootfs {
         Rootfs::Overlay { lower, upper, work } => match (lower.as_slice(), upper, work) {
             ([], _, _) => return Err(Failure::invalid("rootfs.lower must not be empty")),
             // overlayfs wants two layers; one that nothing is written to needs none.
             ([only], None, _) => {
-                let tree = clone_tree(only)?;
+                let tree = clone_tree(only, propagation)?;
                 let readonly = MountAttributes {
                     set: mount_attr::RDONLY,
                     ..MountAttributes::default()
@@ -43,34 +43,71 @@ pub(crate) fn make(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
             (_, Some(_), None) => return Err(Failure::invalid("rootfs.upper needs rootfs.work")),
             (_, upper, work) => overlay(lower, upper.as_deref().zip(work.as_deref()))?,
         },
-        Rootfs::Folder { path } => clone_tree(path)?,
+        Rootfs::Folder { path } => clone_tree(path, propagation)?,
     })
 }
 
-/// Makes changes of this mount namespace invisible outside, and by default the other way round
-/// too, but for what is bound as a slave of the host's mount.
-pub(crate) fn isolate(propagation: Option<&str>) -> Result<(), Failure> {
-    let flags = match propagation {
-        None
-        | Some("" | "private" | "rprivate" | "slave" | "rslave" | "unbindable" | "runbindable") => {
-            MountPropagationFlags::DOWNSTREAM
-        }
-        Some(other) if options::propagation(other).is_some() => {
-            return Err(Failure::unsupported(format!(
-                "linux.rootfsPropagation: {other:?} is not supported yet"
-            )));
-        }
-        Some(other) => {
-            return Err(Failure::invalid(format!(
-                "linux.rootfsPropagation: {other:?} is not a propagation type"
-            )));
-        }
-    };
-    rustix::mount::mount_change("/", flags | MountPropagationFlags::REC)
-        .step(|| "make the host's mounts slaves")
+/// `linux.rootfsPropagation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Propagation {
+    /// `MS_…`, and whether it is for all mounts below as well; `None`: private.
+    kind: Option<(u64, bool)>,
 }
 
-fn clone_tree(path: &Path) -> Result<OwnedFd, Failure> {
+impl Propagation {
+    /// Reads it.
+    pub(crate) fn parse(given: Option<&str>) -> Result<Self, Failure> {
+        let kind = match given {
+            None | Some("" | "private" | "rprivate") => None,
+            Some(name) => Some(options::propagation(name).ok_or_else(|| {
+                Failure::invalid(format!(
+                    "linux.rootfsPropagation: {name:?} is not a propagation type"
+                ))
+            })?),
+        };
+        Ok(Self { kind })
+    }
+
+    fn is(self, flag: u64) -> bool {
+        self.kind.is_some_and(|(kind, _)| kind == flag)
+    }
+
+    fn mount_flag(self) -> u64 {
+        match self.is(libc::MS_SLAVE) {
+            true => libc::MS_SLAVE,
+            false => libc::MS_PRIVATE,
+        }
+    }
+}
+
+/// Makes changes of this mount namespace invisible outside; what is mounted outside shows in what is
+/// bound as a slave of the host's mounts. With a shared root, what is bound as shared stays so with
+/// the host, as callers expect who ask for both.
+pub(crate) fn isolate(propagation: Propagation) -> Result<(), Failure> {
+    if propagation.is(libc::MS_SHARED) {
+        return rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE)
+            .step(|| "make the host's root private");
+    }
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )
+    .step(|| "make the host's mounts slaves")
+}
+
+fn change_propagation(
+    mount: &OwnedFd,
+    propagation: u64,
+    recursive: bool,
+) -> Result<(), nix::errno::Errno> {
+    let attributes = MountAttributes {
+        propagation,
+        ..MountAttributes::default()
+    };
+    mount_attr::mount_setattr(mount.as_fd(), c"", recursive, &attributes)
+}
+
+fn clone_tree(path: &Path, propagation: Propagation) -> Result<OwnedFd, Failure> {
     let tree = rustix::mount::open_tree(
         CWD,
         path,
@@ -79,11 +116,7 @@ fn clone_tree(path: &Path) -> Result<OwnedFd, Failure> {
             | OpenTreeFlags::AT_RECURSIVE,
     )
     .step(|| format!("bind root folder {}", path.display()))?;
-    let private = MountAttributes {
-        propagation: libc::MS_PRIVATE,
-        ..MountAttributes::default()
-    };
-    mount_attr::mount_setattr(tree.as_fd(), c"", true, &private)
+    change_propagation(&tree, propagation.mount_flag(), true)
         .step(|| format!("make {} private", path.display()))?;
     Ok(tree)
 }
@@ -117,7 +150,11 @@ fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, 
 }
 
 /// Makes the prepared root the root of the mount namespace and lets go of the host's mounts.
-pub(crate) fn enter(root: &OwnedFd, readonly: bool) -> Result<(), Failure> {
+pub(crate) fn enter(
+    root: &OwnedFd,
+    readonly: bool,
+    propagation: Propagation,
+) -> Result<(), Failure> {
     if readonly {
         let attributes = MountAttributes {
             set: mount_attr::RDONLY,
@@ -126,9 +163,27 @@ pub(crate) fn enter(root: &OwnedFd, readonly: bool) -> Result<(), Failure> {
         mount_attr::mount_setattr(root.as_fd(), c"", false, &attributes)
             .step(|| "root.readonly: make the root read-only")?;
     }
+    // Mounts of the host's that are still shared must not go with this namespace's copies.
+    let host = match propagation.is(libc::MS_SHARED) {
+        true => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let host = rustix::fs::open("/", flags, Mode::empty());
+            Some(host.step(|| "open the host's root")?)
+        }
+        false => None,
+    };
     rustix::process::fchdir(root).step(|| "change to the container's root")?;
     // The old root ends up mounted over the new one, from where it is taken off.
     rustix::process::pivot_root(".", ".").step(|| "pivot_root")?;
+    if let Some(host) = host {
+        change_propagation(&host, libc::MS_SLAVE, true).step(|| "make the host's mounts slaves")?;
+    }
     rustix::mount::unmount(".", UnmountFlags::DETACH).step(|| "unmount the host's root")?;
-    rustix::process::chdir("/").step(|| "change to /")
+    rustix::process::chdir("/").step(|| "change to /")?;
+    match propagation.kind {
+        // As a slave it was made.
+        None | Some((libc::MS_SLAVE, _)) => Ok(()),
+        Some((kind, recursive)) => change_propagation(root, kind, recursive)
+            .step(|| "linux.rootfsPropagation: change the root"),
+    }
 }

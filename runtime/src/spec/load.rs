@@ -46,7 +46,13 @@ pub(crate) fn load(bundle: &Path) -> Result<Spec, LoadError> {
 
 /// Parses and checks the bytes of a `config.json`.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Spec, LoadError> {
-    let spec: Spec = from_json("config.json", bytes)?;
+    let mut spec: Spec = from_json("config.json", bytes)?;
+    for mount in &mut spec.mounts {
+        // Deprecated, and to be taken as relative to the root.
+        if !mount.destination.is_empty() && !mount.destination.starts_with('/') {
+            mount.destination.insert(0, '/');
+        }
+    }
     check(&spec)?;
     Ok(spec)
 }
@@ -92,7 +98,7 @@ fn check(spec: &Spec) -> Result<(), LoadError> {
         if !mount.destination.starts_with('/') {
             return Err(LoadError::value(
                 format!("mounts[{index}].destination"),
-                format!("{:?} is not an absolute path", mount.destination),
+                "is missing",
             ));
         }
     }

@@ -1,0 +1,131 @@
+//! Copying a folder of the image into a tmpfs that covers it (`tmpcopyup`).
+//!
+//! Everything is reached from descriptors, one name at a time and without following links. Kept
+//! are names, kinds, owners, modes and contents; hard links become files of their own, and
+//! extended attributes and times are left out.
+
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
+use rustix::io::Errno;
+
+use super::paths;
+use crate::failure::{Failure, Step};
+
+/// Folders in folders are copied down to here.
+const DEEPEST: usize = 64;
+
+/// Copies what is in a folder; its mode and owner as well if `like` says so.
+pub(super) fn copy(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    (mode, owner): (bool, bool),
+) -> Result<(), Failure> {
+    let step = || "copy the folder's own mode";
+    // What a mount is known by can't be written to.
+    let to = open(to.as_fd(), c".", OFlags::RDONLY | OFlags::DIRECTORY).step(step)?;
+    let status = rustix::fs::fstat(from).step(step)?;
+    if owner {
+        rustix::fs::fchown(
+            &to,
+            Some(Uid::from_raw(status.st_uid)),
+            Some(Gid::from_raw(status.st_gid)),
+        )
+        .step(step)?;
+    }
+    if mode {
+        rustix::fs::fchmod(&to, Mode::from_raw_mode(status.st_mode & 0o7777)).step(step)?;
+    }
+    folder(from.as_fd(), to.as_fd(), DEEPEST)
+}
+
+fn folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, left: usize) -> Result<(), Failure> {
+    if left == 0 {
+        return Err(Failure::invalid(format!(
+            "there are more than {DEEPEST} folders in each other"
+        )));
+    }
+    for entry in Dir::read_from(from).step(|| "read a folder")? {
+        let entry = entry.step(|| "read a folder")?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            one(from, to, name, left).map_err(|failure| Failure {
+                message: format!("{}: {}", name.to_string_lossy(), failure.message),
+                ..failure
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, left: usize) -> Result<(), Failure> {
+    let step = || "copy";
+    let status = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).step(step)?;
+    let mode = Mode::from_raw_mode(status.st_mode & 0o7777);
+    match FileType::from_raw_mode(status.st_mode) {
+        FileType::Directory => {
+            rustix::fs::mkdirat(to, name, mode).step(step)?;
+            let source = open(from, name, OFlags::RDONLY | OFlags::DIRECTORY).step(step)?;
+            let copy = open(to, name, OFlags::RDONLY | OFlags::DIRECTORY).step(step)?;
+            folder(source.as_fd(), copy.as_fd(), left - 1)?;
+            own(&copy, &status).step(step)
+        }
+        FileType::RegularFile => {
+            let source = open(from, name, OFlags::RDONLY | OFlags::NONBLOCK).step(step)?;
+            let flags =
+                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let copy = rustix::fs::openat(to, name, flags, mode).step(step)?;
+            std::io::copy(
+                &mut std::fs::File::from(source),
+                &mut std::fs::File::from(copy.try_clone().step(step)?),
+            )
+            .step(step)?;
+            own(&copy, &status).step(step)
+        }
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(from, name, Vec::new()).step(step)?;
+            rustix::fs::symlinkat(target, to, name).step(step)?;
+            let (user, group) = owner(&status);
+            rustix::fs::chownat(to, name, user, group, AtFlags::SYMLINK_NOFOLLOW).step(step)
+        }
+        // Made of nothing but a name and a number.
+        kind @ (FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice) => {
+            rustix::fs::mknodat(to, name, kind, mode, status.st_rdev).step(step)?;
+            let (user, group) = owner(&status);
+            rustix::fs::chownat(to, name, user, group, AtFlags::SYMLINK_NOFOLLOW).step(step)
+        }
+        FileType::Unknown => Err(Failure::internal("is of an unknown kind")),
+    }
+}
+
+fn open(folder: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let name = Path::new(OsStr::from_bytes(name.to_bytes()));
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    paths::openat2(
+        folder,
+        name,
+        flags | OFlags::NOFOLLOW,
+        Mode::empty(),
+        resolve,
+    )
+}
+
+fn owner(status: &Stat) -> (Option<Uid>, Option<Gid>) {
+    (
+        Some(Uid::from_raw(status.st_uid)),
+        Some(Gid::from_raw(status.st_gid)),
+    )
+}
+
+/// Owner first: a change of it clears the bits that make a program privileged.
+fn own(copy: &OwnedFd, status: &Stat) -> Result<(), Errno> {
+    let (user, group) = owner(status);
+    rustix::fs::fchown(copy, user, group)?;
+    rustix::fs::fchmod(copy, Mode::from_raw_mode(status.st_mode & 0o7777))
+}

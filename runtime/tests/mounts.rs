@@ -1,0 +1,317 @@
+//! The mounts of config.json and their options.
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::{Setup, can_run, eventually};
+use serde_json::{Value, json};
+
+/// A container with further mounts that runs a script.
+fn setup(script: &str, mounts: &[Value]) -> Setup {
+    let mut setup = Setup::new(&["sh", "-c", script]);
+    let list = setup.config["mounts"].as_array_mut().unwrap();
+    list.extend(mounts.iter().cloned());
+    setup
+}
+
+/// What a script says in such a container.
+fn output(script: &str, mounts: &[Value]) -> String {
+    let (output, exit) = setup(script, mounts).run();
+    assert_eq!(exit.code, 0, "{output}");
+    output
+}
+
+/// The options that /proc/self/mountinfo shows of a mount: its own, then its file system's.
+fn options_of(destination: &str, mounts: &[Value]) -> String {
+    let script = format!("grep ' {destination} ' /proc/self/mountinfo");
+    let line = output(&script, mounts);
+    let words: Vec<&str> = line.lines().last().unwrap().split(' ').collect();
+    format!("{},{}", words[5], words.last().unwrap())
+}
+
+fn tmpfs(options: &[&str]) -> Value {
+    json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": options})
+}
+
+#[test]
+fn attributes_are_those_asked_for() {
+    if !can_run() {
+        return;
+    }
+    for (option, shown) in [
+        ("ro", "ro,"),
+        ("nosuid", "nosuid"),
+        ("nodev", "nodev"),
+        ("noexec", "noexec"),
+        ("noatime", "noatime"),
+        ("nodiratime", "nodiratime"),
+        ("relatime", "relatime"),
+        ("nosymfollow", "nosymfollow"),
+        ("sync", "sync"),
+        ("dirsync", "dirsync"),
+        ("lazytime", "lazytime"),
+        ("size=64k", "size=64k"),
+        ("mode=711", "mode=711"),
+    ] {
+        let found = options_of("/mnt", &[tmpfs(&["rw", option])]);
+        assert!(found.contains(shown), "{option}: {found}");
+    }
+    let strict = options_of("/mnt", &[tmpfs(&["noatime", "strictatime"])]);
+    assert!(!strict.contains("atime"), "{strict}");
+    // Without meaning for the kernel, but often given.
+    let usual = [
+        "defaults", "async", "auto", "loud", "nomand", "exec", "dev", "suid",
+    ];
+    assert!(options_of("/mnt", &[tmpfs(&usual)]).starts_with("rw,"));
+}
+
+#[test]
+fn options_that_a_file_system_does_not_know_name_the_mount() {
+    if !can_run() {
+        return;
+    }
+    let message = setup("true", &[tmpfs(&["nonsense=1"])]).fails();
+    assert!(
+        message.contains("/mnt") && message.contains("nonsense"),
+        "{message}"
+    );
+    let bind =
+        json!({"destination": "/mnt", "type": "bind", "source": "/etc", "options": ["sync"]});
+    let message = setup("true", &[bind]).fails();
+    assert!(message.contains("mounts[7].options: \"sync\""), "{message}");
+    let message = setup("true", &[json!({"destination": "/mnt", "type": "nofs"})]).fails();
+    assert!(message.contains("mount nofs on /mnt"), "{message}");
+}
+
+#[test]
+fn recursive_attributes_reach_the_mounts_below() {
+    if !can_run() {
+        return;
+    }
+    let below = |option: &str| {
+        let mut list = vec![tmpfs(&["rw"])];
+        list.push(json!({"destination": "/mnt/below", "type": "tmpfs", "source": "tmpfs"}));
+        list.push(json!({"destination": "/mnt", "options": ["remount", "bind", option]}));
+        options_of("/mnt/below", &list)
+    };
+    assert!(below("ro").starts_with("rw,"));
+    assert!(below("rro").starts_with("ro,"));
+    for (option, shown) in [
+        ("rnosuid", "nosuid"),
+        ("rnodev", "nodev"),
+        ("rnoexec", "noexec"),
+        ("rnoatime", "noatime"),
+        ("rnodiratime", "nodiratime"),
+        ("rnosymfollow", "nosymfollow"),
+    ] {
+        assert!(below(option).contains(shown), "{option}");
+    }
+}
+
+#[test]
+fn a_mount_that_is_there_can_be_changed() {
+    if !can_run() {
+        return;
+    }
+    let change = |options: &[&str]| {
+        let second = json!({"destination": "/mnt", "type": "tmpfs", "options": options});
+        options_of("/mnt", &[tmpfs(&["nosuid", "size=64k"]), second])
+    };
+    assert!(change(&["remount", "ro"]).starts_with("ro,nosuid"));
+    assert!(change(&["remount", "size=128k"]).contains("size=128k"));
+    let nothing = json!({"destination": "/bin", "options": ["remount", "ro"]});
+    let message = setup("true", &[nothing]).fails();
+    assert!(message.contains("remount /bin"), "{message}");
+}
+
+#[test]
+fn a_tmpfs_can_begin_with_what_it_covers() {
+    if !can_run() {
+        return;
+    }
+    let mount = json!({"destination": "/data", "type": "tmpfs", "options": ["tmpcopyup", "nodev"]});
+    let script = "cd /data; cat file sub/inner; readlink link; stat -c '%a %u' . file sub; \
+                  test -p fifo && rm file && ls";
+    let setup = setup(script, &[mount]);
+    let data = setup.folder.path().join("lower/data");
+    std::fs::create_dir_all(data.join("sub")).unwrap();
+    std::fs::write(data.join("file"), "one\n").unwrap();
+    std::fs::write(data.join("sub/inner"), "two\n").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", data.join("link")).unwrap();
+    nix::unistd::mkfifo(&data.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let set = |name: &str, mode: u32| {
+        let path = data.join(name);
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, permissions).unwrap();
+    };
+    std::os::unix::fs::chown(data.join("file"), Some(1000), None).unwrap();
+    set("file", 0o4750);
+    set("sub", 0o2711);
+    set(".", 0o1777);
+    let shim = setup.create();
+    shim.start();
+    assert_eq!(shim.wait().code, 0, "{}", shim.output());
+    assert_eq!(
+        shim.output(),
+        "one\ntwo\n/etc/passwd\n1777 0\n4750 1000\n2711 0\nfifo\nlink\nsub\n"
+    );
+    assert!(data.join("file").exists(), "only the copy was removed");
+    let other = json!({"destination": "/data", "type": "mqueue", "options": ["tmpcopyup"]});
+    let message = self::setup("true", &[other]).fails();
+    assert!(message.contains("mounts[7].options"), "{message}");
+}
+
+#[test]
+fn relative_destinations_begin_at_the_root() {
+    if !can_run() {
+        return;
+    }
+    let mut mount = tmpfs(&["size=64k"]);
+    mount["destination"] = json!("some/where");
+    assert!(options_of("/some/where", &[mount]).contains("size=64k"));
+}
+
+#[test]
+fn figures_of_procfs_can_be_replaced_and_nothing_else_of_it() {
+    if !can_run() {
+        return;
+    }
+    let bind = |destination: &str| json!({"destination": destination, "type": "bind", "source": "/etc/passwd", "options": ["bind", "ro"]});
+    let text = output("head -n 1 /proc/meminfo", &[bind("/proc/meminfo")]);
+    assert!(text.starts_with("root:"), "{text}");
+    for destination in [
+        "/proc/self/attr/exec",
+        "/proc/sys/kernel/hostname",
+        "/proc/1/status",
+    ] {
+        let message = setup("true", &[bind(destination)]).fails();
+        assert!(message.contains(destination), "{message}");
+    }
+}
+
+/// A mount of the host's that is shared, in a place of its own.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn new(folder: &std::path::Path) -> Self {
+        use nix::mount::{MsFlags, mount};
+        let place = folder.join("shared");
+        std::fs::create_dir(&place).unwrap();
+        let none: Option<&str> = None;
+        mount(Some("none"), &place, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        mount(none, &place, none, MsFlags::MS_SHARED, none).unwrap();
+        std::fs::create_dir(place.join("sub")).unwrap();
+        Self(place)
+    }
+
+    fn mount_below(&self) {
+        let place = self.0.join("sub");
+        let none: Option<&str> = None;
+        nix::mount::mount(
+            Some("later"),
+            &place,
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            none,
+        )
+        .unwrap();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0.join("sub"), nix::mount::MntFlags::MNT_DETACH);
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// Whether a mount that the host makes later shows in the container, and the other way round.
+fn propagates(bind: &str, root: Option<&str>) -> (bool, bool) {
+    let script = "until test -e /flag/go; do sleep 0.01; done; \
+                  grep -c ' /mnt/sub ' /proc/self/mountinfo; \
+                  mount -t tmpfs inside /mnt/sub; exec sleep 1000";
+    let mut setup = setup(script, &[]);
+    let shared = Shared::new(setup.folder.path());
+    setup.config["mounts"].as_array_mut().unwrap().push(json!(
+        {"destination": "/mnt", "type": "bind", "source": shared.0, "options": ["rbind", bind]}
+    ));
+    let flag = setup.folder.path().join("flag");
+    std::fs::create_dir(&flag).unwrap();
+    setup.config["mounts"].as_array_mut().unwrap().push(json!(
+        {"destination": "/flag", "type": "bind", "source": flag, "options": ["bind"]}
+    ));
+    if let Some(root) = root {
+        setup.config["linux"]["rootfsPropagation"] = json!(root);
+    }
+    setup.config["annotations"] = json!({});
+    for set in ["bounding", "effective", "permitted"] {
+        let set = &mut setup.config["process"]["capabilities"][set];
+        set.as_array_mut().unwrap().push(json!("CAP_SYS_ADMIN"));
+    }
+    let shim = setup.create();
+    shim.start();
+    shared.mount_below();
+    std::fs::write(flag.join("go"), "go").unwrap();
+    let place = "mount by the container";
+    eventually(place, || {
+        let own = std::fs::read_to_string(format!("/proc/{}/mounts", shim.pid));
+        own.is_ok_and(|text| text.contains("inside /mnt/sub"))
+    });
+    let inward = shim.output().starts_with('1');
+    let host = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let sub = shared.0.join("sub").to_string_lossy().into_owned();
+    let outward = host
+        .lines()
+        .any(|line| line.starts_with(&format!("inside {sub} ")));
+    if outward {
+        nix::mount::umount2(&shared.0.join("sub"), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+    (inward, outward)
+}
+
+#[test]
+fn mounts_propagate_as_asked_for() {
+    if !can_run() {
+        return;
+    }
+    assert_eq!(propagates("rprivate", None), (false, false));
+    assert_eq!(propagates("rslave", None), (true, false));
+    assert_eq!(propagates("rslave", Some("rslave")), (true, false));
+    assert_eq!(propagates("rshared", Some("shared")), (true, true));
+    assert_eq!(propagates("rprivate", Some("shared")), (false, false));
+    // Nothing reaches the host when the root is not shared as well.
+    assert_eq!(propagates("rshared", None), (true, false));
+}
+
+#[test]
+fn the_roots_propagation_is_the_one_asked_for() {
+    if !can_run() {
+        return;
+    }
+    let fields = |root: Option<&str>| {
+        let mut setup = setup(
+            "grep ' / / ' /proc/self/mountinfo || cat /proc/self/mountinfo",
+            &[],
+        );
+        if let Some(root) = root {
+            setup.config["linux"]["rootfsPropagation"] = json!(root);
+        }
+        let (output, exit) = setup.run();
+        assert_eq!(exit.code, 0, "{output}");
+        let line = output.lines().next().unwrap();
+        line.split(' ')
+            .skip(6)
+            .take_while(|word| *word != "-")
+            .map(|word| word.split(':').next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(fields(None), Vec::<String>::new());
+    assert_eq!(fields(Some("private")), Vec::<String>::new());
+    assert_eq!(fields(Some("shared")), ["shared"]);
+    assert_eq!(fields(Some("unbindable")), ["unbindable"]);
+    let mut wrong = setup("true", &[]);
+    wrong.config["linux"]["rootfsPropagation"] = json!("sideways");
+    let message = wrong.fails();
+    assert!(message.contains("linux.rootfsPropagation"), "{message}");
+}
