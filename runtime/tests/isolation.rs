@@ -412,7 +412,7 @@ fn a_restriction_that_cannot_be_applied_fails_the_start() {
         ),
         (
             "/linux/rootfsPropagation",
-            json!("shared"),
+            json!("sideways"),
             "linux.rootfsPropagation",
         ),
         (

@@ -174,6 +174,7 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     let cgroup = state.open_cgroup();
     let spawned = exec::spawn(exec::Request {
         id: &id,
+        bundle: &state.bundle,
         spec: &spec,
         process: &process,
         pid: state.pid,

@@ -3,51 +3,45 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::arguments::{Arguments, read};
 use crate::failure::{Failure, Step};
 use crate::process::capabilities;
+use crate::sandbox::options;
+use crate::seccomp;
+use crate::spec::{Hooks, NamespaceKind};
 
 /// `features`: what this program supports, as the specification's features document.
 pub(crate) fn print() -> Result<u8, Failure> {
-    let document = json!({
+    let document = document();
+    println!("{document:#}");
+    Ok(0)
+}
+
+/// Made from the tables that the work is done with.
+fn document() -> Value {
+    fn names<T>(table: &[(&'static str, T)]) -> Vec<&'static str> {
+        table.iter().map(|(name, _)| *name).collect()
+    }
+    json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.0",
-        "hooks": [
-            "prestart", "createRuntime", "createContainer", "startContainer", "poststart",
-            "poststop",
-        ],
-        "mountOptions": [
-            "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "idmap", "noatime", "nodev",
-            "nodiratime", "noexec", "norelatime", "nostrictatime", "nosuid", "nosymfollow",
-            "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "rexec", "ridmap", "rnoatime",
-            "rnodev", "rnodiratime", "rnoexec", "rnosuid", "rnosymfollow", "ro", "rprivate",
-            "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow",
-            "runbindable", "rw", "shared", "slave", "strictatime", "suid", "symfollow",
-            "unbindable",
-        ],
+        "hooks": names(&Hooks::default().kinds()),
+        "mountOptions": options::names(),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "namespaces": names(&NamespaceKind::NAMES),
             "capabilities": capabilities::NAMES,
             "cgroup": {
                 "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
             },
             "seccomp": {
                 "enabled": true,
-                "actions": [
-                    "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
-                    "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
-                ],
-                "operators": [
-                    "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
-                    "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE",
-                ],
-                "archs": ["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
-                "knownFlags": [
-                    "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-                    "SECCOMP_FILTER_FLAG_TSYNC",
-                ],
+                "actions": names(seccomp::ACTIONS),
+                "operators": names(seccomp::OPERATORS),
+                "archs": names(seccomp::ARCHITECTURES),
+                "knownFlags": names(seccomp::FLAGS),
+                "supportedFlags": names(seccomp::FLAGS),
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": false},
@@ -55,9 +49,8 @@ pub(crate) fn print() -> Result<u8, Failure> {
             "mountExtensions": {"idmap": {"enabled": true}},
         },
         "annotations": {"io.keelson.runtime.version": env!("CARGO_PKG_VERSION")},
-    });
-    println!("{document:#}");
-    Ok(0)
+        "potentiallyUnsafeConfigAnnotations": [],
+    })
 }
 
 /// `spec`: writes a config.json to begin with.
@@ -84,7 +77,7 @@ pub(crate) fn write_spec(arguments: Arguments) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn example() -> serde_json::Value {
+fn example() -> Value {
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
     json!({
         "ociVersion": "1.2.0",
@@ -140,6 +133,18 @@ fn example() -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
+    use crate::spec::NamespaceKind;
+
+    #[test]
+    fn namespaces_are_called_as_they_are_read() {
+        for (name, kind) in NamespaceKind::NAMES {
+            let read: NamespaceKind = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(read, kind);
+        }
+        let features = super::document();
+        assert_eq!(features["hooks"][1], "createRuntime");
+    }
+
     #[test]
     fn the_example_is_a_valid_specification() {
         let text = super::example().to_string();

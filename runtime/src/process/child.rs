@@ -9,6 +9,7 @@ use rustix::fs::Mode;
 use super::channel::Channel;
 use super::command::{self, Command};
 use super::hooks::{self, Subject};
+use super::notify::Agent;
 use super::{capabilities, limits, scheduling};
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::{self, Nodes, Terminal};
@@ -31,6 +32,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) maps: MountMaps,
     pub(crate) capabilities: capabilities::Sets,
     pub(crate) filter: Option<Filter>,
+    /// Who gets the filter's listener, if it has one.
+    pub(crate) agent: Option<Agent>,
     /// Standard input, output and error; not with a terminal.
     pub(crate) stdio: Option<[OwnedFd; 3]>,
     /// Whether the process dies with its parent, as it does under a shim.
@@ -195,20 +198,29 @@ fn set_up(
 /// number outside, or 0 when no hook asks for it.
 fn run_hooks(plan: &Plan<'_>, channel: &Channel) -> Result<i32, Failure> {
     let Some(given) = &plan.spec.hooks else {
-        return Ok(0);
+        return match plan.agent {
+            Some(_) => outer_pid(),
+            None => Ok(0),
+        };
     };
     if hooks::while_creating(Some(given)) && !channel.hooks()? {
         clone::exit_now(1);
     }
-    if given.create_container.is_empty() && given.start_container.is_empty() {
+    if given.create_container.is_empty() && given.start_container.is_empty() && plan.agent.is_none()
+    {
         return Ok(0);
     }
-    // This is still the host's procfs, which counts processes as the runtime does.
-    let own = rustix::fs::readlink("/proc/self", Vec::new()).step(|| "read /proc/self")?;
-    let pid = own.to_string_lossy().parse().unwrap_or(0);
+    let pid = outer_pid()?;
     let subject = Subject::new(plan.id, plan.spec, plan.bundle);
     subject.run("createContainer", &given.create_container, "creating", pid)?;
     Ok(pid)
+}
+
+/// The process's number outside. While its root is the host's.
+pub(super) fn outer_pid() -> Result<i32, Failure> {
+    // The host's procfs counts processes as the runtime does.
+    let own = rustix::fs::readlink("/proc/self", Vec::new()).step(|| "read /proc/self")?;
+    Ok(own.to_string_lossy().parse().unwrap_or(0))
 }
 
 /// The steps after the start. Returns why they failed.
@@ -221,13 +233,17 @@ fn finish(plan: &Plan<'_>, ready: &Ready) -> Failure {
             return failure;
         }
     }
-    match restrict(plan, ready.proc.as_fd()) {
+    let message = plan.agent.as_ref().map(|agent| {
+        let subject = Subject::new(plan.id, plan.spec, plan.bundle);
+        agent.message(subject.state("creating", ready.outer_pid), ready.outer_pid)
+    });
+    match restrict(plan, ready.proc.as_fd(), message.as_deref()) {
         Ok(()) => ready.command.execute(),
         Err(failure) => failure,
     }
 }
 
-fn restrict(plan: &Plan<'_>, proc: BorrowedFd<'_>) -> Result<(), Failure> {
+fn restrict(plan: &Plan<'_>, proc: BorrowedFd<'_>, message: Option<&[u8]>) -> Result<(), Failure> {
     let process = plan.process;
     if let Some(profile) = process
         .apparmor_profile
@@ -236,18 +252,21 @@ fn restrict(plan: &Plan<'_>, proc: BorrowedFd<'_>) -> Result<(), Failure> {
     {
         set_apparmor(proc, profile)?;
     }
-    confine(plan)
+    confine(plan, message)
 }
 
-/// The last restrictions before the command is executed.
-pub(super) fn confine(plan: &Plan<'_>) -> Result<(), Failure> {
+/// The last restrictions before the command is executed. The message is for the filter's agent.
+pub(super) fn confine(plan: &Plan<'_>, message: Option<&[u8]>) -> Result<(), Failure> {
     if plan.process.no_new_privileges {
         sandbox::set_no_new_privileges().step(|| "process.noNewPrivileges: set")?;
     }
     if let Some(filter) = &plan.filter {
         // Before the capabilities go: without no_new_privs this takes CAP_SYS_ADMIN.
-        seccomp::install(&filter.program, filter.flags)
+        let listener = seccomp::install(&filter.program, filter.flags)
             .step(|| "linux.seccomp: install the filter")?;
+        if let (Some(listener), Some(agent), Some(message)) = (listener, &plan.agent, message) {
+            agent.send(message, listener.as_fd())?;
+        }
     }
     capabilities::apply(&plan.capabilities)
 }

@@ -7,6 +7,7 @@
 //! done before it enters.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use keelson_model::shim::{FailReason, Rootfs};
 use keelson_sys::clone::{self, CloneRequest, Cloned};
@@ -18,6 +19,8 @@ use rustix::pty::OpenptFlags;
 
 use super::channel::Channel;
 use super::command::{self, Command};
+use super::hooks::Subject;
+use super::notify::Agent;
 use super::{capabilities, child, limits, scheduling, spawn};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
@@ -35,6 +38,8 @@ const CLONE_NEWTIME: libc::c_int = 0x80;
 pub(crate) struct Request<'a> {
     /// The container's identifier.
     pub(crate) id: &'a str,
+    /// The container's bundle.
+    pub(crate) bundle: &'a Path,
     /// The container's specification: seccomp filter and execution domain come from there.
     pub(crate) spec: &'a Spec,
     /// The process.
@@ -84,11 +89,12 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         spec,
         process,
         rootfs: &rootfs,
-        bundle: std::path::Path::new("/"),
+        bundle: request.bundle,
         propagation: Propagation::parse(None)?,
         namespaces: namespaces::Plan::default(),
         maps: MountMaps::default(),
         capabilities,
+        agent: Agent::connect(spec, filter.as_ref())?,
         filter,
         stdio: request.stdio.take(),
         die_with_parent: request.die_with_parent,
@@ -97,6 +103,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
     };
     let inside = Inside {
         container: request.pidfd,
+        first: request.pid,
         namespaces: foreign - CloneFlags::CLONE_NEWPID,
     };
     let joined = match foreign.contains(CloneFlags::CLONE_NEWPID) {
@@ -229,13 +236,15 @@ fn is_gone(process: BorrowedFd<'_>) -> bool {
 /// What the child enters.
 struct Inside<'a> {
     container: BorrowedFd<'a>,
+    /// The container's first process.
+    first: i32,
     namespaces: CloneFlags,
 }
 
 /// Runs in the child and never returns.
 fn run(plan: &child::Plan<'_>, inside: &Inside<'_>, channel: &Channel) -> ! {
     let failure = match set_up(plan, inside, channel) {
-        Ok(command) => match child::confine(plan) {
+        Ok((command, message)) => match child::confine(plan, message.as_deref()) {
             Ok(()) => command.execute(),
             Err(failure) => failure,
         },
@@ -253,7 +262,7 @@ fn set_up(
     plan: &child::Plan<'_>,
     inside: &Inside<'_>,
     channel: &Channel,
-) -> Result<Command, Failure> {
+) -> Result<(Command, Option<Vec<u8>>), Failure> {
     let process = plan.process;
     close_others(plan, inside, channel)?;
     child::reset_signals()?;
@@ -279,6 +288,13 @@ fn set_up(
         sandbox::set_groups(&[]).step(|| "give up the runtime's groups")?;
     }
 
+    let message = match &plan.agent {
+        Some(agent) => {
+            let subject = Subject::new(plan.id, plan.spec, plan.bundle);
+            Some(agent.message(subject.state("running", inside.first), child::outer_pid()?))
+        }
+        None => None,
+    };
     match setns(inside.container, inside.namespaces) {
         Err(Errno::ESRCH) => Err(not_running(plan.id)),
         other => other.step(|| "join the container's namespaces"),
@@ -299,7 +315,7 @@ fn set_up(
     if let Some(terminal) = &terminal {
         channel.ready(Some(terminal.master.as_fd()))?;
     }
-    Ok(command)
+    Ok((command, message))
 }
 
 /// What is written to the host's procfs, which the container can't have changed.
@@ -339,6 +355,7 @@ fn close_others(
     channel: &Channel,
 ) -> Result<(), Failure> {
     let mut kept: Vec<RawFd> = vec![inside.container.as_raw_fd(), channel.as_fd().as_raw_fd()];
+    kept.extend(plan.agent.iter().map(AsRawFd::as_raw_fd));
     kept.extend(plan.stdio.iter().flatten().map(AsRawFd::as_raw_fd));
     let first = 3 + plan.preserved;
     for (from, to) in gaps(first, &mut kept) {

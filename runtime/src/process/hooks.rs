@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::failure::{Failure, Step};
 use crate::spec::{Hook, Hooks, Spec};
@@ -42,7 +42,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The state document; `pid` is the one in the runtime's namespace.
-    fn state(&self, status: &str, pid: i32) -> String {
+    pub(crate) fn state(&self, status: &str, pid: i32) -> Value {
         let mut state = json!({
             "ociVersion": self.oci_version,
             "id": self.id,
@@ -53,7 +53,7 @@ impl<'a> Subject<'a> {
         if status != "stopped" {
             state["pid"] = pid.into();
         }
-        state.to_string()
+        state
     }
 
     /// Executes hooks one after the other, up to the first that fails.
@@ -66,7 +66,7 @@ impl<'a> Subject<'a> {
     ) -> Result<(), Failure> {
         let mut state = None;
         for (index, hook) in hooks.iter().enumerate() {
-            let state = state.get_or_insert_with(|| self.state(status, pid));
+            let state = state.get_or_insert_with(|| self.state(status, pid).to_string());
             execute(hook, state).map_err(|failure| Failure {
                 message: format!(
                     "hooks.{kind}[{index}] {}: {}",

@@ -9,5 +9,6 @@ pub(crate) mod exec;
 pub(crate) mod hooks;
 pub(crate) mod inner;
 pub(crate) mod limits;
+pub(crate) mod notify;
 pub(crate) mod scheduling;
 pub(crate) mod spawn;

@@ -10,6 +10,7 @@ use rustix::process::PidfdFlags;
 use super::channel::{Channel, Message};
 use super::exec::PidNamespace;
 use super::hooks::Subject;
+use super::notify::Agent;
 use super::{capabilities, child, inner};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
@@ -70,6 +71,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     let maps = MountMaps::new(&spec.mounts, user)?;
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
     let capabilities = capabilities::parse(process.capabilities.as_ref())?;
+    let agent = Agent::connect(spec, filter.as_ref())?;
     let cgroup = make_cgroup(spec)?;
     let plan = child::Plan {
         id: request.id,
@@ -82,6 +84,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         maps,
         capabilities,
         filter,
+        agent,
         stdio: request.stdio,
         die_with_parent: request.die_with_parent,
         preserved: request.preserved,

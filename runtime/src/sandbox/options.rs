@@ -70,8 +70,7 @@ pub(crate) fn parse(options: &[String]) -> Result<Options, Unsupported> {
             continue;
         }
         match option.as_str() {
-            "" | "defaults" | "async" | "auto" | "noauto" | "nofail" | "_netdev" | "loud"
-            | "silent" | "nolazytime" | "nomand" | "noiversion" => {}
+            other if WITHOUT_EFFECT.contains(&other) => {}
             "bind" => parsed.bind = Some(false),
             "rbind" => parsed.bind = Some(true),
             "idmap" => parsed.idmap_all = false,
@@ -99,55 +98,110 @@ pub(crate) fn is_idmap(option: &str) -> bool {
     matches!(option, "idmap" | "ridmap")
 }
 
+/// Attributes by option: what is set, or cleared. With `r` in front for all mounts below as well.
+const ATTRIBUTES: &[(&str, u64, bool)] = &[
+    ("ro", attr::RDONLY, true),
+    ("rw", attr::RDONLY, false),
+    ("nosuid", attr::NOSUID, true),
+    ("suid", attr::NOSUID, false),
+    ("nodev", attr::NODEV, true),
+    ("dev", attr::NODEV, false),
+    ("noexec", attr::NOEXEC, true),
+    ("exec", attr::NOEXEC, false),
+    ("nodiratime", attr::NODIRATIME, true),
+    ("diratime", attr::NODIRATIME, false),
+    ("nosymfollow", attr::NOSYMFOLLOW, true),
+    ("symfollow", attr::NOSYMFOLLOW, false),
+];
+
+/// Access time modes by option; the opposites lead back to the kernel's own choice.
+const ACCESS_TIMES: &[(&str, u64)] = &[
+    ("noatime", attr::NOATIME),
+    ("strictatime", attr::STRICTATIME),
+    ("atime", attr::RELATIME),
+    ("relatime", attr::RELATIME),
+    ("norelatime", attr::RELATIME),
+    ("nostrictatime", attr::RELATIME),
+];
+
+/// How things are anyway, or a hint for mount(8).
+const WITHOUT_EFFECT: &[&str] = &[
+    "",
+    "_netdev",
+    "async",
+    "auto",
+    "defaults",
+    "loud",
+    "noauto",
+    "nofail",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "silent",
+];
+
+/// `MS_…` by option; with `r` in front for all mounts below as well.
+const PROPAGATIONS: &[(&str, u64)] = &[
+    ("unbindable", libc::MS_UNBINDABLE),
+    ("private", libc::MS_PRIVATE),
+    ("slave", libc::MS_SLAVE),
+    ("shared", libc::MS_SHARED),
+];
+
+/// What [`parse`] understands by itself, and what the file systems of the kernel have in common.
+const OTHERS: &[&str] = &[
+    "bind",
+    "dirsync",
+    "idmap",
+    "iversion",
+    "lazytime",
+    "mand",
+    "rbind",
+    "remount",
+    "ridmap",
+    "sync",
+    "tmpcopyup",
+];
+
+/// All options that are not left to a file system to know, sorted.
+pub(crate) fn names() -> Vec<String> {
+    let attributes = ATTRIBUTES.iter().map(|(name, ..)| *name);
+    let times = ACCESS_TIMES.iter().map(|(name, _)| *name);
+    let twice = PROPAGATIONS.iter().map(|(name, _)| *name);
+    let twice = attributes.chain(times).chain(twice);
+    let once = WITHOUT_EFFECT.iter().chain(OTHERS).copied();
+    let mut names: Vec<String> = twice
+        .flat_map(|name| [name.to_owned(), format!("r{name}")])
+        .chain(once.map(str::to_owned))
+        .filter(|name| !name.is_empty())
+        .collect();
+    names.sort();
+    names
+}
+
 fn change(attributes: &mut Attributes, option: &str) -> bool {
-    let (bits, on) = match option {
-        "ro" => (attr::RDONLY, true),
-        "rw" => (attr::RDONLY, false),
-        "nosuid" => (attr::NOSUID, true),
-        "suid" => (attr::NOSUID, false),
-        "nodev" => (attr::NODEV, true),
-        "dev" => (attr::NODEV, false),
-        "noexec" => (attr::NOEXEC, true),
-        "exec" => (attr::NOEXEC, false),
-        "nodiratime" => (attr::NODIRATIME, true),
-        "diratime" => (attr::NODIRATIME, false),
-        "nosymfollow" => (attr::NOSYMFOLLOW, true),
-        "symfollow" => (attr::NOSYMFOLLOW, false),
-        "noatime" => {
-            attributes.access_time(attr::NOATIME);
-            return true;
+    if let Some((_, mode)) = ACCESS_TIMES.iter().find(|(name, _)| *name == option) {
+        attributes.access_time(*mode);
+        return true;
+    }
+    match ATTRIBUTES.iter().find(|(name, ..)| *name == option) {
+        Some((_, bits, on)) => {
+            attributes.change(*bits, *on);
+            true
         }
-        "strictatime" => {
-            attributes.access_time(attr::STRICTATIME);
-            return true;
-        }
-        "atime" | "relatime" | "norelatime" | "nostrictatime" => {
-            attributes.access_time(attr::RELATIME);
-            return true;
-        }
-        _ => return false,
-    };
-    attributes.change(bits, on);
-    true
+        None => false,
+    }
 }
 
 /// The `MS_…` constant of a propagation option, and whether it is recursive.
 pub(crate) fn propagation(option: &str) -> Option<(u64, bool)> {
-    const MS_UNBINDABLE: u64 = 1 << 17;
-    const MS_PRIVATE: u64 = 1 << 18;
-    const MS_SLAVE: u64 = 1 << 19;
-    const MS_SHARED: u64 = 1 << 20;
-    Some(match option {
-        "unbindable" => (MS_UNBINDABLE, false),
-        "runbindable" => (MS_UNBINDABLE, true),
-        "private" => (MS_PRIVATE, false),
-        "rprivate" => (MS_PRIVATE, true),
-        "slave" => (MS_SLAVE, false),
-        "rslave" => (MS_SLAVE, true),
-        "shared" => (MS_SHARED, false),
-        "rshared" => (MS_SHARED, true),
-        _ => return None,
-    })
+    let find = |name: &str| {
+        let found = PROPAGATIONS.iter().find(|(known, _)| *known == name);
+        found.map(|(_, flag)| *flag)
+    };
+    find(option)
+        .map(|flag| (flag, false))
+        .or_else(|| Some((find(option.strip_prefix('r')?)?, true)))
 }
 
 #[cfg(test)]
@@ -189,6 +243,19 @@ mod tests {
     fn options_without_meaning_here_are_refused() {
         let list = ["copy-symlink".to_owned()];
         assert_eq!(parse(&list), Err(Unsupported("copy-symlink".to_owned())));
+    }
+
+    #[test]
+    fn every_name_is_understood() {
+        for name in names() {
+            let parsed = parse(std::slice::from_ref(&name)).unwrap();
+            let passed_on = ["dirsync", "iversion", "lazytime", "mand", "sync"];
+            assert_eq!(
+                !parsed.data.is_empty(),
+                passed_on.contains(&name.as_str()),
+                "{name}"
+            );
+        }
     }
 
     #[test]

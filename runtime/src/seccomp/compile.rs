@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use keelson_sys::seccomp::Instruction;
+use keelson_sys::seccomp::{Instruction, NEW_LISTENER};
 
 use super::assemble::{
     ARCHITECTURE, Condition, NUMBER, Operator, Verdict, jump, load, ret, skip_unless_equal, tree,
@@ -24,6 +24,7 @@ const KILL_PROCESS: u32 = 0x8000_0000;
 const KILL_THREAD: u32 = 0x0000_0000;
 const TRAP: u32 = 0x0003_0000;
 const ERRNO: u32 = 0x0005_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
 const TRACE: u32 = 0x7ff0_0000;
 const LOG: u32 = 0x7ffc_0000;
 const ALLOW: u32 = 0x7fff_0000;
@@ -34,11 +35,42 @@ const LONGEST: usize = 4096;
 
 /// The interfaces of the processor that a filter may speak of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Architecture {
+pub(crate) enum Architecture {
     X86_64,
     I386,
     X32,
 }
+
+/// Actions with their names.
+pub(crate) const ACTIONS: &[(&str, u32)] = &[
+    ("SCMP_ACT_ALLOW", ALLOW),
+    ("SCMP_ACT_ERRNO", ERRNO),
+    ("SCMP_ACT_KILL", KILL_THREAD),
+    ("SCMP_ACT_KILL_PROCESS", KILL_PROCESS),
+    ("SCMP_ACT_KILL_THREAD", KILL_THREAD),
+    ("SCMP_ACT_LOG", LOG),
+    ("SCMP_ACT_NOTIFY", NOTIFY),
+    ("SCMP_ACT_TRACE", TRACE),
+    ("SCMP_ACT_TRAP", TRAP),
+];
+
+/// Operators with their names.
+pub(crate) const OPERATORS: &[(&str, Operator)] = &[
+    ("SCMP_CMP_EQ", Operator::Equal),
+    ("SCMP_CMP_GE", Operator::GreaterEqual),
+    ("SCMP_CMP_GT", Operator::Greater),
+    ("SCMP_CMP_LE", Operator::LessEqual),
+    ("SCMP_CMP_LT", Operator::Less),
+    ("SCMP_CMP_MASKED_EQ", Operator::MaskedEqual),
+    ("SCMP_CMP_NE", Operator::NotEqual),
+];
+
+/// Architectures with their names.
+pub(crate) const ARCHITECTURES: &[(&str, Architecture)] = &[
+    ("SCMP_ARCH_X32", Architecture::X32),
+    ("SCMP_ARCH_X86", Architecture::I386),
+    ("SCMP_ARCH_X86_64", Architecture::X86_64),
+];
 
 /// Compiles the OCI object.
 pub(crate) fn compile(seccomp: &Seccomp) -> Result<Filter, SeccompError> {
@@ -101,7 +133,7 @@ pub(crate) fn compile(seccomp: &Seccomp) -> Result<Filter, SeccompError> {
     }
     Ok(Filter {
         program,
-        flags: flags(seccomp)?,
+        flags: flags(seccomp, notifies(seccomp, &rules, default)?)?,
     })
 }
 
@@ -173,24 +205,16 @@ fn condition(member: &str, argument: &SeccompArgument) -> Result<Condition, Secc
             format!("{} is not an argument's number (0 to 5)", argument.index),
         ));
     }
-    let operator = match argument.op.as_str() {
-        "SCMP_CMP_NE" => Operator::NotEqual,
-        "SCMP_CMP_LT" => Operator::Less,
-        "SCMP_CMP_LE" => Operator::LessEqual,
-        "SCMP_CMP_EQ" => Operator::Equal,
-        "SCMP_CMP_GE" => Operator::GreaterEqual,
-        "SCMP_CMP_GT" => Operator::Greater,
-        "SCMP_CMP_MASKED_EQ" => Operator::MaskedEqual,
-        other => {
-            return Err(SeccompError::new(
-                format!("{member}.op"),
-                format!("{other:?} is not an operator"),
-            ));
-        }
+    let found = OPERATORS.iter().find(|(name, _)| *name == argument.op);
+    let Some((_, operator)) = found else {
+        return Err(SeccompError::new(
+            format!("{member}.op"),
+            format!("{:?} is not an operator", argument.op),
+        ));
     };
     Ok(Condition {
         index: argument.index,
-        operator,
+        operator: *operator,
         value: argument.value,
         value_two: argument.value_two,
     })
@@ -261,27 +285,15 @@ fn action(member: &str, name: &str, errno: Option<u32>) -> Result<u32, SeccompEr
             format!("{name} takes no errnoRet"),
         ));
     }
-    Ok(match name {
-        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => KILL_THREAD,
-        "SCMP_ACT_KILL_PROCESS" => KILL_PROCESS,
-        "SCMP_ACT_TRAP" => TRAP,
-        "SCMP_ACT_ERRNO" => ERRNO | data,
-        "SCMP_ACT_TRACE" => TRACE | data,
-        "SCMP_ACT_LOG" => LOG,
-        "SCMP_ACT_ALLOW" => ALLOW,
-        "SCMP_ACT_NOTIFY" => {
-            return Err(SeccompError::new(
-                member,
-                "SCMP_ACT_NOTIFY is not supported yet",
-            ));
-        }
-        other => {
-            return Err(SeccompError::new(
-                member,
-                format!("{other:?} is not an action"),
-            ));
-        }
-    })
+    let found = ACTIONS.iter().find(|(known, _)| *known == name);
+    match found {
+        Some((_, action @ (ERRNO | TRACE))) => Ok(action | data),
+        Some((_, action)) => Ok(*action),
+        None => Err(SeccompError::new(
+            member,
+            format!("{name:?} is not an action"),
+        )),
+    }
 }
 
 fn architecture(index: usize, name: &str) -> Result<Option<Architecture>, SeccompError> {
@@ -308,10 +320,10 @@ fn architecture(index: usize, name: &str) -> Result<Option<Architecture>, Seccom
         "SH",
         "SHEB",
     ];
+    if let Some((_, found)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) {
+        return Ok(Some(*found));
+    }
     match name.strip_prefix("SCMP_ARCH_") {
-        Some("X86_64") => Ok(Some(Architecture::X86_64)),
-        Some("X86") => Ok(Some(Architecture::I386)),
-        Some("X32") => Ok(Some(Architecture::X32)),
         // This processor has no such calls, so nothing needs to be compiled for them.
         Some(other) if FOREIGN.contains(&other) => Ok(None),
         _ => Err(SeccompError::new(
@@ -321,29 +333,79 @@ fn architecture(index: usize, name: &str) -> Result<Option<Architecture>, Seccom
     }
 }
 
-fn flags(seccomp: &Seccomp) -> Result<u32, SeccompError> {
-    const TSYNC: u32 = 1;
-    const LOG: u32 = 2;
-    const SPEC_ALLOW: u32 = 4;
-    if seccomp.listener_path.is_some() {
-        return Err(SeccompError::new("listenerPath", "is not supported yet"));
+/// Whether the filter has a listener, which then must be able to be handed over.
+fn notifies(seccomp: &Seccomp, rules: &Rules<'_>, default: u32) -> Result<bool, SeccompError> {
+    let verdict_notifies = |verdict: &Verdict| {
+        let mut actions = verdict.rules.iter().map(|(_, action)| *action);
+        verdict.otherwise == NOTIFY || actions.any(|action| action == NOTIFY)
+    };
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    if given(&seccomp.listener_metadata) && !given(&seccomp.listener_path) {
+        return Err(SeccompError::new(
+            "listenerMetadata",
+            "has no meaning without listenerPath",
+        ));
     }
-    if seccomp.flags.is_empty() {
-        return Ok(SPEC_ALLOW);
+    if default != NOTIFY && !rules.values().any(verdict_notifies) {
+        return Ok(false);
     }
+    if !given(&seccomp.listener_path) {
+        return Err(SeccompError::new(
+            "listenerPath",
+            "is missing, and SCMP_ACT_NOTIFY needs it",
+        ));
+    }
+    // By this call the listener goes to the agent, who could not answer before.
+    const HAND_OVER: &str = "sendmsg";
+    let hand_over = rules.get(HAND_OVER);
+    if hand_over.map_or(default == NOTIFY, verdict_notifies) {
+        return Err(SeccompError::new(
+            "syscalls",
+            format!(
+                "SCMP_ACT_NOTIFY is not possible for {HAND_OVER}, which hands the listener over"
+            ),
+        ));
+    }
+    Ok(true)
+}
+
+/// Flags with their names.
+pub(crate) const FLAGS: &[(&str, u32)] = &[
+    ("SECCOMP_FILTER_FLAG_LOG", 2),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", SPEC_ALLOW),
+    ("SECCOMP_FILTER_FLAG_TSYNC", TSYNC),
+    ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", WAIT_KILLABLE_RECV),
+];
+
+const TSYNC: u32 = 1;
+const SPEC_ALLOW: u32 = 4;
+/// Lets TSYNC, whose failures are told by a thread's number, be used together with a listener.
+const TSYNC_ESRCH: u32 = 16;
+const WAIT_KILLABLE_RECV: u32 = 32;
+
+fn flags(seccomp: &Seccomp, notifies: bool) -> Result<u32, SeccompError> {
     let mut flags = 0;
     for (index, name) in seccomp.flags.iter().enumerate() {
-        flags |= match name.as_str() {
-            "SECCOMP_FILTER_FLAG_TSYNC" => TSYNC,
-            "SECCOMP_FILTER_FLAG_LOG" => LOG,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => SPEC_ALLOW,
-            other => {
-                return Err(SeccompError::new(
-                    format!("flags[{index}]"),
-                    format!("{other:?} is not supported yet"),
-                ));
-            }
-        };
+        let flag = FLAGS.iter().find(|(known, _)| known == name);
+        let member = || format!("flags[{index}]");
+        let (_, flag) =
+            flag.ok_or_else(|| SeccompError::new(member(), format!("{name:?} is not a flag")))?;
+        if *flag == WAIT_KILLABLE_RECV && !notifies {
+            return Err(SeccompError::new(
+                member(),
+                format!("{name} has no meaning without SCMP_ACT_NOTIFY"),
+            ));
+        }
+        flags |= flag;
+    }
+    if seccomp.flags.is_empty() {
+        flags = SPEC_ALLOW;
+    }
+    if notifies {
+        flags |= NEW_LISTENER;
+        if flags & TSYNC != 0 {
+            flags |= TSYNC_ESRCH;
+        }
     }
     Ok(flags)
 }

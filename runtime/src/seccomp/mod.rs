@@ -11,7 +11,7 @@ mod prebuilt;
 pub(crate) mod profile;
 mod table;
 
-pub(crate) use compile::compile;
+pub(crate) use compile::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, compile};
 
 use keelson_sys::seccomp::Instruction;
 

@@ -489,6 +489,7 @@ pub(crate) fn default_profile(bounding: &[String]) -> Seccomp {
             .to_vec(),
         flags: Vec::new(),
         listener_path: None,
+        listener_metadata: None,
         syscalls,
     }
 }

@@ -365,6 +365,8 @@ pub(crate) struct Seccomp {
     #[serde(default)]
     pub(crate) listener_path: Option<String>,
     #[serde(default)]
+    pub(crate) listener_metadata: Option<String>,
+    #[serde(default)]
     pub(crate) syscalls: Vec<SeccompRule>,
 }
 
@@ -398,6 +400,20 @@ pub(crate) struct Personality {
     pub(crate) domain: String,
     #[serde(default)]
     pub(crate) flags: Vec<String>,
+}
+
+impl NamespaceKind {
+    /// Every kind by its name.
+    pub(crate) const NAMES: [(&'static str, Self); 8] = [
+        ("cgroup", Self::Cgroup),
+        ("ipc", Self::Ipc),
+        ("mount", Self::Mount),
+        ("network", Self::Network),
+        ("pid", Self::Pid),
+        ("time", Self::Time),
+        ("user", Self::User),
+        ("uts", Self::Uts),
+    ];
 }
 
 impl Spec {

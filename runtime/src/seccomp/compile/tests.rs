@@ -208,3 +208,55 @@ proptest! {
         }
     }
 }
+
+fn profile(json: serde_json::Value) -> Result<Filter, String> {
+    compile(&serde_json::from_value(json).unwrap()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_listener_is_asked_for_when_it_is_needed() {
+    use serde_json::json;
+    let notify = |path: Option<&str>, flags: &[&str], call: &str| {
+        profile(json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "flags": flags,
+            "syscalls": [{"names": [call], "action": "SCMP_ACT_NOTIFY"}],
+        }))
+    };
+    let filter = notify(Some("/a"), &[], "mkdir").unwrap();
+    assert_eq!(filter.flags, NEW_LISTENER | SPEC_ALLOW);
+    assert_eq!(run(&filter, "mkdir", [0; 6]), NOTIFY);
+    let both = [
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+    ];
+    let filter = notify(Some("/a"), &both, "mkdir").unwrap();
+    assert_eq!(
+        filter.flags,
+        NEW_LISTENER | TSYNC | TSYNC_ESRCH | WAIT_KILLABLE_RECV
+    );
+    assert!(
+        notify(None, &[], "mkdir")
+            .unwrap_err()
+            .contains("listenerPath")
+    );
+    assert!(
+        notify(Some("/a"), &[], "sendmsg")
+            .unwrap_err()
+            .contains("sendmsg")
+    );
+
+    // Without a rule that notifies, the path means nothing.
+    let quiet = |flags: &[&str], metadata: Option<&str>, path: Option<&str>| {
+        profile(json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "flags": flags,
+            "listenerMetadata": metadata,
+        }))
+    };
+    assert_eq!(quiet(&[], None, Some("/a")).unwrap().flags, SPEC_ALLOW);
+    let error = quiet(&["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"], None, None).unwrap_err();
+    assert!(error.contains("flags[0]"), "{error}");
+    let error = quiet(&["SECCOMP_FILTER_FLAG_X"], None, None).unwrap_err();
+    assert!(error.contains("flags[0]"), "{error}");
+    let error = quiet(&[], Some("m"), None).unwrap_err();
+    assert!(error.contains("listenerMetadata"), "{error}");
+}

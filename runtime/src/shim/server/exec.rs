@@ -225,6 +225,7 @@ impl Server {
         let stdio = made.stdio.take();
         let started = exec::spawn(exec::Request {
             id: &self.spec.id,
+            bundle: &self.spec.bundle,
             spec: &made.spec,
             process: &made.process,
             pid: self.container.pid,
