@@ -24,7 +24,16 @@ pub fn release(package: &str, executable: &str) -> Result<PathBuf> {
     if !status.success() {
         bail!("cargo build -p {package} failed");
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from(root).join("target"), PathBuf::from);
-    Ok(target.join(TARGET).join("release").join(executable))
+    Ok(target_folder()
+        .join(TARGET)
+        .join("release")
+        .join(executable))
+}
+
+/// Where cargo puts what it builds.
+pub fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
+        PathBuf::from,
+    )
 }

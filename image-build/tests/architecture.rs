@@ -90,7 +90,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("conformance", &[]),
     (
         "keelson-benches",
-        &["keelson-model", "keelson-sys", "keelson-runtime"],
+        &[
+            "keelson-model",
+            "keelson-sys",
+            "keelson-oci",
+            "keelson-runtime",
+        ],
     ),
     (
         "image-build",

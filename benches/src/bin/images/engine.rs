@@ -1,0 +1,377 @@
+//! The engines that are measured, each with folders, sockets and a daemon of its own.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use keelson_benches::group::Group;
+use keelson_benches::{tools, usage};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long a daemon may take to begin or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whose words an engine's client takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    Docker,
+    Podman,
+    Containerd,
+}
+
+/// An engine.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub name: String,
+    dialect: Dialect,
+    /// The client with its leading arguments.
+    client: Vec<OsString>,
+    daemon: Option<Child>,
+    group: Group,
+    /// Where its data lie.
+    folder: PathBuf,
+}
+
+/// What an engine is asked to do. Names are those of images and containers.
+#[derive(Debug, Clone)]
+pub(crate) enum Request<'a> {
+    Pull(&'a str),
+    Push(&'a str),
+    Save(&'a str, &'a Path),
+    Load(&'a Path),
+    Tag(&'a str, &'a str),
+    RemoveImage(&'a str),
+    /// Runs a script in a container that stays.
+    Run(&'a str, &'a str, &'a str),
+    Diff(&'a str),
+    Commit(&'a str, &'a str),
+    Export(&'a str, &'a Path),
+    RemoveContainer(&'a str),
+}
+
+impl Engine {
+    /// Ours, as released.
+    pub(crate) fn hostd(name: &str, program: &Path, disk: &Path, run: &Path) -> Result<Self> {
+        let (folder, run) = folders(name, disk, run)?;
+        let socket = run.join("docker.sock");
+        let mut daemon = Command::new(program);
+        daemon
+            .arg("--root")
+            .arg(&folder)
+            .arg("--run")
+            .arg(run.join("run"))
+            .arg("--listen")
+            .arg(url(&socket))
+            .arg("--services")
+            .arg(run.join("services"))
+            .arg("--config")
+            .arg(run.join("config"));
+        Self::docker(name, daemon, folder, &socket)
+    }
+
+    /// Docker, without networks.
+    pub(crate) fn dockerd(disk: &Path, run: &Path) -> Result<Option<Self>> {
+        let name = "docker";
+        let Some(program) = tools::optional("dockerd", "docker.io") else {
+            return Ok(None);
+        };
+        let (folder, run) = folders(name, disk, run)?;
+        let socket = run.join("docker.sock");
+        let mut daemon = Command::new(program);
+        daemon
+            .arg("--data-root")
+            .arg(&folder)
+            .arg("--exec-root")
+            .arg(run.join("exec"))
+            .arg("--pidfile")
+            .arg(run.join("pid"))
+            .arg("--host")
+            .arg(url(&socket))
+            .args(["--iptables=false", "--bridge=none"])
+            .args(["--storage-driver", "overlay2"])
+            .args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
+        Self::docker(name, daemon, folder, &socket).map(Some)
+    }
+
+    fn docker(name: &str, daemon: Command, folder: PathBuf, socket: &Path) -> Result<Self> {
+        let docker = tools::require("docker", "docker-cli (or docker.io)")?;
+        let client = vec![docker.into(), "--host".into(), url(socket).into()];
+        Self::start(name, Dialect::Docker, client, daemon, folder, socket)
+    }
+
+    /// containerd with its own client.
+    pub(crate) fn containerd(disk: &Path, run: &Path) -> Result<Option<Self>> {
+        let name = "containerd";
+        let (Some(program), Some(ctr)) = (
+            tools::optional("containerd", "containerd"),
+            tools::optional("ctr", "containerd"),
+        ) else {
+            return Ok(None);
+        };
+        let (folder, run) = folders(name, disk, run)?;
+        let socket = run.join("containerd.sock");
+        let settings = run.join("config.toml");
+        fs::write(
+            &settings,
+            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
+        )?;
+        let mut daemon = Command::new(program);
+        daemon
+            .arg("--config")
+            .arg(settings)
+            .arg("--root")
+            .arg(&folder)
+            .arg("--state")
+            .arg(run.join("state"))
+            .arg("--address")
+            .arg(&socket);
+        let client = vec![ctr.into(), "--address".into(), socket.clone().into()];
+        Self::start(name, Dialect::Containerd, client, daemon, folder, &socket).map(Some)
+    }
+
+    /// Podman. It has no daemon; a sleeping process holds a mount namespace in which the cache
+    /// that it keeps for the whole machine is hidden behind an empty folder, and in which there is
+    /// no cgroup2 beside version 1 controllers, with which its runtime refuses to work.
+    pub(crate) fn podman(disk: &Path, run: &Path) -> Result<Option<Self>> {
+        let name = "podman";
+        let Some(podman) = tools::optional("podman", "podman") else {
+            return Ok(None);
+        };
+        let (folder, run) = folders(name, disk, run)?;
+        let ready = run.join("ready");
+        let cache = folder.join("cache");
+        fs::create_dir(&cache)?;
+        fs::create_dir_all("/var/lib/containers/cache")?;
+        let script = "mount --bind \"$1\" /var/lib/containers/cache && \
+                      { umount /sys/fs/cgroup/unified 2>/dev/null || :; } && : > \"$2\" && \
+                      exec sleep infinity";
+        let mut holder = Command::new(tools::require("unshare", "util-linux")?);
+        holder
+            .args(["--mount", "sh", "-c", script, "sh"])
+            .arg(cache)
+            .arg(&ready);
+        let mut engine = Self::start(name, Dialect::Podman, Vec::new(), holder, folder, &ready)?;
+        let namespace = engine.pid().context("no mount namespace is held")?;
+        engine.client = vec![
+            tools::require("nsenter", "util-linux")?.into(),
+            format!("--mount=/proc/{namespace}/ns/mnt").into(),
+            podman.into(),
+            "--root".into(),
+            engine.folder.join("storage").into(),
+            "--runroot".into(),
+            run.join("storage").into(),
+            "--tmpdir".into(),
+            run.join("tmp").into(),
+            "--storage-driver=overlay".into(),
+            "--cgroup-manager=cgroupfs".into(),
+            "--events-backend=none".into(),
+        ];
+        Ok(Some(engine))
+    }
+
+    /// Starts a daemon, which is ready when `ready` answers or, being no socket, exists.
+    fn start(
+        name: &str,
+        dialect: Dialect,
+        client: Vec<OsString>,
+        mut daemon: Command,
+        folder: PathBuf,
+        ready: &Path,
+    ) -> Result<Self> {
+        let log_path = folder.with_extension("log");
+        let log = File::create(&log_path)?;
+        let group = Group::new(&format!("keelson-images-{name}"))?;
+        daemon
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = group
+            .contain(&mut daemon)?
+            .spawn()
+            .with_context(|| format!("execute {daemon:?}"))?;
+        let mut engine = Self {
+            name: name.to_owned(),
+            dialect,
+            client,
+            daemon: Some(child),
+            group,
+            folder,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let up = match dialect {
+                Dialect::Podman => ready.exists(),
+                _ => UnixStream::connect(ready).is_ok(),
+            };
+            if up {
+                return Ok(engine);
+            }
+            let ended = match &mut engine.daemon {
+                Some(child) => child.try_wait()?.is_some(),
+                None => true,
+            };
+            if ended || Instant::now() > deadline {
+                let log = fs::read_to_string(&log_path).unwrap_or_default();
+                bail!("{name} does not start: {log}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Its daemon, when it has one.
+    fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
+    }
+
+    /// Whether it takes part in an operation: containerd's client is for pulls only.
+    pub(crate) fn knows(&self, request: &Request<'_>) -> bool {
+        self.dialect != Dialect::Containerd || matches!(request, Request::Pull(_))
+    }
+
+    /// Why it can't pull layers in zstd, if it can't.
+    pub(crate) fn refuses_zstd(&self) -> Option<&'static str> {
+        self.is_old().then_some("has no zstd before version 23")
+    }
+
+    /// Docker before version 23.
+    fn is_old(&self) -> bool {
+        let mut ask = self.client_command();
+        ask.args(["version", "--format", "{{.Server.Version}}"]);
+        let version = tools::version(&mut ask);
+        let major = version.split('.').next().and_then(|word| word.parse().ok());
+        self.name == "docker" && major.is_some_and(|major: u32| major < 23)
+    }
+
+    fn client_command(&self) -> Command {
+        let mut words = self.client.iter();
+        let mut command = Command::new(words.next().cloned().unwrap_or_default());
+        command.args(words).env("TMPDIR", &self.folder);
+        command
+    }
+
+    /// The client's command for a request.
+    fn command(&self, request: &Request<'_>) -> Command {
+        let mut command = self.client_command();
+        let podman = self.dialect == Dialect::Podman;
+        let registry: &[&str] = if podman { &["--tls-verify=false"] } else { &[] };
+        if self.dialect == Dialect::Containerd {
+            match request {
+                Request::Pull(image) => command.args(["images", "pull", "--plain-http", image]),
+                Request::RemoveImage(image) => command.args(["images", "rm", "--sync", image]),
+                _ => &mut command,
+            };
+            return command;
+        }
+        match request {
+            Request::Pull(image) => command.args(["pull", "-q"]).args(registry).arg(image),
+            Request::Push(image) => command.args(["push", "-q"]).args(registry).arg(image),
+            Request::Save(image, file) => command.args(["save", "-o"]).arg(file).arg(image),
+            Request::Load(file) => command.args(["load", "-q", "-i"]).arg(file),
+            Request::Tag(image, name) => command.args(["tag", image, name]),
+            Request::RemoveImage(image) => command.args(["rmi", "-f", image]),
+            Request::Run(name, image, script) => {
+                command.args(["run", "--network=none", "--name", name]);
+                if podman {
+                    // It asks for more open files than a limited root may have.
+                    command.arg("--ulimit=host");
+                }
+                command.args([image, "/bin/busybox", "sh", "-c", script])
+            }
+            Request::Diff(name) => command.args(["diff", name]),
+            Request::Commit(name, image) => {
+                // Docker's says no more than the identifier anyway.
+                let quiet: &[&str] = if podman { &["-q"] } else { &[] };
+                command.arg("commit").args(quiet).args([name, image])
+            }
+            Request::Export(name, file) => command.args(["export", "-o"]).arg(file).arg(name),
+            Request::RemoveContainer(name) => command.args(["rm", "-f", name]),
+        };
+        command
+    }
+
+    /// Does what is asked, unmeasured.
+    pub(crate) fn request(&self, request: &Request<'_>) -> Result<()> {
+        self.measure(request).map(drop)
+    }
+
+    /// Does what is asked unless it can't be done, as removing what is not there.
+    pub(crate) fn try_request(&self, request: &Request<'_>) {
+        let mut command = self.command(request);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        if let Ok(command) = self.group.contain(&mut command) {
+            let _ = command.status();
+        }
+    }
+
+    /// Does what is asked. Processor time is that of client, daemon and what they start; peak
+    /// memory is the daemon's or, where there is none, the client's.
+    pub(crate) fn measure(&self, request: &Request<'_>) -> Result<usage::Cost> {
+        let errors = self.folder.with_extension("errors");
+        let mut command = self.command(request);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&errors)?);
+        let daemon = self.pid().filter(|_| self.dialect != Dialect::Podman);
+        if let Some(daemon) = daemon {
+            fs::write(format!("/proc/{daemon}/clear_refs"), "5")?;
+        }
+        let before = self.group.processor_time()?;
+        let (mut cost, code) = usage::run_any(self.group.contain(&mut command)?)?;
+        let used = self.group.processor_time()?.since(before);
+        if code != 0 {
+            let errors = fs::read_to_string(&errors).unwrap_or_default();
+            bail!("{request:?}: {}", errors.trim());
+        }
+        (cost.user, cost.system) = (used.user, used.system);
+        if let Some(daemon) = daemon {
+            cost.peak_memory = peak_memory(daemon)?;
+        }
+        Ok(cost)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM);
+            let deadline = Instant::now() + PATIENCE;
+            while !matches!(daemon.try_wait(), Ok(Some(_)) | Err(_)) {
+                if Instant::now() > deadline || self.dialect == Dialect::Podman {
+                    let _ = daemon.kill();
+                    let _ = daemon.wait();
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+/// The engine's folders for data and for sockets.
+fn folders(name: &str, disk: &Path, run: &Path) -> Result<(PathBuf, PathBuf)> {
+    let (data, run) = (disk.join(name), run.join(name));
+    fs::create_dir_all(&data)?;
+    fs::create_dir_all(&run)?;
+    Ok((data, run))
+}
+
+fn url(socket: &Path) -> String {
+    format!("unix://{}", socket.display())
+}
+
+/// Most memory that a process held since its `clear_refs` was written to, in bytes.
+fn peak_memory(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("a process has no VmHWM")?;
+    let number: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(number * 1024)
+}

@@ -1,0 +1,203 @@
+//! What the machine can do at best, measured among the engines.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+use keelson_benches::{tools, usage};
+
+use crate::registry::layout_reference;
+use crate::sample::{Form, Sample};
+
+/// A plain tool at work.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    pub name: String,
+    work: Work,
+    folder: PathBuf,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// Copies an image from a registry to a folder, without looking into it.
+    Download(String),
+    /// Copies an image from a folder to a registry.
+    Upload(PathBuf, Form),
+    /// Decompresses layers one after the other, to nowhere or to a plain file each.
+    Decompress(PathBuf, &'static [&'static str], Vec<PathBuf>, bool),
+    /// Compresses layers one after the other, to files.
+    Compress(PathBuf, &'static [&'static str], Vec<PathBuf>),
+    /// Unpacks layers' plain tars to folders.
+    Unpack(Vec<PathBuf>),
+    /// Copies a folder.
+    CopyTree(PathBuf),
+    /// Copies a file.
+    CopyFile(PathBuf),
+}
+
+impl Floor {
+    fn new(name: &str, work: Work, folder: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            work,
+            folder: folder.join("floor"),
+        }
+    }
+
+    /// The limits of a pull: bytes over the wire, decompressed, made into files.
+    pub(crate) fn of_pull(
+        sample: &Sample,
+        form: Form,
+        image: &str,
+        folder: &Path,
+    ) -> Result<Vec<Self>> {
+        let mut floors = vec![Self::new(
+            "skopeo copy to a folder",
+            Work::Download(image.to_owned()),
+            folder,
+        )];
+        let programs: &[(&str, &str, &'static [&'static str])] = match form {
+            Form::Gzip => &[
+                ("gzip", "gzip", &["-dc"]),
+                ("pigz", "pigz", &["-dc"]),
+                ("igzip", "isal", &["-dc"]),
+            ],
+            Form::Zstd => &[("zstd", "zstd", &["-dcq"])],
+        };
+        for (program, package, arguments) in programs {
+            let Some(path) = tools::optional(program, package) else {
+                continue;
+            };
+            for (to_files, target) in [(false, "nowhere"), (true, "plain files")] {
+                floors.push(Self::new(
+                    &format!("{program} -d to {target}"),
+                    Work::Decompress(path.clone(), arguments, sample.compressed(form), to_files),
+                    folder,
+                ));
+            }
+        }
+        let unpacked = folder.join("unpacked");
+        if !unpacked.exists() {
+            unpack(&sample.tars(), &unpacked)?;
+        }
+        floors.push(Self::new("tar x", Work::Unpack(sample.tars()), folder));
+        floors.push(Self::new(
+            "cp -a of the files",
+            Work::CopyTree(unpacked),
+            folder,
+        ));
+        Ok(floors)
+    }
+
+    /// The limits of a push.
+    pub(crate) fn of_push(sample: &Sample, folder: &Path) -> Vec<Self> {
+        let mut floors = vec![Self::new(
+            "skopeo copy of compressed layers",
+            Work::Upload(sample.layout(), Form::Gzip),
+            folder,
+        )];
+        for program in ["gzip", "pigz"] {
+            if let Some(path) = tools::optional(program, program) {
+                let work = Work::Compress(path, &["-6nc"], sample.tars());
+                floors.push(Self::new(&format!("{program} -6"), work, folder));
+            }
+        }
+        floors
+    }
+
+    /// The limits of load and save.
+    pub(crate) fn of_archive(sample: &Sample, folder: &Path) -> Vec<Self> {
+        vec![Self::new(
+            "cp of the archive",
+            Work::CopyFile(sample.archive()),
+            folder,
+        )]
+    }
+
+    /// Where it writes is made anew.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        self.clean();
+        Ok(fs::create_dir(&self.folder)?)
+    }
+
+    pub(crate) fn clean(&self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+
+    /// Does the work; `registry` is an empty one, for uploads.
+    pub(crate) fn measure(&self, registry: &str) -> Result<usage::Cost> {
+        let file = |layer: usize| self.folder.join(layer.to_string());
+        let mut total = usage::Cost::default();
+        match &self.work {
+            Work::Download(image) => {
+                total += usage::run(
+                    skopeo()?
+                        .arg("--src-tls-verify=false")
+                        .arg(format!("docker://{image}"))
+                        .arg(format!("dir:{}", file(0).display())),
+                )?;
+            }
+            Work::Upload(layout, form) => {
+                total += usage::run(
+                    skopeo()?
+                        .arg("--dest-tls-verify=false")
+                        .arg(layout_reference(layout, *form))
+                        .arg(format!("docker://{registry}")),
+                )?;
+            }
+            Work::Decompress(program, arguments, blobs, to_files) => {
+                for (layer, blob) in blobs.iter().enumerate() {
+                    let target = if *to_files {
+                        Stdio::from(File::create(file(layer))?)
+                    } else {
+                        Stdio::null()
+                    };
+                    let mut command = Command::new(program);
+                    command.args(*arguments).stdin(File::open(blob)?);
+                    total += usage::run(command.stdout(target))?;
+                }
+            }
+            Work::Compress(program, arguments, tars) => {
+                for (layer, tar) in tars.iter().enumerate() {
+                    let mut command = Command::new(program);
+                    command.args(*arguments).stdin(File::open(tar)?);
+                    total += usage::run(command.stdout(File::create(file(layer))?))?;
+                }
+            }
+            Work::Unpack(tars) => {
+                for (layer, tar) in tars.iter().enumerate() {
+                    fs::create_dir(file(layer))?;
+                    total += usage::run(&mut untar(tar, &file(layer)))?;
+                }
+            }
+            Work::CopyTree(tree) => {
+                total += usage::run(Command::new("cp").arg("-a").arg(tree).arg(file(0)))?;
+            }
+            Work::CopyFile(from) => {
+                total += usage::run(Command::new("cp").arg(from).arg(file(0)))?;
+            }
+        }
+        Ok(total)
+    }
+}
+
+fn skopeo() -> Result<Command> {
+    let mut command = Command::new(tools::require("skopeo", "skopeo")?);
+    command.args(["copy", "-q"]);
+    Ok(command)
+}
+
+fn untar(tar: &Path, into: &Path) -> Command {
+    let mut command = Command::new("tar");
+    command.arg("-xf").arg(tar).arg("-C").arg(into);
+    command
+}
+
+fn unpack(tars: &[PathBuf], into: &Path) -> Result<()> {
+    fs::create_dir(into)?;
+    for tar in tars {
+        usage::run(&mut untar(tar, into))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! What the measurements share: folders, the image, a registry that has it, the engines.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use keelson_benches::build;
+use rustix::mount::{UnmountFlags, unmount};
+use tempfile::TempDir;
+
+use crate::engine::Engine;
+use crate::registry::Registry;
+use crate::sample::{Form, Sample, Size};
+
+/// Everything that measurements need. Nothing but the made images is left when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    // In the order in which they must end.
+    pub engines: Vec<Engine>,
+    pub registry: Registry,
+    pub sample: Sample,
+    pub rounds: usize,
+    pause: Duration,
+    folders: Folders,
+}
+
+#[derive(Debug)]
+struct Folders {
+    cache: PathBuf,
+    /// Data of all engines, on one file system.
+    disk: PathBuf,
+    /// Sockets: the path must be short.
+    run: TempDir,
+}
+
+impl Lab {
+    pub(crate) fn open(size: Size, pause: Duration, rounds: usize) -> Result<Self> {
+        let cache = build::target_folder().join("benches");
+        fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
+        let sample = Sample::make(&cache, size)?;
+        let folders = Folders {
+            disk: cache.join("work"),
+            run: tempfile::Builder::new().prefix("kb-").tempdir()?,
+            cache,
+        };
+        // Of a run that was killed.
+        folders.clean();
+        fs::create_dir_all(&folders.disk)?;
+        let registry = Registry::start(folders.disk.join("registry"))?;
+        Ok(Self {
+            engines: Vec::new(),
+            registry,
+            sample,
+            rounds,
+            pause,
+            folders,
+        })
+    }
+
+    /// Starts the engines, with `peers` those of others too.
+    pub(crate) fn start_engines(&mut self, ours: &[(String, PathBuf)], peers: bool) -> Result<()> {
+        let (disk, run) = (self.disk().to_owned(), self.folders.run.path().to_owned());
+        for (name, program) in ours {
+            self.engines
+                .push(Engine::hostd(name, program, &disk, &run)?);
+        }
+        if peers {
+            let peers = [
+                Engine::dockerd(&disk, &run)?,
+                Engine::podman(&disk, &run)?,
+                Engine::containerd(&disk, &run)?,
+            ];
+            self.engines.extend(peers.into_iter().flatten());
+        }
+        Ok(())
+    }
+
+    /// Where temporary files go.
+    pub(crate) fn disk(&self) -> &Path {
+        &self.folders.disk
+    }
+
+    /// Another image.
+    pub(crate) fn sample(&self, size: Size) -> Result<Sample> {
+        Sample::make(&self.folders.cache, size)
+    }
+
+    /// The image's name in the registry, to which it is brought.
+    pub(crate) fn published(&self, sample: &Sample, form: Form) -> Result<String> {
+        self.registry.take(sample, form)
+    }
+
+    /// An empty registry beside the one that has the image.
+    pub(crate) fn empty_registry(&self) -> Result<Registry> {
+        Registry::start(self.disk().join("empty-registry"))
+    }
+
+    /// Lets the disk come to rest.
+    pub(crate) fn settle(&self) {
+        rustix::fs::sync();
+        std::thread::sleep(self.pause);
+    }
+}
+
+impl Folders {
+    fn clean(&self) {
+        for folder in [&*self.disk, self.run.path()] {
+            detach_below(folder);
+        }
+        let _ = fs::remove_dir_all(&self.disk);
+    }
+}
+
+impl Drop for Folders {
+    fn drop(&mut self) {
+        self.clean();
+    }
+}
+
+/// Unmounts what engines have left, the last mount first.
+fn detach_below(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let below = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|point| Path::new(point).starts_with(folder));
+    for point in below.collect::<Vec<_>>().into_iter().rev() {
+        let _ = unmount(point, UnmountFlags::DETACH);
+    }
+}

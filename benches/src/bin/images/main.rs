@@ -1,0 +1,95 @@
+//! Image operations of Keelson, Docker, Podman and containerd beside each other and beside what
+//! the machine can do at best. See README.md.
+
+mod engine;
+mod floor;
+mod lab;
+mod operation;
+mod registry;
+mod sample;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
+use keelson_benches::{build, table};
+
+use crate::lab::Lab;
+use crate::operation::Operation;
+use crate::sample::Size;
+
+/// Command line.
+#[derive(Debug, Parser)]
+struct Options {
+    /// What is measured.
+    #[arg(long, value_delimiter = ',', default_values_t = Operation::ALL)]
+    operations: Vec<Operation>,
+    /// How often each engine does each operation, after once to warm up.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// The measured image: of 480 MB, or a small one to try the benchmark out.
+    #[arg(long, default_value = "full")]
+    size: Scale,
+    /// Seconds of rest before each measurement: what was deleted before keeps the disk busy.
+    #[arg(long, default_value_t = 3.0)]
+    pause: f64,
+    /// Another hostd to be measured too, with keelson-runtime in the same folder; for comparing
+    /// versions.
+    #[arg(long, value_name = "FILE")]
+    beside: Vec<PathBuf>,
+    /// Measure hostd only.
+    #[arg(long)]
+    alone: bool,
+    /// Also write the results to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// How large the images are.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Scale {
+    Small,
+    Full,
+}
+
+impl Scale {
+    /// The image of all operations, and the two between which peak memory must not grow.
+    const fn sizes(self) -> (Size, [Size; 2]) {
+        const fn size(name: &'static str, megabytes: u64, files: u64) -> Size {
+            let bytes = megabytes * 1_000_000;
+            Size { name, bytes, files }
+        }
+        match self {
+            Self::Small => (
+                size("small", 40, 2_000),
+                [size("tiny", 10, 500), size("small", 40, 2_000)],
+            ),
+            Self::Full => (
+                size("full", 450, 24_000),
+                [size("100mb", 95, 5_000), size("1gb", 950, 50_000)],
+            ),
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "engines can only be started by root"
+    );
+    build::release("keelson-runtime", "keelson-runtime")?;
+    let mut programs = vec![("hostd".to_owned(), build::release("hostd", "hostd")?)];
+    for (number, program) in options.beside.iter().enumerate() {
+        programs.push((format!("hostd-{}", number + 2), program.clone()));
+    }
+    let (size, memory_sizes) = options.size.sizes();
+    let mut lab = Lab::open(size, Duration::from_secs_f64(options.pause), options.rounds)?;
+    lab.start_engines(&programs, !options.alone)?;
+    let mut tables = Vec::new();
+    for operation in &options.operations {
+        tables.extend(operation.measure(&lab, memory_sizes)?);
+    }
+    table::publish(&tables, options.json.as_deref())
+}
