@@ -101,6 +101,17 @@ impl Query {
             .transpose()
     }
 
+    /// A reference in two parameters: `repository` by the name given, and `tag`, which may also be
+    /// a digest. `None`: there is no repository.
+    pub fn reference(&self, repository: &str) -> Option<String> {
+        let repository = self.get(repository)?;
+        Some(match self.get("tag") {
+            Some(digest) if digest.contains(':') => format!("{repository}@{digest}"),
+            Some(tag) => format!("{repository}:{tag}"),
+            None => repository.to_owned(),
+        })
+    }
+
     /// The `filters` parameter. `known` are the names that the caller understands.
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 
 mod attach;
 mod container;
+mod content;
 mod create;
 mod devices;
 mod document;
@@ -47,7 +48,7 @@ pub use exec::{ExecRequest, ExecSnapshot, ExecState};
 pub use host::HostFacts;
 pub use signal::Signal;
 pub use types::{
-    AttachOptions, Attached, ContainerEvent, CreateRequest, Created, EngineOptions, Frame,
-    LogQuery, Logs, MountPoint, Receiver, RootSource, Scope, Snapshot, State, Status, Top,
+    AttachOptions, Attached, CommitRequest, ContainerEvent, CreateRequest, Created, EngineOptions,
+    Frame, LogQuery, Logs, MountPoint, Receiver, RootSource, Scope, Snapshot, State, Status, Top,
     WaitCondition, WaitResult,
 };

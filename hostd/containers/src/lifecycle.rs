@@ -108,11 +108,7 @@ impl Engine {
                     container.id
                 )));
             }
-            container.shim().command("pause", &Request::Pause).await?;
-            container.update(|state| state.status = Status::Paused);
-            inner.persist(&container);
-            inner.emit(&container, "pause", &[]);
-            Ok(())
+            inner.pause(&container).await
         })
         .await
     }
@@ -297,7 +293,17 @@ impl Inner {
         Ok(())
     }
 
-    async fn unpause(&self, container: &Container) -> Result<(), EngineError> {
+    /// Freezes all processes. The caller holds the operation lock.
+    pub(crate) async fn pause(&self, container: &Container) -> Result<(), EngineError> {
+        container.shim().command("pause", &Request::Pause).await?;
+        container.update(|state| state.status = Status::Paused);
+        self.persist(container);
+        self.emit(container, "pause", &[]);
+        Ok(())
+    }
+
+    /// Lets frozen processes go on. The caller holds the operation lock.
+    pub(crate) async fn unpause(&self, container: &Container) -> Result<(), EngineError> {
         container
             .shim()
             .command("unpause", &Request::Resume)

@@ -76,6 +76,23 @@ pub struct CreateRequest {
     pub root: RootSource,
 }
 
+/// What image to make of a container.
+#[derive(Debug, Clone, Default)]
+pub struct CommitRequest {
+    /// Name that the image gets: `repository[:tag]`.
+    pub reference: Option<String>,
+    /// Who made it.
+    pub author: String,
+    /// Why.
+    pub comment: String,
+    /// Dockerfile instructions that change the configuration.
+    pub changes: Vec<String>,
+    /// What the image's containers run; where it says nothing, the container's own counts.
+    pub config: Config,
+    /// Freeze the container meanwhile, when it runs.
+    pub pause: bool,
+}
+
 /// What was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {

@@ -1,56 +1,106 @@
 //! Dockerfile instructions that change an image's configuration (`--change` of import and commit).
 
+mod health;
+mod words;
+
 use keelson_oci::config::ContainerDefaults;
+use keelson_oci::reference::Reference;
 use serde_json::{Map, Value};
 
 use crate::error::ImageError;
+use words::{pairs, single, words};
+
+/// The name that a new image gets.
+pub(crate) fn new_name(name: &str) -> Result<Reference, ImageError> {
+    let reference = name.parse::<Reference>()?.with_default_tag();
+    match reference.digest() {
+        None => Ok(reference),
+        // Docker says so for commits, too.
+        Some(_) => Err(ImageError::Invalid(
+            "cannot import digest reference".to_owned(),
+        )),
+    }
+}
+
+/// Completes what a commit asks for by what its container has, by Docker's rules.
+pub(crate) fn inherit(wanted: &mut ContainerDefaults, container: ContainerDefaults) {
+    fn union<T>(
+        wanted: &mut Option<std::collections::BTreeMap<String, T>>,
+        container: Option<std::collections::BTreeMap<String, T>>,
+    ) {
+        for (key, value) in container.into_iter().flatten() {
+            wanted.get_or_insert_default().entry(key).or_insert(value);
+        }
+    }
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    if wanted.user.is_empty() {
+        wanted.user = container.user;
+    }
+    union(&mut wanted.exposed_ports, container.exposed_ports);
+    union(&mut wanted.labels, container.labels);
+    union(&mut wanted.volumes, container.volumes);
+    for variable in container.env.into_iter().flatten() {
+        let list = wanted.env.get_or_insert_default();
+        if !list.iter().any(|other| name(other) == name(&variable)) {
+            list.push(variable);
+        }
+    }
+    if wanted.entrypoint.as_ref().is_none_or(Vec::is_empty) {
+        if wanted.cmd.as_ref().is_none_or(Vec::is_empty) {
+            wanted.cmd = container.cmd;
+        }
+        if wanted.entrypoint.is_none() {
+            wanted.entrypoint = container.entrypoint;
+        }
+    }
+    if wanted.working_dir.is_empty() {
+        wanted.working_dir = container.working_dir;
+    }
+    wanted.stop_signal = wanted.stop_signal.take().or(container.stop_signal);
+    wanted.healthcheck = wanted.healthcheck.take().or(container.healthcheck);
+    wanted.shell = wanted.shell.take().or(container.shell);
+    wanted.on_build = wanted.on_build.take().or(container.on_build);
+}
 
 /// Applies instructions in order.
 pub(crate) fn apply(
     defaults: &mut ContainerDefaults,
     changes: &[String],
 ) -> Result<(), ImageError> {
-    for change in changes {
+    for change in changes.iter().flat_map(|changes| changes.lines()) {
         let change = change.trim();
-        if change.is_empty() {
+        if change.is_empty() || change.starts_with('#') {
             continue;
         }
         let (instruction, rest) = match change.split_once(char::is_whitespace) {
             Some((instruction, rest)) => (instruction, rest.trim()),
             None => (change, ""),
         };
-        one(defaults, &instruction.to_ascii_uppercase(), rest).map_err(|reason| match reason {
-            Refusal::Wrong(reason) => ImageError::Invalid(format!("change {change:?}: {reason}")),
-            Refusal::Missing => ImageError::NotImplemented(format!(
-                "change {change:?}: instruction {instruction} is not supported here"
-            )),
-        })?;
+        one(defaults, &instruction.to_ascii_uppercase(), rest)
+            .map_err(|reason| ImageError::Invalid(format!("change {change:?}: {reason}")))?;
     }
     Ok(())
 }
 
-enum Refusal {
-    Wrong(String),
-    Missing,
-}
-
-impl From<String> for Refusal {
-    fn from(reason: String) -> Self {
-        Self::Wrong(reason)
-    }
-}
-
-fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Result<(), Refusal> {
+fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Result<(), String> {
     if rest.is_empty() {
-        return Err(Refusal::Wrong(format!("{instruction} needs a value")));
+        return Err(format!("{instruction} requires an argument"));
     }
+    let environment = defaults.env.clone().unwrap_or_default();
+    let variable = |name: &str| {
+        let prefix = format!("{name}=");
+        let found = environment
+            .iter()
+            .find_map(|entry| entry.strip_prefix(&prefix));
+        found.map(str::to_owned)
+    };
     match instruction {
-        "CMD" => defaults.cmd = Some(command(rest)?),
-        "ENTRYPOINT" => defaults.entrypoint = Some(command(rest)?),
-        "USER" => defaults.user = single(rest)?,
-        "STOPSIGNAL" => defaults.stop_signal = Some(single(rest)?),
+        "CMD" => defaults.cmd = Some(command(rest, defaults.shell.as_deref())),
+        "ENTRYPOINT" => defaults.entrypoint = Some(command(rest, defaults.shell.as_deref())),
+        "USER" => defaults.user = single(rest, &variable)?,
+        "STOPSIGNAL" => defaults.stop_signal = Some(single(rest, &variable)?),
         "WORKDIR" => {
-            let path = single(rest)?;
+            let path = single(rest, &variable)?;
             defaults.working_dir = if path.starts_with('/') {
                 path
             } else {
@@ -63,18 +113,21 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
         }
         "ENV" => {
             let list = defaults.env.get_or_insert_default();
-            for (name, value) in pairs(rest)? {
+            for (name, value) in pairs(rest, &variable)? {
                 let prefix = format!("{name}=");
                 list.retain(|variable| !variable.starts_with(&prefix));
                 list.push(format!("{name}={value}"));
             }
         }
-        "LABEL" => defaults.labels.get_or_insert_default().extend(pairs(rest)?),
+        "LABEL" => defaults
+            .labels
+            .get_or_insert_default()
+            .extend(pairs(rest, &variable)?),
         "EXPOSE" => {
-            for port in words(rest)? {
+            for port in words(rest, &variable)? {
                 let (number, protocol) = port.split_once('/').unwrap_or((&port, "tcp"));
                 if number.parse::<u16>().is_err() || !["tcp", "udp", "sctp"].contains(&protocol) {
-                    return Err(Refusal::Wrong(format!("{port:?} is not a port")));
+                    return Err(format!("invalid containerPort: {port}"));
                 }
                 defaults
                     .exposed_ports
@@ -86,7 +139,7 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
             let paths = if rest.starts_with('[') {
                 json_list(rest)?
             } else {
-                words(rest)?
+                words(rest, &variable)?
             };
             for path in paths {
                 defaults
@@ -99,81 +152,35 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
             .on_build
             .get_or_insert_default()
             .push(rest.to_owned()),
-        "HEALTHCHECK" => return Err(Refusal::Missing),
+        "HEALTHCHECK" => defaults.healthcheck = Some(health::parse(rest)?),
+        "SHELL" => defaults.shell = Some(json_list(rest)?),
         _ => {
-            return Err(Refusal::Wrong(format!(
-                "{instruction} is not a valid change command"
-            )));
+            return Err(format!(
+                "{} is not a valid change command",
+                instruction.to_ascii_lowercase()
+            ));
         }
     }
     Ok(())
 }
 
 /// A JSON list, or a line for the shell.
-fn command(rest: &str) -> Result<Vec<String>, String> {
+fn command(rest: &str, shell: Option<&[String]>) -> Vec<String> {
     if rest.starts_with('[')
         && let Ok(list) = json_list(rest)
     {
-        return Ok(list);
+        return list;
     }
-    Ok(["/bin/sh", "-c", rest].map(str::to_owned).to_vec())
+    let mut command = match shell {
+        Some(shell) => shell.to_vec(),
+        None => ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
+    };
+    command.push(rest.to_owned());
+    command
 }
 
 fn json_list(rest: &str) -> Result<Vec<String>, String> {
     serde_json::from_str(rest).map_err(|error| format!("not a list of strings: {error}"))
-}
-
-fn single(rest: &str) -> Result<String, String> {
-    match <[String; 1]>::try_from(words(rest)?) {
-        Ok([word]) => Ok(word),
-        Err(words) => Err(format!("one value is expected, not {}", words.len())),
-    }
-}
-
-/// `name=value …`, or the old form `name value` with one value of several words.
-fn pairs(rest: &str) -> Result<Vec<(String, String)>, String> {
-    let words = words(rest)?;
-    if words.first().is_some_and(|word| !word.contains('=')) {
-        return match rest.split_once(char::is_whitespace) {
-            Some((name, value)) => Ok(vec![(name.to_owned(), value.trim().to_owned())]),
-            None => Err(format!("{rest:?} is not name=value")),
-        };
-    }
-    words
-        .iter()
-        .map(|word| match word.split_once('=') {
-            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-            _ => Err(format!("{word:?} is not name=value")),
-        })
-        .collect()
-}
-
-/// Splits at white space outside of quotes; a backslash takes the next character as it is.
-fn words(text: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match (quote, character) {
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None, '"' | '\'') => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            (Some(open), c) if c == open => quote = None,
-            (None | Some('"'), '\\') => {
-                let next = characters.next().ok_or("it ends with a backslash")?;
-                word.get_or_insert_default().push(next);
-            }
-            _ => word.get_or_insert_default().push(character),
-        }
-    }
-    if quote.is_some() {
-        return Err("a quotation mark is not closed".to_owned());
-    }
-    words.extend(word);
-    Ok(words)
 }
 
 #[cfg(test)]
@@ -225,6 +232,35 @@ mod tests {
     }
 
     #[test]
+    fn several_lines_are_several_instructions() {
+        let defaults = changed(&[
+            "SHELL [\"ash\", \"-ec\"]\n# remark\n\nCMD date\nENV A=1\nENV B=$A-${A}${C:-2} C='$A'",
+        ])
+        .unwrap();
+        assert_eq!(defaults.cmd.unwrap(), ["ash", "-ec", "date"]);
+        assert_eq!(defaults.env.unwrap(), ["A=1", "B=1-12", "C=$A"]);
+    }
+
+    #[test]
+    fn commits_inherit_what_they_do_not_set() {
+        let mut wanted = changed(&["ENV A=1", "ENTRYPOINT [\"x\"]", "LABEL l=new"]).unwrap();
+        let container = changed(&[
+            "ENV A=0 B=2",
+            "CMD [\"c\"]",
+            "USER u",
+            "LABEL l=old m=old",
+            "STOPSIGNAL 9",
+        ]);
+        inherit(&mut wanted, container.unwrap());
+        assert_eq!(wanted.env.unwrap(), ["A=1", "B=2"]);
+        assert_eq!(wanted.cmd, None, "a command belongs to its entry point");
+        assert_eq!(wanted.user, "u");
+        assert_eq!(wanted.labels.as_ref().unwrap()["l"], "new");
+        assert_eq!(wanted.labels.unwrap()["m"], "old");
+        assert_eq!(wanted.stop_signal.as_deref(), Some("9"));
+    }
+
+    #[test]
     fn refuses_the_rest() {
         for change in [
             "RUN true",
@@ -234,15 +270,14 @@ mod tests {
             "EXPOSE x",
             "USER a b",
             "ENV A=\"x",
+            "SHELL sh",
+            "HEALTHCHECK true",
+            "ENV A=${B",
         ] {
             assert!(
                 matches!(changed(&[change]), Err(ImageError::Invalid(_))),
                 "{change}"
             );
         }
-        assert!(matches!(
-            changed(&["HEALTHCHECK NONE"]),
-            Err(ImageError::NotImplemented(_))
-        ));
     }
 }

@@ -31,15 +31,7 @@ pub(crate) struct Checked {
 /// Checks the options.
 pub(crate) fn check(options: &ImportOptions) -> Result<Checked, ImageError> {
     let reference = match options.reference.as_deref().filter(|name| !name.is_empty()) {
-        Some(name) => {
-            let reference = name.parse::<Reference>()?.with_default_tag();
-            if reference.digest().is_some() {
-                return Err(ImageError::Invalid(
-                    "cannot import digest reference".to_owned(),
-                ));
-            }
-            Some(reference)
-        }
+        Some(name) => Some(changes::new_name(name)?),
         None => None,
     };
     let platform = options.platform.as_deref().unwrap_or_default();

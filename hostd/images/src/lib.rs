@@ -17,6 +17,7 @@
 //! nothing refers to is removed by the next start.
 
 mod changes;
+mod commit;
 mod contents;
 mod disk;
 mod error;
@@ -36,6 +37,7 @@ mod save;
 mod state;
 mod store;
 mod types;
+mod writable;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -53,9 +55,10 @@ pub use keelson_registry::{
 pub use registry::{Distribution, PullOptions, Pulled, Pushed};
 pub use save::SavedImages;
 pub use types::{
-    DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImageUser, ImportOptions,
-    Loaded, Progress, Pruned, Removed, RootfsLayers, StoreOptions,
+    CommitOptions, DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImageUser,
+    ImportOptions, Loaded, Progress, Pruned, Removed, RootfsLayers, StoreOptions,
 };
+pub use writable::{Change, ChangeKind, WritableLayer};
 
 use crate::store::Store;
 
@@ -109,6 +112,17 @@ impl ImageStore {
         let store = Arc::clone(&self.store);
         let job = move |reader| import::import(&store, reader, options);
         self.stream(archive, job).await
+    }
+
+    /// Makes an image of a container's writable layer. `wanted` is asked when all of it was read
+    /// whether it was whole until then. Blocks.
+    pub fn commit(
+        &self,
+        layer: &WritableLayer,
+        options: CommitOptions,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Loaded, ImageError> {
+        commit::commit(&self.store, layer, commit::check(options)?, wanted)
     }
 
     /// Finds the images to be saved to an archive by [`SavedImages::write_to`]. A repository

@@ -109,7 +109,7 @@ impl Store {
         let mut next = Some(id);
         while let Some(id) = next {
             if let Err(conflict) = check(state, id, force, true, users) {
-                let dangling = state.references_of(id).is_empty();
+                let dangling = state.references_of(id).is_empty() && !state.has_children(id);
                 // Taking a name away was what was asked for; the image may stay for others.
                 return if quiet && (!dangling || user_of(users, id).is_some()) {
                     Ok(())

@@ -162,7 +162,9 @@ impl Store {
                 .references
                 .first()
                 .map_or_else(|| id.to_string(), Reference::familiar);
-            self.emit(&state, action, id, name);
+            if action != ImageAction::Commit {
+                self.emit(&state, action, id, name);
+            }
             for reference in &image.references {
                 if !matches!(action, ImageAction::Load | ImageAction::Pull) {
                     self.emit(&state, ImageAction::Tag, id, reference.familiar());

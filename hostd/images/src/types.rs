@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use keelson_oci::config::ImageConfig;
+use keelson_oci::config::{ContainerDefaults, ImageConfig};
 use keelson_oci::digest::Digest;
 
 /// An image's identifier: the digest of its configuration. Shown as `sha256:<hex>`.
@@ -56,12 +56,12 @@ pub struct Progress {
     pub total: Option<u64>,
 }
 
-/// An image that a load brought.
+/// An image that a load brought or a commit made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// The image.
     pub id: ImageId,
-    /// Familiar names that it got; empty when the archive named none.
+    /// Familiar names that it got.
     pub references: Vec<String>,
 }
 
@@ -76,6 +76,27 @@ pub struct ImportOptions {
     pub changes: Vec<String>,
     /// `os[/architecture[/variant]]`; the machine's own when absent.
     pub platform: Option<String>,
+}
+
+/// How a container becomes an image.
+#[derive(Debug, Clone)]
+pub struct CommitOptions {
+    /// The image that the container was made from.
+    pub parent: ImageId,
+    /// Name that the image gets: `repository[:tag]`.
+    pub reference: Option<String>,
+    /// Who made it.
+    pub author: String,
+    /// Why.
+    pub comment: String,
+    /// The container's command, for the image's history.
+    pub command: String,
+    /// What the image's containers run; where it says nothing, the container's own counts.
+    pub defaults: ContainerDefaults,
+    /// Dockerfile instructions that change the defaults.
+    pub changes: Vec<String>,
+    /// What the container runs.
+    pub container: ContainerDefaults,
 }
 
 /// A container that uses an image, as the caller of [`crate::ImageStore::remove`] knows it.
@@ -127,6 +148,8 @@ pub enum ImageAction {
     Push,
     /// Was made of a root file system's archive.
     Import,
+    /// Was made of a container. Docker tells this of the container, so the store does not tell it.
+    Commit,
     /// Got a name.
     Tag,
     /// Lost a name.
@@ -143,6 +166,7 @@ impl ImageAction {
             Self::Pull => "pull",
             Self::Push => "push",
             Self::Import => "import",
+            Self::Commit => "commit",
             Self::Tag => "tag",
             Self::Untag => "untag",
             Self::Delete => "delete",

@@ -10,4 +10,5 @@ pub mod digest;
 pub mod layer;
 pub mod manifest;
 pub mod reference;
+pub mod tar_entry;
 pub mod tar_header;

@@ -135,6 +135,8 @@ fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, 
     if let Some((upper, work)) = upper {
         set("upperdir", upper)?;
         set("workdir", work)?;
+        // The upper folder must tell all changes by itself: it is read without a mount.
+        set("redirect_dir", Path::new("off"))?;
     }
     let result = rustix::mount::fsconfig_create(&context);
     if let Err(error) = result {

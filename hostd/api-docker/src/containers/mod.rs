@@ -1,5 +1,6 @@
 //! `/containers/…`.
 
+pub(crate) mod content;
 pub(crate) mod create;
 mod detach;
 pub(crate) mod exec;
@@ -8,7 +9,6 @@ pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod streams;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use hostd_containers::{MountPoint, Snapshot};
@@ -81,11 +81,19 @@ fn mount(mount: &MountPoint) -> Value {
 }
 
 /// Bytes that the container has written into its root file system, and the bytes of the whole.
-async fn sizes(api: &Api, snapshot: &Arc<Snapshot>) -> (u64, u64) {
-    let upper = snapshot.folder.join("upper");
-    let written = crate::blocking(move || disk_usage(&upper))
+pub(crate) async fn sizes(api: &Api, snapshot: &Arc<Snapshot>) -> (u64, u64) {
+    let written = match api
+        .0
+        .engine
+        .written_bytes(snapshot.scope, &snapshot.id)
         .await
-        .unwrap_or_default();
+    {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::warn!(id = snapshot.id, %error, "size of a container not found out");
+            0
+        }
+    };
     let image = api
         .0
         .images
@@ -93,19 +101,4 @@ async fn sizes(api: &Api, snapshot: &Arc<Snapshot>) -> (u64, u64) {
         .map(|image| image.size)
         .unwrap_or_default();
     (written, image + written)
-}
-
-/// Bytes of all files below a folder; what vanishes meanwhile counts nothing.
-fn disk_usage(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return 0;
-    };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(meta) if meta.is_dir() => disk_usage(&entry.path()),
-            Ok(meta) if meta.is_file() => meta.len(),
-            _ => 0,
-        })
-        .sum()
 }

@@ -111,8 +111,8 @@ fn loaded_lines(loaded: &Loaded) -> Vec<Value> {
 }
 
 pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    if let Some(image) = call.query.get("fromImage") {
-        return super::remote::pull(api, &call, image).await;
+    if call.query.get("fromImage").is_some() {
+        return super::remote::pull(api, &call).await;
     }
     match call.query.get("fromSrc") {
         Some("-") => {}
@@ -127,13 +127,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
             ));
         }
     }
-    let reference = call
-        .query
-        .get("repo")
-        .map(|repository| match call.query.get("tag") {
-            Some(tag) => format!("{repository}:{tag}"),
-            None => repository.to_owned(),
-        });
+    let reference = call.query.reference("repo");
     let options = ImportOptions {
         reference,
         message: call.query.get("message").unwrap_or_default().to_owned(),
@@ -185,14 +179,10 @@ pub(crate) async fn save(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
 }
 
 pub(crate) async fn tag(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let repository = call
+    let reference = call
         .query
-        .get("repo")
+        .reference("repo")
         .ok_or_else(|| ApiError::invalid("query parameter repo is missing: the new name"))?;
-    let reference = match call.query.get("tag") {
-        Some(tag) => format!("{repository}:{tag}"),
-        None => repository.to_owned(),
-    };
     let (images, name) = (api.0.images.clone(), call.name.clone());
     blocking(move || images.tag(&name, &reference)).await??;
     Ok(reply::empty(StatusCode::CREATED))

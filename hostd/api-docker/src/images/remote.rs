@@ -163,7 +163,7 @@ async fn tell(sender: &mpsc::Sender<Progress>, action: String) {
 }
 
 /// `POST /images/create?fromImage=`.
-pub(crate) async fn pull(api: &Api, call: &Call, image: &str) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn pull(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let unsupported = ["repo", "message", "changes"];
     if let Some(name) = unsupported
         .iter()
@@ -174,11 +174,7 @@ pub(crate) async fn pull(api: &Api, call: &Call, image: &str) -> Result<Response
         )));
     }
     let credentials = credentials(call.request.headers())?;
-    let name = match call.query.get("tag") {
-        Some(digest) if digest.contains(':') => format!("{image}@{digest}"),
-        Some(tag) => format!("{image}:{tag}"),
-        None => image.to_owned(),
-    };
+    let name = call.query.reference("fromImage").unwrap_or_default();
     let reference: Reference = name.parse().map_err(invalid_reference)?;
     let whole = reference.tag().is_none() && reference.digest().is_none();
     let platform = call.query.get("platform").map(str::to_owned);

@@ -261,14 +261,32 @@ impl Host {
         child.wait().unwrap();
     }
 
-    /// Notes which containers there were, also those that are removed by now.
-    fn note_containers(&mut self) {
+    /// The events until now, as `GET /events` gives them.
+    #[track_caller]
+    pub fn events(&self) -> String {
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap();
         let until = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
         let (status, events) = self.get(&format!("/events?since=0&until={until}"));
         assert_eq!(status, 200, "{events}");
+        events
+    }
+
+    /// The events until now of one type (`image`, `container`), one JSON value each.
+    #[track_caller]
+    pub fn events_of(&self, kind: &str) -> Vec<serde_json::Value> {
+        self.events()
+            .lines()
+            // Between them stand the lengths of chunks.
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|event| event["Type"] == kind)
+            .collect()
+    }
+
+    /// Notes which containers there were, also those that are removed by now.
+    fn note_containers(&mut self) {
+        let events = self.events();
         self.seen.extend(
             events
                 .split("\"id\":\"")

@@ -4,6 +4,7 @@
 
 pub(crate) mod complete;
 pub(crate) mod disk;
+pub(crate) mod seen;
 pub(crate) mod server;
 pub(crate) mod storage;
 

@@ -1,0 +1,67 @@
+//! Changes, export and commit.
+
+use std::io;
+
+use futures::{StreamExt, TryStreamExt};
+use hostd_containers::{CommitRequest, Scope};
+use http::{Response, StatusCode};
+use keelson_model::container::Config;
+use serde_json::{Value, json};
+
+use crate::error::ApiError;
+use crate::reply::{self, Body};
+use crate::{Api, Call};
+
+/// `GET /containers/{id}/changes`.
+pub(crate) async fn changes(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let changes = api.0.engine.changes(Scope::User, &call.name).await?;
+    let list: Vec<Value> = changes
+        .into_iter()
+        .map(|change| {
+            json!({
+                "Path": String::from_utf8_lossy(&change.path),
+                "Kind": change.kind as u8,
+            })
+        })
+        .collect();
+    // Docker says null for none.
+    let answer = (!list.is_empty()).then_some(list);
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+/// `GET /containers/{id}/export`.
+pub(crate) async fn export(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let pieces = api.0.engine.export(Scope::User, &call.name).await?;
+    let pieces = pieces
+        .map(|piece| piece.map_err(io::Error::other))
+        .inspect_err(|error| tracing::warn!(%error, "a container was not exported to the end"));
+    Ok(reply::try_stream("application/x-tar", pieces))
+}
+
+/// `POST /commit`.
+pub(crate) async fn commit(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let text = |name: &str| call.query.get(name).unwrap_or_default().to_owned();
+    let container = text("container");
+    if container.is_empty() {
+        return Err(ApiError::invalid("invalid name or ID supplied: \"\""));
+    }
+    let mut request = CommitRequest {
+        reference: call.query.reference("repo"),
+        author: text("author"),
+        comment: text("comment"),
+        changes: call.query.all("changes").map(str::to_owned).collect(),
+        config: Config::default(),
+        pause: call.query.get("pause").is_none() || call.query.flag("pause"),
+    };
+    let config: Option<Option<Config>> = reply::read_json(call.request.into_body()).await?;
+    request.config = config.flatten().unwrap_or_default();
+    let id = api
+        .0
+        .engine
+        .commit(Scope::User, &container, request)
+        .await?;
+    Ok(reply::json(
+        StatusCode::CREATED,
+        &json!({"Id": id.to_string()}),
+    ))
+}

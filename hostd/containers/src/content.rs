@@ -1,0 +1,232 @@
+//! What is in a container's root file system: its changes, its archive, its size, and the image
+//! that is made of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hostd_images::{Change, CommitOptions, ContainerDefaults, ImageId, WritableLayer};
+use keelson_model::container::Config;
+use tokio::sync::mpsc;
+
+use crate::container::Container;
+use crate::engine::Inner;
+use crate::spec::mounts;
+use crate::types::{CommitRequest, Receiver, Scope, Snapshot, Status};
+use crate::{Engine, EngineError};
+
+/// Pieces of an archive that wait for a slow client.
+const EXPORT_DEPTH: usize = 4;
+
+impl Engine {
+    /// What differs between a container's root file system and its image.
+    ///
+    /// # Errors
+    /// No such container, or one that is being removed.
+    pub async fn changes(&self, scope: Scope, name: &str) -> Result<Vec<Change>, EngineError> {
+        let (inner, container) = self.readable(scope, name, "diff")?;
+        blocking(move || {
+            let layer = inner.writable(&container)?;
+            let changes = layer.changes();
+            check_whole(&container)?;
+            Ok(changes?)
+        })
+        .await
+    }
+
+    /// The root file system as a tar archive, in pieces; ends after an error.
+    ///
+    /// # Errors
+    /// No such container, or one that is being removed.
+    pub async fn export(
+        &self,
+        scope: Scope,
+        name: &str,
+    ) -> Result<Receiver<Result<Bytes, EngineError>>, EngineError> {
+        let (inner, container) = self.readable(scope, name, "export")?;
+        let (work, of) = (Arc::clone(&inner), Arc::clone(&container));
+        let layer = blocking(move || work.writable(&of)).await?;
+        inner.emit(&container, "export", &[]);
+        let (sender, pieces) = mpsc::channel(EXPORT_DEPTH);
+        tokio::task::spawn_blocking(move || {
+            let mut send = |piece: Vec<u8>| sender.blocking_send(Ok(piece.into())).is_ok();
+            let result = layer.export(&mut send).map_err(EngineError::from);
+            // What was removed meanwhile is missing in the archive.
+            if let Err(error) = result.and_then(|()| check_whole(&container)) {
+                // Without a reader there is nobody to tell.
+                let _ = sender.blocking_send(Err(error));
+            }
+        });
+        Ok(Receiver(pieces))
+    }
+
+    /// Bytes in a container's writable layer.
+    ///
+    /// # Errors
+    /// No such container.
+    pub async fn written_bytes(&self, scope: Scope, name: &str) -> Result<u64, EngineError> {
+        let inner = Arc::clone(&self.inner);
+        let container = inner.resolve(scope, name)?;
+        blocking(move || {
+            let size = inner.writable(&container)?.size();
+            check_whole(&container)?;
+            Ok(size?)
+        })
+        .await
+    }
+
+    /// Makes an image of a container.
+    ///
+    /// # Errors
+    /// No such container, one that is being removed, or a bad reference or change.
+    pub async fn commit(
+        &self,
+        scope: Scope,
+        name: &str,
+        request: CommitRequest,
+    ) -> Result<ImageId, EngineError> {
+        let (inner, container) = self.readable(scope, name, "commit")?;
+        Self::whole(async move { inner.commit(&container, request).await }).await
+    }
+
+    fn readable(
+        &self,
+        scope: Scope,
+        name: &str,
+        operation: &str,
+    ) -> Result<(Arc<Inner>, Arc<Container>), EngineError> {
+        let container = self.inner.resolve(scope, name)?;
+        let state = match container.snapshot().state.status {
+            Status::Dead => "Dead",
+            Status::Removing => "being removed",
+            _ => return Ok((Arc::clone(&self.inner), container)),
+        };
+        Err(EngineError::Conflict(format!(
+            "You cannot {operation} container {} which is {state}",
+            container.id
+        )))
+    }
+}
+
+/// Works on files outside the threads that serve connections.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(EngineError::Internal(format!("task failed: {error}"))))
+}
+
+/// What was read of a container that is gone by now may lack what was deleted meanwhile. Its
+/// files are only deleted after it is marked as removed.
+fn check_whole(container: &Container) -> Result<(), EngineError> {
+    match container.live().removed {
+        true => Err(EngineError::NoSuchContainer(container.id.clone())),
+        false => Ok(()),
+    }
+}
+
+impl Inner {
+    fn writable(&self, container: &Container) -> Result<WritableLayer, EngineError> {
+        let snapshot = container.snapshot();
+        let wanted = mounts::parse(&snapshot.host_config)?;
+        let volumes = mounts::volumes(&snapshot.config, &wanted)?;
+        Ok(WritableLayer {
+            upper: snapshot.folder.join("upper"),
+            lower: self.layers(container, &snapshot)?,
+            volumes: volumes.into_iter().collect(),
+        })
+    }
+
+    async fn commit(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        request: CommitRequest,
+    ) -> Result<ImageId, EngineError> {
+        let paused = request.pause && self.pause_for_reading(container).await?;
+        let (inner, of) = (Arc::clone(self), Arc::clone(container));
+        let comment = request.comment.clone();
+        let result = blocking(move || {
+            let layer = inner.writable(&of)?;
+            let options = options(&of.snapshot(), request)?;
+            let is_whole = || check_whole(&of).is_ok();
+            Ok(inner.images.commit(&layer, options, &is_whole)?)
+        })
+        .await;
+        if paused {
+            let guard = container.operation.lock().await;
+            if container.snapshot().state.status == Status::Paused
+                && let Err(error) = self.unpause(container).await
+            {
+                tracing::warn!(id = container.id, %error, "not unpaused after a commit");
+            }
+            drop(guard);
+        }
+        let made = result?;
+        let attributes = [
+            ("comment", comment),
+            ("imageID", made.id.to_string()),
+            ("imageRef", made.references.concat()),
+        ];
+        self.emit(container, "commit", &attributes);
+        Ok(made.id)
+    }
+
+    /// Freezes a container that runs; false when there is nothing to freeze.
+    async fn pause_for_reading(&self, container: &Arc<Container>) -> Result<bool, EngineError> {
+        let _guard = container.lock().await?;
+        if container.snapshot().state.status != Status::Running {
+            return Ok(false);
+        }
+        self.pause(container).await?;
+        Ok(true)
+    }
+}
+
+fn options(snapshot: &Snapshot, request: CommitRequest) -> Result<CommitOptions, EngineError> {
+    let parent = snapshot.image_id.parse().map_err(|error| {
+        EngineError::Internal(format!(
+            "container {}: image identifier {:?}: {error}",
+            snapshot.id, snapshot.image_id
+        ))
+    })?;
+    Ok(CommitOptions {
+        parent,
+        reference: request.reference,
+        author: request.author,
+        comment: request.comment,
+        command: snapshot.config.cmd.as_deref().unwrap_or_default().join(" "),
+        defaults: defaults(&request.config),
+        changes: request.changes,
+        container: defaults(&snapshot.config),
+    })
+}
+
+/// The part of a container's configuration that an image has, too.
+fn defaults(config: &Config) -> ContainerDefaults {
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let env: Vec<_> = config
+        .env
+        .iter()
+        // A name alone takes the image's variable away, which has happened.
+        .filter(|variable| variable.contains('='))
+        .cloned()
+        .collect();
+    ContainerDefaults {
+        user: config.user.clone(),
+        exposed_ports: (!config.exposed_ports.is_empty()).then(|| config.exposed_ports.clone()),
+        env: (!env.is_empty()).then_some(env),
+        entrypoint: config.entrypoint.clone(),
+        cmd: config.cmd.clone(),
+        volumes: (!config.volumes.is_empty()).then(|| config.volumes.clone()),
+        working_dir: config.working_dir.clone(),
+        labels: (!config.labels.is_empty()).then(|| config.labels.clone()),
+        stop_signal: some(&config.stop_signal),
+        healthcheck: config
+            .healthcheck
+            .as_ref()
+            .and_then(|health| serde_json::to_value(health).ok()),
+        on_build: config.on_build.clone(),
+        shell: config.shell.clone(),
+        ..ContainerDefaults::default()
+    }
+}

@@ -1,0 +1,142 @@
+//! `HEALTHCHECK NONE` and `HEALTHCHECK [options] CMD …`.
+
+use serde_json::{Map, Value, json};
+
+/// Docker's shortest pause, in nanoseconds.
+const SHORTEST: i64 = 1_000_000;
+
+/// The member `Healthcheck` of an image's configuration.
+pub(super) fn parse(rest: &str) -> Result<Value, String> {
+    let mut members = Map::new();
+    let mut rest = rest;
+    while let Some(option) = rest.strip_prefix("--") {
+        let (option, after) = option
+            .split_once(char::is_whitespace)
+            .ok_or("Missing command after HEALTHCHECK CMD")?;
+        let (name, value) = option
+            .split_once('=')
+            .ok_or_else(|| format!("Missing a value on flag: --{option}"))?;
+        let member = match name {
+            "interval" => "Interval",
+            "timeout" => "Timeout",
+            "start-period" => "StartPeriod",
+            "start-interval" => "StartInterval",
+            "retries" => "Retries",
+            _ => return Err(format!("Unknown flag: {name}")),
+        };
+        let number = if name == "retries" {
+            let wrong = || format!("--retries cannot be negative ({value})");
+            value.parse::<u32>().map_err(|_| wrong())?.into()
+        } else {
+            let wrong = || format!("--{name}: {value:?} is not a duration");
+            let time = duration(value).ok_or_else(wrong)?;
+            if time != 0 && time < SHORTEST {
+                return Err(format!("Interval \"{value}\" cannot be less than 1ms"));
+            }
+            time
+        };
+        if number != 0 {
+            members.insert(member.to_owned(), json!(number));
+        }
+        rest = after.trim_start();
+    }
+    let (kind, command) = rest
+        .split_once(char::is_whitespace)
+        .map_or((rest, ""), |(kind, command)| (kind, command.trim()));
+    let test = match kind.to_ascii_uppercase().as_str() {
+        "NONE" if !command.is_empty() => {
+            return Err("HEALTHCHECK NONE takes no arguments".to_owned());
+        }
+        "NONE" => vec!["NONE".to_owned()],
+        "CMD" if command.is_empty() => {
+            return Err("Missing command after HEALTHCHECK CMD".to_owned());
+        }
+        "CMD" => match serde_json::from_str::<Vec<String>>(command) {
+            Ok(list) => [vec!["CMD".to_owned()], list].concat(),
+            Err(_) => vec!["CMD-SHELL".to_owned(), command.to_owned()],
+        },
+        _ => {
+            return Err(format!("Unknown type {kind:?} in HEALTHCHECK (try CMD)"));
+        }
+    };
+    members.insert("Test".to_owned(), json!(test));
+    Ok(Value::Object(members))
+}
+
+/// A duration as Go writes it (`1m30s`, `1.5h`, `0`), in nanoseconds.
+fn duration(text: &str) -> Option<i64> {
+    if text == "0" {
+        return Some(0);
+    }
+    let mut rest = text;
+    let mut total = 0_f64;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(digits);
+        let end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let unit = match unit {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * unit;
+        rest = after;
+    }
+    // Beyond this a duration of Go overflows.
+    (total < 9.2e18).then_some(total as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn all_forms() {
+        assert_eq!(parse("NONE").unwrap(), json!({"Test": ["NONE"]}));
+        assert_eq!(
+            parse("cmd curl -f http://localhost || exit 1").unwrap(),
+            json!({"Test": ["CMD-SHELL", "curl -f http://localhost || exit 1"]})
+        );
+        assert_eq!(
+            parse("--interval=1m30s --timeout=500ms --start-period=1.5h --retries=3 CMD [\"a\", \"b\"]")
+                .unwrap(),
+            json!({
+                "Test": ["CMD", "a", "b"], "Interval": 90_000_000_000_i64,
+                "Timeout": 500_000_000, "StartPeriod": 5_400_000_000_000_i64, "Retries": 3,
+            })
+        );
+        for wrong in [
+            "",
+            "true",
+            "CMD",
+            "NONE x",
+            "--interval=5 CMD x",
+            "--interval=5us CMD x",
+            "--retries=-1 CMD x",
+            "--x=1 CMD x",
+            "--interval",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived(text in "[-a-zµ0-9. =]{0,30}") {
+            let _ = parse(&text);
+            let _ = duration(&text);
+        }
+    }
+}

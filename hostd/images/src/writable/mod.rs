@@ -1,0 +1,147 @@
+//! A container's writable layer over the layers of its image: what has changed in it, how large
+//! it is, and both as tar archives. Nothing is mounted for that: overlayfs's rules are applied to
+//! the folders that it stacks.
+//!
+//! The container may be running. Every object is reached from its folder's descriptor, never by
+//! a path and never through a symbolic link, and what vanishes meanwhile is left out.
+
+mod changes;
+mod object;
+mod pack;
+mod size;
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::ImageError;
+use crate::types::RootfsLayers;
+
+pub(crate) use pack::TarStream;
+
+/// Folders inside one another; a descriptor is held for each.
+const MAX_DEPTH: usize = 256;
+
+/// Objects that the runtime makes to mount something on them when the image does not have them.
+/// They are no changes as long as they are empty, just as with Docker, which keeps them in a
+/// layer of their own.
+const MOUNT_POINTS: [&[u8]; 12] = [
+    b"/.dockerenv",
+    b"/dev",
+    b"/dev/console",
+    b"/dev/mqueue",
+    b"/dev/pts",
+    b"/dev/shm",
+    b"/etc",
+    b"/etc/hostname",
+    b"/etc/hosts",
+    b"/etc/resolv.conf",
+    b"/proc",
+    b"/sys",
+];
+
+/// A container's writable layer and what it lies on.
+#[derive(Debug, Clone)]
+pub struct WritableLayer {
+    /// Overlayfs's upper folder.
+    pub upper: PathBuf,
+    /// The image's layers, mounted.
+    pub lower: RootfsLayers,
+    /// Absolute paths of volumes that are kept in the writable layer. Their contents are not
+    /// part of the root file system.
+    pub volumes: BTreeSet<String>,
+}
+
+/// What happened to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is another one than in the image, or has other attributes, or (a folder) something
+    /// inside has changed.
+    Modified = 0,
+    /// The image does not have it.
+    Added = 1,
+    /// Only the image has it.
+    Deleted = 2,
+}
+
+/// One difference between a container's root file system and its image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Absolute path in the container, as bytes.
+    pub path: Vec<u8>,
+    /// What happened to it.
+    pub kind: ChangeKind,
+}
+
+impl WritableLayer {
+    /// What has changed, by path; a folder stands before what is inside it. Blocks.
+    pub fn changes(&self) -> Result<Vec<Change>, ImageError> {
+        changes::list(self)
+    }
+
+    /// Bytes of the files in the writable layer. Blocks.
+    pub fn size(&self) -> Result<u64, ImageError> {
+        size::of(self)
+    }
+
+    /// Gives the whole root file system as a tar archive, in pieces, to `send`, which says
+    /// whether anybody still wants them. Blocks.
+    pub fn export(&self, send: &mut dyn FnMut(Vec<u8>) -> bool) -> Result<(), ImageError> {
+        let mut stream = TarStream::new(send);
+        pack::whole(self, &mut stream)?;
+        stream.end()
+    }
+
+    /// Writes the changes as a layer. False: there are none, and nothing was written.
+    pub(crate) fn pack(&self, stream: &mut TarStream<'_>) -> Result<bool, ImageError> {
+        pack::upper(self, stream)
+    }
+
+    fn open_upper(&self) -> Result<OwnedFd, ImageError> {
+        open(&self.upper)
+    }
+
+    fn open_lower(&self) -> Result<Vec<OwnedFd>, ImageError> {
+        self.lower.lower.iter().map(open).collect()
+    }
+
+    fn is_volume(&self, path: &[u8]) -> bool {
+        std::str::from_utf8(path).is_ok_and(|path| self.volumes.contains(path))
+    }
+}
+
+/// A folder that only the engine can exchange.
+fn open(path: &PathBuf) -> Result<OwnedFd, ImageError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|error| ImageError::io("open", path)(error.into()))
+}
+
+fn is_mount_point(path: &[u8]) -> bool {
+    MOUNT_POINTS.contains(&path)
+}
+
+/// An absolute path one name longer; refused when it gets too long or too deep for an archive.
+fn join(folder: &[u8], name: &[u8]) -> Result<Vec<u8>, ImageError> {
+    let path = [folder, b"/", name].concat();
+    let depth = path.iter().filter(|byte| **byte == b'/').count();
+    if path.len() > keelson_oci::archive::MAX_PATH || depth > MAX_DEPTH {
+        let start = String::from_utf8_lossy(path.get(..200).unwrap_or(&path)).into_owned();
+        return Err(ImageError::Invalid(format!(
+            "the container's root file system has too long or too deep a path: it begins with {start}"
+        )));
+    }
+    Ok(path)
+}
+
+/// What went wrong where, seen from the container.
+fn at(path: &[u8]) -> impl FnOnce(std::io::Error) -> ImageError + use<> {
+    let path = PathBuf::from(String::from_utf8_lossy(path).into_owned());
+    move |source| ImageError::Io {
+        operation: "read in the container",
+        path,
+        source,
+    }
+}

@@ -1,0 +1,208 @@
+//! One object of a container's root file system, held by a descriptor: nothing that the container
+//! does with names meanwhile leads anywhere else, and looking has no effect on devices and pipes.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+/// Longest list of names of extended attributes, and longest value, that the kernel gives.
+const MAX_XATTR: usize = 64 << 10;
+const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+const OVERLAY: &[u8] = b"trusted.overlay.";
+/// What overlayfs would leave in the upper layer if it was allowed to move or split objects,
+/// which the runtime forbids when it mounts.
+const NOT_SELF_CONTAINED: [&[u8]; 2] = [b"trusted.overlay.redirect", b"trusted.overlay.metacopy"];
+
+/// An object without its name.
+pub(super) struct Object {
+    /// `O_PATH`.
+    handle: OwnedFd,
+    pub(super) stat: Stat,
+}
+
+/// What an object's extended attributes say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Attributes {
+    /// Those that belong to the object.
+    pub(super) own: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Whether overlayfs shows nothing of lower layers in this folder.
+    pub(super) opaque: bool,
+}
+
+impl Object {
+    /// Finds a name in a folder. `None`: it is not there (any more).
+    pub(super) fn open(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Self>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
+            Ok(handle) => handle,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let stat = rustix::fs::fstat(&handle)?;
+        Ok(Some(Self { handle, stat }))
+    }
+
+    pub(super) fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.stat.st_mode)
+    }
+
+    pub(super) fn is_folder(&self) -> bool {
+        self.kind() == FileType::Directory
+    }
+
+    /// Whether overlayfs shows nothing here.
+    pub(super) fn is_whiteout(&self) -> bool {
+        self.kind() == FileType::CharacterDevice && self.stat.st_rdev == 0
+    }
+
+    /// A name that leads to this very object, whatever it is called by now.
+    fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.handle.as_raw_fd())
+    }
+
+    /// The folder, to be listed.
+    pub(super) fn folder(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.handle, ".", flags, Mode::empty())?)
+    }
+
+    /// The regular file, to be read.
+    pub(super) fn file(&self) -> io::Result<File> {
+        File::open(self.path())
+    }
+
+    /// Target of a symbolic link.
+    pub(super) fn link_target(&self) -> io::Result<Vec<u8>> {
+        Ok(rustix::fs::readlinkat(&self.handle, "", Vec::new())?.into_bytes())
+    }
+
+    /// Whether lower layers stay hidden in this folder.
+    pub(super) fn is_opaque(&self) -> io::Result<bool> {
+        let mut value = [0; 1];
+        match rustix::fs::getxattr(self.path(), OPAQUE, &mut value[..]) {
+            Ok(1) => Ok(value == *b"y"),
+            Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The file capabilities, as they stand in the attribute.
+    pub(super) fn capabilities(&self) -> io::Result<Option<Vec<u8>>> {
+        if self.kind() != FileType::RegularFile {
+            return Ok(None);
+        }
+        value(&self.path(), b"security.capability")
+    }
+
+    /// All attributes that can go with the object to another machine.
+    pub(super) fn attributes(&self) -> io::Result<Attributes> {
+        let path = self.path();
+        let mut names = Vec::new();
+        match rustix::fs::listxattr_query(&path) {
+            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Attributes::default()),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        names.resize(MAX_XATTR, 0);
+        let length = rustix::fs::listxattr(&path, &mut names[..])?;
+        names.truncate(length);
+        let mut found = Attributes::default();
+        for name in names.split(|byte| *byte == 0) {
+            if NOT_SELF_CONTAINED.contains(&name) {
+                return Err(io::Error::other(
+                    "overlayfs made it with redirect_dir or metacopy, which cannot be read",
+                ));
+            }
+            if name == OPAQUE {
+                found.opaque = self.is_opaque()?;
+            } else if belongs_to_object(name)
+                && let Some(value) = value(&path, name)?
+            {
+                found.own.push((name.to_vec(), value));
+            }
+        }
+        found.own.sort();
+        Ok(found)
+    }
+}
+
+/// Labels of security modules and of integrity measurement belong to this machine, and overlayfs's
+/// own attributes to its mount.
+fn belongs_to_object(name: &[u8]) -> bool {
+    let kinds: [&[u8]; 3] = [b"user.", b"trusted.", b"system.posix_acl_"];
+    name == b"security.capability"
+        || (kinds.iter().any(|kind| name.starts_with(kind)) && !name.starts_with(OVERLAY))
+}
+
+fn value(path: &str, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; 256];
+    loop {
+        match rustix::fs::getxattr(path, name, &mut value[..]) {
+            Ok(length) => {
+                value.truncate(length);
+                return Ok(Some(value));
+            }
+            Err(Errno::RANGE) if value.len() < MAX_XATTR => value.resize(MAX_XATTR, 0),
+            // It went away between two calls.
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The names in a folder.
+pub(super) fn names(folder: &OwnedFd) -> io::Result<Vec<Box<[u8]>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder.as_fd())? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(Box::from(name));
+        }
+    }
+    Ok(names)
+}
+
+/// What a name stands for in a stack of folders.
+pub(super) enum Found {
+    /// Nothing, or nothing that is shown.
+    Absent,
+    /// A folder: its topmost object, and the folder in every layer that contributes to it.
+    Folder(Object, Vec<OwnedFd>),
+    /// Anything else.
+    Other(Object),
+}
+
+/// Looks a name up by overlayfs's rules; `folders` topmost first.
+pub(super) fn lookup(folders: &[OwnedFd], name: &[u8]) -> io::Result<Found> {
+    let mut found: Option<(Object, Vec<OwnedFd>)> = None;
+    for folder in folders {
+        let Some(object) = Object::open(folder.as_fd(), name)? else {
+            continue;
+        };
+        if !object.is_folder() {
+            match found {
+                // It hides what is below it.
+                Some(_) => break,
+                None if object.is_whiteout() => return Ok(Found::Absent),
+                None => return Ok(Found::Other(object)),
+            }
+        }
+        let opaque = object.is_opaque()?;
+        let folder = object.folder()?;
+        match &mut found {
+            Some((_, folders)) => folders.push(folder),
+            None => found = Some((object, vec![folder])),
+        }
+        if opaque {
+            break;
+        }
+    }
+    Ok(match found {
+        Some((object, folders)) => Found::Folder(object, folders),
+        None => Found::Absent,
+    })
+}

@@ -1,0 +1,453 @@
+//! Tar archives of a writable layer, and of a whole root file system.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use keelson_oci::archive::{Entry, EntryKind, SparsePart};
+use keelson_oci::tar_entry::{self, MAX_SPARSE};
+use keelson_oci::tar_header::{END, padding};
+use rustix::fs::{FileType, SeekFrom};
+use rustix::io::Errno;
+
+use super::object::{Attributes, Found, Object, lookup, names};
+use super::{WritableLayer, at, is_mount_point, join};
+use crate::error::ImageError;
+use crate::pipe::PIECE;
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Holes that are worth an entry that some readers do not understand, in bytes.
+const MIN_HOLES: u64 = 64 << 10;
+/// More parts than this make a map larger than what it saves.
+const MAX_PARTS: usize = 16_384;
+
+/// Gathers an archive's bytes to pieces.
+pub(crate) struct TarStream<'a> {
+    piece: Vec<u8>,
+    send: &'a mut dyn FnMut(Vec<u8>) -> bool,
+}
+
+impl<'a> TarStream<'a> {
+    /// Pieces go to `send`, which says whether anybody still wants them.
+    pub(crate) fn new(send: &'a mut dyn FnMut(Vec<u8>) -> bool) -> Self {
+        Self {
+            piece: Vec::with_capacity(PIECE),
+            send,
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), ImageError> {
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        if (self.send)(piece) {
+            return Ok(());
+        }
+        Err(ImageError::Interrupted("its reader went away".to_owned()))
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) -> Result<(), ImageError> {
+        while !bytes.is_empty() {
+            let room = PIECE.saturating_sub(self.piece.len()).min(bytes.len());
+            let (now, rest) = bytes.split_at(room);
+            self.piece.extend_from_slice(now);
+            bytes = rest;
+            if self.piece.len() >= PIECE {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a part of a file; what the file does not have any more is zeros, because the length
+    /// was promised.
+    fn put_file(&mut self, file: &File, part: SparsePart, path: &[u8]) -> Result<(), ImageError> {
+        let mut done = 0;
+        while done < part.length {
+            let begin = self.piece.len();
+            let room = u64::try_from(PIECE.saturating_sub(begin)).unwrap_or(0);
+            let length = usize::try_from(room.min(part.length - done)).unwrap_or(0);
+            self.piece.resize(begin + length, 0);
+            let mut filled = begin;
+            while let Some(rest) = self.piece.get_mut(filled..)
+                && !rest.is_empty()
+            {
+                let offset = part.offset + done + (filled - begin) as u64;
+                match file.read_at(rest, offset) {
+                    Ok(0) => break,
+                    Ok(count) => filled += count,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(at(path)(error)),
+                }
+            }
+            done += length as u64;
+            if self.piece.len() >= PIECE {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pad(&mut self, length: u64) -> Result<(), ImageError> {
+        self.put(END.get(..padding(length)).unwrap_or_default())
+    }
+
+    /// The end of the archive.
+    pub(crate) fn end(mut self) -> Result<(), ImageError> {
+        self.put(&END)?;
+        match self.piece.is_empty() {
+            true => Ok(()),
+            false => self.flush(),
+        }
+    }
+}
+
+/// Writes objects, and remembers under which name those with several came first.
+struct Packer<'a, 'b> {
+    stream: &'a mut TarStream<'b>,
+    links: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl Packer<'_, '_> {
+    fn header(&mut self, entry: &Entry) -> Result<(), ImageError> {
+        let bytes =
+            tar_entry::header(entry).map_err(|error| ImageError::Invalid(error.to_string()))?;
+        self.stream.put(&bytes)
+    }
+
+    fn folder(
+        &mut self,
+        path: &[u8],
+        object: &Object,
+        attributes: Attributes,
+    ) -> Result<(), ImageError> {
+        let mut entry = entry(path, EntryKind::Directory, object);
+        entry.xattrs = attributes.own;
+        self.header(&entry)
+    }
+
+    /// Writes anything but a folder. Sockets mean nothing without the process behind them.
+    fn object(&mut self, path: &[u8], object: &Object) -> Result<(), ImageError> {
+        let kind = match object.kind() {
+            FileType::RegularFile => EntryKind::File,
+            FileType::Symlink => EntryKind::Symlink,
+            FileType::CharacterDevice => EntryKind::CharDevice,
+            FileType::BlockDevice => EntryKind::BlockDevice,
+            FileType::Fifo => EntryKind::Fifo,
+            _ => return Ok(()),
+        };
+        let stat = &object.stat;
+        let mut entry = entry(path, kind, object);
+        if stat.st_nlink > 1 {
+            let key = (stat.st_dev, stat.st_ino);
+            if let Some(first) = self.links.get(&key) {
+                entry.kind = EntryKind::HardLink;
+                entry.link.clone_from(first);
+                return self.header(&entry);
+            }
+            self.links.insert(key, entry.path.clone());
+        }
+        entry.xattrs = object.attributes().map_err(at(path))?.own;
+        match kind {
+            EntryKind::File => return self.file(path, object, entry),
+            EntryKind::Symlink => entry.link = object.link_target().map_err(at(path))?,
+            EntryKind::CharDevice | EntryKind::BlockDevice => {
+                entry.major = rustix::fs::major(stat.st_rdev);
+                entry.minor = rustix::fs::minor(stat.st_rdev);
+            }
+            _ => {}
+        }
+        self.header(&entry)
+    }
+
+    fn file(&mut self, path: &[u8], object: &Object, mut entry: Entry) -> Result<(), ImageError> {
+        let size = u64::try_from(object.stat.st_size).unwrap_or(0);
+        (entry.size, entry.stored) = (size, size);
+        if size == 0 {
+            return self.header(&entry);
+        }
+        let file = object.file().map_err(at(path))?;
+        let allocated = u64::try_from(object.stat.st_blocks).unwrap_or(0) * 512;
+        if allocated + MIN_HOLES <= size
+            && let Some(parts) = parts(&file, size).map_err(at(path))?
+        {
+            entry.stored = parts.iter().map(|part| part.length).sum();
+            entry.sparse = Some(parts);
+        }
+        self.header(&entry)?;
+        let whole = [SparsePart {
+            offset: 0,
+            length: size,
+        }];
+        for part in entry.sparse.as_deref().unwrap_or(&whole) {
+            self.stream.put_file(&file, *part, path)?;
+        }
+        self.stream.pad(entry.stored)
+    }
+
+    /// An entry that says something about a name of lower layers.
+    fn mark(&mut self, folder: &[u8], name: &[u8]) -> Result<(), ImageError> {
+        let path = join(folder, name)?;
+        self.header(&Entry {
+            path: relative(&path),
+            kind: EntryKind::File,
+            link: Vec::new(),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            mtime_nsec: 0,
+            major: 0,
+            minor: 0,
+            size: 0,
+            stored: 0,
+            data_offset: 0,
+            sparse: None,
+            xattrs: Vec::new(),
+        })
+    }
+}
+
+fn relative(path: &[u8]) -> Vec<u8> {
+    path.strip_prefix(b"/").unwrap_or(path).to_vec()
+}
+
+fn entry(path: &[u8], kind: EntryKind, object: &Object) -> Entry {
+    let stat = &object.stat;
+    Entry {
+        path: relative(path),
+        kind,
+        link: Vec::new(),
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: stat.st_mtime,
+        mtime_nsec: 0,
+        major: 0,
+        minor: 0,
+        size: 0,
+        stored: 0,
+        data_offset: 0,
+        sparse: None,
+        xattrs: Vec::new(),
+    }
+}
+
+/// The parts of a file that have data; `None` when it is not worth to tell them.
+fn parts(file: &File, size: u64) -> std::io::Result<Option<Vec<SparsePart>>> {
+    let mut parts = Vec::new();
+    let mut stored = 0;
+    let mut at = 0;
+    while at < size {
+        let offset = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(offset) => offset,
+            // Only a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if offset >= size {
+            break;
+        }
+        let end = rustix::fs::seek(file, SeekFrom::Hole(offset))?.min(size);
+        let length = end.saturating_sub(offset);
+        parts.push(SparsePart { offset, length });
+        stored += length;
+        at = end;
+        // The file may be growing: every step must lead on.
+        if length == 0 || parts.len() > MAX_PARTS || stored >= MAX_SPARSE {
+            return Ok(None);
+        }
+    }
+    Ok((stored + MIN_HOLES <= size).then_some(parts))
+}
+
+/// The whole root file system.
+pub(super) fn whole(layer: &WritableLayer, stream: &mut TarStream<'_>) -> Result<(), ImageError> {
+    let mut folders = vec![layer.open_upper()?];
+    folders.extend(layer.open_lower()?);
+    let mut packer = Packer {
+        stream,
+        links: HashMap::new(),
+    };
+    merged(layer, &mut packer, b"", &folders)
+}
+
+fn merged(
+    layer: &WritableLayer,
+    packer: &mut Packer<'_, '_>,
+    path: &[u8],
+    folders: &[OwnedFd],
+) -> Result<(), ImageError> {
+    // Each name with the topmost folder that has it.
+    let mut all: BTreeMap<Box<[u8]>, usize> = BTreeMap::new();
+    for (index, folder) in folders.iter().enumerate() {
+        for name in names(folder).map_err(at(path))? {
+            all.entry(name).or_insert(index);
+        }
+    }
+    for (name, index) in all {
+        let path = join(path, &name)?;
+        let from = folders.get(index..).unwrap_or_default();
+        match lookup(from, &name).map_err(at(&path))? {
+            Found::Absent => {}
+            Found::Other(object) => packer.object(&path, &object)?,
+            Found::Folder(object, mut inside) => {
+                let attributes = object.attributes().map_err(at(&path))?;
+                packer.folder(&path, &object, attributes)?;
+                if index == 0 && layer.is_volume(&path) {
+                    inside.remove(0);
+                }
+                merged(layer, packer, &path, &inside)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The changes of the upper folder as a layer: what overlayfs marks in its own way is marked as
+/// archives of layers do. False: there are none, and nothing was written.
+pub(super) fn upper(layer: &WritableLayer, stream: &mut TarStream<'_>) -> Result<bool, ImageError> {
+    let (upper, lower) = (layer.open_upper()?, layer.open_lower()?);
+    let mut changes = Changes {
+        layer,
+        packer: Packer {
+            stream,
+            links: HashMap::new(),
+        },
+        pending: Vec::new(),
+        written: false,
+    };
+    changes.root(&upper)?;
+    changes.contents(b"", &upper, &lower)?;
+    Ok(changes.written)
+}
+
+struct Changes<'a, 'b, 'c> {
+    layer: &'a WritableLayer,
+    packer: Packer<'b, 'c>,
+    /// Folders on the way that are only written when something inside is.
+    pending: Vec<Entry>,
+    written: bool,
+}
+
+impl Changes<'_, '_, '_> {
+    fn flush(&mut self) -> Result<(), ImageError> {
+        self.written = true;
+        for entry in std::mem::take(&mut self.pending) {
+            self.packer.header(&entry)?;
+        }
+        Ok(())
+    }
+
+    /// The root's own attributes, when they are not those that the engine gave it.
+    fn root(&mut self, upper: &OwnedFd) -> Result<(), ImageError> {
+        let Some(root) = Object::open(upper.as_fd(), b".").map_err(at(b"/"))? else {
+            return Ok(());
+        };
+        let attributes = root.attributes().map_err(at(b"/"))?;
+        let stat = &root.stat;
+        if (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) != (0o755, 0, 0)
+            || !attributes.own.is_empty()
+        {
+            self.written = true;
+            self.packer.folder(b"/.", &root, attributes)?;
+        }
+        Ok(())
+    }
+
+    /// True: there is an empty mount point inside, whose making has changed the folder's time.
+    fn contents(
+        &mut self,
+        path: &[u8],
+        upper: &OwnedFd,
+        lower: &[OwnedFd],
+    ) -> Result<bool, ImageError> {
+        let mut own = names(upper).map_err(at(path))?;
+        own.sort_unstable();
+        let mut stub = false;
+        for name in own {
+            let inside = join(path, &name)?;
+            let Some(object) = Object::open(upper.as_fd(), &name).map_err(at(&inside))? else {
+                continue;
+            };
+            let old = lookup(lower, &name).map_err(at(&inside))?;
+            let absent = matches!(old, Found::Absent);
+            if object.is_whiteout() {
+                if !absent {
+                    self.flush()?;
+                    self.packer.mark(path, &[WHITEOUT, &name].concat())?;
+                }
+                continue;
+            }
+            if name.starts_with(WHITEOUT) {
+                return Err(ImageError::Invalid(format!(
+                    "{} cannot be put into a layer: names that begin with .wh. hide others there",
+                    String::from_utf8_lossy(&inside)
+                )));
+            }
+            if object.is_folder() {
+                stub |= self.folder(&inside, &object, old)?;
+                continue;
+            }
+            let empty = object.kind() == FileType::RegularFile && object.stat.st_size == 0;
+            if absent && empty && is_mount_point(&inside) {
+                stub = true;
+                continue;
+            }
+            self.flush()?;
+            self.packer.object(&inside, &object)?;
+        }
+        Ok(stub)
+    }
+
+    /// True: the folder is an empty mount point that the image does not have.
+    fn folder(&mut self, path: &[u8], object: &Object, old: Found) -> Result<bool, ImageError> {
+        let attributes = object.attributes().map_err(at(path))?;
+        let opaque = attributes.opaque;
+        let (same, lower) = match &old {
+            Found::Folder(old, lower) => (
+                same_folder(object, &attributes, old).map_err(at(path))?,
+                lower.as_slice(),
+            ),
+            _ => (false, &[][..]),
+        };
+        let same_time = match &old {
+            Found::Folder(old, _) => old.stat.st_mtime == object.stat.st_mtime,
+            _ => false,
+        };
+        let mut own = entry(path, EntryKind::Directory, object);
+        own.xattrs = attributes.own;
+        self.pending.push(own);
+        let depth = self.pending.len();
+        if opaque && !lower.is_empty() {
+            self.flush()?;
+            self.packer.mark(path, OPAQUE)?;
+        }
+        let mut stub = false;
+        if !self.layer.is_volume(path) {
+            let opened = object.folder().map_err(at(path))?;
+            let lower = if opaque { &[][..] } else { lower };
+            stub = self.contents(path, &opened, lower)?;
+        }
+        if self.pending.len() < depth {
+            return Ok(false);
+        }
+        let absent = matches!(old, Found::Absent);
+        let empty_mount_point = absent && is_mount_point(path);
+        if empty_mount_point || (same && (same_time || stub)) {
+            self.pending.pop();
+        } else {
+            self.flush()?;
+        }
+        Ok(empty_mount_point)
+    }
+}
+
+/// Whether a folder was only copied up, apart from its time.
+fn same_folder(new: &Object, attributes: &Attributes, old: &Object) -> std::io::Result<bool> {
+    Ok(new.stat.st_mode == old.stat.st_mode
+        && new.stat.st_uid == old.stat.st_uid
+        && new.stat.st_gid == old.stat.st_gid
+        && attributes.own == old.attributes()?.own)
+}
