@@ -384,9 +384,13 @@ async fn what_cannot_be_committed_leaves_nothing() {
     assert!(refused(&|_| {}, true).contains(".wh.evil"));
     fs::remove_file(overlay.path(".wh.evil")).unwrap();
     let mut deep = overlay.merged.clone();
-    for _ in 0..300 {
+    for depth in 1..300 {
         deep.push("d");
         fs::create_dir(&deep).unwrap();
+        if depth == 256 {
+            // So deep it still works.
+            assert_eq!(overlay.diff().len(), depth);
+        }
     }
     assert!(refused(&|_| {}, true).contains("too deep"));
     assert_eq!(fixture.objects(), before);

@@ -21,8 +21,10 @@ use crate::types::RootfsLayers;
 
 pub(crate) use pack::TarStream;
 
-/// Folders inside one another; a descriptor is held for each.
+/// Folders inside one another; a descriptor and a few stack frames are held for each.
 const MAX_DEPTH: usize = 256;
+/// Enough for that many folders, also without optimisation.
+const STACK: usize = 32 << 20;
 
 /// Objects that the runtime makes to mount something on them when the image does not have them.
 /// They are no changes as long as they are empty, just as with Docker, which keeps them in a
@@ -78,25 +80,28 @@ pub struct Change {
 impl WritableLayer {
     /// What has changed, by path; a folder stands before what is inside it. Blocks.
     pub fn changes(&self) -> Result<Vec<Change>, ImageError> {
-        changes::list(self)
+        deep(|| changes::list(self))
     }
 
     /// Bytes of the files in the writable layer. Blocks.
     pub fn size(&self) -> Result<u64, ImageError> {
-        size::of(self)
+        deep(|| size::of(self))
     }
 
     /// Gives the whole root file system as a tar archive, in pieces, to `send`, which says
     /// whether anybody still wants them. Blocks.
-    pub fn export(&self, send: &mut dyn FnMut(Vec<u8>) -> bool) -> Result<(), ImageError> {
+    pub fn export<'a>(
+        &self,
+        send: &'a mut (dyn FnMut(Vec<u8>) -> bool + std::marker::Send + 'a),
+    ) -> Result<(), ImageError> {
         let mut stream = TarStream::new(send);
-        pack::whole(self, &mut stream)?;
+        deep(|| pack::whole(self, &mut stream))?;
         stream.end()
     }
 
     /// Writes the changes as a layer. False: there are none, and nothing was written.
     pub(crate) fn pack(&self, stream: &mut TarStream<'_>) -> Result<bool, ImageError> {
-        pack::upper(self, stream)
+        deep(|| pack::upper(self, stream))
     }
 
     fn open_upper(&self) -> Result<OwnedFd, ImageError> {
@@ -110,6 +115,21 @@ impl WritableLayer {
     fn is_volume(&self, path: &[u8]) -> bool {
         std::str::from_utf8(path).is_ok_and(|path| self.volumes.contains(path))
     }
+}
+
+/// Walks on a stack that the deepest tree fits on.
+fn deep<T: std::marker::Send>(
+    walk: impl FnOnce() -> Result<T, ImageError> + std::marker::Send,
+) -> Result<T, ImageError> {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("writable-layer".to_owned())
+            .stack_size(STACK)
+            .spawn_scoped(scope, walk)
+            .map_err(ImageError::io("start a thread for", "a container".as_ref()))?
+            .join()
+            .map_err(|_| ImageError::Damaged("the thread that reads a container died".to_owned()))?
+    })
 }
 
 /// A folder that only the engine can exchange.

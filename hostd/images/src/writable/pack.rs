@@ -23,15 +23,18 @@ const MIN_HOLES: u64 = 64 << 10;
 /// More parts than this make a map larger than what it saves.
 const MAX_PARTS: usize = 16_384;
 
+/// Takes a piece of an archive, and says whether anybody still wants the next.
+pub(crate) type Send<'a> = dyn FnMut(Vec<u8>) -> bool + std::marker::Send + 'a;
+
 /// Gathers an archive's bytes to pieces.
 pub(crate) struct TarStream<'a> {
     piece: Vec<u8>,
-    send: &'a mut dyn FnMut(Vec<u8>) -> bool,
+    send: &'a mut Send<'a>,
 }
 
 impl<'a> TarStream<'a> {
-    /// Pieces go to `send`, which says whether anybody still wants them.
-    pub(crate) fn new(send: &'a mut dyn FnMut(Vec<u8>) -> bool) -> Self {
+    /// Pieces go to `send`.
+    pub(crate) fn new(send: &'a mut Send<'a>) -> Self {
         Self {
             piece: Vec::with_capacity(PIECE),
             send,
