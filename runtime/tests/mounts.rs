@@ -258,6 +258,7 @@ fn propagates(bind: &str, root: Option<&str>) -> (bool, bool) {
         let own = std::fs::read_to_string(format!("/proc/{}/mounts", shim.pid));
         own.is_ok_and(|text| text.contains("inside /mnt/sub"))
     });
+    eventually("output", || shim.output().ends_with('\n'));
     let inward = shim.output().starts_with('1');
     let host = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let sub = shared.0.join("sub").to_string_lossy().into_owned();
