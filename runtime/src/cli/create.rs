@@ -2,20 +2,18 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use keelson_model::shim::Rootfs;
 use keelson_sys::clone;
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use rustix::process::WaitOptions;
 
 use super::Global;
 use super::arguments::{Arguments, only_id, read};
 use super::manage;
+use super::relay::{take_signals, wait};
 use crate::failure::{Failure, Step};
 use crate::process::spawn::{self, Container};
 use crate::spec;
@@ -30,6 +28,8 @@ struct Options {
     preserved: u32,
     detach: bool,
     keep: bool,
+    /// Whether this program stays until the container ends.
+    foreground: bool,
 }
 
 fn parse(arguments: Arguments, run: bool) -> Result<(Options, String), Failure> {
@@ -57,6 +57,7 @@ fn parse(arguments: Arguments, run: bool) -> Result<(Options, String), Failure> 
         }
         Ok(true)
     })?;
+    options.foreground = run && !options.detach;
     Ok((options, only_id(positional)?))
 }
 
@@ -89,7 +90,11 @@ pub(crate) fn run(global: &Global, arguments: Arguments) -> Result<u8, Failure> 
     let Some(signals) = signals else {
         return Ok(0);
     };
-    let code = wait(container.pid, container.pidfd.as_fd(), &signals)?;
+    let terminal = container
+        .terminal
+        .as_ref()
+        .filter(|_| options.console_socket.is_none());
+    let code = wait(container.pid, container.pidfd.as_fd(), &signals, terminal)?;
     if !options.keep {
         manage::destroy(&store)?;
     }
@@ -106,9 +111,9 @@ fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Con
         .as_ref()
         .is_some_and(|process| process.terminal);
     match (&options.console_socket, terminal) {
-        (None, true) => {
-            return Err(Failure::unsupported(
-                "process.terminal: needs --console-socket (a terminal of the caller's is not passed on yet)",
+        (None, true) if !options.foreground => {
+            return Err(Failure::invalid(
+                "process.terminal: needs --console-socket, because nobody stays to hold the terminal",
             ));
         }
         (Some(_), false) => {
@@ -230,33 +235,4 @@ pub(super) fn send_terminal(path: &Path, terminal: &OwnedFd) -> Result<(), Failu
     )
     .step(step)?;
     Ok(())
-}
-
-/// Every signal that can be, as a descriptor.
-pub(super) fn take_signals() -> Result<SignalFd, Failure> {
-    let signals = SigSet::all();
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None).step(|| "block signals")?;
-    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).step(|| "make a signal descriptor")
-}
-
-/// Waits for a process's end and passes signals on to it.
-pub(super) fn wait(pid: i32, pidfd: BorrowedFd<'_>, signals: &SignalFd) -> Result<u8, Failure> {
-    let pid = rustix::process::Pid::from_raw(pid);
-    loop {
-        if let Some((_, status)) =
-            rustix::process::waitpid(pid, WaitOptions::NOHANG).step(|| "wait for the process")?
-        {
-            if let Some(code) = status.exit_status() {
-                return Ok(code as u8);
-            }
-            if let Some(signal) = status.terminating_signal() {
-                return Ok((128 + signal) as u8);
-            }
-        }
-        if let Some(signal) = signals.read_signal().step(|| "read a signal")?
-            && signal.ssi_signo != libc::SIGCHLD as u32
-        {
-            let _ = clone::signal_process(pidfd, signal.ssi_signo as i32);
-        }
-    }
 }

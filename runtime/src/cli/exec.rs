@@ -1,19 +1,21 @@
 //! `exec`: a further process in a container.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use keelson_sys::clone;
 
 use super::Global;
 use super::arguments::Arguments;
-use super::create::{send_terminal, take_signals, wait, write_pid_file};
+use super::create::{send_terminal, write_pid_file};
 use super::manage::open_process;
+use super::relay::{take_signals, wait};
+use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::process::channel::Message;
 use crate::process::exec::{self, Spawned};
 use crate::spec::{self, Capabilities, Process, Spec};
-use crate::state::Store;
+use crate::state::{State, Store};
 
 #[derive(Debug, Default)]
 struct Options {
@@ -28,6 +30,8 @@ struct Options {
     cwd: Option<String>,
     user: Option<String>,
     apparmor: Option<String>,
+    label: Option<String>,
+    cgroup: Option<String>,
     groups: Vec<u32>,
     environment: Vec<String>,
     capabilities: Vec<String>,
@@ -64,9 +68,8 @@ fn parse(mut arguments: Arguments) -> Result<(Options, String, Vec<String>), Fai
             }
             "--env" | "-e" => options.environment.push(rest.value(&name)?),
             "--cap" | "-c" => options.capabilities.push(rest.value(&name)?),
-            "--process-label" | "--cgroup" => {
-                return Err(Failure::unsupported(format!("{name}: not supported yet")));
-            }
+            "--process-label" => options.label = Some(rest.value(&name)?),
+            "--cgroup" => options.cgroup = Some(rest.value(&name)?),
             "--" => {}
             option if option.starts_with('-') => {
                 return Err(Failure::invalid(format!("unknown option {option}")));
@@ -118,6 +121,9 @@ fn process(options: &Options, spec: &Spec, command: Vec<String>) -> Result<Proce
     if options.apparmor.is_some() {
         process.apparmor_profile.clone_from(&options.apparmor);
     }
+    if options.label.is_some() {
+        process.selinux_label.clone_from(&options.label);
+    }
     if !options.capabilities.is_empty() {
         let sets = process
             .capabilities
@@ -152,9 +158,9 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     let spec = spec::load(&state.bundle)?;
     let process = process(&options, &spec, command)?;
     match (&options.console_socket, process.terminal) {
-        (None, true) => {
-            return Err(Failure::unsupported(
-                "--tty: needs --console-socket (a terminal of the caller's is not passed on yet)",
+        (None, true) if options.detach => {
+            return Err(Failure::invalid(
+                "--tty: needs --console-socket, because nobody stays to hold the terminal",
             ));
         }
         (Some(_), false) => {
@@ -171,7 +177,10 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
         false => Some(take_signals()?),
     };
     let container = open_process(&state).step(|| format!("open process {}", state.pid))?;
-    let cgroup = state.open_cgroup();
+    let cgroup = match &options.cgroup {
+        Some(path) => Some(cgroup_below(&state, path)?),
+        None => state.open_cgroup(),
+    };
     let spawned = exec::spawn(exec::Request {
         id: &id,
         bundle: &state.bundle,
@@ -184,13 +193,19 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
         die_with_parent: false,
         preserved: options.preserved,
     })?;
-    if let Err(failure) = follow(&spawned, &options) {
+    let followed = follow(&spawned, &options);
+    if followed.is_err() {
         let _ = clone::signal_process(spawned.pidfd.as_fd(), libc::SIGKILL);
         let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.pid), None);
-        return Err(failure);
     }
+    let terminal = followed?;
     match signals {
-        Some(signals) => wait(spawned.pid, spawned.pidfd.as_fd(), &signals),
+        Some(signals) => wait(
+            spawned.pid,
+            spawned.pidfd.as_fd(),
+            &signals,
+            terminal.as_ref(),
+        ),
         None => Ok(0),
     }
 }
@@ -200,22 +215,42 @@ fn unexpected() -> Failure {
     Failure::internal("the process reported what only a container's first one does")
 }
 
-/// Waits until the command is executed.
-fn follow(spawned: &Spawned, options: &Options) -> Result<(), Failure> {
+/// A cgroup below the container's, by its path from there.
+fn cgroup_below(state: &State, path: &str) -> Result<Cgroup, Failure> {
+    let refused = |reason: &str| Failure::invalid(format!("--cgroup {path:?}: {reason}"));
+    if path.contains(':') {
+        return Err(refused("cgroup v2 has one hierarchy for all controllers"));
+    }
+    if Path::new(path)
+        .components()
+        .any(|part| part == std::path::Component::ParentDir)
+    {
+        return Err(refused("must not contain \"..\""));
+    }
+    let own = state
+        .cgroup
+        .as_deref()
+        .ok_or_else(|| refused("the container has no cgroup"))?;
+    Cgroup::open(&format!("{own}/{path}")).map_err(|failure| refused(&failure.message))
+}
+
+/// Waits until the command is executed. Gives the terminal, unless somebody else was to have it.
+fn follow(spawned: &Spawned, options: &Options) -> Result<Option<OwnedFd>, Failure> {
+    let mut kept = None;
     loop {
         match spawned.channel.receive()? {
-            Message::Ready(terminal) => {
-                if let (Some(path), Some(terminal)) = (&options.console_socket, &terminal) {
-                    send_terminal(path, terminal)?;
-                }
-            }
+            Message::Ready(terminal) => match (&options.console_socket, terminal) {
+                (Some(path), Some(terminal)) => send_terminal(path, &terminal)?,
+                (None, terminal) => kept = terminal,
+                (Some(_), None) => {}
+            },
             Message::Failed(failure) => return Err(failure),
             Message::Hooks | Message::Made(_) => return Err(unexpected()),
             Message::Closed => break,
         }
     }
-    match &options.pid_file {
-        Some(path) => write_pid_file(path, spawned.pid),
-        None => Ok(()),
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, spawned.pid)?;
     }
+    Ok(kept)
 }

@@ -6,6 +6,7 @@ mod exec;
 mod features;
 mod log;
 mod manage;
+mod relay;
 mod resources;
 
 use std::path::PathBuf;
@@ -31,7 +32,8 @@ commands:
   run [--detach] [--keep] [options of create] ID
   exec [--process FILE] [--tty] [--console-socket PATH] [--pid-file FILE] [--detach]
        [--user UID[:GID]] [--additional-gids GID] [--cap NAME] [--cwd DIR] [--env NAME=VALUE]
-       [--preserve-fds N] [--no-new-privs] [--apparmor NAME] [--ignore-paused] ID COMMAND...
+       [--preserve-fds N] [--no-new-privs] [--apparmor NAME] [--process-label LABEL]
+       [--cgroup PATH] [--ignore-paused] ID COMMAND...
   state ID
   kill [--all] ID [SIGNAL]
   delete [--force] ID
@@ -45,7 +47,6 @@ commands:
   features
 ";
 
-/// Commands of runc's that are not here yet.
 /// Commands of runc's that need a program that this one does without.
 const REFUSED: &[&str] = &["checkpoint", "restore"];
 

@@ -1,0 +1,216 @@
+//! Waiting for a process in the foreground: signals are passed on, and with a terminal of its own,
+//! so is everything between that and the caller's standard streams.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use keelson_sys::{clone, sandbox};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use rustix::io::Errno;
+use rustix::process::WaitOptions;
+
+use crate::failure::{Failure, Step};
+
+/// Every signal that can be, as a descriptor.
+pub(super) fn take_signals() -> Result<SignalFd, Failure> {
+    let signals = SigSet::all();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None).step(|| "block signals")?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).step(|| "make a signal descriptor")
+}
+
+/// Waits for a process's end and gives its exit code.
+pub(super) fn wait(
+    pid: i32,
+    pidfd: BorrowedFd<'_>,
+    signals: &SignalFd,
+    terminal: Option<&OwnedFd>,
+) -> Result<u8, Failure> {
+    let mut relay = match terminal {
+        Some(terminal) => Some(Relay::new(terminal)?),
+        None => None,
+    };
+    loop {
+        if let Some(code) = ended(pid)? {
+            if let Some(relay) = &mut relay {
+                relay.drain();
+            }
+            return Ok(code);
+        }
+        if let Some(relay) = &mut relay
+            && !relay.step(signals.as_fd())?
+        {
+            continue;
+        }
+        let signal = signals.read_signal().step(|| "read a signal")?;
+        match (signal.map(|signal| signal.ssi_signo as i32), &relay) {
+            (None | Some(libc::SIGCHLD), _) => {}
+            (Some(libc::SIGWINCH), Some(relay)) => relay.resize(),
+            (Some(number), _) => {
+                let _ = clone::signal_process(pidfd, number);
+            }
+        }
+    }
+}
+
+fn ended(pid: i32) -> Result<Option<u8>, Failure> {
+    let pid = rustix::process::Pid::from_raw(pid);
+    let status = rustix::process::waitpid(pid, WaitOptions::NOHANG)
+        .step(|| "wait for the process")?
+        .map(|(_, status)| status);
+    let code = status.and_then(|status| {
+        let signal = status.terminating_signal().map(|signal| 128 + signal);
+        status.exit_status().or(signal)
+    });
+    Ok(code.map(|code| code as u8))
+}
+
+fn poll(fds: &mut [PollFd<'_>]) -> Result<(), Failure> {
+    match nix::poll::poll(fds, PollTimeout::NONE) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(error) => Err(error).step(|| "wait for events"),
+    }
+}
+
+/// The caller's terminal, put back as it was at the end.
+struct Raw(Termios);
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0);
+    }
+}
+
+/// What goes between the caller's standard streams and the terminal.
+struct Relay<'a> {
+    master: &'a OwnedFd,
+    /// Read from the caller, not yet taken by the terminal.
+    pending: Vec<u8>,
+    input_ended: bool,
+    output_ended: bool,
+    _raw: Option<Raw>,
+}
+
+impl<'a> Relay<'a> {
+    fn new(master: &'a OwnedFd) -> Result<Self, Failure> {
+        rustix::io::ioctl_fionbio(master, true).step(|| "prepare the terminal")?;
+        let raw = tcgetattr(std::io::stdin()).ok().map(|before| {
+            let mut raw = before.clone();
+            cfmakeraw(&mut raw);
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw);
+            Raw(before)
+        });
+        let relay = Self {
+            master,
+            pending: Vec::new(),
+            input_ended: false,
+            output_ended: false,
+            _raw: raw,
+        };
+        relay.resize();
+        Ok(relay)
+    }
+
+    /// Takes the size over from the caller's terminal, when there is one.
+    fn resize(&self) {
+        if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin())
+            && size.ws_row > 0
+        {
+            let _ = sandbox::set_terminal_size(self.master, size.ws_row, size.ws_col);
+        }
+    }
+
+    /// Waits until there is something to do, and does it. Tells whether there is a signal.
+    fn step(&mut self, signals: BorrowedFd<'_>) -> Result<bool, Failure> {
+        let mut events = PollFlags::empty();
+        events.set(PollFlags::POLLIN, !self.output_ended);
+        events.set(PollFlags::POLLOUT, !self.pending.is_empty());
+        let wants_input = !self.input_ended && self.pending.is_empty();
+        let stdin = rustix::stdio::stdin();
+        let mut fds = vec![PollFd::new(signals, PollFlags::POLLIN)];
+        if !self.output_ended {
+            fds.push(PollFd::new(self.master.as_fd(), events));
+        }
+        if wants_input {
+            fds.push(PollFd::new(stdin, PollFlags::POLLIN));
+        }
+        poll(&mut fds)?;
+        let ready = |fd: Option<&PollFd<'_>>| fd.and_then(PollFd::any).unwrap_or(false);
+        let input_ready = wants_input && ready(fds.last());
+        let signalled = ready(fds.first());
+        if input_ready {
+            self.read_input();
+        }
+        self.write_input();
+        self.read_output();
+        Ok(signalled)
+    }
+
+    fn read_input(&mut self) {
+        let mut buffer = [0; 4096];
+        match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
+            Ok(0) => self.input_ended = true,
+            Ok(length) => self
+                .pending
+                .extend_from_slice(buffer.get(..length).unwrap_or_default()),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => self.input_ended = true,
+        }
+    }
+
+    fn write_input(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        match rustix::io::write(self.master, &self.pending) {
+            Ok(length) => {
+                self.pending.drain(..length.min(self.pending.len()));
+            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // Nobody has the terminal open any more.
+            Err(_) => {
+                self.pending.clear();
+                self.input_ended = true;
+            }
+        }
+    }
+
+    /// Passes on what there is now, a buffer's worth.
+    fn read_output(&mut self) -> bool {
+        let mut buffer = [0; 16 * 1024];
+        match rustix::io::read(self.master, &mut buffer) {
+            Ok(length) if length > 0 => {
+                write_all(buffer.get(..length).unwrap_or_default());
+                true
+            }
+            Err(Errno::INTR) => true,
+            Err(Errno::AGAIN) => false,
+            // Nobody has the terminal open any more.
+            _ => {
+                self.output_ended = true;
+                false
+            }
+        }
+    }
+
+    /// Passes on what is left when the process has ended.
+    fn drain(&mut self) {
+        while self.read_output() {}
+    }
+}
+
+/// Writes to standard output; a caller who does not read any more is no failure of the container's.
+fn write_all(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match rustix::io::write(rustix::stdio::stdout(), bytes) {
+            Ok(length) => bytes = bytes.get(length..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let stdout = rustix::stdio::stdout();
+                let _ = poll(&mut [PollFd::new(stdout, PollFlags::POLLOUT)]);
+            }
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Containers and further processes with a terminal in the foreground.
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+
+use common::{RUNTIME, can_run, eventually};
+use nix::pty::{OpenptyResult, Winsize, openpty};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use serde_json::json;
+
+struct Bundle {
+    folder: tempfile::TempDir,
+    id: String,
+}
+
+impl Bundle {
+    fn new(args: &[&str], terminal: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().file_name().unwrap().to_string_lossy();
+        let id = format!("tty-{}", name.trim_start_matches('.'));
+        common::make_root(&folder.path().join("rootfs"));
+        let mut config = common::config(args, &format!("/keelson-test/{id}"));
+        config["process"]["terminal"] = json!(terminal);
+        let bytes = serde_json::to_vec(&config).unwrap();
+        std::fs::write(folder.path().join("config.json"), bytes).unwrap();
+        Self { folder, id }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(RUNTIME);
+        command.arg("--root").arg(self.folder.path().join("state"));
+        command.args(arguments).current_dir(self.folder.path());
+        command
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let _ = self.command(&["delete", "--force", &self.id]).output();
+    }
+}
+
+/// A terminal as a user has it, with a program in it.
+struct Screen {
+    master: File,
+    slave: OwnedFd,
+    seen: String,
+}
+
+impl Screen {
+    fn new() -> Self {
+        let size = Winsize {
+            ws_row: 33,
+            ws_col: 77,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
+        for end in [&master, &slave] {
+            let flag = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
+            nix::fcntl::fcntl(end, flag).unwrap();
+        }
+        let seen = String::new();
+        Self {
+            master: master.into(),
+            slave,
+            seen,
+        }
+    }
+
+    fn start(&self, mut command: Command) -> Child {
+        let end = || Stdio::from(self.slave.try_clone().unwrap());
+        command
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Reads until something shows.
+    fn until(&mut self, text: &str) {
+        while !self.seen.contains(text) {
+            let mut ready = [nix::poll::PollFd::new(
+                std::os::fd::AsFd::as_fd(&self.master),
+                nix::poll::PollFlags::POLLIN,
+            )];
+            let waited = nix::poll::poll(&mut ready, 30_000_u16).unwrap();
+            assert!(waited > 0, "no {text:?} in {:?}", self.seen);
+            let mut buffer = [0; 4096];
+            let length = self.master.read(&mut buffer).unwrap();
+            self.seen
+                .push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+    }
+
+    fn is_raw(&self) -> bool {
+        let flags = tcgetattr(&self.slave).unwrap().local_flags;
+        !flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO)
+    }
+}
+
+#[test]
+fn run_is_in_the_callers_terminal() {
+    if !can_run() {
+        return;
+    }
+    let script = "tty; stty size; read line; echo got $line; stty size; read line; exit 7";
+    let bundle = Bundle::new(&["sh", "-c", script], true);
+    let mut screen = Screen::new();
+    assert!(!screen.is_raw());
+    let mut child = screen.start(bundle.command(&["run", &bundle.id]));
+    screen.until("/dev/pts/0\r\n33 77\r\n");
+    assert!(screen.is_raw());
+    keelson_sys::sandbox::set_terminal_size(&screen.slave, 40, 100).unwrap();
+    // The kernel signals a change of size to the terminal's own session only.
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGWINCH).unwrap();
+    eventually("the new size", || {
+        let stty = ["exec", &bundle.id, "stty", "-F", "/dev/console", "size"];
+        let output = bundle.command(&stty).output();
+        output.is_ok_and(|output| output.stdout == b"40 100\n")
+    });
+    screen.master.write_all(b"word\r").unwrap();
+    screen.until("got word\r\n40 100\r\n");
+    screen.master.write_all(b"\r").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    assert!(!screen.is_raw(), "the terminal is as it was");
+}
+
+#[test]
+fn signals_and_large_output_pass() {
+    if !can_run() {
+        return;
+    }
+    let script = "trap 'echo caught; exit 3' TERM; seq 1 20000; echo ready; \
+                  while true; do sleep 0.05; done";
+    let bundle = Bundle::new(&["sh", "-c", script], true);
+    let mut screen = Screen::new();
+    let mut child = screen.start(bundle.command(&["run", &bundle.id]));
+    screen.until("ready\r\n");
+    assert!(screen.seen.contains("\r\n19999\r\n20000\r\n"));
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    screen.until("caught");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn exec_has_a_terminal_and_a_cgroup() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["sleep", "1000"], false);
+    let run = bundle.command(&["run", "--detach", &bundle.id]).status();
+    assert!(run.unwrap().success());
+    let mut screen = Screen::new();
+    let exec = [
+        "exec",
+        "--tty",
+        &bundle.id,
+        "sh",
+        "-c",
+        "tty; stty size; exit 5",
+    ];
+    let mut child = screen.start(bundle.command(&exec));
+    screen.until("/dev/pts/0\r\n33 77\r\n");
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+
+    let own = common::cgroup_root().join("keelson-test").join(&bundle.id);
+    std::fs::create_dir(own.join("below")).unwrap();
+    let exec = [
+        "exec",
+        "--cgroup",
+        "below",
+        &bundle.id,
+        "cat",
+        "/proc/self/cgroup",
+    ];
+    let output = bundle.command(&exec).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("0::/below\n"), "{text} {output:?}");
+    for (path, reason) in [
+        ("../x", ".."),
+        ("cpu:below", "hierarchy"),
+        ("missing", "missing"),
+    ] {
+        let exec = ["exec", "--cgroup", path, &bundle.id, "true"];
+        let output = bundle.command(&exec).output().unwrap();
+        assert_eq!(output.status.code(), Some(255), "{path}");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            error.contains("--cgroup") && error.contains(reason),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn nobody_would_hold_the_terminal_of_a_detached_container() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["true"], true);
+    for arguments in [vec!["create"], vec!["run", "--detach"]] {
+        let mut command = bundle.command(&arguments);
+        let output = command.arg(&bundle.id).output().unwrap();
+        assert!(!output.status.success());
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("process.terminal"), "{error}");
+    }
+}
