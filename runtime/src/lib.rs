@@ -7,6 +7,7 @@ mod cgroup;
 pub mod check;
 mod cli;
 mod failure;
+mod files;
 mod process;
 mod sandbox;
 mod seccomp;

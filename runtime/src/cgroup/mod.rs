@@ -299,20 +299,31 @@ impl Cgroup {
 
     /// Kills what is left and removes the cgroup with those below it.
     pub(crate) fn remove(&self) -> Result<(), Failure> {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        loop {
-            match remove_tree(&self.path) {
-                Ok(()) => return Ok(()),
-                Err(error)
-                    if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline =>
-                {
-                    // Killed processes leave their cgroup only when they have been torn down.
-                    let _ = self.kill();
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                Err(error) => {
-                    return Err(error).step(|| format!("remove cgroup {}", self.path.display()));
-                }
+        remove_folder(&self.path)
+    }
+}
+
+/// Kills what is left in a cgroup and removes it with those below it, if it exists.
+pub(crate) fn remove(path: &str) -> Result<(), Failure> {
+    match folder_of(path) {
+        Ok(folder) => remove_folder(&folder),
+        // Without cgroups there is none.
+        Err(_) => Ok(()),
+    }
+}
+
+fn remove_folder(folder: &Path) -> Result<(), Failure> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match remove_tree(folder) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                // Killed processes leave their cgroup only when they have been torn down.
+                let _ = std::fs::write(folder.join("cgroup.kill"), "1");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => {
+                return Err(error).step(|| format!("remove cgroup {}", folder.display()));
             }
         }
     }

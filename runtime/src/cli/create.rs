@@ -15,6 +15,7 @@ use super::arguments::{Arguments, only_id, read};
 use super::manage;
 use super::relay::{take_signals, wait};
 use crate::failure::{Failure, Step};
+use crate::files;
 use crate::process::spawn::{self, Container};
 use crate::spec;
 use crate::state::{self, State, Store};
@@ -104,7 +105,7 @@ pub(crate) fn run(global: &Global, arguments: Arguments) -> Result<u8, Failure> 
 fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Container, Failure> {
     let bundle = options.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
     let bundle =
-        std::fs::canonicalize(&bundle).step(|| format!("find bundle {}", bundle.display()))?;
+        std::path::absolute(&bundle).step(|| format!("find bundle {}", bundle.display()))?;
     let mut spec = spec::load(&bundle)?;
     let terminal = spec
         .process
@@ -125,8 +126,6 @@ fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Con
     }
     let root = spec.root.as_ref().map(|root| root.path.clone());
     let path = bundle.join(root.unwrap_or_else(|| PathBuf::from("rootfs")));
-    let path =
-        std::fs::canonicalize(&path).step(|| format!("root.path: find {}", path.display()))?;
     if !cgroups {
         spec.linux.cgroups_path = None;
     } else if spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty)
@@ -214,8 +213,7 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Failure> {
         .file_name()
         .ok_or_else(|| Failure::invalid(format!("--pid-file {}: not a file", path.display())))?;
     let temporary = path.with_file_name(format!(".{}.new", name.to_string_lossy()));
-    std::fs::write(&temporary, pid.to_string())
-        .and_then(|()| std::fs::rename(&temporary, path))
+    files::replace(path, &temporary, pid.to_string().as_bytes(), 0o666)
         .step(|| format!("--pid-file: write {}", path.display()))
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Global;
 use super::arguments::{Arguments, only_id, read};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::failure::{Failure, Step};
 use crate::process::channel::{Channel, Message};
 use crate::state::{self, State, Store};
@@ -187,14 +187,17 @@ pub(crate) fn delete(global: &Global, arguments: Arguments) -> Result<u8, Failur
             "container {id} is {status}; it must be stopped or --force be given"
         )));
     }
-    destroy(&store)?;
+    remove(&store, &state, status == "stopped")?;
     Ok(0)
 }
 
 /// Kills what runs of a container and forgets it.
 pub(crate) fn destroy(store: &Store) -> Result<(), Failure> {
-    let state = store.load()?;
-    if let Ok(process) = open_process(&state) {
+    remove(store, &store.load()?, false)
+}
+
+fn remove(store: &Store, state: &State, stopped: bool) -> Result<(), Failure> {
+    if !stopped && let Ok(process) = open_process(state) {
         let _ = clone::signal_process(process.as_fd(), libc::SIGKILL);
         let mut ready = [nix::poll::PollFd::new(
             process.as_fd(),
@@ -208,8 +211,8 @@ pub(crate) fn destroy(store: &Store) -> Result<(), Failure> {
             )));
         }
     }
-    if let Some(cgroup) = state.open_cgroup() {
-        cgroup.remove()?;
+    if let Some(path) = &state.cgroup {
+        cgroup::remove(path)?;
     }
     store.remove()?;
     warn(

@@ -1,6 +1,6 @@
 //! The child's way from clone3 to the container's command.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use keelson_sys::{clone, sandbox, seccomp};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -12,10 +12,12 @@ use super::hooks::{self, Subject};
 use super::notify::Agent;
 use super::{capabilities, limits, scheduling};
 use crate::failure::{Failure, Step};
+use crate::sandbox::descriptors::put_off;
 use crate::sandbox::devices::{self, Nodes, Terminal};
+use crate::sandbox::hidden::Hider;
 use crate::sandbox::mounts::{self, Sources};
 use crate::sandbox::userns::{self, MountMaps};
-use crate::sandbox::{hidden, namespaces, procfs, root};
+use crate::sandbox::{descriptors, namespaces, procfs, root};
 use crate::seccomp::Filter;
 use crate::spec::{NamespaceKind, Process, Spec, mappings};
 
@@ -157,8 +159,10 @@ fn set_up(
         None => procfs::private()?,
     };
     procfs::set_parameters(proc.as_fd(), spec)?;
-    hidden::make_readonly(root.as_fd(), &spec.linux.readonly_paths)?;
-    hidden::mask(root.as_fd(), &spec.linux.masked_paths)?;
+    let mut hider = Hider::new(root.as_fd());
+    hider.make_readonly(&spec.linux.readonly_paths)?;
+    hider.mask(&spec.linux.masked_paths)?;
+    hider.finish();
     let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
     crate::sandbox::paths::make_folder(root.as_fd(), &process.cwd).map_err(|failure| Failure {
         message: format!("process.cwd: {}", failure.message),
@@ -166,7 +170,7 @@ fn set_up(
     })?;
     let outer_pid = run_hooks(plan, channel)?;
     root::enter(&root, readonly, plan.propagation)?;
-    drop(root);
+    put_off(root);
 
     join_keyring(plan.id)?;
     limits::set_limits(&process.rlimits)?;
@@ -185,13 +189,34 @@ fn set_up(
     change_folder(&process.cwd)?;
     change_user(plan)?;
     let command = command::prepare(process)?;
-    clone::close_on_exec_from(3 + plan.preserved).step(|| "mark descriptors close-on-exec")?;
+    mounted.terminals.into_iter().for_each(put_off);
+    mounted.devices.into_iter().for_each(put_off);
+    close_others(plan, channel, proc.as_fd(), terminal.as_ref())?;
     channel.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     Ok(Ready {
         command,
         proc,
         outer_pid,
     })
+}
+
+/// Closes what is neither the command's nor needed until it is executed.
+fn close_others(
+    plan: &Plan<'_>,
+    channel: &Channel,
+    proc: BorrowedFd<'_>,
+    terminal: Option<&Terminal>,
+) -> Result<(), Failure> {
+    let mut kept = vec![channel.as_fd(), proc];
+    kept.extend(plan.start_socket.as_ref().map(AsFd::as_fd));
+    kept.extend(
+        terminal
+            .iter()
+            .flat_map(|it| [it.master.as_fd(), it.slave.as_fd()]),
+    );
+    let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.extend(plan.agent.iter().map(AsRawFd::as_raw_fd));
+    descriptors::close_others(3 + plan.preserved, &mut kept)
 }
 
 /// The hooks before the container's root is entered, the parent's first. Gives the process's
@@ -375,7 +400,10 @@ pub(super) fn own_streams_outside(plan: &Plan<'_>) {
 /// Changes to the working directory and makes sure that it is inside the container's root: a
 /// descriptor that leaked in could lead outside (CVE-2024-21626).
 pub(super) fn change_folder(folder: &str) -> Result<(), Failure> {
-    rustix::process::chdir(folder).step(|| format!("process.cwd: change to {folder}"))?;
+    // The root is where the process is already.
+    if folder != "/" {
+        rustix::process::chdir(folder).step(|| format!("process.cwd: change to {folder}"))?;
+    }
     let path = rustix::process::getcwd(Vec::new()).step(|| "process.cwd: examine")?;
     // The kernel marks a folder that is not below the root as "(unreachable)".
     if !path.to_bytes().starts_with(b"/") {
@@ -389,7 +417,9 @@ pub(super) fn change_folder(folder: &str) -> Result<(), Failure> {
 pub(super) fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
     let user = &plan.process.user;
     capabilities::limit_bounding(plan.capabilities.bounding)?;
-    sandbox::keep_capabilities().step(|| "keep capabilities")?;
+    if user.uid != 0 {
+        sandbox::keep_capabilities().step(|| "keep capabilities")?;
+    }
     match sandbox::set_groups(&user.additional_gids) {
         // Groups can't be set in a user namespace whose maker forbade it. Those of the host's were
         // given up before it was entered.

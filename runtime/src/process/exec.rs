@@ -27,7 +27,7 @@ use crate::failure::{Failure, Step};
 use crate::sandbox::devices::Terminal;
 use crate::sandbox::root::Propagation;
 use crate::sandbox::userns::{self, MountMaps};
-use crate::sandbox::{namespaces, paths, procfs};
+use crate::sandbox::{descriptors, namespaces, paths, procfs};
 use crate::seccomp;
 use crate::spec::{Process, Spec};
 
@@ -357,32 +357,7 @@ fn close_others(
     let mut kept: Vec<RawFd> = vec![inside.container.as_raw_fd(), channel.as_fd().as_raw_fd()];
     kept.extend(plan.agent.iter().map(AsRawFd::as_raw_fd));
     kept.extend(plan.stdio.iter().flatten().map(AsRawFd::as_raw_fd));
-    let first = 3 + plan.preserved;
-    for (from, to) in gaps(first, &mut kept) {
-        // SAFETY: what owns these descriptors is never used or dropped in this copy of the
-        // process: it ends by execve or _exit.
-        #[allow(unsafe_code)]
-        unsafe { clone::close_range(from, to) }.step(|| "close the runtime's descriptors")?;
-    }
-    Ok(())
-}
-
-/// The ranges from a first number on that contain none of the numbers to keep.
-fn gaps(first: u32, kept: &mut [RawFd]) -> Vec<(u32, u32)> {
-    kept.sort_unstable();
-    let mut next = first;
-    let mut gaps = Vec::new();
-    for number in kept.iter().filter_map(|number| u32::try_from(*number).ok()) {
-        if number < next {
-            continue;
-        }
-        if number > next {
-            gaps.push((next, number - 1));
-        }
-        next = number + 1;
-    }
-    gaps.push((next, u32::MAX));
-    gaps
+    descriptors::close_others(3 + plan.preserved, &mut kept)
 }
 
 /// Makes a terminal in the container's own terminal file system. Called inside the container.
@@ -427,18 +402,4 @@ fn open_terminal(owner: u32) -> Result<Terminal, Failure> {
     rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(owner)), None)
         .step(|| "give the terminal to the user")?;
     Ok(Terminal { master, slave })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everything_but_what_is_kept_is_closed() {
-        assert_eq!(gaps(3, &mut []), [(3, u32::MAX)]);
-        assert_eq!(gaps(3, &mut [5, 3]), [(4, 4), (6, u32::MAX)]);
-        assert_eq!(gaps(3, &mut [4, 5, 9]), [(3, 3), (6, 8), (10, u32::MAX)]);
-        // Standard streams and what the caller passed on stay anyway.
-        assert_eq!(gaps(5, &mut [0, 4]), [(5, u32::MAX)]);
-    }
 }

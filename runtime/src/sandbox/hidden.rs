@@ -11,77 +11,149 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
-use super::mounts::{attach, change, copy_of, new_filesystem};
+use super::descriptors::put_off;
+use super::mounts::{DetailedErrno, attach, change, copy_of, new_filesystem};
 use super::options::Attributes;
 use super::paths;
 use crate::failure::{Failure, Step};
 
-/// Covers files with the null device and folders with an empty read-only file system. Paths that
-/// do not exist are left out.
-pub(crate) fn mask(root: BorrowedFd<'_>, masked: &[String]) -> Result<(), Failure> {
-    if masked.is_empty() {
-        return Ok(());
-    }
-    let null = host_null()?;
-    let mut empty: Option<OwnedFd> = None;
-    for path in masked {
-        let step = || format!("mask {path}");
-        let Some(target) = find(root, path)? else {
-            continue;
-        };
-        if !paths::is_folder(&target).step(step)? {
-            let tree = copy_of(&null).step(step)?;
-            attach(&tree, &target).step(step)?;
-            continue;
-        }
-        // One file system serves all folders: the later mounts are copies of the first.
-        match &empty {
-            Some(first) => {
-                let tree = copy_of(first).step(step)?;
-                attach(&tree, &target).step(step)?;
-            }
-            None => {
-                let readonly = Attributes {
-                    set: mount_attr::RDONLY
-                        | mount_attr::NOSUID
-                        | mount_attr::NODEV
-                        | mount_attr::NOEXEC,
-                    clear: 0,
-                };
-                let data = [("nr_inodes".to_owned(), Some("1".to_owned()))];
-                let tree = new_filesystem("tmpfs", Some("tmpfs"), &data, readonly).step(step)?;
-                attach(&tree, &target).step(step)?;
-                empty = Some(tree);
-            }
-        }
-    }
-    Ok(())
+/// Hides parts of the container's root.
+#[derive(Debug)]
+pub(crate) struct Hider<'a> {
+    root: BorrowedFd<'a>,
+    /// The container's procfs and sysfs, once looked for.
+    proc: Option<Base>,
+    sys: Option<Base>,
 }
 
-/// Makes paths read-only, keeping the other attributes of the mount they are on.
-pub(crate) fn make_readonly(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Failure> {
-    for path in paths {
-        let step = || format!("make {path} read-only");
-        let Some(target) = find(root, path)? else {
-            continue;
-        };
-        let tree = rustix::mount::open_tree(
-            &target,
-            "",
-            OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | OpenTreeFlags::AT_EMPTY_PATH
-                | OpenTreeFlags::AT_RECURSIVE,
-        )
-        .step(step)?;
-        let readonly = Attributes {
-            set: mount_attr::RDONLY,
-            clear: 0,
-        };
-        change(&tree, &readonly, true).step(step)?;
-        attach(&tree, &target).step(step)?;
+/// The file system at /proc or /sys, when it is the one that belongs there.
+type Base = Option<OwnedFd>;
+
+impl<'a> Hider<'a> {
+    /// In a root that is put together.
+    pub(crate) fn new(root: BorrowedFd<'a>) -> Self {
+        Self {
+            root,
+            proc: None,
+            sys: None,
+        }
     }
-    Ok(())
+
+    /// Covers files with the null device and folders with an empty read-only file system. Paths
+    /// that do not exist are left out.
+    pub(crate) fn mask(&mut self, masked: &[String]) -> Result<(), Failure> {
+        if masked.is_empty() {
+            return Ok(());
+        }
+        let null = host_null()?;
+        let mut empty: Option<OwnedFd> = None;
+        for path in masked {
+            let step = || format!("mask {path}");
+            let Some(target) = self.find(path)? else {
+                continue;
+            };
+            let folder = paths::is_folder(&target).step(step)?;
+            let tree = match &empty {
+                _ if !folder => copy_of(&null).step(step)?,
+                // One file system serves all folders: the later mounts are copies of the first.
+                Some(first) => copy_of(first).step(step)?,
+                None => empty_folder().step(step)?,
+            };
+            attach(&tree, &target).step(step)?;
+            put_off(target);
+            match empty {
+                None if folder => empty = Some(tree),
+                _ => put_off(tree),
+            }
+        }
+        put_off(null);
+        empty.into_iter().for_each(put_off);
+        Ok(())
+    }
+
+    /// Makes paths read-only, keeping the other attributes of the mount they are on.
+    pub(crate) fn make_readonly(&mut self, paths: &[String]) -> Result<(), Failure> {
+        for path in paths {
+            let step = || format!("make {path} read-only");
+            let Some(target) = self.find(path)? else {
+                continue;
+            };
+            let tree = rustix::mount::open_tree(
+                &target,
+                "",
+                OpenTreeFlags::OPEN_TREE_CLONE
+                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                    | OpenTreeFlags::AT_EMPTY_PATH
+                    | OpenTreeFlags::AT_RECURSIVE,
+            )
+            .step(step)?;
+            let readonly = Attributes {
+                set: mount_attr::RDONLY,
+                clear: 0,
+            };
+            change(&tree, &readonly, true).step(step)?;
+            attach(&tree, &target).step(step)?;
+            put_off(tree);
+            put_off(target);
+        }
+        Ok(())
+    }
+
+    /// Opens a path to cover, if it exists.
+    fn find(&mut self, path: &str) -> Result<Option<OwnedFd>, Failure> {
+        let (base, rest) = if let Some(rest) = path.strip_prefix("/proc/") {
+            let base = self
+                .proc
+                .get_or_insert_with(|| base(self.root, "/proc", PROC_SUPER_MAGIC));
+            (base, rest)
+        } else if let Some(rest) = path.strip_prefix("/sys/") {
+            let base = self
+                .sys
+                .get_or_insert_with(|| base(self.root, "/sys", SYSFS_MAGIC));
+            (base, rest)
+        } else {
+            return find(self.root, path);
+        };
+        let Some(base) = base.as_ref().filter(|_| !rest.is_empty()) else {
+            return find(self.root, path);
+        };
+        // What is found this way is of that very mount.
+        match paths::openat2(base, rest, OFlags::PATH, Mode::empty(), WITHIN) {
+            Ok(target) => Ok(Some(target)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(None),
+            // A link, or something of config.json that is mounted below.
+            Err(_) => find(self.root, path),
+        }
+    }
+
+    /// To be called at the end, see [`put_off`].
+    pub(crate) fn finish(self) {
+        let bases = [self.proc, self.sys];
+        bases.into_iter().flatten().flatten().for_each(put_off);
+    }
+}
+
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+const SYSFS_MAGIC: u64 = 0x6265_6572;
+/// In one mount, by no link.
+const WITHIN: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+fn base(root: BorrowedFd<'_>, place: &str, magic: u64) -> Base {
+    let base = paths::find(root, place).ok()?;
+    let status = rustix::fs::fstatfs(&base).ok()?;
+    (status.f_type as u64 == magic).then_some(base)
+}
+
+/// An empty file system that nothing can be written to.
+fn empty_folder() -> Result<OwnedFd, DetailedErrno> {
+    let readonly = Attributes {
+        set: mount_attr::RDONLY | mount_attr::NOSUID | mount_attr::NODEV | mount_attr::NOEXEC,
+        clear: 0,
+    };
+    let data = [("nr_inodes".to_owned(), Some("1".to_owned()))];
+    new_filesystem("tmpfs", Some("tmpfs"), &data, readonly)
 }
 
 /// The host's null device, which must really be it.
@@ -106,8 +178,6 @@ fn host_null() -> Result<OwnedFd, Failure> {
 /// Opens a path to cover. What lies under /proc or /sys must be of that file system: an image must
 /// not be able to divert the mount by a symbolic link.
 fn find(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Failure> {
-    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
-    const SYSFS_MAGIC: u64 = 0x6265_6572;
     let step = || format!("open {path} in the container");
     let target = match paths::find(root, path) {
         Ok(target) => target,

@@ -6,6 +6,7 @@
 //! are made on descriptors, so that no symbolic link of an image and no race can redirect them.
 
 mod copy_tree;
+pub(crate) mod descriptors;
 pub(crate) mod devices;
 pub(crate) mod executable;
 pub(crate) mod hidden;

@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use keelson_sys::mount_attr::{self, MountAttributes};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags,
 };
 
+use super::descriptors::put_off;
 use super::options::{self, Attributes, Options};
 use super::userns::MountMaps;
 use super::{copy_tree, paths};
@@ -147,19 +148,30 @@ pub(crate) fn mount_all(
         if options.copy_up {
             copy_up(root, index, mount, &options, &tree)?;
         }
-        place(root, mount, &tree, options.bind.is_some())
-            .map_err(|failure| within(&step(), failure))?;
+        let bound = match options.bind {
+            Some(_) => Some(rustix::fs::fstat(&tree).step(step)?),
+            None => None,
+        };
+        let place = mount.destination.trim_end_matches('/');
+        if matches!(place, "" | "/dev") {
+            mounted.devices = None;
+        }
+        match (&bound, &mounted.devices, place.strip_prefix("/dev/")) {
+            (None, Some(devices), Some(name)) => place_in(devices, root, mount, &tree, name),
+            _ => attach_at(root, mount, &tree, bound.as_ref()),
+        }
+        .map_err(|failure| within(&step(), failure))?;
         if options.bind == Some(true)
             && is_host_tree
-            && mount.source.as_deref().is_some_and(is_root)
+            && bound.is_some_and(|status| is_root(mount, &status))
         {
             uncover(root, &mount.destination).step(step)?;
         }
-        match (kind, mount.destination.trim_end_matches('/')) {
+        match (kind, place) {
             ("proc", "/proc") => mounted.proc = Some(tree),
             ("devpts", "/dev/pts") => mounted.terminals = Some(tree),
             ("tmpfs", "/dev") => mounted.devices = Some(tree),
-            _ => {}
+            _ => put_off(tree),
         }
     }
     Ok(mounted)
@@ -265,11 +277,40 @@ fn no_data(options: &Options) -> Result<(), Failure> {
     }
 }
 
-/// Attaches a mount to its place in the container's root.
-fn place(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd, bind: bool) -> Result<(), Failure> {
+/// Attaches a file system directly below a fresh /dev, in which nobody but this process can have
+/// made anything yet: nothing there leads elsewhere.
+fn place_in(
+    devices: &OwnedFd,
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    tree: &OwnedFd,
+    name: &str,
+) -> Result<(), Failure> {
+    let plain = !name.contains('/') && !matches!(name, "" | "." | "..");
+    let made = plain && rustix::fs::mkdirat(devices, name, Mode::from_raw_mode(0o755)).is_ok();
+    if !made {
+        return attach_at(root, mount, tree, None);
+    }
+    rustix::mount::move_mount(
+        tree,
+        "",
+        devices,
+        name,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .step(|| "attach")
+}
+
+/// Attaches a mount to its place in the container's root. `bound` is what is bound, if anything.
+fn attach_at(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    tree: &OwnedFd,
+    bound: Option<&Stat>,
+) -> Result<(), Failure> {
     let destination = &mount.destination;
     let step = || "attach";
-    let target = if !bind || paths::is_folder(tree).step(step)? {
+    let target = if bound.is_none_or(is_folder) {
         paths::make_folder(root, destination)?
     } else {
         paths::make_file(root, destination)?
@@ -277,7 +318,9 @@ fn place(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd, bind: bool) -> Res
     if leads_anywhere(destination) {
         must_not_be_procfs(&target, destination)?;
     }
-    attach(tree, &target).step(step)
+    attach(tree, &target).step(step)?;
+    put_off(target);
+    Ok(())
 }
 
 /// Shows the ids of a tree through the mappings of a user namespace.
@@ -362,6 +405,7 @@ pub(crate) fn new_filesystem(
     let flags = mount_attributes(attributes.set);
     let tree =
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(explain)?;
+    put_off(context);
     Ok(tree)
 }
 
@@ -470,9 +514,19 @@ fn bind(
     Ok(tree)
 }
 
-/// Whether a path of the host is its root directory.
-fn is_root(source: &str) -> bool {
-    std::fs::canonicalize(source).is_ok_and(|path| path == Path::new("/"))
+fn is_folder(status: &Stat) -> bool {
+    FileType::from_raw_mode(status.st_mode) == FileType::Directory
+}
+
+/// Whether the host's root directory is bound, of which the status is given.
+fn is_root(mount: &Mount, status: &Stat) -> bool {
+    let same = |root: Stat| (root.st_dev, root.st_ino) == (status.st_dev, status.st_ino);
+    // Which another mount of the same folder would be, too.
+    is_folder(status)
+        && rustix::fs::stat("/").is_ok_and(same)
+        && mount.source.as_deref().is_some_and(|source| {
+            std::fs::canonicalize(source).is_ok_and(|path| path == Path::new("/"))
+        })
 }
 
 /// Takes the copy of the container's root off a recursive bind of the host's root: the container's

@@ -3,7 +3,7 @@
 //! `keelson-runtime shim --dir DIR --ready-fd N` (protocol: `keelson_model::shim`). The process
 //! that was executed forks once and exits at once with code 0, so hostd reaps it without delay;
 //! the shim proper is the copy: in a session of its own, adopted by init, with every descriptor
-//! closed but the one it reports on. It ignores the signals that end other processes, because it
+//! closed but the one it reports on. It blocks the signals that end other processes, because it
 //! must be the last to go; SIGKILL ends it and, by PR_SET_PDEATHSIG, the container.
 //!
 //! Everything happens in one thread around one epoll descriptor. Output is written to the log as
@@ -20,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use keelson_model::shim::{Hello, SPEC_FILE, ShimSpec};
 use keelson_sys::{clone, sandbox};
-use nix::sys::signal::Signal;
+use nix::sys::signal::SigSet;
 use nix::unistd::ForkResult;
 use rustix::fs::{Mode, OFlags};
 
@@ -51,13 +51,14 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), Failure> {
         Err(failure) => return Err(report(&mut ready, failure)),
     }
     match server::Server::create(&arguments.folder) {
-        Ok(server) => {
+        Ok(mut server) => {
             if !hello(&mut ready, &server.hello()) {
                 server.abandon();
             }
             drop(ready);
             server.run();
-            Ok(())
+            // Nothing is left to be done in order; the kernel closes faster.
+            clone::exit_now(0)
         }
         Err(failure) => Err(report(&mut ready, failure)),
     }
@@ -122,15 +123,8 @@ fn leave_session() -> Result<(), Failure> {
         sandbox::set_standard(&null, number).step(|| "connect to /dev/null")?;
     }
     rustix::process::chdir("/").step(|| "change to /")?;
-    for signal in [
-        Signal::SIGHUP,
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGTERM,
-        Signal::SIGPIPE,
-    ] {
-        clone::set_ignored(signal, true).step(|| "ignore signals")?;
-    }
+    // Blocked, not ignored: that is one call, and those who are executed get an empty mask anyway.
+    SigSet::all().thread_block().step(|| "block signals")?;
     // The file may have been executed by descriptor, which leaves a number as name.
     sandbox::set_name(c"keelson-shim").step(|| "set the process's name")?;
     sandbox::set_subreaper().step(|| "become subreaper")?;
@@ -150,7 +144,7 @@ fn hello(ready: &mut std::fs::File, hello: &Hello) -> bool {
 /// Reads `shim.json`.
 fn load_spec(folder: &Path) -> Result<ShimSpec, Failure> {
     let path = folder.join(SPEC_FILE);
-    let bytes = std::fs::read(&path).step(|| format!("read {}", path.display()))?;
+    let bytes = crate::files::read(&path).step(|| format!("read {}", path.display()))?;
     let spec: ShimSpec = serde_json::from_slice(&bytes)
         .map_err(|error| Failure::invalid(format!("{}: {error}", path.display())))?;
     if spec.version != 1 {

@@ -4,7 +4,6 @@ mod exec;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use super::client::{Attached, Client};
 use super::stdio::{self, Output, Streams};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
+use crate::files;
 use crate::process::channel::Message;
 use crate::process::hooks::Subject;
 use crate::process::spawn::{self, Container};
@@ -183,7 +183,7 @@ impl Server {
     }
 
     /// Runs until the container has ended and everybody has been told.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(&mut self) {
         let mut events = [EpollEvent::empty(); 32];
         let mut give_up: Option<Instant> = None;
         let mut trimmed = false;
@@ -260,9 +260,9 @@ impl Server {
         let output = self.streams.record(index, &mut self.log, &mut self.buffer);
         if output == Output::End
             && let Some(slot) = self.streams.outputs.get_mut(index)
-            && let Some(fd) = slot.take()
         {
-            let _ = self.epoll.delete(fd);
+            // Closing takes it out of the epoll.
+            *slot = None;
         }
     }
 
@@ -652,11 +652,10 @@ fn failed(failure: Failure) -> Response {
     }
 }
 
-/// Signals of ended children as a descriptor.
+/// Signals of ended children, which are blocked like all others, as a descriptor.
 fn watch_children() -> Result<SignalFd, Failure> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);
-    signals.thread_block().step(|| "block SIGCHLD")?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .step(|| "make a signal descriptor")
 }
@@ -691,12 +690,5 @@ fn write_exit(folder: &Path, exit: &Exit) -> std::io::Result<()> {
     let path = folder.join(EXIT_FILE);
     let temporary = folder.join(".exit.json.new");
     let json = serde_json::to_vec(exit)?;
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    std::io::Write::write_all(&mut file, &json)?;
-    std::fs::rename(temporary, path)
+    files::replace(&path, &temporary, &json, 0o600)
 }

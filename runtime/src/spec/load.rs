@@ -40,7 +40,7 @@ impl LoadError {
 /// Reads and checks the specification in a bundle.
 pub(crate) fn load(bundle: &Path) -> Result<Spec, LoadError> {
     let path = bundle.join("config.json");
-    let bytes = std::fs::read(&path).map_err(|source| LoadError::Read { path, source })?;
+    let bytes = crate::files::read(&path).map_err(|source| LoadError::Read { path, source })?;
     parse(&bytes)
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
+use crate::files;
 use crate::process::hooks::Subject;
 use crate::spec::Hooks;
 
@@ -82,14 +83,21 @@ impl Store {
     /// Reserves the identifier.
     pub(crate) fn create(&self) -> Result<(), Failure> {
         let step = || format!("create {}", self.folder.display());
-        if let Some(root) = self.folder.parent() {
+        let create = || std::fs::DirBuilder::new().mode(0o700).create(&self.folder);
+        let mut created = create();
+        if let Some(root) = self.folder.parent()
+            && created
+                .as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        {
             std::fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(root)
                 .step(step)?;
+            created = create();
         }
-        match std::fs::DirBuilder::new().mode(0o700).create(&self.folder) {
+        match created {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Failure::conflict(
                 format!("container {} exists already", self.id),
             )),
@@ -99,7 +107,15 @@ impl Store {
 
     /// Forgets the container. What is gone already is no error.
     pub(crate) fn remove(&self) -> Result<(), Failure> {
-        match std::fs::remove_dir_all(&self.folder) {
+        // All that there is in most cases.
+        let _ = std::fs::remove_file(self.folder.join(STATE_FILE));
+        let removed = match std::fs::remove_dir(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+                std::fs::remove_dir_all(&self.folder)
+            }
+            other => other,
+        };
+        match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(error).step(|| format!("remove {}", self.folder.display()))
             }
@@ -113,16 +129,14 @@ impl Store {
         let temporary = self.folder.join(".state.json.new");
         let json = serde_json::to_vec(state)
             .map_err(|error| Failure::internal(format!("{}: {error}", path.display())))?;
-        std::fs::write(&temporary, json)
-            .and_then(|()| std::fs::rename(&temporary, &path))
-            .step(|| format!("write {}", path.display()))
+        files::replace(&path, &temporary, &json, 0o600).step(|| format!("write {}", path.display()))
     }
 
     /// The kept state. A folder without one is a container that is being made, or whose making
     /// was interrupted.
     pub(crate) fn load(&self) -> Result<State, Failure> {
         let path = self.folder.join(STATE_FILE);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match files::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(Failure::not_found(format!(
                     "container {} does not exist",

@@ -1,0 +1,56 @@
+//! Whole small files. The standard library's functions take more system calls: with musl it sets
+//! close-on-exec twice, and it asks for a size that is known only afterwards.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+/// Reads a file.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    const FIRST: usize = 16 * 1024;
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = Vec::with_capacity(FIRST);
+    loop {
+        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
+            Ok(0) => return Ok(bytes),
+            Ok(_) if bytes.capacity() == bytes.len() => bytes.reserve(bytes.len()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Writes a file as a whole: whoever looks finds the old one, or none, until it is complete. It is
+/// not flushed to disk. The temporary name must be free to be overwritten.
+pub(crate) fn replace(path: &Path, temporary: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let file = rustix::fs::open(temporary, flags, Mode::from_raw_mode(mode))?;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match rustix::io::write(&file, rest) {
+            Ok(length) => rest = rest.get(length..).unwrap_or_default(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    drop(file);
+    Ok(rustix::fs::rename(temporary, path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_any_size_are_read_and_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for size in [0, 1, 16 * 1024, 16 * 1024 + 1, 100_000] {
+            let bytes: Vec<u8> = (0..size).map(|number| number as u8).collect();
+            replace(&path, &folder.path().join("new"), &bytes, 0o600).unwrap();
+            assert_eq!(read(&path).unwrap(), bytes, "{size}");
+        }
+        assert!(read(&folder.path().join("none")).is_err());
+    }
+}
