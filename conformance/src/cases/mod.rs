@@ -1,10 +1,19 @@
 //! The cases, by area.
 
+mod cgroups;
+mod commands;
+mod documents;
 mod exec;
+mod hidden;
+mod hooks;
 mod lifecycle;
+mod mount_options;
+mod mounts;
 mod namespaces;
 mod process;
+mod seccomp;
 mod state;
+mod terminal;
 mod users;
 
 use crate::case::Case;
@@ -17,7 +26,16 @@ pub(crate) fn all() -> Vec<Case> {
         process::CASES,
         users::CASES,
         namespaces::CASES,
+        mounts::CASES,
+        mount_options::CASES,
+        hidden::CASES,
+        seccomp::CASES,
+        hooks::CASES,
+        cgroups::CASES,
+        terminal::CASES,
         exec::CASES,
+        commands::CASES,
+        documents::CASES,
     ]
     .concat()
 }
