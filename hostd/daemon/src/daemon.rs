@@ -177,6 +177,10 @@ fn registry_options(
         certificates: ["etc/keelson/certs.d", "etc/docker/certs.d"]
             .map(|folder| options.config.join(folder))
             .to_vec(),
+        credentials: vec![match &config.auth_file {
+            Some(path) => path.into(),
+            None => options.config.join("etc/keelson/registry-auth.json"),
+        }],
         proxies: proxies.unwrap_or_else(|error| {
             warn(warnings, format!("no proxies are used: {error}"));
             Proxies::default()

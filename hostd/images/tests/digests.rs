@@ -4,11 +4,11 @@ mod common;
 
 use std::sync::Arc;
 
+use common::client::{pull, push};
 use common::server::{Remote, Server};
 use common::storage::Storage;
 use common::{Fixture, Tar, busybox_layer, docker_archive, is_root, oci_archive, zstd};
-use hostd_images::{Digest, ImageStore, PullOptions, StoreOptions};
-use tokio::sync::mpsc;
+use hostd_images::{Digest, ImageStore, StoreOptions};
 
 fn layers() -> Vec<Vec<u8>> {
     let more = Tar::new().file("etc/motd", b"hello\n", 0o644).finish();
@@ -38,21 +38,6 @@ fn strange_gzip(bytes: &[u8]) -> Vec<u8> {
         .write(Vec::new(), flate2::Compression::none());
     std::io::Write::write_all(&mut encoder, bytes).unwrap();
     encoder.finish().unwrap()
-}
-
-async fn pull(fixture: &Fixture, name: &str) {
-    let (progress, mut steps) = mpsc::channel(64);
-    let pull = fixture.store().pull(name, PullOptions::default(), progress);
-    let drain = async { while steps.recv().await.is_some() {} };
-    tokio::join!(async { pull.await.unwrap() }, drain);
-}
-
-async fn push(fixture: &Fixture, name: &str) -> Digest {
-    let (progress, mut steps) = mpsc::channel(64);
-    let push = fixture.store().push(name, None, progress);
-    let drain = async { while steps.recv().await.is_some() {} };
-    let (pushed, ()) = tokio::join!(push, drain);
-    pushed.unwrap()[0].digest
 }
 
 async fn save(fixture: &Fixture, name: &str) -> Vec<u8> {
@@ -90,11 +75,14 @@ async fn a_pulled_image_is_pushed_elsewhere_unchanged() {
         Server::start(move |seen| remote.answer(seen)).await
     };
     let fixture = Fixture::new(false);
-    pull(&fixture, &source.name("odd")).await;
+    pull(&fixture, &source.name("odd")).await.unwrap();
     let (storage, target) = serve_storage().await;
     let copy = target.name("copy");
     fixture.store().tag(&source.name("odd"), &copy).unwrap();
-    assert_eq!(push(&fixture, &copy).await, Digest::of(&remote.manifest));
+    assert_eq!(
+        push(&fixture, &copy).await.unwrap().digest,
+        Digest::of(&remote.manifest)
+    );
     assert_same(&storage, "copy", &remote);
 }
 
@@ -109,7 +97,7 @@ async fn pull_save_load_and_push_keep_every_digest() {
         Server::start(move |seen| remote.answer(seen)).await
     };
     let first = Fixture::new(false);
-    pull(&first, &source.name("odd")).await;
+    pull(&first, &source.name("odd")).await.unwrap();
     let (storage, target) = serve_storage().await;
     let copy = target.name("copy");
     first.store().tag(&source.name("odd"), &copy).unwrap();
@@ -117,7 +105,10 @@ async fn pull_save_load_and_push_keep_every_digest() {
 
     let second = Fixture::new(false);
     second.load(&archive).await.unwrap();
-    assert_eq!(push(&second, &copy).await, Digest::of(&remote.manifest));
+    assert_eq!(
+        push(&second, &copy).await.unwrap().digest,
+        Digest::of(&remote.manifest)
+    );
     assert_same(&storage, "copy", &remote);
     // Saved again it is the same archive.
     assert_eq!(save(&second, &copy).await, archive);
@@ -138,7 +129,7 @@ async fn a_plain_archive_takes_no_digests_away() {
         Server::start(move |seen| remote.answer(seen)).await
     };
     let fixture = Fixture::new(false);
-    pull(&fixture, &source.name("a")).await;
+    pull(&fixture, &source.name("a")).await.unwrap();
     // The same image with plain layers and without a manifest, and as a layout with other blobs.
     let (storage, target) = serve_storage().await;
     let plain = docker_archive(&target.name("plain:latest"), &layers(), "sh");
@@ -147,7 +138,7 @@ async fn a_plain_archive_takes_no_digests_away() {
     fixture.load(&other).await.unwrap();
     assert_eq!(fixture.store().list().len(), 1);
     for repository in ["plain", "other"] {
-        push(&fixture, &target.name(repository)).await;
+        push(&fixture, &target.name(repository)).await.unwrap();
         assert_same(&storage, repository, &remote);
     }
 }
@@ -174,15 +165,15 @@ async fn without_the_blobs_layers_are_compressed_always_alike() {
         fixture.store = None;
         let store = ImageStore::open_with(&fixture.root(), &fixture.run(), options).unwrap();
         fixture.store = Some(store);
-        pull(&fixture, &source.name("odd")).await;
+        pull(&fixture, &source.name("odd")).await.unwrap();
         let name = target.name(repository);
         fixture.store().tag(&source.name("odd"), &name).unwrap();
-        digests.push(push(&fixture, &name).await);
+        digests.push(push(&fixture, &name).await.unwrap().digest);
         sizes.push(fixture.store().disk_usage().layers);
         let archive = save(&fixture, &name).await;
         let kept = Fixture::new(false);
         kept.load(&archive).await.unwrap();
-        assert_eq!(push(&kept, &name).await, digests[0]);
+        assert_eq!(push(&kept, &name).await.unwrap().digest, digests[0]);
     }
     assert_eq!(digests[0], digests[1]);
     assert_ne!(digests[0], Digest::of(&remote.manifest));
@@ -201,7 +192,7 @@ async fn kept_blobs_count_and_go_with_their_layers() {
     let plain: usize = layers().iter().map(Vec::len).sum();
     let source = Server::start(move |seen| remote.answer(seen)).await;
     let mut fixture = Fixture::new(false);
-    pull(&fixture, &source.name("odd")).await;
+    pull(&fixture, &source.name("odd")).await.unwrap();
     fixture.reopen();
     let used = fixture.store().disk_usage().layers;
     assert_eq!(used, (blobs + plain) as u64);

@@ -5,78 +5,12 @@ mod common;
 
 use std::time::{Duration, Instant};
 
+use common::client::{fixture, noise, pull, pull_with};
 use common::server::{INDEX, MANIFEST, Remote, Reply, Seen, Server, unknown};
-use common::{Fixture, Tar, busybox_layer, is_root, zstd};
-use hostd_images::{
-    Credentials, Digest, ImageError, ImageStore, Limits, Patience, Progress, Proxies, PullOptions,
-    Pulled, RegistryOptions, StoreOptions,
-};
+use common::{Tar, busybox_layer, is_root, zstd};
+use hostd_images::{Credentials, Digest, ImageError, Proxies, PullOptions};
 use serde_json::json;
 use tokio::sync::mpsc;
-
-/// A store that does not wait long.
-fn fixture(change: impl FnOnce(&mut RegistryOptions)) -> Fixture {
-    let mut fixture = Fixture::new(false);
-    let mut registries = RegistryOptions {
-        certificates: Vec::new(),
-        patience: Patience {
-            connect: Duration::from_secs(5),
-            answer: Duration::from_secs(5),
-            stall: Duration::from_millis(300),
-            attempts: 3,
-            back_off: Duration::from_millis(5),
-            longest_wait: Duration::from_millis(50),
-        },
-        ..RegistryOptions::default()
-    };
-    change(&mut registries);
-    fixture.store = None;
-    let options = StoreOptions {
-        folders: false,
-        limits: Limits {
-            bytes: 4 << 20,
-            ..Limits::default()
-        },
-        registries,
-        ..StoreOptions::default()
-    };
-    fixture.store = Some(ImageStore::open_with(&fixture.root(), &fixture.run(), options).unwrap());
-    fixture
-}
-
-async fn pull_with(
-    fixture: &Fixture,
-    name: &str,
-    options: PullOptions,
-) -> (Result<Pulled, ImageError>, Vec<Progress>) {
-    let (sender, mut receiver) = mpsc::channel(64);
-    let collect = tokio::spawn(async move {
-        let mut steps = Vec::new();
-        while let Some(step) = receiver.recv().await {
-            steps.push(step);
-        }
-        steps
-    });
-    let result = fixture.store().pull(name, options, sender).await;
-    (result, collect.await.unwrap())
-}
-
-async fn pull(fixture: &Fixture, name: &str) -> Result<Pulled, ImageError> {
-    pull_with(fixture, name, PullOptions::default()).await.0
-}
-
-/// Bytes that do not compress.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    })
-    .take(length)
-    .collect()
-}
 
 fn layers() -> Vec<Vec<u8>> {
     let big = Tar::new().file("noise", &noise(1_500_000), 0o644).finish();

@@ -52,6 +52,10 @@ const REMEDIES: &[(&str, &str)] = &[
         "registries.insecure",
         "use a list of hosts or prefixes, such as [\"registry.lan:5000\", \"10.0.0.0/8\"]",
     ),
+    (
+        "registries.auth_file",
+        "use an absolute path, such as \"/etc/keelson/registry-auth.json\"",
+    ),
     ("images", "write a table: [images]"),
     ("images.keep_compressed", "use true or false"),
     ("engine", "write a table: [engine]"),

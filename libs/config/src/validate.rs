@@ -165,6 +165,14 @@ fn check_engine(engine: &EngineConfig, faults: &mut Faults) {
 }
 
 fn check_registries(registries: &RegistriesConfig, faults: &mut Faults) {
+    if let Some(path) = &registries.auth_file
+        && !path.starts_with('/')
+    {
+        faults.add(
+            "registries.auth_file",
+            format!("\"{path}\" is not an absolute path"),
+        );
+    }
     for (index, mirror) in registries.mirrors.iter().enumerate() {
         let rest = mirror
             .strip_prefix("https://")

@@ -91,6 +91,9 @@ pub struct RegistriesConfig {
     /// Registries that may be spoken to without TLS or whose certificate is not checked: `host`,
     /// `host:port` or a prefix such as `10.0.0.0/8`.
     pub insecure: Vec<String>,
+    /// File with credentials in the form of Docker's `config.json`, used where a client sends none;
+    /// `/etc/keelson/registry-auth.json` when absent.
+    pub auth_file: Option<String>,
 }
 
 /// `[images]`.

@@ -5,13 +5,17 @@
 //! digests that come from the reference or from documents that were checked before.
 
 pub mod auth;
+mod auth_file;
 mod blob;
 mod client;
 mod connect;
 mod error;
+mod manifest;
 mod options;
 mod proxy;
 mod repository;
+mod session;
+mod source;
 mod tls;
 mod upload;
 mod uri;
@@ -20,7 +24,8 @@ pub use auth::Credentials;
 pub use blob::BlobReader;
 pub use client::Client;
 pub use error::RegistryError;
+pub use manifest::Manifest;
 pub use options::{Endpoint, HostRule, Patience, RegistryOptions};
 pub use proxy::Proxies;
-pub use repository::{Access, Manifest, Repository};
-pub use upload::BlobSource;
+pub use repository::{Access, Repository};
+pub use source::BlobSource;

@@ -21,6 +21,9 @@ pub struct RegistryOptions {
     /// Folders with a sub-folder for each registry (`host` or `host:port`) that holds certificate
     /// authorities (`*.crt`) and client certificates (`*.cert` with `*.key`), as Docker has them.
     pub certificates: Vec<PathBuf>,
+    /// Files with credentials in the form of Docker's `config.json` and podman's `auth.json`, asked
+    /// in this order where the caller has none.
+    pub credentials: Vec<PathBuf>,
     /// Bundles of the system's certificate authorities; the first that exists is used.
     pub bundles: Vec<PathBuf>,
     /// Proxies.
@@ -37,6 +40,7 @@ impl Default for RegistryOptions {
             mirrors: Vec::new(),
             insecure: Vec::new(),
             certificates: vec!["/etc/docker/certs.d".into()],
+            credentials: Vec::new(),
             bundles: vec![
                 "/etc/ssl/certs/ca-certificates.crt".into(),
                 "/etc/pki/tls/certs/ca-bundle.crt".into(),
@@ -210,6 +214,11 @@ impl RegistryOptions {
     /// Whether the operator named this registry as insecure.
     pub fn is_insecure(&self, authority: &str) -> bool {
         self.insecure.iter().any(|rule| rule.covers(authority))
+    }
+
+    /// Whether credentials of the machine may go to this registry without TLS.
+    pub(crate) fn may_see_secrets(&self, authority: &str) -> bool {
+        is_loopback(authority) || self.is_insecure(authority)
     }
 
     /// Whether plain HTTP may be spoken with this registry.

@@ -1,60 +1,69 @@
-//! Sending blobs: mounted from another repository, in one piece, or in chunks.
+//! Sending blobs: mounted from another repository, in one piece, or in chunks. A broken upload goes
+//! on where the registry says that it stands (OCI distribution specification 1.1, "Pushing blobs").
 
-use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Method, Uri, header};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderMap, Method, Response, Uri, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use keelson_oci::digest::Digest;
 
-use crate::client::{Ask, unreachable};
+use crate::client::{Ask, retry_after, retryable, unreachable};
 use crate::error::RegistryError;
 use crate::repository::{Repository, location};
+use crate::source::{BlobSource, Part};
 use crate::uri::{authority, encode, with_query};
 
-/// Bytes of a chunk; smaller blobs go in one piece. Held in memory.
-const CHUNK: u64 = 8 << 20;
-/// A chunk may take as many times the usual time for an answer.
-const CHUNK_PATIENCE: u32 = 10;
+/// Bytes of a chunk; smaller blobs go in one piece.
+const CHUNK: u64 = 16 << 20;
+/// Largest chunk that a registry may ask for.
+const MAX_CHUNK: u64 = 1 << 30;
+/// After so many new bytes a broken upload counts as broken for the first time again.
+const PROGRESS: u64 = 1 << 20;
+/// How often people are told how far it is, and a stall looked for, at least.
+const TICK: Duration = Duration::from_millis(100);
 
-/// What is to be sent.
-#[derive(Debug, Clone)]
-pub enum BlobSource {
-    /// Bytes in memory.
-    Bytes(Bytes),
-    /// A file, which must not change meanwhile.
-    File(PathBuf),
+/// An upload that the registry knows.
+struct Upload {
+    /// Where the next part goes.
+    target: Uri,
+    /// Bytes that the registry has.
+    at: u64,
+    /// Bytes of a chunk.
+    chunk: u64,
 }
 
-impl BlobSource {
-    /// A part of the blob.
-    async fn part(&self, at: u64, length: u64) -> Result<Bytes, RegistryError> {
-        let failed = |error: &dyn std::fmt::Display| RegistryError::Source(error.to_string());
-        match self {
-            Self::Bytes(bytes) => {
-                let start = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-                let end = usize::try_from(at.saturating_add(length))
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len());
-                Ok(bytes.slice(start..end))
-            }
-            Self::File(path) => {
-                let path = path.clone();
-                let read = move || -> std::io::Result<Bytes> {
-                    let mut file = std::fs::File::open(path)?;
-                    file.seek(SeekFrom::Start(at))?;
-                    let mut part = Vec::new();
-                    file.take(length).read_to_end(&mut part)?;
-                    Ok(part.into())
-                };
-                tokio::task::spawn_blocking(read)
-                    .await
-                    .map_err(|error| failed(&error))?
-                    .map_err(|error| failed(&error))
-            }
+/// Why an upload does not go on.
+enum Halt {
+    /// For good.
+    Final(RegistryError),
+    /// It may be continued, after this time at least.
+    Broken(RegistryError, Option<Duration>),
+    /// The token that was sent is worth nothing any more.
+    Unauthorized(RegistryError),
+}
+
+impl From<RegistryError> for Halt {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Unreachable { .. } => Self::Broken(error, None),
+            other => Self::Final(other),
         }
     }
+}
+
+/// What is sent, and how far.
+struct Job<'a> {
+    digest: Digest,
+    size: u64,
+    source: &'a BlobSource,
+    progress: &'a (dyn Fn(u64) + Send + Sync),
+    /// For messages.
+    what: String,
+    /// The farthest byte that was ever handed to a connection: a registry cannot have more.
+    sent: u64,
 }
 
 impl Repository {
@@ -97,72 +106,219 @@ impl Repository {
         source: &BlobSource,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), RegistryError> {
-        let mut tried = 0;
+        let mut job = Job {
+            digest: *digest,
+            size,
+            source,
+            progress,
+            what: format!("upload of blob {digest}"),
+            sent: 0,
+        };
+        let attempts = self.client.options.patience.attempts;
+        let mut upload = None;
+        let (mut tried, mut renewed, mut failed_at) = (0, false, 0);
         loop {
+            let outcome = match upload.take() {
+                None => self.begin(&job).await,
+                Some(known) => self.resume(&job, known).await,
+            };
+            let halt = match outcome {
+                Ok(mut begun) => match self.send_all(&mut job, &mut begun).await {
+                    Ok(()) => return Ok(()),
+                    Err(halt) => {
+                        if begun.at.saturating_sub(failed_at) >= PROGRESS {
+                            (tried, renewed) = (0, false);
+                        }
+                        failed_at = begun.at;
+                        upload = Some(begun);
+                        halt
+                    }
+                },
+                Err(halt) => halt,
+            };
             tried += 1;
-            match self.upload(digest, size, source, progress).await {
-                Err(RegistryError::Unreachable { .. })
-                    if tried < self.client.options.patience.attempts =>
-                {
-                    tracing::debug!(blob = %digest, tried, "upload begins again");
-                    self.client.pause(tried, None).await;
+            let (error, wait) = match halt {
+                Halt::Final(error) => return Err(error),
+                Halt::Unauthorized(error) if renewed => return Err(error),
+                Halt::Unauthorized(error) => {
+                    renewed = true;
+                    (error, Some(Duration::ZERO))
                 }
-                outcome => return outcome,
+                Halt::Broken(error, wait) => (error, wait),
+            };
+            if tried >= attempts {
+                return Err(error);
+            }
+            tracing::debug!(blob = %digest, at = failed_at, %error, "upload is continued");
+            self.client.pause(tried, wait).await;
+            // The last answer may be all that was lost.
+            if job.sent >= size && self.has_blob(digest).await? {
+                progress(size);
+                return Ok(());
             }
         }
     }
 
-    /// One attempt (OCI distribution specification, "Pushing blobs").
-    async fn upload(
-        &self,
-        digest: &Digest,
-        size: u64,
-        source: &BlobSource,
-        progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<(), RegistryError> {
-        let what = format!("upload of blob {digest}");
-        let begin = Ask::new(Method::POST, self.resource("blobs/uploads/")?, &what);
-        let response = self.request(begin.clone()).await?;
+    async fn begin(&self, job: &Job<'_>) -> Result<Upload, Halt> {
+        let ask = Ask::new(Method::POST, self.resource("blobs/uploads/")?, &job.what);
+        let response = self.request(ask.clone()).await?;
         if response.status().as_u16() != 202 {
-            return Err(self.client.refusal(response, &begin).await);
+            return Err(self.client.refusal(response, &ask).await.into());
         }
-        let mut target = self.upload_target(&begin.uri, &response, &what)?;
-        let mut at = 0;
-        progress(0);
-        while size - at > CHUNK {
-            let part = source.part(at, CHUNK).await?;
-            let end = at + part.len() as u64;
-            if part.is_empty() {
-                return Err(RegistryError::Source("it became shorter".to_owned()));
-            }
-            let mut ask = Ask::new(Method::PATCH, target.clone(), &what)
-                .header(header::CONTENT_TYPE, "application/octet-stream")
-                .header(header::CONTENT_RANGE, &format!("{at}-{}", end - 1));
-            ask.body = part;
-            let response = self.send_part(&mut ask).await?;
-            if !matches!(response.status().as_u16(), 202 | 204) {
-                return Err(self.client.refusal(response, &ask).await);
-            }
-            target = self.upload_target(&target, &response, &what)?;
-            at = end;
-            progress(at);
+        let least = number(response.headers(), "oci-chunk-min-length").unwrap_or(0);
+        Ok(Upload {
+            target: self.upload_target(&ask.uri, &response, &job.what)?,
+            at: 0,
+            chunk: CHUNK.max(least.min(MAX_CHUNK)),
+        })
+    }
+
+    /// Asks how far an upload is; begins a new one where the registry does not know it any more.
+    async fn resume(&self, job: &Job<'_>, known: Upload) -> Result<Upload, Halt> {
+        let ask = Ask::new(Method::GET, known.target.clone(), &job.what);
+        let response = self.request(ask.clone()).await?;
+        if !matches!(response.status().as_u16(), 200 | 202 | 204) {
+            return self.begin(job).await;
         }
-        let last = source.part(at, size - at).await?;
-        let uri = with_query(&target, &[("digest", &digest.to_string())])
-            .ok_or_else(|| RegistryError::Setup(format!("{what}: its address is too long")))?;
-        let mut ask = Ask::new(Method::PUT, uri, &what)
+        let Some(at) = received(response.headers()) else {
+            return self.begin(job).await;
+        };
+        if at > job.sent {
+            return Err(Halt::Final(self.wrong(
+                job,
+                format!(
+                    "it says that it has {at} bytes, where {} were sent at most",
+                    job.sent
+                ),
+            )));
+        }
+        let target = match response.headers().contains_key(header::LOCATION) {
+            true => self.upload_target(&ask.uri, &response, &job.what)?,
+            false => known.target,
+        };
+        Ok(Upload {
+            target,
+            at,
+            chunk: known.chunk,
+        })
+    }
+
+    /// Sends what is missing, and closes the upload.
+    async fn send_all(&self, job: &mut Job<'_>, upload: &mut Upload) -> Result<(), Halt> {
+        (job.progress)(upload.at);
+        while job.size - upload.at > upload.chunk || (upload.at > 0 && upload.at < job.size) {
+            let length = (job.size - upload.at).min(upload.chunk);
+            let mut ask = Ask::new(Method::PATCH, upload.target.clone(), &job.what)
+                .header(header::CONTENT_TYPE, "application/octet-stream");
+            let end = upload.at + length;
+            ask = ask.header(
+                header::CONTENT_RANGE,
+                &format!("{}-{}", upload.at, end.saturating_sub(1)),
+            );
+            let response = self.send_part(job, ask, upload.at, length).await?;
+            if response.headers().contains_key(header::LOCATION) {
+                upload.target = self.upload_target(&upload.target, &response, &job.what)?;
+            }
+            upload.at = end;
+        }
+        let uri = with_query(&upload.target, &[("digest", &job.digest.to_string())])
+            .ok_or_else(|| self.wrong(job, "its address is too long".to_owned()))?;
+        let ask = Ask::new(Method::PUT, uri, &job.what)
             .header(header::CONTENT_TYPE, "application/octet-stream");
-        if at > 0 {
-            let end = at + (last.len() as u64).saturating_sub(1);
-            ask = ask.header(header::CONTENT_RANGE, &format!("{at}-{end}"));
-        }
-        ask.body = last;
-        let response = self.send_part(&mut ask).await?;
-        if !matches!(response.status().as_u16(), 201 | 204) {
-            return Err(self.client.refusal(response, &ask).await);
-        }
-        progress(size);
+        self.send_part(job, ask, upload.at, job.size - upload.at)
+            .await?;
+        (job.progress)(job.size);
         Ok(())
+    }
+
+    /// Sends a part once: after a failure only the registry knows how much of it has arrived.
+    async fn send_part(
+        &self,
+        job: &mut Job<'_>,
+        mut ask: Ask,
+        at: u64,
+        length: u64,
+    ) -> Result<Response<Incoming>, Halt> {
+        self.authorize(&mut ask).await?;
+        let patience = self.client.options.patience;
+        let sent = Arc::new(AtomicU64::new(0));
+        let body = Part::new(job.source, at, length, Arc::clone(&sent));
+        // The deadlines are ours: they depend on what moves.
+        let request = self.client.send_once(
+            &ask.method,
+            &ask.uri,
+            &ask.headers,
+            body.boxed_unsync(),
+            Duration::MAX,
+        );
+        let mut request = std::pin::pin!(request);
+        let (mut seen, mut since) = (0, Instant::now());
+        let tick = TICK.min(patience.stall / 4);
+        let response = loop {
+            tokio::select! {
+                response = &mut request => break response,
+                () = tokio::time::sleep(tick) => {}
+            }
+            let now = sent.load(Ordering::Relaxed);
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+                job.sent = job.sent.max(at + now);
+                (job.progress)(at + now);
+            }
+            // Before the first byte there may be a connection to be made; after the last one the
+            // registry may have to digest what it got.
+            let limit = match now == 0 || now == length {
+                true => patience.answer.max(patience.connect),
+                false => patience.stall,
+            };
+            if since.elapsed() >= limit {
+                return Err(Halt::Broken(
+                    RegistryError::Unreachable {
+                        host: authority(&ask.uri).to_owned(),
+                        reason: format!(
+                            "{} at byte {} of {}: nothing moved for {} s",
+                            job.what,
+                            at + now,
+                            job.size,
+                            limit.as_secs_f32()
+                        ),
+                    },
+                    None,
+                ));
+            }
+        };
+        job.sent = job.sent.max(at + sent.load(Ordering::Relaxed));
+        let response = response.map_err(|error| unreachable(&ask.uri, error))?;
+        let status = response.status();
+        match status.as_u16() {
+            200..=204 => Ok(response),
+            401 => {
+                self.learn(&response, ask.headers.get(header::AUTHORIZATION));
+                let error = self.client.refusal(response, &ask).await;
+                Err(Halt::Unauthorized(error))
+            }
+            // The registry stands elsewhere, or has forgotten the upload: it is asked.
+            404 | 416 => Err(Halt::Broken(
+                self.client.refusal(response, &ask).await,
+                None,
+            )),
+            _ if retryable(status) => {
+                let wait = retry_after(response.headers());
+                Err(Halt::Broken(
+                    self.client.refusal(response, &ask).await,
+                    wait,
+                ))
+            }
+            _ => Err(Halt::Final(self.client.refusal(response, &ask).await)),
+        }
+    }
+
+    fn wrong(&self, job: &Job<'_>, reason: String) -> RegistryError {
+        RegistryError::Protocol {
+            host: self.host().to_owned(),
+            what: job.what.clone(),
+            reason,
+        }
     }
 
     /// Where the next part goes.
@@ -188,28 +344,54 @@ impl Repository {
         }
         Ok(target)
     }
+}
 
-    /// Sends a part once: after a failure the registry's state is not known.
-    async fn send_part(
-        &self,
-        ask: &mut Ask,
-    ) -> Result<http::Response<hyper::body::Incoming>, RegistryError> {
-        self.authorize(ask).await?;
-        let limit = self.client.options.patience.answer * CHUNK_PATIENCE;
-        let body = Full::new(ask.body.clone())
-            .map_err(|never| match never {})
-            .boxed_unsync();
-        let response = self
-            .client
-            .send_once(&ask.method, &ask.uri, &ask.headers, body, limit)
-            .await
-            .map_err(|error| unreachable(&ask.uri, error))?;
-        match response.status().as_u16() {
-            429 | 500 | 502 | 503 | 504 => Err(RegistryError::Unreachable {
-                host: self.host().to_owned(),
-                reason: format!("{}: it answers {}", ask.what, response.status()),
-            }),
-            _ => Ok(response),
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// How many bytes a registry has, by `Range: 0-9` or `Range: bytes=0-9`. It says `0-0` also of an
+/// upload without bytes, which is the safer reading.
+fn received(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(header::RANGE)?.to_str().ok()?.trim();
+    let value = value.strip_prefix("bytes=").unwrap_or(value);
+    let (start, end) = value.split_once('-')?;
+    if start.trim() != "0" {
+        return None;
+    }
+    match end.trim().parse().ok()? {
+        0 => Some(0),
+        end => u64::checked_add(end, 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn says(value: &str) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RANGE, HeaderValue::from_str(value).ok()?);
+        received(&headers)
+    }
+
+    #[test]
+    fn offsets_are_read() {
+        assert_eq!(says("0-9"), Some(10));
+        assert_eq!(says("bytes=0-1048575"), Some(1 << 20));
+        assert_eq!(says("0-0"), Some(0));
+        for wrong in ["", "-", "5-9", "0-", "0-x", "0-18446744073709551615"] {
+            assert_eq!(says(wrong), None, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_offset_is_survived(value in "[ -~]{0,40}") {
+            let _ = says(&value);
         }
     }
 }

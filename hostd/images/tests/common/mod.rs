@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test file uses another part")]
 
+pub(crate) mod client;
 pub(crate) mod complete;
 pub(crate) mod disk;
 pub(crate) mod seen;

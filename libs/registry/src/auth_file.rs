@@ -1,0 +1,261 @@
+//! Credentials of the machine: files in the form of Docker's `config.json`, which podman's
+//! `auth.json` has, too.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use crate::auth::Credentials;
+use crate::client::Client;
+use crate::error::RegistryError;
+
+/// Largest file that is read, in bytes.
+const MAX_SIZE: u64 = 1 << 20;
+/// Names under which credentials for Docker Hub are filed.
+const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+
+/// `config.json`. What else it holds is the client's business.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct AuthFile {
+    auths: BTreeMap<String, Entry>,
+    #[serde(rename = "credHelpers")]
+    helpers: BTreeMap<String, String>,
+    #[serde(rename = "credsStore")]
+    store: String,
+}
+
+/// Secrets never get into logs: no Debug for what they stand in.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    auth: String,
+    username: String,
+    password: String,
+    #[serde(rename = "identitytoken")]
+    identity_token: String,
+    #[serde(rename = "registrytoken")]
+    registry_token: String,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry").finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    fn credentials(&self) -> Result<Credentials, &'static str> {
+        let mut credentials = Credentials {
+            username: self.username.clone(),
+            password: self.password.clone(),
+            identity_token: self.identity_token.clone(),
+            registry_token: self.registry_token.clone(),
+        };
+        if !self.auth.is_empty() {
+            let bytes = STANDARD
+                .decode(self.auth.trim())
+                .map_err(|_| "its auth is not base64")?;
+            let text = String::from_utf8(bytes).map_err(|_| "its auth is not text")?;
+            let (user, password) = text.split_once(':').ok_or("its auth has no colon")?;
+            credentials.username = user.to_owned();
+            // Docker pads it in some versions.
+            credentials.password = password.trim_end_matches('\0').to_owned();
+        }
+        Ok(credentials)
+    }
+}
+
+impl AuthFile {
+    /// The credentials for a repository: the most specific entry counts (`host/team/box`,
+    /// `host/team`, `host`).
+    fn find(&self, domain: &str, path: &str) -> Result<Option<Credentials>, String> {
+        let mut wanted = vec![format!("{domain}/{path}")];
+        let mut rest = path;
+        while let Some((folder, _)) = rest.rsplit_once('/') {
+            wanted.push(format!("{domain}/{folder}"));
+            rest = folder;
+        }
+        match DOCKER_HUB.contains(&domain) {
+            true => wanted.extend(DOCKER_HUB.map(str::to_owned)),
+            false => wanted.push(domain.to_owned()),
+        }
+        for name in &wanted {
+            let entry = self
+                .auths
+                .iter()
+                .find(|(key, _)| plain_key(key).eq_ignore_ascii_case(name));
+            if let Some((key, entry)) = entry {
+                let found = entry
+                    .credentials()
+                    .map_err(|why| format!("entry {key:?}: {why}"))?;
+                if found != Credentials::default() {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        let helper = wanted.iter().find_map(|name| self.helpers.get(name));
+        match helper.or(Some(&self.store).filter(|store| !store.is_empty())) {
+            Some(helper) => Err(format!(
+                "it leaves the credentials for {domain} to the helper {helper:?}, and there are \
+                 no helpers here; write them into \"auths\""
+            )),
+            None => Ok(None),
+        }
+    }
+}
+
+/// `https://index.docker.io/v1/` is filed for `index.docker.io`.
+fn plain_key(key: &str) -> &str {
+    let rest = key
+        .strip_prefix("https://")
+        .or_else(|| key.strip_prefix("http://"))
+        .unwrap_or(key);
+    let rest = rest.trim_end_matches('/');
+    rest.strip_suffix("/v1")
+        .or_else(|| rest.strip_suffix("/v2"))
+        .unwrap_or(rest)
+}
+
+/// Reads one file; `None` when there is none.
+fn read(path: &Path) -> Result<Option<AuthFile>, String> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    // Of the open file: nobody can exchange it meanwhile.
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if metadata.mode() & 0o077 != 0 {
+        return Err(format!(
+            "others than its owner may use it (mode {:03o}); run chmod 600 on it",
+            metadata.mode() & 0o777
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_SIZE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(format!("it is larger than {MAX_SIZE} bytes"));
+    }
+    // The error's own text may quote a secret.
+    let parsed = serde_json::from_slice(&bytes).map_err(|error| {
+        format!(
+            "it is not JSON of Docker's config.json: line {}, column {}",
+            error.line(),
+            error.column()
+        )
+    });
+    parsed.map(Some)
+}
+
+impl Client {
+    /// The credentials that the machine's files have for a repository. The files are read anew each
+    /// time, so that a change needs no restart.
+    pub(crate) async fn stored_credentials(
+        &self,
+        domain: &str,
+        path: &str,
+    ) -> Result<Option<Credentials>, RegistryError> {
+        if self.options.credentials.is_empty() {
+            return Ok(None);
+        }
+        let files = self.options.credentials.clone();
+        let (domain, path) = (domain.to_owned(), path.to_owned());
+        let job = move || {
+            for file in &files {
+                let found = read(file).and_then(|parsed| match parsed {
+                    Some(parsed) => parsed.find(&domain, &path),
+                    None => Ok(None),
+                });
+                match found {
+                    Ok(None) => {}
+                    Ok(found) => return Ok(found),
+                    Err(why) => {
+                        return Err(RegistryError::Setup(format!(
+                            "credentials in {}: {why}",
+                            file.display()
+                        )));
+                    }
+                }
+            }
+            Ok(None)
+        };
+        tokio::task::spawn_blocking(job)
+            .await
+            .map_err(|error| RegistryError::Setup(error.to_string()))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const TEXT: &str = r#"{
+        "auths": {
+            "https://index.docker.io/v1/": {"auth": "aHViOnNlY3JldDo="},
+            "registry.lan:5000": {"username": "u", "password": "p"},
+            "registry.lan:5000/team": {"identitytoken": "i"},
+            "bearer.lan": {"registrytoken": "r"},
+            "helped.lan": {},
+            "broken.lan": {"auth": "aHVi"}
+        },
+        "credHelpers": {"helped.lan": "pass"},
+        "psFormat": "table"
+    }"#;
+
+    fn find(domain: &str, path: &str) -> Result<Option<Credentials>, String> {
+        let file: AuthFile = serde_json::from_str(TEXT).unwrap();
+        file.find(domain, path)
+    }
+
+    #[test]
+    fn the_most_specific_entry_counts() {
+        let hub = find("docker.io", "library/busybox").unwrap().unwrap();
+        assert_eq!((&*hub.username, &*hub.password), ("hub", "secret:"));
+        let plain = find("registry.lan:5000", "other/box").unwrap().unwrap();
+        assert_eq!((&*plain.username, &*plain.password), ("u", "p"));
+        let team = find("registry.lan:5000", "team/a/b").unwrap().unwrap();
+        assert_eq!(team.identity_token, "i");
+        let bearer = find("bearer.lan", "a").unwrap().unwrap();
+        assert_eq!(bearer.registry_token, "r");
+        for none in ["registry.lan", "lan", "xregistry.lan:5000"] {
+            assert_eq!(find(none, "team/a"), Ok(None), "{none}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said_without_secrets() {
+        let error = find("helped.lan", "a").unwrap_err();
+        assert!(error.contains("helper \"pass\""), "{error}");
+        let error = find("broken.lan", "a").unwrap_err();
+        assert!(error.contains("broken.lan"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.json");
+        assert!(read(&path).unwrap().is_none());
+        let write = |text: &str, mode: u32| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            read(&path)
+        };
+        assert!(write(TEXT, 0o600).unwrap().is_some());
+        let error = write(TEXT, 0o640).unwrap_err();
+        assert!(error.contains("chmod 600"), "{error}");
+        let error = write(r#"{"auths": {"a": {"auth": "geheim"#, 0o600).unwrap_err();
+        assert!(
+            error.contains("line 1") && !error.contains("geheim"),
+            "{error}"
+        );
+        let file = write(TEXT, 0o600).unwrap().unwrap();
+        assert!(!format!("{file:?}").contains("aHVi"));
+    }
+}
