@@ -62,7 +62,7 @@ pub enum Filter {
     Named,
 }
 
-/// Makes a root file system of busybox, and beside it the files to be bound.
+/// Makes a root file system of busybox.
 ///
 /// # Errors
 /// busybox is missing or the folder can't be written.
@@ -77,26 +77,33 @@ pub fn make_root(folder: &Path) -> Result<()> {
     }
     for name in FILES {
         std::fs::write(folder.join("etc").join(name), "")?;
-        std::fs::write(folder.with_file_name(name), "127.0.0.1 localhost\n")?;
     }
     Ok(())
 }
 
-/// Writes a bundle with a root file system of its own that runs `command`, and gives its folder.
+/// Writes a bundle that runs `command` in a root file system, and gives its folder.
 ///
 /// # Errors
 /// The folder can't be written.
-pub fn write(folder: &Path, id: &str, command: &[&str], filter: Filter) -> Result<PathBuf> {
+pub fn write(
+    folder: &Path,
+    root: &Path,
+    id: &str,
+    command: &[&str],
+    filter: Filter,
+) -> Result<PathBuf> {
     let bundle = folder.join(id);
     std::fs::create_dir_all(&bundle)?;
-    make_root(&bundle.join("rootfs"))?;
-    let config = config(&bundle, id, command, filter);
+    for name in FILES {
+        std::fs::write(bundle.join(name), "127.0.0.1 localhost\n")?;
+    }
+    let config = config(&bundle, root, id, command, filter);
     std::fs::write(bundle.join("config.json"), config.to_string())?;
     Ok(bundle)
 }
 
 /// `config.json` as dockerd writes it for a container without special wishes.
-pub fn config(bundle: &Path, id: &str, command: &[&str], filter: Filter) -> Value {
+fn config(bundle: &Path, root: &Path, id: &str, command: &[&str], filter: Filter) -> Value {
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount(
@@ -171,7 +178,7 @@ pub fn config(bundle: &Path, id: &str, command: &[&str], filter: Filter) -> Valu
             },
             "oomScoreAdj": 0
         },
-        "root": {"path": "rootfs"},
+        "root": {"path": root},
         "hostname": "bench",
         "mounts": mounts,
         "linux": {

@@ -49,8 +49,13 @@ fn main() -> Result<()> {
     }
     let ours = build::release("keelson-runtime", "keelson-runtime")?;
     let driver = build::release("keelson-benches", "driver")?;
-    let folder = tempfile::Builder::new().prefix("keelson-bench").tempdir()?;
-    let mut subjects = subjects(folder.path(), &ours, &driver)?;
+    let mut temporary = tempfile::Builder::new();
+    temporary.prefix("keelson-bench");
+    let root = temporary.tempdir()?;
+    bundle::make_root(root.path())?;
+    // In memory, as engines keep bundles and state.
+    let folder = temporary.tempdir_in("/run")?;
+    let mut subjects = subjects(folder.path(), root.path(), &ours, &driver)?;
 
     let alone = interleave(&mut subjects, options.rounds, |subject| {
         one(&driver, subject)
@@ -69,15 +74,20 @@ fn main() -> Result<()> {
     table::publish(&tables, options.json.as_deref())
 }
 
-fn subjects(folder: &Path, ours: &Path, driver: &Path) -> Result<Vec<(String, Subject)>> {
+fn subjects(
+    folder: &Path,
+    root: &Path,
+    ours: &Path,
+    driver: &Path,
+) -> Result<Vec<(String, Subject)>> {
     let mut subjects = Vec::new();
     let mut add = |name: &str, program: &Path, filter, way: &dyn Fn(PathBuf, String) -> Way| {
         let hidden = way_is_foreign(name).then(hidden).flatten();
         let mut jobs = Vec::with_capacity(MANY);
         for number in 0..MANY {
             let id = format!("keelson-bench-{}-{name}-{number}", std::process::id());
-            let bundle = bundle::write(folder, &id, &["true"], filter)?;
-            shim::prepare(&bundle, &id)?;
+            let bundle = bundle::write(folder, root, &id, &["true"], filter)?;
+            shim::prepare(&bundle, root, &id)?;
             jobs.push(Job {
                 way: way(bundle, id),
                 cycles: 1,
@@ -90,11 +100,11 @@ fn subjects(folder: &Path, ours: &Path, driver: &Path) -> Result<Vec<(String, Su
     };
     add("floor", driver, Filter::Named, &|bundle, _| Way::Floor {
         bundle,
+        root: root.to_owned(),
     })?;
-    add("shim", ours, Filter::Named, &|bundle, id| Way::Shim {
+    add("shim", ours, Filter::Named, &|bundle, _| Way::Shim {
         program: ours.to_owned(),
         bundle,
-        id,
     })?;
     let commands = |program: &Path, name: &str| {
         let (program, state) = (program.to_owned(), folder.join(format!("state-{name}")));

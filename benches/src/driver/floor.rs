@@ -18,7 +18,7 @@ use crate::usage;
 
 /// clone3 … reaped. What can be known before is not counted: it would be in a real runtime, but a
 /// floor is what can't be avoided.
-pub(super) fn cycle(bundle: &Path) -> Result<Outcome> {
+pub(super) fn cycle(bundle: &Path, root: &Path) -> Result<Outcome> {
     let config = std::fs::read(bundle.join("config.json"))?;
     let Some(filter) = check::config(&config).map_err(anyhow::Error::msg)? else {
         bail!("the bundle has no seccomp filter");
@@ -34,7 +34,7 @@ pub(super) fn cycle(bundle: &Path) -> Result<Outcome> {
         ..CloneRequest::default()
     };
     let begin = Instant::now();
-    let (pid, _pidfd) = clone::run_in_child(&request, || match child(bundle, &filter) {
+    let (pid, _pidfd) = clone::run_in_child(&request, || match child(bundle, root, &filter) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("floor: {error:#}");
@@ -49,12 +49,11 @@ pub(super) fn cycle(bundle: &Path) -> Result<Outcome> {
     Ok(Outcome::new(total, total, used))
 }
 
-fn child(bundle: &Path, filter: &check::Program) -> Result<()> {
-    let root = bundle.join("rootfs");
+fn child(bundle: &Path, root: &Path, filter: &check::Program) -> Result<()> {
     let locked = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     change("/", MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
-    bind(&root, &root, MsFlags::MS_REC)?;
-    std::env::set_current_dir(&root)?;
+    bind(root, root, MsFlags::MS_REC)?;
+    std::env::set_current_dir(root)?;
     attach("proc", "proc", locked, "")?;
     attach("tmpfs", "dev", MsFlags::MS_NOSUID, "mode=755,size=65536k")?;
     for name in ["dev/pts", "dev/mqueue", "dev/shm"] {

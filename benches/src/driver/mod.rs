@@ -52,13 +52,13 @@ pub enum Way {
         program: PathBuf,
         /// The bundle.
         bundle: PathBuf,
-        /// The container's identifier.
-        id: String,
     },
     /// By bare system calls.
     Floor {
         /// The bundle.
         bundle: PathBuf,
+        /// The root file system.
+        root: PathBuf,
     },
 }
 
@@ -121,12 +121,8 @@ pub fn main(job: &str) -> Result<()> {
                 bundle,
                 id,
             } => commands::cycle(program, state, bundle, id)?,
-            Way::Shim {
-                program,
-                bundle,
-                id,
-            } => shim::cycle(program, bundle, id)?,
-            Way::Floor { bundle } => floor::cycle(bundle)?,
+            Way::Shim { program, bundle } => shim::cycle(program, bundle)?,
+            Way::Floor { bundle, root } => floor::cycle(bundle, root)?,
         });
     }
     serde_json::to_writer(&mut out, &outcomes)?;

@@ -9,11 +9,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use keelson_model::shim::{
-    Hello, LogSpec, Request, Response, Rootfs, SOCKET_FILE, SPEC_FILE, ShimSpec,
+    EXIT_FILE, Hello, LogSpec, Request, Response, Rootfs, SOCKET_FILE, SPEC_FILE, ShimSpec,
 };
 
 use super::Outcome;
 use crate::usage::{self, Cost};
+
+const LOG: &str = "log";
+const LOG_INDEX: &str = "log.idx";
 
 /// A shim whose container waits for its start.
 #[derive(Debug)]
@@ -29,18 +32,18 @@ pub struct Shim {
 ///
 /// # Errors
 /// The folder can't be written.
-pub fn prepare(bundle: &Path, id: &str) -> Result<()> {
+pub fn prepare(bundle: &Path, root: &Path, id: &str) -> Result<()> {
     let spec = ShimSpec {
         version: 1,
         id: id.to_owned(),
         bundle: bundle.to_owned(),
         rootfs: Rootfs::Folder {
-            path: bundle.join("rootfs"),
+            path: root.to_owned(),
         },
         open_stdin: false,
         stdin_once: false,
         log: LogSpec {
-            path: bundle.join("log"),
+            path: bundle.join(LOG),
             max_size: 1 << 20,
             max_files: 1,
         },
@@ -122,7 +125,11 @@ fn hello(reader: PipeReader) -> Result<Hello> {
 }
 
 /// create, start, wait; the shim cleans up by itself.
-pub(super) fn cycle(program: &Path, bundle: &Path, _id: &str) -> Result<Outcome> {
+pub(super) fn cycle(program: &Path, bundle: &Path) -> Result<Outcome> {
+    // Of an earlier cycle; every container of hostd's has a folder of its own.
+    for name in [EXIT_FILE, LOG, LOG_INDEX] {
+        let _ = std::fs::remove_file(bundle.join(name));
+    }
     let begin = Instant::now();
     let mut shim = Shim::create(program, bundle)?;
     let create = begin.elapsed();
