@@ -586,7 +586,7 @@ fn the_exec_command_passes_terminals_and_descriptors_on() {
     let (code, _, error) = container.exec(&["--preserve-fds", "7"], &["true"]);
     assert_eq!(code, 255);
     assert!(error.contains("is not open"), "{error}");
-    let (code, _, error) = container.exec(&["--tty"], &["true"]);
+    let (code, _, error) = container.exec(&["--tty", "--detach"], &["true"]);
     assert_eq!(code, 255);
     assert!(error.contains("--console-socket"), "{error}");
 

@@ -15,6 +15,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use keelson_sys::clone;
+use nix::unistd::ForkResult;
 use rustix::process::{Pid, PidfdFlags};
 use serde_json::{Value, json};
 
@@ -94,6 +96,35 @@ impl<'a> Subject<'a> {
                     .err()
             })
             .collect()
+    }
+}
+
+/// Executes hooks of a time at which nothing can be undone any more, in a process of their own:
+/// one without a time-out takes as long as it likes, and a shim has others to serve. Gives the
+/// process, a child of the caller's that ends with the last hook.
+pub(crate) fn in_background(
+    subject: Subject<'_>,
+    kind: &str,
+    hooks: &[Hook],
+    status: &str,
+    pid: i32,
+) -> Result<i32, Failure> {
+    // SAFETY: this program never starts a thread.
+    #[allow(unsafe_code)]
+    let forked = unsafe { clone::fork() };
+    match forked.step(|| format!("fork for hooks.{kind}"))? {
+        ForkResult::Parent { child } => Ok(child.as_raw()),
+        ForkResult::Child => {
+            // SAFETY: what owns these descriptors is never used or dropped in this copy of the
+            // process: it ends by _exit.
+            #[allow(unsafe_code)]
+            let closed = unsafe { clone::close_range(3, u32::MAX) };
+            // Hooks get the signals' usual meanings; there is nobody to tell of failures.
+            if closed.is_ok() && super::child::reset_signals().is_ok() {
+                let _ = subject.run_all(kind, hooks, status, pid);
+            }
+            clone::exit_now(0)
+        }
     }
 }
 

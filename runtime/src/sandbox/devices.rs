@@ -181,6 +181,33 @@ pub(crate) struct Terminal {
     pub(crate) slave: OwnedFd,
 }
 
+/// The place of the console: never behind a link, which an image could lay to anywhere in its root
+/// file system and to procfs (CVE-2025-52565).
+fn console(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    const NAME: &str = "console";
+    let step = || "open /dev/console in the container";
+    let folder = paths::make_folder(root, "/dev")?;
+    let open = |flags, mode| {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
+        paths::openat2(&folder, NAME, flags | OFlags::NOFOLLOW, mode, resolve)
+    };
+    let place = match open(OFlags::PATH, Mode::empty()) {
+        Err(Errno::NOENT) => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+            open(flags, Mode::from_raw_mode(0o600)).step(|| "make /dev/console in the container")?
+        }
+        other => other.step(step)?,
+    };
+    let status = rustix::fs::fstat(&place).step(step)?;
+    if FileType::from_raw_mode(status.st_mode) == FileType::Symlink {
+        return Err(Failure::invalid(
+            "/dev/console of the container is a symbolic link",
+        ));
+    }
+    mounts::must_not_be_procfs(&place, "/dev/console")?;
+    Ok(place)
+}
+
 /// Makes a terminal in the container's own terminal file system (or the host's when the container
 /// has none) and shows it as /dev/console.
 pub(crate) fn make_terminal(
@@ -210,7 +237,10 @@ pub(crate) fn make_terminal(
     rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(owner)), None)
         .step(|| "give the terminal to the user")?;
     let tree = mounts::copy_of(&slave).step(|| "bind the terminal to /dev/console")?;
-    let target = paths::make_file(root, "/dev/console")?;
+    let target = console(root).map_err(|failure| Failure {
+        message: format!("process.terminal: {}", failure.message),
+        ..failure
+    })?;
     mounts::attach(&tree, &target).step(|| "bind the terminal to /dev/console")?;
     Ok(Terminal { master, slave })
 }

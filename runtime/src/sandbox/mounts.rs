@@ -366,7 +366,7 @@ fn leads_anywhere(destination: &str) -> bool {
 
 /// Mounts over other parts of procfs would let an image fake what security decisions read, or where
 /// they are written.
-fn must_not_be_procfs(target: &OwnedFd, destination: &str) -> Result<(), Failure> {
+pub(super) fn must_not_be_procfs(target: &OwnedFd, destination: &str) -> Result<(), Failure> {
     const PROC_SUPER_MAGIC: u64 = 0x9fa0;
     let file = destination.strip_prefix("/proc/").unwrap_or(destination);
     if FAKED.contains(&file.trim_end_matches('/')) {

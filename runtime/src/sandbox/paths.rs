@@ -1,6 +1,8 @@
 //! Reaching and making files under the container's root, and nowhere else.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -40,16 +42,20 @@ pub(crate) fn is_folder(fd: impl AsFd) -> Result<bool, Errno> {
     Ok(FileType::from_raw_mode(status.st_mode) == FileType::Directory)
 }
 
+/// Links that are followed to where nothing is yet.
+const MOST_LINKS: usize = 16;
+
 /// Opens a folder under the root; makes it, and those above it, when they do not exist.
 pub(crate) fn make_folder(root: impl AsFd, path: &str) -> Result<OwnedFd, Failure> {
-    let root = root.as_fd();
-    match openat2(
-        root,
-        path,
-        OFlags::PATH | OFlags::DIRECTORY,
-        Mode::empty(),
-        INSIDE,
-    ) {
+    folder(root.as_fd(), path, MOST_LINKS)
+}
+
+fn folder(root: BorrowedFd<'_>, path: &str, links: usize) -> Result<OwnedFd, Failure> {
+    let open = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        openat2(root, path, flags, Mode::empty(), INSIDE)
+    };
+    match open() {
         Err(Errno::NOENT) => {}
         other => return other.step(|| format!("open {path} in the container")),
     }
@@ -64,44 +70,83 @@ pub(crate) fn make_folder(root: impl AsFd, path: &str) -> Result<OwnedFd, Failur
     // As far down as there are folders, then one by one.
     let clean: PathBuf = Path::new(path).components().collect();
     let path = clean.to_str().unwrap_or(path);
-    let (parent, name) = split(root, path)?;
+    let (parent, name) = split_at(root, path, links)?;
+    let step = || format!("make folder {path} in the container");
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        other => other,
+        Ok(()) => open().step(step),
+        Err(Errno::EXIST) => match behind_link(&parent, path, name, links)? {
+            Some(target) => folder(root, &target, links - 1),
+            None => open().step(step),
+        },
+        Err(error) => Err(error).step(step),
     }
-    .and_then(|()| {
-        openat2(
-            root,
-            path,
-            OFlags::PATH | OFlags::DIRECTORY,
-            Mode::empty(),
-            INSIDE,
-        )
-    })
-    .step(|| format!("make folder {path} in the container"))
 }
 
 /// Opens a file under the root as a mere reference; makes an empty one when it does not exist.
 pub(crate) fn make_file(root: impl AsFd, path: &str) -> Result<OwnedFd, Failure> {
-    let root = root.as_fd();
+    file(root.as_fd(), path, MOST_LINKS)
+}
+
+fn file(root: BorrowedFd<'_>, path: &str, links: usize) -> Result<OwnedFd, Failure> {
     match find(root, path) {
         Err(Errno::NOENT) => {}
         other => return other.step(|| format!("open {path} in the container")),
     }
-    let (folder, name) = split(root, path)?;
-    openat2(
-        &folder,
+    let (parent, name) = split_at(root, path, links)?;
+    let made = openat2(
+        &parent,
         name,
         OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY,
         Mode::from_raw_mode(0o644),
         ResolveFlags::BENEATH,
-    )
-    .step(|| format!("make file {path} in the container"))?;
+    );
+    if made.as_ref().err() == Some(&Errno::EXIST)
+        && let Some(target) = behind_link(&parent, path, name, links)?
+    {
+        return file(root, &target, links - 1);
+    }
+    made.step(|| format!("make file {path} in the container"))?;
     find(root, path).step(|| format!("open {path} in the container"))
+}
+
+/// Where a link leads that is in the way because nothing is there: images have such, to be filled
+/// when they run. Always a path from the root; what is made of it is opened under the root again,
+/// so that a link that changes meanwhile leads nowhere else. `None`: it is no link.
+fn behind_link(
+    parent: &OwnedFd,
+    path: &str,
+    name: &str,
+    links: usize,
+) -> Result<Option<String>, Failure> {
+    let Ok(target) = rustix::fs::readlinkat(parent, name, Vec::new()) else {
+        return Ok(None);
+    };
+    if links == 0 {
+        return Err(Errno::LOOP).step(|| format!("follow links from {path} in the container"));
+    }
+    let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
+    let target = folder.join(OsStr::from_bytes(target.to_bytes()));
+    let mut clean = PathBuf::from("/");
+    for part in target.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    Ok(Some(clean.to_string_lossy().into_owned()))
 }
 
 /// The folder of a path, made when it does not exist, and the last part of its name.
 pub(crate) fn split(root: impl AsFd, path: &str) -> Result<(OwnedFd, &str), Failure> {
+    split_at(root.as_fd(), path, MOST_LINKS)
+}
+
+fn split_at<'a>(
+    root: BorrowedFd<'_>,
+    path: &'a str,
+    links: usize,
+) -> Result<(OwnedFd, &'a str), Failure> {
     let (parent, name) = path
         .trim_end_matches('/')
         .rsplit_once('/')
@@ -110,5 +155,5 @@ pub(crate) fn split(root: impl AsFd, path: &str) -> Result<(OwnedFd, &str), Fail
         return Err(Failure::invalid(format!("{path:?} does not name a file")));
     }
     let parent = if parent.is_empty() { "/" } else { parent };
-    Ok((make_folder(root, parent)?, name))
+    Ok((folder(root, parent, links)?, name))
 }

@@ -35,9 +35,12 @@ pub(crate) struct Client {
     pub(crate) attached: Option<Attached>,
 }
 
-/// What a client waits for, by the session's number.
+/// What a client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pending {
+    /// The end of the hooks after the start, run by this process.
+    Started(i32),
+    // By the session's number:
     /// The execution of its command.
     ExecStart(u64),
     /// Its end.

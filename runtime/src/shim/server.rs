@@ -16,13 +16,13 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::WaitOptions;
 
-use super::client::{Attached, Client};
+use super::client::{Attached, Client, Pending};
 use super::stdio::{self, Output, Streams};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::files;
 use crate::process::channel::Message;
-use crate::process::hooks::Subject;
+use crate::process::hooks::{self, Subject};
 use crate::process::spawn::{self, Container};
 use crate::spec;
 
@@ -408,7 +408,7 @@ impl Server {
         client: &mut Client,
     ) -> Result<Option<Response>, Failure> {
         match request {
-            Request::Start => self.start().map(Some),
+            Request::Start => self.start(client),
             Request::State => Ok(Some(self.report())),
             Request::Kill { signal, all } => self.kill(signal, all).map(done),
             Request::Resize {
@@ -469,7 +469,7 @@ impl Server {
         }
     }
 
-    fn start(&mut self) -> Result<Response, Failure> {
+    fn start(&mut self, client: &mut Client) -> Result<Option<Response>, Failure> {
         if self.state != State::Created {
             return Err(Failure::conflict("the container was started already"));
         }
@@ -478,18 +478,13 @@ impl Server {
             Message::Closed => {
                 self.started_at = super::now();
                 self.state = State::Running;
-                // Failures of these hooks change nothing, and there is nobody to tell.
-                let hooks = self.config.hooks.as_ref();
-                let poststart = hooks.map_or(&[][..], |hooks| &hooks.poststart);
-                Subject::new(&self.spec.id, &self.config, &self.spec.bundle).run_all(
-                    "poststart",
-                    poststart,
-                    "running",
-                    self.container.pid,
-                );
-                Ok(Response::Started {
-                    pid: self.container.pid,
-                })
+                match self.run_hooks("poststart", "running") {
+                    Some(pid) => {
+                        client.pending = Some(Pending::Started(pid));
+                        Ok(None)
+                    }
+                    None => Ok(Some(self.started())),
+                }
             }
             Message::Failed(failure) => {
                 self.error = Some(failure.message.clone());
@@ -499,6 +494,21 @@ impl Server {
                 "the container's process reported twice that it is ready",
             )),
         }
+    }
+
+    fn started(&self) -> Response {
+        Response::Started {
+            pid: self.container.pid,
+        }
+    }
+
+    /// Begins to run the hooks of a kind; gives the process that does.
+    fn run_hooks(&self, kind: &str, status: &str) -> Option<i32> {
+        let mut kinds = self.config.hooks.as_ref()?.kinds().into_iter();
+        let (_, hooks) = kinds.find(|(name, list)| *name == kind && !list.is_empty())?;
+        let subject = Subject::new(&self.spec.id, &self.config, &self.spec.bundle);
+        // Failures change nothing, and there is nobody to tell.
+        hooks::in_background(subject, kind, hooks, status, self.container.pid).ok()
     }
 
     fn report(&self) -> Response {
@@ -585,6 +595,9 @@ impl Server {
                 // Stopped or continued, which was not asked for.
                 (None, None) => continue,
             };
+            if self.answer_pending(&Pending::Started(pid), &self.started()) {
+                continue;
+            }
             // Others are orphans that were given to the subreaper.
             if !self.exec_reaped(pid, code) && pid == self.container.pid {
                 self.finish(code);
@@ -613,10 +626,7 @@ impl Server {
             // Whoever starts the container again right after the exit record finds no leftovers.
             let _ = cgroup.remove();
         }
-        let hooks = self.config.hooks.as_ref();
-        let poststop = hooks.map_or(&[][..], |hooks| &hooks.poststop);
-        Subject::new(&self.spec.id, &self.config, &self.spec.bundle)
-            .run_all("poststop", poststop, "stopped", 0);
+        self.run_hooks("poststop", "stopped");
         let exit = Exit {
             version: 1,
             code,

@@ -413,7 +413,7 @@ impl Server {
     }
 
     /// Answers the clients that wait for something. True: there was one.
-    fn answer_pending(&mut self, pending: &Pending, response: &Response) -> bool {
+    pub(super) fn answer_pending(&mut self, pending: &Pending, response: &Response) -> bool {
         let mut answered = false;
         for client in self.clients.values_mut() {
             if client.pending.as_ref() == Some(pending) {

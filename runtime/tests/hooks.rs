@@ -1,0 +1,203 @@
+//! Hooks of containers under a shim. (Those of the command line are tested there.)
+
+mod common;
+
+use std::path::Path;
+
+use common::{Setup, can_run, eventually};
+use keelson_model::shim::{Request, Response};
+use serde_json::{Value, json};
+
+/// A hook that writes what it is told into a file, by way of a name that is complete at once.
+fn recording(folder: &Path, kind: &str) -> Value {
+    let file = folder.join(kind);
+    let script = format!("cat > {0}.new && mv {0}.new {0}", file.display());
+    json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+}
+
+/// A hook that waits until a file exists, and records that it is there.
+fn waiting(folder: &Path) -> Value {
+    let script = format!(
+        "echo $$ > {0}/waits; until test -e {0}/go; do sleep 0.01; done; touch {0}/went",
+        folder.display()
+    );
+    json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+}
+
+fn told(folder: &Path, kind: &str) -> Value {
+    let file = folder.join(kind);
+    eventually(kind, || file.exists());
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+#[test]
+fn hooks_are_told_the_state() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = Setup::new(&["sleep", "1000"]);
+    let folder = setup.folder.path().join("told");
+    std::fs::create_dir(&folder).unwrap();
+    let kinds = [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "poststart",
+        "poststop",
+    ];
+    for kind in kinds {
+        setup.config["hooks"][kind] = recording(&folder, kind);
+    }
+    let shim = setup.create();
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        assert!(
+            folder.join(kind).exists(),
+            "{kind} runs before create is done"
+        );
+    }
+    assert!(!folder.join("poststart").exists());
+    shim.start();
+    assert!(
+        folder.join("poststart").exists(),
+        "it runs before start is done"
+    );
+    assert!(!folder.join("poststop").exists());
+    shim.call(&Request::Kill {
+        signal: 9,
+        all: false,
+    });
+    shim.wait();
+    for (kind, status) in kinds
+        .into_iter()
+        .zip(["creating", "creating", "creating", "running", "stopped"])
+    {
+        let state = told(&folder, kind);
+        assert_eq!(state["status"], status, "{kind}");
+        assert_eq!(state["id"], shim.id.as_str(), "{kind}");
+        assert_eq!(state["ociVersion"], "1.2.0", "{kind}");
+        let bundle = shim.folder.path().join("bundle");
+        assert_eq!(state["bundle"], json!(bundle), "{kind}");
+        if status == "stopped" {
+            assert!(state.get("pid").is_none(), "{state}");
+        } else {
+            assert_eq!(state["pid"], shim.pid, "{kind}");
+        }
+    }
+}
+
+#[test]
+fn a_hook_after_the_start_holds_up_the_start_only() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = Setup::new(&["sh", "-c", "echo runs; exec sleep 1000"]);
+    let folder = setup.folder.path().to_owned();
+    setup.config["hooks"] = json!({"poststart": waiting(&folder)});
+    let shim = setup.create();
+    let mut starter = shim.connect();
+    starter.send(&Request::Start);
+    eventually("the hook", || folder.join("waits").exists());
+    match shim.call(&Request::State) {
+        Response::State { status, .. } => assert_eq!(status, "running"),
+        other => panic!("{other:?}"),
+    }
+    eventually("output", || shim.output() == "runs\n");
+    std::fs::write(folder.join("go"), "").unwrap();
+    assert_eq!(starter.receive(), Response::Started { pid: shim.pid });
+    assert!(folder.join("went").exists());
+}
+
+#[test]
+fn hooks_that_never_end_hold_nobody_up_at_the_end() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = Setup::new(&["sh", "-c", "exit 3"]);
+    let folder = setup.folder.path().to_owned();
+    setup.config["hooks"] = json!({"poststop": waiting(&folder)});
+    let shim = setup.create();
+    let mut waiter = shim.connect();
+    waiter.send(&Request::Wait { exec: None });
+    shim.start();
+    let Response::Exited(exit) = waiter.receive() else {
+        panic!("no exit");
+    };
+    assert_eq!(exit.code, 3);
+    drop(waiter);
+    shim.gone();
+    assert!(!folder.join("went").exists());
+    std::fs::write(folder.join("go"), "").unwrap();
+    eventually("the hook's end", || folder.join("went").exists());
+}
+
+#[test]
+fn a_hook_that_takes_too_long_is_killed_and_ends_the_container() {
+    if !can_run() {
+        return;
+    }
+    for (kind, creates) in [
+        ("prestart", true),
+        ("createRuntime", true),
+        ("createContainer", true),
+        ("startContainer", false),
+    ] {
+        let mut setup = Setup::new(&["true"]);
+        let file = setup.folder.path().join("waits");
+        let mut hook = waiting(setup.folder.path());
+        if !creates {
+            hook[0]["args"] = json!(["sh", "-c", "while true; do sleep 1; done"]);
+        }
+        hook[0]["timeout"] = json!(1);
+        setup.config["hooks"] = json!({kind: hook});
+        let message = if creates {
+            setup.fails()
+        } else {
+            let shim = setup.create();
+            match shim.call(&Request::Start) {
+                Response::Failed { message, .. } => message,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(message.contains(&format!("hooks.{kind}[0]")), "{message}");
+        assert!(message.contains("timeout"), "{message}");
+        if kind == "prestart" || kind == "createRuntime" {
+            let pid = std::fs::read_to_string(file).unwrap();
+            assert!(
+                !Path::new(&format!("/proc/{}", pid.trim())).exists(),
+                "{kind}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_hook_that_fails_names_itself_and_its_status() {
+    if !can_run() {
+        return;
+    }
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let mut setup = Setup::new(&["true"]);
+        let fails = json!({"path": "/bin/sh", "args": ["sh", "-c", "exit 9"]});
+        let never = recording(setup.folder.path(), "never")[0].clone();
+        setup.config["hooks"] = json!({kind: [fails, never]});
+        let message = setup.fails();
+        assert!(
+            message.contains(&format!("hooks.{kind}[0] /bin/sh")),
+            "{message}"
+        );
+        assert!(message.contains('9'), "{message}");
+        assert!(
+            !setup.folder.path().join("never").exists(),
+            "no further hook runs"
+        );
+    }
+    // After the start, failures change nothing, and the next hooks run.
+    let mut setup = Setup::new(&["sleep", "1000"]);
+    let folder = setup.folder.path().to_owned();
+    let fails = json!({"path": "/no/such/hook"});
+    setup.config["hooks"] =
+        json!({"poststart": [fails, recording(&folder, "poststart")[0].clone()]});
+    let shim = setup.create();
+    shim.start();
+    assert_eq!(told(&folder, "poststart")["status"], "running");
+}

@@ -1,0 +1,356 @@
+//! Ways out of containers that were found in other runtimes, by the number of the report.
+
+mod common;
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{RUNTIME, Setup, can_run, eventually};
+use keelson_model::shim::{Request, Response, Rootfs};
+use serde_json::{Value, json};
+
+/// A container whose root is a folder, which the caller prepares.
+fn setup(script: &str, prepare: impl FnOnce(&Path)) -> Setup {
+    let mut setup = Setup::new(&["sh", "-c", script]);
+    let root = setup.folder.path().join("lower");
+    prepare(&root);
+    setup.spec.rootfs = Rootfs::Folder { path: root };
+    setup
+}
+
+/// Takes mounts out of a configuration.
+fn without(setup: &mut Setup, destination: &str) {
+    let mounts = setup.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| {
+        !mount["destination"]
+            .as_str()
+            .unwrap()
+            .starts_with(destination)
+    });
+}
+
+fn bind(source: &Path, destination: &str) -> Value {
+    json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind"]})
+}
+
+fn add(setup: &mut Setup, mount: Value) {
+    setup.config["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+/// CVE-2025-31133: what hides a file was the container's /dev/null, for which an image has a link.
+#[test]
+fn a_false_null_device_hides_nothing_else() {
+    if !can_run() {
+        return;
+    }
+    let script = "stat -c %t:%T /proc/timer_list; wc -c < /proc/timer_list; \
+                  grep -c ' /proc/sys/kernel/core_pattern ' /proc/self/mountinfo; \
+                  echo no > /proc/sys/kernel/core_pattern";
+    let mut setup = setup(script, |root| {
+        symlink("/proc/sys/kernel/core_pattern", root.join("dev/null")).unwrap();
+    });
+    without(&mut setup, "/dev");
+    setup.config["linux"]["maskedPaths"] = json!(["/proc/timer_list", "/proc/kcore"]);
+    let (output, exit) = setup.run();
+    assert_ne!(exit.code, 0);
+    assert!(output.starts_with("1:3\n0\n0\n"), "{output}");
+    assert!(output.contains("Read-only file system"), "{output}");
+}
+
+/// CVE-2025-52565: the console was mounted where a link of the image leads.
+#[test]
+fn a_false_console_is_not_followed() {
+    if !can_run() {
+        return;
+    }
+    for target in ["/proc/sys/kernel/core_pattern", "pts/0", "/etc/passwd"] {
+        let mut setup = setup("true", |root| {
+            symlink(target, root.join("dev/console")).unwrap();
+        });
+        without(&mut setup, "/dev");
+        setup.config["process"]["terminal"] = json!(true);
+        let message = setup.fails();
+        assert!(message.contains("process.terminal"), "{message}");
+        assert!(message.contains("symbolic link"), "{message}");
+    }
+    // The folder itself leads into procfs.
+    let mut setup = setup("true", |root| {
+        std::fs::remove_dir(root.join("dev")).unwrap();
+        symlink("/proc/self/attr", root.join("dev")).unwrap();
+    });
+    without(&mut setup, "/dev");
+    setup.config["process"]["terminal"] = json!(true);
+    setup.fails();
+}
+
+/// CVE-2025-52881: mounts over parts of procfs divert what the runtime writes there.
+#[test]
+fn nothing_is_mounted_over_procfs_not_even_by_links() {
+    if !can_run() {
+        return;
+    }
+    let tmpfs = |destination: &str| json!({"destination": destination, "type": "tmpfs"});
+    for destination in [
+        "/proc/self/attr",
+        "/proc/sys",
+        "/proc/sys/net/ipv4",
+        "/proc/1",
+    ] {
+        let mut setup = setup("true", |_| {});
+        add(&mut setup, tmpfs(destination));
+        let message = setup.fails();
+        assert!(message.contains(destination), "{message}");
+    }
+    for target in [
+        "/proc/self/attr",
+        "proc/sys/kernel",
+        "../../proc/thread-self/attr",
+    ] {
+        let mut setup = setup("true", |root| symlink(target, root.join("data")).unwrap());
+        let source = setup.folder.path().join("lower2");
+        add(&mut setup, bind(&source, "/data"));
+        let message = setup.fails();
+        assert!(message.contains("/data"), "{target}: {message}");
+    }
+}
+
+/// The same: parameters reach the kernel, whatever the image has in the place of procfs.
+#[test]
+fn parameters_are_written_to_the_real_procfs() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = setup("exec sleep 1000", |root| {
+        let fake = root.join("proc/sys/net/ipv4");
+        std::fs::create_dir_all(&fake).unwrap();
+        std::fs::write(fake.join("ip_default_ttl"), "0").unwrap();
+        std::fs::create_dir_all(root.join("proc/self/attr")).unwrap();
+        std::fs::write(root.join("proc/self/oom_score_adj"), "0").unwrap();
+    });
+    without(&mut setup, "/proc");
+    setup.config["linux"]["maskedPaths"] = json!([]);
+    setup.config["linux"]["readonlyPaths"] = json!([]);
+    setup.config["linux"]["sysctl"] = json!({"net.ipv4.ip_default_ttl": "77"});
+    setup.config["process"]["oomScoreAdj"] = json!(321);
+    let fake = setup.folder.path().join("lower/proc");
+    let shim = setup.create();
+    let read = std::process::Command::new("nsenter")
+        .args(["-t", &shim.pid.to_string(), "-n"])
+        .args(["cat", "/proc/sys/net/ipv4/ip_default_ttl"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&read.stdout), "77\n");
+    let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", shim.pid)).unwrap();
+    assert_eq!(score, "321\n");
+    for (file, text) in [
+        ("sys/net/ipv4/ip_default_ttl", "0"),
+        ("self/oom_score_adj", "0"),
+    ] {
+        assert_eq!(
+            std::fs::read_to_string(fake.join(file)).unwrap(),
+            text,
+            "{file}"
+        );
+    }
+}
+
+/// CVE-2019-5736: the runtime's own file, which the container's processes can name while they are
+/// still the runtime, or by a script that names it as its interpreter.
+#[test]
+fn the_runtimes_file_cannot_be_reached_by_an_interpreter() {
+    if !can_run() {
+        return;
+    }
+    let before = std::fs::read(RUNTIME).unwrap();
+    let script = "exec sleep 1000";
+    let shim = setup(script, |root| {
+        let path = root.join("bin/trap");
+        std::fs::write(&path, "#!/proc/self/exe\n").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        // Tries to write to the file of every process that comes along.
+        let thief = "for i in $(seq 200); do for p in /proc/[0-9]*; do \
+                     (echo x > $p/exe) 2>/dev/null && echo written to $(readlink $p/exe); \
+                     done; done; echo tried";
+        std::fs::write(root.join("thief"), thief).unwrap();
+    })
+    .create();
+    shim.start();
+    let exec = |name: &str, args: &[&str]| {
+        let process = json!({"args": args, "cwd": "/", "user": {"uid": 0, "gid": 0},
+            "env": ["PATH=/bin"]});
+        let made = shim.call(&Request::Exec {
+            exec: name.to_owned(),
+            process,
+            open_stdin: false,
+        });
+        assert_eq!(made, Response::Done);
+        let mut stream = shim.connect();
+        let attached = stream.call(&Request::Attach {
+            exec: Some(name.to_owned()),
+            stdin: false,
+            stdout: true,
+            stderr: true,
+        });
+        assert_eq!(attached, Response::Done);
+        shim.call(&Request::ExecStart {
+            exec: name.to_owned(),
+        });
+        stream
+    };
+    let mut thief = exec("thief", &["sh", "/thief"]);
+    for number in 0..10 {
+        let (_, _) = exec(&format!("trap{number}"), &["/bin/trap"]).read_all();
+    }
+    let (out, _) = thief.read_all();
+    let out = String::from_utf8_lossy(&out).into_owned();
+    assert!(out.contains("tried"), "{out}");
+    let own = Path::new(RUNTIME).file_name().unwrap().to_string_lossy();
+    assert!(!out.contains(own.as_ref()), "{out}");
+    assert!(
+        std::fs::read(RUNTIME).unwrap() == before,
+        "the runtime was changed"
+    );
+}
+
+/// CVE-2024-21626: a descriptor that leaked in leads out by way of the working directory.
+#[test]
+fn the_working_directory_is_never_a_descriptor() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = setup("true", |_| {});
+    for number in 3..24 {
+        for path in ["/proc/self/fd", "/proc/thread-self/fd", "/proc/1/fd"] {
+            setup.config["process"]["cwd"] = json!(format!("{path}/{number}"));
+            let message = setup.fails();
+            assert!(message.contains("process.cwd"), "{message}");
+        }
+    }
+    let shim = self::setup("exec sleep 1000", |_| {}).create();
+    shim.start();
+    for number in 3..24 {
+        let exec = format!("cwd{number}");
+        let process = json!({"args": ["cat", "../../../../etc/hostname"], "user": {"uid": 0, "gid": 0},
+            "cwd": format!("/proc/self/fd/{number}"), "env": ["PATH=/bin"]});
+        let made = shim.call(&Request::Exec {
+            exec: exec.clone(),
+            process,
+            open_stdin: false,
+        });
+        assert_eq!(made, Response::Done);
+        match shim.call(&Request::ExecStart { exec }) {
+            Response::Failed { message, .. } => {
+                assert!(message.contains("process.cwd"), "{message}");
+            }
+            other => panic!("{number}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn no_descriptor_of_the_runtime_is_in_a_container_or_its_hooks() {
+    if !can_run() {
+        return;
+    }
+    let list = "ls /proc/self/fd | tr '\\n' ' '";
+    let mut setup = setup(&format!("{list}; exec sleep 1000"), |_| {});
+    let file = setup.folder.path().join("hook");
+    let script = format!("ls /proc/self/fd | tr '\\n' ' ' > {}", file.display());
+    setup.config["hooks"] = json!({"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", script],
+        "env": ["PATH=/bin:/usr/bin"]}]});
+    let shim = setup.create();
+    shim.start();
+    eventually("output", || shim.output() == "0 1 2 3 ");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "0 1 2 3 ");
+}
+
+/// A folder of the host's that an image's links aim at.
+fn outside(setup: &Setup) -> PathBuf {
+    let outside = setup.folder.path().join("outside");
+    std::fs::create_dir_all(&outside).unwrap();
+    outside
+}
+
+#[test]
+fn links_at_destinations_stay_inside() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = setup("true", |_| {});
+    let (root, target) = (setup.folder.path().join("lower"), outside(&setup));
+    symlink(&target, root.join("absolute")).unwrap();
+    let up = format!("../../../../../../../..{}", target.display());
+    symlink(up, root.join("relative")).unwrap();
+    symlink("/proc/self/root", root.join("magic")).unwrap();
+    let source = setup.folder.path().join("source");
+    std::fs::write(&source, "").unwrap();
+    for destination in ["/absolute/made", "/relative/made2"] {
+        add(&mut setup, bind(&source, destination));
+    }
+    setup.config["linux"]["devices"] = json!([
+        {"path": "/absolute/node", "type": "c", "major": 1, "minor": 3},
+    ]);
+    setup.config["process"]["cwd"] = json!("/relative/cwd");
+    let shim = setup.create();
+    assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
+    // As the container sees them, the links name this.
+    let inside = root.join(target.strip_prefix("/").unwrap());
+    for name in ["made", "made2", "node", "cwd"] {
+        assert!(inside.join(name).exists(), "{name}");
+    }
+    drop(shim);
+    let mut setup = self::setup("true", |root| {
+        symlink("/proc/self/root", root.join("magic")).unwrap();
+    });
+    let source = setup.folder.path().join("lower2");
+    add(&mut setup, bind(&source, "/magic/tmp/made"));
+    let message = setup.fails();
+    assert!(message.contains("/magic/tmp/made"), "{message}");
+}
+
+#[test]
+fn a_folder_that_turns_into_a_link_meanwhile_leads_nowhere() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = setup("true", |root| {
+        std::fs::create_dir(root.join("swap")).unwrap();
+    });
+    let (root, target) = (setup.folder.path().join("lower"), outside(&setup));
+    symlink(&target, root.join("link")).unwrap();
+    let source = setup.folder.path().join("source");
+    std::fs::write(&source, "").unwrap();
+    add(&mut setup, bind(&source, "/swap/a/file"));
+    setup.config["process"]["cwd"] = json!("/swap/b/c");
+    setup.config["linux"]["devices"] = json!([
+        {"path": "/swap/d/null", "type": "c", "major": 1, "minor": 3},
+    ]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let flags = rustix::fs::RenameFlags::EXCHANGE;
+            let here = rustix::fs::CWD;
+            while !done.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(here, root.join("swap"), here, root.join("link"), flags)
+                    .unwrap();
+            }
+        });
+        for _ in 0..30 {
+            // Whether it succeeds depends on the moment.
+            if let keelson_model::shim::Hello::Created { shim_pid, .. } = setup.hello() {
+                let pid = nix::unistd::Pid::from_raw(shim_pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                eventually("the shim's end", || {
+                    common::is_zombie(shim_pid) || !Path::new(&format!("/proc/{shim_pid}")).exists()
+                });
+            }
+            let cgroup = common::cgroup_root().join("keelson-test").join(&setup.id);
+            eventually("the cgroup's end", || {
+                !cgroup.exists() || std::fs::remove_dir(&cgroup).is_ok()
+            });
+            assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
