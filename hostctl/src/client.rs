@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, header};
+use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
@@ -18,6 +19,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::error::CtlError;
+
+/// Longest line of an answer, in bytes.
+const MAX_LINE: usize = 1 << 20;
 
 /// A machine's API.
 pub(crate) struct Client {
@@ -78,12 +82,51 @@ impl Client {
         self.request(method, path, body.into()).await
     }
 
+    /// Sends a JSON body and gives each line of the answer to `take` as it comes.
+    pub(crate) async fn lines<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &B,
+        mut take: impl FnMut(T),
+    ) -> Result<(), CtlError> {
+        let body = serde_json::to_vec(body).map_err(CtlError::Answer)?;
+        let mut answer = self.begin(method, path, body.into()).await?.into_body();
+        let mut kept = Vec::new();
+        while let Some(frame) = answer.frame().await {
+            let frame = frame.map_err(|e| self.unreachable(&e))?;
+            kept.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+            while let Some(end) = kept.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = kept.drain(..=end).collect();
+                take(serde_json::from_slice(&line).map_err(CtlError::Answer)?);
+            }
+            if kept.len() > MAX_LINE {
+                return Err(CtlError::Incomplete);
+            }
+        }
+        match kept.is_empty() {
+            true => Ok(()),
+            false => Err(CtlError::Incomplete),
+        }
+    }
+
     async fn request<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
     ) -> Result<T, CtlError> {
+        let answer = self.begin(method, path, body).await?;
+        serde_json::from_slice(&self.whole(answer).await?).map_err(CtlError::Answer)
+    }
+
+    /// Sends a request; the answer is one of success, and its body is still to come.
+    async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, CtlError> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -91,12 +134,12 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|e| self.unreachable(&e))?;
-        match &self.target {
+        let answer = match &self.target {
             Target::Unix(path) => {
                 let stream = UnixStream::connect(path)
                     .await
                     .map_err(|e| self.unreachable(&e))?;
-                self.exchange(stream, request).await
+                self.exchange(stream, request).await?
             }
             Target::Tls {
                 address,
@@ -110,39 +153,42 @@ impl Client {
                     .connect(name.clone(), stream)
                     .await
                     .map_err(|e| self.unreachable(&e))?;
-                self.exchange(stream, request).await
+                self.exchange(stream, request).await?
             }
+        };
+        let status = answer.status();
+        if !status.is_success() {
+            let body = self.whole(answer).await?;
+            return Err(CtlError::Refused {
+                status: status.as_u16(),
+                message: message(&body).unwrap_or_else(|| format!("the machine answered {status}")),
+            });
         }
+        Ok(answer)
     }
 
-    async fn exchange<S, T>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<T, CtlError>
+    async fn whole(&self, answer: Response<Incoming>) -> Result<Bytes, CtlError> {
+        let body = answer.into_body().collect().await;
+        Ok(body.map_err(|e| self.unreachable(&e))?.to_bytes())
+    }
+
+    async fn exchange<S>(
+        &self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, CtlError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        T: DeserializeOwned,
     {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| self.unreachable(&e))?;
         // Ends with the answer; its errors come out of the request as well.
         tokio::spawn(connection);
-        let response = sender
+        sender
             .send_request(request)
             .await
-            .map_err(|e| self.unreachable(&e))?;
-        let status = response.status();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(|e| self.unreachable(&e))?
-            .to_bytes();
-        if !status.is_success() {
-            return Err(CtlError::Refused {
-                status: status.as_u16(),
-                message: message(&body).unwrap_or_else(|| format!("the machine answered {status}")),
-            });
-        }
-        serde_json::from_slice(&body).map_err(CtlError::Answer)
+            .map_err(|e| self.unreachable(&e))
     }
 
     fn unreachable(&self, error: &dyn std::error::Error) -> CtlError {

@@ -24,6 +24,10 @@ pub(crate) enum CtlError {
     Refused { status: u16, message: String },
     #[error("the machine's answer can't be understood: {0}")]
     Answer(serde_json::Error),
+    #[error("{0}")]
+    Damaged(String),
+    #[error("the machine's answer ended before it was complete")]
+    Incomplete,
     #[error("can't make a key: {0}")]
     Key(rcgen::Error),
     #[error(transparent)]
@@ -40,7 +44,10 @@ impl CtlError {
             Self::Connect { .. } => ErrorKind::Unavailable,
             Self::Refused { status, .. } => kind_of_status(*status),
             Self::Store(_) => ErrorKind::Internal,
-            Self::Runtime(_) | Self::Answer(_) | Self::Key(_) => ErrorKind::Internal,
+            Self::Incomplete => ErrorKind::Unavailable,
+            Self::Runtime(_) | Self::Answer(_) | Self::Key(_) | Self::Damaged(_) => {
+                ErrorKind::Internal
+            }
         }
     }
 }

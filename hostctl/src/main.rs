@@ -5,6 +5,7 @@ mod client;
 mod error;
 mod options;
 mod table;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ use serde::Serialize;
 
 use crate::client::Client;
 use crate::error::CtlError;
-use crate::options::{Command, Format, Options, ServiceCommand};
+use crate::options::{Command, Format, ImageCommand, Options, ServiceCommand};
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -58,6 +59,9 @@ async fn run(options: &Options) -> Result<String, CtlError> {
         Command::Reboot => power(&client, PowerAction::Reboot).await,
         Command::Halt => power(&client, PowerAction::Halt).await,
         Command::Certificate(command) => certificate::run(&client, command).await,
+        Command::Image(ImageCommand::Verify(args)) => {
+            verify::run(&client, options.format, &args.images).await
+        }
     }
 }
 

@@ -59,6 +59,23 @@ pub(crate) enum Command {
     /// Client certificates.
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// Stored container images.
+    #[command(subcommand)]
+    Image(ImageCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Read stored images again and compare them with what they were when they came. Exits with 1
+    /// when something is damaged.
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Images by name or identifier; all when none is named.
+    #[arg(value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

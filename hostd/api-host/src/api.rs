@@ -1,12 +1,16 @@
 //! The routes of `/host/v1`.
 
+use std::convert::Infallible;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hostd_images::ImageStore;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use keelson_model::error::ErrorKind;
@@ -19,6 +23,7 @@ use serde::de::DeserializeOwned;
 use crate::addresses::hostname;
 use crate::init::ask;
 use crate::pki::Pki;
+use crate::verify;
 
 /// Largest body, in bytes.
 const MAX_BODY: usize = 256 << 10;
@@ -34,6 +39,8 @@ pub struct HostFacts {
     pub warnings: Arc<RwLock<Vec<String>>>,
     /// The system services.
     pub services: Arc<dyn Fn() -> Vec<ServiceStatus> + Send + Sync>,
+    /// The image store.
+    pub images: ImageStore,
     /// The machine's keys, when it listens on TCP.
     pub pki: Option<Arc<Pki>>,
     /// PID 1's control socket.
@@ -47,9 +54,12 @@ pub struct HostFacts {
 pub struct HostApi(Arc<HostFacts>);
 
 /// A failure as the client sees it.
-struct Failure(ErrorKind, String);
+pub(crate) struct Failure(pub ErrorKind, pub String);
 
-type Answer = Result<Response<Bytes>, Failure>;
+/// The body of an answer.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+pub(crate) type Answer = Result<Response<Body>, Failure>;
 
 impl HostApi {
     /// The API over these facts.
@@ -58,7 +68,7 @@ impl HostApi {
     }
 
     /// Answers a request. The caller has checked the client's role.
-    pub async fn handle(&self, request: Request<Incoming>) -> Response<Bytes> {
+    pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let answer = match (&method, path.as_str()) {
@@ -67,6 +77,9 @@ impl HostApi {
             (&Method::GET, "/host/v1/boot") => self.boot().await,
             (&Method::POST, "/host/v1/power") => self.power(request).await,
             (&Method::POST, "/host/v1/certificates") => self.issue(request).await,
+            (&Method::POST, "/host/v1/images/verify") => {
+                verify::answer(&self.0.images, request).await
+            }
             _ => Err(Failure(
                 ErrorKind::NotFound,
                 format!("the host API has no {method} {path}"),
@@ -163,7 +176,7 @@ fn uptime() -> f64 {
     seconds + nanos / 1e9
 }
 
-async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
+pub(crate) async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
     let wrong = |text: String| Failure(ErrorKind::InvalidInput, text);
     let bytes = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect())
         .await
@@ -171,6 +184,13 @@ async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
         .map_err(|e| wrong(format!("the request's body can't be read: {e}")))?
         .to_bytes();
     serde_json::from_slice(&bytes).map_err(|e| wrong(format!("the request's body is wrong: {e}")))
+}
+
+/// A body that is there already.
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes)
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
 }
 
 fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
@@ -181,7 +201,7 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
         )
     })?;
     text.push(b'\n');
-    let mut response = Response::new(Bytes::from(text));
+    let mut response = Response::new(whole(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,
@@ -191,11 +211,11 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
 }
 
 /// The answer for a failure: `{"message": …}`.
-fn failure(kind: ErrorKind, message: &str) -> Response<Bytes> {
+fn failure(kind: ErrorKind, message: &str) -> Response<Body> {
     let status =
         StatusCode::from_u16(kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     json(status, &serde_json::json!({"message": message})).unwrap_or_else(|_| {
-        let mut response = Response::new(Bytes::new());
+        let mut response = Response::new(whole(Bytes::new()));
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response
     })

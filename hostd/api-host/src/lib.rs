@@ -6,5 +6,6 @@ mod init;
 pub mod pki;
 pub mod provision;
 pub mod role;
+mod verify;
 
-pub use api::{HostApi, HostFacts};
+pub use api::{Body, HostApi, HostFacts};

@@ -127,7 +127,7 @@ async fn answer(server: &Server, role: Role, request: Request<Incoming>) -> Resp
         );
     }
     if role::is_host_api(path) {
-        return server.host.handle(request).await.map(reply::whole);
+        return server.host.handle(request).await;
     }
     server.docker.handle(request).await
 }

@@ -110,6 +110,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
             let services = services.clone();
             move || services.status()
         }),
+        images: images.clone(),
         pki: pki.clone(),
         init_socket: keelson_model::init::CONTROL_SOCKET.into(),
         network_status: NETWORK_STATUS.into(),

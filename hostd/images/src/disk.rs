@@ -48,7 +48,7 @@ impl Disk {
         self.root.join("layers").join(diff_id.hex())
     }
 
-    fn blob(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs").join(digest.hex())
     }
 
@@ -58,11 +58,11 @@ impl Disk {
         fs::read(&path).map_err(ImageError::io("read", &path))
     }
 
-    fn image(&self, id: &Digest) -> PathBuf {
+    pub(crate) fn image(&self, id: &Digest) -> PathBuf {
         self.root.join("images").join(format!("{}.json", id.hex()))
     }
 
-    fn repositories(&self) -> PathBuf {
+    pub(crate) fn repositories(&self) -> PathBuf {
         self.root.join("repositories.json")
     }
 
@@ -186,6 +186,24 @@ impl Disk {
             record,
             Durability::Flushed,
         )?)
+    }
+
+    /// Writes a layer's record again.
+    pub(crate) fn write_layer(&self, record: &LayerRecord) -> Result<(), ImageError> {
+        Ok(document::write(
+            &self.layer(&record.diff_id).join(RECORD),
+            record,
+            Durability::Flushed,
+        )?)
+    }
+
+    /// Writes a blob again. The staging folder is where it can be torn without harm.
+    pub(crate) fn restore_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
+        let staging = self.stage()?;
+        let path = staging.path.join("blob");
+        file::write(&path, bytes, 0o600, Durability::Flushed)?;
+        self.place_blob(&path, digest)?;
+        Ok(file::flush_folder(&self.root.join("blobs"))?)
     }
 
     pub(crate) fn write_repositories(&self, repositories: &Repositories) -> Result<(), ImageError> {

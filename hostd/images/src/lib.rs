@@ -37,6 +37,7 @@ mod save;
 mod state;
 mod store;
 mod types;
+mod verify;
 mod writable;
 
 use std::path::Path;
@@ -46,6 +47,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::{broadcast, mpsc};
 
 pub use error::ImageError;
+pub use keelson_model::verify::{Damage, VerifyLine};
 pub use keelson_oci::config::{ContainerDefaults, History, ImageConfig};
 pub use keelson_oci::digest::Digest;
 pub use keelson_oci::layer::Limits;
@@ -233,6 +235,21 @@ impl ImageStore {
     /// To be called after a container was removed.
     pub fn release_unused(&self, users: impl FnOnce() -> Vec<ImageUser>) -> Result<(), ImageError> {
         self.store.release_unused(users)
+    }
+
+    /// Reads everything that images consist of again and compares it with what it was; `names`
+    /// chooses images, none of them stands for all. Tells what it finds by `lines`, and gives the
+    /// number of damaged objects. Closing `lines` ends it.
+    pub async fn verify(
+        &self,
+        names: Vec<String>,
+        lines: mpsc::Sender<VerifyLine>,
+    ) -> Result<u64, ImageError> {
+        let store = Arc::clone(&self.store);
+        let job = move || verify::verify(&store, &names, &lines);
+        tokio::task::spawn_blocking(job)
+            .await
+            .map_err(|error| ImageError::Damaged(format!("a task of the store failed: {error}")))?
     }
 
     /// How much disk the images use.

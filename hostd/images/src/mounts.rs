@@ -17,7 +17,15 @@ use crate::error::ImageError;
 pub(crate) struct Mounts {
     folder: PathBuf,
     /// By name of the mount point.
-    held: Mutex<HashMap<String, usize>>,
+    held: Mutex<HashMap<String, Held>>,
+}
+
+/// How a mount point is used.
+#[derive(Debug, Default)]
+struct Held {
+    count: usize,
+    /// The files behind it were replaced: the next user gets them mounted on top.
+    outdated: bool,
 }
 
 /// Keeps layers mounted, and on disk, until it is dropped.
@@ -68,13 +76,20 @@ impl Mounts {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether anybody holds this name.
     pub(crate) fn is_held(&self, name: &str) -> bool {
         self.lock().contains_key(name)
+    }
+
+    /// Has the next user of this name get what is on disk then.
+    pub(crate) fn renew(&self, name: &str) {
+        if let Some(held) = self.lock().get_mut(name) {
+            held.outdated = true;
+        }
     }
 
     /// Takes a hold on each named object, mounting those that are not yet by `mount`, which gets
@@ -92,16 +107,19 @@ impl Mounts {
         let mut failed = None;
         for (name, mount) in wanted {
             let point = self.folder.join(name);
-            let count = held.entry(name.clone()).or_insert(0);
-            if *count == 0
+            let used = held.entry(name.clone()).or_default();
+            if (used.count == 0 || used.outdated)
                 && let Some(mount) = mount
                 && let Err(error) = mount_at(&point, mount)
             {
-                held.remove(name);
+                if used.count == 0 {
+                    held.remove(name);
+                }
                 failed = Some(error);
                 break;
             }
-            *count += 1;
+            used.outdated = false;
+            used.count += 1;
             hold.names.push(name.clone());
             points.push(point);
         }
@@ -116,15 +134,15 @@ impl Mounts {
     fn release(&self, names: &[String]) {
         let mut held = self.lock();
         for name in names {
-            let Some(count) = held.get_mut(name) else {
+            let Some(used) = held.get_mut(name) else {
                 continue;
             };
-            *count = count.saturating_sub(1);
-            if *count == 0 {
+            used.count = used.count.saturating_sub(1);
+            if used.count == 0 {
                 held.remove(name);
                 let point = self.folder.join(name);
                 if point.exists() {
-                    detach(&point);
+                    while is_mount_point(&point) && detach(&point) {}
                     let _ = fs::remove_dir(&point);
                 }
             }

@@ -51,6 +51,9 @@ pub(crate) struct State {
     pub layers: HashMap<Digest, LayerRecord>,
     /// Layers that a running load relies on without an image record yet.
     pub pins: HashMap<Digest, usize>,
+    /// Layers, configurations and manifests that a check found damaged: the next pull or load
+    /// replaces them.
+    pub damaged: HashSet<Digest>,
 }
 
 impl State {
@@ -195,6 +198,13 @@ impl State {
             .values()
             .find(|layer| layer.compressed.is_some_and(|kept| kept.digest == *blob))
             .map(|layer| layer.diff_id)
+    }
+
+    /// Whether no check found damage in the image's own documents.
+    pub(crate) fn is_sound(&self, entry: &Entry) -> bool {
+        let manifest = entry.record.manifest;
+        !self.damaged.contains(&entry.record.id)
+            && manifest.is_none_or(|manifest| !self.damaged.contains(&manifest))
     }
 
     /// Layers that no image and no running load needs.

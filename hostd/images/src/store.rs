@@ -80,10 +80,13 @@ impl Pins {
         }
     }
 
-    /// Pins a layer if the store has it, and gives its record.
+    /// Pins a layer if the store has it and it is not known to be damaged, and gives its record.
     pub(crate) fn pin(&mut self, layer: &Digest) -> Option<LayerRecord> {
         let mut state = self.store.state();
         let record = state.layers.get(layer)?.clone();
+        if state.damaged.contains(layer) {
+            return None;
+        }
         *state.pins.entry(*layer).or_insert(0) += 1;
         self.layers.push(*layer);
         Some(record)
@@ -184,13 +187,14 @@ impl Store {
         staged: &[Staged],
     ) -> Result<(), ImageError> {
         for (diff_id, folder) in layers {
-            if state.layers.contains_key(diff_id) {
+            if state.layers.contains_key(diff_id) && !self.make_room(state, diff_id)? {
                 continue;
             }
             let record: LayerRecord = document::read(&folder.join(crate::layer::RECORD))?
                 .ok_or_else(|| ImageError::Damaged(format!("staged layer {diff_id} vanished")))?;
             self.disk.place_layer(folder, diff_id)?;
             state.layers.insert(*diff_id, record);
+            state.damaged.remove(diff_id);
         }
         for image in staged {
             for diff_id in image.entry.diff_ids() {
@@ -207,6 +211,10 @@ impl Store {
             }
             self.disk
                 .place_image(&image.record, &image.entry.record.id)?;
+            state.damaged.remove(&image.entry.record.id);
+            if let Some(manifest) = &image.entry.record.manifest {
+                state.damaged.remove(manifest);
+            }
             let known = state.images.get(&image.entry.record.id);
             if let Some(old) = known.and_then(|entry| entry.record.manifest)
                 && image.entry.record.manifest != Some(old)
@@ -231,6 +239,27 @@ impl Store {
             state.repositories = repositories;
         }
         Ok(())
+    }
+
+    /// Makes room for another copy of a layer that a check found damaged; false when the present
+    /// one stays. What is mounted goes on reading the damaged files until it is let go.
+    fn make_room(&self, state: &mut State, diff_id: &Digest) -> Result<bool, ImageError> {
+        let Some(record) = state
+            .layers
+            .get(diff_id)
+            .filter(|_| state.damaged.contains(diff_id))
+        else {
+            return Ok(false);
+        };
+        let name = diff_id.hex();
+        if record.form.backend().direct().is_some() && self.mounts.is_held(&name) {
+            tracing::warn!(layer = %diff_id, "a damaged layer stays while containers use it");
+            return Ok(false);
+        }
+        self.reaper.take(self.disk.remove_layer(diff_id)?);
+        state.layers.remove(diff_id);
+        self.mounts.renew(&name);
+        Ok(true)
     }
 
     /// Sends an event about an image, which must still be there for its labels.
@@ -338,6 +367,7 @@ impl Store {
             }
             self.reaper.take(self.disk.remove_layer(&diff_id)?);
             let layer = state.layers.remove(&diff_id);
+            state.damaged.remove(&diff_id);
             let size = layer.map_or(0, |layer| layer.stored());
             removed.push((diff_id, size));
         }

@@ -8,3 +8,4 @@ pub mod host_api;
 pub mod init;
 pub mod service;
 pub mod shim;
+pub mod verify;

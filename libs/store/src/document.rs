@@ -94,6 +94,14 @@ pub fn write<T: Document>(
     document: &T,
     durability: Durability,
 ) -> Result<(), StoreError> {
+    file::write(path, &bytes(path, document)?, 0o600, durability)
+}
+
+/// The bytes that [`write`] puts into a file; `path` is only named in errors.
+///
+/// # Errors
+/// [`StoreError::Malformed`] when the document cannot be JSON.
+pub fn bytes<T: Document>(path: &Path, document: &T) -> Result<Vec<u8>, StoreError> {
     let written = Written {
         version: T::VERSION,
         body: document,
@@ -103,7 +111,7 @@ pub fn write<T: Document>(
         source,
     })?;
     bytes.push(b'\n');
-    file::write(path, &bytes, 0o600, durability)
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -51,12 +51,102 @@ impl LayerBackend for Erofs {
         write().map_err(ImageError::io("write", &path))
     }
 
+    fn check(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), String> {
+        let unreadable = |error: std::io::Error| format!("it cannot be read: {error}");
+        let tar_size = tar.metadata().map_err(unreadable)?.len();
+        let index = erofs::index(tree, tar_size).map_err(|error| error.to_string())?;
+        let file = File::open(folder.join(INDEX)).map_err(unreadable)?;
+        let size = file.metadata().map_err(unreadable)?.len();
+        if size != index.size {
+            return Err(format!(
+                "it has {size} bytes where its archive makes {}",
+                index.size
+            ));
+        }
+        let mut compare = Compare {
+            file: &file,
+            tar,
+            expected: Vec::new(),
+            found: Vec::new(),
+        };
+        let mut at = index.metadata.len() as u64;
+        compare.part(0, at, &Source::Bytes(&index.metadata))?;
+        let mut copies: Vec<_> = index.copies.iter().collect();
+        copies.sort_by_key(|range| range.to);
+        for range in copies {
+            compare.part(at, range.to.saturating_sub(at), &Source::Zeros)?;
+            compare.part(range.to, range.length, &Source::Tar(range.from))?;
+            at = range.to + range.length;
+        }
+        compare.part(at, size.saturating_sub(at), &Source::Zeros)
+    }
+
+    fn made(&self) -> &'static str {
+        INDEX
+    }
+
     fn mount(&self, folder: &Path, target: &Path) -> Result<(), ImageError> {
         mount_erofs(&folder.join(INDEX), Some(&folder.join(TAR)), target)
     }
 
     fn direct(&self) -> Option<&'static str> {
         None
+    }
+}
+
+/// What a part of an index must be.
+enum Source<'a> {
+    Bytes(&'a [u8]),
+    /// Bytes of the archive from there on.
+    Tar(u64),
+    Zeros,
+}
+
+struct Compare<'a> {
+    file: &'a File,
+    tar: &'a File,
+    expected: Vec<u8>,
+    found: Vec<u8>,
+}
+
+impl Compare<'_> {
+    fn part(&mut self, at: u64, length: u64, source: &Source<'_>) -> Result<(), String> {
+        let unreadable = |error: std::io::Error| format!("it cannot be read: {error}");
+        let mut done = 0;
+        while done < length {
+            let size = usize::try_from(length - done)
+                .unwrap_or(usize::MAX)
+                .min(COPY_BUFFER);
+            self.found.resize(size, 0);
+            self.expected.clear();
+            self.expected.resize(size, 0);
+            self.file
+                .read_exact_at(&mut self.found, at + done)
+                .map_err(unreadable)?;
+            match source {
+                Source::Zeros => {}
+                Source::Tar(from) => self
+                    .tar
+                    .read_exact_at(&mut self.expected, from + done)
+                    .map_err(unreadable)?,
+                Source::Bytes(bytes) => {
+                    let bytes = usize::try_from(done).ok().and_then(|at| bytes.get(at..));
+                    let bytes = bytes.and_then(|bytes| bytes.get(..size));
+                    self.expected
+                        .copy_from_slice(bytes.ok_or("its archive makes another size")?);
+                }
+            }
+            if self.found != self.expected {
+                let pairs = self.found.iter().zip(&self.expected);
+                let same = pairs.take_while(|(found, expected)| found == expected);
+                return Err(format!(
+                    "from byte {} on it is not what its archive makes",
+                    at + done + same.count() as u64
+                ));
+            }
+            done += size as u64;
+        }
+        Ok(())
     }
 }
 

@@ -44,6 +44,14 @@ impl LayerBackend for Folder {
         })
     }
 
+    fn check(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), String> {
+        super::folder_check::check(&folder.join(FOLDER), tree, tar)
+    }
+
+    fn made(&self) -> &'static str {
+        FOLDER
+    }
+
     fn mount(&self, _folder: &Path, _target: &Path) -> Result<(), ImageError> {
         Ok(())
     }

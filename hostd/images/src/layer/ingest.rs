@@ -371,8 +371,9 @@ fn decompression(error: &std::io::Error) -> ImageError {
     ImageError::Archive(format!("it cannot be decompressed: {error}"))
 }
 
+/// Makes a tree of what a scanner sees.
 #[derive(Debug)]
-struct TreeVisitor(TreeBuilder);
+pub(crate) struct TreeVisitor(pub TreeBuilder);
 
 impl Visitor for TreeVisitor {
     type Error = TreeError;

@@ -7,6 +7,7 @@
 
 pub(crate) mod erofs;
 pub(crate) mod folder;
+mod folder_check;
 pub(crate) mod ingest;
 
 use std::fmt::Debug;
@@ -115,6 +116,13 @@ impl Document for LayerRecord {
 pub(crate) trait LayerBackend: Debug + Sync {
     /// Makes what is needed for mounting in the layer's (staged) folder. Nothing is synced to disk.
     fn prepare(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError>;
+
+    /// Compares what [`Self::prepare`] made with what it would make now; the error says what
+    /// differs.
+    fn check(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), String>;
+
+    /// Name of the file or folder that [`Self::prepare`] makes.
+    fn made(&self) -> &'static str;
 
     /// Shows the layer of this folder at `target`, when it needs a mount.
     fn mount(&self, folder: &Path, target: &Path) -> Result<(), ImageError>;

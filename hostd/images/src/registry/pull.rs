@@ -417,7 +417,9 @@ impl Pull {
                     tagged.is_some_and(|tagged| tagged.id == fetched.id)
                 });
                 let visible = known.is_some_and(|entry| !entry.record.hidden);
-                if named && visible && self.staged.is_empty() {
+                // What a check found damaged is replaced.
+                let sound = known.is_some_and(|entry| state.is_sound(entry));
+                if named && visible && sound && self.staged.is_empty() {
                     self.store
                         .emit(&state, ImageAction::Pull, fetched.id, familiar);
                     pulled.updated = false;

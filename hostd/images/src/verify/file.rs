@@ -1,0 +1,142 @@
+//! Reading of files for a check.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use keelson_model::verify::VerifyLine;
+use keelson_oci::archive::Scanner;
+use keelson_oci::digest::{Digest, Digester};
+use keelson_oci::layer::{Limits, Tree, TreeBuilder};
+use rustix::fs::{Advice, fadvise};
+use tokio::sync::mpsc;
+
+use crate::layer::ingest::TreeVisitor;
+use crate::layer::{LayerRecord, TAR};
+
+/// Bytes read at once.
+const PIECE: usize = 1 << 20;
+/// Progress is told after so many bytes.
+const STEP: u64 = 16 << 20;
+
+/// Counts the bytes that are read, and tells about them.
+pub(super) struct Meter<'a> {
+    lines: &'a mpsc::Sender<VerifyLine>,
+    bytes: AtomicU64,
+}
+
+impl<'a> Meter<'a> {
+    pub(super) fn new(lines: &'a mpsc::Sender<VerifyLine>) -> Self {
+        Self {
+            lines,
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, length: usize) {
+        let length = length as u64;
+        let before = self.bytes.fetch_add(length, Ordering::Relaxed);
+        let bytes = before + length;
+        if before / STEP != bytes / STEP {
+            // For people: left out when the reader is slow.
+            let _ = self.lines.try_send(VerifyLine::Progress { bytes });
+        }
+    }
+
+    /// Checks a file's size and digest; the error says what is wrong with it.
+    pub(super) fn file(
+        &self,
+        path: &Path,
+        expected: &Digest,
+        size: Option<u64>,
+    ) -> Result<(), String> {
+        let mut file = open(path)?;
+        let found = file.metadata().map_err(unreadable)?.len();
+        if let Some(size) = size
+            && size != found
+        {
+            return Err(format!("it has {found} bytes where it had {size}"));
+        }
+        let mut digester = Digester::new();
+        let mut piece = vec![0; PIECE];
+        loop {
+            let length = match file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(unreadable(error)),
+            };
+            digester.update(piece.get(..length).unwrap_or_default());
+            self.count(length);
+            if self.lines.is_closed() {
+                // Nobody wants to know any more; what was not read counts as sound.
+                return Ok(());
+            }
+        }
+        match digester.finish() {
+            found if found == *expected => Ok(()),
+            found => Err(format!("its digest is {found} where it was {expected}")),
+        }
+    }
+}
+
+/// Checks what a layer, whose archive is sound, is mounted from; the error names the file or
+/// folder.
+pub(super) fn mountable(
+    record: &LayerRecord,
+    folder: &Path,
+    limits: &Limits,
+) -> Result<(), (&'static str, String)> {
+    let path = folder.join(TAR);
+    let (tar, tree) = open(&path)
+        .and_then(|tar| Ok((tree(&tar, limits)?, tar)))
+        .map(|(tree, tar)| (tar, tree))
+        .map_err(|reason| (TAR, reason))?;
+    let backend = record.form.backend();
+    backend
+        .check(folder, &tree, &tar)
+        .map_err(|reason| (backend.made(), reason))
+}
+
+/// The tree of an archive.
+fn tree(mut tar: &File, limits: &Limits) -> Result<Tree, String> {
+    let mut scanner = Scanner::new();
+    let mut visitor = TreeVisitor(TreeBuilder::new(limits.clone()));
+    let mut piece = vec![0; PIECE];
+    loop {
+        let length = match tar.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(unreadable(error)),
+        };
+        let bytes = piece.get(..length).unwrap_or_default();
+        scanner
+            .push(bytes, &mut visitor)
+            .map_err(|error| error.to_string())?;
+    }
+    scanner
+        .finish(&mut visitor)
+        .map_err(|error| error.to_string())?;
+    Ok(visitor.0.finish())
+}
+
+fn open(path: &Path) -> Result<File, String> {
+    let file = File::open(path).map_err(unreadable)?;
+    // What is in the page cache may be right where the disk is not. This drops what is clean and
+    // not mapped; it is a hint, and a running container's files stay.
+    let _ = fadvise(&file, 0, None, Advice::DontNeed);
+    Ok(file)
+}
+
+fn unreadable(error: std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "it is missing".to_owned(),
+        _ => format!("it cannot be read: {error}"),
+    }
+}

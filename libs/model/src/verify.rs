@@ -1,0 +1,59 @@
+//! The check of stored images: what `POST /host/v1/images/verify` takes, and the lines of JSON
+//! that it answers with.
+
+use serde::{Deserialize, Serialize};
+
+/// The body of the request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyRequest {
+    /// Images by name or identifier; all when there is none.
+    #[serde(default)]
+    pub images: Vec<String>,
+}
+
+/// One line of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum VerifyLine {
+    /// The first: what there is to be read.
+    Started {
+        /// Images.
+        images: u64,
+        /// Layers, each counted once.
+        layers: u64,
+        /// Bytes of all files to be read.
+        bytes: u64,
+    },
+    /// How far it is.
+    Progress {
+        /// Bytes read so far.
+        bytes: u64,
+    },
+    /// An object is not what it was.
+    Damaged(Damage),
+    /// The last: everything was looked at.
+    Finished {
+        /// Damaged objects.
+        damaged: u64,
+        /// Bytes read.
+        bytes: u64,
+    },
+}
+
+/// A damaged object of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// `layer`, `configuration`, `manifest`, `record` or `names`.
+    pub kind: String,
+    /// Its digest; empty for what has none.
+    pub digest: String,
+    /// The file or folder.
+    pub path: String,
+    /// What is wrong.
+    pub reason: String,
+    /// The images that need it, by name where they have one.
+    pub images: Vec<String>,
+    /// What to do.
+    pub remedy: String,
+}
