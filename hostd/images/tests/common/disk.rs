@@ -10,6 +10,8 @@ use super::is_root;
 
 /// How long others may use the file system.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the kernel may keep a file system that is unmounted.
+const RELEASE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// An ext4 file system in a file, mounted; gone at its end.
@@ -74,7 +76,7 @@ impl SmallDisk {
     /// Comes up again; nobody may be using it. The journal is replayed.
     pub(crate) fn mount_again(&mut self) {
         self.unmount().unwrap();
-        self.try_mount().unwrap();
+        self.mount_what_is_there();
     }
 
     /// Whether the kernel still has the file system. Mounting it then would give the old one
@@ -100,11 +102,10 @@ impl SmallDisk {
             .arg("-fn")
             .arg(self.folder.path().join("image")))
         .unwrap();
-        self.try_mount().unwrap();
+        self.mount_what_is_there();
     }
 
-    /// A process that another thread is just about to start has our descriptors for a moment, and
-    /// one that has a mount namespace of its own may have a copy of the mount.
+    /// A process that another thread is just about to start has our descriptors for a moment.
     fn unmount(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         let mut result = run(Command::new("umount").arg(self.path()));
@@ -112,15 +113,28 @@ impl SmallDisk {
             std::thread::sleep(PAUSE);
             result = run(Command::new("umount").arg(self.path()));
         }
-        result?;
-        self.mounted = false;
-        while self.is_in_use() {
-            if Instant::now() > deadline {
-                return Err("the file system stays in use".to_owned());
-            }
+        self.mounted = result.is_err();
+        result
+    }
+
+    /// Mounts what is on the disk. A process of somebody else with a mount namespace of its own may
+    /// keep the file system in use; then a copy of the disk takes its place.
+    fn mount_what_is_there(&mut self) {
+        let deadline = Instant::now() + RELEASE;
+        while self.is_in_use() && Instant::now() < deadline {
             std::thread::sleep(PAUSE);
         }
-        Ok(())
+        if self.is_in_use() {
+            let copy = self.folder.path().join("copy");
+            let image = self.folder.path().join("image");
+            run(Command::new("cp")
+                .args(["--sparse=always"])
+                .arg(&image)
+                .arg(&copy))
+            .unwrap();
+            std::fs::rename(copy, image).unwrap();
+        }
+        self.try_mount().unwrap();
     }
 }
 
