@@ -73,7 +73,7 @@ const fn program(
     }
 }
 
-const NEEDS: [Need; 25] = [
+const NEEDS: &[Need] = &[
     program(
         Purpose::Build,
         "musl-gcc",
@@ -175,6 +175,24 @@ const NEEDS: [Need; 25] = [
         "dnsmasq",
         "dnsmasq-base",
         "is the DHCP server of tests",
+    ),
+    program(
+        Purpose::Test,
+        "dockerd",
+        "docker.io",
+        "exchanges images with ours in tests",
+    ),
+    program(
+        Purpose::Test,
+        "podman",
+        "podman",
+        "exchanges images with ours in tests",
+    ),
+    program(
+        Purpose::Test,
+        "skopeo",
+        "skopeo",
+        "exchanges images with ours in tests",
     ),
     program(
         Purpose::Test,

@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
+
+use common::front::{Front, Pems};
 use common::registry::{Registry, Wants};
 use common::{Host, is_root};
 
@@ -218,6 +221,80 @@ fn tls_needs_a_known_authority() {
     // Configured as insecure, by this name it needs no authority.
     host.docker(&["pull", "-q", &format!("127.0.0.1:{}/box", registry.port)])
         .ok();
+}
+
+#[test]
+fn a_registry_may_want_a_certificate_of_its_clients() {
+    if !is_root() {
+        return;
+    }
+    let registry = Registry::start(&Wants {
+        hidden: true,
+        ..Wants::default()
+    });
+    let pems = Pems::new();
+    let front = Front::before(registry.port, &pems);
+    let host = Host::start();
+    host.load_busybox();
+    let server = format!("localhost:{}", front.port);
+    let name = format!("{server}/box");
+    host.docker(&["tag", "busybox", &name]).ok();
+    let folder = host
+        .path()
+        .join(format!("config/etc/keelson/certs.d/{server}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |file: &str, text: &str| std::fs::write(folder.join(file), text).unwrap();
+    write("ca.crt", &pems.authority);
+    assert_ne!(host.docker(&["push", &name]).code, 0);
+    write("client.cert", &pems.client.0);
+    host.docker(&["push", &name]).fails_with("client.key");
+    write("client.key", &pems.client.1);
+    host.docker(&["push", &name]).ok();
+    host.docker(&["rmi", &name]).ok();
+    host.docker(&["pull", &name]).ok();
+}
+
+#[test]
+fn the_machine_logs_in_by_itself() {
+    if !is_root() {
+        return;
+    }
+    let registry = Registry::start(&Wants {
+        login: true,
+        ..Wants::default()
+    });
+    let mut host = Host::start();
+    let folder = host.path().join("config/etc/keelson");
+    std::fs::create_dir_all(&folder).unwrap();
+    // keeper:secret
+    let text = format!(
+        r#"{{"auths":{{"localhost:{}":{{"auth":"a2VlcGVyOnNlY3JldA=="}}}}}}"#,
+        registry.port
+    );
+    let write = |name: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, &text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    };
+    let usual = write("registry-auth.json");
+    host.load_busybox();
+    let name = registry.name("box");
+    host.docker(&["tag", "busybox", &name]).ok();
+    host.docker(&["push", &name]).ok();
+    std::fs::remove_file(usual).unwrap();
+    host.docker(&["pull", &name])
+        .fails_with("pull access denied");
+    // Another place, by configuration.
+    let other = write("other.json");
+    let config = format!("[registries]\nauth_file = \"{}\"\n", other.display());
+    std::fs::write(folder.join("host.toml"), config).unwrap();
+    host.stop_daemon();
+    host.start_daemon();
+    host.docker(&["pull", &name]).ok();
+    let (status, body) = host.get(&format!("/v1.44/distribution/{name}/json"));
+    assert_eq!(status, 200, "{body}");
+    assert!(!host.log().contains("secret"), "a password was logged");
 }
 
 #[test]

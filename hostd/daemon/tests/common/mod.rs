@@ -9,7 +9,9 @@
     reason = "each test file uses its own part"
 )]
 
+pub mod front;
 pub mod image;
+pub mod peers;
 pub mod registry;
 
 use std::collections::BTreeSet;

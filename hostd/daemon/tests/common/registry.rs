@@ -17,6 +17,8 @@ pub struct Wants {
     pub login: bool,
     /// PEM files: certificate and key.
     pub tls: Option<(String, String)>,
+    /// It does not know by which address it is reached.
+    pub hidden: bool,
 }
 
 /// A running registry.
@@ -43,6 +45,9 @@ impl Registry {
              http:\n  addr: 127.0.0.1:{port}\n  secret: x\n",
             path("data").display()
         );
+        if wants.hidden {
+            config.push_str("  relativeurls: true\n");
+        }
         if let Some((certificate, key)) = &wants.tls {
             fs::write(path("cert.pem"), certificate).unwrap();
             fs::write(path("key.pem"), key).unwrap();
