@@ -12,9 +12,9 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
 use super::descriptors::put_off;
-use super::mounts::{DetailedErrno, attach, change, copy_of, new_filesystem};
+use super::mounts::{attach, change};
 use super::options::Attributes;
-use super::paths;
+use super::{direct, paths};
 use crate::failure::{Failure, Step};
 
 /// Hides parts of the container's root.
@@ -46,28 +46,20 @@ impl<'a> Hider<'a> {
             return Ok(());
         }
         let null = host_null()?;
-        let mut empty: Option<OwnedFd> = None;
         for path in masked {
             let step = || format!("mask {path}");
             let Some(target) = self.find(path)? else {
                 continue;
             };
-            let folder = paths::is_folder(&target).step(step)?;
-            let tree = match &empty {
-                _ if !folder => copy_of(&null).step(step)?,
-                // One file system serves all folders: the later mounts are copies of the first.
-                Some(first) => copy_of(first).step(step)?,
-                None => empty_folder().step(step)?,
-            };
-            attach(&tree, &target).step(step)?;
-            put_off(target);
-            match empty {
-                None if folder => empty = Some(tree),
-                _ => put_off(tree),
+            match direct::bind(&null, &target) {
+                // A folder.
+                Err(Errno::NOTDIR) => direct::empty(&target),
+                other => other,
             }
+            .step(step)?;
+            put_off(target);
         }
         put_off(null);
-        empty.into_iter().for_each(put_off);
         Ok(())
     }
 
@@ -144,16 +136,6 @@ fn base(root: BorrowedFd<'_>, place: &str, magic: u64) -> Base {
     let base = paths::find(root, place).ok()?;
     let status = rustix::fs::fstatfs(&base).ok()?;
     (status.f_type as u64 == magic).then_some(base)
-}
-
-/// An empty file system that nothing can be written to.
-fn empty_folder() -> Result<OwnedFd, DetailedErrno> {
-    let readonly = Attributes {
-        set: mount_attr::RDONLY | mount_attr::NOSUID | mount_attr::NODEV | mount_attr::NOEXEC,
-        clear: 0,
-    };
-    let data = [("nr_inodes".to_owned(), Some("1".to_owned()))];
-    new_filesystem("tmpfs", Some("tmpfs"), &data, readonly)
 }
 
 /// The host's null device, which must really be it.

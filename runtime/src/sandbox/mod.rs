@@ -8,6 +8,7 @@
 mod copy_tree;
 pub(crate) mod descriptors;
 pub(crate) mod devices;
+mod direct;
 pub(crate) mod executable;
 pub(crate) mod hidden;
 pub(crate) mod mounts;

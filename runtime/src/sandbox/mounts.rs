@@ -15,7 +15,7 @@ use rustix::mount::{
 use super::descriptors::put_off;
 use super::options::{self, Attributes, Options};
 use super::userns::MountMaps;
-use super::{copy_tree, paths};
+use super::{copy_tree, direct, paths};
 use crate::failure::{Failure, Step};
 use crate::spec::Mount;
 
@@ -28,6 +28,37 @@ pub(crate) struct Mounted {
     pub(crate) terminals: Option<OwnedFd>,
     /// /dev, when it is a fresh file system to be filled with devices.
     pub(crate) devices: Option<OwnedFd>,
+}
+
+impl Mounted {
+    /// Mounts a file system directly below a fresh /dev, in which nobody but this process can have
+    /// made anything yet. False: that has to be done the usual way.
+    fn mount_in_devices(&mut self, kind: &str, mount: &Mount, options: &Options) -> bool {
+        let destination = mount.destination.trim_end_matches('/');
+        let (Some(devices), Some(name)) = (&self.devices, destination.strip_prefix("/dev/")) else {
+            return false;
+        };
+        let plain = !name.contains('/') && !matches!(name, "" | "." | "..");
+        let source = mount.source.as_deref().filter(|source| !source.is_empty());
+        if !plain || !direct::suits(kind, options) || !is_new(devices, name) {
+            return false;
+        }
+        let source = source.unwrap_or("none");
+        if direct::file_system(devices, name, kind, source, options).is_err() {
+            return false;
+        }
+        if (kind, name) == ("devpts", "pts") {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            self.terminals = paths::openat2(devices, name, flags, Mode::empty(), within).ok();
+        }
+        true
+    }
+}
+
+/// Makes a folder, which must not exist.
+fn is_new(folder: &OwnedFd, name: &str) -> bool {
+    rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(0o755)).is_ok()
 }
 
 /// What mounting depends on besides the mounts.
@@ -139,6 +170,12 @@ pub(crate) fn mount_all(
         }
         let kind = kind_of(mount, &options);
         let ready = sources.take(index);
+        if ready.is_none()
+            && sources.maps.of(index).is_none()
+            && mounted.mount_in_devices(kind, mount, &options)
+        {
+            continue;
+        }
         let is_host_tree = ready.is_none();
         let tree = match ready {
             Some(tree) => tree,
@@ -156,11 +193,8 @@ pub(crate) fn mount_all(
         if matches!(place, "" | "/dev") {
             mounted.devices = None;
         }
-        match (&bound, &mounted.devices, place.strip_prefix("/dev/")) {
-            (None, Some(devices), Some(name)) => place_in(devices, root, mount, &tree, name),
-            _ => attach_at(root, mount, &tree, bound.as_ref()),
-        }
-        .map_err(|failure| within(&step(), failure))?;
+        attach_at(root, mount, &tree, bound.as_ref())
+            .map_err(|failure| within(&step(), failure))?;
         if options.bind == Some(true)
             && is_host_tree
             && bound.is_some_and(|status| is_root(mount, &status))
@@ -275,30 +309,6 @@ fn no_data(options: &Options) -> Result<(), Failure> {
         ))),
         None => Ok(()),
     }
-}
-
-/// Attaches a file system directly below a fresh /dev, in which nobody but this process can have
-/// made anything yet: nothing there leads elsewhere.
-fn place_in(
-    devices: &OwnedFd,
-    root: BorrowedFd<'_>,
-    mount: &Mount,
-    tree: &OwnedFd,
-    name: &str,
-) -> Result<(), Failure> {
-    let plain = !name.contains('/') && !matches!(name, "" | "." | "..");
-    let made = plain && rustix::fs::mkdirat(devices, name, Mode::from_raw_mode(0o755)).is_ok();
-    if !made {
-        return attach_at(root, mount, tree, None);
-    }
-    rustix::mount::move_mount(
-        tree,
-        "",
-        devices,
-        name,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    .step(|| "attach")
 }
 
 /// Attaches a mount to its place in the container's root. `bound` is what is bound, if anything.

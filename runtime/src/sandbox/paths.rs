@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::failure::{Failure, Step};
@@ -34,12 +34,6 @@ pub(crate) fn openat2(
             other => return other,
         }
     }
-}
-
-/// Whether a descriptor refers to a folder.
-pub(crate) fn is_folder(fd: impl AsFd) -> Result<bool, Errno> {
-    let status = rustix::fs::fstat(fd)?;
-    Ok(FileType::from_raw_mode(status.st_mode) == FileType::Directory)
 }
 
 /// Links that are followed to where nothing is yet.
