@@ -141,11 +141,16 @@ impl From<ImageEvent> for Event {
         let mut attributes: BTreeMap<_, _> = event.labels.into_iter().collect();
         let remote = matches!(event.action, ImageAction::Pull | ImageAction::Push);
         // What goes over the network is known by its name there.
-        let (id, name) = match remote {
-            true => (event.name.clone(), without_tag(&event.name).to_owned()),
-            false => (event.id.to_string(), event.name),
+        let (id, name) = match (remote, event.id) {
+            (true, _) => (event.name.clone(), without_tag(&event.name).to_owned()),
+            (false, id) => (id.map(|id| id.to_string()).unwrap_or_default(), event.name),
         };
-        attributes.insert("name".to_owned(), name);
+        if !name.is_empty() {
+            attributes.insert("name".to_owned(), name);
+        }
+        if let Some(bytes) = event.reclaimed {
+            attributes.insert("reclaimed".to_owned(), bytes.to_string());
+        }
         Self::new(
             "image",
             event.action.as_str().to_owned(),

@@ -15,6 +15,7 @@ pub mod query;
 pub mod reply;
 pub mod router;
 pub mod routes;
+mod system;
 mod times;
 pub mod version;
 
@@ -140,6 +141,7 @@ impl Api {
             Operation::Ping => Ok(info::ping()),
             Operation::Version => Ok(info::version(self)),
             Operation::Info => Ok(info::info(self)),
+            Operation::DiskUsage => system::disk_usage(self, &call).await,
             Operation::Events => events::handle(self, &call),
             Operation::ContainerList => containers::list::list(self, &call).await,
             Operation::ContainerCreate => containers::create::create(self, call).await,
@@ -165,8 +167,8 @@ impl Api {
             Operation::ExecStart => containers::exec::start(self, call).await,
             Operation::ExecResize => containers::exec::resize(self, &call).await,
             Operation::ExecInspect => containers::exec::inspect(self, &call),
-            Operation::ImageList => images::show::list(self, &call),
-            Operation::ImageInspect => images::show::inspect(self, &call),
+            Operation::ImageList => images::list::list(self, call).await,
+            Operation::ImageInspect => images::show::inspect(self, call).await,
             Operation::ImageHistory => images::show::history(self, &call),
             Operation::ImageCreate => images::change::create(self, call).await,
             Operation::ImageLoad => images::change::load(self, call).await,

@@ -161,6 +161,12 @@ impl Filters {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// Adds a value to a filter.
+    pub fn add(&mut self, name: &str, value: &str) {
+        let values = self.0.entry(name.to_owned()).or_default();
+        values.push(value.to_owned());
+    }
+
     /// Whether the filter is given.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)

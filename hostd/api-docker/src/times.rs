@@ -1,8 +1,9 @@
 //! Points in time and durations in Docker's spellings.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::error::ApiError;
+use crate::query::Filters;
 
 /// What Docker shows for a time that never was.
 pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -39,6 +40,31 @@ pub(crate) fn parse(parameter: &str, text: &str) -> Result<u64, ApiError> {
     }
     let time: Timestamp = text.parse().map_err(|_| wrong())?;
     u64::try_from(time.as_nanosecond()).map_err(|_| wrong())
+}
+
+/// The single point in time of the filter `until`: as [`parse`] reads it, without a time zone, or
+/// how long ago it was, as Go writes durations (`10m`, `1h30m`).
+///
+/// # Errors
+/// InvalidInput when it is none of that, or given twice.
+pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>, ApiError> {
+    let text = match filters.values("until") {
+        [] => return Ok(None),
+        [text] => text,
+        _ => return Err(ApiError::invalid("more than one until filter specified")),
+    };
+    if let Ok(nanoseconds) = parse("until", text) {
+        return Ok(Timestamp::from_nanosecond(nanoseconds.into()).ok());
+    }
+    let ago = |duration: SignedDuration| Timestamp::now().checked_sub(duration).ok();
+    let in_utc = |text: &str| format!("{text}Z").parse::<Timestamp>().ok();
+    text.parse()
+        .ok()
+        .and_then(ago)
+        .or_else(|| in_utc(text))
+        .or_else(|| in_utc(&format!("{text}T00:00:00")))
+        .map(Some)
+        .ok_or_else(|| ApiError::invalid(format!("invalid filter 'until={text}'")))
 }
 
 /// A duration in words, as `docker ps` shows it.
@@ -79,6 +105,24 @@ mod tests {
         for bad in ["", "x", "-1", "1.", "99999999999999999999"] {
             assert!(parse("since", bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn points_in_time_of_filters() {
+        let read = |text: &str| {
+            let mut filters = Filters::default();
+            filters.add("until", text);
+            until(&filters).map(Option::unwrap)
+        };
+        let day = "2024-05-06T00:00:00Z".parse().unwrap();
+        assert_eq!(read("2024-05-06").unwrap(), day);
+        assert_eq!(read("2024-05-06T00:00:00").unwrap(), day);
+        assert_eq!(read("1714953600").unwrap(), day);
+        let early = Timestamp::now();
+        let ago = read("1h30m").unwrap() + SignedDuration::from_secs(5400);
+        assert!(early <= ago && ago <= Timestamp::now());
+        assert!(read("yesterday").is_err());
+        assert_eq!(until(&Filters::default()).unwrap(), None);
     }
 
     #[test]

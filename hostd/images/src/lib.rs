@@ -58,7 +58,7 @@ pub use registry::{Distribution, PullOptions, Pulled, Pushed};
 pub use save::SavedImages;
 pub use types::{
     CommitOptions, DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImageUser,
-    ImportOptions, Loaded, Progress, Pruned, Removed, RootfsLayers, StoreOptions,
+    ImportOptions, Loaded, ManifestSummary, Progress, Pruned, Removed, RootfsLayers, StoreOptions,
 };
 pub use writable::{Change, ChangeKind, WritableLayer};
 
@@ -210,6 +210,11 @@ impl ImageStore {
         self.store.resolve(name)
     }
 
+    /// The manifest that an image would be given away with now.
+    pub fn manifest(&self, id: &ImageId) -> Result<ManifestSummary, ImageError> {
+        save::describe(&self.store, id)
+    }
+
     /// Gives an image another name.
     pub fn tag(&self, name: &str, reference: &str) -> Result<(), ImageError> {
         self.store.tag(name, reference)
@@ -226,9 +231,15 @@ impl ImageStore {
         self.store.remove(name, force, no_prune, users)
     }
 
-    /// Removes images that no container uses: those without a name, or with `all` every one.
-    pub fn prune(&self, all: bool, users: &[ImageUser]) -> Result<Pruned, ImageError> {
-        self.store.prune(all, users)
+    /// Removes images that no container uses and that `fits` accepts: those without a name, or
+    /// with `all` every one.
+    pub fn prune(
+        &self,
+        all: bool,
+        users: &[ImageUser],
+        fits: &dyn Fn(&Image) -> bool,
+    ) -> Result<Pruned, ImageError> {
+        self.store.prune(all, users, fits)
     }
 
     /// Frees what forced removals had to leave because containers used it that have gone since.

@@ -6,7 +6,7 @@ use crate::error::ImageError;
 use crate::layer::LayerRecord;
 use crate::state::State;
 use crate::store::Store;
-use crate::types::{DiskUsage, ImageAction, ImageId, ImageUser, Pruned, Removed};
+use crate::types::{DiskUsage, Image, ImageAction, ImageId, ImageUser, Pruned, Removed};
 
 /// The references that have gone, and those that stay.
 struct Untagging {
@@ -167,26 +167,41 @@ impl Store {
         Ok(parent)
     }
 
-    /// Removes images that no container uses: those without a name, or with `all` every one.
-    pub(crate) fn prune(&self, all: bool, users: &[ImageUser]) -> Result<Pruned, ImageError> {
+    /// Removes images that no container uses and that `fits` accepts: those without a name, or
+    /// with `all` every one.
+    pub(crate) fn prune(
+        &self,
+        all: bool,
+        users: &[ImageUser],
+        fits: &dyn Fn(&Image) -> bool,
+    ) -> Result<Pruned, ImageError> {
         let mut state = self.state();
         let before = disk_bytes(&state);
         let candidates: Vec<ImageId> = state
             .images
             .values()
-            .filter(|entry| !entry.record.hidden)
+            .filter(|entry| !entry.record.hidden && fits(&state.image(entry)))
             .map(|entry| entry.record.id)
-            .filter(|id| user_of(users, *id).is_none() && !state.has_children(*id))
-            .filter(|id| all || state.references_of(*id).is_empty())
+            .filter(|id| user_of(users, *id).is_none())
+            // What others were built upon loses its names and goes with the last of those.
+            .filter(|id| match state.references_of(*id).is_empty() {
+                true => !state.has_children(*id),
+                false => all,
+            })
             .collect();
         let mut removed = Vec::new();
         for id in candidates {
+            let references: Vec<_> = state
+                .references_of(id)
+                .into_iter()
+                .map(|(reference, _)| reference)
+                .collect();
+            self.untag_all(&mut state, id, &references, &mut removed)?;
             self.delete(&mut state, id, true, false, true, users, &mut removed)?;
         }
-        Ok(Pruned {
-            removed,
-            reclaimed: before.saturating_sub(disk_bytes(&state)),
-        })
+        let reclaimed = before.saturating_sub(disk_bytes(&state));
+        self.emit_prune(reclaimed);
+        Ok(Pruned { removed, reclaimed })
     }
 
     /// Deletes for good what forced removals had to keep for containers that have gone since.

@@ -20,7 +20,9 @@ use crate::error::ImageError;
 use crate::layer::{BlobFormat, LayerRecord};
 use crate::original::{self, Original};
 use crate::pipe::PIECE;
+use crate::state::Entry;
 use crate::store::{Pins, Store};
+use crate::types::{ImageAction, ImageId, ManifestSummary};
 
 /// Images that are ready to be written to an archive. Their layers stay in the store until this
 /// is dropped.
@@ -45,6 +47,18 @@ struct Chosen {
     manifest: Option<Digest>,
 }
 
+impl Chosen {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            names: BTreeSet::new(),
+            raw: Arc::clone(&entry.raw),
+            diff_ids: entry.diff_ids().to_vec(),
+            created: entry.created,
+            manifest: entry.record.manifest,
+        }
+    }
+}
+
 pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImages, ImageError> {
     if names.is_empty() {
         return Err(ImageError::Invalid(
@@ -60,13 +74,7 @@ pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImage
                     .images
                     .get(&id)
                     .ok_or_else(|| ImageError::NotFound(name.clone()))?;
-                let image = chosen.entry(id).or_insert_with(|| Chosen {
-                    names: BTreeSet::new(),
-                    raw: Arc::clone(&entry.raw),
-                    diff_ids: entry.diff_ids().to_vec(),
-                    created: entry.created,
-                    manifest: entry.record.manifest,
-                });
+                let image = chosen.entry(id).or_insert_with(|| Chosen::of(entry));
                 image.names.extend(reference);
             }
         }
@@ -97,6 +105,11 @@ pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImage
     put("index.json", index);
     put("manifest.json", Value::Array(archive));
     put("oci-layout", layout);
+    let state = store.state();
+    for id in chosen.keys() {
+        store.emit(&state, ImageAction::Save, *id, id.to_string());
+    }
+    drop(state);
     Ok(saved)
 }
 
@@ -114,17 +127,8 @@ impl SavedImages {
             let record = self.pins.pin(diff_id);
             records.push(record.ok_or_else(|| ImageError::NotFound(id.to_string()))?);
         }
-        let (size, count) = (image.raw.len(), image.diff_ids.len());
-        let original =
-            original::read(&store.disk, image.manifest, id, size, count).filter(|original| {
-                original.is_kept(&image.diff_ids, |diff_id| {
-                    records.iter().find(|record| record.diff_id == *diff_id)
-                })
-            });
-        let blobs = match &original {
-            Some(original) => original.layers.clone(),
-            None => records.iter().map(best_blob).collect(),
-        };
+        let chosen = choose_manifest(store, id, image, &records);
+        let blobs = &chosen.blobs;
         let mut paths = Vec::new();
         for (blob, record) in blobs.iter().zip(&records) {
             let path = blob_path(&blob.digest);
@@ -142,15 +146,10 @@ impl SavedImages {
             .iter()
             .zip(&image.diff_ids)
             .all(|(blob, id)| blob.digest == *id);
-        if original.is_some() && plain {
+        if chosen.original && plain {
             annotations.insert(ANNOTATION_ORIGINAL, "true".to_owned());
         }
-        let (manifest, media_type) = match original {
-            Some(Original {
-                bytes, media_type, ..
-            }) => (bytes, media_type),
-            None => (manifest(id, size, &blobs), OCI_MANIFEST.to_owned()),
-        };
+        let (manifest, media_type) = (chosen.bytes, chosen.media_type);
         let digest = Digest::of(&manifest);
         let mut describe = |annotations: &BTreeMap<&str, String>| {
             let mut entry = json!({
@@ -208,6 +207,78 @@ impl SavedImages {
         write(&mut to, &tar_header::END).await?;
         to.flush().await.map_err(gone)
     }
+}
+
+/// The manifest that an image is given away with.
+struct ChosenManifest {
+    bytes: Vec<u8>,
+    media_type: String,
+    /// One for each layer.
+    blobs: Vec<Descriptor>,
+    /// Whether it is the one that the image came with.
+    original: bool,
+}
+
+/// The manifest that the image came with when all its blobs are kept, or else one of ours.
+fn choose_manifest(
+    store: &Store,
+    id: &Digest,
+    image: &Chosen,
+    records: &[LayerRecord],
+) -> ChosenManifest {
+    let (size, count) = (image.raw.len(), image.diff_ids.len());
+    let original =
+        original::read(&store.disk, image.manifest, id, size, count).filter(|original| {
+            original.is_kept(&image.diff_ids, |diff_id| {
+                records.iter().find(|record| record.diff_id == *diff_id)
+            })
+        });
+    match original {
+        Some(Original {
+            bytes,
+            media_type,
+            layers,
+        }) => ChosenManifest {
+            bytes,
+            media_type,
+            blobs: layers,
+            original: true,
+        },
+        None => {
+            let blobs: Vec<_> = records.iter().map(best_blob).collect();
+            ChosenManifest {
+                bytes: manifest(id, size, &blobs),
+                media_type: OCI_MANIFEST.to_owned(),
+                blobs,
+                original: false,
+            }
+        }
+    }
+}
+
+/// What is known of the manifest that an image would be given away with now.
+pub(crate) fn describe(store: &Arc<Store>, id: &ImageId) -> Result<ManifestSummary, ImageError> {
+    let (image, records) = {
+        let state = store.state();
+        let missing = || ImageError::NotFound(id.to_string());
+        let entry = state.images.get(id).ok_or_else(missing)?;
+        let records: Option<Vec<_>> = entry
+            .diff_ids()
+            .iter()
+            .map(|diff_id| state.layers.get(diff_id).cloned())
+            .collect();
+        (Chosen::of(entry), records.ok_or_else(missing)?)
+    };
+    let chosen = choose_manifest(store, id, &image, &records);
+    let blobs: u64 = chosen.blobs.iter().map(|blob| blob.size).sum();
+    let size = chosen.bytes.len() as u64;
+    Ok(ManifestSummary {
+        media_type: chosen.media_type,
+        digest: Digest::of(&chosen.bytes),
+        size,
+        content: size + image.raw.len() as u64 + blobs,
+        unpacked: records.iter().map(|record| record.size).sum(),
+    })
 }
 
 /// The form in which a layer goes into an archive: compressed where that is kept.

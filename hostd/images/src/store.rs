@@ -161,17 +161,17 @@ impl Store {
         for image in staged {
             let id = image.entry.record.id;
             state.images.insert(id, image.entry);
-            let name = image
-                .references
-                .first()
-                .map_or_else(|| id.to_string(), Reference::familiar);
-            if action != ImageAction::Commit {
-                self.emit(&state, action, id, name);
-            }
             for reference in &image.references {
                 if !matches!(action, ImageAction::Load | ImageAction::Pull) {
                     self.emit(&state, ImageAction::Tag, id, reference.familiar());
                 }
+            }
+            let name = match (action, image.references.first()) {
+                (ImageAction::Pull, Some(reference)) => reference.familiar(),
+                _ => id.to_string(),
+            };
+            if action != ImageAction::Commit {
+                self.emit(&state, action, id, name);
             }
             ids.push(id);
         }
@@ -275,14 +275,31 @@ impl Store {
                     .collect()
             })
             .unwrap_or_default();
-        // Nobody may be listening.
-        let _ = self.events.send(ImageEvent {
+        self.send(ImageEvent {
             action,
-            id,
+            id: Some(id),
             name,
+            reclaimed: None,
             labels,
-            time: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
+            time: now(),
         });
+    }
+
+    /// Tells that images without use were removed.
+    pub(crate) fn emit_prune(&self, reclaimed: u64) {
+        self.send(ImageEvent {
+            action: ImageAction::Prune,
+            id: None,
+            name: String::new(),
+            reclaimed: Some(reclaimed),
+            labels: Vec::new(),
+            time: now(),
+        });
+    }
+
+    fn send(&self, event: ImageEvent) {
+        // Nobody may be listening.
+        let _ = self.events.send(event);
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<ImageEvent> {
@@ -441,6 +458,11 @@ impl Store {
     pub(crate) fn shutdown(&self) {
         self.mounts.clear();
     }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> i64 {
+    i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 /// An image whose documents lie in the staging folder.

@@ -43,6 +43,21 @@ pub struct ImageLayer {
     pub size: u64,
 }
 
+/// The manifest that an image is given away with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestSummary {
+    /// Of the manifest.
+    pub media_type: String,
+    /// Of the manifest.
+    pub digest: Digest,
+    /// Bytes of the manifest.
+    pub size: u64,
+    /// Bytes of the manifest and of everything that it names.
+    pub content: u64,
+    /// Bytes of the layers' uncompressed archives.
+    pub unpacked: u64,
+}
+
 /// A step of a load, pull or import, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
@@ -150,6 +165,10 @@ pub enum ImageAction {
     Import,
     /// Was made of a container. Docker tells this of the container, so the store does not tell it.
     Commit,
+    /// Went to an archive.
+    Save,
+    /// Those without use were removed. Concerns no image of its own.
+    Prune,
     /// Got a name.
     Tag,
     /// Lost a name.
@@ -167,6 +186,8 @@ impl ImageAction {
             Self::Push => "push",
             Self::Import => "import",
             Self::Commit => "commit",
+            Self::Save => "save",
+            Self::Prune => "prune",
             Self::Tag => "tag",
             Self::Untag => "untag",
             Self::Delete => "delete",
@@ -179,10 +200,12 @@ impl ImageAction {
 pub struct ImageEvent {
     /// What happened.
     pub action: ImageAction,
-    /// To which image.
-    pub id: ImageId,
+    /// To which image; `None` when it concerns no single one.
+    pub id: Option<ImageId>,
     /// The attribute `name` of Docker's event: a familiar reference, or the identifier.
     pub name: String,
+    /// Bytes of disk that became free by it.
+    pub reclaimed: Option<u64>,
     /// Labels of the image, which Docker's event carries as attributes.
     pub labels: Vec<(String, String)>,
     /// Nanoseconds since 1970 (CLOCK_REALTIME).

@@ -208,12 +208,12 @@ async fn prune_removes_what_nobody_needs() {
         image: dangling,
         running: false,
     };
-    assert_eq!(store.prune(false, &[user]).unwrap().removed, []);
-    let pruned = store.prune(false, &[]).unwrap();
+    assert_eq!(store.prune(false, &[user], &|_| true).unwrap().removed, []);
+    let pruned = store.prune(false, &[], &|_| true).unwrap();
     assert_eq!(pruned.removed.len(), 2);
     assert_eq!(pruned.reclaimed, layer("1").len() as u64);
     assert_eq!(store.list().len(), 1);
-    assert_eq!(store.prune(true, &[]).unwrap().removed.len(), 3);
+    assert_eq!(store.prune(true, &[], &|_| true).unwrap().removed.len(), 3);
     assert!(fixture.objects().is_empty());
     assert_eq!(store.disk_usage().layers, 0);
 }

@@ -105,7 +105,7 @@ fn import(store: &ImageStore, runtime: &Runtime) {
             .unwrap();
         let _rootfs = store.mount(&id).unwrap();
     }
-    store.prune(false, &[]).unwrap();
+    store.prune(false, &[], &|_| true).unwrap();
     store.remove("imported:1", false, false, &[]).unwrap();
 }
 
@@ -170,7 +170,7 @@ fn kill_and_check(work: &str, names: &str, rounds: u64) {
     for archive in archives() {
         runtime.block_on(fixture.load(&archive)).unwrap();
     }
-    fixture.store().prune(true, &[]).unwrap();
+    fixture.store().prune(true, &[], &|_| true).unwrap();
     assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
     fixture.close();
 }

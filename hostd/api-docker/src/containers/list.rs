@@ -79,9 +79,18 @@ pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
         chosen.truncate(limit);
     }
 
-    let with_size = call.query.flag("size");
-    let mut answer = Vec::with_capacity(chosen.len());
-    for container in &chosen {
+    let answer = summaries(api, &chosen, call.query.flag("size")).await;
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+/// All containers with their sizes, for `GET /system/df`.
+pub(crate) async fn with_sizes(api: &Api) -> Value {
+    Value::Array(summaries(api, &api.0.engine.list(Scope::User), true).await)
+}
+
+async fn summaries(api: &Api, containers: &[Arc<Snapshot>], with_size: bool) -> Vec<Value> {
+    let mut answer = Vec::with_capacity(containers.len());
+    for container in containers {
         let mut summary = render(api, container);
         if with_size && let Some(members) = summary.as_object_mut() {
             let (written, whole) = sizes(api, container).await;
@@ -90,7 +99,7 @@ pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
         }
         answer.push(summary);
     }
-    Ok(reply::json(StatusCode::OK, &answer))
+    answer
 }
 
 /// Identifiers of the images that the filter names.

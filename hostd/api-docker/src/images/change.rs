@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use hostd_images::{ImportOptions, Loaded, Progress, Removed};
+use hostd_images::{Image, ImportOptions, Loaded, Progress, Removed};
 use http::{Response, StatusCode};
 use http_body_util::BodyDataStream;
 use hyper::body::Incoming;
@@ -14,9 +14,12 @@ use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, StreamReader};
 
+use super::list::Chosen;
+use super::platform::Platform;
 use crate::containers::create::is_own_platform;
 use crate::error::ApiError;
 use crate::reply::{self, Body, json_line};
+use crate::version::ApiVersion;
 use crate::{Api, Call, blocking};
 
 /// A request's body as a byte stream.
@@ -150,15 +153,29 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
 const SAVE_BUFFER: usize = 256 << 10;
 
 pub(crate) async fn save(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    refuse_foreign_platform(call, "platform")?;
+    let platform = match call.version >= ApiVersion::new(1, 48) {
+        true => Platform::of_query(&call.query, "platform")?,
+        false => None,
+    };
     let names: Vec<String> = match call.name.as_str() {
-        "" => call.query.all("names").map(str::to_owned).collect(),
+        "" => call
+            .query
+            .all("names")
+            // Some clients write them in one.
+            .flat_map(|names| names.split(','))
+            .map(str::to_owned)
+            .collect(),
         name => vec![name.to_owned()],
     };
     if names.is_empty() {
         return Err(ApiError::invalid(
             "query parameter names is missing: the images to save",
         ));
+    }
+    if let Some(platform) = platform {
+        for name in &names {
+            platform.check(&*api.0.images.resolve(name)?, name)?;
+        }
     }
     let images = api.0.images.clone();
     let saved = blocking(move || images.save(&names)).await??;
@@ -199,12 +216,23 @@ fn removed(removed: Vec<Removed>) -> Vec<Value> {
 }
 
 pub(crate) async fn delete(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    if call.query.get("platforms").is_some() {
-        return Err(ApiError::not_built(
-            "removal of single platforms of an image is not built yet",
-        ));
-    }
     let (force, keep_parents) = (call.query.flag("force"), call.query.flag("noprune"));
+    if call.version >= ApiVersion::new(1, 50) {
+        let platforms = Platform::all_of_query(&call.query, "platforms")?;
+        if !platforms.is_empty() {
+            let image = api.0.images.resolve(&call.name)?;
+            for platform in &platforms {
+                platform.check(&image, &call.name)?;
+            }
+            // An image is for one platform, so it goes with it, whatever else names it.
+            if !force && image.repo_tags.len() > 1 {
+                return Err(ApiError::new(
+                    ErrorKind::Conflict,
+                    "Content will be removed from all images referencing this variant. Use --force to force delete.",
+                ));
+            }
+        }
+    }
     let (images, engine, name) = (
         api.0.images.clone(),
         api.0.engine.clone(),
@@ -217,18 +245,17 @@ pub(crate) async fn delete(api: &Api, call: &Call) -> Result<Response<Body>, Api
 }
 
 pub(crate) async fn prune(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    const NOT_BUILT: &[&str] = &["until", "label", "label!"];
     let filters = call
         .query
         .filters(&["dangling", "until", "label", "label!"])?;
-    if let Some(name) = NOT_BUILT.iter().find(|name| filters.has(name)) {
-        return Err(ApiError::not_built(format!(
-            "the filter {name} when pruning images is not built yet"
-        )));
-    }
     let all = filters.flag("dangling")? == Some(false);
     let (images, engine) = (api.0.images.clone(), api.0.engine.clone());
-    let pruned = blocking(move || images.prune(all, &engine.image_users())).await??;
+    let pruned = blocking(move || {
+        let chosen = Chosen::without_images(&filters)?;
+        let fits = |image: &Image| chosen.fits_use(image);
+        Ok::<_, ApiError>(images.prune(all, &engine.image_users(), &fits)?)
+    })
+    .await??;
     let deleted = removed(pruned.removed);
     Ok(reply::json(
         StatusCode::OK,

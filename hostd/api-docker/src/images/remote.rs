@@ -15,8 +15,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::platform::Platform;
 use crate::error::ApiError;
 use crate::reply::{self, Body, json_line};
+use crate::version::ApiVersion;
 use crate::{Api, Call};
 
 /// Steps that wait for a slow client.
@@ -207,11 +209,6 @@ pub(crate) async fn pull(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
 
 /// `POST /images/{name}/push`.
 pub(crate) async fn push(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    if call.query.get("platform").is_some() {
-        return Err(ApiError::not_built(
-            "platform of a push is not built: images are kept for one platform each",
-        ));
-    }
     let credentials = credentials(call.request.headers())?;
     let name = match call.query.get("tag") {
         Some(tag) => format!("{}:{tag}", call.name),
@@ -220,6 +217,11 @@ pub(crate) async fn push(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
     let reference: Reference = name.parse().map_err(invalid_reference)?;
     if reference.digest().is_some() {
         return Err(ApiError::invalid("cannot push a digest reference"));
+    }
+    if call.version >= ApiVersion::new(1, 46)
+        && let Some(platform) = Platform::of_query(&call.query, "platform")?
+    {
+        platform.check(&*api.0.images.resolve(&name)?, &name)?;
     }
     let images = api.0.images.clone();
     stream_steps(move |sender| async move {

@@ -65,35 +65,12 @@ pub(super) fn parse(rest: &str) -> Result<Value, String> {
 
 /// A duration as Go writes it (`1m30s`, `1.5h`, `0`), in nanoseconds.
 fn duration(text: &str) -> Option<i64> {
-    if text == "0" {
-        return Some(0);
+    let plain = |c: char| c.is_ascii_digit() || ".nuµmsh".contains(c);
+    if text == "0" || !text.chars().all(plain) {
+        return (text == "0").then_some(0);
     }
-    let mut rest = text;
-    let mut total = 0_f64;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at(digits);
-        let end = after
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let unit = match unit {
-            "ns" => 1.0,
-            "us" | "µs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * unit;
-        rest = after;
-    }
-    // Beyond this a duration of Go overflows.
-    (total < 9.2e18).then_some(total as i64)
+    let duration: jiff::SignedDuration = text.parse().ok()?;
+    i64::try_from(duration.as_nanos()).ok()
 }
 
 #[cfg(test)]

@@ -1,0 +1,294 @@
+//! `GET /images/json`, and the images of `GET /system/df`.
+
+use std::collections::HashMap;
+
+use hostd_images::{Image, ImageId, ImageUser};
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::manifest;
+use crate::error::ApiError;
+use crate::query::Filters;
+use crate::reply::{self, Body};
+use crate::version::ApiVersion;
+use crate::{Api, Call, blocking, times};
+
+const FILTERS: &[&str] = &[
+    "before",
+    "dangling",
+    "label",
+    "label!",
+    "reference",
+    "since",
+    "until",
+];
+
+/// What is shown of each image beside what it is.
+#[derive(Default)]
+pub(crate) struct Extras {
+    shared: Option<HashMap<ImageId, u64>>,
+    /// For the number of containers of an image.
+    users: Option<Vec<ImageUser>>,
+    manifests: Option<Vec<ImageUser>>,
+    descriptors: bool,
+}
+
+impl Extras {
+    /// Sizes and numbers of containers, which take longer to find out.
+    pub(crate) fn sizes(api: &Api) -> Self {
+        Self {
+            shared: Some(shared_sizes(api)),
+            users: Some(api.0.engine.image_users()),
+            ..Self::default()
+        }
+    }
+}
+
+fn shared_sizes(api: &Api) -> HashMap<ImageId, u64> {
+    api.0.images.disk_usage().shared.into_iter().collect()
+}
+
+pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let api = api.clone();
+    let answer = blocking(move || answer(&api, &call)).await??;
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+fn answer(api: &Api, call: &Call) -> Result<Vec<Value>, ApiError> {
+    let mut filters = call.query.filters(FILTERS)?;
+    // Then the reference had a parameter of its own.
+    if call.version < ApiVersion::new(1, 41)
+        && let Some(pattern) = call.query.get("filter")
+    {
+        filters.add("reference", pattern);
+    }
+    let since_version = |minor| call.version >= ApiVersion::new(1, minor);
+    let extras = Extras {
+        shared: (since_version(42) && call.query.flag("shared-size")).then(|| shared_sizes(api)),
+        users: None,
+        manifests: (since_version(47) && call.query.flag("manifests"))
+            .then(|| api.0.engine.image_users()),
+        descriptors: since_version(48),
+    };
+    let all = call.query.flag("all");
+    let images = api.0.images.list();
+    let chosen = Chosen::new(api, &filters)?;
+    Ok(images
+        .iter()
+        .filter(|image| {
+            // What others were built upon is only shown when it has a name.
+            let intermediate = || images.iter().any(|other| other.parent == Some(image.id));
+            let named = !image.repo_tags.is_empty() || !image.repo_digests.is_empty();
+            (all || named || !intermediate()) && chosen.fits(image)
+        })
+        .filter_map(|image| summary(api, image, &filters, call.version, &extras))
+        .collect())
+}
+
+/// The filters about the image itself.
+pub(crate) struct Chosen<'a> {
+    filters: &'a Filters,
+    dangling: Option<bool>,
+    before: Option<Timestamp>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+impl<'a> Chosen<'a> {
+    fn new(api: &Api, filters: &'a Filters) -> Result<Self, ApiError> {
+        let mut chosen = Self::without_images(filters)?;
+        for image in filters.values("before") {
+            let time = created(&*api.0.images.resolve(image)?);
+            chosen.before = Some(chosen.before.map_or(time, |other| other.min(time)));
+        }
+        for image in filters.values("since") {
+            let time = created(&*api.0.images.resolve(image)?);
+            chosen.since = Some(chosen.since.map_or(time, |other| other.max(time)));
+        }
+        Ok(chosen)
+    }
+
+    /// Of filters that name no images (those of a prune).
+    pub(crate) fn without_images(filters: &'a Filters) -> Result<Self, ApiError> {
+        Ok(Self {
+            filters,
+            dangling: filters.flag("dangling")?,
+            before: None,
+            since: None,
+            until: times::until(filters)?,
+        })
+    }
+
+    /// Whether label and time fit.
+    pub(crate) fn fits_use(&self, image: &Image) -> bool {
+        let labels = image.config.config.labels.as_ref();
+        self.until.is_none_or(|time| created(image) <= time)
+            && self
+                .filters
+                .labels(|key| labels?.get(key).map(String::as_str))
+    }
+
+    fn fits(&self, image: &Image) -> bool {
+        self.dangling
+            .is_none_or(|wanted| image.repo_tags.is_empty() == wanted)
+            && self.before.is_none_or(|time| created(image) < time)
+            && self.since.is_none_or(|time| created(image) > time)
+            && self.fits_use(image)
+    }
+}
+
+fn created(image: &Image) -> Timestamp {
+    image
+        .config
+        .created
+        .as_deref()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// All images with a name and all that nothing was built upon, for `GET /system/df`.
+pub(crate) fn summaries(api: &Api, version: ApiVersion) -> Vec<Value> {
+    let extras = Extras::sizes(api);
+    let images = api.0.images.list();
+    images
+        .iter()
+        .filter(|image| {
+            !image.repo_tags.is_empty()
+                || !image.repo_digests.is_empty()
+                || !images.iter().any(|other| other.parent == Some(image.id))
+        })
+        .filter_map(|image| summary(api, image, &Filters::default(), version, &extras))
+        .collect()
+}
+
+/// `None`: no name of the image fits the filter.
+fn summary(
+    api: &Api,
+    image: &Image,
+    filters: &Filters,
+    version: ApiVersion,
+    extras: &Extras,
+) -> Option<Value> {
+    let wanted = |name: &&String| filters.any("reference", |pattern| reference_fits(pattern, name));
+    let mut tags: Vec<String> = image.repo_tags.iter().filter(wanted).cloned().collect();
+    let mut digests: Vec<String> = image.repo_digests.iter().filter(wanted).cloned().collect();
+    if filters.has("reference") && tags.is_empty() && digests.is_empty() {
+        return None;
+    }
+    if version < ApiVersion::new(1, 43) && tags.is_empty() && digests.is_empty() {
+        tags.push("<none>:<none>".to_owned());
+        digests.push("<none>@<none>".to_owned());
+    }
+    let shared = extras
+        .shared
+        .as_ref()
+        .and_then(|sizes| sizes.get(&image.id));
+    let containers = extras.users.as_ref().map(|users| {
+        let count = users.iter().filter(|user| user.image == image.id).count();
+        i64::try_from(count).unwrap_or(i64::MAX)
+    });
+    let mut value = json!({
+        "Id": image.id.to_string(),
+        "ParentId": image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Created": image.created,
+        "Size": image.size,
+        "SharedSize": shared.map_or(-1, |size| i64::try_from(*size).unwrap_or(i64::MAX)),
+        "Labels": image.config.config.labels.clone().unwrap_or_default(),
+        "Containers": containers.unwrap_or(-1),
+    });
+    super::show::add_virtual_size(&mut value, image, version);
+    let (manifests, descriptors) = (extras.manifests.as_deref(), extras.descriptors);
+    manifest::add(api, &mut value, image, manifests, descriptors);
+    Some(value)
+}
+
+/// Whether a pattern (`busybox`, `busy*`, `*/app:1.?`) fits a name with or without its tag or
+/// digest.
+fn reference_fits(pattern: &str, name: &str) -> bool {
+    let repository = match name.split_once('@') {
+        Some((repository, _)) => repository,
+        None => match name.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => repository,
+            _ => name,
+        },
+    };
+    glob(pattern.as_bytes(), name.as_bytes()) || glob(pattern.as_bytes(), repository.as_bytes())
+}
+
+/// `*` stands for any characters but `/`, `?` for one.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    // Where to go on after the last `*`: its place in the pattern and the text it covers.
+    let (mut p, mut t) = (0, 0);
+    let mut back: Option<(usize, usize)> = None;
+    while t < text.len() || p < pattern.len() {
+        match (pattern.get(p), text.get(t)) {
+            (Some(b'*'), _) => {
+                back = Some((p, t));
+                p += 1;
+                continue;
+            }
+            (Some(b'?'), Some(c)) if *c != b'/' => {
+                p += 1;
+                t += 1;
+                continue;
+            }
+            (Some(a), Some(b)) if a == b && *a != b'?' => {
+                p += 1;
+                t += 1;
+                continue;
+            }
+            _ => {}
+        }
+        match back {
+            Some((star, covered)) if text.get(covered).is_some_and(|c| *c != b'/') => {
+                back = Some((star, covered + 1));
+                p = star + 1;
+                t = covered + 1;
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn references_fit_patterns() {
+        for (pattern, name) in [
+            ("busybox", "busybox:latest"),
+            ("busybox:latest", "busybox:latest"),
+            ("busy*", "busybox:latest"),
+            ("*:lat*t", "busybox:latest"),
+            ("*/app", "team/app:1"),
+            ("host:5000/app", "host:5000/app:1"),
+            ("busyb?x", "busybox@sha256:00"),
+        ] {
+            assert!(reference_fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("busy", "busybox:latest"),
+            ("*", "team/app:1"),
+            ("busybox:1", "busybox:latest"),
+        ] {
+            assert!(!reference_fits(pattern, name), "{pattern} {name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_fits_itself_and_stars(text in "[a-z:.]{0,20}", at in 0usize..20) {
+            prop_assert!(glob(text.as_bytes(), text.as_bytes()));
+            let at = at.min(text.len());
+            let starred = format!("{}*{}", &text[..at], &text[at..]);
+            prop_assert!(glob(starred.as_bytes(), text.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The members of an image that tell about its manifest.
+
+use hostd_images::{Image, ImageUser};
+use serde_json::{Value, json};
+
+use crate::Api;
+
+/// Adds `Descriptor`, and with the users of images `Manifests`: an image has one.
+pub(crate) fn add(
+    api: &Api,
+    value: &mut Value,
+    image: &Image,
+    users: Option<&[ImageUser]>,
+    descriptor: bool,
+) {
+    if !descriptor && users.is_none() {
+        return;
+    }
+    let manifest = match api.0.images.manifest(&image.id) {
+        Ok(manifest) => manifest,
+        // It was removed a moment ago.
+        Err(error) => {
+            tracing::debug!(image = %image.id, %error, "manifest not shown");
+            return;
+        }
+    };
+    let Some(members) = value.as_object_mut() else {
+        return;
+    };
+    let target = json!({
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest.to_string(),
+        "size": manifest.size,
+    });
+    if let Some(users) = users {
+        let containers: Vec<&str> = users
+            .iter()
+            .filter(|user| user.image == image.id)
+            .map(|user| user.container.as_str())
+            .collect();
+        let mut platform = json!({
+            "architecture": image.config.architecture,
+            "os": image.config.os,
+        });
+        if let (Some(variant), Some(members)) = (&image.config.variant, platform.as_object_mut()) {
+            members.insert("variant".to_owned(), json!(variant));
+        }
+        let entry = json!({
+            "ID": manifest.digest.to_string(),
+            "Descriptor": target,
+            "Available": true,
+            "Kind": "image",
+            "Size": {
+                "Content": manifest.content,
+                "Total": manifest.content + manifest.unpacked,
+            },
+            "ImageData": {
+                "Platform": platform,
+                "Containers": containers,
+                "Size": {"Unpacked": manifest.unpacked},
+            },
+        });
+        members.insert("Manifests".to_owned(), json!([entry]));
+    }
+    if descriptor {
+        members.insert("Descriptor".to_owned(), target);
+    }
+}

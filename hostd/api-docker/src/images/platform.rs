@@ -1,0 +1,94 @@
+//! Platforms as clients name them: OCI's object as JSON.
+
+use std::fmt;
+
+use hostd_images::Image;
+use keelson_model::error::ErrorKind;
+use serde::Deserialize;
+
+use crate::error::ApiError;
+use crate::query::Query;
+
+/// Which variant of an image is meant. Images are kept for one platform each.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Platform {
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: String,
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.os)?;
+        for part in [&self.architecture, &self.variant] {
+            if !part.is_empty() {
+                write!(formatter, "/{part}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Platform {
+    fn parse(text: &str) -> Result<Self, ApiError> {
+        serde_json::from_str(text)
+            .map_err(|error| ApiError::invalid(format!("failed to parse platform: {error}")))
+    }
+
+    /// The platform in a query parameter.
+    pub(crate) fn of_query(query: &Query, name: &str) -> Result<Option<Self>, ApiError> {
+        query.get(name).map(Self::parse).transpose()
+    }
+
+    /// All platforms of a parameter that may be there several times.
+    pub(crate) fn all_of_query(query: &Query, name: &str) -> Result<Vec<Self>, ApiError> {
+        query
+            .all(name)
+            .filter(|text| !text.is_empty())
+            .map(Self::parse)
+            .collect()
+    }
+
+    /// Whether the image is for it; what is not named fits.
+    fn fits(&self, image: &Image) -> bool {
+        let config = &image.config;
+        let same = |wanted: &str, is: &str| wanted.is_empty() || is.is_empty() || wanted == is;
+        same(&self.os, &config.os)
+            && same(&self.architecture, &config.architecture)
+            && same(&self.variant, config.variant.as_deref().unwrap_or_default())
+    }
+
+    /// # Errors
+    /// NotFound in Docker's words when the image is for another platform.
+    pub(crate) fn check(&self, image: &Image, name: &str) -> Result<(), ApiError> {
+        match self.fits(image) {
+            true => Ok(()),
+            false => Err(ApiError::new(
+                ErrorKind::NotFound,
+                format!(
+                    "image with reference {name} was found but does not provide the specified platform ({self})"
+                ),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_read_and_shown() {
+        let arm = Platform::parse(r#"{"os":"linux","architecture":"arm","variant":"v7"}"#).unwrap();
+        assert_eq!(arm.to_string(), "linux/arm/v7");
+        assert_eq!(
+            Platform::parse(r#"{"os":"linux"}"#).unwrap().to_string(),
+            "linux"
+        );
+        for wrong in ["linux/arm", "{}", "1", r#"{"os":1}"#] {
+            assert!(Platform::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
