@@ -368,11 +368,6 @@ fn a_restriction_that_cannot_be_applied_fails_the_start() {
             "apparmorProfile",
         ),
         (
-            "/process/capabilities/bounding",
-            json!(["CAP_FLY"]),
-            "process.capabilities.bounding",
-        ),
-        (
             "/process/rlimits",
             json!([{"type": "RLIMIT_FUN", "soft": 1, "hard": 1}]),
             "process.rlimits[0].type",

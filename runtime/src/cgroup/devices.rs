@@ -1,7 +1,9 @@
 //! The device filter of cgroup v2: an eBPF program made from the OCI device rules.
 //!
 //! The last rule that matches decides; what no rule matches is denied. The devices that every
-//! container has (null, zero, full, random, urandom, tty, ptmx, terminals) are always allowed.
+//! container has (null, zero, full, random, urandom, tty, ptmx, terminals) are always allowed, and so
+//! is making nodes: those of `linux.devices` are made under the filter, and a node that can't be
+//! opened is of no use to anyone.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -95,6 +97,13 @@ fn check(rules: &[DeviceRule]) -> Result<Vec<Rule>, Failure> {
         minor: (*minor >= 0).then_some(*minor as i32),
         access: ALL,
     }));
+    checked.push(Rule {
+        allow: true,
+        kind: None,
+        major: None,
+        minor: None,
+        access: MKNOD,
+    });
     Ok(checked)
 }
 

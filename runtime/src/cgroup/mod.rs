@@ -176,7 +176,8 @@ impl Cgroup {
 
     /// Applies limits and the device filter. Every limit is applied or the call fails.
     pub(crate) fn apply(&self, resources: &Resources) -> Result<(), Failure> {
-        let settings = resources::plan(resources)?;
+        let mut settings = resources::plan(resources)?;
+        settings.retain(|setting| !setting.is_usual() || machine_has(&setting.controller));
         self.enable_controllers(&settings)?;
         self.write_settings(&settings)?;
         if !resources.devices.is_empty() {
@@ -187,10 +188,6 @@ impl Cgroup {
 
     /// Makes the controllers that settings need available here, from the root downwards.
     fn enable_controllers(&self, settings: &[Setting]) -> Result<(), Failure> {
-        let has = |folder: &Path, file: &str, controller: &str| {
-            std::fs::read_to_string(folder.join(file))
-                .is_ok_and(|text| text.split_whitespace().any(|name| name == controller))
-        };
         let root = mount_point().unwrap_or_default();
         let mut seen = BTreeSet::new();
         for setting in settings {
@@ -198,7 +195,7 @@ impl Cgroup {
             if !seen.insert(controller) || has(&self.path, "cgroup.controllers", controller) {
                 continue;
             }
-            if !has(&root, "cgroup.controllers", controller) {
+            if !machine_has(controller) {
                 return Err(Failure::invalid(format!(
                     "{}: this machine has no cgroup v2 controller {controller:?}",
                     setting.member
@@ -327,6 +324,17 @@ fn remove_folder(folder: &Path) -> Result<(), Failure> {
             }
         }
     }
+}
+
+/// Whether a file of a cgroup that lists controllers has one.
+fn has(folder: &Path, file: &str, controller: &str) -> bool {
+    std::fs::read_to_string(folder.join(file))
+        .is_ok_and(|text| text.split_whitespace().any(|name| name == controller))
+}
+
+/// Whether cgroup v2 has a controller on this machine.
+fn machine_has(controller: &str) -> bool {
+    mount_point().is_some_and(|root| has(&root, "cgroup.controllers", controller))
 }
 
 fn remove_tree(folder: &Path) -> std::io::Result<()> {

@@ -16,6 +16,22 @@ pub(crate) struct Setting {
     pub(crate) value: String,
 }
 
+/// The shares that every process has which nobody gave any.
+const USUAL_SHARES: u64 = 1024;
+
+impl Setting {
+    /// Whether it asks for what holds without the controller too: containerd's `ctr` asks for the
+    /// usual CPU shares unless told otherwise.
+    pub(super) fn is_usual(&self) -> bool {
+        self.file == "cpu.weight" && self.value == weight_of(USUAL_SHARES).to_string()
+    }
+}
+
+/// 2..=262144 of version 1 onto 1..=10000.
+fn weight_of(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
+}
+
 fn setting(member: &str, file: &str, value: impl ToString) -> Setting {
     Setting {
         member: format!("linux.resources.{member}"),
@@ -172,9 +188,7 @@ fn plan_memory(memory: &Memory, settings: &mut Vec<Setting>) -> Result<(), Failu
 
 fn plan_cpu(cpu: &Cpu, settings: &mut Vec<Setting>) -> Result<(), Failure> {
     if let Some(shares) = cpu.shares.filter(|shares| *shares > 0) {
-        // 2..=262144 of version 1 onto 1..=10000.
-        let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142;
-        settings.push(setting("cpu.shares", "cpu.weight", weight));
+        settings.push(setting("cpu.shares", "cpu.weight", weight_of(shares)));
     }
     let quota = cpu.quota.filter(|quota| *quota > 0);
     let period = cpu.period.filter(|period| *period > 0);

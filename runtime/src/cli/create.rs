@@ -124,8 +124,12 @@ fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Con
         }
         _ => {}
     }
-    let root = spec.root.as_ref().map(|root| root.path.clone());
-    let path = bundle.join(root.unwrap_or_else(|| PathBuf::from("rootfs")));
+    let root = spec
+        .root
+        .as_ref()
+        .filter(|root| !root.path.as_os_str().is_empty())
+        .ok_or_else(|| Failure::invalid("config.json: root.path: is missing"))?;
+    let path = bundle.join(&root.path);
     if !cgroups {
         spec.linux.cgroups_path = None;
     } else if spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty)

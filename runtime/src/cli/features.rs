@@ -56,12 +56,12 @@ fn document() -> Value {
 /// `spec`: writes a config.json to begin with.
 pub(crate) fn write_spec(arguments: Arguments) -> Result<u8, Failure> {
     let mut bundle = PathBuf::from(".");
+    let mut document = example();
     read(arguments, |name, rest| {
         match name {
             "--bundle" | "-b" => bundle = rest.value(name)?.into(),
-            "--rootless" => {
-                return Err(Failure::unsupported("spec --rootless: not supported yet"));
-            }
+            "--rootless" if rest.switch() => without_root(&mut document),
+            "--rootless" => {}
             _ => return Ok(false),
         }
         Ok(true)
@@ -73,8 +73,42 @@ pub(crate) fn write_spec(arguments: Arguments) -> Result<u8, Failure> {
         .create_new(true)
         .open(&path)
         .step(step)?;
-    writeln!(file, "{:#}", example()).step(step)?;
+    writeln!(file, "{document:#}").step(step)?;
     Ok(0)
+}
+
+/// Changes an example so that its root is the caller: in a user namespace of one user, without a
+/// network of its own and without limits, which need rights outside.
+fn without_root(document: &mut Value) {
+    let linux = &mut document["linux"];
+    let own = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+    linux["uidMappings"] = own(rustix::process::geteuid().as_raw());
+    linux["gidMappings"] = own(rustix::process::getegid().as_raw());
+    if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({"type": "user"}));
+    }
+    linux.as_object_mut().map(|linux| linux.remove("resources"));
+    if let Some(mounts) = document["mounts"].as_array_mut() {
+        for mount in mounts {
+            match mount["destination"].as_str() {
+                // Only the network namespace's owner can mount sysfs.
+                Some("/sys") => {
+                    *mount = json!({
+                        "destination": "/sys", "type": "none", "source": "/sys",
+                        "options": ["rbind", "nosuid", "noexec", "nodev", "ro"],
+                    });
+                }
+                // There is no group but 0.
+                Some("/dev/pts") => {
+                    if let Some(options) = mount["options"].as_array_mut() {
+                        options.retain(|option| option != "gid=5");
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 fn example() -> Value {

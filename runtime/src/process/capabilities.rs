@@ -59,36 +59,34 @@ pub(crate) struct Sets {
     pub(crate) process: CapabilitySets,
 }
 
-/// Reads the sets. Without a capabilities object the process has none.
-pub(crate) fn parse(capabilities: Option<&Capabilities>) -> Result<Sets, Failure> {
+/// Reads the sets. Without a capabilities object the process has none. Names that are not known are
+/// told of and passed over, as the specification asks: nothing is granted for them.
+pub(crate) fn parse(capabilities: Option<&Capabilities>) -> Sets {
     let Some(capabilities) = capabilities else {
-        return Ok(Sets::default());
+        return Sets::default();
     };
-    Ok(Sets {
-        bounding: bits("bounding", &capabilities.bounding)?,
-        ambient: bits("ambient", &capabilities.ambient)?,
+    Sets {
+        bounding: bits("bounding", &capabilities.bounding),
+        ambient: bits("ambient", &capabilities.ambient),
         process: CapabilitySets {
-            effective: bits("effective", &capabilities.effective)?,
-            permitted: bits("permitted", &capabilities.permitted)?,
-            inheritable: bits("inheritable", &capabilities.inheritable)?,
+            effective: bits("effective", &capabilities.effective),
+            permitted: bits("permitted", &capabilities.permitted),
+            inheritable: bits("inheritable", &capabilities.inheritable),
         },
-    })
+    }
 }
 
-fn bits(set: &str, names: &[String]) -> Result<u64, Failure> {
+fn bits(set: &str, names: &[String]) -> u64 {
     let mut bits = 0;
     for name in names {
-        let number = NAMES
-            .iter()
-            .position(|known| known == name)
-            .ok_or_else(|| {
-                Failure::invalid(format!(
-                    "process.capabilities.{set}: {name:?} is not a capability"
-                ))
-            })?;
-        bits |= 1 << number;
+        match NAMES.iter().position(|known| known == name) {
+            Some(number) => bits |= 1 << number,
+            None => eprintln!(
+                "keelson-runtime: warning: process.capabilities.{set}: {name:?} is not a known capability"
+            ),
+        }
     }
-    Ok(bits)
+    bits
 }
 
 /// Takes everything that is not in the set from the bounding set.
@@ -132,8 +130,7 @@ mod tests {
     #[test]
     fn names_become_bits() {
         let list = ["CAP_CHOWN".to_owned(), "CAP_CHECKPOINT_RESTORE".to_owned()];
-        assert_eq!(bits("bounding", &list).unwrap(), 1 | 1 << 40);
-        let error = bits("ambient", &["CAP_FLY".to_owned()]).unwrap_err();
-        assert!(error.message.contains("process.capabilities.ambient"));
+        assert_eq!(bits("bounding", &list), 1 | 1 << 40);
+        assert_eq!(bits("ambient", &["CAP_FLY".to_owned()]), 0);
     }
 }

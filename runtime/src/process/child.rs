@@ -1,7 +1,9 @@
 //! The child's way from clone3 to the container's command.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 
+use keelson_model::shim::Rootfs;
 use keelson_sys::{clone, sandbox, seccomp};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use rustix::fs::Mode;
@@ -24,10 +26,10 @@ use crate::spec::{NamespaceKind, Process, Spec, mappings};
 /// Everything that the child needs, computed before the clone.
 pub(crate) struct Plan<'a> {
     pub(crate) id: &'a str,
-    pub(crate) bundle: &'a std::path::Path,
+    pub(crate) bundle: &'a Path,
     pub(crate) spec: &'a Spec,
     pub(crate) process: &'a Process,
-    pub(crate) rootfs: &'a keelson_model::shim::Rootfs,
+    pub(crate) rootfs: &'a Rootfs,
     pub(crate) propagation: root::Propagation,
     pub(crate) namespaces: namespaces::Plan,
     /// User namespaces of id-mapped mounts.
@@ -138,7 +140,7 @@ fn set_up(
             Sources::new(&plan.maps),
         ),
     };
-    root::attach(&root)?;
+    root::attach(&root, visible_root(plan))?;
     let mounted = mounts::mount_all(root.as_fd(), &spec.mounts, &mut sources)?;
     drop(sources);
     let kind = if own_users { Nodes::Bound } else { Nodes::Made };
@@ -217,6 +219,21 @@ fn close_others(
     let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
     kept.extend(plan.agent.iter().map(AsRawFd::as_raw_fd));
     descriptors::close_others(3 + plan.preserved, &mut kept)
+}
+
+/// Where createContainer hooks expect to find the container's mounts: below the path that the
+/// bundle names.
+fn visible_root<'a>(plan: &Plan<'a>) -> &'a Path {
+    let hooked = plan
+        .spec
+        .hooks
+        .as_ref()
+        .is_some_and(|hooks| !hooks.create_container.is_empty());
+    match plan.rootfs {
+        // Below a mount that the host shares, nothing may be attached.
+        Rootfs::Folder { path } if hooked && !plan.propagation.is_shared() => path,
+        _ => Path::new("/"),
+    }
 }
 
 /// The hooks before the container's root is entered, the parent's first. Gives the process's

@@ -78,7 +78,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         spawn::check_apparmor(profile)?;
     }
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
-    let capabilities = capabilities::parse(process.capabilities.as_ref())?;
+    let capabilities = capabilities::parse(process.capabilities.as_ref());
     let foreign = foreign_namespaces(request.pid)?;
     let (parent, child) = Channel::pair()?;
     // Not looked at: the root and the namespaces are there already, and hooks belong to the

@@ -70,7 +70,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     let user = namespaces.user.as_ref().map(AsFd::as_fd);
     let maps = MountMaps::new(&spec.mounts, user)?;
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
-    let capabilities = capabilities::parse(process.capabilities.as_ref())?;
+    let capabilities = capabilities::parse(process.capabilities.as_ref());
     let agent = Agent::connect(spec, filter.as_ref())?;
     let cgroup = make_cgroup(spec)?;
     let plan = child::Plan {
@@ -104,6 +104,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
                 // What failed first is what the caller needs to know.
                 let _ = cgroup.remove();
             }
+            undo_hooks(&plan);
             Err(failure)
         }
     }
@@ -258,6 +259,25 @@ fn run_hooks(plan: &child::Plan<'_>, pid: i32) -> Result<(), Failure> {
     let subject = Subject::new(plan.id, plan.spec, plan.bundle);
     subject.run("prestart", &hooks.prestart, "creating", pid)?;
     subject.run("createRuntime", &hooks.create_runtime, "creating", pid)
+}
+
+/// What hooks have done while the container was made is undone by those for its end.
+fn undo_hooks(plan: &child::Plan<'_>) {
+    let Some(hooks) = &plan.spec.hooks else {
+        return;
+    };
+    let creating = [
+        &hooks.prestart,
+        &hooks.create_runtime,
+        &hooks.create_container,
+    ];
+    if creating.iter().all(|hooks| hooks.is_empty()) {
+        return;
+    }
+    let subject = Subject::new(plan.id, plan.spec, plan.bundle);
+    for failure in subject.run_all("poststop", &hooks.poststop, "stopped", 0) {
+        eprintln!("keelson-runtime: warning: {failure}");
+    }
 }
 
 pub(super) fn check_apparmor(profile: &str) -> Result<(), Failure> {

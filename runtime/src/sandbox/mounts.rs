@@ -301,9 +301,10 @@ fn copy_up(
     }
 }
 
-/// Options for a file system mean nothing where none is made.
+/// Options for a file system mean nothing where none is made. `iversion` never shows in a container,
+/// and callers may give it with any mount.
 fn no_data(options: &Options) -> Result<(), Failure> {
-    match options.data.first() {
+    match options.data.iter().find(|(key, _)| key != "iversion") {
         Some((key, _)) => Err(Failure::invalid(format!(
             "options: {key:?} has no meaning for a bind mount"
         ))),

@@ -90,6 +90,15 @@ fn check_parameters(
         "kernel.shm_rmid_forced",
     ];
     for name in parameters.keys() {
+        // Steps upwards would lead to other parameters than the name begins with.
+        if file_of(name)
+            .split('/')
+            .any(|part| matches!(part, "" | "." | ".."))
+        {
+            return Err(Failure::invalid(format!(
+                "linux.sysctl: {name:?} is not the name of a kernel parameter"
+            )));
+        }
         let dotted = name.replace('/', ".");
         let kind = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
             NamespaceKind::Ipc
@@ -127,6 +136,9 @@ mod tests {
         assert!(!check("net.ipv4.ip_forward", false));
         assert!(!check("kernel.panic", true));
         assert!(!check("vm.swappiness", true));
+        assert!(!check("net/../vm/swappiness", true));
+        assert!(!check("net//ipv4", true));
+        assert!(!check("net..ipv4", true));
         assert_eq!(file_of("net.ipv4.ip_forward"), "sys/net/ipv4/ip_forward");
     }
 }

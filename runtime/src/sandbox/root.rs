@@ -16,12 +16,18 @@ use super::options;
 use crate::failure::{Failure, Step};
 
 /// Attaches the root in the process's mount namespace. The process's own root directory is still
-/// the host's.
-pub(crate) fn attach(root: &OwnedFd) -> Result<(), Failure> {
-    // On top of the process's root directory, which lookups of absolute paths do not notice: they
-    // start below it. So nothing of the host is covered that a bind mount might name.
-    rustix::mount::move_mount(root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .step(|| "attach the container's root")
+/// the host's. The place should be `/`: a mount on top of the process's root directory is not
+/// noticed by lookups of absolute paths, which start below it, so nothing of the host is covered
+/// that a bind mount might name.
+pub(crate) fn attach(root: &OwnedFd, place: &Path) -> Result<(), Failure> {
+    rustix::mount::move_mount(
+        root,
+        "",
+        CWD,
+        place,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .step(|| format!("attach the container's root to {}", place.display()))
 }
 
 /// Puts the root together; the descriptor refers to a mount that is attached nowhere.
@@ -68,6 +74,11 @@ impl Propagation {
         Ok(Self { kind })
     }
 
+    /// Whether the host may see mounts of the container's.
+    pub(crate) fn is_shared(self) -> bool {
+        self.is(libc::MS_SHARED)
+    }
+
     fn is(self, flag: u64) -> bool {
         self.kind.is_some_and(|(kind, _)| kind == flag)
     }
@@ -84,7 +95,7 @@ impl Propagation {
 /// bound as a slave of the host's mounts. With a shared root, what is bound as shared stays so with
 /// the host, as callers expect who ask for both.
 pub(crate) fn isolate(propagation: Propagation) -> Result<(), Failure> {
-    if propagation.is(libc::MS_SHARED) {
+    if propagation.is_shared() {
         return rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE)
             .step(|| "make the host's root private");
     }

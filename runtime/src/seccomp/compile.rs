@@ -148,6 +148,12 @@ fn rules(seccomp: &Seccomp, default: u32) -> Result<Rules<'_>, SeccompError> {
         let member = format!("syscalls[{index}]");
         let action = action(&format!("{member}.action"), &rule.action, rule.errno_ret)?;
         let alternatives = conditions(&member, rule)?;
+        if rule.names.is_empty() {
+            return Err(SeccompError::new(
+                format!("{member}.names"),
+                "names no system call",
+            ));
+        }
         for name in &rule.names {
             let verdict = rules.entry(name).or_insert_with(|| Verdict {
                 rules: Vec::new(),

@@ -110,6 +110,12 @@ fn check(spec: &Spec) -> Result<(), LoadError> {
                 "listed twice",
             ));
         }
+        if let Some(path) = namespace.path.as_ref().filter(|path| !path.is_absolute()) {
+            return Err(LoadError::value(
+                format!("linux.namespaces[{index}].path"),
+                format!("{path:?} is not an absolute path"),
+            ));
+        }
     }
     for (name, paths) in [
         ("maskedPaths", &spec.linux.masked_paths),
