@@ -173,6 +173,7 @@ impl Api {
             Operation::ImageCreate => images::change::create(self, call).await,
             Operation::ImageLoad => images::change::load(self, call).await,
             Operation::ImageSave => images::change::save(self, &call).await,
+            Operation::ImageSearch => images::search::search(self, &call).await,
             Operation::ImageTag => images::change::tag(self, &call).await,
             Operation::ImageDelete => images::change::delete(self, &call).await,
             Operation::ImagePush => images::remote::push(self, &call).await,

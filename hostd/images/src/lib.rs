@@ -53,6 +53,7 @@ pub use keelson_oci::digest::Digest;
 pub use keelson_oci::layer::Limits;
 pub use keelson_registry::{
     Credentials, Endpoint, HostRule, Patience, Proxies, RegistryError, RegistryOptions,
+    SearchResult,
 };
 pub use registry::{Distribution, PullOptions, Pulled, Pushed};
 pub use save::SavedImages;
@@ -171,6 +172,18 @@ impl ImageStore {
         progress: mpsc::Sender<Progress>,
     ) -> Result<Vec<Pushed>, ImageError> {
         registry::push(&self.store, &self.registries, name, credentials, &progress).await
+    }
+
+    /// Searches a registry (`docker.io`, `host[:port]`) for repositories.
+    pub async fn search(
+        &self,
+        domain: &str,
+        term: &str,
+        limit: u32,
+        credentials: Option<Credentials>,
+    ) -> Result<Vec<SearchResult>, RegistryError> {
+        let registries = &self.registries;
+        registries.search(domain, term, limit, credentials).await
     }
 
     /// Checks credentials with a registry (`docker.io`, `host[:port]`).

@@ -61,7 +61,7 @@ impl AuthConfig {
 }
 
 /// Reads `X-Registry-Auth`: JSON in base64, with either alphabet, with or without padding.
-fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, ApiError> {
+pub(crate) fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, ApiError> {
     let Some(value) = headers.get("x-registry-auth") else {
         return Ok(None);
     };

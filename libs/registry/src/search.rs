@@ -1,0 +1,139 @@
+//! Search by the words of a repository's name, which Docker Hub and some other registries offer
+//! (Docker Registry HTTP API V1, `/v1/search`).
+
+use http::{Method, Uri, header};
+use serde::Deserialize;
+
+use crate::auth::Credentials;
+use crate::client::{Ask, Attempt, Client, unreachable};
+use crate::connect::ConnectError;
+use crate::error::RegistryError;
+use crate::uri::{authority, with_query};
+
+/// Where Docker Hub answers searches.
+const DOCKER_HUB: &str = "index.docker.io";
+/// Largest answer, in bytes.
+const MAX_ANSWER: u64 = 4 << 20;
+
+/// A repository that was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SearchResult {
+    /// `busybox`, `team/app`.
+    pub name: String,
+    /// What its owner says about it.
+    #[serde(deserialize_with = "null_is_default")]
+    pub description: String,
+    /// How many users like it.
+    #[serde(deserialize_with = "null_is_default")]
+    pub star_count: i64,
+    /// Whether it is one of Docker's official images.
+    #[serde(deserialize_with = "null_is_default")]
+    pub is_official: bool,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default, deserialize_with = "null_is_default")]
+    results: Vec<SearchResult>,
+}
+
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Client {
+    /// Asks a registry (`docker.io`, `host[:port]`) for at most `limit` repositories. Whether HTTPS
+    /// is spoken is decided as for pulls.
+    pub async fn search(
+        &self,
+        domain: &str,
+        term: &str,
+        limit: u32,
+        credentials: Option<Credentials>,
+    ) -> Result<Vec<SearchResult>, RegistryError> {
+        let name = match domain {
+            "docker.io" => DOCKER_HUB,
+            other => other,
+        };
+        let credentials = match credentials {
+            None => self.stored_credentials(domain, term).await?,
+            given => given,
+        };
+        let authorization = credentials.as_ref().and_then(Credentials::basic);
+        let mut ask = ask(true, name, term, limit)?;
+        if let Some(value) = &authorization {
+            ask = ask.header(header::AUTHORIZATION, value);
+        }
+        let response = match self.try_send(&ask).await {
+            // Not when there is TLS whose certificate is wrong.
+            Err(Attempt::Connect(
+                ConnectError::NotTls | ConnectError::Refused | ConnectError::Failed(_),
+            )) if self.options.may_be_plain(name) => {
+                ask = self::ask(false, name, term, limit)?;
+                if let Some(value) = &authorization
+                    && self.options.may_see_secrets(name)
+                {
+                    ask = ask.header(header::AUTHORIZATION, value);
+                }
+                self.send(&ask).await?
+            }
+            outcome => outcome.map_err(|error| unreachable(&ask.uri, error))?,
+        };
+        if !response.status().is_success() {
+            return Err(self.refusal(response, &ask).await);
+        }
+        let bytes = self.read(response, MAX_ANSWER, &ask).await?;
+        let answer: Answer =
+            serde_json::from_slice(&bytes).map_err(|error| RegistryError::Protocol {
+                host: authority(&ask.uri).to_owned(),
+                what: ask.what.clone(),
+                reason: error.to_string(),
+            })?;
+        Ok(answer.results)
+    }
+}
+
+fn ask(tls: bool, name: &str, term: &str, limit: u32) -> Result<Ask, RegistryError> {
+    let scheme = if tls { "https" } else { "http" };
+    let limit = limit.to_string();
+    let wrong = || RegistryError::Setup(format!("{name:?} is not a valid registry"));
+    let path: Uri = format!("{scheme}://{name}/v1/search")
+        .parse()
+        .map_err(|_| wrong())?;
+    let uri = with_query(&path, &[("q", term), ("n", &limit)]).ok_or_else(wrong)?;
+    Ok(Ask::new(Method::GET, uri, format!("a search for {term:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_are_encoded() {
+        let ask = ask(false, "localhost:5000", "a b&n=9", 7).unwrap();
+        assert_eq!(
+            ask.uri.to_string(),
+            "http://localhost:5000/v1/search?q=a%20b%26n%3D9&n=7"
+        );
+        assert!(self::ask(true, "a b", "x", 1).is_err());
+    }
+
+    #[test]
+    fn answers_may_leave_members_out() {
+        let answer: Answer = serde_json::from_str(
+            r#"{"num_results":1,"results":[{"name":"x","description":null,"star_count":3,"is_trusted":true}]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (answer.results[0].star_count, &*answer.results[0].name),
+            (3, "x")
+        );
+        let none: Answer = serde_json::from_str(r#"{"results":null}"#).unwrap();
+        assert!(none.results.is_empty());
+    }
+}
