@@ -4,27 +4,157 @@ mod common;
 
 use std::process::{Command, Stdio};
 
+use common::consumer::{Client, installed, remove_cgroup, unique, unmount_below};
+
+/// Podman with storage and state of the test's own.
+struct Podman {
+    client: Client,
+    folder: tempfile::TempDir,
+    name: String,
+}
+
+impl Podman {
+    /// `None` where the test can't run.
+    fn new() -> Option<Self> {
+        if !common::can_run() {
+            return None;
+        }
+        let program = installed("podman")?;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        common::make_root(&path("rootfs"));
+        // Locks in shared memory would be those of the machine's Podman.
+        std::fs::write(path("containers.conf"), "[engine]\nlock_type = \"file\"\n").unwrap();
+        let client = Client::new(
+            &program,
+            &[
+                &"--storage-driver",
+                &"vfs",
+                &"--cgroup-manager",
+                &"cgroupfs",
+                &"--root",
+                &path("storage"),
+                &"--runroot",
+                &path("run"),
+                &"--tmpdir",
+                &path("state"),
+                &"--runtime",
+                &common::RUNTIME,
+            ],
+        )
+        .with("CONTAINERS_CONF", path("containers.conf"));
+        let name = unique(&folder);
+        Some(Self {
+            client,
+            folder,
+            name,
+        })
+    }
+
+    /// The arguments of `run`. Podman's own limit of processes is taken off, since a machine whose
+    /// controllers belong to version 1 can't set it, and so are limits above the caller's.
+    fn run(&self, options: &[&str], command: &[&str]) -> Vec<String> {
+        let rootfs = self.folder.path().join("rootfs").display().to_string();
+        let parent = format!("--cgroup-parent=/{}", self.name);
+        let fixed = [
+            "run",
+            "--network=none",
+            "--pids-limit=0",
+            "--ulimit=nofile=1024:1024",
+            "--ulimit=nproc=1024:1024",
+            &parent,
+        ];
+        let place = ["--rootfs", &rootfs];
+        [&fixed[..], options, &place, command]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn state(&self, wanted: &str) {
+        let format = "{{.State.Status}} {{.State.ExitCode}}";
+        self.client
+            .says(wanted, &["inspect", "--format", format, "one"]);
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        self.client.call(&["rm", "--all", "--force", "--time", "0"]);
+        unmount_below(self.folder.path());
+        remove_cgroup(&self.name);
+    }
+}
+
+fn words(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
 #[test]
 fn podman_runs_a_container() {
+    let Some(podman) = Podman::new() else {
+        return;
+    };
+    let run = podman.run(&["--rm"], &["sh", "-c", "echo out; id -u; exit 3"]);
+    assert_eq!(podman.client.exits(3, &words(&run)), "out\n0");
+    assert_eq!(podman.client.ok(&["ps", "--all", "--quiet"]), "");
+}
+
+#[test]
+fn podman_executes_pauses_stops_and_removes() {
+    let Some(podman) = Podman::new() else {
+        return;
+    };
+    let client = &podman.client;
+    let script = "trap 'exit 9' TERM; echo started; while :; do sleep 0.02; done";
+    let run = podman.run(&["--detach", "--name", "one"], &["sh", "-c", script]);
+    client.ok(&words(&run));
+    client.says("started", &["logs", "one"]);
+    let exec = ["exec", "one", "sh", "-c", "echo inside; exit 4"];
+    assert_eq!(client.exits(4, &exec), "inside");
+    client.ok(&["pause", "one"]);
+    podman.state("paused 0");
+    client.ok(&["unpause", "one"]);
+    podman.state("running 0");
+    client.ok(&["stop", "one"]);
+    podman.state("exited 9");
+    client.ok(&["start", "one"]);
+    client.ok(&["kill", "one"]);
+    podman.state("exited 137");
+    client.ok(&["rm", "one"]);
+    assert_eq!(client.ok(&["ps", "--all", "--quiet"]), "");
+}
+
+#[test]
+fn podman_gives_a_terminal() {
+    let Some(podman) = Podman::new() else {
+        return;
+    };
+    let run = podman.run(
+        &["--rm", "--interactive", "--tty"],
+        &["sh", "-c", "echo on $(tty); exit 5"],
+    );
+    let (shown, code) = podman.client.in_terminal(&words(&run));
+    assert!(shown.contains("on /dev/pts/0"), "{shown}");
+    assert_eq!(code, Some(5), "{shown}");
+}
+
+#[test]
+fn podman_does_without_cgroups() {
     if !common::can_run() {
         return;
     }
-    let installed = Command::new("podman")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !installed {
-        eprintln!("SKIPPED: needs podman");
+    let Some(program) = installed("podman") else {
         return;
-    }
+    };
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     common::make_root(&path("rootfs"));
     // Podman asks by the program's name whether it can do without cgroups, which it must on a
     // machine whose controllers belong to version 1.
     std::os::unix::fs::symlink(common::RUNTIME, path("crun")).unwrap();
-    let output = Command::new("podman")
+    let output = Command::new(program)
         .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
         .arg("--root")
         .arg(path("storage"))

@@ -1,6 +1,8 @@
 //! Drives the real shim binary with a root file system made of busybox.
 #![allow(dead_code, missing_docs, unreachable_pub)] // Not every test file uses everything.
 
+pub mod consumer;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;

@@ -1,0 +1,263 @@
+//! Other people's container engines, called with our runtime: clients, daemons and an image.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::{DEADLINE, eventually};
+
+/// Where a program is, when it is installed; says so when not.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let found = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"]
+        .iter()
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("SKIPPED: needs {name}");
+    }
+    found
+}
+
+/// A client that is always called with the same first arguments.
+pub struct Client {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Client {
+    pub fn new(program: &Path, arguments: &[&dyn AsRef<OsStr>]) -> Self {
+        Self {
+            program: program.to_owned(),
+            arguments: arguments
+                .iter()
+                .map(|argument| argument.as_ref().to_owned())
+                .collect(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// Sets a variable for the client.
+    pub fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment
+            .push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// A call that is ended when it takes too long.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        command
+            .arg(DEADLINE.as_secs().to_string())
+            .arg(&self.program)
+            .args(&self.arguments)
+            .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the client to its end.
+    pub fn call(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs the client, which must succeed; gives its output.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.call(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Runs the client, which must exit with a code; gives its output.
+    pub fn exits(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.call(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {output:?}"
+        );
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Runs the client in a terminal of its own; gives what the terminal showed and the exit code.
+    pub fn in_terminal(&self, arguments: &[&str]) -> (String, Option<i32>) {
+        let call = self.command(arguments);
+        let words = std::iter::once(call.get_program()).chain(call.get_args());
+        let line: Vec<String> = words
+            .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")))
+            .collect();
+        let output = Command::new("script")
+            .args(["--quiet", "--return", "--command", &line.join(" ")])
+            .arg("/dev/null")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        (shown, output.status.code())
+    }
+
+    /// Waits until a call's output contains a text.
+    pub fn says(&self, text: &str, arguments: &[&str]) {
+        eventually(text, || {
+            let output = self.call(arguments);
+            String::from_utf8_lossy(&output.stdout).contains(text)
+        });
+    }
+}
+
+/// A daemon in a folder of its own, ended and cleaned up after at the end.
+pub struct Daemon {
+    child: Child,
+    pub folder: tempfile::TempDir,
+    /// The cgroup, by its path in every hierarchy, under which its containers are.
+    cgroup: String,
+}
+
+impl Daemon {
+    /// Starts a daemon; its output goes to `log` in the folder.
+    pub fn start(folder: tempfile::TempDir, cgroup: &str, mut command: Command) -> Self {
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            folder,
+            cgroup: cgroup.to_owned(),
+        }
+    }
+
+    /// Waits until a client can talk to it.
+    pub fn answers(&mut self, client: &Client, arguments: &[&str]) {
+        let log = self.folder.path().join("log");
+        let start = Instant::now();
+        while !client.call(arguments).status.success() {
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && start.elapsed() < DEADLINE,
+                "{ended:?}: {}",
+                std::fs::read_to_string(&log).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let start = Instant::now();
+        while start.elapsed() < DEADLINE && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        unmount_below(self.folder.path());
+        remove_cgroup(&self.cgroup);
+    }
+}
+
+/// Unmounts what an engine left mounted in its folders.
+pub fn unmount_below(folder: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for place in mounts
+        .lines()
+        .rev()
+        .filter_map(|line| line.split(' ').nth(4))
+    {
+        if Path::new(place).starts_with(folder) {
+            let _ = nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+/// Removes what engines left of a cgroup in all hierarchies: empty folders.
+pub fn remove_cgroup(path: &str) {
+    fn remove(folder: &Path) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                remove(&entry.path());
+            }
+        }
+        let _ = std::fs::remove_dir(folder);
+    }
+    let root = Path::new("/sys/fs/cgroup");
+    remove(&root.join(path.trim_start_matches('/')));
+    for hierarchy in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        remove(&hierarchy.path().join(path.trim_start_matches('/')));
+    }
+}
+
+/// A name that no other test on this machine has now.
+pub fn unique(folder: &tempfile::TempDir) -> String {
+    let name = folder.path().file_name().unwrap().to_string_lossy();
+    format!("keelson-test-{}", name.trim_start_matches('.'))
+}
+
+/// An archive of a folder's contents.
+pub fn archive(contents: &Path, file: &Path) {
+    let status = Command::new("tar")
+        .arg("--create")
+        .arg("--file")
+        .arg(file)
+        .arg("--directory")
+        .arg(contents)
+        .arg(".")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// An archive of an OCI image with one layer, a root file system with busybox.
+pub fn image(folder: &Path, name: &str) -> PathBuf {
+    let (rootfs, layout) = (folder.join("image-root"), folder.join("image"));
+    super::make_root(&rootfs);
+    let blobs = layout.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    archive(&rootfs, &folder.join("layer.tar"));
+    let layer = std::fs::read(folder.join("layer.tar")).unwrap();
+    let store = |kind: &str, bytes: &[u8]| {
+        let digest = hex::encode(Sha256::digest(bytes));
+        std::fs::write(blobs.join(&digest), bytes).unwrap();
+        serde_json::json!({
+            "mediaType": format!("application/vnd.oci.image.{kind}"),
+            "digest": format!("sha256:{digest}"),
+            "size": bytes.len(),
+        })
+    };
+    let layer = store("layer.v1.tar", &layer);
+    let config = serde_json::json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+    });
+    let config = store("config.v1+json", config.to_string().as_bytes());
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": config,
+        "layers": [layer],
+    });
+    let mut manifest = store("manifest.v1+json", manifest.to_string().as_bytes());
+    manifest["annotations"] = serde_json::json!({"io.containerd.image.name": name});
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [manifest]});
+    std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    std::fs::write(
+        layout.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )
+    .unwrap();
+    let file = folder.join("image.tar");
+    archive(&layout, &file);
+    file
+}
