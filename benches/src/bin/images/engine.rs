@@ -278,7 +278,7 @@ impl Engine {
                 command.args(["run", "--network=none", "--name", name]);
                 if podman {
                     // It asks for more open files than a limited root may have.
-                    command.arg("--ulimit=host");
+                    command.args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000"]);
                 }
                 command.args([image, "/bin/busybox", "sh", "-c", script])
             }
