@@ -1,4 +1,6 @@
-//! Bytes from asynchronous code to a thread, and between threads, with bounded memory.
+//! Bytes from asynchronous code to a thread, and between threads, with bounded memory. Pieces go
+//! back to the sender to be filled again: memory that is new each time costs a system call and a
+//! page fault for every 4 KiB.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,6 +16,7 @@ const DEPTH: usize = 8;
 #[derive(Debug)]
 pub(crate) struct PipeReader {
     pieces: Receiver<io::Result<Vec<u8>>>,
+    used: SyncSender<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
     ended: bool,
@@ -22,29 +25,49 @@ pub(crate) struct PipeReader {
 /// The sending end. A reader whose sender goes away without [`Sender::end`] gets an error, so that
 /// an aborted stream is never taken for a complete one.
 #[derive(Debug)]
-pub(crate) struct PipeSender(SyncSender<io::Result<Vec<u8>>>);
+pub(crate) struct PipeSender {
+    pieces: SyncSender<io::Result<Vec<u8>>>,
+    used: Receiver<Vec<u8>>,
+}
 
 /// A new pipe.
 pub(crate) fn pipe() -> (PipeSender, PipeReader) {
     let (sender, pieces) = sync_channel(DEPTH);
+    let (used, returned) = sync_channel(DEPTH + 2);
     let reader = PipeReader {
         pieces,
+        used,
         piece: Vec::new(),
         at: 0,
         ended: false,
     };
-    (PipeSender(sender), reader)
+    let sender = PipeSender {
+        pieces: sender,
+        used: returned,
+    };
+    (sender, reader)
 }
 
 impl PipeSender {
+    /// An empty piece with room for [`PIECE`] bytes.
+    pub(crate) fn piece(&self) -> Vec<u8> {
+        match self.used.try_recv() {
+            Ok(mut piece) => {
+                piece.clear();
+                piece
+            }
+            Err(_) => Vec::with_capacity(PIECE),
+        }
+    }
+
     /// Sends a piece, waiting for room; false when nobody reads any more.
     pub(crate) fn send(&self, piece: Vec<u8>) -> bool {
-        piece.is_empty() || self.0.send(Ok(piece)).is_ok()
+        piece.is_empty() || self.pieces.send(Ok(piece)).is_ok()
     }
 
     /// Says that the stream is complete.
     pub(crate) fn end(self) {
-        let _ = self.0.send(Ok(Vec::new()));
+        let _ = self.pieces.send(Ok(Vec::new()));
     }
 }
 
@@ -54,8 +77,12 @@ impl BufRead for PipeReader {
             match self.pieces.recv() {
                 Ok(Ok(piece)) => {
                     self.ended = piece.is_empty();
-                    self.piece = piece;
+                    let used = std::mem::replace(&mut self.piece, piece);
                     self.at = 0;
+                    if used.capacity() >= PIECE {
+                        // Nobody takes it back when the sender makes pieces of its own.
+                        let _ = self.used.try_send(used);
+                    }
                 }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
@@ -89,7 +116,10 @@ impl Read for PipeReader {
 /// Copies an asynchronous stream into a pipe until it ends or nobody reads any more. When the
 /// returned future is dropped (the client went away), the reader gets an error.
 pub(crate) async fn feed<R: AsyncRead + Unpin + Send>(mut from: R, to: PipeSender) {
-    let sender = to.0;
+    let PipeSender {
+        pieces: sender,
+        used,
+    } = to;
     // The channel blocks, so it is served by a thread of its own; the hand-over to that thread is
     // bounded too.
     let (hand_over, mut pieces) = tokio::sync::mpsc::channel::<io::Result<Vec<u8>>>(2);
@@ -101,7 +131,10 @@ pub(crate) async fn feed<R: AsyncRead + Unpin + Send>(mut from: R, to: PipeSende
         }
     });
     loop {
-        let mut piece = Vec::with_capacity(PIECE);
+        let mut piece = used
+            .try_recv()
+            .unwrap_or_else(|_| Vec::with_capacity(PIECE));
+        piece.clear();
         let mut failed = None;
         // Small reads (a socket's) are gathered: every piece costs a change of threads.
         while piece.len() < PIECE / 2 {

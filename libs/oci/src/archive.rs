@@ -170,7 +170,8 @@ pub struct Scanner {
     /// Padding bytes after them.
     padding_left: u64,
     in_entry: bool,
-    current: String,
+    /// Path of the current entry.
+    current: Vec<u8>,
     ended: bool,
 }
 
@@ -199,7 +200,7 @@ impl Scanner {
             data_left: 0,
             padding_left: 0,
             in_entry: false,
-            current: String::new(),
+            current: Vec::new(),
             ended: false,
         }
     }
@@ -252,7 +253,8 @@ impl Scanner {
         if self.data_left > 0 || (!self.pending.is_empty() && !zeros) {
             return Err(ArchiveError::Truncated {
                 offset: self.position + self.pending.len() as u64,
-                entry: (self.data_left > 0).then(|| self.current.clone()),
+                entry: (self.data_left > 0)
+                    .then(|| String::from_utf8_lossy(&self.current).into_owned()),
             }
             .into());
         }
@@ -321,7 +323,7 @@ impl Scanner {
             self.data_left = entry.stored;
             self.padding_left = entry.stored.next_multiple_of(BLOCK) - entry.stored;
             self.in_entry = true;
-            self.current = entry.name();
+            self.current.clone_from(&entry.path);
             visitor.entry(entry)?;
         }
         // The map of a sparse file is read before its length is known.

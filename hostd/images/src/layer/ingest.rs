@@ -118,9 +118,11 @@ impl Ingest {
         if let Some(kept) = &mut self.kept {
             kept.write(bytes);
         }
-        self.pipe
-            .as_ref()
-            .is_some_and(|pipe| pipe.send(bytes.to_vec()))
+        self.pipe.as_ref().is_some_and(|pipe| {
+            let mut piece = pipe.piece();
+            piece.extend_from_slice(bytes);
+            pipe.send(piece)
+        })
     }
 
     /// Like [`Self::write`] of bytes of a plain archive that nobody else needs.
