@@ -202,6 +202,12 @@ const NEEDS: &[Need] = &[
     ),
     program(
         Purpose::Test,
+        "umoci",
+        "umoci",
+        "unpacks images in tests, for comparison",
+    ),
+    program(
+        Purpose::Test,
         "runc",
         "runc",
         "is what our container runtime is compared with",

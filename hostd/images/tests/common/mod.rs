@@ -8,6 +8,7 @@ pub(crate) mod disk;
 pub(crate) mod seen;
 pub(crate) mod server;
 pub(crate) mod storage;
+pub(crate) mod tree;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -172,6 +173,11 @@ impl Random {
                 time.as_nanos() as u64
             });
         eprintln!("{test}: KEELSON_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// From this seed.
+    pub(crate) fn from(seed: u64) -> Self {
         Self(seed)
     }
 

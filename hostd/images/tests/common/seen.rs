@@ -13,12 +13,12 @@ pub(crate) struct Seen {
     pub(crate) mode: u32,
     owner: (u32, u32),
     pub(crate) links: u64,
-    time: (i64, i64),
+    pub(crate) time: (i64, i64),
     size: u64,
     device: u64,
     pub(crate) target: Option<PathBuf>,
     pub(crate) content: Option<Digest>,
-    xattrs: BTreeMap<String, Vec<u8>>,
+    pub(crate) xattrs: BTreeMap<String, Vec<u8>>,
 }
 
 pub(crate) fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
