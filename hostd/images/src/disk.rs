@@ -86,7 +86,11 @@ impl Disk {
     pub(crate) fn read(&self) -> Result<State, ImageError> {
         let mut state = State::default();
         for path in names(&self.root.join("layers"))? {
-            match document::read::<LayerRecord>(&path.join(RECORD))? {
+            // Besides, a killed process may have been writing its record again.
+            if path.is_dir() {
+                file::sweep(&path)?;
+            }
+            match read_or_damaged::<LayerRecord>(&path.join(RECORD))? {
                 Some(record) => {
                     state.layers.insert(record.diff_id, record);
                 }
@@ -96,7 +100,8 @@ impl Disk {
         file::sweep(&self.root)?;
         file::sweep(&self.root.join("images"))?;
         for path in names(&self.root.join("images"))? {
-            let Some(record) = document::read::<ImageRecord>(&path)? else {
+            let Some(record) = read_or_damaged::<ImageRecord>(&path)? else {
+                file::remove(&path)?;
                 continue;
             };
             match self.read_image(&record, &state) {
@@ -109,7 +114,7 @@ impl Disk {
                 }
             }
         }
-        state.repositories = document::read(&self.repositories())?.unwrap_or_default();
+        state.repositories = read_or_damaged(&self.repositories())?.unwrap_or_default();
         let images = &state.images;
         state
             .repositories
@@ -275,6 +280,18 @@ impl Drop for Staging {
         if let Err(error) = remove_tree(&self.path) {
             tracing::warn!(%error, "a staging folder is left until the next start");
         }
+    }
+}
+
+/// Reads a document. One that the disk damaged counts as none: a flipped bit in one image must not
+/// keep all others from being used. One of a newer release is an error.
+fn read_or_damaged<T: document::Document>(path: &Path) -> Result<Option<T>, ImageError> {
+    match document::read(path) {
+        Err(error) if error.is_damage() => {
+            tracing::error!(%error, "a document of the image store is damaged, and passed over");
+            Ok(None)
+        }
+        other => Ok(other?),
     }
 }
 

@@ -235,3 +235,31 @@ async fn pulling_again_heals_a_layer_that_is_in_use() {
     assert!(!pull().await.unwrap().updated);
     fixture.close();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_a_damaged_document_opens_with_everything_else() {
+    if !is_root() {
+        return;
+    }
+    let mut fixture = Fixture::new(false);
+    let image = |name: &str| docker_archive(name, &[layer(name)], name);
+    for name in ["a:1", "b:1"] {
+        fixture.load(&image(name)).await.unwrap();
+    }
+    let of_a = fixture.store().resolve("a:1").unwrap();
+    let record = format!("images/{}.json", of_a.id.hex());
+    let layer = format!("layers/{}/layer.json", of_a.layers[0].diff_id.hex());
+    for (path, left) in [(record, 1), (layer, 1), ("repositories.json".to_owned(), 2)] {
+        fixture.store = None;
+        // The opening brace becomes something else.
+        flip(&fixture.root().join(&path), 0);
+        fixture.reopen();
+        assert_eq!(fixture.store().list().len(), left, "{path}");
+        assert_complete(&fixture, &path);
+        for name in ["a:1", "b:1"] {
+            fixture.load(&image(name)).await.unwrap();
+        }
+        assert_eq!(fixture.store().list().len(), 2);
+        assert_eq!(verify(&fixture, &[]).await, []);
+    }
+}

@@ -80,6 +80,12 @@ impl StoreError {
         }
     }
 
+    /// Whether the file holds something else than what was written there: a damaged disk, not a
+    /// release that does not know it.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Malformed { .. } | Self::Unversioned { .. })
+    }
+
     /// Whether the file or folder does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
