@@ -80,6 +80,17 @@ impl Pins {
         }
     }
 
+    /// Keeps a layer on disk, if the store has it, whatever its state.
+    pub(crate) fn hold(&mut self, layer: &Digest) -> bool {
+        let mut state = self.store.state();
+        let known = state.layers.contains_key(layer);
+        if known {
+            *state.pins.entry(*layer).or_insert(0) += 1;
+            self.layers.push(*layer);
+        }
+        known
+    }
+
     /// Pins a layer if the store has it and it is not known to be damaged, and gives its record.
     pub(crate) fn pin(&mut self, layer: &Digest) -> Option<LayerRecord> {
         let mut state = self.store.state();

@@ -81,7 +81,7 @@ async fn step(store: &ImageStore, images: &Images, random: &mut Random) {
             may_be_gone("remove", store.remove(name, true, false, &[]));
         }
         7 => {
-            store.prune(random.below(2) == 0, &[]).unwrap();
+            store.prune(random.below(2) == 0, &[], &|_| true).unwrap();
         }
         8 => {
             may_be_gone("tag", store.tag(name, "extra:1"));
@@ -146,7 +146,7 @@ async fn everything_at_once(folders: bool) {
     fixture.reopen();
     assert_eq!(fixture.store().list().len(), listed);
     assert_complete(&fixture, "after the next start");
-    fixture.store().prune(true, &[]).unwrap();
+    fixture.store().prune(true, &[], &|_| true).unwrap();
     assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
 }
 
@@ -200,7 +200,7 @@ async fn forced_removals_free_everything_in_the_end() {
     for task in tasks {
         task.await.unwrap();
     }
-    fixture.store().prune(true, &[]).unwrap();
+    fixture.store().prune(true, &[], &|_| true).unwrap();
     fixture.store().release_unused(Vec::new).unwrap();
     assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
 }

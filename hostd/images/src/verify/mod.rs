@@ -10,9 +10,8 @@ mod file;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use keelson_model::verify::{Damage, VerifyLine};
 use keelson_oci::digest::Digest;
@@ -22,7 +21,7 @@ use tokio::sync::mpsc;
 use crate::error::ImageError;
 use crate::layer::{BLOB, LayerRecord, RECORD, TAR};
 use crate::records::{ImageRecord, Repositories};
-use crate::store::Store;
+use crate::store::{Pins, Store};
 use file::Meter;
 
 /// Files that are read at the same time.
@@ -33,7 +32,7 @@ const MAX_WORKERS: usize = 4;
 enum Object {
     Layer(LayerRecord),
     /// Digest, and the bytes in memory.
-    Config(Digest, std::sync::Arc<[u8]>),
+    Config(Digest, Arc<[u8]>),
     Manifest(Digest),
     Record(ImageRecord),
     Names,
@@ -41,7 +40,7 @@ enum Object {
 
 /// A check that is running.
 struct Check<'a> {
-    store: &'a Store,
+    store: &'a Arc<Store>,
     lines: &'a mpsc::Sender<VerifyLine>,
     meter: Meter<'a>,
     damaged: AtomicU64,
@@ -50,7 +49,7 @@ struct Check<'a> {
 /// Checks these images, or everything when none is named. Blocks. Ends early when nobody listens
 /// to `lines` any more.
 pub(crate) fn verify(
-    store: &Store,
+    store: &Arc<Store>,
     names: &[String],
     lines: &mpsc::Sender<VerifyLine>,
 ) -> Result<u64, ImageError> {
@@ -111,7 +110,7 @@ fn collect(store: &Store, names: &[String]) -> Result<(u64, Vec<Object>), ImageE
             continue;
         };
         small.push(Object::Record(entry.record.clone()));
-        small.push(Object::Config(*id, std::sync::Arc::clone(&entry.raw)));
+        small.push(Object::Config(*id, Arc::clone(&entry.raw)));
         small.extend(entry.record.manifest.map(Object::Manifest));
         for diff_id in entry.diff_ids() {
             if let Some(record) = state.layers.get(diff_id) {
@@ -132,38 +131,34 @@ impl Check<'_> {
     fn object(&self, object: &Object) {
         let disk = &self.store.disk;
         match object {
-            Object::Layer(record) => self.layer(record),
-            Object::Config(digest, raw) => {
-                if let Err(reason) = self.blob(digest) {
-                    let restored = || disk.restore_blob(digest, raw);
-                    self.small(
-                        "configuration",
-                        object,
-                        &disk.blob(digest),
-                        &reason,
-                        restored,
-                    );
+            Object::Layer(record) => {
+                // Gone and come again while it is read, it would seem damaged.
+                let mut pins = Pins::new(self.store);
+                if pins.hold(&record.diff_id) {
+                    self.layer(record);
                 }
             }
-            Object::Manifest(digest) => {
-                if let Err(reason) = self.blob(digest) {
-                    self.report(Found {
-                        kind: "manifest",
-                        object,
-                        path: disk.blob(digest),
-                        reason,
-                        restored: false,
-                    });
-                }
-            }
-            Object::Record(record) => {
-                let path = disk.image(&record.id);
-                if let Err(reason) = same_document(&path, record) {
-                    self.small("record", object, &path, &reason, || {
-                        disk.write_image(record)
-                    });
-                }
-            }
+            Object::Config(digest, raw) => self.small(
+                "configuration",
+                object,
+                &disk.blob(digest),
+                |path| self.meter.file(path, digest, None),
+                Some(&|| disk.restore_blob(digest, raw)),
+            ),
+            Object::Manifest(digest) => self.small(
+                "manifest",
+                object,
+                &disk.blob(digest),
+                |path| self.meter.file(path, digest, None),
+                None,
+            ),
+            Object::Record(record) => self.small(
+                "record",
+                object,
+                &disk.image(&record.id),
+                |path| same_document(path, record),
+                Some(&|| disk.write_image(record)),
+            ),
             Object::Names => self.names(object),
         }
     }
@@ -189,31 +184,35 @@ impl Check<'_> {
         }
     }
 
-    /// A small object that the store has in memory is written again.
+    /// Checks a small object, and writes it again when the store has it in memory.
     fn small(
         &self,
         kind: &'static str,
         object: &Object,
         path: &Path,
-        reason: &str,
-        restore: impl FnOnce() -> Result<(), ImageError>,
+        check: impl Fn(&Path) -> Result<(), String>,
+        restore: Option<&dyn Fn() -> Result<(), ImageError>>,
     ) {
-        let restored = {
+        if check(path).is_ok() {
+            return;
+        }
+        let (reason, restored) = {
             let state = self.store.state();
-            is_current(&state, object) && restore().is_ok()
+            // Gone, or gone and come again, meanwhile; now it cannot.
+            match check(path) {
+                Err(reason) if is_current(&state, object) => {
+                    (reason, restore.is_some_and(|restore| restore().is_ok()))
+                }
+                _ => return,
+            }
         };
         self.report(Found {
             kind,
             object,
             path: path.to_owned(),
-            reason: reason.to_owned(),
+            reason,
             restored,
         });
-    }
-
-    fn blob(&self, digest: &Digest) -> Result<(), String> {
-        let path = self.store.disk.blob(digest);
-        self.meter.file(&path, digest, None)
     }
 
     fn layer(&self, record: &LayerRecord) {
