@@ -6,6 +6,7 @@ pub mod bundle;
 pub mod calls;
 pub mod driver;
 pub mod group;
+pub mod memory;
 pub mod rounds;
 pub mod stats;
 pub mod table;

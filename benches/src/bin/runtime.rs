@@ -12,7 +12,7 @@ use keelson_benches::driver::{Driver, Job, Outcome, Way, shim};
 use keelson_benches::rounds::{Series, interleave};
 use keelson_benches::table::{self, Cell, Table};
 use keelson_benches::usage::milliseconds;
-use keelson_benches::{build, calls, stats::Summary, tools};
+use keelson_benches::{build, calls, memory, stats::Summary, tools};
 
 /// How many containers are made at a time in the second table.
 const MANY: usize = 10;
@@ -31,6 +31,9 @@ struct Options {
     /// Print the system calls of our runtime by name.
     #[arg(long)]
     calls: bool,
+    /// Measure the memory of idle shims instead.
+    #[arg(long)]
+    memory: bool,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -48,6 +51,9 @@ fn main() -> Result<()> {
         bail!("making containers needs root");
     }
     let ours = build::release("keelson-runtime", "keelson-runtime")?;
+    if options.memory {
+        return table::publish(&[memory::measure(&ours)?], options.json.as_deref());
+    }
     let driver = build::release("keelson-benches", "driver")?;
     let mut temporary = tempfile::Builder::new();
     temporary.prefix("keelson-bench");

@@ -94,6 +94,24 @@ impl Shim {
             other => bail!("the shim answers {other:?}"),
         }
     }
+
+    /// Kills the container and waits until the shim has ended, too.
+    ///
+    /// # Errors
+    /// The shim is gone.
+    pub fn end(mut self) -> Result<()> {
+        send(
+            &mut self.socket,
+            &Request::Kill {
+                signal: 9,
+                all: false,
+            },
+        )?;
+        receive(&mut self.waiting)?;
+        drop((self.socket, self.waiting));
+        usage::reap(self.pid)?;
+        Ok(())
+    }
 }
 
 fn send(socket: &mut UnixStream, request: &Request) -> Result<()> {
