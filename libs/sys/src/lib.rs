@@ -12,6 +12,7 @@ pub mod allocator;
 pub mod bpf;
 pub mod clone;
 pub mod entry;
+pub mod idle;
 pub mod mount_attr;
 pub mod sandbox;
 pub mod scheduling;

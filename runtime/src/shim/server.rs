@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use keelson_log::{Limits, Reader, Writer};
 use keelson_model::shim::{EXIT_FILE, Exit, Hello, Request, Response, SOCKET_FILE, ShimSpec};
-use keelson_sys::{clone, sandbox};
+use keelson_sys::{clone, idle, sandbox};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -38,6 +38,9 @@ const LINGER: Duration = Duration::from_secs(10);
 /// A container that was made but not started, with nobody connected, is given up after so long:
 /// whoever made it was killed or forgot it, and nobody would ever end it.
 const UNSTARTED: Duration = Duration::from_secs(60);
+
+/// After so many milliseconds without anything to do the shim gives up what memory it can.
+const QUIET: u8 = 200;
 
 /// Where the container is in its life.
 #[derive(Debug, Clone, PartialEq)]
@@ -186,7 +189,8 @@ impl Server {
     pub(crate) fn run(&mut self) {
         let mut events = [EpollEvent::empty(); 32];
         let mut give_up: Option<Instant> = None;
-        let mut trimmed = false;
+        // Whether something was done since the memory was given up.
+        let mut busy = true;
         loop {
             if self.state == State::Created {
                 match (self.clients.is_empty(), give_up) {
@@ -199,16 +203,6 @@ impl Server {
                     (false, _) => give_up = None,
                 }
             }
-            // What a client's request needed is most of the program, and the next one may be
-            // hours away. hostd is always there, waiting for the end.
-            let idle = self
-                .clients
-                .values()
-                .all(|client| client.waiting && client.attached.is_none());
-            if idle && !trimmed && self.state == State::Running {
-                sandbox::forget_code();
-            }
-            trimmed = idle && self.state == State::Running;
             let deadline = [give_up, self.sessions.deadline()];
             let timeout = match deadline.into_iter().flatten().min() {
                 None => EpollTimeout::NONE,
@@ -217,8 +211,21 @@ impl Server {
                     EpollTimeout::try_from(left).unwrap_or(EpollTimeout::ZERO)
                 }
             };
-            let count = match self.epoll.wait(&mut events, timeout) {
-                Ok(count) => count,
+            let soon = EpollTimeout::from(QUIET);
+            let quiet = timeout.is_none() || timeout > soon;
+            if !busy && quiet {
+                // What was done needed most of the program, and the next thing to do may be hours
+                // away.
+                idle::wait_readable(self.epoll.0.as_fd(), timeout.into());
+                busy = true;
+                continue;
+            }
+            let wait = if quiet { soon } else { timeout };
+            let count = match self.epoll.wait(&mut events, wait) {
+                Ok(count) => {
+                    busy = count > 0;
+                    count
+                }
                 Err(nix::errno::Errno::EINTR) => continue,
                 // Only wrong arguments make this fail; without events nothing can be done.
                 Err(_) => return,
