@@ -316,3 +316,23 @@ fn the_roots_propagation_is_the_one_asked_for() {
     let message = wrong.fails();
     assert!(message.contains("linux.rootfsPropagation"), "{message}");
 }
+
+#[test]
+fn the_hosts_root_can_be_bound_with_hooks_that_look_for_the_containers() {
+    if !can_run() {
+        return;
+    }
+    for hook in [None, Some("true")] {
+        let bind = json!({"destination": "/host", "type": "bind", "source": "/", "options": ["rbind", "ro"]});
+        let mut setup = setup("test -e /host/proc/self && ls /host", &[bind]);
+        let root = setup.folder.path().join("lower");
+        setup.spec.rootfs = keelson_model::shim::Rootfs::Folder { path: root };
+        if let Some(command) = hook {
+            let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", command]});
+            setup.config["hooks"]["createContainer"] = json!([hook]);
+        }
+        let (output, exit) = setup.run();
+        assert_eq!(exit.code, 0, "{hook:?}: {output}");
+        assert!(output.contains("usr"), "{hook:?}: {output}");
+    }
+}

@@ -151,16 +151,36 @@ impl Cgroup {
 
     /// Changes limits. Unlike with a new cgroup, -1 takes a limit away.
     pub(crate) fn update(&self, resources: &Resources) -> Result<(), Failure> {
-        let mut settings = resources::plan(resources)?;
-        settings.extend(resources::lifted(resources));
-        self.enable_controllers(&settings)?;
-        self.write_settings(&settings)?;
         if !resources.devices.is_empty() {
             return Err(Failure::unsupported(
                 "linux.resources.devices: the device filter of a container can't be changed",
             ));
         }
-        Ok(())
+        self.check_memory(resources)?;
+        let mut settings = resources::plan(resources)?;
+        settings.extend(resources::lifted(resources));
+        self.enable_controllers(&settings)?;
+        self.write_settings(&settings)
+    }
+
+    /// With `memory.checkBeforeUpdate`, refuses a limit that the kernel would kill for.
+    fn check_memory(&self, resources: &Resources) -> Result<(), Failure> {
+        let memory = resources.memory.as_ref();
+        let limit = memory
+            .filter(|memory| memory.check_before_update)
+            .and_then(|memory| memory.limit)
+            .and_then(|limit| u64::try_from(limit).ok());
+        let usage = match limit {
+            Some(_) => self.read("memory.current").ok(),
+            None => None,
+        };
+        let usage = usage.and_then(|text| text.trim().parse::<u64>().ok());
+        match (limit, usage) {
+            (Some(limit), Some(usage)) if limit < usage => Err(Failure::conflict(format!(
+                "linux.resources.memory.limit: {limit} is less than the {usage} bytes in use"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn write_settings(&self, settings: &[Setting]) -> Result<(), Failure> {

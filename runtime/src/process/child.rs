@@ -12,7 +12,7 @@ use super::channel::Channel;
 use super::command::{self, Command};
 use super::hooks::{self, Subject};
 use super::notify::Agent;
-use super::{capabilities, limits, scheduling};
+use super::{capabilities, labels, limits, scheduling};
 use crate::failure::{Failure, Step};
 use crate::sandbox::descriptors::put_off;
 use crate::sandbox::devices::{self, Nodes, Terminal};
@@ -287,12 +287,8 @@ fn finish(plan: &Plan<'_>, ready: &Ready) -> Failure {
 
 fn restrict(plan: &Plan<'_>, proc: BorrowedFd<'_>, message: Option<&[u8]>) -> Result<(), Failure> {
     let process = plan.process;
-    if let Some(profile) = process
-        .apparmor_profile
-        .as_deref()
-        .filter(|profile| !profile.is_empty())
-    {
-        set_apparmor(proc, profile)?;
+    if labels::any(process) {
+        labels::set(proc, &nix::unistd::getpid().to_string(), process)?;
     }
     confine(plan, message)
 }
@@ -464,16 +460,4 @@ pub(super) fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
     }
     rustix::process::umask(Mode::from_raw_mode(user.umask.unwrap_or(0o022)));
     Ok(())
-}
-
-fn set_apparmor(proc: BorrowedFd<'_>, profile: &str) -> Result<(), Failure> {
-    let value = format!("exec {profile}");
-    let pid = nix::unistd::getpid();
-    // The first is the interface's own place, the second the one it shared with other modules.
-    procfs::write(proc, &format!("{pid}/attr/apparmor/exec"), &value)
-        .or_else(|_| procfs::write(proc, &format!("{pid}/attr/exec"), &value))
-        .map_err(|failure| Failure {
-            message: format!("process.apparmorProfile: {}", failure.message),
-            ..failure
-        })
 }

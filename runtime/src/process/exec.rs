@@ -21,7 +21,7 @@ use super::channel::Channel;
 use super::command::{self, Command};
 use super::hooks::Subject;
 use super::notify::Agent;
-use super::{capabilities, child, limits, scheduling, spawn};
+use super::{capabilities, child, labels, limits, scheduling};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::Terminal;
@@ -74,9 +74,7 @@ pub(crate) struct Spawned {
 /// be frozen, or have a hanging file system), and its parent must not wait for that.
 pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
     let (spec, process) = (request.spec, request.process);
-    if let Some(profile) = &process.apparmor_profile {
-        spawn::check_apparmor(profile)?;
-    }
+    labels::check(process)?;
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
     let capabilities = capabilities::parse(process.capabilities.as_ref());
     let foreign = foreign_namespaces(request.pid)?;
@@ -282,6 +280,7 @@ fn set_up(
         limits::set_personality(personality)?;
     }
     scheduling::set(process)?;
+    scheduling::set_affinity(process, false)?;
     let own_users = inside.namespaces.contains(CloneFlags::CLONE_NEWUSER);
     if own_users {
         child::own_streams_outside(plan);
@@ -312,6 +311,7 @@ fn set_up(
     child::change_user(plan)?;
     let command = command::prepare(process)?;
     clone::close_on_exec_from(3 + plan.preserved).step(|| "mark descriptors close-on-exec")?;
+    scheduling::set_affinity(process, true)?;
     if let Some(terminal) = &terminal {
         channel.ready(Some(terminal.master.as_fd()))?;
     }
@@ -320,8 +320,7 @@ fn set_up(
 
 /// What is written to the host's procfs, which the container can't have changed.
 fn on_host(process: &Process) -> Result<(), Failure> {
-    let profile = process.apparmor_profile.as_deref().unwrap_or_default();
-    if process.oom_score_adj.is_none() && profile.is_empty() {
+    if process.oom_score_adj.is_none() && !labels::any(process) {
         return Ok(());
     }
     let proc = rustix::fs::open(
@@ -330,20 +329,10 @@ fn on_host(process: &Process) -> Result<(), Failure> {
         Mode::empty(),
     )
     .step(|| "open /proc")?;
-    let named = |member: &str, failure: Failure| Failure {
-        message: format!("{member}: {}", failure.message),
-        ..failure
-    };
     if let Some(score) = process.oom_score_adj {
         procfs::write_oom_score(proc.as_fd(), score)?;
     }
-    if !profile.is_empty() {
-        let value = format!("exec {profile}");
-        procfs::write(proc.as_fd(), "self/attr/apparmor/exec", &value)
-            .or_else(|_| procfs::write(proc.as_fd(), "self/attr/exec", &value))
-            .map_err(|failure| named("process.apparmorProfile", failure))?;
-    }
-    Ok(())
+    labels::set(proc.as_fd(), "self", process)
 }
 
 /// Closes what the process was not given: nothing of the host's may be within the container's

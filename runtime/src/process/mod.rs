@@ -8,6 +8,7 @@ pub(crate) mod command;
 pub(crate) mod exec;
 pub(crate) mod hooks;
 pub(crate) mod inner;
+pub(crate) mod labels;
 pub(crate) mod limits;
 pub(crate) mod notify;
 pub(crate) mod scheduling;

@@ -1,6 +1,7 @@
 //! `process.scheduler` and `process.ioPriority`.
 
 use keelson_sys::scheduling::{self, SchedulingAttributes};
+use nix::sched::CpuSet;
 
 use crate::failure::{Failure, Step};
 use crate::spec::{IoPriority, Process, Scheduler};
@@ -94,9 +95,58 @@ fn set_io_priority(priority: &IoPriority) -> Result<(), Failure> {
         .step(|| format!("process.ioPriority: set {}", priority.class))
 }
 
+/// Sets on which processors a further process of a container runs: first `initial`, which holds
+/// until the process is set up, then `final`. Without the latter, the former stays.
+pub(crate) fn set_affinity(process: &Process, last: bool) -> Result<(), Failure> {
+    let Some(affinity) = &process.exec_cpu_affinity else {
+        return Ok(());
+    };
+    let (name, list) = match last {
+        false => ("initial", &affinity.initial),
+        true => ("final", &affinity.last),
+    };
+    let Some(list) = list.as_deref().filter(|list| !list.is_empty()) else {
+        return Ok(());
+    };
+    let member = || format!("process.execCPUAffinity.{name}");
+    let processors = processors(list).ok_or_else(|| {
+        Failure::invalid(format!(
+            "{}: {list:?} is not a list of processors such as 0-3,7",
+            member()
+        ))
+    })?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &processors)
+        .step(|| format!("{}: run on {list}", member()))
+}
+
+fn processors(list: &str) -> Option<CpuSet> {
+    let mut set = CpuSet::new();
+    for range in list.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last >= CpuSet::count() {
+            return None;
+        }
+        for number in first..=last {
+            set.set(number).ok()?;
+        }
+    }
+    Some(set)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_of_processors_are_read() {
+        let set = processors("0-2, 5").unwrap();
+        let found: Vec<usize> = (0..8).filter(|cpu| set.is_set(*cpu).unwrap()).collect();
+        assert_eq!(found, [0, 1, 2, 5]);
+        for list in ["", "x", "3-1", "1-", "99999", "1,,2"] {
+            assert!(processors(list).is_none(), "{list:?}");
+        }
+    }
 
     #[test]
     fn names_become_numbers() {

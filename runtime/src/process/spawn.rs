@@ -9,9 +9,9 @@ use rustix::process::PidfdFlags;
 
 use super::channel::{Channel, Message};
 use super::exec::PidNamespace;
-use super::hooks::Subject;
+use super::hooks::{self, Subject};
 use super::notify::Agent;
-use super::{capabilities, child, inner};
+use super::{capabilities, child, inner, labels};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::namespaces;
@@ -62,9 +62,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         .process
         .as_ref()
         .ok_or_else(|| Failure::invalid("config.json: process: is missing"))?;
-    if let Some(profile) = &process.apparmor_profile {
-        check_apparmor(profile)?;
-    }
+    labels::check(process)?;
     let propagation = Propagation::parse(spec.linux.rootfs_propagation.as_deref())?;
     let namespaces = namespaces::plan(spec)?;
     let user = namespaces.user.as_ref().map(AsFd::as_fd);
@@ -275,22 +273,12 @@ fn undo_hooks(plan: &child::Plan<'_>) {
         return;
     }
     let subject = Subject::new(plan.id, plan.spec, plan.bundle);
+    if plan.die_with_parent {
+        // A shim is waited for.
+        let _ = hooks::in_background(subject, "poststop", &hooks.poststop, "stopped", 0);
+        return;
+    }
     for failure in subject.run_all("poststop", &hooks.poststop, "stopped", 0) {
         eprintln!("keelson-runtime: warning: {failure}");
-    }
-}
-
-pub(super) fn check_apparmor(profile: &str) -> Result<(), Failure> {
-    if profile.is_empty() {
-        return Ok(());
-    }
-    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
-        .is_ok_and(|text| text.starts_with('Y'));
-    if enabled {
-        Ok(())
-    } else {
-        Err(Failure::invalid(format!(
-            "process.apparmorProfile {profile:?}: AppArmor is not enabled in this kernel"
-        )))
     }
 }

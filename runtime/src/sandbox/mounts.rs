@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use keelson_sys::mount_attr::{self, MountAttributes};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags,
@@ -199,7 +199,7 @@ pub(crate) fn mount_all(
             && is_host_tree
             && bound.is_some_and(|status| is_root(mount, &status))
         {
-            uncover(root, &mount.destination).step(step)?;
+            uncover(root, &mount.destination, &tree).step(step)?;
         }
         match (kind, place) {
             ("proc", "/proc") => mounted.proc = Some(tree),
@@ -542,10 +542,22 @@ fn is_root(mount: &Mount, status: &Stat) -> bool {
 
 /// Takes the copy of the container's root off a recursive bind of the host's root: the container's
 /// root lies on top of that (see [`super::root`]), so a copy of all mounts has it on top, too.
-fn uncover(root: BorrowedFd<'_>, destination: &str) -> Result<(), rustix::io::Errno> {
+fn uncover(
+    root: BorrowedFd<'_>,
+    destination: &str,
+    tree: &OwnedFd,
+) -> Result<(), rustix::io::Errno> {
     // The lookup ends at the topmost of the mounts on that folder; the descriptor's own path names
     // that very mount.
     let top = paths::find(root, destination)?;
+    let number = |fd: &OwnedFd| {
+        let (flags, wanted) = (AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+        rustix::fs::statx(fd, "", flags, wanted).map(|status| status.stx_mnt_id)
+    };
+    if number(&top)? == number(tree)? {
+        // The container's root was attached elsewhere.
+        return Ok(());
+    }
     let path = format!("/proc/self/fd/{}", top.as_raw_fd());
     rustix::mount::unmount(path, UnmountFlags::DETACH)
 }

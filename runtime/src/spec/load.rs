@@ -182,24 +182,17 @@ fn check_hooks(hooks: &Hooks) -> Result<(), LoadError> {
 /// Refuses what would otherwise be ignored silently.
 fn unsupported(spec: &Spec) -> Result<(), LoadError> {
     let linux = &spec.linux;
-    let process = spec.process.as_ref();
-    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let label = linux.mount_label.as_deref().unwrap_or_default();
     let refusals = [
-        (linux.intel_rdt.is_some(), "linux.intelRdt", "not supported"),
         (
-            given(&linux.mount_label),
+            linux.intel_rdt.is_some(),
+            "linux.intelRdt",
+            "Intel RDT is not supported",
+        ),
+        (
+            !label.is_empty(),
             "linux.mountLabel",
-            "SELinux is not supported",
-        ),
-        (
-            process.is_some_and(|process| process.exec_cpu_affinity.is_some()),
-            "process.execCPUAffinity",
-            "not supported yet",
-        ),
-        (
-            process.is_some_and(|process| given(&process.selinux_label)),
-            "process.selinuxLabel",
-            "SELinux is not supported",
+            "mounts can't be given SELinux labels",
         ),
     ];
     match refusals.iter().find(|(given, ..)| *given) {

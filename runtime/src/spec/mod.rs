@@ -59,7 +59,7 @@ pub(crate) struct Process {
     pub(crate) scheduler: Option<Scheduler>,
     pub(crate) io_priority: Option<IoPriority>,
     #[serde(rename = "execCPUAffinity")]
-    pub(crate) exec_cpu_affinity: Option<serde_json::Value>,
+    pub(crate) exec_cpu_affinity: Option<CpuAffinity>,
 }
 
 /// `process.scheduler`; times in nanoseconds.
@@ -81,6 +81,15 @@ pub(crate) struct IoPriority {
     pub(crate) class: String,
     #[serde(default)]
     pub(crate) priority: u32,
+}
+
+/// `process.execCPUAffinity`: lists of processors such as `0-3,7`. For further processes only.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct CpuAffinity {
+    pub(crate) initial: Option<String>,
+    #[serde(rename = "final")]
+    pub(crate) last: Option<String>,
 }
 
 /// One of `linux.timeOffsets`.
@@ -279,6 +288,7 @@ pub(crate) struct Memory {
     pub(crate) swappiness: Option<u64>,
     #[serde(rename = "disableOOMKiller")]
     pub(crate) disable_oom_killer: Option<bool>,
+    pub(crate) check_before_update: bool,
 }
 
 /// `linux.resources.cpu`; times in microseconds.
