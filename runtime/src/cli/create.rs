@@ -13,7 +13,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use super::Global;
 use super::arguments::{Arguments, only_id, read};
 use super::manage;
-use super::relay::{take_signals, wait};
+use super::relay::{own_size, take_signals, wait};
 use crate::failure::{Failure, Step};
 use crate::files;
 use crate::process::spawn::{self, Container};
@@ -123,6 +123,13 @@ fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Con
             ));
         }
         _ => {}
+    }
+    if let Some(process) = spec
+        .process
+        .as_mut()
+        .filter(|_| terminal && options.foreground)
+    {
+        process.console_size = own_size().or(process.console_size);
     }
     let root = spec
         .root

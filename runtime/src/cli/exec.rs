@@ -9,7 +9,7 @@ use super::Global;
 use super::arguments::Arguments;
 use super::create::{send_terminal, write_pid_file};
 use super::manage::open_process;
-use super::relay::{take_signals, wait};
+use super::relay::{own_size, take_signals, wait};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::process::channel::Message;
@@ -156,7 +156,10 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
         return Err(Failure::conflict("cannot exec in a paused container"));
     }
     let spec = spec::load(&state.bundle)?;
-    let process = process(&options, &spec, command)?;
+    let mut process = process(&options, &spec, command)?;
+    if process.terminal && !options.detach {
+        process.console_size = own_size().or(process.console_size);
+    }
     match (&options.console_socket, process.terminal) {
         (None, true) if options.detach => {
             return Err(Failure::invalid(

@@ -12,12 +12,23 @@ use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
 use crate::failure::{Failure, Step};
+use crate::spec::ConsoleSize;
 
 /// Every signal that can be, as a descriptor.
 pub(super) fn take_signals() -> Result<SignalFd, Failure> {
     let signals = SigSet::all();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None).step(|| "block signals")?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).step(|| "make a signal descriptor")
+}
+
+/// The size of the caller's terminal, for one that has none of its own: set before the command is
+/// executed, which may ask for it at once.
+pub(super) fn own_size() -> Option<ConsoleSize> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    (size.ws_row > 0).then_some(ConsoleSize {
+        height: size.ws_row,
+        width: size.ws_col,
+    })
 }
 
 /// Waits for a process's end and gives its exit code.
@@ -101,23 +112,19 @@ impl<'a> Relay<'a> {
             let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw);
             Raw(before)
         });
-        let relay = Self {
+        Ok(Self {
             master,
             pending: Vec::new(),
             input_ended: false,
             output_ended: false,
             _raw: raw,
-        };
-        relay.resize();
-        Ok(relay)
+        })
     }
 
     /// Takes the size over from the caller's terminal, when there is one.
     fn resize(&self) {
-        if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin())
-            && size.ws_row > 0
-        {
-            let _ = sandbox::set_terminal_size(self.master, size.ws_row, size.ws_col);
+        if let Some(size) = own_size() {
+            let _ = sandbox::set_terminal_size(self.master, size.height, size.width);
         }
     }
 

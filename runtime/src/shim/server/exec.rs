@@ -17,6 +17,7 @@ use super::{Server, State, failed};
 use crate::failure::{Failure, Step};
 use crate::process::channel::{Channel, Message};
 use crate::process::exec;
+use crate::process::labels;
 use crate::shim::client::{Attached, Client, Pending};
 use crate::shim::stdio::{self, Output, Streams};
 use crate::spec::{self, Process, Spec};
@@ -164,6 +165,7 @@ impl Server {
             )));
         }
         let process = spec::parse_process(process)?;
+        labels::check(&process)?;
         let spec = spec::load(&self.spec.bundle)?;
         let (streams, stdio) = match process.terminal {
             true => (Streams::default(), None),
