@@ -19,6 +19,7 @@ use crate::layer::{LayerForm, LayerRecord};
 use crate::mounts::{MountCall, Mounts, mount_erofs};
 use crate::reaper::Reaper;
 use crate::records::{ImageRecord, Tagged};
+use crate::registry::Downloads;
 use crate::state::{Entry, State};
 use crate::types::{Image, ImageAction, ImageEvent, ImageId, RootfsLayers};
 
@@ -35,6 +36,8 @@ pub(crate) struct Store {
     pub form: LayerForm,
     /// Whether the compressed blobs of new layers are kept.
     pub keep_compressed: bool,
+    /// What running pulls are fetching.
+    pub downloads: Downloads,
     mounts: Arc<Mounts>,
     state: Mutex<State>,
     events: broadcast::Sender<ImageEvent>,
@@ -102,6 +105,15 @@ impl Pins {
         self.layers.push(*layer);
         Some(record)
     }
+
+    /// Pins a layer whether the store has it already or will have it; says whether it has, and is
+    /// not known to be damaged.
+    pub(crate) fn expect(&mut self, layer: &Digest) -> bool {
+        let mut state = self.store.state();
+        *state.pins.entry(*layer).or_insert(0) += 1;
+        self.layers.push(*layer);
+        state.layers.contains_key(layer) && !state.damaged.contains(layer)
+    }
 }
 
 impl Store {
@@ -127,6 +139,7 @@ impl Store {
             limits,
             form,
             keep_compressed,
+            downloads: Downloads::default(),
             mounts,
             state: Mutex::new(state),
             events: broadcast::channel(EVENT_QUEUE).0,

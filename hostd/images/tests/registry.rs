@@ -479,23 +479,6 @@ async fn a_pull_ends_when_nobody_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_image_can_be_pulled_twice_at_once() {
-    if !is_root() {
-        return;
-    }
-    let remote = Remote::new(&layers());
-    let server = Server::start(move |seen| remote.answer(seen)).await;
-    let fixture = fixture(|_| {});
-    let (a, b, c) = (server.name("a"), server.name("a"), server.name("b"));
-    let (one, two, three) =
-        tokio::join!(pull(&fixture, &a), pull(&fixture, &b), pull(&fixture, &c));
-    assert_eq!(one.unwrap().id, two.unwrap().id);
-    three.unwrap();
-    // Two layers, configuration, manifest and record: each once.
-    assert_eq!(fixture.objects().len(), 5);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proxies_stand_between() {
     if !is_root() {
         return;

@@ -10,15 +10,15 @@ use keelson_oci::digest::Digest;
 use keelson_oci::manifest::Descriptor;
 use keelson_oci::reference::Reference;
 use keelson_registry::Repository;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::{joined, pull_failed, tell, tell_bytes};
+use super::downloads::Phase;
+use super::{joined, pull_failed};
 use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::layer::ingest::{Ingest, StagedLayer};
 use crate::pipe::PIECE;
 use crate::store::Store;
-use crate::types::Progress;
 
 /// Pieces between the connection and the thread that takes them in.
 const DEPTH: usize = 4;
@@ -26,6 +26,7 @@ const DEPTH: usize = 4;
 const STEP: u64 = 512 << 10;
 
 /// One layer to be pulled.
+#[derive(Debug, Clone)]
 pub(super) struct LayerPull {
     pub store: Arc<Store>,
     pub staging: Arc<Staging>,
@@ -36,12 +37,11 @@ pub(super) struct LayerPull {
     pub diff_id: Digest,
     /// Where it is taken in.
     pub folder: PathBuf,
-    pub progress: mpsc::Sender<Progress>,
 }
 
 impl LayerPull {
-    pub(super) async fn run(self) -> Result<(Digest, PathBuf), ImageError> {
-        let id = self.descriptor.digest.short();
+    /// Brings the layer into its folder.
+    pub(super) async fn run(self, phase: &watch::Sender<Phase>) -> Result<(), ImageError> {
         let (sender, pieces) = mpsc::channel::<Option<Bytes>>(DEPTH);
         let job = {
             let (store, staging) = (Arc::clone(&self.store), Arc::clone(&self.staging));
@@ -53,7 +53,7 @@ impl LayerPull {
                 result
             })
         };
-        let downloaded = self.download(&id, &sender).await;
+        let downloaded = self.download(phase, &sender).await;
         drop(sender);
         let taken = joined(job.await)?;
         downloaded?;
@@ -68,18 +68,16 @@ impl LayerPull {
                 self.descriptor.digest
             )),
         })?;
-        self.check(&layer)?;
-        tell(&self.progress, &id, "Pull complete").await;
-        Ok((layer.diff_id, layer.folder))
+        self.check(&layer)
     }
 
     async fn download(
         &self,
-        id: &str,
+        phase: &watch::Sender<Phase>,
         sender: &mpsc::Sender<Option<Bytes>>,
     ) -> Result<(), ImageError> {
-        let size = self.descriptor.size;
-        let mut reader = self.repository.blob(self.descriptor.digest, size);
+        let wanted = &self.descriptor;
+        let mut reader = self.repository.blob(wanted.digest, wanted.size);
         let (mut at, mut told) = (0, 0);
         while let Some(piece) = reader
             .next()
@@ -93,10 +91,10 @@ impl LayerPull {
             }
             if at - told >= STEP {
                 told = at;
-                tell_bytes(&self.progress, id, "Downloading", at, size);
+                phase.send_replace(Phase::Downloading(at));
             }
         }
-        tell(&self.progress, id, "Download complete").await;
+        phase.send_replace(Phase::Downloaded);
         // Nobody listens only when the layer was refused.
         let _ = sender.send(None).await;
         Ok(())

@@ -1,9 +1,11 @@
 //! Pull from and push to registries.
 
+mod downloads;
 mod layers;
 mod platform;
 mod pull;
 mod push;
+mod remote;
 
 use keelson_model::error::ErrorKind;
 use keelson_oci::digest::Digest;
@@ -12,8 +14,10 @@ use keelson_oci::reference::Reference;
 use keelson_registry::{Client, Credentials, RegistryError, Repository};
 use tokio::sync::mpsc;
 
-pub(crate) use pull::{inspect, pull, tags};
+pub(crate) use downloads::Downloads;
+pub(crate) use pull::pull;
 pub(crate) use push::push;
+pub(crate) use remote::{inspect, tags};
 
 use crate::error::ImageError;
 use crate::types::{ImageId, Progress};

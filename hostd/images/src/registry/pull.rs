@@ -8,15 +8,17 @@ use std::sync::Arc;
 use keelson_model::error::ErrorKind;
 use keelson_oci::config::{ImageConfig, MAX_CONFIG_SIZE};
 use keelson_oci::digest::Digest;
-use keelson_oci::manifest::{Descriptor, Document, DocumentKind};
+use keelson_oci::manifest::{Descriptor, DocumentKind};
 use keelson_oci::reference::Reference;
-use keelson_registry::{Access, Client, Credentials, Manifest, Repository};
-use tokio::sync::{Semaphore, mpsc};
+use keelson_registry::{Access, Client, Manifest, Repository};
+use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::downloads::Download;
 use super::layers::LayerPull;
 use super::platform::Wanted;
-use super::{Distribution, PARALLEL, PullOptions, Pulled, joined, pull_failed, tell};
+use super::remote::{parse, parse_config, root_manifest, wrong};
+use super::{PARALLEL, PullOptions, Pulled, joined, pull_failed, tell};
 use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::store::{NewImage, Pins, Store};
@@ -52,6 +54,8 @@ pub(crate) async fn pull(
         staging,
         pins: Pins::new(store),
         staged: BTreeMap::new(),
+        downloads: Vec::new(),
+        configs: Vec::new(),
         folders: 0,
         progress: progress.clone(),
         wanted: Wanted::parse(options.platform.as_deref())?,
@@ -66,80 +70,15 @@ pub(crate) async fn pull(
     pull.commit(fetched).await
 }
 
-/// What a name stands for in its registry.
-pub(crate) async fn inspect(
-    client: &Client,
-    name: &str,
-    credentials: Option<Credentials>,
-) -> Result<Distribution, ImageError> {
-    let reference = name.parse::<Reference>()?.with_default_tag();
-    let failed = |error| pull_failed(&reference, error);
-    let repository = Repository::open(
-        client,
-        reference.domain(),
-        reference.path(),
-        Access::Pull,
-        credentials,
-    )
-    .await
-    .map_err(failed)?;
-    let manifest = root_manifest(&repository, &reference).await?;
-    let platforms = match parse(&reference, &manifest)? {
-        DocumentKind::Index(entries) => entries
-            .into_iter()
-            .filter_map(|entry| entry.platform)
-            .collect(),
-        DocumentKind::Manifest(config, _) => {
-            let raw = repository
-                .small_blob(config.digest, config.size, MAX_CONFIG_SIZE)
-                .await
-                .map_err(failed)?;
-            let config = parse_config(&reference, &raw)?;
-            vec![keelson_oci::manifest::Platform {
-                architecture: config.architecture,
-                os: config.os,
-                variant: config.variant,
-            }]
-        }
-    };
-    Ok(Distribution {
-        size: manifest.bytes.len() as u64,
-        digest: manifest.digest,
-        media_type: manifest.media_type,
-        platforms,
-    })
-}
-
-/// All tags of a repository, as references.
-pub(crate) async fn tags(
-    client: &Client,
-    name: &str,
-    credentials: Option<Credentials>,
-) -> Result<Vec<String>, ImageError> {
-    let reference = name.parse::<Reference>()?;
-    let failed = |error| pull_failed(&reference, error);
-    let repository = Repository::open(
-        client,
-        reference.domain(),
-        reference.path(),
-        Access::Pull,
-        credentials,
-    )
-    .await
-    .map_err(failed)?;
-    let tags = repository.tags().await.map_err(failed)?;
-    // A registry may say anything.
-    Ok(tags
-        .iter()
-        .filter_map(|tag| Some(reference.with_tag(tag).ok()?.familiar()))
-        .collect())
-}
-
 struct Pull {
     store: Arc<Store>,
     staging: Arc<Staging>,
     pins: Pins,
     staged: BTreeMap<Digest, PathBuf>,
+    /// Those that have staged the layers, held until the commit, so that others find them.
+    downloads: Vec<Arc<Download>>,
+    /// Held as long, too.
+    configs: Vec<Arc<OnceCell<Vec<u8>>>>,
     /// Staging folders given out.
     folders: usize,
     progress: mpsc::Sender<Progress>,
@@ -260,7 +199,7 @@ impl Pull {
     }
 
     async fn config(
-        &self,
+        &mut self,
         repository: &Repository,
         descriptor: &Descriptor,
     ) -> Result<(ImageConfig, Vec<u8>, Digest), ImageError> {
@@ -271,10 +210,15 @@ impl Pull {
         };
         let raw = match known {
             Some(raw) => raw,
-            None => repository
-                .small_blob(id, descriptor.size, MAX_CONFIG_SIZE)
-                .await
-                .map_err(|error| pull_failed(&self.reference, error))?,
+            None => {
+                let cell = self.store.downloads.config(&id);
+                self.configs.push(Arc::clone(&cell));
+                let fetch = || repository.small_blob(id, descriptor.size, MAX_CONFIG_SIZE);
+                cell.get_or_try_init(fetch)
+                    .await
+                    .map_err(|error| pull_failed(&self.reference, error))?
+                    .clone()
+            }
         };
         let config = parse_config(&self.reference, &raw)?;
         if self.wanted.asked && !self.wanted.fits_config(&config) {
@@ -310,7 +254,8 @@ impl Pull {
             if !seen.insert(*diff_id) {
                 continue;
             }
-            if self.staged.contains_key(diff_id) || self.pins.pin(diff_id).is_some() {
+            // Pinned also when it is still to come, since another pull may bring it.
+            if self.staged.contains_key(diff_id) || self.pins.expect(diff_id) {
                 tell(&self.progress, &id, "Already exists").await;
                 continue;
             }
@@ -334,22 +279,23 @@ impl Pull {
                 descriptor,
                 diff_id,
                 folder,
-                progress: self.progress.clone(),
             };
-            let gate = Arc::clone(&gate);
+            let (gate, progress) = (Arc::clone(&gate), self.progress.clone());
             tasks.spawn(async move {
                 // The gate is never closed.
                 let _permit = gate.acquire_owned().await;
-                pull.run().await
+                Ok((diff_id, fetch_layer(pull, &progress).await?))
             });
         }
         let mut failure = None;
         while let Some(result) = tasks.join_next().await {
             match joined(result).and_then(|result| result) {
                 // Kept also when another layer fails: a further attempt needs it.
-                Ok((diff_id, folder)) => {
-                    self.staged.insert(diff_id, folder);
+                Ok((diff_id, Some(download))) => {
+                    self.staged.insert(diff_id, download.folder.clone());
+                    self.downloads.push(download);
                 }
+                Ok((_, None)) => {}
                 Err(error) => {
                     tasks.abort_all();
                     failure = failure.or(Some(error));
@@ -444,39 +390,29 @@ impl Pull {
     }
 }
 
-async fn root_manifest(
-    repository: &Repository,
-    reference: &Reference,
-) -> Result<Manifest, ImageError> {
-    let wanted = match (reference.digest(), reference.tag()) {
-        (Some(digest), _) => digest.to_string(),
-        (None, tag) => tag.unwrap_or("latest").to_owned(),
-    };
-    repository
-        .manifest(&wanted, reference.digest())
-        .await
-        .map_err(|error| pull_failed(reference, error))
-}
-
-fn wrong(reference: &Reference, reason: &str) -> ImageError {
-    ImageError::Archive(format!("cannot pull {}: {reason}", reference.familiar()))
-}
-
-fn parse(reference: &Reference, manifest: &Manifest) -> Result<DocumentKind, ImageError> {
-    Document::parse(&manifest.bytes)
-        .map_err(|error| wrong(reference, &format!("manifest {}: {error}", manifest.digest)))
-}
-
-fn parse_config(reference: &Reference, raw: &[u8]) -> Result<ImageConfig, ImageError> {
-    let config = ImageConfig::parse(raw).map_err(|error| wrong(reference, &error.to_string()))?;
-    if !config.os.is_empty() && config.os != "linux" {
-        return Err(wrong(
-            reference,
-            &format!(
-                "it is for operating system {:?}; only linux images run here",
-                config.os
-            ),
-        ));
+/// Brings one layer: by a download of its own, or by that of another pull, and by its own when that
+/// fails. `None` when the other pull has committed it meanwhile.
+async fn fetch_layer(
+    pull: LayerPull,
+    progress: &mpsc::Sender<Progress>,
+) -> Result<Option<Arc<Download>>, ImageError> {
+    let id = pull.descriptor.digest.short();
+    let (store, diff_id) = (Arc::clone(&pull.store), pull.diff_id);
+    loop {
+        if Pins::new(&store).pin(&diff_id).is_some() {
+            tell(progress, &id, "Already exists").await;
+            return Ok(None);
+        }
+        let (download, own) = store.downloads.join(pull.clone());
+        if download.wait(&id, pull.descriptor.size, progress).await {
+            let there = store.state().layers.contains_key(&diff_id);
+            // It may have been committed and removed again.
+            if there || download.folder.is_dir() {
+                return Ok(Some(download));
+            }
+        } else if own {
+            return Err(download.error());
+        }
+        store.downloads.forget(&diff_id, &download);
     }
-    Ok(config)
 }

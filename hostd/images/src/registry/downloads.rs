@@ -1,0 +1,168 @@
+//! Downloads that several pulls share: what one pull is fetching, another one waits for.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use keelson_oci::digest::Digest;
+use tokio::sync::{OnceCell, mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::layers::LayerPull;
+use super::{tell, tell_bytes};
+use crate::disk::Staging;
+use crate::error::ImageError;
+use crate::types::Progress;
+
+/// How far a download is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// So many bytes of the blob are there.
+    Downloading(u64),
+    /// All bytes are there; they are still being taken in.
+    Downloaded,
+    /// The layer lies in its folder, checked.
+    Done,
+    /// It cannot be had from that registry.
+    Failed,
+}
+
+/// What is being downloaded now.
+#[derive(Debug, Default)]
+pub(crate) struct Downloads {
+    /// By diff-id.
+    layers: Mutex<HashMap<Digest, Weak<Download>>>,
+    /// By digest.
+    configs: Mutex<HashMap<Digest, Weak<OnceCell<Vec<u8>>>>>,
+}
+
+/// A layer on its way. It goes on as long as somebody holds this.
+#[derive(Debug)]
+pub(super) struct Download {
+    pub folder: PathBuf,
+    phase: watch::Receiver<Phase>,
+    /// For the pull that has begun it.
+    error: Arc<Mutex<Option<ImageError>>>,
+    task: AbortHandle,
+    /// The folder lies in it, and outlives the pull that has begun this.
+    _staging: Arc<Staging>,
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Finds what others hold under a key; forgets what nobody holds any more.
+fn shared<T>(known: &mut HashMap<Digest, Weak<T>>, key: &Digest) -> Option<Arc<T>> {
+    known.retain(|_, held| held.strong_count() > 0);
+    known.get(key)?.upgrade()
+}
+
+impl Downloads {
+    /// The download of this layer that runs already, or else this one, which is begun; also says
+    /// whether it was.
+    pub(super) fn join(&self, pull: LayerPull) -> (Arc<Download>, bool) {
+        let mut layers = locked(&self.layers);
+        if let Some(running) = shared(&mut layers, &pull.diff_id)
+            && *running.phase.borrow() != Phase::Failed
+        {
+            return (running, false);
+        }
+        let (told, phase) = watch::channel(Phase::Downloading(0));
+        let error = Arc::new(Mutex::new(None));
+        let (diff_id, folder) = (pull.diff_id, pull.folder.clone());
+        let staging = Arc::clone(&pull.staging);
+        let failure = Arc::clone(&error);
+        let task = tokio::spawn(async move {
+            let last = match pull.run(&told).await {
+                Ok(()) => Phase::Done,
+                Err(error) => {
+                    *locked(&failure) = Some(error);
+                    Phase::Failed
+                }
+            };
+            told.send_replace(last);
+        });
+        let download = Arc::new(Download {
+            folder,
+            phase,
+            error,
+            task: task.abort_handle(),
+            _staging: staging,
+        });
+        layers.insert(diff_id, Arc::downgrade(&download));
+        (download, true)
+    }
+
+    /// Does not offer this download to others any more.
+    pub(super) fn forget(&self, diff_id: &Digest, download: &Arc<Download>) {
+        let mut layers = locked(&self.layers);
+        if layers
+            .get(diff_id)
+            .is_some_and(|held| std::ptr::eq(held.as_ptr(), Arc::as_ptr(download)))
+        {
+            layers.remove(diff_id);
+        }
+    }
+
+    /// The place of a configuration, which the first one fills.
+    pub(super) fn config(&self, digest: &Digest) -> Arc<OnceCell<Vec<u8>>> {
+        let mut configs = locked(&self.configs);
+        shared(&mut configs, digest).unwrap_or_else(|| {
+            let cell = Arc::new(OnceCell::new());
+            configs.insert(*digest, Arc::downgrade(&cell));
+            cell
+        })
+    }
+}
+
+impl Download {
+    /// Waits until the layer is there, telling how far it is; false when it failed.
+    pub(super) async fn wait(
+        &self,
+        id: &str,
+        size: u64,
+        progress: &mpsc::Sender<Progress>,
+    ) -> bool {
+        let mut phase = self.phase.clone();
+        let mut complete = false;
+        loop {
+            let now = *phase.borrow_and_update();
+            match now {
+                Phase::Downloading(0) => {}
+                Phase::Downloading(at) => tell_bytes(progress, id, "Downloading", at, size),
+                Phase::Failed => return false,
+                Phase::Downloaded | Phase::Done => {
+                    if !complete {
+                        complete = true;
+                        tell(progress, id, "Download complete").await;
+                    }
+                    if now == Phase::Done {
+                        tell(progress, id, "Pull complete").await;
+                        return true;
+                    }
+                }
+            }
+            if phase.changed().await.is_err() {
+                // Its task has ended; what it said last counts.
+                let last = *phase.borrow_and_update();
+                if last != Phase::Done && last != Phase::Failed {
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Why it failed; only the first caller gets it.
+    pub(super) fn error(&self) -> ImageError {
+        locked(&self.error)
+            .take()
+            .unwrap_or_else(|| ImageError::Interrupted("the download was given up".to_owned()))
+    }
+}
