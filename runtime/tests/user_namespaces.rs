@@ -333,3 +333,59 @@ fn hooks_and_devices_of_config_json() {
     let message = wrong.fails();
     assert!(message.contains("linux.devices[0].path"), "{message}");
 }
+
+/// A container whose root is made of layers, as images are.
+fn layered(script: &str) -> Setup {
+    let mut layered = Setup::new(&["sh", "-c", script]);
+    layered.config["linux"] = setup("true").config["linux"].take();
+    layered.config["linux"]["cgroupsPath"] = json!(format!("/keelson-test/{}", layered.id));
+    layered
+}
+
+#[test]
+fn owners_of_layers_are_those_of_the_image() {
+    if !can_run() {
+        return;
+    }
+    let layered = layered(
+        "stat -c %u:%g / /bin/busybox /etc/passwd /of-1000; touch /made /etc/made; rm /of-1000; \
+         echo x >> /etc/passwd; mkdir /tmp/d; stat -c %u /made /tmp/d; \
+         test -e /of-1000 || echo gone",
+    );
+    let folder = layered.folder.path().to_owned();
+    let file = folder.join("lower/of-1000");
+    std::fs::write(&file, "").unwrap();
+    std::os::unix::fs::chown(&file, Some(1000), Some(100)).unwrap();
+    let shim = layered.create();
+    shim.start();
+    assert_eq!(shim.wait().code, 0, "{}", shim.output());
+    assert_eq!(shim.output(), "0:0\n0:0\n0:0\n1000:100\n0\n0\ngone\n");
+    // What was changed belongs on the disk to whom it would without a user namespace.
+    for name in ["made", "etc/made", "etc/passwd", "tmp/d", "."] {
+        let path = folder.join("upper").join(name);
+        assert_eq!(std::fs::metadata(path).unwrap().uid(), 0, "{name}");
+    }
+    assert_eq!(std::fs::metadata(file).unwrap().uid(), 1000);
+    assert!(!folder.join("lower/made").exists());
+}
+
+#[test]
+fn one_layer_that_nothing_is_written_to_is_mapped_too() {
+    if !can_run() {
+        return;
+    }
+    let mut layered = layered("stat -c %u /bin/busybox; touch /x 2>&1");
+    let lower = layered.folder.path().join("lower");
+    for name in ["proc", "sys", "dev", "tmp"] {
+        assert!(lower.join(name).is_dir());
+    }
+    layered.spec.rootfs = Rootfs::Overlay {
+        lower: vec![lower],
+        upper: None,
+        work: None,
+    };
+    let (output, exit) = layered.run();
+    assert_ne!(exit.code, 0);
+    assert!(output.starts_with("0\n"), "{output}");
+    assert!(output.contains("Read-only file system"), "{output}");
+}

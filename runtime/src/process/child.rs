@@ -136,7 +136,7 @@ fn set_up(
     let (root, mut sources) = match prepared {
         Some(prepared) => (prepared.root, prepared.sources),
         None => (
-            root::make(plan.rootfs, plan.propagation)?,
+            root::make(plan.rootfs, plan.propagation, None)?,
             Sources::new(&plan.maps),
         ),
     };

@@ -17,6 +17,7 @@ use super::child::{self, Plan, Prepared};
 use super::{limits, scheduling};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
+use crate::sandbox::layers::Owner;
 use crate::sandbox::mounts::Sources;
 use crate::sandbox::{namespaces, procfs, root, userns};
 use crate::spec::{NamespaceKind, Spec};
@@ -40,9 +41,12 @@ fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(
     if let Some(namespace) = &plan.namespaces.join_pid {
         nix::sched::setns(namespace, CloneFlags::CLONE_NEWPID).step(|| "join the pid namespace")?;
     }
-    let root = root::make(plan.rootfs, plan.propagation)?;
     let foreign = |filesystem: &str| is_foreign(spec, filesystem);
     let sources = Sources::prepare(&plan.maps, &spec.mounts, foreign)?;
+    // Last of what is found by paths of the host, which change for it.
+    let user = plan.namespaces.user.as_ref();
+    let owner = user.and_then(|user| Owner::new(user, &spec.linux));
+    let root = root::make(plan.rootfs, plan.propagation, owner)?;
     limits::raise(&process.rlimits)?;
     if let Some(score) = process.oom_score_adj {
         procfs::set_oom_score(score)?;

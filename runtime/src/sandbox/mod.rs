@@ -11,6 +11,7 @@ pub(crate) mod devices;
 mod direct;
 pub(crate) mod executable;
 pub(crate) mod hidden;
+pub(crate) mod layers;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod options;

@@ -11,6 +11,7 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags,
 };
 
+use super::layers::Owner;
 use super::mounts::{detailed, mount_attributes};
 use super::options;
 use crate::failure::{Failure, Step};
@@ -30,14 +31,22 @@ pub(crate) fn attach(root: &OwnedFd, place: &Path) -> Result<(), Failure> {
     .step(|| format!("attach the container's root to {}", place.display()))
 }
 
-/// Puts the root together; the descriptor refers to a mount that is attached nowhere.
-pub(crate) fn make(rootfs: &Rootfs, propagation: Propagation) -> Result<OwnedFd, Failure> {
+/// Puts the root together; the descriptor refers to a mount that is attached nowhere. `owner`: layers
+/// are shown through the mappings of a user namespace, a folder is taken as it is.
+pub(crate) fn make(
+    rootfs: &Rootfs,
+    propagation: Propagation,
+    owner: Option<Owner<'_>>,
+) -> Result<OwnedFd, Failure> {
     Ok(match rootfs {
         Rootfs::Overlay { lower, upper, work } => match (lower.as_slice(), upper, work) {
             ([], _, _) => return Err(Failure::invalid("rootfs.lower must not be empty")),
             // overlayfs wants two layers; one that nothing is written to needs none.
             ([only], None, _) => {
                 let tree = clone_tree(only, propagation)?;
+                if let Some(owner) = owner {
+                    owner.map(&tree, only)?;
+                }
                 let readonly = MountAttributes {
                     set: mount_attr::RDONLY,
                     ..MountAttributes::default()
@@ -47,7 +56,16 @@ pub(crate) fn make(rootfs: &Rootfs, propagation: Propagation) -> Result<OwnedFd,
                 tree
             }
             (_, Some(_), None) => return Err(Failure::invalid("rootfs.upper needs rootfs.work")),
-            (_, upper, work) => overlay(lower, upper.as_deref().zip(work.as_deref()))?,
+            (_, upper, work) => {
+                let upper = upper.as_deref().zip(work.as_deref());
+                match owner {
+                    Some(owner) => {
+                        owner.cover(lower, upper)?;
+                        owner.act(|| overlay(lower, upper))?
+                    }
+                    None => overlay(lower, upper)?,
+                }
+            }
         },
         Rootfs::Folder { path } => clone_tree(path, propagation)?,
     })

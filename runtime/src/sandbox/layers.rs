@@ -1,0 +1,115 @@
+//! Layers of a root in a user namespace: shown through the namespace's mappings, so that owners in
+//! the container, and on the disk, are those of the image.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use keelson_sys::mount_attr::{self, MountAttributes};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use rustix::fs::CWD;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+
+use crate::failure::{Failure, Step};
+use crate::spec::{Linux, mappings};
+
+/// Who the container's root user is outside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner<'a> {
+    /// The user namespace.
+    pub(crate) map: BorrowedFd<'a>,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl<'a> Owner<'a> {
+    /// By the mappings of config.json; without them the layers are taken as they are.
+    pub(crate) fn new(map: &'a OwnedFd, linux: &Linux) -> Option<Self> {
+        Some(Self {
+            map: map.as_fd(),
+            uid: mappings::outside(&linux.uid_mappings, 0)?,
+            gid: mappings::outside(&linux.gid_mappings, 0)?,
+        })
+    }
+
+    /// Shows a mount that is attached nowhere through the mappings.
+    pub(super) fn map(&self, tree: &OwnedFd, path: &Path) -> Result<(), Failure> {
+        let attributes = MountAttributes {
+            set: mount_attr::IDMAP,
+            userns_fd: self.map.as_raw_fd() as u64,
+            ..MountAttributes::default()
+        };
+        mount_attr::mount_setattr(tree.as_fd(), c"", false, &attributes)
+            .step(|| format!("rootfs: map ids of {}", path.display()))
+    }
+
+    /// Covers the layers by mapped mounts of themselves, in a mount namespace for that alone.
+    pub(super) fn cover(
+        &self,
+        lower: &[PathBuf],
+        upper: Option<(&Path, &Path)>,
+    ) -> Result<(), Failure> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+            .step(|| "make a mount namespace for the layers")?;
+        let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", flags).step(|| "make the host's mounts slaves")?;
+        let mut trees = Vec::with_capacity(lower.len() + 1);
+        if let Some((upper, work)) = upper {
+            // The two must be on one mount.
+            trees.push(self.tree(above_both(upper, work))?);
+        }
+        for folder in lower {
+            trees.push(self.tree(folder)?);
+        }
+        // What lies above comes first, so that nothing is covered that was put in place.
+        for (path, tree) in &trees {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            rustix::mount::move_mount(tree, "", CWD, *path, flags)
+                .step(|| format!("rootfs: cover {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn tree<'p>(&self, path: &'p Path) -> Result<(&'p Path, OwnedFd), Failure> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = rustix::mount::open_tree(CWD, path, flags)
+            .step(|| format!("rootfs: open {}", path.display()))?;
+        self.map(&tree, path)?;
+        Ok((path, tree))
+    }
+
+    /// Does something as this user to file systems, but with all rights of the host's: files that
+    /// overlayfs makes for itself must have an owner that the mapped mounts know.
+    pub(super) fn act<T>(&self, what: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        let step = || "rootfs: act as the container's root user";
+        let all = rustix::thread::capabilities(None).step(step)?;
+        let (gid, uid) = (Gid::from_raw(self.gid), Uid::from_raw(self.uid));
+        let (group, user) = (setfsgid(gid), setfsuid(uid));
+        // The change of user took some away.
+        let done = rustix::thread::set_capabilities(None, all)
+            .step(step)
+            .and_then(|()| what());
+        setfsuid(user);
+        setfsgid(group);
+        done
+    }
+}
+
+/// The folder that holds both of two.
+fn above_both<'a>(one: &'a Path, other: &Path) -> &'a Path {
+    one.ancestors()
+        .find(|folder| other.starts_with(folder) && *folder != one)
+        .unwrap_or(Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_above_both_is_found() {
+        let above = |one, other| above_both(Path::new(one), Path::new(other));
+        assert_eq!(above("/a/b/upper", "/a/b/work"), Path::new("/a/b"));
+        assert_eq!(above("/a/b/c/upper", "/a/work"), Path::new("/a"));
+        assert_eq!(above("/a/b", "/a/b"), Path::new("/a"));
+    }
+}
