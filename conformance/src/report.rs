@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::case::{Case, Verdict};
-use crate::exceptions::{self, EXCEPTIONS};
+use crate::exceptions::{self, EXCEPTIONS, REVIEWED};
 use crate::runner::Results;
 use crate::runtime::Runtime;
 
@@ -199,6 +199,12 @@ impl Report<'_> {
             .collect();
         reasons.dedup();
         text.extend(reasons);
+        text.push_str("\n## Suspect cases, and why they stand\n\n");
+        for case in self.cases.iter().filter(|case| self.suspect(case)) {
+            let reason = REVIEWED.iter().find(|(id, _)| *id == case.id);
+            let reason = reason.map_or("not looked at yet", |(_, reason)| reason);
+            text.push_str(&format!("- `{}`: {reason}.\n", case.id));
+        }
         text.push_str("\n## Exceptions\n\n");
         if EXCEPTIONS.is_empty() {
             text.push_str("None.\n");

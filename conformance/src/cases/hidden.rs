@@ -539,4 +539,35 @@ pub(super) const CASES: &[Case] = &[
             .map(drop)
         },
     ),
+    must(
+        "linux.sysctl.not-redirected",
+        SYSCTL,
+        "A file that a mount puts in a parameter's place is not written (CVE-2025-52881).",
+        |lab| {
+            let victim = lab.path("victim");
+            std::fs::write(&victim, "untouched")?;
+            // Refusing such a mount would be right as well.
+            let _ = lab.run(|config| {
+                push(
+                    &mut config["mounts"],
+                    json!({"destination": "/proc/sys/net/ipv4/ip_forward", "type": "bind",
+                        "source": victim, "options": ["bind"]}),
+                );
+                config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
+            })?;
+            same("file", &std::fs::read_to_string(&victim)?, "untouched")
+        },
+    ),
+    must(
+        "linux.masked-paths.link-stays-inside",
+        MASKED,
+        "A masked path that is a link of the image masks nothing of the host.",
+        |lab| {
+            let secret = lab.path("outside");
+            std::fs::write(&secret, "of the host")?;
+            std::os::unix::fs::symlink(&secret, lab.rootfs().join("etc/link"))?;
+            let _ = lab.run(|config| config["linux"]["maskedPaths"] = json!(["/etc/link"]))?;
+            same("file", &std::fs::read_to_string(&secret)?, "of the host")
+        },
+    ),
 ];

@@ -627,6 +627,79 @@ pub(super) const CASES: &[Case] = &[
                 .map(drop)
         },
     ),
+    interface(
+        "cli.create.listen-fds",
+        "runc create",
+        "With LISTEN_FDS set, that many descriptors and the variable reach the process.",
+        |lab| {
+            let file = lab.path("given");
+            std::fs::write(&file, "from outside")?;
+            lab.write_config(|config| {
+                config["process"]["args"] = json!(["sh", "-c", "cat <&3; echo \" $LISTEN_FDS\""]);
+            })?;
+            let runtime = lab.command(&["run", &lab.next_id()])?;
+            let mut shell = crate::command::quiet("/bin/sh");
+            shell
+                .args([
+                    "-c",
+                    "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\" 3<\"$GIVEN\"",
+                    "sh",
+                ])
+                .arg(runtime.get_program())
+                .args(runtime.get_args())
+                .env("GIVEN", &file)
+                .current_dir(lab.bundle());
+            let output = crate::command::run(&mut shell)?.output()?;
+            same("descriptor and variable", &output, "from outside 1")
+        },
+    ),
+    interface(
+        "cli.create.no-pivot",
+        "runc create --no-pivot",
+        "The root can be entered without pivot_root.",
+        |lab| {
+            lab.write_config(|_| {})?;
+            lab.call(&["run", "--no-pivot", &lab.next_id()])?
+                .output()
+                .map(drop)
+        },
+    ),
+    interface(
+        "cli.create.keyring",
+        "runc create --no-new-keyring",
+        "The process has a session keyring of its own, but for --no-new-keyring.",
+        |lab| {
+            // Only keys that the process possesses are listed: its session's keyring is.
+            let keyring = |options: &[&str]| {
+                lab.write_config(|config| {
+                    config["process"]["args"] = json!(["sh", "-c", "cat /proc/keys; true"]);
+                })?;
+                let id = lab.next_id();
+                let mut arguments = vec!["run"];
+                arguments.extend(options);
+                arguments.push(&id);
+                let text = lab.call(&arguments)?.output()?;
+                Ok::<_, anyhow::Error>(text.contains(&id))
+            };
+            ensure!(keyring(&[])?, "no keyring is named after the container");
+            ensure!(
+                !keyring(&["--no-new-keyring"])?,
+                "a keyring was made all the same"
+            );
+            Ok(())
+        },
+    ),
+    interface(
+        "cli.run.no-subreaper",
+        "runc run --no-subreaper",
+        "--no-subreaper is accepted.",
+        |lab| {
+            lab.write_config(|_| {})?;
+            lab.call(&["run", "--no-subreaper", &lab.next_id()])?
+                .output()
+                .map(drop)
+        },
+    ),
     must(
         "runtime.operations.unknown",
         OPERATIONS,

@@ -324,4 +324,33 @@ pub(super) const CASES: &[Case] = &[
             Ok(())
         },
     ),
+    must(
+        "linux.devices.console-not-a-link",
+        "config-linux.md#default-devices",
+        "A /dev/console that is a link of the image leads to no other file (CVE-2025-52565).",
+        |lab| {
+            let victim = lab.rootfs().join("etc/victim");
+            std::fs::write(&victim, "untouched")?;
+            std::os::unix::fs::symlink("/etc/victim", lab.rootfs().join("dev/console"))?;
+            // Refusing it would be right as well.
+            let started = start(
+                lab,
+                "stat -c %F /etc/victim; echo done; sleep 1000",
+                |config| {
+                    if let Some(mounts) = config["mounts"].as_array_mut() {
+                        mounts.retain(|mount| mount["destination"] != "/dev");
+                    }
+                },
+            );
+            if let Ok((_container, mut terminal)) = started {
+                terminal.says("done")?;
+                ensure!(
+                    terminal.seen.contains("regular file"),
+                    "the terminal is bound over another file: {}",
+                    terminal.seen
+                );
+            }
+            Ok(())
+        },
+    ),
 ];

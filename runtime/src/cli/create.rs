@@ -27,6 +27,9 @@ struct Options {
     console_socket: Option<PathBuf>,
     pid_file: Option<PathBuf>,
     preserved: u32,
+    /// How many of the preserved descriptors are sockets that a service manager gave.
+    listening: u32,
+    no_new_keyring: bool,
     detach: bool,
     keep: bool,
     /// Whether this program stays until the container ends.
@@ -46,11 +49,18 @@ fn parse(arguments: Arguments, run: bool) -> Result<(Options, String), Failure> 
                     Failure::invalid(format!("--preserve-fds: {value:?} is not a number"))
                 })?;
             }
-            // pivot_root is always used, and always possible where a container can be made.
-            "--no-pivot" | "--no-new-keyring" => {
+            "--no-new-keyring" => options.no_new_keyring = rest.switch(),
+            // Another way into the root would leave the host's mounts within reach.
+            "--no-pivot" => {
                 if rest.switch() {
-                    return Err(Failure::unsupported(format!("{name}: not supported yet")));
+                    return Err(Failure::unsupported(
+                        "--no-pivot: not supported, pivot_root is always used",
+                    ));
                 }
+            }
+            // Other processes of the container's go to the machine's init anyway.
+            "--no-subreaper" if run => {
+                rest.switch();
             }
             "--detach" | "-d" if run => options.detach = rest.switch(),
             "--keep" if run => options.keep = rest.switch(),
@@ -59,7 +69,18 @@ fn parse(arguments: Arguments, run: bool) -> Result<(Options, String), Failure> 
         Ok(true)
     })?;
     options.foreground = run && !options.detach;
+    options.listening = activation_sockets();
+    options.preserved = options.preserved.saturating_add(options.listening);
     Ok((options, only_id(positional)?))
+}
+
+/// How many sockets a service manager has given to this process (sd_listen_fds(3)).
+fn activation_sockets() -> u32 {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    match number("LISTEN_PID") {
+        Some(pid) if pid == std::process::id() => number("LISTEN_FDS").unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// `create`: the container's process waits for `start`.
@@ -131,6 +152,12 @@ fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Con
     {
         process.console_size = own_size().or(process.console_size);
     }
+    if let (1.., Some(process)) = (options.listening, &mut spec.process) {
+        process
+            .env
+            .push(format!("LISTEN_FDS={}", options.listening));
+        process.env.push("LISTEN_PID=1".to_owned());
+    }
     let root = spec
         .root
         .as_ref()
@@ -171,6 +198,7 @@ fn make_in(
         stdio: None,
         die_with_parent: false,
         preserved: options.preserved,
+        own_keyring: !options.no_new_keyring,
         start_socket: Some(socket),
     })?;
     let kept = keep(store, id, options, spec, bundle, rootfs, &container);

@@ -27,7 +27,8 @@ global options:
   --version, -v         print the version
 
 commands:
-  create [--bundle DIR] [--console-socket PATH] [--pid-file FILE] [--preserve-fds N] ID
+  create [--bundle DIR] [--console-socket PATH] [--pid-file FILE] [--preserve-fds N]
+         [--no-new-keyring] ID
   start ID
   run [--detach] [--keep] [options of create] ID
   exec [--process FILE] [--tty] [--console-socket PATH] [--pid-file FILE] [--detach]

@@ -44,6 +44,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) die_with_parent: bool,
     /// Descriptors from 3 on that the command inherits.
     pub(crate) preserved: u32,
+    pub(crate) own_keyring: bool,
     /// Where to wait for the start: the channel, or a connection that this socket gets.
     pub(crate) start_socket: Option<OwnedFd>,
 }
@@ -174,7 +175,9 @@ fn set_up(
     root::enter(&root, readonly, plan.propagation)?;
     put_off(root);
 
-    join_keyring(plan.id)?;
+    if plan.own_keyring {
+        join_keyring(plan.id)?;
+    }
     limits::set_limits(&process.rlimits)?;
     if let Some(score) = process.oom_score_adj
         && !own_users

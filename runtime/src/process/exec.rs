@@ -97,6 +97,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         stdio: request.stdio.take(),
         die_with_parent: request.die_with_parent,
         preserved: request.preserved,
+        own_keyring: true,
         start_socket: None,
     };
     let inside = Inside {

@@ -36,6 +36,8 @@ pub(crate) struct Request<'a> {
     pub(crate) die_with_parent: bool,
     /// Descriptors from 3 on that the command inherits.
     pub(crate) preserved: u32,
+    /// Whether the container gets a session keyring of its own.
+    pub(crate) own_keyring: bool,
     /// A listening socket over which the start is announced, instead of the channel.
     pub(crate) start_socket: Option<OwnedFd>,
 }
@@ -86,6 +88,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         stdio: request.stdio,
         die_with_parent: request.die_with_parent,
         preserved: request.preserved,
+        own_keyring: request.own_keyring,
         start_socket: request.start_socket,
     };
     let created = clone_and_wait(&plan, cgroup.as_ref());

@@ -109,6 +109,7 @@ impl Server {
             stdio,
             die_with_parent: true,
             preserved: 0,
+            own_keyring: true,
             start_socket: None,
         });
         let mut container = match made {
