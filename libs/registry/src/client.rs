@@ -264,10 +264,15 @@ pub(crate) fn retryable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// `Retry-After` in seconds; dates are left to the usual back-off.
+/// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    seconds.trim().parse().ok().map(Duration::from_secs)
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
+    let left = until.duration_since(jiff::Timestamp::now());
+    Some(Duration::try_from(left).unwrap_or_default())
 }
 
 fn failure(error: &hyper_util::client::legacy::Error) -> Attempt {
@@ -332,5 +337,11 @@ mod tests {
         assert_eq!(retry_after(&headers), Some(Duration::from_secs(7)));
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("Fri, 31 Dec"));
         assert_eq!(retry_after(&headers), None);
+        let past = HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT");
+        headers.insert(header::RETRY_AFTER, past);
+        assert_eq!(retry_after(&headers), Some(Duration::ZERO));
+        let later = HeaderValue::from_static("Fri, 31 Dec 2100 23:59:59 GMT");
+        headers.insert(header::RETRY_AFTER, later);
+        assert!(retry_after(&headers) > Some(Duration::from_secs(1000)));
     }
 }
