@@ -119,6 +119,38 @@ async fn pull_save_load_and_push_keep_every_digest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_layers_of_a_registry_stay_plain() {
+    if !is_root() {
+        return;
+    }
+    let mut remote = Remote::new(&layers());
+    let sizes: Vec<_> = layers()
+        .iter()
+        .map(|layer| (Digest::of(layer), layer.len()))
+        .collect();
+    let config_size = remote.blobs[&remote.config].len();
+    let text = String::from_utf8(remote.manifest_of(&sizes, config_size)).unwrap();
+    remote.manifest = text.replace("+gzip", "").into_bytes();
+    remote.layers = sizes.iter().map(|(digest, _)| *digest).collect();
+    for layer in layers() {
+        remote.blobs.insert(Digest::of(&layer), layer);
+    }
+    let source = {
+        let remote = remote.clone();
+        Server::start(move |seen| remote.answer(seen)).await
+    };
+    let first = Fixture::new(false);
+    pull(&first, &source.name("plain")).await.unwrap();
+    let (storage, target) = serve_storage().await;
+    let copy = target.name("copy");
+    first.store().tag(&source.name("plain"), &copy).unwrap();
+    let second = Fixture::new(false);
+    second.load(&save(&first, &copy).await).await.unwrap();
+    push(&second, &copy).await.unwrap();
+    assert_same(&storage, "copy", &remote);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_archive_takes_no_digests_away() {
     if !is_root() {
         return;

@@ -203,6 +203,58 @@ fn lies() -> Vec<Lie> {
                 manifest(seen).then(|| Reply::new(200, text))
             },
         ),
+        lie("old manifest", "push it again", move |_, seen| {
+            let text = r#"{"schemaVersion":1,"name":"a","tag":"latest","fsLayers":[]}"#;
+            manifest(seen).then(|| Reply::new(200, text))
+        }),
+        lie("signature", "of an artifact", move |remote, seen| {
+            let text = String::from_utf8_lossy(&remote.manifest).into_owned();
+            let text = text
+                .replace("oci.image.config.v1", "oci.empty.v1")
+                .replacen('{', r#"{"artifactType":"application/x-signature","#, 1);
+            manifest(seen).then(|| Reply::new(200, text))
+        }),
+        lie("another media type", "text/html", move |remote, seen| {
+            let text = String::from_utf8_lossy(&remote.manifest).into_owned();
+            manifest(seen).then(|| Reply::new(200, text.replace(MANIFEST, "text/html")))
+        }),
+        lie(
+            "manifest and index",
+            "neither config",
+            move |remote, seen| {
+                let text = String::from_utf8_lossy(&remote.manifest).into_owned();
+                let text = text.replacen('{', r#"{"manifests":[],"#, 1);
+                manifest(seen).then(|| Reply::new(200, text))
+            },
+        ),
+        lie(
+            "layer of another kind",
+            "text/plain",
+            move |remote, seen| {
+                let text = String::from_utf8_lossy(&remote.manifest).into_owned();
+                let text =
+                    text.replace("application/vnd.oci.image.layer.v1.tar+gzip", "text/plain");
+                manifest(seen).then(|| Reply::new(200, text))
+            },
+        ),
+        lie(
+            "xz layer",
+            "xz compression is not supported",
+            |remote, seen| {
+                let mut reply = remote.answer(seen);
+                remote.is_layer(seen).then(|| {
+                    reply.body[..6].copy_from_slice(b"\xfd7zXZ\0");
+                    reply
+                })
+            },
+        ),
+        lie("truncated layer", "the connection broke", |remote, seen| {
+            let mut reply = remote.answer(seen);
+            let length = reply.body.len();
+            // Also when it is asked for the rest, at whose end it breaks each time.
+            reply.cut = Some(length - length.min(10));
+            remote.is_layer(seen).then_some(reply)
+        }),
         lie("foreign layer", "foreign", move |remote, seen| {
             let text = String::from_utf8_lossy(&remote.manifest).into_owned();
             let text = text.replace("layer.v1", "layer.nondistributable.v1");
@@ -284,6 +336,14 @@ async fn of_lies_nothing_is_left() {
         };
         assert!(error.contains(says), "{what}: {error}");
         assert!(error.contains(&server.name("a")), "{what}: {error}");
+        // Which blob it is.
+        if what.ends_with(" layer") {
+            let digests = remote.layers.iter().map(Digest::to_string);
+            assert!(
+                { digests }.any(|digest| error.contains(&digest)),
+                "{what}: {error}"
+            );
+        }
         assert_eq!(
             fixture.objects(),
             Vec::<std::path::PathBuf>::new(),

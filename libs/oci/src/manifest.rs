@@ -97,6 +97,9 @@ pub struct Document {
     /// What the document is; OCI allows to leave it out.
     #[serde(default)]
     pub media_type: Option<String>,
+    /// Of an artifact: what it is.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
     /// Of a manifest: the configuration.
     #[serde(default)]
     pub config: Option<Descriptor>,
@@ -127,11 +130,20 @@ pub enum ManifestError {
     #[error("{0} bytes, where at most {MAX_MANIFEST_SIZE} are accepted")]
     TooLarge(usize),
     /// Another version of the format.
-    #[error("schema version {0} is not supported; only 2 is")]
+    #[error(
+        "schema version {0} is not supported, only 2 is; copy the image to a present registry, or \
+         push it again with a present engine, which converts it"
+    )]
     Schema(u32),
     /// Not the media type of an image.
     #[error("media type {0:?} is not that of a container image")]
     MediaType(String),
+    /// Something else that is kept in registries: a chart, a signature, ….
+    #[error(
+        "media type {0:?} is not that of a container image but of an artifact; a tool for such \
+         artifacts can fetch it"
+    )]
+    Artifact(String),
     /// Neither an image's nor an index's members.
     #[error("it has neither config and layers nor manifests")]
     Incomplete,
@@ -156,7 +168,8 @@ impl Document {
         match (document.config, document.layers, document.manifests) {
             (Some(config), Some(layers), None) => {
                 if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
-                    return Err(ManifestError::MediaType(config.media_type));
+                    let kind = document.artifact_type.unwrap_or(config.media_type);
+                    return Err(ManifestError::Artifact(kind));
                 }
                 Ok(DocumentKind::Manifest(config, layers))
             }
@@ -231,7 +244,12 @@ mod tests {
         let helm = manifest.replace(CONFIG_TYPES[0], "application/vnd.cncf.helm.config.v1+json");
         assert!(matches!(
             Document::parse(helm.as_bytes()),
-            Err(ManifestError::MediaType(_))
+            Err(ManifestError::Artifact(kind)) if kind.contains("helm")
+        ));
+        let signature = helm.replacen('{', r#"{"artifactType":"application/x-signature","#, 1);
+        assert!(matches!(
+            Document::parse(signature.as_bytes()),
+            Err(ManifestError::Artifact(kind)) if kind == "application/x-signature"
         ));
     }
 }

@@ -61,29 +61,40 @@ impl Wanted {
         })
     }
 
-    /// The entry of an index that fits; attestations never do.
+    /// The entry of an index that fits best; attestations never do.
     pub(crate) fn choose<'a>(&self, entries: &'a [Descriptor]) -> Option<&'a Descriptor> {
         let images = || entries.iter().filter(|entry| !entry.is_attestation());
         images()
-            .find(|entry| entry.platform.as_ref().is_some_and(|p| self.fits(p)))
+            .filter_map(|entry| Some((self.rank(entry.platform.as_ref()?)?, entry)))
+            // The first of equals, as with other engines.
+            .min_by_key(|(rank, _)| *rank)
+            .map(|(_, entry)| entry)
             // Without any platform there is nothing to choose by.
             .or_else(|| images().find(|entry| entry.platform.is_none()))
     }
 
-    fn fits(&self, platform: &Platform) -> bool {
+    /// How well an image fits, 0 best: a machine runs what was made for older variants of it.
+    fn rank(&self, platform: &Platform) -> Option<u32> {
         let (architecture, variant) = normal(&platform.architecture, platform.variant.as_deref());
-        platform.os == self.os
-            && architecture == self.architecture
-            && (self.variant.is_none() || variant == self.variant)
+        if platform.os != self.os || architecture != self.architecture {
+            return None;
+        }
+        if variant == self.variant {
+            return Some(0);
+        }
+        let wanted = level(&architecture, self.variant.as_deref())?;
+        wanted.checked_sub(level(&architecture, variant.as_deref())?)
     }
 
     /// Whether an image is for this platform, by its configuration.
     pub(crate) fn fits_config(&self, config: &ImageConfig) -> bool {
-        self.fits(&Platform {
+        let platform = Platform {
             architecture: config.architecture.clone(),
             os: config.os.clone(),
-            variant: config.variant.clone(),
-        })
+            // Many builders leave it out.
+            variant: config.variant.clone().or_else(|| self.variant.clone()),
+        };
+        self.rank(&platform).is_some()
     }
 }
 
@@ -97,21 +108,45 @@ impl std::fmt::Display for Wanted {
     }
 }
 
-/// Other names of architectures, and the variants that are not written.
+/// Other names of architectures, and the variants that are not written: `None` is v7 for arm, v8 for
+/// arm64 and v1 for amd64.
 fn normal(architecture: &str, variant: Option<&str>) -> (String, Option<String>) {
-    let variant = variant.filter(|variant| !variant.is_empty());
+    let variant = variant
+        .filter(|variant| !variant.is_empty())
+        // Some write the number alone.
+        .map(
+            |variant| match variant.starts_with(|c: char| c.is_ascii_digit()) {
+                true => format!("v{variant}"),
+                false => variant.to_owned(),
+            },
+        );
     let (architecture, variant) = match (architecture, variant) {
         ("x86_64" | "x86-64", variant) => ("amd64", variant),
         ("aarch64", variant) => ("arm64", variant),
         ("i386" | "i686", variant) => ("386", variant),
-        ("armhf", None) => ("arm", Some("v7")),
+        ("armel", _) => ("arm", Some("v6".to_owned())),
+        ("armhf", variant) => ("arm", variant),
         (architecture, variant) => (architecture, variant),
     };
-    let variant = match (architecture, variant) {
-        ("arm64", Some("v8" | "8")) | ("amd64", Some("v1")) => None,
-        (_, variant) => variant,
+    let variant = match (architecture, variant.as_deref()) {
+        ("arm64", Some("v8")) | ("arm", Some("v7")) | ("amd64", Some("v1")) => None,
+        _ => variant,
     };
-    (architecture.to_owned(), variant.map(str::to_owned))
+    (architecture.to_owned(), variant)
+}
+
+/// The number of a variant, where variants are a row of which each contains the one before.
+fn level(architecture: &str, variant: Option<&str>) -> Option<u32> {
+    let usual = match architecture {
+        "arm" => 7,
+        "arm64" => 8,
+        "amd64" => 1,
+        _ => return None,
+    };
+    match variant {
+        None => Some(usual),
+        Some(variant) => variant.strip_prefix('v')?.parse().ok(),
+    }
 }
 
 #[cfg(test)]
@@ -151,14 +186,23 @@ mod tests {
             entry("linux", "arm", Some("v7")),
             entry("linux", "arm64", Some("v8")),
             entry("linux", "amd64", None),
+            entry("linux", "amd64", Some("v3")),
+            entry("unknown", "unknown", None),
         ];
         for (text, at) in [
             ("linux/amd64", Some(5)),
             ("x86_64", Some(5)),
             ("linux/arm/v7", Some(3)),
-            ("linux/arm", Some(2)),
+            ("linux/arm", Some(3)),
+            ("linux/arm/v6", Some(2)),
+            ("linux/arm/v8", Some(3)),
+            ("linux/arm/7", Some(3)),
+            ("armhf", Some(3)),
+            ("linux/arm/v5", None),
             ("linux/arm64", Some(4)),
             ("linux/arm64/v8", Some(4)),
+            ("linux/amd64/v3", Some(6)),
+            ("linux/amd64/v2", Some(5)),
             ("linux/s390x", None),
         ] {
             let wanted = Wanted::parse(Some(text)).unwrap();
@@ -169,5 +213,16 @@ mod tests {
             assert!(Wanted::parse(Some(wrong)).is_err(), "{wrong}");
         }
         assert!(!Wanted::parse(Some("")).unwrap().asked);
+        // What says nothing about its variant is taken, another one is not.
+        let wanted = Wanted::parse(Some("linux/arm/v6")).unwrap();
+        let config = |variant: Option<&str>| ImageConfig {
+            os: "linux".to_owned(),
+            architecture: "arm".to_owned(),
+            variant: variant.map(str::to_owned),
+            ..ImageConfig::default()
+        };
+        assert!(wanted.fits_config(&config(None)));
+        assert!(wanted.fits_config(&config(Some("v5"))));
+        assert!(!wanted.fits_config(&config(Some("v7"))));
     }
 }
