@@ -112,6 +112,11 @@ fn a_commit_makes_an_image_that_runs() {
     );
     host.docker(&["create", "--name=same", "team/made:1"]).ok();
     let same = host.docker(&["commit", "same"]).ok();
+    assert_eq!(
+        host.docker(&["inspect", "-f", "{{.Config.Healthcheck.Interval}}", &same])
+            .ok(),
+        "5s"
+    );
     let layers = |image: &str| {
         host.docker(&["inspect", "-f", "{{len .RootFS.Layers}}", image])
             .ok()
@@ -164,6 +169,7 @@ fn a_running_container_is_paused_for_a_commit() {
             .ok(),
         "/there"
     );
+    host.docker(&["rm", "-f", &id]).ok();
 }
 
 #[test]
@@ -177,7 +183,10 @@ fn bad_commits_are_refused() {
     for (arguments, text) in [
         (&["nobody"][..], "No such container: nobody"),
         (&["-c=RUN true", "it"], "run is not a valid change command"),
-        (&["-c=HEALTHCHECK true", "it"], "HEALTHCHECK"),
+        (
+            &["-c=HEALTHCHECK true", "it"],
+            "Unknown type \"true\" in HEALTHCHECK",
+        ),
         (&["it", "Upper"], "must be lowercase"),
     ] {
         let done = host.docker(&[&["commit"], arguments].concat());

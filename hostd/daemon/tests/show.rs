@@ -288,6 +288,7 @@ fn removal_conflicts_are_explained() {
         "conflict: unable to delete {id} (cannot be forced) - image is being used by running container {}",
         &run[..12]
     ));
+    host.docker(&["rm", "-f", &run]).ok();
     for (path, status, text) in [
         ("/images/nothing:1/json", 404, "No such image: nothing:1"),
         (

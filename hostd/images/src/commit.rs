@@ -106,6 +106,10 @@ pub(crate) fn commit(
             "the container was removed while it was read".to_owned(),
         ));
     }
+    let mut options = options;
+    // Containers do not carry the image's.
+    let health = &mut options.defaults.healthcheck;
+    *health = health.take().or_else(|| below.config.healthcheck.clone());
     let image = image(options, parent, &below, diff_ids, !changed)?;
     let references = image.references.iter().map(Reference::familiar).collect();
     let id = store

@@ -192,8 +192,7 @@ impl Reader<'_> {
         if let Some(digest) = blob_digest(name)
             && let Some(layer) = self.known(compression, digest, size)
         {
-            let id = layer.diff_id.short();
-            self.tell(&id, "Layer already exists", size, Some(size));
+            self.tell(name, "Layer already exists", size, Some(size));
             self.contents.layers.insert(name.to_owned(), Ok(layer));
             return Ok(FileState::Skip);
         }
@@ -220,10 +219,11 @@ impl Reader<'_> {
         })
     }
 
-    fn tell(&self, id: &str, action: &str, current: u64, total: Option<u64>) {
+    /// Tells about a file of the archive.
+    fn tell(&self, name: &str, action: &str, current: u64, total: Option<u64>) {
         // Progress is for people: what does not fit into the channel is left out.
         let _ = self.progress.try_send(Progress {
-            id: id.to_owned(),
+            id: label(name),
             action: action.to_owned(),
             current,
             total,
@@ -238,12 +238,8 @@ impl Reader<'_> {
                     blob: layer.blob,
                     blob_size: layer.blob_size,
                 };
-                self.tell(
-                    &layer.diff_id.short(),
-                    "Loading layer",
-                    layer.size,
-                    Some(layer.size),
-                );
+                let size = layer.blob_size;
+                self.tell(&name, "Loading layer", size, Some(size));
                 // The store's own copy, when there is one, must not go away meanwhile.
                 let known = self.pins.pin(&layer.diff_id).is_some();
                 if known || self.staged.contains_key(&layer.diff_id) {
@@ -353,6 +349,17 @@ impl Visitor for Reader<'_> {
             FileState::Layer(ingest) => self.finish_layer(name, *ingest),
         }
     }
+}
+
+/// What a layer's file is called in progress, where its digest is not known yet: the digits of the
+/// digest that it or its folder is named by.
+fn label(name: &str) -> String {
+    let folder_or_file = match name.strip_suffix("/layer.tar") {
+        Some(folder) => folder,
+        None => name,
+    };
+    let last = folder_or_file.rsplit('/').next().unwrap_or_default();
+    last.chars().take(12).collect()
 }
 
 /// Whether the first block can be that of a tar archive: a header with a right checksum, or the

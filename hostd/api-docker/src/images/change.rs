@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use hostd_images::{Image, ImportOptions, Loaded, Progress, Removed};
+use hostd_images::{Image, ImportOptions, Loaded, Removed};
 use http::{Response, StatusCode};
 use http_body_util::BodyDataStream;
 use hyper::body::Incoming;
@@ -16,6 +16,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::list::Chosen;
 use super::platform::Platform;
+use super::progress::stream_steps;
 use crate::containers::create::is_own_platform;
 use crate::error::ApiError;
 use crate::reply::{self, Body, json_line};
@@ -36,70 +37,22 @@ fn refuse_foreign_platform(call: &Call, parameter: &str) -> Result<(), ApiError>
     }
 }
 
-/// What goes on with a load, as its task tells it.
-enum Step {
-    Progress(Progress),
-    Ended(Result<Vec<Loaded>, ApiError>),
-}
-
 pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     refuse_foreign_platform(&call, "platform")?;
     let quiet = call.query.flag("quiet");
     let images = api.0.images.clone();
     let archive = reader(call.request.into_body());
-    let (sender, progress) = mpsc::channel(16);
-    // A task of its own: a load is either finished or ended by the end of its archive, never
-    // dropped half-way with the connection.
-    let task = tokio::spawn(async move { images.load(archive, sender).await });
-    let ended = async move {
-        Step::Ended(match task.await {
-            Ok(result) => result.map_err(ApiError::from),
-            Err(error) => Err(ApiError::new(
-                ErrorKind::Internal,
-                format!("the load failed: {error}"),
-            )),
-        })
-    };
-    let mut steps = Box::pin(
-        stream::unfold(progress, |mut progress| async move {
-            progress.recv().await.map(|p| (Step::Progress(p), progress))
-        })
-        .chain(stream::once(ended))
-        .filter_map(move |step| {
-            futures::future::ready(match step {
-                Step::Progress(_) if quiet => None,
-                step => Some(step),
-            })
-        }),
-    );
-    // As long as nothing was sent, a failure can still have a status of its own.
-    let first = match steps.next().await {
-        Some(Step::Ended(Err(error))) => return Err(error),
-        Some(step) => step,
-        None => return Err(ApiError::new(ErrorKind::Internal, "the load ended early")),
-    };
-    let lines = stream::iter([first]).chain(steps).map(load_lines);
-    Ok(reply::stream("application/json", lines))
-}
-
-fn load_lines(step: Step) -> Bytes {
-    let lines: Vec<Value> = match step {
-        Step::Progress(progress) => vec![progress_line(&progress)],
-        Step::Ended(Ok(loaded)) => loaded.iter().flat_map(loaded_lines).collect(),
-        Step::Ended(Err(error)) => {
-            let message = error.to_string();
-            vec![json!({"errorDetail": {"message": message}, "error": message})]
-        }
-    };
-    lines.iter().flat_map(json_line).collect()
-}
-
-fn progress_line(progress: &Progress) -> Value {
-    let mut detail = json!({"current": progress.current});
-    if let (Some(total), Some(members)) = (progress.total, detail.as_object_mut()) {
-        members.insert("total".to_owned(), json!(total));
-    }
-    json!({"status": progress.action, "progressDetail": detail, "id": progress.id})
+    // A load is either finished or ended by the end of its archive, never dropped half-way with
+    // the connection.
+    stream_steps(move |sender| async move {
+        let sender = match quiet {
+            true => mpsc::channel(1).0,
+            false => sender,
+        };
+        let loaded = images.load(archive, sender).await?;
+        Ok(loaded.iter().flat_map(loaded_lines).collect())
+    })
+    .await
 }
 
 fn loaded_lines(loaded: &Loaded) -> Vec<Value> {

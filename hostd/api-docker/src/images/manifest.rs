@@ -45,9 +45,11 @@ pub(crate) fn add(
         if let (Some(variant), Some(members)) = (&image.config.variant, platform.as_object_mut()) {
             members.insert("variant".to_owned(), json!(variant));
         }
+        let mut described = target.clone();
+        described["platform"] = platform.clone();
         let entry = json!({
             "ID": manifest.digest.to_string(),
-            "Descriptor": target,
+            "Descriptor": described,
             "Available": true,
             "Kind": "image",
             "Size": {

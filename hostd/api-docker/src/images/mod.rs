@@ -4,6 +4,7 @@ pub(crate) mod change;
 pub(crate) mod list;
 mod manifest;
 mod platform;
+mod progress;
 pub(crate) mod remote;
 pub(crate) mod search;
 pub(crate) mod show;

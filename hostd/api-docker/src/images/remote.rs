@@ -1,14 +1,9 @@
 //! Registries: pull, push, login, and what a name stands for.
 
-use std::future::Future;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use bytes::Bytes;
-use futures::{StreamExt, stream};
 use hostd_images::{Credentials, Progress, PullOptions, RegistryError};
 use http::{HeaderMap, Response, StatusCode};
-use keelson_model::error::ErrorKind;
 use keelson_oci::reference::Reference;
 use keelson_registry::HostRule;
 use serde::Deserialize;
@@ -16,13 +11,12 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::platform::Platform;
+use super::progress::stream_steps;
 use crate::error::ApiError;
-use crate::reply::{self, Body, json_line};
+use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::{Api, Call};
 
-/// Steps that wait for a slow client.
-const STEPS: usize = 64;
 /// Longest `X-Registry-Auth`, in bytes.
 const MAX_AUTH: usize = 64 << 10;
 
@@ -86,69 +80,6 @@ pub(crate) fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Ap
     }
     let config: Option<AuthConfig> = serde_json::from_slice(&document).map_err(|_| wrong())?;
     config.unwrap_or_default().credentials()
-}
-
-/// What goes on, as the task tells it.
-enum Step {
-    Progress(Progress),
-    Ended(Result<Vec<Value>, ApiError>),
-}
-
-/// Answers with the steps of a task, which ends when nobody reads them any more. As long as
-/// nothing was sent, a failure still has a status of its own.
-async fn stream_steps<F, T>(work: F) -> Result<Response<Body>, ApiError>
-where
-    F: FnOnce(mpsc::Sender<Progress>) -> T,
-    T: Future<Output = Result<Vec<Value>, ApiError>> + Send + 'static,
-{
-    let (sender, progress) = mpsc::channel(STEPS);
-    let task = tokio::spawn(work(sender));
-    let ended = async move {
-        Step::Ended(match task.await {
-            Ok(result) => result,
-            Err(error) => Err(ApiError::new(
-                ErrorKind::Internal,
-                format!("a background task failed: {error}"),
-            )),
-        })
-    };
-    let steps = stream::unfold(progress, |mut progress| async move {
-        progress.recv().await.map(|p| (Step::Progress(p), progress))
-    });
-    let mut steps = Box::pin(steps.chain(stream::once(ended)));
-    let first = match steps.next().await {
-        Some(Step::Ended(Err(error))) => return Err(error),
-        Some(step) => step,
-        None => return Err(ApiError::new(ErrorKind::Internal, "the task ended early")),
-    };
-    let lines = stream::iter([first]).chain(steps).map(lines);
-    Ok(reply::stream("application/json", lines))
-}
-
-fn lines(step: Step) -> Bytes {
-    match step {
-        Step::Progress(progress) => json_line(&progress_line(&progress)),
-        Step::Ended(Ok(values)) => values.iter().flat_map(json_line).collect(),
-        Step::Ended(Err(error)) => {
-            let message = error.to_string();
-            json_line(&json!({"errorDetail": {"message": message}, "error": message}))
-        }
-    }
-}
-
-/// A step in Docker's form: of the whole without an identifier, of a layer with details.
-fn progress_line(progress: &Progress) -> Value {
-    if progress.id.is_empty() {
-        return json!({"status": progress.action});
-    }
-    if progress.action.starts_with("Pulling from") {
-        return json!({"status": progress.action, "id": progress.id});
-    }
-    let detail = match progress.total {
-        Some(total) => json!({"current": progress.current, "total": total}),
-        None => json!({}),
-    };
-    json!({"status": progress.action, "progressDetail": detail, "id": progress.id})
 }
 
 /// A line about the whole.
@@ -397,28 +328,6 @@ mod tests {
         for wrong in ["a b", "https://u:p@host/", "a_b"] {
             assert!(registry_domain(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn steps_have_dockers_form() {
-        let step = |id: &str, action: &str, total| {
-            progress_line(&Progress {
-                id: id.to_owned(),
-                action: action.to_owned(),
-                current: 5,
-                total,
-            })
-            .to_string()
-        };
-        assert_eq!(step("", "Digest: x", None), r#"{"status":"Digest: x"}"#);
-        assert_eq!(
-            step("latest", "Pulling from a", None),
-            r#"{"id":"latest","status":"Pulling from a"}"#
-        );
-        let line = step("0123", "Downloading", Some(9));
-        assert!(line.contains(r#""progressDetail":{"current":5,"total":9}"#));
-        let line = step("0123", "Pull complete", None);
-        assert!(line.contains(r#""progressDetail":{}"#));
     }
 
     proptest! {

@@ -56,7 +56,7 @@ fn inspection(api: &Api, call: &Call) -> Result<Value, ApiError> {
         "Architecture": config.architecture,
         "Os": config.os,
         "Size": image.size,
-        "GraphDriver": {"Name": "overlayfs", "Data": null},
+        "GraphDriver": {"Name": "overlayfs", "Data": {}},
         "RootFS": {"Type": "layers", "Layers": layers},
         "Metadata": {
             "LastTagTime": image.last_tagged.as_deref().unwrap_or(crate::times::NEVER),
@@ -71,6 +71,14 @@ fn inspection(api: &Api, call: &Call) -> Result<Value, ApiError> {
                 members.insert(name.to_owned(), json!(text));
             }
         }
+    }
+    if config.created.is_none()
+        && let Some(members) = value.as_object_mut()
+    {
+        match call.version < ApiVersion::new(1, 44) {
+            true => members.insert("Created".to_owned(), json!(crate::times::NEVER)),
+            false => members.remove("Created"),
+        };
     }
     add_virtual_size(&mut value, &image, call.version);
     let users = manifests.then(|| api.0.engine.image_users());

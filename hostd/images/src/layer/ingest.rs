@@ -32,8 +32,6 @@ pub(crate) struct StagedLayer {
     pub folder: PathBuf,
     /// Digest of the uncompressed archive.
     pub diff_id: Digest,
-    /// Bytes of the uncompressed archive.
-    pub size: u64,
     /// Digest of the blob as it came.
     pub blob: Digest,
     /// Bytes of the blob as it came.
@@ -162,7 +160,6 @@ impl Ingest {
         Ok(StagedLayer {
             folder: self.folder.clone(),
             diff_id,
-            size,
             blob,
             blob_size: self.blob_size,
         })

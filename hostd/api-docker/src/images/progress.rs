@@ -1,0 +1,170 @@
+//! Answers that tell how a pull, push or load goes on.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use hostd_images::Progress;
+use http::Response;
+use keelson_model::error::ErrorKind;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::error::ApiError;
+use crate::reply::{self, Body, json_line};
+
+/// Steps that wait for a slow client.
+const STEPS: usize = 64;
+/// Characters of a bar.
+const BAR: u64 = 50;
+
+/// What goes on, as the task tells it.
+enum Step {
+    Progress(Progress),
+    Ended(Result<Vec<Value>, ApiError>),
+}
+
+/// Answers with the steps of a task, which ends when nobody reads them any more. As long as
+/// nothing was sent, a failure still has a status of its own.
+pub(crate) async fn stream_steps<F, T>(work: F) -> Result<Response<Body>, ApiError>
+where
+    F: FnOnce(mpsc::Sender<Progress>) -> T,
+    T: Future<Output = Result<Vec<Value>, ApiError>> + Send + 'static,
+{
+    let (sender, progress) = mpsc::channel(STEPS);
+    let task = tokio::spawn(work(sender));
+    let ended = async move {
+        Step::Ended(match task.await {
+            Ok(result) => result,
+            Err(error) => Err(ApiError::new(
+                ErrorKind::Internal,
+                format!("a background task failed: {error}"),
+            )),
+        })
+    };
+    let steps = stream::unfold(progress, |mut progress| async move {
+        progress.recv().await.map(|p| (Step::Progress(p), progress))
+    });
+    let mut steps = Box::pin(steps.chain(stream::once(ended)));
+    let first = match steps.next().await {
+        Some(Step::Ended(Err(error))) => return Err(error),
+        Some(step) => step,
+        None => return Err(ApiError::new(ErrorKind::Internal, "the task ended early")),
+    };
+    let lines = stream::iter([first]).chain(steps).map(lines);
+    Ok(reply::stream("application/json", lines))
+}
+
+fn lines(step: Step) -> Bytes {
+    match step {
+        Step::Progress(progress) => json_line(&progress_line(&progress)),
+        Step::Ended(Ok(values)) => values.iter().flat_map(json_line).collect(),
+        Step::Ended(Err(error)) => {
+            let message = error.to_string();
+            json_line(&json!({"errorDetail": {"message": message}, "error": message}))
+        }
+    }
+}
+
+/// A step in Docker's form: of the whole without an identifier, of a layer with details.
+fn progress_line(progress: &Progress) -> Value {
+    if progress.id.is_empty() {
+        return json!({"status": progress.action});
+    }
+    if progress.action.starts_with("Pulling from") {
+        return json!({"status": progress.action, "id": progress.id});
+    }
+    let Some(total) = progress.total else {
+        return json!({"status": progress.action, "progressDetail": {}, "id": progress.id});
+    };
+    json!({
+        "status": progress.action,
+        "progressDetail": {"current": progress.current, "total": total},
+        "progress": bar(progress.current, total),
+        "id": progress.id,
+    })
+}
+
+/// The bar for clients that draw none of their own.
+fn bar(current: u64, total: u64) -> String {
+    let numbers = format!("{:>8}", human_size(current));
+    if total == 0 {
+        return numbers;
+    }
+    let done = (u128::from(current.min(total)) * u128::from(BAR) / u128::from(total)) as usize;
+    let left = BAR as usize - done;
+    format!(
+        "[{}>{}] {numbers}/{}",
+        "=".repeat(done),
+        " ".repeat(left),
+        human_size(total)
+    )
+}
+
+/// Four digits and a decimal unit: `31.07MB`.
+fn human_size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let mut value = bytes as f64;
+    let mut units = UNITS.iter();
+    let mut unit = units.next().unwrap_or(&"");
+    while value >= 1000.0
+        && let Some(next) = units.next()
+    {
+        value /= 1000.0;
+        unit = next;
+    }
+    let decimals = match value {
+        _ if value >= 100.0 => 1,
+        _ if value >= 10.0 => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.decimals$}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    format!("{text}{unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_have_dockers_form() {
+        let step = |id: &str, action: &str, total| {
+            progress_line(&Progress {
+                id: id.to_owned(),
+                action: action.to_owned(),
+                current: 5,
+                total,
+            })
+            .to_string()
+        };
+        assert_eq!(step("", "Digest: x", None), r#"{"status":"Digest: x"}"#);
+        assert_eq!(
+            step("latest", "Pulling from a", None),
+            r#"{"id":"latest","status":"Pulling from a"}"#
+        );
+        let line = step("0123", "Downloading", Some(9));
+        assert!(line.contains(r#""progressDetail":{"current":5,"total":9}"#));
+        let line = step("0123", "Pull complete", None);
+        assert!(line.contains(r#""progressDetail":{}"#));
+    }
+
+    #[test]
+    fn bars_are_dockers() {
+        assert_eq!(
+            bar(16_780_000, 31_070_000),
+            "[===========================>                       ]  16.78MB/31.07MB"
+        );
+        assert_eq!(bar(5, 0), "      5B");
+        assert!(bar(9, 9).starts_with(&format!("[{}>]       9B/9B", "=".repeat(50))));
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1_112_576, "1.113MB"),
+        ] {
+            assert_eq!(human_size(bytes), text);
+        }
+        assert_eq!(human_size(u64::MAX), "18.45EB");
+    }
+}
