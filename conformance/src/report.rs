@@ -19,7 +19,9 @@ pub(crate) struct Report<'a> {
 impl Report<'_> {
     fn verdict(&self, case: &Case, runtime: usize) -> &Verdict {
         const NONE: &Verdict = &Verdict::Skip(String::new());
-        self.results.get(&(case.id, runtime)).unwrap_or(NONE)
+        self.results
+            .get(&(case.id, runtime))
+            .map_or(NONE, |outcome| &outcome.verdict)
     }
 
     fn peers(&self) -> impl Iterator<Item = usize> {
@@ -153,7 +155,12 @@ impl Report<'_> {
                             Verdict::Pass => None,
                             Verdict::Fail(reason) | Verdict::Skip(reason) => Some(reason),
                         };
-                        let value = json!({"verdict": verdict.word(), "reason": reason});
+                        let time = self.results.get(&(case.id, index));
+                        let value = json!({
+                            "verdict": verdict.word(),
+                            "reason": reason,
+                            "seconds": time.map(|outcome| outcome.time.as_secs_f64()),
+                        });
                         (runtime.path.display().to_string(), value)
                     })
                     .collect();
@@ -192,7 +199,7 @@ impl Report<'_> {
         let mut reasons: Vec<String> = self
             .results
             .iter()
-            .filter_map(|((case, _), verdict)| match verdict {
+            .filter_map(|((case, _), outcome)| match &outcome.verdict {
                 Verdict::Skip(reason) => Some(format!("- `{case}`: {reason}\n")),
                 _ => None,
             })
@@ -244,8 +251,19 @@ Keelson's runtime fails a case that a peer passes and that is not among the exce
 The results are those of the run that wrote the page, on a machine with a hybrid cgroup layout
 (version 1 controllers, version 2 without), with Debian 12's runc 1.1.5 and crun 1.8.1: both are
 older than version 1.2 of the specification. crun refuses that layout and is called in a mount
-namespace without cgroup2. Level: *must* and *should* are the specification's words, *runc* means
+namespace without cgroup2. Cases for limits need the controllers of cgroup v2 and are passed over
+where there are none. Level: *must* and *should* are the specification's words, *runc* means
 runc's interface.
+
+The engines that call a runtime are tested beside it, with the packages of Debian 12
+(`runtime/tests/podman.rs`, `containerd.rs`, `docker.rs`): each runs, executes in, pauses, stops,
+kills and removes containers and gives them a terminal.
+
+| engine | how it is told | on a machine with version 1 controllers |
+|---|---|---|
+| Podman | `podman --runtime PATH --cgroup-manager cgroupfs` | also `--pids-limit 0`, since its own limit can't be set |
+| containerd | `ctr run --runc-binary PATH` | nothing more |
+| Docker | `dockerd --add-runtime keelson=PATH --exec-opt native.cgroupdriver=cgroupfs`, then `docker run --runtime keelson` | limits such as `--memory` are refused by name |
 
 ";
 

@@ -4,13 +4,21 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::case::{Case, Verdict};
 use crate::lab::Lab;
 use crate::runtime::Runtime;
 
-/// Verdicts by case and by the runtime's place in the list.
-pub(crate) type Results = BTreeMap<(&'static str, usize), Verdict>;
+/// How one case ended with one runtime, and how long it took.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    pub(crate) time: Duration,
+}
+
+/// Outcomes by case and by the runtime's place in the list.
+pub(crate) type Results = BTreeMap<(&'static str, usize), Outcome>;
 
 /// Runs every case with every runtime.
 pub(crate) fn run(cases: &[&Case], runtimes: &[Runtime], jobs: usize) -> Results {
@@ -27,11 +35,15 @@ pub(crate) fn run(cases: &[&Case], runtimes: &[Runtime], jobs: usize) -> Results
                     let Some(runtime) = runtimes.get(*index) else {
                         continue;
                     };
-                    let verdict = check(case, runtime);
+                    let begun = Instant::now();
+                    let outcome = Outcome {
+                        verdict: check(case, runtime),
+                        time: begun.elapsed(),
+                    };
                     let mut results = results
                         .lock()
                         .unwrap_or_else(std::sync::PoisonError::into_inner);
-                    results.insert((case.id, *index), verdict);
+                    results.insert((case.id, *index), outcome);
                 }
             });
         }
