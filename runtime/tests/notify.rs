@@ -94,16 +94,8 @@ fn the_agent_gets_the_listener_and_the_state() {
     let process = json!({
         "args": ["/bin/busybox", "mkdir", "/tmp/y"], "cwd": "/", "user": {"uid": 0, "gid": 0},
     });
-    let exec = "one".to_owned();
-    let made = shim.call(&Request::Exec {
-        exec: exec.clone(),
-        process,
-        open_stdin: false,
-    });
-    assert_eq!(made, Response::Done);
-    let Response::Started { pid } = shim.call(&Request::ExecStart { exec: exec.clone() }) else {
-        panic!("not started");
-    };
+    let _output = shim.session("one", process);
+    let pid = shim.start_session("one").unwrap();
     let (state, fd) = receive(listener.accept().unwrap().0);
     assert_eq!(state["pid"], pid);
     assert_eq!(state["state"]["pid"], shim.pid);
@@ -113,10 +105,7 @@ fn the_agent_gets_the_listener_and_the_state() {
         json!(shim.folder.path().join("bundle"))
     );
     drop(fd);
-    let Response::Exited(exit) = shim.call(&Request::Wait { exec: Some(exec) }) else {
-        panic!("did not end");
-    };
-    assert_eq!(exit.code, 1);
+    assert_eq!(shim.session_code("one"), 1);
 }
 
 #[test]

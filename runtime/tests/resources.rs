@@ -212,36 +212,12 @@ fn a_further_process_runs_where_it_is_told() {
     let shim = setup.create();
     shim.start();
     let run = |name: &str, affinity: Value| {
-        let exec = name.to_owned();
         let process = json!({"args": ["grep", "Cpus_allowed_list", "/proc/self/status"],
             "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"],
             "execCPUAffinity": affinity});
-        let made = shim.call(&Request::Exec {
-            exec: exec.clone(),
-            process,
-            open_stdin: false,
-        });
-        assert_eq!(made, Response::Done);
-        let mut stream = shim.connect();
-        let attached = stream.call(&Request::Attach {
-            exec: Some(exec.clone()),
-            stdin: false,
-            stdout: true,
-            stderr: true,
-        });
-        assert_eq!(attached, Response::Done);
-        match shim.call(&Request::ExecStart { exec }) {
-            Response::Started { .. } => {
-                let (out, _) = stream.read_all();
-                String::from_utf8(out)
-                    .unwrap()
-                    .split_whitespace()
-                    .last()
-                    .unwrap()
-                    .to_owned()
-            }
-            Response::Failed { message, .. } => message,
-            other => panic!("{other:?}"),
+        match shim.exec(name, process) {
+            Ok((text, _)) => text.split_whitespace().last().unwrap().to_owned(),
+            Err(message) => message,
         }
     };
     assert_eq!(run("one", json!({"final": "0"})), "0");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{RUNTIME, Setup, can_run, eventually};
-use keelson_model::shim::{Request, Response, Rootfs};
+use keelson_model::shim::Rootfs;
 use serde_json::{Value, json};
 
 /// A container whose root is a folder, which the caller prepares.
@@ -179,23 +179,8 @@ fn the_runtimes_file_cannot_be_reached_by_an_interpreter() {
     let exec = |name: &str, args: &[&str]| {
         let process = json!({"args": args, "cwd": "/", "user": {"uid": 0, "gid": 0},
             "env": ["PATH=/bin"]});
-        let made = shim.call(&Request::Exec {
-            exec: name.to_owned(),
-            process,
-            open_stdin: false,
-        });
-        assert_eq!(made, Response::Done);
-        let mut stream = shim.connect();
-        let attached = stream.call(&Request::Attach {
-            exec: Some(name.to_owned()),
-            stdin: false,
-            stdout: true,
-            stderr: true,
-        });
-        assert_eq!(attached, Response::Done);
-        shim.call(&Request::ExecStart {
-            exec: name.to_owned(),
-        });
+        let stream = shim.session(name, process);
+        let _ = shim.start_session(name);
         stream
     };
     let mut thief = exec("thief", &["sh", "/thief"]);
@@ -233,18 +218,8 @@ fn the_working_directory_is_never_a_descriptor() {
         let exec = format!("cwd{number}");
         let process = json!({"args": ["cat", "../../../../etc/hostname"], "user": {"uid": 0, "gid": 0},
             "cwd": format!("/proc/self/fd/{number}"), "env": ["PATH=/bin"]});
-        let made = shim.call(&Request::Exec {
-            exec: exec.clone(),
-            process,
-            open_stdin: false,
-        });
-        assert_eq!(made, Response::Done);
-        match shim.call(&Request::ExecStart { exec }) {
-            Response::Failed { message, .. } => {
-                assert!(message.contains("process.cwd"), "{message}");
-            }
-            other => panic!("{number}: {other:?}"),
-        }
+        let message = shim.exec(&exec, process).unwrap_err();
+        assert!(message.contains("process.cwd"), "{message}");
     }
 }
 

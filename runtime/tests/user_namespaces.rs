@@ -5,8 +5,8 @@ mod common;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use common::{Setup, Shim, can_run, eventually};
-use keelson_model::shim::{Request, Response, Rootfs};
+use common::{Setup, can_run, eventually};
+use keelson_model::shim::Rootfs;
 use serde_json::{Value, json};
 
 /// The host's id of the container's root user.
@@ -162,34 +162,6 @@ fn bad_mappings_are_refused_by_name() {
     assert!(message.contains("process.user.uid"), "{message}");
 }
 
-fn exec(shim: &Shim, process: Value) -> (String, i32) {
-    let exec = "one".to_owned();
-    let request = Request::Exec {
-        exec: exec.clone(),
-        process,
-        open_stdin: false,
-    };
-    assert_eq!(shim.call(&request), Response::Done);
-    let mut stream = shim.connect();
-    let request = Request::Attach {
-        exec: Some(exec.clone()),
-        stdin: false,
-        stdout: true,
-        stderr: true,
-    };
-    assert_eq!(stream.call(&request), Response::Done);
-    match shim.call(&Request::ExecStart { exec: exec.clone() }) {
-        Response::Started { .. } => {}
-        other => panic!("{other:?}"),
-    }
-    let (out, error) = stream.read_all();
-    let text = String::from_utf8_lossy(&out).into_owned() + &String::from_utf8_lossy(&error);
-    match shim.call(&Request::Wait { exec: Some(exec) }) {
-        Response::Exited(exit) => (text, exit.code),
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn further_processes_are_inside_too() {
     if !can_run() {
@@ -201,7 +173,7 @@ fn further_processes_are_inside_too() {
                   grep CapEff /proc/self/status; echo to > /dev/stdout; \
                   [ $(readlink /proc/self/ns/user) = $(readlink /proc/1/ns/user) ] && echo same";
     let mut process = shim_process(script);
-    let (output, code) = exec(&shim, process.clone());
+    let (output, code) = shim.exec("one", process.clone()).unwrap();
     assert_eq!(code, 0, "{output}");
     let lines: Vec<&str> = output.lines().collect();
     assert_eq!((lines[0], lines[1], lines[3]), ("0", "0", "0"), "{output}");
@@ -213,7 +185,7 @@ fn further_processes_are_inside_too() {
     process["terminal"] = json!(true);
     process["user"] = json!({"uid": 1000, "gid": 1000});
     process["args"] = json!(["sh", "-c", "tty; stat -c %u $(tty)"]);
-    let (output, code) = exec(&shim, process);
+    let (output, code) = shim.exec("two", process).unwrap();
     assert_eq!(code, 0, "{output}");
     assert!(output.ends_with("\r\n1000\r\n"), "{output}");
 }

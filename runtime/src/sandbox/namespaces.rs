@@ -106,7 +106,16 @@ fn offsets(given: &BTreeMap<String, TimeOffset>) -> Result<String, Failure> {
 /// Joins existing namespaces.
 pub(crate) fn join(plan: &Plan) -> Result<(), Failure> {
     for (fd, flag, kind) in &plan.join {
-        nix::sched::setns(fd, *flag).step(|| format!("join the {kind:?} namespace"))?;
+        nix::sched::setns(fd, *flag).step(|| {
+            let names = NamespaceKind::NAMES.iter();
+            let name = names
+                .filter(|(_, known)| known == kind)
+                .map(|(name, _)| *name);
+            format!(
+                "linux.namespaces: join the {} namespace",
+                name.collect::<String>()
+            )
+        })?;
     }
     Ok(())
 }

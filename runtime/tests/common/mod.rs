@@ -327,6 +327,54 @@ impl Shim {
         self.connect().call(request)
     }
 
+    /// Makes an exec session and attaches to its output.
+    pub fn session(&self, exec: &str, process: Value) -> Connection {
+        let made = self.call(&Request::Exec {
+            exec: exec.to_owned(),
+            process,
+            open_stdin: false,
+        });
+        assert_eq!(made, Response::Done);
+        let mut stream = self.connect();
+        let attached = stream.call(&Request::Attach {
+            exec: Some(exec.to_owned()),
+            stdin: false,
+            stdout: true,
+            stderr: true,
+        });
+        assert_eq!(attached, Response::Done);
+        stream
+    }
+
+    /// Starts an exec session: the process, or why there is none.
+    pub fn start_session(&self, exec: &str) -> Result<i32, String> {
+        let exec = exec.to_owned();
+        match self.call(&Request::ExecStart { exec }) {
+            Response::Started { pid } => Ok(pid),
+            Response::Failed { message, .. } => Err(message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The exit code of an exec session's process; waits for it.
+    pub fn session_code(&self, exec: &str) -> i32 {
+        let exec = Some(exec.to_owned());
+        match self.call(&Request::Wait { exec }) {
+            Response::Exited(exit) => exit.code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Runs a further process: its output and exit code, or why it was not started.
+    pub fn exec(&self, exec: &str, process: Value) -> Result<(String, i32), String> {
+        let mut stream = self.session(exec, process);
+        self.start_session(exec)?;
+        let (mut out, error) = stream.read_all();
+        out.extend(error);
+        let text = String::from_utf8_lossy(&out).into_owned();
+        Ok((text, self.session_code(exec)))
+    }
+
     pub fn start(&self) {
         let response = self.call(&Request::Start);
         assert_eq!(response, Response::Started { pid: self.pid });
