@@ -3,11 +3,12 @@
 mod common;
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::models::{ChangeType, ContainerConfig, ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
-    ListContainersOptionsBuilder, ListImagesOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveImageOptions, StartContainerOptions, WaitContainerOptions,
+    AttachContainerOptionsBuilder, CommitContainerOptionsBuilder, CreateContainerOptionsBuilder,
+    InspectContainerOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+    LogsOptionsBuilder, PruneImagesOptions, RemoveContainerOptionsBuilder, RemoveImageOptions,
+    StartContainerOptions, WaitContainerOptions,
 };
 use common::{Host, is_root};
 use futures::StreamExt;
@@ -148,4 +149,86 @@ async fn the_whole_life_of_a_container() {
         .await
         .unwrap();
     assert_eq!(removed[0].untagged.as_deref(), Some("busybox:latest"));
+}
+
+#[tokio::test]
+async fn images_of_containers() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    host.docker(&[
+        "run",
+        "--name=it",
+        "--network=none",
+        "busybox",
+        "touch",
+        "/new",
+    ])
+    .ok();
+    let docker = client(&host);
+    let changes = docker.container_changes("it").await.unwrap().unwrap();
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].path, "/new");
+    assert_eq!(changes[0].kind, ChangeType::_1);
+
+    let options = CommitContainerOptionsBuilder::new()
+        .container("it")
+        .repo("made")
+        .tag("1")
+        .changes("USER nobody")
+        .build();
+    let config = ContainerConfig {
+        cmd: Some(vec!["ls".to_owned(), "/new".to_owned()]),
+        ..Default::default()
+    };
+    let made = docker.commit_container(options, config).await.unwrap();
+    let image = docker.inspect_image("made:1").await.unwrap();
+    assert_eq!(image.id.as_ref(), Some(&made.id));
+    let config = image.config.unwrap();
+    assert_eq!(config.cmd.unwrap(), ["ls", "/new"]);
+    assert_eq!(config.user.as_deref(), Some("nobody"));
+    assert!(
+        image
+            .descriptor
+            .unwrap()
+            .digest
+            .unwrap()
+            .starts_with("sha256:")
+    );
+
+    let list = ListImagesOptionsBuilder::new()
+        .shared_size(true)
+        .manifests(true)
+        .build();
+    for image in docker.list_images(Some(list)).await.unwrap() {
+        assert!(image.shared_size > 1 << 20, "{image:?}");
+        assert_eq!(image.manifests.unwrap().len(), 1);
+    }
+    let mut archive = Vec::new();
+    let mut export = std::pin::pin!(docker.export_container("it"));
+    while let Some(piece) = export.next().await {
+        archive.extend_from_slice(&piece.unwrap());
+    }
+    let mut archive = tar::Archive::new(&archive[..]);
+    let names = archive.entries().unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        entry.path().unwrap().into_owned()
+    });
+    assert!(
+        names
+            .into_iter()
+            .any(|name| name == std::path::Path::new("new"))
+    );
+
+    docker
+        .remove_image("made:1", None::<RemoveImageOptions>, None)
+        .await
+        .unwrap();
+    let pruned = docker
+        .prune_images(None::<PruneImagesOptions>)
+        .await
+        .unwrap();
+    assert_eq!(pruned.space_reclaimed, Some(0));
 }
