@@ -102,6 +102,23 @@ fn podman_runs_a_container() {
 }
 
 #[test]
+fn podman_maps_users() {
+    let Some(podman) = Podman::new() else {
+        return;
+    };
+    common::give(&podman.folder.path().join("rootfs"), 200_000);
+    let script = "id -u; cat /proc/self/uid_map; stat -c %u /bin; touch /made";
+    let map = "0:200000:65536";
+    let options = ["--rm", "--uidmap", map, "--gidmap", map];
+    let run = podman.run(&options, &["sh", "-c", script]);
+    let output = podman.client.ok(&words(&run));
+    let words: Vec<&str> = output.split_whitespace().collect();
+    assert_eq!(words, ["0", "0", "200000", "65536", "0"]);
+    let made = std::fs::metadata(podman.folder.path().join("rootfs/made")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 200_000);
+}
+
+#[test]
 fn podman_executes_pauses_stops_and_removes() {
     let Some(podman) = Podman::new() else {
         return;

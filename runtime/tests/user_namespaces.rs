@@ -3,7 +3,6 @@
 mod common;
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use common::{Setup, can_run, eventually};
 use keelson_model::shim::Rootfs;
@@ -16,24 +15,11 @@ fn mappings() -> Value {
     json!([{"containerID": 0, "hostID": FIRST, "size": 65536}])
 }
 
-/// Gives everything in a folder to the container's root user.
-fn give(folder: &Path) {
-    std::os::unix::fs::lchown(folder, Some(FIRST), Some(FIRST)).unwrap();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            give(&entry.path());
-        } else {
-            std::os::unix::fs::lchown(entry.path(), Some(FIRST), Some(FIRST)).unwrap();
-        }
-    }
-}
-
 /// A container in a new user namespace that runs a script.
 fn setup(script: &str) -> Setup {
     let mut setup = Setup::new(&["sh", "-c", script]);
     let root = setup.folder.path().join("lower");
-    give(&root);
+    common::give(&root, FIRST);
     setup.spec.rootfs = Rootfs::Folder { path: root };
     let linux = &mut setup.config["linux"];
     linux["namespaces"]

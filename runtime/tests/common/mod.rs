@@ -68,6 +68,19 @@ pub fn make_root(folder: &Path) {
     .unwrap();
 }
 
+/// Gives everything in a folder to a user and the group of the same number.
+pub fn give(folder: &Path, owner: u32) {
+    std::os::unix::fs::lchown(folder, Some(owner), Some(owner)).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            give(&entry.path(), owner);
+        } else {
+            std::os::unix::fs::lchown(entry.path(), Some(owner), Some(owner)).unwrap();
+        }
+    }
+}
+
 /// Docker's default capabilities.
 pub const CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",
