@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::{Hooks, Process, Seccomp, Spec, mappings};
+use super::{Hooks, Process, Seccomp, Spec, mappings, values};
 
 /// Why a specification is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,7 @@ pub(crate) fn parse_process(value: serde_json::Value) -> Result<Process, LoadErr
     };
     if let Some(process) = &spec.process {
         check_process(process)?;
+        values::check_process(process)?;
     }
     unsupported(&spec)?;
     spec.process
@@ -129,6 +130,7 @@ fn check(spec: &Spec) -> Result<(), LoadError> {
         }
     }
     mappings::check(spec)?;
+    values::check(spec)?;
     if let Some(process) = &spec.process {
         check_process(process)?;
     }

@@ -13,6 +13,7 @@
 
 mod load;
 pub(crate) mod mappings;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
