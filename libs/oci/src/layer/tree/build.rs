@@ -1,173 +1,24 @@
-//! The tree that a layer's archive describes.
-//!
-//! The rules are those of the OCI image specification (layer.md) as Docker applies them:
-//! * Paths are relative to the root, whether they begin with a slash or not; one that climbs out
-//!   of it is refused. Symbolic links inside the layer are followed for the folders of a path, and
-//!   a link that points above the root ends at the root, as in a chroot.
-//! * A later entry of the same path replaces the earlier one, except that a folder stays and
-//!   takes the new attributes. Folders without an entry of their own belong to root, mode 0755.
-//! * `.wh.NAME` hides NAME of the layers below; `.wh..wh..opq` hides all that they have in its
-//!   folder. They never hide what the same layer brings. Other names that begin with `.wh..wh.`
-//!   are aufs's own and dropped.
-//! * `trusted.overlay.*` attributes are dropped: they would steer overlayfs, not the container.
+//! From entries to nodes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use crate::archive::{ArchiveError, Entry, EntryKind, MAX_PATH, SparsePart};
+use super::path::{MAX_NAME, OPAQUE, WHITEOUT, components};
+use super::{Limits, Node, NodeId, NodeKind, ROOT, Tree, TreeError};
+use crate::archive::{Entry, EntryKind, MAX_PATH};
 
-/// Index of a node in [`Tree::nodes`].
-pub type NodeId = u32;
-
-/// The root folder.
-pub const ROOT: NodeId = 0;
-
-const MAX_NAME: usize = 255;
-/// Folders inside one another; whoever walks the tree may hold a descriptor for each.
-const MAX_DEPTH: usize = 256;
-/// As many as Linux follows in one path.
-const MAX_LINKS: u32 = 40;
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
 const AUFS: &[u8] = b".wh..wh.";
 /// What an inode of EROFS, and the kernel's system call, can hold of one attribute.
 const MAX_XATTR_VALUE: usize = 65_535;
 /// Sum of names and values of one file.
 const MAX_XATTRS: usize = 128 << 10;
 
-/// How much a layer may hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Entries of the archive.
-    pub entries: u64,
-    /// Bytes of the uncompressed archive.
-    pub bytes: u64,
-    /// Bytes of names, link targets and attributes, which are held in memory.
-    pub metadata: u64,
-    /// Bytes of one file, with its holes.
-    pub file: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            entries: 4_000_000,
-            bytes: 256 << 30,
-            metadata: 512 << 20,
-            file: 8 << 40,
-        }
-    }
-}
-
-/// Why a layer is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum TreeError {
-    /// The archive itself cannot be read.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
-    /// An entry cannot be.
-    #[error("layer entry {path:?}: {reason}")]
-    Entry {
-        /// Path as in the archive.
-        path: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// More than [`Limits`] allow.
-    #[error("the layer has more than {limit} {what}")]
-    Limit {
-        /// Of what.
-        what: &'static str,
-        /// How much is allowed.
-        limit: u64,
-    },
-}
-
-/// A file, folder or other object of a layer.
-#[derive(Debug, Clone)]
-pub struct Node {
-    /// What it is.
-    pub kind: NodeKind,
-    /// Permission bits with set-user-ID, set-group-ID and sticky.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Seconds since 1970.
-    pub mtime: i64,
-    /// Nanoseconds of the time.
-    pub mtime_nsec: u32,
-    /// Extended attributes by full name.
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// How many names it has (folders: 1).
-    pub names: u32,
-}
-
-/// What a node is.
-#[derive(Debug, Clone)]
-pub enum NodeKind {
-    /// A folder.
-    Directory {
-        /// Its entries by name.
-        children: BTreeMap<Box<[u8]>, NodeId>,
-        /// Hides the contents that lower layers have there.
-        opaque: bool,
-    },
-    /// A regular file.
-    File {
-        /// Bytes.
-        size: u64,
-        /// Where in the layer's uncompressed archive its data begin.
-        offset: u64,
-        /// The parts with data when it has holes; their data follow one another from `offset`.
-        sparse: Option<Vec<SparsePart>>,
-    },
-    /// A symbolic link.
-    Symlink {
-        /// Target as written.
-        target: Vec<u8>,
-    },
-    /// A character device.
-    CharDevice {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A block device.
-    BlockDevice {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A named pipe.
-    Fifo,
-    /// Hides the object of this name that lower layers have.
-    Whiteout,
-}
-
-/// A layer's contents.
-#[derive(Debug, Clone)]
-pub struct Tree {
-    /// All nodes; those that were replaced have no names and are in no folder.
-    pub nodes: Vec<Node>,
-}
-
-impl Tree {
-    /// The node with this index.
-    pub fn node(&self, id: NodeId) -> Option<&Node> {
-        self.nodes.get(id as usize)
-    }
-}
-
 /// Builds a [`Tree`] entry by entry.
 #[derive(Debug)]
 pub struct TreeBuilder {
-    nodes: Vec<Node>,
-    limits: Limits,
+    pub(super) nodes: Vec<Node>,
+    pub(super) limits: Limits,
     entries: u64,
-    metadata: u64,
+    pub(super) metadata: u64,
 }
 
 impl TreeBuilder {
@@ -285,7 +136,7 @@ impl TreeBuilder {
         over("bytes", end, self.limits.bytes)
     }
 
-    fn push(&mut self, node: Node) -> Result<NodeId, TreeError> {
+    pub(super) fn push(&mut self, node: Node) -> Result<NodeId, TreeError> {
         let limit = u64::from(NodeId::MAX);
         let id = NodeId::try_from(self.nodes.len()).map_err(|_| TreeError::Limit {
             what: "objects",
@@ -327,7 +178,7 @@ impl TreeBuilder {
         Ok(())
     }
 
-    fn child(&self, folder: NodeId, name: &[u8]) -> Option<NodeId> {
+    pub(super) fn child(&self, folder: NodeId, name: &[u8]) -> Option<NodeId> {
         match &self.nodes.get(folder as usize)?.kind {
             NodeKind::Directory { children, .. } => children.get(name).copied(),
             _ => None,
@@ -335,7 +186,7 @@ impl TreeBuilder {
     }
 
     /// Puts a node into a folder in place of what is there.
-    fn attach(&mut self, folder: NodeId, name: Box<[u8]>, id: NodeId) {
+    pub(super) fn attach(&mut self, folder: NodeId, name: Box<[u8]>, id: NodeId) {
         let mut replaced = None;
         if let Some(node) = self.nodes.get_mut(folder as usize)
             && let NodeKind::Directory { children, .. } = &mut node.kind
@@ -387,113 +238,9 @@ impl TreeBuilder {
         }
         Ok(())
     }
-
-    /// Finds the folder, following symbolic links, and makes what is missing.
-    fn folder(&mut self, path: &[&[u8]]) -> Result<NodeId, &'static str> {
-        // The usual case: folders all the way.
-        let mut at = ROOT;
-        for name in path {
-            match self.child(at, name) {
-                Some(id) if self.is_directory(id) => at = id,
-                _ => return self.folder_by_links(path),
-            }
-        }
-        Ok(at)
-    }
-
-    fn is_directory(&self, id: NodeId) -> bool {
-        matches!(
-            self.nodes.get(id as usize).map(|node| &node.kind),
-            Some(NodeKind::Directory { .. })
-        )
-    }
-
-    fn folder_by_links(&mut self, path: &[&[u8]]) -> Result<NodeId, &'static str> {
-        let mut left: VecDeque<Box<[u8]>> = path.iter().map(|name| Box::from(*name)).collect();
-        let mut above = Vec::new();
-        let mut at = ROOT;
-        let mut links = 0;
-        while let Some(name) = left.pop_front() {
-            if above.len() >= MAX_DEPTH {
-                return Err("its path has too many folders");
-            }
-            if *name == *b".." {
-                at = above.pop().unwrap_or(ROOT);
-                continue;
-            }
-            let found = self.child(at, &name);
-            let kind = found.and_then(|id| self.nodes.get(id as usize).map(|node| &node.kind));
-            match (found, kind) {
-                (Some(id), Some(NodeKind::Directory { .. })) => {
-                    above.push(at);
-                    at = id;
-                }
-                (Some(_), Some(NodeKind::Symlink { target })) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err("too many symbolic links in its path");
-                    }
-                    if target.starts_with(b"/") {
-                        above.clear();
-                        at = ROOT;
-                    }
-                    for part in target.split(|byte| *byte == b'/').rev() {
-                        if part.len() > MAX_NAME {
-                            return Err("a symbolic link in its path has too long a name");
-                        }
-                        if !part.is_empty() && part != b"." {
-                            left.push_front(Box::from(part));
-                        }
-                    }
-                    if left.len() > MAX_PATH {
-                        return Err("its path is too long");
-                    }
-                }
-                (Some(_), Some(kind)) if !matches!(kind, NodeKind::Whiteout) => {
-                    return Err("its path leads through something that is not a folder");
-                }
-                (hidden, _) => {
-                    if name.starts_with(WHITEOUT) {
-                        return Err("its path leads through a whiteout");
-                    }
-                    self.metadata += name.len() as u64 + 64;
-                    if self.metadata > self.limits.metadata {
-                        return Err("the layer has too many folders");
-                    }
-                    let id = self
-                        .push(implied_directory(hidden.is_some()))
-                        .map_err(|_| "too many objects")?;
-                    self.attach(at, name, id);
-                    above.push(at);
-                    at = id;
-                }
-            }
-        }
-        Ok(at)
-    }
-
-    fn link_target(&mut self, link: &[u8]) -> Result<NodeId, String> {
-        let components = components(link)?;
-        let (name, folders) = components
-            .split_last()
-            .ok_or_else(|| "it names no file".to_owned())?;
-        let missing = "there is no such file in this layer";
-        // Looked up without making anything: a folder that does not exist holds no target.
-        let before = self.nodes.len();
-        let parent = self.folder(folders)?;
-        if self.nodes.len() != before {
-            return Err(missing.to_owned());
-        }
-        let id = self.child(parent, name).ok_or(missing)?;
-        match self.nodes.get(id as usize).map(|node| &node.kind) {
-            None | Some(NodeKind::Whiteout) => Err(missing.to_owned()),
-            Some(NodeKind::Directory { .. }) => Err("that is a folder".to_owned()),
-            Some(_) => Ok(id),
-        }
-    }
 }
 
-fn implied_directory(opaque: bool) -> Node {
+pub(super) fn implied_directory(opaque: bool) -> Node {
     Node {
         kind: NodeKind::Directory {
             children: BTreeMap::new(),
@@ -559,27 +306,4 @@ fn is_kept_xattr(name: &[u8]) -> bool {
         .any(|prefix| name.starts_with(prefix) && (name.len() > prefix.len() || prefix.len() > 9))
         && !name.starts_with(b"trusted.overlay.")
         && !name.contains(&0)
-}
-
-/// The names of a path, without `.` and `..`.
-fn components(path: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
-    if path.len() > MAX_PATH {
-        return Err("its path is too long");
-    }
-    let mut names = Vec::new();
-    for name in path.split(|byte| *byte == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." => {
-                if names.pop().is_none() {
-                    return Err("its path leads out of the root");
-                }
-            }
-            _ if name.len() > MAX_NAME => return Err("a name in its path is too long"),
-            _ if name.contains(&0) => return Err("its path has a zero byte"),
-            _ if names.len() >= MAX_DEPTH => return Err("its path has too many folders"),
-            _ => names.push(name),
-        }
-    }
-    Ok(names)
 }

@@ -1,0 +1,154 @@
+//! The tree that a layer's archive describes.
+//!
+//! The rules are those of the OCI image specification (layer.md) as Docker applies them:
+//! * Paths are relative to the root, whether they begin with a slash or not; one that climbs out
+//!   of it is refused. Symbolic links inside the layer are followed for the folders of a path, and
+//!   a link that points above the root ends at the root, as in a chroot.
+//! * A later entry of the same path replaces the earlier one, except that a folder stays and
+//!   takes the new attributes. Folders without an entry of their own belong to root, mode 0755.
+//! * `.wh.NAME` hides NAME of the layers below; `.wh..wh..opq` hides all that they have in its
+//!   folder. They never hide what the same layer brings. Other names that begin with `.wh..wh.`
+//!   are aufs's own and dropped.
+//! * `trusted.overlay.*` attributes are dropped: they would steer overlayfs, not the container.
+
+mod build;
+mod path;
+
+use std::collections::BTreeMap;
+
+use crate::archive::{ArchiveError, SparsePart};
+
+pub use build::TreeBuilder;
+
+/// Index of a node in [`Tree::nodes`].
+pub type NodeId = u32;
+
+/// The root folder.
+pub const ROOT: NodeId = 0;
+
+/// How much a layer may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries of the archive.
+    pub entries: u64,
+    /// Bytes of the uncompressed archive.
+    pub bytes: u64,
+    /// Bytes of names, link targets and attributes, which are held in memory.
+    pub metadata: u64,
+    /// Bytes of one file, with its holes.
+    pub file: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            entries: 4_000_000,
+            bytes: 256 << 30,
+            metadata: 512 << 20,
+            file: 8 << 40,
+        }
+    }
+}
+
+/// Why a layer is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// The archive itself cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// An entry cannot be.
+    #[error("layer entry {path:?}: {reason}")]
+    Entry {
+        /// Path as in the archive.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// More than [`Limits`] allow.
+    #[error("the layer has more than {limit} {what}")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// How much is allowed.
+        limit: u64,
+    },
+}
+
+/// A file, folder or other object of a layer.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// What it is.
+    pub kind: NodeKind,
+    /// Permission bits with set-user-ID, set-group-ID and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Seconds since 1970.
+    pub mtime: i64,
+    /// Nanoseconds of the time.
+    pub mtime_nsec: u32,
+    /// Extended attributes by full name.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// How many names it has (folders: 1).
+    pub names: u32,
+}
+
+/// What a node is.
+#[derive(Debug, Clone)]
+pub enum NodeKind {
+    /// A folder.
+    Directory {
+        /// Its entries by name.
+        children: BTreeMap<Box<[u8]>, NodeId>,
+        /// Hides the contents that lower layers have there.
+        opaque: bool,
+    },
+    /// A regular file.
+    File {
+        /// Bytes.
+        size: u64,
+        /// Where in the layer's uncompressed archive its data begin.
+        offset: u64,
+        /// The parts with data when it has holes; their data follow one another from `offset`.
+        sparse: Option<Vec<SparsePart>>,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Target as written.
+        target: Vec<u8>,
+    },
+    /// A character device.
+    CharDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A named pipe.
+    Fifo,
+    /// Hides the object of this name that lower layers have.
+    Whiteout,
+}
+
+/// A layer's contents.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    /// All nodes; those that were replaced have no names and are in no folder.
+    pub nodes: Vec<Node>,
+}
+
+impl Tree {
+    /// The node with this index.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(id as usize)
+    }
+}

@@ -1,0 +1,144 @@
+//! Where a path leads inside a layer.
+
+use std::collections::VecDeque;
+
+use super::build::{TreeBuilder, implied_directory};
+use super::{NodeId, NodeKind, ROOT};
+use crate::archive::MAX_PATH;
+
+pub(super) const MAX_NAME: usize = 255;
+/// Folders inside one another; whoever walks the tree may hold a descriptor for each.
+const MAX_DEPTH: usize = 256;
+/// As many as Linux follows in one path.
+const MAX_LINKS: u32 = 40;
+pub(super) const WHITEOUT: &[u8] = b".wh.";
+pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
+
+impl TreeBuilder {
+    /// Finds the folder, following symbolic links, and makes what is missing.
+    pub(super) fn folder(&mut self, path: &[&[u8]]) -> Result<NodeId, &'static str> {
+        // The usual case: folders all the way.
+        let mut at = ROOT;
+        for name in path {
+            match self.child(at, name) {
+                Some(id) if self.is_directory(id) => at = id,
+                _ => return self.folder_by_links(path),
+            }
+        }
+        Ok(at)
+    }
+
+    fn is_directory(&self, id: NodeId) -> bool {
+        matches!(
+            self.nodes.get(id as usize).map(|node| &node.kind),
+            Some(NodeKind::Directory { .. })
+        )
+    }
+
+    fn folder_by_links(&mut self, path: &[&[u8]]) -> Result<NodeId, &'static str> {
+        let mut left: VecDeque<Box<[u8]>> = path.iter().map(|name| Box::from(*name)).collect();
+        let mut above = Vec::new();
+        let mut at = ROOT;
+        let mut links = 0;
+        while let Some(name) = left.pop_front() {
+            if above.len() >= MAX_DEPTH {
+                return Err("its path has too many folders");
+            }
+            if *name == *b".." {
+                at = above.pop().unwrap_or(ROOT);
+                continue;
+            }
+            let found = self.child(at, &name);
+            let kind = found.and_then(|id| self.nodes.get(id as usize).map(|node| &node.kind));
+            match (found, kind) {
+                (Some(id), Some(NodeKind::Directory { .. })) => {
+                    above.push(at);
+                    at = id;
+                }
+                (Some(_), Some(NodeKind::Symlink { target })) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err("too many symbolic links in its path");
+                    }
+                    if target.starts_with(b"/") {
+                        above.clear();
+                        at = ROOT;
+                    }
+                    for part in target.split(|byte| *byte == b'/').rev() {
+                        if part.len() > MAX_NAME {
+                            return Err("a symbolic link in its path has too long a name");
+                        }
+                        if !part.is_empty() && part != b"." {
+                            left.push_front(Box::from(part));
+                        }
+                    }
+                    if left.len() > MAX_PATH {
+                        return Err("its path is too long");
+                    }
+                }
+                (Some(_), Some(kind)) if !matches!(kind, NodeKind::Whiteout) => {
+                    return Err("its path leads through something that is not a folder");
+                }
+                (hidden, _) => {
+                    if name.starts_with(WHITEOUT) {
+                        return Err("its path leads through a whiteout");
+                    }
+                    self.metadata += name.len() as u64 + 64;
+                    if self.metadata > self.limits.metadata {
+                        return Err("the layer has too many folders");
+                    }
+                    let id = self
+                        .push(implied_directory(hidden.is_some()))
+                        .map_err(|_| "too many objects")?;
+                    self.attach(at, name, id);
+                    above.push(at);
+                    at = id;
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    pub(super) fn link_target(&mut self, link: &[u8]) -> Result<NodeId, String> {
+        let components = components(link)?;
+        let (name, folders) = components
+            .split_last()
+            .ok_or_else(|| "it names no file".to_owned())?;
+        let missing = "there is no such file in this layer";
+        // Looked up without making anything: a folder that does not exist holds no target.
+        let before = self.nodes.len();
+        let parent = self.folder(folders)?;
+        if self.nodes.len() != before {
+            return Err(missing.to_owned());
+        }
+        let id = self.child(parent, name).ok_or(missing)?;
+        match self.nodes.get(id as usize).map(|node| &node.kind) {
+            None | Some(NodeKind::Whiteout) => Err(missing.to_owned()),
+            Some(NodeKind::Directory { .. }) => Err("that is a folder".to_owned()),
+            Some(_) => Ok(id),
+        }
+    }
+}
+
+/// The names of a path, without `.` and `..`.
+pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
+    if path.len() > MAX_PATH {
+        return Err("its path is too long");
+    }
+    let mut names = Vec::new();
+    for name in path.split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => {
+                if names.pop().is_none() {
+                    return Err("its path leads out of the root");
+                }
+            }
+            _ if name.len() > MAX_NAME => return Err("a name in its path is too long"),
+            _ if name.contains(&0) => return Err("its path has a zero byte"),
+            _ if names.len() >= MAX_DEPTH => return Err("its path has too many folders"),
+            _ => names.push(name),
+        }
+    }
+    Ok(names)
+}
