@@ -34,6 +34,7 @@ mod registry;
 mod remove;
 mod reserve;
 mod save;
+mod seal;
 mod state;
 mod store;
 mod types;

@@ -20,6 +20,7 @@ use crate::mounts::{MountCall, Mounts, mount_erofs};
 use crate::reaper::Reaper;
 use crate::records::{ImageRecord, Tagged};
 use crate::registry::Downloads;
+use crate::seal::{self, Sealer};
 use crate::state::{Entry, State};
 use crate::types::{Image, ImageAction, ImageEvent, ImageId, RootfsLayers};
 
@@ -31,6 +32,7 @@ const EVENT_QUEUE: usize = 1024;
 pub(crate) struct Store {
     /// Before the disk, whose lock must be held until all is deleted.
     reaper: Reaper,
+    sealer: Option<Sealer>,
     pub disk: Disk,
     pub limits: Limits,
     pub form: LayerForm,
@@ -133,8 +135,10 @@ impl Store {
         };
         let reaper = Reaper::start(disk.reserve.clone())
             .map_err(ImageError::io("start the deleting thread for", root))?;
+        let sealer = Sealer::start(&disk);
         let store = Self {
             reaper,
+            sealer,
             disk,
             limits,
             form,
@@ -145,6 +149,11 @@ impl Store {
             events: broadcast::channel(EVENT_QUEUE).0,
         };
         store.remove_unused_layers(&mut store.state())?;
+        store
+            .state()
+            .layers
+            .values()
+            .for_each(|layer| store.seal(layer));
         Ok(store)
     }
 
@@ -217,6 +226,7 @@ impl Store {
             let record: LayerRecord = document::read(&folder.join(crate::layer::RECORD))?
                 .ok_or_else(|| ImageError::Damaged(format!("staged layer {diff_id} vanished")))?;
             self.disk.place_layer(folder, diff_id)?;
+            self.seal(&record);
             state.layers.insert(*diff_id, record);
             state.damaged.remove(diff_id);
         }
@@ -263,6 +273,13 @@ impl Store {
             state.repositories = repositories;
         }
         Ok(())
+    }
+
+    /// Has a layer sealed some time later, where that is possible.
+    fn seal(&self, record: &LayerRecord) {
+        if let Some(sealer) = &self.sealer {
+            sealer.take(self.disk.layer(&record.diff_id), record);
+        }
     }
 
     /// Makes room for another copy of a layer that a check found damaged; false when the present
@@ -439,7 +456,10 @@ impl Store {
                 direct.insert(name.clone(), folder.join(sub_folder));
                 wanted.push((name, None));
             } else {
-                let call = move |point: &Path| backend.mount(&folder, point);
+                let call = move |point: &Path| {
+                    seal::check(&folder, layer)?;
+                    backend.mount(&folder, point)
+                };
                 wanted.push((name, Some(Box::new(call))));
             }
         }

@@ -28,6 +28,11 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// From the 32 bytes of a SHA-256.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The 64 hexadecimal digits without the algorithm.
     pub fn hex(&self) -> String {
         hex::encode(self.0)

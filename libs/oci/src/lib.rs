@@ -12,3 +12,4 @@ pub mod manifest;
 pub mod reference;
 pub mod tar_entry;
 pub mod tar_header;
+pub mod verity;

@@ -28,7 +28,13 @@ pub(crate) fn assert_complete(fixture: &Fixture, when: &str) {
         for layer in &image.layers {
             let folder = root.join("layers").join(layer.diff_id.hex());
             files_below(&folder.join("root"), &mut expected);
-            for name in ["layer.json", "layer.tar", "layer.blob", "index.erofs"] {
+            for name in [
+                "layer.json",
+                "layer.tar",
+                "layer.blob",
+                "index.erofs",
+                "seal.json",
+            ] {
                 expected.insert(folder.join(name));
             }
         }

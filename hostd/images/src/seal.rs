@@ -1,0 +1,315 @@
+//! Sealing of layers with fs-verity, where the file system has it (decision 0010).
+//!
+//! A layer's files are sealed some time after they came, by a thread that gives way to everything
+//! else: it reads the archive again, checks it against its digest, computes its fs-verity digest on
+//! the way, has the kernel protect the files, and writes down the digests (`seal.json`). From then
+//! on the kernel checks every page that it reads of them, and a mount checks that they are the
+//! files that were sealed.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use keelson_oci::digest::{Digest, Digester};
+use keelson_oci::verity::VerityDigester;
+use keelson_store::{Document, Durability, document};
+use keelson_sys::verity;
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{Disk, Staging};
+use crate::error::ImageError;
+use crate::layer::{LayerForm, LayerRecord, TAR};
+
+/// Name of the document.
+pub(crate) const SEAL: &str = "seal.json";
+/// A layer that has just come is left alone for this long: the pull that it belongs to, and the
+/// container that it is for, need the machine.
+const DELAY: Duration = Duration::from_secs(10);
+const PIECE: usize = 256 << 10;
+
+/// `seal.json`: the fs-verity digests of the files that the layer is mounted from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seal {
+    /// Of the archive.
+    pub archive: Digest,
+    /// Of what [`crate::layer::LayerBackend::made`] names.
+    pub index: Digest,
+}
+
+impl Document for Seal {
+    const VERSION: u32 = 1;
+}
+
+/// The sealing thread. Dropping this waits until it has ended, which is soon.
+#[derive(Debug)]
+pub(crate) struct Sealer {
+    queue: Option<Sender<(PathBuf, LayerRecord)>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sealer {
+    /// Starts the thread; `None` where the file system has no fs-verity.
+    pub(crate) fn start(disk: &Disk) -> Option<Self> {
+        let (queue, layers) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let started = disk
+            .stage()
+            .and_then(|staging| try_out(&staging))
+            .and_then(|()| {
+                std::thread::Builder::new()
+                    .name("image-sealer".to_owned())
+                    .spawn(move || run(&layers, &stopped))
+                    .map_err(ImageError::io(
+                        "start a thread of",
+                        Path::new("image-sealer"),
+                    ))
+            });
+        match started {
+            Ok(thread) => Some(Self {
+                queue: Some(queue),
+                stop,
+                thread: Some(thread),
+            }),
+            Err(error) => {
+                tracing::info!(%error, "layers are not sealed with fs-verity");
+                None
+            }
+        }
+    }
+
+    /// Has a layer sealed, unless it is.
+    pub(crate) fn take(&self, folder: PathBuf, record: &LayerRecord) {
+        // Unpacked layers have too many files.
+        if record.form == LayerForm::Erofs
+            && let Some(queue) = &self.queue
+        {
+            // The thread is gone only after a panic; then layers stay unsealed.
+            let _ = queue.send((folder, record.clone()));
+        }
+    }
+}
+
+impl Drop for Sealer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Seals a small file.
+fn try_out(staging: &Staging) -> Result<(), ImageError> {
+    let path = staging.path.join("sealed");
+    std::fs::write(&path, "sealed").map_err(ImageError::io("write", &path))?;
+    let file = File::open(&path).map_err(ImageError::io("open", &path))?;
+    let enabled = verity::enable(&file).map_err(std::io::Error::from);
+    enabled.map_err(ImageError::io("protect with fs-verity", &path))
+}
+
+fn run(layers: &Receiver<(PathBuf, LayerRecord)>, stop: &AtomicBool) {
+    // Of this thread only. It works without, too.
+    let _ = rustix::process::setpriority_process(None, 19);
+    while let Ok((folder, record)) = layers.recv() {
+        let mut waiting = vec![(folder, record)];
+        // Until nothing came for a while.
+        loop {
+            match layers.recv_timeout(DELAY) {
+                Ok(layer) => waiting.push(layer),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+        for (folder, record) in waiting {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            // A layer that was removed meanwhile is none that failed.
+            if let Err(reason) = seal(&folder, &record, stop)
+                && folder.exists()
+            {
+                tracing::warn!(layer = %record.diff_id, reason, "the layer is not sealed");
+            }
+        }
+    }
+}
+
+fn seal(folder: &Path, record: &LayerRecord, stop: &AtomicBool) -> Result<(), String> {
+    let path = folder.join(SEAL);
+    match document::read::<Seal>(&path) {
+        Ok(Some(_)) => return Ok(()),
+        Err(error) if !error.is_damage() => return Err(error.to_string()),
+        _ => {}
+    }
+    let open = |name: &str| File::open(folder.join(name)).map_err(|error| error.to_string());
+    let (archive, index) = (open(TAR)?, open(record.form.backend().made())?);
+    let (content, archive_digest) = digests(&archive, stop)?;
+    if content != record.diff_id {
+        return Err(format!(
+            "its archive is damaged: its digest is {content}; hostctl image verify says more"
+        ));
+    }
+    let (_, index_digest) = digests(&index, stop)?;
+    for (file, digest) in [(&archive, archive_digest), (&index, index_digest)] {
+        match verity::enable(file).map_err(std::io::Error::from) {
+            // Before a crash, by the same thread.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(format!("fs-verity: {error}")),
+            Ok(()) => {}
+        }
+        let measured = verity::measure(file).map_err(|error| format!("fs-verity: {error}"))?;
+        let measured = measured.map(Digest::from_bytes);
+        if measured != Some(digest) {
+            return Err(format!(
+                "fs-verity says {measured:?} where {digest} is expected"
+            ));
+        }
+    }
+    let seal = Seal {
+        archive: archive_digest,
+        index: index_digest,
+    };
+    // Lost by a power cut, it is made again.
+    document::write(&path, &seal, Durability::Relaxed).map_err(|error| error.to_string())
+}
+
+/// SHA-256 and fs-verity digest of a file.
+fn digests(mut file: &File, stop: &AtomicBool) -> Result<(Digest, Digest), String> {
+    let (mut content, mut tree) = (Digester::new(), VerityDigester::new());
+    let mut piece = vec![0; PIECE];
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Err("hostd is ending".to_owned());
+        }
+        let length = file.read(&mut piece).map_err(|error| error.to_string())?;
+        let bytes = piece.get(..length).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok((content.finish(), tree.finish()));
+        }
+        content.update(bytes);
+        tree.update(bytes);
+    }
+}
+
+/// Before a mount: the files of a sealed layer must be those that were sealed. Files that are not
+/// protected (on another file system, after a restore) are no error: nothing is known of them.
+pub(crate) fn check(folder: &Path, record: &LayerRecord) -> Result<(), ImageError> {
+    let seal = match document::read::<Seal>(&folder.join(SEAL)) {
+        Ok(Some(seal)) => seal,
+        Err(error) if !error.is_damage() => return Err(error.into()),
+        // The sealing thread makes it again.
+        _ => return Ok(()),
+    };
+    let made = record.form.backend().made();
+    for (name, expected) in [(TAR, seal.archive), (made, seal.index)] {
+        let path = folder.join(name);
+        let measured = File::open(&path)
+            .and_then(|file| Ok(verity::measure(&file)?))
+            .map_err(ImageError::io("measure", &path))?;
+        compare(record, name, expected, measured.map(Digest::from_bytes))?;
+    }
+    Ok(())
+}
+
+fn compare(
+    record: &LayerRecord,
+    name: &str,
+    expected: Digest,
+    measured: Option<Digest>,
+) -> Result<(), ImageError> {
+    match measured {
+        Some(measured) if measured != expected => Err(ImageError::Damaged(format!(
+            "layer {}: fs-verity measures {measured} for {name}, which was sealed as {expected}: \
+             it is another file. Remove the images that have this layer and pull or load them \
+             again",
+            record.diff_id
+        ))),
+        Some(_) => Ok(()),
+        None => {
+            tracing::warn!(layer = %record.diff_id, name, "was sealed, and is no longer protected");
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> LayerRecord {
+        LayerRecord {
+            diff_id: Digest::of(b"layer"),
+            size: 5,
+            form: LayerForm::Erofs,
+            compressed: None,
+        }
+    }
+
+    #[test]
+    fn another_file_than_the_sealed_one_is_refused() {
+        let (sealed, other) = (Digest::of(b"a"), Digest::of(b"b"));
+        let compare = |measured| compare(&record(), TAR, sealed, measured);
+        assert!(compare(Some(sealed)).is_ok());
+        assert!(compare(None).is_ok());
+        let error = compare(Some(other)).unwrap_err().to_string();
+        for part in [
+            &record().diff_id.to_string(),
+            "layer.tar",
+            &sealed.to_string(),
+            &other.to_string(),
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_layer_is_read_completely_before_it_is_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(TAR), "another").unwrap();
+        std::fs::write(folder.path().join("index.erofs"), "index").unwrap();
+        let reason = seal(folder.path(), &record(), &AtomicBool::new(false)).unwrap_err();
+        assert!(reason.contains("its archive is damaged"), "{reason}");
+        assert!(!folder.path().join(SEAL).exists());
+        let reason = seal(folder.path(), &record(), &AtomicBool::new(true)).unwrap_err();
+        assert!(reason.contains("ending"), "{reason}");
+    }
+
+    /// Where the temporary folder's file system has fs-verity; the machine's image has it.
+    #[test]
+    fn sealed_files_are_measured_as_computed() {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let staging = Staging {
+            path: folder.path().join("staging"),
+        };
+        std::fs::create_dir(&staging.path).unwrap();
+        if let Err(error) = try_out(&staging) {
+            eprintln!("SKIPPED: {error}");
+            return;
+        }
+        let data = vec![7; 1 << 20];
+        let layer = folder.path().join("layer");
+        std::fs::create_dir(&layer).unwrap();
+        std::fs::write(layer.join(TAR), &data).unwrap();
+        std::fs::write(layer.join("index.erofs"), "index").unwrap();
+        let record = LayerRecord {
+            diff_id: Digest::of(&data),
+            size: data.len() as u64,
+            ..record()
+        };
+        seal(&layer, &record, &AtomicBool::new(false)).unwrap();
+        check(&layer, &record).unwrap();
+        std::fs::remove_file(layer.join(TAR)).unwrap();
+        std::fs::write(layer.join(TAR), vec![8; 1 << 20]).unwrap();
+        let file = File::open(layer.join(TAR)).unwrap();
+        verity::enable(&file).unwrap();
+        assert!(check(&layer, &record).is_err());
+    }
+}
