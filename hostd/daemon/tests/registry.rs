@@ -339,7 +339,7 @@ fn large_layers_are_sent_in_chunks() {
     }
     let registry = Registry::start(&Wants::default());
     let host = Host::start();
-    // Bytes that do not compress: three chunks.
+    // Bytes that do not compress: two chunks.
     let mut state = 1_u32;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
