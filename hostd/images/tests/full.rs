@@ -157,6 +157,7 @@ async fn a_store_opens_on_a_full_disk() {
     fixture.close();
     fill(&disk);
     fixture.reopen();
+    assert_eq!(fixture.store().backend(), "erofs");
     let image = fixture.store().resolve("one:1").unwrap();
     let rootfs = fixture.store().mount(&image.id).unwrap();
     assert!(rootfs.lower[0].join("data").exists());

@@ -133,7 +133,12 @@ pub(crate) trait LayerBackend: Debug + Sync {
 
 /// The best way that this machine has.
 pub(crate) fn best_form(disk: &crate::disk::Disk) -> LayerForm {
-    match disk.stage().and_then(|staging| erofs::probe(&staging)) {
+    // A full disk says nothing about the kernel.
+    let probed = disk
+        .reserve
+        .with(|| disk.stage().and_then(|staging| erofs::probe(&staging)));
+    disk.reserve.restore();
+    match probed {
         Ok(()) => LayerForm::Erofs,
         Err(error) => {
             tracing::info!(%error, "layers are unpacked to folders");
