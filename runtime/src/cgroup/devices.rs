@@ -117,15 +117,46 @@ const fn encode(code: u8, destination: u8, source: u8, offset: i16, immediate: i
 
 const LOAD_WORD: u8 = 0x61;
 const AND: u8 = 0x54;
+const OR_REGISTER: u8 = 0x4c;
+const SHIFT_LEFT: u8 = 0x64;
 const SHIFT_RIGHT: u8 = 0x74;
 const MOVE: u8 = 0xbc;
 const MOVE_IMMEDIATE: u8 = 0xb7;
 const JUMP_UNEQUAL: u8 = 0x55;
 const JUMP_UNEQUAL_REGISTER: u8 = 0x5d;
 const JUMP_EQUAL: u8 = 0x15;
+const JUMP: u8 = 0x05;
 const EXIT: u8 = 0x95;
 
-/// r2 kind, r3 access, r4 major, r5 minor; r1 is scratch once they are loaded.
+/// The kernel's device numbers have 12 and 20 bits: both fit into one.
+const MINOR_BITS: i32 = 20;
+
+impl Rule {
+    /// Both numbers in one, of a rule about all access to one device.
+    fn device(&self) -> Option<i32> {
+        let (major, minor) = (self.major?, self.minor?);
+        // Immediate values are signed.
+        let fits = major < 1 << 11 && minor < 1 << MINOR_BITS;
+        (self.access == ALL && self.kind.is_some() && fits).then_some(major << MINOR_BITS | minor)
+    }
+}
+
+/// One comparison for each of several devices with the same answer; such lists are most of every
+/// container's rules, and what the verifier spends on a filter shows in every start.
+fn devices_block(rules: &[&Rule], kind: i32, allow: bool) -> Vec<u64> {
+    let devices: Vec<i32> = rules.iter().filter_map(|rule| rule.device()).collect();
+    let count = devices.len() as i16;
+    let mut code = vec![encode(JUMP_UNEQUAL, 2, 0, count + 3, kind)];
+    for (position, device) in devices.into_iter().enumerate() {
+        code.push(encode(JUMP_EQUAL, 6, 0, count - position as i16, device));
+    }
+    code.push(encode(JUMP, 0, 0, 2, 0));
+    code.push(encode(MOVE_IMMEDIATE, 0, 0, 0, i32::from(allow)));
+    code.push(encode(EXIT, 0, 0, 0, 0));
+    code
+}
+
+/// r2 kind, r3 access, r4 major, r5 minor, r6 both; r1 is scratch once they are loaded.
 fn program(rules: &[Rule]) -> Vec<u64> {
     let mut code = vec![
         encode(LOAD_WORD, 2, 1, 0, 0),
@@ -134,8 +165,24 @@ fn program(rules: &[Rule]) -> Vec<u64> {
         encode(SHIFT_RIGHT, 3, 0, 0, 16),
         encode(LOAD_WORD, 4, 1, 4, 0),
         encode(LOAD_WORD, 5, 1, 8, 0),
+        encode(MOVE, 6, 4, 0, 0),
+        encode(SHIFT_LEFT, 6, 0, 0, MINOR_BITS),
+        encode(OR_REGISTER, 6, 5, 0, 0),
     ];
-    for rule in rules.iter().rev() {
+    let mut rest: Vec<&Rule> = rules.iter().rev().collect();
+    while let Some(rule) = rest.first().copied() {
+        let alike = |other: &&&Rule| {
+            other.device().is_some() && (other.kind, other.allow) == (rule.kind, rule.allow)
+        };
+        let run: Vec<&Rule> = rest.iter().take_while(alike).take(1000).copied().collect();
+        if let Some(kind) = rule.kind
+            && run.len() > 1
+        {
+            code.extend(devices_block(&run, kind, rule.allow));
+            rest.drain(..run.len());
+            continue;
+        }
+        rest.remove(0);
         let mut block = Vec::new();
         // Jump offsets are filled in when the block's length is known.
         if let Some(kind) = rule.kind {
@@ -210,6 +257,9 @@ mod tests {
                 MOVE_IMMEDIATE => registers[destination] = immediate.into(),
                 AND => registers[destination] &= u64::from(immediate),
                 SHIFT_RIGHT => registers[destination] >>= immediate,
+                SHIFT_LEFT => registers[destination] <<= immediate,
+                OR_REGISTER => registers[destination] |= registers[source],
+                JUMP => jump(true),
                 JUMP_UNEQUAL => jump(registers[destination] != u64::from(immediate)),
                 JUMP_EQUAL => jump(registers[destination] == u64::from(immediate)),
                 JUMP_UNEQUAL_REGISTER => jump(registers[destination] != registers[source]),
@@ -243,7 +293,7 @@ mod tests {
             proptest::option::of(1i32..3),
             number(),
             number(),
-            1i32..8,
+            prop_oneof![1i32..8, Just(ALL)],
         )
             .prop_map(|(allow, kind, major, minor, access)| Rule {
                 allow,
