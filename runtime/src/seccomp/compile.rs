@@ -159,13 +159,13 @@ fn rules(seccomp: &Seccomp, default: u32) -> Result<Rules<'_>, SeccompError> {
                 rules: Vec::new(),
                 otherwise: default,
             });
-            if !alternatives.is_empty() {
-                for conditions in &alternatives {
-                    verdict.rules.push((conditions.clone(), action));
-                }
-            } else if !rule.args.is_empty() {
-                // Unreachable: arguments always make conditions.
-            } else if verdict.otherwise == default && !settled.contains(&name.as_str()) {
+            for conditions in &alternatives {
+                verdict.rules.push((conditions.clone(), action));
+            }
+            if alternatives.is_empty()
+                && verdict.otherwise == default
+                && !settled.contains(&name.as_str())
+            {
                 verdict.otherwise = action;
                 if action == default {
                     settled.push(name);
