@@ -70,10 +70,7 @@ async fn a_pulled_image_is_pushed_elsewhere_unchanged() {
         return;
     }
     let remote = odd_image();
-    let source = {
-        let remote = remote.clone();
-        Server::start(move |seen| remote.answer(seen)).await
-    };
+    let source = remote.serve().await;
     let fixture = Fixture::new(false);
     pull(&fixture, &source.name("odd")).await.unwrap();
     let (storage, target) = serve_storage().await;
@@ -92,10 +89,7 @@ async fn pull_save_load_and_push_keep_every_digest() {
         return;
     }
     let remote = odd_image();
-    let source = {
-        let remote = remote.clone();
-        Server::start(move |seen| remote.answer(seen)).await
-    };
+    let source = remote.serve().await;
     let first = Fixture::new(false);
     pull(&first, &source.name("odd")).await.unwrap();
     let (storage, target) = serve_storage().await;
@@ -135,10 +129,7 @@ async fn plain_layers_of_a_registry_stay_plain() {
     for layer in layers() {
         remote.blobs.insert(Digest::of(&layer), layer);
     }
-    let source = {
-        let remote = remote.clone();
-        Server::start(move |seen| remote.answer(seen)).await
-    };
+    let source = remote.serve().await;
     let first = Fixture::new(false);
     pull(&first, &source.name("plain")).await.unwrap();
     let (storage, target) = serve_storage().await;
@@ -156,10 +147,7 @@ async fn a_plain_archive_takes_no_digests_away() {
         return;
     }
     let remote = Remote::new(&layers());
-    let source = {
-        let remote = remote.clone();
-        Server::start(move |seen| remote.answer(seen)).await
-    };
+    let source = remote.serve().await;
     let fixture = Fixture::new(false);
     pull(&fixture, &source.name("a")).await.unwrap();
     // The same image with plain layers and without a manifest, and as a layout with other blobs.
@@ -181,10 +169,7 @@ async fn without_the_blobs_layers_are_compressed_always_alike() {
         return;
     }
     let remote = odd_image();
-    let source = {
-        let remote = remote.clone();
-        Server::start(move |seen| remote.answer(seen)).await
-    };
+    let source = remote.serve().await;
     let (storage, target) = serve_storage().await;
     let mut digests = Vec::new();
     let mut sizes = Vec::new();
@@ -222,7 +207,7 @@ async fn kept_blobs_count_and_go_with_their_layers() {
     let remote = odd_image();
     let blobs: usize = remote.layers.iter().map(|id| remote.blobs[id].len()).sum();
     let plain: usize = layers().iter().map(Vec::len).sum();
-    let source = Server::start(move |seen| remote.answer(seen)).await;
+    let source = remote.serve().await;
     let mut fixture = Fixture::new(false);
     pull(&fixture, &source.name("odd")).await.unwrap();
     fixture.reopen();

@@ -8,7 +8,7 @@ use std::io::Write;
 
 use common::complete::assert_complete;
 use common::disk::SmallDisk;
-use common::server::{Remote, Server};
+use common::server::Remote;
 use common::{Fixture, Tar, docker_archive, gzip};
 use hostd_images::{ImageError, ImportOptions, PullOptions};
 
@@ -93,7 +93,7 @@ async fn what_is_too_large_for_the_disk_leaves_nothing() {
         assert_complete(&fixture, "after an import");
 
         let remote = Remote::new(&large);
-        let server = Server::start(move |seen| remote.answer(seen)).await;
+        let server = remote.serve().await;
         let name = server.name("large:latest");
         let (progress, _receiver) = tokio::sync::mpsc::channel(1000);
         let error = store

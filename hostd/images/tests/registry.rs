@@ -361,7 +361,7 @@ async fn bombs_are_stopped() {
     // 4 MiB are accepted; this is more, and small when compressed.
     let bomb = Tar::new().file("zeros", &vec![0; 6 << 20], 0o644).finish();
     let remote = Remote::new(&[bomb]);
-    let server = Server::start(move |seen| remote.answer(seen)).await;
+    let server = remote.serve().await;
     let fixture = fixture(|_| {});
     let error = pull(&fixture, &server.name("a")).await.unwrap_err();
     assert!(
@@ -444,10 +444,7 @@ async fn tokens_are_fetched_and_go_nowhere_else() {
         return;
     }
     let remote = Remote::new(&[busybox_layer()]);
-    let elsewhere = {
-        let remote = remote.clone();
-        Server::start(move |seen| remote.answer(seen)).await
-    };
+    let elsewhere = remote.serve().await;
     let target = elsewhere.address;
     let own = std::sync::Arc::new(std::sync::OnceLock::new());
     let address = std::sync::Arc::clone(&own);

@@ -111,10 +111,7 @@ async fn a_failure_is_only_that_of_the_pull_that_began() {
         return;
     }
     let remote = Remote::new(&layers()[1..]);
-    let honest = {
-        let remote = remote.clone();
-        Server::start(move |seen| remote.answer(seen)).await
-    };
+    let honest = remote.serve().await;
     let broken = Server::start(move |seen: &Seen| {
         let mut reply = remote.answer(seen);
         if remote.is_layer(seen) {
@@ -148,7 +145,7 @@ async fn pulls_loads_and_removals_of_the_same_layers_go_together() {
         return;
     }
     let remote = Remote::new(&layers());
-    let server = Server::start(move |seen| remote.answer(seen)).await;
+    let server = remote.serve().await;
     let fixture = fixture(|_| {});
     let archive = docker_archive("loaded:1", &layers(), "sh");
     let (a, b) = (server.name("a"), server.name("b"));

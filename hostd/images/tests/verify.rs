@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::complete::assert_complete;
-use common::server::{Remote, Server};
+use common::server::Remote;
 use common::{Fixture, Random, Tar, docker_archive, gzip, is_root, oci_archive};
 use hostd_images::{Damage, ImageError, PullOptions, VerifyLine};
 
@@ -203,7 +203,7 @@ async fn pulling_again_heals_a_layer_that_is_in_use() {
     }
     let mut fixture = Fixture::new(false);
     let remote = Remote::new(&[layer("one"), layer("two")]);
-    let server = Server::start(move |seen| remote.answer(seen)).await;
+    let server = remote.serve().await;
     let name = server.name("image:latest");
     let pull = || async {
         let (progress, _receiver) = tokio::sync::mpsc::channel(1000);
