@@ -91,14 +91,20 @@ impl Client {
 
     /// Runs the client in a terminal of its own; gives what the terminal showed and the exit code.
     pub fn in_terminal(&self, arguments: &[&str]) -> (String, Option<i32>) {
-        let call = self.command(arguments);
-        let words = std::iter::once(call.get_program()).chain(call.get_args());
-        let line: Vec<String> = words
+        let client = std::iter::once(self.program.as_os_str())
+            .chain(self.arguments.iter().map(OsString::as_os_str));
+        let words: Vec<String> = client
+            .chain(arguments.iter().map(OsStr::new))
             .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")))
             .collect();
-        let output = Command::new("script")
-            .args(["--quiet", "--return", "--command", &line.join(" ")])
+        // The time is limited outside the terminal: in it, `timeout` would move the client to a
+        // background process group, which is stopped when it changes the terminal's settings.
+        let output = Command::new("timeout")
+            .args(["--kill-after=5", &DEADLINE.as_secs().to_string(), "script"])
+            .args(["--quiet", "--return", "--command"])
+            .arg(format!("exec {}", words.join(" ")))
             .arg("/dev/null")
+            .env("SHELL", "/bin/sh")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .output()
