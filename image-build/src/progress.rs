@@ -15,7 +15,8 @@ const REMINDER: Duration = Duration::from_secs(20);
 const SHOWN_LINES: usize = 60;
 
 /// Whether progress may redraw a line.
-fn interactive() -> bool {
+#[must_use]
+pub fn interactive() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("CI").is_none()
 }
 

@@ -55,6 +55,10 @@ impl Stage {
     }
 }
 
+/// How long one test program may run. It is many times what the slowest takes, so only one that
+/// hangs meets it; the stages after it are run all the same.
+const PROGRAM_LIMIT: &str = "1200";
+
 /// The package whose tests boot virtual machines.
 const VM_PACKAGE: &str = "qemu-tests";
 
@@ -233,16 +237,35 @@ impl<'a> Runner<'a> {
         if log == "test-vm" {
             command.env("KEELSON_IMAGE_DIR", self.workspace.image());
         }
-        if !is_root() && matches!(log, "test-host" | "test-vm") {
-            // The tests need root, the compiler does not.
+        if log.starts_with("test-") {
             command.env(
                 "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER",
-                "sudo --preserve-env",
+                test_runner(
+                    !is_root() && matches!(log, "test-host" | "test-vm"),
+                    progress::interactive(),
+                ),
             );
         }
         let log = progress::log_file(&self.workspace.log(), log);
         run_shown(&mut command, &log)
     }
+}
+
+/// What cargo calls a test program by.
+fn test_runner(by_sudo: bool, interactive: bool) -> String {
+    let mut words = Vec::new();
+    if by_sudo {
+        // The tests need root, the compiler does not.
+        words.extend(["sudo", "--preserve-env"]);
+    }
+    words.extend(["timeout", "--kill-after=10"]);
+    if interactive {
+        // Else it makes a process group of its own, which Ctrl-C does not reach; that group is
+        // ended as a whole.
+        words.push("--foreground");
+    }
+    words.push(PROGRAM_LIMIT);
+    words.join(" ")
 }
 
 fn run_shown(command: &mut Command, log: &Path) -> Result<()> {
@@ -253,6 +276,15 @@ fn run_shown(command: &mut Command, log: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_program_is_limited() {
+        assert_eq!(
+            test_runner(true, true),
+            "sudo --preserve-env timeout --kill-after=10 --foreground 1200"
+        );
+        assert_eq!(test_runner(false, false), "timeout --kill-after=10 1200");
+    }
 
     #[test]
     fn the_summary_names_what_failed() {
