@@ -7,41 +7,16 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
-use common::{RUNTIME, can_run, eventually};
+use common::bundle::Bundle;
+use common::{can_run, eventually};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use serde_json::json;
 
-struct Bundle {
-    folder: tempfile::TempDir,
-    id: String,
-}
-
-impl Bundle {
-    fn new(args: &[&str], terminal: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let name = folder.path().file_name().unwrap().to_string_lossy();
-        let id = format!("tty-{}", name.trim_start_matches('.'));
-        common::make_root(&folder.path().join("rootfs"));
-        let mut config = common::config(args, &format!("/keelson-test/{id}"));
-        config["process"]["terminal"] = json!(terminal);
-        let bytes = serde_json::to_vec(&config).unwrap();
-        std::fs::write(folder.path().join("config.json"), bytes).unwrap();
-        Self { folder, id }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(RUNTIME);
-        command.arg("--root").arg(self.folder.path().join("state"));
-        command.args(arguments).current_dir(self.folder.path());
-        command
-    }
-}
-
-impl Drop for Bundle {
-    fn drop(&mut self) {
-        let _ = self.command(&["delete", "--force", &self.id]).output();
-    }
+fn bundle(args: &[&str], terminal: bool) -> Bundle {
+    Bundle::new(args, |config| {
+        config["process"]["terminal"] = json!(terminal)
+    })
 }
 
 /// A terminal as a user has it, with a program in it.
@@ -110,7 +85,7 @@ fn run_is_in_the_callers_terminal() {
         return;
     }
     let script = "tty; stty size; read line; echo got $line; stty size; read line; exit 7";
-    let bundle = Bundle::new(&["sh", "-c", script], true);
+    let bundle = bundle(&["sh", "-c", script], true);
     let mut screen = Screen::new();
     assert!(!screen.is_raw());
     let mut child = screen.start(bundle.command(&["run", &bundle.id]));
@@ -139,7 +114,7 @@ fn signals_and_large_output_pass() {
     }
     let script = "trap 'echo caught; exit 3' TERM; seq 1 20000; echo ready; \
                   while true; do sleep 0.05; done";
-    let bundle = Bundle::new(&["sh", "-c", script], true);
+    let bundle = bundle(&["sh", "-c", script], true);
     let mut screen = Screen::new();
     let mut child = screen.start(bundle.command(&["run", &bundle.id]));
     screen.until("ready\r\n");
@@ -155,7 +130,7 @@ fn exec_has_a_terminal_and_a_cgroup() {
     if !can_run() {
         return;
     }
-    let bundle = Bundle::new(&["sleep", "1000"], false);
+    let bundle = bundle(&["sleep", "1000"], false);
     let run = bundle.command(&["run", "--detach", &bundle.id]).status();
     assert!(run.unwrap().success());
     let mut screen = Screen::new();
@@ -205,7 +180,7 @@ fn nobody_would_hold_the_terminal_of_a_detached_container() {
     if !can_run() {
         return;
     }
-    let bundle = Bundle::new(&["true"], true);
+    let bundle = bundle(&["true"], true);
     for arguments in [vec!["create"], vec!["run", "--detach"]] {
         let mut command = bundle.command(&arguments);
         let output = command.arg(&bundle.id).output().unwrap();

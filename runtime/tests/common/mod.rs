@@ -1,6 +1,7 @@
 //! Drives the real shim binary with a root file system made of busybox.
 #![allow(dead_code, missing_docs, unreachable_pub)] // Not every test file uses everything.
 
+pub mod bundle;
 pub mod consumer;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,0 +1,92 @@
+//! The command line as its callers use it, with a bundle of its own.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use super::RUNTIME;
+
+/// A bundle and a place for state.
+pub struct Bundle {
+    pub folder: tempfile::TempDir,
+    pub id: String,
+}
+
+impl Bundle {
+    pub fn new(args: &[&str], change: impl FnOnce(&mut Value)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().file_name().unwrap().to_string_lossy();
+        let id = format!("cli-{}", name.trim_start_matches('.'));
+        super::make_root(&folder.path().join("rootfs"));
+        let mut config = super::config(args, &format!("/keelson-test/{id}"));
+        change(&mut config);
+        std::fs::write(
+            folder.path().join("config.json"),
+            serde_json::to_vec(&config).unwrap(),
+        )
+        .unwrap();
+        Self { folder, id }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(RUNTIME);
+        command
+            .arg("--root")
+            .arg(self.folder.path().join("state"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn call(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.call(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.call(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    pub fn status(&self) -> String {
+        let state: Value = serde_json::from_str(&self.ok(&["state", &self.id])).unwrap();
+        assert_eq!(state["id"], self.id.as_str());
+        state["status"].as_str().unwrap().to_owned()
+    }
+
+    /// `create` with output to a file: a pipe would stay open as long as the container.
+    pub fn create(&self, options: &[&str]) {
+        let out = std::fs::File::create(self.folder.path().join("out")).unwrap();
+        let mut arguments = vec!["create"];
+        arguments.extend(options);
+        arguments.push(&self.id);
+        let status = self.command(&arguments).stdout(out).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("out")).unwrap()
+    }
+
+    pub fn assert_gone(&self) {
+        assert!(self.fails(&["state", &self.id]).contains("does not exist"));
+        let cgroup = super::cgroup_root().join("keelson-test").join(&self.id);
+        assert!(!cgroup.exists());
+        let state = self.folder.path().join("state");
+        assert_eq!(std::fs::read_dir(state).unwrap().count(), 0);
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let _ = self.call(&["delete", "--force", &self.id]);
+    }
+}
