@@ -176,6 +176,34 @@ fn exec_has_a_terminal_and_a_cgroup() {
 }
 
 #[test]
+fn what_goes_on_writing_does_not_hold_exec_up() {
+    if !can_run() {
+        return;
+    }
+    let bundle = bundle(&["sleep", "1000"], false);
+    let run = bundle.command(&["run", "--detach", &bundle.id]).status();
+    assert!(run.unwrap().success());
+    let script = "trap '' HUP; cat /dev/zero & sleep 0.2; exit 3";
+    let mut child = bundle
+        .command(&["exec", "--tty", &bundle.id, "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Slow enough for the terminal to be full at any time.
+    let mut output = child.stdout.take().unwrap();
+    let (mut total, mut buffer) = (0, [0; 4096]);
+    loop {
+        match output.read(&mut buffer).unwrap() {
+            0 => break,
+            length => total += length,
+        }
+        assert!(total < 2 << 20, "exec goes on");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
 fn nobody_would_hold_the_terminal_of_a_detached_container() {
     if !can_run() {
         return;

@@ -14,6 +14,9 @@ use rustix::process::WaitOptions;
 use crate::failure::{Failure, Step};
 use crate::spec::ConsoleSize;
 
+/// More than the kernel keeps of what was written to a terminal and not read yet, in bytes.
+const TERMINAL_HOLDS: usize = 256 * 1024;
+
 /// Every signal that can be, as a descriptor.
 pub(super) fn take_signals() -> Result<SignalFd, Failure> {
     let signals = SigSet::all();
@@ -183,27 +186,34 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Passes on what there is now, a buffer's worth.
-    fn read_output(&mut self) -> bool {
+    /// Passes on what there is now, a buffer's worth; tells how much. `None`: there is nothing.
+    fn read_output(&mut self) -> Option<usize> {
         let mut buffer = [0; 16 * 1024];
         match rustix::io::read(self.master, &mut buffer) {
             Ok(length) if length > 0 => {
                 write_all(buffer.get(..length).unwrap_or_default());
-                true
+                Some(length)
             }
-            Err(Errno::INTR) => true,
-            Err(Errno::AGAIN) => false,
+            Err(Errno::INTR) => Some(0),
+            Err(Errno::AGAIN) => None,
             // Nobody has the terminal open any more.
             _ => {
                 self.output_ended = true;
-                false
+                None
             }
         }
     }
 
-    /// Passes on what is left when the process has ended.
+    /// Passes on what is left when the process has ended: no more than a terminal holds, because
+    /// others that it left behind may go on writing without end.
     fn drain(&mut self) {
-        while self.read_output() {}
+        let mut left = TERMINAL_HOLDS;
+        while left > 0 {
+            match self.read_output() {
+                Some(length) => left = left.saturating_sub(length),
+                None => return,
+            }
+        }
     }
 }
 
