@@ -4,6 +4,7 @@ mod common;
 
 use std::path::Path;
 
+use common::bundle::Bundle;
 use common::{Setup, can_run, eventually};
 use keelson_model::shim::{Request, Response};
 use serde_json::{Value, json};
@@ -82,6 +83,91 @@ fn hooks_are_told_the_state() {
         } else {
             assert_eq!(state["pid"], shim.pid, "{kind}");
         }
+    }
+}
+
+/// A hook that adds its process's status to a file, with its kind.
+fn tells_its_status(file: &Path, kind: &str) -> Value {
+    let script = format!(
+        "grep -H . /proc/self/status | sed s:^:{kind}: >> {}",
+        file.display()
+    );
+    json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+}
+
+/// Checks that hooks of these kinds ran with no signal blocked and the usual ones not ignored.
+fn no_signal_is_held_back(file: &Path, kinds: &[&str]) {
+    for kind in kinds {
+        let line = |name: &str| {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            let found = text
+                .lines()
+                .find(|line| line.starts_with(kind) && line.contains(name))?;
+            Some(found.rsplit('\t').next()?.to_owned())
+        };
+        eventually(kind, || line("SigIgn").is_some());
+        assert_eq!(line("SigBlk").unwrap(), "0000000000000000", "{kind}");
+        let ignored = u64::from_str_radix(&line("SigIgn").unwrap(), 16).unwrap();
+        // SIGINT, SIGPIPE, SIGTERM, SIGCHLD.
+        assert_eq!(
+            ignored & (1 << 1 | 1 << 12 | 1 << 14 | 1 << 16),
+            0,
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn hooks_get_signals_as_usual() {
+    if !can_run() {
+        return;
+    }
+    let kinds = [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "poststart",
+        "poststop",
+    ];
+    let mut setup = Setup::new(&["true"]);
+    let file = setup.folder.path().join("status");
+    for kind in kinds {
+        setup.config["hooks"][kind] = tells_its_status(&file, kind);
+    }
+    let shim = setup.create();
+    shim.start();
+    no_signal_is_held_back(&file, &kinds);
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("status");
+    let bundle = Bundle::new(&["true"], |config| {
+        for kind in kinds {
+            config["hooks"][kind] = tells_its_status(&file, kind);
+        }
+    });
+    bundle.ok(&["run", &bundle.id]);
+    no_signal_is_held_back(&file, &kinds);
+}
+
+#[test]
+fn a_state_of_any_size_reaches_hooks_and_may_be_left_unread() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = Setup::new(&["true"]);
+    let folder = setup.folder.path().join("told");
+    std::fs::create_dir(&folder).unwrap();
+    let large = "x".repeat(200_000);
+    setup.config["annotations"]["org.example.large"] = large.as_str().into();
+    let unread = json!({"path": "/bin/sleep", "args": ["sleep", "0.01"], "timeout": 20});
+    let reads = recording(&folder, "createRuntime")[0].clone();
+    setup.config["hooks"] = json!({"createRuntime": [unread, reads]});
+    setup.config["hooks"]["poststop"] = recording(&folder, "poststop");
+    let shim = setup.create();
+    shim.start();
+    for kind in ["createRuntime", "poststop"] {
+        let state = told(&folder, kind);
+        assert_eq!(state["annotations"]["org.example.large"], large.as_str());
     }
 }
 

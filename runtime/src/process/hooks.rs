@@ -8,7 +8,8 @@
 //! | poststart | after the command was executed | the runtime's | is reported |
 //! | poststop | after the container was deleted | the runtime's | is reported |
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -17,9 +18,11 @@ use std::time::{Duration, Instant};
 
 use keelson_sys::clone;
 use nix::unistd::ForkResult;
+use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};
 use serde_json::{Value, json};
 
+use super::child;
 use crate::failure::{Failure, Step};
 use crate::spec::{Hook, Hooks, Spec};
 
@@ -119,8 +122,8 @@ pub(crate) fn in_background(
             // process: it ends by _exit.
             #[allow(unsafe_code)]
             let closed = unsafe { clone::close_range(3, u32::MAX) };
-            // Hooks get the signals' usual meanings; there is nobody to tell of failures.
-            if closed.is_ok() && super::child::reset_signals().is_ok() {
+            // There is nobody to tell of failures.
+            if closed.is_ok() {
                 let _ = subject.run_all(kind, hooks, status, pid);
             }
             clone::exit_now(0)
@@ -134,7 +137,18 @@ fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    command.args(arguments).env_clear().stdin(Stdio::piped());
+    command
+        .args(arguments)
+        .env_clear()
+        .stdin(state_file(state)?);
+    // SAFETY: this program never starts a thread, so the copy may do anything.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(|| {
+            // A mask is inherited, and the shim's has all signals.
+            child::reset_signals().map_err(|failure| std::io::Error::other(failure.message))
+        });
+    }
     for entry in &hook.env {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         command.env(name, value);
@@ -143,18 +157,15 @@ fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
         .stdout(Stdio::null())
         .spawn()
         .step(|| "execute the hook")?;
-    if let Some(mut input) = child.stdin.take() {
-        // Less than a pipe holds, so this does not wait; a hook need not read it.
-        let _ = input.write_all(state.as_bytes());
-    }
     if let Some(seconds) = hook.timeout {
         let ended = wait_within(
             child.id() as i32,
             Duration::from_secs(seconds.unsigned_abs()),
         );
-        if !ended? {
+        if !matches!(ended, Ok(true)) {
             let _ = child.kill();
             let _ = child.wait();
+            ended?;
             return Err(Failure::internal(format!(
                 "did not end within {seconds} s (timeout)"
             )));
@@ -166,6 +177,16 @@ fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
     } else {
         Err(Failure::internal(format!("failed with {status}")))
     }
+}
+
+/// The state as a file, since a pipe holds only so much and a hook need not read it.
+fn state_file(state: &str) -> Result<File, Failure> {
+    let step = || "write the state for the hook";
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL;
+    let mut file = File::from(rustix::fs::memfd_create("state", flags).step(step)?);
+    file.write_all(state.as_bytes()).step(step)?;
+    file.rewind().step(step)?;
+    Ok(file)
 }
 
 /// Whether a child ends within a time.
