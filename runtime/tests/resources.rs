@@ -233,3 +233,46 @@ fn a_further_process_runs_where_it_is_told() {
         "{message}"
     );
 }
+
+#[test]
+fn what_needs_a_cgroup_is_refused_without_one() {
+    if !can_run() {
+        return;
+    }
+    let without = |change: fn(&mut Value)| {
+        let mut setup = Setup::new(&["true"]);
+        setup.config["linux"]["cgroupsPath"] = json!(null);
+        change(&mut setup.config);
+        setup
+    };
+    let refused = |change: fn(&mut Value), member: &str| {
+        let message = without(change).fails();
+        assert!(message.contains(member), "{message}");
+        assert!(message.contains("linux.cgroupsPath"), "{message}");
+    };
+    // The usual device rules of a process that may make devices.
+    refused(|_| {}, "linux.resources.devices");
+    refused(
+        |config| config["linux"]["resources"] = json!({"pids": {"limit": 9}}),
+        "linux.resources.pids.limit",
+    );
+    let taken: [fn(&mut Value); 4] = [
+        |config| {
+            for set in ["bounding", "effective", "permitted"] {
+                config["process"]["capabilities"][set] = json!(["CAP_CHOWN"]);
+            }
+        },
+        |config| {
+            let all = json!([{"containerID": 0, "hostID": 0, "size": 65_536}]);
+            config["linux"]["uidMappings"] = all.clone();
+            config["linux"]["gidMappings"] = all;
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.push(json!({"type": "user"}));
+        },
+        |config| config["linux"]["resources"]["devices"] = json!([{"allow": true}]),
+        |config| config["linux"]["resources"] = json!({"cpu": {"shares": 1024}}),
+    ];
+    for change in taken {
+        without(change).create().start();
+    }
+}

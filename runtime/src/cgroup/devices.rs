@@ -49,6 +49,19 @@ pub(crate) fn attach(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<(),
         .step(|| "linux.resources.devices: attach the device filter to the cgroup")
 }
 
+/// Whether rules that are checked by the way restrict nothing: there are none, or the last one about
+/// all devices allows them and none behind it denies any.
+pub(crate) fn allow_everything(rules: &[DeviceRule]) -> Result<bool, Failure> {
+    // What no rule matches is denied.
+    let mut everything = rules.is_empty();
+    for rule in check(rules)?.iter().take(rules.len()) {
+        let about_all =
+            rule.kind.is_none() && (rule.major, rule.minor, rule.access) == (None, None, ALL);
+        everything = rule.allow && (everything || about_all);
+    }
+    Ok(everything)
+}
+
 fn check(rules: &[DeviceRule]) -> Result<Vec<Rule>, Failure> {
     let mut checked = Vec::with_capacity(rules.len() + ALWAYS.len());
     for (index, rule) in rules.iter().enumerate() {
@@ -312,6 +325,29 @@ mod tests {
         ) {
             let found = interpret(&program(&rules), kind, access, major, minor);
             prop_assert_eq!(found, decide(&rules, kind, access, major, minor));
+        }
+    }
+
+    #[test]
+    fn rules_that_restrict_nothing_are_known() {
+        for (json, everything) in [
+            ("[]", true),
+            (r#"[{"allow":true}]"#, true),
+            (
+                r#"[{"allow":false},{"allow":true,"type":"a","access":"rwm"}]"#,
+                true,
+            ),
+            (
+                r#"[{"allow":true},{"allow":true,"type":"c","major":1}]"#,
+                true,
+            ),
+            (r#"[{"allow":true},{"allow":false,"type":"b"}]"#, false),
+            (r#"[{"allow":true,"type":"c"}]"#, false),
+            (r#"[{"allow":true,"access":"rw"}]"#, false),
+            (r#"[{"allow":true},{"allow":false}]"#, false),
+        ] {
+            let rules: Vec<DeviceRule> = serde_json::from_str(json).unwrap();
+            assert_eq!(allow_everything(&rules).unwrap(), everything, "{json}");
         }
     }
 

@@ -51,6 +51,13 @@ pub(crate) const NAMES: &[&str] = &[
     "CAP_CHECKPOINT_RESTORE",
 ];
 
+/// `CAP_SETPCAP` as a bit.
+pub(crate) const SETPCAP: u64 = 1 << 8;
+/// `CAP_SYS_ADMIN` as a bit.
+pub(crate) const SYS_ADMIN: u64 = 1 << 21;
+/// `CAP_MKNOD` as a bit.
+pub(crate) const MKNOD: u64 = 1 << 27;
+
 /// The sets as bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Sets {
@@ -132,5 +139,12 @@ mod tests {
         let list = ["CAP_CHOWN".to_owned(), "CAP_CHECKPOINT_RESTORE".to_owned()];
         assert_eq!(bits("bounding", &list), 1 | 1 << 40);
         assert_eq!(bits("ambient", &["CAP_FLY".to_owned()]), 0);
+        for (name, bit) in [
+            ("CAP_SETPCAP", SETPCAP),
+            ("CAP_SYS_ADMIN", SYS_ADMIN),
+            ("CAP_MKNOD", MKNOD),
+        ] {
+            assert_eq!(bits("bounding", &[name.to_owned()]), bit);
+        }
     }
 }

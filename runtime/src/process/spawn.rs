@@ -12,7 +12,7 @@ use super::exec::PidNamespace;
 use super::hooks::{self, Subject};
 use super::notify::Agent;
 use super::{capabilities, child, inner, labels};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, devices, resources};
 use crate::failure::{Failure, Step};
 use crate::sandbox::namespaces;
 use crate::sandbox::root::Propagation;
@@ -72,7 +72,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
     let capabilities = capabilities::parse(process.capabilities.as_ref());
     let agent = Agent::connect(spec, filter.as_ref())?;
-    let cgroup = make_cgroup(spec)?;
+    let cgroup = make_cgroup(spec, capabilities.bounding)?;
     let plan = child::Plan {
         id: request.id,
         bundle: request.bundle,
@@ -111,27 +111,37 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     }
 }
 
-fn make_cgroup(spec: &Spec) -> Result<Option<Cgroup>, Failure> {
-    let resources = spec.linux.resources.as_ref();
+/// Makes the container's cgroup, if it gets one. `bounding`: the capabilities that its processes may
+/// ever have.
+fn make_cgroup(spec: &Spec, bounding: u64) -> Result<Option<Cgroup>, Failure> {
+    let limits = spec.linux.resources.as_ref();
     let Some(path) = spec
         .linux
         .cgroups_path
         .as_deref()
         .filter(|path| !path.is_empty())
     else {
-        if let Some(resources) = resources
-            && let Some(setting) = crate::cgroup::resources::plan(resources)?.first()
-        {
-            return Err(Failure::invalid(format!(
-                "{}: a limit needs linux.cgroupsPath",
-                setting.member
-            )));
+        if let Some(limits) = limits {
+            let planned = resources::plan(limits)?;
+            if let Some(setting) = planned.iter().find(|setting| !setting.is_usual()) {
+                return Err(Failure::invalid(format!(
+                    "{}: a limit needs linux.cgroupsPath",
+                    setting.member
+                )));
+            }
+            let makes_devices = bounding & capabilities::MKNOD != 0
+                && spec.namespace(NamespaceKind::User).is_none();
+            if makes_devices && !devices::allow_everything(&limits.devices)? {
+                return Err(Failure::invalid(
+                    "linux.resources.devices: the filter needs linux.cgroupsPath; only a process without CAP_MKNOD, or in a user namespace of its own, can do without",
+                ));
+            }
         }
         return Ok(None);
     };
     let cgroup = Cgroup::create(path)?;
-    if let Some(resources) = resources
-        && let Err(failure) = cgroup.apply(resources)
+    if let Some(limits) = limits
+        && let Err(failure) = cgroup.apply(limits)
     {
         let _ = cgroup.remove();
         return Err(failure);
