@@ -265,7 +265,20 @@ fn run_hooks(plan: &Plan<'_>, channel: &Channel) -> Result<i32, Failure> {
 pub(super) fn outer_pid() -> Result<i32, Failure> {
     // The host's procfs counts processes as the runtime does.
     let own = rustix::fs::readlink("/proc/self", Vec::new()).step(|| "read /proc/self")?;
-    Ok(own.to_string_lossy().parse().unwrap_or(0))
+    process_of(own.to_bytes())
+}
+
+/// Reads the process's number from what `/proc/self` links to.
+fn process_of(link: &[u8]) -> Result<i32, Failure> {
+    let number = std::str::from_utf8(link)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    number.filter(|pid| *pid > 0).ok_or_else(|| {
+        let link = String::from_utf8_lossy(link);
+        Failure::internal(format!(
+            "/proc/self leads to {link:?}: the host's /proc is not a procfs"
+        ))
+    })
 }
 
 /// The steps after the start. Returns why they failed.
@@ -452,15 +465,29 @@ pub(super) fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
     }
     if user.uid != 0 && plan.filter.is_some() && !plan.process.no_new_privileges {
         // Kept in the permitted set, needed in the effective one to install the filter.
-        let admin = 1 << 21;
+        let needed = capabilities::SYS_ADMIN | capabilities::SETPCAP;
         let kept = plan.capabilities.process;
         let until_exec = sandbox::CapabilitySets {
-            effective: kept.effective | admin | 1 << 8,
-            permitted: kept.permitted | kept.effective | admin | 1 << 8,
+            effective: kept.effective | needed,
+            permitted: kept.permitted | kept.effective | needed,
             inheritable: kept.inheritable,
         };
         sandbox::set_capabilities(&until_exec).step(|| "process.capabilities: prepare")?;
     }
     rustix::process::umask(Mode::from_raw_mode(user.umask.unwrap_or(0o022)));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_process_is_told_of_that_is_none() {
+        assert_eq!(process_of(b"4711").unwrap(), 4711);
+        for link in ["", "0", "-1", "self", "4711/task/4711", "99999999999"] {
+            let message = process_of(link.as_bytes()).unwrap_err().message;
+            assert!(message.contains("/proc/self"), "{message}");
+        }
+    }
 }
