@@ -4,12 +4,23 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+/// Longest time that anything may take, in seconds.
+static DEADLINE: AtomicU64 = AtomicU64::new(10);
+
+/// Sets the longest time that anything may take.
+pub(crate) fn set_deadline(deadline: Duration) {
+    DEADLINE.store(deadline.as_secs(), Ordering::Relaxed);
+}
+
 /// Longest time that anything may take.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) fn deadline() -> Duration {
+    Duration::from_secs(DEADLINE.load(Ordering::Relaxed))
+}
 
 /// A program that has ended.
 #[derive(Debug)]
@@ -81,10 +92,10 @@ pub(crate) fn wait(child: &mut Child) -> Result<ExitStatus> {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        if start.elapsed() > DEADLINE {
+        if start.elapsed() > deadline() {
             child.kill()?;
             child.wait()?;
-            bail!("not ended after {} s", DEADLINE.as_secs());
+            bail!("not ended after {} s", deadline().as_secs());
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -107,7 +118,7 @@ fn shown(command: &Command) -> String {
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !holds()? {
-        ensure!(start.elapsed() < DEADLINE, "not within time: {what}");
+        ensure!(start.elapsed() < deadline(), "not within time: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())

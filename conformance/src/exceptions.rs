@@ -24,6 +24,7 @@ pub(crate) const REVIEWED: &[(&str, &str)] = &[
     ("config.process.io-priority-invalid", NEWER),
     ("linux.namespaces.time-new", NEWER),
     ("linux.time-offsets.set", NEWER),
+    ("linux.resources.cpu-burst", NEWER),
     (
         "linux.devices.file-in-the-way",
         "both use or replace what is there without looking at it",

@@ -5,6 +5,7 @@ mod case;
 mod cases;
 mod command;
 mod container;
+mod elsewhere;
 mod exceptions;
 mod host;
 mod lab;
@@ -12,8 +13,10 @@ mod report;
 mod runner;
 mod runtime;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -41,6 +44,15 @@ struct Options {
     /// Write the results as the page of the documentation.
     #[arg(long, value_name = "FILE")]
     docs: Option<PathBuf>,
+    /// The JSON of a run on another machine, for the cases that are passed over on this one.
+    #[arg(long, value_name = "FILE")]
+    elsewhere: Option<PathBuf>,
+    /// A case that is passed over is a failure.
+    #[arg(long)]
+    strict: bool,
+    /// Longest time in seconds that one call may take.
+    #[arg(long, default_value_t = 10)]
+    deadline: u64,
     /// Print the cases and run none.
     #[arg(long)]
     list: bool,
@@ -90,12 +102,23 @@ fn main() -> Result<ExitCode> {
             runtime.name
         );
     }
-    let results = runner::run(&chosen, &runtimes, options.jobs);
+    command::set_deadline(Duration::from_secs(options.deadline));
+    let mut results = runner::run(&chosen, &runtimes, options.jobs);
     host::remove_cgroup_parent();
+    let filled_in = match &options.elsewhere {
+        Some(path) => {
+            let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+            let found = serde_json::from_slice(&text)
+                .with_context(|| format!("{} is no result", path.display()))?;
+            elsewhere::fill_in(&mut results, &runtimes, &found)
+        }
+        None => BTreeSet::new(),
+    };
     let report = report::Report {
         cases: &chosen,
         runtimes: &runtimes,
         results: &results,
+        elsewhere: &filled_in,
         subject: runtimes
             .iter()
             .position(|runtime| runtime.name == options.subject),
@@ -112,7 +135,8 @@ fn main() -> Result<ExitCode> {
         );
         std::fs::write(path, report.page()).with_context(|| format!("write {}", path.display()))?;
     }
-    Ok(match report.subject_is_behind() {
+    let incomplete = options.strict && report.passes_over();
+    Ok(match incomplete || report.subject_is_behind() {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })

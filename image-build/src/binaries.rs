@@ -43,27 +43,45 @@ pub const BINARIES: [Binary; 5] = [
     },
 ];
 
+/// Packages whose executables tests take into the machine.
+const TESTERS: [&str; 1] = ["conformance"];
+
 /// Lets cargo build the executables and returns their folder.
 ///
 /// # Errors
 /// cargo fails.
 pub fn build(workspace: &Workspace) -> Result<PathBuf> {
+    build_with(workspace, &[])
+}
+
+/// Lets cargo build the executables, and beside them those that tests take into the machine.
+///
+/// # Errors
+/// cargo fails.
+pub fn build_testers(workspace: &Workspace) -> Result<PathBuf> {
+    build_with(workspace, &TESTERS)
+}
+
+/// All in one call, so that the features of dependencies are chosen the same way each time.
+fn build_with(workspace: &Workspace, others: &[&str]) -> Result<PathBuf> {
     let started = Instant::now();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .current_dir(workspace.root())
         .args(["build", "--release", "--target", MUSL_TARGET]);
-    for binary in BINARIES {
-        command.args(["--package", binary.name]);
+    let names = BINARIES.iter().map(|binary| binary.name);
+    for name in names.chain(others.iter().copied()) {
+        command.args(["--package", name]);
     }
     progress::say(&format!("   … executables ({MUSL_TARGET}, release)"));
     progress::run_shown(
         &mut command,
         &progress::log_file(&workspace.log(), "cargo-build"),
     )?;
-    for binary in BINARIES {
-        check_static(&workspace.binaries().join(binary.name))?;
+    let names = BINARIES.iter().map(|binary| binary.name);
+    for name in names.chain(others.iter().copied()) {
+        check_static(&workspace.binaries().join(name))?;
     }
     progress::say(&format!(
         "   ✓ executables ({:.1} s)",

@@ -182,6 +182,7 @@ impl<'a> Runner<'a> {
                 if !self.workspace.image().join("disk.raw").exists() {
                     image::build(self.workspace, image::Options::default())?;
                 }
+                binaries::build_testers(self.workspace)?;
                 self.integration("test-vm", |package| package == VM_PACKAGE)
             }
         }

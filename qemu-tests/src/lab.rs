@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use keelson_model::init::Status;
 use serde_json::Value;
 
-use crate::harness::{Boot, Disk, Machine, MachineSpec, Slot, assets, measurements};
+use crate::harness::{Boot, CommandOutput, Disk, Machine, MachineSpec, Slot, assets, measurements};
 
 /// How long a boot to the API may take, firmware and software emulation on a busy machine
 /// included.
@@ -146,6 +146,53 @@ pub fn load_busybox(machine: &Machine) -> Result<()> {
         "docker load says {text:?}"
     );
     Ok(())
+}
+
+/// The folder of the executables that the image was built from: `KEELSON_BIN_DIR`.
+///
+/// # Errors
+/// The variable is not set.
+pub fn binaries() -> Result<PathBuf> {
+    std::env::var_os("KEELSON_BIN_DIR")
+        .map(PathBuf::from)
+        .context("KEELSON_BIN_DIR is not set; `cargo xtask test` sets it")
+}
+
+/// The tag of [`load_conformance`]'s image.
+const CONFORMANCE: &str = "conformance:test";
+
+/// Makes an image of busybox, our runtime and the conformance cases, and of what else is given, each
+/// file with its place.
+///
+/// # Errors
+/// A file can't be read, or docker refuses.
+pub fn load_conformance(machine: &Machine, others: &[(String, PathBuf)]) -> Result<()> {
+    let folder = binaries()?;
+    let ours =
+        ["keelson-runtime", "conformance"].map(|name| (format!("bin/{name}"), folder.join(name)));
+    let layer = assets::busybox_layer_with(&[&ours, others].concat())?;
+    let limit = Duration::from_secs(180);
+    let output = machine.docker_with(&["import", "-", CONFORMANCE], Some(layer), limit)?;
+    output.success()?;
+    Ok(())
+}
+
+/// Runs the conformance cases on the machine, where they see its cgroups as they are and may make
+/// containers.
+///
+/// # Errors
+/// docker can't be executed. The exit code is for the caller.
+pub fn conformance(
+    machine: &Machine,
+    arguments: &[&str],
+    limit: Duration,
+) -> Result<CommandOutput> {
+    let mut words = vec!["run", "--rm", "--privileged", "--cgroupns", "host"];
+    words.extend(["--network", "none", "--tmpfs", "/tmp:exec,dev,suid"]);
+    words.extend(["-v", "/sys/fs/cgroup:/sys/fs/cgroup", CONFORMANCE]);
+    words.extend(["conformance", "--deadline", "60"]);
+    words.extend(arguments);
+    Ok(machine.docker_with(&words, None, limit)?)
 }
 
 /// Runs docker and returns its output; any exit code but 0 is an error.

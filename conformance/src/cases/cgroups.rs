@@ -10,8 +10,8 @@ use crate::host;
 use crate::lab::{Lab, same, skip};
 
 const PATH: &str = "config-linux.md#cgroups-path";
-const RESOURCES: &str = "config-linux.md#control-groups";
-const UNIFIED: &str = "config-linux.md#unified";
+pub(super) const RESOURCES: &str = "config-linux.md#control-groups";
+pub(super) const UNIFIED: &str = "config-linux.md#unified";
 
 /// The cgroups of a process, by the host's view.
 fn cgroups(pid: i32) -> Result<Vec<String>> {
@@ -23,7 +23,7 @@ fn cgroups(pid: i32) -> Result<Vec<String>> {
 }
 
 /// The container's folder when cgroup v2 is the machine's only hierarchy and has a controller.
-fn unified(lab: &Lab, controller: &str) -> Result<PathBuf> {
+pub(super) fn unified(lab: &Lab, controller: &str) -> Result<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let found = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     if !found.split_whitespace().any(|name| name == controller) {
@@ -35,7 +35,12 @@ fn unified(lab: &Lab, controller: &str) -> Result<PathBuf> {
 }
 
 /// Requires that resources give these contents of the container's cgroup v2 files.
-fn gives(lab: &Lab, controller: &str, resources: Value, files: &[(&str, &str)]) -> Result<()> {
+pub(super) fn gives(
+    lab: &Lab,
+    controller: &str,
+    resources: Value,
+    files: &[(&str, &str)],
+) -> Result<()> {
     let folder = unified(lab, controller)?;
     let container = lab.create(|config| config["linux"]["resources"] = resources)?;
     for (file, wanted) in files {
@@ -49,7 +54,12 @@ fn gives(lab: &Lab, controller: &str, resources: Value, files: &[(&str, &str)]) 
 }
 
 /// Requires that `update` with these options gives these contents.
-fn updates(lab: &Lab, controller: &str, options: &[&str], files: &[(&str, &str)]) -> Result<()> {
+pub(super) fn updates(
+    lab: &Lab,
+    controller: &str,
+    options: &[&str],
+    files: &[(&str, &str)],
+) -> Result<()> {
     let folder = unified(lab, controller)?;
     let container = lab.idle()?;
     let mut arguments = vec!["update"];

@@ -11,6 +11,7 @@ mod mount_options;
 mod mounts;
 mod namespaces;
 mod process;
+mod resources;
 mod seccomp;
 mod state;
 mod terminal;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Case> {
         seccomp::CASES,
         hooks::CASES,
         cgroups::CASES,
+        resources::CASES,
         terminal::CASES,
         exec::CASES,
         commands::CASES,

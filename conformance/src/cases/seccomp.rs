@@ -436,7 +436,7 @@ pub(super) const CASES: &[Case] = &[
             })?;
             let (socket, _) = accepted.context("a connection")?;
             socket.set_nonblocking(false)?;
-            socket.set_read_timeout(Some(crate::command::DEADLINE))?;
+            socket.set_read_timeout(Some(crate::command::deadline()))?;
             let mut bytes = vec![0; 65536];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);

@@ -35,7 +35,7 @@ impl Terminal {
         })?;
         let (socket, _) = socket.context("a connection")?;
         socket.set_nonblocking(false)?;
-        socket.set_read_timeout(Some(command::DEADLINE))?;
+        socket.set_read_timeout(Some(command::deadline()))?;
         let mut bytes = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);

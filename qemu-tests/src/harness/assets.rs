@@ -37,6 +37,15 @@ pub fn busybox_archive() -> Result<Vec<u8>, HarnessError> {
 /// # Errors
 /// There is no static busybox on this machine.
 pub fn busybox_layer() -> Result<Vec<u8>, HarnessError> {
+    busybox_layer_with(&[])
+}
+
+/// The layer of [`busybox_layer`] with executables of this machine, each with its place (without a
+/// leading slash).
+///
+/// # Errors
+/// One of them, or a static busybox, can't be read.
+pub fn busybox_layer_with(programs: &[(String, PathBuf)]) -> Result<Vec<u8>, HarnessError> {
     let path = busybox_path();
     let binary = fs::read(&path).map_err(|_| HarnessError::Missing {
         object: path.display().to_string(),
@@ -70,6 +79,10 @@ pub fn busybox_layer() -> Result<Vec<u8>, HarnessError> {
     layer.entry("etc/passwd", EntryType::Regular, 0o644, users)?;
     let groups = b"root:x:0:\nnogroup:x:65534:\n";
     layer.entry("etc/group", EntryType::Regular, 0o644, groups)?;
+    for (place, program) in programs {
+        let binary = fs::read(program).map_err(HarnessError::io("read", program))?;
+        layer.entry(place, EntryType::Regular, 0o755, &binary)?;
+    }
     layer.finish()
 }
 

@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::failure::{Failure, Step};
 use crate::spec::Resources;
-use resources::Setting;
+use resources::{Setting, Variant};
 
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
@@ -185,13 +185,23 @@ impl Cgroup {
 
     fn write_settings(&self, settings: &[Setting]) -> Result<(), Failure> {
         for setting in settings {
-            self.write(&setting.file, &setting.value)
-                .map_err(|failure| Failure {
-                    message: format!("{}: {}", setting.member, failure.message),
-                    ..failure
-                })?;
+            self.write_setting(setting).map_err(|failure| Failure {
+                message: format!("{}: {}", setting.member, failure.message),
+                ..failure
+            })?;
         }
         Ok(())
+    }
+
+    fn write_setting(&self, setting: &Setting) -> Result<(), Failure> {
+        let exists = |file: &str| self.path.join(file).exists();
+        match &setting.variant {
+            Some(Variant::Instead(file, value)) if exists(file) => return self.write(file, value),
+            Some(Variant::Beside(file)) if exists(file) => self.write(file, &setting.value)?,
+            Some(Variant::IfThere) if !exists(&setting.file) => return Ok(()),
+            _ => {}
+        }
+        self.write(&setting.file, &setting.value)
     }
 
     /// Applies limits and the device filter. Every limit is applied or the call fails.

@@ -14,6 +14,19 @@ pub(crate) struct Setting {
     pub(crate) file: String,
     /// What to write.
     pub(crate) value: String,
+    /// A file and its value that stand for the same thing on some machines.
+    pub(crate) variant: Option<Variant>,
+}
+
+/// Another file for a [`Setting`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// Where this file exists, it is written and the usual one is not.
+    Instead(&'static str, String),
+    /// Where this file exists, the value is written there, too.
+    Beside(String),
+    /// Where the file does not exist, there is nothing to do.
+    IfThere,
 }
 
 /// The shares that every process has which nobody gave any.
@@ -38,6 +51,7 @@ fn setting(member: &str, file: &str, value: impl ToString) -> Setting {
         controller: file.split('.').next().unwrap_or(file).to_owned(),
         file: file.to_owned(),
         value: value.to_string(),
+        variant: None,
     }
 }
 
@@ -75,11 +89,15 @@ pub(crate) fn plan(resources: &Resources) -> Result<Vec<Setting>, Failure> {
                 "is not a page size such as 2MB",
             ));
         }
-        settings.push(setting(
+        let mut limit = setting(
             &format!("hugepageLimits[{index}]"),
             &format!("hugetlb.{}.max", page.page_size),
             page.limit,
-        ));
+        );
+        // Without it a mapping beyond the limit succeeds, and its use kills the process.
+        let reserved = format!("hugetlb.{}.rsvd.max", page.page_size);
+        limit.variant = Some(Variant::Beside(reserved));
+        settings.push(limit);
     }
     for (device, limit) in &resources.rdma {
         let mut value = device.clone();
@@ -113,6 +131,13 @@ pub(crate) fn lifted(resources: &Resources) -> Vec<Setting> {
     let cpu = resources.cpu.as_ref();
     let pids = resources.pids.as_ref();
     let period = cpu.and_then(|cpu| cpu.period).filter(|period| *period > 0);
+    // Where nothing is said about swap, memory without a limit is meant with swap.
+    let with_swap = memory
+        .filter(|memory| memory.limit == Some(-1) && memory.swap.unwrap_or(0) == 0)
+        .map(|_| Setting {
+            variant: Some(Variant::IfThere),
+            ..setting("memory.limit", "memory.swap.max", "max")
+        });
     [
         (
             memory.and_then(|memory| memory.limit),
@@ -149,6 +174,7 @@ pub(crate) fn lifted(resources: &Resources) -> Vec<Setting> {
     .into_iter()
     .filter(|(limit, ..)| *limit == Some(-1))
     .map(|(_, member, file, value)| setting(member, file, value))
+    .chain(with_swap)
     .collect()
 }
 
@@ -218,23 +244,28 @@ fn plan_cpu(cpu: &Cpu, settings: &mut Vec<Setting>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A share of a device's time, by the BFQ scheduler where the kernel has it: it counts as version 1
+/// did, `io.weight` onto 1..=10000 for 10..=1000.
+fn weight(member: &str, of: &str, weight: u16) -> Setting {
+    let converted = 1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9_999 / 990;
+    let variant = Variant::Instead("io.bfq.weight", format!("{of} {weight}"));
+    Setting {
+        variant: Some(variant),
+        ..setting(member, "io.weight", format!("{of} {converted}"))
+    }
+}
+
 fn plan_block(block: &BlockIo, settings: &mut Vec<Setting>) -> Result<(), Failure> {
-    // 10..=1000 of version 1 onto 1..=10000.
-    let weight = |weight: u16| 1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9_999 / 990;
     if let Some(value) = block.weight.filter(|value| *value > 0) {
-        settings.push(setting(
-            "blockIO.weight",
-            "io.weight",
-            format!("default {}", weight(value)),
-        ));
+        settings.push(weight("blockIO.weight", "default", value));
     }
     if block.leaf_weight.is_some_and(|value| value > 0) {
         return Err(refused("blockIO.leafWeight", "cgroup v2 does not have it"));
     }
     for device in &block.weight_device {
         if let Some(value) = device.weight {
-            let value = format!("{}:{} {}", device.major, device.minor, weight(value));
-            settings.push(setting("blockIO.weightDevice", "io.weight", value));
+            let of = format!("{}:{}", device.major, device.minor);
+            settings.push(weight("blockIO.weightDevice", &of, value));
         }
     }
     for (devices, member, key) in [
@@ -308,6 +339,25 @@ mod tests {
     }
 
     #[test]
+    fn weights_are_written_as_the_scheduler_counts() {
+        let json =
+            r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":10}]}}"#;
+        let settings = plan(&serde_json::from_str(json).unwrap()).unwrap();
+        let values: Vec<_> = settings
+            .into_iter()
+            .map(|setting| (setting.value, setting.variant.unwrap()))
+            .collect();
+        let bfq = |value: &str| Variant::Instead("io.bfq.weight", value.to_owned());
+        assert_eq!(
+            values,
+            [
+                ("default 4950".to_owned(), bfq("default 500")),
+                ("8:0 1".to_owned(), bfq("8:0 10")),
+            ]
+        );
+    }
+
+    #[test]
     fn no_limit_needs_no_controller() {
         let json =
             r#"{"memory":{"limit":-1,"swap":-1},"cpu":{"quota":-1,"cpus":""},"pids":{"limit":-1}}"#;
@@ -324,6 +374,8 @@ mod tests {
             .collect();
         assert_eq!(files, ["memory.max", "memory.swap.max", "cpu.max"]);
         assert!(settings.iter().all(|setting| setting.value == "max"));
+        let settings = lifted(&serde_json::from_str(r#"{"memory":{"limit":-1}}"#).unwrap());
+        assert!(settings.iter().any(|it| it.file == "memory.swap.max"));
     }
 
     #[test]
