@@ -21,7 +21,7 @@ use crate::flush::Flusher;
 use crate::host::HostFacts;
 use crate::registry::Registry;
 use crate::types::{
-    ContainerEvent, EngineOptions, Scope, Snapshot, Status, WaitCondition, WaitResult,
+    CgroupParent, ContainerEvent, EngineOptions, Scope, Snapshot, Status, WaitCondition, WaitResult,
 };
 
 /// What [`Engine::wait`] gives: ready when the condition is met.
@@ -47,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) images: ImageStore,
     pub(crate) defaults: EngineConfig,
     pub(crate) facts: HostFacts,
+    pub(crate) cgroup_parent: CgroupParent,
     pub(crate) boot: String,
     user: RwLock<Registry<Arc<Container>>>,
     system: RwLock<Registry<Arc<Container>>>,
@@ -66,6 +67,7 @@ impl Engine {
                 images: options.images,
                 defaults: options.defaults,
                 facts,
+                cgroup_parent: options.cgroup_parent,
                 boot: crate::document::boot_id(),
                 user: RwLock::default(),
                 system: RwLock::default(),
@@ -210,7 +212,7 @@ impl Inner {
     }
 
     pub(crate) fn cgroup(&self, scope: Scope, id: &str) -> String {
-        format!("/keelson/{}/{id}", scope.as_str())
+        format!("/{}/{}/{id}", self.cgroup_parent.as_str(), scope.as_str())
     }
 
     /// Announces that something happened to a container.

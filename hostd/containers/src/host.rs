@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// Parent of all containers' cgroups, relative to the cgroup v2 mount.
-const PARENT: &str = "keelson";
+use crate::types::CgroupParent;
 
 /// Facts that decide which options can be granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,13 +22,13 @@ pub struct HostFacts {
 
 impl HostFacts {
     /// Asks the kernel, and prepares the cgroups that containers go into.
-    pub fn detect() -> Self {
+    pub fn detect(parent: &CgroupParent) -> Self {
         let cgroup_mount = fs::read_to_string("/proc/self/mountinfo")
             .ok()
             .and_then(|text| cgroup_mount(&text));
         let controllers = cgroup_mount
             .as_deref()
-            .map(prepare_cgroups)
+            .map(|mount| prepare_cgroups(mount, parent))
             .unwrap_or_default();
         let capabilities = fs::read_to_string("/proc/self/status")
             .ok()
@@ -43,6 +43,21 @@ impl HostFacts {
             capabilities,
         }
     }
+}
+
+/// Removes the cgroups that [`HostFacts::detect`] and the shims made, as far as they are empty.
+pub(crate) fn remove_cgroups(mount: &Path, parent: &CgroupParent) {
+    let parent = mount.join(parent.as_str());
+    for folder in ["user", "system", "shim"].map(|name| parent.join(name)) {
+        // A shim ends a moment after it told of its container's end.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while fs::remove_dir(&folder).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy)
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let _ = fs::remove_dir(parent);
 }
 
 /// The mount point of cgroup v2 in mountinfo (proc(5)).
@@ -62,10 +77,10 @@ fn bounding_set(status: &str) -> Option<u64> {
     u64::from_str_radix(digits.trim(), 16).ok()
 }
 
-/// Makes `keelson/{user,system}` and lets their children have every controller that the root
+/// Makes the parent with `user` and `system` in it, and lets their children have every controller that the root
 /// offers. Returns those that really are there.
-fn prepare_cgroups(mount: &Path) -> Vec<String> {
-    let parent = mount.join(PARENT);
+fn prepare_cgroups(mount: &Path, parent: &CgroupParent) -> Vec<String> {
+    let parent = mount.join(parent.as_str());
     for folder in [parent.clone(), parent.join("user"), parent.join("system")] {
         match fs::create_dir(&folder) {
             Ok(()) => {}
@@ -126,11 +141,5 @@ mod tests {
             Some(0xa804_25fb)
         );
         assert_eq!(bounding_set("CapBnd: zz"), None);
-    }
-
-    #[test]
-    fn detection_answers_on_any_host() {
-        let facts = HostFacts::detect();
-        assert!(facts.cpus >= 1);
     }
 }

@@ -48,7 +48,7 @@ pub use exec::{ExecRequest, ExecSnapshot, ExecState};
 pub use host::HostFacts;
 pub use signal::Signal;
 pub use types::{
-    AttachOptions, Attached, CommitRequest, ContainerEvent, CreateRequest, Created, EngineOptions,
-    Frame, LogQuery, Logs, MountPoint, Receiver, RootSource, Scope, Snapshot, State, Status, Top,
-    WaitCondition, WaitResult,
+    AttachOptions, Attached, CgroupParent, CommitRequest, ContainerEvent, CreateRequest, Created,
+    EngineOptions, Frame, LogQuery, Logs, MountPoint, Receiver, RootSource, Scope, Snapshot, State,
+    Status, Top, WaitCondition, WaitResult,
 };

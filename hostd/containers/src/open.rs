@@ -15,7 +15,7 @@ use crate::create::DOCUMENT;
 use crate::document::{ContainerDocument, STATE, StateDocument};
 use crate::ended::lost_exit;
 use crate::engine::{Inner, timestamp};
-use crate::host::HostFacts;
+use crate::host::{self, HostFacts};
 use crate::restart::{self, Occasion};
 use crate::shim::{Connection, Shim};
 use crate::spec::mounts;
@@ -38,8 +38,9 @@ impl Engine {
             .create(&run)
             .map_err(EngineError::io("mkdir", &run))?;
         let base = options.root.join("engine/containers");
+        let parent = options.cgroup_parent.clone();
         let (objects, facts) = tokio::task::spawn_blocking(move || {
-            Objects::open(&base, DOCUMENT).map(|objects| (objects, HostFacts::detect()))
+            Objects::open(&base, DOCUMENT).map(|objects| (objects, HostFacts::detect(&parent)))
         })
         .await
         .map_err(|error| EngineError::Internal(format!("task failed: {error}")))??;
@@ -75,10 +76,15 @@ impl Engine {
         self.inner.flusher.now().await;
     }
 
-    /// Stops all containers, those of clients first.
+    /// Stops all containers, those of clients first, and removes their common cgroups.
     pub async fn shutdown(&self) {
         self.shutdown_scope(Scope::User).await;
         self.shutdown_scope(Scope::System).await;
+        let parent = self.inner.cgroup_parent.clone();
+        if let Some(mount) = self.inner.facts.cgroup_mount.clone() {
+            let removal = move || host::remove_cgroups(&mount, &parent);
+            let _ = tokio::task::spawn_blocking(removal).await;
+        }
     }
 }
 

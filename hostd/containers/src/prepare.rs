@@ -90,7 +90,7 @@ impl Inner {
                 .facts
                 .cgroup_mount
                 .is_some()
-                .then(|| "/keelson/shim".to_owned()),
+                .then(|| format!("/{}/shim", self.cgroup_parent.as_str())),
         };
         write_json(&run.join(SPEC_FILE), &shim)
     }

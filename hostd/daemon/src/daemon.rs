@@ -78,6 +78,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         runtime: runtime.clone(),
         images: images.clone(),
         defaults: loaded.config.engine.clone(),
+        cgroup_parent: options.cgroup_parent.clone(),
     })
     .await
     .with_context(|| format!("can't open the engine in {}", root.display()))?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Parser;
+use hostd_containers::CgroupParent;
 use hostd_images::{Endpoint, HostRule};
 
 /// The Keelson engine daemon: containers, images and system services behind the Docker Engine
@@ -52,6 +53,10 @@ pub(crate) struct Options {
     /// be spoken to without TLS.
     #[arg(long, value_name = "CIDR|HOST")]
     pub(crate) insecure_registry: Vec<HostRule>,
+
+    /// Cgroup that all containers are below, by its name. Each hostd on a machine wants its own.
+    #[arg(long, value_name = "NAME", default_value = CgroupParent::USUAL)]
+    pub(crate) cgroup_parent: CgroupParent,
 
     /// What is logged to standard error: error, warn, info, debug, trace, or per module.
     #[arg(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hostd_containers::{Engine, EngineOptions, Scope};
+use hostd_containers::{CgroupParent, Engine, EngineOptions, Scope};
 use hostd_images::ImageStore;
 use hostd_services::{Services, ServicesOptions};
 use keelson_model::host::EngineConfig;
@@ -99,6 +99,7 @@ impl Machine {
                 runtime: runtime(),
                 images,
                 defaults: EngineConfig::default(),
+                cgroup_parent: cgroup_parent(self.folder.path()),
             })
             .await
             .unwrap();
@@ -122,6 +123,14 @@ impl Machine {
             .join(file);
         fs::read_to_string(path).unwrap_or_default()
     }
+}
+
+/// A cgroup of the test's own.
+fn cgroup_parent(folder: &Path) -> CgroupParent {
+    let name = folder.file_name().unwrap().to_string_lossy();
+    format!("keelson-test-{}", name.trim_start_matches('.'))
+        .parse()
+        .unwrap()
 }
 
 impl Drop for Machine {

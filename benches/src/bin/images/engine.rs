@@ -70,7 +70,11 @@ impl Engine {
             .arg("--services")
             .arg(run.join("services"))
             .arg("--config")
-            .arg(run.join("config"));
+            .arg(run.join("config"))
+            .args([
+                "--cgroup-parent",
+                &format!("keelson-bench-{}", std::process::id()),
+            ]);
         Self::docker(name, daemon, folder, &socket)
     }
 

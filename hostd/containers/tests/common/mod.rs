@@ -11,8 +11,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use hostd_containers::{
-    AttachOptions, Attached, CreateRequest, Engine, EngineOptions, LogQuery, Scope, WaitCondition,
-    WaitResult,
+    AttachOptions, Attached, CgroupParent, CreateRequest, Engine, EngineOptions, LogQuery, Scope,
+    WaitCondition, WaitResult,
 };
 use hostd_images::{ImageStore, ImportOptions};
 use keelson_model::container::{Config, HostConfig};
@@ -104,10 +104,19 @@ impl Machine {
             runtime: runtime(),
             images: images.clone(),
             defaults: EngineConfig::default(),
+            cgroup_parent: cgroup_parent(self.folder.path()),
         })
         .await
         .unwrap()
     }
+}
+
+/// A cgroup of the test's own.
+fn cgroup_parent(folder: &Path) -> CgroupParent {
+    let name = folder.file_name().unwrap().to_string_lossy();
+    format!("keelson-test-{}", name.trim_start_matches('.'))
+        .parse()
+        .unwrap()
 }
 
 impl Drop for Machine {

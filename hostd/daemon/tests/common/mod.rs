@@ -14,7 +14,6 @@ pub mod image;
 pub mod peers;
 pub mod registry;
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -161,8 +160,6 @@ pub struct Host {
     dir: TempDir,
     daemon: Option<Child>,
     extra: Vec<String>,
-    /// Containers that there were.
-    seen: BTreeSet<String>,
 }
 
 impl Host {
@@ -182,7 +179,6 @@ impl Host {
             dir,
             daemon: None,
             extra: extra.iter().map(|&s| s.to_owned()).collect(),
-            seen: BTreeSet::new(),
         };
         host.start_daemon();
         host
@@ -209,6 +205,12 @@ impl Host {
         self.daemon.as_ref().unwrap().id().try_into().unwrap()
     }
 
+    /// The cgroup of this hostd's containers.
+    fn cgroup_parent(&self) -> String {
+        let name = self.path().file_name().unwrap().to_string_lossy();
+        format!("keelson-test-{}", name.trim_start_matches('.'))
+    }
+
     /// The command that starts this hostd.
     pub fn command(&self) -> Command {
         let mut command = Command::new(programs().join("hostd"));
@@ -222,6 +224,7 @@ impl Host {
             .arg("--config")
             .arg(self.path().join("config"))
             .args(["--listen", &self.url()])
+            .args(["--cgroup-parent", &self.cgroup_parent()])
             .args(&self.extra)
             .env("KEELSON_LOG", "debug")
             .stdin(Stdio::null());
@@ -286,23 +289,8 @@ impl Host {
             .collect()
     }
 
-    /// Notes which containers there were, also those that are removed by now.
-    fn note_containers(&mut self) {
-        let events = self.events();
-        self.seen.extend(
-            events
-                .split("\"id\":\"")
-                .filter_map(|rest| rest.get(..64))
-                .filter(|id| id.bytes().all(|b| b.is_ascii_hexdigit()))
-                .map(str::to_owned),
-        );
-    }
-
     /// Stops the daemon in order.
     pub fn stop_daemon(&mut self) {
-        if self.daemon.is_some() && !std::thread::panicking() {
-            self.note_containers();
-        }
         let Some(mut child) = self.daemon.take() else {
             return;
         };
@@ -394,12 +382,10 @@ impl Host {
                 left.push(format!("process {pid}: {command}"));
             }
         }
-        for id in &self.seen {
-            for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
-                let path = Path::new(root).join("keelson/user").join(id);
-                if path.exists() {
-                    left.push(format!("cgroup: {}", path.display()));
-                }
+        for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
+            let path = Path::new(root).join(self.cgroup_parent());
+            if path.exists() {
+                left.push(format!("cgroup: {}", path.display()));
             }
         }
         left
