@@ -344,7 +344,7 @@ fn limits_and_usage_of_a_running_container() {
     );
     assert_eq!(lines.len(), 2, "{table}");
     let controllers = std::fs::read_to_string(common::cgroup_root().join("cgroup.controllers"));
-    let cgroup = common::cgroup_root().join("keelson-test").join(id);
+    let cgroup = common::cgroup_of(id);
     if controllers.is_ok_and(|text| text.contains("pids")) {
         bundle.ok(&["update", "--pids-limit", "77", id]);
         let limit = || std::fs::read_to_string(cgroup.join("pids.max")).unwrap();

@@ -483,7 +483,7 @@ impl CliContainer {
         let name = folder.path().file_name().unwrap().to_string_lossy();
         let id = format!("exec-{}", name.trim_start_matches('.'));
         common::make_root(&folder.path().join("rootfs"));
-        let config = common::config(&["sleep", "1000"], &format!("/keelson-test/{id}"));
+        let config = common::config(&["sleep", "1000"], &common::cgroup_path(&id));
         let text = serde_json::to_vec(&config).unwrap();
         std::fs::write(folder.path().join("config.json"), text).unwrap();
         let container = Self { folder, id };

@@ -320,7 +320,7 @@ fn a_folder_that_turns_into_a_link_meanwhile_leads_nowhere() {
                     common::is_zombie(shim_pid) || !Path::new(&format!("/proc/{shim_pid}")).exists()
                 });
             }
-            let cgroup = common::cgroup_root().join("keelson-test").join(&setup.id);
+            let cgroup = common::cgroup_of(&setup.id);
             eventually("the cgroup's end", || {
                 !cgroup.exists() || std::fs::remove_dir(&cgroup).is_ok()
             });

@@ -45,7 +45,7 @@ fn a_container_that_nobody_waits_for_is_ended() {
         serde_json::from_slice(&std::fs::read(path.join("exit.json")).unwrap()).unwrap();
     assert_eq!((exit.code, exit.started_at), (128 + 9, 0));
     eventually("end of the socket", || !path.join("shim.sock").exists());
-    let cgroup = common::cgroup_root().join("keelson-test").join(&setup.id);
+    let cgroup = common::cgroup_of(&setup.id);
     assert!(!cgroup.exists(), "a cgroup is left");
 }
 

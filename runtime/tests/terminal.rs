@@ -146,7 +146,7 @@ fn exec_has_a_terminal_and_a_cgroup() {
     screen.until("/dev/pts/0\r\n33 77\r\n");
     assert_eq!(child.wait().unwrap().code(), Some(5));
 
-    let own = common::cgroup_root().join("keelson-test").join(&bundle.id);
+    let own = common::cgroup_of(&bundle.id);
     std::fs::create_dir(own.join("below")).unwrap();
     let exec = [
         "exec",

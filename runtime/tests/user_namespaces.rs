@@ -296,7 +296,7 @@ fn hooks_and_devices_of_config_json() {
 fn layered(script: &str) -> Setup {
     let mut layered = Setup::new(&["sh", "-c", script]);
     layered.config["linux"] = setup("true").config["linux"].take();
-    layered.config["linux"]["cgroupsPath"] = json!(format!("/keelson-test/{}", layered.id));
+    layered.config["linux"]["cgroupsPath"] = json!(common::cgroup_path(&layered.id));
     layered
 }
 

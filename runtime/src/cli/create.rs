@@ -169,7 +169,7 @@ fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Con
     } else if spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty)
         && crate::cgroup::mount_point().is_some()
     {
-        spec.linux.cgroups_path = Some(format!("/keelson-runtime/{id}"));
+        spec.linux.cgroups_path = Some(format!("/keelson-{id}"));
     }
     store.create()?;
     let made = make_in(store, id, options, &spec, &bundle, path);

@@ -18,7 +18,7 @@ impl Bundle {
         let name = folder.path().file_name().unwrap().to_string_lossy();
         let id = format!("cli-{}", name.trim_start_matches('.'));
         super::make_root(&folder.path().join("rootfs"));
-        let mut config = super::config(args, &format!("/keelson-test/{id}"));
+        let mut config = super::config(args, &super::cgroup_path(&id));
         change(&mut config);
         std::fs::write(
             folder.path().join("config.json"),
@@ -78,7 +78,7 @@ impl Bundle {
 
     pub fn assert_gone(&self) {
         assert!(self.fails(&["state", &self.id]).contains("does not exist"));
-        let cgroup = super::cgroup_root().join("keelson-test").join(&self.id);
+        let cgroup = super::cgroup_of(&self.id);
         assert!(!cgroup.exists());
         let state = self.folder.path().join("state");
         assert_eq!(std::fs::read_dir(state).unwrap().count(), 0);

@@ -198,6 +198,9 @@ pub fn remove_cgroup(path: &str) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.path().is_dir() {
                 remove(&entry.path());
+            } else {
+                // A file is removable only where Podman took a hierarchy for mounted that is not.
+                let _ = std::fs::remove_file(entry.path());
             }
         }
         let _ = std::fs::remove_dir(folder);

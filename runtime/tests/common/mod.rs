@@ -47,6 +47,16 @@ pub fn cgroup_root() -> PathBuf {
     }
 }
 
+/// The `cgroupsPath` of a container: right below the root, so that no parent is left.
+pub fn cgroup_path(id: &str) -> String {
+    format!("/keelson-test-{}", id.trim_start_matches("keelson-test-"))
+}
+
+/// The folder of a container's cgroup.
+pub fn cgroup_of(id: &str) -> PathBuf {
+    cgroup_root().join(cgroup_path(id).trim_start_matches('/'))
+}
+
 /// Makes a root file system with busybox and some links to it.
 pub fn make_root(folder: &Path) {
     let bin = folder.join("bin");
@@ -193,7 +203,7 @@ impl Setup {
             },
             shim_cgroup: None,
         };
-        let config = config(args, &format!("/keelson-test/{id}"));
+        let config = config(args, &cgroup_path(&id));
         Self {
             folder,
             id,
@@ -256,7 +266,7 @@ impl Setup {
         match self.hello() {
             Hello::Created { .. } => panic!("was created"),
             Hello::Failed { message, .. } => {
-                let cgroup = cgroup_root().join("keelson-test").join(&self.id);
+                let cgroup = cgroup_of(&self.id);
                 assert!(!cgroup.exists(), "a cgroup is left");
                 message
             }
@@ -425,7 +435,7 @@ impl Shim {
 
     /// The container's cgroup.
     pub fn cgroup(&self) -> PathBuf {
-        cgroup_root().join("keelson-test").join(&self.id)
+        cgroup_of(&self.id)
     }
 
     /// Waits until nothing of the shim is left.
