@@ -2,14 +2,18 @@
 //! any size, entries and their data come out at a [`Visitor`].
 //!
 //! Header decoding is tar-core's (POSIX pax, ustar, v7, GNU long names, all sparse formats), with
-//! bounded memory. What tar-core leaves open is decided here: fractions of a second and negative
-//! times, malformed pax numbers (refused), and that links, devices and folders have no content
-//! whatever their size field says, which is how Go's archive/tar reads them.
+//! bounded memory. What tar-core leaves open is decided here, as Go's archive/tar does it, so that
+//! an archive is for us what it is for Docker: fractions of a second and negative times, malformed
+//! pax numbers (refused), that links, devices and folders have no content whatever their size field
+//! says, that a slash at the end of a name makes a folder in archives of the seventies only, and
+//! that GNU's long names end at their first zero.
 
 use tar_core::parse::{Limits as TarLimits, ParseError, ParseEvent, ParsedEntry, Parser};
 use tar_core::{EntryType, PaxExtensions};
 
 const BLOCK: u64 = 512;
+/// Where the type flag stands in a header; zero in archives without POSIX's types.
+const TYPE_FLAG: usize = 156;
 
 /// Largest path or link target, in bytes (PATH_MAX of Linux, with its terminating zero).
 pub const MAX_PATH: usize = 4095;
@@ -19,6 +23,9 @@ const MAX_METADATA: u32 = 1 << 20;
 const MAX_SPARSE_PARTS: usize = 65_536;
 /// Most header bytes ever held: extension records with their headers, sparse maps.
 const MAX_HEADER: usize = 8 << 20;
+/// From so many header bytes on, more of them are gathered than the parser asks for: it begins anew
+/// each time, and asks for the map of a sparse file block by block.
+const GATHERED: usize = 64 << 10;
 
 /// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -162,6 +169,8 @@ pub struct Scanner {
     /// Header bytes that do not yet make a whole entry.
     pending: Vec<u8>,
     /// How many header bytes the parser asked for.
+    least: usize,
+    /// How many are gathered before it gets them.
     wanted: usize,
     /// Position in the stream of the first pending byte, or of the next byte.
     position: u64,
@@ -195,6 +204,7 @@ impl Scanner {
         Self {
             parser,
             pending: Vec::new(),
+            least: BLOCK as usize,
             wanted: BLOCK as usize,
             position: 0,
             data_left: 0,
@@ -246,6 +256,10 @@ impl Scanner {
 
     /// Says that the stream has ended.
     pub fn finish<V: Visitor>(&mut self, visitor: &mut V) -> Result<(), V::Error> {
+        // What was gathered beyond need. Each turn takes something away, or asks for more.
+        while !self.pending.is_empty() && self.pending.len() >= self.least {
+            self.header(visitor)?;
+        }
         self.close_entry(visitor)?;
         let zeros = self.pending.iter().all(|byte| *byte == 0);
         // A missing end marker or missing padding after the last entry is common and harmless:
@@ -282,7 +296,11 @@ impl Scanner {
                 if min_bytes > MAX_HEADER || min_bytes <= pending.len() {
                     return Err(ArchiveError::TooLarge { offset }.into());
                 }
-                self.wanted = min_bytes;
+                self.least = min_bytes;
+                self.wanted = match pending.len() {
+                    few if few < GATHERED => min_bytes,
+                    many => min_bytes.max(many + many / 2),
+                };
                 self.pending = pending;
                 return Ok(());
             }
@@ -318,6 +336,7 @@ impl Scanner {
         };
         let consumed = consumed.min(pending.len());
         self.position += consumed as u64;
+        self.least = BLOCK as usize;
         self.wanted = BLOCK as usize;
         if let Some(entry) = entry {
             self.data_left = entry.stored;
@@ -326,7 +345,7 @@ impl Scanner {
             self.current.clone_from(&entry.path);
             visitor.entry(entry)?;
         }
-        // The map of a sparse file is read before its length is known.
+        // What was gathered beyond need: the map of a sparse file has no length in front of it.
         match pending.get(consumed..) {
             Some(rest) if !rest.is_empty() => self.push(rest, visitor),
             _ => Ok(()),
@@ -350,10 +369,9 @@ fn decode(
         field,
         value,
     };
+    let is_old = parsed.header.as_bytes().get(TYPE_FLAG) == Some(&0);
     let kind = match parsed.entry_type {
-        EntryType::Regular | EntryType::Continuous if parsed.path.ends_with(b"/") => {
-            EntryKind::Directory
-        }
+        EntryType::Regular if is_old && parsed.path.ends_with(b"/") => EntryKind::Directory,
         EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse => EntryKind::File,
         EntryType::Link => EntryKind::HardLink,
         EntryType::Symlink => EntryKind::Symlink,
@@ -380,13 +398,15 @@ fn decode(
     };
     let uid = number("uid", parsed.uid)?;
     let gid = number("gid", parsed.gid)?;
+    // Pax records may not have zeros; their names are refused later, by the same sign.
+    let name_of = |bytes: &[u8]| match parsed.pax {
+        Some(_) => bytes.to_vec(),
+        None => bytes.iter().copied().take_while(|b| *b != 0).collect(),
+    };
     let mut entry = Entry {
-        path: parsed.path.to_vec(),
+        path: name_of(&parsed.path),
         kind,
-        link: parsed
-            .link_target
-            .as_deref()
-            .map_or_else(Vec::new, <[u8]>::to_vec),
+        link: parsed.link_target.as_deref().map_or_else(Vec::new, name_of),
         mode: parsed.mode & 0o7777,
         uid,
         gid,

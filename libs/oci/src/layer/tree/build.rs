@@ -294,16 +294,10 @@ fn node_kind(entry: &Entry, hides_lower: bool) -> Result<NodeKind, String> {
 
 /// The namespaces that Linux file systems know, without overlayfs's own.
 fn is_kept_xattr(name: &[u8]) -> bool {
-    let known: [&[u8]; 5] = [
-        b"user.",
-        b"trusted.",
-        b"security.",
-        b"system.posix_acl_access",
-        b"system.posix_acl_default",
-    ];
-    known
-        .iter()
-        .any(|prefix| name.starts_with(prefix) && (name.len() > prefix.len() || prefix.len() > 9))
+    const SPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+    const WHOLE: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+    let in_space = |space: &&[u8]| name.starts_with(space) && name.len() > space.len();
+    (WHOLE.contains(&name) || SPACES.iter().any(in_space))
         && !name.starts_with(b"trusted.overlay.")
         && !name.contains(&0)
 }
