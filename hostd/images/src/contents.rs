@@ -1,6 +1,7 @@
 //! What an image archive holds, and which images that makes: pure, after all of it was read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
@@ -16,6 +17,10 @@ use crate::store::NewImage;
 
 /// Indexes inside indexes.
 const MAX_NESTING: u32 = 4;
+/// Bytes of documents that are read, beside a few times all that there are. Each counts as often as
+/// something refers to it: a few of a kilobyte that refer to each other many times would keep a
+/// processor busy for years.
+const EXAMINED: u64 = 16 << 20;
 
 /// A layer of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +39,30 @@ pub(crate) struct Contents {
     pub documents: HashMap<String, Vec<u8>>,
     pub layers: HashMap<String, Result<LayerBlob, ImageError>>,
     pub links: HashMap<String, String>,
+    /// Bytes of documents that may still be read.
+    pub examinable: Cell<u64>,
 }
+
+/// A manifest of an archive that has `manifest.json`, too.
+struct Candidate<'a> {
+    bytes: &'a Vec<u8>,
+    layers: Vec<Descriptor>,
+    /// Whether its entry says that an image came with it.
+    is_marked: bool,
+}
+
+/// By the digest of the configuration.
+type Candidates<'a> = HashMap<Digest, Vec<Candidate<'a>>>;
 
 impl Contents {
     /// The images, checked against their digests.
     pub(crate) fn images(&self) -> Result<Vec<NewImage>, ImageError> {
+        let all: u64 = self
+            .documents
+            .values()
+            .map(|bytes| bytes.len() as u64)
+            .sum();
+        self.examinable.set(EXAMINED + 4 * all);
         if let Some(bytes) = self.document("manifest.json") {
             let list: Vec<ArchiveImage> = serde_json::from_slice(bytes).map_err(|error| {
                 ImageError::Archive(format!("manifest.json of the image archive: {error}"))
@@ -48,14 +72,23 @@ impl Contents {
                     "manifest.json of the image archive names no image".to_owned(),
                 ));
             }
+            let mut candidates = Candidates::new();
+            if let Some(index) = self.document("index.json") {
+                self.candidates(index, 0, &mut HashSet::new(), &mut candidates);
+            }
             let mut images: Vec<NewImage> = Vec::new();
+            let mut known = HashMap::new();
             for image in &list {
                 let mut image = self.archive_image(image)?;
-                image.manifest = self.original(&image);
+                let id = Digest::of(&image.raw);
                 // Some writers list an image once for each of its names.
-                match images.iter_mut().find(|other| other.raw == image.raw) {
+                match known.get(&id).and_then(|at: &usize| images.get_mut(*at)) {
                     Some(other) => other.references.extend(image.references),
-                    None => images.push(image),
+                    None => {
+                        image.manifest = self.original(&image, candidates.get(&id));
+                        known.insert(id, images.len());
+                        images.push(image);
+                    }
                 }
             }
             return Ok(images);
@@ -82,6 +115,14 @@ impl Contents {
         self.documents.get(follow(&self.links, name))
     }
 
+    /// Counts a document that is read.
+    fn examine(&self, document: &[u8]) -> Result<(), String> {
+        let left = self.examinable.get().checked_sub(document.len() as u64);
+        self.examinable.set(left.unwrap_or(0));
+        let refuse = || "the documents of the archive refer to each other too often".to_owned();
+        left.map(|_| ()).ok_or_else(refuse)
+    }
+
     fn archive_image(&self, image: &ArchiveImage) -> Result<NewImage, ImageError> {
         let names = image.repo_tags.as_deref().unwrap_or_default();
         let label = names.first().unwrap_or(&image.config);
@@ -97,6 +138,7 @@ impl Contents {
         let raw = self
             .document(&path)
             .ok_or_else(|| wrong(format!("its configuration {path:?} is not in the archive")))?;
+        self.examine(raw).map_err(wrong)?;
         // Named by its digest by every known writer.
         let file = path.rsplit('/').next().unwrap_or_default();
         let named = file.strip_suffix(".json").unwrap_or(file);
@@ -118,38 +160,55 @@ impl Contents {
 
     /// The manifest that an image of `manifest.json` came with, where the archive is an OCI layout,
     /// too.
-    fn original(&self, image: &NewImage) -> Option<Vec<u8>> {
-        let index = self.document("index.json")?;
-        let Ok(DocumentKind::Index(entries)) = Document::parse(index) else {
-            return None;
+    fn original(
+        &self,
+        image: &NewImage,
+        candidates: Option<&Vec<Candidate<'_>>>,
+    ) -> Option<Vec<u8>> {
+        let diff_ids = &image.config.rootfs.diff_ids;
+        let fits = |candidate: &&Candidate<'_>| {
+            candidate.layers.len() == diff_ids.len()
+                && (candidate.is_marked || !is_plain(&candidate.layers, diff_ids))
+                && self.has_blobs(&candidate.layers, diff_ids)
         };
-        self.original_in(entries, image, 0)
+        Some(candidates?.iter().find(fits)?.bytes.clone())
     }
 
-    fn original_in(
-        &self,
-        entries: Vec<Descriptor>,
-        image: &NewImage,
+    /// Gathers the manifests of an index. Those of other machines need not be in the archive.
+    fn candidates<'a>(
+        &'a self,
+        index: &[u8],
         depth: u32,
-    ) -> Option<Vec<u8>> {
-        // Manifests of other machines need not be in the archive.
-        entries.into_iter().find_map(|entry| {
-            let bytes = self.blob(&entry, "manifest").ok()?;
-            match Document::parse(bytes).ok()? {
-                DocumentKind::Index(entries) if depth < MAX_NESTING => {
-                    self.original_in(entries, image, depth + 1)
-                }
-                DocumentKind::Index(_) => None,
-                DocumentKind::Manifest(config, layers) => {
-                    let diff_ids = &image.config.rootfs.diff_ids;
-                    let wanted = is_original(&entry, &layers, diff_ids);
-                    let fits = config.digest == Digest::of(&image.raw)
-                        && layers.len() == diff_ids.len()
-                        && self.has_blobs(&layers, diff_ids);
-                    (wanted && fits).then(|| bytes.clone())
-                }
+        seen: &mut HashSet<Digest>,
+        candidates: &mut Candidates<'a>,
+    ) {
+        let Ok(DocumentKind::Index(entries)) = Document::parse(index) else {
+            return;
+        };
+        for entry in entries {
+            if !seen.insert(entry.digest) {
+                continue;
             }
-        })
+            let Ok(bytes) = self.blob(&entry, "manifest") else {
+                continue;
+            };
+            match Document::parse(bytes) {
+                Ok(DocumentKind::Index(_)) if depth < MAX_NESTING => {
+                    self.candidates(bytes, depth + 1, seen, candidates);
+                }
+                Ok(DocumentKind::Manifest(config, layers)) => {
+                    candidates
+                        .entry(config.digest)
+                        .or_default()
+                        .push(Candidate {
+                            bytes,
+                            layers,
+                            is_marked: entry.annotation(ANNOTATION_ORIGINAL).is_some(),
+                        });
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Whether the archive has these layers, as they are described.
@@ -231,7 +290,8 @@ impl Contents {
                 DocumentKind::Index(_) => self.index(&label, bytes, name, depth + 1, images)?,
                 DocumentKind::Manifest(config, layers) => {
                     let mut image = self.layout_image(bytes, &config, &layers).map_err(wrong)?;
-                    if !is_original(descriptor, &layers, &image.config.rootfs.diff_ids) {
+                    let is_marked = descriptor.annotation(ANNOTATION_ORIGINAL).is_some();
+                    if !is_marked && is_plain(&layers, &image.config.rootfs.diff_ids) {
                         image.manifest = None;
                     }
                     let id = config.digest;
@@ -294,17 +354,17 @@ impl Contents {
         let bytes = self
             .document(&path)
             .ok_or_else(|| format!("its {what} {path:?} is not in the archive"))?;
+        self.examine(bytes)?;
         check_digest(what, &path, &descriptor.digest, &Digest::of(bytes))?;
         Ok(bytes)
     }
 }
 
-/// Whether a manifest is one that an image came with. One of plain layers was usually made for an
-/// archive only: by it, a push would send them without compression.
-fn is_original(entry: &Descriptor, layers: &[Descriptor], diff_ids: &[Digest]) -> bool {
+/// Whether all layers are without compression. Such a manifest was usually made for an archive only,
+/// and is not one that an image came with: by it, a push would send them like that.
+fn is_plain(layers: &[Descriptor], diff_ids: &[Digest]) -> bool {
     let mut pairs = layers.iter().zip(diff_ids);
-    let plain = pairs.all(|(layer, diff_id)| layer.digest == *diff_id);
-    !plain || entry.annotation(ANNOTATION_ORIGINAL).is_some()
+    pairs.all(|(layer, diff_id)| layer.digest == *diff_id)
 }
 
 fn parse_config(raw: &[u8]) -> Result<ImageConfig, String> {

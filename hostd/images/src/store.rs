@@ -24,6 +24,8 @@ use crate::seal::{self, Sealer};
 use crate::state::{Entry, State};
 use crate::types::{Image, ImageAction, ImageEvent, ImageId, RootfsLayers};
 
+/// Layers of one image; overlayfs stacks no more.
+pub(crate) const MAX_LAYERS: usize = 500;
 /// Events that a slow reader may lag behind before it loses some.
 const EVENT_QUEUE: usize = 1024;
 
@@ -172,6 +174,13 @@ impl Store {
     ) -> Result<Vec<ImageId>, ImageError> {
         let mut staged = Vec::new();
         for mut image in images {
+            let layers_of_image = image.config.rootfs.diff_ids.len();
+            if layers_of_image > MAX_LAYERS {
+                return Err(ImageError::Archive(format!(
+                    "the image would have {layers_of_image} layers, where at most {MAX_LAYERS} can \
+                     be mounted; make it of fewer"
+                )));
+            }
             self.settle_manifest(layers, &mut image)?;
             staged.push(Staged::write(staging, image)?);
         }
@@ -193,7 +202,13 @@ impl Store {
         let mut ids = Vec::new();
         for image in staged {
             let id = image.entry.record.id;
-            state.images.insert(id, image.entry);
+            let manifest = image.entry.record.manifest;
+            // Not before all is done: until then the image is the one that came with it.
+            if let Some(known) = state.images.insert(id, image.entry)
+                && let Some(old) = known.record.manifest.filter(|old| manifest != Some(*old))
+            {
+                self.disk.remove_blob(&old);
+            }
             for reference in &image.references {
                 if !matches!(action, ImageAction::Load | ImageAction::Pull) {
                     self.emit(&state, ImageAction::Tag, id, reference.familiar());
@@ -248,12 +263,6 @@ impl Store {
             state.damaged.remove(&image.entry.record.id);
             if let Some(manifest) = &image.entry.record.manifest {
                 state.damaged.remove(manifest);
-            }
-            let known = state.images.get(&image.entry.record.id);
-            if let Some(old) = known.and_then(|entry| entry.record.manifest)
-                && image.entry.record.manifest != Some(old)
-            {
-                self.disk.remove_blob(&old);
             }
         }
         self.disk.flush()?;

@@ -21,11 +21,9 @@ use super::remote::{parse, parse_config, root_manifest, wrong};
 use super::{PARALLEL, PullOptions, Pulled, joined, pull_failed, tell};
 use crate::disk::Staging;
 use crate::error::ImageError;
-use crate::store::{NewImage, Pins, Store};
+use crate::store::{MAX_LAYERS, NewImage, Pins, Store};
 use crate::types::{ImageAction, Progress};
 
-/// Layers of one image; overlayfs stacks no more.
-const MAX_LAYERS: usize = 500;
 /// Indexes inside indexes.
 const MAX_NESTING: u32 = 3;
 /// Media types of layers, without the ending that names the compression.
