@@ -249,7 +249,7 @@ fn follow(spawned: &Spawned, options: &Options) -> Result<Option<OwnedFd>, Failu
             },
             Message::Failed(failure) => return Err(failure),
             Message::Hooks | Message::Made(_) => return Err(unexpected()),
-            Message::Closed => break,
+            Message::Closed => break exec::check_executed(spawned.pid)?,
         }
     }
     if let Some(path) = &options.pid_file {

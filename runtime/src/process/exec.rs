@@ -21,6 +21,7 @@ use super::channel::Channel;
 use super::command::{self, Command};
 use super::hooks::Subject;
 use super::notify::Agent;
+use super::stat::Stat;
 use super::{capabilities, child, labels, limits, scheduling};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
@@ -68,6 +69,17 @@ pub(crate) struct Spawned {
     pub(crate) pidfd: OwnedFd,
     /// What it reports on.
     pub(crate) channel: Channel,
+}
+
+/// Whether a process whose channel is closed has executed its command: it may have been killed before.
+/// The process must not have been collected yet.
+pub(crate) fn check_executed(pid: i32) -> Result<(), Failure> {
+    match Stat::of(pid) {
+        Some(stat) if !stat.never_executed => Ok(()),
+        _ => Err(Failure::internal(format!(
+            "process {pid} was killed before its command was executed"
+        ))),
+    }
 }
 
 /// Makes the process and returns at once: what the child does depends on the container (which may

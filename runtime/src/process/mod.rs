@@ -13,3 +13,4 @@ pub(crate) mod limits;
 pub(crate) mod notify;
 pub(crate) mod scheduling;
 pub(crate) mod spawn;
+pub(crate) mod stat;

@@ -14,7 +14,8 @@ use keelson_sys::{clone, idle, sandbox};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::process::WaitOptions;
+use nix::sys::wait::WaitPidFlag;
+use rustix::process::{Pid, WaitOptions};
 
 use super::client::{Attached, Client, Pending};
 use super::stdio::{self, Output, Streams};
@@ -595,8 +596,15 @@ impl Server {
     /// subreaper.
     fn reap(&mut self) {
         while let Ok(Some(_)) = self.children.read_signal() {}
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            let pid = pid.as_raw_nonzero().get();
+        while let Some(ended) = next_ended() {
+            // What it has reported is read before its number is free to be used again.
+            self.exec_settle(ended);
+            let Ok(Some((_, status))) =
+                rustix::process::waitpid(Pid::from_raw(ended), WaitOptions::NOHANG)
+            else {
+                return;
+            };
+            let pid = ended;
             let code = match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => code,
                 (None, Some(signal)) => 128 + signal,
@@ -668,6 +676,13 @@ fn failed(failure: Failure) -> Response {
         message: failure.message,
         reason: failure.reason,
     }
+}
+
+/// A child that has ended and is still to be collected.
+fn next_ended() -> Option<i32> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let status = nix::sys::wait::waitid(nix::sys::wait::Id::All, flags).ok()?;
+    status.pid().map(nix::unistd::Pid::as_raw)
 }
 
 /// Signals of ended children, which are blocked like all others, as a descriptor.

@@ -18,6 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::files;
 use crate::process::hooks::Subject;
+use crate::process::stat::Stat;
 use crate::spec::Hooks;
 
 const STATE_FILE: &str = "state.json";
@@ -254,19 +255,8 @@ impl State {
 /// When a process was started, in clock ticks since boot. `None`: there is no such process, or it
 /// has ended and only waits to be collected.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(format!("/proc/{pid}/stat"), flags, Mode::empty()).ok()?;
-    // The kernel gives the line whole; 52 numbers and a name of 64 bytes at most.
-    let mut buffer = [0; 2048];
-    let length = rustix::io::read(&file, &mut buffer).ok()?;
-    let text = String::from_utf8_lossy(buffer.get(..length)?);
-    // The name in parentheses may contain anything.
-    let mut fields = text.rsplit_once(") ")?.1.split(' ');
-    let state = fields.next()?;
-    if state == "Z" || state == "X" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    let stat = Stat::of(pid).filter(|stat| !stat.ended)?;
+    Some(stat.start)
 }
 
 #[cfg(test)]

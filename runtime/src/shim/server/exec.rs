@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use keelson_model::shim::{Exit, Response};
-use keelson_sys::sandbox;
+use keelson_sys::{clone, sandbox};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::{Server, State, failed};
@@ -20,7 +20,7 @@ use crate::process::exec;
 use crate::process::labels;
 use crate::shim::client::{Attached, Client, Pending};
 use crate::shim::stdio::{self, Output, Streams};
-use crate::spec::{self, Process, Spec};
+use crate::spec::{self, Process};
 
 /// The first token of sessions; a token is this, the session's number times four, and one of the
 /// following.
@@ -33,6 +33,8 @@ const CHANNEL: u64 = 3;
 const GRACE: Duration = Duration::from_secs(2);
 /// Sessions that may exist at a time, ended ones not counted.
 const MAX_SESSIONS: usize = 1024;
+/// Sessions that wait to be started: whoever made more than that has forgotten the oldest.
+const MAX_MADE: usize = 256;
 /// Sessions whose end nobody has asked about yet; of more the oldest is forgotten.
 const MAX_ENDED: usize = 128;
 
@@ -60,7 +62,7 @@ struct Session {
 
 enum Phase {
     /// Waits to be started.
-    Made(Box<Made>),
+    Made(Box<Process>),
     /// On its way to its command; the terminal when it came already.
     Starting {
         pid: i32,
@@ -71,13 +73,6 @@ enum Phase {
     Running { pid: i32 },
     /// There will be no more output.
     Over,
-}
-
-struct Made {
-    spec: Spec,
-    process: Process,
-    /// The process's ends of its pipes.
-    stdio: Option<[OwnedFd; 3]>,
 }
 
 impl Session {
@@ -93,11 +88,11 @@ impl Session {
     }
 
     fn push_input(&mut self, bytes: &[u8]) {
-        // The terminal is not there yet.
+        // The pipe or terminal is not there yet.
         if self.streams.input.is_none()
             && matches!(self.phase, Phase::Made(_) | Phase::Starting { .. })
         {
-            if self.open_stdin {
+            if self.open_stdin && !self.streams.closing {
                 self.streams.pending.extend_from_slice(bytes);
             }
             return;
@@ -107,11 +102,14 @@ impl Session {
 }
 
 impl Sessions {
+    fn find(&self, is_it: impl Fn(&Session) -> bool) -> Option<u64> {
+        let mut sessions = self.map.iter();
+        let found = sessions.find(|(_, session)| is_it(session));
+        found.map(|(number, _)| *number)
+    }
+
     fn number_of(&self, name: &str) -> Result<u64, Failure> {
-        self.map
-            .iter()
-            .find(|(_, session)| session.name == name && !name.is_empty())
-            .map(|(number, _)| *number)
+        self.find(|session| session.name == name && !name.is_empty())
             .ok_or_else(|| Failure::not_found(format!("there is no exec session {name}")))
     }
 
@@ -130,15 +128,19 @@ impl Sessions {
 
     /// Forgets the oldest sessions whose end nobody asked about.
     fn trim(&mut self) {
-        let ended: Vec<u64> = self
-            .map
-            .iter()
-            .filter(|(_, session)| matches!(session.phase, Phase::Over))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in ended.iter().rev().skip(MAX_ENDED) {
-            self.map.remove(number);
+        for number in self.all_but_latest(MAX_ENDED, |phase| matches!(phase, Phase::Over)) {
+            self.map.remove(&number);
         }
+    }
+
+    /// The sessions in a phase but for so many that were made last.
+    fn all_but_latest(&self, count: usize, is_in: fn(&Phase) -> bool) -> Vec<u64> {
+        let sessions = self.map.iter().rev();
+        sessions
+            .filter(|(_, session)| is_in(&session.phase))
+            .map(|(number, _)| *number)
+            .skip(count)
+            .collect()
     }
 }
 
@@ -151,6 +153,9 @@ impl Server {
         open_stdin: bool,
     ) -> Result<(), Failure> {
         self.require_running()?;
+        if name.is_empty() {
+            return Err(Failure::invalid("an exec session needs a name"));
+        }
         if self.sessions.number_of(&name).is_ok() {
             return Err(Failure::conflict(format!(
                 "exec session {name} exists already"
@@ -166,24 +171,12 @@ impl Server {
         }
         let process = spec::parse_process(process)?;
         labels::check(&process)?;
-        let spec = spec::load(&self.spec.bundle)?;
-        let (streams, stdio) = match process.terminal {
-            true => (Streams::default(), None),
-            false => {
-                let (streams, ends) = stdio::pipes(open_stdin)?;
-                (streams, Some(ends))
-            }
-        };
         self.sessions.last += 1;
         let session = Session {
             name,
             open_stdin,
-            phase: Phase::Made(Box::new(Made {
-                spec,
-                process,
-                stdio,
-            })),
-            streams,
+            phase: Phase::Made(Box::new(process)),
+            streams: Streams::default(),
             watched: [false; 2],
             input_watched: false,
             exit: None,
@@ -191,6 +184,10 @@ impl Server {
             deadline: None,
         };
         self.sessions.map.insert(self.sessions.last, session);
+        let is_made: fn(&Phase) -> bool = |phase| matches!(phase, Phase::Made(_));
+        for number in self.sessions.all_but_latest(MAX_MADE, is_made) {
+            self.forget(number);
+        }
         Ok(())
     }
 
@@ -219,34 +216,43 @@ impl Server {
         let Some(session) = self.sessions.map.get_mut(&number) else {
             return Err(Failure::internal("the session is gone"));
         };
-        let Phase::Made(made) = &mut session.phase else {
+        let Phase::Made(process) = &session.phase else {
             return Err(Failure::conflict(format!(
                 "exec session {name} was started already"
             )));
         };
-        let stdio = made.stdio.take();
-        let started = exec::spawn(exec::Request {
-            id: &self.spec.id,
-            bundle: &self.spec.bundle,
-            spec: &made.spec,
-            process: &made.process,
-            pid: self.container.pid,
-            pidfd: self.container.pidfd.as_fd(),
-            cgroup: self.container.cgroup.as_ref(),
-            stdio,
-            die_with_parent: true,
-            preserved: 0,
+        let streams = match process.terminal {
+            true => Ok(None),
+            false => stdio::pipes(session.open_stdin).map(Some),
+        };
+        let spawned = streams.and_then(|streams| {
+            let (streams, stdio) = streams.unzip();
+            let spawned = exec::spawn(exec::Request {
+                id: &self.spec.id,
+                bundle: &self.spec.bundle,
+                spec: &spec::load(&self.spec.bundle)?,
+                process,
+                pid: self.container.pid,
+                pidfd: self.container.pidfd.as_fd(),
+                cgroup: self.container.cgroup.as_ref(),
+                stdio,
+                die_with_parent: true,
+                preserved: 0,
+            })?;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, token(number, CHANNEL));
+            let watched = self.epoll.add(&spawned.channel, event);
+            if watched.is_err() {
+                // It does not wait for anything before it executes its command.
+                let _ = clone::signal_process(spawned.pidfd.as_fd(), libc::SIGKILL);
+            }
+            watched.step(|| "watch the process's channel")?;
+            Ok((spawned, streams))
         });
-        let token = token(number, CHANNEL);
-        let watched = started.and_then(|spawned| {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
-            self.epoll
-                .add(&spawned.channel, event)
-                .step(|| "watch the process's channel")?;
-            Ok(spawned)
-        });
-        match watched {
-            Ok(spawned) => {
+        match spawned {
+            Ok((spawned, streams)) => {
+                if let Some(streams) = streams {
+                    session.connect(streams);
+                }
                 session.phase = Phase::Starting {
                     pid: spawned.pid,
                     channel: spawned.channel,
@@ -289,10 +295,7 @@ impl Server {
     ) -> Result<Option<Response>, Failure> {
         let number = self.sessions.number_of(name)?;
         let session = self.sessions.map.get(&number);
-        let exit = session.and_then(|session| match session.phase {
-            Phase::Starting { .. } => None,
-            _ => session.exit.clone(),
-        });
+        let exit = session.and_then(|session| session.exit.clone());
         if exit.is_none() {
             client.pending = Some(Pending::ExecWait(number));
             return Ok(None);
@@ -374,7 +377,7 @@ impl Server {
                 *terminal = master;
                 return;
             }
-            Ok(Message::Closed) => Ok(terminal.take()),
+            Ok(Message::Closed) => exec::check_executed(pid).map(|()| terminal.take()),
             Ok(Message::Failed(failure)) => Err(failure),
             Ok(Message::Hooks | Message::Made(_)) => Err(Failure::internal(
                 "the process reported what only a container's first one does",
@@ -388,22 +391,12 @@ impl Server {
         });
         match result {
             Ok(terminal) => {
-                if let Some(mut streams) = terminal {
-                    streams.pending = std::mem::take(&mut session.streams.pending);
-                    streams.write_input();
-                    session.streams = streams;
+                if let Some(streams) = terminal {
+                    session.connect(streams);
                 }
                 session.started_at = crate::shim::now();
                 session.phase = Phase::Running { pid };
-                if let Some(exit) = &mut session.exit {
-                    // A short one may have been reaped before this was seen.
-                    exit.started_at = session.started_at.min(exit.finished_at);
-                }
-                let exit = session.exit.clone();
                 self.answer_pending(&Pending::ExecStart(number), &Response::Started { pid });
-                if let Some(exit) = exit {
-                    self.exec_exited(number, exit);
-                }
             }
             Err(failure) => {
                 // Of a process that failed nothing is left but the zombie, which is reaped as
@@ -411,6 +404,17 @@ impl Server {
                 self.answer_pending(&Pending::ExecStart(number), &failed(failure));
                 self.forget(number);
             }
+        }
+    }
+
+    /// Reads to the end what a process that has ended reported, if it was on its way to its command.
+    pub(super) fn exec_settle(&mut self, process: i32) {
+        let starting = |session: &Session| match session.phase {
+            Phase::Starting { pid, .. } => pid == process,
+            _ => false,
+        };
+        while let Some(number) = self.sessions.find(starting) {
+            self.exec_progress(number);
         }
     }
 
@@ -465,11 +469,8 @@ impl Server {
             error: None,
         };
         session.exit = Some(exit.clone());
-        // While it is starting, its channel tells whether the command was executed at all.
-        if matches!(session.phase, Phase::Running { .. }) {
-            let number = *number;
-            self.exec_exited(number, exit);
-        }
+        let number = *number;
+        self.exec_exited(number, exit);
         true
     }
 
@@ -631,6 +632,14 @@ impl Server {
 }
 
 impl Session {
+    /// Takes the streams over that the process has, and gives it what clients have sent before.
+    fn connect(&mut self, mut streams: Streams) {
+        streams.pending = std::mem::take(&mut self.streams.pending);
+        streams.closing = self.streams.closing && !streams.terminal;
+        streams.write_input();
+        self.streams = streams;
+    }
+
     fn is_open(&self, index: usize) -> bool {
         self.streams.outputs.get(index).is_some_and(Option::is_some)
     }

@@ -1,0 +1,147 @@
+//! Further processes that don't come to run, and sessions that nobody starts.
+
+mod common;
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::path::Path;
+
+use common::bundle::Bundle;
+use common::{Connection, Setup, Shim, can_run};
+use keelson_model::shim::{FailReason, Request, Response};
+use serde_json::{Value, json};
+
+fn container() -> Shim {
+    let shim = Setup::new(&["sleep", "1000"]).create();
+    shim.start();
+    shim
+}
+
+fn process(args: &[&str]) -> Value {
+    common::config(args, "")["process"].clone()
+}
+
+fn make(shim: &Shim, name: &str, process: Value, open_stdin: bool) -> Response {
+    shim.call(&Request::Exec {
+        exec: name.to_owned(),
+        process,
+        open_stdin,
+    })
+}
+
+fn attach(shim: &Shim, name: &str) -> Connection {
+    let mut connection = shim.connect();
+    let request = Request::Attach {
+        exec: Some(name.to_owned()),
+        stdin: true,
+        stdout: true,
+        stderr: true,
+    };
+    assert_eq!(connection.call(&request), Response::Done);
+    connection
+}
+
+/// From now on the kernel kills further processes when they execute their command.
+fn kill_at_execution(config: &Path) {
+    let mut spec: Value = serde_json::from_slice(&std::fs::read(config).unwrap()).unwrap();
+    spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["execve", "execveat"], "action": "SCMP_ACT_KILL_PROCESS"}],
+    });
+    std::fs::write(config, spec.to_string()).unwrap();
+}
+
+#[test]
+fn a_process_that_is_killed_before_its_command_was_not_started() {
+    if !can_run() {
+        return;
+    }
+    let shim = container();
+    kill_at_execution(&shim.folder.path().join("bundle/config.json"));
+    for terminal in [false, true] {
+        let mut process = process(&["true"]);
+        process["terminal"] = terminal.into();
+        for round in 0..20 {
+            let name = format!("killed-{terminal}-{round}");
+            let mut stream = shim.session(&name, process.clone());
+            let message = shim.start_session(&name).unwrap_err();
+            assert!(message.contains("before its command"), "{message}");
+            assert_eq!(stream.read_all(), (Vec::new(), Vec::new()));
+        }
+    }
+
+    let bundle = Bundle::new(&["sleep", "1000"], |_| {});
+    bundle.create(&[]);
+    bundle.ok(&["start", &bundle.id]);
+    kill_at_execution(&bundle.folder.path().join("config.json"));
+    let output = bundle.call(&["exec", "--pid-file", "pid", &bundle.id, "true"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(255), "{error}");
+    assert!(error.contains("before its command"), "{error}");
+    assert!(!bundle.folder.path().join("pid").exists());
+}
+
+#[test]
+fn a_session_needs_a_name() {
+    if !can_run() {
+        return;
+    }
+    let shim = container();
+    let Response::Failed { message, .. } = make(&shim, "", process(&["true"]), false) else {
+        panic!("made");
+    };
+    assert!(message.contains("name"), "{message}");
+}
+
+#[test]
+fn sessions_that_nobody_starts_cost_little_and_are_forgotten() {
+    if !can_run() {
+        return;
+    }
+    let shim = container();
+    let descriptors = || {
+        let folder = format!("/proc/{}/fd", shim.shim_pid);
+        std::fs::read_dir(folder).unwrap().count()
+    };
+    let before = descriptors();
+    let mut waiter = None;
+    for number in 0..300 {
+        let name = format!("session-{number}");
+        let made = make(&shim, &name, process(&["true"]), true);
+        assert_eq!(made, Response::Done, "{name}");
+        if number == 0 {
+            let mut connection = shim.connect();
+            connection.send(&Request::Wait { exec: Some(name) });
+            waiter = Some(connection);
+        }
+    }
+    // The connection of the one that waited.
+    assert!(descriptors() <= before + 2, "{} {before}", descriptors());
+    assert!(matches!(
+        waiter.unwrap().receive(),
+        Response::Failed {
+            reason: FailReason::Internal,
+            ..
+        }
+    ));
+    let message = shim.start_session("session-0").unwrap_err();
+    assert!(message.contains("no exec session"), "{message}");
+    shim.start_session("session-299").unwrap();
+    assert_eq!(shim.session_code("session-299"), 0);
+}
+
+#[test]
+fn input_that_comes_before_the_start_is_kept() {
+    if !can_run() {
+        return;
+    }
+    let shim = container();
+    let made = make(&shim, "one", process(&["cat"]), true);
+    assert_eq!(made, Response::Done);
+    let mut attached = attach(&shim, "one");
+    attached.0.write_all(b"early\n").unwrap();
+    attached.0.shutdown(Shutdown::Write).unwrap();
+    shim.start_session("one").unwrap();
+    assert_eq!(attached.read_all().0, b"early\n");
+    assert_eq!(shim.session_code("one"), 0);
+}
