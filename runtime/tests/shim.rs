@@ -363,3 +363,32 @@ fn requests_that_make_no_sense_get_an_answer() {
     assert_eq!(shim.call(&kill), Response::Done);
     shim.wait();
 }
+
+#[test]
+fn little_output_costs_an_idle_shim_little_memory() {
+    if !can_run() {
+        return;
+    }
+    let shims = ["true", "echo x"].map(|script| {
+        let script = format!("{script}; exec sleep 1000");
+        let shim = Setup::new(&["sh", "-c", &script]).create();
+        shim.start();
+        shim
+    });
+    eventually("output", || shims[1].output() == "x\n");
+    let anonymous = |shim: &common::Shim| -> u64 {
+        let path = format!("/proc/{}/smaps_rollup", shim.shim_pid);
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with("Anonymous:"));
+        line.unwrap()
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    eventually("memory is given back", || {
+        let figures = shims.each_ref().map(anonymous);
+        figures[1] <= figures[0] + 32
+    });
+}

@@ -82,15 +82,16 @@ fn class(layout: Layout) -> Option<usize> {
 }
 
 impl State {
-    fn take(&mut self, class: usize) -> *mut u8 {
+    /// A block, and whether it was never used and so holds nothing but zeros.
+    fn take(&mut self, class: usize) -> (*mut u8, bool) {
         let Some(head) = self.free.get_mut(class) else {
-            return null_mut();
+            return (null_mut(), false);
         };
         if !head.is_null() {
             let block = *head;
             // SAFETY: a listed block is free and was written by `give`.
             *head = unsafe { (*block).next };
-            return block.cast();
+            return (block.cast(), false);
         }
         let size = SMALLEST << class;
         if self.left < size {
@@ -107,7 +108,7 @@ impl State {
                 )
             };
             if chunk == libc::MAP_FAILED {
-                return null_mut();
+                return (null_mut(), false);
             }
             let chunk = chunk.cast::<u8>();
             (self.next, self.left) = (chunk, CHUNK);
@@ -116,7 +117,7 @@ impl State {
         // SAFETY: the piece has at least `size` bytes left.
         self.next = unsafe { block.add(size) };
         self.left -= size;
-        block
+        (block, true)
     }
 
     fn give(&mut self, class: usize, block: *mut u8) {
@@ -136,10 +137,25 @@ unsafe impl GlobalAlloc for Arena {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match class(layout) {
-            Some(class) => self.with(|state| state.take(class)),
+            Some(class) => self.with(|state| state.take(class)).0,
             // SAFETY: the caller's promise.
             None => unsafe { System.alloc(layout) },
         }
+    }
+
+    /// What the kernel has just given, and large blocks of the system's, are not touched.
+    #[inline(never)]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let Some(class) = class(layout) else {
+            // SAFETY: the caller's promise.
+            return unsafe { System.alloc_zeroed(layout) };
+        };
+        let (block, unused) = self.with(|state| state.take(class));
+        if !block.is_null() && !unused {
+            // SAFETY: the block has at least as many bytes as the layout asks for.
+            unsafe { block.write_bytes(0, layout.size()) };
+        }
+        block
     }
 
     #[inline(never)]
@@ -214,6 +230,39 @@ mod tests {
                     arena.dealloc(block, layout);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn zeroed_blocks_are_zero_and_large_ones_are_not_touched() {
+        let arena = Arena::new();
+        for size in [1, 16, 1000, 32 * 1024, 100_000] {
+            let layout = Layout::from_size_align(size, 8).unwrap();
+            for _ in 0..3 {
+                // SAFETY: the size is not zero, and the block is read and filled as far as it
+                // reaches.
+                unsafe {
+                    let block = arena.alloc_zeroed(layout);
+                    let content = std::slice::from_raw_parts(block, size);
+                    assert!(content.iter().all(|byte| *byte == 0), "{size}");
+                    block.write_bytes(0xff, size);
+                    arena.dealloc(block, layout);
+                }
+            }
+        }
+        let resident = || -> usize {
+            let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+            text.split(' ').nth(1).unwrap().parse().unwrap()
+        };
+        let layout = Layout::from_size_align(256 << 20, 8).unwrap();
+        let before = resident();
+        // SAFETY: the size is not zero; nothing is read.
+        unsafe {
+            let block = arena.alloc_zeroed(layout);
+            assert!(!block.is_null());
+            let pages = resident().saturating_sub(before);
+            assert!(pages * 4096 < 64 << 20, "{pages} pages");
+            arena.dealloc(block, layout);
         }
     }
 

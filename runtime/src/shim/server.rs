@@ -218,6 +218,7 @@ impl Server {
             if !busy && quiet {
                 // What was done needed most of the program, and the next thing to do may be hours
                 // away.
+                self.buffer = Vec::new();
                 idle::wait_readable(self.epoll.0.as_fd(), timeout.into());
                 busy = true;
                 continue;

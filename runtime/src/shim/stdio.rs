@@ -9,7 +9,7 @@ use rustix::pipe::PipeFlags;
 
 use crate::failure::{Failure, Step};
 
-/// How much is read at once. Pages of the buffer that were never filled cost no memory.
+/// How much is read at once. The buffer is not filled before, so only what was read costs memory.
 const CHUNK: usize = 64 * 1024;
 /// More input than this is not taken from clients while the container does not read.
 const MAX_PENDING: usize = 64 * 1024;
@@ -92,30 +92,30 @@ impl Streams {
         } else {
             Stream::Stderr
         };
-        let (output, length) = self.read(index, buffer);
+        let output = self.read(index, buffer);
         if output == Output::Some {
             // A full disk must not stop the container: what can't be recorded is lost, as with
             // every log.
-            let bytes = buffer.get(..length).unwrap_or_default();
-            let _ = log.append(stream, bytes, super::now());
+            let _ = log.append(stream, buffer, super::now());
         }
         output
     }
 
-    /// Reads once from an output into the buffer, and tells how much.
-    pub(crate) fn read(&self, index: usize, buffer: &mut Vec<u8>) -> (Output, usize) {
+    /// Reads once from an output into the buffer, in place of what it holds.
+    pub(crate) fn read(&self, index: usize, buffer: &mut Vec<u8>) -> Output {
         let Some(fd) = self.outputs.get(index).and_then(Option::as_ref) else {
-            return (Output::End, 0);
+            return Output::End;
         };
-        buffer.resize(CHUNK, 0);
+        buffer.clear();
+        buffer.reserve(CHUNK);
         loop {
-            return match rustix::io::read(fd, buffer.as_mut_slice()) {
-                Ok(0) => (Output::End, 0),
-                Ok(length) => (Output::Some, length),
+            return match rustix::io::read(fd, rustix::buffer::spare_capacity(buffer)) {
+                Ok(0) => Output::End,
+                Ok(_) => Output::Some,
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => (Output::None, 0),
+                Err(Errno::AGAIN) => Output::None,
                 // A terminal whose other end nobody has open answers EIO.
-                Err(_) => (Output::End, 0),
+                Err(_) => Output::End,
             };
         }
     }

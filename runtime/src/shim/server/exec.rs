@@ -515,15 +515,14 @@ impl Server {
                 return;
             }
             match session.streams.read(index, &mut self.buffer) {
-                (Output::Some, length) => {
-                    let data = self.buffer.get(..length).unwrap_or_default();
+                Output::Some => {
                     for client in &mut attached {
-                        client.send_output(index as u8 + 1, data);
+                        client.send_output(index as u8 + 1, &self.buffer);
                         client.pump();
                     }
                 }
-                (Output::None, _) => return,
-                (Output::End, _) => {
+                Output::None => return,
+                Output::End => {
                     session.close_output(index, &self.epoll);
                     self.exec_finish(number);
                     return;
