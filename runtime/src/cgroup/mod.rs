@@ -8,11 +8,12 @@ pub(crate) mod resources;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 
 use crate::failure::{Failure, Step};
@@ -20,6 +21,10 @@ use crate::spec::Resources;
 use resources::{Setting, Variant};
 
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
+/// Longest wait for processes to be frozen or to go on.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for killed processes to leave a cgroup.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A cgroup of version 2, opened.
 #[derive(Debug)]
@@ -258,31 +263,15 @@ impl Cgroup {
     pub(crate) fn freeze(&self, frozen: bool) -> Result<(), Failure> {
         self.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
         let wanted = if frozen { "frozen 1" } else { "frozen 0" };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let mut events = File::open(self.path.join("cgroup.events"))
-            .step(|| format!("open {}/cgroup.events", self.path.display()))?;
-        loop {
-            let mut text = String::new();
-            std::io::Seek::rewind(&mut events)
-                .and_then(|()| std::io::Read::read_to_string(&mut events, &mut text))
-                .step(|| format!("read {}/cgroup.events", self.path.display()))?;
-            if text.lines().any(|line| line == wanted) {
-                return Ok(());
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Failure::internal(format!(
-                    "cgroup {}: not {wanted:?} after 10 s",
-                    self.path.display()
-                )));
-            }
-            // The kernel signals a change of the file as an exceptional condition.
-            let mut poll = [nix::poll::PollFd::new(
-                events.as_fd(),
-                nix::poll::PollFlags::POLLPRI,
-            )];
-            let _ = nix::poll::poll(&mut poll, left.as_millis().min(1000) as u16);
+        let step = || format!("watch {}/cgroup.events", self.path.display());
+        if reaches(&self.path, wanted, Instant::now() + FREEZE_TIMEOUT).step(step)? {
+            return Ok(());
         }
+        Err(Failure::internal(format!(
+            "cgroup {}: not {wanted:?} after {} s",
+            self.path.display(),
+            FREEZE_TIMEOUT.as_secs()
+        )))
     }
 
     /// Whether the processes are frozen.
@@ -340,18 +329,59 @@ pub(crate) fn remove(path: &str) -> Result<(), Failure> {
 }
 
 fn remove_folder(folder: &Path) -> Result<(), Failure> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let step = || format!("remove cgroup {}", folder.display());
+    let deadline = Instant::now() + REMOVE_TIMEOUT;
     loop {
         match remove_tree(folder) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
-                // Killed processes leave their cgroup only when they have been torn down.
-                let _ = std::fs::write(folder.join("cgroup.kill"), "1");
-                std::thread::sleep(Duration::from_millis(1));
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {}
+            other => return other.step(step),
+        }
+        // Killed processes leave their cgroup only when they have been torn down.
+        let _ = std::fs::write(folder.join("cgroup.kill"), "1");
+        match reaches(folder, "populated 0", deadline) {
+            Ok(true) if Instant::now() < deadline => {}
+            // Somebody else has removed it.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).step(step),
+            Ok(_) => {
+                return Err(Failure::internal(format!(
+                    "{}: processes are left in it after {} s",
+                    step(),
+                    REMOVE_TIMEOUT.as_secs()
+                )));
             }
-            Err(error) => {
-                return Err(error).step(|| format!("remove cgroup {}", folder.display()));
+        }
+    }
+}
+
+/// Waits until a line is in a cgroup's `cgroup.events`; false: it is not at the deadline.
+fn reaches(folder: &Path, wanted: &str, deadline: Instant) -> std::io::Result<bool> {
+    let mut events = File::open(folder.join("cgroup.events"))?;
+    let mut text = String::new();
+    loop {
+        text.clear();
+        events.rewind()?;
+        match events.read_to_string(&mut text) {
+            // Removed since it was opened.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+                return Err(ErrorKind::NotFound.into());
             }
+            other => other?,
+        };
+        if text.lines().any(|line| line == wanted) {
+            return Ok(true);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        // The kernel signals a change of the file as an exceptional condition. Rounded up, so that
+        // the rest of a millisecond is not spent by asking again and again.
+        let milliseconds = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+        let mut poll = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+        match nix::poll::poll(&mut poll, milliseconds) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -380,5 +410,41 @@ fn remove_tree(folder: &Path) -> std::io::Result<()> {
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_removed_with_what_runs_in_it() {
+        if !nix::unistd::geteuid().is_root() || mount_point().is_none() {
+            eprintln!("SKIPPED: needs root and cgroup2");
+            return;
+        }
+        let name = format!("/keelson-test/removal-{}", std::process::id());
+        let cgroup = Cgroup::create(&name).unwrap();
+        let below = Cgroup::create(&format!("{name}/below")).unwrap();
+        let mut children: Vec<_> = (0..20)
+            .map(|_| Command::new("sleep").arg("1000").spawn().unwrap())
+            .collect();
+        for child in &children {
+            below.add(child.id() as i32).unwrap();
+        }
+        // Frozen ones die of SIGKILL as well.
+        cgroup.freeze(true).unwrap();
+        let soon = Instant::now() + Duration::from_millis(30);
+        assert!(reaches(&cgroup.path, "populated 1", soon).unwrap());
+        assert!(!reaches(&cgroup.path, "populated 0", soon).unwrap());
+        assert!(Instant::now() >= soon);
+        cgroup.remove().unwrap();
+        assert!(!cgroup.path.exists());
+        cgroup.remove().unwrap();
+        for child in &mut children {
+            assert!(!child.wait().unwrap().success());
+        }
     }
 }
