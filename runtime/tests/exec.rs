@@ -623,3 +623,37 @@ fn the_exec_command_passes_terminals_and_descriptors_on() {
     assert_eq!(String::from_utf8_lossy(&seen), "/dev/pts/0\r\n");
     assert_eq!(child.wait().unwrap().code(), Some(4));
 }
+
+#[test]
+fn namespaces_that_the_container_shares_with_the_host_stay_so() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = Setup::new(&["sleep", "1000"]);
+    setup.config["linux"]["namespaces"] = json!([{"type": "mount"}]);
+    setup.config["hostname"] = json!(null);
+    // These file systems belong to namespaces.
+    let mounts = setup.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !["cgroup", "mqueue"].contains(&mount["type"].as_str().unwrap()));
+    let shim = setup.create();
+    shim.start();
+    let script = "for kind in mnt pid net ipc uts cgroup user time; do \
+                  readlink /proc/self/ns/$kind; done";
+    let (output, code) = shim.exec("one", process(&["sh", "-c", script])).unwrap();
+    assert_eq!(code, 0, "{output}");
+    let link = |owner: i32, kind: &str| {
+        let link = std::fs::read_link(format!("/proc/{owner}/ns/{kind}")).unwrap();
+        link.to_string_lossy().into_owned()
+    };
+    let own = std::process::id() as i32;
+    let expected =
+        ["pid", "net", "ipc", "uts", "cgroup", "user", "time"].map(|kind| link(own, kind));
+    let found: Vec<&str> = output.lines().collect();
+    assert_eq!(found[0], link(shim.pid, "mnt"));
+    assert_eq!(found[1..], expected);
+    shim.call(&Request::Kill {
+        signal: 9,
+        all: true,
+    });
+    shim.wait();
+}

@@ -32,9 +32,6 @@ use crate::sandbox::{descriptors, namespaces, paths, procfs};
 use crate::seccomp;
 use crate::spec::{Process, Spec};
 
-/// Not among nix's flags.
-const CLONE_NEWTIME: libc::c_int = 0x80;
-
 /// What is executed, and where.
 pub(crate) struct Request<'a> {
     /// The container's identifier.
@@ -89,7 +86,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
     labels::check(process)?;
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
     let capabilities = capabilities::parse(process.capabilities.as_ref());
-    let foreign = foreign_namespaces(request.pid)?;
+    let joined = namespaces_of(request.pid)?;
     let (parent, child) = Channel::pair()?;
     // Not looked at: the root and the namespaces are there already, and hooks belong to the
     // container's own start.
@@ -115,14 +112,11 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
     let inside = Inside {
         container: request.pidfd,
         first: request.pid,
-        namespaces: foreign - CloneFlags::CLONE_NEWPID,
+        namespaces: joined - CloneFlags::CLONE_NEWPID,
     };
-    let joined = match foreign.contains(CloneFlags::CLONE_NEWPID) {
-        true => match PidNamespace::enter(request.pidfd) {
-            Err(_) if is_gone(request.pidfd) => return Err(not_running(request.id)),
-            other => Some(other?),
-        },
-        false => None,
+    let entered = match PidNamespace::enter(request.pidfd) {
+        Err(_) if is_gone(request.pidfd) => return Err(not_running(request.id)),
+        other => other?,
     };
     // SAFETY: this program never starts a thread.
     #[allow(unsafe_code)]
@@ -131,7 +125,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         Ok(Cloned::Parent { pid, pidfd }) => Ok((pid, pidfd)),
         Err(failure) => Err(failure),
     };
-    let left = joined.map_or(Ok(()), PidNamespace::leave);
+    let left = entered.leave();
     let (pid, pidfd) = cloned?;
     if let Err(failure) = left {
         let _ = clone::signal_process(pidfd.as_fd(), libc::SIGKILL);
@@ -170,41 +164,56 @@ fn not_running(id: &str) -> Failure {
     Failure::conflict(format!("container {id} is not running"))
 }
 
-/// The kinds of namespaces that the container does not share with this process.
-fn foreign_namespaces(pid: i32) -> Result<CloneFlags, Failure> {
-    const KINDS: [(&str, CloneFlags); 8] = [
-        ("user", CloneFlags::CLONE_NEWUSER),
-        ("mnt", CloneFlags::CLONE_NEWNS),
-        ("pid", CloneFlags::CLONE_NEWPID),
-        ("net", CloneFlags::CLONE_NEWNET),
-        ("ipc", CloneFlags::CLONE_NEWIPC),
-        ("uts", CloneFlags::CLONE_NEWUTS),
-        ("cgroup", CloneFlags::CLONE_NEWCGROUP),
-        ("time", CloneFlags::from_bits_retain(CLONE_NEWTIME)),
-    ];
-    let mut foreign = CloneFlags::empty();
-    for (name, flag) in KINDS {
-        let number = |owner: &str| {
-            let path = format!("/proc/{owner}/ns/{name}");
-            match rustix::fs::stat(&path) {
-                Ok(status) => Ok(Some((status.st_dev, status.st_ino))),
-                // A kind that this kernel was built without.
-                Err(rustix::io::Errno::NOENT) if owner == "self" => Ok(None),
-                Err(error) => Err(error).step(|| format!("examine {path}")),
-            }
-        };
-        let own = number("self")?;
-        if own.is_some() && own != number(&pid.to_string())? {
-            foreign |= flag;
+/// The kinds of namespaces, by their names in procfs.
+const KINDS: [(&str, CloneFlags); 8] = [
+    (USER, CloneFlags::CLONE_NEWUSER),
+    (MOUNT, CloneFlags::CLONE_NEWNS),
+    ("pid", CloneFlags::CLONE_NEWPID),
+    ("net", CloneFlags::CLONE_NEWNET),
+    ("ipc", CloneFlags::CLONE_NEWIPC),
+    ("uts", CloneFlags::CLONE_NEWUTS),
+    ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+    ("time", namespaces::CLONE_NEWTIME),
+];
+const USER: &str = "user";
+const MOUNT: &str = "mnt";
+
+/// The kinds of namespaces to join: all but the user namespace when it is this process's own, which
+/// can't be joined again. The others may be shared: joining one's own changes nothing.
+fn namespaces_of(pid: i32) -> Result<CloneFlags, Failure> {
+    let number = |owner: &str, name: &str| {
+        let path = format!("/proc/{owner}/ns/{name}");
+        match rustix::fs::stat(&path) {
+            Ok(status) => Ok(Some((status.st_dev, status.st_ino))),
+            // A kind that this kernel was built without.
+            Err(rustix::io::Errno::NOENT) if owner == "self" => Ok(None),
+            Err(error) => Err(error).step(|| format!("examine {path}")),
         }
-    }
-    if foreign.contains(CloneFlags::CLONE_NEWNS) {
-        Ok(foreign)
-    } else {
-        Err(Failure::internal(format!(
+    };
+    let owner = pid.to_string();
+    let is_foreign = |name| -> Result<bool, Failure> {
+        let own = number("self", name)?;
+        Ok(own.is_some() && own != number(&owner, name)?)
+    };
+    if !is_foreign(MOUNT)? {
+        return Err(Failure::internal(format!(
             "process {pid} has no mount namespace of its own: not a container's"
-        )))
+        )));
     }
+    let mut joined = KINDS
+        .iter()
+        .fold(CloneFlags::empty(), |all, (_, flag)| all | *flag);
+    joined.set(CloneFlags::CLONE_NEWUSER, is_foreign(USER)?);
+    Ok(joined)
+}
+
+/// Of the kinds of namespaces those that this kernel has.
+fn known(kinds: CloneFlags) -> CloneFlags {
+    let exists = |name: &str| rustix::fs::stat(format!("/proc/self/ns/{name}")).is_ok();
+    let unknown = KINDS
+        .iter()
+        .filter(|(name, flag)| kinds.contains(*flag) && !exists(name));
+    unknown.fold(kinds, |left, (_, flag)| left - *flag)
 }
 
 /// Makes the child, inside the container's cgroup.
@@ -307,7 +316,11 @@ fn set_up(
         }
         None => None,
     };
-    match setns(inside.container, inside.namespaces) {
+    let joined = match setns(inside.container, inside.namespaces) {
+        Err(Errno::EINVAL) => setns(inside.container, known(inside.namespaces)),
+        other => other,
+    };
+    match joined {
         Err(Errno::ESRCH) => Err(not_running(plan.id)),
         other => other.step(|| "join the container's namespaces"),
     }?;

@@ -10,7 +10,8 @@ use super::userns;
 use crate::failure::{Failure, Step};
 use crate::spec::{NamespaceKind, Spec, TimeOffset};
 
-const CLONE_NEWTIME: i32 = 0x80;
+/// Not among nix's flags.
+pub(crate) const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// What to do about namespaces around clone3(2).
 #[derive(Debug, Default)]
@@ -55,7 +56,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
             NamespaceKind::Ipc => CloneFlags::CLONE_NEWIPC,
             NamespaceKind::Uts => CloneFlags::CLONE_NEWUTS,
             NamespaceKind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
-            NamespaceKind::Time => CloneFlags::from_bits_retain(CLONE_NEWTIME),
+            NamespaceKind::Time => CLONE_NEWTIME,
             NamespaceKind::User => {
                 plan.user = Some(match &namespace.path {
                     Some(path) => userns::open(path)?,
@@ -126,8 +127,7 @@ pub(crate) fn make(plan: &Plan) -> Result<(), Failure> {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "make a cgroup namespace")?;
     }
     if let Some(offsets) = &plan.time_offsets {
-        let flag = CloneFlags::from_bits_retain(CLONE_NEWTIME);
-        nix::sched::unshare(flag).step(|| "make a time namespace")?;
+        nix::sched::unshare(CLONE_NEWTIME).step(|| "make a time namespace")?;
         if !offsets.is_empty() {
             std::fs::write("/proc/self/timens_offsets", offsets)
                 .step(|| format!("linux.timeOffsets: set {offsets:?}"))?;
