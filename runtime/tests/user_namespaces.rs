@@ -286,10 +286,31 @@ fn hooks_and_devices_of_config_json() {
     assert!(output.contains("\"status\":\"creating\""), "{output}");
 
     let mut wrong = self::setup("true");
-    wrong.config["linux"]["devices"] =
-        json!([{"path": "/dev/nothing", "type": "c", "major": 1, "minor": 5}]);
+    wrong.config["linux"]["devices"] = json!([{"path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "uid": 4_000_000_000u32}]);
     let message = wrong.fails();
-    assert!(message.contains("linux.devices[0].path"), "{message}");
+    assert!(
+        message.contains("linux.devices[0].uid: 4000000000"),
+        "{message}"
+    );
+}
+
+#[test]
+fn devices_that_the_host_has_no_node_of_are_made() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = setup(
+        "stat -c '%t:%T %a %u:%g' /dev/mine /dev/deep/er; head -c 3 /dev/mine | wc -c; \
+         chmod 600 /dev/deep/er && stat -c %a /dev/deep/er",
+    );
+    setup.config["linux"]["devices"] = json!([
+        {"path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o647, "uid": 7, "gid": 9},
+        {"path": "/dev/deep/er", "type": "b", "major": 7, "minor": 3},
+    ]);
+    let lines = run(setup);
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!(lines, ["1:5 647 7:9", "7:3 666 0:0", "3", "600"]);
+    assert!(!std::path::Path::new("/dev/mine").exists());
 }
 
 /// A container whose root is made of layers, as images are.

@@ -161,6 +161,19 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     interface(
+        "cli.exec.env-replaces",
+        "runc exec --env",
+        "A variable that is given takes the place of the container's.",
+        |lab| {
+            let container = lab.start("echo ready; exec sleep 1000", |config| {
+                config["process"]["env"] = json!(["PATH=/bin", "OLD=1"]);
+            })?;
+            container.says("ready")?;
+            let text = container.script(&["--env", "OLD=2", "--env", "OLD=3"], "env | grep OLD")?;
+            same("variable", &text, "OLD=3")
+        },
+    ),
+    interface(
         "cli.exec.env",
         "runc exec --env",
         "Variables are added to the container's.",

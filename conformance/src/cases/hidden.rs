@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
+use super::users::{HOST, open_to, user_namespace};
 use crate::case::{Case, interface, must, should};
 use crate::lab::{Lab, push, same, skip};
 
@@ -109,6 +110,36 @@ pub(super) const CASES: &[Case] = &[
             let text = lab.script("stat -c '%F %t:%T %a %u:%g' /dev/mine", |config| {
             device(config, json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 11, "gid": 22}));
         })?;
+            same("device", &text, "character special file 1:5 640 11:22")
+        },
+    ),
+    must(
+        "linux.devices.multiplexer-listed",
+        DEVICES,
+        "The terminals' multiplexer may be listed, as engines do that list all devices.",
+        |lab| {
+            let text = lab.script(
+                "test -c /dev/ptmx && stat -c %t:%T -L /dev/ptmx",
+                |config| {
+                    device(
+                        config,
+                        json!({"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2}),
+                    );
+                },
+            )?;
+            same("device", &text, "5:2")
+        },
+    ),
+    must(
+        "linux.devices.user-namespace",
+        DEVICES,
+        "In a user namespace, a device that the host has no node of is there for the container's users.",
+        |lab| {
+            open_to(lab, HOST)?;
+            let text = lab.script("stat -c '%F %t:%T %a %u:%g' /dev/mine", |config| {
+                user_namespace(config, HOST);
+                device(config, json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 11, "gid": 22}));
+            })?;
             same("device", &text, "character special file 1:5 640 11:22")
         },
     ),

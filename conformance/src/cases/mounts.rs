@@ -447,7 +447,8 @@ pub(super) const CASES: &[Case] = &[
                 },
             )?;
             ensure!(!text.is_empty(), "no file cgroup.procs");
-            for line in text.lines() {
+            // Cgroups of other containers go while they are looked through.
+            for line in text.lines().filter(|line| !line.contains("nonexistent")) {
                 contains("writing", line, "Read-only file system")?;
             }
             Ok(())

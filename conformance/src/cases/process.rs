@@ -86,6 +86,17 @@ pub(super) const CASES: &[Case] = &[
             Ok(())
         },
     ),
+    interface(
+        "cli.run.env-twice",
+        "runc run",
+        "Of several values of a variable, the program gets the last, and no other.",
+        |lab| {
+            let text = lab.script("env | grep TWICE", |config| {
+                config["process"]["env"] = json!(["PATH=/bin", "TWICE=1", "TWICE=2"]);
+            })?;
+            same("variable", &text, "TWICE=2")
+        },
+    ),
     must(
         "config.process.env-nothing-else",
         PROCESS,
@@ -110,6 +121,17 @@ pub(super) const CASES: &[Case] = &[
                 config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
             })?;
             same("HOME of uid 1000", &user, "/home/user")
+        },
+    ),
+    interface(
+        "cli.run.home-empty",
+        "runc run",
+        "An empty HOME is set as a missing one.",
+        |lab| {
+            let text = lab.script("env | grep HOME", |config| {
+                config["process"]["env"] = json!(["PATH=/bin", "HOME="]);
+            })?;
+            same("variable", &text, "HOME=/root")
         },
     ),
     must(

@@ -19,7 +19,7 @@ fn status(lab: &Lab, name: &str, edit: impl FnOnce(&mut Value)) -> Result<String
 }
 
 /// Adds a user namespace in which root is `host` and up.
-fn user_namespace(config: &mut Value, host: u32) {
+pub(super) fn user_namespace(config: &mut Value, host: u32) {
     push(&mut config["linux"]["namespaces"], json!({"type": "user"}));
     let mapping = json!([{"containerID": 0, "hostID": host, "size": 65536}]);
     config["linux"]["uidMappings"] = mapping.clone();
@@ -27,7 +27,7 @@ fn user_namespace(config: &mut Value, host: u32) {
 }
 
 /// A root file system whose folders can be used by the users of a user namespace.
-fn open_to(lab: &Lab, host: u32) -> Result<()> {
+pub(super) fn open_to(lab: &Lab, host: u32) -> Result<()> {
     for name in ["", "tmp", "etc", "dev", "proc", "sys", "bin"] {
         chown(lab.rootfs().join(name), Some(host), Some(host))?;
     }
@@ -44,7 +44,8 @@ fn open_to(lab: &Lab, host: u32) -> Result<()> {
     Ok(())
 }
 
-const HOST: u32 = 100_000;
+/// Where the users of the user namespace are outside.
+pub(super) const HOST: u32 = 100_000;
 
 pub(super) const CASES: &[Case] = &[
     must(
@@ -184,6 +185,22 @@ pub(super) const CASES: &[Case] = &[
                 });
             })?;
             same("bounding", &bounding, "0000000000000020")
+        },
+    ),
+    should(
+        "config.capabilities.not-grantable",
+        CAPABILITIES,
+        "A capability that can't be granted, ambient without being inheritable, does not fail the start.",
+        |lab| {
+            let ambient = status(lab, "CapAmb:", |config| {
+                config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+                config["process"]["capabilities"] = json!({
+                    "bounding": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL", "CAP_CHOWN"],
+                    "effective": ["CAP_KILL", "CAP_CHOWN"], "inheritable": ["CAP_KILL"],
+                    "ambient": ["CAP_CHOWN", "CAP_KILL"]
+                });
+            })?;
+            same("ambient", &ambient, "0000000000000020")
         },
     ),
     must(

@@ -66,19 +66,63 @@ pub(crate) struct Sets {
     pub(crate) process: CapabilitySets,
 }
 
-/// Reads the sets. Without a capabilities object the process has none. Names that are not known are
-/// told of and passed over, as the specification asks: nothing is granted for them.
-pub(crate) fn parse(capabilities: Option<&Capabilities>) -> Sets {
+/// Reads the sets. Without a capabilities object the process has none. Names that are not known,
+/// and capabilities that can't be granted, are told of and passed over, as the specification asks.
+/// `own_users`: the process is in a user namespace, in which the runtime has every capability.
+pub(crate) fn parse(capabilities: Option<&Capabilities>, own_users: bool) -> Result<Sets, Failure> {
     let Some(capabilities) = capabilities else {
-        return Sets::default();
+        return Ok(Sets::default());
     };
-    Sets {
+    let wanted = Sets {
         bounding: bits("bounding", &capabilities.bounding),
         ambient: bits("ambient", &capabilities.ambient),
         process: CapabilitySets {
             effective: bits("effective", &capabilities.effective),
             permitted: bits("permitted", &capabilities.permitted),
             inheritable: bits("inheritable", &capabilities.inheritable),
+        },
+    };
+    let process = &wanted.process;
+    let beyond = (process.permitted | process.inheritable) & !ORDINARY;
+    let own = match own_users || beyond == 0 {
+        true => u64::MAX,
+        false => rustix::thread::capabilities(None)
+            .step(|| "read the runtime's capabilities")?
+            .permitted
+            .bits(),
+    };
+    Ok(grant(&wanted, own, |set, number| {
+        let name = NAMES.get(number).copied().unwrap_or_default();
+        eprintln!("keelson-runtime: warning: process.capabilities.{set}: {name} can't be granted");
+    }))
+}
+
+/// What every runtime has that can make containers at all, so that it need not be looked up: the
+/// usual set of containers.
+const ORDINARY: u64 = 0xa804_25fb;
+
+/// Leaves out of the sets what the kernel would refuse: a process may only be given what its maker
+/// has, use what it is permitted, and have in the ambient set what is permitted and inheritable.
+fn grant(wanted: &Sets, own: u64, mut left_out: impl FnMut(&'static str, usize)) -> Sets {
+    let mut within = |set, wanted: u64, possible: u64| {
+        let missing = wanted & !possible;
+        for number in (0..64).filter(|number| missing >> number & 1 == 1) {
+            left_out(set, number);
+        }
+        wanted & possible
+    };
+    let permitted = within("permitted", wanted.process.permitted, own);
+    let effective = within("effective", wanted.process.effective, permitted);
+    let bounds = wanted.bounding & own;
+    let inheritable = within("inheritable", wanted.process.inheritable, bounds);
+    let ambient = within("ambient", wanted.ambient, permitted & inheritable);
+    Sets {
+        bounding: wanted.bounding,
+        ambient,
+        process: CapabilitySets {
+            effective,
+            permitted,
+            inheritable,
         },
     }
 }
@@ -146,5 +190,24 @@ mod tests {
         ] {
             assert_eq!(bits("bounding", &[name.to_owned()]), bit);
         }
+    }
+
+    #[test]
+    fn what_the_kernel_would_refuse_is_left_out() {
+        let sets = |bounding, ambient, effective, permitted, inheritable| Sets {
+            bounding,
+            ambient,
+            process: CapabilitySets {
+                effective,
+                permitted,
+                inheritable,
+            },
+        };
+        let mut left_out = Vec::new();
+        let wanted = sets(0b111, 0b11, 0b1011, 0b0111, 0b0001);
+        let granted = grant(&wanted, 0b1011, |set, number| left_out.push((set, number)));
+        assert_eq!(granted, sets(0b111, 0b01, 0b0011, 0b0011, 0b0001));
+        let expected = [("permitted", 2), ("effective", 3), ("ambient", 1)];
+        assert_eq!(left_out, expected);
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Prepared<'a> {
     /// The root, attached nowhere yet.
     pub(crate) root: OwnedFd,
     pub(crate) sources: Sources<'a>,
+    /// Mounts of the nodes of `linux.devices`, by their position.
+    pub(crate) devices: Vec<(usize, OwnedFd)>,
 }
 
 /// Runs in the child and never returns.
@@ -134,21 +136,26 @@ fn set_up(
     rustix::process::umask(Mode::empty());
 
     root::isolate(plan.propagation)?;
-    let (root, mut sources) = match prepared {
-        Some(prepared) => (prepared.root, prepared.sources),
+    let (root, mut sources, nodes) = match prepared {
+        Some(prepared) => (
+            prepared.root,
+            prepared.sources,
+            Nodes::Bound(prepared.devices),
+        ),
         None => (
             root::make(plan.rootfs, plan.propagation, None)?,
             Sources::new(&plan.maps),
+            Nodes::Made,
         ),
     };
     root::attach(&root, visible_root(plan))?;
     let mounted = mounts::mount_all(root.as_fd(), &spec.mounts, &mut sources)?;
     drop(sources);
-    let kind = if own_users { Nodes::Bound } else { Nodes::Made };
     if let Some(folder) = &mounted.devices {
-        devices::fill(folder, kind)?;
+        devices::fill(folder, &nodes)?;
     }
-    devices::make(root.as_fd(), &spec.linux.devices, kind)?;
+    devices::make(root.as_fd(), &spec.linux.devices, &nodes)?;
+    drop(nodes);
     let terminal = match process.terminal {
         true => Some(devices::make_terminal(
             root.as_fd(),

@@ -1,5 +1,6 @@
 //! Finding and executing the container's command.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 
@@ -26,8 +27,14 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) fn prepare(process: &Process) -> Result<Command, Failure> {
     let name = process.args.first().map(String::as_str).unwrap_or_default();
     let path = find(name, &process.env)?;
-    let mut environment = strings(&process.env)?;
-    if !process.env.iter().any(|entry| entry.starts_with("HOME=")) {
+    let mut environment = Vec::with_capacity(process.env.len() + 1);
+    for entry in last_of_each(&process.env) {
+        environment.push(string(entry)?);
+    }
+    let given = process.env.iter().rev();
+    let home = given.filter_map(|entry| entry.strip_prefix("HOME=")).next();
+    if home.is_none_or(str::is_empty) {
+        environment.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
         environment.push(string(format!("HOME={}", home_of(process.user.uid)))?);
     }
     Ok(Command {
@@ -35,6 +42,18 @@ pub(crate) fn prepare(process: &Process) -> Result<Command, Failure> {
         arguments: strings(&process.args)?,
         environment,
     })
+}
+
+/// The environment with each variable once. Most programs take the first of several, callers mean
+/// the last.
+fn last_of_each(environment: &[String]) -> Vec<&str> {
+    let mut known = BTreeSet::new();
+    let backwards = environment.iter().rev().map(String::as_str);
+    let mut kept: Vec<&str> = backwards
+        .filter(|entry| known.insert(entry.split('=').next()))
+        .collect();
+    kept.reverse();
+    kept
 }
 
 impl Command {
@@ -61,7 +80,8 @@ fn find(name: &str, environment: &[String]) -> Result<String, Failure> {
             ),
             Errno::EISDIR => Failure::command(
                 FailReason::NotExecutable,
-                format!("exec: {name:?}: is a directory"),
+                // Both of these words are looked for by engines to tell this from other failures.
+                format!("exec: {name:?}: is a directory: permission denied"),
             ),
             Errno::EACCES => Failure::command(
                 FailReason::NotExecutable,
@@ -154,6 +174,12 @@ mod tests {
         assert_eq!(home_in(passwd, 0), "/root");
         assert_eq!(home_in(passwd, 1000), "/home/ann");
         assert_eq!(home_in(passwd, 7), "/");
+    }
+
+    #[test]
+    fn the_last_of_a_variables_values_counts() {
+        let given = ["A=1", "B=2", "A=3", "A=4", "AB=", "odd"].map(str::to_owned);
+        assert_eq!(last_of_each(&given), ["B=2", "A=4", "AB=", "odd"]);
     }
 
     #[test]

@@ -85,8 +85,9 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
     let (spec, process) = (request.spec, request.process);
     labels::check(process)?;
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
-    let capabilities = capabilities::parse(process.capabilities.as_ref());
     let joined = namespaces_of(request.pid)?;
+    let own_users = joined.contains(CloneFlags::CLONE_NEWUSER);
+    let capabilities = capabilities::parse(process.capabilities.as_ref(), own_users)?;
     let (parent, child) = Channel::pair()?;
     // Not looked at: the root and the namespaces are there already, and hooks belong to the
     // container's own start.

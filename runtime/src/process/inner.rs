@@ -19,7 +19,7 @@ use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::layers::Owner;
 use crate::sandbox::mounts::Sources;
-use crate::sandbox::{namespaces, procfs, root, userns};
+use crate::sandbox::{devices, namespaces, procfs, root, userns};
 use crate::spec::{NamespaceKind, Spec};
 
 /// Runs in the copy and never returns, neither there nor in the first process.
@@ -47,6 +47,7 @@ fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(
     let user = plan.namespaces.user.as_ref();
     let owner = user.and_then(|user| Owner::new(user, &spec.linux));
     let root = root::make(plan.rootfs, plan.propagation, owner)?;
+    let devices = devices::prepare(&spec.linux)?;
     limits::raise(&process.rlimits)?;
     if let Some(score) = process.oom_score_adj {
         procfs::set_oom_score(score)?;
@@ -67,7 +68,11 @@ fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(
         cgroup: cgroup.map(Cgroup::folder),
         sibling: true,
     };
-    let prepared = Prepared { root, sources };
+    let prepared = Prepared {
+        root,
+        sources,
+        devices,
+    };
     // SAFETY: this program never starts a thread.
     #[allow(unsafe_code)]
     let cloned = unsafe { clone::clone3(&request) };

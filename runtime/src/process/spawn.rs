@@ -70,7 +70,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     let user = namespaces.user.as_ref().map(AsFd::as_fd);
     let maps = MountMaps::new(&spec.mounts, user)?;
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
-    let capabilities = capabilities::parse(process.capabilities.as_ref());
+    let capabilities = capabilities::parse(process.capabilities.as_ref(), user.is_some())?;
     let agent = Agent::connect(spec, filter.as_ref())?;
     let cgroup = make_cgroup(spec, capabilities.bounding)?;
     let plan = child::Plan {

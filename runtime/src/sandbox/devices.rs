@@ -1,14 +1,17 @@
 //! Device nodes and the usual links in the container's /dev, and its console.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 use rustix::pty::OpenptFlags;
 
-use super::{mounts, paths};
+use super::options::Attributes;
+use super::{mounts, paths, root};
 use crate::failure::{Failure, Step};
-use crate::spec::Device;
+use crate::spec::{Device, IdMapping, Linux, mappings};
 
 /// Name, major and minor number of the character devices that every container has.
 const DEFAULT: &[(&str, u32, u32)] = &[
@@ -31,16 +34,17 @@ const LINKS: &[(&str, &str)] = &[
 ];
 
 /// How device nodes come into the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Nodes {
     /// By mknod(2).
     Made,
-    /// As mounts of the host's nodes of the same path: in a user namespace nodes can't be made.
-    Bound,
+    /// As mounts, because in a user namespace nodes can't be made: the default devices of the
+    /// host's nodes, those of config.json of nodes that [`prepare`] has made, by their position.
+    Bound(Vec<(usize, OwnedFd)>),
 }
 
 /// Fills a fresh /dev with the default devices and links.
-pub(crate) fn fill(folder: &OwnedFd, nodes: Nodes) -> Result<(), Failure> {
+pub(crate) fn fill(folder: &OwnedFd, nodes: &Nodes) -> Result<(), Failure> {
     for (name, major, minor) in DEFAULT {
         let numbers = (*major, *minor);
         let step = || format!("make device /dev/{name}");
@@ -48,15 +52,10 @@ pub(crate) fn fill(folder: &OwnedFd, nodes: Nodes) -> Result<(), Failure> {
             Nodes::Made => {
                 make_node(folder, name, FileType::CharacterDevice, 0o666, numbers).step(step)?
             }
-            Nodes::Bound => {
-                let kind = FileType::CharacterDevice;
-                bind_node(folder, name, &format!("/dev/{name}"), kind, numbers).map_err(
-                    |failure| Failure {
-                        message: format!("{}: {}", step(), failure.message),
-                        ..failure
-                    },
-                )?;
-            }
+            Nodes::Bound(_) => bind_node(folder, name, numbers).map_err(|failure| Failure {
+                message: format!("{}: {}", step(), failure.message),
+                ..failure
+            })?,
         }
     }
     for (name, target) in LINKS {
@@ -80,26 +79,26 @@ fn make_node(
     rustix::fs::mknodat(folder, name, kind, Mode::from_raw_mode(mode), device)
 }
 
-/// Shows a node of the host's, which must be the device that is meant.
-fn bind_node(
-    folder: impl AsFd,
-    name: &str,
-    host: &str,
-    kind: FileType,
-    numbers: (u32, u32),
-) -> Result<(), Failure> {
+/// Shows one of the host's default nodes, which must be the device that is meant.
+fn bind_node(folder: &OwnedFd, name: &str, numbers: (u32, u32)) -> Result<(), Failure> {
+    let host = format!("/dev/{name}");
     let step = || format!("open {host} of the host");
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let node = rustix::fs::open(host, flags, Mode::empty()).step(step)?;
+    let node = rustix::fs::open(&host, flags, Mode::empty()).step(step)?;
     let status = rustix::fs::fstat(&node).step(step)?;
-    if !is_device(&status, kind, numbers) {
+    if !is_device(&status, FileType::CharacterDevice, numbers) {
         return Err(Failure::invalid(format!(
             "{host} of the host is another device than {}:{}",
             numbers.0, numbers.1
         )));
     }
+    let tree = mounts::copy_of(&node).step(|| format!("bind {host} of the host"))?;
+    attach_node(folder, name, &tree)
+}
+
+/// Attaches the mount of a node to a place where nothing is yet.
+fn attach_node(folder: impl AsFd, name: &str, tree: &OwnedFd) -> Result<(), Failure> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY;
-    let step = || "make a file to mount on";
     let target = paths::openat2(
         &folder,
         name,
@@ -107,9 +106,8 @@ fn bind_node(
         Mode::from_raw_mode(0o666),
         ResolveFlags::BENEATH,
     )
-    .step(step)?;
-    let tree = mounts::copy_of(&node).step(|| format!("bind {host} of the host"))?;
-    mounts::attach(&tree, &target).step(|| format!("bind {host} of the host"))
+    .step(|| "make a file to mount on")?;
+    mounts::attach(tree, &target).step(|| "bind the node")
 }
 
 fn is_device(status: &rustix::fs::Stat, kind: FileType, (major, minor): (u32, u32)) -> bool {
@@ -117,56 +115,153 @@ fn is_device(status: &rustix::fs::Stat, kind: FileType, (major, minor): (u32, u3
         && (kind == FileType::Fifo || status.st_rdev == rustix::fs::makedev(major, minor))
 }
 
-/// Makes the devices of config.json.
-pub(crate) fn make(root: BorrowedFd<'_>, devices: &[Device], nodes: Nodes) -> Result<(), Failure> {
+/// Whether a device is the terminals' multiplexer. It comes with the container's own terminals, by
+/// a link to it; the host's, which engines list among all devices, would reach no terminal.
+fn is_multiplexer(device: &Device) -> bool {
+    device.path == "/dev/ptmx" && (device.major, device.minor) == (5, 2)
+}
+
+/// What is made of one of `linux.devices`.
+struct Node<'a> {
+    index: usize,
+    path: &'a str,
+    kind: FileType,
+    numbers: (u32, u32),
+    mode: u32,
+    owner: (u32, u32),
+}
+
+/// Reads `linux.devices`, without touching the machine.
+fn read(devices: &[Device]) -> Result<Vec<Node<'_>>, Failure> {
+    let mut nodes = Vec::with_capacity(devices.len());
     for (index, device) in devices.iter().enumerate() {
-        let refused = |member: &str, reason: String| {
-            Failure::invalid(format!("linux.devices[{index}].{member}: {reason}"))
-        };
+        if is_multiplexer(device) {
+            continue;
+        }
         let kind = match device.kind.as_str() {
             "c" | "u" => FileType::CharacterDevice,
             "b" => FileType::BlockDevice,
             "p" => FileType::Fifo,
-            other => return Err(refused("type", format!("{other:?} is not b, c, u or p"))),
+            other => {
+                return Err(refused(
+                    index,
+                    "type",
+                    &format!("{other:?} is not b, c, u or p"),
+                ));
+            }
         };
         let number = |member, value: i64| {
             u32::try_from(value)
-                .map_err(|_| refused(member, format!("{value} is not a device number")))
+                .map_err(|_| refused(index, member, &format!("{value} is not a device number")))
         };
-        let numbers = (
-            number("major", device.major)?,
-            number("minor", device.minor)?,
+        nodes.push(Node {
+            index,
+            path: &device.path,
+            kind,
+            numbers: (
+                number("major", device.major)?,
+                number("minor", device.minor)?,
+            ),
+            mode: device.file_mode.unwrap_or(0o666) & 0o7777,
+            owner: (device.uid, device.gid),
+        });
+    }
+    Ok(nodes)
+}
+
+fn refused(index: usize, member: &str, reason: &str) -> Failure {
+    Failure::invalid(format!("linux.devices[{index}].{member}: {reason}"))
+}
+
+/// Makes the nodes of config.json outside of the user namespace that will see them, with their
+/// owners as that maps them. They lie in a file system of a mount namespace that is made for that
+/// alone, so the calling process must be done with the paths of the host.
+pub(crate) fn prepare(linux: &Linux) -> Result<Vec<(usize, OwnedFd)>, Failure> {
+    let mut nodes = read(&linux.devices)?;
+    nodes.retain(|node| node.kind != FileType::Fifo);
+    let mut trees = Vec::with_capacity(nodes.len());
+    if nodes.is_empty() {
+        return Ok(trees);
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+        .step(|| "make a mount namespace for the devices")?;
+    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", flags).step(|| "make the host's mounts slaves")?;
+    let folder = mounts::new_filesystem("tmpfs", None, &[], Attributes::default())
+        .step(|| "make a file system for the devices")?;
+    root::attach(&folder, Path::new("/"))?;
+    for node in nodes {
+        let step = || format!("linux.devices[{}]: make device {}", node.index, node.path);
+        let outside = |member, mappings: &[IdMapping], id| {
+            // Of a namespace that exists already, config.json need not give them.
+            let found = match mappings {
+                [] => Some(id),
+                _ => mappings::outside(mappings, id),
+            };
+            found.ok_or_else(|| {
+                let reason = format!("{id} is not mapped in the user namespace");
+                refused(node.index, member, &reason)
+            })
+        };
+        let owner = (
+            outside("uid", &linux.uid_mappings, node.owner.0)?,
+            outside("gid", &linux.gid_mappings, node.owner.1)?,
         );
-        let mode = device.file_mode.unwrap_or(0o666) & 0o7777;
-        let (folder, name) = paths::split(root, &device.path)?;
-        let step = || format!("make device {}", device.path);
-        let exists = || rustix::fs::statat(&folder, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
-        if nodes == Nodes::Bound && kind != FileType::Fifo && exists().is_err() {
-            bind_node(&folder, name, &device.path, kind, numbers)
-                .map_err(|failure| refused("path", failure.message))?;
+        let name = node.index.to_string();
+        make_node(&folder, &name, node.kind, node.mode, node.numbers).step(step)?;
+        own(&folder, &name, owner).step(step)?;
+        // What the mask of the process took away, and what the change of the owner did.
+        let mode = Mode::from_raw_mode(node.mode);
+        rustix::fs::chmodat(&folder, &name, mode, AtFlags::empty()).step(step)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = rustix::mount::open_tree(&folder, &name, flags).step(step)?;
+        trees.push((node.index, tree));
+    }
+    // What lies on the root directory when the container's process copies this namespace could not
+    // be taken off there.
+    let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    rustix::mount::unmount(path, UnmountFlags::DETACH)
+        .step(|| "take off the file system for the devices")?;
+    Ok(trees)
+}
+
+fn own(folder: impl AsFd, name: &str, (uid, gid): (u32, u32)) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::fs::chownat(
+        folder,
+        name,
+        Some(uid),
+        Some(gid),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
+}
+
+/// Makes the devices of config.json.
+pub(crate) fn make(root: BorrowedFd<'_>, devices: &[Device], nodes: &Nodes) -> Result<(), Failure> {
+    for node in read(devices)? {
+        let (folder, name) = paths::split(root, node.path)?;
+        let step = || format!("make device {}", node.path);
+        let exists = || rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW);
+        if let Nodes::Bound(trees) = nodes
+            && let Some((_, tree)) = trees.iter().find(|(index, _)| *index == node.index)
+            && exists().is_err()
+        {
+            attach_node(&folder, name, tree)
+                .map_err(|failure| refused(node.index, "path", &failure.message))?;
             continue;
         }
-        match make_node(&folder, name, kind, mode, numbers) {
+        match make_node(&folder, name, node.kind, node.mode, node.numbers) {
             // One of the default devices, or made by the image: it must be the one asked for.
             Err(Errno::EXIST) => {
-                if !is_device(&exists().step(step)?, kind, numbers) {
-                    return Err(refused(
-                        "path",
-                        format!("{} exists and is something else", device.path),
-                    ));
+                if !is_device(&exists().step(step)?, node.kind, node.numbers) {
+                    let reason = format!("{} exists and is something else", node.path);
+                    return Err(refused(node.index, "path", &reason));
                 }
             }
             other => other.step(step)?,
         }
-        if device.uid != 0 || device.gid != 0 {
-            rustix::fs::chownat(
-                &folder,
-                name,
-                Some(rustix::fs::Uid::from_raw(device.uid)),
-                Some(rustix::fs::Gid::from_raw(device.gid)),
-                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .step(step)?;
+        if node.owner != (0, 0) {
+            own(&folder, name, node.owner).step(step)?;
         }
     }
     Ok(())
@@ -234,7 +329,7 @@ pub(crate) fn make_terminal(
         OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
     )
     .step(|| "open the terminal's other end")?;
-    rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(owner)), None)
+    rustix::fs::fchown(&slave, Some(Uid::from_raw(owner)), None)
         .step(|| "give the terminal to the user")?;
     let tree = mounts::copy_of(&slave).step(|| "bind the terminal to /dev/console")?;
     let target = console(root).map_err(|failure| Failure {
