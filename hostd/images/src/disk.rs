@@ -1,13 +1,14 @@
-//! Where things lie, and how they come to lie there: staging folder, one sync of the file system,
-//! renames in the order in which things refer to each other.
+//! Where things lie, and how they come to lie there: staging folder, sync of what is in it, renames
+//! in the order in which things refer to each other.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
+use keelson_store::file::Prepared;
 use keelson_store::{Durability, FileLock, document, file};
 
 use crate::error::ImageError;
@@ -212,11 +213,15 @@ impl Disk {
     }
 
     pub(crate) fn write_repositories(&self, repositories: &Repositories) -> Result<(), ImageError> {
-        Ok(document::write(
-            &self.repositories(),
-            repositories,
-            Durability::Flushed,
-        )?)
+        Ok(self.prepare_repositories(repositories)?.place()?)
+    }
+
+    /// Brings the names to the disk, so that they only need their place.
+    pub(crate) fn prepare_repositories(
+        &self,
+        repositories: &Repositories,
+    ) -> Result<Prepared, ImageError> {
+        Ok(document::prepare(&self.repositories(), repositories)?)
     }
 
     /// Makes the renames of a commit survive a power cut.
@@ -264,15 +269,6 @@ impl Disk {
 #[derive(Debug)]
 pub(crate) struct Staging {
     pub path: PathBuf,
-}
-
-impl Staging {
-    /// Writes everything in the folder, and in the file system around it, to the disk.
-    pub(crate) fn sync(&self) -> Result<(), ImageError> {
-        File::open(&self.path)
-            .and_then(|folder| Ok(rustix::fs::syncfs(&folder)?))
-            .map_err(ImageError::io("sync", &self.path))
-    }
 }
 
 impl Drop for Staging {

@@ -11,7 +11,7 @@
 //! RUN/layers/<diff-id>/      mounted layers
 //! ```
 //!
-//! Things become visible by renames, after one sync of the file system, in the order in which they
+//! Things become visible by renames, after all of them was synced, in the order in which they
 //! refer to each other: layers, blobs, image record, names. They go in the opposite order. So
 //! every image that is listed is complete, whenever the process or the machine stopped, and what
 //! nothing refers to is removed by the next start.
@@ -20,6 +20,7 @@ mod changes;
 mod commit;
 mod contents;
 mod disk;
+mod durable;
 mod error;
 mod gzip;
 mod import;

@@ -14,6 +14,7 @@ use keelson_store::{Durability, document};
 use tokio::sync::broadcast;
 
 use crate::disk::{Disk, Staging};
+use crate::durable;
 use crate::error::ImageError;
 use crate::layer::{LayerForm, LayerRecord};
 use crate::mounts::{MountCall, Mounts, mount_erofs};
@@ -184,7 +185,9 @@ impl Store {
             self.settle_manifest(layers, &mut image)?;
             staged.push(Staged::write(staging, image)?);
         }
-        staging.sync()?;
+        let mut paths: Vec<PathBuf> = layers.values().cloned().collect();
+        paths.extend(staged.iter().flat_map(Staged::files));
+        durable::sync(&staging.path, paths)?;
         let mut state = self.state();
         if let Err(error) = self.place(&mut state, layers, &staged) {
             // A full disk, for one: what became visible on disk goes again.
@@ -265,7 +268,6 @@ impl Store {
                 state.damaged.remove(manifest);
             }
         }
-        self.disk.flush()?;
         let mut repositories = state.repositories.clone();
         let time = Timestamp::now().to_string();
         for image in staged {
@@ -277,8 +279,15 @@ impl Store {
                     .insert(reference.to_string(), Tagged { id, time });
             }
         }
-        if repositories != state.repositories {
-            self.disk.write_repositories(&repositories)?;
+        // The names' new file is synced before the folders, and takes its place after: so one commit
+        // of a journal does for all of the renames above, and no name is on the disk before its
+        // image.
+        let names = (repositories != state.repositories)
+            .then(|| self.disk.prepare_repositories(&repositories))
+            .transpose()?;
+        self.disk.flush()?;
+        if let Some(names) = names {
+            names.place()?;
             state.repositories = repositories;
         }
         Ok(())
@@ -528,6 +537,16 @@ struct Staged {
 }
 
 impl Staged {
+    /// What the disk must have before the image gets its place.
+    fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let files = [
+            Some(&self.config),
+            self.manifest.as_ref(),
+            Some(&self.record),
+        ];
+        files.into_iter().flatten().cloned()
+    }
+
     fn write(staging: &Staging, image: NewImage) -> Result<Self, ImageError> {
         let write = |name: String, bytes: &[u8]| -> Result<PathBuf, ImageError> {
             let path = staging.path.join(name);

@@ -8,7 +8,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Durability, StoreError, file};
+use crate::file::{self, Prepared};
+use crate::{Durability, StoreError};
+
+/// Documents may hold secrets.
+const MODE: u32 = 0o600;
 
 /// A type that is kept as a JSON file. It must serialize as a JSON object without a member
 /// `version`.
@@ -94,7 +98,15 @@ pub fn write<T: Document>(
     document: &T,
     durability: Durability,
 ) -> Result<(), StoreError> {
-    file::write(path, &bytes(path, document)?, 0o600, durability)
+    file::write(path, &bytes(path, document)?, MODE, durability)
+}
+
+/// Like [`write`] with [`Durability::Flushed`], without the renaming.
+///
+/// # Errors
+/// As for [`write`].
+pub fn prepare<T: Document>(path: &Path, document: &T) -> Result<Prepared, StoreError> {
+    file::prepare(path, &bytes(path, document)?, MODE)
 }
 
 /// The bytes that [`write`] puts into a file; `path` is only named in errors.

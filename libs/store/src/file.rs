@@ -34,18 +34,69 @@ pub fn write(
     mode: u32,
     durability: Durability,
 ) -> Result<(), StoreError> {
-    let temporary = temporary_name(path)?;
-    let result = write_temporary(&temporary, bytes, mode, durability)
-        .and_then(|()| fs::rename(&temporary, path).map_err(StoreError::io("rename", path)));
-    if let Err(error) = result {
-        // What stays behind is swept at the next start; the first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
+    let prepared = Prepared::write(path, bytes, mode, durability)?;
+    match durability {
+        Durability::Flushed => prepared.place(),
+        Durability::Relaxed => prepared.rename(),
     }
-    if durability == Durability::Flushed {
-        flush_folder(parent(path))?;
+}
+
+/// Writes what is to replace the file, so that it survives a power cut and only needs its name.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn prepare(path: &Path, bytes: &[u8], mode: u32) -> Result<Prepared, StoreError> {
+    Prepared::write(path, bytes, mode, Durability::Flushed)
+}
+
+/// The new version of a file, beside it. Dropping it leaves the old one.
+#[derive(Debug)]
+pub struct Prepared {
+    temporary: PathBuf,
+    path: PathBuf,
+    placed: bool,
+}
+
+impl Prepared {
+    fn write(
+        path: &Path,
+        bytes: &[u8],
+        mode: u32,
+        durability: Durability,
+    ) -> Result<Self, StoreError> {
+        let prepared = Self {
+            temporary: temporary_name(path)?,
+            path: path.to_owned(),
+            placed: false,
+        };
+        write_temporary(&prepared.temporary, bytes, mode, durability)?;
+        Ok(prepared)
     }
-    Ok(())
+
+    /// Replaces the file, and makes that survive a power cut.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn place(self) -> Result<(), StoreError> {
+        let folder = parent(&self.path).to_owned();
+        self.rename()?;
+        flush_folder(&folder)
+    }
+
+    fn rename(mut self) -> Result<(), StoreError> {
+        fs::rename(&self.temporary, &self.path).map_err(StoreError::io("rename", &self.path))?;
+        self.placed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.placed {
+            // What stays behind is swept at the next start; the first error is the one to report.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
 }
 
 fn write_temporary(
@@ -180,6 +231,21 @@ mod tests {
         fs::create_dir_all(path.join("inside")).unwrap();
         let error = write(&path, b"new", 0o644, Durability::Flushed).unwrap_err();
         assert!(error.to_string().contains("rename"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_prepared_needs_a_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write(&path, b"old", 0o644, Durability::Relaxed).unwrap();
+        drop(prepare(&path, b"dropped", 0o644).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let prepared = prepare(&path, b"new", 0o644).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        prepared.place().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

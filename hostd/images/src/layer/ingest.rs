@@ -21,9 +21,9 @@ use crate::pipe::{PIECE, PipeReader, PipeSender, pipe};
 
 /// Pieces between the writer and the hasher.
 const HASH_DEPTH: usize = 4;
-/// After so many bytes the kernel is told to start writing them out, so that the final sync of
-/// the file system finds little to do.
-const WRITE_OUT: u64 = 16 << 20;
+/// After so many bytes the kernel is told to start writing them out, so that the final sync
+/// finds little to do.
+const WRITE_OUT: u64 = 4 << 20;
 
 /// A layer that was read completely and lies in the staging folder.
 #[derive(Debug)]
@@ -215,11 +215,14 @@ impl Kept {
     fn finish(self, digest: Digest) -> Result<CompressedBlob, ImageError> {
         match self.failure {
             Some(error) => Err(ImageError::io("write", &self.path)(error)),
-            None => Ok(CompressedBlob {
-                digest,
-                size: self.size,
-                format: self.format,
-            }),
+            None => {
+                keelson_sys::writeback::start(&self.file, self.written_out, 0);
+                Ok(CompressedBlob {
+                    digest,
+                    size: self.size,
+                    format: self.format,
+                })
+            }
         }
     }
 }
@@ -341,6 +344,7 @@ impl Scan<'_> {
                 return Err(ImageError::Damaged("the hashing thread died".to_owned()));
             }
         }
+        keelson_sys::writeback::start(self.file, written_out, 0);
         self.scanner.finish(&mut self.tree)?;
         Ok(())
     }
