@@ -1,6 +1,8 @@
 //! Rounds: every subject is measured once in each, so that what else the machine does in the
 //! meantime strikes all of them alike.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result};
 
 /// What a subject yielded, in the order of the rounds.
@@ -20,6 +22,20 @@ pub struct Series<T> {
 pub fn interleave<S, T>(
     subjects: &mut [(String, S)],
     rounds: usize,
+    measure: impl FnMut(&mut S) -> Result<T>,
+) -> Result<Vec<Series<T>>> {
+    interleave_until(subjects, rounds, None, measure)
+}
+
+/// Like [`interleave`], but no round begins after `end`. When not even the first one could begin,
+/// the values of the warm-up count.
+///
+/// # Errors
+/// As for [`interleave`].
+pub fn interleave_until<S, T>(
+    subjects: &mut [(String, S)],
+    rounds: usize,
+    end: Option<Instant>,
     mut measure: impl FnMut(&mut S) -> Result<T>,
 ) -> Result<Vec<Series<T>>> {
     let mut series: Vec<Series<T>> = subjects
@@ -31,6 +47,10 @@ pub fn interleave<S, T>(
         .collect();
     let count = subjects.len();
     for round in 0..=rounds {
+        let late = end.is_some_and(|end| Instant::now() >= end);
+        if round > 0 && late {
+            break;
+        }
         for place in 0..count {
             let index = (place + round) % count;
             let (Some((name, subject)), Some(into)) =
@@ -39,9 +59,10 @@ pub fn interleave<S, T>(
                 continue;
             };
             let value = measure(subject).with_context(|| format!("measure {name}"))?;
-            if round > 0 {
-                into.values.push(value);
+            if round == 1 {
+                into.values.clear();
             }
+            into.values.push(value);
         }
     }
     Ok(series)
@@ -50,6 +71,15 @@ pub fn interleave<S, T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_warm_up_counts_when_there_is_no_time() {
+        let mut subjects = [("a".to_owned(), 1), ("b".to_owned(), 2)];
+        let end = Some(Instant::now());
+        let series = interleave_until(&mut subjects, 3, end, |subject| Ok(*subject)).unwrap();
+        assert_eq!(series[0].values, [1]);
+        assert_eq!(series[1].values, [2]);
+    }
 
     #[test]
     fn subjects_take_turns_and_the_first_round_does_not_count() {

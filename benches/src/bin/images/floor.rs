@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::Result;
 use keelson_benches::{tools, usage};
@@ -24,8 +24,8 @@ enum Work {
     Download(String),
     /// Copies an image from a folder to a registry.
     Upload(PathBuf, Form),
-    /// Decompresses layers one after the other, to nowhere or to a plain file each.
-    Decompress(PathBuf, &'static [&'static str], Vec<PathBuf>, bool),
+    /// Decompresses layers one after the other, to a plain file each.
+    Decompress(PathBuf, &'static [&'static str], Vec<PathBuf>),
     /// Compresses layers one after the other, to files.
     Compress(PathBuf, &'static [&'static str], Vec<PathBuf>),
     /// Unpacks layers' plain tars to folders.
@@ -58,24 +58,16 @@ impl Floor {
             folder,
         )];
         let programs: &[(&str, &str, &'static [&'static str])] = match form {
-            Form::Gzip => &[
-                ("gzip", "gzip", &["-dc"]),
-                ("pigz", "pigz", &["-dc"]),
-                ("igzip", "isal", &["-dc"]),
-            ],
+            Form::Gzip => &[("gzip", "gzip", &["-dc"]), ("igzip", "isal", &["-dc"])],
             Form::Zstd => &[("zstd", "zstd", &["-dcq"])],
         };
         for (program, package, arguments) in programs {
             let Some(path) = tools::optional(program, package) else {
                 continue;
             };
-            for (to_files, target) in [(false, "nowhere"), (true, "plain files")] {
-                floors.push(Self::new(
-                    &format!("{program} -d to {target}"),
-                    Work::Decompress(path.clone(), arguments, sample.compressed(form), to_files),
-                    folder,
-                ));
-            }
+            let work = Work::Decompress(path, arguments, sample.compressed(form));
+            let name = format!("{program} -d to plain files");
+            floors.push(Self::new(&name, work, folder));
         }
         let unpacked = folder.join("unpacked");
         if !unpacked.exists() {
@@ -97,10 +89,10 @@ impl Floor {
             Work::Upload(sample.layout(), Form::Gzip),
             folder,
         )];
-        for program in ["gzip", "pigz"] {
-            if let Some(path) = tools::optional(program, program) {
-                let work = Work::Compress(path, &["-6nc"], sample.tars());
-                floors.push(Self::new(&format!("{program} -6"), work, folder));
+        if let Some(path) = tools::optional("pigz", "pigz") {
+            for (level, arguments) in [(1, &["-1nc"]), (6, &["-6nc"])] {
+                let work = Work::Compress(path.clone(), arguments, sample.tars());
+                floors.push(Self::new(&format!("pigz -{level}"), work, folder));
             }
         }
         floors
@@ -146,13 +138,9 @@ impl Floor {
                         .arg(format!("docker://{registry}")),
                 )?;
             }
-            Work::Decompress(program, arguments, blobs, to_files) => {
+            Work::Decompress(program, arguments, blobs) => {
                 for (layer, blob) in blobs.iter().enumerate() {
-                    let target = if *to_files {
-                        Stdio::from(File::create(file(layer))?)
-                    } else {
-                        Stdio::null()
-                    };
+                    let target = File::create(file(layer))?;
                     let mut command = Command::new(program);
                     command.args(*arguments).stdin(File::open(blob)?);
                     total += usage::run(command.stdout(target))?;

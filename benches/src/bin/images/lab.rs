@@ -1,8 +1,9 @@
 //! What the measurements share: folders, the image, a registry that has it, the engines.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use keelson_benches::build;
@@ -13,6 +14,46 @@ use crate::engine::Engine;
 use crate::registry::Registry;
 use crate::sample::{Form, Sample, Size};
 
+/// How long all tables together may take.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    begin: Cell<Instant>,
+    time: Duration,
+    tables: Cell<u32>,
+}
+
+impl Budget {
+    /// That much time for so many tables.
+    pub(crate) fn new(time: Duration, tables: u32) -> Self {
+        Self {
+            begin: Cell::new(Instant::now()),
+            time,
+            tables: Cell::new(tables),
+        }
+    }
+
+    /// Begins now: what was made before is kept for the next time.
+    pub(crate) fn begin(&self) {
+        self.begin.set(Instant::now());
+    }
+
+    fn left(&self) -> Duration {
+        self.time.saturating_sub(self.begin.get().elapsed())
+    }
+
+    /// Whether it is used up.
+    pub(crate) fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// When the next table must be ready: tables share what is left.
+    pub(crate) fn end_of_next(&self) -> Instant {
+        let tables = self.tables.get().max(1);
+        self.tables.set(tables - 1);
+        Instant::now() + self.left() / tables
+    }
+}
+
 /// Everything that measurements need. Nothing but the made images is left when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lab {
@@ -21,6 +62,7 @@ pub(crate) struct Lab {
     pub registry: Registry,
     pub sample: Sample,
     pub rounds: usize,
+    pub budget: Budget,
     pause: Duration,
     folders: Folders,
 }
@@ -35,7 +77,7 @@ struct Folders {
 }
 
 impl Lab {
-    pub(crate) fn open(size: Size, pause: Duration, rounds: usize) -> Result<Self> {
+    pub(crate) fn open(size: Size, pause: Duration, rounds: usize, budget: Budget) -> Result<Self> {
         let cache = build::target_folder().join("benches");
         fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
         let sample = Sample::make(&cache, size)?;
@@ -53,6 +95,7 @@ impl Lab {
             registry,
             sample,
             rounds,
+            budget,
             pause,
             folders,
         })

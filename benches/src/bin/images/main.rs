@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use keelson_benches::{build, table};
 
-use crate::lab::Lab;
+use crate::lab::{Budget, Lab};
 use crate::operation::Operation;
 use crate::sample::Size;
 
@@ -23,16 +23,20 @@ use crate::sample::Size;
 #[derive(Debug, Parser)]
 struct Options {
     /// What is measured.
-    #[arg(long, value_delimiter = ',', default_values_t = Operation::ALL)]
-    operations: Vec<Operation>,
-    /// How often each engine does each operation, after once to warm up.
+    #[arg(long, alias = "operations", value_delimiter = ',', default_values_t = Operation::DEFAULT)]
+    only: Vec<Operation>,
+    /// How often each engine does each operation at most, after once to warm up.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// How many minutes the measurements may take together: when they are over, no further round
+    /// and no further operation begins. Making the images, once, and building come before.
+    #[arg(long, default_value_t = 9.0)]
+    minutes: f64,
     /// The measured image: of 480 MB, or a small one to try the benchmark out.
     #[arg(long, default_value = "full")]
     size: Scale,
     /// Seconds of rest before each measurement: what was deleted before keeps the disk busy.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 1.0)]
     pause: f64,
     /// Another hostd to be measured too, with keelson-runtime in the same folder; for comparing
     /// versions.
@@ -67,7 +71,7 @@ impl Scale {
             ),
             Self::Full => (
                 size("full", 450, 24_000),
-                [size("100mb", 95, 5_000), size("1gb", 950, 50_000)],
+                [size("100mb", 95, 5_000), size("1gb-names", 950, 100_000)],
             ),
         }
     }
@@ -85,10 +89,20 @@ fn main() -> Result<()> {
         programs.push((format!("hostd-{}", number + 2), program.clone()));
     }
     let (size, memory_sizes) = options.size.sizes();
-    let mut lab = Lab::open(size, Duration::from_secs_f64(options.pause), options.rounds)?;
+    let budget = Budget::new(
+        Duration::from_secs_f64(60.0 * options.minutes),
+        options.only.iter().map(|one| one.tables()).sum(),
+    );
+    let pause = Duration::from_secs_f64(options.pause);
+    let mut lab = Lab::open(size, pause, options.rounds, budget)?;
     lab.start_engines(&programs, !options.alone)?;
+    lab.budget.begin();
     let mut tables = Vec::new();
-    for operation in &options.operations {
+    for operation in &options.only {
+        if lab.budget.is_over() {
+            eprintln!("no time is left for {operation}; see --minutes and --only");
+            continue;
+        }
         tables.extend(operation.measure(&lab, memory_sizes)?);
     }
     table::publish(&tables, options.json.as_deref())

@@ -62,17 +62,25 @@ enum Subject<'a> {
 type Turn = Result<Cost, String>;
 
 impl Operation {
-    pub(crate) const ALL: [Self; 9] = [
+    /// Those that fit into the time together.
+    pub(crate) const DEFAULT: [Self; 7] = [
         Self::Pull,
         Self::Push,
-        Self::Mirror,
         Self::Save,
         Self::Load,
         Self::Diff,
         Self::Commit,
         Self::Export,
-        Self::Memory,
     ];
+
+    /// How many tables it makes that are measured one after another.
+    pub(crate) const fn tables(self) -> u32 {
+        match self {
+            Self::Pull => 2,
+            Self::Memory => 4,
+            _ => 1,
+        }
+    }
 
     /// Measures all engines.
     pub(crate) fn measure(self, lab: &Lab, memory_sizes: [Size; 2]) -> Result<Vec<Table>> {
@@ -205,22 +213,24 @@ impl<'a> Job<'a> {
                 .into_iter()
                 .map(|floor| (floor.name.clone(), (Subject::Floor(floor), None))),
         );
-        let series = rounds::interleave(&mut subjects, self.lab.rounds, |(subject, why_not)| {
-            if let Some(reason) = why_not {
-                return Ok(Err(reason.clone()));
-            }
-            match self.turn(subject) {
-                Ok(cost) => Ok(Ok(cost)),
-                Err(error) => match subject {
-                    Subject::Floor(_) => Err(error),
-                    Subject::Engine(engine) => {
-                        let reason = self.failure(engine, &error);
-                        *why_not = Some(reason.clone());
-                        Ok(Err(reason))
-                    }
-                },
-            }
-        })?;
+        let (rounds, end) = (self.lab.rounds, self.lab.budget.end_of_next());
+        let series =
+            rounds::interleave_until(&mut subjects, rounds, Some(end), |(subject, why_not)| {
+                if let Some(reason) = why_not {
+                    return Ok(Err(reason.clone()));
+                }
+                match self.turn(subject) {
+                    Ok(cost) => Ok(Ok(cost)),
+                    Err(error) => match subject {
+                        Subject::Floor(_) => Err(error),
+                        Subject::Engine(engine) => {
+                            let reason = self.failure(engine, &error);
+                            *why_not = Some(reason.clone());
+                            Ok(Err(reason))
+                        }
+                    },
+                }
+            })?;
         for engine in &self.lab.engines {
             self.end(engine);
         }
