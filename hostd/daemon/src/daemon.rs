@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use hostd_api_docker::{Api, Facts};
@@ -32,6 +33,10 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DEFAULT_SOCKET: &str = "/run/docker.sock";
 /// netcfg's report.
 const NETWORK_STATUS: &str = "/run/keelson/netcfg/status.json";
+
+/// So long after the start nothing of it goes on, and what only it needed of the program is given
+/// up.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// What is wrong, shared by both APIs.
 type Warnings = Arc<RwLock<Vec<String>>>;
@@ -136,6 +141,11 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         let listen = plan.tcp().map(|address| address.to_string()).collect();
         tokio::task::spawn_blocking(move || provision_client(&pki, listen));
     }
+
+    tokio::spawn(async {
+        tokio::time::sleep(SETTLED).await;
+        keelson_sys::idle::release_code();
+    });
 
     let signal = signals.next().await;
     tracing::info!(signal, "stopping");

@@ -14,7 +14,8 @@ mod tls;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::options::Options;
 
@@ -23,11 +24,12 @@ const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(rustix::termios::isatty(std::io::stderr()))
+        .with_ansi(rustix::termios::isatty(std::io::stderr()));
+    tracing_subscriber::registry()
+        .with(options.log.clone())
+        .with(lines)
         .init();
     // A panic ends one request or one task, never the daemon; it must not go unnoticed, though.
     std::panic::set_hook(Box::new(|panic| {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use clap::Parser;
 use hostd_containers::CgroupParent;
 use hostd_images::{Endpoint, HostRule};
+use tracing_subscriber::filter::Targets;
 
 /// The Keelson engine daemon: containers, images and system services behind the Docker Engine
 /// API and the host API.
@@ -65,7 +66,7 @@ pub(crate) struct Options {
         env = "KEELSON_LOG",
         default_value = "info"
     )]
-    pub(crate) log: String,
+    pub(crate) log: Targets,
 }
 
 /// Where to listen.

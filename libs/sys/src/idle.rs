@@ -23,16 +23,36 @@ struct Ranges {
     count: usize,
 }
 
+impl Ranges {
+    /// The program's segments that it can't write to.
+    fn of_program() -> Self {
+        let mut ranges = Self {
+            list: [(0, 0); MOST],
+            count: 0,
+        };
+        // SAFETY: the function keeps to what the C library expects of it, and `ranges` outlives
+        // it.
+        unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut ranges).cast()) };
+        ranges
+    }
+}
+
+/// Gives up the memory of the program's code and constants, in all threads; what is used again is
+/// read again. For a program whose start needs much that its service does not.
+pub fn release_code() {
+    let ranges = Ranges::of_program();
+    for (start, length) in ranges.list.into_iter().take(ranges.count) {
+        // SAFETY: a segment that the program may not write holds what its file holds (what
+        // relocation writes to lies in writable ones), and is read from there again.
+        unsafe { madvise(start, length, libc::MADV_DONTNEED) };
+    }
+}
+
 /// Waits until a descriptor is readable, or for some milliseconds (-1: forever). Meanwhile the
 /// program's code, its constants and the unused part of its stack take no memory. Failing to give
 /// memory up costs memory only; the caller has to find out itself what has happened.
 pub fn wait_readable(descriptor: BorrowedFd<'_>, milliseconds: i32) {
-    let mut ranges = Ranges {
-        list: [(0, 0); MOST],
-        count: 0,
-    };
-    // SAFETY: the function keeps to what the C library expects of it, and `ranges` outlives it.
-    unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut ranges).cast()) };
+    let ranges = Ranges::of_program();
     // Another attribute than that of the code around puts the function's pages, of which it has
     // two at most, into a mapping of their own.
     let function = give_up_and_poll as *const () as usize & !(PAGE - 1);
@@ -149,6 +169,26 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+
+    /// Kilobytes of the program's files that are mapped.
+    fn resident_files() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssFile:"));
+        let number = line.unwrap().trim().trim_end_matches(" kB");
+        number.parse().unwrap()
+    }
+
+    #[test]
+    fn code_that_is_given_up_comes_back() {
+        let before = resident_files();
+        release_code();
+        assert!(resident_files() < before);
+        // Other threads go on, too.
+        let sum: u64 = std::thread::spawn(|| (0..1000).sum()).join().unwrap();
+        assert_eq!(sum, 499_500);
+    }
 
     #[test]
     fn waiting_ends_when_there_is_something_to_read_or_time_is_up() {
