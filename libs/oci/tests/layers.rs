@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keelson_oci::archive::{ArchiveError, Entry, Scanner, Visitor};
+use keelson_oci::archive::{ArchiveError, Entry, EntryKind, Scanner, Visitor};
 use keelson_oci::layer::tree::{NodeKind, ROOT, Tree, TreeBuilder, TreeError};
 use keelson_oci::layer::{Limits, erofs};
 use proptest::prelude::*;
@@ -241,5 +241,123 @@ fn limits_are_kept() {
         Limits { file: 999, ..none },
     ] {
         assert!(matches!(add(limits), Err(TreeError::Limit { .. })));
+    }
+}
+
+fn entry(path: &str, kind: EntryKind, xattrs: &[(&str, &[u8])]) -> Entry {
+    Entry {
+        path: path.into(),
+        kind,
+        link: b"target".to_vec(),
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: 0,
+        mtime_nsec: 0,
+        major: 0,
+        minor: 0,
+        size: 0,
+        stored: 0,
+        data_offset: 512,
+        sparse: None,
+        xattrs: xattrs
+            .iter()
+            .map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec()))
+            .collect(),
+    }
+}
+
+#[test]
+fn only_attributes_that_linux_has_are_kept() {
+    let all: Vec<_> = [
+        "user.a",
+        "user.",
+        "trusted.a",
+        "security.a",
+        "system.posix_acl_access",
+        "system.posix_acl_default",
+        "system.posix_acl_access.more",
+        "system.nfs4_acl",
+        "trusted.overlay.redirect",
+        "com.apple.quarantine",
+        "security.a\0b",
+    ]
+    .map(|name| (name, &b"x"[..]))
+    .to_vec();
+    for (kind, kept) in [
+        (
+            EntryKind::File,
+            &[
+                "security.a",
+                "system.posix_acl_access",
+                "trusted.a",
+                "user.a",
+            ][..],
+        ),
+        (
+            EntryKind::Directory,
+            &[
+                "security.a",
+                "system.posix_acl_access",
+                "system.posix_acl_default",
+                "trusted.a",
+                "user.a",
+            ],
+        ),
+        (EntryKind::Symlink, &["security.a", "trusted.a"]),
+        (
+            EntryKind::Fifo,
+            &["security.a", "system.posix_acl_access", "trusted.a"],
+        ),
+    ] {
+        let mut builder = TreeBuilder::new(Limits::default());
+        builder.add(entry("x", kind, &all)).unwrap();
+        let tree = builder.finish();
+        let id = walk(&tree)[&b"/x"[..]];
+        let names: Vec<_> = tree.node(id).unwrap().xattrs.keys().cloned().collect();
+        let kept: Vec<_> = kept.iter().map(|name| name.as_bytes().to_vec()).collect();
+        assert_eq!(names, kept, "{kind:?}");
+    }
+}
+
+#[test]
+fn malformed_file_capabilities_are_refused() {
+    let whole = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let add = |value: &[u8]| {
+        let attribute = [("security.capability", value)];
+        TreeBuilder::new(Limits::default()).add(entry("x", EntryKind::File, &attribute))
+    };
+    add(&whole).unwrap();
+    let other_revision = [&[1, 0, 0, 9][..], &whole[4..]].concat();
+    for wrong in [&b""[..], b"abc", &whole[..12], &other_revision] {
+        let error = add(wrong).unwrap_err().to_string();
+        assert!(error.contains("capabilities"), "{error}");
+    }
+}
+
+#[test]
+fn nothing_is_hidden_where_nothing_is_below() {
+    let mut builder = TreeBuilder::new(Limits::default());
+    for (path, kind) in [
+        ("new/", EntryKind::Directory),
+        ("new/.wh.a", EntryKind::File),
+        ("new/.wh..wh..opq", EntryKind::File),
+        ("new/.wh.b", EntryKind::File),
+        ("old/.wh.c", EntryKind::File),
+        // Overlayfs's own form.
+        ("old/d", EntryKind::CharDevice),
+    ] {
+        builder.add(entry(path, kind, &[])).unwrap();
+    }
+    let tree = builder.finish();
+    let found = walk(&tree);
+    let paths: Vec<_> = found
+        .keys()
+        .map(|path| String::from_utf8_lossy(path))
+        .collect();
+    assert_eq!(paths, ["", "/new", "/old", "/old/c", "/old/d"]);
+    for hidden in ["/old/c", "/old/d"] {
+        let node = tree.node(found[hidden.as_bytes()]).unwrap();
+        assert!(matches!(node.kind, NodeKind::Whiteout));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -36,11 +37,16 @@ pub(crate) fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
+/// Everything below a folder. Names that lead nowhere are passed over: overlayfs lists whiteouts
+/// where no lower layer has the folder.
 pub(crate) fn see(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut seen = BTreeMap::new();
     let mut left = vec![root.to_owned()];
     while let Some(path) = left.pop() {
-        let status = fs::symlink_metadata(&path).unwrap();
+        let status = match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            status => status.unwrap(),
+        };
         let kind = status.file_type();
         if kind.is_dir() {
             left.extend(

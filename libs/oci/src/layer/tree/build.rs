@@ -9,6 +9,9 @@ use crate::archive::{Entry, EntryKind, MAX_PATH};
 const AUFS: &[u8] = b".wh..wh.";
 /// What an inode of EROFS, and the kernel's system call, can hold of one attribute.
 const MAX_XATTR_VALUE: usize = 65_535;
+const CAPABILITY: &[u8] = b"security.capability";
+const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 /// Sum of names and values of one file.
 const MAX_XATTRS: usize = 128 << 10;
 
@@ -33,7 +36,24 @@ impl TreeBuilder {
     }
 
     /// The finished tree.
-    pub fn finish(self) -> Tree {
+    pub fn finish(mut self) -> Tree {
+        let is_whiteout: Vec<bool> = self
+            .nodes
+            .iter()
+            .map(|node| matches!(node.kind, NodeKind::Whiteout))
+            .collect();
+        let is_whiteout = |id: &NodeId| is_whiteout.get(*id as usize) == Some(&true);
+        for node in &mut self.nodes {
+            // There is nothing below that they could hide; overlayfs, which does not expect them
+            // there, would list them as files that are not there.
+            if let NodeKind::Directory {
+                children,
+                opaque: true,
+            } = &mut node.kind
+            {
+                children.retain(|_, id| !is_whiteout(id));
+            }
+        }
         Tree { nodes: self.nodes }
     }
 
@@ -155,8 +175,11 @@ impl TreeBuilder {
         let mut xattrs = BTreeMap::new();
         let mut total = 0;
         for (name, value) in &entry.xattrs {
-            if !is_kept_xattr(name) {
+            if !is_kept_xattr(name, entry.kind) {
                 continue;
+            }
+            if name == CAPABILITY && !is_capability(value) {
+                return Err(refuse("its file capabilities are malformed".to_owned()));
             }
             total += name.len() + value.len();
             if name.len() > MAX_NAME || value.len() > MAX_XATTR_VALUE || total > MAX_XATTRS {
@@ -279,6 +302,7 @@ fn node_kind(entry: &Entry, hides_lower: bool) -> Result<NodeKind, String> {
                 target: entry.link.clone(),
             },
         },
+        EntryKind::CharDevice if (major, minor) == (0, 0) => NodeKind::Whiteout,
         EntryKind::CharDevice => NodeKind::CharDevice { major, minor },
         EntryKind::BlockDevice => NodeKind::BlockDevice { major, minor },
         EntryKind::Fifo => NodeKind::Fifo,
@@ -292,12 +316,26 @@ fn node_kind(entry: &Entry, hides_lower: bool) -> Result<NodeKind, String> {
     })
 }
 
-/// The namespaces that Linux file systems know, without overlayfs's own.
-fn is_kept_xattr(name: &[u8]) -> bool {
-    const SPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
-    const WHOLE: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
-    let in_space = |space: &&[u8]| name.starts_with(space) && name.len() > space.len();
-    (WHOLE.contains(&name) || SPACES.iter().any(in_space))
+/// Whether Linux has such an attribute for objects of this kind, and not for overlayfs's own use.
+/// Engines pass over those that it has not.
+fn is_kept_xattr(name: &[u8], kind: EntryKind) -> bool {
+    let in_space = |space: &[u8]| name.starts_with(space) && name.len() > space.len();
+    let known = match kind {
+        EntryKind::Directory => in_space(b"user.") || name == ACL_ACCESS || name == ACL_DEFAULT,
+        EntryKind::File => in_space(b"user.") || name == ACL_ACCESS,
+        EntryKind::Symlink => false,
+        _ => name == ACL_ACCESS,
+    };
+    (known || in_space(b"trusted.") || in_space(b"security."))
         && !name.starts_with(b"trusted.overlay.")
         && !name.contains(&0)
+}
+
+/// Whether the kernel takes the value of `security.capability` (`struct vfs_cap_data`): with
+/// another one nobody could execute the file.
+fn is_capability(value: &[u8]) -> bool {
+    let revision = value
+        .first_chunk()
+        .map(|magic| u32::from_le_bytes(*magic) >> 24);
+    matches!((revision, value.len()), (Some(2), 20) | (Some(3), 24))
 }

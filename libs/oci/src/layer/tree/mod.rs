@@ -10,6 +10,9 @@
 //!   folder. They never hide what the same layer brings. Other names that begin with `.wh..wh.`
 //!   are aufs's own and dropped.
 //! * `trusted.overlay.*` attributes are dropped: they would steer overlayfs, not the container.
+//!   A character device 0/0 is overlayfs's whiteout, and counts as one.
+//! * Attributes that Linux does not have for objects of a kind are dropped, as engines do:
+//!   `user.*` of links, devices and pipes, default ACLs of files.
 
 mod build;
 mod path;
