@@ -4,6 +4,7 @@
 use keelson_sys::seccomp::Instruction;
 use serde_json::{Value, json};
 
+use crate::process::settings;
 use crate::seccomp::{self, Filter, profile};
 use crate::spec;
 
@@ -25,10 +26,11 @@ impl From<Filter> for Program {
     }
 }
 
-/// Parses and checks a `config.json` and compiles its seccomp filter, if it has one. The error
-/// names the member that it is about.
+/// Parses and checks a `config.json`, as far as that can be done without the machine, and compiles
+/// its seccomp filter, if it has one. The error names the member that it is about.
 pub fn config(bytes: &[u8]) -> Result<Option<Program>, String> {
     let spec = spec::parse(bytes).map_err(|error| error.to_string())?;
+    settings::check(&spec).map_err(|failure| failure.message)?;
     let filter = seccomp::filter_of(&spec).map_err(|error| error.to_string())?;
     Ok(filter.map(Program::from))
 }

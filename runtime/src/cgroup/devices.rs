@@ -62,6 +62,11 @@ pub(crate) fn allow_everything(rules: &[DeviceRule]) -> Result<bool, Failure> {
     Ok(everything)
 }
 
+/// Judges the rules.
+pub(crate) fn judge(rules: &[DeviceRule]) -> Result<(), Failure> {
+    check(rules).map(drop)
+}
+
 fn check(rules: &[DeviceRule]) -> Result<Vec<Rule>, Failure> {
     let mut checked = Vec::with_capacity(rules.len() + ALWAYS.len());
     for (index, rule) in rules.iter().enumerate() {

@@ -78,6 +78,13 @@ pub(crate) fn plan(resources: &Resources) -> Result<Vec<Setting>, Failure> {
         plan_block(block, &mut settings)?;
     }
     for (index, page) in resources.hugepage_limits.iter().enumerate() {
+        let mut earlier = resources.hugepage_limits.iter().take(index);
+        if earlier.any(|other| other.page_size == page.page_size) {
+            return Err(refused(
+                &format!("hugepageLimits[{index}].pageSize"),
+                &format!("{:?} is listed twice", page.page_size),
+            ));
+        }
         let known = page.page_size.ends_with('B')
             && page
                 .page_size
@@ -86,7 +93,7 @@ pub(crate) fn plan(resources: &Resources) -> Result<Vec<Setting>, Failure> {
         if !known {
             return Err(refused(
                 &format!("hugepageLimits[{index}].pageSize"),
-                "is not a page size such as 2MB",
+                &format!("{:?} is not a page size such as 2MB", page.page_size),
             ));
         }
         let mut limit = setting(
@@ -100,6 +107,10 @@ pub(crate) fn plan(resources: &Resources) -> Result<Vec<Setting>, Failure> {
         settings.push(limit);
     }
     for (device, limit) in &resources.rdma {
+        if limit.hca_handles.is_none() && limit.hca_objects.is_none() {
+            let reason = "has neither hcaHandles nor hcaObjects";
+            return Err(refused(&format!("rdma.{device}"), reason));
+        }
         let mut value = device.clone();
         if let Some(handles) = limit.hca_handles {
             value.push_str(&format!(" hca_handle={handles}"));
@@ -189,10 +200,12 @@ fn plan_memory(memory: &Memory, settings: &mut Vec<Setting>) -> Result<(), Failu
     // OCI counts memory and swap together, the kernel swap alone.
     if let Some(both) = positive(memory.swap) {
         let Some(limit) = positive(memory.limit) else {
-            return Err(refused("memory.swap", "needs memory.limit"));
+            let reason = format!("{both} needs memory.limit, which it contains");
+            return Err(refused("memory.swap", &reason));
         };
         let Some(swap) = both.checked_sub(limit).filter(|swap| *swap >= 0) else {
-            return Err(refused("memory.swap", "is less than memory.limit"));
+            let reason = format!("{both} is less than memory.limit {limit}, which it contains");
+            return Err(refused("memory.swap", &reason));
         };
         settings.push(setting("memory.swap", "memory.swap.max", swap));
     }
@@ -223,13 +236,27 @@ fn plan_cpu(cpu: &Cpu, settings: &mut Vec<Setting>) -> Result<(), Failure> {
         let value = format!("{quota} {}", period.unwrap_or(100_000));
         settings.push(setting("cpu.quota", "cpu.max", value));
     }
+    check_times(cpu, quota, period)?;
     if let Some(burst) = cpu.burst {
         settings.push(setting("cpu.burst", "cpu.max.burst", burst));
     }
     if let Some(idle) = cpu.idle {
+        if !(0..=1).contains(&idle) {
+            return Err(refused("cpu.idle", &format!("{idle} is neither 0 nor 1")));
+        }
         settings.push(setting("cpu.idle", "cpu.idle", idle));
     }
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    for (member, list) in [
+        ("cpu.cpus", given(&cpu.cpus)),
+        ("cpu.mems", given(&cpu.mems)),
+    ] {
+        let is_list = |list: &String| list.bytes().all(|byte| b"0123456789-,:/ ".contains(&byte));
+        if let Some(list) = list.filter(|list| !is_list(list)) {
+            let reason = format!("{list:?} is not a list such as 0-3,7");
+            return Err(refused(member, &reason));
+        }
+    }
     if let Some(cpus) = given(&cpu.cpus) {
         settings.push(setting("cpu.cpus", "cpuset.cpus", cpus));
     }
@@ -244,10 +271,41 @@ fn plan_cpu(cpu: &Cpu, settings: &mut Vec<Setting>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Times that the kernel takes, in microseconds.
+fn check_times(cpu: &Cpu, quota: Option<i64>, period: Option<u64>) -> Result<(), Failure> {
+    if let Some(period) = period.filter(|period| !(1_000..=1_000_000).contains(period)) {
+        let reason = format!("{period} is not between 1000 and 1000000 microseconds");
+        return Err(refused("cpu.period", &reason));
+    }
+    if let Some(quota) = quota.filter(|quota| *quota < 1_000) {
+        let reason = format!("{quota} is less than 1000 microseconds");
+        return Err(refused("cpu.quota", &reason));
+    }
+    match (cpu.burst, quota) {
+        (Some(burst @ 1..), Some(quota)) if burst > quota.unsigned_abs() => {
+            let reason = format!("{burst} is more than cpu.quota {quota}");
+            Err(refused("cpu.burst", &reason))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a weight may be; 0 is none.
+fn check_weight(member: &str, weight: u16) -> Result<Option<u16>, Failure> {
+    match weight {
+        0 => Ok(None),
+        10..=1000 => Ok(Some(weight)),
+        _ => Err(refused(
+            member,
+            &format!("{weight} is not between 10 and 1000"),
+        )),
+    }
+}
+
 /// A share of a device's time, by the BFQ scheduler where the kernel has it: it counts as version 1
 /// did, `io.weight` onto 1..=10000 for 10..=1000.
 fn weight(member: &str, of: &str, weight: u16) -> Setting {
-    let converted = 1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9_999 / 990;
+    let converted = 1 + (u64::from(weight).saturating_sub(10)) * 9_999 / 990;
     let variant = Variant::Instead("io.bfq.weight", format!("{of} {weight}"));
     Setting {
         variant: Some(variant),
@@ -255,17 +313,33 @@ fn weight(member: &str, of: &str, weight: u16) -> Setting {
     }
 }
 
+fn device_number(member: &str, major: i64, minor: i64) -> Result<String, Failure> {
+    for (name, number) in [("major", major), ("minor", minor)] {
+        if u32::try_from(number).is_err() {
+            let reason = format!("{number} is not a device number");
+            return Err(refused(&format!("{member}.{name}"), &reason));
+        }
+    }
+    Ok(format!("{major}:{minor}"))
+}
+
 fn plan_block(block: &BlockIo, settings: &mut Vec<Setting>) -> Result<(), Failure> {
-    if let Some(value) = block.weight.filter(|value| *value > 0) {
+    if let Some(value) = check_weight("blockIO.weight", block.weight.unwrap_or(0))? {
         settings.push(weight("blockIO.weight", "default", value));
     }
     if block.leaf_weight.is_some_and(|value| value > 0) {
         return Err(refused("blockIO.leafWeight", "cgroup v2 does not have it"));
     }
-    for device in &block.weight_device {
-        if let Some(value) = device.weight {
-            let of = format!("{}:{}", device.major, device.minor);
-            settings.push(weight("blockIO.weightDevice", &of, value));
+    for (index, device) in block.weight_device.iter().enumerate() {
+        let member = format!("blockIO.weightDevice[{index}]");
+        if device.leaf_weight.is_some_and(|value| value > 0) {
+            let reason = "cgroup v2 does not have it";
+            return Err(refused(&format!("{member}.leafWeight"), reason));
+        }
+        let of = device_number(&member, device.major, device.minor)?;
+        let member = format!("{member}.weight");
+        if let Some(value) = check_weight(&member, device.weight.unwrap_or(0))? {
+            settings.push(weight(&member, &of, value));
         }
     }
     for (devices, member, key) in [
@@ -290,9 +364,11 @@ fn plan_block(block: &BlockIo, settings: &mut Vec<Setting>) -> Result<(), Failur
             "wiops",
         ),
     ] {
-        for device in devices {
-            let value = format!("{}:{} {key}={}", device.major, device.minor, device.rate);
-            settings.push(setting(&format!("blockIO.{member}"), "io.max", value));
+        for (index, device) in devices.iter().enumerate() {
+            let member = format!("blockIO.{member}[{index}]");
+            let of = device_number(&member, device.major, device.minor)?;
+            let value = format!("{of} {key}={}", device.rate);
+            settings.push(setting(&member, "io.max", value));
         }
     }
     Ok(())

@@ -348,28 +348,14 @@ pub(super) fn reset_signals() -> Result<(), Failure> {
 }
 
 fn set_names(spec: &Spec) -> Result<(), Failure> {
-    let own = spec.namespace(NamespaceKind::Uts).is_some();
     let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
-    for (member, name, set) in [
-        (
-            "hostname",
-            given(&spec.hostname),
-            rustix::system::sethostname as fn(&[u8]) -> _,
-        ),
-        (
-            "domainname",
-            given(&spec.domainname),
-            rustix::system::setdomainname,
-        ),
-    ] {
-        if let Some(name) = name {
-            if !own {
-                return Err(Failure::invalid(format!(
-                    "{member}: needs a uts namespace of the container's own"
-                )));
-            }
-            set(name.as_bytes()).step(|| format!("{member}: set to {name:?}"))?;
-        }
+    if let Some(name) = given(&spec.hostname) {
+        rustix::system::sethostname(name.as_bytes())
+            .step(|| format!("hostname: set to {name:?}"))?;
+    }
+    if let Some(name) = given(&spec.domainname) {
+        rustix::system::setdomainname(name.as_bytes())
+            .step(|| format!("domainname: set to {name:?}"))?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use super::command::{self, Command};
 use super::hooks::Subject;
 use super::notify::Agent;
 use super::stat::Stat;
-use super::{capabilities, child, labels, limits, scheduling};
+use super::{capabilities, child, labels, limits, scheduling, settings};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::Terminal;
@@ -83,6 +83,7 @@ pub(crate) fn check_executed(pid: i32) -> Result<(), Failure> {
 /// be frozen, or have a hanging file system), and its parent must not wait for that.
 pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
     let (spec, process) = (request.spec, request.process);
+    settings::check_process(process)?;
     labels::check(process)?;
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
     let joined = namespaces_of(request.pid)?;

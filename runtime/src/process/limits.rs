@@ -47,6 +47,14 @@ fn set(number: u32, index: usize, limit: &Rlimit) -> Result<(), Failure> {
     })
 }
 
+/// Judges the limits' names.
+pub(crate) fn check(limits: &[Rlimit]) -> Result<(), Failure> {
+    for (index, limit) in limits.iter().enumerate() {
+        number_of(index, limit)?;
+    }
+    Ok(())
+}
+
 /// Sets the resource limits.
 pub(crate) fn set_limits(limits: &[Rlimit]) -> Result<(), Failure> {
     for (index, limit) in limits.iter().enumerate() {
@@ -73,21 +81,23 @@ pub(crate) fn raise(limits: &[Rlimit]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sets the execution domain.
-pub(crate) fn set_personality(personality: &Personality) -> Result<(), Failure> {
-    let domain = match personality.domain.as_str() {
-        "LINUX" => 0,
-        "LINUX32" => 8,
-        other => {
-            return Err(Failure::invalid(format!(
-                "linux.personality.domain: {other:?} is not LINUX or LINUX32"
-            )));
-        }
-    };
+/// The number of an execution domain.
+pub(crate) fn domain_of(personality: &Personality) -> Result<u64, Failure> {
     if let Some(flag) = personality.flags.first() {
         return Err(Failure::unsupported(format!(
             "linux.personality.flags: {flag:?} is not supported"
         )));
     }
-    sandbox::set_personality(domain).step(|| "linux.personality: set")
+    match personality.domain.as_str() {
+        "LINUX" => Ok(0),
+        "LINUX32" => Ok(8),
+        other => Err(Failure::invalid(format!(
+            "linux.personality.domain: {other:?} is not LINUX or LINUX32"
+        ))),
+    }
+}
+
+/// Sets the execution domain.
+pub(crate) fn set_personality(personality: &Personality) -> Result<(), Failure> {
+    sandbox::set_personality(domain_of(personality)?).step(|| "linux.personality: set")
 }

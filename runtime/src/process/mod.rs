@@ -12,5 +12,6 @@ pub(crate) mod labels;
 pub(crate) mod limits;
 pub(crate) mod notify;
 pub(crate) mod scheduling;
+pub(crate) mod settings;
 pub(crate) mod spawn;
 pub(crate) mod stat;

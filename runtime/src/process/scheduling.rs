@@ -38,7 +38,32 @@ fn number<T: Copy>(member: &str, names: &[(&str, T)], name: &str) -> Result<T, F
         .iter()
         .find(|(known, _)| *known == name)
         .map(|(_, number)| *number)
-        .ok_or_else(|| Failure::invalid(format!("process.{member}: {name:?} is not known")))
+        .ok_or_else(|| {
+            let known: Vec<&str> = names.iter().map(|(known, _)| *known).collect();
+            refused(member, &format!("{name:?} is none of {}", known.join(", ")))
+        })
+}
+
+fn refused(member: &str, reason: &str) -> Failure {
+    Failure::invalid(format!("process.{member}: {reason}"))
+}
+
+/// Judges what a process says about scheduling.
+pub(crate) fn check(process: &Process) -> Result<(), Failure> {
+    if let Some(scheduler) = &process.scheduler {
+        attributes(scheduler)?;
+    }
+    if let Some(priority) = &process.io_priority {
+        class_of(priority)?;
+    }
+    if let Some(affinity) = &process.exec_cpu_affinity {
+        for (name, list) in [("initial", &affinity.initial), ("final", &affinity.last)] {
+            if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
+                processors_of(name, list)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn attributes(scheduler: &Scheduler) -> Result<SchedulingAttributes, Failure> {
@@ -46,14 +71,25 @@ fn attributes(scheduler: &Scheduler) -> Result<SchedulingAttributes, Failure> {
     for (index, flag) in scheduler.flags.iter().enumerate() {
         flags |= number(&format!("scheduler.flags[{index}]"), FLAGS, flag)?;
     }
-    let priority = u32::try_from(scheduler.priority).map_err(|_| {
-        Failure::invalid(format!(
-            "process.scheduler.priority: {} is less than zero",
-            scheduler.priority
-        ))
-    })?;
+    let policy = number("scheduler.policy", POLICIES, &scheduler.policy)?;
+    let name = &scheduler.policy;
+    let real_time = matches!(name.as_str(), "SCHED_FIFO" | "SCHED_RR");
+    let range = if real_time { 1..=99 } else { 0..=0 };
+    let priority = u32::try_from(scheduler.priority)
+        .ok()
+        .filter(|priority| range.contains(priority))
+        .ok_or_else(|| {
+            let (given, first, last) = (scheduler.priority, range.start(), range.end());
+            let reason = format!("{given} is not between {first} and {last}, as {name} needs it");
+            refused("scheduler.priority", &reason)
+        })?;
+    if !(-20..=19).contains(&scheduler.nice) {
+        let reason = format!("{} is not between -20 and 19", scheduler.nice);
+        return Err(refused("scheduler.nice", &reason));
+    }
+    check_deadline(scheduler)?;
     Ok(SchedulingAttributes {
-        policy: number("scheduler.policy", POLICIES, &scheduler.policy)?,
+        policy,
         flags,
         nice: scheduler.nice,
         priority,
@@ -62,6 +98,36 @@ fn attributes(scheduler: &Scheduler) -> Result<SchedulingAttributes, Failure> {
         period: scheduler.period,
         ..SchedulingAttributes::default()
     })
+}
+
+/// The times of the deadline policy, in nanoseconds; without a period it is the deadline.
+fn check_deadline(scheduler: &Scheduler) -> Result<(), Failure> {
+    let Scheduler {
+        policy,
+        runtime,
+        deadline,
+        period,
+        ..
+    } = scheduler;
+    for (name, time) in [
+        ("runtime", *runtime),
+        ("deadline", *deadline),
+        ("period", *period),
+    ] {
+        if policy != "SCHED_DEADLINE" && time != 0 {
+            let reason = format!("{time} has no meaning for {policy}, only for SCHED_DEADLINE");
+            return Err(refused(&format!("scheduler.{name}"), &reason));
+        }
+    }
+    if runtime > deadline {
+        let reason = format!("{runtime} is more than the deadline {deadline}");
+        return Err(refused("scheduler.runtime", &reason));
+    }
+    if *period != 0 && deadline > period {
+        let reason = format!("{deadline} is more than the period {period}");
+        return Err(refused("scheduler.deadline", &reason));
+    }
+    Ok(())
 }
 
 /// Sets both for the calling process.
@@ -84,15 +150,17 @@ fn set_scheduler(scheduler: &Scheduler) -> Result<(), Failure> {
 
 /// Sets how the process's disk accesses are ranked.
 fn set_io_priority(priority: &IoPriority) -> Result<(), Failure> {
+    scheduling::set_io_priority(class_of(priority)?, priority.priority)
+        .step(|| format!("process.ioPriority: set {}", priority.class))
+}
+
+fn class_of(priority: &IoPriority) -> Result<u32, Failure> {
     let class = number("ioPriority.class", CLASSES, &priority.class)?;
     if priority.priority > 7 {
-        return Err(Failure::invalid(format!(
-            "process.ioPriority.priority: {} is not a level (0 to 7)",
-            priority.priority
-        )));
+        let reason = format!("{} is not a level (0 to 7)", priority.priority);
+        return Err(refused("ioPriority.priority", &reason));
     }
-    scheduling::set_io_priority(class, priority.priority)
-        .step(|| format!("process.ioPriority: set {}", priority.class))
+    Ok(class)
 }
 
 /// Sets on which processors a further process of a container runs: first `initial`, which holds
@@ -108,15 +176,16 @@ pub(crate) fn set_affinity(process: &Process, last: bool) -> Result<(), Failure>
     let Some(list) = list.as_deref().filter(|list| !list.is_empty()) else {
         return Ok(());
     };
-    let member = || format!("process.execCPUAffinity.{name}");
-    let processors = processors(list).ok_or_else(|| {
-        Failure::invalid(format!(
-            "{}: {list:?} is not a list of processors such as 0-3,7",
-            member()
-        ))
-    })?;
+    let processors = processors_of(name, list)?;
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &processors)
-        .step(|| format!("{}: run on {list}", member()))
+        .step(|| format!("process.execCPUAffinity.{name}: run on {list}"))
+}
+
+fn processors_of(name: &str, list: &str) -> Result<CpuSet, Failure> {
+    processors(list).ok_or_else(|| {
+        let reason = format!("{list:?} is not a list of processors such as 0-3,7");
+        refused(&format!("execCPUAffinity.{name}"), &reason)
+    })
 }
 
 fn processors(list: &str) -> Option<CpuSet> {

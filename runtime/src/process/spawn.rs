@@ -11,7 +11,7 @@ use super::channel::{Channel, Message};
 use super::exec::PidNamespace;
 use super::hooks::{self, Subject};
 use super::notify::Agent;
-use super::{capabilities, child, inner, labels};
+use super::{capabilities, child, inner, labels, settings};
 use crate::cgroup::{Cgroup, devices, resources};
 use crate::failure::{Failure, Step};
 use crate::sandbox::namespaces;
@@ -64,6 +64,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         .process
         .as_ref()
         .ok_or_else(|| Failure::invalid("config.json: process: is missing"))?;
+    settings::check(spec)?;
     labels::check(process)?;
     let propagation = Propagation::parse(spec.linux.rootfs_propagation.as_deref())?;
     let namespaces = namespaces::plan(spec)?;

@@ -118,7 +118,7 @@ fn is_device(status: &rustix::fs::Stat, kind: FileType, (major, minor): (u32, u3
 /// Whether a device is the terminals' multiplexer. It comes with the container's own terminals, by
 /// a link to it; the host's, which engines list among all devices, would reach no terminal.
 fn is_multiplexer(device: &Device) -> bool {
-    device.path == "/dev/ptmx" && (device.major, device.minor) == (5, 2)
+    device.path == "/dev/ptmx" && (device.major, device.minor) == (Some(5), Some(2))
 }
 
 /// What is made of one of `linux.devices`.
@@ -133,7 +133,7 @@ struct Node<'a> {
 
 /// Reads `linux.devices`, without touching the machine.
 fn read(devices: &[Device]) -> Result<Vec<Node<'_>>, Failure> {
-    let mut nodes = Vec::with_capacity(devices.len());
+    let mut nodes: Vec<Node<'_>> = Vec::with_capacity(devices.len());
     for (index, device) in devices.iter().enumerate() {
         if is_multiplexer(device) {
             continue;
@@ -150,23 +150,45 @@ fn read(devices: &[Device]) -> Result<Vec<Node<'_>>, Failure> {
                 ));
             }
         };
-        let number = |member, value: i64| {
-            u32::try_from(value)
-                .map_err(|_| refused(index, member, &format!("{value} is not a device number")))
+        let number = |member, value: Option<i64>| match value {
+            None if kind == FileType::Fifo => Ok(0),
+            None => Err(refused(index, member, "is missing")),
+            Some(value) => u32::try_from(value)
+                .map_err(|_| refused(index, member, &format!("{value} is not a device number"))),
         };
+        let numbers = (
+            number("major", device.major)?,
+            number("minor", device.minor)?,
+        );
+        if !device.path.starts_with('/') || device.path.ends_with('/') {
+            let reason = format!("{:?} is not the absolute path of a file", device.path);
+            return Err(refused(index, "path", &reason));
+        }
+        let same_path = |other: &&Node<'_>| other.path == device.path;
+        if let Some(other) = nodes.iter().find(same_path)
+            && (other.kind, other.numbers) != (kind, numbers)
+        {
+            let reason = format!(
+                "{} is another device in linux.devices[{}]",
+                device.path, other.index
+            );
+            return Err(refused(index, "path", &reason));
+        }
         nodes.push(Node {
             index,
             path: &device.path,
             kind,
-            numbers: (
-                number("major", device.major)?,
-                number("minor", device.minor)?,
-            ),
+            numbers,
             mode: device.file_mode.unwrap_or(0o666) & 0o7777,
             owner: (device.uid, device.gid),
         });
     }
     Ok(nodes)
+}
+
+/// Judges `linux.devices`.
+pub(crate) fn check(devices: &[Device]) -> Result<(), Failure> {
+    read(devices).map(drop)
 }
 
 fn refused(index: usize, member: &str, reason: &str) -> Failure {

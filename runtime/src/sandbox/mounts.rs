@@ -136,6 +136,37 @@ fn parse(index: usize, mount: &Mount) -> Result<Options, Failure> {
     Ok(options)
 }
 
+/// Judges what a specification says about mounts.
+pub(crate) fn check(mounts: &[Mount]) -> Result<(), Failure> {
+    for (index, mount) in mounts.iter().enumerate() {
+        let options = parse(index, mount)?;
+        let destination = &mount.destination;
+        let is_given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        let refused = |member: &str, reason: String| {
+            Err(Failure::invalid(format!(
+                "mounts[{index}].{member}: {reason}"
+            )))
+        };
+        if options.bind.is_some() {
+            if let Some(key) = unused(&options) {
+                return refused(
+                    "options",
+                    format!("{key:?} has no meaning for a bind mount"),
+                );
+            }
+            if !options.remount && !is_given(&mount.source) {
+                return refused("source", format!("is missing for {destination}"));
+            }
+        } else if !options.remount && !is_given(&mount.kind) {
+            return refused("type", format!("is missing for {destination}"));
+        }
+        if options.copy_up && kind_of(mount, &options) != "tmpfs" {
+            return refused("options", "\"tmpcopyup\" is for tmpfs only".to_owned());
+        }
+    }
+    Ok(())
+}
+
 /// Names a mount in messages.
 fn describe(mount: &Mount, options: &Options) -> String {
     let destination = &mount.destination;
@@ -183,7 +214,7 @@ pub(crate) fn mount_all(
         };
         let step = || describe(mount, &options);
         if options.copy_up {
-            copy_up(root, index, mount, &options, &tree)?;
+            copy_up(root, mount, &options, &tree)?;
         }
         let bound = match options.bind {
             Some(_) => Some(rustix::fs::fstat(&tree).step(step)?),
@@ -219,12 +250,6 @@ fn create(
     map: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd, Failure> {
     let kind = mount.kind.as_deref().unwrap_or_default();
-    if kind.is_empty() {
-        return Err(Failure::invalid(format!(
-            "mounts[{index}].type: is missing for {}",
-            mount.destination
-        )));
-    }
     // With version 2 there is but one cgroup file system; its view starts at the container's
     // cgroup because of the cgroup namespace.
     let filesystem = if kind == "cgroup" { "cgroup2" } else { kind };
@@ -263,7 +288,7 @@ fn remount(root: BorrowedFd<'_>, mount: &Mount, options: &Options) -> Result<(),
         propagate(&target, options).step(step)?;
     }
     if options.data.is_empty() || options.bind.is_some() {
-        return no_data(options).map_err(|failure| within(&step(), failure));
+        return Ok(());
     }
     let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
     let context = rustix::mount::fspick(&target, "", flags).step(step)?;
@@ -277,16 +302,10 @@ fn remount(root: BorrowedFd<'_>, mount: &Mount, options: &Options) -> Result<(),
 /// Copies what a tmpfs will cover into it.
 fn copy_up(
     root: BorrowedFd<'_>,
-    index: usize,
     mount: &Mount,
     options: &Options,
     tree: &OwnedFd,
 ) -> Result<(), Failure> {
-    if kind_of(mount, options) != "tmpfs" {
-        return Err(Failure::invalid(format!(
-            "mounts[{index}].options: \"tmpcopyup\" is for tmpfs only"
-        )));
-    }
     let step = || format!("tmpcopyup of {}", mount.destination);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -301,15 +320,11 @@ fn copy_up(
     }
 }
 
-/// Options for a file system mean nothing where none is made. `iversion` never shows in a container,
-/// and callers may give it with any mount.
-fn no_data(options: &Options) -> Result<(), Failure> {
-    match options.data.iter().find(|(key, _)| key != "iversion") {
-        Some((key, _)) => Err(Failure::invalid(format!(
-            "options: {key:?} has no meaning for a bind mount"
-        ))),
-        None => Ok(()),
-    }
+/// An option for a file system, which means nothing where none is made. `iversion` never shows in a
+/// container, and callers may give it with any mount.
+fn unused(options: &Options) -> Option<&str> {
+    let mut keys = options.data.iter().map(|(key, _)| key.as_str());
+    keys.find(|key| *key != "iversion")
 }
 
 /// Attaches a mount to its place in the container's root. `bound` is what is bound, if anything.
@@ -494,19 +509,7 @@ fn bind(
     map: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd, Failure> {
     let destination = &mount.destination;
-    let source = mount
-        .source
-        .as_deref()
-        .filter(|source| !source.is_empty())
-        .ok_or_else(|| {
-            Failure::invalid(format!(
-                "mounts[{index}].source: is missing for {destination}"
-            ))
-        })?;
-    no_data(options).map_err(|failure| Failure {
-        message: format!("mounts[{index}].{}", failure.message),
-        ..failure
-    })?;
+    let source = mount.source.as_deref().unwrap_or_default();
     let step = || format!("bind {source} to {destination}");
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {

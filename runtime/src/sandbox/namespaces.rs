@@ -1,7 +1,8 @@
 //! Which namespaces are made, joined or shared.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
@@ -33,6 +34,43 @@ pub(crate) struct Plan {
     pub(crate) join: Vec<(OwnedFd, CloneFlags, NamespaceKind)>,
 }
 
+/// Judges what a specification says about namespaces.
+pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
+    if !spec.makes(NamespaceKind::Mount) {
+        return Err(Failure::unsupported(
+            "linux.namespaces: a new mount namespace is required",
+        ));
+    }
+    if !spec.makes(NamespaceKind::Time) && !spec.linux.time_offsets.is_empty() {
+        return Err(Failure::invalid(
+            "linux.timeOffsets: needs a new time namespace",
+        ));
+    }
+    offsets(&spec.linux.time_offsets)?;
+    for (member, name) in [
+        ("hostname", &spec.hostname),
+        ("domainname", &spec.domainname),
+    ] {
+        let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else {
+            continue;
+        };
+        if spec.namespace(NamespaceKind::Uts).is_none() {
+            return Err(Failure::invalid(format!(
+                "{member}: {name:?} needs a uts namespace of the container's own"
+            )));
+        }
+        if name.len() > LONGEST_NAME {
+            return Err(Failure::invalid(format!(
+                "{member}: {name:?} is longer than {LONGEST_NAME} bytes"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Longest name that the kernel takes for a host or a domain.
+const LONGEST_NAME: usize = 64;
+
 /// Reads the namespaces of a specification and opens those that are joined.
 pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
     let mut plan = Plan {
@@ -43,12 +81,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
         user: None,
         join: Vec::new(),
     };
-    if !spec.makes(NamespaceKind::Mount) {
-        return Err(Failure::unsupported(
-            "linux.namespaces: a new mount namespace is required",
-        ));
-    }
-    for namespace in &spec.linux.namespaces {
+    for (index, namespace) in spec.linux.namespaces.iter().enumerate() {
         let flag = match namespace.kind {
             NamespaceKind::Pid => CloneFlags::CLONE_NEWPID,
             NamespaceKind::Network => CloneFlags::CLONE_NEWNET,
@@ -59,7 +92,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
             NamespaceKind::Time => CLONE_NEWTIME,
             NamespaceKind::User => {
                 plan.user = Some(match &namespace.path {
-                    Some(path) => userns::open(path)?,
+                    Some(path) => open(index, namespace.kind, path)?,
                     None => userns::make(&spec.linux.uid_mappings, &spec.linux.gid_mappings)?,
                 });
                 continue;
@@ -72,8 +105,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
             }
             None => plan.create |= flag.bits() as u64,
             Some(path) => {
-                let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                    .step(|| format!("linux.namespaces: open {}", path.display()))?;
+                let fd = open(index, namespace.kind, path)?;
                 if namespace.kind == NamespaceKind::Pid {
                     plan.join_pid = Some(fd);
                 } else {
@@ -82,12 +114,34 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
             }
         }
     }
-    if plan.time_offsets.is_none() && !spec.linux.time_offsets.is_empty() {
-        return Err(Failure::invalid(
-            "linux.timeOffsets: needs a new time namespace",
-        ));
-    }
     Ok(plan)
+}
+
+/// Opens a namespace, which must be of the kind that is meant.
+fn open(index: usize, kind: NamespaceKind, path: &Path) -> Result<OwnedFd, Failure> {
+    let shown = path.display();
+    let member = format!("linux.namespaces[{index}].path");
+    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .step(|| format!("{member}: open {shown}"))?;
+    let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let link = rustix::fs::readlink(&own, Vec::new()).step(|| format!("examine {shown}"))?;
+    let name = match kind {
+        NamespaceKind::Mount => "mnt",
+        NamespaceKind::Network => "net",
+        other => other.name(),
+    };
+    // Such files are called `net:[4026531840]` by the kernel.
+    let found = link.to_string_lossy();
+    if found
+        .split_once(":[")
+        .is_none_or(|(found, _)| found != name)
+    {
+        return Err(Failure::invalid(format!(
+            "{member}: {shown} is not a {} namespace",
+            kind.name()
+        )));
+    }
+    Ok(fd)
 }
 
 /// The lines for /proc/PID/timens_offsets.
@@ -99,6 +153,12 @@ fn offsets(given: &BTreeMap<String, TimeOffset>) -> Result<String, Failure> {
                 "linux.timeOffsets: {clock:?} is not a clock (monotonic, boottime)"
             )));
         }
+        if offset.nanosecs >= 1_000_000_000 {
+            return Err(Failure::invalid(format!(
+                "linux.timeOffsets.{clock}.nanosecs: {} is a second or more",
+                offset.nanosecs
+            )));
+        }
         text.push_str(&format!("{clock} {} {}\n", offset.secs, offset.nanosecs));
     }
     Ok(text)
@@ -108,14 +168,8 @@ fn offsets(given: &BTreeMap<String, TimeOffset>) -> Result<String, Failure> {
 pub(crate) fn join(plan: &Plan) -> Result<(), Failure> {
     for (fd, flag, kind) in &plan.join {
         nix::sched::setns(fd, *flag).step(|| {
-            let names = NamespaceKind::NAMES.iter();
-            let name = names
-                .filter(|(_, known)| known == kind)
-                .map(|(name, _)| *name);
-            format!(
-                "linux.namespaces: join the {} namespace",
-                name.collect::<String>()
-            )
+            let name = kind.name();
+            format!("linux.namespaces: join the {name} namespace")
         })?;
     }
     Ok(())

@@ -52,10 +52,15 @@ pub(crate) fn write(proc: BorrowedFd<'_>, file: &str, value: &str) -> Result<(),
     Ok(())
 }
 
-/// Sets kernel parameters, of which only those may be given that belong to a namespace that the
+/// Judges kernel parameters, of which only those may be given that belong to a namespace that the
 /// container has for itself.
+pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
+    check_parameters(&spec.linux.sysctl, |kind| spec.namespace(kind).is_some())
+}
+
+/// Sets kernel parameters.
 pub(crate) fn set_parameters(proc: BorrowedFd<'_>, spec: &Spec) -> Result<(), Failure> {
-    check_parameters(&spec.linux.sysctl, |kind| spec.namespace(kind).is_some())?;
+    check(spec)?;
     for (name, value) in &spec.linux.sysctl {
         write(proc.as_fd(), &file_of(name), value).map_err(|failure| Failure {
             message: format!("linux.sysctl {name}: {}", failure.message),
@@ -113,7 +118,8 @@ fn check_parameters(
         };
         if !has(kind) {
             return Err(Failure::invalid(format!(
-                "linux.sysctl: {name} needs a {kind:?} namespace of the container's own"
+                "linux.sysctl: {name} needs a {} namespace of the container's own",
+                kind.name()
             )));
         }
     }

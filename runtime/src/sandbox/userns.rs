@@ -57,12 +57,6 @@ fn write_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), Fa
     Ok(())
 }
 
-/// Opens a user namespace by its path.
-pub(crate) fn open(path: &std::path::Path) -> Result<OwnedFd, Failure> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .step(|| format!("linux.namespaces: open {}", path.display()))
-}
-
 /// Becomes root of the user namespace that was entered. Groups of the host's were given up before.
 pub(crate) fn become_root() -> Result<(), Failure> {
     sandbox::set_group(0).step(|| "become group 0 of the user namespace")?;

@@ -235,10 +235,8 @@ pub(crate) struct Device {
     #[serde(rename = "type")]
     pub(crate) kind: String,
     pub(crate) path: String,
-    #[serde(default)]
-    pub(crate) major: i64,
-    #[serde(default)]
-    pub(crate) minor: i64,
+    pub(crate) major: Option<i64>,
+    pub(crate) minor: Option<i64>,
     pub(crate) file_mode: Option<u32>,
     #[serde(default)]
     pub(crate) uid: u32,
@@ -336,6 +334,8 @@ pub(crate) struct WeightDevice {
     pub(crate) minor: i64,
     #[serde(default)]
     pub(crate) weight: Option<u16>,
+    #[serde(default, rename = "leafWeight")]
+    pub(crate) leaf_weight: Option<u16>,
 }
 
 /// One of `blockIO.throttle…Device`.
@@ -425,6 +425,12 @@ impl NamespaceKind {
         ("user", Self::User),
         ("uts", Self::Uts),
     ];
+
+    /// Its name in config.json.
+    pub(crate) fn name(self) -> &'static str {
+        let found = Self::NAMES.iter().find(|(_, kind)| *kind == self);
+        found.map_or("", |(name, _)| *name)
+    }
 }
 
 impl Spec {

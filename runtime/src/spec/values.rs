@@ -1,6 +1,6 @@
 //! Values that contradict each other or that nothing can have, found before anything is made.
 
-use super::{LoadError, Process, Resources, Spec};
+use super::{LoadError, Memory, Process, Resources, Spec};
 
 /// Checks a specification whose parts are of the right types.
 pub(super) fn check(spec: &Spec) -> Result<(), LoadError> {
@@ -31,6 +31,17 @@ pub(super) fn check_process(process: &Process) -> Result<(), LoadError> {
             return Err(LoadError::value(member("soft"), reason));
         }
     }
+    let user = &process.user;
+    let groups = user.additional_gids.iter().enumerate();
+    let ids = [("uid".to_owned(), user.uid), ("gid".to_owned(), user.gid)]
+        .into_iter()
+        .chain(groups.map(|(index, gid)| (format!("additionalGids[{index}]"), *gid)));
+    for (name, id) in ids {
+        if id == u32::MAX {
+            let reason = format!("{id} means nobody to the kernel, the last one is 4294967294");
+            return Err(LoadError::value(format!("process.user.{name}"), reason));
+        }
+    }
     if let Some(score) = process.oom_score_adj
         && !(-1000..=1000).contains(&score)
     {
@@ -47,26 +58,32 @@ pub(super) fn check_process(process: &Process) -> Result<(), LoadError> {
 }
 
 fn check_resources(resources: &Resources) -> Result<(), LoadError> {
-    let Some(memory) = &resources.memory else {
-        return Ok(());
-    };
-    let sizes = [
-        ("limit", memory.limit),
-        ("reservation", memory.reservation),
-        ("swap", memory.swap),
-        ("kernel", memory.kernel),
-        ("kernelTCP", memory.kernel_tcp),
+    let memory = resources.memory.as_ref();
+    let memory = |size: fn(&Memory) -> Option<i64>| memory.and_then(size);
+    let cpu = resources.cpu.as_ref();
+    let pids = resources.pids.as_ref();
+    let limits = [
+        ("memory.limit", memory(|memory| memory.limit)),
+        ("memory.reservation", memory(|memory| memory.reservation)),
+        ("memory.swap", memory(|memory| memory.swap)),
+        ("memory.kernel", memory(|memory| memory.kernel)),
+        ("memory.kernelTCP", memory(|memory| memory.kernel_tcp)),
+        ("cpu.quota", cpu.and_then(|cpu| cpu.quota)),
+        ("pids.limit", pids.and_then(|pids| pids.limit)),
     ];
-    for (name, size) in sizes {
-        if let Some(size) = size.filter(|size| *size < -1) {
+    for (name, limit) in limits {
+        if let Some(limit) = limit.filter(|limit| *limit < -1) {
             return Err(LoadError::value(
-                format!("linux.resources.memory.{name}"),
-                format!("{size} is neither a size nor -1, which is no limit"),
+                format!("linux.resources.{name}"),
+                format!("{limit} is neither a limit nor -1, which is none"),
             ));
         }
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod contradictions;
 
 #[cfg(test)]
 mod tests {
@@ -75,7 +92,7 @@ mod tests {
     use crate::spec::parse;
 
     /// A document with a member of every kind.
-    fn document() -> Value {
+    pub(super) fn document() -> Value {
         json!({
             "ociVersion": "1.2.0",
             "process": {
@@ -96,8 +113,14 @@ mod tests {
             "hooks": {"prestart": [{"path": "/x", "args": ["x"], "env": [], "timeout": 3}]},
             "annotations": {"a.b": "c"},
             "linux": {
-                "namespaces": [{"type": "pid"}, {"type": "time"}],
-                "devices": [{"type": "c", "path": "/dev/x", "major": 1, "minor": 2, "fileMode": 438}],
+                "namespaces": [
+                    {"type": "mount"}, {"type": "time"}, {"type": "uts"}, {"type": "network"},
+                    {"type": "pid"}
+                ],
+                "devices": [
+                    {"type": "c", "path": "/dev/x", "major": 1, "minor": 2, "fileMode": 438},
+                    {"type": "b", "path": "/dev/y", "major": 7, "minor": 0}
+                ],
                 "cgroupsPath": "/x",
                 "resources": {
                     "devices": [{"allow": false, "access": "rwm"}],
@@ -164,58 +187,6 @@ mod tests {
                 let named = error.contains(&format!(": {name}: "));
                 assert!(named, "{name} is not named: {error}");
             }
-        }
-    }
-
-    #[test]
-    fn contradictions_are_refused_by_name() {
-        let limit = json!({"type": "RLIMIT_CORE", "soft": 0, "hard": 1});
-        for (pointer, value, name) in [
-            ("/process/rlimits/1", limit, "process.rlimits[1].type"),
-            (
-                "/process/rlimits/1/soft",
-                json!(10),
-                "process.rlimits[1].soft",
-            ),
-            ("/process/oomScoreAdj", json!(1001), "process.oomScoreAdj"),
-            ("/process/user/umask", json!(4096), "process.user.umask"),
-            ("/process/args", json!([]), "process.args"),
-            ("/process/cwd", json!("x"), "process.cwd"),
-            ("/process/env/0", json!("A\0"), "process.env[0]"),
-            ("/annotations", json!({"": "x"}), "annotations"),
-            (
-                "/linux/namespaces/1/type",
-                json!("pid"),
-                "linux.namespaces[1].type",
-            ),
-            (
-                "/linux/namespaces/1",
-                json!({"type": "ipc", "path": "x"}),
-                "linux.namespaces[1].path",
-            ),
-            (
-                "/linux/resources/memory/limit",
-                json!(-2),
-                "linux.resources.memory.limit",
-            ),
-            ("/linux/maskedPaths/0", json!("x"), "linux.maskedPaths"),
-            (
-                "/linux/timeOffsets",
-                json!({"boottime": {"secs": "1"}}),
-                "linux.timeOffsets.boottime",
-            ),
-            ("/mounts/0/destination", json!(""), "mounts[0].destination"),
-            (
-                "/hooks/prestart/0/timeout",
-                json!(-1),
-                "hooks.prestart[0].timeout",
-            ),
-            ("/ociVersion", json!("2.0.0"), "ociVersion"),
-        ] {
-            let mut bad = document();
-            *bad.pointer_mut(pointer).unwrap() = value;
-            let error = parse(bad.to_string().as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(name), "{name} is not named: {error}");
         }
     }
 }
