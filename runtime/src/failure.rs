@@ -56,6 +56,13 @@ impl Failure {
     }
 }
 
+/// Tells of failures that change nothing any more.
+pub(crate) fn warn(failures: &[Failure]) {
+    for failure in failures {
+        eprintln!("keelson-runtime: warning: {failure}");
+    }
+}
+
 impl From<crate::spec::LoadError> for Failure {
     fn from(error: crate::spec::LoadError) -> Self {
         Self::invalid(error.to_string())

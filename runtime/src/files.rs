@@ -2,6 +2,7 @@
 //! close-on-exec twice, and it asks for a size that is known only afterwards.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -22,20 +23,30 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Writes a file as a whole: whoever looks finds the old one, or none, until it is complete. It is
-/// not flushed to disk. The temporary name must be free to be overwritten.
+/// not flushed to disk. The temporary name must be free to be overwritten; it is free again when this
+/// fails.
 pub(crate) fn replace(path: &Path, temporary: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let file = rustix::fs::open(temporary, flags, Mode::from_raw_mode(mode))?;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match rustix::io::write(&file, rest) {
-            Ok(length) => rest = rest.get(length..).unwrap_or_default(),
+    let replaced = write(&file, bytes).and_then(|()| {
+        drop(file);
+        rustix::fs::rename(temporary, path)
+    });
+    if replaced.is_err() {
+        let _ = rustix::fs::unlink(temporary);
+    }
+    Ok(replaced?)
+}
+
+fn write(file: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(file, bytes) {
+            Ok(length) => bytes = bytes.get(length..).unwrap_or_default(),
             Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
-    drop(file);
-    Ok(rustix::fs::rename(temporary, path)?)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -52,5 +63,9 @@ mod tests {
             assert_eq!(read(&path).unwrap(), bytes, "{size}");
         }
         assert!(read(&folder.path().join("none")).is_err());
+        let occupied = folder.path().join("folder");
+        std::fs::create_dir(&occupied).unwrap();
+        assert!(replace(&occupied, &folder.path().join("new"), b"x", 0o600).is_err());
+        assert!(!folder.path().join("new").exists());
     }
 }

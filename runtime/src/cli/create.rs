@@ -7,7 +7,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use keelson_model::shim::Rootfs;
-use keelson_sys::clone;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::Global;
@@ -16,6 +15,7 @@ use super::manage;
 use super::relay::{own_size, take_signals, wait};
 use crate::failure::{Failure, Step};
 use crate::files;
+use crate::process::hooks::Subject;
 use crate::process::spawn::{self, Container};
 use crate::spec;
 use crate::state::{self, State, Store};
@@ -116,11 +116,11 @@ pub(crate) fn run(global: &Global, arguments: Arguments) -> Result<u8, Failure> 
         .terminal
         .as_ref()
         .filter(|_| options.console_socket.is_none());
-    let code = wait(container.pid, container.pidfd.as_fd(), &signals, terminal)?;
-    if !options.keep {
+    let code = wait(container.pid, container.pidfd.as_fd(), &signals, terminal);
+    if !options.keep || code.is_err() {
         manage::destroy(&store)?;
     }
-    Ok(code)
+    code
 }
 
 fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Container, Failure> {
@@ -200,50 +200,43 @@ fn make_in(
         preserved: options.preserved,
         own_keyring: !options.no_new_keyring,
         start_socket: Some(socket),
+        announce: &|pid| store.save(&state_of(id, spec, bundle, &rootfs, pid)),
     })?;
-    let kept = keep(store, id, options, spec, bundle, rootfs, &container);
-    if kept.is_err() {
-        let _ = clone::signal_process(container.pidfd.as_fd(), libc::SIGKILL);
-        let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(container.pid), None);
-        if let Some(cgroup) = &container.cgroup {
-            let _ = cgroup.remove();
-        }
+    let handed = hand_out(store, options, &container);
+    if handed.is_err() {
+        container.discard(Subject::new(id, spec, bundle), spec, false);
     }
-    kept.map(|()| container)
+    handed.map(|()| container)
 }
 
-fn keep(
-    store: &Store,
-    id: &str,
-    options: &Options,
-    spec: &spec::Spec,
-    bundle: &Path,
-    rootfs: PathBuf,
-    container: &Container,
-) -> Result<(), Failure> {
-    if let (Some(path), Some(terminal)) = (&options.console_socket, &container.terminal) {
-        send_terminal(path, terminal)?;
-    }
+fn state_of(id: &str, spec: &spec::Spec, bundle: &Path, rootfs: &Path, pid: i32) -> State {
     let created = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |time| time.as_secs());
-    store.save(&State {
+    State {
         version: 1,
         id: id.to_owned(),
         oci_version: spec.oci_version.clone(),
-        pid: container.pid,
-        pid_start: state::start_time(container.pid).unwrap_or(0),
+        pid,
+        pid_start: state::start_time(pid).unwrap_or(0),
         bundle: bundle.to_owned(),
-        rootfs,
+        rootfs: rootfs.to_owned(),
         cgroup: spec.linux.cgroups_path.clone(),
         created,
         annotations: spec.annotations.clone(),
         hooks: spec.hooks.clone().unwrap_or_default(),
-    })?;
+    }
+}
+
+/// Gives the caller what it asked for, and notes that the container waits to be started.
+fn hand_out(store: &Store, options: &Options, container: &Container) -> Result<(), Failure> {
+    if let (Some(path), Some(terminal)) = (&options.console_socket, &container.terminal) {
+        send_terminal(path, terminal)?;
+    }
     if let Some(path) = &options.pid_file {
         write_pid_file(path, container.pid)?;
     }
-    Ok(())
+    store.created()
 }
 
 /// Whoever watches for the file must never read half a number.

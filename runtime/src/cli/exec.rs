@@ -147,8 +147,14 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
             )));
         }
     }
-    let state = Store::new(&global.root, &id)?.load()?;
-    let status = state.status(false);
+    let store = Store::new(&global.root, &id)?;
+    let state = store.load()?;
+    let status = state.status(store.progress());
+    if status == "creating" {
+        return Err(Failure::conflict(
+            "cannot exec in a container that is being made",
+        ));
+    }
     if status == "stopped" {
         return Err(Failure::conflict("cannot exec in a stopped container"));
     }

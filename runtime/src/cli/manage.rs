@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Global;
 use super::arguments::{Arguments, only_id, read};
 use crate::cgroup::{self, Cgroup};
-use crate::failure::{Failure, Step};
+use crate::failure::{self, Failure, Step};
 use crate::process::channel::{Channel, Message};
 use crate::state::{self, State, Store};
 
@@ -32,7 +32,7 @@ pub(crate) fn start(global: &Global, arguments: Arguments) -> Result<u8, Failure
 /// Lets a created container execute its command.
 pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
     let state = store.load()?;
-    let status = state.status(store.waits());
+    let status = state.status(store.progress());
     if status != "created" {
         return Err(Failure::conflict(format!(
             "container {} is {status}, only a created one can be started",
@@ -46,7 +46,8 @@ pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
     match answer {
         Message::Closed => {
             let subject = state.subject();
-            warn(subject.run_all("poststart", &state.hooks.poststart, "running", state.pid));
+            let hooks = &state.hooks.poststart;
+            failure::warn(&subject.run_all("poststart", hooks, "running", state.pid));
             Ok(())
         }
         Message::Failed(failure) => Err(failure),
@@ -60,7 +61,7 @@ pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
 pub(crate) fn state(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
     let store = Store::new(&global.root, &id_only(arguments)?)?;
     let state = store.load()?;
-    let document = describe(&state, state.status(store.waits()));
+    let document = describe(&state, state.status(store.progress()));
     println!("{document:#}");
     Ok(0)
 }
@@ -97,7 +98,7 @@ pub(crate) fn kill(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     }
     let store = Store::new(&global.root, &id)?;
     let state = store.load()?;
-    if state.status(store.waits()) == "stopped" {
+    if state.status(store.progress()) == "stopped" {
         if all {
             return Ok(0);
         }
@@ -181,7 +182,7 @@ pub(crate) fn delete(global: &Global, arguments: Arguments) -> Result<u8, Failur
         }
         Err(failure) => return Err(failure),
     };
-    let status = state.status(store.waits());
+    let status = state.status(store.progress());
     if !force && status != "stopped" && status != "created" {
         return Err(Failure::conflict(format!(
             "container {id} is {status}; it must be stopped or --force be given"
@@ -215,19 +216,9 @@ fn remove(store: &Store, state: &State, stopped: bool) -> Result<(), Failure> {
         cgroup::remove(path)?;
     }
     store.remove()?;
-    warn(
-        state
-            .subject()
-            .run_all("poststop", &state.hooks.poststop, "stopped", 0),
-    );
+    let hooks = &state.hooks.poststop;
+    failure::warn(&state.subject().run_all("poststop", hooks, "stopped", 0));
     Ok(())
-}
-
-/// Tells of failures that change nothing any more.
-fn warn(failures: Vec<Failure>) {
-    for failure in failures {
-        eprintln!("keelson-runtime: warning: {failure}");
-    }
 }
 
 /// `list`.
@@ -246,7 +237,7 @@ pub(crate) fn list(global: &Global, arguments: Arguments) -> Result<u8, Failure>
         let store = Store::new(&global.root, &id)?;
         // One that is being made or deleted right now has no state.
         if let Ok(state) = store.load() {
-            let status = state.status(store.waits());
+            let status = state.status(store.progress());
             containers.push((state, status));
         }
     }
@@ -289,7 +280,7 @@ pub(crate) fn freeze(global: &Global, arguments: Arguments, frozen: bool) -> Res
     let store = Store::new(&global.root, &id_only(arguments)?)?;
     let state = store.load()?;
     let wanted = if frozen { "running" } else { "paused" };
-    let status = state.status(store.waits());
+    let status = state.status(store.progress());
     if status != wanted {
         return Err(Failure::conflict(format!(
             "container {} is {status}, not {wanted}",

@@ -110,7 +110,7 @@ pub(crate) fn events(global: &Global, arguments: Arguments) -> Result<u8, Failur
     })?;
     let store = Store::new(&global.root, &only_id(positional)?)?;
     let state = store.load()?;
-    let status = state.status(store.waits());
+    let status = state.status(store.progress());
     if status == "stopped" {
         return Err(Failure::conflict(format!(
             "container {} is stopped",
@@ -138,7 +138,7 @@ pub(crate) fn events(global: &Global, arguments: Arguments) -> Result<u8, Failur
 }
 
 fn ended(store: &Store, state: &State) -> bool {
-    state.status(store.waits()) == "stopped"
+    state.status(store.progress()) == "stopped"
 }
 
 /// A time such as `500ms`, `5s`, `2m`; a bare number is seconds.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use keelson_model::shim::Rootfs;
 use keelson_sys::clone::{self, CloneRequest, Cloned};
+use nix::sys::wait::WaitStatus;
 use rustix::process::PidfdFlags;
 
 use super::channel::{Channel, Message};
@@ -13,7 +14,7 @@ use super::hooks::{self, Subject};
 use super::notify::Agent;
 use super::{capabilities, child, inner, labels, settings};
 use crate::cgroup::{Cgroup, devices, resources};
-use crate::failure::{Failure, Step};
+use crate::failure::{self, Failure, Step};
 use crate::sandbox::namespaces;
 use crate::sandbox::root::Propagation;
 use crate::sandbox::userns::MountMaps;
@@ -40,6 +41,8 @@ pub(crate) struct Request<'a> {
     pub(crate) own_keyring: bool,
     /// A listening socket over which the start is announced, instead of the channel.
     pub(crate) start_socket: Option<OwnedFd>,
+    /// Told of the container's first process as soon as it exists; an error ends it.
+    pub(crate) announce: &'a dyn Fn(i32) -> Result<(), Failure>,
 }
 
 /// A container whose command waits.
@@ -55,6 +58,32 @@ pub(crate) struct Container {
     pub(crate) channel: Channel,
     /// The master end of its terminal.
     pub(crate) terminal: Option<OwnedFd>,
+}
+
+impl Container {
+    /// Ends a container that was made but that its maker can't use, as if it had never been made.
+    pub(crate) fn discard(&self, subject: Subject<'_>, spec: &Spec, hooks_in_background: bool) {
+        let _ = end(self.pid, &self.pidfd);
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.remove();
+        }
+        undo_hooks(subject, spec, hooks_in_background);
+    }
+}
+
+/// Kills a child and waits for its end.
+fn end(pid: i32, pidfd: &OwnedFd) -> nix::Result<WaitStatus> {
+    let _ = clone::signal_process(pidfd.as_fd(), libc::SIGKILL);
+    collect(pid)
+}
+
+fn collect(pid: i32) -> nix::Result<WaitStatus> {
+    loop {
+        match nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => return other,
+        }
+    }
 }
 
 /// Makes a container. When that fails, nothing of it is left.
@@ -92,7 +121,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         own_keyring: request.own_keyring,
         start_socket: request.start_socket,
     };
-    let created = clone_and_wait(&plan, cgroup.as_ref());
+    let created = clone_and_wait(&plan, cgroup.as_ref(), request.announce);
     match created {
         Ok((pid, pidfd, channel, terminal)) => Ok(Container {
             pid,
@@ -106,7 +135,8 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
                 // What failed first is what the caller needs to know.
                 let _ = cgroup.remove();
             }
-            undo_hooks(&plan);
+            let subject = Subject::new(request.id, spec, request.bundle);
+            undo_hooks(subject, spec, request.die_with_parent);
             Err(failure)
         }
     }
@@ -152,7 +182,11 @@ fn make_cgroup(spec: &Spec, bounding: u64) -> Result<Option<Cgroup>, Failure> {
 
 type Created = (i32, OwnedFd, Channel, Option<OwnedFd>);
 
-fn clone_and_wait(plan: &child::Plan<'_>, cgroup: Option<&Cgroup>) -> Result<Created, Failure> {
+fn clone_and_wait(
+    plan: &child::Plan<'_>,
+    cgroup: Option<&Cgroup>,
+    announce: &dyn Fn(i32) -> Result<(), Failure>,
+) -> Result<Created, Failure> {
     let (parent, child) = Channel::pair()?;
     let inside_user = plan.namespaces.user.is_some();
     let request = CloneRequest {
@@ -186,29 +220,46 @@ fn clone_and_wait(plan: &child::Plan<'_>, cgroup: Option<&Cgroup>) -> Result<Cre
     let left = joined.map_or(Ok(()), PidNamespace::leave);
     let (pid, pidfd) = cloned?;
     drop(child);
+    if let Err(failure) = left {
+        let _ = end(pid, &pidfd);
+        return Err(failure);
+    }
     let (pid, pidfd) = match inside_user {
-        true => left.and_then(|()| replacement(plan, cgroup, &parent, pid)),
-        false => left.map(|()| (pid, pidfd)),
-    }?;
-    let mut message = parent.receive();
-    if let Ok(Message::Hooks) = message {
-        message = run_hooks(plan, pid)
-            .and_then(|()| parent.start())
-            .and_then(|()| parent.receive());
+        true => replacement(plan, cgroup, &parent, (pid, pidfd))?,
+        false => (pid, pidfd),
+    };
+    match announce(pid).and_then(|()| set_up(plan, &parent, pid)) {
+        Ok(Some(terminal)) => Ok((pid, pidfd, parent, terminal)),
+        Ok(None) => Err(Failure::internal(format!(
+            "the container's process ended while it was set up: {:?}",
+            end(pid, &pidfd)
+        ))),
+        Err(failure) => {
+            let _ = end(pid, &pidfd);
+            Err(failure)
+        }
+    }
+}
+
+/// Waits until the process is set up; gives its terminal, if it has one. `None`: it ended.
+fn set_up(
+    plan: &child::Plan<'_>,
+    channel: &Channel,
+    pid: i32,
+) -> Result<Option<Option<OwnedFd>>, Failure> {
+    let mut message = channel.receive()?;
+    if let Message::Hooks = message {
+        run_hooks(plan, pid)?;
+        channel.start()?;
+        message = channel.receive()?;
     }
     match message {
-        Ok(Message::Ready(terminal)) => Ok((pid, pidfd, parent, terminal)),
-        other => {
-            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-            let status = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
-            Err(match other {
-                Ok(Message::Failed(failure)) => failure,
-                Err(failure) => failure,
-                _ => Failure::internal(format!(
-                    "the container's process ended while it was set up: {status:?}"
-                )),
-            })
-        }
+        Message::Ready(terminal) => Ok(Some(terminal)),
+        Message::Failed(failure) => Err(failure),
+        Message::Closed => Ok(None),
+        Message::Hooks | Message::Made(_) => Err(Failure::internal(
+            "the container's process reported a step twice",
+        )),
     }
 }
 
@@ -217,11 +268,13 @@ fn replacement(
     plan: &child::Plan<'_>,
     cgroup: Option<&Cgroup>,
     channel: &Channel,
-    first: i32,
+    (first, pidfd): (i32, OwnedFd),
 ) -> Result<(i32, OwnedFd), Failure> {
     let message = channel.receive();
-    let first = nix::unistd::Pid::from_raw(first);
-    let status = nix::sys::wait::waitpid(first, None);
+    let status = match message {
+        Ok(_) => collect(first),
+        Err(_) => end(first, &pidfd),
+    };
     let pid = match message? {
         Message::Made(pid) => pid,
         Message::Failed(failure) => return Err(failure),
@@ -242,9 +295,8 @@ fn replacement(
             channel.start().map(|()| pidfd)
         });
     if opened.is_err() {
-        let pid = nix::unistd::Pid::from_raw(pid);
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-        let _ = nix::sys::wait::waitpid(pid, None);
+        let _ = clone::signal_pid(pid, libc::SIGKILL);
+        let _ = collect(pid);
     }
     opened.map(|pidfd| (pid, pidfd))
 }
@@ -273,9 +325,10 @@ fn run_hooks(plan: &child::Plan<'_>, pid: i32) -> Result<(), Failure> {
     subject.run("createRuntime", &hooks.create_runtime, "creating", pid)
 }
 
-/// What hooks have done while the container was made is undone by those for its end.
-fn undo_hooks(plan: &child::Plan<'_>) {
-    let Some(hooks) = &plan.spec.hooks else {
+/// What hooks have done while the container was made is undone by those for its end. A shim is
+/// waited for, so it has them run by another process.
+fn undo_hooks(subject: Subject<'_>, spec: &Spec, in_background: bool) {
+    let Some(hooks) = &spec.hooks else {
         return;
     };
     let creating = [
@@ -286,13 +339,10 @@ fn undo_hooks(plan: &child::Plan<'_>) {
     if creating.iter().all(|hooks| hooks.is_empty()) {
         return;
     }
-    let subject = Subject::new(plan.id, plan.spec, plan.bundle);
-    if plan.die_with_parent {
-        // A shim is waited for.
-        let _ = hooks::in_background(subject, "poststop", &hooks.poststop, "stopped", 0);
-        return;
-    }
-    for failure in subject.run_all("poststop", &hooks.poststop, "stopped", 0) {
-        eprintln!("keelson-runtime: warning: {failure}");
+    let (kind, poststop, status) = ("poststop", &hooks.poststop, "stopped");
+    if in_background {
+        let _ = hooks::in_background(subject, kind, poststop, status, 0);
+    } else {
+        failure::warn(&subject.run_all(kind, poststop, status, 0));
     }
 }

@@ -3,7 +3,7 @@
 mod exec;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -90,11 +90,11 @@ impl Server {
         )
         .map_err(|error| Failure::internal(error.to_string()))?;
         let children = watch_children()?;
-        let listener = listen(folder)?;
         let terminal = config
             .process
             .as_ref()
             .is_some_and(|process| process.terminal);
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).step(|| "make an epoll")?;
         let (pipes, stdio) = match terminal {
             true => (None, None),
             false => {
@@ -102,6 +102,8 @@ impl Server {
                 (Some(streams), Some(ends))
             }
         };
+        // Last, because nothing can fail without being undone once there is a file.
+        let listener = listen(folder)?;
         let made = spawn::create(spawn::Request {
             id: &spec.id,
             bundle: &spec.bundle,
@@ -112,20 +114,31 @@ impl Server {
             preserved: 0,
             own_keyring: true,
             start_socket: None,
+            announce: &|_| Ok(()),
         });
-        let mut container = match made {
-            Ok(container) => container,
-            Err(failure) => {
-                let _ = std::fs::remove_file(folder.join(SOCKET_FILE));
-                return Err(failure);
+        let made = made.and_then(|mut container| {
+            let streams = match (pipes, container.terminal.take()) {
+                (Some(streams), _) => Ok(streams),
+                (None, Some(master)) => stdio::terminal(master, spec.open_stdin),
+                (None, None) => Err(Failure::internal("the container made no terminal")),
+            };
+            let watched = streams.and_then(|streams| {
+                watch(&epoll, &listener, &children, &streams)?;
+                Ok(streams)
+            });
+            match watched {
+                Ok(streams) => Ok((container, streams)),
+                Err(failure) => {
+                    let subject = Subject::new(&spec.id, &config, &spec.bundle);
+                    container.discard(subject, &config, true);
+                    Err(failure)
+                }
             }
-        };
-        let streams = match (pipes, container.terminal.take()) {
-            (Some(streams), _) => streams,
-            (None, Some(master)) => stdio::terminal(master, spec.open_stdin)?,
-            (None, None) => return Err(Failure::internal("the container made no terminal")),
-        };
-        let mut server = Self {
+        });
+        let (container, streams) = made.inspect_err(|_| {
+            let _ = std::fs::remove_file(folder.join(SOCKET_FILE));
+        })?;
+        Ok(Self {
             folder: folder.to_owned(),
             spec,
             config: spec::Spec {
@@ -140,7 +153,7 @@ impl Server {
             state: State::Created,
             started_at: 0,
             error: None,
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).step(|| "make an epoll")?,
+            epoll,
             listener: Some(listener),
             children,
             clients: BTreeMap::new(),
@@ -148,9 +161,7 @@ impl Server {
             buffer: Vec::new(),
             input_watched: false,
             sessions: exec::Sessions::default(),
-        };
-        server.watch()?;
-        Ok(server)
+        })
     }
 
     /// What to tell hostd.
@@ -159,24 +170,6 @@ impl Server {
             shim_pid: std::process::id() as i32,
             pid: self.container.pid,
         }
-    }
-
-    fn watch(&mut self) -> Result<(), Failure> {
-        let add = |fd: std::os::fd::BorrowedFd<'_>, token| {
-            self.epoll
-                .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
-                .step(|| "watch a descriptor")
-        };
-        if let Some(listener) = &self.listener {
-            add(listener.as_fd(), LISTENER)?;
-        }
-        add(self.children.as_fd(), CHILDREN)?;
-        for (output, token) in self.streams.outputs.iter().zip(OUTPUTS) {
-            if let Some(output) = output {
-                add(output.as_fd(), token)?;
-            }
-        }
-        Ok(())
     }
 
     /// Ends a container that nobody will ever start; [`Server::run`] then cleans up as after any
@@ -597,15 +590,7 @@ impl Server {
     /// subreaper.
     fn reap(&mut self) {
         while let Ok(Some(_)) = self.children.read_signal() {}
-        while let Some(ended) = next_ended() {
-            // What it has reported is read before its number is free to be used again.
-            self.exec_settle(ended);
-            let Ok(Some((_, status))) =
-                rustix::process::waitpid(Pid::from_raw(ended), WaitOptions::NOHANG)
-            else {
-                return;
-            };
-            let pid = ended;
+        while let Some((pid, status)) = self.collect() {
             let code = match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => code,
                 (None, Some(signal)) => 128 + signal,
@@ -620,6 +605,21 @@ impl Server {
                 self.finish(code);
             }
         }
+    }
+
+    /// Collects one ended process.
+    fn collect(&mut self) -> Option<(i32, rustix::process::WaitStatus)> {
+        let collected = match self.exec_is_starting().then(next_ended) {
+            // What it has reported is read before its number is free to be used again.
+            Some(ended) => {
+                let pid = ended?;
+                self.exec_settle(pid);
+                rustix::process::waitpid(Pid::from_raw(pid), WaitOptions::NOHANG)
+            }
+            None => rustix::process::wait(WaitOptions::NOHANG),
+        };
+        let (pid, status) = collected.ok()??;
+        Some((pid.as_raw_nonzero().get(), status))
     }
 
     /// Everything that is left to do when the container's first process has ended.
@@ -677,6 +677,28 @@ fn failed(failure: Failure) -> Response {
         message: failure.message,
         reason: failure.reason,
     }
+}
+
+/// Has the event loop wait for what there is from the beginning.
+fn watch(
+    epoll: &Epoll,
+    listener: &UnixListener,
+    children: &SignalFd,
+    streams: &Streams,
+) -> Result<(), Failure> {
+    let add = |fd: BorrowedFd<'_>, token| {
+        epoll
+            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+            .step(|| "watch a descriptor")
+    };
+    add(listener.as_fd(), LISTENER)?;
+    add(children.as_fd(), CHILDREN)?;
+    for (output, token) in streams.outputs.iter().zip(OUTPUTS) {
+        if let Some(output) = output {
+            add(output.as_fd(), token)?;
+        }
+    }
+    Ok(())
 }
 
 /// A child that has ended and is still to be collected.

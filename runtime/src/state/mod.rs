@@ -1,8 +1,10 @@
 //! The containers of the command line, kept under `--root`.
 //!
-//! `ROOT/ID/state.json` is written when a container was made, `ROOT/ID/start.sock` exists until it
-//! is started: its first process accepts connections there, so that the start needs no process of
-//! ours to stay. Whether it still runs is asked of the kernel.
+//! `ROOT/ID/state.json` is written as soon as the container has a process, so that whatever happens
+//! to its maker, the process and the cgroup can be found and removed. `ROOT/ID/start.sock` exists
+//! until the container is started: its first process accepts connections there, so that the start
+//! needs no process of ours to stay. The socket's mode tells whether the container was made whole.
+//! Whether it still runs is asked of the kernel.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -52,6 +54,20 @@ pub(crate) struct State {
     #[serde(default)]
     pub(crate) hooks: Hooks,
 }
+
+/// How far a container has come on its way to its command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It is being made, or its maker was killed.
+    Creating,
+    /// It waits to be started.
+    Created,
+    /// It was started.
+    Started,
+}
+
+/// The mode of the start socket when the container waits on it. A new socket never has the sticky bit.
+const READY_MODE: u32 = 0o1600;
 
 /// A container's folder.
 #[derive(Debug)]
@@ -155,9 +171,20 @@ impl Store {
         self.folder.exists()
     }
 
-    /// Whether the container was not started yet.
-    pub(crate) fn waits(&self) -> bool {
-        self.folder.join(START_SOCKET).exists()
+    /// How far the container has come.
+    pub(crate) fn progress(&self) -> Progress {
+        match rustix::fs::stat(self.folder.join(START_SOCKET)) {
+            Ok(status) if status.st_mode & 0o7777 == READY_MODE => Progress::Created,
+            Ok(_) => Progress::Creating,
+            Err(_) => Progress::Started,
+        }
+    }
+
+    /// Notes that the container was made whole.
+    pub(crate) fn created(&self) -> Result<(), Failure> {
+        let path = self.folder.join(START_SOCKET);
+        rustix::fs::chmod(&path, Mode::from_raw_mode(READY_MODE))
+            .step(|| format!("change {}", path.display()))
     }
 
     /// Notes that the container was started.
@@ -221,14 +248,16 @@ pub(crate) fn list(root: &Path) -> Result<Vec<String>, Failure> {
 }
 
 impl State {
-    /// OCI status: `created`, `running`, `paused` or `stopped`.
-    pub(crate) fn status(&self, waits: bool) -> &'static str {
+    /// OCI status: `creating`, `created`, `running`, `paused` or `stopped`.
+    pub(crate) fn status(&self, progress: Progress) -> &'static str {
         match start_time(self.pid) {
             Some(start) if start == self.pid_start => {}
             _ => return "stopped",
         }
-        if waits {
-            return "created";
+        match progress {
+            Progress::Creating => return "creating",
+            Progress::Created => return "created",
+            Progress::Started => {}
         }
         match self.open_cgroup() {
             Some(cgroup) if cgroup.is_frozen() => "paused",

@@ -407,6 +407,12 @@ impl Server {
         }
     }
 
+    /// Whether a session is on its way to its command.
+    pub(super) fn exec_is_starting(&self) -> bool {
+        let mut sessions = self.sessions.map.values();
+        sessions.any(|session| matches!(session.phase, Phase::Starting { .. }))
+    }
+
     /// Reads to the end what a process that has ended reported, if it was on its way to its command.
     pub(super) fn exec_settle(&mut self, process: i32) {
         let starting = |session: &Session| match session.phase {

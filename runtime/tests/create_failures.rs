@@ -1,0 +1,334 @@
+//! Whatever fails while a container is made, nothing of it is left.
+
+mod common;
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+
+use common::bundle::Bundle;
+use common::{Setup, can_run, cgroup_of, eventually, is_zombie};
+use keelson_model::shim::Rootfs;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+use serde_json::{Value, json};
+
+/// Processes whose command line names a folder, as those of the runtime do that make a container of
+/// a bundle in it.
+fn processes_of(folder: &Path) -> Vec<i32> {
+    let folder = folder.to_string_lossy();
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+        .filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&*folder) && !is_zombie(*pid)
+        })
+        .collect()
+}
+
+fn nothing_is_mounted_in(folder: &Path, case: &str) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let folder = folder.to_string_lossy();
+    assert!(!mounts.contains(&*folder), "{case}: a mount is left");
+}
+
+fn nothing_is_left(bundle: &Bundle, case: &str) {
+    let folder = bundle.folder.path();
+    let state = folder.join("state");
+    let entries = std::fs::read_dir(state).into_iter().flatten().count();
+    assert_eq!(entries, 0, "{case}: a state folder is left");
+    let cgroup = cgroup_of(&bundle.id);
+    assert!(!cgroup.exists(), "{case}: a cgroup is left");
+    assert!(processes_of(folder).is_empty(), "{case}: a process is left");
+    nothing_is_mounted_in(folder, case);
+    let files = std::fs::read_dir(folder).unwrap().flatten();
+    let names: Vec<_> = files.map(|entry| entry.file_name()).collect();
+    assert!(
+        !names
+            .iter()
+            .any(|name| name.to_string_lossy().starts_with(".pid")),
+        "{case}: {names:?}"
+    );
+}
+
+fn with_users(config: &mut Value) {
+    let all = json!([{"containerID": 0, "hostID": 0, "size": 65_536}]);
+    config["linux"]["uidMappings"] = all.clone();
+    config["linux"]["gidMappings"] = all;
+    push(config, "/linux/namespaces", json!({"type": "user"}));
+}
+
+fn push(config: &mut Value, list: &str, value: Value) {
+    let list = config.pointer_mut(list).unwrap();
+    list.as_array_mut().unwrap().push(value);
+}
+
+fn fails(config: &mut Value, kind: &str) {
+    config["hooks"][kind] = json!([{"path": "/bin/sh", "args": ["sh", "-c", "exit 9"]}]);
+}
+
+type Change = fn(&mut Value);
+
+/// What makes creation fail, from the first step to the last, and what the message must name.
+const STAGES: &[(&str, Change)] = &[
+    ("linux.seccomp", |config| {
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_NONE"});
+    }),
+    ("listenerPath", |config| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/no/such/agent",
+            "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+        });
+    }),
+    ("linux.namespaces", |config| {
+        let network = json!({"type": "network", "path": "/no/such/namespace"});
+        config["linux"]["namespaces"][1] = network;
+    }),
+    ("uidMappings", |config| {
+        with_users(config);
+        config["linux"]["uidMappings"][0]["size"] = 0.into();
+    }),
+    ("linux.cgroupsPath", |config| {
+        config["linux"]["cgroupsPath"] = "/../escape".into();
+    }),
+    ("no.such.file", |config| {
+        config["linux"]["resources"]["unified"] = json!({"no.such.file": "1"});
+    }),
+    ("linux.resources.devices", |config| {
+        config["linux"]["resources"]["devices"] = json!([{"allow": true, "type": "x"}]);
+    }),
+    ("/no/such/source", |config| {
+        let bind = json!({
+            "destination": "/mnt", "type": "bind", "source": "/no/such/source", "options": ["bind"],
+        });
+        push(config, "/mounts", bind);
+    }),
+    ("/no/such/source", |config| {
+        with_users(config);
+        let bind = json!({
+            "destination": "/mnt", "type": "bind", "source": "/no/such/source", "options": ["bind"],
+        });
+        push(config, "/mounts", bind);
+    }),
+    ("nosuchfs", |config| {
+        push(
+            config,
+            "/mounts",
+            json!({"destination": "/mnt", "type": "nosuchfs"}),
+        );
+    }),
+    ("linux.devices[0]", |config| {
+        let device = json!({"path": "/dev/null", "type": "c", "major": 1, "minor": 5});
+        config["linux"]["devices"] = json!([device]);
+    }),
+    ("vm.swappiness", |config| {
+        config["linux"]["sysctl"] = json!({"vm.swappiness": "1"});
+    }),
+    ("hooks.prestart[0]", |config| fails(config, "prestart")),
+    ("hooks.createRuntime[0]", |config| {
+        fails(config, "createRuntime")
+    }),
+    ("hooks.createContainer[0]", |config| {
+        fails(config, "createContainer")
+    }),
+    ("hooks.createContainer[0]", |config| {
+        with_users(config);
+        fails(config, "createContainer");
+    }),
+    ("hooks.createRuntime[0]", |config| {
+        config["hooks"]["createRuntime"] = json!([{"path": "/no/such/hook"}]);
+    }),
+    ("process.rlimits[0]", |config| {
+        let limit = json!({"type": "RLIMIT_NOFILE", "soft": 9, "hard": 8});
+        config["process"]["rlimits"] = json!([limit]);
+    }),
+    ("process.cwd", |config| {
+        config["process"]["cwd"] = "/etc/passwd".into();
+    }),
+    ("no-such-command", |config| {
+        config["process"]["args"] = json!(["no-such-command"]);
+    }),
+    ("no-such-command", |config| {
+        with_users(config);
+        config["process"]["args"] = json!(["no-such-command"]);
+    }),
+];
+
+#[test]
+fn nothing_is_left_by_create_and_run_whatever_fails() {
+    if !can_run() {
+        return;
+    }
+    for (named, change) in STAGES {
+        for command in ["create", "run"] {
+            let bundle = Bundle::new(&["true"], change);
+            let message = bundle.fails(&[command, &bundle.id]);
+            assert!(message.contains(named), "{named}: {message}");
+            nothing_is_left(&bundle, &format!("{command}, {named}"));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_by_a_shim_whatever_fails() {
+    if !can_run() {
+        return;
+    }
+    let refused = |mut setup: Setup, named: &str, change: Change| {
+        change(&mut setup.config);
+        let message = setup.fails();
+        assert!(message.contains(named), "{named}: {message}");
+        let folder = setup.folder.path();
+        assert!(
+            !folder.join("shim.sock").exists(),
+            "{named}: a socket is left"
+        );
+        assert!(!folder.join("exit.json").exists(), "{named}");
+        eventually(named, || processes_of(folder).is_empty());
+        nothing_is_mounted_in(folder, named);
+    };
+    for (named, change) in STAGES {
+        refused(Setup::new(&["true"]), named, *change);
+    }
+    let mut setup = Setup::new(&["true"]);
+    setup.spec.log.path = "/no/such/folder/log".into();
+    refused(setup, "/no/such/folder", |_| {});
+    let mut setup = Setup::new(&["true"]);
+    let lower = vec!["/no/such/layer".into()];
+    setup.spec.rootfs = Rootfs::Overlay {
+        lower,
+        upper: None,
+        work: None,
+    };
+    refused(setup, "/no/such/layer", |_| {});
+}
+
+#[test]
+fn nothing_is_left_when_the_caller_can_not_be_given_what_it_asked_for() {
+    if !can_run() {
+        return;
+    }
+    let hooked = |terminal: bool| {
+        Bundle::new(&["true"], |config| {
+            config["process"]["terminal"] = terminal.into();
+            config["hooks"] = json!({
+                "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "true"]}],
+                "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > undone"]}],
+            });
+        })
+    };
+    for (terminal, options, named) in [
+        (true, &["--console-socket", "none"][..], "--console-socket"),
+        (false, &["--pid-file", "none/pid"], "--pid-file"),
+        // A file can't take a folder's place.
+        (false, &["--pid-file", "rootfs"], "--pid-file"),
+        (
+            true,
+            &["--console-socket", "rootfs", "--pid-file", "pid"],
+            "--console-socket",
+        ),
+    ] {
+        for command in [&["create"][..], &["run", "--detach"]] {
+            let bundle = hooked(terminal);
+            let arguments = [command, options, &[&bundle.id]].concat();
+            let message = bundle.fails(&arguments);
+            assert!(message.contains(named), "{message}");
+            nothing_is_left(&bundle, named);
+            let folder = bundle.folder.path();
+            assert!(folder.join("undone").exists(), "{named}: no poststop hook");
+            assert!(!folder.join("pid").exists(), "{named}");
+            assert!(!folder.join(".rootfs.new").exists(), "{named}");
+        }
+    }
+}
+
+#[test]
+fn a_start_that_fails_is_cleaned_up_by_run_and_by_delete() {
+    if !can_run() {
+        return;
+    }
+    let change: Change = |config| fails(config, "startContainer");
+    let bundle = Bundle::new(&["true"], change);
+    let message = bundle.fails(&["run", &bundle.id]);
+    assert!(message.contains("hooks.startContainer[0]"), "{message}");
+    nothing_is_left(&bundle, "run");
+    bundle.create(&[]);
+    let message = bundle.fails(&["start", &bundle.id]);
+    assert!(message.contains("hooks.startContainer[0]"), "{message}");
+    eventually("end", || bundle.status() == "stopped");
+    bundle.ok(&["delete", &bundle.id]);
+    nothing_is_left(&bundle, "delete");
+}
+
+#[test]
+fn what_a_killed_create_leaves_ends_and_can_be_deleted() {
+    if !can_run() {
+        return;
+    }
+    for change in [(|_| {}) as Change, with_users] {
+        // The runtime is the hook's parent.
+        let bundle = Bundle::new(&["true"], |config| {
+            change(config);
+            let script = json!(["sh", "-c", "kill -9 $PPID"]);
+            config["hooks"]["createRuntime"] = json!([{"path": "/bin/sh", "args": script}]);
+        });
+        let output = bundle.call(&["create", &bundle.id]);
+        assert_eq!(output.status.code(), None, "{output:?}");
+        eventually("end", || processes_of(bundle.folder.path()).is_empty());
+        assert_eq!(bundle.status(), "stopped");
+        bundle.ok(&["delete", &bundle.id]);
+        nothing_is_left(&bundle, "killed while it runs a hook");
+
+        let mut setup = Setup::new(&["true"]);
+        change(&mut setup.config);
+        let script = json!(["sh", "-c", "kill -9 $PPID"]);
+        setup.config["hooks"]["createRuntime"] = json!([{"path": "/bin/sh", "args": script}]);
+        let (read, write) = std::io::pipe().unwrap();
+        setup.execute(write);
+        assert_eq!(std::io::read_to_string(read).unwrap(), "");
+        eventually("end", || processes_of(setup.folder.path()).is_empty());
+        let cgroup = cgroup_of(&setup.id);
+        eventually("the cgroup is empty", || {
+            std::fs::remove_dir(&cgroup).is_ok()
+        });
+    }
+}
+
+#[test]
+fn what_is_killed_just_before_the_end_of_create_can_be_deleted() {
+    if !can_run() {
+        return;
+    }
+    let bundle = Bundle::new(&["true"], |config| {
+        config["process"]["terminal"] = true.into()
+    });
+    let folder = bundle.folder.path();
+    // Connecting to a socket with a full queue takes until somebody accepts.
+    let path = folder.join("console");
+    let (kind, flags) = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
+    let listener = nix::sys::socket::socket(AddressFamily::Unix, kind, flags, None).unwrap();
+    let address = UnixAddr::new(&path).unwrap();
+    nix::sys::socket::bind(listener.as_raw_fd(), &address).unwrap();
+    nix::sys::socket::listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    let _first = UnixStream::connect(&path).unwrap();
+    let mut create = bundle
+        .command(&["create", "--console-socket", "console", &bundle.id])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let state = folder.join("state").join(&bundle.id).join("state.json");
+    eventually("the container's process", || state.exists());
+    eventually("create waits for the console", || {
+        let file = format!("/proc/{}/wchan", create.id());
+        std::fs::read_to_string(file).is_ok_and(|place| place.contains("unix_wait_for_peer"))
+    });
+    assert_eq!(bundle.status(), "creating");
+    assert!(bundle.fails(&["start", &bundle.id]).contains("creating"));
+    create.kill().unwrap();
+    create.wait().unwrap();
+    assert!(bundle.fails(&["delete", &bundle.id]).contains("creating"));
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    nothing_is_left(&bundle, "killed before the end");
+}
