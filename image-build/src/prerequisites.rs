@@ -169,6 +169,12 @@ const NEEDS: &[Need] = &[
         "curl",
         "is a client of the API in tests",
     ),
+    program(
+        Purpose::Test,
+        "bzip2",
+        "bzip2",
+        "packs archives for tests of loading",
+    ),
     program(Purpose::Test, "ip", "iproute2", "makes networks for tests"),
     program(
         Purpose::Test,

@@ -151,7 +151,7 @@ fn memory_total(meminfo: &str) -> u64 {
 fn fixed() -> Value {
     json!({
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "GenericResources": null,
+        "GenericResources": [],
         "HttpProxy": "",
         "HttpsProxy": "",
         "NoProxy": "",
@@ -216,7 +216,7 @@ pub(crate) fn info(api: &Api) -> Response<Body> {
         "Driver": "overlayfs",
         "DriverStatus": [["Layer format", inner.images.backend()]],
         "DockerRootDir": inner.facts.root.display().to_string(),
-        "Plugins": {"Volume": [], "Network": ["host", "null"], "Authorization": null, "Log": ["local"]},
+        "Plugins": {"Volume": [], "Network": ["host", "null"], "Authorization": [], "Log": ["local"]},
         "OomKillDisable": false,
         "IPv4Forwarding": first_line("/proc/sys/net/ipv4/ip_forward") == "1",
         "Debug": tracing::enabled!(tracing::Level::DEBUG),

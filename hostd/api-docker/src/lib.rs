@@ -128,7 +128,7 @@ impl Api {
             }
             let error =
                 ApiError::not_built(format!("{} {rest} is not built yet", request.method()));
-            reply::drain(request.into_body()).await;
+            reply::drain(reply::reader(request.into_body()));
             return Err(error);
         }
         let call = Call {

@@ -194,10 +194,13 @@ impl Filters {
     pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.values(name) {
             [] => Ok(None),
-            [value] if matches!(value.as_str(), "true" | "1") => Ok(Some(true)),
-            [value] if matches!(value.as_str(), "false" | "0") => Ok(Some(false)),
+            values if values.iter().all(|value| matches!(&**value, "true" | "1")) => Ok(Some(true)),
+            values if values.iter().all(|value| matches!(&**value, "false" | "0")) => {
+                Ok(Some(false))
+            }
             values => Err(ApiError::invalid(format!(
-                "invalid filter '{name}={values:?}'"
+                "invalid filter '{name}=[{}]'",
+                values.join(" ")
             ))),
         }
     }

@@ -5,13 +5,15 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
+use http_body_util::{BodyDataStream, BodyExt, Empty, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
 
 use crate::error::ApiError;
 
@@ -23,6 +25,8 @@ pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 const MAX_JSON: usize = 4 << 20;
 /// How long a client may take to send a JSON body.
 const JSON_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may go on sending after its answer.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bodies that can't fail.
 fn never(error: Infallible) -> io::Error {
@@ -97,11 +101,20 @@ pub fn json_line<T: Serialize>(value: &T) -> Bytes {
     Bytes::from(line)
 }
 
-/// Reads what a client sends with a request that is refused unseen: a connection that ends while
-/// the client still writes is a broken pipe there, and the answer is lost.
-pub async fn drain(body: Incoming) {
-    // A client that sends more, or too slowly, has to do without the answer.
-    let _ = tokio::time::timeout(JSON_TIMEOUT, Limited::new(body, MAX_JSON).collect()).await;
+/// Goes on reading what a client sends with a request that is answered before its end: a connection
+/// that ends while the client still writes is a broken pipe there, and the answer is lost.
+pub fn drain(mut body: impl AsyncRead + Send + Unpin + 'static) {
+    tokio::spawn(async move {
+        // A client that needs longer has to do without the answer.
+        let mut sink = tokio::io::sink();
+        let read = tokio::io::copy(&mut body, &mut sink);
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
+    });
+}
+
+/// A request's body as a byte stream.
+pub fn reader(body: Incoming) -> impl AsyncRead + Send + Unpin + 'static {
+    StreamReader::new(BodyDataStream::new(body).map_err(io::Error::other))
 }
 
 /// Reads a JSON body. `None`: the body is empty.

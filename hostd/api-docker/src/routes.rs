@@ -254,13 +254,10 @@ mod tests {
         }
     }
 
-    /// With a copy of the API's description at hand, its paths are all in the table.
+    /// The paths of the API's description are all in the table.
     #[test]
     fn table_is_complete() {
-        let Some(path) = std::env::var_os("KEELSON_DOCKER_API_YAML") else {
-            return;
-        };
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = include_str!("../description/v1.51.yaml");
         let mut current = String::new();
         let known: BTreeSet<(String, String)> = ROUTES
             .iter()

@@ -195,7 +195,8 @@ fn options(snapshot: &Snapshot, request: CommitRequest) -> Result<CommitOptions,
         author: request.author,
         comment: request.comment,
         command: snapshot.config.cmd.as_deref().unwrap_or_default().join(" "),
-        defaults: defaults(&request.config),
+        // Without one the changes are made to what the container has.
+        defaults: defaults(request.config.as_ref().unwrap_or(&snapshot.config)),
         changes: request.changes,
         container: defaults(&snapshot.config),
     })

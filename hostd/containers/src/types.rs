@@ -126,8 +126,9 @@ pub struct CommitRequest {
     pub comment: String,
     /// Dockerfile instructions that change the configuration.
     pub changes: Vec<String>,
-    /// What the image's containers run; where it says nothing, the container's own counts.
-    pub config: Config,
+    /// What the image's containers run; where it says nothing, and without it, the container's own
+    /// counts.
+    pub config: Option<Config>,
     /// Freeze the container meanwhile, when it runs.
     pub pause: bool,
 }

@@ -140,7 +140,8 @@ fn what_is_not_there_is_said_in_dockers_words() {
     ));
     assert_eq!(status, 404);
     host.docker(&["push", &name]).fails_with(&format!(
-        "An image does not exist locally with the tag: {name}"
+        "An image does not exist locally with the tag: {}\n",
+        registry.name("nothing")
     ));
     host.docker(&["pull", "--platform", "windows/amd64", &name])
         .fails_with("only linux is");

@@ -67,6 +67,7 @@ pub(crate) fn apply(
     defaults: &mut ContainerDefaults,
     changes: &[String],
 ) -> Result<(), ImageError> {
+    let mut has_command = false;
     for change in changes.iter().flat_map(|changes| changes.lines()) {
         let change = change.trim();
         if change.is_empty() || change.starts_with('#') {
@@ -76,8 +77,15 @@ pub(crate) fn apply(
             Some((instruction, rest)) => (instruction, rest.trim()),
             None => (change, ""),
         };
-        one(defaults, &instruction.to_ascii_uppercase(), rest)
+        let instruction = instruction.to_ascii_uppercase();
+        one(defaults, &instruction, rest)
             .map_err(|reason| ImageError::Invalid(format!("change {change:?}: {reason}")))?;
+        match instruction.as_str() {
+            "CMD" => has_command = true,
+            // The arguments were those of another entry point.
+            "ENTRYPOINT" if !has_command => defaults.cmd = None,
+            _ => {}
+        }
     }
     Ok(())
 }

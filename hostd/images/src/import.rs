@@ -7,13 +7,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use keelson_oci::compression::{Compression, DETECT_BYTES};
 use keelson_oci::config::{ContainerDefaults, History, ImageConfig, RootFs};
-use keelson_oci::manifest::host_architecture;
+use keelson_oci::manifest::Platform;
 use keelson_oci::reference::Reference;
 
 use crate::changes;
 use crate::error::ImageError;
 use crate::layer::ingest::Ingest;
 use crate::pipe::PipeReader;
+use crate::registry::Wanted;
 use crate::store::{NewImage, Pins, Store};
 use crate::types::{ImageAction, ImageId, ImportOptions};
 
@@ -22,10 +23,10 @@ use crate::types::{ImageAction, ImageId, ImportOptions};
 pub(crate) struct Checked {
     reference: Option<Reference>,
     message: String,
+    /// Where the archive comes from, for people; `-` is the client itself.
+    pub source: String,
     defaults: ContainerDefaults,
-    os: String,
-    architecture: String,
-    variant: Option<String>,
+    platform: Platform,
 }
 
 /// Checks the options.
@@ -34,26 +35,15 @@ pub(crate) fn check(options: &ImportOptions) -> Result<Checked, ImageError> {
         Some(name) => Some(changes::new_name(name)?),
         None => None,
     };
-    let platform = options.platform.as_deref().unwrap_or_default();
-    let mut parts = platform.split('/').map(str::to_owned);
-    let mut part = || parts.next().filter(|part| !part.is_empty());
-    let os = part().unwrap_or_else(|| "linux".to_owned());
-    if os != "linux" {
-        return Err(ImageError::Invalid(format!(
-            "platform {platform:?}: operating system {os:?} is not supported, only linux is"
-        )));
-    }
-    let architecture = part().unwrap_or_else(|| host_architecture().to_owned());
-    let variant = part();
+    let platform = Wanted::parse(options.platform.as_deref())?.named();
     let mut defaults = ContainerDefaults::default();
     changes::apply(&mut defaults, &options.changes)?;
     Ok(Checked {
         reference,
         message: options.message.clone(),
+        source: "-".to_owned(),
         defaults,
-        os,
-        architecture,
-        variant,
+        platform,
     })
 }
 
@@ -76,9 +66,13 @@ pub(crate) fn import(
         if piece.is_empty() {
             break;
         }
-        ingest.write(piece);
+        let taken = ingest.write(piece) && !ingest.is_refused();
         let length = piece.len();
         reader.consume(length);
+        // It has no end perhaps.
+        if !taken {
+            break;
+        }
     }
     let layer = ingest.finish().map_err(|error| match error {
         ImageError::Archive(_) | ImageError::Layer(_) => {
@@ -96,9 +90,9 @@ pub(crate) fn import(
     let created = Timestamp::now().to_string();
     let config = ImageConfig {
         created: Some(created.clone()),
-        architecture: options.architecture,
-        variant: options.variant,
-        os: options.os,
+        architecture: options.platform.architecture,
+        variant: options.platform.variant,
+        os: options.platform.os,
         config: options.defaults,
         rootfs: RootFs {
             kind: "layers".to_owned(),
@@ -107,7 +101,7 @@ pub(crate) fn import(
         history: vec![History {
             created: Some(created),
             comment: Some(if options.message.is_empty() {
-                "Imported from -".to_owned()
+                format!("Imported from {}", options.source)
             } else {
                 options.message
             }),

@@ -22,6 +22,7 @@ mod contents;
 mod disk;
 mod durable;
 mod error;
+mod fetch;
 mod gzip;
 mod import;
 mod layer;
@@ -95,7 +96,7 @@ impl ImageStore {
         Ok(Self { store, registries })
     }
 
-    /// Loads the images of a docker-archive or OCI-layout tar (plain, gzip or zstd). Either all of
+    /// Loads the images of a docker-archive or OCI-layout tar, compressed or not. Either all of
     /// them are visible afterwards, or nothing is.
     pub async fn load<R: AsyncRead + Unpin + Send>(
         &self,
@@ -107,7 +108,7 @@ impl ImageStore {
         self.stream(archive, job).await
     }
 
-    /// Makes an image of one layer from a root file system's tar (plain, gzip or zstd).
+    /// Makes an image of one layer from a root file system's tar, compressed or not.
     pub async fn import<R: AsyncRead + Unpin + Send>(
         &self,
         archive: R,
@@ -117,6 +118,17 @@ impl ImageStore {
         let store = Arc::clone(&self.store);
         let job = move |reader| import::import(&store, reader, options);
         self.stream(archive, job).await
+    }
+
+    /// Like [`Self::import`] of an archive at an address (`http://…`, `https://…`). Closing
+    /// `progress` gives the import up.
+    pub async fn import_from(
+        &self,
+        address: &str,
+        options: ImportOptions,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<ImageId, ImageError> {
+        fetch::import(&self.store, &self.registries, address, &options, &progress).await
     }
 
     /// Makes an image of a container's writable layer. `wanted` is asked when all of it was read

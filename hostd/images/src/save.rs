@@ -30,6 +30,8 @@ use crate::types::{ImageAction, ImageId, ManifestSummary};
 pub struct SavedImages {
     /// Small files by path in the archive.
     documents: BTreeMap<String, Vec<u8>>,
+    /// What the archives of Docker before 1.10 had: repository, tag, topmost layer.
+    repositories: BTreeMap<String, BTreeMap<String, String>>,
     /// Layers: path in the archive, file, size.
     layers: Vec<(String, PathBuf, u64)>,
     /// Times of the archive's entries: that of the youngest image, so that the same images always
@@ -81,6 +83,7 @@ pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImage
     }
     let mut saved = SavedImages {
         documents: BTreeMap::new(),
+        repositories: BTreeMap::new(),
         layers: Vec::new(),
         mtime: 0,
         pins: Pins::new(store),
@@ -97,6 +100,7 @@ pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImage
         "manifests": index,
     });
     let layout = json!({"imageLayoutVersion": "1.0.0"});
+    let repositories = json!(saved.repositories);
     let mut put = |name: &str, value: Value| {
         saved
             .documents
@@ -105,6 +109,9 @@ pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImage
     put("index.json", index);
     put("manifest.json", Value::Array(archive));
     put("oci-layout", layout);
+    if repositories != json!({}) {
+        put("repositories", repositories);
+    }
     let state = store.state();
     for id in chosen.keys() {
         store.emit(&state, ImageAction::Save, *id, id.to_string());
@@ -170,6 +177,10 @@ impl SavedImages {
             let tag = name.tag().unwrap_or_default();
             annotations.insert(ANNOTATION_REF_NAME, tag.to_owned());
             describe(&annotations);
+            if let Some(top) = blobs.last() {
+                let tags = self.repositories.entry(name.familiar_name()).or_default();
+                tags.insert(tag.to_owned(), top.digest.hex());
+            }
         }
         let tags: Vec<String> = image.names.iter().map(Reference::familiar).collect();
         archive.push(json!({

@@ -390,6 +390,11 @@ impl Store {
                 "refusing to create a tag with a digest reference".to_owned(),
             ));
         }
+        if reference.familiar_name() == "sha256" {
+            return Err(ImageError::Invalid(
+                "refusing to create an ambiguous tag using digest algorithm as name".to_owned(),
+            ));
+        }
         let mut state = self.state();
         let id = state.find(name)?.0.record.id;
         let mut repositories = state.repositories.clone();

@@ -51,7 +51,9 @@ async fn broken_archives_are_refused() {
     refused("nothing", b"", &["empty"]).await;
     refused("text", &b"hello ".repeat(1000), &["tar header"]).await;
     refused("no manifest", &layer, &["manifest.json", "import"]).await;
-    refused("bzip2", b"BZh91AY&SY and so on", &["bzip2"]).await;
+    refused("lz4", b"\x04\x22\x4d\x18 and so on", &["lz4"]).await;
+    refused("broken bzip2", b"BZh91AY&SY and so on", &["decompressed"]).await;
+    refused("broken xz", b"\xfd7zXZ\0 and so on", &["decompressed"]).await;
     for part in [3, 10, 700] {
         let cut = &good[..good.len() * part / 1000];
         refused("cut off", cut, &["cut off"]).await;

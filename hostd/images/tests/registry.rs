@@ -238,12 +238,12 @@ fn lies() -> Vec<Lie> {
             },
         ),
         lie(
-            "xz layer",
-            "xz compression is not supported",
+            "compressed layer of no known kind",
+            "lz4 compression is not supported",
             |remote, seen| {
                 let mut reply = remote.answer(seen);
                 remote.is_layer(seen).then(|| {
-                    reply.body[..6].copy_from_slice(b"\xfd7zXZ\0");
+                    reply.body[..6].copy_from_slice(b"\x04\x22\x4d\x18\0\0");
                     reply
                 })
             },

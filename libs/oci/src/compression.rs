@@ -5,6 +5,9 @@ use std::io::{self, BufRead, Read};
 /// How many first bytes [`Compression::detect`] looks at.
 pub const DETECT_BYTES: usize = 10;
 
+/// Memory that a decoder of xz may take, in KiB: its strongest level wants 65 MiB.
+const XZ_MEMORY: u32 = 130 << 10;
+
 /// The compression of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -14,11 +17,15 @@ pub enum Compression {
     Gzip,
     /// RFC 8878.
     Zstd,
+    /// The form of the program bzip2.
+    Bzip2,
+    /// The .xz file format 1.2.
+    Xz,
 }
 
 /// A compression that is recognised but not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} compression is not supported; use gzip, zstd or none")]
+#[error("{0} compression is not supported; use gzip, zstd, xz, bzip2 or none")]
 pub struct UnsupportedCompression(pub &'static str);
 
 impl Compression {
@@ -28,8 +35,8 @@ impl Compression {
         const MAGICS: [(&[u8], Result<Compression, UnsupportedCompression>); 6] = [
             (b"\x1f\x8b\x08", Ok(Compression::Gzip)),
             (b"\x28\xb5\x2f\xfd", Ok(Compression::Zstd)),
-            (b"BZh", Err(UnsupportedCompression("bzip2"))),
-            (b"\xfd7zXZ\0", Err(UnsupportedCompression("xz"))),
+            (b"BZh", Ok(Compression::Bzip2)),
+            (b"\xfd7zXZ\0", Ok(Compression::Xz)),
             (b"\x04\x22\x4d\x18", Err(UnsupportedCompression("lz4"))),
             (b"\x1f\x9d", Err(UnsupportedCompression("compress"))),
         ];
@@ -62,6 +69,8 @@ impl Compression {
                 decoder.window_log_max(27)?;
                 Box::new(decoder)
             }
+            Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
+            Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(reader, true, XZ_MEMORY)),
         })
     }
 }
@@ -69,8 +78,23 @@ impl Compression {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::process::{Command, Stdio};
 
     use super::*;
+
+    /// By the program that everybody has.
+    fn xz(bytes: &[u8]) -> Vec<u8> {
+        let mut child = Command::new("xz")
+            .arg("-c")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("no xz: install the package xz-utils");
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(bytes).unwrap();
+        drop(stdin);
+        child.wait_with_output().unwrap().stdout
+    }
 
     #[test]
     fn round_trips() {
@@ -79,9 +103,14 @@ mod tests {
         gzip.write_all(&text).unwrap();
         let gzip = gzip.finish().unwrap();
         let zstd = zstd::encode_all(&text[..], 1).unwrap();
+        let level = bzip2::Compression::fast();
+        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), level);
+        bzip2.write_all(&text).unwrap();
         for (bytes, expected) in [
             (gzip, Compression::Gzip),
             (zstd, Compression::Zstd),
+            (bzip2.finish().unwrap(), Compression::Bzip2),
+            (xz(&text), Compression::Xz),
             (text.clone(), Compression::Plain),
         ] {
             let found = Compression::detect(&bytes).unwrap();
@@ -99,9 +128,8 @@ mod tests {
 
     #[test]
     fn names_what_it_refuses() {
-        let error = Compression::detect(b"BZh91AY&SY").unwrap_err();
-        assert!(error.to_string().contains("bzip2"));
-        assert!(Compression::detect(b"\xfd7zXZ\0\0\0").is_err());
+        let error = Compression::detect(b"\x04\x22\x4d\x18\x64\x40").unwrap_err();
+        assert!(error.to_string().contains("lz4"));
         assert_eq!(Compression::detect(b""), Ok(Compression::Plain));
     }
 }

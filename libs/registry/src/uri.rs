@@ -23,6 +23,8 @@ pub(crate) fn join(base: &Uri, location: &str) -> Option<Uri> {
     let own = authority(base);
     let text = if location.starts_with("http://") || location.starts_with("https://") {
         location.to_owned()
+    } else if has_scheme(location) {
+        return None;
     } else if let Some(rest) = location.strip_prefix("//") {
         format!("{scheme}://{rest}")
     } else if location.starts_with('/') {
@@ -39,6 +41,12 @@ pub(crate) fn join(base: &Uri, location: &str) -> Option<Uri> {
     let text = text.split('#').next().unwrap_or_default();
     let uri: Uri = text.parse().ok()?;
     (!authority(&uri).is_empty()).then_some(uri)
+}
+
+/// Whether a scheme comes first (RFC 3986, section 3.1).
+fn has_scheme(text: &str) -> bool {
+    let end = text.find([':', '/', '?', '#']);
+    end.is_some_and(|end| end > 0 && text[end..].starts_with(':'))
 }
 
 /// Adds query parameters, whose names and values are encoded.
@@ -85,7 +93,7 @@ mod tests {
         ] {
             assert_eq!(join(&base, location).unwrap(), target);
         }
-        for wrong in ["https://", "http:///a", "/\u{7f}"] {
+        for wrong in ["https://", "http:///a", "/\u{7f}", "ftp://a/b", "file:/a"] {
             assert_eq!(join(&base, wrong), None, "{wrong}");
         }
         let uri = with_query(&base, &[("digest", "sha256:00")]).unwrap();

@@ -35,7 +35,7 @@ pub(crate) async fn export(api: &Api, call: &Call) -> Result<Response<Body>, Api
     let pieces = pieces
         .map(|piece| piece.map_err(io::Error::other))
         .inspect_err(|error| tracing::warn!(%error, "a container was not exported to the end"));
-    Ok(reply::try_stream("application/x-tar", pieces))
+    Ok(reply::try_stream("application/octet-stream", pieces))
 }
 
 /// `POST /commit`.
@@ -50,11 +50,14 @@ pub(crate) async fn commit(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         author: text("author"),
         comment: text("comment"),
         changes: call.query.all("changes").map(str::to_owned).collect(),
-        config: Config::default(),
+        config: None,
         pause: call.query.get("pause").is_none() || call.query.flag("pause"),
     };
     let config: Option<Option<Config>> = reply::read_json(call.request.into_body()).await?;
-    request.config = config.flatten().unwrap_or_default();
+    // An empty one says no more than none.
+    request.config = config
+        .flatten()
+        .filter(|config| *config != Config::default());
     let id = api
         .0
         .engine

@@ -6,13 +6,10 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use hostd_images::{Image, ImportOptions, Loaded, Removed};
 use http::{Response, StatusCode};
-use http_body_util::BodyDataStream;
-use hyper::body::Incoming;
 use keelson_model::error::ErrorKind;
 use serde_json::{Value, json};
-use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
-use tokio_util::io::{ReaderStream, StreamReader};
+use tokio_util::io::ReaderStream;
 
 use super::list::Chosen;
 use super::platform::Platform;
@@ -22,11 +19,6 @@ use crate::error::ApiError;
 use crate::reply::{self, Body, json_line};
 use crate::version::ApiVersion;
 use crate::{Api, Call, blocking};
-
-/// A request's body as a byte stream.
-fn reader(body: Incoming) -> impl AsyncRead + Send + Unpin + 'static {
-    StreamReader::new(BodyDataStream::new(body).map_err(io::Error::other))
-}
 
 fn refuse_foreign_platform(call: &Call, parameter: &str) -> Result<(), ApiError> {
     match call.query.get(parameter) {
@@ -38,10 +30,14 @@ fn refuse_foreign_platform(call: &Call, parameter: &str) -> Result<(), ApiError>
 }
 
 pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    refuse_foreign_platform(&call, "platform")?;
+    let refused = refuse_foreign_platform(&call, "platform");
     let quiet = call.query.flag("quiet");
     let images = api.0.images.clone();
-    let archive = reader(call.request.into_body());
+    let mut archive = reply::reader(call.request.into_body());
+    if let Err(error) = refused {
+        reply::drain(archive);
+        return Err(error);
+    }
     // A load is either finished or ended by the end of its archive, never dropped half-way with
     // the connection.
     stream_steps(move |sender| async move {
@@ -49,7 +45,9 @@ pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
             true => mpsc::channel(1).0,
             false => sender,
         };
-        let loaded = images.load(archive, sender).await?;
+        let loaded = images.load(&mut archive, sender).await;
+        reply::drain(archive);
+        let loaded = loaded?;
         Ok(loaded.iter().flat_map(loaded_lines).collect())
     })
     .await
@@ -70,19 +68,12 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     if call.query.get("fromImage").is_some() {
         return super::remote::pull(api, &call).await;
     }
-    match call.query.get("fromSrc") {
-        Some("-") => {}
-        Some(_) => {
-            return Err(ApiError::not_built(
-                "importing from a URL is not built yet; use docker import -",
-            ));
-        }
-        None => {
-            return Err(ApiError::invalid(
-                "query parameter fromSrc is missing: - for an archive in the request's body",
-            ));
-        }
-    }
+    let source = call.query.get("fromSrc").ok_or_else(|| {
+        ApiError::invalid(
+            "query parameter fromSrc is missing: a URL, or - for an archive in the request's body",
+        )
+    })?;
+    let source = source.to_owned();
     let reference = call.query.reference("repo");
     let options = ImportOptions {
         reference,
@@ -90,11 +81,18 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         changes: call.query.all("changes").map(str::to_owned).collect(),
         platform: call.query.get("platform").map(str::to_owned),
     };
-    let id = api
-        .0
-        .images
-        .import(reader(call.request.into_body()), options)
-        .await?;
+    if source != "-" {
+        let images = api.0.images.clone();
+        return stream_steps(move |sender| async move {
+            let id = images.import_from(&source, options, sender).await?;
+            Ok(vec![json!({"status": id.to_string()})])
+        })
+        .await;
+    }
+    let mut archive = reply::reader(call.request.into_body());
+    let imported = api.0.images.import(&mut archive, options).await;
+    reply::drain(archive);
+    let id = imported?;
     Ok(reply::bytes(
         StatusCode::OK,
         "application/json",
@@ -213,8 +211,7 @@ pub(crate) async fn prune(api: &Api, call: &Call) -> Result<Response<Body>, ApiE
     Ok(reply::json(
         StatusCode::OK,
         &json!({
-            // Docker says null for none.
-            "ImagesDeleted": (!deleted.is_empty()).then_some(deleted),
+            "ImagesDeleted": deleted,
             "SpaceReclaimed": pruned.reclaimed,
         }),
     ))

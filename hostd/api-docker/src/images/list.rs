@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::manifest;
+use super::pattern::Pattern;
 use crate::error::ApiError;
 use crate::query::Filters;
 use crate::reply::{self, Body};
@@ -74,6 +75,11 @@ fn answer(api: &Api, call: &Call) -> Result<Vec<Value>, ApiError> {
     let all = call.query.flag("all");
     let images = api.0.images.list();
     let chosen = Chosen::new(api, &filters)?;
+    let patterns: Vec<Pattern> = filters
+        .values("reference")
+        .iter()
+        .map(|text| Pattern::parse(text))
+        .collect::<Result<_, _>>()?;
     Ok(images
         .iter()
         .filter(|image| {
@@ -82,7 +88,7 @@ fn answer(api: &Api, call: &Call) -> Result<Vec<Value>, ApiError> {
             let named = !image.repo_tags.is_empty() || !image.repo_digests.is_empty();
             (all || named || !intermediate()) && chosen.fits(image)
         })
-        .filter_map(|image| summary(api, image, &filters, call.version, &extras))
+        .filter_map(|image| summary(api, image, &patterns, call.version, &extras))
         .collect())
 }
 
@@ -158,7 +164,7 @@ pub(crate) fn summaries(api: &Api, version: ApiVersion) -> Vec<Value> {
                 || !image.repo_digests.is_empty()
                 || !images.iter().any(|other| other.parent == Some(image.id))
         })
-        .filter_map(|image| summary(api, image, &Filters::default(), version, &extras))
+        .filter_map(|image| summary(api, image, &[], version, &extras))
         .collect()
 }
 
@@ -166,14 +172,14 @@ pub(crate) fn summaries(api: &Api, version: ApiVersion) -> Vec<Value> {
 fn summary(
     api: &Api,
     image: &Image,
-    filters: &Filters,
+    patterns: &[Pattern],
     version: ApiVersion,
     extras: &Extras,
 ) -> Option<Value> {
-    let wanted = |name: &&String| filters.any("reference", |pattern| reference_fits(pattern, name));
+    let wanted = |name: &&String| patterns.is_empty() || patterns.iter().any(|p| p.fits(name));
     let mut tags: Vec<String> = image.repo_tags.iter().filter(wanted).cloned().collect();
     let mut digests: Vec<String> = image.repo_digests.iter().filter(wanted).cloned().collect();
-    if filters.has("reference") && tags.is_empty() && digests.is_empty() {
+    if !patterns.is_empty() && tags.is_empty() && digests.is_empty() {
         return None;
     }
     if version < ApiVersion::new(1, 43) && tags.is_empty() && digests.is_empty() {
@@ -203,92 +209,4 @@ fn summary(
     let (manifests, descriptors) = (extras.manifests.as_deref(), extras.descriptors);
     manifest::add(api, &mut value, image, manifests, descriptors);
     Some(value)
-}
-
-/// Whether a pattern (`busybox`, `busy*`, `*/app:1.?`) fits a name with or without its tag or
-/// digest.
-fn reference_fits(pattern: &str, name: &str) -> bool {
-    let repository = match name.split_once('@') {
-        Some((repository, _)) => repository,
-        None => match name.rsplit_once(':') {
-            Some((repository, tag)) if !tag.contains('/') => repository,
-            _ => name,
-        },
-    };
-    glob(pattern.as_bytes(), name.as_bytes()) || glob(pattern.as_bytes(), repository.as_bytes())
-}
-
-/// `*` stands for any characters but `/`, `?` for one.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    // Where to go on after the last `*`: its place in the pattern and the text it covers.
-    let (mut p, mut t) = (0, 0);
-    let mut back: Option<(usize, usize)> = None;
-    while t < text.len() || p < pattern.len() {
-        match (pattern.get(p), text.get(t)) {
-            (Some(b'*'), _) => {
-                back = Some((p, t));
-                p += 1;
-                continue;
-            }
-            (Some(b'?'), Some(c)) if *c != b'/' => {
-                p += 1;
-                t += 1;
-                continue;
-            }
-            (Some(a), Some(b)) if a == b && *a != b'?' => {
-                p += 1;
-                t += 1;
-                continue;
-            }
-            _ => {}
-        }
-        match back {
-            Some((star, covered)) if text.get(covered).is_some_and(|c| *c != b'/') => {
-                back = Some((star, covered + 1));
-                p = star + 1;
-                t = covered + 1;
-            }
-            _ => return false,
-        }
-    }
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn references_fit_patterns() {
-        for (pattern, name) in [
-            ("busybox", "busybox:latest"),
-            ("busybox:latest", "busybox:latest"),
-            ("busy*", "busybox:latest"),
-            ("*:lat*t", "busybox:latest"),
-            ("*/app", "team/app:1"),
-            ("host:5000/app", "host:5000/app:1"),
-            ("busyb?x", "busybox@sha256:00"),
-        ] {
-            assert!(reference_fits(pattern, name), "{pattern} {name}");
-        }
-        for (pattern, name) in [
-            ("busy", "busybox:latest"),
-            ("*", "team/app:1"),
-            ("busybox:1", "busybox:latest"),
-        ] {
-            assert!(!reference_fits(pattern, name), "{pattern} {name}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_text_fits_itself_and_stars(text in "[a-z:.]{0,20}", at in 0usize..20) {
-            prop_assert!(glob(text.as_bytes(), text.as_bytes()));
-            let at = at.min(text.len());
-            let starred = format!("{}*{}", &text[..at], &text[at..]);
-            prop_assert!(glob(starred.as_bytes(), text.as_bytes()));
-        }
-    }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod change;
 pub(crate) mod list;
 mod manifest;
+mod pattern;
 mod platform;
 mod progress;
 pub(crate) mod remote;

@@ -68,7 +68,7 @@ fn lines(step: Step) -> Bytes {
 
 /// A step in Docker's form: of the whole without an identifier, of a layer with details.
 fn progress_line(progress: &Progress) -> Value {
-    if progress.id.is_empty() {
+    if progress.id.is_empty() && progress.total.is_none() {
         return json!({"status": progress.action});
     }
     if progress.action.starts_with("Pulling from") {
@@ -77,12 +77,15 @@ fn progress_line(progress: &Progress) -> Value {
     let Some(total) = progress.total else {
         return json!({"status": progress.action, "progressDetail": {}, "id": progress.id});
     };
-    json!({
+    let mut line = json!({
         "status": progress.action,
         "progressDetail": {"current": progress.current, "total": total},
         "progress": bar(progress.current, total),
-        "id": progress.id,
-    })
+    });
+    if !progress.id.is_empty() {
+        line["id"] = json!(progress.id);
+    }
+    line
 }
 
 /// The bar for clients that draw none of their own.

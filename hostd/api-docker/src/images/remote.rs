@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use hostd_images::{Credentials, Progress, PullOptions, RegistryError};
 use http::{HeaderMap, Response, StatusCode};
+use keelson_model::error::ErrorKind;
 use keelson_oci::reference::Reference;
 use keelson_registry::HostRule;
 use serde::Deserialize;
@@ -172,7 +173,17 @@ pub(crate) async fn push(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
 /// `GET /distribution/{name}/json`.
 pub(crate) async fn distribution(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let credentials = credentials(call.request.headers())?;
-    let found = api.0.images.distribution(&call.name, credentials).await?;
+    let found = match api.0.images.distribution(&call.name, credentials).await {
+        Ok(found) => found,
+        // Registries do not tell what is forbidden from what is not there; Docker says 401.
+        Err(error) if error.kind() == ErrorKind::Forbidden => {
+            return Ok(reply::json(
+                StatusCode::UNAUTHORIZED,
+                &json!({"message": error.to_string()}),
+            ));
+        }
+        Err(error) => return Err(error.into()),
+    };
     let platforms: Vec<Value> = found
         .platforms
         .iter()

@@ -52,7 +52,7 @@ fn inspection(api: &Api, call: &Call) -> Result<Value, ApiError> {
         "Created": config.created,
         "DockerVersion": other(config, "docker_version"),
         "Author": config.author.as_deref().unwrap_or_default(),
-        "Config": container_config(config),
+        "Config": container_config(config, call.version),
         "Architecture": config.architecture,
         "Os": config.os,
         "Size": image.size,
@@ -81,6 +81,16 @@ fn inspection(api: &Api, call: &Call) -> Result<Value, ApiError> {
         };
     }
     add_virtual_size(&mut value, &image, call.version);
+    if call.version < ApiVersion::new(1, 45)
+        && let Some(members) = value.as_object_mut()
+    {
+        let old = |name: &str| config.other.get(name).cloned();
+        let container = old("container").unwrap_or_else(|| json!(""));
+        members.insert("Container".to_owned(), container);
+        let own = old("container_config");
+        let own = own.unwrap_or_else(|| container_config(&ImageConfig::default(), call.version));
+        members.insert("ContainerConfig".to_owned(), own);
+    }
     let users = manifests.then(|| api.0.engine.image_users());
     let descriptors = call.version >= ApiVersion::new(1, 48);
     manifest::add(api, &mut value, &image, users.as_deref(), descriptors);
@@ -107,15 +117,26 @@ fn last_comment(config: &ImageConfig) -> &str {
 }
 
 /// The image's defaults with the members that Docker always shows.
-fn container_config(config: &ImageConfig) -> Value {
+fn container_config(config: &ImageConfig, version: ApiVersion) -> Value {
     let always = json!({
         "User": "", "Env": null, "Cmd": null, "Entrypoint": null, "Volumes": null,
         "WorkingDir": "", "Labels": null, "OnBuild": null,
     });
-    let mut members: Map<String, Value> = match always {
-        Value::Object(members) => members,
-        _ => Map::new(),
-    };
+    // Of containers, and of no meaning for images.
+    let former = json!({
+        "Hostname": "", "Domainname": "", "AttachStdin": false, "AttachStdout": false,
+        "AttachStderr": false, "Tty": false, "OpenStdin": false, "StdinOnce": false, "Image": "",
+    });
+    let mut members = Map::new();
+    let parts = [
+        Some(always),
+        (version < ApiVersion::new(1, 50)).then_some(former),
+    ];
+    for part in parts.into_iter().flatten() {
+        if let Value::Object(part) = part {
+            members.extend(part);
+        }
+    }
     if let Ok(Value::Object(own)) = serde_json::to_value(&config.config) {
         members.extend(own);
     }
@@ -153,7 +174,7 @@ fn steps(image: &Image) -> Vec<Value> {
                 "Id": "<missing>",
                 "Created": created,
                 "CreatedBy": step.created_by.as_deref().unwrap_or_default(),
-                "Tags": null,
+                "Tags": [],
                 "Size": size,
                 "Comment": step.comment.as_deref().unwrap_or_default(),
             })

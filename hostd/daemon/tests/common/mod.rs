@@ -9,6 +9,7 @@
     reason = "each test file uses its own part"
 )]
 
+pub mod description;
 pub mod front;
 pub mod image;
 pub mod peers;

@@ -94,7 +94,8 @@ impl BlobFormat {
     /// The form in which a blob can be kept; `None` for plain archives, which are their own blob.
     pub(crate) const fn of(compression: Compression) -> Option<Self> {
         match compression {
-            Compression::Plain => None,
+            // Registries have no media types for the last two.
+            Compression::Plain | Compression::Bzip2 | Compression::Xz => None,
             Compression::Gzip => Some(Self::Gzip),
             Compression::Zstd => Some(Self::Zstd),
         }

@@ -15,6 +15,7 @@ use keelson_registry::{Client, Credentials, RegistryError, Repository};
 use tokio::sync::mpsc;
 
 pub(crate) use downloads::Downloads;
+pub(crate) use platform::Wanted;
 pub(crate) use pull::pull;
 pub(crate) use push::push;
 pub(crate) use remote::{inspect, tags};
@@ -85,7 +86,7 @@ pub(crate) async fn login(
 }
 
 /// Tells people about a step that must not be lost.
-async fn tell(progress: &mpsc::Sender<Progress>, id: &str, action: impl Into<String>) {
+pub(crate) async fn tell(progress: &mpsc::Sender<Progress>, id: &str, action: impl Into<String>) {
     // Without a listener the work is cancelled elsewhere.
     let _ = progress
         .send(Progress {
@@ -98,7 +99,13 @@ async fn tell(progress: &mpsc::Sender<Progress>, id: &str, action: impl Into<Str
 }
 
 /// Tells people how far something is; left out when they are slow.
-fn tell_bytes(progress: &mpsc::Sender<Progress>, id: &str, action: &str, current: u64, total: u64) {
+pub(crate) fn tell_bytes(
+    progress: &mpsc::Sender<Progress>,
+    id: &str,
+    action: &str,
+    current: u64,
+    total: u64,
+) {
     let _ = progress.try_send(Progress {
         id: id.to_owned(),
         action: action.to_owned(),
@@ -126,6 +133,13 @@ fn pull_failed(reference: &Reference, error: RegistryError) -> ImageError {
         RegistryError::NotFound { what, reason, .. } if what.starts_with("manifest") => remote(
             ErrorKind::NotFound,
             access_denied("pull", reference, &reason),
+        ),
+        RegistryError::NotFound { what, reason, .. } if what == "list of tags" => remote(
+            ErrorKind::NotFound,
+            format!(
+                "repository {} not found: {reason}",
+                reference.familiar_name()
+            ),
         ),
         // Docker does not tell "forbidden" from "not there", as registries do not.
         RegistryError::Denied { reason, .. } => remote(

@@ -5,6 +5,31 @@ use keelson_oci::manifest::{Descriptor, Platform, host_architecture};
 
 use crate::error::ImageError;
 
+/// Words that are an operating system when they stand alone.
+const SYSTEMS: &[&str] = &[
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "illumos",
+    "ios",
+    "js",
+    "macos",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "wasip1",
+    "windows",
+];
+/// Words that are an architecture when they stand alone.
+const ARCHITECTURES: &[&str] = &[
+    "386", "aarch64", "amd64", "arm", "arm64", "armel", "armhf", "i386", "i686", "loong64", "mips",
+    "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x", "wasm", "x86-64",
+    "x86_64",
+];
+
 /// The platform that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
@@ -42,7 +67,15 @@ impl Wanted {
         }
         let (os, architecture, variant) = match parts.as_slice() {
             ["linux"] => ("linux", host_architecture(), None),
-            [architecture] => ("linux", *architecture, None),
+            [system] if SYSTEMS.contains(system) => (*system, host_architecture(), None),
+            [architecture] if ARCHITECTURES.contains(architecture) => {
+                ("linux", *architecture, None)
+            }
+            [other] => {
+                return Err(ImageError::Invalid(format!(
+                    "{other:?}: unknown operating system or architecture: invalid argument"
+                )));
+            }
             [os, architecture] => (*os, *architecture, None),
             [os, architecture, variant, ..] => (*os, *architecture, Some(*variant)),
             [] => ("linux", host_architecture(), None),
@@ -59,6 +92,20 @@ impl Wanted {
             variant,
             asked: true,
         })
+    }
+
+    /// The platform as it is written into a configuration.
+    pub(crate) fn named(self) -> Platform {
+        // These are not the least of their kind, so others want to know them.
+        let usual = match self.architecture.as_str() {
+            "arm" => Some("v7".to_owned()),
+            _ => None,
+        };
+        Platform {
+            variant: self.variant.or(usual.filter(|_| self.asked)),
+            architecture: self.architecture,
+            os: self.os,
+        }
     }
 
     /// The entry of an index that fits best; attestations never do.
@@ -209,7 +256,14 @@ mod tests {
             let chosen = wanted.choose(&entries);
             assert_eq!(chosen, at.map(|at| &entries[at]), "{text}");
         }
-        for wrong in ["windows/amd64", "linux//v7", "a/b/c/d", "linux/ä"] {
+        for wrong in [
+            "windows/amd64",
+            "windows",
+            "bogus",
+            "linux//v7",
+            "a/b/c/d",
+            "linux/ä",
+        ] {
             assert!(Wanted::parse(Some(wrong)).is_err(), "{wrong}");
         }
         assert!(!Wanted::parse(Some("")).unwrap().asked);

@@ -41,6 +41,11 @@ pub(crate) async fn pull(
     progress: &mpsc::Sender<Progress>,
 ) -> Result<Pulled, ImageError> {
     let reference = name.parse::<Reference>()?.with_default_tag();
+    if reference.familiar_name() == "scratch" {
+        return Err(ImageError::Invalid(
+            "'scratch' is a reserved name".to_owned(),
+        ));
+    }
     let staging = {
         let store = Arc::clone(store);
         Arc::new(joined(
@@ -130,7 +135,9 @@ impl Pull {
 
     async fn fetch(&mut self, repository: Repository) -> Result<Fetched, ImageError> {
         let repository = Arc::new(repository);
-        let root = root_manifest(&repository, &self.reference).await?;
+        let root = root_manifest(&repository, &self.reference)
+            .await
+            .map_err(|error| pull_failed(&self.reference, error))?;
         let root_digest = root.digest;
         let (manifest, config, layers) = self.choose(&repository, root).await?;
         let label = match (self.reference.digest(), self.reference.tag()) {
@@ -147,7 +154,8 @@ impl Pull {
                 config.rootfs.diff_ids.len()
             )));
         }
-        self.layers(&repository, &layers, &config.rootfs.diff_ids)
+        let known = self.store.state().images.contains_key(&id);
+        self.layers(&repository, &layers, &config.rootfs.diff_ids, known)
             .await?;
         Ok(Fetched {
             root: root_digest,
@@ -241,12 +249,13 @@ impl Pull {
         repository: &Arc<Repository>,
         layers: &[Descriptor],
         diff_ids: &[Digest],
+        known: bool,
     ) -> Result<(), ImageError> {
         if layers.len() > MAX_LAYERS {
             return Err(self.wrong(format!("it has more than {MAX_LAYERS} layers")));
         }
         let mut seen = BTreeSet::new();
-        let mut missing = Vec::new();
+        let (mut missing, mut there) = (Vec::new(), Vec::new());
         for (layer, diff_id) in layers.iter().zip(diff_ids) {
             let id = layer.digest.short();
             if !seen.insert(*diff_id) {
@@ -254,12 +263,20 @@ impl Pull {
             }
             // Pinned also when it is still to come, since another pull may bring it.
             if self.staged.contains_key(diff_id) || self.pins.expect(diff_id) {
-                tell(&self.progress, &id, "Already exists").await;
+                there.push(id);
                 continue;
             }
             self.check_layer(layer)?;
-            tell(&self.progress, &id, "Pulling fs layer").await;
             missing.push((layer.clone(), *diff_id));
+        }
+        // Nothing is told of the layers of an image that is here.
+        if !known || !missing.is_empty() {
+            for id in there {
+                tell(&self.progress, &id, "Already exists").await;
+            }
+        }
+        for (layer, _) in &missing {
+            tell(&self.progress, &layer.digest.short(), "Pulling fs layer").await;
         }
         let gate = Arc::new(Semaphore::new(PARALLEL));
         let mut tasks = JoinSet::new();

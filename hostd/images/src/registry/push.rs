@@ -107,16 +107,26 @@ struct Chosen {
 }
 
 fn choose(store: &Arc<Store>, name: &str) -> Result<Vec<Chosen>, ImageError> {
-    let unknown = || ImageError::Registry {
-        kind: keelson_model::error::ErrorKind::NotFound,
-        message: format!("An image does not exist locally with the tag: {name}"),
+    // Docker's words, which tell a missing tag from a missing repository.
+    let unknown = || {
+        let reference = name.parse::<Reference>().ok();
+        let (name, repository) = match &reference {
+            Some(reference) => (reference.familiar(), reference.familiar_name()),
+            None => (name.to_owned(), name.to_owned()),
+        };
+        let message = match store.state().choose(&repository).is_ok() {
+            true => format!("tag does not exist: {name}"),
+            false => format!("An image does not exist locally with the tag: {repository}"),
+        };
+        ImageError::Registry {
+            kind: keelson_model::error::ErrorKind::NotFound,
+            message,
+        }
     };
-    let names = {
-        let state = store.state();
-        state.choose(name).map_err(|error| match error {
-            ImageError::NotFound(_) => unknown(),
-            other => other,
-        })?
+    let found = store.state().choose(name);
+    let names = match found {
+        Err(ImageError::NotFound(_)) => return Err(unknown()),
+        other => other?,
     };
     let mut chosen = Vec::new();
     for (id, reference) in names {
@@ -127,7 +137,10 @@ fn choose(store: &Arc<Store>, name: &str) -> Result<Vec<Chosen>, ImageError> {
         })?;
         let (mut image, diff_ids) = {
             let state = store.state();
-            let entry = state.images.get(&id).ok_or_else(unknown)?;
+            let Some(entry) = state.images.get(&id) else {
+                drop(state);
+                return Err(unknown());
+            };
             let mut sources: Vec<String> = state
                 .repositories
                 .references

@@ -1,9 +1,10 @@
 //! What registries say about images, without pulling them; and how that is read.
 
+use keelson_model::error::ErrorKind;
 use keelson_oci::config::{ImageConfig, MAX_CONFIG_SIZE};
 use keelson_oci::manifest::{Document, DocumentKind, Platform};
 use keelson_oci::reference::Reference;
-use keelson_registry::{Access, Client, Credentials, Manifest, Repository};
+use keelson_registry::{Access, Client, Credentials, Manifest, RegistryError, Repository};
 
 use super::{Distribution, pull_failed};
 use crate::error::ImageError;
@@ -15,7 +16,13 @@ pub(crate) async fn inspect(
     credentials: Option<Credentials>,
 ) -> Result<Distribution, ImageError> {
     let reference = name.parse::<Reference>()?.with_default_tag();
-    let failed = |error| pull_failed(&reference, error);
+    let failed = |error| match error {
+        denied @ RegistryError::Denied { .. } => ImageError::Registry {
+            kind: ErrorKind::Forbidden,
+            message: format!("cannot inspect {}: {denied}", reference.familiar()),
+        },
+        other => pull_failed(&reference, other),
+    };
     let repository = Repository::open(
         client,
         reference.domain(),
@@ -25,7 +32,9 @@ pub(crate) async fn inspect(
     )
     .await
     .map_err(failed)?;
-    let manifest = root_manifest(&repository, &reference).await?;
+    let manifest = root_manifest(&repository, &reference)
+        .await
+        .map_err(failed)?;
     let platforms = match parse(&reference, &manifest)? {
         DocumentKind::Index(entries) => entries
             .into_iter()
@@ -80,15 +89,12 @@ pub(crate) async fn tags(
 pub(super) async fn root_manifest(
     repository: &Repository,
     reference: &Reference,
-) -> Result<Manifest, ImageError> {
+) -> Result<Manifest, RegistryError> {
     let wanted = match (reference.digest(), reference.tag()) {
         (Some(digest), _) => digest.to_string(),
         (None, tag) => tag.unwrap_or("latest").to_owned(),
     };
-    repository
-        .manifest(&wanted, reference.digest())
-        .await
-        .map_err(|error| pull_failed(reference, error))
+    repository.manifest(&wanted, reference.digest()).await
 }
 
 pub(super) fn wrong(reference: &Reference, reason: &str) -> ImageError {

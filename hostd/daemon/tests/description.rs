@@ -1,0 +1,281 @@
+//! Answers are what the description of the Docker Engine API says: paths, methods, statuses,
+//! members, types, enumerations and formats; what it does not know is not answered either.
+
+mod common;
+
+use common::description::Description;
+use common::registry::{Registry, Wants};
+use common::{Host, image, is_root};
+use serde_json::{Value, json};
+
+/// A host with an image of two names, an unnamed one, and a container that has written.
+fn stocked() -> (Description, Host) {
+    let host = Host::start();
+    host.load_busybox();
+    host.docker(&["tag", "busybox", "team/app:1"]).ok();
+    host.docker_with(&["import", "-"], &image::rootfs()).ok();
+    let script = "echo 1 > /made; rm /etc/group; sleep 1000";
+    let run = ["run", "-d", "--name=it", "--network=none", "--label=a=b"];
+    host.docker(&[&run[..], &["busybox", "sh", "-c", script]].concat())
+        .ok();
+    (Description::read(), host)
+}
+
+/// The value of a query parameter.
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+fn own_platform() -> String {
+    let architecture = match cfg!(target_arch = "aarch64") {
+        true => "arm64",
+        false => "amd64",
+    };
+    encoded(&json!({"os": "linux", "architecture": architecture}).to_string())
+}
+
+#[test]
+fn the_system() {
+    if !is_root() {
+        return;
+    }
+    let (api, host) = stocked();
+    for path in ["/info", "/version", "/system/df", "/system/df?type=image"] {
+        api.get(&host, path);
+    }
+    assert_eq!(api.succeed(&host, "GET", "/_ping", b"").body, b"OK");
+    assert!(api.succeed(&host, "HEAD", "/_ping", b"").body.is_empty());
+    let events = api.succeed(&host, "GET", "/events?since=0&until=0.1", b"");
+    assert!(api.lines(&events, "EventMessage").is_empty());
+    host.docker(&["rm", "-f", "it"]).ok();
+    let until = jiff::Timestamp::now().as_second() + 1;
+    let path = format!("/events?since=0&until={until}");
+    let events = api.lines(&api.succeed(&host, "GET", &path, b""), "EventMessage");
+    assert!(events.len() > 5, "{events:?}");
+    for (path, status) in [
+        ("/system/df?type=x", 400),
+        ("/events?since=x", 400),
+        ("/events?filters=x", 400),
+    ] {
+        assert_eq!(api.send(&host, "GET", path, b"").status, status, "{path}");
+    }
+}
+
+#[test]
+fn images() {
+    if !is_root() {
+        return;
+    }
+    let (api, host) = stocked();
+    let list = api.get(
+        &host,
+        "/images/json?all=1&digests=1&manifests=1&shared-size=1",
+    );
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    for image in list.as_array().unwrap() {
+        let id = image["Id"].as_str().unwrap();
+        api.get(&host, &format!("/images/{id}/json"));
+        api.get(&host, &format!("/images/{id}/json?manifests=1"));
+        api.get(&host, &format!("/images/{id}/history"));
+    }
+    for path in [
+        "/images/json",
+        "/images/team/app:1/json",
+        "/images/team/app:1/history",
+    ] {
+        api.get(&host, path);
+        api.get(&host, &format!("{path}?platform={}", own_platform()));
+    }
+    let saved = api.succeed(&host, "GET", "/images/busybox/get", b"");
+    api.succeed(
+        &host,
+        "GET",
+        "/images/get?names=busybox&names=team/app:1",
+        b"",
+    );
+    let loaded = api.succeed(&host, "POST", "/images/load", &saved.body);
+    assert!(!api.lines(&loaded, "CreateImageInfo").is_empty());
+    let import = "/images/create?fromSrc=-&repo=imported&tag=1&message=m&changes=CMD%20sh";
+    let imported = api.succeed(&host, "POST", import, &image::rootfs());
+    assert_eq!(api.lines(&imported, "CreateImageInfo").len(), 1);
+    let full = "/images/create?fromSrc=-&repo=full&changes=USER%20a&changes=ENV%20A=b\
+                &changes=EXPOSE%2080&changes=VOLUME%20/v&changes=LABEL%20a=b\
+                &changes=ENTRYPOINT%20x&changes=WORKDIR%20/w&changes=ONBUILD%20RUN%20x\
+                &changes=STOPSIGNAL%20SIGINT&changes=HEALTHCHECK%20CMD%20true";
+    api.succeed(&host, "POST", full, &image::rootfs());
+    api.get(&host, "/images/full/json");
+    api.succeed(&host, "POST", "/images/busybox/tag?repo=other&tag=2", b"");
+    let commit = "/commit?container=it&repo=made&author=me&comment=c&changes=USER%20nobody";
+    api.succeed(&host, "POST", commit, br#"{"Cmd":["true"]}"#);
+    api.get(&host, "/images/made/json");
+    let removed = api.succeed(&host, "DELETE", "/images/made", b"").json();
+    assert!(removed.as_array().unwrap().len() >= 2, "{removed}");
+    api.succeed(&host, "DELETE", "/images/imported:1?force=1&noprune=1", b"");
+    for filters in [
+        r#"{"dangling":["true"]}"#,
+        r#"{"dangling":["false"]}"#,
+        "{}",
+    ] {
+        let path = format!("/images/prune?filters={}", encoded(filters));
+        api.succeed(&host, "POST", &path, b"");
+    }
+}
+
+#[test]
+fn refusals_about_images() {
+    if !is_root() {
+        return;
+    }
+    let (api, host) = stocked();
+    for (method, path, status) in [
+        ("GET", "/images/json?filters=x", 400),
+        ("GET", "/images/none/json", 404),
+        ("GET", "/images/none/history", 404),
+        ("GET", "/images/none/get", 404),
+        ("GET", "/images/get?names=none", 404),
+        ("GET", "/images/busybox/json?platform=x", 400),
+        ("GET", "/images/search", 400),
+        ("POST", "/images/none/tag?repo=x", 404),
+        ("POST", "/images/busybox/tag?repo=X", 400),
+        ("POST", "/images/none/push", 404),
+        ("POST", "/images/create", 400),
+        ("POST", "/images/create?fromImage=X", 400),
+        ("POST", "/images/load", 400),
+        ("POST", "/images/prune?filters=x", 400),
+        ("POST", "/commit?container=none", 404),
+        ("POST", "/auth", 400),
+        ("DELETE", "/images/none", 404),
+        ("DELETE", "/images/busybox", 200),
+        ("DELETE", "/images/team/app:1", 409),
+        ("GET", "/distribution/X/json", 400),
+    ] {
+        let answer = api.send(&host, method, path, b"");
+        assert_eq!(answer.status, status, "{method} {path}");
+    }
+}
+
+#[test]
+fn registries() {
+    if !is_root() {
+        return;
+    }
+    let registry = Registry::start(&Wants {
+        login: true,
+        ..Wants::default()
+    });
+    let (api, host) = stocked();
+    let name = registry.name("app");
+    host.docker(&["tag", "busybox", &name]).ok();
+    let login = |password: &str| {
+        json!({"username": "keeper", "password": password,
+            "serveraddress": format!("localhost:{}", registry.port)})
+        .to_string()
+    };
+    let auth = |password: &str| api.send(&host, "POST", "/auth", login(password).as_bytes());
+    assert_eq!(auth("secret").status, 200);
+    assert_eq!(auth("wrong").status, 401);
+    let pushed = api.send(&host, "POST", &format!("/images/{name}/push"), b"");
+    assert_eq!(pushed.status, 200);
+    let lines = api.lines(&pushed, "PushImageInfo");
+    assert!(lines.last().unwrap()["error"].is_string(), "{lines:?}");
+    host.docker(&[
+        "login",
+        "-u=keeper",
+        "-p=secret",
+        &format!("localhost:{}", registry.port),
+    ])
+    .ok();
+    host.docker(&["push", &name]).ok();
+    let inspected = api.send(&host, "GET", &format!("/distribution/{name}/json"), b"");
+    assert_eq!(inspected.status, 401);
+
+    let open = Registry::start(&Wants::default());
+    let name = open.name("app");
+    host.docker(&["tag", "busybox", &name]).ok();
+    let pushed = api.succeed(&host, "POST", &format!("/images/{name}/push"), b"");
+    api.lines(&pushed, "PushImageInfo");
+    api.get(&host, &format!("/distribution/{name}/json"));
+    let pulled = api.succeed(
+        &host,
+        "POST",
+        &format!("/images/create?fromImage={name}&tag=latest"),
+        b"",
+    );
+    assert!(!api.lines(&pulled, "CreateImageInfo").is_empty());
+    let missing = format!("/images/create?fromImage={name}&tag=none");
+    assert_eq!(api.send(&host, "POST", &missing, b"").status, 404);
+    let list: Value = api.get(&host, "/images/json?digests=1");
+    assert!(list.to_string().contains("sha256:"), "{list}");
+}
+
+#[test]
+fn containers() {
+    if !is_root() {
+        return;
+    }
+    let (api, host) = stocked();
+    for path in [
+        "/containers/json",
+        "/containers/json?all=1&size=1",
+        "/containers/it/json",
+        "/containers/it/json?size=1",
+        "/containers/it/top",
+        "/containers/it/changes",
+    ] {
+        api.get(&host, path);
+    }
+    api.succeed(&host, "GET", "/containers/it/logs?stdout=1", b"");
+    api.succeed(&host, "GET", "/containers/it/export", b"");
+    let wanted =
+        br#"{"Image":"busybox","Cmd":["sleep","1000"],"HostConfig":{"NetworkMode":"none"}}"#;
+    let made = api.succeed(&host, "POST", "/containers/create?name=other", wanted);
+    assert_eq!(made.status, 201);
+    for path in [
+        "start",
+        "pause",
+        "unpause",
+        "restart?t=0",
+        "kill",
+        "rename?name=more",
+    ] {
+        api.succeed(&host, "POST", &format!("/containers/other/{path}"), b"");
+    }
+    api.succeed(&host, "POST", "/containers/more/wait", b"");
+    assert_eq!(
+        api.send(&host, "POST", "/containers/more/stop", b"").status,
+        304
+    );
+    api.succeed(
+        &host,
+        "POST",
+        "/containers/more/update",
+        br#"{"RestartPolicy":{"Name":"no"}}"#,
+    );
+    let exec = br#"{"Cmd":["true"],"AttachStdout":true}"#;
+    let exec = api
+        .succeed(&host, "POST", "/containers/it/exec", exec)
+        .json();
+    let id = exec["Id"].as_str().unwrap();
+    api.succeed(
+        &host,
+        "POST",
+        &format!("/exec/{id}/start"),
+        br#"{"Detach":true}"#,
+    );
+    api.get(&host, &format!("/exec/{id}/json"));
+    for (method, path, status) in [
+        ("GET", "/containers/none/json", 404),
+        ("GET", "/containers/json?filters=x", 400),
+        ("POST", "/containers/create", 400),
+        ("POST", "/containers/none/start", 404),
+        ("POST", "/containers/more/kill", 409),
+        ("POST", "/containers/more/rename?name=it", 409),
+        ("DELETE", "/containers/it", 409),
+        ("DELETE", "/containers/more", 204),
+        ("DELETE", "/containers/none", 404),
+        ("GET", "/exec/none/json", 404),
+    ] {
+        let answer = api.send(&host, method, path, b"");
+        assert_eq!(answer.status, status, "{method} {path}");
+    }
+}

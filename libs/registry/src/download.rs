@@ -1,0 +1,235 @@
+//! Files at addresses that a person has named: of any server, by HTTP or HTTPS, through the same
+//! proxies and with the same trust as registries.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Method, StatusCode, Uri, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use keelson_model::error::ErrorKind;
+
+use crate::client::{Ask, Attempt, Client, chain};
+use crate::repository::location;
+use crate::uri::authority;
+
+/// Redirects that are followed, one after another.
+const MAX_REDIRECTS: u32 = 10;
+
+/// Why there is no file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DownloadError {
+    /// No address, or none that is spoken to.
+    #[error(
+        "{0:?} is not an address that can be imported from: expected http://host/path or \
+         https://host/path"
+    )]
+    Address(String),
+    /// The server has no such file, or does not give it.
+    #[error("failed to GET {address} with status {status}")]
+    Status {
+        /// Without a password.
+        address: String,
+        /// The status and its words.
+        status: StatusCode,
+    },
+    /// No connection, or one that broke.
+    #[error("cannot download {address}: {reason}")]
+    Broken {
+        /// Without a password.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// It does not end where it should.
+    #[error("cannot download {address}: it has more than the {limit} bytes that are accepted")]
+    TooLarge {
+        /// Without a password.
+        address: String,
+        /// Bytes.
+        limit: u64,
+    },
+}
+
+impl DownloadError {
+    /// The kind, from which status and exit code follow.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Address(_) | Self::TooLarge { .. } => ErrorKind::InvalidInput,
+            Self::Status { status, .. } if matches!(status.as_u16(), 404 | 410) => {
+                ErrorKind::NotFound
+            }
+            Self::Status { .. } | Self::Broken { .. } => ErrorKind::Unavailable,
+        }
+    }
+}
+
+/// A file that is being read. A server is never trusted: the file ends at a limit, and a
+/// connection on which nothing comes is given up.
+#[derive(Debug)]
+pub struct Download {
+    address: String,
+    total: Option<u64>,
+    taken: u64,
+    limit: u64,
+    stall: Duration,
+    body: Incoming,
+}
+
+impl Client {
+    /// Begins to read the file at an address (`http://…`, `https://…`, without either `http://` is
+    /// meant), of at most `limit` bytes. User name and password in it are sent to its host only.
+    /// Redirects are followed, but not from HTTPS to plain HTTP.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub async fn download(&self, address: &str, limit: u64) -> Result<Download, DownloadError> {
+        let wrong = || DownloadError::Address(address.to_owned());
+        let text = match address.contains("://") {
+            true => address.to_owned(),
+            false => format!("http://{address}"),
+        };
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || authority(&uri).is_empty() {
+            return Err(wrong());
+        }
+        let user = uri.authority().and_then(|authority| {
+            let (user, _) = authority.as_str().rsplit_once('@')?;
+            Some(format!("Basic {}", STANDARD.encode(user)))
+        });
+        let first = shown(&uri);
+        let mut ask = Ask::new(Method::GET, first.parse().map_err(|_| wrong())?, "a file");
+        let mut redirects = 0;
+        loop {
+            ask.headers.clear();
+            let own = authority(&ask.uri) == authority(&uri) && ask.uri.scheme() == uri.scheme();
+            if let Some(user) = user.as_ref().filter(|_| own) {
+                ask = ask.header(header::AUTHORIZATION, user);
+            }
+            let here = shown(&ask.uri);
+            let broken = |reason: String| DownloadError::Broken {
+                address: here.clone(),
+                reason,
+            };
+            let response = self.try_send(&ask).await.map_err(|error| match error {
+                Attempt::Connect(error) => broken(error.to_string()),
+                Attempt::Answer(reason) => broken(reason),
+            })?;
+            let status = response.status();
+            if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+                redirects += 1;
+                if redirects > MAX_REDIRECTS {
+                    return Err(broken(format!("more than {MAX_REDIRECTS} redirects")));
+                }
+                let target = location(&ask.uri, &response)
+                    .ok_or_else(|| broken("a redirect without a valid address".to_owned()))?;
+                if ask.uri.scheme_str() == Some("https") && target.scheme_str() != Some("https") {
+                    return Err(broken(format!(
+                        "it redirects from HTTPS to plain HTTP ({})",
+                        authority(&target)
+                    )));
+                }
+                ask.uri = shown(&target)
+                    .parse()
+                    .map_err(|_| broken("a redirect without a valid address".to_owned()))?;
+                continue;
+            }
+            if !status.is_success() {
+                return Err(DownloadError::Status {
+                    address: here,
+                    status,
+                });
+            }
+            let total = response
+                .headers()
+                .get(header::CONTENT_LENGTH)
+                .and_then(|value| value.to_str().ok()?.parse().ok());
+            if total.is_some_and(|total| total > limit) {
+                return Err(DownloadError::TooLarge {
+                    address: here,
+                    limit,
+                });
+            }
+            return Ok(Download {
+                address: first,
+                total,
+                taken: 0,
+                limit,
+                stall: self.options.patience.stall,
+                body: response.into_body(),
+            });
+        }
+    }
+}
+
+impl Download {
+    /// Where it comes from, without a password.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its bytes, when the server has told.
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// Bytes that came so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The next bytes; `None` after the last one.
+    ///
+    /// # Errors
+    /// When the file ends early or not at all.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, DownloadError> {
+        loop {
+            let reason = match tokio::time::timeout(self.stall, self.body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => {
+                    let Ok(piece) = frame.into_data() else {
+                        continue;
+                    };
+                    self.taken += piece.len() as u64;
+                    if self.taken > self.limit {
+                        return Err(DownloadError::TooLarge {
+                            address: self.address.clone(),
+                            limit: self.limit,
+                        });
+                    }
+                    return Ok(Some(piece));
+                }
+                Ok(Some(Err(error))) => format!("the connection broke: {}", chain(&error)),
+                Err(_) => format!("no bytes came for {} s", self.stall.as_secs_f32()),
+            };
+            return Err(DownloadError::Broken {
+                address: self.address.clone(),
+                reason,
+            });
+        }
+    }
+}
+
+/// An address without user name and password.
+fn shown(uri: &Uri) -> String {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    format!(
+        "{}://{}{path}",
+        uri.scheme_str().unwrap_or_default(),
+        authority(uri)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let uri: Uri = "https://user:secret@host:1/a?b=c".parse().unwrap();
+        assert_eq!(shown(&uri), "https://host:1/a?b=c");
+        assert_eq!(shown(&Uri::from_static("http://host")), "http://host/");
+    }
+}
