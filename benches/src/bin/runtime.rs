@@ -16,6 +16,9 @@ use keelson_benches::{build, calls, memory, stats::Summary, tools};
 
 /// How many containers are made at a time in the second table.
 const MANY: usize = 10;
+/// What ends the name of a runtime whose file lies on a writable mount.
+const WRITABLE: &str = "-writable";
+const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// The mount of a hybrid host that some runtimes can't stand.
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
 
@@ -34,6 +37,10 @@ struct Options {
     /// Measure the memory of idle shims instead.
     #[arg(long)]
     memory: bool,
+    /// Without peers. On a busy machine this can be run by `chrt -f 10`, which peers can't: they
+    /// use the processor controller of version 1.
+    #[arg(long)]
+    alone: bool,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -59,9 +66,12 @@ fn main() -> Result<()> {
     temporary.prefix("keelson-bench");
     let root = temporary.tempdir()?;
     bundle::make_root(root.path())?;
-    // In memory, as engines keep bundles and state.
-    let folder = temporary.tempdir_in("/run")?;
-    let mut subjects = subjects(folder.path(), root.path(), &ours, &driver)?;
+    let folder = temporary.tempdir_in(in_memory()?)?;
+    let peers: &[&str] = match options.alone {
+        true => &[],
+        false => &["crun", "runc", "youki"],
+    };
+    let mut subjects = subjects(folder.path(), root.path(), &ours, &driver, peers)?;
 
     let alone = interleave(&mut subjects, options.rounds, |subject| {
         one(&driver, subject)
@@ -85,9 +95,11 @@ fn subjects(
     root: &Path,
     ours: &Path,
     driver: &Path,
+    peers: &[&str],
 ) -> Result<Vec<(String, Subject)>> {
     let mut subjects = Vec::new();
     let mut add = |name: &str, program: &Path, filter, way: &dyn Fn(PathBuf, String) -> Way| {
+        let readonly = (!name.ends_with(WRITABLE)).then(|| program.to_owned());
         let hidden = way_is_foreign(name).then(hidden).flatten();
         let mut jobs = Vec::with_capacity(MANY);
         for number in 0..MANY {
@@ -98,6 +110,7 @@ fn subjects(
                 way: way(bundle, id),
                 cycles: 1,
                 hidden: hidden.clone(),
+                readonly: readonly.clone(),
             });
         }
         let program = program.to_owned();
@@ -122,7 +135,9 @@ fn subjects(
         }
     };
     add("keelson", ours, Filter::Written, &commands(ours, "keelson"))?;
-    for name in ["crun", "runc", "youki"] {
+    let writable = format!("keelson{WRITABLE}");
+    add(&writable, ours, Filter::Written, &commands(ours, &writable))?;
+    for name in peers.iter().copied() {
         if let Some(program) = tools::optional(name, name) {
             add(name, &program, Filter::Written, &commands(&program, name))?;
             println!(
@@ -135,7 +150,17 @@ fn subjects(
 }
 
 fn way_is_foreign(name: &str) -> bool {
-    !["floor", "shim", "keelson"].contains(&name)
+    name != "floor" && name != "shim" && !name.starts_with("keelson")
+}
+
+/// A folder in memory, as engines keep bundles and state: not every machine has /run there.
+fn in_memory() -> Result<&'static str> {
+    ["/run", "/dev/shm"]
+        .into_iter()
+        .find(|path| {
+            rustix::fs::statfs(*path).is_ok_and(|status| status.f_type as u64 == TMPFS_MAGIC)
+        })
+        .context("neither /run nor /dev/shm is in memory")
 }
 
 /// crun takes a machine for one of version 2 alone when it finds this mount, and finds no

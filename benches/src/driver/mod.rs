@@ -4,7 +4,7 @@
 //! because the kernel adds the memory of whoever starts a command to the command's peak; it is the
 //! parent of everything that the runtime leaves behind, so that processor time of containers and
 //! shims is counted; and it has a mount namespace of its own, in which it hides the cgroup2 mount
-//! of a hybrid host from runtimes that refuse such hosts.
+//! of a hybrid host from runtimes that refuse such hosts, and makes the runtime's file read-only.
 
 pub mod commands;
 pub mod floor;
@@ -16,7 +16,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::usage::{self, Cost};
@@ -30,6 +30,8 @@ pub struct Job {
     pub cycles: usize,
     /// A mount point that is hidden from the runtime.
     pub hidden: Option<PathBuf>,
+    /// A file that lies on a read-only mount, as programs do on our image.
+    pub readonly: Option<PathBuf>,
 }
 
 /// How a container is brought to life.
@@ -107,6 +109,9 @@ pub fn main(job: &str) -> Result<()> {
         rustix::mount::unmount(path, UnmountFlags::DETACH)
             .with_context(|| format!("hide {}", path.display()))?;
     }
+    if let Some(path) = &job.readonly {
+        protect(path)?;
+    }
     usage::adopt_orphans()?;
     let mut out = std::io::stdout().lock();
     out.write_all(b".")?;
@@ -127,6 +132,14 @@ pub fn main(job: &str) -> Result<()> {
     }
     serde_json::to_writer(&mut out, &outcomes)?;
     Ok(())
+}
+
+/// Mounts a file over itself, read-only.
+fn protect(path: &Path) -> Result<()> {
+    let flags = MountFlags::BIND | MountFlags::RDONLY;
+    rustix::mount::mount_bind(path, path)
+        .and_then(|()| rustix::mount::mount_remount(path, flags, c""))
+        .with_context(|| format!("protect {}", path.display()))
 }
 
 /// A driver that is ready.

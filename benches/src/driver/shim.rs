@@ -13,7 +13,7 @@ use keelson_model::shim::{
 };
 
 use super::Outcome;
-use crate::usage::{self, Cost};
+use crate::usage;
 
 const LOG: &str = "log";
 const LOG_INDEX: &str = "log.idx";
@@ -25,7 +25,6 @@ pub struct Shim {
     pub pid: i32,
     socket: UnixStream,
     waiting: UnixStream,
-    used: Cost,
 }
 
 /// Writes what a shim needs besides the bundle, into the bundle's folder.
@@ -63,10 +62,12 @@ impl Shim {
         let mut command = Command::new(program);
         let number = pass(&writer)?;
         command
-            .args(["shim", "--ready-fd", &number.to_string(), "--dir"])
+            .args(["shim", "--stay", "--ready-fd", &number.to_string()])
+            .arg("--dir")
             .arg(bundle)
-            .stdin(Stdio::null());
-        let used = usage::run(&mut command)?;
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("execute {}", program.display()))?;
         drop(writer);
         let hello = hello(reader)?;
         let Hello::Created { shim_pid, .. } = hello else {
@@ -77,7 +78,6 @@ impl Shim {
             pid: shim_pid,
             socket: connect()?,
             waiting: connect()?,
-            used,
         })
     }
 
@@ -158,6 +158,6 @@ pub(super) fn cycle(program: &Path, bundle: &Path) -> Result<Outcome> {
         bail!("the shim answers {answer:?}");
     }
     drop((shim.socket, shim.waiting));
-    shim.used += usage::reap(shim.pid)?.0;
-    Ok(Outcome::new(create, total, shim.used))
+    let (used, _) = usage::reap(shim.pid)?;
+    Ok(Outcome::new(create, total, used))
 }

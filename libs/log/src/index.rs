@@ -14,20 +14,21 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Opens the index of a log file of a given generation.
-    pub(crate) fn open(log: &Path, generation: u64) -> Self {
-        Self::try_open(log, generation).unwrap_or(Self {
+    /// Opens the index of a log file with a given header.
+    pub(crate) fn open(log: &Path, header: FileHeader) -> Self {
+        Self::try_open(log, header).unwrap_or(Self {
             file: None,
             count: 0,
         })
     }
 
-    fn try_open(log: &Path, generation: u64) -> Option<Self> {
+    fn try_open(log: &Path, header: FileHeader) -> Option<Self> {
         let file = File::open(index_path(log)).ok()?;
-        let mut header = [0; FILE_HEADER];
-        file.read_exact_at(&mut header, 0).ok()?;
-        // Between opening the log and opening its index, a rotation may have exchanged the names.
-        if FileHeader::decode(&header, INDEX_MAGIC).ok()?.generation != generation {
+        let mut found = [0; FILE_HEADER];
+        file.read_exact_at(&mut found, 0).ok()?;
+        // Between opening the log and opening its index, a rotation may have exchanged the names;
+        // and a short log has no index, but may find that of an earlier one.
+        if FileHeader::decode(&found, INDEX_MAGIC).ok()? != header {
             return None;
         }
         let length = file.metadata().ok()?.len();
@@ -36,6 +37,11 @@ impl Index {
             file: Some(file),
             count,
         })
+    }
+
+    /// Whether there is one for this log file.
+    pub(crate) fn is_there(&self) -> bool {
+        self.file.is_some()
     }
 
     fn entry(&self, number: u64) -> Option<IndexEntry> {

@@ -54,7 +54,7 @@ struct Located {
 struct Opened {
     file: File,
     path: PathBuf,
-    generation: u64,
+    header: FileHeader,
     /// Offset in the file of the end of what is in the buffer.
     offset: u64,
 }
@@ -144,7 +144,7 @@ impl Reader {
             // A rotation since the last step shows the same file again.
             if chosen
                 .as_ref()
-                .is_some_and(|(newer, _)| newer.generation <= opened.generation)
+                .is_some_and(|(newer, _)| newer.header.generation <= opened.header.generation)
             {
                 number += 1;
                 continue;
@@ -165,7 +165,7 @@ impl Reader {
         let Some((opened, skip)) = chosen else {
             return Ok(());
         };
-        let index = Index::open(&opened.path, opened.generation);
+        let index = Index::open(&opened.path, opened.header);
         let entry = index.last_where(|entry| entry.lines <= skip);
         let before = entry.map_or(0, |entry| entry.lines);
         self.enter(opened, entry);
@@ -188,7 +188,7 @@ impl Reader {
         let Some(opened) = chosen else {
             return Ok(());
         };
-        let index = Index::open(&opened.path, opened.generation);
+        let index = Index::open(&opened.path, opened.header);
         let entry = index.last_where(|entry| entry.time < time);
         self.enter(opened, entry);
         while let Some(located) = self.locate()? {
@@ -211,7 +211,7 @@ impl Reader {
     /// Continues in a file at an index entry, or at its first record.
     fn enter(&mut self, mut opened: Opened, entry: Option<IndexEntry>) {
         opened.offset = entry.map_or(FILE_HEADER as u64, |entry| entry.offset);
-        self.done = opened.generation;
+        self.done = opened.header.generation;
         self.buffer.clear();
         self.start = 0;
         self.current = Some(opened);
@@ -231,7 +231,7 @@ impl Reader {
     /// Counts a file's lines from its last index entry on; also tells whether its last record is
     /// a line that goes on.
     fn count(&self, opened: &Opened) -> Result<(u64, bool), LogError> {
-        let index = Index::open(&opened.path, opened.generation);
+        let index = Index::open(&opened.path, opened.header);
         let entry = index.last_where(|_| true);
         let mut lines = entry.map_or(0, |entry| entry.lines);
         let mut offset = entry.map_or(FILE_HEADER as u64, |entry| entry.offset);
@@ -278,7 +278,7 @@ impl Reader {
         };
         let unread = self.buffer.len().saturating_sub(self.start) as u64;
         let position = opened.offset.saturating_sub(unread);
-        let index = Index::open(&opened.path, opened.generation);
+        let index = Index::open(&opened.path, opened.header);
         let Some(entry) = index.first_after(position) else {
             return false;
         };
@@ -314,7 +314,7 @@ impl Reader {
                 }
                 break;
             };
-            if opened.generation <= self.done {
+            if opened.header.generation <= self.done {
                 break;
             }
             oldest = Some(opened);
@@ -376,7 +376,7 @@ fn open_file(path: &Path) -> Result<Option<Opened>, LogError> {
     Ok(Some(Opened {
         file,
         path: path.to_owned(),
-        generation: header.generation,
+        header,
         offset: FILE_HEADER as u64,
     }))
 }

@@ -29,8 +29,9 @@ pub struct Writer {
     path: PathBuf,
     limits: Limits,
     file: File,
-    index: File,
-    generation: u64,
+    /// Made with its first entry: most logs are short, and need none.
+    index: Option<File>,
+    header: FileHeader,
     size: u64,
     lines: u64,
     next_entry: u64,
@@ -45,24 +46,34 @@ impl Writer {
             max_files: limits.max_files.max(1),
             ..limits
         };
+        if let Some((file, header)) = create(path, None)? {
+            return Ok(Self::at_start(path, limits, file, header));
+        }
         let (file, header) = match open_current(path)? {
             Some(found) => found,
-            None => create(path, next_generation(path))?,
+            None => {
+                let new = create(path, None)?.ok_or_else(|| exists(path))?;
+                return Ok(Self::at_start(path, limits, new.0, new.1));
+            }
         };
-        let index = open_index(path, header)?;
-        let mut writer = Self {
+        let mut writer = Self::at_start(path, limits, file, header);
+        writer.recover()?;
+        Ok(writer)
+    }
+
+    /// A writer of a file that has a header and no more.
+    fn at_start(path: &Path, limits: Limits, file: File, header: FileHeader) -> Self {
+        Self {
             path: path.to_owned(),
             limits,
             file,
-            index,
-            generation: header.generation,
+            index: None,
+            header,
             size: FILE_HEADER as u64,
             lines: 0,
-            next_entry: 0,
+            next_entry: INDEX_STEP,
             buffer: Vec::new(),
-        };
-        writer.recover()?;
-        Ok(writer)
+        }
     }
 
     /// Records output, split into lines, with a single write. Empty output records nothing.
@@ -106,12 +117,22 @@ impl Writer {
                 lines: self.lines,
             };
             // The index is an aid: a log without it is complete, so a full disk is no error here.
-            let _ = self.index.write_all(&entry.encode());
+            let _ = self.write_entry(&entry);
             self.next_entry = self.size + INDEX_STEP;
         }
         self.size += bytes.len() as u64;
         self.lines += lines;
         Ok(())
+    }
+
+    fn write_entry(&mut self, entry: &IndexEntry) -> Result<(), LogError> {
+        let index = match &mut self.index {
+            Some(index) => index,
+            none => none.insert(open_index(&self.path, self.header)?),
+        };
+        index
+            .write_all(&entry.encode())
+            .map_err(LogError::io("write", &index_path(&self.path)))
     }
 
     fn rotate(&mut self) -> Result<(), LogError> {
@@ -125,13 +146,14 @@ impl Writer {
             rename(&from, &to)?;
             rename(&index_path(&from), &index_path(&to))?;
         }
-        let (file, header) = create(&self.path, self.generation + 1)?;
-        self.index = open_index(&self.path, header)?;
+        let (file, header) = create(&self.path, Some(self.header.generation + 1))?
+            .ok_or_else(|| exists(&self.path))?;
+        self.index = None;
         self.file = file;
-        self.generation = header.generation;
+        self.header = header;
         self.size = FILE_HEADER as u64;
         self.lines = 0;
-        self.next_entry = 0;
+        self.next_entry = INDEX_STEP;
         Ok(())
     }
 
@@ -142,7 +164,7 @@ impl Writer {
             .metadata()
             .map_err(LogError::io("stat", &self.path))?
             .len();
-        let index = Index::open(&self.path, self.generation);
+        let index = Index::open(&self.path, self.header);
         let count = index.partition(&|entry: &IndexEntry| entry.offset < length);
         if let Some(entry) = index.last_where(|entry| entry.offset < length) {
             self.size = entry.offset;
@@ -171,10 +193,14 @@ impl Writer {
                 .set_len(self.size)
                 .map_err(LogError::io("truncate", &self.path))?;
         }
-        let entries = FILE_HEADER as u64 + count * INDEX_ENTRY as u64;
-        self.index
-            .set_len(entries)
-            .map_err(LogError::io("truncate", &index_path(&self.path)))
+        if index.is_there() {
+            let index = open_index(&self.path, self.header)?;
+            index
+                .set_len(FILE_HEADER as u64 + count * INDEX_ENTRY as u64)
+                .map_err(LogError::io("truncate", &index_path(&self.path)))?;
+            self.index = Some(index);
+        }
+        Ok(())
     }
 }
 
@@ -218,32 +244,36 @@ fn open_current(path: &Path) -> Result<Option<(File, FileHeader)>, LogError> {
 /// The generation that follows the newest rotated file's: a crash between the renames of a
 /// rotation and the creation of the new file leaves a log without a current file.
 fn next_generation(path: &Path) -> u64 {
-    (1..=2)
-        .find_map(|number| {
-            let mut bytes = [0; FILE_HEADER];
-            let file = File::open(rotated(path, number)).ok()?;
-            file.read_exact_at(&mut bytes, 0).ok()?;
-            let header = FileHeader::decode(&bytes, LOG_MAGIC).ok()?;
-            Some(header.generation + 1)
-        })
-        .unwrap_or(1)
+    let generation = || {
+        let mut bytes = [0; FILE_HEADER];
+        let file = File::open(rotated(path, 1)).ok()?;
+        file.read_exact_at(&mut bytes, 0).ok()?;
+        Some(FileHeader::decode(&bytes, LOG_MAGIC).ok()?.generation)
+    };
+    generation().map_or(1, |generation| generation + 1)
 }
 
-fn create(path: &Path, generation: u64) -> Result<(File, FileHeader), LogError> {
+/// Makes the current file; `None`: there is one. Without a given generation it follows the newest
+/// file's.
+fn create(path: &Path, generation: Option<u64>) -> Result<Option<(File, FileHeader)>, LogError> {
+    let mut file = match append_options().create_new(true).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),
+        other => other.map_err(LogError::io("create", path))?,
+    };
     let created = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |time| time.as_nanos() as u64);
     let header = FileHeader {
-        generation,
+        generation: generation.unwrap_or_else(|| next_generation(path)),
         created,
     };
-    let mut file = append_options()
-        .create_new(true)
-        .open(path)
-        .map_err(LogError::io("create", path))?;
     file.write_all(&header.encode(LOG_MAGIC))
         .map_err(LogError::io("write", path))?;
-    Ok((file, header))
+    Ok(Some((file, header)))
+}
+
+fn exists(path: &Path) -> LogError {
+    LogError::io("create", path)(std::io::ErrorKind::AlreadyExists.into())
 }
 
 /// Opens the index that belongs to a log file, or begins a new one.

@@ -3,7 +3,7 @@
 //! The C library's allocator asks the kernel for memory in small pieces and gives it back at once,
 //! which made a quarter of the system calls of a container's start. This one takes memory in large
 //! pieces, whose pages cost nothing until they are touched, and keeps what is freed in lists by
-//! size. Large blocks, which a long-lived process must give back, go to the system's allocator.
+//! size. Large blocks, which a long-lived process must give back, are mappings of their own.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -72,13 +72,41 @@ impl Default for Arena {
     }
 }
 
-/// The list for a layout; `None`: the system's allocator.
-fn class(layout: Layout) -> Option<usize> {
-    if layout.align() > SMALLEST || layout.size() > LARGEST {
-        return None;
+/// Where blocks of a layout come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The list of this number.
+    List(usize),
+    /// A mapping of its own.
+    Mapping,
+    /// The C library's allocator: small blocks with a large alignment, which hardly anybody wants.
+    System,
+}
+
+/// Least size of a page, in which a mapping begins.
+const PAGE: usize = 4096;
+
+fn source(layout: Layout) -> Source {
+    if layout.align() > PAGE || (layout.align() > SMALLEST && layout.size() <= LARGEST) {
+        return Source::System;
+    }
+    if layout.size() > LARGEST {
+        return Source::Mapping;
     }
     let size = layout.size().max(SMALLEST).next_power_of_two();
-    Some((size / SMALLEST).ilog2() as usize)
+    Source::List((size / SMALLEST).ilog2() as usize)
+}
+
+/// Memory of the kernel, filled with zeros; null when it has none.
+fn map(size: usize) -> *mut u8 {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: an anonymous mapping of the kernel's choice touches nothing that exists.
+    let memory = unsafe { libc::mmap(null_mut(), size, protection, flags, -1, 0) };
+    match memory {
+        libc::MAP_FAILED => null_mut(),
+        memory => memory.cast(),
+    }
 }
 
 impl State {
@@ -96,21 +124,10 @@ impl State {
         let size = SMALLEST << class;
         if self.left < size {
             // What is left of the old piece stays unused: less than the largest block.
-            // SAFETY: an anonymous mapping of the kernel's choice touches nothing that exists.
-            let chunk = unsafe {
-                libc::mmap(
-                    null_mut(),
-                    CHUNK,
-                    libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                    -1,
-                    0,
-                )
-            };
-            if chunk == libc::MAP_FAILED {
+            let chunk = map(CHUNK);
+            if chunk.is_null() {
                 return (null_mut(), false);
             }
-            let chunk = chunk.cast::<u8>();
             (self.next, self.left) = (chunk, CHUNK);
         }
         let block = self.next;
@@ -131,24 +148,27 @@ impl State {
     }
 }
 
-// SAFETY: blocks are disjoint, aligned to 16, at least as large as their class, and the class of a
-// layout never changes, so that a block returns to the list or allocator that it came from.
+// SAFETY: blocks are disjoint, at least as large as their class, aligned to 16 or to pages, and the
+// source of a layout never changes, so that a block returns to where it came from.
 unsafe impl GlobalAlloc for Arena {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match class(layout) {
-            Some(class) => self.with(|state| state.take(class)).0,
+        match source(layout) {
+            Source::List(class) => self.with(|state| state.take(class)).0,
+            Source::Mapping => map(layout.size()),
             // SAFETY: the caller's promise.
-            None => unsafe { System.alloc(layout) },
+            Source::System => unsafe { System.alloc(layout) },
         }
     }
 
     /// What the kernel has just given, and large blocks of the system's, are not touched.
     #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let Some(class) = class(layout) else {
+        let class = match source(layout) {
+            Source::List(class) => class,
+            Source::Mapping => return map(layout.size()),
             // SAFETY: the caller's promise.
-            return unsafe { System.alloc_zeroed(layout) };
+            Source::System => return unsafe { System.alloc_zeroed(layout) },
         };
         let (block, unused) = self.with(|state| state.take(class));
         if !block.is_null() && !unused {
@@ -160,10 +180,14 @@ unsafe impl GlobalAlloc for Arena {
 
     #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        match class(layout) {
-            Some(class) => self.with(|state| state.give(class, block)),
+        match source(layout) {
+            Source::List(class) => self.with(|state| state.give(class, block)),
+            Source::Mapping => {
+                // SAFETY: the caller's promise; the mapping is of this size.
+                unsafe { libc::munmap(block.cast(), layout.size()) };
+            }
             // SAFETY: the caller's promise; the block came from there.
-            None => unsafe { System.dealloc(block, layout) },
+            Source::System => unsafe { System.dealloc(block, layout) },
         }
     }
 
@@ -171,10 +195,19 @@ unsafe impl GlobalAlloc for Arena {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller promises that the size, rounded up to the alignment, is valid.
         let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        match (class(layout), class(new)) {
-            (Some(old), Some(new)) if old == new => block,
+        match (source(layout), source(new)) {
+            (Source::List(old), Source::List(new)) if old == new => block,
+            (Source::Mapping, Source::Mapping) => {
+                let (old, flags) = (layout.size(), libc::MREMAP_MAYMOVE);
+                // SAFETY: the caller's promise; the mapping is of the old size.
+                let moved = unsafe { libc::mremap(block.cast(), old, size, flags) };
+                match moved {
+                    libc::MAP_FAILED => null_mut(),
+                    moved => moved.cast(),
+                }
+            }
             // SAFETY: the caller's promise; both are the system's.
-            (None, None) => unsafe { System.realloc(block, layout, size) },
+            (Source::System, Source::System) => unsafe { System.realloc(block, layout, size) },
             _ => {
                 // SAFETY: the old block has `layout.size()` bytes, the new one `size`.
                 unsafe {

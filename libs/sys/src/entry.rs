@@ -66,6 +66,21 @@ pub fn arguments() -> Vec<OsString> {
     list
 }
 
+/// Whether the program was executed by root, with all of the process's user and group numbers 0. By
+/// what the kernel told it then: it takes no system call, and is out of date once they are changed.
+#[must_use]
+pub fn executed_as_root() -> bool {
+    let numbers = [libc::AT_UID, libc::AT_EUID, libc::AT_GID, libc::AT_EGID];
+    numbers.into_iter().all(|number| {
+        // Zero also stands for a number that the kernel did not give, and only then is the error
+        // set. It always gives these.
+        Errno::clear();
+        // SAFETY: plain numbers.
+        let value = unsafe { libc::getauxval(number) };
+        value == 0 && Errno::last_raw() == 0
+    })
+}
+
 /// Executes a file by descriptor with the present arguments and environment. Returns only when
 /// that fails.
 pub fn execute_again(file: BorrowedFd<'_>) -> Errno {

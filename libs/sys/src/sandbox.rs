@@ -1,7 +1,7 @@
 //! Small system calls of container set-up that have no wrapper elsewhere.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -16,8 +16,9 @@ pub fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// Brings the loopback link of the present network namespace up.
-pub fn loopback_up() -> Result<(), Errno> {
+/// Brings the loopback link of the present network namespace up. Gives the socket that this took,
+/// for whoever closes descriptors together.
+pub fn loopback_up() -> Result<OwnedFd, Errno> {
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,
@@ -44,7 +45,7 @@ pub fn loopback_up() -> Result<(), Errno> {
             &raw const request,
         )
     };
-    Errno::result(result).map(drop)
+    Errno::result(result).map(|_| socket)
 }
 
 /// setresuid(2) for this thread alone, which is the only one: the C library's function would

@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 
 use crate::failure::{Failure, Step};
+use crate::files;
 use crate::spec::Resources;
 use resources::{Setting, Variant};
 
@@ -151,7 +152,8 @@ impl Cgroup {
     /// A file's text.
     pub(crate) fn read(&self, file: &str) -> Result<String, Failure> {
         let path = self.path.join(file);
-        std::fs::read_to_string(&path).step(|| format!("read {}", path.display()))
+        let bytes = files::read(&path).step(|| format!("read {}", path.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Changes limits. Unlike with a new cgroup, -1 takes a limit away.
@@ -209,12 +211,17 @@ impl Cgroup {
         self.write(&setting.file, &setting.value)
     }
 
-    /// Applies limits and the device filter. Every limit is applied or the call fails.
-    pub(crate) fn apply(&self, resources: &Resources) -> Result<(), Failure> {
+    /// Applies limits, all but the device filter. Every limit is applied or the call fails.
+    pub(crate) fn limit(&self, resources: &Resources) -> Result<(), Failure> {
         let mut settings = resources::plan(resources)?;
         settings.retain(|setting| !setting.is_usual() || machine_has(&setting.controller));
         self.enable_controllers(&settings)?;
-        self.write_settings(&settings)?;
+        self.write_settings(&settings)
+    }
+
+    /// Applies the device filter. It may come after the processes: it decides when a device is
+    /// opened.
+    pub(crate) fn filter_devices(&self, resources: &Resources) -> Result<(), Failure> {
         if !resources.devices.is_empty() {
             devices::attach(self.folder(), &resources.devices)?;
         }

@@ -42,6 +42,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) stdio: Option<[OwnedFd; 3]>,
     /// Whether the process dies with its parent, as it does under a shim.
     pub(crate) die_with_parent: bool,
+    /// Whether its user and group numbers are all 0 before they are set.
+    pub(crate) is_root: bool,
     /// Descriptors from 3 on that the command inherits.
     pub(crate) preserved: u32,
     pub(crate) own_keyring: bool,
@@ -101,7 +103,8 @@ fn await_start(plan: &Plan<'_>, channel: &Channel) -> Option<Option<Channel>> {
 /// What the last steps need.
 struct Ready {
     command: Command,
-    proc: OwnedFd,
+    /// The container's procfs, when something of it is still to be set.
+    proc: Option<OwnedFd>,
     /// The process's number outside, for hooks.
     outer_pid: i32,
 }
@@ -130,12 +133,18 @@ fn set_up(
         }
     }
     if spec.makes(NamespaceKind::Network) {
-        sandbox::loopback_up().step(|| "bring the loopback link up")?;
+        put_off(sandbox::loopback_up().step(|| "bring the loopback link up")?);
     }
     set_names(spec)?;
     rustix::process::umask(Mode::empty());
 
-    root::isolate(plan.propagation)?;
+    // Nobody can ask for the host's mounts while hooks run, which may take long.
+    let follows_host = own_users || spec.hooks.is_some() || mounts::follow_host(&spec.mounts);
+    let propagation = match follows_host {
+        true => plan.propagation,
+        false => plan.propagation.detached(),
+    };
+    root::isolate(propagation)?;
     let (root, mut sources, nodes) = match prepared {
         Some(prepared) => (
             prepared.root,
@@ -143,13 +152,13 @@ fn set_up(
             Nodes::Bound(prepared.devices),
         ),
         None => (
-            root::make(plan.rootfs, plan.propagation, None)?,
-            Sources::new(&plan.maps),
+            root::make(plan.rootfs, propagation, None)?,
+            Sources::new(&plan.maps, propagation.is_detached()),
             Nodes::Made,
         ),
     };
     root::attach(&root, visible_root(plan))?;
-    let mounted = mounts::mount_all(root.as_fd(), &spec.mounts, &mut sources)?;
+    let mounted = mounts::mount_all(root.as_fd(), &spec.mounts, &mut sources, process.terminal)?;
     drop(sources);
     if let Some(folder) = &mounted.devices {
         devices::fill(folder, &nodes)?;
@@ -169,15 +178,19 @@ fn set_up(
         None => procfs::private()?,
     };
     procfs::set_parameters(proc.as_fd(), spec)?;
-    let mut hider = Hider::new(root.as_fd());
+    let seen = mounted.proc_is_seen.then_some(proc.as_fd());
+    let mut hider = Hider::new(root.as_fd(), seen, mounted.sys.as_ref().map(AsFd::as_fd));
     hider.make_readonly(&spec.linux.readonly_paths)?;
     hider.mask(&spec.linux.masked_paths)?;
     hider.finish();
     let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
-    crate::sandbox::paths::make_folder(root.as_fd(), &process.cwd).map_err(|failure| Failure {
-        message: format!("process.cwd: {}", failure.message),
-        ..failure
-    })?;
+    if process.cwd != "/" {
+        let made = crate::sandbox::paths::make_folder(root.as_fd(), &process.cwd);
+        put_off(made.map_err(|failure| Failure {
+            message: format!("process.cwd: {}", failure.message),
+            ..failure
+        })?);
+    }
     let outer_pid = run_hooks(plan, channel)?;
     root::enter(&root, readonly, plan.propagation)?;
     put_off(root);
@@ -203,7 +216,20 @@ fn set_up(
     let command = command::prepare(process)?;
     mounted.terminals.into_iter().for_each(put_off);
     mounted.devices.into_iter().for_each(put_off);
-    close_others(plan, channel, proc.as_fd(), terminal.as_ref())?;
+    mounted.sys.into_iter().for_each(put_off);
+    let proc = match labels::any(process) {
+        true => Some(proc),
+        false => {
+            put_off(proc);
+            None
+        }
+    };
+    close_others(
+        plan,
+        channel,
+        proc.as_ref().map(AsFd::as_fd),
+        terminal.as_ref(),
+    )?;
     channel.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     Ok(Ready {
         command,
@@ -216,10 +242,11 @@ fn set_up(
 fn close_others(
     plan: &Plan<'_>,
     channel: &Channel,
-    proc: BorrowedFd<'_>,
+    proc: Option<BorrowedFd<'_>>,
     terminal: Option<&Terminal>,
 ) -> Result<(), Failure> {
-    let mut kept = vec![channel.as_fd(), proc];
+    let mut kept = vec![channel.as_fd()];
+    kept.extend(proc);
     kept.extend(plan.start_socket.as_ref().map(AsFd::as_fd));
     kept.extend(
         terminal
@@ -302,16 +329,20 @@ fn finish(plan: &Plan<'_>, ready: &Ready) -> Failure {
         let subject = Subject::new(plan.id, plan.spec, plan.bundle);
         agent.message(subject.state("creating", ready.outer_pid), ready.outer_pid)
     });
-    match restrict(plan, ready.proc.as_fd(), message.as_deref()) {
+    match restrict(plan, ready.proc.as_ref(), message.as_deref()) {
         Ok(()) => ready.command.execute(),
         Err(failure) => failure,
     }
 }
 
-fn restrict(plan: &Plan<'_>, proc: BorrowedFd<'_>, message: Option<&[u8]>) -> Result<(), Failure> {
-    let process = plan.process;
-    if labels::any(process) {
-        labels::set(proc, &nix::unistd::getpid().to_string(), process)?;
+fn restrict(
+    plan: &Plan<'_>,
+    proc: Option<&OwnedFd>,
+    message: Option<&[u8]>,
+) -> Result<(), Failure> {
+    if let Some(proc) = proc {
+        let own = nix::unistd::getpid().to_string();
+        labels::set(proc.as_fd(), &own, plan.process)?;
     }
     confine(plan, message)
 }
@@ -450,11 +481,14 @@ pub(super) fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
                 && plan.spec.namespace(NamespaceKind::User).is_some() => {}
         other => other.step(|| "process.user.additionalGids: set groups")?,
     }
-    sandbox::set_group(user.gid).step(|| format!("process.user.gid: set group {}", user.gid))?;
-    sandbox::set_user(user.uid).step(|| format!("process.user.uid: set user {}", user.uid))?;
-    if plan.die_with_parent {
-        // The change of user cleared it.
-        sandbox::die_with_parent().step(|| "bind the process's life to the shim's")?;
+    if !(plan.is_root && user.uid == 0 && user.gid == 0) {
+        sandbox::set_group(user.gid)
+            .step(|| format!("process.user.gid: set group {}", user.gid))?;
+        sandbox::set_user(user.uid).step(|| format!("process.user.uid: set user {}", user.uid))?;
+        if plan.die_with_parent {
+            // The change of user cleared it.
+            sandbox::die_with_parent().step(|| "bind the process's life to the shim's")?;
+        }
     }
     if user.uid != 0 && plan.filter.is_some() && !plan.process.no_new_privileges {
         // Kept in the permitted set, needed in the effective one to install the filter.

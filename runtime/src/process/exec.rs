@@ -107,6 +107,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         filter,
         stdio: request.stdio.take(),
         die_with_parent: request.die_with_parent,
+        is_root: false,
         preserved: request.preserved,
         own_keyring: true,
         start_socket: None,

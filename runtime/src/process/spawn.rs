@@ -5,6 +5,7 @@ use std::path::Path;
 
 use keelson_model::shim::Rootfs;
 use keelson_sys::clone::{self, CloneRequest, Cloned};
+use keelson_sys::entry;
 use nix::sys::wait::WaitStatus;
 use rustix::process::PidfdFlags;
 
@@ -117,6 +118,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         agent,
         stdio: request.stdio,
         die_with_parent: request.die_with_parent,
+        is_root: spec.namespace(NamespaceKind::User).is_none() && entry::executed_as_root(),
         preserved: request.preserved,
         own_keyring: request.own_keyring,
         start_socket: request.start_socket,
@@ -142,8 +144,8 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     }
 }
 
-/// Makes the container's cgroup, if it gets one. `bounding`: the capabilities that its processes may
-/// ever have.
+/// Makes the container's cgroup with its limits but without the device filter, if it gets one.
+/// `bounding`: the capabilities that its processes may ever have.
 fn make_cgroup(spec: &Spec, bounding: u64) -> Result<Option<Cgroup>, Failure> {
     let limits = spec.linux.resources.as_ref();
     let Some(path) = spec
@@ -172,7 +174,7 @@ fn make_cgroup(spec: &Spec, bounding: u64) -> Result<Option<Cgroup>, Failure> {
     };
     let cgroup = Cgroup::create(path)?;
     if let Some(limits) = limits
-        && let Err(failure) = cgroup.apply(limits)
+        && let Err(failure) = cgroup.limit(limits)
     {
         let _ = cgroup.remove();
         return Err(failure);
@@ -228,7 +230,11 @@ fn clone_and_wait(
         true => replacement(plan, cgroup, &parent, (pid, pidfd))?,
         false => (pid, pidfd),
     };
-    match announce(pid).and_then(|()| set_up(plan, &parent, pid)) {
+    // While the child is busy with its mounts. It executes nothing before it is told to.
+    let made = announce(pid)
+        .and_then(|()| filter_devices(plan.spec, cgroup))
+        .and_then(|()| set_up(plan, &parent, pid));
+    match made {
         Ok(Some(terminal)) => Ok((pid, pidfd, parent, terminal)),
         Ok(None) => Err(Failure::internal(format!(
             "the container's process ended while it was set up: {:?}",
@@ -260,6 +266,13 @@ fn set_up(
         Message::Hooks | Message::Made(_) => Err(Failure::internal(
             "the container's process reported a step twice",
         )),
+    }
+}
+
+fn filter_devices(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<(), Failure> {
+    match (cgroup, &spec.linux.resources) {
+        (Some(cgroup), Some(resources)) => cgroup.filter_devices(resources),
+        _ => Ok(()),
     }
 }
 

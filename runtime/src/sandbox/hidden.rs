@@ -4,7 +4,7 @@
 //! that neither an image's symbolic links nor a concurrent rename redirect a mount (the class of
 //! CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881).
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use keelson_sys::mount_attr;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -22,20 +22,41 @@ use crate::failure::{Failure, Step};
 pub(crate) struct Hider<'a> {
     root: BorrowedFd<'a>,
     /// The container's procfs and sysfs, once looked for.
-    proc: Option<Base>,
-    sys: Option<Base>,
+    proc: Option<Base<'a>>,
+    sys: Option<Base<'a>>,
 }
 
-/// The file system at /proc or /sys, when it is the one that belongs there.
-type Base = Option<OwnedFd>;
+/// The file system at /proc or /sys.
+#[derive(Debug)]
+enum Base<'a> {
+    Known(BorrowedFd<'a>),
+    Found(OwnedFd),
+    /// It is not the one that belongs there.
+    Other,
+}
+
+impl Base<'_> {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Known(fd) => Some(*fd),
+            Self::Found(fd) => Some(fd.as_fd()),
+            Self::Other => None,
+        }
+    }
+}
 
 impl<'a> Hider<'a> {
-    /// In a root that is put together.
-    pub(crate) fn new(root: BorrowedFd<'a>) -> Self {
+    /// In a root that is put together. `proc` and `sys`: the mounts that are seen at /proc and
+    /// /sys, as far as that is certain.
+    pub(crate) fn new(
+        root: BorrowedFd<'a>,
+        proc: Option<BorrowedFd<'a>>,
+        sys: Option<BorrowedFd<'a>>,
+    ) -> Self {
         Self {
             root,
-            proc: None,
-            sys: None,
+            proc: proc.map(Base::Known),
+            sys: sys.map(Base::Known),
         }
     }
 
@@ -51,9 +72,15 @@ impl<'a> Hider<'a> {
             let Some(target) = self.find(path)? else {
                 continue;
             };
-            match direct::bind(&null, &target) {
-                // A folder.
-                Err(Errno::NOTDIR) => direct::empty(&target),
+            let covered = match FOLDERS.contains(&path.as_str()) {
+                true => direct::empty(&target),
+                false => direct::bind(&null, &target),
+            };
+            match covered {
+                // It is the other.
+                Err(Errno::NOTDIR) => {
+                    direct::bind(&null, &target).or_else(|_| direct::empty(&target))
+                }
                 other => other,
             }
             .step(step)?;
@@ -106,7 +133,7 @@ impl<'a> Hider<'a> {
         } else {
             return find(self.root, path);
         };
-        let Some(base) = base.as_ref().filter(|_| !rest.is_empty()) else {
+        let Some(base) = base.fd().filter(|_| !rest.is_empty()) else {
             return find(self.root, path);
         };
         // What is found this way is of that very mount.
@@ -120,10 +147,22 @@ impl<'a> Hider<'a> {
 
     /// To be called at the end, see [`put_off`].
     pub(crate) fn finish(self) {
-        let bases = [self.proc, self.sys];
-        bases.into_iter().flatten().flatten().for_each(put_off);
+        for base in [self.proc, self.sys].into_iter().flatten() {
+            if let Base::Found(fd) = base {
+                put_off(fd);
+            }
+        }
     }
 }
+
+/// What engines mask and is a folder, as far as it exists.
+const FOLDERS: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/scsi",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
 
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 const SYSFS_MAGIC: u64 = 0x6265_6572;
@@ -132,10 +171,15 @@ const WITHIN: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_XDEV);
 
-fn base(root: BorrowedFd<'_>, place: &str, magic: u64) -> Base {
-    let base = paths::find(root, place).ok()?;
-    let status = rustix::fs::fstatfs(&base).ok()?;
-    (status.f_type as u64 == magic).then_some(base)
+fn base<'a>(root: BorrowedFd<'_>, place: &str, magic: u64) -> Base<'a> {
+    match paths::find(root, place) {
+        Ok(base)
+            if rustix::fs::fstatfs(&base).is_ok_and(|status| status.f_type as u64 == magic) =>
+        {
+            Base::Found(base)
+        }
+        _ => Base::Other,
+    }
 }
 
 /// The host's null device, which must really be it.

@@ -24,10 +24,15 @@ use crate::spec::Mount;
 pub(crate) struct Mounted {
     /// The procfs of the container, reached without passing through its file system.
     pub(crate) proc: Option<OwnedFd>,
-    /// The terminals' file system at /dev/pts.
+    /// Whether that is what is seen at /proc: nothing can have been mounted over it.
+    pub(crate) proc_is_seen: bool,
+    /// The sysfs that is seen at /sys, likewise.
+    pub(crate) sys: Option<OwnedFd>,
+    /// The terminals' file system at /dev/pts, when a terminal is to be made.
     pub(crate) terminals: Option<OwnedFd>,
     /// /dev, when it is a fresh file system to be filled with devices.
     pub(crate) devices: Option<OwnedFd>,
+    wants_terminal: bool,
 }
 
 impl Mounted {
@@ -47,12 +52,34 @@ impl Mounted {
         if direct::file_system(devices, name, kind, source, options).is_err() {
             return false;
         }
-        if (kind, name) == ("devpts", "pts") {
+        if self.wants_terminal && (kind, name) == ("devpts", "pts") {
             let flags = OFlags::PATH | OFlags::DIRECTORY;
             let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
             self.terminals = paths::openat2(devices, name, flags, Mode::empty(), within).ok();
         }
         true
+    }
+
+    /// Takes note of a mount that was attached. `place` has no slash at its end; `folder`: it is not
+    /// a mount of a single file, which covers nothing but a file.
+    fn take(&mut self, kind: &str, place: &str, folder: bool, tree: OwnedFd) {
+        // Other file systems have nothing in them that is masked by name, and a place in the image
+        // that is a link to /proc or /sys takes nobody from what is masked there to what is not.
+        let harmless = ["tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"].contains(&kind);
+        if folder && !harmless {
+            self.proc_is_seen = false;
+            self.sys = None;
+        }
+        match (kind, place) {
+            ("proc", "/proc") => {
+                self.proc = Some(tree);
+                self.proc_is_seen = true;
+            }
+            ("sysfs", "/sys") => self.sys = Some(tree),
+            ("devpts", "/dev/pts") if self.wants_terminal => self.terminals = Some(tree),
+            ("tmpfs", "/dev") => self.devices = Some(tree),
+            _ => put_off(tree),
+        }
     }
 }
 
@@ -68,13 +95,19 @@ pub(crate) struct Sources<'a> {
     maps: &'a MountMaps,
     /// Trees that were made before a user namespace was entered, by the mount's position.
     ready: Vec<(usize, OwnedFd)>,
+    /// Whether copies of the host's mounts are private from the outset.
+    private: bool,
 }
 
 impl<'a> Sources<'a> {
-    /// Nothing was made yet.
-    pub(crate) fn new(maps: &'a MountMaps) -> Self {
+    /// Nothing was made yet. `private`: copies of the host's mounts are private from the outset.
+    pub(crate) fn new(maps: &'a MountMaps, private: bool) -> Self {
         let ready = Vec::new();
-        Self { maps, ready }
+        Self {
+            maps,
+            ready,
+            private,
+        }
     }
 
     /// Makes the trees that take the rights of the host: those that show something of the host's,
@@ -85,7 +118,7 @@ impl<'a> Sources<'a> {
         mounts: &[Mount],
         foreign: impl Fn(&str) -> bool,
     ) -> Result<Self, Failure> {
-        let mut sources = Self::new(maps);
+        let mut sources = Self::new(maps, false);
         for (index, mount) in mounts.iter().enumerate() {
             let mut options = parse(index, mount)?;
             if options.remount {
@@ -112,7 +145,7 @@ impl<'a> Sources<'a> {
     fn tree(&self, index: usize, mount: &Mount, options: &Options) -> Result<OwnedFd, Failure> {
         let map = self.maps.of(index);
         match options.bind {
-            Some(recursive) => bind(index, mount, options, recursive, map),
+            Some(recursive) => bind(index, mount, options, recursive, map, self.private),
             None => create(index, mount, options, map),
         }
     }
@@ -121,6 +154,14 @@ impl<'a> Sources<'a> {
         let place = self.ready.iter().position(|(of, _)| *of == index)?;
         Some(self.ready.swap_remove(place).1)
     }
+}
+
+/// Whether any mount shows what is mounted on the host later on, or the other way round.
+pub(crate) fn follow_host(mounts: &[Mount]) -> bool {
+    let mut options = mounts.iter().flat_map(|mount| &mount.options);
+    options.any(|option| {
+        options::propagation(option).is_some_and(|(kind, _)| kind != libc::MS_PRIVATE)
+    })
 }
 
 fn parse(index: usize, mount: &Mount) -> Result<Options, Failure> {
@@ -191,8 +232,12 @@ pub(crate) fn mount_all(
     root: BorrowedFd<'_>,
     mounts: &[Mount],
     sources: &mut Sources<'_>,
+    wants_terminal: bool,
 ) -> Result<Mounted, Failure> {
-    let mut mounted = Mounted::default();
+    let mut mounted = Mounted {
+        wants_terminal,
+        ..Mounted::default()
+    };
     for (index, mount) in mounts.iter().enumerate() {
         let options = parse(index, mount)?;
         if options.remount {
@@ -232,12 +277,8 @@ pub(crate) fn mount_all(
         {
             uncover(root, &mount.destination, &tree).step(step)?;
         }
-        match (kind, place) {
-            ("proc", "/proc") => mounted.proc = Some(tree),
-            ("devpts", "/dev/pts") => mounted.terminals = Some(tree),
-            ("tmpfs", "/dev") => mounted.devices = Some(tree),
-            _ => put_off(tree),
-        }
+        let folder = bound.as_ref().is_none_or(is_folder);
+        mounted.take(kind, place, folder, tree);
     }
     Ok(mounted)
 }
@@ -336,14 +377,26 @@ fn attach_at(
 ) -> Result<(), Failure> {
     let destination = &mount.destination;
     let step = || "attach";
-    let target = if bound.is_none_or(is_folder) {
-        paths::make_folder(root, destination)?
-    } else {
-        paths::make_file(root, destination)?
+    let folder = bound.is_none_or(is_folder);
+    let anywhere = leads_anywhere(destination);
+    let of_root = match anywhere {
+        true => paths::find_in_mount(root, destination, folder),
+        false => None,
     };
-    if leads_anywhere(destination) {
-        must_not_be_procfs(&target, destination)?;
-    }
+    let target = match of_root {
+        // Of the mount that the root is, and so not of a procfs.
+        Some(target) => target,
+        None => {
+            let target = match folder {
+                true => paths::make_folder(root, destination)?,
+                false => paths::make_file(root, destination)?,
+            };
+            if anywhere {
+                must_not_be_procfs(&target, destination)?;
+            }
+            target
+        }
+    };
     attach(tree, &target).step(step)?;
     put_off(target);
     Ok(())
@@ -507,6 +560,7 @@ fn bind(
     options: &Options,
     recursive: bool,
     map: Option<BorrowedFd<'_>>,
+    private: bool,
 ) -> Result<OwnedFd, Failure> {
     let destination = &mount.destination;
     let source = mount.source.as_deref().unwrap_or_default();
@@ -524,7 +578,9 @@ fn bind(
     }
     map_ids(&tree, options, map)
         .step(|| format!("mounts[{index}]: map ids of {source} on {destination}"))?;
-    propagate(&tree, options).step(step)?;
+    if !private {
+        propagate(&tree, options).step(step)?;
+    }
     Ok(tree)
 }
 

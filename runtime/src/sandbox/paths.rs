@@ -18,6 +18,14 @@ pub(crate) fn find(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
     openat2(root, path, OFlags::PATH, Mode::empty(), INSIDE)
 }
 
+/// The same for what lies on the root's own mount; `None` when it does not, or is not there.
+pub(crate) fn find_in_mount(root: impl AsFd, path: &str, folder: bool) -> Option<OwnedFd> {
+    let mut flags = OFlags::PATH;
+    flags.set(OFlags::DIRECTORY, folder);
+    let within = INSIDE | ResolveFlags::NO_XDEV;
+    openat2(root, path, flags, Mode::empty(), within).ok()
+}
+
 /// openat2(2), repeated while the kernel can't rule out a race with a rename (EAGAIN).
 pub(crate) fn openat2(
     root: impl AsFd,

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use super::descriptors::put_off;
 use super::mounts::new_filesystem;
 use super::options::Attributes;
 use super::paths;
@@ -49,6 +50,7 @@ pub(crate) fn write(proc: BorrowedFd<'_>, file: &str, value: &str) -> Result<(),
     )
     .step(step)?;
     rustix::io::write(&fd, value.as_bytes()).step(step)?;
+    put_off(fd);
     Ok(())
 }
 

@@ -76,6 +76,8 @@ pub(crate) fn make(
 pub(crate) struct Propagation {
     /// `MS_…`, and whether it is for all mounts below as well; `None`: private.
     kind: Option<(u64, bool)>,
+    /// Whether copies of the host's mounts are private from the outset.
+    detached: bool,
 }
 
 impl Propagation {
@@ -89,7 +91,20 @@ impl Propagation {
                 ))
             })?),
         };
-        Ok(Self { kind })
+        let detached = false;
+        Ok(Self { kind, detached })
+    }
+
+    /// The same for a container in which nothing follows the host's mounts: all of them are made
+    /// private at once, and not each that is bound by itself.
+    pub(crate) fn detached(self) -> Self {
+        let detached = self.kind.is_none();
+        Self { detached, ..self }
+    }
+
+    /// Whether copies of the host's mounts are private from the outset.
+    pub(crate) fn is_detached(self) -> bool {
+        self.detached
     }
 
     /// Whether the host may see mounts of the container's.
@@ -116,6 +131,10 @@ pub(crate) fn isolate(propagation: Propagation) -> Result<(), Failure> {
     if propagation.is_shared() {
         return rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE)
             .step(|| "make the host's root private");
+    }
+    if propagation.detached {
+        let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        return rustix::mount::mount_change("/", flags).step(|| "make the host's mounts private");
     }
     rustix::mount::mount_change(
         "/",
@@ -145,8 +164,10 @@ fn clone_tree(path: &Path, propagation: Propagation) -> Result<OwnedFd, Failure>
             | OpenTreeFlags::AT_RECURSIVE,
     )
     .step(|| format!("bind root folder {}", path.display()))?;
-    change_propagation(&tree, propagation.mount_flag(), true)
-        .step(|| format!("make {} private", path.display()))?;
+    if !propagation.detached {
+        change_propagation(&tree, propagation.mount_flag(), true)
+            .step(|| format!("make {} private", path.display()))?;
+    }
     Ok(tree)
 }
 
@@ -209,8 +230,8 @@ pub(crate) fn enter(
     if let Some(host) = host {
         change_propagation(&host, libc::MS_SLAVE, true).step(|| "make the host's mounts slaves")?;
     }
+    // The process stays in the container's root, where it went above.
     rustix::mount::unmount(".", UnmountFlags::DETACH).step(|| "unmount the host's root")?;
-    rustix::process::chdir("/").step(|| "change to /")?;
     match propagation.kind {
         // As a slave it was made.
         None | Some((libc::MS_SLAVE, _)) => Ok(()),

@@ -180,17 +180,21 @@ pub(crate) fn tree(ranges: &[(u32, &Verdict)], code: &mut Vec<Instruction>) {
     match (left, right) {
         ([], [(_, verdict)]) => verdict.emit(code),
         (_, [(middle, _), ..]) => {
-            let mut left_code = Vec::new();
-            tree(left, &mut left_code);
-            let distance = left_code.len();
-            if distance < usize::from(TO_END) {
-                code.push(instruction(JUMP_GREATER_EQUAL, distance as u8, 0, *middle));
-            } else {
-                // Too far for the eight bits of a conditional jump.
-                code.push(instruction(JUMP_GREATER_EQUAL, 0, 1, *middle));
-                code.push(jump(distance as u32));
+            let place = code.len();
+            code.push(instruction(JUMP_GREATER_EQUAL, 0, 0, *middle));
+            tree(left, code);
+            let distance = code.len() - place - 1;
+            let too_far = distance >= usize::from(TO_END);
+            if let Some(branch) = code.get_mut(place) {
+                match too_far {
+                    false => branch.jump_true = distance as u8,
+                    true => branch.jump_false = 1,
+                }
             }
-            code.append(&mut left_code);
+            if too_far {
+                // For the eight bits of a conditional jump. Jumps in what moves are relative.
+                code.insert(place + 1, jump(distance as u32));
+            }
             tree(right, code);
         }
         (_, []) => {}

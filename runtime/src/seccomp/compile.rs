@@ -4,14 +4,12 @@
 //! first one without. A rule with several conditions on one argument holds when any of them does,
 //! as with runc; conditions on different arguments must all hold.
 
-use std::collections::BTreeMap;
-
 use keelson_sys::seccomp::{Instruction, NEW_LISTENER};
 
 use super::assemble::{
     ARCHITECTURE, Condition, NUMBER, Operator, Verdict, jump, load, ret, skip_unless_equal, tree,
 };
-use super::table::{NONE, find};
+use super::table::{NONE, SYSCALLS, position};
 use super::{Filter, SeccompError};
 use crate::spec::{Seccomp, SeccompArgument, SeccompRule};
 
@@ -75,7 +73,7 @@ pub(crate) const ARCHITECTURES: &[(&str, Architecture)] = &[
 /// Compiles the OCI object.
 pub(crate) fn compile(seccomp: &Seccomp) -> Result<Filter, SeccompError> {
     let default = action(
-        "defaultAction",
+        || "defaultAction".to_owned(),
         &seccomp.default_action,
         seccomp.default_errno_ret,
     )?;
@@ -137,43 +135,67 @@ pub(crate) fn compile(seccomp: &Seccomp) -> Result<Filter, SeccompError> {
     })
 }
 
-/// Rules by name.
-type Rules<'a> = BTreeMap<&'a str, Verdict>;
+/// Rules by the call's position in the table; calls that nothing is said about have none.
+struct Rules {
+    calls: Vec<Option<Verdict>>,
+    /// Whether any action, also one for a call that is not in the table, asks the listener.
+    notifying: bool,
+}
 
-fn rules(seccomp: &Seccomp, default: u32) -> Result<Rules<'_>, SeccompError> {
-    let mut rules: Rules<'_> = BTreeMap::new();
-    // Names that got a rule without conditions, which is the last one to be tried.
-    let mut settled: Vec<&str> = Vec::new();
+impl Rules {
+    fn of(&self, name: &str) -> Option<&Verdict> {
+        self.calls.get(position(name)?)?.as_ref()
+    }
+}
+
+fn rules(seccomp: &Seccomp, default: u32) -> Result<Rules, SeccompError> {
+    let mut rules = Rules {
+        calls: vec![None; SYSCALLS.len()],
+        notifying: default == NOTIFY,
+    };
+    // Calls that got a rule without conditions that says what the default does: it is the last one
+    // to be tried, too.
+    let mut settled = vec![false; SYSCALLS.len()];
     for (index, rule) in seccomp.syscalls.iter().enumerate() {
-        let member = format!("syscalls[{index}]");
-        let action = action(&format!("{member}.action"), &rule.action, rule.errno_ret)?;
-        let alternatives = conditions(&member, rule)?;
+        let member = || format!("syscalls[{index}]");
+        let action = action(
+            || format!("{}.action", member()),
+            &rule.action,
+            rule.errno_ret,
+        )?;
+        let alternatives = conditions(member, rule)?;
         if rule.names.is_empty() {
             return Err(SeccompError::new(
-                format!("{member}.names"),
+                format!("{}.names", member()),
                 "names no system call",
             ));
         }
+        rules.notifying |= action == NOTIFY;
         for name in &rule.names {
-            let verdict = rules.entry(name).or_insert_with(|| Verdict {
+            // A name that this program does not know restricts nothing: the default action applies,
+            // as with libseccomp.
+            let Some(position) = position(name) else {
+                continue;
+            };
+            let (Some(call), Some(settled)) =
+                (rules.calls.get_mut(position), settled.get_mut(position))
+            else {
+                continue;
+            };
+            let verdict = call.get_or_insert(Verdict {
                 rules: Vec::new(),
                 otherwise: default,
             });
             for conditions in &alternatives {
                 verdict.rules.push((conditions.clone(), action));
             }
-            if alternatives.is_empty()
-                && verdict.otherwise == default
-                && !settled.contains(&name.as_str())
-            {
+            if alternatives.is_empty() && verdict.otherwise == default && !*settled {
                 verdict.otherwise = action;
-                if action == default {
-                    settled.push(name);
-                }
+                *settled = action == default;
             }
         }
     }
-    for verdict in rules.values_mut() {
+    for verdict in rules.calls.iter_mut().flatten() {
         // Conditions that lead to where the call ends up anyway need no code.
         while verdict
             .rules
@@ -187,10 +209,13 @@ fn rules(seccomp: &Seccomp, default: u32) -> Result<Rules<'_>, SeccompError> {
 }
 
 /// A rule's conditions: a list of alternatives, each a list of conditions that must all hold.
-fn conditions(member: &str, rule: &SeccompRule) -> Result<Vec<Vec<Condition>>, SeccompError> {
+fn conditions(
+    member: impl Fn() -> String,
+    rule: &SeccompRule,
+) -> Result<Vec<Vec<Condition>>, SeccompError> {
     let mut all = Vec::new();
     for (index, argument) in rule.args.iter().enumerate() {
-        all.push(condition(&format!("{member}.args[{index}]"), argument)?);
+        all.push(condition(&format!("{}.args[{index}]", member()), argument)?);
     }
     let repeated = all.iter().enumerate().any(|(position, condition)| {
         all.iter()
@@ -227,22 +252,30 @@ fn condition(member: &str, argument: &SeccompArgument) -> Result<Condition, Secc
 }
 
 /// The search tree of one architecture.
-fn search(rules: &Rules<'_>, architecture: Architecture, default: u32) -> Vec<Instruction> {
-    let mut calls: Vec<(u32, &Verdict)> = rules
-        .iter()
-        .filter_map(|(name, verdict)| {
-            let entry = find(name)?;
-            let (number, marker) = match architecture {
-                Architecture::X86_64 => (entry.1, 0),
-                Architecture::I386 => (entry.2, 0),
-                Architecture::X32 => (entry.3, X32_BIT),
-            };
-            // A name that this architecture or this program does not know restricts nothing: the
-            // default action applies, as with libseccomp.
-            (number != NONE).then(|| (u32::from(number) | marker, verdict))
-        })
-        .collect();
-    calls.sort_unstable_by_key(|(number, _)| *number);
+fn search(rules: &Rules, architecture: Architecture, default: u32) -> Vec<Instruction> {
+    // By number: a table, because sorting takes longer.
+    let mut calls: Vec<Option<&Verdict>> = Vec::new();
+    for (entry, verdict) in SYSCALLS.iter().zip(&rules.calls) {
+        let number = match architecture {
+            Architecture::X86_64 => entry.1,
+            Architecture::I386 => entry.2,
+            Architecture::X32 => entry.3,
+        };
+        let (Some(verdict), true) = (verdict, number != NONE) else {
+            continue;
+        };
+        let number = usize::from(number);
+        if calls.len() <= number {
+            calls.resize(number + 1, None);
+        }
+        if let Some(call) = calls.get_mut(number) {
+            *call = Some(verdict);
+        }
+    }
+    let marker = match architecture {
+        Architecture::X32 => X32_BIT,
+        Architecture::X86_64 | Architecture::I386 => 0,
+    };
 
     let plain = Verdict {
         rules: Vec::new(),
@@ -258,36 +291,41 @@ fn search(rules: &Rules<'_>, architecture: Architecture, default: u32) -> Vec<In
             default
         },
     };
-    let mut ranges: Vec<(u32, &Verdict)> = Vec::with_capacity(calls.len() * 2);
-    let mut next = 0;
+    let mut ranges: Vec<(u32, &Verdict)> = Vec::with_capacity(calls.len());
     let mut append = |number: u32, verdict| match ranges.last() {
         Some((_, last)) if *last == verdict => {}
         _ => ranges.push((number, verdict)),
     };
-    for (number, verdict) in calls {
-        if number > next {
-            append(next, &plain);
-        }
-        append(number, verdict);
-        next = number + 1;
+    if marker > 0 || calls.is_empty() {
+        append(0, &plain);
     }
-    append(next, if next == 0 { &plain } else { &newer });
-    let mut code = Vec::new();
+    let end = marker + calls.len() as u32;
+    for (number, call) in (marker..end).zip(&calls) {
+        append(number, call.unwrap_or(&plain));
+    }
+    if !calls.is_empty() {
+        append(end, &newer);
+    }
+    let mut code = Vec::with_capacity(1024);
     tree(&ranges, &mut code);
     code
 }
 
-fn action(member: &str, name: &str, errno: Option<u32>) -> Result<u32, SeccompError> {
+fn action(
+    member: impl Fn() -> String,
+    name: &str,
+    errno: Option<u32>,
+) -> Result<u32, SeccompError> {
     let data = errno.unwrap_or(EPERM);
     if data > 0xffff {
         return Err(SeccompError::new(
-            member,
+            member(),
             format!("errnoRet {data} is more than 65535"),
         ));
     }
     if errno.is_some() && !matches!(name, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE") {
         return Err(SeccompError::new(
-            member,
+            member(),
             format!("{name} takes no errnoRet"),
         ));
     }
@@ -296,7 +334,7 @@ fn action(member: &str, name: &str, errno: Option<u32>) -> Result<u32, SeccompEr
         Some((_, action @ (ERRNO | TRACE))) => Ok(action | data),
         Some((_, action)) => Ok(*action),
         None => Err(SeccompError::new(
-            member,
+            member(),
             format!("{name:?} is not an action"),
         )),
     }
@@ -340,7 +378,7 @@ fn architecture(index: usize, name: &str) -> Result<Option<Architecture>, Seccom
 }
 
 /// Whether the filter has a listener, which then must be able to be handed over.
-fn notifies(seccomp: &Seccomp, rules: &Rules<'_>, default: u32) -> Result<bool, SeccompError> {
+fn notifies(seccomp: &Seccomp, rules: &Rules, default: u32) -> Result<bool, SeccompError> {
     let verdict_notifies = |verdict: &Verdict| {
         let mut actions = verdict.rules.iter().map(|(_, action)| *action);
         verdict.otherwise == NOTIFY || actions.any(|action| action == NOTIFY)
@@ -352,7 +390,7 @@ fn notifies(seccomp: &Seccomp, rules: &Rules<'_>, default: u32) -> Result<bool, 
             "has no meaning without listenerPath",
         ));
     }
-    if default != NOTIFY && !rules.values().any(verdict_notifies) {
+    if !rules.notifying {
         return Ok(false);
     }
     if !given(&seccomp.listener_path) {
@@ -363,7 +401,7 @@ fn notifies(seccomp: &Seccomp, rules: &Rules<'_>, default: u32) -> Result<bool, 
     }
     // By this call the listener goes to the agent, who could not answer before.
     const HAND_OVER: &str = "sendmsg";
-    let hand_over = rules.get(HAND_OVER);
+    let hand_over = rules.of(HAND_OVER);
     if hand_over.map_or(default == NOTIFY, verdict_notifies) {
         return Err(SeccompError::new(
             "syscalls",

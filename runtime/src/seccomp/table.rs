@@ -478,10 +478,53 @@ pub(crate) const SYSCALLS: &[(&str, u16, u16, u16)] = &[
     ("writev", 20, 146, 516),
 ];
 
+/// The position of a system call in [`SYSCALLS`]. A profile names hundreds of calls, each of which a
+/// binary search would compare with nine others.
+pub(crate) fn position(name: &str) -> Option<usize> {
+    let mut slot = slot_of(name.as_bytes());
+    loop {
+        let position = usize::from(*SLOTS.get(slot)?);
+        let entry = SYSCALLS.get(position)?;
+        if entry.0 == name {
+            return Some(position);
+        }
+        slot = (slot + 1) % SLOT_COUNT;
+    }
+}
+
 /// The entry of a system call.
+#[cfg(test)]
 pub(crate) fn find(name: &str) -> Option<&'static (&'static str, u16, u16, u16)> {
-    let index = SYSCALLS.binary_search_by(|entry| entry.0.cmp(name)).ok()?;
-    SYSCALLS.get(index)
+    SYSCALLS.get(position(name)?)
+}
+
+/// A power of two, so large that few names meet in a slot.
+const SLOT_COUNT: usize = 2048;
+
+/// Positions by the hash of the name, or [`NONE`]; the next slots hold names of the same hash.
+static SLOTS: [u16; SLOT_COUNT] = {
+    let mut slots = [NONE; SLOT_COUNT];
+    let mut position = 0;
+    while position < SYSCALLS.len() {
+        let mut slot = slot_of(SYSCALLS[position].0.as_bytes());
+        while slots[slot] != NONE {
+            slot = (slot + 1) % SLOT_COUNT;
+        }
+        slots[slot] = position as u16;
+        position += 1;
+    }
+    slots
+};
+
+const fn slot_of(name: &[u8]) -> usize {
+    // FNV-1a.
+    let mut hash = 0x811c_9dc5_u32;
+    let mut index = 0;
+    while index < name.len() {
+        hash = (hash ^ name[index] as u32).wrapping_mul(0x0100_0193);
+        index += 1;
+    }
+    (hash ^ hash >> 16) as usize % SLOT_COUNT
 }
 
 #[cfg(test)]

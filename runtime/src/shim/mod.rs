@@ -1,9 +1,10 @@
 //! The shim: parent of one container, from its creation to the collection of its exit status.
 //!
-//! `keelson-runtime shim --dir DIR --ready-fd N` (protocol: `keelson_model::shim`). The process
-//! that was executed forks once and exits at once with code 0, so hostd reaps it without delay;
-//! the shim proper is the copy: in a session of its own, adopted by init, with every descriptor
-//! closed but the one it reports on. It blocks the signals that end other processes, because it
+//! `keelson-runtime shim [--stay] --dir DIR --ready-fd N` (protocol: `keelson_model::shim`). The
+//! process that was executed forks once and exits at once with code 0, so its parent need not wait
+//! for it; the shim proper is the copy: in a session of its own, adopted by init, with every
+//! descriptor closed but the one it reports on. With `--stay` it does not fork, which takes less
+//! time; its parent reaps it in the end. It blocks the signals that end other processes, because it
 //! must be the last to go; SIGKILL ends it and, by PR_SET_PDEATHSIG, the container.
 //!
 //! Everything happens in one thread around one epoll descriptor. Output is written to the log as
@@ -30,6 +31,8 @@ use crate::failure::{Failure, Step};
 struct Arguments {
     folder: PathBuf,
     ready: i32,
+    /// Whether the process that was executed is the shim itself.
+    stay: bool,
 }
 
 /// Runs the shim; the arguments are those behind `shim`.
@@ -44,7 +47,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), Failure> {
         // Not closed here: its number must stay taken until /dev/null takes it over.
         let _ = std::mem::replace(&mut ready, own).into_raw_fd();
     }
-    match detach(&ready) {
+    match detach(&ready, arguments.stay) {
         Ok(true) => {}
         // The process that was executed.
         Ok(false) => return Ok(()),
@@ -73,10 +76,14 @@ fn report(ready: &mut std::fs::File, failure: Failure) -> Failure {
 }
 
 fn parse(arguments: &[String]) -> Result<Arguments, Failure> {
-    let usage = || Failure::invalid("usage: keelson-runtime shim --dir DIR --ready-fd N");
-    let (mut folder, mut ready) = (None, None);
+    let usage = || Failure::invalid("usage: keelson-runtime shim [--stay] --dir DIR --ready-fd N");
+    let (mut folder, mut ready, mut stay) = (None, None, false);
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
+        if name == "--stay" {
+            stay = true;
+            continue;
+        }
         let value = rest.next().ok_or_else(usage)?;
         match name.as_str() {
             "--dir" => folder = Some(PathBuf::from(value)),
@@ -87,48 +94,57 @@ fn parse(arguments: &[String]) -> Result<Arguments, Failure> {
     Ok(Arguments {
         folder: folder.ok_or_else(usage)?,
         ready: ready.ok_or_else(usage)?,
+        stay,
     })
 }
 
 /// Cuts the ties to whoever executed the program. False: this is the process that was executed,
 /// and it has nothing more to do.
-fn detach(ready: &std::fs::File) -> Result<bool, Failure> {
+fn detach(ready: &std::fs::File, stay: bool) -> Result<bool, Failure> {
     crate::sandbox::executable::ensure_readonly()?;
-    // SAFETY: this program never starts a thread.
-    #[allow(unsafe_code)]
-    let forked = unsafe { clone::fork() };
-    if let ForkResult::Parent { .. } = forked.step(|| "fork the shim")? {
-        return Ok(false);
-    }
-    let number = ready.as_raw_fd() as u32;
-    // SAFETY: nothing was opened yet but what was inherited, which nothing here owns.
-    #[allow(unsafe_code)]
-    unsafe {
-        if number > 3 {
-            clone::close_range(3, number - 1).step(|| "close inherited descriptors")?;
+    if !stay {
+        // SAFETY: this program never starts a thread.
+        #[allow(unsafe_code)]
+        let forked = unsafe { clone::fork() };
+        if let ForkResult::Parent { .. } = forked.step(|| "fork the shim")? {
+            return Ok(false);
         }
-        clone::close_range(number + 1, u32::MAX).step(|| "close inherited descriptors")?;
     }
-    clone::close_on_exec_from(3).step(|| "mark descriptors close-on-exec")?;
-    leave_session()?;
-    Ok(true)
-}
-
-/// Becomes independent of the caller's session, standard streams, folder and signals.
-fn leave_session() -> Result<(), Failure> {
+    leave_descriptors(ready)?;
+    // Not the leader of a group, which could not do this: it has been started by a program that
+    // does not give out groups, or is a copy.
     nix::unistd::setsid().step(|| "start a session")?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .step(|| "open /dev/null")?;
-    for number in 0..3 {
-        sandbox::set_standard(&null, number).step(|| "connect to /dev/null")?;
-    }
     rustix::process::chdir("/").step(|| "change to /")?;
     // Blocked, not ignored: that is one call, and those who are executed get an empty mask anyway.
     SigSet::all().thread_block().step(|| "block signals")?;
     // The file may have been executed by descriptor, which leaves a number as name.
     sandbox::set_name(c"keelson-shim").step(|| "set the process's name")?;
     sandbox::set_subreaper().step(|| "become subreaper")?;
-    sandbox::set_undumpable().step(|| "hide the process from others")
+    sandbox::set_undumpable().step(|| "hide the process from others")?;
+    Ok(true)
+}
+
+/// Closes all descriptors but the one to report on, and opens the null device as standard streams.
+fn leave_descriptors(ready: &std::fs::File) -> Result<(), Failure> {
+    let number = ready.as_raw_fd() as u32;
+    // SAFETY: nothing was opened yet but what was inherited, which nothing here owns.
+    #[allow(unsafe_code)]
+    unsafe {
+        clone::close_range(0, number - 1)
+            .and_then(|()| clone::close_range(number + 1, u32::MAX))
+            .step(|| "close inherited descriptors")?;
+    }
+    rustix::io::fcntl_setfd(ready, rustix::io::FdFlags::CLOEXEC)
+        .step(|| "mark the ready descriptor close-on-exec")?;
+    // Gets the lowest number, 0.
+    let null =
+        rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).step(|| "open /dev/null")?;
+    for number in 1..3 {
+        sandbox::set_standard(&null, number).step(|| "connect to /dev/null")?;
+    }
+    // Standard descriptors are owned by nobody.
+    let _ = null.into_raw_fd();
+    Ok(())
 }
 
 /// Reports on the ready descriptor. False: nobody listens any more, for example because hostd was

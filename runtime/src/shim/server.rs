@@ -15,6 +15,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitPidFlag;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, WaitOptions};
 
 use super::client::{Attached, Client, Pending};
@@ -25,8 +28,10 @@ use crate::files;
 use crate::process::channel::Message;
 use crate::process::hooks::{self, Subject};
 use crate::process::spawn::{self, Container};
-use crate::spec;
+use crate::spec::{self, NamespaceKind};
 
+/// How many connections wait until they are accepted; the kernel's own limit is lower, if anything.
+const BACKLOG: i32 = 4096;
 const LISTENER: u64 = 0;
 const CHILDREN: u64 = 1;
 const OUTPUTS: [u64; 2] = [2, 3];
@@ -71,6 +76,9 @@ pub(crate) struct Server {
     buffer: Vec<u8>,
     input_watched: bool,
     sessions: exec::Sessions,
+    /// Whether all processes of the container end with the first one, because it is the init of a
+    /// pid namespace.
+    owns_processes: bool,
 }
 
 impl Server {
@@ -141,6 +149,7 @@ impl Server {
         Ok(Self {
             folder: folder.to_owned(),
             spec,
+            owns_processes: config.makes(NamespaceKind::Pid),
             config: spec::Spec {
                 oci_version: config.oci_version,
                 hooks: config.hooks,
@@ -236,7 +245,6 @@ impl Server {
             }
             self.exec_watch();
             if matches!(self.state, State::Stopped(_)) {
-                self.clients.retain(|_, client| !client.is_served());
                 let now = Instant::now();
                 if self.clients.is_empty() || give_up.is_some_and(|at| now >= at) {
                     return;
@@ -273,14 +281,12 @@ impl Server {
         let Some(listener) = &self.listener else {
             return;
         };
-        let Ok((socket, _)) = listener.accept() else {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let Ok(socket) = rustix::net::accept_with(listener, flags) else {
             return;
         };
-        if socket.set_nonblocking(true).is_err() {
-            return;
-        }
         let token = self.next_client;
-        let client = Client::new(socket);
+        let client = Client::new(socket.into());
         let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
         if self.epoll.add(client.fd(), event).is_ok() {
             self.next_client += 1;
@@ -337,10 +343,12 @@ impl Server {
     /// Sends to every client what it can take, and adjusts what is waited for.
     fn serve(&mut self) {
         let takes_input = self.streams.takes_input();
+        let stopped = matches!(self.state, State::Stopped(_));
         let mut finished = Vec::new();
         for (token, client) in &mut self.clients {
             client.pump();
-            if client.dead || (client.ended && !client.has_output()) {
+            let over = stopped && client.is_served();
+            if client.dead || over || (client.ended && !client.has_output()) {
                 finished.push(*token);
                 continue;
             }
@@ -589,7 +597,8 @@ impl Server {
     /// Collects ended processes: the container's first one, and orphans that were given to the
     /// subreaper.
     fn reap(&mut self) {
-        while let Ok(Some(_)) = self.children.read_signal() {}
+        // At most one waits; another that comes meanwhile makes the descriptor readable again.
+        let _ = self.children.read_signal();
         while let Some((pid, status)) = self.collect() {
             let code = match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => code,
@@ -629,7 +638,8 @@ impl Server {
         if let Some(cgroup) = &self.container.cgroup {
             oom_killed = cgroup.oom_kills() > 0;
             // Without a pid namespace of its own, processes of the container may be left.
-            if let Ok(text) = cgroup.read("cgroup.events")
+            if !self.owns_processes
+                && let Ok(text) = cgroup.read("cgroup.events")
                 && text.lines().any(|line| line == "populated 1")
             {
                 let _ = cgroup.kill();
@@ -720,24 +730,35 @@ fn watch_children() -> Result<SignalFd, Failure> {
 fn listen(folder: &Path) -> Result<UnixListener, Failure> {
     let path = folder.join(SOCKET_FILE);
     let step = || format!("listen on {}", path.display());
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).step(step),
-        _ => {}
-    }
-    let opened = rustix::fs::open(
-        folder,
-        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
     )
     .step(step)?;
-    // Socket addresses are at most 107 bytes long; folders may be longer.
-    let short = format!("/proc/self/fd/{}/{SOCKET_FILE}", opened.as_raw_fd());
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(short);
-    rustix::process::umask(before);
-    let listener = listener.step(step)?;
-    listener.set_nonblocking(true).step(step)?;
-    Ok(listener)
+    // The file gets the mode of its socket.
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600)).step(step)?;
+    let bind = || match SocketAddrUnix::new(&path) {
+        Ok(address) => rustix::net::bind(&socket, &address),
+        // Socket addresses are at most 107 bytes long; folders may be longer.
+        Err(_) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(folder, flags, Mode::empty())?;
+            let short = format!("/proc/self/fd/{}/{SOCKET_FILE}", opened.as_raw_fd());
+            rustix::net::bind(&socket, &SocketAddrUnix::new(short)?)
+        }
+    };
+    match bind() {
+        // Of a shim that was killed.
+        Err(Errno::ADDRINUSE) => {
+            rustix::fs::unlink(&path).step(step)?;
+            bind().step(step)?;
+        }
+        other => other.step(step)?,
+    }
+    rustix::net::listen(&socket, BACKLOG).step(step)?;
+    Ok(socket.into())
 }
 
 /// Writes the exit record as a whole. It is not flushed to disk: it is of interest until the next

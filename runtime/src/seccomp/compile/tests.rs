@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::seccomp::assemble::interpret;
 use crate::seccomp::profile::default_profile;
-use crate::seccomp::table::SYSCALLS;
+use crate::seccomp::table::{SYSCALLS, find};
 
 fn number(name: &str) -> u32 {
     u32::from(find(name).unwrap().1)
@@ -170,7 +170,7 @@ fn decide(seccomp: &Seccomp, name: &str, args: [u64; 6]) -> u32 {
         rules.find(|rule| rule.args.is_empty())
     };
     match conditional.or_else(plain) {
-        Some(rule) => action("", &rule.action, rule.errno_ret).unwrap(),
+        Some(rule) => action(String::new, &rule.action, rule.errno_ret).unwrap(),
         None => ERRNO | EPERM,
     }
 }
