@@ -25,6 +25,9 @@ pub(crate) const REVIEWED: &[(&str, &str)] = &[
     ("linux.namespaces.time-new", NEWER),
     ("linux.time-offsets.set", NEWER),
     ("linux.resources.cpu-burst", NEWER),
+    ("linux.namespaces.mount-path-nothing-left", SWAPPED),
+    ("linux.namespaces.mount-path-failed-create", SWAPPED),
+    ("linux.namespaces.mount-path-failed-hook", SWAPPED),
     (
         "linux.devices.file-in-the-way",
         "both use or replace what is there without looking at it",
@@ -54,6 +57,9 @@ pub(crate) const REVIEWED: &[(&str, &str)] = &[
         "both cut the argument at the zero byte, so that another one is passed than was asked for",
     ),
 ];
+
+const SWAPPED: &str = "both leave their mounts in the namespace, of which they have changed the root for all others \
+     in it";
 
 const NEWER: &str =
     "the member came with version 1.1 or 1.2 of the specification, after their release";

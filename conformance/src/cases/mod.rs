@@ -13,6 +13,7 @@ mod namespaces;
 mod process;
 mod resources;
 mod seccomp;
+mod shared_mounts;
 mod state;
 mod terminal;
 mod users;
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<Case> {
         process::CASES,
         users::CASES,
         namespaces::CASES,
+        shared_mounts::CASES,
         mounts::CASES,
         mount_options::CASES,
         hidden::CASES,

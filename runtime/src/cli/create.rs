@@ -202,7 +202,12 @@ fn make_in(
         start_socket: Some(socket),
         announce: &|pid| store.save(&state_of(id, spec, bundle, &rootfs, pid)),
     })?;
-    let handed = hand_out(store, options, &container);
+    let noted = container.shared.as_ref().map_or(Ok(()), |shared| {
+        let state = state_of(id, spec, bundle, &rootfs, container.pid);
+        let shared = Some(shared.clone());
+        store.save(&State { shared, ..state })
+    });
+    let handed = noted.and_then(|()| hand_out(store, options, &container));
     if handed.is_err() {
         container.discard(Subject::new(id, spec, bundle), spec, false);
     }
@@ -225,6 +230,7 @@ fn state_of(id: &str, spec: &spec::Spec, bundle: &Path, rootfs: &Path, pid: i32)
         created,
         annotations: spec.annotations.clone(),
         hooks: spec.hooks.clone().unwrap_or_default(),
+        shared: None,
     }
 }
 

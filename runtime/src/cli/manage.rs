@@ -13,6 +13,7 @@ use super::arguments::{Arguments, only_id, read};
 use crate::cgroup::{self, Cgroup};
 use crate::failure::{self, Failure, Step};
 use crate::process::channel::{Channel, Message};
+use crate::sandbox::shared::Shared;
 use crate::state::{self, State, Store};
 
 /// Longest wait for a killed container to be gone, in milliseconds.
@@ -214,6 +215,9 @@ fn remove(store: &Store, state: &State, stopped: bool) -> Result<(), Failure> {
     }
     if let Some(path) = &state.cgroup {
         cgroup::remove(path)?;
+    }
+    if let Some(Err(failure)) = state.shared.as_ref().map(Shared::unmount) {
+        failure::warn(&[failure]);
     }
     store.remove()?;
     let hooks = &state.hooks.poststop;

@@ -19,7 +19,7 @@ use crate::sandbox::devices::{self, Nodes, Terminal};
 use crate::sandbox::hidden::Hider;
 use crate::sandbox::mounts::{self, Sources};
 use crate::sandbox::userns::{self, MountMaps};
-use crate::sandbox::{descriptors, namespaces, procfs, root};
+use crate::sandbox::{descriptors, namespaces, procfs, root, shared};
 use crate::seccomp::Filter;
 use crate::spec::{NamespaceKind, Process, Spec, mappings};
 
@@ -62,7 +62,8 @@ pub(crate) struct Prepared<'a> {
 
 /// Runs in the child and never returns.
 pub(crate) fn run(plan: &Plan<'_>, prepared: Option<Prepared<'_>>, channel: &Channel) -> ! {
-    let failure = match set_up(plan, prepared, channel) {
+    let mut attached = None;
+    let failure = match set_up(plan, prepared, channel, &mut attached) {
         Ok(ready) => match await_start(plan, channel) {
             Some(connection) => {
                 let connection = connection.as_ref().unwrap_or(channel);
@@ -73,6 +74,9 @@ pub(crate) fn run(plan: &Plan<'_>, prepared: Option<Prepared<'_>>, channel: &Cha
             None => clone::exit_now(1),
         },
         Err(failure) => {
+            if let Some(root) = &attached {
+                shared::undo(root);
+            }
             channel.failed(&failure);
             failure
         }
@@ -113,14 +117,21 @@ fn set_up(
     plan: &Plan<'_>,
     prepared: Option<Prepared<'_>>,
     channel: &Channel,
+    attached: &mut Option<OwnedFd>,
 ) -> Result<Ready, Failure> {
     let (spec, process) = (plan.spec, plan.process);
     let own_users = prepared.is_some();
+    let own_mounts = !shared::is_shared(spec);
     reset_signals()?;
     if plan.die_with_parent {
         sandbox::die_with_parent().step(|| "bind the process's life to the shim's")?;
     }
     nix::unistd::setsid().step(|| "start a session")?;
+    // In another mount namespace there may be another procfs.
+    let outer_pid = match own_mounts || !asks_for_pid(plan) {
+        true => None,
+        false => Some(outer_pid()?),
+    };
     if !own_users {
         namespaces::join(&plan.namespaces)?;
     }
@@ -144,7 +155,9 @@ fn set_up(
         true => plan.propagation,
         false => plan.propagation.detached(),
     };
-    root::isolate(propagation)?;
+    if own_mounts {
+        root::isolate(propagation)?;
+    }
     let (root, mut sources, nodes) = match prepared {
         Some(prepared) => (
             prepared.root,
@@ -158,6 +171,12 @@ fn set_up(
         ),
     };
     root::attach(&root, visible_root(plan))?;
+    if !own_mounts {
+        let copy =
+            rustix::io::fcntl_dupfd_cloexec(&root, 3).step(|| "keep the container's root")?;
+        *attached = Some(copy);
+        root::keep_apart(&root, plan.propagation)?;
+    }
     let mounted = mounts::mount_all(root.as_fd(), &spec.mounts, &mut sources, process.terminal)?;
     drop(sources);
     if let Some(folder) = &mounted.devices {
@@ -191,8 +210,11 @@ fn set_up(
             ..failure
         })?);
     }
-    let outer_pid = run_hooks(plan, channel)?;
-    root::enter(&root, readonly, plan.propagation)?;
+    let outer_pid = run_hooks(plan, channel, outer_pid)?;
+    match own_mounts {
+        true => root::enter(&root, readonly, plan.propagation)?,
+        false => root::enter_alone(&root, readonly, plan.propagation)?,
+    }
     put_off(root);
 
     if plan.own_keyring {
@@ -229,6 +251,7 @@ fn set_up(
         channel,
         proc.as_ref().map(AsFd::as_fd),
         terminal.as_ref(),
+        attached.as_ref(),
     )?;
     channel.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     Ok(Ready {
@@ -244,9 +267,11 @@ fn close_others(
     channel: &Channel,
     proc: Option<BorrowedFd<'_>>,
     terminal: Option<&Terminal>,
+    attached: Option<&OwnedFd>,
 ) -> Result<(), Failure> {
     let mut kept = vec![channel.as_fd()];
     kept.extend(proc);
+    kept.extend(attached.map(AsFd::as_fd));
     kept.extend(plan.start_socket.as_ref().map(AsFd::as_fd));
     kept.extend(
         terminal
@@ -267,29 +292,38 @@ fn visible_root<'a>(plan: &Plan<'a>) -> &'a Path {
         .as_ref()
         .is_some_and(|hooks| !hooks.create_container.is_empty());
     match plan.rootfs {
+        Rootfs::Folder { path } if shared::is_shared(plan.spec) => path,
         // Below a mount that the host shares, nothing may be attached.
         Rootfs::Folder { path } if hooked && !plan.propagation.is_shared() => path,
         _ => Path::new("/"),
     }
 }
 
+/// Whether anybody is told the process's number outside.
+fn asks_for_pid(plan: &Plan<'_>) -> bool {
+    let hooked = plan.spec.hooks.as_ref().is_some_and(|hooks| {
+        !hooks.create_container.is_empty() || !hooks.start_container.is_empty()
+    });
+    hooked || plan.agent.is_some()
+}
+
 /// The hooks before the container's root is entered, the parent's first. Gives the process's
-/// number outside, or 0 when no hook asks for it.
-fn run_hooks(plan: &Plan<'_>, channel: &Channel) -> Result<i32, Failure> {
-    let Some(given) = &plan.spec.hooks else {
-        return match plan.agent {
-            Some(_) => outer_pid(),
-            None => Ok(0),
-        };
-    };
-    if hooks::while_creating(Some(given)) && !channel.hooks()? {
-        clone::exit_now(1);
+/// number outside, which may be known already, or 0 when nobody asks for it.
+fn run_hooks(plan: &Plan<'_>, channel: &Channel, known: Option<i32>) -> Result<i32, Failure> {
+    let given = plan.spec.hooks.as_ref();
+    if hooks::while_creating(given) && !channel.hooks()? {
+        return Err(Failure::internal("the runtime has given up"));
     }
-    if given.create_container.is_empty() && given.start_container.is_empty() && plan.agent.is_none()
-    {
+    if !asks_for_pid(plan) {
         return Ok(0);
     }
-    let pid = outer_pid()?;
+    let pid = match known {
+        Some(pid) => pid,
+        None => outer_pid()?,
+    };
+    let Some(given) = given else {
+        return Ok(pid);
+    };
     let subject = Subject::new(plan.id, plan.spec, plan.bundle);
     subject.run("createContainer", &given.create_container, "creating", pid)?;
     Ok(pid)

@@ -28,7 +28,7 @@ use crate::failure::{Failure, Step};
 use crate::sandbox::devices::Terminal;
 use crate::sandbox::root::Propagation;
 use crate::sandbox::userns::{self, MountMaps};
-use crate::sandbox::{descriptors, namespaces, paths, procfs};
+use crate::sandbox::{descriptors, namespaces, paths, procfs, shared};
 use crate::seccomp;
 use crate::spec::{Process, Spec};
 
@@ -86,7 +86,8 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
     settings::check_process(process)?;
     labels::check(process)?;
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
-    let joined = namespaces_of(request.pid)?;
+    let root = root_of(&request)?;
+    let joined = namespaces_of(request.pid, root.is_none())?;
     let own_users = joined.contains(CloneFlags::CLONE_NEWUSER);
     let capabilities = capabilities::parse(process.capabilities.as_ref(), own_users)?;
     let (parent, child) = Channel::pair()?;
@@ -115,6 +116,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
     let inside = Inside {
         container: request.pidfd,
         first: request.pid,
+        root,
         namespaces: joined - CloneFlags::CLONE_NEWPID,
     };
     let entered = match PidNamespace::enter(request.pidfd) {
@@ -183,7 +185,7 @@ const MOUNT: &str = "mnt";
 
 /// The kinds of namespaces to join: all but the user namespace when it is this process's own, which
 /// can't be joined again. The others may be shared: joining one's own changes nothing.
-fn namespaces_of(pid: i32) -> Result<CloneFlags, Failure> {
+fn namespaces_of(pid: i32, needs_own_mounts: bool) -> Result<CloneFlags, Failure> {
     let number = |owner: &str, name: &str| {
         let path = format!("/proc/{owner}/ns/{name}");
         match rustix::fs::stat(&path) {
@@ -198,7 +200,7 @@ fn namespaces_of(pid: i32) -> Result<CloneFlags, Failure> {
         let own = number("self", name)?;
         Ok(own.is_some() && own != number(&owner, name)?)
     };
-    if !is_foreign(MOUNT)? {
+    if needs_own_mounts && !is_foreign(MOUNT)? {
         return Err(Failure::internal(format!(
             "process {pid} has no mount namespace of its own: not a container's"
         )));
@@ -208,6 +210,21 @@ fn namespaces_of(pid: i32) -> Result<CloneFlags, Failure> {
         .fold(CloneFlags::empty(), |all, (_, flag)| all | *flag);
     joined.set(CloneFlags::CLONE_NEWUSER, is_foreign(USER)?);
     Ok(joined)
+}
+
+/// The root of a container that shares its mount namespace: joining that leads elsewhere.
+fn root_of(request: &Request<'_>) -> Result<Option<OwnedFd>, Failure> {
+    if !shared::is_shared(request.spec) {
+        return Ok(None);
+    }
+    let path = format!("/proc/{}/root", request.pid);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(&path, flags, Mode::empty());
+    // Only now it is certain whose root it was.
+    match is_gone(request.pidfd) {
+        true => Err(not_running(request.id)),
+        false => root.step(|| format!("open {path}")).map(Some),
+    }
 }
 
 /// Of the kinds of namespaces those that this kernel has.
@@ -261,6 +278,8 @@ struct Inside<'a> {
     container: BorrowedFd<'a>,
     /// The container's first process.
     first: i32,
+    /// Its root, where joining the namespaces doesn't lead there.
+    root: Option<OwnedFd>,
     namespaces: CloneFlags,
 }
 
@@ -327,6 +346,11 @@ fn set_up(
         Err(Errno::ESRCH) => Err(not_running(plan.id)),
         other => other.step(|| "join the container's namespaces"),
     }?;
+    if let Some(root) = &inside.root {
+        rustix::process::fchdir(root)
+            .and_then(|()| rustix::process::chroot("."))
+            .step(|| "change to the container's root")?;
+    }
     if own_users {
         userns::become_root()?;
     }
@@ -374,6 +398,7 @@ fn close_others(
 ) -> Result<(), Failure> {
     let mut kept: Vec<RawFd> = vec![inside.container.as_raw_fd(), channel.as_fd().as_raw_fd()];
     kept.extend(plan.agent.iter().map(AsRawFd::as_raw_fd));
+    kept.extend(inside.root.iter().map(AsRawFd::as_raw_fd));
     kept.extend(plan.stdio.iter().flatten().map(AsRawFd::as_raw_fd));
     descriptors::close_others(3 + plan.preserved, &mut kept)
 }

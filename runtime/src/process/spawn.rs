@@ -6,6 +6,7 @@ use std::path::Path;
 use keelson_model::shim::Rootfs;
 use keelson_sys::clone::{self, CloneRequest, Cloned};
 use keelson_sys::entry;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::wait::WaitStatus;
 use rustix::process::PidfdFlags;
 
@@ -18,9 +19,13 @@ use crate::cgroup::{Cgroup, devices, resources};
 use crate::failure::{self, Failure, Step};
 use crate::sandbox::namespaces;
 use crate::sandbox::root::Propagation;
+use crate::sandbox::shared::{self, Shared};
 use crate::sandbox::userns::MountMaps;
 use crate::seccomp;
 use crate::spec::{NamespaceKind, Spec};
+
+/// How long a process that is given up may take to unmount, in milliseconds.
+const LAST_STEPS: u16 = 10_000;
 
 /// What a container is made from.
 pub(crate) struct Request<'a> {
@@ -59,6 +64,8 @@ pub(crate) struct Container {
     pub(crate) channel: Channel,
     /// The master end of its terminal.
     pub(crate) terminal: Option<OwnedFd>,
+    /// What doesn't go away with its process.
+    pub(crate) shared: Option<Shared>,
 }
 
 impl Container {
@@ -67,6 +74,9 @@ impl Container {
         let _ = end(self.pid, &self.pidfd);
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.remove();
+        }
+        if let Some(shared) = &self.shared {
+            let _ = shared.unmount();
         }
         undo_hooks(subject, spec, hooks_in_background);
     }
@@ -97,6 +107,12 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     settings::check(spec)?;
     labels::check(process)?;
     let propagation = Propagation::parse(spec.linux.rootfs_propagation.as_deref())?;
+    if shared::is_shared(spec) && request.die_with_parent {
+        // Nobody would unmount what is left.
+        return Err(Failure::unsupported(
+            "linux.namespaces: under a shim a new mount namespace is required",
+        ));
+    }
     let namespaces = namespaces::plan(spec)?;
     let user = namespaces.user.as_ref().map(AsFd::as_fd);
     let maps = MountMaps::new(&spec.mounts, user)?;
@@ -125,12 +141,13 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     };
     let created = clone_and_wait(&plan, cgroup.as_ref(), request.announce);
     match created {
-        Ok((pid, pidfd, channel, terminal)) => Ok(Container {
+        Ok((pid, pidfd, channel, terminal, shared)) => Ok(Container {
             pid,
             pidfd,
             cgroup,
             channel,
             terminal,
+            shared,
         }),
         Err(failure) => {
             if let Some(cgroup) = cgroup {
@@ -182,7 +199,7 @@ fn make_cgroup(spec: &Spec, bounding: u64) -> Result<Option<Cgroup>, Failure> {
     Ok(Some(cgroup))
 }
 
-type Created = (i32, OwnedFd, Channel, Option<OwnedFd>);
+type Created = (i32, OwnedFd, Channel, Option<OwnedFd>, Option<Shared>);
 
 fn clone_and_wait(
     plan: &child::Plan<'_>,
@@ -235,15 +252,36 @@ fn clone_and_wait(
         .and_then(|()| filter_devices(plan.spec, cgroup))
         .and_then(|()| set_up(plan, &parent, pid));
     match made {
-        Ok(Some(terminal)) => Ok((pid, pidfd, parent, terminal)),
+        Ok(Some(terminal)) => match shared_by(plan, pid) {
+            Ok(shared) => Ok((pid, pidfd, parent, terminal, shared)),
+            Err(failure) => {
+                let _ = end(pid, &pidfd);
+                Err(failure)
+            }
+        },
         Ok(None) => Err(Failure::internal(format!(
             "the container's process ended while it was set up: {:?}",
             end(pid, &pidfd)
         ))),
         Err(failure) => {
+            if shared::is_shared(plan.spec) {
+                // It sees that nobody listens any more, and takes its mounts away.
+                drop(parent);
+                let mut ready = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+                let _ = nix::poll::poll(&mut ready, LAST_STEPS);
+            }
             let _ = end(pid, &pidfd);
             Err(failure)
         }
+    }
+}
+
+/// What is left of the container's when its processes are gone.
+fn shared_by(plan: &child::Plan<'_>, pid: i32) -> Result<Option<Shared>, Failure> {
+    match plan.rootfs {
+        Rootfs::Folder { path } => Shared::of(plan.spec, path, pid),
+        // Only a shim makes those.
+        Rootfs::Overlay { .. } => Ok(None),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the container's first process does to itself before it becomes the container's command:
 //! namespaces, the root file system, mounts, devices, hidden paths.
 //!
-//! Everything here runs in the child, in its own mount namespace. Files inside the container's
+//! Everything here runs in the child, in its own mount namespace ([`shared`]: or in another). Files inside the container's
 //! root are reached only through descriptors opened with openat2(2) under that root, and mounts
 //! are made on descriptors, so that no symbolic link of an image and no race can redirect them.
 
@@ -18,4 +18,5 @@ pub(crate) mod options;
 pub(crate) mod paths;
 pub(crate) mod procfs;
 pub(crate) mod root;
+pub(crate) mod shared;
 pub(crate) mod userns;

@@ -36,9 +36,11 @@ pub(crate) struct Plan {
 
 /// Judges what a specification says about namespaces.
 pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
-    if !spec.makes(NamespaceKind::Mount) {
-        return Err(Failure::unsupported(
-            "linux.namespaces: a new mount namespace is required",
+    let users = spec.namespace(NamespaceKind::User).is_some();
+    if users && spec.namespace(NamespaceKind::Mount).is_none() {
+        return Err(Failure::invalid(
+            "linux.namespaces: a user namespace needs a mount namespace, since nothing may be \
+             mounted in the runtime's from inside it",
         ));
     }
     if !spec.makes(NamespaceKind::Time) && !spec.linux.time_offsets.is_empty() {

@@ -201,20 +201,45 @@ fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, 
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).step(|| "mount overlay")
 }
 
+/// Keeps mounts below an attached root from the other users of a mount namespace: attached to a
+/// shared mount it became shared itself.
+pub(crate) fn keep_apart(root: &OwnedFd, propagation: Propagation) -> Result<(), Failure> {
+    change_propagation(root, propagation.mount_flag(), true)
+        .step(|| "make the container's root private")
+}
+
+fn make_readonly(root: &OwnedFd, readonly: bool) -> Result<(), Failure> {
+    if !readonly {
+        return Ok(());
+    }
+    let attributes = MountAttributes {
+        set: mount_attr::RDONLY,
+        ..MountAttributes::default()
+    };
+    mount_attr::mount_setattr(root.as_fd(), c"", false, &attributes)
+        .step(|| "root.readonly: make the root read-only")
+}
+
+/// Makes an attached root the root of this process alone ([`super::shared`]).
+pub(crate) fn enter_alone(
+    root: &OwnedFd,
+    readonly: bool,
+    propagation: Propagation,
+) -> Result<(), Failure> {
+    make_readonly(root, readonly)?;
+    rustix::process::fchdir(root).step(|| "change to the container's root")?;
+    rustix::process::chroot(".").step(|| "change the root")?;
+    rustix::process::chdir("/").step(|| "change to /")?;
+    propagate(root, propagation)
+}
+
 /// Makes the prepared root the root of the mount namespace and lets go of the host's mounts.
 pub(crate) fn enter(
     root: &OwnedFd,
     readonly: bool,
     propagation: Propagation,
 ) -> Result<(), Failure> {
-    if readonly {
-        let attributes = MountAttributes {
-            set: mount_attr::RDONLY,
-            ..MountAttributes::default()
-        };
-        mount_attr::mount_setattr(root.as_fd(), c"", false, &attributes)
-            .step(|| "root.readonly: make the root read-only")?;
-    }
+    make_readonly(root, readonly)?;
     // Mounts of the host's that are still shared must not go with this namespace's copies.
     let host = match propagation.is(libc::MS_SHARED) {
         true => {
@@ -232,6 +257,11 @@ pub(crate) fn enter(
     }
     // The process stays in the container's root, where it went above.
     rustix::mount::unmount(".", UnmountFlags::DETACH).step(|| "unmount the host's root")?;
+    propagate(root, propagation)
+}
+
+/// Gives the root the propagation that was asked for.
+fn propagate(root: &OwnedFd, propagation: Propagation) -> Result<(), Failure> {
     match propagation.kind {
         // As a slave it was made.
         None | Some((libc::MS_SLAVE, _)) => Ok(()),

@@ -21,6 +21,7 @@ use crate::failure::{Failure, Step};
 use crate::files;
 use crate::process::hooks::Subject;
 use crate::process::stat::Stat;
+use crate::sandbox::shared::Shared;
 use crate::spec::Hooks;
 
 const STATE_FILE: &str = "state.json";
@@ -53,6 +54,9 @@ pub(crate) struct State {
     /// Hooks of config.json, for those that run later.
     #[serde(default)]
     pub(crate) hooks: Hooks,
+    /// Mounts that are in somebody else's namespace.
+    #[serde(default)]
+    pub(crate) shared: Option<Shared>,
 }
 
 /// How far a container has come on its way to its command.

@@ -227,10 +227,10 @@ fn contradictions() -> Vec<(&'static str, Value, &'static str, &'static str)> {
             r#""x" is not an absolute path"#,
         ),
         (
-            "/linux/namespaces/0/type",
-            json!("ipc"),
+            "/linux/namespaces/0",
+            json!({"type": "user", "path": "/proc/self/ns/user"}),
             "linux.namespaces",
-            "new mount namespace is required",
+            "a user namespace needs a mount namespace",
         ),
         (
             "/linux/namespaces/2/type",
