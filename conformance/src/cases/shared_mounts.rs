@@ -50,8 +50,12 @@ struct Holder(Child);
 
 impl Holder {
     fn start() -> Result<Self> {
+        Self::with("private")
+    }
+
+    fn with(propagation: &str) -> Result<Self> {
         let child = Command::new("unshare")
-            .args(["-m", "--propagation", "private", "sleep", "1000"])
+            .args(["-m", "--propagation", propagation, "sleep", "1000"])
             .stdin(Stdio::null())
             .spawn()
             .context("execute unshare")?;
@@ -185,6 +189,36 @@ pub(super) const CASES: &[Case] = &[
             container.delete()?;
             let left = holder.mounts(lab)?;
             ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        },
+    ),
+    must(
+        "linux.namespaces.mount-path-binds",
+        "config.md#mounts",
+        "What is mounted below a bind mount does not show in the namespace of its source.",
+        |lab| {
+            let holder = Holder::with("shared")?;
+            let source = lab.path("source");
+            std::fs::create_dir_all(source.join("below"))?;
+            let script = "mount -t tmpfs none /bound/below && echo mounted; exec sleep 1000";
+            let container = lab.start(script, |config| {
+                mounts_of(config, Some(&holder.path("ns/mnt")));
+                for set in ["bounding", "effective", "permitted"] {
+                    let capabilities = &mut config["process"]["capabilities"][set];
+                    push(capabilities, json!("CAP_SYS_ADMIN"));
+                }
+                push(
+                    &mut config["mounts"],
+                    json!({
+                        "destination": "/bound", "type": "bind",
+                        "source": source, "options": ["rbind"]
+                    }),
+                );
+            })?;
+            container.says("mounted")?;
+            let text = std::fs::read_to_string(holder.path("mountinfo"))?;
+            let place = format!(" {} ", source.join("below").display());
+            ensure!(!text.contains(&place), "{text}");
             Ok(())
         },
     ),
