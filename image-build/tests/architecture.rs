@@ -12,15 +12,29 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("keelson-sys", &[]),
     ("keelson-model", &[]),
-    ("keelson-config", &["keelson-model"]),
+    ("keelson-files", &[]),
+    ("keelson-config", &["keelson-model", "keelson-files"]),
     ("keelson-log", &["keelson-sys"]),
     ("keelson-oci", &["keelson-sys", "keelson-model"]),
     ("keelson-registry", &["keelson-model", "keelson-oci"]),
-    ("keelson-store", &["keelson-sys"]),
-    ("init", &["keelson-sys", "keelson-model", "keelson-config"]),
+    ("keelson-store", &["keelson-sys", "keelson-files"]),
+    (
+        "init",
+        &[
+            "keelson-sys",
+            "keelson-model",
+            "keelson-config",
+            "keelson-files",
+        ],
+    ),
     (
         "netcfg",
-        &["keelson-sys", "keelson-model", "keelson-config"],
+        &[
+            "keelson-sys",
+            "keelson-model",
+            "keelson-config",
+            "keelson-files",
+        ],
     ),
     (
         "keelson-runtime",

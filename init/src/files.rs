@@ -1,34 +1,17 @@
-//! Writing of files so that a crash at any instruction leaves the old or the new one.
+//! Small files.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::Path;
 
-/// Replaces `path` by `content` with the given mode: temporary file beside it, fsync, rename,
-/// fsync of the folder.
-pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    };
-    let mut temporary_name = std::ffi::OsString::from(".");
-    temporary_name.push(name);
-    temporary_name.push(".new");
-    let temporary = folder.join(temporary_name);
-    // A left-over of a crash may have another mode or owner.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+use keelson_files::{Durability, FileError};
+
+/// Replaces `path` by `content` with the given mode. What a power cut left beside it goes.
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    if let Some(folder) = path.parent() {
+        // A full disk or a bad one is told by the write.
+        let _ = keelson_files::sweep_dead(folder);
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(folder)?.sync_all()
+    keelson_files::write(path, content, mode, Durability::Flushed)
 }
 
 /// The first line of a small text file, without blanks around it; `None` when it can't be read.
@@ -47,7 +30,7 @@ mod tests {
     fn replaces_content_and_mode_over_a_left_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("machine-id");
-        fs::write(folder.path().join(".machine-id.new"), "torn").unwrap();
+        fs::write(folder.path().join(".new-machine-id-99999999-0"), "torn").unwrap();
         fs::write(&path, "old").unwrap();
         replace(&path, b"new", 0o444).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");

@@ -1,21 +1,15 @@
 //! Writing files so that a reader, or a machine that lost its power, sees the old or the new
 //! text and nothing between; and the texts of resolv.conf and of the list of time servers.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A file operation that failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{operation} {path}: {source}")]
-pub struct FileError {
-    operation: &'static str,
-    path: PathBuf,
-    source: io::Error,
-}
+use keelson_files::Durability;
+pub use keelson_files::FileError;
 
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError + use<> {
     let path = path.to_owned();
     move |source| FileError {
         operation,
@@ -29,7 +23,7 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Fil
 /// # Errors
 /// The operation that failed.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    replace(path, bytes, false)
+    replace(path, bytes, Durability::Relaxed)
 }
 
 /// Writes a file that must survive a loss of power.
@@ -37,29 +31,17 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 /// # Errors
 /// The operation that failed.
 pub(crate) fn write_durable(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    replace(path, bytes, true)
+    replace(path, bytes, Durability::Flushed)
 }
 
-fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), FileError> {
-    if fs::read(path).is_ok_and(|old| old == bytes) {
-        return Ok(());
-    }
+fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), FileError> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir).map_err(failed("create", dir))?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let temporary = dir.join(name);
-    let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
-    file.write_all(bytes).map_err(failed("write", &temporary))?;
-    if durable {
-        file.sync_all().map_err(failed("sync", &temporary))?;
+    if durability == Durability::Flushed {
+        // Of a run that ended in a power cut.
+        keelson_files::sweep_dead(dir)?;
     }
-    fs::rename(&temporary, path).map_err(failed("rename", path))?;
-    if durable {
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(failed("sync", dir))?;
-    }
+    keelson_files::write_changed(path, bytes, 0o644, durability)?;
     Ok(())
 }
 
@@ -68,10 +50,7 @@ fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), FileError> {
 /// # Errors
 /// The system's answer.
 pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
-        _ => Ok(()),
-    }
+    keelson_files::remove(path)
 }
 
 /// The text of resolv.conf. The resolvers of the C libraries take three name servers

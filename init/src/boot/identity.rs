@@ -13,12 +13,13 @@ pub(crate) fn ensure_machine_id(path: &Path) -> Vec<String> {
     if fs::read(path).is_ok_and(|content| is_machine_id(&content)) {
         return Vec::new();
     }
-    let result = new_machine_id().and_then(|id| crate::files::replace(path, id.as_bytes(), 0o444));
-    result
-        .err()
-        .map(|error| format!("write {}: {error}", path.display()))
-        .into_iter()
-        .collect()
+    let result = match new_machine_id() {
+        Ok(id) => {
+            crate::files::replace(path, id.as_bytes(), 0o444).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(format!("write {}: {error}", path.display())),
+    };
+    result.err().into_iter().collect()
 }
 
 fn is_machine_id(content: &[u8]) -> bool {

@@ -36,7 +36,7 @@ pub(crate) fn save(path: &Path) -> Option<String> {
     match getrandom(&mut seed[..], GetRandomFlags::NONBLOCK) {
         Ok(_) => crate::files::replace(path, &seed, 0o600)
             .err()
-            .map(|error| format!("write {}: {error}", path.display())),
+            .map(|error| error.to_string()),
         Err(rustix::io::Errno::AGAIN) => None,
         Err(error) => Some(format!("getrandom: {error}")),
     }

@@ -1,9 +1,10 @@
 //! Reading the layers from files, and keeping the last good copy.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use keelson_files::Durability;
 use keelson_model::error::ErrorKind;
 use keelson_model::host::HostConfig;
 use serde::Deserialize;
@@ -250,13 +251,23 @@ pub enum SaveError {
     /// A file operation failed.
     #[error("{operation} {path}: {source}")]
     Io {
-        /// The operation: `create`, `write`, `sync`, `rename` or `open`.
+        /// The operation: `create`, `write`, `fsync`, `rename`, ….
         operation: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
     },
+}
+
+impl From<keelson_files::FileError> for SaveError {
+    fn from(error: keelson_files::FileError) -> Self {
+        Self::Io {
+            operation: error.operation,
+            path: error.path,
+            source: error.source,
+        }
+    }
 }
 
 impl SaveError {
@@ -282,22 +293,13 @@ pub fn save_last_good(loaded: &Loaded, sources: &Sources) -> Result<(), SaveErro
         return Ok(());
     }
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let temporary = path.with_extension("toml.tmp");
-    let failed = |operation, path: &Path| {
-        let path = path.to_owned();
-        move |source| SaveError::Io {
-            operation,
-            path,
-            source,
-        }
-    };
-    fs::create_dir_all(dir).map_err(failed("create", dir))?;
-    let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
-    file.write_all(text.as_bytes())
-        .map_err(failed("write", &temporary))?;
-    file.sync_all().map_err(failed("sync", &temporary))?;
-    fs::rename(&temporary, path).map_err(failed("rename", path))?;
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(failed("sync", dir))
+    fs::create_dir_all(dir).map_err(|source| SaveError::Io {
+        operation: "create",
+        path: dir.to_owned(),
+        source,
+    })?;
+    // Of a run that ended in a power cut.
+    keelson_files::sweep_dead(dir)?;
+    keelson_files::write(path, text.as_bytes(), 0o600, Durability::Flushed)?;
+    Ok(())
 }

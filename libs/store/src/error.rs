@@ -67,6 +67,21 @@ pub enum StoreError {
     },
 }
 
+impl From<keelson_files::FileError> for StoreError {
+    fn from(error: keelson_files::FileError) -> Self {
+        let keelson_files::FileError {
+            operation,
+            path,
+            source,
+        } = error;
+        Self::Io {
+            operation,
+            path,
+            source,
+        }
+    }
+}
+
 impl StoreError {
     pub(crate) fn io(
         operation: &'static str,
