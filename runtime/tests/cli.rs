@@ -69,6 +69,32 @@ fn run_gives_output_and_exit_code() {
 }
 
 #[test]
+fn groups_of_the_caller_are_kept_on_request() {
+    if !can_run() {
+        return;
+    }
+    let groups = |annotation: &str| {
+        let bundle = Bundle::new(&["grep", "^Groups:", "/proc/self/status"], |config| {
+            config["annotations"]["run.oci.keep_original_groups"] = json!(annotation);
+            config["process"]["user"]["additionalGids"] = json!([7]);
+        });
+        let output = Command::new("setpriv")
+            .args(["--groups", "1234,5678", RUNTIME, "--root"])
+            .arg(bundle.folder.path().join("root"))
+            .args(["run", "--bundle"])
+            .arg(bundle.folder.path())
+            .arg(&bundle.id)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let groups = text.split_whitespace().skip(1);
+        groups.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(groups("1"), ["1234", "5678"]);
+    assert_eq!(groups("0"), ["7"]);
+}
+
+#[test]
 fn run_passes_signals_on() {
     if !can_run() {
         return;

@@ -47,6 +47,8 @@ pub(crate) struct Plan<'a> {
     /// Descriptors from 3 on that the command inherits.
     pub(crate) preserved: u32,
     pub(crate) own_keyring: bool,
+    /// Whether the groups of whoever called the runtime are kept, in place of those of config.json.
+    pub(crate) keep_groups: bool,
     /// Where to wait for the start: the channel, or a connection that this socket gets.
     pub(crate) start_socket: Option<OwnedFd>,
 }
@@ -503,13 +505,21 @@ pub(super) fn change_folder(folder: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Sets the process's groups, unless it keeps those of the caller.
+pub(super) fn set_groups(plan: &Plan<'_>, groups: &[u32]) -> Result<(), nix::errno::Errno> {
+    match plan.keep_groups {
+        true => Ok(()),
+        false => sandbox::set_groups(groups),
+    }
+}
+
 pub(super) fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
     let user = &plan.process.user;
     capabilities::limit_bounding(plan.capabilities.bounding)?;
     if user.uid != 0 {
         sandbox::keep_capabilities().step(|| "keep capabilities")?;
     }
-    match sandbox::set_groups(&user.additional_gids) {
+    match set_groups(plan, &user.additional_gids) {
         // Groups can't be set in a user namespace whose maker forbade it. Those of the host's were
         // given up before it was entered.
         Err(nix::errno::Errno::EPERM)

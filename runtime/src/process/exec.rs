@@ -22,7 +22,7 @@ use super::command::{self, Command};
 use super::hooks::Subject;
 use super::notify::Agent;
 use super::stat::Stat;
-use super::{capabilities, child, labels, limits, scheduling, settings};
+use super::{capabilities, child, labels, limits, scheduling, settings, spawn};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::Terminal;
@@ -111,6 +111,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         is_root: false,
         preserved: request.preserved,
         own_keyring: true,
+        keep_groups: spawn::keeps_groups(spec, request.die_with_parent),
         start_socket: None,
     };
     let inside = Inside {
@@ -328,7 +329,7 @@ fn set_up(
     let own_users = inside.namespaces.contains(CloneFlags::CLONE_NEWUSER);
     if own_users {
         child::own_streams_outside(plan);
-        sandbox::set_groups(&[]).step(|| "give up the runtime's groups")?;
+        child::set_groups(plan, &[]).step(|| "give up the runtime's groups")?;
     }
 
     let message = match &plan.agent {

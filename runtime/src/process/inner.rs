@@ -54,7 +54,7 @@ fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(
     }
     scheduling::set(process)?;
     child::own_streams_outside(plan);
-    sandbox::set_groups(&[]).step(|| "give up the runtime's groups")?;
+    child::set_groups(plan, &[]).step(|| "give up the runtime's groups")?;
 
     if let Some(user) = &plan.namespaces.user {
         nix::sched::setns(user, CloneFlags::CLONE_NEWUSER)

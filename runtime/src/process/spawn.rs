@@ -22,7 +22,7 @@ use crate::sandbox::root::Propagation;
 use crate::sandbox::shared::{self, Shared};
 use crate::sandbox::userns::MountMaps;
 use crate::seccomp;
-use crate::spec::{NamespaceKind, Spec};
+use crate::spec::{GROUPS_ANNOTATION, NamespaceKind, Spec};
 
 /// How long a process that is given up may take to unmount, in milliseconds.
 const LAST_STEPS: u16 = 10_000;
@@ -137,6 +137,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         is_root: spec.namespace(NamespaceKind::User).is_none() && entry::executed_as_root(),
         preserved: request.preserved,
         own_keyring: request.own_keyring,
+        keep_groups: keeps_groups(spec, request.die_with_parent),
         start_socket: request.start_socket,
     };
     let created = clone_and_wait(&plan, cgroup.as_ref(), request.announce);
@@ -159,6 +160,13 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
             Err(failure)
         }
     }
+}
+
+/// Whether the caller's groups are kept: asked for by crun's annotation, as Podman gives it for
+/// `--group-add keep-groups`. Those of a shim are nobody's who asked for anything.
+pub(super) fn keeps_groups(spec: &Spec, under_shim: bool) -> bool {
+    let annotation = spec.annotations.get(GROUPS_ANNOTATION);
+    !under_shim && annotation.is_some_and(|value| value == "1")
 }
 
 /// Makes the container's cgroup with its limits but without the device filter, if it gets one.

@@ -8,8 +8,9 @@
 //! | annotation | value | meaning |
 //! |---|---|---|
 //! | `io.keelson.seccomp` | `default` | `linux.seccomp` is absent; use the built-in profile (Docker's default one, [`crate::seccomp::profile`]), with the entries that depend on capabilities chosen by `process.capabilities.bounding` |
+//! | `run.oci.keep_original_groups` | `1` | the process keeps the groups of whoever called the runtime, in place of `process.user.additionalGids`, as with crun; not under a shim |
 //!
-//! Without the annotation and without `linux.seccomp` there is no filter (`unconfined`).
+//! Without the first annotation and without `linux.seccomp` there is no filter (`unconfined`).
 
 mod load;
 pub(crate) mod mappings;
@@ -25,6 +26,9 @@ pub(crate) use mappings::IdMapping;
 
 /// Name of the annotation that selects a built-in seccomp profile.
 pub(crate) const SECCOMP_ANNOTATION: &str = "io.keelson.seccomp";
+
+/// Name of the annotation that keeps the caller's groups.
+pub(crate) const GROUPS_ANNOTATION: &str = "run.oci.keep_original_groups";
 
 /// `config.json`.
 #[derive(Debug, Clone, Default, Deserialize)]
