@@ -5,6 +5,7 @@ use keelson_sys::seccomp::Instruction;
 use serde_json::{Value, json};
 
 use crate::process::settings;
+pub use crate::seccomp::meaning::{Call, system_calls};
 use crate::seccomp::{self, Filter, profile};
 use crate::spec;
 
@@ -41,6 +42,19 @@ pub fn seccomp_profile(bytes: &[u8]) -> Result<Program, String> {
     let profile = spec::parse_seccomp(bytes).map_err(|error| error.to_string())?;
     let filter = seccomp::compile(&profile).map_err(|error| error.to_string())?;
     Ok(filter.into())
+}
+
+/// What a profile, as [`seccomp_profile`] takes it, means for a system call: a `SECCOMP_RET_…` value
+/// with its data. Found without compiling it.
+pub fn meaning(bytes: &[u8], call: &Call) -> Result<u32, String> {
+    let profile = spec::parse_seccomp(bytes).map_err(|error| error.to_string())?;
+    seccomp::meaning::of(&profile, call).map_err(|error| error.to_string())
+}
+
+/// What a program does about a system call, as the kernel would run it; `None` when the kernel would
+/// not have taken the program.
+pub fn decision(program: &Program, call: &Call) -> Option<u32> {
+    seccomp::meaning::run(&program.instructions, call)
 }
 
 /// The built-in profile written out as an OCI `linux.seccomp` object, as Docker writes it into

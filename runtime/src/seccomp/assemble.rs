@@ -8,13 +8,13 @@ pub(crate) const NUMBER: u32 = 0;
 pub(crate) const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-const LOAD: u16 = 0x20;
-const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER: u16 = 0x25;
-const JUMP_GREATER_EQUAL: u16 = 0x35;
-const AND: u16 = 0x54;
-const RETURN: u16 = 0x06;
+pub(super) const LOAD: u16 = 0x20;
+pub(super) const JUMP: u16 = 0x05;
+pub(super) const JUMP_EQUAL: u16 = 0x15;
+pub(super) const JUMP_GREATER: u16 = 0x25;
+pub(super) const JUMP_GREATER_EQUAL: u16 = 0x35;
+pub(super) const AND: u16 = 0x54;
+pub(super) const RETURN: u16 = 0x06;
 
 /// A jump to behind the block, to be filled in when the block's end is known.
 const TO_END: u8 = u8::MAX;
@@ -198,42 +198,5 @@ pub(crate) fn tree(ranges: &[(u32, &Verdict)], code: &mut Vec<Instruction>) {
             tree(right, code);
         }
         (_, []) => {}
-    }
-}
-
-/// Runs a program as the kernel would.
-#[cfg(test)]
-pub(crate) fn interpret(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) -> u32 {
-    let mut data = Vec::new();
-    data.extend(number.to_le_bytes());
-    data.extend(arch.to_le_bytes());
-    data.extend(0u64.to_le_bytes());
-    for argument in args {
-        data.extend(argument.to_le_bytes());
-    }
-    let (mut accumulator, mut position) = (0u32, 0usize);
-    loop {
-        let step = program[position];
-        position += 1;
-        let mut branch = |holds: bool| {
-            position += usize::from(if holds {
-                step.jump_true
-            } else {
-                step.jump_false
-            });
-        };
-        match step.code {
-            LOAD => {
-                let from = step.operand as usize;
-                accumulator = u32::from_le_bytes(data[from..from + 4].try_into().unwrap());
-            }
-            AND => accumulator &= step.operand,
-            JUMP => position += step.operand as usize,
-            JUMP_EQUAL => branch(accumulator == step.operand),
-            JUMP_GREATER => branch(accumulator > step.operand),
-            JUMP_GREATER_EQUAL => branch(accumulator >= step.operand),
-            RETURN => return step.operand,
-            other => panic!("unknown instruction {other:#x}"),
-        }
     }
 }

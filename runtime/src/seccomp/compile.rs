@@ -13,20 +13,20 @@ use super::table::{NONE, SYSCALLS, position};
 use super::{Filter, SeccompError};
 use crate::spec::{Seccomp, SeccompArgument, SeccompRule};
 
-const AUDIT_X86_64: u32 = 0xc000_003e;
-const AUDIT_I386: u32 = 0x4000_0003;
+pub(super) const AUDIT_X86_64: u32 = 0xc000_003e;
+pub(super) const AUDIT_I386: u32 = 0x4000_0003;
 /// Marks a system call of the x32 interface.
-const X32_BIT: u32 = 0x4000_0000;
+pub(super) const X32_BIT: u32 = 0x4000_0000;
 
-const KILL_PROCESS: u32 = 0x8000_0000;
+pub(super) const KILL_PROCESS: u32 = 0x8000_0000;
 const KILL_THREAD: u32 = 0x0000_0000;
 const TRAP: u32 = 0x0003_0000;
-const ERRNO: u32 = 0x0005_0000;
+pub(super) const ERRNO: u32 = 0x0005_0000;
 const NOTIFY: u32 = 0x7fc0_0000;
 const TRACE: u32 = 0x7ff0_0000;
 const LOG: u32 = 0x7ffc_0000;
 const ALLOW: u32 = 0x7fff_0000;
-const ENOSYS: u32 = 38;
+pub(super) const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
 /// Longest program that the kernel accepts.
 const LONGEST: usize = 4096;
@@ -311,36 +311,31 @@ fn search(rules: &Rules, architecture: Architecture, default: u32) -> Vec<Instru
     code
 }
 
-fn action(
+pub(super) fn action(
     member: impl Fn() -> String,
     name: &str,
     errno: Option<u32>,
 ) -> Result<u32, SeccompError> {
-    let data = errno.unwrap_or(EPERM);
-    if data > 0xffff {
-        return Err(SeccompError::new(
-            member(),
-            format!("errnoRet {data} is more than 65535"),
-        ));
-    }
-    if errno.is_some() && !matches!(name, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE") {
-        return Err(SeccompError::new(
-            member(),
-            format!("{name} takes no errnoRet"),
-        ));
-    }
-    let found = ACTIONS.iter().find(|(known, _)| *known == name);
-    match found {
-        Some((_, action @ (ERRNO | TRACE))) => Ok(action | data),
-        Some((_, action)) => Ok(*action),
-        None => Err(SeccompError::new(
-            member(),
-            format!("{name:?} is not an action"),
-        )),
+    let known = ACTIONS.iter().find(|(known, _)| *known == name);
+    let Some((_, action)) = known else {
+        let reason = format!("{name:?} is not an action");
+        return Err(SeccompError::new(member(), reason));
+    };
+    match (*action, errno) {
+        (ERRNO | TRACE, Some(data @ 0x1_0000..)) => {
+            let reason = format!("errnoRet {data} is more than 65535");
+            Err(SeccompError::new(member(), reason))
+        }
+        (ERRNO | TRACE, data) => Ok(*action | data.unwrap_or(EPERM)),
+        (_, Some(_)) => {
+            let reason = format!("{name} takes no errnoRet");
+            Err(SeccompError::new(member(), reason))
+        }
+        (_, None) => Ok(*action),
     }
 }
 
-fn architecture(index: usize, name: &str) -> Result<Option<Architecture>, SeccompError> {
+pub(super) fn architecture(index: usize, name: &str) -> Result<Option<Architecture>, SeccompError> {
     /// Valid names of architectures that this program was not built for.
     const FOREIGN: &[&str] = &[
         "ARM",

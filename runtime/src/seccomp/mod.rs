@@ -7,6 +7,7 @@
 
 mod assemble;
 mod compile;
+pub(crate) mod meaning;
 mod prebuilt;
 pub(crate) mod profile;
 mod table;
@@ -26,16 +27,17 @@ pub(crate) struct Filter {
 
 /// Why a seccomp object can't be compiled.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("linux.seccomp.{member}: {reason}")]
+#[error("{member}: {reason}")]
 pub(crate) struct SeccompError {
     member: String,
     reason: String,
 }
 
 impl SeccompError {
-    fn new(member: impl Into<String>, reason: impl Into<String>) -> Self {
+    /// An error about a member of `linux.seccomp`.
+    fn new(member: impl AsRef<str>, reason: impl Into<String>) -> Self {
         Self {
-            member: member.into(),
+            member: format!("linux.seccomp.{}", member.as_ref()),
             reason: reason.into(),
         }
     }
@@ -59,9 +61,9 @@ pub(crate) fn filter_of(spec: &Spec) -> Result<Option<Filter>, SeccompError> {
                 None => compile(&profile::default_profile(bounding)).map(Some),
             }
         }
-        Some(other) => Err(SeccompError::new(
-            "",
-            format!("annotation {SECCOMP_ANNOTATION}: no built-in profile is named {other:?}"),
-        )),
+        Some(other) => Err(SeccompError {
+            member: format!("annotations.{SECCOMP_ANNOTATION}"),
+            reason: format!("no built-in profile is named {other:?}, only \"default\""),
+        }),
     }
 }

@@ -493,7 +493,6 @@ pub(crate) fn position(name: &str) -> Option<usize> {
 }
 
 /// The entry of a system call.
-#[cfg(test)]
 pub(crate) fn find(name: &str) -> Option<&'static (&'static str, u16, u16, u16)> {
     SYSCALLS.get(position(name)?)
 }

@@ -87,62 +87,19 @@ mod contradictions;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
+    use crate::check;
     use crate::spec::parse;
 
-    /// A document with a member of every kind.
+    /// A document with every member.
     pub(super) fn document() -> Value {
-        json!({
-            "ociVersion": "1.2.0",
-            "process": {
-                "terminal": true,
-                "consoleSize": {"height": 24, "width": 80},
-                "user": {"uid": 0, "gid": 0, "umask": 18, "additionalGids": [1]},
-                "args": ["sh", "-c"], "env": ["A=\"b\\c\""], "cwd": "/",
-                "capabilities": {"bounding": ["CAP_CHOWN"], "ambient": []},
-                "rlimits": [
-                    {"type": "RLIMIT_CORE", "soft": 0, "hard": 1},
-                    {"type": "RLIMIT_NOFILE", "soft": 8, "hard": 9}
-                ],
-                "noNewPrivileges": true, "oomScoreAdj": 5
-            },
-            "root": {"path": "rootfs", "readonly": true},
-            "hostname": "h",
-            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc", "options": ["ro"]}],
-            "hooks": {"prestart": [{"path": "/x", "args": ["x"], "env": [], "timeout": 3}]},
-            "annotations": {"a.b": "c"},
-            "linux": {
-                "namespaces": [
-                    {"type": "mount"}, {"type": "time"}, {"type": "uts"}, {"type": "network"},
-                    {"type": "pid"}
-                ],
-                "devices": [
-                    {"type": "c", "path": "/dev/x", "major": 1, "minor": 2, "fileMode": 438},
-                    {"type": "b", "path": "/dev/y", "major": 7, "minor": 0}
-                ],
-                "cgroupsPath": "/x",
-                "resources": {
-                    "devices": [{"allow": false, "access": "rwm"}],
-                    "memory": {"limit": 1, "swap": -1},
-                    "cpu": {"shares": 2, "quota": -1, "cpus": "0"},
-                    "pids": {"limit": 3},
-                    "blockIO": {"weight": 10},
-                    "hugepageLimits": [{"pageSize": "2MB", "limit": 1}],
-                    "unified": {"memory.high": "1"}
-                },
-                "seccomp": {
-                    "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
-                    "syscalls": [{
-                        "names": ["read"], "action": "SCMP_ACT_ALLOW",
-                        "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]
-                    }]
-                },
-                "sysctl": {"net.ipv4.ip_forward": "1"},
-                "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"],
-                "timeOffsets": {"boottime": {"secs": 1, "nanosecs": 2}}
-            }
-        })
+        let text = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../fuzz/seeds/runtime_config/full.json"
+        ));
+        serde_json::from_str(text).unwrap()
     }
 
     /// The place of every value below one: as a JSON pointer and as errors name it.
@@ -174,7 +131,7 @@ mod tests {
         parse(good.to_string().as_bytes()).unwrap();
         let mut all = Vec::new();
         places(&good, "", "", &mut all);
-        assert!(all.len() > 100, "{}", all.len());
+        assert!(all.len() > 250, "{}", all.len());
         for (pointer, name) in all {
             let mut bad = good.clone();
             let value = bad.pointer_mut(&pointer).unwrap();
@@ -186,6 +143,44 @@ mod tests {
                 let error = parse(text.as_bytes()).unwrap_err().to_string();
                 let named = error.contains(&format!(": {name}: "));
                 assert!(named, "{name} is not named: {error}");
+            }
+        }
+    }
+
+    fn other_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-2i64..9).prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            "[a-z/.0-9-]{0,6}".prop_map(Value::from),
+            Just(json!([])),
+            Just(json!({})),
+            Just(json!([{}, "x", 1])),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn changed_documents_are_taken_or_refused_by_name(
+            changes in proptest::collection::vec((any::<u16>(), other_value()), 1..5),
+        ) {
+            let full = document();
+            let mut all = Vec::new();
+            places(&full, "", "", &mut all);
+            let mut changed = full.clone();
+            for (place, value) in changes {
+                let (pointer, _) = &all[usize::from(place) % all.len()];
+                if let Some(old) = changed.pointer_mut(pointer) {
+                    *old = value;
+                }
+            }
+            if let Err(error) = check::config(changed.to_string().as_bytes()) {
+                let error = error.strip_prefix("config.json: ").unwrap_or(&error);
+                let (name, _) = error.split_once(": ").unwrap();
+                let first = name.split(['.', '[', ' ']).next().unwrap();
+                prop_assert!(full.get(first).is_some(), "{}", error);
             }
         }
     }

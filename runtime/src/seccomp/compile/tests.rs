@@ -1,12 +1,21 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::seccomp::assemble::interpret;
+use crate::seccomp::meaning::{self, Call};
 use crate::seccomp::profile::default_profile;
 use crate::seccomp::table::{SYSCALLS, find};
 
 fn number(name: &str) -> u32 {
     u32::from(find(name).unwrap().1)
+}
+
+fn interpret(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+    let call = Call {
+        architecture,
+        number,
+        arguments,
+    };
+    meaning::run(program, &call).unwrap()
 }
 
 fn run(filter: &Filter, name: &str, args: [u64; 6]) -> u32 {
@@ -139,72 +148,63 @@ fn arbitrary_rule() -> impl Strategy<Value = SeccompRule> {
         })
 }
 
-/// The meaning of a profile, written as directly as possible.
-fn decide(seccomp: &Seccomp, name: &str, args: [u64; 6]) -> u32 {
-    let holds = |argument: &SeccompArgument| {
-        let actual = args[argument.index as usize];
-        match argument.op.as_str() {
-            "SCMP_CMP_NE" => actual != argument.value,
-            "SCMP_CMP_LT" => actual < argument.value,
-            "SCMP_CMP_LE" => actual <= argument.value,
-            "SCMP_CMP_EQ" => actual == argument.value,
-            "SCMP_CMP_GE" => actual >= argument.value,
-            "SCMP_CMP_GT" => actual > argument.value,
-            _ => actual & argument.value == argument.value_two,
-        }
-    };
-    let matching = |rule: &&SeccompRule| rule.names.iter().any(|other| other == name);
-    let conditional = seccomp.syscalls.iter().filter(matching).find(|rule| {
-        let mut indexes: Vec<u32> = rule.args.iter().map(|argument| argument.index).collect();
-        indexes.sort_unstable();
-        let any = indexes.windows(2).any(|pair| pair[0] == pair[1]);
-        !rule.args.is_empty()
-            && if any {
-                rule.args.iter().any(holds)
-            } else {
-                rule.args.iter().all(holds)
-            }
-    });
-    let plain = || {
-        let mut rules = seccomp.syscalls.iter().filter(matching);
-        rules.find(|rule| rule.args.is_empty())
-    };
-    match conditional.or_else(plain) {
-        Some(rule) => action(String::new, &rule.action, rule.errno_ret).unwrap(),
-        None => ERRNO | EPERM,
-    }
+/// A call by any interface, mostly one that the table knows.
+fn arbitrary_call() -> impl Strategy<Value = Call> {
+    let value = prop_oneof![0u64..4, (0u64..4).prop_map(|high| high << 32 | 1)];
+    let architecture = prop_oneof![
+        Just((AUDIT_X86_64, 0)),
+        Just((AUDIT_X86_64, X32_BIT)),
+        Just((AUDIT_I386, 0)),
+        Just((0xc000_00b7, 0)),
+    ];
+    let number = prop_oneof![4 => 0u32..560, 1 => 0u32..X32_BIT];
+    (architecture, number, proptest::array::uniform6(value)).prop_map(
+        |((architecture, marker), number, arguments)| Call {
+            architecture,
+            number: number | marker,
+            arguments,
+        },
+    )
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
     fn programs_decide_as_the_profile_says(
         rules in proptest::collection::vec(arbitrary_rule(), 0..10),
-        args in proptest::array::uniform6(prop_oneof![0u64..4, (0u64..4).prop_map(|high| high << 32 | 1)]),
+        (default, errno) in prop_oneof![
+            Just(("SCMP_ACT_ERRNO", None)),
+            Just(("SCMP_ACT_ERRNO", Some(7))),
+            Just(("SCMP_ACT_ALLOW", None)),
+            Just(("SCMP_ACT_KILL", None)),
+        ],
+        architectures in proptest::sample::subsequence(
+            &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64"],
+            0..4,
+        ),
+        mut calls in proptest::collection::vec(arbitrary_call(), 60),
     ) {
         let mut profile = default_profile(&[]);
+        profile.default_action = default.to_owned();
+        profile.default_errno_ret = errno;
+        profile.architectures = architectures.into_iter().map(str::to_owned).collect();
         profile.syscalls = rules;
+        // Of the calls that rules are about, each is seen once at least.
+        let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
+        let entries: Vec<_> = names.filter_map(|name| find(name)).collect();
+        for (position, entry) in entries.iter().enumerate() {
+            let mut call = calls[position % calls.len()];
+            (call.architecture, call.number) = match position % 3 {
+                0 => (AUDIT_I386, u32::from(entry.2)),
+                1 => (AUDIT_X86_64, u32::from(entry.3) | X32_BIT),
+                _ => (AUDIT_X86_64, u32::from(entry.1)),
+            };
+            calls.push(call);
+        }
         let filter = compile(&profile).unwrap();
-        let greatest = |pick: fn(&(&str, u16, u16, u16)) -> u16| {
-            let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
-            names.filter_map(|name| find(name).map(pick)).filter(|number| *number != NONE).max()
-        };
-        for entry in SYSCALLS {
-            for (arch, number, marker, greatest) in [
-                (AUDIT_X86_64, entry.1, 0, greatest(|entry| entry.1)),
-                (AUDIT_I386, entry.2, 0, greatest(|entry| entry.2)),
-                (AUDIT_X86_64, entry.3, X32_BIT, greatest(|entry| entry.3)),
-            ] {
-                if number == NONE {
-                    continue;
-                }
-                let expected = match greatest {
-                    Some(greatest) if number > greatest => ERRNO | ENOSYS,
-                    _ => decide(&profile, entry.0, args),
-                };
-                let found = interpret(&filter.program, arch, u32::from(number) | marker, args);
-                prop_assert_eq!(found, expected, "{} {:x}", entry.0, arch);
-            }
+        for call in &calls {
+            let meant = meaning::of(&profile, call).unwrap();
+            prop_assert_eq!(meaning::run(&filter.program, call), Some(meant), "{:x?}", call);
         }
     }
 }
