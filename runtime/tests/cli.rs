@@ -207,7 +207,7 @@ fn failures_name_the_cause_and_leave_nothing() {
         (&["create"], "exactly one"),
         (&["create", "--no-such", "x"], "--no-such"),
         (&["start", "missing"], "does not exist"),
-        (&["frobnicate"], "unknown command"),
+        (&["frobnicate"], "No help topic for 'frobnicate'"),
         (&["create", "-b", "/nowhere", "x"], "/nowhere"),
     ] {
         let message = bundle.fails(arguments);
@@ -227,6 +227,11 @@ fn features_and_spec_are_documents() {
     std::fs::remove_file(bundle.folder.path().join("config.json")).unwrap();
     bundle.ok(&["spec"]);
     assert!(bundle.fails(&["spec"]).contains("config.json"));
+    let path = bundle.folder.path().join("config.json");
+    let mut example: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(example["process"]["terminal"], json!(true));
+    example["process"]["args"] = json!(["true"]);
+    std::fs::write(&path, example.to_string()).unwrap();
     let output = bundle.call(&["run", &bundle.id]);
     assert!(
         output.status.success(),
@@ -334,9 +339,9 @@ fn a_hook_that_fails_or_hangs_ends_the_container() {
         return;
     }
     for (kind, script, wanted) in [
-        ("createRuntime", "exit 3", "exit status: 3"),
-        ("createContainer", "exit 3", "exit status: 3"),
-        ("startContainer", "exit 3", "exit status: 3"),
+        ("createRuntime", "exit 3", "exit status 3"),
+        ("createContainer", "exit 3", "exit status 3"),
+        ("startContainer", "exit 3", "exit status 3"),
         ("prestart", "exec sleep 1000", "within 1 s"),
     ] {
         let bundle = Bundle::new(&["true"], |config| {

@@ -117,7 +117,7 @@ fn docker_applies_its_restrictions() {
         "--user=1000:1000",
         "--cap-drop=ALL",
         "--read-only",
-        "--tmpfs=/tmp",
+        "--tmpfs=/tmp:mode=1777",
         "--security-opt=no-new-privileges",
         "--hostname=named",
         "--ulimit=nofile=100:200",

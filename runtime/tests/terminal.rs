@@ -5,6 +5,7 @@ mod common;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
 use common::bundle::Bundle;
@@ -216,4 +217,42 @@ fn nobody_would_hold_the_terminal_of_a_detached_container() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(error.contains("process.terminal"), "{error}");
     }
+}
+
+#[test]
+fn line_ends_come_out_as_they_were_written() {
+    if !can_run() {
+        return;
+    }
+    let written = bundle(&["sh", "-c", "echo a; echo b"], true);
+    let mut command = written.command(&["run"]);
+    let output = command.arg(&written.id).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "a\nb\n");
+
+    let idle = bundle(&["sleep", "1000"], false);
+    let mut command = idle.command(&["run", "--detach"]);
+    command.stdout(Stdio::null());
+    assert!(command.arg(&idle.id).status().unwrap().success());
+    let mut command = idle.command(&["exec", "--tty"]);
+    command.args([&idle.id, "sh", "-c", "echo c; echo d"]);
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "c\nd\n");
+}
+
+#[test]
+fn the_console_socket_may_come_late() {
+    if !can_run() {
+        return;
+    }
+    let bundle = bundle(&["true"], true);
+    let socket = bundle.folder.path().join("tty.sock");
+    let mut command = bundle.command(&["create", "--console-socket"]);
+    command.arg(&socket).arg(&bundle.id);
+    let mut create = command.spawn().unwrap();
+    // The container is made, and its terminal, before anybody listens.
+    let state = bundle.folder.path().join("state").join(&bundle.id);
+    eventually("the container's folder", || state.exists());
+    let listener = UnixListener::bind(&socket).unwrap();
+    let _connection = listener.accept().unwrap();
+    assert!(create.wait().unwrap().success());
 }

@@ -4,6 +4,7 @@ mod cgroups;
 mod commands;
 mod documents;
 mod exec;
+mod habits;
 mod hidden;
 mod hooks;
 mod lifecycle;
@@ -40,6 +41,7 @@ pub(crate) fn all() -> Vec<Case> {
         exec::CASES,
         commands::CASES,
         documents::CASES,
+        habits::CASES,
     ]
     .concat()
 }

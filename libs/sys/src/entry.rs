@@ -39,6 +39,24 @@ pub unsafe fn start(argv: Vector) -> Result<(), Errno> {
     crate::clone::set_ignored(nix::sys::signal::Signal::SIGPIPE, true)
 }
 
+/// What the program was called by: the first of its arguments. `None` before [`start`], or when
+/// the caller gave none.
+#[must_use]
+pub fn name() -> Option<OsString> {
+    let list = ARGUMENTS.load(Ordering::Relaxed).cast_const();
+    if list.is_null() {
+        return None;
+    }
+    // SAFETY: the list has at least the null pointer that ends it.
+    let first = unsafe { *list };
+    if first.is_null() {
+        return None;
+    }
+    // SAFETY: strings of the list live as long as the program.
+    let text = unsafe { CStr::from_ptr(first) };
+    Some(OsStr::from_bytes(text.to_bytes()).to_owned())
+}
+
 /// The arguments without the program's name. Empty before [`start`].
 #[must_use]
 pub fn arguments() -> Vec<OsString> {

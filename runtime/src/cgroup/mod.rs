@@ -40,6 +40,16 @@ pub(crate) fn mount_point() -> Option<PathBuf> {
     FOUND.get_or_init(find_mount_point).clone()
 }
 
+/// Whether there is a cgroup of this path.
+pub(crate) fn exists(path: &str) -> Result<bool, Failure> {
+    Ok(folder_of(path)?.is_dir())
+}
+
+/// Whether version 2 is the machine's only hierarchy.
+pub(crate) fn is_unified() -> bool {
+    mount_point().is_some_and(|path| path == Path::new("/sys/fs/cgroup"))
+}
+
 fn find_mount_point() -> Option<PathBuf> {
     let usual = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
     for path in usual {

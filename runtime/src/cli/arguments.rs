@@ -46,6 +46,12 @@ impl Arguments {
         self.attached.take().is_none_or(|value| value != "false")
     }
 
+    /// Whether the next is a call for help.
+    pub(crate) fn asks_for_help(&self) -> bool {
+        let next = self.rest.front().map(String::as_str);
+        matches!(next, Some("--help" | "-h"))
+    }
+
     /// Everything that was not read yet, as it was given.
     pub(crate) fn remaining(self) -> Vec<String> {
         self.rest.into()

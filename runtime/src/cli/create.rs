@@ -1,18 +1,20 @@
 //! `create` and `run`.
 
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use keelson_model::shim::Rootfs;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
-use super::Global;
 use super::arguments::{Arguments, only_id, read};
 use super::manage;
 use super::relay::{own_size, take_signals, wait};
+use super::{Global, log};
+use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::files;
 use crate::process::hooks::Subject;
@@ -171,12 +173,35 @@ fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Con
     {
         spec.linux.cgroups_path = Some(format!("/keelson-{id}"));
     }
+    if let Some(path) = spec.linux.cgroups_path.as_deref() {
+        look_at_cgroup(path)?;
+    }
     store.create()?;
     let made = make_in(store, id, options, &spec, &bundle, path);
     if made.is_err() {
         let _ = store.remove();
     }
     made
+}
+
+/// A cgroup that exists already may have been prepared by the caller, but must be fit for use.
+fn look_at_cgroup(path: &str) -> Result<(), Failure> {
+    let Ok(cgroup) = Cgroup::open(path) else {
+        return Ok(());
+    };
+    if cgroup.is_frozen() {
+        return Err(Failure::conflict(format!(
+            "linux.cgroupsPath {path}: container's cgroup unexpectedly frozen"
+        )));
+    }
+    let found = cgroup.processes()?.len();
+    if found > 0 {
+        // As runc 1.1: whatever is there will be killed with the container.
+        log::warning(&format!(
+            "linux.cgroupsPath {path}: container's cgroup is not empty: {found} process(es) found"
+        ));
+    }
+    Ok(())
 }
 
 fn make_in(
@@ -188,6 +213,8 @@ fn make_in(
     rootfs: PathBuf,
 ) -> Result<Container, Failure> {
     let socket = store.listen()?;
+    // runc's words for these steps, by which its debug log is read.
+    log::debug(|| format!("nsexec container setup: make the first process of {id}"));
     let container = spawn::create(spawn::Request {
         id,
         bundle,
@@ -197,11 +224,13 @@ fn make_in(
         },
         stdio: None,
         die_with_parent: false,
+        relayed: options.foreground && options.console_socket.is_none(),
         preserved: options.preserved,
         own_keyring: !options.no_new_keyring,
         start_socket: Some(socket),
         announce: &|pid| store.save(&state_of(id, spec, bundle, &rootfs, pid)),
     })?;
+    log::debug(|| format!("child process in init(): {} is set up", container.pid));
     let noted = container.shared.as_ref().map_or(Ok(()), |shared| {
         let state = state_of(id, spec, bundle, &rootfs, container.pid);
         let shared = Some(shared.clone());
@@ -255,10 +284,30 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Failure> {
         .step(|| format!("--pid-file: write {}", path.display()))
 }
 
+/// Connects to a socket whose listener may have been started together with this program.
+fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const INTERVAL: Duration = Duration::from_millis(5);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match UnixStream::connect(path) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::ConnectionRefused
+                ) && Instant::now() < deadline =>
+            {
+                std::thread::sleep(INTERVAL);
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Hands the terminal's master end to whoever listens on the console socket.
 pub(super) fn send_terminal(path: &Path, terminal: &OwnedFd) -> Result<(), Failure> {
     let step = || format!("--console-socket: send the terminal to {}", path.display());
-    let socket = UnixStream::connect(path).step(step)?;
+    let socket = connect(path).step(step)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [terminal.as_fd()];

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use keelson_sys::clone;
 
-use super::Global;
 use super::arguments::Arguments;
 use super::create::{send_terminal, write_pid_file};
 use super::manage::open_process;
 use super::relay::{own_size, take_signals, wait};
+use super::{Global, log};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::process::channel::Message;
@@ -190,6 +190,7 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
         Some(path) => Some(cgroup_below(&state, path)?),
         None => state.open_cgroup(),
     };
+    log::debug(|| format!("nsexec container setup: make a process in container {id}"));
     let spawned = exec::spawn(exec::Request {
         id: &id,
         bundle: &state.bundle,
@@ -200,8 +201,13 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
         cgroup: cgroup.as_ref(),
         stdio: None,
         die_with_parent: false,
+        relayed: !options.detach && options.console_socket.is_none(),
         preserved: options.preserved,
     })?;
+    log::debug(|| {
+        let pid = spawned.pid;
+        format!("child process in init(): {pid}; setns_init: about to exec")
+    });
     let followed = follow(&spawned, &options);
     if followed.is_err() {
         let _ = clone::signal_process(spawned.pidfd.as_fd(), libc::SIGKILL);
@@ -228,19 +234,29 @@ fn unexpected() -> Failure {
 fn cgroup_below(state: &State, path: &str) -> Result<Cgroup, Failure> {
     let refused = |reason: &str| Failure::invalid(format!("--cgroup {path:?}: {reason}"));
     if path.contains(':') {
-        return Err(refused("cgroup v2 has one hierarchy for all controllers"));
+        return Err(refused(
+            "unknown controller before the colon: cgroup v2 has one hierarchy for all",
+        ));
     }
     if Path::new(path)
         .components()
         .any(|part| part == std::path::Component::ParentDir)
     {
-        return Err(refused("must not contain \"..\""));
+        return Err(Failure::invalid(format!(
+            "--cgroup: {path} is not a sub cgroup path"
+        )));
     }
     let own = state
         .cgroup
         .as_deref()
         .ok_or_else(|| refused("the container has no cgroup"))?;
-    Cgroup::open(&format!("{own}/{path}")).map_err(|failure| refused(&failure.message))
+    let cgroup = format!("{own}/{path}");
+    if !crate::cgroup::exists(&cgroup)? {
+        return Err(Failure::not_found(format!(
+            "--cgroup: adding pid of the process to {cgroup}/cgroup.procs: no such file or directory"
+        )));
+    }
+    Cgroup::open(&cgroup).map_err(|failure| refused(&failure.message))
 }
 
 /// Waits until the command is executed. Gives the terminal, unless somebody else was to have it.

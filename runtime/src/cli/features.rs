@@ -57,6 +57,10 @@ fn document() -> Value {
 pub(crate) fn write_spec(arguments: Arguments) -> Result<u8, Failure> {
     let mut bundle = PathBuf::from(".");
     let mut document = example();
+    if !crate::cgroup::is_unified() {
+        // As runc: where version 1 controllers are, a container sees their tree.
+        remove_namespace(&mut document, "cgroup");
+    }
     read(arguments, |name, rest| {
         match name {
             "--bundle" | "-b" => bundle = rest.value(name)?.into(),
@@ -85,10 +89,10 @@ fn without_root(document: &mut Value) {
     linux["uidMappings"] = own(rustix::process::geteuid().as_raw());
     linux["gidMappings"] = own(rustix::process::getegid().as_raw());
     if let Some(namespaces) = linux["namespaces"].as_array_mut() {
-        namespaces.retain(|namespace| namespace["type"] != "network");
         namespaces.push(json!({"type": "user"}));
     }
     linux.as_object_mut().map(|linux| linux.remove("resources"));
+    remove_namespace(document, "network");
     if let Some(mounts) = document["mounts"].as_array_mut() {
         for mount in mounts {
             match mount["destination"].as_str() {
@@ -111,12 +115,18 @@ fn without_root(document: &mut Value) {
     }
 }
 
+fn remove_namespace(document: &mut Value, kind: &str) {
+    if let Some(namespaces) = document["linux"]["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != kind);
+    }
+}
+
 fn example() -> Value {
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
     json!({
         "ociVersion": "1.2.0",
         "process": {
-            "terminal": false,
+            "terminal": true,
             "user": {"uid": 0, "gid": 0},
             "args": ["sh"],
             "env": [

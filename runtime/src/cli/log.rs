@@ -1,43 +1,87 @@
-//! The log file of `--log`, from which callers such as containerd read why a command failed.
+//! The log of `--log`, from which callers such as containerd read why a command failed, and with
+//! `--debug` its steps.
 
 use std::io::Write;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::manage::rfc3339;
 
-/// Where errors are written besides standard error.
-pub(crate) struct Log {
-    path: Option<String>,
-    json: bool,
+/// Where this command's messages go besides standard error.
+#[derive(Debug)]
+pub(super) struct Log {
+    /// The file, if there is one.
+    pub(super) path: Option<String>,
+    /// Whether its lines are JSON.
+    pub(super) json: bool,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+static STEPS: AtomicBool = AtomicBool::new(false);
+
+/// Says where messages go. Counts the first time.
+pub(super) fn open(log: Log) {
+    let _ = LOG.set(log);
+}
+
+/// Whether steps are told of, too.
+pub(super) fn tell_steps(wanted: bool) {
+    STEPS.store(wanted, Ordering::Relaxed);
+}
+
+/// Writes an error to the file. That the log can't be written is no reason to fail otherwise.
+pub(super) fn error(message: &str) {
+    if let Some(log) = LOG.get() {
+        log.append(|| log.line("error", message));
+    }
+}
+
+/// Writes a warning to the file and to standard error.
+pub(super) fn warning(message: &str) {
+    eprintln!("keelson-runtime: warning: {message}");
+    if let Some(log) = LOG.get() {
+        log.append(|| log.line("warning", message));
+    }
+}
+
+/// Tells of a step, with `--debug`. `message` is evaluated only then.
+pub(super) fn debug<S: AsRef<str>>(message: impl FnOnce() -> S) {
+    if !STEPS.load(Ordering::Relaxed) {
+        return;
+    }
+    if let Some(log) = LOG.get() {
+        let line = log.line("debug", message().as_ref());
+        match log.path {
+            Some(_) => log.append(|| line),
+            // As runc.
+            None => eprintln!("{line}"),
+        }
+    }
 }
 
 impl Log {
-    pub(crate) fn new(path: Option<String>, format: Option<String>) -> Self {
-        Self {
-            path,
-            json: format.as_deref() == Some("json"),
-        }
-    }
-
-    /// Writes an error. That the log can't be written is no reason to fail otherwise.
-    pub(crate) fn error(&self, message: &str) {
-        let Some(path) = &self.path else {
-            return;
-        };
+    fn line(&self, level: &str, message: &str) -> String {
         let seconds = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |time| time.as_secs());
         let time = rfc3339(seconds);
-        let line = if self.json {
-            serde_json::json!({"level": "error", "msg": message, "time": time}).to_string()
+        if self.json {
+            serde_json::json!({"level": level, "msg": message, "time": time}).to_string()
         } else {
-            format!("time={time:?} level=error msg={message:?}")
+            format!("time={time:?} level={level} msg={message:?}")
+        }
+    }
+
+    fn append(&self, line: impl FnOnce() -> String) {
+        let Some(path) = &self.path else {
+            return;
         };
         let file = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(path);
         if let Ok(mut file) = file {
-            let _ = writeln!(file, "{line}");
+            let _ = writeln!(file, "{}", line());
         }
     }
 }

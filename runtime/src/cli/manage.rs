@@ -1,15 +1,16 @@
 //! Commands on containers that exist.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::str::FromStr;
 
 use keelson_sys::clone;
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags};
-use serde_json::json;
 
-use super::Global;
 use super::arguments::{Arguments, only_id, read};
+use super::{Global, log};
 use crate::cgroup::{self, Cgroup};
 use crate::failure::{self, Failure, Step};
 use crate::process::channel::{Channel, Message};
@@ -42,6 +43,7 @@ pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
     }
     let channel = Channel::from_fd(store.connect()?);
     channel.start()?;
+    log::debug(|| "init: closing the pipe to signal completion");
     let answer = channel.receive()?;
     store.started()?;
     match answer {
@@ -63,22 +65,46 @@ pub(crate) fn state(global: &Global, arguments: Arguments) -> Result<u8, Failure
     let store = Store::new(&global.root, &id_only(arguments)?)?;
     let state = store.load()?;
     let document = describe(&state, state.status(store.progress()));
-    println!("{document:#}");
+    println!("{}", to_json(&document, true)?);
     Ok(0)
 }
 
-fn describe(state: &State, status: &str) -> serde_json::Value {
-    json!({
-        "ociVersion": state.oci_version,
-        "id": state.id,
-        "pid": if status == "stopped" { 0 } else { state.pid },
-        "status": status,
-        "bundle": state.bundle,
-        "rootfs": state.rootfs,
-        "created": rfc3339(state.created),
-        "annotations": state.annotations,
-        "owner": "",
-    })
+/// A container as `state` and `list` tell of it, its members in runc's order.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Described<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    pid: i32,
+    status: &'a str,
+    bundle: &'a Path,
+    rootfs: &'a Path,
+    created: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+    owner: &'a str,
+}
+
+fn describe<'a>(state: &'a State, status: &'a str) -> Described<'a> {
+    Described {
+        oci_version: &state.oci_version,
+        id: &state.id,
+        pid: if status == "stopped" { 0 } else { state.pid },
+        status,
+        bundle: &state.bundle,
+        rootfs: &state.rootfs,
+        created: rfc3339(state.created),
+        annotations: &state.annotations,
+        owner: "",
+    }
+}
+
+fn to_json(value: &impl serde::Serialize, pretty: bool) -> Result<String, Failure> {
+    match pretty {
+        true => serde_json::to_string_pretty(value),
+        false => serde_json::to_string(value),
+    }
+    .map_err(|error| Failure::internal(format!("write JSON: {error}")))
 }
 
 /// `kill`.
@@ -256,19 +282,23 @@ pub(crate) fn list(global: &Global, arguments: Arguments) -> Result<u8, Failure>
                 .iter()
                 .map(|(state, status)| describe(state, status))
                 .collect();
-            println!("{}", json!(documents));
+            println!("{}", to_json(&documents, false)?);
         }
         "table" => {
-            println!("ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER");
-            for (state, status) in &containers {
-                let pid = if *status == "stopped" { 0 } else { state.pid };
-                println!(
-                    "{}\t{pid}\t{status}\t{}\t{}\troot",
-                    state.id,
-                    state.bundle.display(),
-                    rfc3339(state.created)
-                );
-            }
+            let mut rows =
+                vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+            rows.extend(containers.iter().map(|(state, status)| {
+                let described = describe(state, status);
+                [
+                    described.id.to_owned(),
+                    described.pid.to_string(),
+                    described.status.to_owned(),
+                    described.bundle.display().to_string(),
+                    described.created,
+                    "root".to_owned(),
+                ]
+            }));
+            print!("{}", aligned(&rows));
         }
         other => {
             return Err(Failure::invalid(format!(
@@ -277,6 +307,28 @@ pub(crate) fn list(global: &Global, arguments: Arguments) -> Result<u8, Failure>
         }
     }
     Ok(0)
+}
+
+/// Rows with their columns one below the other.
+fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    const GAP: usize = 3;
+    const NARROWEST: usize = 12;
+    let mut widths = [NARROWEST; COLUMNS];
+    for row in rows {
+        for (width, text) in widths.iter_mut().zip(row) {
+            *width = (*width).max(text.chars().count() + GAP);
+        }
+    }
+    let mut table = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (width, text) in widths.iter().zip(row) {
+            line.push_str(&format!("{text:<width$}"));
+        }
+        table.push_str(line.trim_end());
+        table.push('\n');
+    }
+    table
 }
 
 /// `pause` and `resume`.

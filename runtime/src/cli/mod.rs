@@ -4,6 +4,7 @@ mod arguments;
 mod create;
 mod exec;
 mod features;
+mod help;
 mod log;
 mod manage;
 mod relay;
@@ -14,39 +15,6 @@ use std::path::PathBuf;
 use arguments::Arguments;
 
 use crate::failure::Failure;
-
-const USAGE: &str = "\
-usage: keelson-runtime [global options] command [options] [arguments]
-
-global options:
-  --root DIR            where the state of containers is kept (/run/keelson-runtime)
-  --log FILE            write errors to a file as well
-  --log-format FORMAT   text or json
-  --cgroup-manager M    cgroupfs, or disabled: containers stay in the caller's cgroup
-  --debug               accepted, has no effect yet
-  --version, -v         print the version
-
-commands:
-  create [--bundle DIR] [--console-socket PATH] [--pid-file FILE] [--preserve-fds N]
-         [--no-new-keyring] ID
-  start ID
-  run [--detach] [--keep] [options of create] ID
-  exec [--process FILE] [--tty] [--console-socket PATH] [--pid-file FILE] [--detach]
-       [--user UID[:GID]] [--additional-gids GID] [--cap NAME] [--cwd DIR] [--env NAME=VALUE]
-       [--preserve-fds N] [--no-new-privs] [--apparmor NAME] [--process-label LABEL]
-       [--cgroup PATH] [--ignore-paused] ID COMMAND...
-  state ID
-  kill [--all] ID [SIGNAL]
-  delete [--force] ID
-  list [--format table|json] [--quiet]
-  ps [--format table|json] ID [options of ps]
-  update [--resources FILE|-] [--memory N, --cpu-quota N, --pids-limit N, ...] ID
-  events [--stats] [--interval TIME] ID
-  pause ID
-  resume ID
-  spec [--bundle DIR]
-  features
-";
 
 /// Commands of runc's that need a program that this one does without.
 const REFUSED: &[&str] = &["checkpoint", "restore"];
@@ -61,10 +29,10 @@ struct Global {
 /// Runs a command line (without the program's name).
 pub(crate) fn main(arguments: Vec<String>) -> u8 {
     let arguments = Arguments::new(arguments);
-    let log = log::Log::new(
-        arguments.leading_value("--log"),
-        arguments.leading_value("--log-format"),
-    );
+    log::open(log::Log {
+        path: arguments.leading_value("--log"),
+        json: arguments.leading_value("--log-format").as_deref() == Some("json"),
+    });
     // As runc: a command's own exit codes are below.
     const EXEC_FAILED: u8 = 255;
     let mut failed = 1;
@@ -72,7 +40,7 @@ pub(crate) fn main(arguments: Vec<String>) -> u8 {
     match result {
         Ok(code) => code,
         Err(failure) => {
-            log.error(&failure.message);
+            log::error(&failure.message);
             eprintln!("keelson-runtime: {failure}");
             // As runc: scripts tell failures by this code alone.
             failed
@@ -86,14 +54,17 @@ fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure>
     let mut cgroups = true;
     let command = loop {
         let Some(argument) = arguments.next() else {
-            return Err(Failure::invalid(format!("no command is given\n\n{USAGE}")));
+            return Err(Failure::invalid(format!(
+                "no command is given\n\n{}",
+                help::general()
+            )));
         };
         match argument.as_str() {
             "--root" => root = PathBuf::from(arguments.value("--root")?),
             "--log" | "--log-format" | "--criu" => {
                 arguments.value(&argument)?;
             }
-            "--debug" => {}
+            "--debug" => log::tell_steps(arguments.switch()),
             "--systemd-cgroup" => {
                 return Err(Failure::unsupported(
                     "--systemd-cgroup: the systemd cgroup driver is not supported; cgroups are managed directly",
@@ -118,14 +89,11 @@ fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure>
                 }
             },
             "--version" | "-v" => {
-                println!(
-                    "keelson-runtime version {}\nspec: 1.2.0",
-                    env!("CARGO_PKG_VERSION")
-                );
+                println!("{}", help::version());
                 return Ok(0);
             }
             "--help" | "-h" => {
-                print!("{USAGE}");
+                print!("{}", help::general());
                 return Ok(0);
             }
             option if option.starts_with('-') => {
@@ -134,6 +102,12 @@ fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure>
             _ => break argument,
         }
     };
+    if arguments.asks_for_help()
+        && let Some(text) = help::of(&command)
+    {
+        print!("{text}");
+        return Ok(0);
+    }
     let global = Global { root, cgroups };
     match command.as_str() {
         "create" => create::create(&global, arguments),
@@ -155,14 +129,17 @@ fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure>
         "features" => features::print(),
         "spec" => features::write_spec(arguments),
         "help" => {
-            print!("{USAGE}");
+            let text = arguments.next().and_then(|command| help::of(&command));
+            print!("{}", text.unwrap_or_else(help::general));
             Ok(0)
         }
         refused if REFUSED.contains(&refused) => Err(Failure::unsupported(format!(
             "{refused}: checkpoints are not supported"
         ))),
+        // runc's words, which its own tests and others look for.
         other => Err(Failure::invalid(format!(
-            "unknown command {other:?}\n\n{USAGE}"
+            "No help topic for '{other}': there is no such command\n\n{}",
+            help::general()
         ))),
     }
 }

@@ -7,7 +7,7 @@ use keelson_sys::{clone, sandbox};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
@@ -112,6 +112,8 @@ impl<'a> Relay<'a> {
         let raw = tcgetattr(std::io::stdin()).ok().map(|before| {
             let mut raw = before.clone();
             cfmakeraw(&mut raw);
+            // The container's terminal passes on plain line ends.
+            raw.output_flags.insert(OutputFlags::OPOST);
             let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw);
             Raw(before)
         });

@@ -120,8 +120,7 @@ pub(crate) fn events(global: &Global, arguments: Arguments) -> Result<u8, Failur
     let mut kills = cgroup_of(&state)?.oom_kills();
     loop {
         let cgroup = cgroup_of(&state)?;
-        let stats = json!({"type": "stats", "id": state.id, "data": stats(&cgroup)?});
-        println!("{stats}");
+        println!("{}", event("stats", &state.id, Some(&stats(&cgroup)?)));
         if once {
             return Ok(0);
         }
@@ -131,9 +130,18 @@ pub(crate) fn events(global: &Global, arguments: Arguments) -> Result<u8, Failur
         }
         let now = cgroup_of(&state)?.oom_kills();
         if now > kills {
-            println!("{}", json!({"type": "oom", "id": state.id}));
+            println!("{}", event("oom", &state.id, None));
         }
         kills = now;
+    }
+}
+
+/// A line of `events`, its members in runc's order.
+fn event(kind: &str, id: &str, data: Option<&Value>) -> String {
+    let (kind, id) = (json!(kind), json!(id));
+    match data {
+        Some(data) => format!(r#"{{"type":{kind},"id":{id},"data":{data}}}"#),
+        None => format!(r#"{{"type":{kind},"id":{id}}}"#),
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) die_with_parent: bool,
     /// Whether its user and group numbers are all 0 before they are set.
     pub(crate) is_root: bool,
+    /// Whether this program itself passes on what comes from the terminal.
+    pub(crate) relayed: bool,
     /// Descriptors from 3 on that the command inherits.
     pub(crate) preserved: u32,
     pub(crate) own_keyring: bool,
@@ -196,6 +198,7 @@ fn set_up(
         )?),
         false => None,
     };
+    mounted.close_devices()?;
     let proc = match mounted.proc {
         Some(proc) => proc,
         None => procfs::private()?,
@@ -214,7 +217,7 @@ fn set_up(
             ..failure
         })?);
     }
-    let outer_pid = run_hooks(plan, channel, outer_pid)?;
+    let outer_pid = run_hooks(plan, root.as_fd(), channel, outer_pid)?;
     match own_mounts {
         true => root::enter(&root, readonly, plan.propagation)?,
         false => root::enter_alone(&root, readonly, plan.propagation)?,
@@ -313,7 +316,12 @@ fn asks_for_pid(plan: &Plan<'_>) -> bool {
 
 /// The hooks before the container's root is entered, the parent's first. Gives the process's
 /// number outside, which may be known already, or 0 when nobody asks for it.
-fn run_hooks(plan: &Plan<'_>, channel: &Channel, known: Option<i32>) -> Result<i32, Failure> {
+fn run_hooks(
+    plan: &Plan<'_>,
+    root: BorrowedFd<'_>,
+    channel: &Channel,
+    known: Option<i32>,
+) -> Result<i32, Failure> {
     let given = plan.spec.hooks.as_ref();
     if hooks::while_creating(given) && !channel.hooks()? {
         return Err(Failure::internal("the runtime has given up"));
@@ -329,6 +337,8 @@ fn run_hooks(plan: &Plan<'_>, channel: &Channel, known: Option<i32>) -> Result<i
         return Ok(pid);
     };
     let subject = Subject::new(plan.id, plan.spec, plan.bundle);
+    // As with runc, these hooks find the container's root as their working directory.
+    rustix::process::fchdir(root).step(|| "change to the container's root for hooks")?;
     subject.run("createContainer", &given.create_container, "creating", pid)?;
     Ok(pid)
 }
@@ -355,22 +365,26 @@ fn process_of(link: &[u8]) -> Result<i32, Failure> {
 
 /// The steps after the start. Returns why they failed.
 fn finish(plan: &Plan<'_>, ready: &Ready) -> Failure {
-    if let Some(hooks) = &plan.spec.hooks {
-        let subject = Subject::new(plan.id, plan.spec, plan.bundle);
-        let pid = ready.outer_pid;
-        let ran = subject.run("startContainer", &hooks.start_container, "created", pid);
-        if let Err(failure) = ran {
-            return failure;
-        }
-    }
     let message = plan.agent.as_ref().map(|agent| {
         let subject = Subject::new(plan.id, plan.spec, plan.bundle);
         agent.message(subject.state("creating", ready.outer_pid), ready.outer_pid)
     });
-    match restrict(plan, ready.proc.as_ref(), message.as_deref()) {
+    // As with runc, startContainer hooks are restricted as the command is: they are programs that
+    // the image could have put there.
+    let prepared = restrict(plan, ready.proc.as_ref(), message.as_deref())
+        .and_then(|()| run_start_hooks(plan, ready.outer_pid));
+    match prepared {
         Ok(()) => ready.command.execute(),
         Err(failure) => failure,
     }
+}
+
+fn run_start_hooks(plan: &Plan<'_>, pid: i32) -> Result<(), Failure> {
+    let Some(hooks) = &plan.spec.hooks else {
+        return Ok(());
+    };
+    let subject = Subject::new(plan.id, plan.spec, plan.bundle);
+    subject.run("startContainer", &hooks.start_container, "created", pid)
 }
 
 fn restrict(
@@ -449,6 +463,9 @@ pub(super) fn connect_standard(
     if let Some(terminal) = terminal {
         sandbox::set_controlling_terminal(&terminal.slave)
             .step(|| "make the terminal the controlling one")?;
+        if plan.relayed {
+            keep_line_ends(&terminal.slave)?;
+        }
         if let Some(size) = process.console_size {
             sandbox::set_terminal_size(&terminal.master, size.height, size.width)
                 .step(|| "process.consoleSize: set")?;
@@ -465,6 +482,16 @@ pub(super) fn connect_standard(
         }
     }
     Ok(())
+}
+
+/// As runc: line ends come out as they were written. The caller's terminal adds what it needs, and
+/// a file or a pipe of the caller's needs nothing.
+fn keep_line_ends(terminal: &OwnedFd) -> Result<(), Failure> {
+    use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
+    let step = || "prepare the terminal";
+    let mut settings = tcgetattr(terminal).step(step)?;
+    settings.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(terminal, SetArg::TCSANOW, &settings).step(step)
 }
 
 /// Gives output pipes to the user, so that /dev/stdout can be opened again by name. Not ours to
@@ -536,13 +563,18 @@ pub(super) fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
             sandbox::die_with_parent().step(|| "bind the process's life to the shim's")?;
         }
     }
-    if user.uid != 0 && plan.filter.is_some() && !plan.process.no_new_privileges {
-        // Kept in the permitted set, needed in the effective one to install the filter.
-        let needed = capabilities::SYS_ADMIN | capabilities::SETPCAP;
-        let kept = plan.capabilities.process;
+    let kept = plan.capabilities.process;
+    // Kept in the permitted set, needed in the effective one to install the filter.
+    let admin = match plan.filter.is_some() && !plan.process.no_new_privileges {
+        true => capabilities::SYS_ADMIN | capabilities::SETPCAP,
+        false => 0,
+    };
+    // And the command is looked for with those that it is executed with.
+    let effective = kept.effective | admin;
+    if user.uid != 0 && effective != 0 {
         let until_exec = sandbox::CapabilitySets {
-            effective: kept.effective | needed,
-            permitted: kept.permitted | kept.effective | needed,
+            effective,
+            permitted: kept.permitted | effective,
             inheritable: kept.inheritable,
         };
         sandbox::set_capabilities(&until_exec).step(|| "process.capabilities: prepare")?;

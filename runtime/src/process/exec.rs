@@ -52,6 +52,8 @@ pub(crate) struct Request<'a> {
     pub(crate) stdio: Option<[OwnedFd; 3]>,
     /// Whether it is killed when the calling process ends.
     pub(crate) die_with_parent: bool,
+    /// Whether this program itself passes on what comes from its terminal.
+    pub(crate) relayed: bool,
     /// Descriptors from 3 on that the command inherits.
     pub(crate) preserved: u32,
 }
@@ -109,6 +111,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         stdio: request.stdio.take(),
         die_with_parent: request.die_with_parent,
         is_root: false,
+        relayed: request.relayed,
         preserved: request.preserved,
         own_keyring: true,
         keep_groups: spawn::keeps_groups(spec, request.die_with_parent),

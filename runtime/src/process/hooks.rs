@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -175,7 +175,23 @@ fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
     if status.success() {
         Ok(())
     } else {
-        Err(Failure::internal(format!("failed with {status}")))
+        Err(Failure::internal(format!(
+            "error running hook: {}",
+            describe(status)
+        )))
+    }
+}
+
+/// How a program ended, in the words that callers of runc's know.
+fn describe(status: std::process::ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(libc::SIGSYS)) => "signal: bad system call".to_owned(),
+        (None, Some(libc::SIGKILL)) => "signal: killed".to_owned(),
+        (None, Some(libc::SIGTERM)) => "signal: terminated".to_owned(),
+        (None, Some(libc::SIGSEGV)) => "signal: segmentation fault".to_owned(),
+        (None, Some(number)) => format!("signal: {number}"),
+        (None, None) => status.to_string(),
     }
 }
 

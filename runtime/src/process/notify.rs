@@ -35,8 +35,9 @@ impl Agent {
             return Ok(None);
         };
         let path = seccomp.listener_path.clone().unwrap_or_default();
-        let socket = UnixStream::connect(&path)
-            .step(|| format!("linux.seccomp.listenerPath: connect to {path}"))?;
+        let socket = UnixStream::connect(&path).step(|| {
+            format!("linux.seccomp.listenerPath: failed to connect with seccomp agent {path}")
+        })?;
         Ok(Some(Self {
             socket: socket.into(),
             path,

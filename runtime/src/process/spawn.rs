@@ -41,6 +41,8 @@ pub(crate) struct Request<'a> {
     pub(crate) stdio: Option<[OwnedFd; 3]>,
     /// Whether it is killed when the calling process ends.
     pub(crate) die_with_parent: bool,
+    /// Whether this program itself passes on what comes from its terminal.
+    pub(crate) relayed: bool,
     /// Descriptors from 3 on that the command inherits.
     pub(crate) preserved: u32,
     /// Whether the container gets a session keyring of its own.
@@ -135,6 +137,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         stdio: request.stdio,
         die_with_parent: request.die_with_parent,
         is_root: spec.namespace(NamespaceKind::User).is_none() && entry::executed_as_root(),
+        relayed: request.relayed,
         preserved: request.preserved,
         own_keyring: request.own_keyring,
         keep_groups: keeps_groups(spec, request.die_with_parent),

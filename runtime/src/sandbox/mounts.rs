@@ -33,9 +33,25 @@ pub(crate) struct Mounted {
     /// /dev, when it is a fresh file system to be filled with devices.
     pub(crate) devices: Option<OwnedFd>,
     wants_terminal: bool,
+    /// Whether that is to be read-only once it is filled.
+    readonly_devices: bool,
 }
 
 impl Mounted {
+    /// Makes /dev read-only if config.json asks for it. When everything in it was made.
+    pub(crate) fn close_devices(&self) -> Result<(), Failure> {
+        let readonly = Attributes {
+            set: mount_attr::RDONLY,
+            clear: 0,
+        };
+        match &self.devices {
+            Some(devices) if self.readonly_devices => {
+                change(devices, &readonly, false).step(|| "make /dev read-only")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Mounts a file system directly below a fresh /dev, in which nobody but this process can have
     /// made anything yet. False: that has to be done the usual way.
     fn mount_in_devices(&mut self, kind: &str, mount: &Mount, options: &Options) -> bool {
@@ -239,12 +255,18 @@ pub(crate) fn mount_all(
         ..Mounted::default()
     };
     for (index, mount) in mounts.iter().enumerate() {
-        let options = parse(index, mount)?;
+        let mut options = parse(index, mount)?;
         if options.remount {
             remount(root, mount, &options)?;
             continue;
         }
         let kind = kind_of(mount, &options);
+        let place = mount.destination.trim_end_matches('/');
+        let filled_later = (kind, place) == ("tmpfs", "/dev");
+        let readonly = options.own.set & mount_attr::RDONLY;
+        if filled_later {
+            options.own.set &= !readonly;
+        }
         let ready = sources.take(index);
         if ready.is_none()
             && sources.maps.of(index).is_none()
@@ -255,7 +277,12 @@ pub(crate) fn mount_all(
         let is_host_tree = ready.is_none();
         let tree = match ready {
             Some(tree) => tree,
-            None => sources.tree(index, mount, &options)?,
+            None => {
+                if kind == "tmpfs" {
+                    take_mode(root, mount, &mut options);
+                }
+                sources.tree(index, mount, &options)?
+            }
         };
         let step = || describe(mount, &options);
         if options.copy_up {
@@ -265,7 +292,6 @@ pub(crate) fn mount_all(
             Some(_) => Some(rustix::fs::fstat(&tree).step(step)?),
             None => None,
         };
-        let place = mount.destination.trim_end_matches('/');
         if matches!(place, "" | "/dev") {
             mounted.devices = None;
         }
@@ -277,10 +303,29 @@ pub(crate) fn mount_all(
         {
             uncover(root, &mount.destination, &tree).step(step)?;
         }
+        if filled_later {
+            mounted.readonly_devices = readonly != 0;
+        }
         let folder = bound.as_ref().is_none_or(is_folder);
         mounted.take(kind, place, folder, tree);
     }
     Ok(mounted)
+}
+
+/// As runc: a tmpfs for which no mode is given gets that of the folder that it covers.
+fn take_mode(root: BorrowedFd<'_>, mount: &Mount, options: &mut Options) {
+    let given = options.data.iter().any(|(key, _)| key == "mode");
+    // What is copied into it brings the mode along.
+    if given || options.copy_up {
+        return;
+    }
+    let covered = paths::find(root, &mount.destination).and_then(rustix::fs::fstat);
+    if let Ok(status) = covered
+        && is_folder(&status)
+    {
+        let mode = format!("{:o}", status.st_mode & 0o7777);
+        options.data.push(("mode".to_owned(), Some(mode)));
+    }
 }
 
 /// Makes a new file system.

@@ -372,6 +372,13 @@ pub(super) fn architecture(index: usize, name: &str) -> Result<Option<Architectu
     }
 }
 
+/// What the runtime itself calls while the filter is in force, and what for: an agent that does not
+/// answer would hold up the start, not the command.
+const NEEDED: [(&str, &str); 2] = [
+    ("sendmsg", "which hands the listener over"),
+    ("write", "which tells hooks of the container"),
+];
+
 /// Whether the filter has a listener, which then must be able to be handed over.
 fn notifies(seccomp: &Seccomp, rules: &Rules, default: u32) -> Result<bool, SeccompError> {
     let verdict_notifies = |verdict: &Verdict| {
@@ -394,16 +401,14 @@ fn notifies(seccomp: &Seccomp, rules: &Rules, default: u32) -> Result<bool, Secc
             "is missing, and SCMP_ACT_NOTIFY needs it",
         ));
     }
-    // By this call the listener goes to the agent, who could not answer before.
-    const HAND_OVER: &str = "sendmsg";
-    let hand_over = rules.of(HAND_OVER);
-    if hand_over.map_or(default == NOTIFY, verdict_notifies) {
-        return Err(SeccompError::new(
-            "syscalls",
-            format!(
-                "SCMP_ACT_NOTIFY is not possible for {HAND_OVER}, which hands the listener over"
-            ),
-        ));
+    for (name, purpose) in NEEDED {
+        let needed = rules.of(name);
+        if needed.map_or(default == NOTIFY, verdict_notifies) {
+            return Err(SeccompError::new(
+                "syscalls",
+                format!("SCMP_ACT_NOTIFY cannot be used for the {name} syscall, {purpose}"),
+            ));
+        }
     }
     Ok(true)
 }

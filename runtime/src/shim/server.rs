@@ -119,6 +119,7 @@ impl Server {
             rootfs: &spec.rootfs,
             stdio,
             die_with_parent: true,
+            relayed: false,
             preserved: 0,
             own_keyring: true,
             start_socket: None,

@@ -53,6 +53,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Spec, LoadError> {
             mount.destination.insert(0, '/');
         }
     }
+    for namespace in &mut spec.linux.namespaces {
+        // As runc: the same as no path.
+        namespace.path.take_if(|path| path.as_os_str().is_empty());
+    }
     check(&spec)?;
     Ok(spec)
 }

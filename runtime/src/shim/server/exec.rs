@@ -237,6 +237,7 @@ impl Server {
                 cgroup: self.container.cgroup.as_ref(),
                 stdio,
                 die_with_parent: true,
+                relayed: false,
                 preserved: 0,
             })?;
             let event = EpollEvent::new(EpollFlags::EPOLLIN, token(number, CHANNEL));
