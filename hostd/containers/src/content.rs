@@ -48,7 +48,7 @@ impl Engine {
         inner.emit(&container, "export", &[]);
         let (sender, pieces) = mpsc::channel(EXPORT_DEPTH);
         tokio::task::spawn_blocking(move || {
-            let mut send = |piece: Vec<u8>| sender.blocking_send(Ok(piece.into())).is_ok();
+            let mut send = |piece| sender.blocking_send(Ok(piece)).is_ok();
             let result = layer.export(&mut send).map_err(EngineError::from);
             // What was removed meanwhile is missing in the archive.
             if let Err(error) = result.and_then(|()| check_whole(&container)) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use keelson_oci::compression::Compression;
 use keelson_oci::config::{ContainerDefaults, History, ImageConfig, RootFs};
@@ -76,7 +77,7 @@ pub(crate) fn commit(
         store.form,
         &store.limits,
     )?;
-    let mut send = |piece| ingest.give(piece);
+    let mut send = |piece: Bytes| ingest.write(&piece);
     let mut stream = TarStream::new(&mut send);
     let packed = layer.pack(&mut stream).and_then(|changed| {
         stream.end()?;

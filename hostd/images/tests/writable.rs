@@ -306,7 +306,7 @@ async fn an_archive_of_it_unpacks_to_the_same() {
     let archive = work.path().join("archive.tar");
     let file = fs::File::create(&archive).unwrap();
     let mut at = 0;
-    let mut send = |piece: Vec<u8>| {
+    let mut send = |piece: bytes::Bytes| {
         file.write_all_at(&piece, at).unwrap();
         at += piece.len() as u64;
         true

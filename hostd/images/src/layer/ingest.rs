@@ -123,12 +123,6 @@ impl Ingest {
         })
     }
 
-    /// Like [`Self::write`] of bytes of a plain archive that nobody else needs.
-    pub(crate) fn give(&mut self, piece: Vec<u8>) -> bool {
-        self.blob_size += piece.len() as u64;
-        self.pipe.as_ref().is_some_and(|pipe| pipe.send(piece))
-    }
-
     /// Whether the layer was refused already, which [`Self::finish`] then explains.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)

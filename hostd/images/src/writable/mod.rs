@@ -9,17 +9,19 @@ mod changes;
 mod object;
 mod pack;
 mod size;
+mod stream;
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::ImageError;
 use crate::types::RootfsLayers;
 
-pub(crate) use pack::TarStream;
+pub(crate) use stream::TarStream;
 
 /// Folders inside one another; a descriptor and a few stack frames are held for each.
 const MAX_DEPTH: usize = 256;
@@ -92,7 +94,7 @@ impl WritableLayer {
     /// whether anybody still wants them. Blocks.
     pub fn export<'a>(
         &self,
-        send: &'a mut (dyn FnMut(Vec<u8>) -> bool + std::marker::Send + 'a),
+        send: &'a mut (dyn FnMut(Bytes) -> bool + std::marker::Send + 'a),
     ) -> Result<(), ImageError> {
         let mut stream = TarStream::new(send);
         deep(|| pack::whole(self, &mut stream))?;

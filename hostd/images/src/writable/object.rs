@@ -18,8 +18,9 @@ const NOT_SELF_CONTAINED: [&[u8]; 2] = [b"trusted.overlay.redirect", b"trusted.o
 
 /// An object without its name.
 pub(super) struct Object {
-    /// `O_PATH`.
     handle: OwnedFd,
+    /// Whether the handle can be read from; otherwise it is `O_PATH`.
+    readable: bool,
     pub(super) stat: Stat,
 }
 
@@ -42,7 +43,24 @@ impl Object {
             Err(error) => return Err(error.into()),
         };
         let stat = rustix::fs::fstat(&handle)?;
-        Ok(Some(Self { handle, stat }))
+        Ok(Some(Self {
+            handle,
+            readable: false,
+            stat,
+        }))
+    }
+
+    /// Opens a regular file of a layer that nobody changes, ready to be read. `None`: it is none.
+    pub(super) fn open_file(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&handle)?;
+        let object = Self {
+            handle,
+            readable: true,
+            stat,
+        };
+        Ok((object.kind() == FileType::RegularFile).then_some(object))
     }
 
     pub(super) fn kind(&self) -> FileType {
@@ -71,7 +89,10 @@ impl Object {
 
     /// The regular file, to be read.
     pub(super) fn file(&self) -> io::Result<File> {
-        File::open(self.path())
+        match self.readable {
+            true => Ok(self.handle.try_clone()?.into()),
+            false => File::open(self.path()),
+        }
     }
 
     /// Target of a symbolic link.
@@ -99,14 +120,17 @@ impl Object {
 
     /// All attributes that can go with the object to another machine.
     pub(super) fn attributes(&self) -> io::Result<Attributes> {
-        let path = self.path();
-        let mut names = Vec::new();
-        match rustix::fs::listxattr_query(&path) {
+        let query = match self.readable {
+            true => rustix::fs::flistxattr_query(&self.handle),
+            false => rustix::fs::listxattr_query(self.path()),
+        };
+        match query {
             Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Attributes::default()),
             Ok(_) => {}
             Err(error) => return Err(error.into()),
         }
-        names.resize(MAX_XATTR, 0);
+        let path = self.path();
+        let mut names = vec![0; MAX_XATTR];
         let length = rustix::fs::listxattr(&path, &mut names[..])?;
         names.truncate(length);
         let mut found = Attributes::default();
@@ -155,12 +179,18 @@ fn value(path: &str, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
 
 /// The names in a folder.
 pub(super) fn names(folder: &OwnedFd) -> io::Result<Vec<Box<[u8]>>> {
+    let entries = entries(folder)?.into_iter();
+    Ok(entries.map(|(name, _)| name).collect())
+}
+
+/// The names in a folder and, as far as the file system tells, what they stand for.
+pub(super) fn entries(folder: &OwnedFd) -> io::Result<Vec<(Box<[u8]>, FileType)>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder.as_fd())? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(Box::from(name));
+            names.push((Box::from(name), entry.file_type()));
         }
     }
     Ok(names)

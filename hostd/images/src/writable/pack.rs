@@ -3,18 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
 use keelson_oci::archive::{Entry, EntryKind, SparsePart};
 use keelson_oci::tar_entry::{self, MAX_SPARSE};
-use keelson_oci::tar_header::{END, padding};
 use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
 
-use super::object::{Attributes, Found, Object, lookup, names};
+use super::object::{Attributes, Found, Object, entries, lookup, names};
+use super::stream::TarStream;
 use super::{WritableLayer, at, is_mount_point, join};
 use crate::error::ImageError;
-use crate::pipe::PIECE;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -22,88 +20,6 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const MIN_HOLES: u64 = 64 << 10;
 /// More parts than this make a map larger than what it saves.
 const MAX_PARTS: usize = 16_384;
-
-/// Takes a piece of an archive, and says whether anybody still wants the next.
-pub(crate) type Send<'a> = dyn FnMut(Vec<u8>) -> bool + std::marker::Send + 'a;
-
-/// Gathers an archive's bytes to pieces.
-pub(crate) struct TarStream<'a> {
-    piece: Vec<u8>,
-    send: &'a mut Send<'a>,
-}
-
-impl<'a> TarStream<'a> {
-    /// Pieces go to `send`.
-    pub(crate) fn new(send: &'a mut Send<'a>) -> Self {
-        Self {
-            piece: Vec::with_capacity(PIECE),
-            send,
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), ImageError> {
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        if (self.send)(piece) {
-            return Ok(());
-        }
-        Err(ImageError::Interrupted("its reader went away".to_owned()))
-    }
-
-    fn put(&mut self, mut bytes: &[u8]) -> Result<(), ImageError> {
-        while !bytes.is_empty() {
-            let room = PIECE.saturating_sub(self.piece.len()).min(bytes.len());
-            let (now, rest) = bytes.split_at(room);
-            self.piece.extend_from_slice(now);
-            bytes = rest;
-            if self.piece.len() >= PIECE {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts a part of a file; what the file does not have any more is zeros, because the length
-    /// was promised.
-    fn put_file(&mut self, file: &File, part: SparsePart, path: &[u8]) -> Result<(), ImageError> {
-        let mut done = 0;
-        while done < part.length {
-            let begin = self.piece.len();
-            let room = u64::try_from(PIECE.saturating_sub(begin)).unwrap_or(0);
-            let length = usize::try_from(room.min(part.length - done)).unwrap_or(0);
-            self.piece.resize(begin + length, 0);
-            let mut filled = begin;
-            while let Some(rest) = self.piece.get_mut(filled..)
-                && !rest.is_empty()
-            {
-                let offset = part.offset + done + (filled - begin) as u64;
-                match file.read_at(rest, offset) {
-                    Ok(0) => break,
-                    Ok(count) => filled += count,
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(at(path)(error)),
-                }
-            }
-            done += length as u64;
-            if self.piece.len() >= PIECE {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn pad(&mut self, length: u64) -> Result<(), ImageError> {
-        self.put(END.get(..padding(length)).unwrap_or_default())
-    }
-
-    /// The end of the archive.
-    pub(crate) fn end(mut self) -> Result<(), ImageError> {
-        self.put(&END)?;
-        match self.piece.is_empty() {
-            true => Ok(()),
-            false => self.flush(),
-        }
-    }
-}
 
 /// Writes objects, and remembers under which name those with several came first.
 struct Packer<'a, 'b> {
@@ -283,15 +199,25 @@ fn merged(
     folders: &[OwnedFd],
 ) -> Result<(), ImageError> {
     // Each name with the topmost folder that has it.
-    let mut all: BTreeMap<Box<[u8]>, usize> = BTreeMap::new();
+    let mut all: BTreeMap<Box<[u8]>, (usize, FileType)> = BTreeMap::new();
     for (index, folder) in folders.iter().enumerate() {
-        for name in names(folder).map_err(at(path))? {
-            all.entry(name).or_insert(index);
+        for (name, kind) in entries(folder).map_err(at(path))? {
+            all.entry(name).or_insert((index, kind));
         }
     }
-    for (name, index) in all {
+    for (name, (index, kind)) in all {
         let path = join(path, &name)?;
         let from = folders.get(index..).unwrap_or_default();
+        // Most files are such: nobody exchanges what a layer of the image has, so they need no
+        // second look.
+        if index > 0
+            && kind == FileType::RegularFile
+            && let Some(folder) = from.first()
+            && let Some(object) = Object::open_file(folder.as_fd(), &name).map_err(at(&path))?
+        {
+            packer.object(&path, &object)?;
+            continue;
+        }
         match lookup(from, &name).map_err(at(&path))? {
             Found::Absent => {}
             Found::Other(object) => packer.object(&path, &object)?,
