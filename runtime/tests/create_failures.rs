@@ -2,15 +2,12 @@
 
 mod common;
 
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 
 use common::bundle::Bundle;
 use common::{Setup, can_run, cgroup_of, eventually, is_zombie};
 use keelson_model::shim::Rootfs;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use serde_json::{Value, json};
 
 /// Processes whose command line names a folder, as those of the runtime do that make a container of
@@ -304,14 +301,7 @@ fn what_is_killed_just_before_the_end_of_create_can_be_deleted() {
         config["process"]["terminal"] = true.into()
     });
     let folder = bundle.folder.path();
-    // Connecting to a socket with a full queue takes until somebody accepts.
-    let path = folder.join("console");
-    let (kind, flags) = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
-    let listener = nix::sys::socket::socket(AddressFamily::Unix, kind, flags, None).unwrap();
-    let address = UnixAddr::new(&path).unwrap();
-    nix::sys::socket::bind(listener.as_raw_fd(), &address).unwrap();
-    nix::sys::socket::listen(&listener, Backlog::new(0).unwrap()).unwrap();
-    let _first = UnixStream::connect(&path).unwrap();
+    let _full = common::full_socket(&folder.join("console"));
     let mut create = bundle
         .command(&["create", "--console-socket", "console", &bundle.id])
         .stdout(Stdio::null())

@@ -150,3 +150,15 @@ fn without_an_agent_there_is_no_container() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn an_agent_that_accepts_nobody_is_not_waited_for_without_end() {
+    if !can_run() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.sock");
+    let _full = common::full_socket(&path);
+    let message = setup("true", &path).fails();
+    assert!(message.contains("linux.seccomp.listenerPath"), "{message}");
+}

@@ -6,16 +6,23 @@
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use keelson_sys::seccomp::NEW_LISTENER;
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::net::sockopt::Timeout;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, Step};
 use crate::seccomp::Filter;
 use crate::spec::Spec;
+
+/// How long an agent may take to accept a connection or a message: a shim waits meanwhile.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection to the agent.
 #[derive(Debug)]
@@ -35,11 +42,11 @@ impl Agent {
             return Ok(None);
         };
         let path = seccomp.listener_path.clone().unwrap_or_default();
-        let socket = UnixStream::connect(&path).step(|| {
+        let socket = connect(&path).step(|| {
             format!("linux.seccomp.listenerPath: failed to connect with seccomp agent {path}")
         })?;
         Ok(Some(Self {
-            socket: socket.into(),
+            socket,
             path,
             metadata: seccomp.listener_metadata.clone(),
         }))
@@ -92,6 +99,20 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+/// Connects, to an agent that has other things to do within [`PATIENCE`].
+fn connect(path: &str) -> rustix::io::Result<OwnedFd> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::net::sockopt::set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket)
 }
 
 impl AsRawFd for Agent {

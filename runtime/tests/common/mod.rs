@@ -5,13 +5,14 @@ pub mod bundle;
 pub mod consumer;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use keelson_model::shim::{Exit, Hello, LogSpec, Request, Response, Rootfs, ShimSpec};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use serde_json::{Value, json};
 
 /// The binary under test.
@@ -55,6 +56,16 @@ pub fn cgroup_path(id: &str) -> String {
 /// The folder of a container's cgroup.
 pub fn cgroup_of(id: &str) -> PathBuf {
     cgroup_root().join(cgroup_path(id).trim_start_matches('/'))
+}
+
+/// A socket whose queue is full: whoever connects waits until somebody accepts, and nobody does.
+pub fn full_socket(path: &Path) -> (OwnedFd, UnixStream) {
+    let (kind, flags) = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
+    let listener = nix::sys::socket::socket(AddressFamily::Unix, kind, flags, None).unwrap();
+    let address = UnixAddr::new(path).unwrap();
+    nix::sys::socket::bind(listener.as_raw_fd(), &address).unwrap();
+    nix::sys::socket::listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    (listener, UnixStream::connect(path).unwrap())
 }
 
 /// Makes a root file system with busybox and some links to it.
