@@ -12,10 +12,8 @@ use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
 use crate::failure::{Failure, Step};
+use crate::sandbox::devices::TERMINAL_HOLDS;
 use crate::spec::ConsoleSize;
-
-/// More than the kernel keeps of what was written to a terminal and not read yet, in bytes.
-const TERMINAL_HOLDS: usize = 256 * 1024;
 
 /// Every signal that can be, as a descriptor.
 pub(super) fn take_signals() -> Result<SignalFd, Failure> {

@@ -289,6 +289,9 @@ pub(crate) fn make(root: BorrowedFd<'_>, devices: &[Device], nodes: &Nodes) -> R
     Ok(())
 }
 
+/// More than the kernel keeps of what was written to a terminal and not read yet, in bytes.
+pub(crate) const TERMINAL_HOLDS: usize = 256 * 1024;
+
 /// The two ends of the container's terminal.
 #[derive(Debug)]
 pub(crate) struct Terminal {

@@ -10,6 +10,8 @@ use nix::sys::epoll::EpollFlags;
 
 /// A client is not given more from the log while this many bytes wait to be sent.
 const MAX_OUTPUT: usize = 64 * 1024;
+/// Input that is taken from a client that is gone, in bytes: more than a socket holds.
+const MAX_LEFT: usize = 1024 * 1024;
 /// Longest frame of an attached stream; neighbouring records of a stream share a frame.
 const MAX_STREAM_FRAME: usize = 32 * 1024;
 
@@ -38,6 +40,8 @@ pub(crate) struct Client {
 /// What a client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pending {
+    /// The execution of the container's command.
+    Start,
     /// The end of the hooks after the start, run by this process.
     Started(i32),
     // By the session's number:
@@ -59,13 +63,19 @@ pub(crate) struct Attached {
     pub(crate) wrote: bool,
     /// Everything in the log has been taken from it.
     caught_up: bool,
+    /// How many records the log had then.
+    seen: u64,
     /// The exec session, when it is not the container's first process.
     session: Option<u64>,
 }
 
 impl Attached {
-    /// A client that sees output from now on.
-    pub(crate) fn new(reader: Option<Reader>, stdin: bool, stdout: bool, stderr: bool) -> Self {
+    /// A client that sees output from now on, when the log has had so many records.
+    pub(crate) fn new(
+        reader: Option<Reader>,
+        seen: u64,
+        [stdin, stdout, stderr]: [bool; 3],
+    ) -> Self {
         Self {
             reader,
             stdout,
@@ -73,15 +83,16 @@ impl Attached {
             stdin,
             wrote: false,
             caught_up: true,
+            seen,
             session: None,
         }
     }
 
     /// A client of an exec session.
-    pub(crate) fn to_session(session: u64, stdin: bool, stdout: bool, stderr: bool) -> Self {
+    pub(crate) fn to_session(session: u64, streams: [bool; 3]) -> Self {
         Self {
             session: Some(session),
-            ..Self::new(None, stdin, stdout, stderr)
+            ..Self::new(None, 0, streams)
         }
     }
 }
@@ -121,6 +132,25 @@ impl Client {
         }
     }
 
+    /// Reads what a client that is gone has left: no more than the kernel keeps for it.
+    pub(crate) fn read_rest(&mut self) {
+        while !self.input_ended && !self.dead && self.input.len() < MAX_LEFT {
+            let before = self.input.len();
+            self.read();
+            if self.input.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// Whether a request has come whole that can be answered now.
+    pub(crate) fn has_request(&self) -> bool {
+        let length = self.input.first_chunk().copied().map(u32::from_le_bytes);
+        let whole = length
+            .is_some_and(|length| length > MAX_FRAME || self.input.len() >= 4 + length as usize);
+        whole && self.attached.is_none() && !self.waits() && self.has_room()
+    }
+
     /// The next request, when it has come whole.
     pub(crate) fn next_request(&mut self) -> Option<Result<Request, String>> {
         let length: [u8; 4] = self.input.get(..4)?.try_into().ok()?;
@@ -137,6 +167,10 @@ impl Client {
         let frame = self.input.get(4..end)?;
         let request = serde_json::from_slice(frame).map_err(|error| format!("request: {error}"));
         self.input.drain(..end);
+        if self.input.is_empty() {
+            // A large one is not to cost memory for as long as the client stays.
+            self.input = Vec::new();
+        }
         Some(request)
     }
 
@@ -157,12 +191,13 @@ impl Client {
     }
 
     /// Sends what is queued, and what the log has for an attached client, as far as the client
-    /// takes it.
-    pub(crate) fn pump(&mut self) {
+    /// takes it. The log is not looked at when it has no more than the client has seen: with many
+    /// clients each event would cost time for all of them.
+    pub(crate) fn pump(&mut self, recorded: u64) {
         // A fast client far behind must not keep the container waiting: the event loop comes back
         // here as long as there is something queued.
         for _ in 0..16 {
-            self.fill();
+            self.fill(recorded);
             if self.output.len() <= self.sent {
                 self.output = Vec::new();
                 self.sent = 0;
@@ -234,10 +269,13 @@ impl Client {
     }
 
     /// Takes records from the log into frames.
-    fn fill(&mut self) {
+    fn fill(&mut self, recorded: u64) {
         let Some(attached) = &mut self.attached else {
             return;
         };
+        if attached.caught_up && attached.seen == recorded {
+            return;
+        }
         let Some(reader) = &mut attached.reader else {
             return;
         };
@@ -252,6 +290,7 @@ impl Client {
                 Ok(Next::Record(record)) => record,
                 Ok(Next::CaughtUp { .. }) => {
                     attached.caught_up = true;
+                    attached.seen = recorded;
                     return;
                 }
                 Err(_) => {

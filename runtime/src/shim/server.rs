@@ -26,6 +26,7 @@ use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::files;
 use crate::process::channel::Message;
+use crate::process::exec::check_executed;
 use crate::process::hooks::{self, Subject};
 use crate::process::spawn::{self, Container};
 use crate::spec::{self, NamespaceKind};
@@ -36,6 +37,7 @@ const LISTENER: u64 = 0;
 const CHILDREN: u64 = 1;
 const OUTPUTS: [u64; 2] = [2, 3];
 const INPUT: u64 = 4;
+const CHANNEL: u64 = 5;
 const FIRST_CLIENT: u64 = 16;
 
 /// A client that takes nothing for so long after the container's end is given up.
@@ -52,6 +54,8 @@ const QUIET: u8 = 200;
 #[derive(Debug, Clone, PartialEq)]
 enum State {
     Created,
+    /// Told to execute its command, before which it executes hooks.
+    Delayed,
     Running,
     Stopped(Exit),
 }
@@ -65,11 +69,15 @@ pub(crate) struct Server {
     container: Container,
     streams: Streams,
     log: Writer,
+    /// How many records were written to the log.
+    recorded: u64,
     state: State,
     started_at: u64,
     error: Option<String>,
     epoll: Epoll,
     listener: Option<UnixListener>,
+    /// Whether the event loop does not wait for connections.
+    deaf: bool,
     children: SignalFd,
     clients: BTreeMap<u64, Client>,
     next_client: u64,
@@ -160,11 +168,13 @@ impl Server {
             container,
             streams,
             log,
+            recorded: 0,
             state: State::Created,
             started_at: 0,
             error: None,
             epoll,
             listener: Some(listener),
+            deaf: false,
             children,
             clients: BTreeMap::new(),
             next_client: FIRST_CLIENT,
@@ -241,6 +251,13 @@ impl Server {
             }
             self.exec_expire();
             self.serve();
+            let only_connections = events
+                .iter()
+                .take(count)
+                .all(|event| event.data() == LISTENER);
+            if self.deaf && !only_connections {
+                self.listen_again();
+            }
             if self.state == State::Running {
                 give_up = None;
             }
@@ -262,6 +279,7 @@ impl Server {
             LISTENER => self.accept(),
             CHILDREN => self.reap(),
             INPUT => self.streams.write_input(),
+            CHANNEL => self.execution(),
             token if token >= exec::FIRST_TOKEN => self.exec_event(token),
             token if OUTPUTS.contains(&token) => self.read_output((token - OUTPUTS[0]) as usize),
             token => self.handle_client(token, events),
@@ -270,6 +288,7 @@ impl Server {
 
     fn read_output(&mut self, index: usize) {
         let output = self.streams.record(index, &mut self.log, &mut self.buffer);
+        self.recorded += u64::from(output == Output::Some);
         if output == Output::End
             && let Some(slot) = self.streams.outputs.get_mut(index)
         {
@@ -283,8 +302,17 @@ impl Server {
             return;
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let Ok(socket) = rustix::net::accept_with(listener, flags) else {
-            return;
+        let socket = match rustix::net::accept_with(listener, flags) {
+            Ok(socket) => socket,
+            Err(error) => {
+                let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+                if exhausted.contains(&error) {
+                    // The connection waits until something else happens, and would be announced
+                    // without a pause.
+                    self.deaf = self.epoll.delete(listener).is_ok();
+                }
+                return;
+            }
         };
         let token = self.next_client;
         let client = Client::new(socket.into());
@@ -292,6 +320,14 @@ impl Server {
         if self.epoll.add(client.fd(), event).is_ok() {
             self.next_client += 1;
             self.clients.insert(token, client);
+        }
+    }
+
+    /// Waits for connections again: descriptors may have become free.
+    fn listen_again(&mut self) {
+        if let Some(listener) = &self.listener {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+            self.deaf = self.epoll.add(listener, event).is_err();
         }
     }
 
@@ -303,10 +339,14 @@ impl Server {
         if events.contains(EpollFlags::EPOLLIN) && !client.input_ended {
             client.read();
         }
+        let gone = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
+        if gone {
+            // What it sent before is for the container, but there will be no more events than this.
+            client.read_rest();
+        }
         if client.attached.is_none() {
             self.answer(&mut client);
         }
-        let gone = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
         self.pass_input(&mut client, gone);
         if gone || (client.input_ended && client.attached.is_none() && !client.waits()) {
             client.ended = true;
@@ -347,7 +387,7 @@ impl Server {
         let stopped = matches!(self.state, State::Stopped(_));
         let mut finished = Vec::new();
         for (token, client) in &mut self.clients {
-            client.pump();
+            client.pump(self.recorded);
             let over = stopped && client.is_served();
             if client.dead || over || (client.ended && !client.has_output()) {
                 finished.push(*token);
@@ -364,9 +404,16 @@ impl Server {
             let mut interest = EpollFlags::empty();
             interest.set(
                 EpollFlags::EPOLLIN,
-                !client.input_ended && !client.waits() && (takes_input || !reads_stdin),
+                !client.input_ended
+                    && !client.waits()
+                    && (takes_input || !reads_stdin)
+                    && (client.attached.is_some() || client.has_room()),
             );
-            interest.set(EpollFlags::EPOLLOUT, client.has_output());
+            // Requests that came before there was room for their answers bring no further event.
+            interest.set(
+                EpollFlags::EPOLLOUT,
+                client.has_output() || client.has_request(),
+            );
             if interest != client.interest {
                 client.interest = interest;
                 let mut event = EpollEvent::new(interest, *token);
@@ -395,7 +442,7 @@ impl Server {
 
     /// Answers the requests that have come whole.
     fn answer(&mut self, client: &mut Client) {
-        while client.attached.is_none() && !client.waits() {
+        while client.attached.is_none() && !client.waits() && client.has_room() {
             let request = match client.next_request() {
                 None => return,
                 Some(Ok(request)) => request,
@@ -452,7 +499,11 @@ impl Server {
                     None
                 };
                 client.respond(&Response::Done);
-                client.attached = Some(Attached::new(reader, stdin, stdout, stderr));
+                client.attached = Some(Attached::new(
+                    reader,
+                    self.recorded,
+                    [stdin, stdout, stderr],
+                ));
                 Ok(None)
             }
             Request::Pause => self.freeze(true).map(done),
@@ -486,25 +537,70 @@ impl Server {
             return Err(Failure::conflict("the container was started already"));
         }
         self.container.channel.start()?;
-        match self.container.channel.receive()? {
-            Message::Closed => {
+        let hooks = self.config.hooks.as_ref();
+        let hooked = hooks.is_some_and(|hooks| !hooks.start_container.is_empty());
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, CHANNEL);
+        // They may take as long as they like.
+        if hooked && self.epoll.add(&self.container.channel, event).is_ok() {
+            self.state = State::Delayed;
+            client.pending = Some(Pending::Start);
+            return Ok(None);
+        }
+        let hooks = self.executed()?;
+        client.pending = hooks.map(Pending::Started);
+        Ok(hooks.is_none().then(|| self.started()))
+    }
+
+    /// Waits for what the container's process reports at last. Gives the process that runs the hooks
+    /// after the start, if there are any.
+    fn executed(&mut self) -> Result<Option<i32>, Failure> {
+        let reported = match self.container.channel.receive() {
+            // It may have been killed meanwhile.
+            Ok(Message::Closed) if self.state == State::Delayed => {
+                check_executed(self.container.pid)
+            }
+            Ok(Message::Closed) => Ok(()),
+            Ok(Message::Failed(failure)) => Err(failure),
+            Ok(Message::Ready(_) | Message::Hooks | Message::Made(_)) => Err(Failure::internal(
+                "the container's process reported twice that it is ready",
+            )),
+            Err(failure) => Err(failure),
+        };
+        match reported {
+            Ok(()) => {
                 self.started_at = super::now();
                 self.state = State::Running;
-                match self.run_hooks("poststart", "running") {
-                    Some(pid) => {
-                        client.pending = Some(Pending::Started(pid));
-                        Ok(None)
-                    }
-                    None => Ok(Some(self.started())),
-                }
+                Ok(self.run_hooks("poststart", "running"))
             }
-            Message::Failed(failure) => {
+            Err(failure) => {
+                self.state = State::Created;
                 self.error = Some(failure.message.clone());
                 Err(failure)
             }
-            Message::Ready(_) | Message::Hooks | Message::Made(_) => Err(Failure::internal(
-                "the container's process reported twice that it is ready",
-            )),
+        }
+    }
+
+    /// The same when the event loop has waited for it.
+    fn execution(&mut self) {
+        if self.state != State::Delayed {
+            return;
+        }
+        let executed = self.executed();
+        let _ = self.epoll.delete(&self.container.channel);
+        match executed {
+            Ok(Some(hooks)) => {
+                for client in self.clients.values_mut() {
+                    if client.pending == Some(Pending::Start) {
+                        client.pending = Some(Pending::Started(hooks));
+                    }
+                }
+            }
+            Ok(None) => {
+                self.answer_pending(&Pending::Start, &self.started());
+            }
+            Err(failure) => {
+                self.answer_pending(&Pending::Start, &failed(failure));
+            }
         }
     }
 
@@ -529,7 +625,7 @@ impl Server {
             cgroup.is_some_and(Cgroup::is_frozen)
         };
         let (status, exit) = match &self.state {
-            State::Created => ("created", None),
+            State::Created | State::Delayed => ("created", None),
             State::Running if frozen() => ("paused", None),
             State::Running => ("running", None),
             State::Stopped(exit) => ("stopped", Some(exit.clone())),
@@ -619,10 +715,14 @@ impl Server {
 
     /// Collects one ended process.
     fn collect(&mut self) -> Option<(i32, rustix::process::WaitStatus)> {
-        let collected = match self.exec_is_starting().then(next_ended) {
+        let starting = self.exec_is_starting() || self.state == State::Delayed;
+        let collected = match starting.then(next_ended) {
             // What it has reported is read before its number is free to be used again.
             Some(ended) => {
                 let pid = ended?;
+                if pid == self.container.pid {
+                    self.execution();
+                }
                 self.exec_settle(pid);
                 rustix::process::waitpid(Pid::from_raw(pid), WaitOptions::NOHANG)
             }
@@ -647,9 +747,11 @@ impl Server {
             }
         }
         for index in 0..OUTPUTS.len() {
-            while self.streams.record(index, &mut self.log, &mut self.buffer) == Output::Some {}
+            self.streams
+                .record_rest(index, &mut self.log, &mut self.buffer);
         }
         let _ = self.log.finish(finished_at);
+        self.recorded += 1;
         if let Some(cgroup) = &self.container.cgroup {
             // Whoever starts the container again right after the exit record finds no leftovers.
             let _ = cgroup.remove();

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use crate::failure::{Failure, Step};
+use crate::sandbox::devices::TERMINAL_HOLDS;
 
 /// How much is read at once. The buffer is not filled before, so only what was read costs memory.
 const CHUNK: usize = 64 * 1024;
@@ -99,6 +100,21 @@ impl Streams {
             let _ = log.append(stream, buffer, super::now());
         }
         output
+    }
+
+    /// Records what was written to an output until now. Whoever else has it open may go on writing
+    /// without end.
+    pub(crate) fn record_rest(&self, index: usize, log: &mut Writer, buffer: &mut Vec<u8>) {
+        let output = self.outputs.get(index).and_then(Option::as_ref);
+        let mut left = match output {
+            // The kernel does not tell how much of it there is.
+            Some(_) if self.terminal => TERMINAL_HOLDS,
+            Some(fd) => rustix::io::ioctl_fionread(fd).unwrap_or(0) as usize,
+            None => 0,
+        };
+        while left > 0 && self.record(index, log, buffer) == Output::Some {
+            left = left.saturating_sub(buffer.len());
+        }
     }
 
     /// Reads once from an output into the buffer, in place of what it holds.

@@ -274,7 +274,7 @@ impl Server {
         &mut self,
         name: &str,
         client: &mut Client,
-        [stdin, stdout, stderr]: [bool; 3],
+        streams: [bool; 3],
     ) -> Result<(), Failure> {
         let number = self.sessions.number_of(name)?;
         client.respond(&Response::Done);
@@ -283,7 +283,7 @@ impl Server {
             .map
             .get(&number)
             .is_none_or(|session| matches!(session.phase, Phase::Over));
-        client.attached = Some(Attached::to_session(number, stdin, stdout, stderr));
+        client.attached = Some(Attached::to_session(number, streams));
         client.ended = over;
         Ok(())
     }
@@ -525,7 +525,7 @@ impl Server {
                 Output::Some => {
                     for client in &mut attached {
                         client.send_output(index as u8 + 1, &self.buffer);
-                        client.pump();
+                        client.pump(self.recorded);
                     }
                 }
                 Output::None => return,
