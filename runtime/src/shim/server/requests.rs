@@ -1,0 +1,251 @@
+//! What the requests of clients do.
+
+use std::os::fd::AsFd;
+
+use keelson_log::Reader;
+use keelson_model::shim::{Request, Response};
+use keelson_sys::{clone, sandbox};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::signal::Signal;
+
+use super::{CHANNEL, Server, State, done, failed};
+use crate::cgroup::Cgroup;
+use crate::failure::{Failure, Step};
+use crate::process::channel::Message;
+use crate::process::exec::check_executed;
+use crate::process::hooks::{self, Subject};
+use crate::shim::client::{Attached, Client, Pending};
+use crate::spec;
+
+impl Server {
+    /// Carries a request out. `None`: it is answered later.
+    pub(super) fn carry_out(
+        &mut self,
+        request: Request,
+        client: &mut Client,
+    ) -> Result<Option<Response>, Failure> {
+        match request {
+            Request::Start => self.start(client),
+            Request::State => Ok(Some(self.report())),
+            Request::Kill { signal, all } => self.kill(signal, all).map(done),
+            Request::Resize {
+                exec: None,
+                rows,
+                columns,
+            } => self.resize(rows, columns).map(done),
+            Request::Wait { exec: None } => match &self.state {
+                State::Stopped(exit) => Ok(Some(Response::Exited(exit.clone()))),
+                _ => {
+                    client.waiting = true;
+                    Ok(None)
+                }
+            },
+            Request::Attach {
+                exec: None,
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                let reader = if stdout || stderr {
+                    let mut reader = Reader::open(&self.spec.log.path)
+                        .map_err(|error| Failure::internal(error.to_string()))?;
+                    reader
+                        .seek_end()
+                        .map_err(|error| Failure::internal(error.to_string()))?;
+                    Some(reader)
+                } else {
+                    None
+                };
+                client.respond(&Response::Done);
+                client.attached = Some(Attached::new(
+                    reader,
+                    self.recorded,
+                    [stdin, stdout, stderr],
+                ));
+                Ok(None)
+            }
+            Request::Pause => self.freeze(true).map(done),
+            Request::Resume => self.freeze(false).map(done),
+            Request::Update { resources } => self.update(resources).map(done),
+            Request::Exec {
+                exec,
+                process,
+                open_stdin,
+            } => self.exec_make(exec, process, open_stdin).map(done),
+            Request::ExecStart { exec } => self.exec_start(&exec, client).map(|()| None),
+            Request::Resize {
+                exec: Some(exec),
+                rows,
+                columns,
+            } => self.exec_resize(&exec, rows, columns).map(done),
+            Request::Wait { exec: Some(exec) } => self.exec_wait(&exec, client),
+            Request::Attach {
+                exec: Some(exec),
+                stdin,
+                stdout,
+                stderr,
+            } => self
+                .exec_attach(&exec, client, [stdin, stdout, stderr])
+                .map(|()| None),
+        }
+    }
+
+    fn start(&mut self, client: &mut Client) -> Result<Option<Response>, Failure> {
+        if self.state != State::Created {
+            return Err(Failure::conflict("the container was started already"));
+        }
+        self.container.channel.start()?;
+        let hooks = self.config.hooks.as_ref();
+        let hooked = hooks.is_some_and(|hooks| !hooks.start_container.is_empty());
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, CHANNEL);
+        // They may take as long as they like.
+        if hooked && self.epoll.add(&self.container.channel, event).is_ok() {
+            self.state = State::Delayed;
+            client.pending = Some(Pending::Start);
+            return Ok(None);
+        }
+        let hooks = self.executed()?;
+        client.pending = hooks.map(Pending::Started);
+        Ok(hooks.is_none().then(|| self.started()))
+    }
+
+    /// Waits for what the container's process reports at last. Gives the process that runs the hooks
+    /// after the start, if there are any.
+    fn executed(&mut self) -> Result<Option<i32>, Failure> {
+        let reported = match self.container.channel.receive() {
+            // It may have been killed meanwhile.
+            Ok(Message::Closed) if self.state == State::Delayed => {
+                check_executed(self.container.pid)
+            }
+            Ok(Message::Closed) => Ok(()),
+            Ok(Message::Failed(failure)) => Err(failure),
+            Ok(Message::Ready(_) | Message::Hooks | Message::Made(_)) => Err(Failure::internal(
+                "the container's process reported twice that it is ready",
+            )),
+            Err(failure) => Err(failure),
+        };
+        match reported {
+            Ok(()) => {
+                self.started_at = crate::shim::now();
+                self.state = State::Running;
+                Ok(self.run_hooks("poststart", "running"))
+            }
+            Err(failure) => {
+                self.state = State::Created;
+                self.error = Some(failure.message.clone());
+                Err(failure)
+            }
+        }
+    }
+
+    /// The same when the event loop has waited for it.
+    pub(super) fn execution(&mut self) {
+        if self.state != State::Delayed {
+            return;
+        }
+        let executed = self.executed();
+        let _ = self.epoll.delete(&self.container.channel);
+        match executed {
+            Ok(Some(hooks)) => {
+                for client in self.clients.values_mut() {
+                    if client.pending == Some(Pending::Start) {
+                        client.pending = Some(Pending::Started(hooks));
+                    }
+                }
+            }
+            Ok(None) => {
+                self.answer_pending(&Pending::Start, &self.started());
+            }
+            Err(failure) => {
+                self.answer_pending(&Pending::Start, &failed(failure));
+            }
+        }
+    }
+
+    pub(super) fn started(&self) -> Response {
+        Response::Started {
+            pid: self.container.pid,
+        }
+    }
+
+    /// Begins to run the hooks of a kind; gives the process that does.
+    pub(super) fn run_hooks(&self, kind: &str, status: &str) -> Option<i32> {
+        let mut kinds = self.config.hooks.as_ref()?.kinds().into_iter();
+        let (_, hooks) = kinds.find(|(name, list)| *name == kind && !list.is_empty())?;
+        let subject = Subject::new(&self.spec.id, &self.config, &self.spec.bundle);
+        // Failures change nothing, and there is nobody to tell.
+        hooks::in_background(subject, kind, hooks, status, self.container.pid).ok()
+    }
+
+    fn report(&self) -> Response {
+        let frozen = || {
+            let cgroup = self.container.cgroup.as_ref();
+            cgroup.is_some_and(Cgroup::is_frozen)
+        };
+        let (status, exit) = match &self.state {
+            State::Created | State::Delayed => ("created", None),
+            State::Running if frozen() => ("paused", None),
+            State::Running => ("running", None),
+            State::Stopped(exit) => ("stopped", Some(exit.clone())),
+        };
+        Response::State {
+            status: status.to_owned(),
+            pid: self.container.pid,
+            exit,
+        }
+    }
+
+    fn kill(&self, signal: i32, all: bool) -> Result<(), Failure> {
+        if matches!(self.state, State::Stopped(_)) {
+            return Err(Failure::conflict("the container has ended"));
+        }
+        let step = || format!("send signal {signal} to process {}", self.container.pid);
+        if !all {
+            return clone::signal_process(self.container.pidfd.as_fd(), signal).step(step);
+        }
+        let cgroup = self.container.cgroup.as_ref().ok_or_else(|| {
+            Failure::invalid("only a container with a cgroup can be signalled as a whole")
+        })?;
+        if signal == Signal::SIGKILL as i32 {
+            return cgroup.kill();
+        }
+        for pid in cgroup.processes()? {
+            match clone::signal_pid(pid, signal) {
+                // Ended since it was listed.
+                Err(nix::errno::Errno::ESRCH) => {}
+                other => other.step(|| format!("send signal {signal} to process {pid}"))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn resize(&self, rows: u16, columns: u16) -> Result<(), Failure> {
+        match &self.streams.outputs[0] {
+            Some(terminal) if self.streams.terminal => {
+                sandbox::set_terminal_size(terminal, rows, columns)
+                    .step(|| "set the terminal's size")
+            }
+            _ => Err(Failure::invalid("the container has no terminal")),
+        }
+    }
+
+    fn freeze(&self, frozen: bool) -> Result<(), Failure> {
+        if self.state != State::Running {
+            return Err(Failure::conflict("the container is not running"));
+        }
+        self.cgroup()?.freeze(frozen)
+    }
+
+    fn update(&self, resources: serde_json::Value) -> Result<(), Failure> {
+        let resources: spec::Resources = serde_json::from_value(resources)
+            .map_err(|error| Failure::invalid(format!("resources: {error}")))?;
+        self.cgroup()?.update(&resources)
+    }
+
+    fn cgroup(&self) -> Result<&Cgroup, Failure> {
+        self.container
+            .cgroup
+            .as_ref()
+            .ok_or_else(|| Failure::invalid("the container has no cgroup (linux.cgroupsPath)"))
+    }
+}
