@@ -86,6 +86,33 @@ async fn broken_connections_are_resumed() {
     }
 }
 
+/// One byte at a time, each well before a stalled connection would be given up: by that a layer of
+/// a megabyte would take a day.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn registries_that_drip_are_given_up() {
+    if !is_root() {
+        return;
+    }
+    let remote = Remote::new(&layers());
+    for what in ["manifests/", "blobs/"] {
+        let honest = remote.clone();
+        let server = Server::start(move |seen: &Seen| {
+            let mut reply = honest.answer(seen);
+            if seen.path.contains(what) {
+                reply.stall = Some(0);
+                reply.trickle = Some(Duration::from_millis(50));
+            }
+            reply
+        })
+        .await;
+        let fixture = fixture(|_| {});
+        let error = pull(&fixture, &server.name("a")).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("bytes came in 0.3 s"), "{what}: {text}");
+        assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn busy_registries_are_asked_again() {
     if !is_root() {

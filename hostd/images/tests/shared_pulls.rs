@@ -172,3 +172,22 @@ async fn pulls_loads_and_removals_of_the_same_layers_go_together() {
     fixture.store().prune(true, &[], &|_| true).unwrap();
     assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_stalls_holds_up_no_other() {
+    if !is_root() {
+        return;
+    }
+    let remote = Remote::new(&layers());
+    let slow = stalling(remote.clone()).await;
+    let good = remote.serve().await;
+    let fixture = fixture(|registries| registries.patience.stall = Duration::from_secs(600));
+    let mut waiting = Running::start(&fixture, &slow.name("a"));
+    waiting.see("Downloading").await;
+    let pulled = Running::start(&fixture, &good.name("a"))
+        .end()
+        .await
+        .unwrap();
+    assert!(fixture.store().mount(&pulled.id).is_ok());
+    waiting.task.abort();
+}

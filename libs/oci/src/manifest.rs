@@ -145,7 +145,7 @@ pub enum ManifestError {
     )]
     Artifact(String),
     /// Neither an image's nor an index's members.
-    #[error("it has neither config and layers nor manifests")]
+    #[error("it has neither config and layers nor manifests, or not those of its media type")]
     Incomplete,
 }
 
@@ -165,15 +165,20 @@ impl Document {
         {
             return Err(ManifestError::MediaType(media_type.clone()));
         }
+        let says = |types: [&str; 2]| match &document.media_type {
+            Some(media_type) => types.contains(&media_type.as_str()),
+            None => true,
+        };
+        let (index, manifest) = (says(INDEX_TYPES), says(MANIFEST_TYPES));
         match (document.config, document.layers, document.manifests) {
-            (Some(config), Some(layers), None) => {
+            (Some(config), Some(layers), None) if manifest => {
                 if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
                     let kind = document.artifact_type.unwrap_or(config.media_type);
                     return Err(ManifestError::Artifact(kind));
                 }
                 Ok(DocumentKind::Manifest(config, layers))
             }
-            (None, None, Some(manifests)) => Ok(DocumentKind::Index(manifests)),
+            (None, None, Some(manifests)) if index => Ok(DocumentKind::Index(manifests)),
             _ => Err(ManifestError::Incomplete),
         }
     }
@@ -237,6 +242,10 @@ mod tests {
             &br#"{"schemaVersion":1,"manifests":[]}"#[..],
             br#"{"schemaVersion":2}"#,
             br#"{"schemaVersion":2,"mediaType":"text/html","manifests":[]}"#,
+            // One that an engine could take for the one, and another for the other.
+            br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#,
+            br#"{"schemaVersion":2,"manifests":[],
+                "mediaType":"application/vnd.oci.image.manifest.v1+json"}"#,
             b"[]",
         ] {
             assert!(Document::parse(bad).is_err());

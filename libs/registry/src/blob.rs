@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use keelson_oci::digest::Digest;
 
+use crate::body::Pace;
 use crate::client::{Ask, chain};
 use crate::error::RegistryError;
 use crate::repository::Repository;
@@ -21,6 +21,7 @@ pub struct BlobReader<'a> {
     size: u64,
     at: u64,
     body: Option<Incoming>,
+    pace: Pace,
     /// Bytes of the present body that were read before already.
     skip: u64,
     tried: u32,
@@ -37,6 +38,7 @@ impl Repository {
             size,
             at: 0,
             body: None,
+            pace: Pace::new(self.client.options.patience.stall),
             skip: 0,
             tried: 0,
             failed_at: 0,
@@ -94,8 +96,7 @@ impl BlobReader<'_> {
                 self.open().await?;
                 continue;
             };
-            let stall = self.repository.client.options.patience.stall;
-            let reason = match tokio::time::timeout(stall, body.frame()).await {
+            let reason = match self.pace.frame(body).await {
                 Ok(Some(Ok(frame))) => {
                     let Ok(mut piece) = frame.into_data() else {
                         continue;
@@ -122,7 +123,7 @@ impl BlobReader<'_> {
                 Ok(None) if self.at >= self.size => return Ok(None),
                 Ok(None) => "the blob ended early".to_owned(),
                 Ok(Some(Err(error))) => format!("the connection broke: {}", chain(&error)),
-                Err(_) => format!("no bytes came for {} s", stall.as_secs_f32()),
+                Err(reason) => reason,
             };
             self.body = None;
             self.retry(reason).await?;
@@ -181,6 +182,7 @@ impl BlobReader<'_> {
             _ => return Err(self.repository.client.refusal(response, &ask).await),
         }
         self.body = Some(response.into_body());
+        self.pace = Pace::new(self.repository.client.options.patience.stall);
         Ok(())
     }
 

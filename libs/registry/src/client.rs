@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::body::Pace;
 use crate::connect::{ConnectError, Connector};
 use crate::error::RegistryError;
 use crate::options::RegistryOptions;
@@ -177,9 +178,9 @@ impl Client {
         let host = authority(&ask.uri).to_owned();
         let mut body = response.into_body();
         let mut bytes = Vec::new();
+        let mut pace = Pace::new(self.options.patience.stall);
         loop {
-            let frame = tokio::time::timeout(self.options.patience.stall, body.frame()).await;
-            let reason = match frame {
+            let reason = match pace.frame(&mut body).await {
                 Ok(None) => return Ok(bytes),
                 Ok(Some(Ok(frame))) => {
                     let Some(data) = frame.data_ref() else {
@@ -196,7 +197,7 @@ impl Client {
                     continue;
                 }
                 Ok(Some(Err(error))) => format!("the connection broke: {}", chain(&error)),
-                Err(_) => "no more bytes came".to_owned(),
+                Err(reason) => reason,
             };
             return Err(RegistryError::Unreachable {
                 host,

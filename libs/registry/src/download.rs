@@ -1,16 +1,14 @@
 //! Files at addresses that a person has named: of any server, by HTTP or HTTPS, through the same
 //! proxies and with the same trust as registries.
 
-use std::time::Duration;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri, header};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use keelson_model::error::ErrorKind;
 
+use crate::body::Pace;
 use crate::client::{Ask, Attempt, Client, chain};
 use crate::repository::location;
 use crate::uri::authority;
@@ -74,7 +72,7 @@ pub struct Download {
     total: Option<u64>,
     taken: u64,
     limit: u64,
-    stall: Duration,
+    pace: Pace,
     body: Incoming,
 }
 
@@ -157,7 +155,7 @@ impl Client {
                 total,
                 taken: 0,
                 limit,
-                stall: self.options.patience.stall,
+                pace: Pace::new(self.options.patience.stall),
                 body: response.into_body(),
             });
         }
@@ -186,7 +184,7 @@ impl Download {
     /// When the file ends early or not at all.
     pub async fn next(&mut self) -> Result<Option<Bytes>, DownloadError> {
         loop {
-            let reason = match tokio::time::timeout(self.stall, self.body.frame()).await {
+            let reason = match self.pace.frame(&mut self.body).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(Ok(frame))) => {
                     let Ok(piece) = frame.into_data() else {
@@ -202,7 +200,7 @@ impl Download {
                     return Ok(Some(piece));
                 }
                 Ok(Some(Err(error))) => format!("the connection broke: {}", chain(&error)),
-                Err(_) => format!("no bytes came for {} s", self.stall.as_secs_f32()),
+                Err(reason) => reason,
             };
             return Err(DownloadError::Broken {
                 address: self.address.clone(),

@@ -7,6 +7,7 @@
 pub mod auth;
 mod auth_file;
 mod blob;
+mod body;
 mod client;
 mod connect;
 mod download;

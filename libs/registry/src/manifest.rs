@@ -15,6 +15,8 @@ use crate::uri::{authority, join};
 
 /// Pages of tags that are read.
 const MAX_PAGES: usize = 200;
+/// Tags of a repository that are read.
+const MAX_TAGS: usize = 100_000;
 /// Media types of manifests that are asked for.
 const ACCEPT: [&str; 4] = [DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX];
 
@@ -165,6 +167,13 @@ impl Repository {
                     reason: "the answer is not a list of tags".to_owned(),
                 })?;
             tags.extend(page.tags.unwrap_or_default());
+            if tags.len() > MAX_TAGS {
+                return Err(RegistryError::Protocol {
+                    host: self.host().to_owned(),
+                    what: "list of tags".to_owned(),
+                    reason: format!("there are more than {MAX_TAGS}"),
+                });
+            }
             match next {
                 Some(next) => uri = next,
                 None => break,

@@ -216,6 +216,12 @@ impl RegistryOptions {
         self.insecure.iter().any(|rule| rule.covers(authority))
     }
 
+    /// Whether a server may lead us on to another one. What listens on loopback is not for others
+    /// to reach through us.
+    pub(crate) fn may_lead(&self, from: &str, to: &str) -> bool {
+        !is_loopback(to) || is_loopback(from)
+    }
+
     /// Whether credentials of the machine may go to this registry without TLS.
     pub(crate) fn may_see_secrets(&self, authority: &str) -> bool {
         is_loopback(authority) || self.is_insecure(authority)
@@ -284,6 +290,21 @@ mod tests {
             "https://u:p@a",
         ] {
             assert!(wrong.parse::<Endpoint>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn nobody_leads_to_loopback_but_loopback() {
+        let options = RegistryOptions::default();
+        for (from, to, may) in [
+            ("registry.example", "cdn.example", true),
+            ("registry.example", "127.0.0.1:5000", false),
+            ("10.0.0.1:5000", "localhost", false),
+            ("registry.example", "[::1]:443", false),
+            ("localhost:5000", "127.0.0.1:5001", true),
+            ("127.0.0.1:5000", "cdn.example", true),
+        ] {
+            assert_eq!(options.may_lead(from, to), may, "{from} {to}");
         }
     }
 

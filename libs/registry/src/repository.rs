@@ -217,6 +217,16 @@ impl Repository {
         }
         let target = location(&ask.uri, response)
             .ok_or_else(|| wrong("a redirect without a valid address".to_owned()))?;
+        if !self
+            .client
+            .options
+            .may_lead(self.host(), authority(&target))
+        {
+            return Err(wrong(format!(
+                "it redirects to this machine itself ({})",
+                authority(&target)
+            )));
+        }
         let plain = target.scheme_str() == Some("http");
         if plain && ask.uri.scheme_str() == Some("https") {
             return Err(wrong(format!(

@@ -168,6 +168,10 @@ impl Repository {
         if uri.scheme_str() != Some("https") && !plain {
             return Err(wrong("its token service does not use HTTPS"));
         }
+        let options = &self.client.options;
+        if !options.may_lead(self.host(), authority(&uri)) {
+            return Err(wrong("it names this machine itself as its token service"));
+        }
         let scopes = self.scopes();
         let identity = self
             .credentials

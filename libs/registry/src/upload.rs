@@ -335,6 +335,13 @@ impl Repository {
         };
         let target =
             location(base, response).ok_or_else(|| wrong("it names no address for the upload"))?;
+        if !self
+            .client
+            .options
+            .may_lead(self.host(), authority(&target))
+        {
+            return Err(wrong("it wants the upload at this machine itself"));
+        }
         let plain = target.scheme_str() == Some("http");
         if plain
             && (base.scheme_str() == Some("https")

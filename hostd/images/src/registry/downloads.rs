@@ -1,6 +1,7 @@
 //! Downloads that several pulls share: what one pull is fetching, another one waits for.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -30,8 +31,9 @@ pub(super) enum Phase {
 /// What is being downloaded now.
 #[derive(Debug, Default)]
 pub(crate) struct Downloads {
-    /// By diff-id.
-    layers: Mutex<HashMap<Digest, Weak<Download>>>,
+    /// By registry, because one that is slow or breaks off must not hold up pulls from others, and
+    /// diff-id.
+    layers: Mutex<HashMap<(String, Digest), Weak<Download>>>,
     /// By digest.
     configs: Mutex<HashMap<Digest, Weak<OnceCell<Vec<u8>>>>>,
 }
@@ -59,7 +61,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Finds what others hold under a key; forgets what nobody holds any more.
-fn shared<T>(known: &mut HashMap<Digest, Weak<T>>, key: &Digest) -> Option<Arc<T>> {
+fn shared<K: Eq + Hash, T>(known: &mut HashMap<K, Weak<T>>, key: &K) -> Option<Arc<T>> {
     known.retain(|_, held| held.strong_count() > 0);
     known.get(key)?.upgrade()
 }
@@ -69,14 +71,15 @@ impl Downloads {
     /// whether it was.
     pub(super) fn join(&self, pull: LayerPull) -> (Arc<Download>, bool) {
         let mut layers = locked(&self.layers);
-        if let Some(running) = shared(&mut layers, &pull.diff_id)
+        let key = (pull.repository.host().to_owned(), pull.diff_id);
+        if let Some(running) = shared(&mut layers, &key)
             && *running.phase.borrow() != Phase::Failed
         {
             return (running, false);
         }
         let (told, phase) = watch::channel(Phase::Downloading(0));
         let error = Arc::new(Mutex::new(None));
-        let (diff_id, folder) = (pull.diff_id, pull.folder.clone());
+        let folder = pull.folder.clone();
         let staging = Arc::clone(&pull.staging);
         let failure = Arc::clone(&error);
         let task = tokio::spawn(async move {
@@ -96,19 +99,14 @@ impl Downloads {
             task: task.abort_handle(),
             _staging: staging,
         });
-        layers.insert(diff_id, Arc::downgrade(&download));
+        layers.insert(key, Arc::downgrade(&download));
         (download, true)
     }
 
     /// Does not offer this download to others any more.
-    pub(super) fn forget(&self, diff_id: &Digest, download: &Arc<Download>) {
-        let mut layers = locked(&self.layers);
-        if layers
-            .get(diff_id)
-            .is_some_and(|held| std::ptr::eq(held.as_ptr(), Arc::as_ptr(download)))
-        {
-            layers.remove(diff_id);
-        }
+    pub(super) fn forget(&self, download: &Arc<Download>) {
+        let other = |held: &Weak<Download>| !std::ptr::eq(held.as_ptr(), Arc::as_ptr(download));
+        locked(&self.layers).retain(|_, held| other(held));
     }
 
     /// The place of a configuration, which the first one fills.

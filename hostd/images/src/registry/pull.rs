@@ -428,6 +428,6 @@ async fn fetch_layer(
         } else if own {
             return Err(download.error());
         }
-        store.downloads.forget(&diff_id, &download);
+        store.downloads.forget(&download);
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Reply {
     pub(crate) stall: Option<usize>,
     /// Whether the body is repeated for ever, without a length.
     pub(crate) endless: bool,
+    /// The time between two bytes, after the place of the stall.
+    pub(crate) trickle: Option<Duration>,
 }
 
 impl Reply {
@@ -201,6 +203,12 @@ async fn serve(
     stream.write_all(&reply.body[..end]).await.ok()?;
     if reply.endless {
         while stream.write_all(&reply.body).await.is_ok() {}
+    }
+    if let Some(pause) = reply.trickle {
+        for byte in &reply.body[end..] {
+            tokio::time::sleep(pause).await;
+            stream.write_all(&[*byte]).await.ok()?;
+        }
     }
     if reply.stall.is_some() {
         tokio::time::sleep(Duration::from_secs(30)).await;
