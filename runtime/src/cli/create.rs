@@ -12,6 +12,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::arguments::{Arguments, only_id, read};
 use super::manage;
+use super::readiness::Readiness;
 use super::relay::{own_size, take_signals, wait};
 use super::{Global, log};
 use crate::cgroup::Cgroup;
@@ -106,19 +107,28 @@ pub(crate) fn run(global: &Global, arguments: Arguments) -> Result<u8, Failure> 
         false => Some(take_signals()?),
     };
     let container = make(&store, &id, &options, global.cgroups)?;
-    let started = manage::start_container(&store);
-    if let Err(failure) = started {
-        let _ = manage::destroy(&store);
-        return Err(failure);
-    }
+    let started = Readiness::asked_for(&store)
+        .map_or(Ok(None), Readiness::listen)
+        .and_then(|waiting| manage::start_container(&store).map(|()| waiting));
+    let waiting = match started {
+        Ok(waiting) => waiting,
+        Err(failure) => {
+            let _ = manage::destroy(&store);
+            return Err(failure);
+        }
+    };
     let Some(signals) = signals else {
+        if let Some(waiting) = waiting {
+            waiting.wait(container.pidfd.as_fd(), container.pid)?;
+        }
         return Ok(0);
     };
     let terminal = container
         .terminal
         .as_ref()
         .filter(|_| options.console_socket.is_none());
-    let code = wait(container.pid, container.pidfd.as_fd(), &signals, terminal);
+    let process = (container.pid, container.pidfd.as_fd());
+    let code = wait(process, &signals, terminal, waiting);
     if !options.keep || code.is_err() {
         manage::destroy(&store)?;
     }
@@ -177,7 +187,11 @@ fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Con
         look_at_cgroup(path)?;
     }
     store.create()?;
-    let made = make_in(store, id, options, &spec, &bundle, path);
+    let offered = match Readiness::asked_for(store) {
+        Some(readiness) => readiness.offer(&mut spec),
+        None => Ok(()),
+    };
+    let made = offered.and_then(|()| make_in(store, id, options, &spec, &bundle, path));
     if made.is_err() {
         let _ = store.remove();
     }

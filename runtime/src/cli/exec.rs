@@ -216,10 +216,10 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     let terminal = followed?;
     match signals {
         Some(signals) => wait(
-            spawned.pid,
-            spawned.pidfd.as_fd(),
+            (spawned.pid, spawned.pidfd.as_fd()),
             &signals,
             terminal.as_ref(),
+            None,
         ),
         None => Ok(0),
     }

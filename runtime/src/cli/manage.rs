@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags};
 
 use super::arguments::{Arguments, only_id, read};
+use super::readiness::Readiness;
 use super::{Global, log};
 use crate::cgroup::{self, Cgroup};
 use crate::failure::{self, Failure, Step};
@@ -27,7 +28,19 @@ fn id_only(arguments: Arguments) -> Result<String, Failure> {
 /// `start`.
 pub(crate) fn start(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
     let store = Store::new(&global.root, &id_only(arguments)?)?;
+    let waiting = match Readiness::asked_for(&store) {
+        Some(readiness) => readiness.listen()?,
+        None => None,
+    };
     start_container(&store)?;
+    if let Some(waiting) = waiting {
+        let state = store.load()?;
+        // A process that has ended by now has said all that it had to say.
+        match open_process(&state) {
+            Ok(process) => waiting.wait(process.as_fd(), state.pid)?,
+            Err(_) => drop(waiting.step(Some(state.pid))?),
+        }
+    }
     Ok(0)
 }
 

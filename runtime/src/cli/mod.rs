@@ -7,6 +7,7 @@ mod features;
 mod help;
 mod log;
 mod manage;
+mod readiness;
 mod relay;
 mod resources;
 

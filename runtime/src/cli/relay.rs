@@ -11,6 +11,7 @@ use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcse
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
+use super::readiness::Waiting;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::TERMINAL_HOLDS;
 use crate::spec::ConsoleSize;
@@ -32,27 +33,41 @@ pub(super) fn own_size() -> Option<ConsoleSize> {
     })
 }
 
-/// Waits for a process's end and gives its exit code.
+/// Waits for the end of a process, given by its number and as a descriptor, and gives its exit code.
+/// `waiting`: who wants to know when its program is ready.
 pub(super) fn wait(
-    pid: i32,
-    pidfd: BorrowedFd<'_>,
+    (pid, pidfd): (i32, BorrowedFd<'_>),
     signals: &SignalFd,
     terminal: Option<&OwnedFd>,
+    mut waiting: Option<Waiting>,
 ) -> Result<u8, Failure> {
     let mut relay = match terminal {
         Some(terminal) => Some(Relay::new(terminal)?),
         None => None,
     };
     loop {
+        if let Some(wanted) = &waiting
+            && wanted.step(None)?
+        {
+            waiting = None;
+        }
         if let Some(code) = ended(pid)? {
             if let Some(relay) = &mut relay {
                 relay.drain();
             }
             return Ok(code);
         }
-        if let Some(relay) = &mut relay
-            && !relay.step(signals.as_fd())?
-        {
+        let said = waiting.as_ref().map(AsFd::as_fd);
+        let signalled = match (&mut relay, said) {
+            (Some(relay), said) => relay.step(signals.as_fd(), said)?,
+            (None, Some(said)) => {
+                let mut fds = [signals.as_fd(), said].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+                poll(&mut fds)?;
+                fds.first().and_then(PollFd::any).unwrap_or(false)
+            }
+            (None, None) => true,
+        };
+        if !signalled {
             continue;
         }
         let signal = signals.read_signal().step(|| "read a signal")?;
@@ -131,14 +146,20 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Waits until there is something to do, and does it. Tells whether there is a signal.
-    fn step(&mut self, signals: BorrowedFd<'_>) -> Result<bool, Failure> {
+    /// Waits until there is something to do, and does it. Tells whether there is a signal. `other`:
+    /// what ends the wait as well.
+    fn step(
+        &mut self,
+        signals: BorrowedFd<'_>,
+        other: Option<BorrowedFd<'_>>,
+    ) -> Result<bool, Failure> {
         let mut events = PollFlags::empty();
         events.set(PollFlags::POLLIN, !self.output_ended);
         events.set(PollFlags::POLLOUT, !self.pending.is_empty());
         let wants_input = !self.input_ended && self.pending.is_empty();
         let stdin = rustix::stdio::stdin();
         let mut fds = vec![PollFd::new(signals, PollFlags::POLLIN)];
+        fds.extend(other.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         if !self.output_ended {
             fds.push(PollFd::new(self.master.as_fd(), events));
         }

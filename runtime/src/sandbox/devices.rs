@@ -160,23 +160,21 @@ fn read(devices: &[Device]) -> Result<Vec<Node<'_>>, Failure> {
             number("major", device.major)?,
             number("minor", device.minor)?,
         );
-        if !device.path.starts_with('/') || device.path.ends_with('/') {
+        let path = device.path.trim_end_matches('/');
+        if !path.starts_with('/') {
             let reason = format!("{:?} is not the absolute path of a file", device.path);
             return Err(refused(index, "path", &reason));
         }
-        let same_path = |other: &&Node<'_>| other.path == device.path;
+        let same_path = |other: &&Node<'_>| other.path == path;
         if let Some(other) = nodes.iter().find(same_path)
             && (other.kind, other.numbers) != (kind, numbers)
         {
-            let reason = format!(
-                "{} is another device in linux.devices[{}]",
-                device.path, other.index
-            );
+            let reason = format!("{path} is another device in linux.devices[{}]", other.index);
             return Err(refused(index, "path", &reason));
         }
         nodes.push(Node {
             index,
-            path: &device.path,
+            path,
             kind,
             numbers,
             mode: device.file_mode.unwrap_or(0o666) & 0o7777,

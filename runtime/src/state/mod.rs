@@ -101,6 +101,11 @@ impl Store {
         })
     }
 
+    /// The path of something beside the state.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Reserves the identifier.
     pub(crate) fn create(&self) -> Result<(), Failure> {
         let step = || format!("create {}", self.folder.display());

@@ -1,0 +1,154 @@
+//! Telling a service manager that a container's program is ready (sd_notify(3)), when the caller's
+//! environment names a socket for it, as runc and crun do.
+//!
+//! The container gets a folder of its state in place of the manager's socket, and `NOTIFY_SOCKET`
+//! names a socket in it, so nothing of the manager's is within its reach. Whoever starts the
+//! container listens there and passes `READY=1` on, nothing else that a program may say. Without a
+//! foreground to wait in, the start takes until then; the manager is told the program's process.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use crate::failure::{Failure, Step};
+use crate::spec::{Mount, Spec};
+use crate::state::Store;
+
+const VARIABLE: &str = "NOTIFY_SOCKET";
+/// The folder in a container's state, and its socket.
+const FOLDER: &str = "notify";
+const SOCKET: &str = "notify";
+/// Where the folder is in the container when the manager's socket has no path.
+const PLACE: &str = "/run/notify";
+
+/// What a service manager waits for.
+#[derive(Debug)]
+pub(super) struct Readiness {
+    /// The manager's socket: a path, or a name that begins with `@`.
+    manager: String,
+    folder: PathBuf,
+}
+
+impl Readiness {
+    /// By the caller's environment.
+    pub(super) fn asked_for(store: &Store) -> Option<Self> {
+        let manager = std::env::var(VARIABLE).ok()?;
+        (manager.starts_with('/') || manager.starts_with('@')).then(|| Self {
+            manager,
+            folder: store.path(FOLDER),
+        })
+    }
+
+    /// Prepares a container for it, unless its environment names a socket already.
+    pub(super) fn offer(&self, spec: &mut Spec) -> Result<(), Failure> {
+        let Some(process) = &mut spec.process else {
+            return Ok(());
+        };
+        let prefix = format!("{VARIABLE}=");
+        if process.env.iter().any(|entry| entry.starts_with(&prefix)) {
+            return Ok(());
+        }
+        std::fs::DirBuilder::new()
+            .mode(0o755)
+            .create(&self.folder)
+            .step(|| format!("{VARIABLE}: make {}", self.folder.display()))?;
+        let place = match self.manager.starts_with('/') {
+            true => self.manager.trim_end_matches('/'),
+            false => PLACE,
+        };
+        let source = std::path::absolute(&self.folder)
+            .step(|| format!("{VARIABLE}: find {}", self.folder.display()))?;
+        process.env.push(format!("{prefix}{place}/{SOCKET}"));
+        let options = ["bind", "nosuid", "noexec", "nodev", "ro"];
+        spec.mounts.push(Mount {
+            destination: place.to_owned(),
+            source: Some(source.display().to_string()),
+            options: options.map(str::to_owned).into(),
+            ..Mount::default()
+        });
+        Ok(())
+    }
+
+    /// Begins to listen, if the container was prepared for it. To be done before it is started.
+    pub(super) fn listen(self) -> Result<Option<Waiting>, Failure> {
+        if !self.folder.exists() {
+            return Ok(None);
+        }
+        let path = self.folder.join(SOCKET);
+        let step = || format!("{VARIABLE}: listen on {}", path.display());
+        // Of a start that failed.
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).step(step)?;
+        socket.set_nonblocking(true).step(step)?;
+        // The program may be anybody's.
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).step(step)?;
+        let manager = self.manager;
+        Ok(Some(Waiting { socket, manager }))
+    }
+}
+
+/// A container whose program is not ready yet.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    socket: UnixDatagram,
+    manager: String,
+}
+
+impl AsFd for Waiting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Waiting {
+    /// Looks at what was said, and passes on that the program is ready. `main`: its process, for a
+    /// manager that is to follow that in place of the caller's. Tells whether that is done.
+    pub(super) fn step(&self, main: Option<i32>) -> Result<bool, Failure> {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            let message = buffer.get(..length).unwrap_or_default();
+            if message
+                .split(|byte| *byte == b'\n')
+                .any(|line| line == b"READY=1")
+            {
+                self.tell("READY=1")?;
+                if let Some(main) = main {
+                    self.tell(&format!("MAINPID={main}"))?;
+                }
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Waits until the program is ready, or has ended without being so.
+    pub(super) fn wait(&self, process: BorrowedFd<'_>, main: i32) -> Result<(), Failure> {
+        while !self.step(Some(main))? {
+            let mut fds = [self.as_fd(), process].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error).step(|| "wait for the program to be ready"),
+            }
+            let [said, ended] = fds.map(|fd| fd.any().unwrap_or(false));
+            if ended && !said {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, message: &str) -> Result<(), Failure> {
+        let step = || format!("{VARIABLE}: tell {} {message}", self.manager);
+        let address = match self.manager.strip_prefix('@') {
+            Some(name) => SocketAddr::from_abstract_name(name),
+            None => SocketAddr::from_pathname(Path::new(&self.manager)),
+        };
+        let address = address.step(step)?;
+        let sent = self.socket.send_to_addr(message.as_bytes(), &address);
+        sent.step(step).map(drop)
+    }
+}
