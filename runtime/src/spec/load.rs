@@ -252,6 +252,11 @@ fn member_at(bytes: &[u8], line: usize, column: usize) -> String {
             _ => {}
         }
     }
+    // A list where an object is wanted is found before its first byte is read.
+    if let (Some(b':'), None, Some(Level::Object(key))) = (bytes.get(end), &text, levels.last_mut())
+    {
+        *key = last_text;
+    }
     let mut path = String::new();
     for level in levels {
         match level {
@@ -313,6 +318,9 @@ mod tests {
         assert!(
             error(r#"{"ociVersion":"1.2.0","hooks":{"prestart":[{"path":"/x","timeout":0}]}}"#)
                 .contains("hooks.prestart[0].timeout")
+        );
+        assert!(
+            error(r#"{"annotations":[{},"x",1],"ociVersion":"1.2.0"}"#).contains(": annotations: ")
         );
         assert!(error("").contains("the document"));
         assert!(error(r#"{"ociVersion":"2.0.0"}"#).contains("ociVersion"));
