@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::mounts::shown;
+use super::mounts::{bind, shown};
 use crate::case::{Case, interface};
 use crate::host;
 use crate::lab::{Lab, contains, push, same};
@@ -205,6 +205,20 @@ pub(super) const CASES: &[Case] = &[
                 dev.options
             );
             Ok(())
+        },
+    ),
+    interface(
+        "mounts.bind.options-of-a-file-system",
+        "runc: mounts",
+        "A bind mount may be given options for a file system, which it has not.",
+        |lab| {
+            std::fs::create_dir(lab.path("source"))?;
+            std::fs::write(lab.path("source/there"), "bound")?;
+            let source = lab.path("source").to_string_lossy().into_owned();
+            let text = lab.script("cat /bound/there", |config| {
+                bind(config, &source, "/bound", &["mode=755", "size=1k", "bind"]);
+            })?;
+            same("text", &text, "bound")
         },
     ),
     interface(

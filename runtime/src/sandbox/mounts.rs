@@ -16,7 +16,7 @@ use super::descriptors::put_off;
 use super::options::{self, Attributes, Options};
 use super::userns::MountMaps;
 use super::{copy_tree, direct, paths};
-use crate::failure::{Failure, Step};
+use crate::failure::{self, Failure, Step};
 use crate::spec::Mount;
 
 /// What later steps need of the mounts that were made.
@@ -205,11 +205,14 @@ pub(crate) fn check(mounts: &[Mount]) -> Result<(), Failure> {
             )))
         };
         if options.bind.is_some() {
-            if let Some(key) = unused(&options) {
-                return refused(
-                    "options",
-                    format!("{key:?} has no meaning for a bind mount"),
-                );
+            for (key, value) in unused(&options) {
+                let message = format!("{key:?} has no meaning for a bind mount");
+                if value.is_none() {
+                    return refused("options", message);
+                }
+                // Callers give them with any mount, and the specification's own validation does.
+                let place = format!("mounts[{index}].options");
+                failure::warn(&[Failure::invalid(format!("{place}: {message}"))]);
             }
             if !options.remount && !is_given(&mount.source) {
                 return refused("source", format!("is missing for {destination}"));
@@ -406,11 +409,10 @@ fn copy_up(
     }
 }
 
-/// An option for a file system, which means nothing where none is made. `iversion` never shows in a
+/// Options for a file system, which mean nothing where none is made. `iversion` never shows in a
 /// container, and callers may give it with any mount.
-fn unused(options: &Options) -> Option<&str> {
-    let mut keys = options.data.iter().map(|(key, _)| key.as_str());
-    keys.find(|key| *key != "iversion")
+fn unused(options: &Options) -> impl Iterator<Item = &(String, Option<String>)> {
+    options.data.iter().filter(|(key, _)| key != "iversion")
 }
 
 /// Attaches a mount to its place in the container's root. `bound` is what is bound, if anything.
