@@ -277,6 +277,14 @@ pub(crate) fn handle(api: &Api, call: &Call) -> Result<Response<Body>, ApiError>
             .transpose()
     };
     let (since, until) = (time("since")?, time("until")?);
+    if let (Some(_), Some(_), true) = (since, until, since > until) {
+        let text = |name| call.query.get(name).unwrap_or_default();
+        return Err(ApiError::invalid(format!(
+            "`since` time ({}) cannot be after `until` time ({})",
+            text("since"),
+            text("until")
+        )));
+    }
     let mut known = vec!["type", "event", "label", "scope"];
     known.extend(OBJECTS);
     let filters = call.query.filters(&known)?;

@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+/// What skopeo and podman ask for under a fixed old version (`docker-daemon:` of containers/image
+/// before 5.28): from which version on, and what, which has not changed since.
+const OLD_ARCHIVES: (ApiVersion, [&str; 2]) =
+    (ApiVersion::new(1, 22), ["/images/get", "/images/load"]);
+
 /// A version of the Docker Engine API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ApiVersion {
@@ -57,6 +62,9 @@ pub fn split(path: &str) -> Result<(ApiVersion, &str), String> {
     let Some(version) = ApiVersion::parse(text) else {
         return unversioned;
     };
+    if version >= OLD_ARCHIVES.0 && version < ApiVersion::MIN && OLD_ARCHIVES.1.contains(&tail) {
+        return Ok((ApiVersion::MIN, tail));
+    }
     if version < ApiVersion::MIN {
         return Err(format!(
             "client version {text} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
@@ -94,6 +102,14 @@ mod tests {
             "client version 1.99 is too new. Maximum supported API version is 1.51"
         );
         assert!(split("/v1.23/info").unwrap_err().contains("too old"));
+        for (path, served) in [
+            ("/v1.22/images/get", true),
+            ("/v1.23/images/load", true),
+            ("/v1.21/images/get", false),
+            ("/v1.22/images/json", false),
+        ] {
+            assert_eq!(split(path).is_ok(), served, "{path}");
+        }
         assert!(split("/v99999999.1/info").unwrap_err().contains("too new"));
     }
 

@@ -132,7 +132,7 @@ fn refusals_arrive_although_the_client_still_sends() {
         (&["import", "-", "Upper"], "must be lowercase"),
         (&["import", "-"], "tar header"),
         (&["load"], "tar header"),
-        (&["load", "--platform=linux/s390x"], "other platforms"),
+        (&["load", "--platform=linux/s390x"], "tar header"),
     ] {
         host.docker_with(arguments, &noise).fails_with(words);
     }
@@ -163,6 +163,38 @@ fn platforms_of_imports_are_read_as_elsewhere() {
 }
 
 #[test]
+fn a_load_takes_only_the_platform_that_is_asked_for() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.docker_with(
+        &["import", "--platform=linux/arm64", "-", "arm:1"],
+        &image::rootfs(),
+    )
+    .ok();
+    host.load_busybox();
+    let own = host.docker(&[
+        "image",
+        "inspect",
+        "-f={{.Os}}/{{.Architecture}}",
+        "busybox",
+    ]);
+    let own = own.ok();
+    let file = host.path().join("both.tar");
+    let file = file.to_str().unwrap();
+    host.docker(&["save", "-o", file, "arm:1", "busybox"]).ok();
+    let load = |platform: &str| {
+        host.docker(&["image", "prune", "-af"]).ok();
+        host.docker(&["load", &format!("--platform={platform}"), "-i", file])
+    };
+    assert_eq!(load("linux/arm64").ok(), "Loaded image: arm:1");
+    assert_eq!(load(&own).ok(), "Loaded image: busybox:latest");
+    load("linux/s390x").fails_with("no image for the specified platform (linux/s390x)");
+    assert_eq!(host.docker(&["images", "-q"]).ok(), "");
+}
+
+#[test]
 fn saved_archives_list_their_repositories() {
     if !is_root() {
         return;
@@ -179,6 +211,55 @@ fn saved_archives_list_their_repositories() {
     let top = &repositories["busybox"]["latest"];
     assert_eq!(top.as_str().map(str::len), Some(64), "{text}");
     assert_eq!(&repositories["team/app"]["1"], top);
+}
+
+#[test]
+fn a_load_keeps_what_is_known_and_says_what_it_takes() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let id = |name: &str| host.docker(&["image", "inspect", "-f={{.Id}}", name]).ok();
+    let parent = |name: &str| {
+        host.docker(&["image", "inspect", "-f={{.Parent}}", name])
+            .ok()
+    };
+    host.docker(&["create", "--name=one", "busybox"]).ok();
+    host.docker(&["commit", "one", "father"]).ok();
+    host.docker(&["create", "--name=two", "father"]).ok();
+    host.docker(&["commit", "two", "son"]).ok();
+    host.docker(&["rm", "one", "two"]).ok();
+    let file = host.path().join("family.tar");
+    let file = file.to_str().unwrap();
+    host.docker(&["save", "-o", file, "father", "son"]).ok();
+    let (old, father) = (id("busybox"), id("father"));
+    host.docker(&["rmi", "son"]).ok();
+    host.docker(&["tag", "busybox", "son"]).ok();
+    let said = host.docker(&["load", "-i", file]).ok();
+    let words = format!(
+        "The image son:latest already exists, renaming the old one with ID {old} to empty string"
+    );
+    assert!(said.contains(&words), "{said}");
+    assert_eq!((parent("son"), parent("father")), (father.clone(), old));
+    // Where nothing of them is known, one is the other's parent still.
+    host.docker(&["rmi", "-f", "son", "father", "busybox"]).ok();
+    host.docker(&["load", "-i", file]).ok();
+    assert_eq!((parent("son"), parent("father")), (father, String::new()));
+}
+
+#[test]
+fn a_layer_may_be_a_file_without_content() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    let said = host.docker_with(&["load"], &image::archive("nothing:1", b"", None));
+    assert_eq!(said.ok(), "Loaded image: nothing:1");
+    let layers = host.docker(&["image", "inspect", "-f={{len .RootFS.Layers}}", "nothing:1"]);
+    assert_eq!(layers.ok(), "1");
+    host.docker(&["rmi", " "])
+        .fails_with("image name cannot be blank");
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn the_system() {
     for (path, status) in [
         ("/system/df?type=x", 400),
         ("/events?since=x", 400),
+        ("/events?since=5&until=3", 400),
         ("/events?filters=x", 400),
     ] {
         assert_eq!(api.send(&host, "GET", path, b"").status, status, "{path}");

@@ -217,3 +217,28 @@ fn what_we_push_others_pull_and_run() {
         lab.forget();
     }
 }
+
+#[test]
+fn skopeo_speaks_to_the_daemon() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.host.load_busybox();
+    let (layout, url) = (lab.path("daemon-layout"), lab.host.url());
+    let to = format!("oci:{layout}:1");
+    let daemon = format!("--src-daemon-host={url}");
+    skopeo(&["copy", &daemon, "docker-daemon:busybox:latest", &to]).ok();
+    let daemon = format!("--dest-daemon-host={url}");
+    skopeo(&["copy", &daemon, &to, "docker-daemon:back:1"]).ok();
+    let from = format!("docker://{}", lab.registry.name("gzip"));
+    let source = "--src-tls-verify=false";
+    skopeo(&["copy", source, &daemon, &from, "docker-daemon:fetched:1"]).ok();
+    for name in ["back:1", "fetched:1"] {
+        let said = lab
+            .host
+            .docker(&["run", "--rm", "--network=none", name, "echo", "runs"]);
+        assert_eq!(said.ok(), "runs", "{name}");
+    }
+    assert_eq!(image_id(&lab.host, "fetched:1"), lab.id);
+}

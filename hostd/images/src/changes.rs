@@ -123,8 +123,13 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
             let list = defaults.env.get_or_insert_default();
             for (name, value) in pairs(rest, &variable)? {
                 let prefix = format!("{name}=");
-                list.retain(|variable| !variable.starts_with(&prefix));
-                list.push(format!("{name}={value}"));
+                match list
+                    .iter_mut()
+                    .find(|variable| variable.starts_with(&prefix))
+                {
+                    Some(variable) => *variable = format!("{name}={value}"),
+                    None => list.push(format!("{name}={value}")),
+                }
             }
         }
         "LABEL" => defaults
@@ -133,14 +138,10 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
             .extend(pairs(rest, &variable)?),
         "EXPOSE" => {
             for port in words(rest, &variable)? {
-                let (number, protocol) = port.split_once('/').unwrap_or((&port, "tcp"));
-                if number.parse::<u16>().is_err() || !["tcp", "udp", "sctp"].contains(&protocol) {
-                    return Err(format!("invalid containerPort: {port}"));
+                let ports = defaults.exposed_ports.get_or_insert_default();
+                for port in exposed(&port)? {
+                    ports.insert(port, Value::Object(Map::new()));
                 }
-                defaults
-                    .exposed_ports
-                    .get_or_insert_default()
-                    .insert(format!("{number}/{protocol}"), Value::Object(Map::new()));
             }
         }
         "VOLUME" => {
@@ -156,10 +157,20 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
                     .insert(path, Value::Object(Map::new()));
             }
         }
-        "ONBUILD" => defaults
-            .on_build
-            .get_or_insert_default()
-            .push(rest.to_owned()),
+        "ONBUILD" => {
+            let trigger = rest.split_whitespace().next().unwrap_or_default();
+            match trigger.to_ascii_uppercase().as_str() {
+                "ONBUILD" => {
+                    return Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned());
+                }
+                trigger @ ("FROM" | "MAINTAINER") => {
+                    return Err(format!("{trigger} isn't allowed as an ONBUILD trigger"));
+                }
+                _ => {}
+            }
+            let triggers = defaults.on_build.get_or_insert_default();
+            triggers.push(rest.to_owned());
+        }
         "HEALTHCHECK" => defaults.healthcheck = Some(health::parse(rest)?),
         "SHELL" => defaults.shell = Some(json_list(rest)?),
         _ => {
@@ -170,6 +181,21 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
         }
     }
     Ok(())
+}
+
+/// `80`, `80/udp` or `80-82/tcp`, each port with its protocol.
+fn exposed(text: &str) -> Result<Vec<String>, String> {
+    let wrong = || format!("invalid containerPort: {text}");
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let number = |text: &str| text.parse::<u16>().map_err(|_| wrong());
+    let (first, last) = (number(first)?, number(last)?);
+    if first > last || !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
+        return Err(wrong());
+    }
+    let ports = (first..=last).map(|port| format!("{port}/{protocol}"));
+    Ok(ports.collect())
 }
 
 /// A JSON list, or a line for the shell.
@@ -222,7 +248,7 @@ mod tests {
         assert_eq!(defaults.entrypoint.unwrap(), ["/bin/sh", "-c", "echo hi"]);
         assert_eq!(
             defaults.env.unwrap(),
-            ["B=two words", "C=x y", "A=old form"]
+            ["A=old form", "B=two words", "C=x y"]
         );
         assert_eq!(defaults.labels.unwrap()["a.b"], "c");
         assert!(
@@ -237,6 +263,34 @@ mod tests {
         assert_eq!(defaults.user, "1000:1000");
         assert_eq!(defaults.stop_signal.as_deref(), Some("SIGINT"));
         assert_eq!(defaults.on_build.unwrap(), ["RUN true"]);
+    }
+
+    #[test]
+    fn values_are_read_as_docker_reads_them() {
+        let defaults = changed(&["EXPOSE 80-82/TCP", "WORKDIR /a b", "USER a  b"]).unwrap();
+        assert!(
+            defaults
+                .exposed_ports
+                .unwrap()
+                .keys()
+                .eq(["80/tcp", "81/tcp", "82/tcp"])
+        );
+        assert_eq!((&*defaults.working_dir, &*defaults.user), ("/a b", "a b"));
+        // Another entry point has no use for the old arguments.
+        let defaults = changed(&["CMD a", "ENTRYPOINT b"]).unwrap();
+        assert!(defaults.cmd.is_some());
+        let mut defaults = changed(&["CMD a"]).unwrap();
+        apply(&mut defaults, &["ENTRYPOINT b".to_owned()]).unwrap();
+        assert!(defaults.cmd.is_none());
+        for (wrong, words) in [
+            ("EXPOSE 82-80", "invalid containerPort"),
+            ("EXPOSE 70000", "invalid containerPort"),
+            ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
+            ("ONBUILD onbuild RUN x", "Chaining ONBUILD"),
+        ] {
+            let error = changed(&[wrong]).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        }
     }
 
     #[test]
@@ -276,7 +330,6 @@ mod tests {
             "ENV",
             "ENV =x",
             "EXPOSE x",
-            "USER a b",
             "ENV A=\"x",
             "SHELL sh",
             "HEALTHCHECK true",

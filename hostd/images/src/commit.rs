@@ -117,7 +117,11 @@ pub(crate) fn commit(
         .commit(&staging, &layers, vec![image], ImageAction::Commit)?
         .pop()
         .ok_or_else(|| ImageError::Damaged("the commit made no image".to_owned()))?;
-    Ok(Loaded { id, references })
+    Ok(Loaded {
+        id,
+        references,
+        replaced: Vec::new(),
+    })
 }
 
 fn image(

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use keelson_model::error::ErrorKind;
 use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::{
@@ -13,6 +14,7 @@ use keelson_oci::reference::Reference;
 
 use crate::error::ImageError;
 use crate::load::{follow, normal_name};
+use crate::registry::Wanted;
 use crate::store::NewImage;
 
 /// Indexes inside indexes.
@@ -56,7 +58,23 @@ type Candidates<'a> = HashMap<Digest, Vec<Candidate<'a>>>;
 
 impl Contents {
     /// The images, checked against their digests.
-    pub(crate) fn images(&self) -> Result<Vec<NewImage>, ImageError> {
+    pub(crate) fn images(&self, wanted: &Wanted) -> Result<Vec<NewImage>, ImageError> {
+        let mut images = self.all_images(wanted)?;
+        if wanted.asked {
+            images.retain(|image| wanted.fits_config(&image.config));
+            if images.is_empty() {
+                return Err(ImageError::Registry {
+                    kind: ErrorKind::NotFound,
+                    message: format!(
+                        "the image archive has no image for the specified platform ({wanted})"
+                    ),
+                });
+            }
+        }
+        Ok(images)
+    }
+
+    fn all_images(&self, wanted: &Wanted) -> Result<Vec<NewImage>, ImageError> {
         let all: u64 = self
             .documents
             .values()
@@ -78,9 +96,12 @@ impl Contents {
             }
             let mut images: Vec<NewImage> = Vec::new();
             let mut known = HashMap::new();
+            let mut parents = Vec::new();
             for image in &list {
+                let parent = image.parent.as_deref().and_then(|id| id.parse().ok());
                 let mut image = self.archive_image(image)?;
                 let id = Digest::of(&image.raw);
+                parents.extend(parent.map(|parent: Digest| (id, parent)));
                 // Some writers list an image once for each of its names.
                 match known.get(&id).and_then(|at: &usize| images.get_mut(*at)) {
                     Some(other) => other.references.extend(image.references),
@@ -91,12 +112,23 @@ impl Contents {
                     }
                 }
             }
+            for (id, parent) in parents {
+                let place = |id: &Digest| known.get(id).copied();
+                let (Some(child), Some(of)) = (place(&id), place(&parent)) else {
+                    continue;
+                };
+                let is_child = images.get(of).zip(images.get(child));
+                let is_child = is_child.is_some_and(|(of, child)| grew(&of.config, &child.config));
+                if let Some(child) = images.get_mut(child).filter(|_| is_child) {
+                    child.parent = Some(parent);
+                }
+            }
             return Ok(images);
         }
         if let Some(bytes) = self.document("index.json") {
             let mut images = BTreeMap::new();
-            self.index("index.json", bytes, None, 0, &mut images)?;
-            if images.is_empty() {
+            self.index("index.json", bytes, None, (wanted, 0), &mut images)?;
+            if images.is_empty() && !wanted.asked {
                 return Err(ImageError::Archive(format!(
                     "index.json of the image archive has no image for linux/{}",
                     host_architecture()
@@ -262,7 +294,7 @@ impl Contents {
         label: &str,
         bytes: &[u8],
         outer_name: Option<&Reference>,
-        depth: u32,
+        (wanted, depth): (&Wanted, u32),
         images: &mut BTreeMap<Digest, NewImage>,
     ) -> Result<(), ImageError> {
         let wrong = |reason: String| ImageError::Archive(format!("{label}: {reason}"));
@@ -276,7 +308,11 @@ impl Contents {
             return Err(wrong("too many indexes inside one another".to_owned()));
         }
         for descriptor in &manifests {
-            if descriptor.is_attestation() || !descriptor.fits(host_architecture()) {
+            let fits = match wanted.asked {
+                true => wanted.fits(descriptor),
+                false => descriptor.fits(host_architecture()),
+            };
+            if descriptor.is_attestation() || !fits {
                 continue;
             }
             let own_name = name_of(descriptor);
@@ -287,7 +323,9 @@ impl Contents {
             match Document::parse(bytes)
                 .map_err(|error| wrong(format!("manifest {}: {error}", descriptor.digest)))?
             {
-                DocumentKind::Index(_) => self.index(&label, bytes, name, depth + 1, images)?,
+                DocumentKind::Index(_) => {
+                    self.index(&label, bytes, name, (wanted, depth + 1), images)?;
+                }
                 DocumentKind::Manifest(config, layers) => {
                     let mut image = self.layout_image(bytes, &config, &layers).map_err(wrong)?;
                     let is_marked = descriptor.annotation(ANNOTATION_ORIGINAL).is_some();
@@ -390,6 +428,14 @@ fn check_digest(what: &str, path: &str, expected: &Digest, found: &Digest) -> Re
         "{what} {path:?} is corrupt: its digest is {found} where {expected} is expected. \
          Make the archive again"
     ))
+}
+
+/// Whether an image can have been made from another: it has its layers and steps, and more steps.
+/// An archive may claim anything.
+fn grew(parent: &ImageConfig, child: &ImageConfig) -> bool {
+    child.history.len() > parent.history.len()
+        && child.history.starts_with(&parent.history)
+        && child.rootfs.diff_ids.starts_with(&parent.rootfs.diff_ids)
 }
 
 /// The name that an index entry gives its image: a full one, or none when it is only a tag.

@@ -103,8 +103,19 @@ impl ImageStore {
         archive: R,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Vec<Loaded>, ImageError> {
+        self.load_for(archive, None, progress).await
+    }
+
+    /// Like [`Self::load`] of those images that are for a platform (`os[/architecture[/variant]]`).
+    pub async fn load_for<R: AsyncRead + Unpin + Send>(
+        &self,
+        archive: R,
+        platform: Option<&str>,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Vec<Loaded>, ImageError> {
+        let wanted = registry::Wanted::parse(platform)?;
         let store = Arc::clone(&self.store);
-        let job = move |reader| load::load(&store, reader, &progress);
+        let job = move |reader| load::load(&store, reader, &wanted, &progress);
         self.stream(archive, job).await
     }
 

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keelson_oci::archive::{Entry, EntryKind, Scanner, Visitor};
 use keelson_oci::compression::{Compression, DETECT_BYTES};
 use keelson_oci::digest::Digest;
+use keelson_oci::reference::Reference;
 use tokio::sync::mpsc;
 
 use crate::contents::{Contents, LayerBlob};
@@ -19,8 +20,9 @@ use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::layer::ingest::Ingest;
 use crate::pipe::{PIECE, PipeReader};
-use crate::store::{Pins, Store};
-use crate::types::{ImageAction, Loaded, Progress};
+use crate::registry::Wanted;
+use crate::store::{NewImage, Pins, Store};
+use crate::types::{ImageAction, ImageId, Loaded, Progress};
 
 const BLOCK: usize = 512;
 /// Largest document: the limit of image configurations.
@@ -36,6 +38,7 @@ const PROGRESS_STEP: u64 = 1 << 20;
 pub(crate) fn load(
     store: &Arc<Store>,
     mut reader: PipeReader,
+    wanted: &Wanted,
     progress: &mpsc::Sender<Progress>,
 ) -> Result<Vec<Loaded>, ImageError> {
     let staging = store.disk.stage()?;
@@ -57,7 +60,8 @@ pub(crate) fn load(
     let Reader {
         contents, staged, ..
     } = visitor;
-    let images = contents.images()?;
+    let mut images = contents.images(wanted)?;
+    let replaced = settle(store, &mut images);
     let used: BTreeMap<_, _> = staged
         .into_iter()
         .filter(|(diff_id, _)| {
@@ -85,8 +89,35 @@ pub(crate) fn load(
     Ok(ids
         .into_iter()
         .zip(references)
-        .map(|(id, references)| Loaded { id, references })
+        .zip(replaced)
+        .map(|((id, references), replaced)| Loaded {
+            id,
+            references,
+            replaced,
+        })
         .collect())
+}
+
+/// Gives images that are here already the parents that they have, and takes away parents that are
+/// not loaded. For each image: which of its names other images have.
+fn settle(store: &Store, images: &mut [NewImage]) -> Vec<Vec<(String, ImageId)>> {
+    let ids: Vec<ImageId> = images.iter().map(|image| Digest::of(&image.raw)).collect();
+    let state = store.state();
+    images
+        .iter_mut()
+        .zip(&ids)
+        .map(|(image, id)| {
+            let known = state.images.get(id).and_then(|entry| entry.record.parent);
+            let there =
+                |parent: &ImageId| ids.contains(parent) || state.images.contains_key(parent);
+            image.parent = known.or(image.parent.filter(there));
+            let taken = |name: &Reference| {
+                let tagged = state.repositories.references.get(&name.to_string())?;
+                (tagged.id != *id).then(|| (name.familiar(), tagged.id))
+            };
+            image.references.iter().filter_map(taken).collect()
+        })
+        .collect()
 }
 
 /// Shows the whole archive to the visitor.
@@ -342,6 +373,13 @@ impl Visitor for Reader<'_> {
         };
         match state {
             FileState::Skip => Ok(()),
+            // Some writers make a layer without content a file without content.
+            FileState::Start(bytes) if bytes.is_empty() && may_be_layer(&name) => {
+                let folder = self.staging.path.join(format!("layer-{}", self.files));
+                let (form, limits) = (self.store.form, &self.store.limits);
+                let ingest = Ingest::start(folder, Compression::Plain, form, limits)?;
+                self.finish_layer(name, ingest)
+            }
             FileState::Start(bytes) | FileState::Document(bytes) => {
                 self.contents.documents.insert(name, bytes);
                 Ok(())
@@ -349,6 +387,14 @@ impl Visitor for Reader<'_> {
             FileState::Layer(ingest) => self.finish_layer(name, *ingest),
         }
     }
+}
+
+/// Whether a file is named as writers name layers.
+fn may_be_layer(name: &str) -> bool {
+    Path::new(name)
+        .extension()
+        .is_some_and(|ending| ending == "tar")
+        || blob_digest(name).is_some()
 }
 
 /// What a layer's file is called in progress, where its digest is not known yet: the digits of the

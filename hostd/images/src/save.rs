@@ -47,6 +47,7 @@ struct Chosen {
     diff_ids: Vec<Digest>,
     created: i64,
     manifest: Option<Digest>,
+    parent: Option<ImageId>,
 }
 
 impl Chosen {
@@ -57,6 +58,7 @@ impl Chosen {
             diff_ids: entry.diff_ids().to_vec(),
             created: entry.created,
             manifest: entry.record.manifest,
+            parent: entry.record.parent,
         }
     }
 }
@@ -93,6 +95,10 @@ pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImage
     for (id, image) in &chosen {
         saved.mtime = saved.mtime.max(u64::try_from(image.created).unwrap_or(0));
         saved.add(store, id, image, &mut archive, &mut index)?;
+        let parent = image.parent.filter(|parent| chosen.contains_key(parent));
+        if let (Some(parent), Some(entry)) = (parent, archive.last_mut()) {
+            entry["Parent"] = json!(parent.to_string());
+        }
     }
     let index = json!({
         "schemaVersion": 2,

@@ -78,6 +78,8 @@ pub struct Loaded {
     pub id: ImageId,
     /// Familiar names that it got.
     pub references: Vec<String>,
+    /// Those of them that another image had until then, and which.
+    pub replaced: Vec<(String, ImageId)>,
 }
 
 /// How an archive of a root file system becomes an image.

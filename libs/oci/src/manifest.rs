@@ -53,6 +53,9 @@ pub struct ArchiveImage {
     /// Paths of the layers in the archive, lowest first.
     #[serde(default)]
     pub layers: Option<Vec<String>>,
+    /// The image in the same archive that it was made from.
+    #[serde(default)]
+    pub parent: Option<String>,
 }
 
 /// Points at a blob.

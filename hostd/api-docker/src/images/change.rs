@@ -14,30 +14,26 @@ use tokio_util::io::ReaderStream;
 use super::list::Chosen;
 use super::platform::Platform;
 use super::progress::stream_steps;
-use crate::containers::create::is_own_platform;
 use crate::error::ApiError;
 use crate::reply::{self, Body, json_line};
 use crate::version::ApiVersion;
 use crate::{Api, Call, blocking};
 
-fn refuse_foreign_platform(call: &Call, parameter: &str) -> Result<(), ApiError> {
-    match call.query.get(parameter) {
-        Some(platform) if !is_own_platform(platform) => Err(ApiError::not_built(format!(
-            "images for other platforms ({platform}) are not built yet"
-        ))),
-        _ => Ok(()),
-    }
-}
-
 pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    let refused = refuse_foreign_platform(&call, "platform");
+    let platform = match call.version >= ApiVersion::new(1, 48) {
+        true => Platform::of_query(&call.query, "platform"),
+        false => Ok(None),
+    };
     let quiet = call.query.flag("quiet");
     let images = api.0.images.clone();
     let mut archive = reply::reader(call.request.into_body());
-    if let Err(error) = refused {
-        reply::drain(archive);
-        return Err(error);
-    }
+    let platform = match platform {
+        Ok(platform) => platform.map(|platform| platform.to_string()),
+        Err(error) => {
+            reply::drain(archive);
+            return Err(error);
+        }
+    };
     // A load is either finished or ended by the end of its archive, never dropped half-way with
     // the connection.
     stream_steps(move |sender| async move {
@@ -45,7 +41,9 @@ pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
             true => mpsc::channel(1).0,
             false => sender,
         };
-        let loaded = images.load(&mut archive, sender).await;
+        let loaded = images
+            .load_for(&mut archive, platform.as_deref(), sender)
+            .await;
         reply::drain(archive);
         let loaded = loaded?;
         Ok(loaded.iter().flat_map(loaded_lines).collect())
@@ -54,14 +52,17 @@ pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
 }
 
 fn loaded_lines(loaded: &Loaded) -> Vec<Value> {
+    let replaced = loaded.replaced.iter().map(|(name, old)| {
+        json!({"stream": format!(
+            "The image {name} already exists, renaming the old one with ID {old} to empty string\n"
+        )})
+    });
     if loaded.references.is_empty() {
         return vec![json!({"stream": format!("Loaded image ID: {}\n", loaded.id)})];
     }
-    loaded
-        .references
-        .iter()
-        .map(|name| json!({"stream": format!("Loaded image: {name}\n")}))
-        .collect()
+    let names = loaded.references.iter();
+    let names = names.map(|name| json!({"stream": format!("Loaded image: {name}\n")}));
+    replaced.chain(names).collect()
 }
 
 pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
@@ -167,6 +168,9 @@ fn removed(removed: Vec<Removed>) -> Vec<Value> {
 }
 
 pub(crate) async fn delete(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    if call.name.trim().is_empty() {
+        return Err(ApiError::invalid("image name cannot be blank"));
+    }
     let (force, keep_parents) = (call.query.flag("force"), call.query.flag("noprune"));
     if call.version >= ApiVersion::new(1, 50) {
         let platforms = Platform::all_of_query(&call.query, "platforms")?;

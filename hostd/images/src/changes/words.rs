@@ -7,10 +7,7 @@ use std::str::Chars;
 pub(super) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 pub(super) fn single(rest: &str, variable: Variable<'_>) -> Result<String, String> {
-    match <[String; 1]>::try_from(words(rest, variable)?) {
-        Ok([word]) => Ok(word),
-        Err(words) => Err(format!("one value is expected, not {}", words.len())),
-    }
+    Ok(words(rest, variable)?.join(" "))
 }
 
 /// `name=value …`, or the old form `name value` with one value of several words.

@@ -120,6 +120,12 @@ impl Wanted {
             .or_else(|| images().find(|entry| entry.platform.is_none()))
     }
 
+    /// Whether an entry of an index may be an image for this platform.
+    pub(crate) fn fits(&self, entry: &Descriptor) -> bool {
+        let platform = entry.platform.as_ref();
+        platform.is_none_or(|platform| self.rank(platform).is_some())
+    }
+
     /// How well an image fits, 0 best: a machine runs what was made for older variants of it.
     fn rank(&self, platform: &Platform) -> Option<u32> {
         let (architecture, variant) = normal(&platform.architecture, platform.variant.as_deref());
