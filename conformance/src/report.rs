@@ -271,8 +271,8 @@ older than version 1.2 of the specification. crun refuses that layout and is cal
 namespace without cgroup2. Level: *must* and *should* are the specification's words, *runc* means
 runc's interface.
 
-Cases for limits need the controllers of cgroup v2. A hybrid host passes over them; those results
-(*VM*) are of the same runc and crun in Keelson's own virtual machine, by
+Cases for limits need the controllers of cgroup v2, those for profiles AppArmor. A host without passes
+over them; those results (*VM*) are of the same runc and crun in Keelson's own virtual machine, by
 `cargo run -p qemu-tests --example conformance -- FILE` and `--elsewhere FILE`.
 `qemu-tests/tests/runtime.rs` runs them there with our runtime each time, where a case that is passed
 over is a failure.

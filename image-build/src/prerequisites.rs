@@ -159,6 +159,12 @@ const NEEDS: &[Need] = &[
     },
     program(
         Purpose::Test,
+        "apparmor_parser",
+        "apparmor",
+        "compiles profiles for tests in the virtual machine",
+    ),
+    program(
+        Purpose::Test,
         "cpio",
         "cpio",
         "reads back the initrd in tests",

@@ -3,13 +3,11 @@
 //! `cargo run -p qemu-tests --example conformance -- FILE [ARGUMENT…]`. The image is the one in
 //! `KEELSON_IMAGE_DIR`, the runtime and the cases are those in `KEELSON_BIN_DIR`.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use qemu_tests::lab::{BOOT_LIMIT, Lab, conformance, load_conformance};
+use anyhow::{Context, Result};
+use qemu_tests::lab::{BOOT_LIMIT, Lab, conformance, load_conformance, with_libraries};
 
 /// Between the table and the JSON on standard output.
 const MARK: &str = "[\n  {\n";
@@ -22,7 +20,7 @@ fn main() -> Result<()> {
     let machine = lab.direct("conformance")?.memory_mib(2048).launch()?;
     machine.wait_api(BOOT_LIMIT)?;
 
-    let mut others = BTreeSet::new();
+    let mut others = Vec::new();
     let mut words = Vec::new();
     for path in ["/usr/sbin/runc", "/usr/bin/crun"].map(Path::new) {
         if path.is_file() {
@@ -30,18 +28,6 @@ fn main() -> Result<()> {
             words.extend(["--runtime".to_owned(), path.display().to_string()]);
         }
     }
-    let others: Vec<_> = others
-        .into_iter()
-        .map(|path| {
-            (
-                path.display()
-                    .to_string()
-                    .trim_start_matches('/')
-                    .to_owned(),
-                path,
-            )
-        })
-        .collect();
     load_conformance(&machine, &others)?;
     words.extend(["--runtime", "/bin/keelson-runtime", "--json", "/dev/stdout"].map(str::to_owned));
     words.extend(rest);
@@ -53,19 +39,4 @@ fn main() -> Result<()> {
         .split_at(at.with_context(|| output.to_string())?);
     println!("{table}{}", output.stderr);
     std::fs::write(&file, json).with_context(|| format!("write {file}"))
-}
-
-/// A program and the files that ldd(1) names for it.
-fn with_libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("ldd")
-        .arg(program)
-        .output()
-        .context("execute ldd")?;
-    ensure!(output.status.success(), "ldd {}", program.display());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
-    Ok(libraries
-        .map(PathBuf::from)
-        .chain([program.to_owned()])
-        .collect())
 }

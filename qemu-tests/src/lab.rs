@@ -1,7 +1,9 @@
 //! What the scenarios share: the image under test, the right to run a machine, and reading the
 //! machine through containers.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -161,16 +163,46 @@ pub fn binaries() -> Result<PathBuf> {
 /// The tag of [`load_conformance`]'s image.
 const CONFORMANCE: &str = "conformance:test";
 
-/// Makes an image of busybox, our runtime and the conformance cases, and of what else is given, each
-/// file with its place.
+/// A program of this machine and the libraries that ldd(1) names for it, each with its place.
+///
+/// # Errors
+/// ldd can't be executed or doesn't know the program.
+pub fn with_libraries(program: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let output = Command::new("ldd")
+        .arg(program)
+        .output()
+        .context("execute ldd")?;
+    ensure!(
+        output.status.success(),
+        "ldd {}: {output:?}",
+        program.display()
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
+    let files = libraries.map(PathBuf::from).chain([program.to_owned()]);
+    let place = |path: &Path| {
+        path.display()
+            .to_string()
+            .trim_start_matches('/')
+            .to_owned()
+    };
+    Ok(files.map(|path| (place(&path), path)).collect())
+}
+
+/// Makes an image of busybox, our runtime, the conformance cases and what they need, and of what
+/// else is given, each file with its place.
 ///
 /// # Errors
 /// A file can't be read, or docker refuses.
 pub fn load_conformance(machine: &Machine, others: &[(String, PathBuf)]) -> Result<()> {
     let folder = binaries()?;
+    let parser = with_libraries(Path::new("/usr/sbin/apparmor_parser"))?;
+    // Programs may share libraries.
+    let others: BTreeSet<_> = others.iter().chain(&parser).cloned().collect();
+    let others: Vec<_> = others.into_iter().collect();
     let ours =
         ["keelson-runtime", "conformance"].map(|name| (format!("bin/{name}"), folder.join(name)));
-    let layer = assets::busybox_layer_with(&[&ours, others].concat())?;
+    let layer = assets::busybox_layer_with(&[&ours, others.as_slice()].concat())?;
     let limit = Duration::from_secs(180);
     let output = machine.docker_with(&["import", "-", CONFORMANCE], Some(layer), limit)?;
     output.success()?;
@@ -189,7 +221,12 @@ pub fn conformance(
 ) -> Result<CommandOutput> {
     let mut words = vec!["run", "--rm", "--privileged", "--cgroupns", "host"];
     words.extend(["--network", "none", "--tmpfs", "/tmp:exec,dev,suid"]);
-    words.extend(["-v", "/sys/fs/cgroup:/sys/fs/cgroup", CONFORMANCE]);
+    words.extend(["-v", "/sys/fs/cgroup:/sys/fs/cgroup"]);
+    words.extend([
+        "-v",
+        "/sys/kernel/security:/sys/kernel/security",
+        CONFORMANCE,
+    ]);
     words.extend(["conformance", "--deadline", "60"]);
     words.extend(arguments);
     Ok(machine.docker_with(&words, None, limit)?)

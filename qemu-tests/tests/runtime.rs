@@ -1,4 +1,4 @@
-//! The runtime on a kernel that has every controller of cgroup v2.
+//! The runtime on a kernel that has every controller of cgroup v2, and AppArmor.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use qemu_tests::lab::{BOOT_LIMIT, Lab, conformance, load_conformance};
 
 #[test]
-fn limits_of_every_controller_are_set() -> Result<()> {
+fn limits_and_profiles_are_applied() -> Result<()> {
     let Some(lab) = Lab::open()? else {
         return Ok(());
     };
@@ -22,6 +22,8 @@ fn limits_of_every_controller_are_set() -> Result<()> {
         "linux.resources.",
         "--filter",
         "linux.cgroups-path.",
+        "--filter",
+        "linux.apparmor.",
     ];
     let output = conformance(&machine, &arguments, Duration::from_secs(300))?;
     eprintln!("{output}");

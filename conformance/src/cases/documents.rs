@@ -249,11 +249,24 @@ pub(super) const CASES: &[Case] = &[
         "config.md#linux-process",
         "An AppArmor profile is applied or refused, never passed over.",
         |lab| {
-            if std::path::Path::new("/sys/kernel/security/apparmor").exists() {
-                return crate::lab::skip("this kernel has AppArmor");
-            }
+            // With AppArmor, too: nobody has loaded it.
             lab.refuses(|config| config["process"]["apparmorProfile"] = json!("some-profile"))
                 .map(drop)
+        },
+    ),
+    must(
+        "linux.mount-label.unavailable",
+        "config-linux.md#mount-label",
+        "A label for mounts is applied or refused, never passed over.",
+        |lab| {
+            if std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+                return crate::lab::skip("this kernel has SELinux");
+            }
+            lab.refuses(|config| {
+                config["linux"]["mountLabel"] =
+                    json!("system_u:object_r:svirt_sandbox_file_t:s0:c715,c811");
+            })
+            .map(drop)
         },
     ),
     must(

@@ -1,5 +1,6 @@
 //! The cases, by area.
 
+mod apparmor;
 mod cgroups;
 mod commands;
 mod documents;
@@ -42,6 +43,7 @@ pub(crate) fn all() -> Vec<Case> {
         commands::CASES,
         documents::CASES,
         habits::CASES,
+        apparmor::CASES,
     ]
     .concat()
 }
