@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::failure::Failure;
 use crate::sandbox::procfs;
-use crate::spec::Process;
+use crate::spec::{Linux, Process};
 
 fn given(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
@@ -28,6 +28,16 @@ pub(crate) fn check(process: &Process) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// Refuses to label mounts where nothing knows labels.
+pub(crate) fn check_mounts(linux: &Linux) -> Result<(), Failure> {
+    match given(&linux.mount_label) {
+        Some(label) if !has_selinux() => Err(Failure::invalid(format!(
+            "linux.mountLabel {label:?}: SELinux is not enabled in this kernel"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the kernel enforces AppArmor profiles.

@@ -108,6 +108,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         .ok_or_else(|| Failure::invalid("config.json: process: is missing"))?;
     settings::check(spec)?;
     labels::check(process)?;
+    labels::check_mounts(&spec.linux)?;
     let propagation = Propagation::parse(spec.linux.rootfs_propagation.as_deref())?;
     if shared::is_shared(spec) && request.die_with_parent {
         // Nobody would unmount what is left.

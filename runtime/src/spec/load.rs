@@ -58,7 +58,30 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Spec, LoadError> {
         namespace.path.take_if(|path| path.as_os_str().is_empty());
     }
     check(&spec)?;
+    label_mounts(&mut spec);
     Ok(spec)
+}
+
+/// Has the file systems that are made labelled by `linux.mountLabel`. Not those whose files the
+/// policy labels one by one, nor what is bound, which has its labels.
+fn label_mounts(spec: &mut Spec) {
+    const LABELLED_BY_POLICY: [&str; 5] = ["cgroup", "cgroup2", "mqueue", "proc", "sysfs"];
+    let label = spec.linux.mount_label.as_deref().unwrap_or_default();
+    if label.is_empty() {
+        return;
+    }
+    for mount in &mut spec.mounts {
+        let kind = mount.kind.as_deref().unwrap_or_default();
+        let given = |text: &str| mount.options.iter().any(|option| option == text);
+        let is_made = kind != "bind" && !["bind", "rbind", "remount"].into_iter().any(given);
+        let has_label = mount
+            .options
+            .iter()
+            .any(|option| option.starts_with("context="));
+        if is_made && !has_label && !LABELLED_BY_POLICY.contains(&kind) {
+            mount.options.push(format!("context={label}"));
+        }
+    }
 }
 
 /// Checks a process object that came by itself, for a further process of a container.
@@ -187,22 +210,11 @@ fn check_hooks(hooks: &Hooks) -> Result<(), LoadError> {
 
 /// Refuses what would otherwise be ignored silently.
 fn unsupported(spec: &Spec) -> Result<(), LoadError> {
-    let linux = &spec.linux;
-    let label = linux.mount_label.as_deref().unwrap_or_default();
-    let refusals = [
-        (
-            linux.intel_rdt.is_some(),
+    match &spec.linux.intel_rdt {
+        Some(_) => Err(LoadError::value(
             "linux.intelRdt",
             "Intel RDT is not supported",
-        ),
-        (
-            !label.is_empty(),
-            "linux.mountLabel",
-            "mounts can't be given SELinux labels",
-        ),
-    ];
-    match refusals.iter().find(|(given, ..)| *given) {
-        Some((_, member, reason)) => Err(LoadError::value(*member, *reason)),
+        )),
         None => Ok(()),
     }
 }
@@ -331,6 +343,33 @@ mod tests {
         let text =
             r#"{"ociVersion":"1.2.0","linux":{"namespaces":[{"type":"pid"},{"type":"pid"}]}}"#;
         assert!(error(text).contains("linux.namespaces[1].type"));
+    }
+
+    #[test]
+    fn new_file_systems_get_the_label() {
+        let text = r#"{"ociVersion":"1.2.0","linux":{"mountLabel":"a:b:c:s0:c1,c2"},"mounts":[
+            {"destination":"/a","type":"tmpfs","options":["ro"]},
+            {"destination":"/b","type":"devpts"},
+            {"destination":"/c","type":"tmpfs","options":["context=own"]},
+            {"destination":"/d","source":"/d","options":["rbind"]},
+            {"destination":"/e","type":"bind","source":"/e"},
+            {"destination":"/f","type":"proc"},
+            {"destination":"/g","type":"sysfs"},
+            {"destination":"/h","type":"mqueue"},
+            {"destination":"/i","type":"cgroup"}]}"#;
+        let spec = parse(text.as_bytes()).unwrap();
+        let labelled: Vec<&str> = spec
+            .mounts
+            .iter()
+            .filter(|mount| {
+                mount
+                    .options
+                    .iter()
+                    .any(|it| it == "context=a:b:c:s0:c1,c2")
+            })
+            .map(|mount| mount.destination.as_str())
+            .collect();
+        assert_eq!(labelled, ["/a", "/b"]);
     }
 
     proptest! {

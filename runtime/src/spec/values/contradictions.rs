@@ -335,12 +335,6 @@ fn contradictions() -> Vec<(&'static str, Value, &'static str, &'static str)> {
             "not supported",
         ),
         (
-            "/linux/mountLabel",
-            json!("l"),
-            "linux.mountLabel",
-            "SELinux",
-        ),
-        (
             "/linux/maskedPaths/0",
             json!("x"),
             "linux.maskedPaths",
