@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Hooks, Process, Seccomp, Spec, mappings, values};
+use super::{Hooks, Process, Seccomp, Spec, mappings, object, values};
 
 /// Why a specification is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,11 @@ impl LoadError {
         }
     }
 }
+
+/// A whole document.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Document<T: DeserializeOwned>(#[serde(deserialize_with = "object::one")] T);
 
 /// Reads and checks the specification in a bundle.
 pub(crate) fn load(bundle: &Path) -> Result<Spec, LoadError> {
@@ -86,8 +92,8 @@ fn label_mounts(spec: &mut Spec) {
 
 /// Checks a process object that came by itself, for a further process of a container.
 pub(crate) fn parse_process(value: serde_json::Value) -> Result<Process, LoadError> {
-    let process: Process = serde_json::from_value(value)
-        .map_err(|error| LoadError::value("process", error.to_string()))?;
+    let process: Process =
+        object::one(value).map_err(|error| LoadError::value("process", error.to_string()))?;
     let spec = Spec {
         process: Some(process),
         ..Spec::default()
@@ -107,11 +113,14 @@ pub(crate) fn parse_seccomp(bytes: &[u8]) -> Result<Seccomp, LoadError> {
 }
 
 fn from_json<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T, LoadError> {
-    serde_json::from_slice(bytes).map_err(|error| LoadError::Json {
-        file: file.to_owned(),
-        member: member_at(bytes, error.line(), error.column()),
-        reason: error.to_string(),
-    })
+    let found: Result<Document<T>, _> = serde_json::from_slice(bytes);
+    found
+        .map(|document| document.0)
+        .map_err(|error| LoadError::Json {
+            file: file.to_owned(),
+            member: member_at(bytes, error.line(), error.column()),
+            reason: error.to_string(),
+        })
 }
 
 fn check(spec: &Spec) -> Result<(), LoadError> {
@@ -293,8 +302,13 @@ fn offset_of(bytes: &[u8], line: usize, column: usize) -> usize {
         .take(line.saturating_sub(1))
         .map(<[u8]>::len)
         .sum();
-    // The error stands at or behind the value's last byte; a closing bracket there is not ours.
-    (before + column.saturating_sub(1)).min(bytes.len())
+    // The error stands at the last byte of a value or behind it, where a closing bracket is not
+    // ours; or, when a list or an object is not what was expected, before it.
+    let offset = (before + column.saturating_sub(1)).min(bytes.len());
+    match bytes.get(offset) {
+        Some(b':' | b',' | b'[') if column > 0 => offset + 1,
+        _ => offset,
+    }
 }
 
 #[cfg(test)]

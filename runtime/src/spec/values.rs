@@ -133,16 +133,23 @@ mod tests {
         places(&good, "", "", &mut all);
         assert!(all.len() > 250, "{}", all.len());
         for (pointer, name) in all {
-            let mut bad = good.clone();
-            let value = bad.pointer_mut(&pointer).unwrap();
-            *value = match value {
-                Value::String(_) => json!(7),
-                _ => json!("x"),
+            let old = good.pointer(&pointer).unwrap();
+            let others = match old {
+                Value::String(_) => [json!(7), json!([]), json!({})],
+                Value::Array(_) => [json!("x"), json!(7), json!({})],
+                Value::Object(_) => [json!("x"), json!([]), json!([[]])],
+                _ => [json!("x"), json!([]), json!({})],
             };
-            for text in [bad.to_string(), format!("{bad:#}")] {
-                let error = parse(text.as_bytes()).unwrap_err().to_string();
-                let named = error.contains(&format!(": {name}: "));
-                assert!(named, "{name} is not named: {error}");
+            for other in others {
+                let mut bad = good.clone();
+                *bad.pointer_mut(&pointer).unwrap() = other;
+                for text in [bad.to_string(), format!("{bad:#}")] {
+                    let error = parse(text.as_bytes()).unwrap_err().to_string();
+                    // A list in place of a name is looked into.
+                    let places = [format!(": {name}: "), format!(": {name}[0]: ")];
+                    let named = places.iter().any(|place| error.contains(place));
+                    assert!(named, "{name} is not named: {error}");
+                }
             }
         }
     }
