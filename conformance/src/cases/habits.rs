@@ -1,6 +1,6 @@
 //! What callers rely on of runc that no document requires.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -187,6 +187,22 @@ pub(super) const CASES: &[Case] = &[
                     json!([{"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2}]);
             })?;
             same("link", &target, "pts/ptmx")
+        },
+    ),
+    interface(
+        "mounts.proc.not-behind-a-link",
+        "runc: mounts",
+        "Neither procfs nor sysfs is mounted where the image has put a link.",
+        |lab| {
+            for name in ["proc", "sys"] {
+                let place = lab.rootfs().join(name);
+                std::fs::remove_dir(&place)?;
+                symlink("/tmp", &place)?;
+                lab.refuses(|_| {})?;
+                std::fs::remove_file(&place)?;
+                std::fs::create_dir(&place)?;
+            }
+            Ok(())
         },
     ),
     interface(

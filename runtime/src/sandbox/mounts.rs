@@ -415,6 +415,22 @@ fn unused(options: &Options) -> impl Iterator<Item = &(String, Option<String>)> 
     options.data.iter().filter(|(key, _)| key != "iversion")
 }
 
+/// The place of a procfs or sysfs. As with runc never behind a link of the image's, which would leave
+/// the place that programs look at, and that is masked, to the image.
+fn plain_folder(root: BorrowedFd<'_>, kind: &str, destination: &str) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match paths::openat2(root, destination, flags, Mode::empty(), within) {
+        Ok(folder) => Ok(folder),
+        Err(Errno::NOENT) => paths::make_folder(root, destination),
+        Err(Errno::LOOP | Errno::NOTDIR) => Err(Failure::invalid(format!(
+            "mounts: filesystem {kind:?} must be mounted on ordinary directory, \
+             which {destination} is not"
+        ))),
+        Err(error) => Err(error).step(|| format!("open {destination} in the container")),
+    }
+}
+
 /// Attaches a mount to its place in the container's root. `bound` is what is bound, if anything.
 fn attach_at(
     root: BorrowedFd<'_>,
@@ -434,9 +450,10 @@ fn attach_at(
         // Of the mount that the root is, and so not of a procfs.
         Some(target) => target,
         None => {
-            let target = match folder {
-                true => paths::make_folder(root, destination)?,
-                false => paths::make_file(root, destination)?,
+            let target = match (mount.kind.as_deref(), folder) {
+                (Some(kind @ ("proc" | "sysfs")), _) => plain_folder(root, kind, destination)?,
+                (_, true) => paths::make_folder(root, destination)?,
+                (_, false) => paths::make_file(root, destination)?,
             };
             if anywhere {
                 must_not_be_procfs(&target, destination)?;
