@@ -5,6 +5,7 @@ pub mod build;
 pub mod bundle;
 pub mod calls;
 pub mod driver;
+pub mod engines;
 pub mod group;
 pub mod memory;
 pub mod rounds;

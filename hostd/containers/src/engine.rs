@@ -20,6 +20,7 @@ use crate::exec::Execs;
 use crate::flush::Flusher;
 use crate::host::HostFacts;
 use crate::registry::Registry;
+use crate::shim::Program;
 use crate::types::{
     CgroupParent, ContainerEvent, EngineOptions, Scope, Snapshot, Status, WaitCondition, WaitResult,
 };
@@ -43,7 +44,7 @@ pub(crate) struct Inner {
     pub(crate) objects: Objects,
     /// RUN/containers.
     pub(crate) run: PathBuf,
-    pub(crate) runtime: PathBuf,
+    pub(crate) runtime: Program,
     pub(crate) images: ImageStore,
     pub(crate) defaults: EngineConfig,
     pub(crate) facts: HostFacts,
@@ -63,7 +64,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 objects,
                 run: options.run.join("containers"),
-                runtime: options.runtime,
+                runtime: Program::new(options.runtime),
                 images: options.images,
                 defaults: options.defaults,
                 facts,

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use keelson_model::shim::{self, Exit, FailReason, Hello, MAX_FRAME, Request, Response};
+use keelson_sys::mount_attr;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -22,6 +23,41 @@ const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a shim may take to answer anything but a wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The program of shims.
+#[derive(Debug)]
+pub(crate) struct Program {
+    path: PathBuf,
+    /// A read-only copy of its mount, where it lies on a writable one: executed otherwise, it would
+    /// have to make one and execute itself again.
+    protected: Option<OwnedFd>,
+}
+
+impl Program {
+    /// As it is now: what is put in its place later is for another hostd.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let protected = match mount_attr::is_readonly(&path) {
+            Ok(true) => None,
+            _ => mount_attr::readonly_copy(&path)
+                .inspect_err(|error| {
+                    tracing::debug!(path = %path.display(), %error, "no read-only copy");
+                })
+                .ok(),
+        };
+        Self { path, protected }
+    }
+
+    fn command(&self) -> Command {
+        match &self.protected {
+            Some(file) => {
+                let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
+                command.arg0(&self.path);
+                command
+            }
+            None => Command::new(&self.path),
+        }
+    }
+}
 
 /// The shim of one container, by its directory.
 #[derive(Debug, Clone)]
@@ -47,7 +83,7 @@ impl Shim {
     }
 
     /// Starts the shim and waits until it made the container.
-    pub(crate) async fn spawn(&self, runtime: &Path) -> Result<(), EngineError> {
+    pub(crate) async fn spawn(&self, program: &Program) -> Result<(), EngineError> {
         let (receiver, sender) = io::pipe().map_err(|error| self.error("pipe", error))?;
         let errors = File::options()
             .append(true)
@@ -57,8 +93,9 @@ impl Shim {
             .map_err(|error| self.error("open shim.err", error))?;
         // The ready descriptor is passed as standard output: then no descriptor has to lose its
         // close-on-exec flag, which would leak it into processes started at the same time.
-        let mut child = Command::new(runtime)
-            .arg("shim")
+        let mut child = program
+            .command()
+            .args(["shim", "--stay"])
             .arg("--dir")
             .arg(&self.dir)
             .args(["--ready-fd", "1"])
@@ -67,12 +104,17 @@ impl Shim {
             .stdout(Stdio::from(sender))
             .stderr(Stdio::from(errors))
             .spawn()
-            .map_err(|error| self.error("start shim", format!("{}: {error}", runtime.display())))?;
+            .map_err(|error| {
+                self.error("start shim", format!("{}: {error}", program.path.display()))
+            })?;
         let hello = tokio::time::timeout(CREATE_TIMEOUT, self.hello(receiver)).await;
-        // The shim proper is a child of this child, which ends at once.
-        if let Err(error) = child.wait().await {
-            tracing::warn!(id = self.id, %error, "shim's parent not reaped");
-        }
+        // It outlives this process; until then somebody must collect it.
+        let id = self.id.clone();
+        tokio::spawn(async move {
+            if let Err(error) = child.wait().await {
+                tracing::warn!(id, %error, "shim not collected");
+            }
+        });
         match hello {
             Ok(Ok(Hello::Created { .. })) => Ok(()),
             Ok(Ok(Hello::Failed { message, reason })) => Err(start_failed(message, reason)),

@@ -1,9 +1,10 @@
 //! What hostd and a container's shim say to each other.
 //!
-//! hostd executes `keelson-runtime shim --dir DIR`. The shim reads `DIR/shim.json`
+//! hostd executes `keelson-runtime shim --stay --dir DIR`. The shim reads `DIR/shim.json`
 //! ([`ShimSpec`]), makes the container up to the point where its process waits to be started,
 //! listens on `DIR/shim.sock`, writes one [`Hello`] line to the descriptor named by `--ready-fd`
-//! and goes on by itself: it is in a session of its own and outlives hostd.
+//! and goes on by itself: it is in a session of its own and outlives hostd. Without `--stay` the
+//! process that was executed ends at once, and a copy of it is the shim.
 //!
 //! On `shim.sock` every message is a frame: a little-endian `u32` length, then that many bytes of
 //! JSON. A client sends one [`Request`] and gets one [`Response`]; more requests may follow on the

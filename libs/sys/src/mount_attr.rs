@@ -1,10 +1,13 @@
 //! mount_setattr(2), which neither nix nor rustix wraps.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
+use rustix::fs::{CWD, StatVfsMountFlags};
+use rustix::mount::OpenTreeFlags;
 
 /// Attributes to set and to clear (`MOUNT_ATTR_…`), and the propagation to change to (`MS_SHARED`,
 /// `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`; 0 keeps it).
@@ -43,6 +46,27 @@ pub const NODIRATIME: u64 = 0x80;
 pub const IDMAP: u64 = 0x10_0000;
 /// `MOUNT_ATTR_NOSYMFOLLOW`.
 pub const NOSYMFOLLOW: u64 = 0x20_0000;
+
+/// Whether a file lies on a mount that it can't be written through.
+pub fn is_readonly(path: &Path) -> Result<bool, rustix::io::Errno> {
+    let status = rustix::fs::statvfs(path)?;
+    Ok(status.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// A read-only copy of the mount that a file lies on, from that file on. It is attached nowhere, so
+/// nobody can reach it to change its attributes, and it takes neither memory nor time.
+pub fn readonly_copy(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(CWD, path, flags)
+        .map_err(|error| Errno::from_raw(error.raw_os_error()))?;
+    let attributes = MountAttributes {
+        set: RDONLY,
+        propagation: libc::MS_PRIVATE,
+        ..MountAttributes::default()
+    };
+    mount_setattr(tree.as_fd(), c"", false, &attributes)?;
+    Ok(tree)
+}
 
 /// Changes the mount that `mount` with `path` (may be empty) refers to, with all below it when
 /// `recursive`.

@@ -3,15 +3,13 @@
 //! Until it executes the container's command, the container's first process runs this program,
 //! and `/proc/PID/exe` leads to its file on the host, with the host's mount's permissions. So the
 //! program must be running from a mount that can't be written through. On an image where /usr is
-//! read-only that is so by itself. Elsewhere the program executes itself once more from a
-//! read-only copy of the mount that is attached nowhere: nobody can reach it to change its
-//! attributes, and unlike a copy of the file it costs neither memory nor time.
+//! read-only that is so by itself, and hostd executes it from a read-only copy of the mount.
+//! Elsewhere the program makes such a copy and executes itself once more.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 
-use keelson_sys::mount_attr::{self, MountAttributes};
-use rustix::fs::{CWD, StatVfsMountFlags};
-use rustix::mount::OpenTreeFlags;
+use keelson_sys::mount_attr;
 
 use crate::failure::{Failure, Step};
 
@@ -19,23 +17,12 @@ const OWN: &str = "/proc/self/exe";
 
 /// Returns when the program runs from a read-only mount; executes it again when it does not.
 pub(crate) fn ensure_readonly() -> Result<(), Failure> {
-    let status = rustix::fs::statvfs(OWN).step(|| "examine /proc/self/exe")?;
-    if status.f_flag.contains(StatVfsMountFlags::RDONLY) {
+    let own = Path::new(OWN);
+    if mount_attr::is_readonly(own).step(|| "examine /proc/self/exe")? {
         return Ok(());
     }
-    let tree = rustix::mount::open_tree(
-        CWD,
-        OWN,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-    )
-    .step(|| "protect the runtime's own file: copy its mount")?;
-    let attributes = MountAttributes {
-        set: mount_attr::RDONLY,
-        propagation: libc::MS_PRIVATE,
-        ..MountAttributes::default()
-    };
-    mount_attr::mount_setattr(tree.as_fd(), c"", false, &attributes)
-        .step(|| "protect the runtime's own file: make the mount read-only")?;
-    Err(keelson_sys::entry::execute_again(tree.as_fd()))
+    let copy = mount_attr::readonly_copy(own)
+        .step(|| "protect the runtime's own file: copy its mount read-only")?;
+    Err(keelson_sys::entry::execute_again(copy.as_fd()))
         .step(|| "execute the runtime from a read-only mount")
 }

@@ -10,9 +10,9 @@ use keelson_benches::build;
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 
-use crate::engine::Engine;
 use crate::registry::Registry;
 use crate::sample::{Form, Sample, Size};
+use keelson_benches::engines::Engine;
 
 /// How long all tables together may take.
 #[derive(Debug)]

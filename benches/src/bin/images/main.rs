@@ -1,7 +1,6 @@
 //! Image operations of Keelson, Docker, Podman and containerd beside each other and beside what
 //! the machine can do at best. See README.md.
 
-mod engine;
 mod floor;
 mod lab;
 mod operation;

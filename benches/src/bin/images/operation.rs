@@ -10,10 +10,10 @@ use keelson_benches::stats::Summary;
 use keelson_benches::table::{Cell, Table};
 use keelson_benches::usage::Cost;
 
-use crate::engine::{Engine, Request};
 use crate::floor::Floor;
 use crate::lab::Lab;
 use crate::sample::{Form, Sample, Size};
+use keelson_benches::engines::{Engine, Request};
 
 /// The container whose changes are looked at.
 const CONTAINER: &str = "changed";

@@ -1,4 +1,5 @@
 //! The engines that are measured, each with folders, sockets and a daemon of its own.
+//! See README.md for which take part in what.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -8,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use keelson_benches::group::Group;
-use keelson_benches::{tools, usage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::group::{Group, ProcessorTime};
+use crate::{tools, usage};
 
 /// How long a daemon may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,7 +28,8 @@ enum Dialect {
 
 /// An engine.
 #[derive(Debug)]
-pub(crate) struct Engine {
+pub struct Engine {
+    /// What it is called in the tables.
     pub name: String,
     dialect: Dialect,
     /// The client with its leading arguments.
@@ -35,28 +38,43 @@ pub(crate) struct Engine {
     group: Group,
     /// Where its data lie.
     folder: PathBuf,
+    /// Where it listens.
+    socket: PathBuf,
 }
 
 /// What an engine is asked to do. Names are those of images and containers.
 #[derive(Debug, Clone)]
-pub(crate) enum Request<'a> {
+pub enum Request<'a> {
+    /// Fetches an image.
     Pull(&'a str),
+    /// Brings an image to its registry.
     Push(&'a str),
+    /// Writes an image to a file.
     Save(&'a str, &'a Path),
+    /// Reads images from a file.
     Load(&'a Path),
+    /// Gives an image another name.
     Tag(&'a str, &'a str),
+    /// Removes an image.
     RemoveImage(&'a str),
     /// Runs a script in a container that stays.
     Run(&'a str, &'a str, &'a str),
+    /// What a container has changed.
     Diff(&'a str),
+    /// Makes an image of a container.
     Commit(&'a str, &'a str),
+    /// Writes a container's files to a file.
     Export(&'a str, &'a Path),
+    /// Removes a container.
     RemoveContainer(&'a str),
 }
 
 impl Engine {
     /// Ours, as released.
-    pub(crate) fn hostd(name: &str, program: &Path, disk: &Path, run: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn hostd(name: &str, program: &Path, disk: &Path, run: &Path) -> Result<Self> {
         let (folder, run) = folders(name, disk, run)?;
         let socket = run.join("docker.sock");
         let mut daemon = Command::new(program);
@@ -71,15 +89,15 @@ impl Engine {
             .arg(run.join("services"))
             .arg("--config")
             .arg(run.join("config"))
-            .args([
-                "--cgroup-parent",
-                &format!("keelson-bench-{}", std::process::id()),
-            ]);
+            .args(["--cgroup-parent", &group_path(name)]);
         Self::docker(name, daemon, folder, &socket)
     }
 
     /// Docker, without networks.
-    pub(crate) fn dockerd(disk: &Path, run: &Path) -> Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn dockerd(disk: &Path, run: &Path) -> Result<Option<Self>> {
         let name = "docker";
         let Some(program) = tools::optional("dockerd", "docker.io") else {
             return Ok(None);
@@ -98,6 +116,7 @@ impl Engine {
             .arg(url(&socket))
             .args(["--iptables=false", "--bridge=none"])
             .args(["--storage-driver", "overlay2"])
+            .args(["--cgroup-parent", &format!("/{}", group_path(name))])
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
         Self::docker(name, daemon, folder, &socket).map(Some)
     }
@@ -109,7 +128,10 @@ impl Engine {
     }
 
     /// containerd with its own client.
-    pub(crate) fn containerd(disk: &Path, run: &Path) -> Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn containerd(disk: &Path, run: &Path) -> Result<Option<Self>> {
         let name = "containerd";
         let (Some(program), Some(ctr)) = (
             tools::optional("containerd", "containerd"),
@@ -141,7 +163,10 @@ impl Engine {
     /// Podman. It has no daemon; a sleeping process holds a mount namespace in which the cache
     /// that it keeps for the whole machine is hidden behind an empty folder, and in which there is
     /// no cgroup2 beside version 1 controllers, with which its runtime refuses to work.
-    pub(crate) fn podman(disk: &Path, run: &Path) -> Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn podman(disk: &Path, run: &Path) -> Result<Option<Self>> {
         let name = "podman";
         let Some(podman) = tools::optional("podman", "podman") else {
             return Ok(None);
@@ -189,7 +214,7 @@ impl Engine {
     ) -> Result<Self> {
         let log_path = folder.with_extension("log");
         let log = File::create(&log_path)?;
-        let group = Group::new(&format!("keelson-images-{name}"))?;
+        let group = Group::new(&group_name(name))?;
         daemon
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -205,6 +230,7 @@ impl Engine {
             daemon: Some(child),
             group,
             folder,
+            socket: ready.to_owned(),
         };
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -227,18 +253,31 @@ impl Engine {
         }
     }
 
+    /// The socket of its daemon.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Processor time of everything that was started by it so far, containers included.
+    ///
+    /// # Errors
+    /// Its cgroup is gone.
+    pub fn processor_time(&self) -> Result<ProcessorTime> {
+        self.group.processor_time()
+    }
+
     /// Its daemon, when it has one.
     fn pid(&self) -> Option<u32> {
         self.daemon.as_ref().map(Child::id)
     }
 
     /// Whether it takes part in an operation: containerd's client is for pulls only.
-    pub(crate) fn knows(&self, request: &Request<'_>) -> bool {
+    pub fn knows(&self, request: &Request<'_>) -> bool {
         self.dialect != Dialect::Containerd || matches!(request, Request::Pull(_))
     }
 
     /// Why it can't pull layers in zstd, if it can't.
-    pub(crate) fn refuses_zstd(&self) -> Option<&'static str> {
+    pub fn refuses_zstd(&self) -> Option<&'static str> {
         self.is_old().then_some("has no zstd before version 23")
     }
 
@@ -299,12 +338,15 @@ impl Engine {
     }
 
     /// Does what is asked, unmeasured.
-    pub(crate) fn request(&self, request: &Request<'_>) -> Result<()> {
+    ///
+    /// # Errors
+    /// It can't be done.
+    pub fn request(&self, request: &Request<'_>) -> Result<()> {
         self.measure(request).map(drop)
     }
 
     /// Does what is asked unless it can't be done, as removing what is not there.
-    pub(crate) fn try_request(&self, request: &Request<'_>) {
+    pub fn try_request(&self, request: &Request<'_>) {
         let mut command = self.command(request);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         if let Ok(command) = self.group.contain(&mut command) {
@@ -314,7 +356,10 @@ impl Engine {
 
     /// Does what is asked. Processor time is that of client, daemon and what they start; peak
     /// memory is the daemon's or, where there is none, the client's.
-    pub(crate) fn measure(&self, request: &Request<'_>) -> Result<usage::Cost> {
+    ///
+    /// # Errors
+    /// It can't be done.
+    pub fn measure(&self, request: &Request<'_>) -> Result<usage::Cost> {
         let errors = self.folder.with_extension("errors");
         let mut command = self.command(request);
         command
@@ -355,6 +400,15 @@ impl Drop for Engine {
             }
         }
     }
+}
+
+fn group_name(engine: &str) -> String {
+    format!("keelson-engine-{engine}")
+}
+
+/// The path of an engine's cgroup, in which its containers have theirs.
+fn group_path(engine: &str) -> String {
+    format!("{}-{}", group_name(engine), std::process::id())
 }
 
 /// The engine's folders for data and for sockets.

@@ -1,0 +1,253 @@
+//! The life of containers over the Docker API: hostd beside Docker. See README.md.
+
+mod http;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use keelson_benches::engines::Engine;
+use keelson_benches::rounds::{Series, interleave};
+use keelson_benches::stats::Summary;
+use keelson_benches::table::{self, Cell, Table};
+use keelson_benches::usage::milliseconds;
+use keelson_benches::{build, bundle};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// How many containers are run at a time.
+const MANY: usize = 10;
+const IMAGE: &str = "bench";
+
+/// Command line.
+#[derive(Debug, Parser)]
+struct Options {
+    /// How often each thing is measured.
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// How many other containers there are in the second table.
+    #[arg(long, default_value_t = 200)]
+    present: usize,
+    /// Measure hostd only.
+    #[arg(long)]
+    alone: bool,
+    /// Another hostd to be measured too, with keelson-runtime in the same folder; for comparing
+    /// versions.
+    #[arg(long, value_name = "FILE")]
+    beside: Vec<PathBuf>,
+    /// Also write the results to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// What one container's life took.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    create: Duration,
+    start: Duration,
+    exec: Duration,
+    /// From the death of the process to the answer of a wait.
+    wait: Duration,
+    remove: Duration,
+    /// Processor time of ten containers that were run and removed at a time, and how long it took.
+    many: (Duration, Duration),
+}
+
+type Figure = (&'static str, fn(&Life) -> Duration);
+
+const FIGURES: [Figure; 8] = [
+    ("create", |life| life.create),
+    ("start", |life| life.start),
+    ("create + start", |life| life.create + life.start),
+    ("exec", |life| life.exec),
+    ("exit to wait", |life| life.wait),
+    ("remove", |life| life.remove),
+    ("ten at a time", |life| life.many.0),
+    ("their CPU", |life| life.many.1),
+];
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "engines can only be started by root"
+    );
+    build::release("keelson-runtime", "keelson-runtime")?;
+    let hostd = build::release("hostd", "hostd")?;
+    let folder = tempfile::Builder::new()
+        .prefix("keelson-engine-bench")
+        .tempdir()?;
+    let run = tempfile::Builder::new()
+        .prefix("keelson-engine-bench")
+        .tempdir_in("/dev/shm")?;
+    let (disk, run) = (folder.path(), run.path());
+    let mut engines = vec![(
+        "hostd".to_owned(),
+        Engine::hostd("hostd", &hostd, disk, run)?,
+    )];
+    for (number, program) in options.beside.iter().enumerate() {
+        let name = format!("hostd-{}", number + 2);
+        engines.push((name.clone(), Engine::hostd(&name, program, disk, run)?));
+    }
+    if !options.alone {
+        let docker = Engine::dockerd(disk, run)?;
+        engines.extend(docker.map(|docker| ("docker".to_owned(), docker)));
+    }
+    let image = image()?;
+    for (_, engine) in &engines {
+        let path = format!("/images/create?fromSrc=-&repo={IMAGE}");
+        http::call(engine.socket(), "POST", &path, &image)?;
+    }
+    let empty = interleave(&mut engines, options.rounds, |engine| life(engine))?;
+    for (_, engine) in &engines {
+        for _ in 0..options.present {
+            create(engine.socket(), &["sleep", "1000"])?;
+        }
+    }
+    let full = interleave(&mut engines, options.rounds, |engine| life(engine))?;
+    let tables = [
+        figures("Containers over the API, ms", &empty),
+        figures(
+            &format!("The same beside {} others", options.present),
+            &full,
+        ),
+    ];
+    table::publish(&tables, options.json.as_deref())
+}
+
+/// busybox, as an archive to import.
+fn image() -> Result<Vec<u8>> {
+    let folder = tempfile::tempdir()?;
+    bundle::make_root(folder.path())?;
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.follow_symlinks(false);
+    archive.append_dir_all(".", folder.path())?;
+    Ok(archive.into_inner()?)
+}
+
+/// Makes a container without a network and gives its identifier.
+fn create(socket: &Path, command: &[&str]) -> Result<String> {
+    let body = json!({
+        "Image": IMAGE,
+        "Cmd": command,
+        "HostConfig": {"NetworkMode": "none"},
+    });
+    text(&http::post(socket, "/containers/create", &body)?, "/Id")
+}
+
+fn text(value: &Value, place: &str) -> Result<String> {
+    let found = value.pointer(place).and_then(Value::as_str);
+    Ok(found.with_context(|| format!("no {place}"))?.to_owned())
+}
+
+fn life(engine: &Engine) -> Result<Life> {
+    let socket = engine.socket();
+    let mut clock = Clock(Instant::now());
+    let id = create(socket, &["sleep", "1000"])?;
+    let create = clock.lap();
+    let container = format!("/containers/{id}");
+    http::call(socket, "POST", &format!("{container}/start"), b"")?;
+    let start = clock.lap();
+    let exec = exec(socket, &container)?;
+
+    let about = http::call(socket, "GET", &format!("{container}/json"), b"")?;
+    let about: Value = serde_json::from_slice(&about)?;
+    let pid = about.pointer("/State/Pid").and_then(Value::as_i64);
+    let pid = Pid::from_raw(pid.context("no process")? as i32);
+    let waiting = http::send(socket, "POST", &format!("{container}/wait"), b"")?;
+    // Until the engine has taken note of it.
+    http::call(socket, "GET", "/_ping", b"")?;
+    clock.lap();
+    kill(pid, Signal::SIGKILL)?;
+    http::answer(waiting)?;
+    let wait = clock.lap();
+    http::call(socket, "DELETE", &container, b"")?;
+    let remove = clock.lap();
+    Ok(Life {
+        create,
+        start,
+        exec,
+        wait,
+        remove,
+        many: many(engine)?,
+    })
+}
+
+struct Clock(Instant);
+
+impl Clock {
+    /// The time since it was asked last.
+    fn lap(&mut self) -> Duration {
+        let before = std::mem::replace(&mut self.0, Instant::now());
+        self.0.duration_since(before)
+    }
+}
+
+/// Executes a command in a container, up to the end of its output.
+fn exec(socket: &Path, container: &str) -> Result<Duration> {
+    let begin = Instant::now();
+    let body = json!({"Cmd": ["true"], "AttachStdout": true, "AttachStderr": true});
+    let exec = text(
+        &http::post(socket, &format!("{container}/exec"), &body)?,
+        "/Id",
+    )?;
+    let body = json!({"Detach": false, "Tty": false}).to_string();
+    http::call(
+        socket,
+        "POST",
+        &format!("/exec/{exec}/start"),
+        body.as_bytes(),
+    )?;
+    Ok(begin.elapsed())
+}
+
+/// Ten containers, each by a client of its own: made, started, waited for and removed. The time
+/// until the last one is gone, and the processor time of the engine with all that it started.
+fn many(engine: &Engine) -> Result<(Duration, Duration)> {
+    let socket = engine.socket();
+    let (begin, before) = (Instant::now(), engine.processor_time()?);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..MANY).map(|_| scope.spawn(|| run(socket))).collect();
+        clients.into_iter().try_for_each(|client| {
+            client
+                .join()
+                .unwrap_or_else(|_| anyhow::bail!("a client has panicked"))
+        })
+    })?;
+    let wall = begin.elapsed();
+    Ok((wall, engine.processor_time()?.since(before).total()))
+}
+
+/// As `docker run --rm` does.
+fn run(socket: &Path) -> Result<()> {
+    let container = format!("/containers/{}", create(socket, &["true"])?);
+    let next_exit = format!("{container}/wait?condition=next-exit");
+    let waiting = http::send(socket, "POST", &next_exit, b"")?;
+    http::call(socket, "POST", &format!("{container}/start"), b"")?;
+    http::answer(waiting)?;
+    http::call(socket, "DELETE", &container, b"")?;
+    Ok(())
+}
+
+/// A row for each figure, a column for each engine, and the ratio of the last to the first.
+fn figures(title: &str, series: &[Series<Life>]) -> Table {
+    let mut columns: Vec<&str> = series.iter().map(|one| one.name.as_str()).collect();
+    columns.push("last / first");
+    let mut table = Table::new(title, &columns);
+    for (name, figure) in FIGURES {
+        let of = |one: &Series<Life>| -> Vec<f64> {
+            let values = one.values.iter();
+            values.map(|life| milliseconds(figure(life))).collect()
+        };
+        let mut cells: Vec<Cell> = series.iter().map(|one| Cell::series(of(one), 2)).collect();
+        let median = |one: Option<&Series<Life>>| Summary::of(of(one?)).map(|all| all.median);
+        cells.push(match (median(series.first()), median(series.last())) {
+            (Some(first), Some(last)) => Cell::Number(last / first, 1),
+            _ => Cell::Nothing,
+        });
+        table.row(name, cells);
+    }
+    table
+}
