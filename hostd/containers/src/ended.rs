@@ -89,7 +89,6 @@ impl Inner {
             }
             (restart, snapshot.host_config.auto_remove && !live.keep)
         };
-        self.persist(container);
         if exit.oom_killed {
             self.emit(container, "oom", &[]);
         }
@@ -107,6 +106,8 @@ impl Inner {
         container
             .live()
             .notify(|condition| condition != WaitCondition::Removed);
+        // Last, because others wait; until the state is kept, the shim's record is.
+        self.persist(container);
         (restart, auto_remove)
     }
 

@@ -64,7 +64,13 @@ impl Engine {
             inner: Arc::new(Inner {
                 objects,
                 run: options.run.join("containers"),
-                runtime: Program::new(options.runtime),
+                runtime: Program::new(
+                    options.runtime,
+                    facts
+                        .cgroup_mount
+                        .as_ref()
+                        .map(|mount| mount.join(options.cgroup_parent.as_str()).join("shim")),
+                ),
                 images: options.images,
                 defaults: options.defaults,
                 facts,

@@ -86,11 +86,8 @@ impl Inner {
                 max_size: limits.max_size,
                 max_files: limits.max_files,
             },
-            shim_cgroup: self
-                .facts
-                .cgroup_mount
-                .is_some()
-                .then(|| format!("/{}/shim", self.cgroup_parent.as_str())),
+            // It is started in it.
+            shim_cgroup: None,
         };
         write_json(&run.join(SPEC_FILE), &shim)
     }

@@ -1,19 +1,23 @@
 //! The client's side of the protocol between hostd and shims ([`keelson_model::shim`]).
 
+use std::collections::BTreeSet;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use keelson_model::shim::{self, Exit, FailReason, Hello, MAX_FRAME, Request, Response};
-use keelson_sys::mount_attr;
+use keelson_sys::{mount_attr, spawn};
+use rustix::process::WaitOptions;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::EngineError;
 
@@ -24,18 +28,23 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a shim may take to answer anything but a wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The program of shims.
+/// The program of shims, and where they run.
 #[derive(Debug)]
 pub(crate) struct Program {
     path: PathBuf,
     /// A read-only copy of its mount, where it lies on a writable one: executed otherwise, it would
     /// have to make one and execute itself again.
     protected: Option<OwnedFd>,
+    /// The folder of the cgroup of all shims, so that they are not stopped together with this
+    /// process; made when it does not exist.
+    cgroup: Option<PathBuf>,
+    environment: Vec<CString>,
+    collector: Collector,
 }
 
 impl Program {
-    /// As it is now: what is put in its place later is for another hostd.
-    pub(crate) fn new(path: PathBuf) -> Self {
+    /// As it is now: what is put in its place later is for another hostd. Within a tokio runtime.
+    pub(crate) fn new(path: PathBuf, cgroup: Option<PathBuf>) -> Self {
         let protected = match mount_attr::is_readonly(&path) {
             Ok(true) => None,
             _ => mount_attr::readonly_copy(&path)
@@ -44,18 +53,102 @@ impl Program {
                 })
                 .ok(),
         };
-        Self { path, protected }
+        let environment = std::env::vars_os().filter_map(|(mut entry, value)| {
+            entry.push("=");
+            entry.push(value);
+            CString::new(entry.into_encoded_bytes()).ok()
+        });
+        Self {
+            path,
+            protected,
+            cgroup,
+            environment: environment.collect(),
+            collector: Collector::start(),
+        }
     }
 
-    fn command(&self) -> Command {
-        match &self.protected {
-            Some(file) => {
-                let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-                command.arg0(&self.path);
-                command
-            }
-            None => Command::new(&self.path),
+    /// Executes it with arguments, output and standard error.
+    fn execute(
+        &self,
+        arguments: &[&OsStr],
+        output: BorrowedFd<'_>,
+        errors: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let string = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::other);
+        let mut words = vec![string(self.path.as_os_str())?];
+        for argument in arguments {
+            words.push(string(argument)?);
         }
+        let path = match &self.protected {
+            Some(file) => string(format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref())?,
+            None => string(self.path.as_os_str())?,
+        };
+        let null = File::open("/dev/null")?;
+        let cgroup = self.cgroup.as_deref().map(open_cgroup).transpose()?;
+        let (pid, _) = spawn::spawn(&spawn::Program {
+            path: &path,
+            arguments: &words,
+            environment: &self.environment,
+            streams: [null.as_fd(), output, errors],
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        })?;
+        self.collector.add(pid);
+        Ok(())
+    }
+}
+
+fn open_cgroup(path: &Path) -> io::Result<OwnedFd> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(path)?;
+            File::open(path).map(OwnedFd::from)
+        }
+        other => other.map(OwnedFd::from),
+    }
+}
+
+/// Collects shims that have ended. They may also outlive this process.
+#[derive(Debug, Clone, Default)]
+struct Collector(Arc<Mutex<BTreeSet<i32>>>);
+
+impl Collector {
+    /// Collects in the background whenever a child of this process's has ended.
+    fn start() -> Self {
+        let collector = Self::default();
+        let background = collector.clone();
+        tokio::spawn(async move {
+            let mut ended = match signal(SignalKind::child()) {
+                Ok(ended) => ended,
+                Err(error) => return tracing::error!(%error, "shims are not collected"),
+            };
+            while ended.recv().await.is_some() {
+                background.collect();
+            }
+        });
+        collector
+    }
+
+    fn add(&self, pid: i32) {
+        self.with(|children| children.insert(pid));
+        // It may have ended before it was known.
+        self.collect();
+    }
+
+    fn collect(&self) {
+        self.with(|children| {
+            children.retain(|pid| {
+                let child = rustix::process::Pid::from_raw(*pid);
+                // An error means that it is no child.
+                matches!(
+                    rustix::process::waitpid(child, WaitOptions::NOHANG),
+                    Ok(None)
+                )
+            });
+        });
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut BTreeSet<i32>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -93,28 +186,21 @@ impl Shim {
             .map_err(|error| self.error("open shim.err", error))?;
         // The ready descriptor is passed as standard output: then no descriptor has to lose its
         // close-on-exec flag, which would leak it into processes started at the same time.
-        let mut child = program
-            .command()
-            .args(["shim", "--stay"])
-            .arg("--dir")
-            .arg(&self.dir)
-            .args(["--ready-fd", "1"])
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::from(sender))
-            .stderr(Stdio::from(errors))
-            .spawn()
+        let arguments = [
+            OsStr::new("shim"),
+            OsStr::new("--stay"),
+            OsStr::new("--ready-fd"),
+            OsStr::new("1"),
+            OsStr::new("--dir"),
+            self.dir.as_os_str(),
+        ];
+        program
+            .execute(&arguments, sender.as_fd(), errors.as_fd())
             .map_err(|error| {
                 self.error("start shim", format!("{}: {error}", program.path.display()))
             })?;
+        drop(sender);
         let hello = tokio::time::timeout(CREATE_TIMEOUT, self.hello(receiver)).await;
-        // It outlives this process; until then somebody must collect it.
-        let id = self.id.clone();
-        tokio::spawn(async move {
-            if let Err(error) = child.wait().await {
-                tracing::warn!(id, %error, "shim not collected");
-            }
-        });
         match hello {
             Ok(Ok(Hello::Created { .. })) => Ok(()),
             Ok(Ok(Hello::Failed { message, reason })) => Err(start_failed(message, reason)),
