@@ -47,6 +47,15 @@ impl Failure {
         Self::new(reason, ErrorKind::InvalidInput, message)
     }
 
+    /// The exit code of a process that fails before it executes its command, as shells have them.
+    pub(crate) fn exit_code(&self) -> i32 {
+        match self.reason {
+            FailReason::NotFound => 127,
+            FailReason::NotExecutable => 126,
+            FailReason::Internal => 128,
+        }
+    }
+
     fn new(reason: FailReason, kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -58,9 +67,12 @@ impl Failure {
 
 /// Tells of failures that change nothing any more.
 pub(crate) fn warn(failures: &[Failure]) {
-    for failure in failures {
-        eprintln!("keelson-runtime: warning: {failure}");
-    }
+    failures.iter().for_each(warning);
+}
+
+/// Tells of something that the caller should know of.
+pub(crate) fn warning(message: impl std::fmt::Display) {
+    eprintln!("keelson-runtime: warning: {message}");
 }
 
 impl From<crate::spec::LoadError> for Failure {

@@ -241,6 +241,34 @@ fn nothing_is_left_when_the_caller_can_not_be_given_what_it_asked_for() {
 }
 
 #[test]
+fn mounts_in_the_runtimes_own_namespace_are_taken_away() {
+    if !can_run() {
+        return;
+    }
+    let shares: Change = |config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "mount");
+    };
+    for (options, change) in [
+        (
+            &[][..],
+            (|config| fails(config, "createContainer")) as Change,
+        ),
+        (&[], |config| {
+            config["process"]["cwd"] = "/etc/passwd".into()
+        }),
+        (&["--pid-file", "none/pid"], |_| {}),
+    ] {
+        let bundle = Bundle::new(&["true"], |config| {
+            shares(config);
+            change(config);
+        });
+        let message = bundle.fails(&[&["create"], options, &[&bundle.id]].concat());
+        nothing_is_left(&bundle, &message);
+    }
+}
+
+#[test]
 fn a_start_that_fails_is_cleaned_up_by_run_and_by_delete() {
     if !can_run() {
         return;

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::manage::rfc3339;
+use crate::failure;
 
 /// Where this command's messages go besides standard error.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub(super) fn error(message: &str) {
 
 /// Writes a warning to the file and to standard error.
 pub(super) fn warning(message: &str) {
-    eprintln!("keelson-runtime: warning: {message}");
+    failure::warning(message);
     if let Some(log) = LOG.get() {
         log.append(|| log.line("warning", message));
     }

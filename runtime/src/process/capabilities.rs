@@ -3,7 +3,7 @@
 use keelson_sys::sandbox::{self, CapabilitySets};
 use nix::errno::Errno;
 
-use crate::failure::{Failure, Step};
+use crate::failure::{self, Failure, Step};
 use crate::spec::Capabilities;
 
 /// Names in the order of their numbers.
@@ -93,7 +93,9 @@ pub(crate) fn parse(capabilities: Option<&Capabilities>, own_users: bool) -> Res
     };
     Ok(grant(&wanted, own, |set, number| {
         let name = NAMES.get(number).copied().unwrap_or_default();
-        eprintln!("keelson-runtime: warning: process.capabilities.{set}: {name} can't be granted");
+        failure::warning(format!(
+            "process.capabilities.{set}: {name} can't be granted"
+        ));
     }))
 }
 
@@ -133,9 +135,9 @@ fn bits(set: &str, names: &[String]) -> u64 {
     for name in names {
         match NAMES.iter().position(|known| known == name) {
             Some(number) => bits |= 1 << number,
-            None => eprintln!(
-                "keelson-runtime: warning: process.capabilities.{set}: {name:?} is not a known capability"
-            ),
+            None => failure::warning(format!(
+                "process.capabilities.{set}: {name:?} is not a known capability"
+            )),
         }
     }
     bits

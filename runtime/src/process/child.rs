@@ -85,11 +85,7 @@ pub(crate) fn run(plan: &Plan<'_>, prepared: Option<Prepared<'_>>, channel: &Cha
             failure
         }
     };
-    clone::exit_now(match failure.reason {
-        keelson_model::shim::FailReason::NotFound => 127,
-        keelson_model::shim::FailReason::NotExecutable => 126,
-        keelson_model::shim::FailReason::Internal => 128,
-    })
+    clone::exit_now(failure.exit_code())
 }
 
 /// Waits until the command may be executed. Some(None): over the channel; Some(Some): over a

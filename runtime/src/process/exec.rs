@@ -9,13 +9,12 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use keelson_model::shim::{FailReason, Rootfs};
+use keelson_model::shim::Rootfs;
 use keelson_sys::clone::{self, CloneRequest, Cloned};
 use keelson_sys::sandbox;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
-use rustix::pty::OpenptFlags;
 
 use super::channel::Channel;
 use super::command::{self, Command};
@@ -297,11 +296,7 @@ fn run(plan: &child::Plan<'_>, inside: &Inside<'_>, channel: &Channel) -> ! {
         Err(failure) => failure,
     };
     channel.failed(&failure);
-    clone::exit_now(match failure.reason {
-        FailReason::NotFound => 127,
-        FailReason::NotExecutable => 126,
-        FailReason::Internal => 128,
-    })
+    clone::exit_now(failure.exit_code())
 }
 
 fn set_up(
@@ -380,12 +375,7 @@ fn on_host(process: &Process) -> Result<(), Failure> {
     if process.oom_score_adj.is_none() && !labels::any(process) {
         return Ok(());
     }
-    let proc = rustix::fs::open(
-        "/proc",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .step(|| "open /proc")?;
+    let proc = procfs::host()?;
     if let Some(score) = process.oom_score_adj {
         procfs::write_oom_score(proc.as_fd(), score)?;
     }
@@ -439,14 +429,5 @@ fn open_terminal(owner: u32) -> Result<Terminal, Failure> {
         ));
     }
     rustix::io::ioctl_fionbio(&master, false).step(step)?;
-    rustix::pty::unlockpt(&master).step(|| "unlock the terminal")?;
-    // By descriptor: a path to the slave could lead elsewhere by now.
-    let slave = rustix::pty::ioctl_tiocgptpeer(
-        &master,
-        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-    )
-    .step(|| "open the terminal's other end")?;
-    rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(owner)), None)
-        .step(|| "give the terminal to the user")?;
-    Ok(Terminal { master, slave })
+    Terminal::of(master, owner)
 }

@@ -299,6 +299,22 @@ pub(crate) struct Terminal {
     pub(crate) slave: OwnedFd,
 }
 
+impl Terminal {
+    /// Of a master end that was just opened; the other end is given to a user.
+    pub(crate) fn of(master: OwnedFd, owner: u32) -> Result<Self, Failure> {
+        rustix::pty::unlockpt(&master).step(|| "unlock the terminal")?;
+        // By descriptor: a path to the slave could lead elsewhere by now.
+        let slave = rustix::pty::ioctl_tiocgptpeer(
+            &master,
+            OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+        )
+        .step(|| "open the terminal's other end")?;
+        rustix::fs::fchown(&slave, Some(Uid::from_raw(owner)), None)
+            .step(|| "give the terminal to the user")?;
+        Ok(Self { master, slave })
+    }
+}
+
 /// The place of the console: never behind a link, which an image could lay to anywhere in its root
 /// file system and to procfs (CVE-2025-52565).
 fn console(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
@@ -345,20 +361,12 @@ pub(crate) fn make_terminal(
         None => rustix::fs::open("/dev/ptmx", flags | OFlags::CLOEXEC, Mode::empty()),
     }
     .step(|| "open a terminal")?;
-    rustix::pty::unlockpt(&master).step(|| "unlock the terminal")?;
-    // By descriptor: a path to the slave could lead elsewhere by now.
-    let slave = rustix::pty::ioctl_tiocgptpeer(
-        &master,
-        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-    )
-    .step(|| "open the terminal's other end")?;
-    rustix::fs::fchown(&slave, Some(Uid::from_raw(owner)), None)
-        .step(|| "give the terminal to the user")?;
-    let tree = mounts::copy_of(&slave).step(|| "bind the terminal to /dev/console")?;
+    let terminal = Terminal::of(master, owner)?;
+    let tree = mounts::copy_of(&terminal.slave).step(|| "bind the terminal to /dev/console")?;
     let target = console(root).map_err(|failure| Failure {
         message: format!("process.terminal: {}", failure.message),
         ..failure
     })?;
     mounts::attach(&tree, &target).step(|| "bind the terminal to /dev/console")?;
-    Ok(Terminal { master, slave })
+    Ok(terminal)
 }

@@ -14,7 +14,7 @@ use rustix::mount::OpenTreeFlags;
 use super::descriptors::put_off;
 use super::mounts::{attach, change};
 use super::options::Attributes;
-use super::{direct, paths};
+use super::{direct, paths, procfs};
 use crate::failure::{Failure, Step};
 
 /// Hides parts of the container's root.
@@ -123,7 +123,7 @@ impl<'a> Hider<'a> {
         let (base, rest) = if let Some(rest) = path.strip_prefix("/proc/") {
             let base = self
                 .proc
-                .get_or_insert_with(|| base(self.root, "/proc", PROC_SUPER_MAGIC));
+                .get_or_insert_with(|| base(self.root, "/proc", procfs::MAGIC));
             (base, rest)
         } else if let Some(rest) = path.strip_prefix("/sys/") {
             let base = self
@@ -164,7 +164,6 @@ const FOLDERS: &[&str] = &[
     "/sys/firmware",
 ];
 
-const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 const SYSFS_MAGIC: u64 = 0x6265_6572;
 /// In one mount, by no link.
 const WITHIN: ResolveFlags = ResolveFlags::BENEATH
@@ -211,7 +210,7 @@ fn find(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Failure> {
         Err(error) => return Err(error).step(step),
     };
     let expected = if path.starts_with("/proc/") {
-        PROC_SUPER_MAGIC
+        procfs::MAGIC
     } else if path.starts_with("/sys/") {
         SYSFS_MAGIC
     } else {

@@ -1,14 +1,14 @@
 //! Layers of a root in a user namespace: shown through the namespace's mappings, so that owners in
 //! the container, and on the disk, are those of the image.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use keelson_sys::mount_attr::{self, MountAttributes};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::fs::CWD;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 
+use super::mounts;
 use crate::failure::{Failure, Step};
 use crate::spec::{Linux, mappings};
 
@@ -33,12 +33,7 @@ impl<'a> Owner<'a> {
 
     /// Shows a mount that is attached nowhere through the mappings.
     pub(super) fn map(&self, tree: &OwnedFd, path: &Path) -> Result<(), Failure> {
-        let attributes = MountAttributes {
-            set: mount_attr::IDMAP,
-            userns_fd: self.map.as_raw_fd() as u64,
-            ..MountAttributes::default()
-        };
-        mount_attr::mount_setattr(tree.as_fd(), c"", false, &attributes)
+        mounts::map_through(tree, self.map, false)
             .step(|| format!("rootfs: map ids of {}", path.display()))
     }
 

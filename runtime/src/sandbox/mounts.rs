@@ -15,7 +15,7 @@ use rustix::mount::{
 use super::descriptors::put_off;
 use super::options::{self, Attributes, Options};
 use super::userns::MountMaps;
-use super::{copy_tree, direct, paths};
+use super::{copy_tree, direct, paths, procfs};
 use crate::failure::{self, Failure, Step};
 use crate::spec::Mount;
 
@@ -472,15 +472,7 @@ fn map_ids(
     options: &Options,
     map: Option<BorrowedFd<'_>>,
 ) -> Result<(), nix::errno::Errno> {
-    let Some(map) = map else {
-        return Ok(());
-    };
-    let attributes = MountAttributes {
-        set: mount_attr::IDMAP,
-        userns_fd: map.as_raw_fd() as u64,
-        ..MountAttributes::default()
-    };
-    mount_attr::mount_setattr(tree.as_fd(), c"", options.idmap_all, &attributes)
+    map.map_or(Ok(()), |map| map_through(tree, map, options.idmap_all))
 }
 
 /// Files of procfs that may be mounted over: what programs read there about the machine, for which
@@ -510,13 +502,12 @@ fn leads_anywhere(destination: &str) -> bool {
 /// Mounts over other parts of procfs would let an image fake what security decisions read, or where
 /// they are written.
 pub(super) fn must_not_be_procfs(target: &OwnedFd, destination: &str) -> Result<(), Failure> {
-    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
     let file = destination.strip_prefix("/proc/").unwrap_or(destination);
     if FAKED.contains(&file.trim_end_matches('/')) {
         return Ok(());
     }
     let status = rustix::fs::fstatfs(target).step(|| format!("examine {destination}"))?;
-    if status.f_type as u64 == PROC_SUPER_MAGIC {
+    if status.f_type as u64 == procfs::MAGIC {
         return Err(Failure::invalid(format!(
             "mounts: {destination} is inside procfs and must not be mounted over"
         )));
@@ -685,6 +676,29 @@ fn uncover(
     rustix::mount::unmount(path, UnmountFlags::DETACH)
 }
 
+/// Shows the ids of a tree through the mappings of a user namespace.
+pub(super) fn map_through(
+    tree: &OwnedFd,
+    map: BorrowedFd<'_>,
+    recursive: bool,
+) -> Result<(), nix::errno::Errno> {
+    let attributes = MountAttributes {
+        set: mount_attr::IDMAP,
+        userns_fd: map.as_raw_fd() as u64,
+        ..MountAttributes::default()
+    };
+    mount_attr::mount_setattr(tree.as_fd(), c"", recursive, &attributes)
+}
+
+/// Makes a tree read-only.
+pub(super) fn make_readonly(tree: &OwnedFd, recursive: bool) -> Result<(), nix::errno::Errno> {
+    let attributes = Attributes {
+        set: mount_attr::RDONLY,
+        clear: 0,
+    };
+    change(tree, &attributes, recursive)
+}
+
 /// Changes a tree's attributes.
 pub(crate) fn change(
     tree: &OwnedFd,
@@ -702,6 +716,15 @@ pub(crate) fn change(
 /// Without a propagation option a mount is private, with all below it.
 fn propagate(tree: &OwnedFd, options: &Options) -> Result<(), nix::errno::Errno> {
     let (propagation, recursive) = options.propagation.unwrap_or((libc::MS_PRIVATE, true));
+    change_propagation(tree, propagation, recursive)
+}
+
+/// Changes what a tree shares mounts with (`MS_SHARED` and its like).
+pub(super) fn change_propagation(
+    tree: &OwnedFd,
+    propagation: u64,
+    recursive: bool,
+) -> Result<(), nix::errno::Errno> {
     let attributes = MountAttributes {
         propagation,
         ..MountAttributes::default()

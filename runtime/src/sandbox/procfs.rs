@@ -18,16 +18,23 @@ pub(crate) fn private() -> Result<OwnedFd, Failure> {
     new_filesystem("proc", None, &[], Attributes::default()).step(|| "make a private procfs")
 }
 
-/// Sets the calling process's OOM score adjustment through the host's procfs, which no container
-/// can have changed.
-pub(crate) fn set_oom_score(score: i32) -> Result<(), Failure> {
-    let proc = rustix::fs::open(
+/// `f_type` of a procfs (statfs(2)).
+pub(super) const MAGIC: u64 = 0x9fa0;
+
+/// The host's procfs, in a process that still has the host's root.
+pub(crate) fn host() -> Result<OwnedFd, Failure> {
+    rustix::fs::open(
         "/proc",
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )
-    .step(|| "open /proc")?;
-    write_oom_score(proc.as_fd(), score)
+    .step(|| "open /proc")
+}
+
+/// Sets the calling process's OOM score adjustment through the host's procfs, which no container
+/// can have changed.
+pub(crate) fn set_oom_score(score: i32) -> Result<(), Failure> {
+    write_oom_score(host()?.as_fd(), score)
 }
 
 /// The same through another procfs.

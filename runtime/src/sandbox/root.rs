@@ -1,10 +1,10 @@
 //! The container's root: put together, attached, and made the root of the mount namespace.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use keelson_model::shim::Rootfs;
-use keelson_sys::mount_attr::{self, MountAttributes};
+use keelson_sys::mount_attr;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -12,8 +12,8 @@ use rustix::mount::{
 };
 
 use super::layers::Owner;
-use super::mounts::{detailed, mount_attributes};
-use super::options;
+use super::mounts::{change_propagation, detailed, mount_attributes};
+use super::{mounts, options};
 use crate::failure::{Failure, Step};
 
 /// Attaches the root in the process's mount namespace. The process's own root directory is still
@@ -47,11 +47,7 @@ pub(crate) fn make(
                 if let Some(owner) = owner {
                     owner.map(&tree, only)?;
                 }
-                let readonly = MountAttributes {
-                    set: mount_attr::RDONLY,
-                    ..MountAttributes::default()
-                };
-                mount_attr::mount_setattr(tree.as_fd(), c"", true, &readonly)
+                mounts::make_readonly(&tree, true)
                     .step(|| format!("make {} read-only", only.display()))?;
                 tree
             }
@@ -143,18 +139,6 @@ pub(crate) fn isolate(propagation: Propagation) -> Result<(), Failure> {
     .step(|| "make the host's mounts slaves")
 }
 
-fn change_propagation(
-    mount: &OwnedFd,
-    propagation: u64,
-    recursive: bool,
-) -> Result<(), nix::errno::Errno> {
-    let attributes = MountAttributes {
-        propagation,
-        ..MountAttributes::default()
-    };
-    mount_attr::mount_setattr(mount.as_fd(), c"", recursive, &attributes)
-}
-
 fn clone_tree(path: &Path, propagation: Propagation) -> Result<OwnedFd, Failure> {
     let tree = rustix::mount::open_tree(
         CWD,
@@ -212,12 +196,7 @@ fn make_readonly(root: &OwnedFd, readonly: bool) -> Result<(), Failure> {
     if !readonly {
         return Ok(());
     }
-    let attributes = MountAttributes {
-        set: mount_attr::RDONLY,
-        ..MountAttributes::default()
-    };
-    mount_attr::mount_setattr(root.as_fd(), c"", false, &attributes)
-        .step(|| "root.readonly: make the root read-only")
+    mounts::make_readonly(root, false).step(|| "root.readonly: make the root read-only")
 }
 
 /// Makes an attached root the root of this process alone ([`super::shared`]).
