@@ -118,6 +118,32 @@ fn run_passes_signals_on() {
 }
 
 #[test]
+fn all_processes_are_signalled_also_those_that_the_first_left() {
+    if !can_run() {
+        return;
+    }
+    let script = "while sleep 0.01; do sleep 1000 & done";
+    let bundle = Bundle::new(&["sh", "-c", script], |config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    });
+    bundle.create(&["--pid-file", "pid"]);
+    bundle.ok(&["start", &bundle.id]);
+    let processes = || {
+        let file = common::cgroup_of(&bundle.id).join("cgroup.procs");
+        std::fs::read_to_string(file).unwrap().lines().count()
+    };
+    eventually("some processes", || processes() > 3);
+    bundle.ok(&["kill", &bundle.id, "KILL"]);
+    eventually("end of the first", || bundle.status() == "stopped");
+    assert!(processes() > 0, "the others go on");
+    bundle.ok(&["kill", "--all", &bundle.id, "KILL"]);
+    eventually("end of all", || processes() == 0);
+    bundle.ok(&["delete", &bundle.id]);
+    bundle.assert_gone();
+}
+
+#[test]
 fn delete_by_force_kills() {
     if !can_run() {
         return;

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use keelson_sys::clone;
 use nix::poll::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 
@@ -300,6 +301,21 @@ impl Cgroup {
     /// Kills all processes with SIGKILL, also new ones.
     pub(crate) fn kill(&self) -> Result<(), Failure> {
         self.write("cgroup.kill", "1")
+    }
+
+    /// Sends a signal to all processes, with SIGKILL also to those that are made meanwhile.
+    pub(crate) fn signal(&self, signal: i32) -> Result<(), Failure> {
+        if signal == libc::SIGKILL && self.kill().is_ok() {
+            return Ok(());
+        }
+        for pid in self.processes()? {
+            match clone::signal_pid(pid, signal) {
+                // Ended since it was listed.
+                Err(nix::errno::Errno::ESRCH) => {}
+                other => other.step(|| format!("send signal {signal} to process {pid}"))?,
+            }
+        }
+        Ok(())
     }
 
     /// The processes, cgroups below included.

@@ -138,18 +138,16 @@ pub(crate) fn kill(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     }
     let store = Store::new(&global.root, &id)?;
     let state = store.load()?;
-    if state.status(store.progress()) == "stopped" {
-        if all {
-            return Ok(0);
-        }
-        return Err(Failure::conflict(format!("container {id} is not running")));
-    }
+    let stopped = state.status(store.progress()) == "stopped";
     if all {
-        let cgroup = cgroup_of(&state)?;
-        for pid in cgroup.processes()? {
-            let _ = clone::signal_pid(pid, signal);
-        }
-        return Ok(0);
+        // Without a pid namespace of its own a container leaves processes when its first one ends.
+        return match state.open_cgroup() {
+            None if stopped => Ok(0),
+            _ => cgroup_of(&state)?.signal(signal).map(|()| 0),
+        };
+    }
+    if stopped {
+        return Err(Failure::conflict(format!("container {id} is not running")));
     }
     let step = || format!("send signal {signal} to process {}", state.pid);
     let process = open_process(&state).step(step)?;

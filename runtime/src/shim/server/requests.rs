@@ -6,7 +6,6 @@ use keelson_log::Reader;
 use keelson_model::shim::{Request, Response};
 use keelson_sys::{clone, sandbox};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::sys::signal::Signal;
 
 use super::{CHANNEL, Server, State, done, failed};
 use crate::cgroup::Cgroup;
@@ -206,17 +205,7 @@ impl Server {
         let cgroup = self.container.cgroup.as_ref().ok_or_else(|| {
             Failure::invalid("only a container with a cgroup can be signalled as a whole")
         })?;
-        if signal == Signal::SIGKILL as i32 {
-            return cgroup.kill();
-        }
-        for pid in cgroup.processes()? {
-            match clone::signal_pid(pid, signal) {
-                // Ended since it was listed.
-                Err(nix::errno::Errno::ESRCH) => {}
-                other => other.step(|| format!("send signal {signal} to process {pid}"))?,
-            }
-        }
-        Ok(())
+        cgroup.signal(signal)
     }
 
     fn resize(&self, rows: u16, columns: u16) -> Result<(), Failure> {
