@@ -3,6 +3,8 @@
 mod health;
 mod words;
 
+use std::path::{Component, Path};
+
 use keelson_oci::config::ContainerDefaults;
 use keelson_oci::reference::Reference;
 use serde_json::{Map, Value};
@@ -109,15 +111,9 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
         "STOPSIGNAL" => defaults.stop_signal = Some(single(rest, &variable)?),
         "WORKDIR" => {
             let path = single(rest, &variable)?;
-            defaults.working_dir = if path.starts_with('/') {
-                path
-            } else {
-                let base = match defaults.working_dir.as_str() {
-                    "" => "/",
-                    base => base,
-                };
-                format!("{}/{path}", base.trim_end_matches('/'))
-            };
+            // What begins with a slash takes the place of what is there.
+            let path = Path::new("/").join(&defaults.working_dir).join(path);
+            defaults.working_dir = lexical(&path);
         }
         "ENV" => {
             let list = defaults.env.get_or_insert_default();
@@ -181,6 +177,19 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
         }
     }
     Ok(())
+}
+
+/// An absolute path without `.` and `..`, as they read.
+fn lexical(path: &Path) -> String {
+    let mut parts = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => parts.push(name.to_string_lossy()),
+            Component::ParentDir => drop(parts.pop()),
+            _ => {}
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// `80`, `80/udp` or `80-82/tcp`, each port with its protocol.
@@ -267,7 +276,13 @@ mod tests {
 
     #[test]
     fn values_are_read_as_docker_reads_them() {
-        let defaults = changed(&["EXPOSE 80-82/TCP", "WORKDIR /a b", "USER a  b"]).unwrap();
+        let defaults = changed(&[
+            "EXPOSE 80-82/TCP",
+            "WORKDIR a/../.",
+            "WORKDIR /x/../a b/",
+            "USER a  b",
+        ])
+        .unwrap();
         assert!(
             defaults
                 .exposed_ports
