@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::Cursor;
+use std::os::fd::AsFd;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,9 @@ use keelson_model::error::ErrorKind;
 use keelson_model::host_api::Role;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
 
 /// How long a client may take to send a request's head; also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,6 +32,30 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_HEAD: usize = 64 << 10;
 /// Most headers of a request.
 const MAX_HEADERS: usize = 100;
+
+/// How long a client may take to read the head before a raw stream begins.
+const HEAD_READ: Duration = Duration::from_millis(50);
+/// How often it is looked whether it did.
+const HEAD_TICK: Duration = Duration::from_millis(1);
+
+/// What a connection runs on.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Whether the client has read everything that was sent, as far as that can be told.
+    fn is_read(&self) -> bool;
+}
+
+impl Transport for UnixStream {
+    fn is_read(&self) -> bool {
+        keelson_sys::socket::unread(self.as_fd()).is_ok_and(|bytes| bytes == 0)
+    }
+}
+
+impl Transport for TlsStream<TcpStream> {
+    fn is_read(&self) -> bool {
+        // Clients read record by record, and the head is one of its own.
+        true
+    }
+}
 
 /// What answers requests.
 pub(crate) struct Server {
@@ -45,7 +72,7 @@ pub(crate) async fn serve<S>(
     server: Arc<Server>,
     mut stop: watch::Receiver<bool>,
 ) where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Transport,
 {
     let (hijacker, mut takeovers) = Hijacker::new();
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -87,19 +114,24 @@ pub(crate) async fn serve<S>(
 
 /// Runs a raw stream on what was an HTTP connection. `early` is what the client sent right
 /// behind its request.
-async fn run_session<S>(takeover: Takeover, stream: S, early: &[u8])
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (reader, mut writer) = tokio::io::split(stream);
+async fn run_session<S: Transport>(takeover: Takeover, mut stream: S, early: &[u8]) {
     let sent = async {
-        writer.write_all(&takeover.head).await?;
-        writer.flush().await
+        stream.write_all(&takeover.head).await?;
+        stream.flush().await
     };
     if let Err(error) = sent.await {
         tracing::debug!(%error, "connection ended before its stream began");
         return;
     }
+    // Clients that read the head through a buffer (docker-py) lose what comes along with it.
+    let read = async {
+        while !stream.is_read() {
+            tokio::time::sleep(HEAD_TICK).await;
+        }
+    };
+    // Others are not waited for longer.
+    let _ = tokio::time::timeout(HEAD_READ, read).await;
+    let (reader, writer) = tokio::io::split(stream);
     let reader = Cursor::new(early.to_vec()).chain(reader);
     let session = (takeover.session)(Box::new(reader), Box::new(writer));
     if AssertUnwindSafe(session).catch_unwind().await.is_err() {

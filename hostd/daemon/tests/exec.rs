@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use common::{Host, is_root, wait_until};
@@ -322,4 +323,41 @@ fn a_restarted_daemon_goes_on_with_new_ones() {
             .ok()
             .contains("sleep 1001")
     );
+}
+
+/// Some clients read the head of the answer through a buffer and throw away what else is in it.
+#[test]
+fn output_never_comes_along_with_the_head() {
+    if !is_root() {
+        return;
+    }
+    let host = host();
+    let send = |path: &str, body: &str| {
+        let mut stream = UnixStream::connect(host.socket()).unwrap();
+        let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n{upgrade}\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut piece = vec![0; 8192];
+        let length = stream.read(&mut piece).unwrap();
+        (
+            stream,
+            String::from_utf8_lossy(&piece[..length]).into_owned(),
+        )
+    };
+    for _ in 0..20 {
+        let wanted = r#"{"Cmd":["echo","hi"],"AttachStdout":true,"Tty":true}"#;
+        let (_, made) = send("/containers/box/exec", wanted);
+        let id = made.split("\"Id\":\"").nth(1).unwrap().get(..64).unwrap();
+        let start = r#"{"Detach":false,"Tty":true}"#;
+        let (mut stream, head) = send(&format!("/exec/{id}/start"), start);
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(head.ends_with("\r\n\r\n"), "{head}");
+        let mut output = String::new();
+        stream.read_to_string(&mut output).unwrap();
+        assert_eq!(output, "hi\r\n");
+    }
 }

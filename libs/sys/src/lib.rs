@@ -17,6 +17,7 @@ pub mod mount_attr;
 pub mod sandbox;
 pub mod scheduling;
 pub mod seccomp;
+pub mod socket;
 pub mod spawn;
 
 // The image store.

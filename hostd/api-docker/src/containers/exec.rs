@@ -1,7 +1,7 @@
 //! `/containers/{id}/exec` and `/exec/…`.
 
 use futures::FutureExt;
-use hostd_containers::{ExecRequest, ExecState, Scope};
+use hostd_containers::{EngineError, ExecRequest, ExecState, Scope};
 use http::{Response, StatusCode};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -113,7 +113,11 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     let tty = exec.request.tty;
     // From here on a failure is told on the stream, as the docker command expects: it asks for the
     // exit code afterwards.
-    let started = engine.exec_start(Scope::User, &exec.id, false, size).await;
+    let started = {
+        let (engine, id) = (engine.clone(), exec.id.clone());
+        // Meanwhile the client reads the answer's head.
+        tokio::spawn(async move { engine.exec_start(Scope::User, &id, false, size).await })
+    };
     let head = hijack::head(
         &headers,
         streams::media_type(tty, call.version),
@@ -124,6 +128,9 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
         head,
         session: Box::new(move |reader, mut writer| {
             async move {
+                let started = started.await.unwrap_or_else(|error| {
+                    Err(EngineError::Internal(format!("task failed: {error}")))
+                });
                 match started {
                     Ok(attached) => {
                         let left = streams::session(attached, keys, reader, writer).await;

@@ -1,0 +1,40 @@
+//! What rustix does not tell about sockets.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Bytes that were written to a unix stream socket and that its peer has not read yet (SIOCOUTQ,
+/// unix(7)), with the kernel's overhead for each piece: only 0 is exact.
+///
+/// # Errors
+/// When the descriptor is no socket.
+pub fn unread(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the call's duration, and the call writes one integer,
+    // whose address is valid for it.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
+        0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_the_peer_has_read_is_not_counted() {
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        assert_eq!(unread(one.as_fd()).unwrap(), 0);
+        one.write_all(b"text").unwrap();
+        assert!(unread(one.as_fd()).unwrap() > 0);
+        other.read_exact(&mut [0; 4]).unwrap();
+        assert_eq!(unread(one.as_fd()).unwrap(), 0);
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        assert!(unread(file.as_fd()).is_err());
+    }
+}
