@@ -244,6 +244,20 @@ fn limits_are_kept() {
     }
 }
 
+#[test]
+fn folders_that_are_only_named_count() {
+    let mut builder = TreeBuilder::new(Limits {
+        entries: 100,
+        ..Limits::default()
+    });
+    builder.add(entry("a", EntryKind::File, &[])).unwrap();
+    let deep = "d/".repeat(200);
+    let error = builder
+        .add(entry(&deep, EntryKind::Directory, &[]))
+        .unwrap_err();
+    assert!(error.to_string().contains("too many folders"), "{error}");
+}
+
 fn entry(path: &str, kind: EntryKind, xattrs: &[(&str, &[u8])]) -> Entry {
     Entry {
         path: path.into(),

@@ -20,7 +20,7 @@ const MAX_XATTRS: usize = 128 << 10;
 pub struct TreeBuilder {
     pub(super) nodes: Vec<Node>,
     pub(super) limits: Limits,
-    entries: u64,
+    pub(super) entries: u64,
     pub(super) metadata: u64,
 }
 

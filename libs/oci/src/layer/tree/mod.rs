@@ -32,7 +32,8 @@ pub const ROOT: NodeId = 0;
 /// How much a layer may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries of the archive.
+    /// Entries of the archive, and folders that they name on the way. A million of them need some
+    /// 300 MB of memory until the layer is indexed.
     pub entries: u64,
     /// Bytes of the uncompressed archive.
     pub bytes: u64,
@@ -45,9 +46,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            entries: 4_000_000,
+            entries: 1_000_000,
             bytes: 256 << 30,
-            metadata: 512 << 20,
+            metadata: 256 << 20,
             file: 8 << 40,
         }
     }

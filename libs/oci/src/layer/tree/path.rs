@@ -84,7 +84,9 @@ impl TreeBuilder {
                         return Err("its path leads through a whiteout");
                     }
                     self.metadata += name.len() as u64 + 64;
-                    if self.metadata > self.limits.metadata {
+                    self.entries += 1;
+                    let limits = &self.limits;
+                    if self.metadata > limits.metadata || self.entries > limits.entries {
                         return Err("the layer has too many folders");
                     }
                     let id = self
