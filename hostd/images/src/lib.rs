@@ -23,6 +23,8 @@ mod disk;
 mod durable;
 mod error;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gzip;
 mod import;
 mod layer;

@@ -156,6 +156,12 @@ fn read(path: &Path) -> Result<Option<AuthFile>, String> {
     parsed.map(Some)
 }
 
+/// For the fuzz target: whether a file of these bytes has credentials for a repository.
+pub(crate) fn try_find(bytes: &[u8], domain: &str, path: &str) -> bool {
+    serde_json::from_slice::<AuthFile>(bytes)
+        .is_ok_and(|file| file.find(domain, path).is_ok_and(|found| found.is_some()))
+}
+
 impl Client {
     /// The credentials that the machine's files have for a repository. The files are read anew each
     /// time, so that a change needs no restart.

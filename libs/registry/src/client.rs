@@ -242,7 +242,7 @@ impl Client {
 }
 
 /// `code: message` of a registry's error document.
-fn parse_error(body: &[u8]) -> Option<String> {
+pub(crate) fn parse_error(body: &[u8]) -> Option<String> {
     let document: serde_json::Value = serde_json::from_slice(body).ok()?;
     let text = |name: &str| {
         let value = document.pointer(&format!("/errors/0/{name}"))?.as_str()?;

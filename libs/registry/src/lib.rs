@@ -12,6 +12,8 @@ mod client;
 mod connect;
 mod download;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod manifest;
 mod options;
 mod proxy;

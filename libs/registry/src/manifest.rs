@@ -184,7 +184,7 @@ impl Repository {
 }
 
 /// The target of the link with relation `next` (RFC 8288).
-fn next_page(header: &str) -> Option<String> {
+pub(crate) fn next_page(header: &str) -> Option<String> {
     header.split(',').find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
         let next = parameters.split(';').any(|parameter| {

@@ -359,7 +359,7 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
 
 /// How many bytes a registry has, by `Range: 0-9` or `Range: bytes=0-9`. It says `0-0` also of an
 /// upload without bytes, which is the safer reading.
-fn received(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn received(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(header::RANGE)?.to_str().ok()?.trim();
     let value = value.strip_prefix("bytes=").unwrap_or(value);
     let (start, end) = value.split_once('-')?;

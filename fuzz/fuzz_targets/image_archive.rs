@@ -1,0 +1,14 @@
+//! The documents of an image archive: manifest.json, index.json and the blobs that they name. The
+//! input is cut into files at bytes 0xff; each is there under its digest, too.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let names = ["manifest.json", "index.json", "config.json", "l/layer.tar"];
+    let files: Vec<_> = bytes
+        .split(|byte| *byte == 0xff)
+        .enumerate()
+        .take(16)
+        .map(|(number, bytes)| (names.get(number).copied().unwrap_or_default(), bytes))
+        .collect();
+    hostd_images::fuzzing::archive(&files);
+});

@@ -1,0 +1,39 @@
+//! For the fuzz targets: what reads bytes from outside and has no public name.
+
+use keelson_oci::digest::Digest;
+
+use crate::contents::{Contents, LayerBlob};
+use crate::registry::Wanted;
+
+/// The documents of an image archive, by path. Each is there under its digest, too, as a document
+/// and as a layer.
+pub fn archive(files: &[(&str, &[u8])]) {
+    let mut contents = Contents::default();
+    for (name, bytes) in files {
+        let digest = Digest::of(bytes);
+        let blob = format!("blobs/sha256/{}", digest.hex());
+        let layer = LayerBlob {
+            diff_id: digest,
+            blob: digest,
+            blob_size: bytes.len() as u64,
+        };
+        for name in [(*name).to_owned(), blob] {
+            contents.layers.insert(name.clone(), Ok(layer));
+            contents.documents.insert(name, bytes.to_vec());
+        }
+    }
+    if let Ok(wanted) = Wanted::parse(None) {
+        let _ = contents.images(&wanted);
+    }
+}
+
+/// A platform in the words of a client.
+pub fn platform(text: &str) {
+    if let Ok(wanted) = Wanted::parse(Some(text)) {
+        let again = Wanted::parse(Some(&wanted.to_string()));
+        assert_eq!(
+            again.map(|again| again.to_string()).ok(),
+            Some(wanted.to_string())
+        );
+    }
+}
