@@ -168,9 +168,10 @@ pub enum Request {
         /// Receive standard error.
         stderr: bool,
     },
-    /// Make an exec session. It waits until [`Request::ExecStart`].
+    /// Make an exec session. It waits until [`Request::ExecStart`]; with very many that wait, the
+    /// oldest is forgotten.
     Exec {
-        /// Identifier chosen by hostd.
+        /// Identifier chosen by hostd, not empty.
         exec: String,
         /// OCI process object (terminal, user, args, env, cwd, capabilities, …).
         process: serde_json::Value,
