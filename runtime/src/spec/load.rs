@@ -118,7 +118,7 @@ fn from_json<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T, LoadErr
         .map(|document| document.0)
         .map_err(|error| LoadError::Json {
             file: file.to_owned(),
-            member: member_at(bytes, error.line(), error.column()),
+            member: member_at(bytes, offset_of(bytes, &error)),
             reason: error.to_string(),
         })
 }
@@ -228,14 +228,12 @@ fn unsupported(spec: &Spec) -> Result<(), LoadError> {
     }
 }
 
-/// The path of the member around a position of a JSON text, like `process.args[2]`. Line and
-/// column count from 1. Works on broken JSON: it only follows brackets, keys and commas.
-fn member_at(bytes: &[u8], line: usize, column: usize) -> String {
+/// The path of the member around a position of a JSON text, like `process.args[2]`. Works on broken JSON: it only follows brackets, keys and commas.
+fn member_at(bytes: &[u8], end: usize) -> String {
     enum Level {
         Object(String),
         Array(usize),
     }
-    let end = offset_of(bytes, line, column);
     let mut levels: Vec<Level> = Vec::new();
     let mut text: Option<Vec<u8>> = None;
     let mut last_text = String::new();
@@ -296,7 +294,9 @@ fn member_at(bytes: &[u8], line: usize, column: usize) -> String {
     path
 }
 
-fn offset_of(bytes: &[u8], line: usize, column: usize) -> usize {
+/// The position of what an error is about. Its line and column count from 1.
+fn offset_of(bytes: &[u8], error: &serde_json::Error) -> usize {
+    let (line, column) = (error.line(), error.column());
     let before: usize = bytes
         .split_inclusive(|byte| *byte == b'\n')
         .take(line.saturating_sub(1))
@@ -306,7 +306,7 @@ fn offset_of(bytes: &[u8], line: usize, column: usize) -> usize {
     // ours; or, when a list or an object is not what was expected, before it.
     let offset = (before + column.saturating_sub(1)).min(bytes.len());
     match bytes.get(offset) {
-        Some(b':' | b',' | b'[') if column > 0 => offset + 1,
+        Some(b':' | b',' | b'[') if error.is_data() && column > 0 => offset + 1,
         _ => offset,
     }
 }
@@ -349,6 +349,7 @@ mod tests {
             error(r#"{"annotations":[{},"x",1],"ociVersion":"1.2.0"}"#).contains(": annotations: ")
         );
         assert!(error("").contains("the document"));
+        assert!(error(r#"{"ociVersion"["x"]}"#).contains("the document"));
         assert!(error(r#"{"ociVersion":"2.0.0"}"#).contains("ociVersion"));
     }
 
