@@ -1,6 +1,7 @@
 //! What callers rely on of runc that no document requires.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -175,6 +176,36 @@ pub(super) const CASES: &[Case] = &[
                 "it is the host's"
             );
             Ok(())
+        },
+    ),
+    interface(
+        "linux.namespaces.path-bound",
+        "runc: linux.namespaces[].path",
+        "A namespace may be given by a file that it is bound to, as engines keep networks.",
+        |lab| {
+            let path = lab.path("network");
+            std::fs::write(&path, "")?;
+            let mut option = std::ffi::OsString::from("--net=");
+            option.push(&path);
+            let made = Command::new("unshare").arg(option).arg("true").status()?;
+            ensure!(made.success(), "unshare: {made}");
+            let number = std::fs::metadata(&path)?.ino();
+            let container = lab.create(|config| {
+                for namespace in config["linux"]["namespaces"]
+                    .as_array_mut()
+                    .into_iter()
+                    .flatten()
+                {
+                    if namespace["type"] == "network" {
+                        namespace["path"] = json!(path);
+                    }
+                }
+            })?;
+            same(
+                "namespace",
+                &container.namespace("net")?,
+                &format!("net:[{number}]"),
+            )
         },
     ),
     interface(

@@ -11,6 +11,9 @@ use super::userns;
 use crate::failure::{Failure, Step};
 use crate::spec::{NamespaceKind, Spec, TimeOffset};
 
+/// The file system of namespaces (linux/magic.h).
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
 /// Not among nix's flags.
 pub(crate) const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
@@ -132,12 +135,14 @@ fn open(index: usize, kind: NamespaceKind, path: &Path) -> Result<OwnedFd, Failu
         NamespaceKind::Network => "net",
         other => other.name(),
     };
-    // Such files are called `net:[4026531840]` by the kernel.
+    // Such files are called `net:[4026531840]` by the kernel, unless they are bound somewhere: then
+    // the link tells where, and the kernel judges the kind when the namespace is joined.
     let found = link.to_string_lossy();
-    if found
-        .split_once(":[")
-        .is_none_or(|(found, _)| found != name)
-    {
+    let is_named = match found.split_once(":[") {
+        Some((found, _)) if !found.starts_with('/') => found == name,
+        _ => rustix::fs::fstatfs(&fd).is_ok_and(|status| status.f_type as u64 == NSFS_MAGIC),
+    };
+    if !is_named {
         return Err(Failure::invalid(format!(
             "{member}: {shown} is not a {} namespace",
             kind.name()
