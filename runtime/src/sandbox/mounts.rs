@@ -342,7 +342,11 @@ fn create(
     // With version 2 there is but one cgroup file system; its view starts at the container's
     // cgroup because of the cgroup namespace.
     let filesystem = if kind == "cgroup" { "cgroup2" } else { kind };
-    let step = || format!("mount {kind} on {}", mount.destination);
+    // The kernel says nothing about a label that its policy doesn't know.
+    let label = options.data.iter().find(|(key, _)| key == "context");
+    let label = label.and_then(|(_, label)| label.as_ref());
+    let label = label.map_or(String::new(), |label| format!(" with the label {label:?}"));
+    let step = || format!("mount {kind} on {}{label}", mount.destination);
     let source = mount.source.as_deref();
     let mut data = Cow::Borrowed(&options.data);
     if options.own.set & mount_attr::RDONLY != 0
