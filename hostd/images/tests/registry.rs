@@ -317,6 +317,13 @@ fn lies() -> Vec<Lie> {
                 .is_layer(seen)
                 .then(|| Reply::new(307, "").header("Location", to))
         }),
+        lie("garbled layer", "ask the image's maker", |remote, seen| {
+            remote.is_layer(seen).then(|| {
+                let mut reply = remote.answer(seen);
+                reply.body[12..40].fill(0xaa);
+                reply
+            })
+        }),
         lie("redirect to plain HTTP", "plain HTTP", |remote, seen| {
             let to = "http://registry.invalid/x";
             remote

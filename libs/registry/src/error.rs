@@ -45,7 +45,10 @@ pub enum RegistryError {
         reason: String,
     },
     /// It does not keep to the protocol.
-    #[error("registry {host} breaks the protocol ({what}): {reason}")]
+    #[error(
+        "registry {host} breaks the protocol ({what}): {reason}; if trying again does not help, \
+         ask the registry's operator"
+    )]
     Protocol {
         /// Host and port.
         host: String,

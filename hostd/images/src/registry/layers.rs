@@ -58,9 +58,10 @@ impl LayerPull {
         let taken = joined(job.await)?;
         downloaded?;
         let layer = taken.map_err(|error| match error {
-            ImageError::Archive(_) | ImageError::Layer(_) | ImageError::Interrupted(_) => {
-                self.wrong(&error.to_string())
-            }
+            ImageError::Archive(_) | ImageError::Layer(_) | ImageError::Interrupted(_) => self
+                .wrong(&format!(
+                    "{error}; if trying again does not help, ask the image's maker"
+                )),
             // The machine's own fault, not the registry's.
             error => error.during(format!(
                 "cannot pull {}: layer {}",
