@@ -97,12 +97,17 @@ impl SmallDisk {
 
     /// Whether its structures are sound, in the words of e2fsck; nobody may be using it.
     pub(crate) fn check(&mut self) {
+        let folder = File::open(self.path()).unwrap();
+        rustix::fs::syncfs(&folder).unwrap();
+        drop(folder);
         self.unmount().unwrap();
-        run(Command::new("e2fsck")
-            .arg("-fn")
-            .arg(self.folder.path().join("image")))
-        .unwrap();
-        self.mount_what_is_there();
+        self.take_what_is_there();
+        let image = self.folder.path().join("image");
+        // What somebody else still uses was not unmounted, so its journal holds the last changes.
+        let replay = ["-E", "journal_only", "-y"];
+        run(Command::new("e2fsck").args(replay).arg(&image)).unwrap();
+        run(Command::new("e2fsck").arg("-fn").arg(&image)).unwrap();
+        self.try_mount().unwrap();
     }
 
     /// A process that another thread is just about to start has our descriptors for a moment.
@@ -117,9 +122,15 @@ impl SmallDisk {
         result
     }
 
-    /// Mounts what is on the disk. A process of somebody else with a mount namespace of its own may
-    /// keep the file system in use; then a copy of the disk takes its place.
+    /// Mounts what is on the disk.
     fn mount_what_is_there(&mut self) {
+        self.take_what_is_there();
+        self.try_mount().unwrap();
+    }
+
+    /// A process of somebody else with a mount namespace of its own may keep the file system in
+    /// use; then a copy of the disk takes its place.
+    fn take_what_is_there(&self) {
         let deadline = Instant::now() + RELEASE;
         while self.is_in_use() && Instant::now() < deadline {
             std::thread::sleep(PAUSE);
@@ -134,7 +145,6 @@ impl SmallDisk {
             .unwrap();
             std::fs::rename(copy, image).unwrap();
         }
-        self.try_mount().unwrap();
     }
 }
 
