@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -282,6 +282,34 @@ fn links_at_destinations_stay_inside() {
     add(&mut setup, bind(&source, "/magic/tmp/made"));
     let message = setup.fails();
     assert!(message.contains("/magic/tmp/made"), "{message}");
+}
+
+#[test]
+fn nodes_of_the_host_keep_their_owner() {
+    if !can_run() {
+        return;
+    }
+    let null = json!([
+        {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "uid": 5, "gid": 6},
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let node = folder.path().join("null");
+    let device = rustix::fs::makedev(1, 3);
+    let kind = rustix::fs::FileType::CharacterDevice;
+    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(rustix::fs::CWD, &node, kind, mode, device).unwrap();
+    let mut bound = setup("true", |_| {});
+    without(&mut bound, "/dev");
+    add(&mut bound, bind(folder.path(), "/dev"));
+    bound.config["linux"]["devices"] = null.clone();
+    let (output, exit) = bound.run();
+    assert_eq!(exit.code, 0, "{output}");
+    let found = std::fs::metadata(&node).unwrap();
+    assert_eq!((found.uid(), found.gid()), (0, 0));
+
+    let mut fresh = setup("stat -c '%u %g' /dev/null", |_| {});
+    fresh.config["linux"]["devices"] = null;
+    assert_eq!(fresh.run().0, "5 6\n");
 }
 
 #[test]

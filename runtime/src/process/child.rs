@@ -184,7 +184,8 @@ fn set_up(
     if let Some(folder) = &mounted.devices {
         devices::fill(folder, &nodes)?;
     }
-    devices::make(root.as_fd(), &spec.linux.devices, &nodes)?;
+    let fresh = mounted.devices.as_ref();
+    devices::make(root.as_fd(), &spec.linux.devices, &nodes, fresh)?;
     drop(nodes);
     let terminal = match process.terminal {
         true => Some(devices::make_terminal(

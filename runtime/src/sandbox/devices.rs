@@ -256,8 +256,20 @@ fn own(folder: impl AsFd, name: &str, (uid, gid): (u32, u32)) -> Result<(), Errn
     )
 }
 
-/// Makes the devices of config.json.
-pub(crate) fn make(root: BorrowedFd<'_>, devices: &[Device], nodes: &Nodes) -> Result<(), Failure> {
+/// Makes the devices of config.json. `fresh`: the container's own file system at /dev. A node that
+/// is there already belongs to the container in that one only; elsewhere it may be the host's.
+pub(crate) fn make(
+    root: BorrowedFd<'_>,
+    devices: &[Device],
+    nodes: &Nodes,
+    fresh: Option<&OwnedFd>,
+) -> Result<(), Failure> {
+    let fresh = match fresh {
+        Some(folder) if !devices.is_empty() => {
+            Some(rustix::fs::fstat(folder).step(|| "examine /dev")?.st_dev)
+        }
+        _ => None,
+    };
     for node in read(devices)? {
         let (folder, name) = paths::split(root, node.path)?;
         let step = || format!("make device {}", node.path);
@@ -273,9 +285,13 @@ pub(crate) fn make(root: BorrowedFd<'_>, devices: &[Device], nodes: &Nodes) -> R
         match make_node(&folder, name, node.kind, node.mode, node.numbers) {
             // One of the default devices, or made by the image: it must be the one asked for.
             Err(Errno::EXIST) => {
-                if !is_device(&exists().step(step)?, node.kind, node.numbers) {
+                let status = exists().step(step)?;
+                if !is_device(&status, node.kind, node.numbers) {
                     let reason = format!("{} exists and is something else", node.path);
                     return Err(refused(node.index, "path", &reason));
+                }
+                if fresh != Some(status.st_dev) {
+                    continue;
                 }
             }
             other => other.step(step)?,
