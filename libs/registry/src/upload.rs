@@ -136,19 +136,23 @@ impl Repository {
                 },
                 Err(halt) => halt,
             };
-            tried += 1;
             let (error, wait) = match halt {
                 Halt::Final(error) => return Err(error),
                 Halt::Unauthorized(error) if renewed => return Err(error),
+                // Not a failed try: the registry may have refused the old token before, and closed
+                // the connection so early that its answer was lost.
                 Halt::Unauthorized(error) => {
                     renewed = true;
                     (error, Some(Duration::ZERO))
                 }
-                Halt::Broken(error, wait) => (error, wait),
+                Halt::Broken(error, wait) => {
+                    tried += 1;
+                    if tried >= attempts {
+                        return Err(error);
+                    }
+                    (error, wait)
+                }
             };
-            if tried >= attempts {
-                return Err(error);
-            }
             tracing::debug!(blob = %digest, at = failed_at, %error, "upload is continued");
             self.client.pause(tried, wait).await;
             // The last answer may be all that was lost.

@@ -213,6 +213,12 @@ async fn serve(
     if reply.stall.is_some() {
         tokio::time::sleep(Duration::from_secs(30)).await;
     }
+    if take == Take::Nothing {
+        // Closed with bytes unread, the connection would be reset, and the answer lost.
+        let mut nowhere = tokio::io::sink();
+        let rest = tokio::io::copy(&mut stream, &mut nowhere);
+        let _ = tokio::time::timeout(Duration::from_secs(10), rest).await;
+    }
     Some(())
 }
 
