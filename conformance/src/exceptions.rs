@@ -1,5 +1,5 @@
-//! Cases that Keelson's runtime may fail though another passes, and cases that the others fail, each
-//! with the reason.
+//! Cases that Keelson's runtime may fail though another passes, and cases that the others fail,
+//! each with the reason.
 
 /// A case and why failing it is right.
 pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[(
@@ -16,7 +16,8 @@ pub(crate) fn reason(case: &str) -> Option<&'static str> {
         .map(|(_, reason)| *reason)
 }
 
-/// Cases that Debian 12's runc 1.1.5 and crun 1.8.1 both fail, and why the case is right all the same.
+/// Cases that Debian 12's runc 1.1.5 and crun 1.8.1 both fail, and why the case is right all the
+/// same.
 pub(crate) const REVIEWED: &[(&str, &str)] = &[
     ("config.process.scheduler", NEWER),
     ("config.process.scheduler-invalid", NEWER),

@@ -12,7 +12,7 @@ const LIFETIME_SLACK: u32 = 5;
 
 /// One step. `link` is the link's name, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs)] // The fields say the same as the variants.
 pub enum Action {
     /// Take router advertisements, also when the machine forwards packets.
     AcceptRa { link: String },

@@ -44,15 +44,15 @@ pub fn seccomp_profile(bytes: &[u8]) -> Result<Program, String> {
     Ok(filter.into())
 }
 
-/// What a profile, as [`seccomp_profile`] takes it, means for a system call: a `SECCOMP_RET_…` value
-/// with its data. Found without compiling it.
+/// What a profile, as [`seccomp_profile`] takes it, means for a system call: a `SECCOMP_RET_…`
+/// value with its data. Found without compiling it.
 pub fn meaning(bytes: &[u8], call: &Call) -> Result<u32, String> {
     let profile = spec::parse_seccomp(bytes).map_err(|error| error.to_string())?;
     seccomp::meaning::of(&profile, call).map_err(|error| error.to_string())
 }
 
-/// What a program does about a system call, as the kernel would run it; `None` when the kernel would
-/// not have taken the program.
+/// What a program does about a system call, as the kernel would run it; `None` when the kernel
+/// would not have taken the program.
 pub fn decision(program: &Program, call: &Call) -> Option<u32> {
     seccomp::meaning::run(&program.instructions, call)
 }

@@ -23,8 +23,8 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Writes a file as a whole: whoever looks finds the old one, or none, until it is complete. It is
-/// not flushed to disk. The temporary name must be free to be overwritten; it is free again when this
-/// fails.
+/// not flushed to disk. The temporary name must be free to be overwritten; it is free again when
+/// this fails.
 pub(crate) fn replace(path: &Path, temporary: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let file = rustix::fs::open(temporary, flags, Mode::from_raw_mode(mode))?;

@@ -10,8 +10,8 @@ use crate::lab::{Lab, contains, same};
 const HOOKS: &str = "config.md#posix-platform-hooks";
 const LIFECYCLE: &str = "runtime.md#lifecycle";
 
-/// A hook that runs a script of the host's shell, after it has read the state if the script doesn't:
-/// a runtime may be ended by writing to a hook that has ended.
+/// A hook that runs a script of the host's shell, after it has read the state if the script
+/// doesn't: a runtime may be ended by writing to a hook that has ended.
 fn hook(script: &str) -> Value {
     let script = match script.contains("cat >") || script.contains("tr -d") {
         true => script.to_owned(),

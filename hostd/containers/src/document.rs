@@ -1,8 +1,8 @@
 //! What is kept of a container on disk.
 //!
-//! `container.json` says what the container is; it changes only when it is made, renamed or updated.
-//! `state.json` says how it fares; it is written on every start and exit and may be lost in a
-//! power cut, because nothing that ran then runs now.
+//! `container.json` says what the container is; it changes only when it is made, renamed or
+//! updated. `state.json` says how it fares; it is written on every start and exit and may be lost
+//! in a power cut, because nothing that ran then runs now.
 
 use jiff::Timestamp;
 use keelson_model::container::{Config, HostConfig};

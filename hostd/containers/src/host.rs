@@ -77,8 +77,8 @@ fn bounding_set(status: &str) -> Option<u64> {
     u64::from_str_radix(digits.trim(), 16).ok()
 }
 
-/// Makes the parent with `user` and `system` in it, and lets their children have every controller that the root
-/// offers. Returns those that really are there.
+/// Makes the parent with `user` and `system` in it, and lets their children have every controller
+/// that the root offers. Returns those that really are there.
 fn prepare_cgroups(mount: &Path, parent: &CgroupParent) -> Vec<String> {
     let parent = mount.join(parent.as_str());
     for folder in [parent.clone(), parent.join("user"), parent.join("system")] {

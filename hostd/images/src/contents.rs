@@ -398,8 +398,8 @@ impl Contents {
     }
 }
 
-/// Whether all layers are without compression. Such a manifest was usually made for an archive only,
-/// and is not one that an image came with: by it, a push would send them like that.
+/// Whether all layers are without compression. Such a manifest was usually made for an archive
+/// only, and is not one that an image came with: by it, a push would send them like that.
 fn is_plain(layers: &[Descriptor], diff_ids: &[Digest]) -> bool {
     let mut pairs = layers.iter().zip(diff_ids);
     pairs.all(|(layer, diff_id)| layer.digest == *diff_id)

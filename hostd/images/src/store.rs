@@ -279,9 +279,9 @@ impl Store {
                     .insert(reference.to_string(), Tagged { id, time });
             }
         }
-        // The names' new file is synced before the folders, and takes its place after: so one commit
-        // of a journal does for all of the renames above, and no name is on the disk before its
-        // image.
+        // The names' new file is synced before the folders, and takes its place after: so one
+        // commit of a journal does for all of the renames above, and no name is on the disk before
+        // its image.
         let names = (repositories != state.repositories)
             .then(|| self.disk.prepare_repositories(&repositories))
             .transpose()?;

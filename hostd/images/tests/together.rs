@@ -1,5 +1,5 @@
-//! Everything at once on the same images: whatever the order, nothing fails but for reasons that the
-//! order gives, what is listed is complete, and in the end nothing is left.
+//! Everything at once on the same images: whatever the order, nothing fails but for reasons that
+//! the order gives, what is listed is complete, and in the end nothing is left.
 
 mod common;
 

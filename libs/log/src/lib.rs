@@ -7,10 +7,11 @@
 //! that does not end the line is marked *partial*. Output is recorded as soon as it is read, so
 //! joining the payloads of one stream gives exactly the bytes that the process wrote.
 //!
-//! Beside every file stands `FILE.idx`, an array of fixed-size entries, one for about every
-//! 64 KiB of log, with position, time and number of lines. [`Reader::seek_tail`] and
-//! [`Reader::seek_since`] search there and never scan a log from its start. The index is an aid
-//! only: when it is missing, short or belongs to another generation, the log is scanned instead.
+//! Beside a file stands `FILE.idx` as soon as there is something to put in: an array of fixed-size
+//! entries, one for about every 64 KiB of log, with position, time and number of lines.
+//! [`Reader::seek_tail`] and [`Reader::seek_since`] search there and never scan a long log from its
+//! start. The index is an aid only: when it is missing, short or belongs to another generation, the
+//! log is scanned instead.
 //!
 //! There is one [`Writer`] for a log and any number of [`Reader`]s, in any process, without
 //! locks: data are only ever appended, and a record that is not complete yet is not shown.

@@ -8,8 +8,9 @@ use nix::sys::signal::SigSet;
 use nix::unistd::setsid;
 
 /// Makes the child the leader of a new session with no signal blocked (std lets children inherit
-/// the mask), moves it into `cgroup` (an opened `cgroup.procs`) and sets its out-of-memory badness (`-1000` to `1000`) before it executes its
-/// program. `spawn` of the command fails when one of these fails.
+/// the mask), moves it into `cgroup` (an opened `cgroup.procs`) and sets its out-of-memory badness
+/// (`-1000` to `1000`) before it executes its program. `spawn` of the command fails when one of
+/// these fails.
 ///
 /// The cgroup's file is opened by the caller, because nothing may be allocated between fork and
 /// exec; `/proc/self` means the child only when the child opens it.
@@ -39,8 +40,8 @@ pub fn prepare<'a>(
         Ok(())
     };
     // SAFETY: the closure runs in the child between fork and exec. It makes system calls only
-    // (setsid, sigprocmask, write, openat with a constant C string, close), neither allocates nor locks, and
-    // everything it refers to is owned by it.
+    // (setsid, sigprocmask, write, openat with a constant C string, close), neither allocates nor
+    // locks, and everything it refers to is owned by it.
     unsafe { command.pre_exec(setup) }
 }
 

@@ -37,9 +37,9 @@ struct Plan {
 }
 
 /// Starts a program and gives the process's identifier and a descriptor for it. The caller collects
-/// it when it has ended (wait(2)). Other threads go on meanwhile. Signals that the caller ignores or blocks are so for the program, too; descriptors
-/// that are not close-on-exec are inherited. A file that can't be executed shows as an exit with
-/// code 127.
+/// it when it has ended (wait(2)). Other threads go on meanwhile. Signals that the caller ignores
+/// or blocks are so for the program, too; descriptors that are not close-on-exec are inherited. A
+/// file that can't be executed shows as an exit with code 127.
 ///
 /// # Errors
 /// The kernel makes no process, for example because the cgroup is gone.

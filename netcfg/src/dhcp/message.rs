@@ -176,7 +176,7 @@ pub struct Reply {
 
 /// The options of an answer, each absent when it was missing or wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs)] // Most fields are named after their options (RFC 2132).
 pub struct Options {
     pub mask: Option<Ipv4Addr>,
     pub routers: Vec<Ipv4Addr>,

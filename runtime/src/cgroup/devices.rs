@@ -1,8 +1,8 @@
 //! The device filter of cgroup v2: an eBPF program made from the OCI device rules.
 //!
 //! The last rule that matches decides; what no rule matches is denied. The devices that every
-//! container has (null, zero, full, random, urandom, tty, ptmx, terminals) are always allowed, and so
-//! is making nodes: those of `linux.devices` are made under the filter, and a node that can't be
+//! container has (null, zero, full, random, urandom, tty, ptmx, terminals) are always allowed, and
+//! so is making nodes: those of `linux.devices` are made under the filter, and a node that can't be
 //! opened is of no use to anyone.
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -49,8 +49,8 @@ pub(crate) fn attach(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<(),
         .step(|| "linux.resources.devices: attach the device filter to the cgroup")
 }
 
-/// Whether rules that are checked by the way restrict nothing: there are none, or the last one about
-/// all devices allows them and none behind it denies any.
+/// Whether rules that are checked by the way restrict nothing: there are none, or the last one
+/// about all devices allows them and none behind it denies any.
 pub(crate) fn allow_everything(rules: &[DeviceRule]) -> Result<bool, Failure> {
     // What no rule matches is denied.
     let mut everything = rules.is_empty();

@@ -33,8 +33,8 @@ pub(super) fn own_size() -> Option<ConsoleSize> {
     })
 }
 
-/// Waits for the end of a process, given by its number and as a descriptor, and gives its exit code.
-/// `waiting`: who wants to know when its program is ready.
+/// Waits for the end of a process, given by its number and as a descriptor, and gives its exit
+/// code. `waiting`: who wants to know when its program is ready.
 pub(super) fn wait(
     (pid, pidfd): (i32, BorrowedFd<'_>),
     signals: &SignalFd,

@@ -149,8 +149,8 @@ fn set_up(
     set_names(spec)?;
     rustix::process::umask(Mode::empty());
 
-    // Nobody can ask for the host's mounts while hooks run, which may take long. Where others use the
-    // namespace, its mounts stay as they are.
+    // Nobody can ask for the host's mounts while hooks run, which may take long. Where others use
+    // the namespace, its mounts stay as they are.
     let follows_host =
         !own_mounts || own_users || spec.hooks.is_some() || mounts::follow_host(&spec.mounts);
     let propagation = match follows_host {

@@ -69,8 +69,8 @@ pub(crate) struct Spawned {
     pub(crate) channel: Channel,
 }
 
-/// Whether a process whose channel is closed has executed its command: it may have been killed before.
-/// The process must not have been collected yet.
+/// Whether a process whose channel is closed has executed its command: it may have been killed
+/// before. The process must not have been collected yet.
 pub(crate) fn check_executed(pid: i32) -> Result<(), Failure> {
     match Stat::of(pid) {
         Some(stat) if !stat.never_executed => Ok(()),

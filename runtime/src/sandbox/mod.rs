@@ -1,9 +1,10 @@
 //! What the container's first process does to itself before it becomes the container's command:
 //! namespaces, the root file system, mounts, devices, hidden paths.
 //!
-//! Everything here runs in the child, in its own mount namespace ([`shared`]: or in another). Files inside the container's
-//! root are reached only through descriptors opened with openat2(2) under that root, and mounts
-//! are made on descriptors, so that no symbolic link of an image and no race can redirect them.
+//! Everything here runs in the child, in its own mount namespace or in another ([`shared`]). Files
+//! inside the container's root are reached only through descriptors opened with openat2(2) under
+//! that root, and mounts are made on descriptors, so that no symbolic link of an image and no race
+//! can redirect them.
 
 mod copy_tree;
 pub(crate) mod descriptors;

@@ -76,8 +76,8 @@ impl Mounted {
         true
     }
 
-    /// Takes note of a mount that was attached. `place` has no slash at its end; `folder`: it is not
-    /// a mount of a single file, which covers nothing but a file.
+    /// Takes note of a mount that was attached. `place` has no slash at its end; `folder`: it is
+    /// not a mount of a single file, which covers nothing but a file.
     fn take(&mut self, kind: &str, place: &str, folder: bool, tree: OwnedFd) {
         // Other file systems have nothing in them that is masked by name, and a place in the image
         // that is a link to /proc or /sys takes nobody from what is masked there to what is not.
@@ -419,8 +419,8 @@ fn unused(options: &Options) -> impl Iterator<Item = &(String, Option<String>)> 
     options.data.iter().filter(|(key, _)| key != "iversion")
 }
 
-/// The place of a procfs or sysfs. As with runc never behind a link of the image's, which would leave
-/// the place that programs look at, and that is masked, to the image.
+/// The place of a procfs or sysfs. As with runc never behind a link of the image's, which would
+/// leave the place that programs look at, and that is masked, to the image.
 fn plain_folder(root: BorrowedFd<'_>, kind: &str, destination: &str) -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

@@ -1,4 +1,5 @@
-//! The container's root: put together, attached, and made the root of the mount namespace.
+//! The container's root: put together, attached, and made the root of the mount namespace, or of the
+//! process alone where others use the namespace.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -31,8 +32,8 @@ pub(crate) fn attach(root: &OwnedFd, place: &Path) -> Result<(), Failure> {
     .step(|| format!("attach the container's root to {}", place.display()))
 }
 
-/// Puts the root together; the descriptor refers to a mount that is attached nowhere. `owner`: layers
-/// are shown through the mappings of a user namespace, a folder is taken as it is.
+/// Puts the root together; the descriptor refers to a mount that is attached nowhere. `owner`:
+/// layers are shown through the mappings of a user namespace, a folder is taken as it is.
 pub(crate) fn make(
     rootfs: &Rootfs,
     propagation: Propagation,
@@ -120,9 +121,9 @@ impl Propagation {
     }
 }
 
-/// Makes changes of this mount namespace invisible outside; what is mounted outside shows in what is
-/// bound as a slave of the host's mounts. With a shared root, what is bound as shared stays so with
-/// the host, as callers expect who ask for both.
+/// Makes changes of this mount namespace invisible outside; what is mounted outside shows in what
+/// is bound as a slave of the host's mounts. With a shared root, what is bound as shared stays so
+/// with the host, as callers expect who ask for both.
 pub(crate) fn isolate(propagation: Propagation) -> Result<(), Failure> {
     if propagation.is_shared() {
         return rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE)

@@ -478,8 +478,8 @@ pub(crate) const SYSCALLS: &[(&str, u16, u16, u16)] = &[
     ("writev", 20, 146, 516),
 ];
 
-/// The position of a system call in [`SYSCALLS`]. A profile names hundreds of calls, each of which a
-/// binary search would compare with nine others.
+/// The position of a system call in [`SYSCALLS`]. A profile names hundreds of calls, each of which
+/// a binary search would compare with nine others.
 pub(crate) fn position(name: &str) -> Option<usize> {
     let mut slot = slot_of(name.as_bytes());
     loop {

@@ -228,7 +228,8 @@ fn unsupported(spec: &Spec) -> Result<(), LoadError> {
     }
 }
 
-/// The path of the member around a position of a JSON text, like `process.args[2]`. Works on broken JSON: it only follows brackets, keys and commas.
+/// The path of the member around a position of a JSON text, like `process.args[2]`. Works on broken
+/// JSON: it only follows brackets, keys and commas.
 fn member_at(bytes: &[u8], end: usize) -> String {
     enum Level {
         Object(String),

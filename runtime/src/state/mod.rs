@@ -70,7 +70,8 @@ pub(crate) enum Progress {
     Started,
 }
 
-/// The mode of the start socket when the container waits on it. A new socket never has the sticky bit.
+/// The mode of the start socket when the container waits on it. A new socket never has the sticky
+/// bit.
 const READY_MODE: u32 = 0o1600;
 
 /// A container's folder.

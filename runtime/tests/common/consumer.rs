@@ -21,9 +21,9 @@ pub fn installed(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// A script that exits with 5 when its standard streams are the container's first terminal. It prints
-/// nothing, because what a container prints just before its end is lost now and then on its way to
-/// the client's terminal, with any runtime.
+/// A script that exits with 5 when its standard streams are the container's first terminal. It
+/// prints nothing, because what a container prints just before its end is lost now and then on its
+/// way to the client's terminal, with any runtime.
 pub const IN_TERMINAL: &str =
     "test -t 0 && test -t 1 && test \"$(tty)\" = /dev/pts/0 && exit 5; exit 1";
 

@@ -31,7 +31,7 @@ struct Options {
     /// and no further operation begins. Making the images, once, and building come before.
     #[arg(long, default_value_t = 9.0)]
     minutes: f64,
-    /// The measured image: of 480 MB, or a small one to try the benchmark out.
+    /// The measured image: of some 470 MB, or a small one to try the benchmark out.
     #[arg(long, default_value = "full")]
     size: Scale,
     /// Seconds of rest before each measurement: what was deleted before keeps the disk busy.

@@ -161,8 +161,8 @@ impl std::fmt::Display for Wanted {
     }
 }
 
-/// Other names of architectures, and the variants that are not written: `None` is v7 for arm, v8 for
-/// arm64 and v1 for amd64.
+/// Other names of architectures, and the variants that are not written: `None` is v7 for arm, v8
+/// for arm64 and v1 for amd64.
 fn normal(architecture: &str, variant: Option<&str>) -> (String, Option<String>) {
     let variant = variant
         .filter(|variant| !variant.is_empty())

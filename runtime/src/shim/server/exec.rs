@@ -414,7 +414,8 @@ impl Server {
         sessions.any(|session| matches!(session.phase, Phase::Starting { .. }))
     }
 
-    /// Reads to the end what a process that has ended reported, if it was on its way to its command.
+    /// Reads to the end what a process that has ended reported, if it was on its way to its
+    /// command.
     pub(super) fn exec_settle(&mut self, process: i32) {
         let starting = |session: &Session| match session.phase {
             Phase::Starting { pid, .. } => pid == process,

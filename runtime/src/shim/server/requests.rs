@@ -108,8 +108,8 @@ impl Server {
         Ok(hooks.is_none().then(|| self.started()))
     }
 
-    /// Waits for what the container's process reports at last. Gives the process that runs the hooks
-    /// after the start, if there are any.
+    /// Waits for what the container's process reports at last. Gives the process that runs the
+    /// hooks after the start, if there are any.
     fn executed(&mut self) -> Result<Option<i32>, Failure> {
         let reported = match self.container.channel.receive() {
             // It may have been killed meanwhile.
