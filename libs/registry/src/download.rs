@@ -129,6 +129,12 @@ impl Client {
                         authority(&target)
                     )));
                 }
+                if !self.options.may_lead(authority(&uri), authority(&target)) {
+                    return Err(broken(format!(
+                        "it redirects to this machine itself ({})",
+                        authority(&target)
+                    )));
+                }
                 ask.uri = shown(&target)
                     .parse()
                     .map_err(|_| broken("a redirect without a valid address".to_owned()))?;

@@ -210,16 +210,35 @@ pub(crate) fn is_loopback(authority: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Whether an authority means this machine in any of the ways that addresses can be written.
+fn is_own(authority: &str) -> bool {
+    let host = host_of(authority)
+        .trim_end_matches('.')
+        .to_ascii_lowercase();
+    if host == "localhost" || host.ends_with(".localhost") {
+        return true;
+    }
+    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(address) => address.is_loopback() || address.is_unspecified(),
+        // Shortened and other forms of an IPv4 address, see inet_aton(3).
+        Err(_) => {
+            let last = host.rsplit('.').next().unwrap_or_default();
+            last.starts_with(|first: char| first.is_ascii_digit())
+        }
+    }
+}
+
 impl RegistryOptions {
     /// Whether the operator named this registry as insecure.
     pub fn is_insecure(&self, authority: &str) -> bool {
         self.insecure.iter().any(|rule| rule.covers(authority))
     }
 
-    /// Whether a server may lead us on to another one. What listens on loopback is not for others
-    /// to reach through us.
+    /// Whether a server may lead us on to another one. What listens on this machine is not for
+    /// others to reach through us, unless the operator named either as insecure. Names are judged
+    /// as they are written: one may still have an address of this machine in the DNS.
     pub(crate) fn may_lead(&self, from: &str, to: &str) -> bool {
-        !is_loopback(to) || is_loopback(from)
+        !is_own(to) || is_own(from) || self.is_insecure(from) || self.is_insecure(to)
     }
 
     /// Whether credentials of the machine may go to this registry without TLS.
@@ -301,11 +320,24 @@ mod tests {
             ("registry.example", "127.0.0.1:5000", false),
             ("10.0.0.1:5000", "localhost", false),
             ("registry.example", "[::1]:443", false),
+            ("registry.example", "[::ffff:127.0.0.1]", false),
+            ("registry.example", "0.0.0.0:80", false),
+            ("registry.example", "127.1:80", false),
+            ("registry.example", "a.localhost.", false),
+            ("registry.example", "2130706433", false),
+            ("registry.example", "cdn1.example:8443", true),
+            ("registry.example", "192.0.2.1", true),
             ("localhost:5000", "127.0.0.1:5001", true),
             ("127.0.0.1:5000", "cdn.example", true),
         ] {
             assert_eq!(options.may_lead(from, to), may, "{from} {to}");
         }
+        let options = RegistryOptions {
+            insecure: vec!["lab.example:5000".parse().unwrap()],
+            ..RegistryOptions::default()
+        };
+        assert!(options.may_lead("lab.example:5000", "localhost:5001"));
+        assert!(!options.may_lead("other.example", "localhost:5001"));
     }
 
     #[test]

@@ -21,7 +21,11 @@ pub(crate) fn authority(uri: &Uri) -> &str {
 pub(crate) fn join(base: &Uri, location: &str) -> Option<Uri> {
     let scheme = base.scheme_str()?;
     let own = authority(base);
-    let text = if location.starts_with("http://") || location.starts_with("https://") {
+    let begins = |scheme: &str| {
+        let head = location.get(..scheme.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(scheme))
+    };
+    let text = if begins("http://") || begins("https://") {
         location.to_owned()
     } else if has_scheme(location) {
         return None;
@@ -86,6 +90,7 @@ mod tests {
         for (location, target) in [
             ("/v2/z", "https://a.example:5000/v2/z"),
             ("http://b/c?d", "http://b/c?d"),
+            ("HTTPS://b/c", "https://b/c"),
             ("//b/c", "https://b/c"),
             ("2", "https://a.example:5000/v2/x/blobs/2"),
             ("?q=1", "https://a.example:5000/v2/x/blobs/1?q=1"),
