@@ -2,8 +2,9 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use common::bundle::Bundle;
 use common::can_run;
@@ -109,5 +110,26 @@ fn a_foreground_passes_readiness_on_beside_its_work() {
     assert_eq!(child.wait().unwrap().code(), Some(137));
     manager.socket.set_nonblocking(true).unwrap();
     assert!(manager.socket.recv(&mut [0; 9]).is_err());
+    bundle.assert_gone();
+}
+
+#[test]
+fn a_service_manager_that_is_gone_takes_no_container_along() {
+    if !can_run() {
+        return;
+    }
+    let bundle = talker("READY=1");
+    let mut child = bundle
+        .command(&["run", &bundle.id])
+        .env("NOTIFY_SOCKET", bundle.folder.path().join("nobody"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    errors.read_line(&mut said).unwrap();
+    assert!(said.contains("NOTIFY_SOCKET"), "{said}");
+    bundle.ok(&["kill", &bundle.id, "KILL"]);
+    assert_eq!(child.wait().unwrap().code(), Some(137));
     bundle.assert_gone();
 }

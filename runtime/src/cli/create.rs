@@ -16,7 +16,7 @@ use super::readiness::Readiness;
 use super::relay::{own_size, take_signals, wait};
 use super::{Global, log};
 use crate::cgroup::Cgroup;
-use crate::failure::{Failure, Step};
+use crate::failure::{self, Failure, Step};
 use crate::files;
 use crate::process::hooks::Subject;
 use crate::process::spawn::{self, Container};
@@ -118,8 +118,10 @@ pub(crate) fn run(global: &Global, arguments: Arguments) -> Result<u8, Failure> 
         }
     };
     let Some(signals) = signals else {
-        if let Some(waiting) = waiting {
-            waiting.wait(container.pidfd.as_fd(), container.pid)?;
+        if let Some(waiting) = waiting
+            && let Err(failure) = waiting.wait(container.pidfd.as_fd(), container.pid)
+        {
+            failure::warn(&[failure]);
         }
         return Ok(0);
     };

@@ -28,6 +28,8 @@ fn id_only(arguments: Arguments) -> Result<String, Failure> {
 /// `start`.
 pub(crate) fn start(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
     let store = Store::new(&global.root, &id_only(arguments)?)?;
+    // Another start may be listening for the same container.
+    startable(&store)?;
     let waiting = match Readiness::asked_for(&store) {
         Some(readiness) => readiness.listen()?,
         None => None,
@@ -36,16 +38,19 @@ pub(crate) fn start(global: &Global, arguments: Arguments) -> Result<u8, Failure
     if let Some(waiting) = waiting {
         let state = store.load()?;
         // A process that has ended by now has said all that it had to say.
-        match open_process(&state) {
-            Ok(process) => waiting.wait(process.as_fd(), state.pid)?,
-            Err(_) => drop(waiting.step(Some(state.pid))?),
+        let told = match open_process(&state) {
+            Ok(process) => waiting.wait(process.as_fd(), state.pid),
+            Err(_) => waiting.step(Some(state.pid)).map(drop),
+        };
+        if let Err(failure) = told {
+            failure::warn(&[failure]);
         }
     }
     Ok(0)
 }
 
-/// Lets a created container execute its command.
-pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
+/// The state of a container that can be started.
+fn startable(store: &Store) -> Result<State, Failure> {
     let state = store.load()?;
     let status = state.status(store.progress());
     if status != "created" {
@@ -54,6 +59,12 @@ pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
             state.id
         )));
     }
+    Ok(state)
+}
+
+/// Lets a created container execute its command.
+pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
+    let state = startable(store)?;
     let channel = Channel::from_fd(store.connect()?);
     channel.start()?;
     log::debug(|| "init: closing the pipe to signal completion");

@@ -24,6 +24,8 @@ const FOLDER: &str = "notify";
 const SOCKET: &str = "notify";
 /// Where the folder is in the container when the manager's socket has no path.
 const PLACE: &str = "/run/notify";
+/// Messages that are looked at before others get their turn.
+const MOST_AT_ONCE: usize = 64;
 
 /// What a service manager waits for.
 #[derive(Debug)]
@@ -109,7 +111,11 @@ impl Waiting {
     /// manager that is to follow that in place of the caller's. Tells whether that is done.
     pub(super) fn step(&self, main: Option<i32>) -> Result<bool, Failure> {
         let mut buffer = [0; 4096];
-        while let Ok(length) = self.socket.recv(&mut buffer) {
+        // A program that goes on talking must not keep the caller from everything else.
+        for _ in 0..MOST_AT_ONCE {
+            let Ok(length) = self.socket.recv(&mut buffer) else {
+                break;
+            };
             let message = buffer.get(..length).unwrap_or_default();
             if message
                 .split(|byte| *byte == b'\n')

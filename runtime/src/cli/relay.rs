@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
 use super::readiness::Waiting;
-use crate::failure::{Failure, Step};
+use crate::failure::{self, Failure, Step};
 use crate::sandbox::devices::TERMINAL_HOLDS;
 use crate::spec::ConsoleSize;
 
@@ -46,10 +46,16 @@ pub(super) fn wait(
         None => None,
     };
     loop {
-        if let Some(wanted) = &waiting
-            && wanted.step(None)?
-        {
-            waiting = None;
+        if let Some(wanted) = &waiting {
+            match wanted.step(None) {
+                Ok(false) => {}
+                Ok(true) => waiting = None,
+                // The container runs all the same.
+                Err(failure) => {
+                    failure::warn(&[failure]);
+                    waiting = None;
+                }
+            }
         }
         if let Some(code) = ended(pid)? {
             if let Some(relay) = &mut relay {
