@@ -315,15 +315,21 @@ fn proc_replaced_by_a_link_is_refused() {
     if !can_run() {
         return;
     }
-    let setup = Setup::new(&["true"]);
-    let lower = setup.folder.path().join("lower");
-    std::fs::remove_dir(lower.join("proc")).unwrap();
-    std::os::unix::fs::symlink("/tmp", lower.join("proc")).unwrap();
-    let message = setup.fails();
-    assert!(
-        message.contains("must be mounted on ordinary directory") && message.contains("/proc"),
-        "{message}"
-    );
+    for destination in ["/proc", "/proc/", "//proc/."] {
+        let mut setup = Setup::new(&["true"]);
+        let lower = setup.folder.path().join("lower");
+        std::fs::remove_dir(lower.join("proc")).unwrap();
+        std::os::unix::fs::symlink("/tmp", lower.join("proc")).unwrap();
+        let mounts = setup.config["mounts"].as_array_mut().unwrap();
+        let proc = mounts.iter_mut().find(|mount| mount["type"] == "proc");
+        proc.unwrap()["destination"] = destination.into();
+        let message = setup.fails();
+        assert!(
+            message.contains("must be mounted on ordinary directory")
+                && message.contains(destination),
+            "{message}"
+        );
+    }
 }
 
 #[test]

@@ -564,6 +564,8 @@ pub(super) fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
     // Kept in the permitted set, needed in the effective one to install the filter.
     let admin = match plan.filter.is_some() && !plan.process.no_new_privileges {
         true => capabilities::SYS_ADMIN | capabilities::SETPCAP,
+        // A failure from here on takes the container's mounts away again.
+        false if shared::is_shared(plan.spec) => capabilities::SYS_ADMIN,
         false => 0,
     };
     // And the command is looked for with those that it is executed with.

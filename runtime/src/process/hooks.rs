@@ -228,7 +228,12 @@ fn wait_within(pid: i32, limit: Duration) -> Result<bool, Failure> {
     }
 }
 
-/// Whether the parent has hooks to run while the child waits.
+/// Whether the child waits for the parent before it runs hooks of its own: the parent may have some
+/// to run before, and what the child executes is to find its devices filtered.
 pub(crate) fn while_creating(hooks: Option<&Hooks>) -> bool {
-    hooks.is_some_and(|hooks| !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty())
+    hooks.is_some_and(|hooks| {
+        !hooks.prestart.is_empty()
+            || !hooks.create_runtime.is_empty()
+            || !hooks.create_container.is_empty()
+    })
 }

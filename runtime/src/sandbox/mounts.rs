@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keelson_sys::mount_attr::{self, MountAttributes};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
@@ -424,7 +424,9 @@ fn unused(options: &Options) -> impl Iterator<Item = &(String, Option<String>)> 
 fn plain_folder(root: BorrowedFd<'_>, kind: &str, destination: &str) -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match paths::openat2(root, destination, flags, Mode::empty(), within) {
+    // With a slash or a dot at its end a link would be followed.
+    let plain: PathBuf = Path::new(destination).components().collect();
+    match paths::openat2(root, &plain, flags, Mode::empty(), within) {
         Ok(folder) => Ok(folder),
         Err(Errno::NOENT) => paths::make_folder(root, destination),
         Err(Errno::LOOP | Errno::NOTDIR) => Err(Failure::invalid(format!(
@@ -446,7 +448,8 @@ fn attach_at(
     let step = || "attach";
     let folder = bound.is_none_or(is_folder);
     let anywhere = leads_anywhere(destination);
-    let of_root = match anywhere {
+    let is_kernels = matches!(mount.kind.as_deref(), Some("proc" | "sysfs"));
+    let of_root = match anywhere && !is_kernels {
         true => paths::find_in_mount(root, destination, folder),
         false => None,
     };

@@ -46,6 +46,12 @@ pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
              mounted in the runtime's from inside it",
         ));
     }
+    if users && !spec.makes(NamespaceKind::Mount) && !spec.linux.devices.is_empty() {
+        return Err(Failure::unsupported(
+            "linux.devices: with a user namespace a new mount namespace is required, since nodes \
+             are made in a copy of the one that is given by path",
+        ));
+    }
     if !spec.makes(NamespaceKind::Time) && !spec.linux.time_offsets.is_empty() {
         return Err(Failure::invalid(
             "linux.timeOffsets: needs a new time namespace",
