@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::seen::{Seen, see};
-use common::tree::{Overlay, make_tree, mounted, run};
+use common::tree::{Overlay, make_tree, mounted, run, unpack};
 use common::{Fixture, Tar, is_root};
 use tar::EntryType;
 
@@ -49,21 +49,6 @@ fn tar_of(source: &Path, options: &[&str]) -> Vec<u8> {
         .args(["--xattrs", "--xattrs-include=*", "-C"])
         .arg(source)
         .args(["-c", "."]))
-}
-
-/// The tree that umoci makes of the image, by way of the archive that we save.
-async fn unpack(fixture: &Fixture, work: &Path) -> PathBuf {
-    let mut archive = Vec::new();
-    let saved = fixture.store().save(&["test:1".to_owned()]).unwrap();
-    saved.write_to(&mut archive).await.unwrap();
-    let layout = work.join("layout");
-    tar::Archive::new(&archive[..]).unpack(&layout).unwrap();
-    let bundle = work.join("bundle");
-    run(Command::new("umoci")
-        .args(["unpack", "--image"])
-        .arg(format!("{}:1", layout.display()))
-        .arg(&bundle));
-    bundle.join("rootfs")
 }
 
 /// Mounts the layers in both backends and compares the whole tree with umoci's.

@@ -77,6 +77,21 @@ pub(crate) fn make_tree(root: &Path) {
     sparse.set_len(1_000_000).unwrap();
 }
 
+/// The tree that umoci makes of the image `test:1`, by way of the archive that we save.
+pub(crate) async fn unpack(fixture: &Fixture, work: &Path) -> PathBuf {
+    let mut archive = Vec::new();
+    let saved = fixture.store().save(&["test:1".to_owned()]).unwrap();
+    saved.write_to(&mut archive).await.unwrap();
+    let layout = work.join("layout");
+    tar::Archive::new(&archive[..]).unpack(&layout).unwrap();
+    let bundle = work.join("bundle");
+    run(Command::new("umoci")
+        .args(["unpack", "--image"])
+        .arg(format!("{}:1", layout.display()))
+        .arg(&bundle));
+    bundle.join("rootfs")
+}
+
 pub(crate) fn run(command: &mut Command) -> Vec<u8> {
     let output = command.output().unwrap();
     assert!(
