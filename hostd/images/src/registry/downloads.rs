@@ -28,14 +28,17 @@ pub(super) enum Phase {
     Failed,
 }
 
+/// An image's configuration, as soon as one of the pulls that want it has it.
+type Config = OnceCell<Vec<u8>>;
+
 /// What is being downloaded now.
 #[derive(Debug, Default)]
 pub(crate) struct Downloads {
     /// By registry, because one that is slow or breaks off must not hold up pulls from others, and
     /// diff-id.
     layers: Mutex<HashMap<(String, Digest), Weak<Download>>>,
-    /// By digest.
-    configs: Mutex<HashMap<Digest, Weak<OnceCell<Vec<u8>>>>>,
+    /// Likewise, by registry and digest.
+    configs: Mutex<HashMap<(String, Digest), Weak<Config>>>,
 }
 
 /// A layer on its way. It goes on as long as somebody holds this.
@@ -110,11 +113,12 @@ impl Downloads {
     }
 
     /// The place of a configuration, which the first one fills.
-    pub(super) fn config(&self, digest: &Digest) -> Arc<OnceCell<Vec<u8>>> {
+    pub(super) fn config(&self, registry: &str, digest: &Digest) -> Arc<Config> {
         let mut configs = locked(&self.configs);
-        shared(&mut configs, digest).unwrap_or_else(|| {
+        let key = (registry.to_owned(), *digest);
+        shared(&mut configs, &key).unwrap_or_else(|| {
             let cell = Arc::new(OnceCell::new());
-            configs.insert(*digest, Arc::downgrade(&cell));
+            configs.insert(key, Arc::downgrade(&cell));
             cell
         })
     }

@@ -217,7 +217,7 @@ impl Pull {
         let raw = match known {
             Some(raw) => raw,
             None => {
-                let cell = self.store.downloads.config(&id);
+                let cell = self.store.downloads.config(repository.host(), &id);
                 self.configs.push(Arc::clone(&cell));
                 let fetch = || repository.small_blob(id, descriptor.size, MAX_CONFIG_SIZE);
                 cell.get_or_try_init(fetch)
