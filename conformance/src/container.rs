@@ -57,6 +57,7 @@ impl Container<'_> {
         let state = self.state()?;
         let pid = state["pid"].as_i64().unwrap_or_default();
         ensure!(pid > 1, "pid in {state}");
+        self.lab.witness();
         Ok(i32::try_from(pid)?)
     }
 
@@ -108,7 +109,11 @@ impl Container<'_> {
     pub(crate) fn output(&self) -> Result<String> {
         let path = self.lab.path(&format!("{}.out", self.id));
         let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        Ok(String::from_utf8_lossy(&text).trim().to_owned())
+        let text = String::from_utf8_lossy(&text).trim().to_owned();
+        if !text.is_empty() {
+            self.lab.witness();
+        }
+        Ok(text)
     }
 
     /// Waits until the container's process has written a text.

@@ -63,6 +63,7 @@ mod tests {
         let runtime = Runtime {
             path: "/here/runc".into(),
             name: "runc".to_owned(),
+            version: String::new(),
             hides_unified: false,
         };
         let outcome = |verdict| Outcome {

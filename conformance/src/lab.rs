@@ -111,6 +111,8 @@ pub(crate) struct Lab {
     /// What `next_id` gave out.
     ids: RefCell<Vec<String>>,
     count: Cell<usize>,
+    /// A container was seen to do what only a runtime makes it do.
+    witnessed: Cell<bool>,
 }
 
 impl Lab {
@@ -127,6 +129,7 @@ impl Lab {
             name: format!("case-{}-{number}-", std::process::id()),
             ids: RefCell::default(),
             count: Cell::new(0),
+            witnessed: Cell::new(false),
         };
         make_root(&lab.rootfs()).context("make a root file system")?;
         Ok(lab)
@@ -230,29 +233,91 @@ impl Lab {
 
     /// Runs a shell script in a container of the changed configuration; gives its output.
     pub(crate) fn script(&self, script: &str, edit: impl FnOnce(&mut Value)) -> Result<String> {
-        self.run(|config| {
-            config["process"]["args"] = json!(["sh", "-c", script]);
-            edit(config);
-        })?
-        .output()
+        // Said before anything else, so that what follows is known to come from the script.
+        let word = &self.name;
+        let text = self
+            .run(|config| {
+                config["process"]["args"] = json!(["sh", "-c", format!("echo {word}; {script}")]);
+                edit(config);
+            })?
+            .output()?;
+        Ok(match text.strip_prefix(word.as_str()) {
+            Some(rest) => {
+                self.witness();
+                rest.trim_start_matches(['\r', '\n']).to_owned()
+            }
+            None => text,
+        })
     }
 
     /// Expects that a container can't be created, or not be started: the specification leaves open
-    /// which operation finds an error. Gives the message.
+    /// which operation finds an error. Gives the message. That the container without the edit runs
+    /// is required by [`Lab::prove`].
     pub(crate) fn refuses(&self, edit: impl FnOnce(&mut Value)) -> Result<String> {
         self.write_config(edit)?;
         let container = self.created()?;
-        match container.created_by {
-            Err(ended) => ended.failure(),
-            Ok(()) => {
-                let started = self.call(&["start", &container.id])?;
-                ensure!(
-                    !started.status.success(),
-                    "the container was created and started, it must be refused"
-                );
-                started.failure()
-            }
+        let ended = match container.created_by {
+            Err(ended) => ended,
+            Ok(()) => self.call(&["start", &container.id])?,
+        };
+        ensure!(
+            !ended.status.success(),
+            "the container was created and started, it must be refused"
+        );
+        // A runtime of this kind that says nothing is of no help to whoever calls it.
+        let said = !ended.stderr.trim().is_empty();
+        let message = ended.failure()?;
+        ensure!(said, "it is refused without a word");
+        Ok(message)
+    }
+
+    /// Like [`Lab::refuses`], for what is wrong only together with something else: with the first
+    /// edit alone the container runs, with both it is refused.
+    pub(crate) fn refuses_within(
+        &self,
+        setting: impl Fn(&mut Value),
+        wrong: impl FnOnce(&mut Value),
+    ) -> Result<String> {
+        let text = self
+            .script("echo runs", &setting)
+            .context("without what is wrong")?;
+        same("without what is wrong", &text, "runs")?;
+        self.refuses(|config| {
+            setting(config);
+            wrong(config);
+        })
+    }
+
+    /// Expects that a call says that there is no such container.
+    pub(crate) fn knows_none(&self, arguments: &[&str]) -> Result<()> {
+        let message = self.call(arguments)?.failure()?;
+        let words = ["not exist", "No such file", "not found"];
+        ensure!(
+            words.iter().any(|word| message.contains(word)),
+            "the message does not say that the container does not exist: {message:?}"
+        );
+        Ok(())
+    }
+
+    /// Notes that a container was seen to do what only a runtime makes it do.
+    pub(crate) fn witness(&self) {
+        self.witnessed.set(true);
+    }
+
+    /// Requires of a runtime that nothing was seen of yet in this case that it runs the
+    /// configuration that all others are made from. Else a program that fails whatever it is asked
+    /// would pass where something must be refused, and one that always succeeds where nothing
+    /// need be seen.
+    pub(crate) fn prove(&self) -> Result<()> {
+        if self.witnessed.get() {
+            return Ok(());
         }
+        let plain = Self::new(&self.runtime)?;
+        let word = plain.name.as_str();
+        let text = plain
+            .script(&format!("echo {word}"), |_| {})
+            .context("an ordinary container does not run either")?;
+        same("output of an ordinary container", &text, word)
     }
 
     /// Calls `create` with the bundle's configuration, whatever comes of it.

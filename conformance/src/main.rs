@@ -26,10 +26,11 @@ use runtime::{Runtime, WITHOUT_UNIFIED};
 /// Runs the conformance cases against runtimes and compares them.
 #[derive(Debug, Parser)]
 struct Options {
-    /// A runtime's executable; may be given several times.
+    /// A runtime's executable; may be given several times. Without one, runc and crun where they
+    /// are installed and the keelson-runtime beside this program.
     #[arg(long = "runtime", value_name = "PATH")]
     runtimes: Vec<PathBuf>,
-    /// The name of the runtime that must pass what any other passes.
+    /// The name of the runtime that must pass every case; the others are shown beside it.
     #[arg(long, default_value = "keelson-runtime")]
     subject: String,
     /// Only cases whose identifier contains one of these.
@@ -42,8 +43,8 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Write the results as the page of the documentation.
-    #[arg(long, value_name = "FILE")]
-    docs: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "docs/conformance.md")]
+    page: Option<PathBuf>,
     /// The JSON of a run on another machine, for the cases that are passed over on this one.
     #[arg(long, value_name = "FILE")]
     elsewhere: Option<PathBuf>,
@@ -90,12 +91,19 @@ fn main() -> Result<ExitCode> {
         nix::unistd::geteuid().is_root(),
         "containers are made as root"
     );
-    ensure!(!options.runtimes.is_empty(), "no --runtime is given");
-    let runtimes = options
-        .runtimes
+    let paths = match options.runtimes.is_empty() {
+        true => runtime::installed()?,
+        false => options.runtimes.clone(),
+    };
+    let runtimes = paths
         .iter()
         .map(|path| Runtime::detect(path))
         .collect::<Result<Vec<_>>>()?;
+    let subject = runtimes
+        .iter()
+        .position(|runtime| runtime.name == options.subject)
+        .with_context(|| format!("no runtime is called {}: see --subject", options.subject))?;
+    ensure!(!chosen.is_empty(), "no case is called like this");
     for runtime in runtimes.iter().filter(|runtime| runtime.hides_unified) {
         println!(
             "{} refuses a hybrid cgroup layout; it is called where cgroup2 is not mounted.",
@@ -119,16 +127,14 @@ fn main() -> Result<ExitCode> {
         runtimes: &runtimes,
         results: &results,
         elsewhere: &filled_in,
-        subject: runtimes
-            .iter()
-            .position(|runtime| runtime.name == options.subject),
+        subject,
     };
     print!("{}", report.table());
     if let Some(path) = &options.json {
         std::fs::write(path, format!("{:#}\n", report.json()))
             .with_context(|| format!("write {}", path.display()))?;
     }
-    if let Some(path) = &options.docs {
+    if let Some(path) = &options.page {
         ensure!(
             chosen.len() == all.len(),
             "the documentation needs all cases, not --filter"
@@ -136,7 +142,7 @@ fn main() -> Result<ExitCode> {
         std::fs::write(path, report.page()).with_context(|| format!("write {}", path.display()))?;
     }
     let incomplete = options.strict && report.passes_over();
-    Ok(match incomplete || report.subject_is_behind() {
+    Ok(match incomplete || report.subject_fails() {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })

@@ -57,7 +57,8 @@ fn check(case: &Case, runtime: &Runtime) -> Verdict {
     // The lab's end cleans up, after a panic too.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let lab = Lab::new(runtime)?;
-        (case.run)(&lab)
+        (case.run)(&lab)?;
+        lab.prove()
     }));
     match outcome {
         Ok(result) => Verdict::of(result),

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 
@@ -22,6 +22,8 @@ pub(crate) struct Runtime {
     pub(crate) path: PathBuf,
     /// The file's name, by which reports call it.
     pub(crate) name: String,
+    /// The first line of what it says to `--version`.
+    pub(crate) version: String,
     /// It refuses a host with both versions of cgroups, so that version 2 is hidden from it.
     pub(crate) hides_unified: bool,
 }
@@ -37,14 +39,11 @@ impl Runtime {
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
         let version = command::run(command::quiet(&path).arg("--version"))?;
-        ensure!(
-            version.status.success(),
-            "{} --version: {version}",
-            path.display()
-        );
+        let version = version.stdout.lines().next().unwrap_or_default().to_owned();
         let mut runtime = Self {
             path,
             name,
+            version,
             hides_unified: false,
         };
         if Path::new(UNIFIED).join("cgroup.procs").exists() {
@@ -66,6 +65,15 @@ impl Runtime {
         command.arg(WITHOUT_UNIFIED).arg(&self.path);
         Ok(command)
     }
+}
+
+/// The distribution's runtimes and the one that was built with this program.
+pub(crate) fn installed() -> Result<Vec<PathBuf>> {
+    let own = std::env::current_exe().context("find this program")?;
+    let places = ["/usr/sbin/runc", "/usr/bin/crun"].map(PathBuf::from);
+    let mut found: Vec<PathBuf> = places.into_iter().filter(|path| path.is_file()).collect();
+    found.push(own.with_file_name("keelson-runtime"));
+    Ok(found)
 }
 
 /// Executes a program that doesn't see the cgroup2 mount of a hybrid layout; returns only when that

@@ -1,8 +1,24 @@
-//! Runs every case against our runtime and those of the distribution. `KEELSON_BIN_DIR` names the
-//! folder of keelson-runtime (default: where cargo put this package's program).
+//! Runs every case against our runtime and those of the distribution, and against two programs that
+//! are no runtimes. `KEELSON_BIN_DIR` names the folder of keelson-runtime (default: where cargo put
+//! this package's program).
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn conformance() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_conformance"))
+}
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: needs root");
+    }
+    root
+}
 
 fn installed(name: &str) -> Option<PathBuf> {
     ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
@@ -11,10 +27,14 @@ fn installed(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+fn shown(output: &Output) -> String {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
 #[test]
-fn our_runtime_passes_what_another_passes() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: needs root");
+fn our_runtime_passes_every_case() {
+    if !is_root() {
         return;
     }
     let program = Path::new(env!("CARGO_BIN_EXE_conformance"));
@@ -24,7 +44,7 @@ fn our_runtime_passes_what_another_passes() {
     };
     let ours = folder.join("keelson-runtime");
     assert!(ours.is_file(), "{} is missing: build it", ours.display());
-    let mut command = Command::new(program);
+    let mut command = conformance();
     for name in ["runc", "crun"] {
         match installed(name) {
             Some(path) => {
@@ -34,9 +54,68 @@ fn our_runtime_passes_what_another_passes() {
         }
     }
     let output = command.arg("--runtime").arg(ours).output().unwrap();
-    let table = String::from_utf8_lossy(&output.stdout);
-    println!("{table}{}", String::from_utf8_lossy(&output.stderr));
+    let table = shown(&output);
+    println!("{table}");
     assert!(output.status.success(), "see the table");
     // A run in which nothing could be checked is no success.
     assert!(table.contains("keelson-runtime passes every case"));
+}
+
+/// Runs the suite against a shell script in place of a runtime; gives the cases that it passes.
+fn passed_by(script: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("impostor");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let json = folder.path().join("results.json");
+    let output = conformance()
+        .args(["--subject", "impostor", "--deadline", "1", "--jobs", "24"])
+        .arg("--runtime")
+        .arg(&program)
+        .arg("--json")
+        .arg(&json)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    let results: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let cases = results.as_array().unwrap();
+    assert!(cases.len() > 400, "{} cases", cases.len());
+    let path = program.to_str().unwrap();
+    cases
+        .iter()
+        .filter(|case| case["results"][path]["verdict"] == "pass")
+        .map(|case| case["case"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+const NONE: [String; 0] = [];
+
+#[test]
+fn a_program_that_always_fails_passes_nothing() {
+    if is_root() {
+        assert_eq!(passed_by("exit 1"), NONE);
+        // A text that would suit many refusals is no proof either.
+        let script = "echo \"container does not exist: $*\" >&2; exit 1";
+        assert_eq!(passed_by(script), NONE);
+    }
+}
+
+#[test]
+fn a_program_that_always_succeeds_passes_nothing() {
+    if is_root() {
+        assert_eq!(passed_by("exit 0"), NONE);
+        assert_eq!(passed_by("echo \"{}\"; exit 0"), NONE);
+    }
+}
+
+#[test]
+fn a_subject_that_is_not_there_is_no_success() {
+    if is_root() {
+        let output = conformance()
+            .args(["--runtime", "/bin/true", "--filter", "cli.list.empty"])
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{}", shown(&output));
+        assert!(shown(&output).contains("--subject"), "{}", shown(&output));
+    }
 }

@@ -550,12 +550,16 @@ pub(super) const CASES: &[Case] = &[
         "A parameter of the network is refused where the network is the host's.",
         |lab| {
             let before = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?;
-            lab.refuses(|config| {
-                config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": before.trim()});
-                if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
-                    list.retain(|item| item["type"] != "network");
-                }
-            })
+            lab.refuses_within(
+                |config| {
+                    if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
+                        list.retain(|item| item["type"] != "network");
+                    }
+                },
+                |config| {
+                    config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": before.trim()});
+                },
+            )
             .map(drop)
         },
     ),

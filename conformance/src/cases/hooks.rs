@@ -52,14 +52,22 @@ fn states(lab: &Lab, kinds: &[&str]) -> Result<Vec<Value>> {
         .collect()
 }
 
+/// A configuration with a hook that is as it must be.
+fn with_hook(config: &mut Value) {
+    config["hooks"]["createRuntime"] = json!([hook("true")]);
+}
+
 /// A hook of a kind that fails: create or start must fail, and nothing be left.
 fn ends_container(lab: &Lab, kind: &str) -> Result<()> {
     let poststop = lab.path("stopped");
-    lab.refuses(|config| {
-        config["process"]["args"] = json!(["touch", "/ran"]);
-        config["hooks"][kind] = json!([hook("exit 3")]);
-        config["hooks"]["poststop"] = json!([hook(&format!("touch {}", poststop.display()))]);
-    })?;
+    lab.refuses_within(
+        |config| config["hooks"][kind] = json!([hook("exit 0")]),
+        |config| {
+            config["process"]["args"] = json!(["touch", "/ran"]);
+            config["hooks"][kind] = json!([hook("exit 3")]);
+            config["hooks"]["poststop"] = json!([hook(&format!("touch {}", poststop.display()))]);
+        },
+    )?;
     ensure!(!lab.rootfs().join("ran").exists(), "the process ran");
     Ok(())
 }
@@ -309,8 +317,10 @@ pub(super) const CASES: &[Case] = &[
         HOOKS,
         "A hook's path is absolute.",
         |lab| {
-            lab.refuses(|config| config["hooks"]["createRuntime"] = json!([{"path": "bin/true"}]))
-                .map(drop)
+            lab.refuses_within(with_hook, |config| {
+                config["hooks"]["createRuntime"] = json!([{"path": "bin/true"}])
+            })
+            .map(drop)
         },
     ),
     must(
@@ -318,7 +328,7 @@ pub(super) const CASES: &[Case] = &[
         HOOKS,
         "A hook that does not exist is an error.",
         |lab| {
-            lab.refuses(|config| {
+            lab.refuses_within(with_hook, |config| {
                 config["hooks"]["createRuntime"] = json!([{"path": "/no/such/hook"}])
             })
             .map(drop)
@@ -330,7 +340,7 @@ pub(super) const CASES: &[Case] = &[
         "A hook that takes longer than its time-out is ended and counts as failed.",
         |lab| {
             let start = std::time::Instant::now();
-            lab.refuses(|config| {
+            lab.refuses_within(with_hook, |config| {
                 let mut slow = hook("exec sleep 15");
                 slow["timeout"] = json!(1);
                 config["hooks"]["createRuntime"] = json!([slow]);
@@ -348,7 +358,7 @@ pub(super) const CASES: &[Case] = &[
         HOOKS,
         "A time-out is greater than zero.",
         |lab| {
-            lab.refuses(|config| {
+            lab.refuses_within(with_hook, |config| {
                 let mut wrong = hook("true");
                 wrong["timeout"] = json!(0);
                 config["hooks"]["createRuntime"] = json!([wrong]);
@@ -385,7 +395,9 @@ pub(super) const CASES: &[Case] = &[
         LIFECYCLE,
         "After a hook of create failed, neither container nor cgroup is left.",
         |lab| {
-            lab.refuses(|config| config["hooks"]["createRuntime"] = json!([hook("exit 1")]))?;
+            lab.refuses_within(with_hook, |config| {
+                config["hooks"]["createRuntime"] = json!([hook("exit 1")])
+            })?;
             same("list", &lab.call(&["list", "-q"])?.output()?, "")?;
             let left = host::cgroup_folders(&lab.cgroup());
             ensure!(left.is_empty(), "cgroups are left: {left:?}");
@@ -397,7 +409,7 @@ pub(super) const CASES: &[Case] = &[
         LIFECYCLE,
         "After a hook of create failed, the poststop hooks run.",
         |lab| {
-            lab.refuses(|config| {
+            lab.refuses_within(with_hook, |config| {
                 config["hooks"]["createRuntime"] = json!([hook("exit 1")]);
                 config["hooks"]["poststop"] = json!([hook(&note(lab, "poststop"))]);
             })?;

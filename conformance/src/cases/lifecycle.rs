@@ -192,7 +192,7 @@ pub(super) const CASES: &[Case] = &[
         "runtime.start.unknown",
         START,
         "Starting a container that does not exist fails.",
-        |lab| fails(lab, &["start", "nobody"]),
+        |lab| lab.knows_none(&["start", "nobody"]),
     ),
     must(
         "runtime.start.id-missing",
@@ -317,7 +317,7 @@ pub(super) const CASES: &[Case] = &[
         "runtime.kill.unknown",
         KILL,
         "A signal to a container that does not exist is an error.",
-        |lab| fails(lab, &["kill", "nobody", "KILL"]),
+        |lab| lab.knows_none(&["kill", "nobody", "KILL"]),
     ),
     must(
         "runtime.kill.id-missing",
@@ -383,7 +383,7 @@ pub(super) const CASES: &[Case] = &[
         "runtime.delete.unknown",
         DELETE,
         "Deleting a container that does not exist is an error.",
-        |lab| fails(lab, &["delete", "nobody"]),
+        |lab| lab.knows_none(&["delete", "nobody"]),
     ),
     must(
         "runtime.delete.id-missing",

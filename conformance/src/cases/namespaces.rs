@@ -251,8 +251,11 @@ pub(super) const CASES: &[Case] = &[
         NAMESPACES,
         "A path of a namespace of another type is an error.",
         |lab| {
-            lab.refuses(|config| with_path(config, "network", "/proc/self/ns/uts"))
-                .map(drop)
+            lab.refuses_within(
+                |config| with_path(config, "network", "/proc/self/ns/net"),
+                |config| with_path(config, "network", "/proc/self/ns/uts"),
+            )
+            .map(drop)
         },
     ),
     must(
@@ -260,8 +263,11 @@ pub(super) const CASES: &[Case] = &[
         NAMESPACES,
         "A path without a file is an error.",
         |lab| {
-            lab.refuses(|config| with_path(config, "network", "/nonexistent/netns"))
-                .map(drop)
+            lab.refuses_within(
+                |config| with_path(config, "network", "/proc/self/ns/net"),
+                |config| with_path(config, "network", "/nonexistent/netns"),
+            )
+            .map(drop)
         },
     ),
     must(
@@ -269,8 +275,11 @@ pub(super) const CASES: &[Case] = &[
         NAMESPACES,
         "A path of a file that is no namespace is an error.",
         |lab| {
-            lab.refuses(|config| with_path(config, "ipc", "/etc/passwd"))
-                .map(drop)
+            lab.refuses_within(
+                |config| with_path(config, "ipc", "/proc/self/ns/ipc"),
+                |config| with_path(config, "ipc", "/etc/passwd"),
+            )
+            .map(drop)
         },
     ),
     must(
@@ -279,8 +288,11 @@ pub(super) const CASES: &[Case] = &[
         "A namespace's path is absolute.",
         |lab| {
             std::os::unix::fs::symlink("/proc/self/ns/net", lab.bundle().join("relative"))?;
-            lab.refuses(|config| with_path(config, "network", "relative"))
-                .map(drop)
+            lab.refuses_within(
+                |config| with_path(config, "network", "/proc/self/ns/net"),
+                |config| with_path(config, "network", "relative"),
+            )
+            .map(drop)
         },
     ),
     must(
@@ -325,10 +337,13 @@ pub(super) const CASES: &[Case] = &[
         "Without an UTS namespace of its own, a hostname is refused rather than set on the host.",
         |lab| {
             let before = nix::unistd::gethostname()?;
-            let refused = lab.refuses(|config| {
-                without(config, "uts");
-                config["hostname"] = json!("not-the-host");
-            });
+            let refused = lab.refuses_within(
+                |config| {
+                    without(config, "uts");
+                    super::lifecycle::remove_hostname(config);
+                },
+                |config| config["hostname"] = json!("not-the-host"),
+            );
             let after = nix::unistd::gethostname()?;
             if after != before {
                 nix::unistd::sethostname(&before)?;
@@ -381,10 +396,10 @@ pub(super) const CASES: &[Case] = &[
         TIME,
         "An offset of a clock that has none is an error.",
         |lab| {
-            lab.refuses(|config| {
-                push(&mut config["linux"]["namespaces"], json!({"type": "time"}));
-                config["linux"]["timeOffsets"] = json!({"nonsense": {"secs": 1}});
-            })
+            lab.refuses_within(
+                |config| push(&mut config["linux"]["namespaces"], json!({"type": "time"})),
+                |config| config["linux"]["timeOffsets"] = json!({"nonsense": {"secs": 1}}),
+            )
             .map(drop)
         },
     ),

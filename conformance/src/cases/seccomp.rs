@@ -53,8 +53,11 @@ fn signals_passed(lab: &Lab, op: &str, value: u64, value_two: u64) -> Result<Str
 }
 
 fn refused(lab: &Lab, seccomp: Value) -> Result<()> {
-    lab.refuses(|config| config["linux"]["seccomp"] = seccomp)
-        .map(drop)
+    lab.refuses_within(
+        |config| config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"}),
+        |config| config["linux"]["seccomp"] = seccomp,
+    )
+    .map(drop)
 }
 
 pub(super) const CASES: &[Case] = &[

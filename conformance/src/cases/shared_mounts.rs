@@ -242,13 +242,15 @@ pub(super) const CASES: &[Case] = &[
         "A container that can't be made leaves nothing in a namespace given by path.",
         |lab| {
             let holder = Holder::start()?;
-            lab.refuses(|config| {
-                mounts_of(config, Some(&holder.path("ns/mnt")));
-                push(
-                    &mut config["mounts"],
-                    json!({"destination": "/mnt", "type": "nonsense", "source": "none"}),
-                );
-            })?;
+            lab.refuses_within(
+                |config| mounts_of(config, Some(&holder.path("ns/mnt"))),
+                |config| {
+                    push(
+                        &mut config["mounts"],
+                        json!({"destination": "/mnt", "type": "nonsense", "source": "none"}),
+                    );
+                },
+            )?;
             let left = holder.mounts(lab)?;
             ensure!(left.is_empty(), "{left:?}");
             Ok(())
@@ -260,10 +262,10 @@ pub(super) const CASES: &[Case] = &[
         "A hook that fails leaves nothing in a namespace given by path.",
         |lab| {
             let holder = Holder::start()?;
-            lab.refuses(|config| {
-                mounts_of(config, Some(&holder.path("ns/mnt")));
-                config["hooks"] = json!({"createRuntime": [{"path": "/bin/false"}]});
-            })?;
+            lab.refuses_within(
+                |config| mounts_of(config, Some(&holder.path("ns/mnt"))),
+                |config| config["hooks"] = json!({"createRuntime": [{"path": "/bin/false"}]}),
+            )?;
             let left = holder.mounts(lab)?;
             ensure!(left.is_empty(), "{left:?}");
             Ok(())

@@ -162,7 +162,7 @@ pub(super) const CASES: &[Case] = &[
         "runtime.state.unknown",
         QUERY,
         "The state of a container that does not exist is an error.",
-        |lab| fails(lab, &["state", "nobody"]),
+        |lab| lab.knows_none(&["state", "nobody"]),
     ),
     must(
         "runtime.state.id-missing",
