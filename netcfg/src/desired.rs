@@ -135,7 +135,9 @@ fn desired_link(
         if !addresses.iter().any(|(known, _)| *known == prefix) {
             addresses.push((prefix, remaining(held, now)));
         }
-        mtu = mtu.or(held.lease.mtu.map(u32::from));
+        // A server knows the network, not this card.
+        let leased = held.lease.mtu.map(u32::from);
+        mtu = mtu.or(leased.map(|mtu| mtu.min(link.max_mtu.unwrap_or(u32::MAX))));
         for route in &held.lease.routes {
             let destination = IpPrefix {
                 address: route.destination.into(),
@@ -241,6 +243,7 @@ mod tests {
             up: true,
             carrier: true,
             mtu: 1500,
+            max_mtu: Some(9000),
             accept_ra: Some(1),
         }
     }
@@ -344,6 +347,15 @@ mod tests {
         assert_eq!(servers, ["198.51.100.53".parse::<IpAddr>().unwrap()]);
         assert_eq!(search, ["corp.example"]);
         assert_eq!(time_servers(&config, &held()), ["ntp.example"]);
+    }
+
+    #[test]
+    fn an_mtu_that_the_card_does_not_take_is_bounded() {
+        let mut held = held();
+        held.values_mut().next().unwrap().lease.mtu = Some(u16::MAX);
+        let links = [loopback(), link(2, "eth0")];
+        let (desired, _) = desired(&HostConfig::default(), &links, Some(2), &held, NOW);
+        assert_eq!(desired.links[1].mtu, Some(9000));
     }
 
     #[test]

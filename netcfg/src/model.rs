@@ -38,6 +38,8 @@ pub struct Link {
     pub carrier: bool,
     /// Maximum transmission unit in bytes.
     pub mtu: u32,
+    /// The largest that its driver takes, where that is known.
+    pub max_mtu: Option<u32>,
     /// `net.ipv6.conf.<link>.accept_ra`; `None` without IPv6.
     pub accept_ra: Option<u8>,
 }

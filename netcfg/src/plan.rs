@@ -7,8 +7,8 @@ use keelson_config::IpPrefix;
 use crate::model::{Desired, DesiredLink, Link, Observed, Route};
 
 /// Lifetimes that differ by no more than this many seconds are the same: the kernel's count down
-/// between two looks.
-const LIFETIME_SLACK: u32 = 5;
+/// between two looks. It must be shorter than what a renewal adds to the shortest leases.
+const LIFETIME_SLACK: u32 = 2;
 
 /// One step. `link` is the link's name, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,6 +186,7 @@ mod tests {
             up: false,
             carrier: false,
             mtu: 1500,
+            max_mtu: None,
             accept_ra: Some(1),
         }
     }
@@ -309,7 +310,7 @@ mod tests {
         };
         let actions = plan(&desired, &observed);
         carry_out(&mut observed, &actions);
-        observed.addresses[0].lifetime = Some(597);
+        observed.addresses[0].lifetime = Some(598);
         assert_eq!(plan(&desired, &observed), []);
         observed.addresses[0].lifetime = Some(300);
         assert!(matches!(

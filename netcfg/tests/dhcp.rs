@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -301,4 +302,136 @@ fn dhcp_that_is_switched_off_gives_the_lease_back() {
         (net.addresses() == ["192.0.2.200/24"]).then_some(())
     });
     assert!(!net.path(&format!("state/leases/{LINK}.json")).exists());
+}
+
+#[test]
+fn a_router_outside_of_the_prefix_is_reached() {
+    if !may_run() {
+        return;
+    }
+    let net = Net::new();
+    net.use_dhcp();
+    // 192.0.2.50/28, and a router that is on the link but not in 192.0.2.48/28.
+    let _server = net.serve(&[RANGE, "--dhcp-option=1,255.255.255.240"]);
+    let (_daemon, _notify) = net.start();
+    let address = net.wait_for_address("192.0.2.5");
+    assert!(address.ends_with("/28"), "{address}");
+    let routes = wait_for("the default route", || {
+        let routes = net.on_client("-4 route show");
+        routes.contains("default").then_some(routes)
+    });
+    assert!(
+        routes.contains(&format!("192.0.2.1 dev {LINK} proto dhcp scope link")),
+        "{routes}"
+    );
+    assert!(
+        routes.contains(&format!("default via 192.0.2.1 dev {LINK} proto dhcp")),
+        "{routes}"
+    );
+    let problems = net.status().unwrap().problems;
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
+#[test]
+fn options_in_parts_and_in_other_fields_are_joined() {
+    if !may_run() {
+        return;
+    }
+    let net = Net::new();
+    net.use_dhcp();
+    let stop = Arc::new(AtomicBool::new(false));
+    let server = net.in_server({
+        let stop = Arc::clone(&stop);
+        move || serve_in_parts(&stop)
+    });
+    let (_daemon, _notify) = net.start();
+    net.wait_for_address("192.0.2.50/24");
+    let routes = wait_for("the last route", || {
+        let routes = net.on_client("-4 route show");
+        routes.contains("10.8.0.0/16").then_some(routes)
+    });
+    for route in [
+        "default via 192.0.2.1",
+        "10.9.0.0/16 via 192.0.2.1",
+        "10.8.0.0/16 via 198.51.100.1",
+        "198.51.100.1 dev",
+    ] {
+        assert!(routes.contains(route), "{route}: {routes}");
+    }
+    let resolv_conf = wait_for("the search list", || {
+        let text = fs::read_to_string(net.path("run/resolv.conf")).ok()?;
+        text.contains("search").then_some(text)
+    });
+    assert!(
+        resolv_conf.contains("search a.example b.example\n"),
+        "{resolv_conf}"
+    );
+    stop.store(true, Ordering::Relaxed);
+    server.join().unwrap();
+}
+
+/// A DHCP server whose options 119 and 121 come in parts that stand apart, cut inside of values,
+/// and go on in the fields for the boot file and the server's name.
+fn serve_in_parts(stop: &AtomicBool) {
+    let socket = UdpSocket::bind("0.0.0.0:67").unwrap();
+    socket.set_broadcast(true).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    nix::sys::socket::setsockopt(
+        &socket,
+        nix::sys::socket::sockopt::BindToDevice,
+        &"srv0".into(),
+    )
+    .unwrap();
+    let routes = [
+        &[0, 192, 0, 2, 1][..],
+        &[16, 10, 9, 192, 0, 2, 1],
+        &[16, 10, 8, 198, 51, 100, 1],
+    ]
+    .concat();
+    let search = b"\x01a\x07example\x00\x01b\xc0\x02";
+    let mut buffer = [0; 2048];
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((length, _)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
+        let request = &buffer[..length];
+        let mut kinds = request[240..].windows(3);
+        let kind = match kinds.find(|window| window[..2] == [53, 1]) {
+            Some([_, _, 1]) => 2,
+            Some([_, _, 3]) => 5,
+            _ => continue,
+        };
+        let mut reply = vec![0; 240];
+        reply[..3].copy_from_slice(&[2, 1, 6]);
+        reply[4..8].copy_from_slice(&request[4..8]);
+        reply[16..20].copy_from_slice(&[192, 0, 2, 50]);
+        reply[28..44].copy_from_slice(&request[28..44]);
+        reply[236..240].copy_from_slice(&[99, 130, 83, 99]);
+        let part = |code: u8, value: &[u8]| [&[code, value.len() as u8], value].concat();
+        for option in [
+            part(53, &[kind]),
+            part(52, &[3]),
+            part(54, &[192, 0, 2, 1]),
+            part(121, &routes[..3]),
+            part(51, &600u32.to_be_bytes()),
+            part(121, &routes[3..9]),
+            part(119, &search[..4]),
+            part(1, &[255, 255, 255, 0]),
+        ] {
+            reply.extend(option);
+        }
+        reply.push(255);
+        let file = [
+            part(121, &routes[9..14]),
+            part(119, &search[4..12]),
+            vec![255],
+        ]
+        .concat();
+        reply[108..108 + file.len()].copy_from_slice(&file);
+        let server_name = [part(119, &search[12..]), part(121, &routes[14..])].concat();
+        reply[44..44 + server_name.len()].copy_from_slice(&server_name);
+        socket.send_to(&reply, "255.255.255.255:68").unwrap();
+    }
 }

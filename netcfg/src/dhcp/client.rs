@@ -48,7 +48,7 @@ pub(crate) enum ClientEvent {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClientStatus {
     pub(crate) state: StateName,
-    /// What keeps the client from a lease, for an operator.
+    /// What keeps the client from a lease or from parts of it, for an operator.
     pub(crate) problem: Option<String>,
 }
 
@@ -264,6 +264,16 @@ impl Task {
             Notice::Rejected(error) => {
                 warn!(%link, %error, "DHCP offer rejected");
                 format!("a DHCP server's offer was rejected: {error}")
+            }
+            Notice::LeftOut(reasons) => {
+                let words: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+                let words = words.join("; ");
+                let problem = format!("parts of the DHCP lease are not used: {words}");
+                // Each renewal brings them again.
+                if self.status.problem.as_ref() != Some(&problem) {
+                    warn!(%link, reasons = words, "parts of the DHCP lease are not used");
+                }
+                problem
             }
             Notice::Refused { message } => {
                 let words = message.as_deref().unwrap_or("");

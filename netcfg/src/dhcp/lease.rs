@@ -1,6 +1,7 @@
 //! A lease that has been checked: nothing that a server sends reaches the link without passing
 //! through here.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +10,9 @@ use super::message::{Options, Reply};
 
 /// A lease without end.
 pub const INFINITE: u32 = u32::MAX;
-/// Shortest lease that is accepted, in seconds: less would keep the machine busy renewing.
-pub const MIN_LEASE: u32 = 20;
+/// Shortest lease that is accepted, in seconds: less would keep the machine busy renewing. Servers
+/// of laboratories and tests lend for as little as this.
+pub const MIN_LEASE: u32 = 10;
 /// Longer leases are taken as this long, in seconds (a year); renewing early does no harm.
 pub const MAX_LEASE: u32 = 365 * 24 * 3600;
 /// Shortest prefix that is accepted: a server that says that half of the Internet is on the
@@ -18,6 +20,8 @@ pub const MAX_LEASE: u32 = 365 * 24 * 3600;
 const MIN_PREFIX: u8 = 8;
 const MAX_ROUTES: usize = 64;
 const MAX_SERVERS: usize = 8;
+/// More is not told: a server may send hundreds of wrong values.
+const MAX_LEFT_OUT: usize = 8;
 /// Less would switch IPv6 off on the link (RFC 8200 §5).
 const MIN_MTU: u16 = 1280;
 
@@ -61,6 +65,36 @@ pub struct LeaseRoute {
     pub gateway: Option<Ipv4Addr>,
 }
 
+/// Something in a server's answer that the lease does without. The operator is told, since it may
+/// be what keeps the machine from the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeftOut {
+    /// A route whose router is no machine, or this one.
+    Router(Ipv4Addr),
+    /// A route to loopback or multicast addresses.
+    Destination(Ipv4Addr, u8),
+    /// More routes than are taken.
+    Routes,
+    /// A name server or time server that is no machine.
+    Server(Ipv4Addr),
+    /// An MTU below that of IPv6.
+    Mtu(u16),
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Router(address) => write!(f, "router {address} is not another machine"),
+            Self::Destination(network, prefix) => {
+                write!(f, "a route to {network}/{prefix} is not for a network link")
+            }
+            Self::Routes => write!(f, "more than {MAX_ROUTES} routes"),
+            Self::Server(address) => write!(f, "server {address} is not a machine"),
+            Self::Mtu(mtu) => write!(f, "MTU {mtu} is less than {MIN_MTU}"),
+        }
+    }
+}
+
 /// Why a server's offer is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
@@ -82,21 +116,22 @@ pub enum LeaseError {
 }
 
 impl Lease {
-    /// Takes a lease out of an offer or an acknowledgement.
+    /// Takes a lease out of an offer or an acknowledgement, and tells what of it was left out.
     ///
     /// What the lease stands on (address, mask, times, server) must be right; routes, servers
-    /// and names that are wrong are left out.
+    /// and names that are wrong are left out. A mask that is missing or zero is made from the
+    /// address.
     ///
     /// # Errors
     /// What makes the lease unusable.
-    pub fn from_reply(reply: &Reply) -> Result<Self, LeaseError> {
+    pub fn from_reply(reply: &Reply) -> Result<(Self, Vec<LeftOut>), LeaseError> {
         let options = &reply.options;
         let address = reply.address;
         let server = options
             .server
             .filter(|server| is_host(*server))
             .ok_or(LeaseError::Server)?;
-        let prefix = match options.mask {
+        let prefix = match options.mask.filter(|mask| !mask.is_unspecified()) {
             Some(mask) => prefix_of(mask).ok_or(LeaseError::Mask(mask))?,
             None => classful_prefix(address),
         };
@@ -107,20 +142,26 @@ impl Lease {
             seconds => seconds.min(MAX_LEASE),
         };
         let (renew, rebind) = timers(seconds, options.renew, options.rebind);
-        Ok(Self {
+        let mut left_out = Vec::new();
+        let mtu = options.mtu.filter(|mtu| *mtu >= MIN_MTU);
+        if mtu.is_none() {
+            left_out.extend(options.mtu.map(LeftOut::Mtu));
+        }
+        let lease = Self {
             address,
             prefix,
             server,
-            routes: routes(address, prefix, options),
-            nameservers: hosts(&options.nameservers),
+            routes: routes(address, prefix, options, &mut left_out),
+            nameservers: hosts(&options.nameservers, &mut left_out),
             search: options.search.clone(),
-            ntp_servers: hosts(&options.ntp_servers),
-            mtu: options.mtu.filter(|mtu| *mtu >= MIN_MTU),
+            ntp_servers: hosts(&options.ntp_servers, &mut left_out),
+            mtu,
             hostname: options.hostname.clone(),
             seconds,
             renew,
             rebind,
-        })
+        };
+        Ok((lease, left_out))
     }
 
     /// Checks a lease that was read from a file as one from a server is checked.
@@ -182,48 +223,40 @@ fn timers(seconds: u32, renew: Option<u32>, rebind: Option<u32>) -> (u32, u32) {
     (renew, rebind)
 }
 
-/// Option 121 wins over option 3 (RFC 3442). A gateway must be on the link.
-fn routes(address: Ipv4Addr, prefix: u8, options: &Options) -> Vec<LeaseRoute> {
-    let mut routes: Vec<LeaseRoute> = Vec::new();
-    let mut add = |destination, length: u8, gateway: Option<Ipv4Addr>| {
-        let Some(destination) = network(destination, length) else {
-            return;
-        };
-        // Never a route into the loopback or multicast ranges, or for this network itself.
-        if length > 0 && (destination.is_loopback() || destination.is_multicast()) {
-            return;
-        }
-        let reachable = match gateway {
-            None => true,
-            Some(gateway) => {
-                is_host(gateway)
-                    && gateway != address
-                    && (prefix == 32
-                        || same_network(address, gateway, prefix)
-                        || routes.iter().any(|route| {
-                            route.gateway.is_none()
-                                && route.prefix > 0
-                                && same_network(route.destination, gateway, route.prefix)
-                        }))
-            }
-        };
-        let known = routes
-            .iter()
-            .any(|route| route.destination == destination && route.prefix == length);
-        if reachable && !known && routes.len() < MAX_ROUTES {
-            routes.push(LeaseRoute {
-                destination,
-                prefix: length,
-                gateway,
-            });
+/// Option 121 wins over option 3 (RFC 3442). A router that is not in the prefix is taken to be on
+/// the link all the same, as other clients do, and gets a route of its own before the routes that
+/// lead over it: hosting providers lend addresses with narrow prefixes and one router for all.
+fn routes(
+    address: Ipv4Addr,
+    prefix: u8,
+    options: &Options,
+    left_out: &mut Vec<LeftOut>,
+) -> Vec<LeaseRoute> {
+    let mut table = Table {
+        address,
+        prefix,
+        routes: Vec::new(),
+    };
+    let mut add = |destination, length, gateway| {
+        if let Err(reason) = table.add(destination, length, gateway)
+            && !left_out.contains(&reason)
+            && left_out.len() < MAX_LEFT_OUT
+        {
+            left_out.push(reason);
         }
     };
     if options.routes.is_empty() {
-        for router in &options.routers {
-            add(Ipv4Addr::UNSPECIFIED, 0, Some(*router));
+        // In the order of preference, but those in the prefix first: of a right and a wrong one,
+        // the wrong one is outside. One default route is made.
+        for inside in [true, false] {
+            for router in &options.routers {
+                if same_network(address, *router, prefix) == inside {
+                    add(Ipv4Addr::UNSPECIFIED, 0, Some(*router));
+                }
+            }
         }
     } else {
-        // Networks on the link first, since gateways may lie in them.
+        // Networks on the link first, since routers may lie in them.
         for on_link in [true, false] {
             for (destination, length, router) in &options.routes {
                 if router.is_unspecified() == on_link {
@@ -232,13 +265,87 @@ fn routes(address: Ipv4Addr, prefix: u8, options: &Options) -> Vec<LeaseRoute> {
             }
         }
     }
-    routes
+    // All that routers of others lie in comes before those.
+    table.routes.sort_by_key(|route| route.gateway.is_some());
+    table.routes
 }
 
-fn hosts(list: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+struct Table {
+    address: Ipv4Addr,
+    prefix: u8,
+    routes: Vec<LeaseRoute>,
+}
+
+impl Table {
+    /// Adds a route, and one to its router if nothing else leads there. The first of several to
+    /// one network counts.
+    fn add(
+        &mut self,
+        destination: Ipv4Addr,
+        length: u8,
+        gateway: Option<Ipv4Addr>,
+    ) -> Result<(), LeftOut> {
+        let Some(destination) = network(destination, length) else {
+            return Ok(());
+        };
+        if length > 0 && (destination.is_loopback() || destination.is_multicast()) {
+            return Err(LeftOut::Destination(destination, length));
+        }
+        if let Some(gateway) = gateway
+            && (!is_host(gateway) || gateway == self.address)
+        {
+            return Err(LeftOut::Router(gateway));
+        }
+        if self.has(destination, length) {
+            return Ok(());
+        }
+        let to_gateway = gateway.filter(|gateway| !self.is_on_link(*gateway));
+        if self.routes.len() + 1 + usize::from(to_gateway.is_some()) > MAX_ROUTES {
+            return Err(LeftOut::Routes);
+        }
+        if let Some(gateway) = to_gateway
+            // A route to the router itself would lead over it and nowhere.
+            && (destination, length) != (gateway, 32)
+        {
+            self.push(gateway, 32, None);
+        }
+        let gateway = gateway.filter(|gateway| (destination, length) != (*gateway, 32));
+        self.push(destination, length, gateway);
+        Ok(())
+    }
+
+    fn push(&mut self, destination: Ipv4Addr, prefix: u8, gateway: Option<Ipv4Addr>) {
+        self.routes.push(LeaseRoute {
+            destination,
+            prefix,
+            gateway,
+        });
+    }
+
+    fn has(&self, destination: Ipv4Addr, length: u8) -> bool {
+        self.routes
+            .iter()
+            .any(|route| route.destination == destination && route.prefix == length)
+    }
+
+    /// Whether the address's own network or a route leads to `gateway` without a router.
+    fn is_on_link(&self, gateway: Ipv4Addr) -> bool {
+        (self.prefix < 32 && same_network(self.address, gateway, self.prefix))
+            || self.routes.iter().any(|route| {
+                route.gateway.is_none() && same_network(route.destination, gateway, route.prefix)
+            })
+    }
+}
+
+fn hosts(list: &[Ipv4Addr], left_out: &mut Vec<LeftOut>) -> Vec<Ipv4Addr> {
     let mut out = Vec::new();
     for address in list {
-        if is_host(*address) && !out.contains(address) && out.len() < MAX_SERVERS {
+        if !is_host(*address) {
+            let reason = LeftOut::Server(*address);
+            if !left_out.contains(&reason) && left_out.len() < MAX_LEFT_OUT {
+                left_out.push(reason);
+            }
+        } else if !out.contains(address) && out.len() < MAX_SERVERS {
             out.push(*address);
         }
     }

@@ -17,7 +17,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::arp::{ArpPacket, Mac};
-use super::lease::{Lease, LeaseError};
+use super::lease::{Lease, LeaseError, LeftOut};
 use super::message::{self, Header, Reply, ReplyKind, Request};
 pub use super::output::{Notice, Output, Remembered, StateName, Time};
 
@@ -121,6 +121,8 @@ pub struct Machine {
     announce: Option<(Time, u32)>,
     /// Whether this transaction already reported an unusable offer.
     told: bool,
+    /// What the last lease is taken without.
+    left_out: Vec<LeftOut>,
     out: Vec<Output>,
 }
 
@@ -148,6 +150,7 @@ impl Machine {
             failures: 0,
             announce: None,
             told: false,
+            left_out: Vec::new(),
             out: Vec::new(),
         };
         if let Some(Remembered {
@@ -514,7 +517,7 @@ impl Machine {
             return;
         }
         match Lease::from_reply(reply) {
-            Ok(lease) => self.request(now, lease, 1),
+            Ok((lease, _)) => self.request(now, lease, 1),
             Err(error) => self.reject(error),
         }
     }
@@ -531,10 +534,11 @@ impl Machine {
         if reply.address != address || server.is_some_and(|s| reply.options.server != Some(s)) {
             return;
         }
-        let lease = match Lease::from_reply(reply) {
-            Ok(lease) => lease,
+        let (lease, left_out) = match Lease::from_reply(reply) {
+            Ok(taken) => taken,
             Err(error) => return self.reject(error),
         };
+        self.left_out = left_out;
         let granted = self.sent_at;
         let in_use = self
             .held
@@ -583,6 +587,10 @@ impl Machine {
             lease: lease.clone(),
             granted,
         });
+        if !self.left_out.is_empty() {
+            let notice = Notice::LeftOut(self.left_out.clone());
+            self.out.push(Output::Notice(notice));
+        }
         self.held = Some(Held { lease, granted });
     }
 

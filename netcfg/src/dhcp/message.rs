@@ -1,23 +1,23 @@
 //! DHCPv4 messages: what a client sends, and what it takes out of a server's answer
-//! (RFC 2131, RFC 2132, RFC 3397, RFC 3442).
+//! (RFC 2131; the options are read in `options`).
 //!
 //! A wrong option is left out, it does not make the message unreadable: servers with one
 //! sloppy option are common, and the lease is what counts.
 
 use std::net::Ipv4Addr;
 
-use dhcproto::v4::borrowed::{self, DhcpOptionIterator};
+use dhcproto::v4::borrowed;
 use dhcproto::v4::{
     self, DhcpOption, Encodable, Encoder, Flags, MAGIC, MIN_PACKET_SIZE, MessageType, Opcode,
     OptionCode,
 };
-use keelson_config::{check_domain_name, check_host_name};
 
 use super::arp::Mac;
+pub use super::options::Options;
+use super::options::{Gathered, code};
 
 /// Largest message that we ask servers to send, in bytes (what fits into one Ethernet packet).
 const MAX_MESSAGE: u16 = 1472;
-const MAX_DOMAINS: usize = 16;
 
 /// What a client says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +141,7 @@ pub fn encode(header: &Header<'_>, request: Request) -> Result<Vec<u8>, v4::Enco
             OptionCode::Renewal,
             OptionCode::Rebinding,
             OptionCode::DomainSearch,
+            OptionCode::Unknown(code::CLASSLESS_ROUTES_MICROSOFT),
         ]));
     }
     let mut bytes = Vec::with_capacity(MIN_PACKET_SIZE);
@@ -172,27 +173,6 @@ pub struct Reply {
     pub address: Ipv4Addr,
     /// The options that we know.
     pub options: Options,
-}
-
-/// The options of an answer, each absent when it was missing or wrong.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs)] // Most fields are named after their options (RFC 2132).
-pub struct Options {
-    pub mask: Option<Ipv4Addr>,
-    pub routers: Vec<Ipv4Addr>,
-    /// Destination, prefix length, router (0.0.0.0: on the link).
-    pub routes: Vec<(Ipv4Addr, u8, Ipv4Addr)>,
-    pub nameservers: Vec<Ipv4Addr>,
-    pub search: Vec<String>,
-    pub ntp_servers: Vec<Ipv4Addr>,
-    pub mtu: Option<u16>,
-    pub hostname: Option<String>,
-    pub lease: Option<u32>,
-    pub renew: Option<u32>,
-    pub rebind: Option<u32>,
-    pub server: Option<Ipv4Addr>,
-    /// The server's words, printable characters only.
-    pub message: Option<String>,
 }
 
 /// Why a message is not an answer to us.
@@ -231,130 +211,16 @@ pub fn decode(bytes: &[u8], mac: Mac, xid: u32) -> Result<Reply, MessageError> {
     if message.xid() != xid || message.chaddr() != mac {
         return Err(MessageError::NotOurs);
     }
-    let mut options = Options::default();
-    let mut kind = None;
-    let mut overload = 0;
-    let mut domain = Vec::new();
-    for option in message.opts() {
-        if option.code() == OptionCode::OptionOverload {
-            overload = option.data().first().copied().unwrap_or(0);
-        }
-        take_option(option, &mut options, &mut domain, &mut kind);
-    }
-    // Options may go on in the fields for the boot file and the server's name (RFC 2132 §9.3).
-    let fields = match overload {
-        1 => [bytes.get(108..236), None],
-        2 => [None, bytes.get(44..108)],
-        3 => [bytes.get(108..236), bytes.get(44..108)],
-        _ => [None, None],
+    let options = Gathered::of(bytes);
+    let kind = match options.byte(code::MESSAGE_TYPE).map(MessageType::from) {
+        Some(MessageType::Offer) => ReplyKind::Offer,
+        Some(MessageType::Ack) => ReplyKind::Ack,
+        Some(MessageType::Nak) => ReplyKind::Nak,
+        _ => return Err(MessageError::Kind),
     };
-    for field in fields.into_iter().flatten() {
-        for option in DhcpOptionIterator::new(field) {
-            take_option(option, &mut options, &mut domain, &mut kind);
-        }
-    }
-    if options.search.is_empty() {
-        options.search = domain;
-    }
     Ok(Reply {
-        kind: kind.ok_or(MessageError::Kind)?,
+        kind,
         address: message.yiaddr(),
-        options,
+        options: options.read(),
     })
-}
-
-/// The options that are decoded. The codec has assertions and unchecked subtractions in the
-/// decoders of some others, so those are not even tried.
-const KNOWN: [OptionCode; 15] = [
-    OptionCode::SubnetMask,
-    OptionCode::Router,
-    OptionCode::DomainNameServer,
-    OptionCode::Hostname,
-    OptionCode::DomainName,
-    OptionCode::InterfaceMtu,
-    OptionCode::NtpServers,
-    OptionCode::AddressLeaseTime,
-    OptionCode::MessageType,
-    OptionCode::ServerIdentifier,
-    OptionCode::Message,
-    OptionCode::Renewal,
-    OptionCode::Rebinding,
-    OptionCode::DomainSearch,
-    OptionCode::ClasslessStaticRoute,
-];
-
-fn take_option(
-    option: borrowed::DhcpOption<'_>,
-    options: &mut Options,
-    domain: &mut Vec<String>,
-    kind: &mut Option<ReplyKind>,
-) {
-    if !KNOWN.contains(&option.code()) {
-        return;
-    }
-    let Ok(option) = option.into_option() else {
-        return;
-    };
-    match option {
-        DhcpOption::MessageType(found) => {
-            *kind = match found {
-                MessageType::Offer => Some(ReplyKind::Offer),
-                MessageType::Ack => Some(ReplyKind::Ack),
-                MessageType::Nak => Some(ReplyKind::Nak),
-                _ => None,
-            };
-        }
-        DhcpOption::SubnetMask(mask) => options.mask = Some(mask),
-        DhcpOption::Router(routers) => options.routers = routers,
-        DhcpOption::ClasslessStaticRoute(routes) => {
-            options.routes = routes
-                .into_iter()
-                .map(|(network, router)| (network.addr(), network.prefix_len(), router))
-                .collect();
-        }
-        DhcpOption::DomainNameServer(servers) => options.nameservers = servers,
-        DhcpOption::DomainName(name) => {
-            // Many servers put several domains here.
-            *domain = domains(name.trim_end_matches('\0').split_whitespace());
-        }
-        DhcpOption::DomainSearch(names) => {
-            let names: Vec<String> = names.iter().map(|name| name.to_ascii()).collect();
-            options.search = domains(names.iter().map(String::as_str));
-        }
-        DhcpOption::NtpServers(servers) => options.ntp_servers = servers,
-        DhcpOption::InterfaceMtu(mtu) => options.mtu = Some(mtu),
-        DhcpOption::Hostname(name) => {
-            // Servers may send the whole domain name; the machine's name is its first label.
-            // Some end it with a NUL.
-            let name = name.trim_end_matches('\0');
-            let label = name.split('.').next().unwrap_or_default();
-            options.hostname = check_host_name(label).is_ok().then(|| label.to_owned());
-        }
-        DhcpOption::AddressLeaseTime(seconds) => options.lease = Some(seconds),
-        DhcpOption::Renewal(seconds) => options.renew = Some(seconds),
-        DhcpOption::Rebinding(seconds) => options.rebind = Some(seconds),
-        DhcpOption::ServerIdentifier(server) => options.server = Some(server),
-        DhcpOption::Message(text) => {
-            let text: String = text
-                .chars()
-                .filter(|character| !character.is_control())
-                .take(128)
-                .collect();
-            options.message = Some(text);
-        }
-        _ => {}
-    }
-}
-
-/// Those names that may stand in resolv.conf: a line break in a domain would otherwise write
-/// lines of its own there.
-fn domains<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut out: Vec<String> = Vec::new();
-    for name in names {
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        if check_domain_name(&name).is_ok() && !out.contains(&name) && out.len() < MAX_DOMAINS {
-            out.push(name);
-        }
-    }
-    out
 }

@@ -8,6 +8,7 @@ pub mod machine;
 #[cfg(test)]
 pub(crate) mod machine_tests;
 pub mod message;
+pub mod options;
 mod output;
 mod store;
 pub mod udp;

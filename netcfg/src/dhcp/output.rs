@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::arp::{ArpPacket, Mac};
-use super::lease::{Lease, LeaseError};
+use super::lease::{Lease, LeaseError, LeftOut};
 
 /// Time since an arbitrary beginning that goes on while the machine is suspended
 /// (CLOCK_BOOTTIME).
@@ -54,6 +54,8 @@ pub enum Notice {
     },
     /// A server offered something unusable.
     Rejected(LeaseError),
+    /// A lease is used without some of what the server sent.
+    LeftOut(Vec<LeftOut>),
     /// A server refused the address.
     Refused {
         /// The server's words.

@@ -19,12 +19,15 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
     let mut name = None;
     let mut mac = None;
     let mut mtu = 0;
+    let mut max_mtu = None;
     let mut physical = true;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().ok(),
             LinkAttribute::Mtu(bytes) => mtu = *bytes,
+            // Zero says that the driver has no limit.
+            LinkAttribute::MaxMtu(bytes) => max_mtu = (*bytes > 0).then_some(*bytes),
             // Links that a user makes (veth, bridge, dummy, VLAN, tun …) have a kind.
             LinkAttribute::LinkInfo(info) => {
                 physical = !info.iter().any(|info| matches!(info, LinkInfo::Kind(_)));
@@ -43,6 +46,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         up: header.flags.contains(LinkFlags::Up),
         carrier: header.flags.contains(LinkFlags::LowerUp),
         mtu,
+        max_mtu,
         accept_ra: None,
     })
 }
