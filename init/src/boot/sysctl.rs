@@ -45,6 +45,9 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("net/ipv4/conf/default/accept_source_route", "0"),
     ("net/ipv4/conf/all/accept_redirects", "0"),
     ("net/ipv4/conf/default/accept_redirects", "0"),
+    // A machine with bridges would tell its neighbours of shorter ways into container networks.
+    ("net/ipv4/conf/all/send_redirects", "0"),
+    ("net/ipv4/conf/default/send_redirects", "0"),
     // Bridges with many containers overflow the default neighbour table of 1024.
     ("net/ipv4/neigh/default/gc_thresh3", "16384"),
     ("net/ipv6/neigh/default/gc_thresh3", "16384"),
