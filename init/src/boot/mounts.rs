@@ -36,12 +36,21 @@ const fn api(
 const NO_SETUID: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 const NO_PROGRAMS: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 
+/// Memory that any program may write to.
+const SHARED_OPTIONS: &str = "mode=1777,size=25%,nr_inodes=400k";
+
 /// In the order of mounting. Group 5 is `tty` on every Debian system.
 const MOUNTS: [ApiMount; 11] = [
     api("proc", "/proc", DATA_ONLY, "", false),
     api("sysfs", "/sys", DATA_ONLY, "", false),
-    api("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755", false),
-    api("tmpfs", "/run", NO_SETUID, "mode=0755", false),
+    api(
+        "devtmpfs",
+        "/dev",
+        MountFlags::NOSUID,
+        mount::DEV_OPTIONS,
+        false,
+    ),
+    api("tmpfs", "/run", NO_SETUID, mount::RUN_OPTIONS, false),
     api(
         "devpts",
         "/dev/pts",
@@ -49,9 +58,9 @@ const MOUNTS: [ApiMount; 11] = [
         "gid=5,mode=0620,ptmxmode=0666",
         false,
     ),
-    api("tmpfs", "/dev/shm", NO_SETUID, "mode=1777", false),
+    api("tmpfs", "/dev/shm", NO_SETUID, SHARED_OPTIONS, false),
     api("mqueue", "/dev/mqueue", DATA_ONLY, "", false),
-    api("tmpfs", "/tmp", NO_SETUID, "mode=1777", false),
+    api("tmpfs", "/tmp", NO_SETUID, SHARED_OPTIONS, false),
     api("securityfs", "/sys/kernel/security", DATA_ONLY, "", true),
     api("bpf", "/sys/fs/bpf", DATA_ONLY, "mode=0700", true),
     api("efivarfs", "/sys/firmware/efi/efivars", DATA_ONLY, "", true),
@@ -99,4 +108,27 @@ fn is_mount_point(path: &Path) -> bool {
         return false;
     };
     own.dev() != above.dev()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_in_memory_is_bounded_and_carries_no_privileges() {
+        for entry in &MOUNTS {
+            assert!(entry.flags.contains(MountFlags::NOSUID), "{}", entry.target);
+            if entry.kind.ends_with("tmpfs") {
+                for bound in ["mode=", "size=", "nr_inodes="] {
+                    assert!(entry.options.contains(bound), "{}: {bound}", entry.target);
+                }
+            }
+            let devices = ["/dev", "/dev/pts"].contains(&entry.target);
+            assert!(
+                devices || entry.flags.contains(MountFlags::NODEV),
+                "{}",
+                entry.target
+            );
+        }
+    }
 }

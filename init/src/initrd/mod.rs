@@ -50,12 +50,12 @@ pub(crate) fn run() -> ! {
     for (kind, target, flags, options) in [
         ("proc", "/proc", mount::DATA_ONLY, ""),
         ("sysfs", "/sys", mount::DATA_ONLY, ""),
-        ("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755"),
+        ("devtmpfs", "/dev", MountFlags::NOSUID, mount::DEV_OPTIONS),
         (
             "tmpfs",
             "/run",
             MountFlags::NOSUID | MountFlags::NODEV,
-            "mode=0755",
+            mount::RUN_OPTIONS,
         ),
     ] {
         let target = Path::new(target);
