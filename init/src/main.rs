@@ -15,6 +15,7 @@
 //! | `ostree=` | the deployment, from the root of that file system |
 //! | `keelson.root_timeout=` | seconds to wait for the root device (30) |
 //! | `keelson.emergency=` | when stage 1 fails: `reboot` (default), `poweroff`, `console` |
+//! | `keelson.watchdog=` | seconds for which hostd and netcfg may give no sign of life (60; 0: for ever) |
 //! | `panic=` | seconds before that, as for the kernel (10) |
 //! | `MODULE.OPTION=VALUE` | option of a module |
 //!

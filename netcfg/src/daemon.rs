@@ -17,7 +17,7 @@ use crate::dhcp::machine::{Remembered, StateName, Time};
 use crate::dhcp::{Client, ClientEvent, ClientLink, ClientStatus, LeaseStore, StoreError, now};
 use crate::model::{Desired, Link, Observed};
 use crate::netlink::{Monitor, Netlink, NetlinkError};
-use crate::notify::Notifier;
+use crate::notify::{self, Notifier};
 use crate::plan::plan;
 
 /// Shortest and longest time until a plan that failed in part is made again.
@@ -134,7 +134,10 @@ impl Daemon {
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut hangup = listen(SignalKind::hangup())?;
+        // From the loop that does the work: when that hangs, the signs stop.
+        let interval = notify::sign_of_life_interval();
         self.reconcile().await;
+        let mut sign_at = interval.map(|_| Instant::now());
         loop {
             let retry_at = self.retry_at;
             tokio::select! {
@@ -165,6 +168,10 @@ impl Daemon {
                     }
                 }
                 () = sleep_until(retry_at) => self.reconcile().await,
+                () = sleep_until(sign_at) => {
+                    self.notifier.send("WATCHDOG=1");
+                    sign_at = interval.map(|interval| Instant::now() + interval);
+                }
             }
         }
         self.notifier.send("STOPPING=1");

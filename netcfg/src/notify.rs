@@ -6,6 +6,14 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use keelson_model::init::SIGN_OF_LIFE_VARIABLE;
+
+/// How often the supervisor wants a sign of life.
+pub(crate) fn sign_of_life_interval() -> Option<Duration> {
+    keelson_model::init::sign_of_life_interval(env::var(SIGN_OF_LIFE_VARIABLE).ok().as_deref())
+}
 
 /// The supervisor's socket; absent when nobody supervises.
 #[derive(Debug)]

@@ -124,6 +124,10 @@ fn a_broken_configuration_is_told_and_does_not_stop_the_daemon() {
     let problems = net.status().unwrap().problems;
     assert!(problems[0].contains("host.toml:3"), "{problems:?}");
     assert!(daemon.is_running());
+    // It goes on giving signs of life, also with nothing to do.
+    for _ in 0..3 {
+        wait_for_notification(&notify, "WATCHDOG=1");
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_model::shim::{Request, Response};
 use keelson_store::{Objects, StoreError, document, file, objects::remove_tree};
 
@@ -22,6 +24,9 @@ use crate::spec::mounts;
 use crate::start::Starter;
 use crate::types::{EngineOptions, Scope, State, Status};
 use crate::{Engine, EngineError};
+
+/// What containers have after their share of a shutdown to vanish and to be recorded.
+const SHUTDOWN_KILL_GRACE: Duration = Duration::from_secs(3);
 
 impl Engine {
     /// Opens the engine: adopts running shims, reads the exit records of containers that ended
@@ -50,10 +55,12 @@ impl Engine {
     }
 
     /// Stops all containers of a scope, at the same time, each with its own stop signal and
-    /// time. From the first call on no container is started any more. What is stopped here
-    /// counts as running for the restart policies of the next boot.
-    pub async fn shutdown_scope(&self, scope: Scope) {
+    /// time, but none with more than `limit`: what does not end then is killed, and what does not
+    /// answer that either is left behind. From the first call on no container is started any more.
+    /// What is stopped here counts as running for the restart policies of the next boot.
+    pub async fn shutdown_scope(&self, scope: Scope, limit: Duration) {
         self.inner.shutting_down.store(true, Ordering::Release);
+        let given_up = tokio::time::Instant::now() + limit + SHUTDOWN_KILL_GRACE;
         let containers = self.inner.with(scope, |registry| {
             registry.values().cloned().collect::<Vec<_>>()
         });
@@ -61,25 +68,43 @@ impl Engine {
         for container in containers {
             let inner = Arc::clone(&self.inner);
             stopping.spawn(async move {
-                match inner.stop(&container, None, None, false).await {
-                    Ok(()) | Err(EngineError::NotModified(_) | EngineError::NoSuchContainer(_)) => {
-                    }
-                    Err(error) => {
-                        tracing::error!(id = container.id, %error, "container not stopped")
-                    }
-                }
-                // The exit is recorded under this lock.
-                drop(container.operation.lock().await);
+                inner.stop_at_shutdown(&container, limit).await;
             });
         }
-        while stopping.join_next().await.is_some() {}
+        let all = async { while stopping.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(given_up, all).await.is_err() {
+            tracing::error!(
+                count = stopping.len(),
+                "containers do not end after SIGKILL and are left behind"
+            );
+            stopping.abort_all();
+        }
         self.inner.flusher.now().await;
+    }
+
+    /// Stops one container because the machine goes down, within `limit` and the time of a kill.
+    /// From the first call on no container is started any more.
+    pub async fn stop_for_shutdown(&self, scope: Scope, name: &str, limit: Duration) {
+        self.inner.shutting_down.store(true, Ordering::Release);
+        let Ok(container) = self.inner.resolve(scope, name) else {
+            return;
+        };
+        let stop = self.inner.stop_at_shutdown(&container, limit);
+        if tokio::time::timeout(limit + SHUTDOWN_KILL_GRACE, stop)
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                name,
+                "container does not end after SIGKILL and is left behind"
+            );
+        }
     }
 
     /// Stops all containers, those of clients first, and removes their common cgroups.
     pub async fn shutdown(&self) {
-        self.shutdown_scope(Scope::User).await;
-        self.shutdown_scope(Scope::System).await;
+        self.shutdown_scope(Scope::User, USER_STOP_SHARE).await;
+        self.shutdown_scope(Scope::System, SYSTEM_STOP_SHARE).await;
         let parent = self.inner.cgroup_parent.clone();
         if let Some(mount) = self.inner.facts.cgroup_mount.clone() {
             let removal = move || host::remove_cgroups(&mount, &parent);
@@ -89,6 +114,21 @@ impl Engine {
 }
 
 impl Inner {
+    /// Stops a container with its own stop time, or `limit` where that is shorter.
+    async fn stop_at_shutdown(self: &Arc<Self>, container: &Arc<Container>, limit: Duration) {
+        let own = container.snapshot().config.stop_timeout;
+        let own = own.unwrap_or_else(|| i64::from(self.defaults.stop_timeout));
+        let most = i64::try_from(limit.as_secs().max(1)).unwrap_or(i64::MAX);
+        // A negative time means for ever.
+        let seconds = if own < 0 { most } else { own.min(most) };
+        match self.stop(container, None, Some(seconds), false).await {
+            Ok(()) | Err(EngineError::NotModified(_) | EngineError::NoSuchContainer(_)) => {}
+            Err(error) => tracing::error!(id = container.id, %error, "container not stopped"),
+        }
+        // The exit is recorded under this lock.
+        drop(container.operation.lock().await);
+    }
+
     async fn restore(self: &Arc<Self>) -> Result<(), EngineError> {
         let mut known = HashSet::new();
         let mut restarts = Vec::new();

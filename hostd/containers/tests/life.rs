@@ -437,6 +437,39 @@ fn system_containers_are_invisible_to_users() {
 }
 
 #[test]
+fn a_container_that_never_ends_does_not_use_up_the_stop() {
+    if !is_root() {
+        return;
+    }
+    Machine::new().life(async |engine, _images| {
+        let deaf = "trap '' TERM; echo ready; while :; do sleep 0.02; done";
+        let mut ids = Vec::new();
+        for (script, seconds) in [(deaf, Some(-1)), (deaf, Some(86_400)), (deaf, Some(0))] {
+            let mut request = shell(script);
+            request.config.stop_timeout = seconds;
+            ids.push(create(&engine, request).await);
+        }
+        ids.push(create(&engine, polite()).await);
+        for id in &ids {
+            engine.start(SCOPE, id).await.unwrap();
+            until_logged(&engine, id, "ready").await;
+        }
+        // Frozen ones, too.
+        engine.pause(SCOPE, &ids[1]).await.unwrap();
+        let start = std::time::Instant::now();
+        within(engine.shutdown_scope(SCOPE, Duration::from_secs(2))).await;
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        let codes = ids.iter().map(|id| {
+            let state = &engine.inspect(SCOPE, id).unwrap().state;
+            (state.status, state.exit_code)
+        });
+        let ended = |code| (Status::Exited, code);
+        assert!(codes.eq([ended(137), ended(137), ended(137), ended(5)]));
+    });
+}
+
+#[test]
 fn an_orderly_end_stops_everything_and_starts_nothing() {
     if !is_root() {
         return;

@@ -17,13 +17,14 @@ use hostd_images::{ImageStore, Proxies, RegistryOptions, StoreOptions};
 use hostd_services::{Services, ServicesOptions};
 use keelson_config::{Loaded, Sources};
 use keelson_model::host::RegistriesConfig;
+use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Durability, FileLock, file};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::connection::Server;
 use crate::listen::Listener;
-use crate::notify::notify;
+use crate::notify::{notify, sign_of_life_interval};
 use crate::options::{Listen, Options};
 use crate::tls::Tls;
 
@@ -147,14 +148,19 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         keelson_sys::idle::release_code();
     });
 
+    if let Some(interval) = sign_of_life_interval() {
+        tokio::spawn(give_signs_of_life(engine.clone(), interval));
+    }
+
     let signal = signals.next().await;
     tracing::info!(signal, "stopping");
     notify("STOPPING=1");
     // An error means that no listener is left, which is what is wanted.
     let _ = stop.send(true);
     let shutdown = async {
-        engine.shutdown_scope(Scope::User).await;
-        services.shutdown().await;
+        // Each gets its share, whatever the one before did with its own.
+        engine.shutdown_scope(Scope::User, USER_STOP_SHARE).await;
+        services.shutdown(SYSTEM_STOP_SHARE).await;
         engine.shutdown().await;
     };
     tokio::select! {
@@ -166,6 +172,19 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tells the supervisor that this process works. A sign is given by a task of the runtime that serves
+/// requests, after it has looked through the containers: without threads, timers or the registry's
+/// lock there are no signs, and the supervisor starts this process again.
+async fn give_signs_of_life(engine: Engine, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        drop(engine.list(Scope::User));
+        notify("WATCHDOG=1");
+    }
 }
 
 /// How registries are spoken to.

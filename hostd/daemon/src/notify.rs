@@ -5,8 +5,17 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
-/// Sends `READY=1`, `STOPPING=1` or `STATUS=…`. Without a supervisor nothing happens.
+use keelson_model::init::SIGN_OF_LIFE_VARIABLE;
+
+/// How often the supervisor wants a sign of life.
+pub(crate) fn sign_of_life_interval() -> Option<Duration> {
+    let value = std::env::var(SIGN_OF_LIFE_VARIABLE).ok();
+    keelson_model::init::sign_of_life_interval(value.as_deref())
+}
+
+/// Sends `READY=1`, `WATCHDOG=1`, `STOPPING=1` or `STATUS=…`. Without a supervisor nothing happens.
 pub(crate) fn notify(state: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
         return;
@@ -22,9 +31,10 @@ fn send(socket: &OsStr, state: &str) -> io::Result<()> {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(socket)?,
     };
-    UnixDatagram::unbound()?
-        .send_to_addr(state.as_bytes(), &address)
-        .map(drop)
+    let socket = UnixDatagram::unbound()?;
+    // A supervisor that does not listen must not hold up what it supervises.
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hostd_containers::{Engine, EngineError, Scope, Snapshot, Status, WaitCondition};
-use keelson_model::error::ErrorKind;
 use keelson_model::service::ServiceStatus;
 use tokio::sync::watch;
 
@@ -154,20 +153,19 @@ impl Services {
             .collect()
     }
 
-    /// Stops all services, each before those that it came after. They stay stopped.
-    pub async fn shutdown(&self) {
+    /// Stops all services within `limit`, each before those that it came after. They stay stopped.
+    /// None may use up what those after it need: each gets an equal part of the time that is left.
+    pub async fn shutdown(&self, limit: Duration) {
         self.inner.stopping.send_replace(true);
-        for name in self.inner.plan.order.iter().rev() {
-            let stopped = self
-                .inner
-                .options
-                .engine
-                .stop(Scope::System, name, None, None)
+        let deadline = tokio::time::Instant::now() + limit;
+        let order = &self.inner.plan.order;
+        for (position, name) in order.iter().enumerate().rev() {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let parts = u32::try_from(position + 1).unwrap_or(u32::MAX);
+            let engine = &self.inner.options.engine;
+            engine
+                .stop_for_shutdown(Scope::System, name, left / parts)
                 .await;
-            match stopped.map_err(|error| (error.kind(), error)) {
-                Ok(()) | Err((ErrorKind::NotModified | ErrorKind::NotFound, _)) => {}
-                Err((_, error)) => tracing::error!(service = name, %error, "service not stopped"),
-            }
         }
     }
 

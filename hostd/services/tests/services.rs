@@ -233,9 +233,44 @@ fn services_run_are_kept_and_replaced() {
         assert!(engine.inspect(Scope::System, "writes").is_err());
         until(&services, "second", |status| status.state == "running").await;
 
-        services.shutdown().await;
+        services.shutdown(Duration::from_secs(10)).await;
         let stopped = until(&services, "first", |status| status.state == "stopped").await;
         assert_eq!((stopped.pid, stopped.exit_code), (None, Some(0)));
+    });
+}
+
+#[test]
+fn a_service_that_does_not_end_leaves_time_to_the_others() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let polite = "trap 'sleep 0.2; echo ended >> /data/log; exit 0' TERM; echo up >> /data/log; \
+                  while :; do busybox sleep 0.02; done";
+    let deaf = "trap '' TERM; echo up >> /data/log; while :; do busybox sleep 0.02; done";
+    machine.service("first", &description(polite, ""));
+    machine.service("deaf", &description(deaf, "\"first\""));
+    machine.service("last", &description(polite, "\"deaf\""));
+    machine.life(async |_engine, services| {
+        for name in ["first", "deaf", "last"] {
+            until(&services, name, |status| status.state == "running").await;
+            let deadline = Instant::now() + LIMIT;
+            while machine.text(name, "log") != "up\n" {
+                assert!(Instant::now() < deadline);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        let start = Instant::now();
+        services.shutdown(Duration::from_secs(4)).await;
+        assert!(
+            start.elapsed() < Duration::from_secs(7),
+            "{:?}",
+            start.elapsed()
+        );
+        for name in ["first", "last"] {
+            assert_eq!(machine.text(name, "log"), "up\nended\n", "{name}");
+        }
+        let deaf = until(&services, "deaf", |status| status.state == "stopped").await;
+        assert_eq!(deaf.exit_code, Some(137));
     });
 }
 

@@ -1,8 +1,10 @@
 //! The end of the machine, after netcfg and hostd have stopped (or were given up).
 //!
 //! Every step is bounded in time, and a failure in one is printed and does not keep the next one
-//! from happening. The last resort is a thread that ends the machine when all of it hangs.
+//! from happening. The last resort is a thread that ends the machine when all of it hangs, and that
+//! feeds the watchdog until then.
 
+mod guard;
 mod mountinfo;
 mod unmount;
 
@@ -19,6 +21,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::system::RebootCommand;
 
+use self::guard::Guard;
 use crate::supervise::watchdog::Watchdog;
 use crate::{boot, console, emergency};
 
@@ -30,24 +33,28 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 const WHOLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Ends the machine.
-pub(crate) fn finish(action: PowerAction, mut watchdog: Option<Watchdog>) -> ! {
+pub(crate) fn finish(action: PowerAction, watchdog: Option<Watchdog>) -> ! {
     let command = match action {
         PowerAction::Poweroff => RebootCommand::PowerOff,
         PowerAction::Reboot => RebootCommand::Restart,
         PowerAction::Halt => RebootCommand::Halt,
     };
-    guard(command);
+    let guard = Guard::start(watchdog, WHOLE_LIMIT, move || {
+        console::error("the orderly stop hangs; ending the machine without it");
+        // No sync: that is what may hang.
+        let _ = rustix::system::reboot(command);
+    });
     if let Some(problem) = boot::seed::save(Path::new(boot::seed::FILE)) {
         console::warning(&format!("random-seed: {problem}"));
     }
-    stop_processes(&mut watchdog);
+    stop_processes(&guard);
     rustix::fs::sync();
     if unmount::unmount_all() {
         console::say("all file systems unmounted");
     }
     rustix::fs::sync();
     if action == PowerAction::Halt
-        && let Some(watchdog) = watchdog
+        && let Some(watchdog) = guard.release()
     {
         watchdog.disarm();
     }
@@ -55,29 +62,16 @@ pub(crate) fn finish(action: PowerAction, mut watchdog: Option<Watchdog>) -> ! {
     emergency::now(command)
 }
 
-/// Ends the machine the hard way if the orderly way takes too long.
-fn guard(command: RebootCommand) {
-    let spawned = thread::Builder::new().spawn(move || {
-        thread::sleep(WHOLE_LIMIT);
-        console::error("the orderly stop hangs; ending the machine without it");
-        // No sync: that is what may hang.
-        let _ = rustix::system::reboot(command);
-    });
-    if let Err(error) = spawned {
-        console::warning(&format!("start the guard of the stop: {error}"));
-    }
-}
-
 /// Asks every process to end, then kills those that are left. Containers have been stopped by
 /// hostd before; what still runs are helpers, orphans, or all of it when hostd was given up.
-fn stop_processes(watchdog: &mut Option<Watchdog>) {
+fn stop_processes(guard: &Guard) {
     let everybody = Pid::from_raw(-1);
     for (signal, limit) in [
         (Signal::SIGTERM, TERMINATE_LIMIT),
         (Signal::SIGKILL, KILL_LIMIT),
     ] {
         // ESRCH: nobody is left.
-        if kill(everybody, signal).is_err() || reap_until_none(limit, watchdog) {
+        if kill(everybody, signal).is_err() || reap_until_none(limit, guard) {
             return;
         }
     }
@@ -86,7 +80,7 @@ fn stop_processes(watchdog: &mut Option<Watchdog>) {
 
 /// Reaps children until there are none, which in PID 1 means no processes at all. Answers whether
 /// that was reached in time.
-fn reap_until_none(limit: Duration, watchdog: &mut Option<Watchdog>) -> bool {
+fn reap_until_none(limit: Duration, guard: &Guard) -> bool {
     let deadline = Instant::now() + limit;
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
@@ -99,9 +93,7 @@ fn reap_until_none(limit: Duration, watchdog: &mut Option<Watchdog>) -> bool {
             Err(nix::Error::ECHILD) => return true,
             Err(_) => {}
         }
-        if let Some(watchdog) = watchdog {
-            watchdog.feed(Duration::from_secs_f64(console::uptime().max(0.0)));
-        }
+        guard.feed();
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return false;

@@ -1,18 +1,20 @@
 //! The life of a supervised process, as a pure state machine.
 //!
-//! | state      | start  | spawned    | not spawned | ready   | exited      | time                        | stop                     |
-//! |------------|--------|------------|-------------|---------|-------------|-----------------------------|--------------------------|
-//! | `Idle`     | spawn  | `Starting` | `Waiting`   | –       | –           | –                           | `Stopped`                |
-//! | `Starting` | –      | –          | –           | `Ready` | `Waiting`   | late: say so once           | SIGTERM, `Stopping`      |
-//! | `Ready`    | –      | –          | –           | –       | `Waiting`   | –                           | SIGTERM, `Stopping`      |
-//! | `Waiting`  | –      | `Starting` | `Waiting`   | –       | –           | at the set time: spawn      | `Stopped`                |
-//! | `Stopping` | –      | –          | –           | –       | `Stopped`   | SIGKILL, then give it up    | –                        |
-//! | `Stopped`  | –      | –          | –           | –       | –           | –                           | –                        |
+//! | state      | start | spawned    | not spawned | ready   | sign of life | exited    | time                     | stop                |
+//! |------------|-------|------------|-------------|---------|--------------|-----------|--------------------------|---------------------|
+//! | `Idle`     | spawn | `Starting` | `Waiting`   | –       | –            | –         | –                        | `Stopped`           |
+//! | `Starting` | –     | –          | –           | `Ready` | –            | `Waiting` | late: say so once        | SIGTERM, `Stopping` |
+//! | `Ready`    | –     | –          | –           | –       | waits anew   | `Waiting` | say so; SIGABRT, `Hung`  | SIGTERM, `Stopping` |
+//! | `Hung`     | –     | –          | –           | –       | –            | `Waiting` | SIGKILL, then say so     | SIGTERM, `Stopping` |
+//! | `Waiting`  | –     | `Starting` | `Waiting`   | –       | –            | –         | at the set time: spawn   | `Stopped`           |
+//! | `Stopping` | –     | –          | –           | –       | –            | `Stopped` | SIGKILL, then give it up | –                   |
+//! | `Stopped`  | –     | –          | –           | –       | –            | –         | –                        | –                   |
 //!
 //! A process is never given up while the machine runs. The first restart happens at once: hostd
 //! may be killed or replaced at any moment and must be back before a client notices. Ends in quick
 //! succession are answered ever later, and from the fifth on the process counts as crash-looping.
-//! A process that is slow to become ready is left alone: it may be repairing something.
+//! A process that is slow to become ready is left alone: it may be repairing something. From then
+//! on it gives signs of life, and one that stops doing so is ended like one that crashed.
 
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ const LATE: Duration = Duration::from_secs(60);
 /// How long a process may survive SIGKILL before the stop goes on without it: it hangs in the
 /// kernel.
 const KILL_GRACE: Duration = Duration::from_secs(5);
+/// How long a process that hangs has to end after SIGABRT. One that is stopped never sees it.
+const ABORT_GRACE: Duration = Duration::from_secs(5);
 
 /// Where a process is. Times are since the start of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +44,25 @@ pub(crate) enum State {
         late_said: bool,
     },
     /// Runs and is ready.
-    Ready { pid: i32, since: Duration },
+    Ready {
+        pid: i32,
+        since: Duration,
+        /// When it last gave a sign of life.
+        heard: Duration,
+        /// When its silence is to be answered, where signs are awaited.
+        until: Option<Duration>,
+        /// Whether its silence was told.
+        silent: bool,
+    },
+    /// Gives no sign of life and is being ended.
+    Hung {
+        pid: i32,
+        since: Duration,
+        heard: Duration,
+        /// When the next, harder step is due; `None` after the last.
+        next: Option<Duration>,
+        killed: bool,
+    },
     /// Will be started at this time.
     Waiting { until: Duration },
     /// Was asked to end.
@@ -64,6 +86,8 @@ pub(crate) enum Event {
     NotSpawned,
     /// It sent `READY=1`.
     Ready,
+    /// It sent `WATCHDOG=1`.
+    Alive,
     /// It ended.
     Exited,
     /// Time has passed.
@@ -81,6 +105,10 @@ pub(crate) enum Action {
     Terminate { pid: i32 },
     /// Send SIGKILL.
     Kill { pid: i32 },
+    /// Send SIGABRT to a process that hangs, so that it may leave a trace.
+    Abort { pid: i32 },
+    /// Say that it has given no sign of life for a while.
+    ReportSilent { silence: Duration },
     /// Say that it is ready.
     ReportReady,
     /// Say that it is not ready although a long time has passed.
@@ -95,6 +123,8 @@ pub(crate) enum Action {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Machine {
     pub(crate) state: State,
+    /// How long it may be silent once it is ready; `None` where nobody looks.
+    patience: Option<Duration>,
     /// Ends in quick succession.
     failures: usize,
     /// How often it was started again after it ended by itself.
@@ -103,10 +133,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A process that was not started yet.
-    pub(crate) fn new() -> Self {
+    /// A process that was not started yet, and how long it may be silent.
+    pub(crate) fn new(patience: Option<Duration>) -> Self {
         Self {
             state: State::Idle,
+            patience,
             failures: 0,
             restarts: 0,
             started_before: false,
@@ -118,6 +149,7 @@ impl Machine {
         match self.state {
             State::Starting { pid, .. }
             | State::Ready { pid, .. }
+            | State::Hung { pid, .. }
             | State::Stopping { pid, .. } => Some(pid),
             State::Idle | State::Waiting { .. } | State::Stopped => None,
         }
@@ -128,6 +160,7 @@ impl Machine {
         match self.state {
             State::Starting { .. } => "starting",
             State::Ready { .. } => "ready",
+            State::Hung { .. } => "hung",
             State::Idle | State::Waiting { .. } => "waiting",
             State::Stopping { .. } => "stopping",
             State::Stopped => "stopped",
@@ -142,6 +175,8 @@ impl Machine {
                 late_said: false,
                 ..
             } => Some(since + LATE),
+            State::Ready { until, .. } => until,
+            State::Hung { next, .. } => next,
             State::Waiting { until } => Some(until),
             State::Stopping { kill_at, .. } => Some(kill_at),
             _ => None,
@@ -169,15 +204,43 @@ impl Machine {
                 self.state = State::Ready {
                     pid: *pid,
                     since: *since,
+                    heard: now,
+                    until: self.patience.map(|patience| now + patience),
+                    silent: false,
                 };
                 vec![Action::ReportReady]
             }
-            (State::Starting { since, .. } | State::Ready { since, .. }, Event::Exited) => {
-                if now.saturating_sub(*since) >= GOOD_RUN {
-                    self.failures = 0;
-                }
-                self.wait(now)
+            (State::Ready { pid, since, .. }, Event::Alive) => {
+                self.state = State::Ready {
+                    pid: *pid,
+                    since: *since,
+                    heard: now,
+                    until: self.patience.map(|patience| now + patience),
+                    silent: false,
+                };
+                Vec::new()
             }
+            (State::Starting { since, .. } | State::Ready { since, .. }, Event::Exited) => {
+                let run = now.saturating_sub(*since);
+                self.ended(run, now)
+            }
+            // The time in which it hung was no good run.
+            (State::Hung { since, heard, .. }, Event::Exited) => {
+                let run = heard.saturating_sub(*since);
+                self.ended(run, now)
+            }
+            (
+                State::Ready {
+                    until: Some(until), ..
+                },
+                Event::Time,
+            ) if now >= *until => self.silence(now),
+            (
+                State::Hung {
+                    next: Some(next), ..
+                },
+                Event::Time,
+            ) if now >= *next => self.end_hung(now),
             (
                 State::Starting {
                     pid,
@@ -194,7 +257,10 @@ impl Machine {
                 vec![Action::ReportLate]
             }
             (State::Waiting { until }, Event::Time) if now >= *until => vec![Action::Spawn],
-            (State::Starting { pid, .. } | State::Ready { pid, .. }, Event::Stop { limit }) => {
+            (
+                State::Starting { pid, .. } | State::Ready { pid, .. } | State::Hung { pid, .. },
+                Event::Stop { limit },
+            ) => {
                 let pid = *pid;
                 self.state = State::Stopping {
                     pid,
@@ -235,6 +301,68 @@ impl Machine {
         }
     }
 
+    /// Silence is answered in two steps. The machine itself may have slept, or PID 1 may have been
+    /// kept from running: a process that lives has the time of the second step to say so.
+    fn silence(&mut self, now: Duration) -> Vec<Action> {
+        let State::Ready {
+            pid,
+            since,
+            heard,
+            silent,
+            ..
+        } = self.state
+        else {
+            return Vec::new();
+        };
+        if silent {
+            self.state = State::Hung {
+                pid,
+                since,
+                heard,
+                next: Some(now + ABORT_GRACE),
+                killed: false,
+            };
+            return vec![Action::Abort { pid }];
+        }
+        self.state = State::Ready {
+            pid,
+            since,
+            heard,
+            until: self.patience.map(|patience| now + patience / 2),
+            silent: true,
+        };
+        let silence = now.saturating_sub(heard);
+        vec![Action::ReportSilent { silence }]
+    }
+
+    fn end_hung(&mut self, now: Duration) -> Vec<Action> {
+        let State::Hung {
+            pid,
+            ref mut next,
+            ref mut killed,
+            ..
+        } = self.state
+        else {
+            return Vec::new();
+        };
+        if *killed {
+            // It hangs in the kernel. A second one beside it would find its locks taken.
+            *next = None;
+            return vec![Action::ReportStuck { pid }];
+        }
+        *killed = true;
+        *next = Some(now + KILL_GRACE);
+        vec![Action::Kill { pid }]
+    }
+
+    /// It ended by itself after a run of this length.
+    fn ended(&mut self, run: Duration, now: Duration) -> Vec<Action> {
+        if run >= GOOD_RUN {
+            self.failures = 0;
+        }
+        self.wait(now)
+    }
+
     fn wait(&mut self, now: Duration) -> Vec<Action> {
         let pauses = || PAUSES.iter().chain(&LOOP_PAUSES);
         let last = pauses().count() - 1;
@@ -256,7 +384,7 @@ mod tests {
     }
 
     fn started(pid: i32, now: u64) -> Machine {
-        let mut machine = Machine::new();
+        let mut machine = Machine::new(None);
         assert_eq!(machine.step(&Event::Start, at(now)), [Action::Spawn]);
         assert!(machine.step(&Event::Spawned { pid }, at(now)).is_empty());
         machine
@@ -308,7 +436,7 @@ mod tests {
 
     #[test]
     fn a_program_that_can_not_be_executed_is_tried_again() {
-        let mut machine = Machine::new();
+        let mut machine = Machine::new(None);
         machine.step(&Event::Start, at(0));
         machine.step(&Event::NotSpawned, at(0));
         assert_eq!(machine.step(&Event::Time, at(0)), [Action::Spawn]);
@@ -344,7 +472,7 @@ mod tests {
         let mut waiting = started(7, 0);
         waiting.step(&Event::Exited, at(1));
         waiting.step(&stop, at(1));
-        let mut idle = Machine::new();
+        let mut idle = Machine::new(None);
         idle.step(&stop, at(1));
         for mut machine in [running, waiting, idle] {
             assert_eq!(machine.state, State::Stopped);
@@ -364,12 +492,132 @@ mod tests {
         assert_eq!(machine.pid(), Some(7));
     }
 
+    /// A process that is ready at second 0 and may be silent for 60.
+    fn watched() -> Machine {
+        let mut machine = Machine::new(Some(at(60)));
+        machine.step(&Event::Start, at(0));
+        machine.step(&Event::Spawned { pid: 7 }, at(0));
+        machine.step(&Event::Ready, at(0));
+        machine
+    }
+
+    #[test]
+    fn signs_of_life_keep_a_process() {
+        let mut machine = watched();
+        for second in (30..3000).step_by(30) {
+            assert_eq!(machine.deadline(), Some(at(second + 30)));
+            assert!(machine.step(&Event::Time, at(second)).is_empty());
+            assert!(machine.step(&Event::Alive, at(second)).is_empty());
+        }
+        assert_eq!(machine.name(), "ready");
+    }
+
+    #[test]
+    fn a_start_may_take_any_time() {
+        let mut machine = Machine::new(Some(at(60)));
+        machine.step(&Event::Start, at(0));
+        machine.step(&Event::Spawned { pid: 7 }, at(0));
+        for second in 0..3000 {
+            for action in machine.step(&Event::Time, at(second)) {
+                assert_eq!(action, Action::ReportLate);
+            }
+        }
+        machine.step(&Event::Ready, at(3000));
+        assert_eq!(machine.deadline(), Some(at(3060)));
+    }
+
+    #[test]
+    fn a_hung_process_is_ended_and_started_again() {
+        let mut machine = watched();
+        machine.step(&Event::Alive, at(40));
+        let silence = at(60);
+        assert_eq!(
+            machine.step(&Event::Time, at(100)),
+            [Action::ReportSilent { silence }]
+        );
+        assert_eq!(machine.deadline(), Some(at(130)));
+        assert_eq!(
+            machine.step(&Event::Time, at(130)),
+            [Action::Abort { pid: 7 }]
+        );
+        assert_eq!((machine.name(), machine.pid()), ("hung", Some(7)));
+        // A sign of life comes too late: it has been sent SIGABRT.
+        assert!(machine.step(&Event::Alive, at(131)).is_empty());
+        assert_eq!(
+            machine.step(&Event::Time, at(135)),
+            [Action::Kill { pid: 7 }]
+        );
+        assert!(matches!(
+            machine.step(&Event::Exited, at(136))[..],
+            [Action::ReportRestart { looping: false, .. }]
+        ));
+        assert_eq!(machine.step(&Event::Time, at(136)), [Action::Spawn]);
+    }
+
+    #[test]
+    fn a_machine_that_slept_gives_its_processes_time_to_speak() {
+        let mut machine = watched();
+        let silence = at(90_000);
+        assert_eq!(
+            machine.step(&Event::Time, at(90_000)),
+            [Action::ReportSilent { silence }]
+        );
+        machine.step(&Event::Alive, at(90_001));
+        assert_eq!(machine.deadline(), Some(at(90_061)));
+        assert_eq!(machine.name(), "ready");
+    }
+
+    #[test]
+    fn a_process_that_hangs_again_and_again_counts_as_looping() {
+        let mut machine = watched();
+        let mut last = false;
+        for _ in 0..6 {
+            while machine.name() != "waiting" {
+                let now = machine.deadline().unwrap();
+                let actions = machine.step(&Event::Time, now);
+                if matches!(actions[..], [Action::Abort { .. }]) {
+                    let actions = machine.step(&Event::Exited, now);
+                    last = matches!(actions[..], [Action::ReportRestart { looping: true, .. }]);
+                }
+            }
+            let now = machine.deadline().unwrap();
+            machine.step(&Event::Time, now);
+            machine.step(&Event::Spawned { pid: 7 }, now);
+            machine.step(&Event::Ready, now);
+        }
+        assert!(last);
+    }
+
+    #[test]
+    fn a_hung_process_that_survives_sigkill_has_no_successor_and_does_not_keep_the_end() {
+        let mut machine = watched();
+        for _ in 0..3 {
+            let now = machine.deadline().unwrap();
+            machine.step(&Event::Time, now);
+        }
+        let now = machine.deadline().unwrap();
+        assert_eq!(
+            machine.step(&Event::Time, now),
+            [Action::ReportStuck { pid: 7 }]
+        );
+        assert_eq!(machine.deadline(), None);
+        let stop = Event::Stop { limit: at(30) };
+        assert_eq!(machine.step(&stop, now), [Action::Terminate { pid: 7 }]);
+        while let Some(deadline) = machine.deadline() {
+            machine.step(&Event::Time, deadline);
+        }
+        assert_eq!(machine.state, State::Stopped);
+    }
+
     proptest::proptest! {
         /// Whatever happens in whatever order: a process is only spawned when none runs, signals
         /// go to the one that runs, and a stop is final.
         #[test]
-        fn invariants(events in proptest::collection::vec((0u8..7, 0u64..40), 0..60)) {
-            let mut machine = Machine::new();
+        fn invariants(
+            events in proptest::collection::vec((0u8..8, 0u64..40), 0..60),
+            patience in proptest::option::of(1u64..100),
+        ) {
+            let mut machine = Machine::new(patience.map(at));
             let mut now = Duration::ZERO;
             let mut stopped = false;
             for (number, (kind, passed)) in (1..).zip(events) {
@@ -381,6 +629,7 @@ mod tests {
                     3 => Event::Ready,
                     4 => Event::Exited,
                     5 => Event::Time,
+                    6 => Event::Alive,
                     _ => Event::Stop { limit: at(10) },
                 };
                 stopped |= matches!(event, Event::Stop { .. });
@@ -388,7 +637,9 @@ mod tests {
                 for action in machine.step(&event, now) {
                     match action {
                         Action::Spawn => proptest::prop_assert!(before.is_none() && !stopped),
-                        Action::Terminate { pid } | Action::Kill { pid } => {
+                        Action::Terminate { pid }
+                        | Action::Kill { pid }
+                        | Action::Abort { pid } => {
                             proptest::prop_assert_eq!(before, Some(pid));
                         }
                         _ => {}

@@ -32,6 +32,7 @@ use self::output::Output;
 use self::service::Service;
 use self::watchdog::Watchdog;
 use crate::boot::{Booted, Steps};
+use crate::cmdline::CommandLine;
 use crate::console;
 use crate::control::{Client, Listener, MOST_CLIENTS, Progress};
 use crate::uevent::{Received, UeventSocket};
@@ -57,6 +58,9 @@ const SIGNALS: [Signal; 4] = [
     Signal::SIGINT,
 ];
 
+/// See [`patience`].
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Events in one turn of the loop.
 const BATCH: usize = 32;
 
@@ -78,11 +82,18 @@ pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
             }
         }
     };
+    let (patience, problem) = patience(&CommandLine::read());
+    if let Some(problem) = problem {
+        console::warning(&problem);
+    }
     let mut supervisor = Supervisor {
         epoll,
         sources: BTreeMap::new(),
         next_token: 0,
-        services: process::DEFINITIONS.iter().map(Service::new).collect(),
+        services: process::DEFINITIONS
+            .iter()
+            .map(|definition| Service::new(definition, patience))
+            .collect(),
         hotplug: Hotplug::default(),
         watchdog: Watchdog::open(now()),
         steps: booted.steps,
@@ -97,6 +108,24 @@ pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
     supervisor.start_services();
     let action = supervisor.turn_until_ended();
     (action, supervisor.watchdog)
+}
+
+/// How long a process that is ready may give no sign of life: `keelson.watchdog=` in seconds, and
+/// 0 for ever. Generous, since what it answers must be a process that hangs and never a machine
+/// with too much to do.
+fn patience(command_line: &CommandLine) -> (Option<Duration>, Option<String>) {
+    match command_line
+        .value("keelson.watchdog")
+        .map(str::parse::<u32>)
+    {
+        Some(Ok(0)) => (None, None),
+        Some(Ok(seconds)) => (Some(Duration::from_secs(seconds.into())), None),
+        None => (Some(PATIENCE), None),
+        Some(Err(_)) => {
+            let problem = "keelson.watchdog= is not a number of seconds and is passed over";
+            (Some(PATIENCE), Some(problem.to_owned()))
+        }
+    }
 }
 
 struct Supervisor {
@@ -350,6 +379,7 @@ impl Supervisor {
         for notification in said {
             match notification {
                 Notification::Ready => self.feed(index, &Event::Ready),
+                Notification::Alive => self.feed(index, &Event::Alive),
                 Notification::Status(text) => {
                     if let Some(service) = self.services.get(index) {
                         console::relay(service.name(), text);
@@ -464,5 +494,23 @@ impl AsFd for Source {
             Self::Output(source) => source.as_fd(),
             Self::Button(source) => source.as_fd(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_sets_the_patience() {
+        let of = |text: &str| patience(&CommandLine::parse(text.as_bytes()));
+        assert_eq!(of(""), (Some(PATIENCE), None));
+        assert_eq!(
+            of("keelson.watchdog=4"),
+            (Some(Duration::from_secs(4)), None)
+        );
+        assert_eq!(of("keelson.watchdog=0"), (None, None));
+        let (patience, problem) = of("keelson.watchdog=soon");
+        assert!(patience == Some(PATIENCE) && problem.is_some());
     }
 }

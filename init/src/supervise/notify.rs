@@ -1,4 +1,4 @@
-//! The readiness protocol of sd_notify(3): datagrams of `KEY=VALUE` lines.
+//! The protocol of sd_notify(3): datagrams of `KEY=VALUE` lines.
 
 use std::fs;
 use std::io::{self, IoSliceMut};
@@ -18,6 +18,8 @@ pub(crate) const PATH: &str = "/run/keelson/notify";
 pub(crate) enum Notification {
     /// `READY=1`
     Ready,
+    /// `WATCHDOG=1`: a sign of life.
+    Alive,
     /// `STOPPING=1`
     Stopping,
     /// `STATUS=…`
@@ -30,6 +32,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Vec<Notification> {
         .split(|byte| *byte == b'\n')
         .filter_map(|line| match line {
             b"READY=1" => Some(Notification::Ready),
+            b"WATCHDOG=1" => Some(Notification::Alive),
             b"STOPPING=1" => Some(Notification::Stopping),
             other => {
                 let status = other.strip_prefix(b"STATUS=")?;
@@ -109,6 +112,7 @@ mod tests {
             ]
         );
         assert_eq!(parse(b"STOPPING=1"), [Notification::Stopping]);
+        assert_eq!(parse(b"WATCHDOG=1"), [Notification::Alive]);
         assert!(parse(b"").is_empty());
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use keelson_model::init::{HOSTD_STOP_LIMIT, SIGN_OF_LIFE_VARIABLE};
 use nix::sys::wait::WaitStatus;
 
 use super::notify;
@@ -48,8 +49,7 @@ pub(crate) const DEFINITIONS: [Definition; 2] = [
             "/var/lib/keelson/host/tls",
         ],
         oom_score_adj: "-900",
-        // System and user containers get their own time to stop within this.
-        stop_limit: Duration::from_secs(30),
+        stop_limit: HOSTD_STOP_LIMIT,
     },
 ];
 
@@ -64,8 +64,11 @@ pub(crate) struct SpawnError {
 }
 
 /// Starts the process in its own session and control group. Answers its identifier and the pipe
-/// that carries its output.
-pub(crate) fn spawn(definition: &Definition) -> Result<(i32, io::PipeReader), SpawnError> {
+/// that carries its output. `patience` is how long it may give no sign of life.
+pub(crate) fn spawn(
+    definition: &Definition,
+    patience: Option<Duration>,
+) -> Result<(i32, io::PipeReader), SpawnError> {
     let error = |operation, path: &Path| {
         let path = path.to_owned();
         move |source| SpawnError {
@@ -90,6 +93,9 @@ pub(crate) fn spawn(definition: &Definition) -> Result<(i32, io::PipeReader), Sp
         .stdin(Stdio::null())
         .stdout(writer)
         .stderr(errors);
+    if let Some(patience) = patience {
+        command.env(SIGN_OF_LIFE_VARIABLE, patience.as_micros().to_string());
+    }
     let group = Path::new(CGROUP_ROOT).join("system").join(definition.name);
     let group = match enter(&group) {
         Ok(file) => Some(file),

@@ -15,6 +15,8 @@ use crate::console;
 /// A supervised process.
 pub(crate) struct Service {
     definition: &'static Definition,
+    /// How long it may give no sign of life.
+    patience: Option<Duration>,
     machine: Machine,
     /// How it ended last.
     pub(crate) last_exit: Option<String>,
@@ -24,10 +26,11 @@ pub(crate) struct Service {
 
 impl Service {
     /// A process that was not started yet.
-    pub(crate) fn new(definition: &'static Definition) -> Self {
+    pub(crate) fn new(definition: &'static Definition, patience: Option<Duration>) -> Self {
         Self {
             definition,
-            machine: Machine::new(),
+            patience,
+            machine: Machine::new(patience),
             last_exit: None,
             started: 0.0,
             was_ready: false,
@@ -91,7 +94,7 @@ impl Service {
         match action {
             Action::Spawn => {
                 self.started = console::uptime();
-                let result = match process::spawn(self.definition) {
+                let result = match process::spawn(self.definition, self.patience) {
                     Ok((pid, pipe)) => {
                         match Output::new(name, pipe) {
                             Ok(output) => outputs.push(output),
@@ -114,11 +117,25 @@ impl Service {
             }
             Action::Terminate { pid } => self.signal(*pid, Signal::SIGTERM),
             Action::Kill { pid } => {
-                console::warning(&format!(
-                    "{name} did not stop within {} s and is killed",
-                    self.definition.stop_limit.as_secs()
-                ));
+                let why = match self.machine.state {
+                    State::Hung { .. } => "did not end after SIGABRT".to_owned(),
+                    _ => format!(
+                        "did not stop within {} s",
+                        self.definition.stop_limit.as_secs()
+                    ),
+                };
+                console::warning(&format!("{name} {why} and is killed"));
                 self.signal(*pid, Signal::SIGKILL);
+            }
+            Action::ReportSilent { silence } => {
+                console::warning(&format!(
+                    "{name} has given no sign of life for {} s",
+                    silence.as_secs()
+                ));
+            }
+            Action::Abort { pid } => {
+                console::error(&format!("{name} hangs and is ended"));
+                self.signal(*pid, Signal::SIGABRT);
             }
             Action::ReportReady => {
                 console::say(&format!("{name} ready at {:.3} s", console::uptime()));

@@ -28,10 +28,18 @@ impl Watchdog {
             .and_then(|text| text.parse().ok())
             .unwrap_or(USUAL_TIMEOUT);
         Some(Self {
-            device,
-            interval: interval(seconds),
             next: now,
+            ..Self::on(device, seconds)
         })
+    }
+
+    /// On an open device with this time-out in seconds; to be fed at once.
+    pub(crate) fn on(device: File, timeout: u64) -> Self {
+        Self {
+            device,
+            interval: interval(timeout),
+            next: Duration::ZERO,
+        }
     }
 
     /// When it wants to be fed.

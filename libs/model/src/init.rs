@@ -1,10 +1,35 @@
 //! The control socket of PID 1 (`/run/keelson/init.sock`): one JSON request line, one JSON
 //! answer line, then the connection ends.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Where PID 1 listens. Only root may connect (mode 0600).
 pub const CONTROL_SOCKET: &str = "/run/keelson/init.sock";
+
+/// Variable by which PID 1 tells a process how many microseconds it may give no sign of life
+/// (`WATCHDOG=1` to the socket that `NOTIFY_SOCKET` names), as in sd_watchdog_enabled(3).
+pub const SIGN_OF_LIFE_VARIABLE: &str = "WATCHDOG_USEC";
+
+/// How often to give a sign of life, for the value of [`SIGN_OF_LIFE_VARIABLE`]: three times in
+/// what is allowed. `None` where nobody waits for one.
+#[must_use]
+pub fn sign_of_life_interval(value: Option<&str>) -> Option<Duration> {
+    let microseconds: u64 = value?.parse().ok()?;
+    (microseconds > 0).then(|| Duration::from_micros(microseconds.div_ceil(3)))
+}
+
+/// How long hostd may take to end when the machine does; then it is killed. Its shares add up to
+/// less: [`USER_STOP_SHARE`] and [`SYSTEM_STOP_SHARE`].
+pub const HOSTD_STOP_LIMIT: Duration = Duration::from_secs(45);
+
+/// What clients' containers get of [`HOSTD_STOP_LIMIT`] before they are killed, whatever stop time
+/// they ask for.
+pub const USER_STOP_SHARE: Duration = Duration::from_secs(25);
+
+/// What all system services get of [`HOSTD_STOP_LIMIT`] together.
+pub const SYSTEM_STOP_SHARE: Duration = Duration::from_secs(10);
 
 /// A request to PID 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +101,7 @@ pub struct BootStep {
 pub struct ProcessStatus {
     /// `netcfg` or `hostd`.
     pub name: String,
-    /// `starting`, `ready`, `waiting` (to be started again), `stopping` or `stopped`.
+    /// `starting`, `ready`, `hung` (gives no sign of life), `waiting` (to be started again), `stopping` or `stopped`.
     pub state: String,
     /// Process identifier while it runs.
     pub pid: Option<i32>,
@@ -84,4 +109,25 @@ pub struct ProcessStatus {
     pub restarts: u32,
     /// How it ended last, for example `killed by SIGKILL`.
     pub last_exit: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_of_life_are_asked_for_in_microseconds() {
+        let of = |text| sign_of_life_interval(Some(text));
+        assert_eq!(of("60000000"), Some(Duration::from_secs(20)));
+        assert_eq!(of("0"), None);
+        assert_eq!(of("soon"), None);
+        assert_eq!(sign_of_life_interval(None), None);
+    }
+
+    #[test]
+    fn the_shares_of_a_stop_leave_time_for_the_rest() {
+        // Two times a kill, and what is recorded.
+        let rest = HOSTD_STOP_LIMIT - USER_STOP_SHARE - SYSTEM_STOP_SHARE;
+        assert!(rest >= Duration::from_secs(10));
+    }
 }

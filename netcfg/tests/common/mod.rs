@@ -225,6 +225,8 @@ impl Net {
             command.arg("--run").arg(self.path("run"));
             command.arg("--state").arg(self.path("state"));
             command.arg("--debug").env("NOTIFY_SOCKET", &notify);
+            // A sign of life each half of a second.
+            command.env("WATCHDOG_USEC", "1500000");
         });
         (program, socket)
     }
