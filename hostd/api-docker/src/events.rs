@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::error::ApiError;
+use crate::places::Kind;
 use crate::query::Filters;
 use crate::reply::{self, Body};
 use crate::{Api, Call, times};
@@ -269,7 +270,7 @@ impl Listener {
 }
 
 /// `GET /events`.
-pub(crate) fn handle(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn handle(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let time = |name| -> Result<Option<i64>, ApiError> {
         call.query
             .get(name)
@@ -288,6 +289,7 @@ pub(crate) fn handle(api: &Api, call: &Call) -> Result<Response<Body>, ApiError>
     let mut known = vec!["type", "event", "label", "scope"];
     known.extend(OBJECTS);
     let filters = call.query.filters(&known)?;
+    let place = api.place(Kind::Follow, call.role).await?;
     let (past, receiver) = api.0.events.subscribe();
     let listener = Listener {
         past: match since.is_some() || until.is_some() {
@@ -301,8 +303,9 @@ pub(crate) fn handle(api: &Api, call: &Call) -> Result<Response<Body>, ApiError>
     };
     Ok(reply::stream(
         "application/json",
-        stream::unfold(listener, |mut listener| async move {
-            listener.next().await.map(|line| (line, listener))
+        stream::unfold((listener, place), |(mut listener, place)| async move {
+            let line = listener.next().await?;
+            Some((line, (listener, place)))
         }),
     ))
 }

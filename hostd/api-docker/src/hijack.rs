@@ -29,19 +29,20 @@ pub struct Takeover {
 /// Through which a handler takes over the connection that its request came on. The driver of the
 /// connection puts one into every request's extensions.
 #[derive(Clone)]
-pub struct Hijacker(mpsc::UnboundedSender<Takeover>);
+pub struct Hijacker(mpsc::Sender<Takeover>);
 
 impl Hijacker {
     /// A handle and the end that the connection's driver listens on.
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<Takeover>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    pub fn new() -> (Self, mpsc::Receiver<Takeover>) {
+        // A connection is taken over once.
+        let (sender, receiver) = mpsc::channel(1);
         (Self(sender), receiver)
     }
 
     /// Takes the connection over. The handler must not answer afterwards. Returns whether the
     /// connection still exists.
     pub fn take_over(&self, takeover: Takeover) -> bool {
-        self.0.send(takeover).is_ok()
+        self.0.try_send(takeover).is_ok()
     }
 }
 

@@ -11,6 +11,7 @@ pub mod hijack;
 mod images;
 mod info;
 pub mod mux;
+pub mod places;
 pub mod query;
 pub mod reply;
 pub mod router;
@@ -27,9 +28,12 @@ use hostd_images::ImageStore;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use keelson_model::error::ErrorKind;
+use keelson_model::host_api::Role;
+use tokio::io::AsyncRead;
 
 use error::ApiError;
 use events::EventHub;
+use places::{Kind, Place, Places};
 use query::Query;
 use reply::Body;
 use routes::Operation;
@@ -59,6 +63,7 @@ struct Inner {
     images: ImageStore,
     facts: Facts,
     events: EventHub,
+    places: Arc<Places>,
 }
 
 /// One request, taken apart.
@@ -66,19 +71,21 @@ struct Call {
     version: ApiVersion,
     name: String,
     query: Query,
+    role: Role,
     request: Request<Incoming>,
 }
 
 impl Api {
     /// The API over an engine and its image store. Begins to collect events; must be called
     /// inside a tokio runtime.
-    pub fn new(engine: Engine, images: ImageStore, facts: Facts) -> Self {
+    pub fn new(engine: Engine, images: ImageStore, places: Arc<Places>, facts: Facts) -> Self {
         let events = EventHub::start(engine.subscribe(), images.subscribe());
         Self(Arc::new(Inner {
             engine,
             images,
             facts,
             events,
+            places,
         }))
     }
 
@@ -95,6 +102,16 @@ impl Api {
             }
         }
         response
+    }
+
+    /// Takes a place for work whose length the client decides.
+    async fn place(&self, kind: Kind, role: Role) -> Result<Place, ApiError> {
+        self.0.places.take(kind, role).await
+    }
+
+    /// An archive that a client sends. It fails when nothing comes for too long.
+    fn upload(&self, body: Incoming) -> impl AsyncRead + Send + Unpin + 'static + use<> {
+        reply::paced_reader(body, self.0.places.shortage().clone())
     }
 
     /// Headers that every answer carries.
@@ -131,10 +148,23 @@ impl Api {
             reply::drain(reply::reader(request.into_body()));
             return Err(error);
         }
+        // Whoever is not known reads at most.
+        let role = request.extensions().get().copied().unwrap_or(Role::Reader);
+        if role == Role::Reader && operation.fetches() {
+            return Err(ApiError::new(
+                ErrorKind::Forbidden,
+                format!(
+                    "role {} may not {} {rest}: it makes this machine speak to others",
+                    role.as_str(),
+                    request.method()
+                ),
+            ));
+        }
         let call = Call {
             version,
             name: found.name,
             query: Query::parse(request.uri().query()),
+            role,
             request,
         };
         match operation {
@@ -142,7 +172,7 @@ impl Api {
             Operation::Version => Ok(info::version(self)),
             Operation::Info => Ok(info::info(self)),
             Operation::DiskUsage => system::disk_usage(self, &call).await,
-            Operation::Events => events::handle(self, &call),
+            Operation::Events => events::handle(self, &call).await,
             Operation::ContainerList => containers::list::list(self, &call).await,
             Operation::ContainerCreate => containers::create::create(self, call).await,
             Operation::ContainerInspect => containers::inspect::inspect(self, &call).await,

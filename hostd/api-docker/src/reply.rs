@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyDataStream, BodyExt, Empty, Full, Limited, StreamBody};
@@ -16,6 +16,7 @@ use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use crate::error::ApiError;
+use crate::places::Shortage;
 
 /// The body of an answer. After an error the connection is broken off, so that the client does not
 /// take what it has for the whole.
@@ -115,6 +116,37 @@ pub fn drain(mut body: impl AsyncRead + Send + Unpin + 'static) {
 /// A request's body as a byte stream.
 pub fn reader(body: Incoming) -> impl AsyncRead + Send + Unpin + 'static {
     StreamReader::new(BodyDataStream::new(body).map_err(io::Error::other))
+}
+
+/// How often it is looked how long nothing has come.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Like [`reader`]; fails when nothing comes for longer than `shortage` has patience. The work that
+/// reads it holds threads meanwhile.
+pub(crate) fn paced_reader(
+    body: Incoming,
+    shortage: Shortage,
+) -> impl AsyncRead + Send + Unpin + 'static {
+    let pieces = stream::unfold(
+        (BodyDataStream::new(body), shortage),
+        |(mut pieces, shortage)| async move {
+            let before = Instant::now();
+            let piece = loop {
+                match tokio::time::timeout(TICK, pieces.next()).await {
+                    Ok(piece) => break piece?.map_err(io::Error::other),
+                    Err(_) if before.elapsed() >= shortage.patience() => {
+                        break Err(io::Error::new(
+                            io::ErrorKind::TimedOut,
+                            "the client sends nothing any more",
+                        ));
+                    }
+                    Err(_) => {}
+                }
+            };
+            Some((piece, (pieces, shortage)))
+        },
+    );
+    StreamReader::new(Box::pin(pieces))
 }
 
 /// Reads a JSON body. `None`: the body is empty.

@@ -52,6 +52,21 @@ pub enum Operation {
     NotBuilt,
 }
 
+impl Operation {
+    /// Whether it makes the machine speak to a server that the caller names. What listens on the
+    /// machine itself, or behind it, is not for clients that may only read.
+    pub const fn fetches(self) -> bool {
+        matches!(
+            self,
+            Self::ImageSearch
+                | Self::Distribution
+                | Self::ImageCreate
+                | Self::ImagePush
+                | Self::Auth
+        )
+    }
+}
+
 /// One route.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {

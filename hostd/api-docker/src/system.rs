@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::images::list::summaries;
+use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::{Api, Call, blocking, containers};
@@ -21,6 +22,7 @@ pub(crate) async fn disk_usage(api: &Api, call: &Call) -> Result<Response<Body>,
             }
         }
     }
+    let _place = api.place(Kind::Survey, call.role).await?;
     let is_wanted = |kind: &str| wanted.is_empty() || wanted.contains(&kind);
     let mut answer = Map::new();
     let mut put = |name: &str, value: Value| answer.insert(name.to_owned(), value);

@@ -19,6 +19,7 @@ use keelson_model::init;
 use keelson_model::service::ServiceStatus;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use crate::addresses::hostname;
 use crate::init::ask;
@@ -51,7 +52,7 @@ pub struct HostFacts {
 
 /// The host API. Clones share it.
 #[derive(Clone)]
-pub struct HostApi(Arc<HostFacts>);
+pub struct HostApi(Arc<HostFacts>, Arc<Semaphore>);
 
 /// A failure as the client sees it.
 pub(crate) struct Failure(pub ErrorKind, pub String);
@@ -64,7 +65,7 @@ pub(crate) type Answer = Result<Response<Body>, Failure>;
 impl HostApi {
     /// The API over these facts.
     pub fn new(facts: HostFacts) -> Self {
-        Self(Arc::new(facts))
+        Self(Arc::new(facts), verify::checks())
     }
 
     /// Answers a request. The caller has checked the client's role.
@@ -78,7 +79,7 @@ impl HostApi {
             (&Method::POST, "/host/v1/power") => self.power(request).await,
             (&Method::POST, "/host/v1/certificates") => self.issue(request).await,
             (&Method::POST, "/host/v1/images/verify") => {
-                verify::answer(&self.0.images, request).await
+                verify::answer(&self.0.images, &self.1, request).await
             }
             _ => Err(Failure(
                 ErrorKind::NotFound,

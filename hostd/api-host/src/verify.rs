@@ -1,6 +1,7 @@
 //! `POST /host/v1/images/verify`: the check of stored images, told line by line.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -11,20 +12,41 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use keelson_model::error::ErrorKind;
 use keelson_model::verify::VerifyRequest;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::api::{Answer, Failure, read_json};
 
 /// Lines between the check and the client; the check waits for a client that does not read.
 const DEPTH: usize = 64;
+/// Checks at once: each keeps the disk and the processors busy, and ends when its client wills.
+const CHECKS: usize = 2;
+
+/// The checks that may go on at once.
+pub(crate) fn checks() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(CHECKS))
+}
 
 /// Starts the check. An image that is not there is an error before the first line; a client that
 /// goes away ends the check.
-pub(crate) async fn answer(images: &ImageStore, request: Request<Incoming>) -> Answer {
+pub(crate) async fn answer(
+    images: &ImageStore,
+    checks: &Arc<Semaphore>,
+    request: Request<Incoming>,
+) -> Answer {
     let wanted: VerifyRequest = read_json(request.into_body()).await?;
+    let place = Arc::clone(checks).try_acquire_owned().map_err(|_| {
+        Failure(
+            ErrorKind::Unavailable,
+            format!("{CHECKS} checks are going on already: try again when one has ended"),
+        )
+    })?;
     let (sender, mut lines) = mpsc::channel(DEPTH);
     let store = images.clone();
-    let check = tokio::spawn(async move { store.verify(wanted.images, sender).await });
+    let check = tokio::spawn(async move {
+        let checked = store.verify(wanted.images, sender).await;
+        drop(place);
+        checked
+    });
     let Some(first) = lines.recv().await else {
         return Err(match check.await {
             Ok(Err(error)) => Failure(error.kind(), error.to_string()),

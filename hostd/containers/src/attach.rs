@@ -14,7 +14,7 @@ use crate::{Engine, EngineError};
 /// Bytes of standard input that are taken before the container reads them.
 const INPUT_BUFFER: usize = 64 << 10;
 /// Frames that are taken before the client reads them.
-pub(crate) const OUTPUT_BUFFER: usize = 64;
+pub(crate) const OUTPUT_BUFFER: usize = 8;
 /// Larger frames are no frames of a shim.
 const MAX_FRAME: u32 = 16 << 20;
 /// Bytes read at once.

@@ -15,7 +15,7 @@ use crate::types::{CommitRequest, Receiver, Scope, Snapshot, Status};
 use crate::{Engine, EngineError};
 
 /// Pieces of an archive that wait for a slow client.
-const EXPORT_DEPTH: usize = 4;
+const EXPORT_DEPTH: usize = 2;
 
 impl Engine {
     /// What differs between a container's root file system and its image.
@@ -33,7 +33,8 @@ impl Engine {
         .await
     }
 
-    /// The root file system as a tar archive, in pieces; ends after an error.
+    /// The root file system as a tar archive, in pieces; ends after an error. `held` is kept until
+    /// nothing works on it any more.
     ///
     /// # Errors
     /// No such container, or one that is being removed.
@@ -41,13 +42,17 @@ impl Engine {
         &self,
         scope: Scope,
         name: &str,
+        held: Box<dyn Send>,
     ) -> Result<Receiver<Result<Bytes, EngineError>>, EngineError> {
         let (inner, container) = self.readable(scope, name, "export")?;
         let (work, of) = (Arc::clone(&inner), Arc::clone(&container));
         let layer = blocking(move || work.writable(&of)).await?;
         inner.emit(&container, "export", &[]);
         let (sender, pieces) = mpsc::channel(EXPORT_DEPTH);
-        tokio::task::spawn_blocking(move || {
+        // A thread of its own: a slow client decides how long it lives, and the others are for
+        // starts.
+        let work = move || {
+            let _held = held;
             let mut send = |piece| sender.blocking_send(Ok(piece)).is_ok();
             let result = layer.export(&mut send).map_err(EngineError::from);
             // What was removed meanwhile is missing in the archive.
@@ -55,7 +60,11 @@ impl Engine {
                 // Without a reader there is nobody to tell.
                 let _ = sender.blocking_send(Err(error));
             }
-        });
+        };
+        std::thread::Builder::new()
+            .name("export".to_owned())
+            .spawn(work)
+            .map_err(|error| EngineError::Internal(format!("no thread for an export: {error}")))?;
         Ok(Receiver(pieces))
     }
 

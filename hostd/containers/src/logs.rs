@@ -8,13 +8,15 @@ use jiff::Timestamp;
 use keelson_log::{Next, Reader, Record, Stream};
 use rustix::fs::inotify;
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::types::{Frame, LogQuery, Logs, Receiver, Scope, WaitCondition};
 use crate::{Engine, EngineError};
 
 /// Bytes of output that are gathered before they are passed on.
-const BATCH: usize = 1 << 20;
+const BATCH: usize = 128 << 10;
+/// Reads at once. Each is short, but hundreds of clients would fill the threads that starts use.
+static READS: Semaphore = Semaphore::const_new(16);
 /// Bytes of one frame, about.
 const FRAME: usize = 64 << 10;
 
@@ -44,7 +46,7 @@ impl Engine {
             None
         };
         let ended = container.wait(WaitCondition::NotRunning).ok();
-        let (sender, records) = mpsc::channel(4);
+        let (sender, records) = mpsc::channel(1);
         tokio::spawn(async move {
             let reading = read(&path, query, watch, ended, &sender);
             if let Err(error) = reading.await {
@@ -117,6 +119,8 @@ async fn read(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, EngineError> {
+    // Never closed.
+    let _place = READS.acquire().await;
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(EngineError::Internal(format!("task failed: {error}"))))

@@ -5,16 +5,22 @@ use std::future::poll_fn;
 use std::io::Cursor;
 use std::os::fd::AsFd;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use hostd_api_docker::Api;
 use hostd_api_docker::hijack::{Hijacker, Takeover};
+use hostd_api_docker::places::Shortage;
 use hostd_api_docker::reply::{self, Body};
 use hostd_api_host::{HostApi, role};
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +31,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
+
+use crate::pace::Paced;
 
 /// How long a client may take to send a request's head; also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,19 +46,24 @@ const HEAD_READ: Duration = Duration::from_millis(50);
 /// How often it is looked whether it did.
 const HEAD_TICK: Duration = Duration::from_millis(1);
 
+/// How long an idle connection is kept while places are short.
+const IDLE_WHEN_CROWDED: Duration = Duration::from_secs(2);
+/// How long the last bytes of a connection may take.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What a connection runs on.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Whether the client has read everything that was sent, as far as that can be told.
     fn is_read(&self) -> bool;
 }
 
-impl Transport for UnixStream {
+impl Transport for Paced<UnixStream> {
     fn is_read(&self) -> bool {
-        keelson_sys::socket::unread(self.as_fd()).is_ok_and(|bytes| bytes == 0)
+        keelson_sys::socket::unread(self.get_ref().as_fd()).is_ok_and(|bytes| bytes == 0)
     }
 }
 
-impl Transport for TlsStream<TcpStream> {
+impl Transport for TlsStream<Paced<TcpStream>> {
     fn is_read(&self) -> bool {
         // Clients read record by record, and the head is one of its own.
         true
@@ -63,24 +76,67 @@ pub(crate) struct Server {
     pub(crate) docker: Api,
     /// The host API.
     pub(crate) host: HostApi,
+    /// Whether places are short.
+    pub(crate) shortage: Shortage,
 }
 
-/// Serves a connection until it ends, or until its present request ends after `stop` changed.
-pub(crate) async fn serve<S>(
+/// What a connection has to heed while it is served.
+pub(crate) struct Orders {
+    /// Changes when the daemon stops.
+    pub(crate) stop: watch::Receiver<bool>,
+    /// Whether connections are short.
+    pub(crate) crowded: watch::Receiver<bool>,
+    /// Ends when the client has lost its right to be here.
+    pub(crate) revoked: BoxFuture<'static, ()>,
+}
+
+/// Serves a connection until it ends, or until its present request ends after the daemon was told
+/// to stop.
+pub(crate) async fn serve<S>(stream: S, role: Role, server: Arc<Server>, orders: Orders)
+where
+    S: Transport,
+{
+    let Orders {
+        stop,
+        crowded,
+        revoked,
+    } = orders;
+    tokio::select! {
+        () = serve_unrevoked(stream, role, server, stop, crowded) => {}
+        // Whatever goes on ends in the middle.
+        () = revoked => tracing::info!("connection ended: its certificate was revoked"),
+    }
+}
+
+async fn serve_unrevoked<S>(
     stream: S,
     role: Role,
     server: Arc<Server>,
     mut stop: watch::Receiver<bool>,
+    crowded: watch::Receiver<bool>,
 ) where
     S: Transport,
 {
     let (hijacker, mut takeovers) = Hijacker::new();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(hijacker.clone());
-        let server = server.clone();
-        // Boxed, because the connection must stay movable to be taken over.
-        async move { Ok::<_, Infallible>(guarded(&server, role, request).await) }.boxed()
-    });
+    let active = Active::default();
+    let service = {
+        let active = active.clone();
+        service_fn(move |mut request: Request<Incoming>| {
+            let working = active.begin();
+            request.extensions_mut().insert(hijacker.clone());
+            request.extensions_mut().insert(role);
+            let server = server.clone();
+            // Boxed, because the connection must stay movable to be taken over.
+            async move {
+                let answer = guarded(&server, role, request).await;
+                Ok::<_, Infallible>(answer.map(|body| Counted {
+                    body,
+                    _working: working,
+                }))
+            }
+            .boxed()
+        })
+    };
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -88,6 +144,8 @@ pub(crate) async fn serve<S>(
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let mut stopping = false;
+    let gives_way = active.gives_way(crowded);
+    tokio::pin!(gives_way);
     loop {
         tokio::select! {
             biased;
@@ -101,7 +159,12 @@ pub(crate) async fn serve<S>(
                     tracing::debug!(%error, "connection ended");
                 }
                 // An error means that the client is gone already.
-                let _ = http.into_parts().io.into_inner().shutdown().await;
+                let mut stream = http.into_parts().io.into_inner();
+                let _ = tokio::time::timeout(END_TIMEOUT, stream.shutdown()).await;
+                return;
+            }
+            () = &mut gives_way => {
+                tracing::debug!("idle connection gives way to others");
                 return;
             }
             _ = stop.changed(), if !stopping => {
@@ -109,6 +172,69 @@ pub(crate) async fn serve<S>(
                 Pin::new(&mut http).graceful_shutdown();
             }
         }
+    }
+}
+
+/// How many requests of a connection are not answered to the end.
+#[derive(Debug, Clone, Default)]
+struct Active(Arc<AtomicUsize>);
+
+/// One of them.
+#[derive(Debug)]
+struct Working(Arc<AtomicUsize>);
+
+impl Active {
+    fn begin(&self) -> Working {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Working(Arc::clone(&self.0))
+    }
+
+    /// Returns when connections are short and nothing is asked for on this one.
+    async fn gives_way(&self, mut crowded: watch::Receiver<bool>) {
+        loop {
+            if crowded.wait_for(|crowded| *crowded).await.is_err() {
+                // The listener is gone; the daemon is about to end.
+                return std::future::pending().await;
+            }
+            // Twice: the end of an answer may still be on its way at the first look.
+            let before = self.0.load(Ordering::Relaxed);
+            tokio::time::sleep(IDLE_WHEN_CROWDED).await;
+            if before == 0 && self.0.load(Ordering::Relaxed) == 0 && *crowded.borrow() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer's body; its request counts until the body was sent.
+struct Counted {
+    body: Body,
+    _working: Working,
+}
+
+impl hyper::body::Body for Counted {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

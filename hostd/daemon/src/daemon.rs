@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use hostd_api_docker::places::{Places, Shortage};
 use hostd_api_docker::{Api, Facts};
 use hostd_api_host::addresses::hostname;
 use hostd_api_host::pki::Pki;
@@ -122,9 +123,12 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         init_socket: keelson_model::init::CONTROL_SOCKET.into(),
         network_status: NETWORK_STATUS.into(),
     };
+    let shortage = Shortage::default();
+    let places = Arc::new(Places::new(shortage.clone()));
     let server = Arc::new(Server {
-        docker: Api::new(engine.clone(), images.clone(), facts),
+        docker: Api::new(engine.clone(), images.clone(), places, facts),
         host: HostApi::new(host),
+        shortage,
     });
 
     let (stop, stopped) = watch::channel(false);

@@ -1,28 +1,45 @@
 //! Listeners: unix sockets, and TCP with TLS.
 
+use std::collections::HashMap;
 use std::fs;
+use std::hash::Hash;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures::FutureExt;
+use hostd_api_docker::places::Shortage;
 use hostd_api_host::role;
 use keelson_model::host_api::Role;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::server::TlsStream;
 
-use crate::connection::{self, Server};
+use crate::connection::{self, Orders, Server};
+use crate::handshakes::{Handshake, Handshakes, peer};
 use crate::options::Listen;
+use crate::pace::Paced;
 use crate::tls::Tls;
 
-/// Most connections at once on one listener; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 512;
+/// Most connections at once on one listener.
+const MAX_CONNECTIONS: usize = 2048;
+/// When so few are left, idle connections and clients that take nothing are given up early.
+const CROWDED_BELOW: usize = 512;
+/// Most connections of one client: an address on TCP, a user other than root on a unix socket.
+const MAX_OF_ONE: usize = 1024;
+/// Most connections on TCP of clients that only read.
+const MAX_OF_READERS: usize = 512;
+/// How long a client on TCP waits for its place after it has proved who it is.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take until its first byte of a TLS handshake is there.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a TLS handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Pause after accept(2) failed, for example for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Whose members may use the unix sockets.
@@ -55,29 +72,32 @@ impl Listener {
 
     /// Serves until `stop` changes.
     pub(crate) async fn serve(self, server: Arc<Server>, mut stop: watch::Receiver<bool>) {
-        let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let gate = Arc::new(Gate::new(server.shortage.clone()));
+        let handshakes = Handshakes::default();
         let stop_connections = stop.clone();
         let accept = async {
             loop {
-                let Ok(permit) = limit.clone().acquire_owned().await else {
-                    return;
+                // A client on TCP gets its place when it has proved who it is. On a unix socket it
+                // is known at once, and what has no place yet waits in the kernel's queue.
+                let place = match &self {
+                    Self::Unix(..) => Some(gate.place().await),
+                    Self::Tcp(..) => None,
                 };
                 let accepted = match &self {
-                    Self::Unix(listener, _) => {
-                        listener.accept().await.map(|(s, _)| Accepted::Unix(s))
-                    }
-                    Self::Tcp(listener, tls) => listener
-                        .accept()
-                        .await
-                        .map(|(s, peer)| Accepted::Tcp(s, peer, tls.clone())),
+                    Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
+                        Accepted::Unix(Paced::new(stream, gate.shortage.clone()), place)
+                    }),
+                    Self::Tcp(listener, tls) => listener.accept().await.map(|(stream, peer)| {
+                        let handshake = handshakes.enter(peer.ip());
+                        let stream = Paced::new(stream, gate.shortage.clone());
+                        Accepted::Tcp(stream, peer, tls.clone(), handshake)
+                    }),
                 };
                 match accepted {
                     Ok(accepted) => {
-                        let (server, stop) = (server.clone(), stop_connections.clone());
-                        tokio::spawn(async move {
-                            accepted.serve(server, stop).await;
-                            drop(permit);
-                        });
+                        let serving =
+                            accepted.serve(server.clone(), gate.clone(), stop_connections.clone());
+                        tokio::spawn(serving);
                     }
                     Err(error) => {
                         tracing::warn!(%error, "connection can't be accepted");
@@ -97,21 +117,135 @@ impl Listener {
     }
 }
 
+/// The places of one listener's connections.
+struct Gate {
+    places: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
+    users: Arc<Counts<u32>>,
+    peers: Arc<Counts<std::net::IpAddr>>,
+    shortage: Shortage,
+    crowded: watch::Sender<bool>,
+}
+
+/// The place of a connection.
+struct GatePlace {
+    gate: Arc<Gate>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for GatePlace {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.gate.look();
+    }
+}
+
+impl Gate {
+    fn new(shortage: Shortage) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            readers: Arc::new(Semaphore::new(MAX_OF_READERS)),
+            users: Arc::default(),
+            peers: Arc::default(),
+            shortage,
+            crowded: watch::Sender::new(false),
+        }
+    }
+
+    /// Waits for a place.
+    async fn place(self: &Arc<Self>) -> GatePlace {
+        self.look();
+        let permit = self.places.clone().acquire_owned().await.ok();
+        GatePlace {
+            gate: self.clone(),
+            permit,
+        }
+    }
+
+    /// Tells everybody whether places are short.
+    fn look(&self) {
+        let crowded = self.places.available_permits() < CROWDED_BELOW;
+        if crowded {
+            self.shortage.note();
+        }
+        self.crowded.send_if_modified(|known| {
+            let changed = *known != crowded;
+            *known = crowded;
+            changed
+        });
+    }
+
+    fn orders(&self, stop: watch::Receiver<bool>) -> Orders {
+        Orders {
+            stop,
+            crowded: self.crowded.subscribe(),
+            revoked: std::future::pending().boxed(),
+        }
+    }
+}
+
+/// How many connections each client has.
+struct Counts<K>(Mutex<HashMap<K, usize>>);
+
+impl<K> Default for Counts<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+/// One connection of a client.
+struct Counted<K: Hash + Eq>(Arc<Counts<K>>, K);
+
+impl<K: Hash + Eq + Copy> Counts<K> {
+    /// Counts one more; `None`: the client has as many as it may have.
+    fn enter(self: &Arc<Self>, client: K) -> Option<Counted<K>> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(client).or_default();
+        if *count >= MAX_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Counted(self.clone(), client))
+    }
+}
+
+impl<K: Hash + Eq> Drop for Counted<K> {
+    fn drop(&mut self) {
+        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
+}
+
 /// A connection that has just come.
 enum Accepted {
-    Unix(UnixStream),
-    Tcp(TcpStream, SocketAddr, Tls),
+    Unix(Paced<UnixStream>, Option<GatePlace>),
+    Tcp(Paced<TcpStream>, SocketAddr, Tls, Handshake),
 }
 
 impl Accepted {
-    async fn serve(self, server: Arc<Server>, stop: watch::Receiver<bool>) {
+    async fn serve(self, server: Arc<Server>, gate: Arc<Gate>, stop: watch::Receiver<bool>) {
         match self {
-            Self::Unix(stream) => {
-                let role = unix_role(&stream);
-                connection::serve(stream, role, server, stop).await;
+            Self::Unix(mut stream, _place) => {
+                let (uid, role) = unix_user(stream.get_ref());
+                let counted = match role {
+                    Role::Admin => None,
+                    _ => match gate.users.enter(uid) {
+                        Some(counted) => Some(counted),
+                        None => return refuse(&mut stream, "this user").await,
+                    },
+                };
+                connection::serve(stream, role, server, gate.orders(stop)).await;
+                drop(counted);
             }
-            Self::Tcp(stream, peer, tls) => {
-                if let Err(error) = serve_tls(stream, tls, server, stop).await {
+            Self::Tcp(stream, peer, tls, handshake) => {
+                if let Err(error) =
+                    serve_tls(stream, peer, tls, handshake, server, gate, stop).await
+                {
                     tracing::info!(%peer, %error, "connection refused");
                 }
             }
@@ -119,52 +253,103 @@ impl Accepted {
     }
 }
 
+/// Tells a client that it has too many connections.
+async fn refuse(stream: &mut (impl AsyncWrite + Unpin), who: &str) {
+    let body = format!("{{\"message\":\"{who} has too many connections at once: close some\"}}\n");
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let told = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    // Whoever does not read it has no use for it.
+    let _ = tokio::time::timeout(HELLO_TIMEOUT, told).await;
+}
+
 /// The group that may use the socket may do everything with containers, which is as much as
 /// being root; the machine itself is left to root, so that it takes a deliberate step.
-fn unix_role(stream: &UnixStream) -> Role {
+fn unix_user(stream: &UnixStream) -> (u32, Role) {
     let own = rustix::process::geteuid().as_raw();
     match stream.peer_cred() {
-        Ok(peer) if peer.uid() == 0 || peer.uid() == own => Role::Admin,
-        _ => Role::Operator,
+        Ok(peer) if peer.uid() == 0 || peer.uid() == own => (peer.uid(), Role::Admin),
+        Ok(peer) => (peer.uid(), Role::Operator),
+        Err(_) => (u32::MAX, Role::Operator),
     }
 }
 
 async fn serve_tls(
-    mut stream: TcpStream,
+    stream: Paced<TcpStream>,
+    address: SocketAddr,
     tls: Tls,
+    mut handshake: Handshake,
     server: Arc<Server>,
+    gate: Arc<Gate>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+    let socket = stream.get_ref();
+    socket.set_nodelay(true)?;
     // A client that vanished without a word must not hold its place for ever.
-    rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
-    rustix::net::sockopt::set_tcp_keepidle(&stream, Duration::from_secs(60))?;
-    rustix::net::sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(15))?;
-    let handshake = async {
-        let mut first = [0_u8];
-        // Every TLS handshake record begins with 22; anything else is a client without TLS.
-        if stream.peek(&mut first).await? == 1 && first != [22] {
-            stream
-                .write_all(
-                    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
-                )
-                .await?;
-            stream.shutdown().await?;
-            return Err(io::Error::other("the client does not speak TLS"));
+    rustix::net::sockopt::set_socket_keepalive(socket, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(socket, Duration::from_secs(60))?;
+    rustix::net::sockopt::set_tcp_keepintvl(socket, Duration::from_secs(15))?;
+    let mut stream = tokio::select! {
+        accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, accept_tls(stream, &tls)) => {
+            accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
         }
-        tls.acceptor().accept(stream).await
+        () = handshake.displaced() => {
+            return Err(io::Error::other("it took too long while others wanted to come in"));
+        }
     };
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    drop(handshake);
     let role = stream
         .get_ref()
         .1
         .peer_certificates()
         .and_then(<[_]>::first)
         .map_or(Role::Reader, role::of_certificate);
-    connection::serve(stream, role, server, stop).await;
+    let Some(_counted) = gate.peers.enter(peer(address.ip())) else {
+        refuse(&mut stream, "this address").await;
+        return Ok(());
+    };
+    let _reader = match role {
+        Role::Reader => match gate.readers.clone().try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                refuse(&mut stream, "role reader").await;
+                return Ok(());
+            }
+        },
+        Role::Admin | Role::Operator => None,
+    };
+    let Ok(_place) = tokio::time::timeout(PLACE_TIMEOUT, gate.place()).await else {
+        refuse(&mut stream, "this machine").await;
+        return Ok(());
+    };
+    connection::serve(stream, role, server, gate.orders(stop)).await;
     Ok(())
+}
+
+async fn accept_tls(
+    mut stream: Paced<TcpStream>,
+    tls: &Tls,
+) -> io::Result<TlsStream<Paced<TcpStream>>> {
+    let mut first = [0_u8];
+    let peeked = tokio::time::timeout(HELLO_TIMEOUT, stream.get_ref().peek(&mut first))
+        .await
+        .map_err(|_| io::Error::other("the client says nothing"))??;
+    // Every TLS handshake record begins with 22; anything else is a client without TLS.
+    if peeked == 1 && first != [22] {
+        stream
+            .write_all(
+                b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+            )
+            .await?;
+        stream.shutdown().await?;
+        return Err(io::Error::other("the client does not speak TLS"));
+    }
+    tls.acceptor().accept(stream).await
 }
 
 /// Binds a unix socket that root and the group may use. A socket that nobody listens on any more

@@ -6,9 +6,11 @@
 
 mod connection;
 mod daemon;
+mod handshakes;
 mod listen;
 mod notify;
 mod options;
+mod pace;
 mod tls;
 
 use std::process::ExitCode;
@@ -35,6 +37,9 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(%panic, "panic");
     }));
+    if let Err(error) = keelson_sys::open_files::raise() {
+        tracing::warn!(%error, "the limit of open files can't be raised");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()

@@ -15,6 +15,7 @@ use crate::import;
 use crate::pipe;
 use crate::registry::{tell, tell_bytes};
 use crate::store::Store;
+use crate::threads;
 use crate::types::{ImageId, ImportOptions, Progress};
 
 /// Pieces between the connection and the pipe.
@@ -52,7 +53,7 @@ pub(crate) async fn import(
     let (sender, reader) = pipe::pipe();
     let job = {
         let store = Arc::clone(store);
-        tokio::task::spawn_blocking(move || import::import(&store, reader, checked))
+        threads::begin("import", move || import::import(&store, reader, checked))
     };
     let (pieces, received) = mpsc::channel(DEPTH);
     let body = Pieces {
@@ -65,9 +66,7 @@ pub(crate) async fn import(
         } => fetched,
         () = progress.closed() => Err(ImageError::Interrupted("the client went away".to_owned())),
     };
-    let imported = job
-        .await
-        .map_err(|error| ImageError::Damaged(format!("a task of the store failed: {error}")))?;
+    let imported = job.end().await;
     fetched.and(imported)
 }
 

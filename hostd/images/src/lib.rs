@@ -41,6 +41,7 @@ mod save;
 mod seal;
 mod state;
 mod store;
+mod threads;
 mod types;
 mod verify;
 mod writable;
@@ -234,10 +235,9 @@ impl ImageStore {
         T: Send + 'static,
     {
         let (sender, reader) = pipe::pipe();
-        let job = tokio::task::spawn_blocking(move || job(reader));
+        let job = threads::begin("archive", move || job(reader));
         pipe::feed(archive, sender).await;
-        job.await
-            .map_err(|error| ImageError::Damaged(format!("a task of the store failed: {error}")))?
+        job.end().await
     }
 
     /// All images, newest first.
@@ -298,9 +298,7 @@ impl ImageStore {
     ) -> Result<u64, ImageError> {
         let store = Arc::clone(&self.store);
         let job = move || verify::verify(&store, &names, &lines);
-        tokio::task::spawn_blocking(job)
-            .await
-            .map_err(|error| ImageError::Damaged(format!("a task of the store failed: {error}")))?
+        threads::begin("verify", job).end().await
     }
 
     /// How much disk the images use.

@@ -6,6 +6,7 @@ use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
 
 /// Bytes of one piece.
 pub(crate) const PIECE: usize = 256 << 10;
@@ -15,7 +16,7 @@ const DEPTH: usize = 8;
 /// The receiving end: a blocking reader.
 #[derive(Debug)]
 pub(crate) struct PipeReader {
-    pieces: Receiver<io::Result<Vec<u8>>>,
+    pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
     used: SyncSender<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
@@ -26,13 +27,13 @@ pub(crate) struct PipeReader {
 /// an aborted stream is never taken for a complete one.
 #[derive(Debug)]
 pub(crate) struct PipeSender {
-    pieces: SyncSender<io::Result<Vec<u8>>>,
+    pieces: mpsc::Sender<io::Result<Vec<u8>>>,
     used: Receiver<Vec<u8>>,
 }
 
 /// A new pipe.
 pub(crate) fn pipe() -> (PipeSender, PipeReader) {
-    let (sender, pieces) = sync_channel(DEPTH);
+    let (sender, pieces) = mpsc::channel(DEPTH);
     let (used, returned) = sync_channel(DEPTH + 2);
     let reader = PipeReader {
         pieces,
@@ -62,20 +63,20 @@ impl PipeSender {
 
     /// Sends a piece, waiting for room; false when nobody reads any more.
     pub(crate) fn send(&self, piece: Vec<u8>) -> bool {
-        piece.is_empty() || self.pieces.send(Ok(piece)).is_ok()
+        piece.is_empty() || self.pieces.blocking_send(Ok(piece)).is_ok()
     }
 
     /// Says that the stream is complete.
     pub(crate) fn end(self) {
-        let _ = self.pieces.send(Ok(Vec::new()));
+        let _ = self.pieces.blocking_send(Ok(Vec::new()));
     }
 }
 
 impl BufRead for PipeReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at >= self.piece.len() && !self.ended {
-            match self.pieces.recv() {
-                Ok(Ok(piece)) => {
+            match self.pieces.blocking_recv() {
+                Some(Ok(piece)) => {
                     self.ended = piece.is_empty();
                     let used = std::mem::replace(&mut self.piece, piece);
                     self.at = 0;
@@ -84,8 +85,8 @@ impl BufRead for PipeReader {
                         let _ = self.used.try_send(used);
                     }
                 }
-                Ok(Err(error)) => return Err(error),
-                Err(_) => {
+                Some(Err(error)) => return Err(error),
+                None => {
                     return Err(io::Error::new(
                         io::ErrorKind::ConnectionAborted,
                         "the sender went away",
@@ -120,16 +121,6 @@ pub(crate) async fn feed<R: AsyncRead + Unpin + Send>(mut from: R, to: PipeSende
         pieces: sender,
         used,
     } = to;
-    // The channel blocks, so it is served by a thread of its own; the hand-over to that thread is
-    // bounded too.
-    let (hand_over, mut pieces) = tokio::sync::mpsc::channel::<io::Result<Vec<u8>>>(2);
-    let forwarder = tokio::task::spawn_blocking(move || {
-        while let Some(piece) = pieces.blocking_recv() {
-            if sender.send(piece).is_err() {
-                return;
-            }
-        }
-    });
     loop {
         let mut piece = used
             .try_recv()
@@ -149,10 +140,8 @@ pub(crate) async fn feed<R: AsyncRead + Unpin + Send>(mut from: R, to: PipeSende
         }
         let last = piece.is_empty() || failed.is_some();
         let message = failed.map_or(Ok(piece), Err);
-        if hand_over.send(message).await.is_err() || last {
+        if sender.send(message).await.is_err() || last {
             break;
         }
     }
-    drop(hand_over);
-    let _ = forwarder.await;
 }

@@ -37,12 +37,20 @@ impl BlobSource {
                 let _ = sender.try_send(Ok(part));
             }
             Self::File(path) => {
-                tokio::task::spawn_blocking(move || {
+                // A registry that takes the blob slowly decides how long this lives, so it is no
+                // thread of those that are shared.
+                let failed = sender.clone();
+                let read = move || {
                     if let Err(error) = read_part(&path, at, length, &sender) {
                         // Nobody waits for it when the upload has ended.
                         let _ = sender.blocking_send(Err(error));
                     }
-                });
+                };
+                let thread = std::thread::Builder::new().name("blob".to_owned());
+                if let Err(error) = thread.spawn(read) {
+                    // There is room for one.
+                    let _ = failed.try_send(Err(error));
+                }
             }
         }
         pieces

@@ -14,6 +14,7 @@ pub mod clone;
 pub mod entry;
 pub mod idle;
 pub mod mount_attr;
+pub mod open_files;
 pub mod sandbox;
 pub mod scheduling;
 pub mod seccomp;

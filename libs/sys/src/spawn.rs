@@ -34,12 +34,21 @@ struct Plan {
     path: *const libc::c_char,
     arguments: *const *const libc::c_char,
     environment: *const *const libc::c_char,
+    open_files: *const KernelLimit,
+}
+
+/// The kernel's `struct rlimit64`.
+#[repr(C)]
+struct KernelLimit {
+    soft: u64,
+    hard: u64,
 }
 
 /// Starts a program and gives the process's identifier and a descriptor for it. The caller collects
 /// it when it has ended (wait(2)). Other threads go on meanwhile. Signals that the caller ignores
 /// or blocks are so for the program, too; descriptors that are not close-on-exec are inherited. A
-/// file that can't be executed shows as an exit with code 127.
+/// file that can't be executed shows as an exit with code 127. When this process has raised its
+/// own limit of open files ([`crate::open_files`]), the program gets the one from before.
 ///
 /// # Errors
 /// The kernel makes no process, for example because the cgroup is gone.
@@ -53,11 +62,16 @@ pub fn spawn(program: &Program<'_>) -> Result<(i32, OwnedFd), Errno> {
         strings.chain([null()]).collect()
     };
     let (arguments, environment) = (pointers(program.arguments), pointers(program.environment));
+    let open_files = crate::open_files::original().map(|limit| KernelLimit {
+        soft: limit.soft,
+        hard: limit.hard,
+    });
     let plan = Plan {
         streams: program.streams.map(|fd| fd.as_raw_fd() as u64),
         path: program.path.as_ptr(),
         arguments: arguments.as_ptr(),
         environment: environment.as_ptr(),
+        open_files: open_files.as_ref().map_or(null(), std::ptr::from_ref),
     };
     let mut pidfd: libc::c_int = -1;
     let mut request = CloneArgs {
@@ -92,23 +106,38 @@ pub fn spawn(program: &Program<'_>) -> Result<(i32, OwnedFd), Errno> {
             "mov esi, 2",
             "mov eax, {dup2}",
             "syscall",
+            "mov rdx, [r12 + 48]",
+            "test rdx, rdx",
+            "jz 3f",
+            "xor edi, edi",
+            "mov esi, {nofile}",
+            "xor r10d, r10d",
+            "mov eax, {prlimit}",
+            "syscall",
+            "test rax, rax",
+            "jnz 4f",
+            "3:",
             "mov rdi, [r12 + 24]",
             "mov rsi, [r12 + 32]",
             "mov rdx, [r12 + 40]",
             "mov eax, {execve}",
             "syscall",
+            "4:",
             "mov edi, 127",
             "mov eax, {exit_group}",
             "syscall",
             "ud2",
             "2:",
             dup2 = const libc::SYS_dup2,
+            nofile = const libc::RLIMIT_NOFILE as i32,
+            prlimit = const libc::SYS_prlimit64,
             execve = const libc::SYS_execve,
             exit_group = const libc::SYS_exit_group,
             inlateout("rax") libc::SYS_clone3 => result,
             in("rdi") &raw const request,
             in("rsi") std::mem::size_of::<CloneArgs>(),
             in("r12") &raw const plan,
+            lateout("r10") _,
             lateout("rcx") _,
             lateout("r11") _,
         );
@@ -161,6 +190,17 @@ mod tests {
             &["NAME=x"],
         );
         assert_eq!((text.as_str(), code), ("x zero one\nerror\n", 7));
+    }
+
+    #[test]
+    fn a_program_gets_the_limit_of_open_files_from_before_it_was_raised() {
+        let before = crate::open_files::current();
+        let raised = crate::open_files::raise().unwrap();
+        assert!(raised >= before.soft, "{raised} {before:?}");
+        assert_eq!(crate::open_files::current().soft, raised);
+        let (text, code) = run(c"/bin/sh", &["sh", "-c", "ulimit -Sn; ulimit -Hn"], &[]);
+        assert_eq!(text, format!("{}\n{}\n", before.soft, before.hard));
+        assert_eq!(code, 0);
     }
 
     #[test]

@@ -9,11 +9,13 @@ use keelson_model::container::Config;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
+use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::{Api, Call};
 
 /// `GET /containers/{id}/changes`.
 pub(crate) async fn changes(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    let _place = api.place(Kind::Survey, call.role).await?;
     let changes = api.0.engine.changes(Scope::User, &call.name).await?;
     let list: Vec<Value> = changes
         .into_iter()
@@ -31,7 +33,12 @@ pub(crate) async fn changes(api: &Api, call: &Call) -> Result<Response<Body>, Ap
 
 /// `GET /containers/{id}/export`.
 pub(crate) async fn export(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let pieces = api.0.engine.export(Scope::User, &call.name).await?;
+    let place = api.place(Kind::Export, call.role).await?;
+    let pieces = api
+        .0
+        .engine
+        .export(Scope::User, &call.name, Box::new(place))
+        .await?;
     let pieces = pieces
         .map(|piece| piece.map_err(io::Error::other))
         .inspect_err(|error| tracing::warn!(%error, "a container was not exported to the end"));
@@ -45,6 +52,7 @@ pub(crate) async fn commit(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     if container.is_empty() {
         return Err(ApiError::invalid("invalid name or ID supplied: \"\""));
     }
+    let _place = api.place(Kind::Survey, call.role).await?;
     let mut request = CommitRequest {
         reference: call.query.reference("repo"),
         author: text("author"),

@@ -11,6 +11,7 @@ use super::detach::DetachKeys;
 use super::streams;
 use crate::error::ApiError;
 use crate::hijack::{self, Takeover};
+use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::{Api, Call, mux};
@@ -108,6 +109,7 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
         return Ok(reply::empty(StatusCode::OK));
     }
     let hijacker = hijacker?;
+    let place = api.place(Kind::Follow, call.role).await?;
     let keys = Some(exec.request.detach_keys.as_str()).filter(|keys| !keys.is_empty());
     let keys = DetachKeys::parse(keys)?;
     let tty = exec.request.tty;
@@ -145,6 +147,7 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
                         let _ = writer.shutdown().await;
                     }
                 }
+                drop(place);
             }
             .boxed()
         }),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{mount, networks, sizes};
 use crate::error::ApiError;
+use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::{Api, Call, times};
 
@@ -21,7 +22,8 @@ pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, Ap
     if call.query.flag("size")
         && let Some(members) = answer.as_object_mut()
     {
-        let (written, whole) = sizes(api, &snapshot).await;
+        let _place = api.place(Kind::Survey, call.role).await?;
+        let (written, whole) = sizes(api, &snapshot).await?;
         members.insert("SizeRw".to_owned(), json!(written));
         members.insert("SizeRootFs".to_owned(), json!(whole));
     }

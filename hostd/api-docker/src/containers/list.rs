@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{mount, network_name, networks, sizes};
 use crate::error::ApiError;
+use crate::places::Kind;
 use crate::query::{Filters, name_fits};
 use crate::reply::{self, Body};
 use crate::{Api, Call, times};
@@ -79,7 +80,12 @@ pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
         chosen.truncate(limit);
     }
 
-    let answer = summaries(api, &chosen, call.query.flag("size")).await;
+    let with_size = call.query.flag("size");
+    let _place = match with_size {
+        true => Some(api.place(Kind::Survey, call.role).await?),
+        false => None,
+    };
+    let answer = summaries(api, &chosen, with_size).await;
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
@@ -93,9 +99,16 @@ async fn summaries(api: &Api, containers: &[Arc<Snapshot>], with_size: bool) -> 
     for container in containers {
         let mut summary = render(api, container);
         if with_size && let Some(members) = summary.as_object_mut() {
-            let (written, whole) = sizes(api, container).await;
-            members.insert("SizeRw".to_owned(), json!(written));
-            members.insert("SizeRootFs".to_owned(), json!(whole));
+            // Docker's sign for a size that can't be found out.
+            let (written, whole) = match sizes(api, container).await {
+                Ok((written, whole)) => (json!(written), json!(whole)),
+                Err(error) => {
+                    tracing::warn!(id = container.id, %error, "size of a container not found out");
+                    (json!(-1), json!(-1))
+                }
+            };
+            members.insert("SizeRw".to_owned(), written);
+            members.insert("SizeRootFs".to_owned(), whole);
         }
         answer.push(summary);
     }

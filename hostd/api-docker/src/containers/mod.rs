@@ -81,24 +81,12 @@ fn mount(mount: &MountPoint) -> Value {
 }
 
 /// Bytes that the container has written into its root file system, and the bytes of the whole.
-pub(crate) async fn sizes(api: &Api, snapshot: &Arc<Snapshot>) -> (u64, u64) {
-    let written = match api
-        .0
-        .engine
-        .written_bytes(snapshot.scope, &snapshot.id)
-        .await
-    {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            tracing::warn!(id = snapshot.id, %error, "size of a container not found out");
-            0
-        }
-    };
-    let image = api
-        .0
-        .images
-        .resolve(&snapshot.image_id)
-        .map(|image| image.size)
-        .unwrap_or_default();
-    (written, image + written)
+///
+/// # Errors
+/// The container or its image can't be read; no size is made up for it.
+pub(crate) async fn sizes(api: &Api, snapshot: &Arc<Snapshot>) -> Result<(u64, u64), ApiError> {
+    let engine = &api.0.engine;
+    let written = engine.written_bytes(snapshot.scope, &snapshot.id).await?;
+    let image = api.0.images.resolve(&snapshot.image_id)?;
+    Ok((written, image.size + written))
 }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::detach::DetachKeys;
 use crate::error::ApiError;
 use crate::hijack::{self, Hijacker, Reader, Takeover, Writer};
+use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::{Api, Call, mux, times};
@@ -36,6 +37,7 @@ pub(crate) async fn attach(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     };
     let keys = DetachKeys::parse(query.get("detachKeys"))?;
     let hijacker = hijacker(&call)?;
+    let place = api.place(Kind::Follow, call.role).await?;
     let attached = api
         .0
         .engine
@@ -49,7 +51,11 @@ pub(crate) async fn attach(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     hijacker.take_over(Takeover {
         head,
         session: Box::new(move |reader, writer| {
-            session(attached, keys, reader, writer).map(drop).boxed()
+            async move {
+                session(attached, keys, reader, writer).await;
+                drop(place);
+            }
+            .boxed()
         }),
     });
     // The connection's driver drops this future when it takes the connection over.
@@ -204,6 +210,7 @@ pub(crate) async fn logs(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
         timestamps: query.flag("timestamps"),
         tail,
     };
+    let place = api.place(Kind::Follow, call.role).await?;
     let logs = api
         .0
         .engine
@@ -211,6 +218,7 @@ pub(crate) async fn logs(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
         .await?;
     let tty = logs.tty;
     let body = logs.records.filter_map(move |batch| {
+        let _held = &place;
         futures::future::ready(match batch {
             Ok(frames) => {
                 let mut out = BytesMut::new();

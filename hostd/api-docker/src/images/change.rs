@@ -15,6 +15,7 @@ use super::list::Chosen;
 use super::platform::Platform;
 use super::progress::stream_steps;
 use crate::error::ApiError;
+use crate::places::Kind;
 use crate::reply::{self, Body, json_line};
 use crate::version::ApiVersion;
 use crate::{Api, Call, blocking};
@@ -26,7 +27,15 @@ pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
     };
     let quiet = call.query.flag("quiet");
     let images = api.0.images.clone();
-    let mut archive = reply::reader(call.request.into_body());
+    let place = api.place(Kind::Upload, call.role).await;
+    let mut archive = api.upload(call.request.into_body());
+    let place = match place {
+        Ok(place) => place,
+        Err(error) => {
+            reply::drain(archive);
+            return Err(error);
+        }
+    };
     let platform = match platform {
         Ok(platform) => platform.map(|platform| platform.to_string()),
         Err(error) => {
@@ -44,6 +53,7 @@ pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         let loaded = images
             .load_for(&mut archive, platform.as_deref(), sender)
             .await;
+        drop(place);
         reply::drain(archive);
         let loaded = loaded?;
         Ok(loaded.iter().flat_map(loaded_lines).collect())
@@ -84,14 +94,24 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     };
     if source != "-" {
         let images = api.0.images.clone();
+        let place = api.place(Kind::Transfer, call.role).await?;
         return stream_steps(move |sender| async move {
             let id = images.import_from(&source, options, sender).await?;
+            drop(place);
             Ok(vec![json!({"status": id.to_string()})])
         })
         .await;
     }
-    let mut archive = reply::reader(call.request.into_body());
-    let imported = api.0.images.import(&mut archive, options).await;
+    let place = api.place(Kind::Upload, call.role).await;
+    let mut archive = api.upload(call.request.into_body());
+    let imported = match &place {
+        Ok(_) => api.0.images.import(&mut archive, options).await,
+        Err(error) => {
+            reply::drain(archive);
+            return Err(error.clone());
+        }
+    };
+    drop(place);
     reply::drain(archive);
     let id = imported?;
     Ok(reply::bytes(
@@ -129,10 +149,15 @@ pub(crate) async fn save(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
             platform.check(&*api.0.images.resolve(name)?, name)?;
         }
     }
+    let place = api.place(Kind::Export, call.role).await?;
     let images = api.0.images.clone();
     let saved = blocking(move || images.save(&names)).await??;
     let (reader, mut writer) = tokio::io::duplex(SAVE_BUFFER);
-    let task = tokio::spawn(async move { saved.write_to(&mut writer).await });
+    let task = tokio::spawn(async move {
+        let written = saved.write_to(&mut writer).await;
+        drop(place);
+        written
+    });
     // The reader's end comes with success as well as with failure; the task knows which.
     let end = stream::once(async move {
         match task.await {
@@ -204,6 +229,7 @@ pub(crate) async fn prune(api: &Api, call: &Call) -> Result<Response<Body>, ApiE
         .query
         .filters(&["dangling", "until", "label", "label!"])?;
     let all = filters.flag("dangling")? == Some(false);
+    let _place = api.place(Kind::Survey, call.role).await?;
     let (images, engine) = (api.0.images.clone(), api.0.engine.clone());
     let pruned = blocking(move || {
         let chosen = Chosen::without_images(&filters)?;

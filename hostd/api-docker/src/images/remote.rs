@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::platform::Platform;
 use super::progress::stream_steps;
 use crate::error::ApiError;
+use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::{Api, Call};
@@ -113,7 +114,9 @@ pub(crate) async fn pull(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
     let whole = reference.tag().is_none() && reference.digest().is_none();
     let platform = call.query.get("platform").map(str::to_owned);
     let images = api.0.images.clone();
+    let place = api.place(Kind::Transfer, call.role).await?;
     stream_steps(move |sender| async move {
+        let _held = place;
         let names = match whole {
             // Without a tag all of them are meant.
             true => images.remote_tags(&name, credentials.clone()).await?,
@@ -156,7 +159,9 @@ pub(crate) async fn push(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
         platform.check(&*api.0.images.resolve(&name)?, &name)?;
     }
     let images = api.0.images.clone();
+    let place = api.place(Kind::Transfer, call.role).await?;
     stream_steps(move |sender| async move {
+        let _held = place;
         let pushed = images.push(&name, credentials, sender).await?;
         Ok(pushed
             .into_iter()
@@ -173,6 +178,7 @@ pub(crate) async fn push(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
 /// `GET /distribution/{name}/json`.
 pub(crate) async fn distribution(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let credentials = credentials(call.request.headers())?;
+    let _place = api.place(Kind::Transfer, call.role).await?;
     let found = match api.0.images.distribution(&call.name, credentials).await {
         Ok(found) => found,
         // Registries do not tell what is forbidden from what is not there; Docker says 401.
@@ -210,6 +216,7 @@ pub(crate) async fn distribution(api: &Api, call: &Call) -> Result<Response<Body
 
 /// `POST /auth`.
 pub(crate) async fn login(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let _place = api.place(Kind::Transfer, call.role).await?;
     let config: AuthConfig = reply::read_json(call.request.into_body())
         .await?
         .unwrap_or_default();

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::remote::credentials;
 use crate::error::ApiError;
+use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::{Api, Call};
 
@@ -40,6 +41,7 @@ pub(crate) async fn search(api: &Api, call: &Call) -> Result<Response<Body>, Api
     if automated == Some(true) {
         return Ok(reply::json(StatusCode::OK, &json!([])));
     }
+    let _place = api.place(Kind::Transfer, call.role).await?;
     let found = api
         .0
         .images

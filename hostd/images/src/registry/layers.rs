@@ -13,12 +13,13 @@ use keelson_registry::Repository;
 use tokio::sync::{mpsc, watch};
 
 use super::downloads::Phase;
-use super::{joined, pull_failed};
+use super::pull_failed;
 use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::layer::ingest::{Ingest, StagedLayer};
 use crate::pipe::PIECE;
 use crate::store::Store;
+use crate::threads;
 
 /// Pieces between the connection and the thread that takes them in.
 const DEPTH: usize = 4;
@@ -46,7 +47,7 @@ impl LayerPull {
         let job = {
             let (store, staging) = (Arc::clone(&self.store), Arc::clone(&self.staging));
             let folder = self.folder.clone();
-            tokio::task::spawn_blocking(move || {
+            threads::begin("layer", move || {
                 let result = take_in(&store, folder, pieces);
                 // Held until nothing writes there any more.
                 drop(staging);
@@ -55,7 +56,7 @@ impl LayerPull {
         };
         let downloaded = self.download(phase, &sender).await;
         drop(sender);
-        let taken = joined(job.await)?;
+        let taken = job.end().await;
         downloaded?;
         let layer = taken.map_err(|error| match error {
             ImageError::Archive(_) | ImageError::Layer(_) | ImageError::Interrupted(_) => self

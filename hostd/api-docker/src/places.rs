@@ -1,0 +1,265 @@
+//! How many long answers and uploads there may be at once.
+//!
+//! Whoever asks for an archive, a log or a pull decides by its own reading and writing how long
+//! that takes, and meanwhile holds memory, descriptors and threads. So a place is taken before any
+//! of these is, and it is given back by the last part of the work that ends. Clients that only read
+//! share a smaller part of the places: they can't keep those who manage the machine from working.
+//!
+//! A connection whose client takes nothing (or sends nothing that is waited for) is given up, soon
+//! when places are short and late when they are not: somebody may page through a log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use keelson_model::error::ErrorKind;
+use keelson_model::host_api::Role;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::ApiError;
+
+/// How long a request waits for a place.
+const WAIT: Duration = Duration::from_secs(20);
+/// How long a client may stand still while places are short. Shorter than [`WAIT`], so that who
+/// waits gets the place of a client that does not read.
+const SHORT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may stand still otherwise.
+const LONG_PATIENCE: Duration = Duration::from_secs(1800);
+/// For so long after one was lacking places count as short.
+const SHORTAGE: Duration = Duration::from_secs(60);
+
+/// What places are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Archives that are made for a client: each has a thread and some MiB of pieces.
+    Export,
+    /// Archives that a client sends: each has threads, and room on the disk.
+    Upload,
+    /// Pulls, pushes and questions to registries.
+    Transfer,
+    /// Logs, events, attached streams.
+    Follow,
+    /// Walks through file systems: sizes, changes, checks of images.
+    Survey,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [
+        Self::Export,
+        Self::Upload,
+        Self::Transfer,
+        Self::Follow,
+        Self::Survey,
+    ];
+
+    /// How many there are, and how many of them clients get that only read.
+    const fn places(self) -> (usize, usize) {
+        match self {
+            Self::Export => (24, 8),
+            Self::Upload => (16, 0),
+            Self::Transfer => (32, 0),
+            Self::Follow => (512, 128),
+            Self::Survey => (8, 2),
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Export => "archives being made",
+            Self::Upload => "archives being received",
+            Self::Transfer => "transfers with registries",
+            Self::Follow => "streams",
+            Self::Survey => "file systems being looked through",
+        }
+    }
+}
+
+/// When a place was last lacking. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Shortage(Arc<Noted>);
+
+#[derive(Debug)]
+struct Noted {
+    start: Instant,
+    /// Milliseconds after the start, and one; 0: never.
+    last: AtomicU64,
+}
+
+impl Default for Shortage {
+    fn default() -> Self {
+        Self(Arc::new(Noted {
+            start: Instant::now(),
+            last: AtomicU64::new(0),
+        }))
+    }
+}
+
+impl Shortage {
+    /// Something is lacking now.
+    pub fn note(&self) {
+        let now = u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.0.last.store(now + 1, Ordering::Relaxed);
+    }
+
+    /// How long a client may stand still now.
+    pub fn patience(&self) -> Duration {
+        match self.0.last.load(Ordering::Relaxed) {
+            0 => LONG_PATIENCE,
+            last => {
+                let since = self.0.start.elapsed();
+                match since.saturating_sub(Duration::from_millis(last - 1)) < SHORTAGE {
+                    true => SHORT_PATIENCE,
+                    false => LONG_PATIENCE,
+                }
+            }
+        }
+    }
+}
+
+/// The places of all kinds.
+#[derive(Debug)]
+pub struct Places {
+    pools: [Pool; Kind::ALL.len()],
+    shortage: Shortage,
+    wait: Duration,
+}
+
+#[derive(Debug)]
+struct Pool {
+    all: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
+}
+
+/// A place that is taken until this is dropped.
+#[derive(Debug)]
+pub struct Place {
+    _all: OwnedSemaphorePermit,
+    _readers: Option<OwnedSemaphorePermit>,
+}
+
+impl Places {
+    /// All places are free.
+    pub fn new(shortage: Shortage) -> Self {
+        Self {
+            pools: Kind::ALL.map(|kind| {
+                let (all, readers) = kind.places();
+                Pool {
+                    all: Arc::new(Semaphore::new(all)),
+                    readers: Arc::new(Semaphore::new(readers)),
+                }
+            }),
+            shortage,
+            wait: WAIT,
+        }
+    }
+
+    /// Whether places are short.
+    pub(crate) fn shortage(&self) -> &Shortage {
+        &self.shortage
+    }
+
+    /// Takes a place, and waits a while for one.
+    ///
+    /// # Errors
+    /// Unavailable when none became free in time; Forbidden when there is none for this role.
+    pub async fn take(&self, kind: Kind, role: Role) -> Result<Place, ApiError> {
+        let (most, for_readers) = kind.places();
+        let Some(pool) = self.pools.get(kind as usize) else {
+            return Err(ApiError::new(ErrorKind::Internal, "a kind without places"));
+        };
+        let most = match role {
+            Role::Reader if for_readers == 0 => {
+                return Err(ApiError::new(
+                    ErrorKind::Forbidden,
+                    format!("role {} may not do that", role.as_str()),
+                ));
+            }
+            Role::Reader => for_readers,
+            Role::Admin | Role::Operator => most,
+        };
+        if let Some(place) = pool.try_take(role) {
+            return Ok(place);
+        }
+        self.shortage.note();
+        tokio::time::timeout(self.wait, pool.take(role))
+            .await
+            .ok()
+            .flatten()
+            .ok_or_else(|| {
+                ApiError::new(
+                    ErrorKind::Unavailable,
+                    format!(
+                        "too many {} at once ({most}): try again when one of them has ended",
+                        kind.as_str()
+                    ),
+                )
+            })
+    }
+}
+
+impl Pool {
+    fn try_take(&self, role: Role) -> Option<Place> {
+        let readers = match role {
+            Role::Reader => Some(Arc::clone(&self.readers).try_acquire_owned().ok()?),
+            _ => None,
+        };
+        Some(Place {
+            _all: Arc::clone(&self.all).try_acquire_owned().ok()?,
+            _readers: readers,
+        })
+    }
+
+    /// `None`: never, the semaphores are not closed.
+    async fn take(&self, role: Role) -> Option<Place> {
+        let readers = match role {
+            Role::Reader => Some(Arc::clone(&self.readers).acquire_owned().await.ok()?),
+            _ => None,
+        };
+        Some(Place {
+            _all: Arc::clone(&self.all).acquire_owned().await.ok()?,
+            _readers: readers,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_where_they_are_looked_for() {
+        for (at, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, at);
+        }
+    }
+
+    #[tokio::test]
+    async fn readers_leave_places_to_others() {
+        let shortage = Shortage::default();
+        let mut places = Places::new(shortage.clone());
+        places.wait = Duration::from_millis(20);
+        let (all, readers) = Kind::Export.places();
+        let mut taken = Vec::new();
+        for _ in 0..readers {
+            taken.push(places.take(Kind::Export, Role::Reader).await.unwrap());
+        }
+        assert_eq!(shortage.patience(), LONG_PATIENCE);
+        let error = places.take(Kind::Export, Role::Reader).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(
+            error
+                .to_string()
+                .contains("archives being made at once (8)")
+        );
+        assert_eq!(shortage.patience(), SHORT_PATIENCE);
+        for _ in readers..all {
+            taken.push(places.take(Kind::Export, Role::Operator).await.unwrap());
+        }
+        assert!(places.take(Kind::Export, Role::Admin).await.is_err());
+        let waiting = places.take(Kind::Export, Role::Admin);
+        taken.pop();
+        assert!(waiting.await.is_ok());
+        let error = places.take(Kind::Transfer, Role::Reader).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Forbidden);
+    }
+}

@@ -1,0 +1,308 @@
+//! Clients that take places and give nothing for them: hostd goes on serving the others.
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{Host, PATIENCE, hostctl, image, is_root, run, wait_until};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What must be answered within it, whatever others do.
+const SOON: Duration = Duration::from_secs(1);
+
+/// This process needs more descriptors than usual.
+fn many_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+}
+
+/// Asks for something and reads nothing of the answer.
+fn ask(host: &Host, request: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(host.socket()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+fn get(host: &Host, path: &str) -> UnixStream {
+    ask(host, &format!("GET {path} HTTP/1.1\r\nHost: d\r\n\r\n"))
+}
+
+/// Sends a request whose answer has the status, and gives the body.
+#[track_caller]
+fn post(host: &Host, path: &str, body: &str, status: u16) -> String {
+    let (found, answer) = host.http(&format!(
+        "POST {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    assert_eq!(found, status, "{path}: {answer}");
+    answer
+}
+
+/// Asserts that something can be done soon; a busy machine gets three tries.
+#[track_caller]
+fn soon(what: &str, mut work: impl FnMut()) {
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let before = Instant::now();
+        work();
+        times.push(before.elapsed());
+        if before.elapsed() < SOON {
+            return;
+        }
+    }
+    panic!("{what} took {times:?}");
+}
+
+fn descriptors(host: &Host) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", host.pid()))
+        .unwrap()
+        .count()
+}
+
+fn status_line(host: &Host, name: &str) -> usize {
+    let text = fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap();
+    line.trim_start_matches(':')
+        .split_whitespace()
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap()
+}
+
+/// The engine does its work: an answer, a start, a process in a container.
+#[track_caller]
+fn works(host: &Host) {
+    soon("a ping", || assert_eq!(host.get("/_ping").0, 200));
+    let mut number = 0;
+    soon("a start", || {
+        number += 1;
+        let created = post(
+            host,
+            &format!("/containers/create?name=quick-{number}"),
+            r#"{"Image":"busybox","Cmd":["sleep","1000"],"HostConfig":{"NetworkMode":"none"}}"#,
+            201,
+        );
+        assert!(created.contains("Id"), "{created}");
+        post(host, &format!("/containers/quick-{number}/start"), "", 204);
+    });
+    soon("an exec", || {
+        let made = post(
+            host,
+            &format!("/containers/quick-{number}/exec"),
+            r#"{"Cmd":["echo","done"],"AttachStdout":true}"#,
+            201,
+        );
+        let id = made.split('"').nth(3).unwrap().to_owned();
+        let said = post(host, &format!("/exec/{id}/start"), "{}", 200);
+        assert!(said.contains("done"), "{said}");
+    });
+    for number in 1..=number {
+        host.docker(&["rm", "-f", &format!("quick-{number}")]).ok();
+    }
+}
+
+#[test]
+fn readers_that_do_not_read_keep_nobody_waiting() {
+    if !is_root() {
+        return;
+    }
+    many_descriptors();
+    let host = Host::start();
+    host.load_busybox();
+    host.docker(&[
+        "run",
+        "--name=big",
+        "--network=none",
+        "busybox",
+        "sh",
+        "-c",
+        "head -c 8000000 /dev/urandom > /big; head -c 4000000 /dev/zero | tr '\\0' x | fold",
+    ])
+    .ok();
+    host.docker(&["commit", "big", "big:1"]).ok();
+    host.docker(&[
+        "run",
+        "-d",
+        "--name=loud",
+        "--network=none",
+        "busybox",
+        "yes",
+    ])
+    .ok();
+    works(&host);
+    let before = (descriptors(&host), status_line(&host, "Threads"));
+
+    let mut still = Vec::new();
+    for _ in 0..86 {
+        still.push(get(&host, "/containers/big/export"));
+        still.push(get(&host, "/images/big:1/get"));
+        still.push(get(&host, "/containers/big/logs?stdout=1"));
+        still.push(get(&host, "/containers/loud/logs?stdout=1&follow=1"));
+        still.push(get(&host, "/events?since=0"));
+        still.push(ask(
+            &host,
+            "POST /containers/loud/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: d\r\n\r\n",
+        ));
+        // These are to send something, and do not.
+        still.push(ask(
+            &host,
+            "POST /images/load HTTP/1.1\r\nHost: d\r\nContent-Length: 1000000\r\n\r\n",
+        ));
+    }
+    assert!(still.len() > 600);
+    works(&host);
+    // Also when all of them had time to take what they can.
+    std::thread::sleep(Duration::from_secs(3));
+    works(&host);
+    let threads = status_line(&host, "Threads");
+    assert!(threads < 200, "{threads} threads");
+    let memory = status_line(&host, "VmRSS");
+    assert!(memory < 400 << 10, "{memory} KiB");
+    // Those without a place are told so.
+    let mut late = get(&host, "/containers/big/export");
+    late.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = [0; 4096];
+    let length = late.read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(
+        answer.starts_with("HTTP/1.1 200") || answer.contains("archives being made at once"),
+        "{answer}"
+    );
+    drop((still, late));
+    wait_until("descriptors and threads are given back", || {
+        let (files, threads) = before;
+        // Idle threads stay for ten seconds.
+        descriptors(&host) <= files + 8 && status_line(&host, "Threads") <= threads + 8
+    });
+    works(&host);
+    host.docker(&["rm", "-f", "loud", "big"]).ok();
+}
+
+#[test]
+fn idle_connections_give_way() {
+    if !is_root() {
+        return;
+    }
+    many_descriptors();
+    let host = Host::start();
+    let mut idle: Vec<UnixStream> = (0..2200)
+        .map_while(|_| UnixStream::connect(host.socket()).ok())
+        .collect();
+    wait_until("the first one was closed", || {
+        idle[0].set_nonblocking(true).unwrap();
+        matches!(idle[0].read(&mut [0]), Ok(0))
+    });
+    let before = Instant::now();
+    assert_eq!(host.get("/_ping").0, 200);
+    assert!(before.elapsed() < Duration::from_secs(5));
+    idle.clear();
+}
+
+#[test]
+fn clients_that_say_nothing_keep_nobody_out() {
+    let Some(hostctl) = is_root().then(hostctl).flatten() else {
+        return;
+    };
+    many_descriptors();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+        .port();
+    let folder = tempfile::tempdir().unwrap();
+    let listen = format!("tcp://127.0.0.1:{port}");
+    let keys = folder.path().join("tls");
+    let host = Host::start_with(&["--listen", &listen, "--tls", keys.to_str().unwrap()]);
+    let client = folder.path().join("client");
+    let issue = ["certificate", "issue", "--name=t", "--role=reader", "--out"];
+    run(
+        Command::new(&hostctl)
+            .args(["--host", &host.url()])
+            .args(issue)
+            .arg(&client),
+        b"",
+    )
+    .ok();
+    let silent: Vec<TcpStream> = (0..600)
+        .map(|number| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            if number % 2 == 0 {
+                // The beginning of a handshake, no more.
+                stream.write_all(&[22, 3, 1, 2, 0]).unwrap();
+            }
+            stream
+        })
+        .collect();
+    let also: Vec<UnixStream> = (0..600)
+        .map(|_| UnixStream::connect(host.socket()).unwrap())
+        .collect();
+    let tls_ping = |client: &Path| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--max-time", "30"])
+            .arg("--cacert")
+            .arg(client.join("ca.pem"))
+            .arg("--cert")
+            .arg(client.join("cert.pem"))
+            .arg("--key")
+            .arg(client.join("key.pem"))
+            .arg(format!("https://127.0.0.1:{port}/_ping"));
+        assert_eq!(run(&mut curl, b"").ok(), "OK");
+    };
+    soon("a ping over TLS", || tls_ping(&client));
+    soon("a ping", || assert_eq!(host.get("/_ping").0, 200));
+    // They are not waited for.
+    let before = Instant::now();
+    for mut stream in silent {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _ = stream.read(&mut [0]);
+    }
+    assert!(
+        before.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        before.elapsed()
+    );
+    drop(also);
+}
+
+#[test]
+fn containers_do_not_get_hostds_limit_of_open_files() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.docker_with(&["load"], &image::busybox("busybox:latest"))
+        .ok();
+    let own = getrlimit(Resource::Nofile);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", host.pid())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let soft: u64 = line.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert!(soft >= own.maximum.unwrap().min(1 << 20), "{line}");
+    let shown = host
+        .docker(&[
+            "run",
+            "--rm",
+            "--network=none",
+            "busybox",
+            "sh",
+            "-c",
+            "ulimit -Hn",
+        ])
+        .ok();
+    assert_eq!(shown.parse(), Ok(own.maximum.unwrap()));
+}

@@ -1,0 +1,62 @@
+//! Threads of their own for work whose length others decide: a client that sends or reads slowly, a
+//! registry that answers slowly. The threads that tokio keeps for blocking work are shared with
+//! everything that must be quick, and such work would take them all. How much of it there is at
+//! once is bounded by the API, which hands out places for it.
+
+use std::io;
+use std::thread::Builder;
+
+use tokio::sync::oneshot;
+
+use crate::error::ImageError;
+
+/// Work on its way.
+#[derive(Debug)]
+pub(crate) struct Work<T>(oneshot::Receiver<Result<T, ImageError>>);
+
+/// Begins work on a thread of its own.
+pub(crate) fn begin<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Work<T> {
+    let (sender, receiver) = oneshot::channel();
+    let started = Builder::new().name(name.to_owned()).spawn(move || {
+        // The caller may be gone.
+        let _ = sender.send(work());
+    });
+    match started {
+        Ok(_) => Work(receiver),
+        Err(error) => Work(failed(error)),
+    }
+}
+
+fn failed<T>(error: io::Error) -> oneshot::Receiver<Result<T, ImageError>> {
+    let (sender, receiver) = oneshot::channel();
+    let error = ImageError::Interrupted(format!("no thread could be started: {error}"));
+    // The receiver is still here.
+    let _ = sender.send(Err(error));
+    receiver
+}
+
+impl<T> Work<T> {
+    /// Waits for its end. The work goes on when nobody waits.
+    pub(crate) async fn end(self) -> Result<T, ImageError> {
+        self.0.await.unwrap_or_else(|_| {
+            Err(ImageError::Damaged(
+                "a task of the store ended by a panic".to_owned(),
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn results_and_panics_are_told() {
+        assert_eq!(begin("t", || Ok(7)).end().await.unwrap(), 7);
+        let panicked = begin::<()>("t", || panic!("on purpose")).end().await;
+        assert!(matches!(panicked, Err(ImageError::Damaged(_))));
+    }
+}
