@@ -19,7 +19,7 @@ use crate::sandbox::devices::{self, Nodes, Terminal};
 use crate::sandbox::hidden::Hider;
 use crate::sandbox::mounts::{self, Sources};
 use crate::sandbox::userns::{self, MountMaps};
-use crate::sandbox::{descriptors, namespaces, procfs, root, shared};
+use crate::sandbox::{descriptors, namespaces, null, procfs, root, shared};
 use crate::seccomp::Filter;
 use crate::spec::{NamespaceKind, Process, Spec, mappings};
 
@@ -204,7 +204,7 @@ fn set_up(
     let seen = mounted.proc_is_seen.then_some(proc.as_fd());
     let mut hider = Hider::new(root.as_fd(), seen, mounted.sys.as_ref().map(AsFd::as_fd));
     hider.make_readonly(&spec.linux.readonly_paths)?;
-    hider.mask(&spec.linux.masked_paths)?;
+    hider.mask(&spec.linux.masked_paths, mounted.devices.as_ref())?;
     hider.finish();
     let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
     if process.cwd != "/" {
@@ -228,6 +228,11 @@ fn set_up(
     if let Some(score) = process.oom_score_adj
         && !own_users
     {
+    let null = match terminal {
+        Some(_) => None,
+        None => null::Streams::find(plan.stdio.as_ref()),
+    };
+    let null = null.map(|streams| streams.open(&root)).transpose()?;
         procfs::write_oom_score(proc.as_fd(), score)?;
     }
     if let Some(personality) = &spec.linux.personality {
@@ -250,6 +255,7 @@ fn set_up(
             None
         }
     };
+    null.map_or(Ok(()), null::Replacement::connect)?;
     close_others(
         plan,
         channel,

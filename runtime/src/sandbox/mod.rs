@@ -16,6 +16,7 @@ pub(crate) mod layers;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod options;
+pub(crate) mod null;
 pub(crate) mod paths;
 pub(crate) mod procfs;
 pub(crate) mod root;
