@@ -55,6 +55,19 @@ pub(crate) struct Plan<'a> {
     pub(crate) start_socket: Option<OwnedFd>,
 }
 
+impl<'a> Plan<'a> {
+    /// What its mounts depend on.
+    pub(super) fn container(&self) -> mounts::Container<'a> {
+        mounts::Container {
+            cgroup: self.spec.linux.cgroups_path.as_deref(),
+            root: match self.rootfs {
+                Rootfs::Folder { path } => Some(path),
+                Rootfs::Overlay { .. } => None,
+            },
+        }
+    }
+}
+
 /// What was done for a child inside a user namespace by the process that made it.
 pub(crate) struct Prepared<'a> {
     /// The root, attached nowhere yet.
@@ -168,7 +181,7 @@ fn set_up(
         ),
         None => (
             root::make(plan.rootfs, propagation, None)?,
-            Sources::new(&plan.maps, propagation.is_detached()),
+            Sources::new(&plan.maps, propagation.is_detached(), plan.container()),
             Nodes::Made,
         ),
     };
