@@ -19,8 +19,8 @@ use crate::user::{self, User};
 use crate::{EngineError, devices, files, validate};
 
 impl Inner {
-    /// Prepares a run. Everything it writes is below the run folder (or a folder of a volume) and
-    /// is made anew for each run.
+    /// Prepares a run. What it writes is made anew for each run: below the run folder what only the
+    /// shim and this process write to, below the container's own folder what the container may.
     pub(crate) fn prepare(&self, container: &Container) -> Result<(), EngineError> {
         let snapshot = container.snapshot();
         let layers = self.layers(container, &snapshot)?;
@@ -42,11 +42,13 @@ impl Inner {
         make_bind_sources(&wanted)?;
         let volumes = volume_folders(&snapshot, &merged, &wanted)?;
         let nodes = device_nodes(&snapshot)?;
-        let names = [
-            run.join("hostname"),
-            run.join("hosts"),
-            run.join("resolv.conf"),
-        ];
+        let own = snapshot.files();
+        remove_tree(&own)?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&own)
+            .map_err(EngineError::io("mkdir", &own))?;
+        let names = ["hostname", "hosts", "resolv.conf"].map(|name| own.join(name));
         let [hostname, hosts, resolv_conf] = &names;
         write_files(&snapshot, hostname, hosts, resolv_conf)?;
 

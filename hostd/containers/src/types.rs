@@ -275,12 +275,21 @@ pub struct Snapshot {
     pub state: State,
     /// Its folder on the host, which survives a reboot: `log/`, `upper/`, ….
     pub folder: PathBuf,
-    /// Its folder for the time of a run: `hostname`, `hosts`, `resolv.conf`, ….
+    /// Its folder for the time of a run: the shim's.
     pub run_folder: PathBuf,
     /// Its log on the host.
     pub log_path: PathBuf,
     /// Its cgroup, relative to the cgroup v2 mount.
     pub cgroup: String,
+}
+
+impl Snapshot {
+    /// The folder of `hostname`, `hosts` and `resolv.conf`. The container may write to them, so
+    /// they lie beside its writable layer: what it fills is its own part of the disk.
+    #[must_use]
+    pub fn files(&self) -> PathBuf {
+        self.folder.join("etc")
+    }
 }
 
 /// For what a wait waits.

@@ -33,7 +33,7 @@ pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, Ap
 fn render(snapshot: &Snapshot) -> Value {
     let state = &snapshot.state;
     let file = |name: &str| snapshot.folder.join(name).display().to_string();
-    let run_file = |name: &str| snapshot.run_folder.join(name).display().to_string();
+    let own_file = |name: &str| snapshot.files().join(name).display().to_string();
     let mounts: Vec<Value> = snapshot.mounts.iter().map(mount).collect();
     json!({
         "Id": snapshot.id,
@@ -55,9 +55,9 @@ fn render(snapshot: &Snapshot) -> Value {
             "FinishedAt": times::rfc3339(state.finished_at),
         },
         "Image": snapshot.image_id,
-        "ResolvConfPath": run_file("resolv.conf"),
-        "HostnamePath": run_file("hostname"),
-        "HostsPath": run_file("hosts"),
+        "ResolvConfPath": own_file("resolv.conf"),
+        "HostnamePath": own_file("hostname"),
+        "HostsPath": own_file("hosts"),
         "LogPath": snapshot.log_path.display().to_string(),
         "Name": format!("/{}", snapshot.name),
         "RestartCount": state.restart_count,
