@@ -22,6 +22,8 @@ pub(crate) struct Container {
     pub(crate) scope: Scope,
     /// What a reboot (or the end of a run) ends; also the shim's directory.
     pub(crate) run_folder: PathBuf,
+    /// Its document can't be read: it is shown, and removed when asked for; nothing is written.
+    pub(crate) unreadable: bool,
     pub(crate) operation: tokio::sync::Mutex<()>,
     live: Mutex<Live>,
 }
@@ -43,6 +45,8 @@ pub(crate) struct Live {
     /// Counts starts and cancelled restarts, so that a restart that was due can tell that it is
     /// not wanted any more.
     pub(crate) generation: u64,
+    /// Its shim was not asked yet, or does not answer: the state is the last one known.
+    pub(crate) unknown: bool,
     /// The container is gone; whoever still holds it finds nothing.
     pub(crate) removed: bool,
 }
@@ -59,6 +63,7 @@ impl Container {
             id: snapshot.id.clone(),
             scope: snapshot.scope,
             run_folder,
+            unreadable: false,
             operation: tokio::sync::Mutex::new(()),
             live: Mutex::new(Live {
                 snapshot: Arc::new(snapshot),
@@ -69,6 +74,7 @@ impl Container {
                 keep: false,
                 back_off: None,
                 generation: 0,
+                unknown: false,
                 removed: false,
             }),
         }

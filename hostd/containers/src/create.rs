@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use keelson_store::{Durability, document};
 
 use crate::container::Container;
-use crate::document::{CONTAINER, ContainerDocument};
-use crate::engine::Inner;
+use crate::document::{CONTAINER, ContainerDocument, Identity};
+use crate::engine::{Inner, require_readable};
 use crate::spec::mounts::{Wanted, WantedKind};
 use crate::types::{CreateRequest, Created, RootSource, Scope, Snapshot, State};
 use crate::validate::{self, Completed};
@@ -158,7 +158,12 @@ impl Inner {
             config: completed.config,
             host_config: completed.host,
         };
+        Identity::write(&folder, &document)?;
         self.write_document(&document)?;
+        if document.host_config.auto_remove {
+            // It does not outlive the machine's next start, so it is not flushed.
+            self.objects.settle(id);
+        }
         self.load(document, &completed.mounts, State::default())
     }
 
@@ -166,7 +171,8 @@ impl Inner {
         let path = self.objects.document(&document.id)?;
         document::write(&path, document, Durability::Relaxed)?;
         if !document.host_config.auto_remove {
-            self.flusher.later(path);
+            let (objects, id) = (Arc::clone(&self.objects), document.id.clone());
+            self.flusher.then(path, move || objects.settle(&id));
         }
         Ok(())
     }
@@ -205,6 +211,7 @@ impl Inner {
 
     fn rename(&self, container: &Container, new: &str) -> Result<(), EngineError> {
         let snapshot = container.snapshot();
+        require_readable(container)?;
         if snapshot.name == new {
             return Err(EngineError::Invalid(
                 "Renaming a container with the same name as its current name".to_owned(),
@@ -218,6 +225,9 @@ impl Inner {
         if let Err(error) = self.write_document(&document) {
             self.with_mut(container.scope, |registry| registry.release(new));
             return Err(error);
+        }
+        if let Err(error) = Identity::write(&snapshot.folder, &document) {
+            tracing::warn!(id = container.id, %error, "identity of a renamed container not written");
         }
         Arc::make_mut(&mut container.live().snapshot).name = new.to_owned();
         self.with_mut(container.scope, |registry| registry.release(&snapshot.name));

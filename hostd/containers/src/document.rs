@@ -4,17 +4,25 @@
 //! updated. `state.json` says how it fares; it is written on every start and exit and may be lost
 //! in a power cut, because nothing that ran then runs now.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use jiff::Timestamp;
 use keelson_model::container::{Config, HostConfig};
 use keelson_store::Document;
 use serde::{Deserialize, Serialize};
 
+use crate::EngineError;
 use crate::types::{Scope, Snapshot, State};
 
 /// Name of the document that makes a container exist.
 pub(crate) const CONTAINER: &str = "container.json";
 /// Name of the document with its state.
 pub(crate) const STATE: &str = "state.json";
+
+/// Name of the link that says the same of a container as its document does, in short.
+const IDENTITY: &str = "identity";
 
 /// `container.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +61,50 @@ impl ContainerDocument {
 
 impl Document for ContainerDocument {
     const VERSION: u32 = 1;
+}
+
+/// What must be known of a container even when its document can't be read: whose it is, by which
+/// name, and which image must not be removed. Kept as the target of a symbolic link
+/// (`user sha256:… web`), beside the document, and read only when that can't be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) scope: Scope,
+    /// Empty for a system container.
+    pub(crate) image_id: String,
+    pub(crate) name: String,
+}
+
+impl Identity {
+    /// Writes that of a document's container, replacing an earlier one.
+    pub(crate) fn write(folder: &Path, document: &ContainerDocument) -> Result<(), EngineError> {
+        let image = match document.image_id.as_str() {
+            "" => "-",
+            id => id,
+        };
+        let text = format!("{} {image} {}", document.scope.as_str(), document.name);
+        let (temporary, path) = (folder.join(".new-identity"), folder.join(IDENTITY));
+        // Left by an engine that was killed right here.
+        let _ = fs::remove_file(&temporary);
+        symlink(text, &temporary).map_err(EngineError::io("symlink", &temporary))?;
+        fs::rename(&temporary, &path).map_err(EngineError::io("rename", &temporary))
+    }
+
+    /// Reads it; `None` when there is none, or nothing that this release understands.
+    pub(crate) fn read(folder: &Path) -> Option<Self> {
+        let target = fs::read_link(folder.join(IDENTITY)).ok()?;
+        let mut words = target.to_str()?.splitn(3, ' ');
+        let scope = match words.next()? {
+            "user" => Scope::User,
+            "system" => Scope::System,
+            _ => return None,
+        };
+        let image_id = words.next().filter(|id| *id != "-").unwrap_or_default();
+        Some(Self {
+            scope,
+            image_id: image_id.to_owned(),
+            name: words.next()?.to_owned(),
+        })
+    }
 }
 
 /// `state.json`.
@@ -104,7 +156,17 @@ mod tests {
         keelson_store::document::write(&path, &document, keelson_store::Durability::Relaxed)
             .unwrap();
         let read = keelson_store::document::read(&path).unwrap();
-        assert_eq!(read, Some(document));
+        assert_eq!(read.as_ref(), Some(&document));
+        for name in ["web", "two"] {
+            let named = ContainerDocument {
+                name: name.to_owned(),
+                ..document.clone()
+            };
+            Identity::write(folder.path(), &named).unwrap();
+            let identity = Identity::read(folder.path()).unwrap();
+            assert_eq!((identity.scope, &*identity.name), (Scope::User, name));
+            assert_eq!(identity.image_id, "sha256:x");
+        }
         assert!(!boot_id().is_empty());
     }
 }

@@ -41,7 +41,7 @@ pub struct Engine {
 }
 
 pub(crate) struct Inner {
-    pub(crate) objects: Objects,
+    pub(crate) objects: Arc<Objects>,
     /// RUN/containers.
     pub(crate) run: PathBuf,
     pub(crate) runtime: Program,
@@ -62,7 +62,7 @@ impl Engine {
     pub(crate) fn new(options: EngineOptions, objects: Objects, facts: HostFacts) -> Self {
         Self {
             inner: Arc::new(Inner {
-                objects,
+                objects: Arc::new(objects),
                 run: options.run.join("containers"),
                 runtime: Program::new(
                     options.runtime,
@@ -163,7 +163,6 @@ impl Inner {
         }
     }
 
-    /// Looks into a scope's registry.
     /// Which images the containers of both scopes use.
     pub(crate) fn image_users(&self) -> Vec<ImageUser> {
         [Scope::User, Scope::System]
@@ -176,12 +175,13 @@ impl Inner {
                         .collect::<Vec<_>>()
                 })
             })
-            .filter_map(|snapshot| {
-                Some(ImageUser {
-                    container: snapshot.id.clone(),
-                    image: snapshot.image_id.parse().ok()?,
-                    running: snapshot.state.status.counts_as_running(),
-                })
+            // A system container has no image.
+            .filter(|snapshot| snapshot.scope == Scope::User || !snapshot.image_id.is_empty())
+            .map(|snapshot| ImageUser {
+                container: snapshot.id.clone(),
+                // What can't be read may be made from any.
+                image: snapshot.image_id.parse().ok(),
+                running: snapshot.state.status.counts_as_running(),
             })
             .collect()
     }
@@ -251,6 +251,9 @@ impl Inner {
     /// a start or an exit must not wait for that.
     pub(crate) fn persist(&self, container: &Container) {
         let snapshot = container.snapshot();
+        if container.unreadable {
+            return;
+        }
         let written = StateDocument {
             boot: self.boot.clone(),
             state: snapshot.state.clone(),
@@ -281,6 +284,18 @@ pub(crate) fn timestamp(nanoseconds: u64) -> Option<Timestamp> {
     (nanoseconds > 0)
         .then(|| Timestamp::from_nanosecond(i128::from(nanoseconds)).ok())
         .flatten()
+}
+
+/// What is shown although it can't be read is not changed.
+pub(crate) fn require_readable(container: &Container) -> Result<(), EngineError> {
+    match container.unreadable || container.snapshot().state.status == Status::Dead {
+        true => Err(EngineError::Conflict(format!(
+            "container {} is dead: {}; it can be removed only",
+            container.id,
+            container.snapshot().state.error
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Whether a state allows an operation that needs a process.

@@ -10,6 +10,7 @@
 //! creating one says so in a warning. Everything that is not implemented and was asked for is
 //! refused by name.
 
+mod adopt;
 mod attach;
 mod container;
 mod content;
@@ -28,6 +29,7 @@ mod logs;
 mod names;
 mod open;
 mod prepare;
+mod quarantine;
 mod registry;
 mod remove;
 mod restart;

@@ -280,8 +280,8 @@ impl Inner {
             container.live().exit_asked = before;
             // It ended by itself in this very moment, and its end waits to be recorded.
             return Err(match container.shim().exit_record() {
-                Some(_) => not_running(container),
-                None => error,
+                Ok(Some(_)) => not_running(container),
+                _ => error,
             });
         }
         // Frozen processes could not act upon it.

@@ -76,6 +76,12 @@ pub(crate) fn new_id() -> String {
     }
 }
 
+/// Whether a text is an identifier: 64 hexadecimal digits.
+pub(crate) fn is_id(text: &str) -> bool {
+    let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() == 64 && text.bytes().all(digit)
+}
+
 /// A name of two words; later attempts add a number.
 pub(crate) fn generate(attempt: u32) -> String {
     let mut random = rand::rng();
@@ -118,7 +124,7 @@ mod tests {
         for attempt in 0..200 {
             check(&generate(attempt)).unwrap();
             let id = new_id();
-            assert_eq!(id.len(), 64);
+            assert!(is_id(&id));
             assert!(id.get(..12).unwrap().parse::<u64>().is_err());
         }
     }

@@ -9,21 +9,22 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
-use keelson_model::shim::{Request, Response};
-use keelson_store::{Objects, StoreError, document, file, objects::remove_tree};
+use keelson_store::{Objects, document, objects::remove_tree};
 
+use crate::adopt::Found;
 use crate::container::Container;
 use crate::create::DOCUMENT;
-use crate::document::{ContainerDocument, STATE, StateDocument};
-use crate::ended::lost_exit;
-use crate::engine::{Inner, timestamp};
+use crate::document::{ContainerDocument, STATE, StateDocument, boot_id};
+use crate::engine::Inner;
 use crate::host::{self, HostFacts};
-use crate::restart::{self, Occasion};
-use crate::shim::{Connection, Shim};
+use crate::shim::Shim;
 use crate::spec::mounts;
-use crate::start::Starter;
 use crate::types::{EngineOptions, Scope, State, Status};
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, names};
+
+/// How long opening waits for shims to answer. They do within milliseconds; one that was stopped
+/// must not keep clients from all other containers.
+const SETTLE_TIME: Duration = Duration::from_millis(400);
 
 /// What containers have after their share of a shutdown to vanish and to be recorded.
 const SHUTDOWN_KILL_GRACE: Duration = Duration::from_secs(3);
@@ -33,8 +34,8 @@ impl Engine {
     /// while no engine ran, and starts in the background what restart policies ask for.
     ///
     /// # Errors
-    /// When the folders cannot be made or read. A single damaged container is reported in the
-    /// log of the daemon and left alone.
+    /// When the folders cannot be made or read. A container that can't be read is no error: it is
+    /// shown as dead, with the reason, and its files stay as they are.
     pub async fn open(options: EngineOptions) -> Result<Self, EngineError> {
         let run = options.run.join("containers");
         fs::DirBuilder::new()
@@ -45,7 +46,8 @@ impl Engine {
         let base = options.root.join("engine/containers");
         let parent = options.cgroup_parent.clone();
         let (objects, facts) = tokio::task::spawn_blocking(move || {
-            Objects::open(&base, DOCUMENT).map(|objects| (objects, HostFacts::detect(&parent)))
+            Objects::open(&base, DOCUMENT, &boot_id())
+                .map(|objects| (objects, HostFacts::detect(&parent)))
         })
         .await
         .map_err(|error| EngineError::Internal(format!("task failed: {error}")))??;
@@ -131,44 +133,43 @@ impl Inner {
 
     async fn restore(self: &Arc<Self>) -> Result<(), EngineError> {
         let mut known = HashSet::new();
-        let mut restarts = Vec::new();
+        let mut settling = tokio::task::JoinSet::new();
         for id in self.objects.names()? {
-            match self.restore_one(&id).await {
-                Ok((container, restart)) => {
-                    if restart {
-                        restarts.push(container);
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(id, %error, "container not restored");
-                }
+            known.insert(id.clone());
+            if !names::is_id(&id) {
+                tracing::warn!(id, "not a container's folder; left alone");
+                continue;
             }
-            known.insert(id);
-        }
-        self.end_strays(&known).await?;
-        self.release_images();
-        for container in restarts {
-            let inner = Arc::clone(self);
-            tokio::spawn(async move {
-                if let Ok(_guard) = container.lock().await
-                    && let Err(error) = inner.start(&container, Starter::Policy).await
-                {
-                    tracing::warn!(id = container.id, %error, "restart policy");
+            match self.restore_one(&id) {
+                Ok((container, found)) => {
+                    let inner = Arc::clone(self);
+                    settling.spawn(async move { inner.settle(&container, &found).await });
                 }
-            });
+                Err(error) => self.quarantine(&id, &error),
+            }
         }
+        let inner = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = inner.end_strays(&known).await {
+                tracing::error!(%error, "shims without a container not looked for");
+            }
+        });
+        // What takes longer is found out while the engine serves already.
+        let all = async { while settling.join_next().await.is_some() {} };
+        if tokio::time::timeout(SETTLE_TIME, all).await.is_err() {
+            self.tell_unknown();
+        }
+        settling.detach_all();
+        self.release_images();
         Ok(())
     }
 
-    /// Brings one container back. Tells whether its restart policy starts it now.
-    async fn restore_one(
-        self: &Arc<Self>,
-        id: &str,
-    ) -> Result<(Arc<Container>, bool), EngineError> {
+    /// Brings one container back as it was written.
+    fn restore_one(&self, id: &str) -> Result<(Arc<Container>, Found), EngineError> {
         let path = self.objects.document(id)?;
         let Some(document): Option<ContainerDocument> = document::read(&path)? else {
             return Err(EngineError::Internal(format!(
-                "{} vanished",
+                "{} is missing",
                 path.display()
             )));
         };
@@ -179,27 +180,37 @@ impl Inner {
                 document.id
             )));
         }
-        let found = self.read_state(id)?;
         let wanted = mounts::parse(&document.host_config)?;
+        let found = self.read_state(id);
+        let state = found
+            .as_ref()
+            .map(|found| found.state.clone())
+            .unwrap_or_default();
         let (scope, name) = (document.scope, document.name.clone());
-        let container = Arc::new(self.load(document, &wanted, found.state.clone())?);
+        let container = Arc::new(self.load(document, &wanted, state)?);
         self.with_mut(scope, |registry| {
             registry.reserve(&name, id)?;
             registry.insert(id, Arc::clone(&container));
             Ok::<_, EngineError>(())
         })?;
-        let restart = self.settle(&container, &found).await;
-        Ok((container, restart))
+        if !self.objects.is_settled(id) {
+            // The engine that made it was killed in that moment.
+            let (objects, id) = (Arc::clone(&self.objects), id.to_owned());
+            self.flusher.then(path, move || objects.settle(&id));
+        }
+        // Until its shim was asked.
+        container.live().unknown = true;
+        Ok((container, found))
     }
 
-    /// A state that was torn by a power cut says only that the container was run, if that.
-    fn read_state(&self, id: &str) -> Result<StateDocument, EngineError> {
+    /// A state that was torn by a power cut says only that the container was run, if that. One
+    /// that can't be read at all says nothing, and is left as it is.
+    fn read_state(&self, id: &str) -> Found {
         let folder = self.objects.folder(id)?;
-        file::sweep(&folder)?;
         match document::read(&folder.join(STATE)) {
             Ok(found) => Ok(found.unwrap_or_default()),
-            Err(StoreError::Malformed { .. } | StoreError::Unversioned { .. }) => {
-                tracing::warn!(id, "state was torn, probably by a power cut");
+            Err(error) if error.is_damage() => {
+                tracing::warn!(id, %error, "state was torn, probably by a power cut");
                 Ok(StateDocument {
                     boot: String::new(),
                     state: State {
@@ -212,115 +223,6 @@ impl Inner {
         }
     }
 
-    /// Finds out what became of a container since its state was written.
-    async fn settle(self: &Arc<Self>, container: &Arc<Container>, found: &StateDocument) -> bool {
-        if container.run_folder.exists()
-            && let Some(wait) = self.adopt(container).await
-        {
-            self.watch(container, wait);
-            return false;
-        }
-        let status = found.state.status;
-        if status.has_process() {
-            let exit = match container.shim().exit_record() {
-                Some(exit) => exit,
-                None if found.boot != self.boot => lost_exit("the machine went down"),
-                None => {
-                    self.kill_leftovers(container).await;
-                    lost_exit("the container's shim was killed")
-                }
-            };
-            self.clean_run(container);
-            let rebooted = found.boot != self.boot;
-            let occasion = if rebooted {
-                Occasion::Open
-            } else {
-                Occasion::Exit {
-                    asked_for: found.state.stopped_by_caller,
-                }
-            };
-            let (restart, auto_remove) = self.record_exit(container, &exit, Some(occasion));
-            return self.after_end(container, restart.is_some(), auto_remove);
-        }
-        self.clean_run(container);
-        let snapshot = container.snapshot();
-        let ended = match status {
-            // It waited for a restart, or was about to be removed.
-            Status::Restarting | Status::Removing => {
-                container.update(|state| state.status = Status::Exited);
-                true
-            }
-            _ => false,
-        };
-        let removing = status == Status::Removing
-            || (status == Status::Exited && snapshot.host_config.auto_remove);
-        let restart = !removing
-            && (ended || found.boot != self.boot)
-            && restart::should_restart(
-                &snapshot.host_config.restart_policy,
-                &container.snapshot().state,
-                Occasion::Open,
-            );
-        self.after_end(container, restart, removing)
-    }
-
-    fn after_end(self: &Arc<Self>, container: &Container, restart: bool, remove: bool) -> bool {
-        // Services may have changed with the OS: whoever manages them starts them.
-        let restart = restart && container.scope == Scope::User;
-        if !restart && container.snapshot().state.status == Status::Restarting {
-            container.update(|state| state.status = Status::Exited);
-        }
-        if remove && let Err(error) = self.remove_now(container) {
-            tracing::error!(id = container.id, %error, "container not removed");
-        }
-        if restart && !remove {
-            container.update(|state| state.status = Status::Restarting);
-        }
-        restart && !remove
-    }
-
-    fn clean_run(&self, container: &Container) {
-        if let Err(error) = remove_tree(&container.run_folder) {
-            tracing::warn!(id = container.id, %error, "run folder not removed");
-        }
-    }
-
-    /// Connects to a shim that still runs. One whose container never got as far as to be started
-    /// is ended.
-    async fn adopt(&self, container: &Container) -> Option<Connection> {
-        let shim = container.shim();
-        let mut connection = shim.connect().await.ok()?;
-        match connection.request(&Request::State).await {
-            Ok(Response::State { status, pid, exit }) => {
-                let status = match status.as_str() {
-                    "running" => Status::Running,
-                    "paused" => Status::Paused,
-                    // It has ended and is about to leave its record.
-                    "stopped" => Status::Running,
-                    _ => {
-                        shim.end().await;
-                        return None;
-                    }
-                };
-                container.update(|state| {
-                    state.status = status;
-                    state.pid = pid;
-                    if let Some(started) = exit.and_then(|exit| timestamp(exit.started_at)) {
-                        state.started_at = Some(started);
-                    }
-                    if state.started_at.is_none() {
-                        state.started_at = Some(jiff::Timestamp::now());
-                    }
-                });
-            }
-            Ok(_) | Err(_) => return None,
-        }
-        let mut wait = shim.connect().await.ok()?;
-        wait.send(&Request::Wait { exec: None }).await.ok()?;
-        self.persist(container);
-        Some(wait)
-    }
-
     /// Ends shims without a container: their container was removed, or never quite made.
     async fn end_strays(&self, known: &HashSet<String>) -> Result<(), EngineError> {
         let run = &self.run;
@@ -331,8 +233,11 @@ impl Inner {
                 continue;
             }
             tracing::warn!(id, "shim without container");
-            Shim::new(&id, &entry.path()).end().await;
-            remove_stray(&entry.path());
+            let path = entry.path();
+            tokio::spawn(async move {
+                Shim::new(&id, &path).end().await;
+                remove_stray(&path);
+            });
         }
         Ok(())
     }

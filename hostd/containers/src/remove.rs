@@ -44,6 +44,17 @@ impl Inner {
             let guard = container.lock().await?;
             let snapshot = container.snapshot();
             let status = snapshot.state.status;
+            if container.unreadable || (status.can_remove() && container.live().unknown) {
+                if !container.unreadable && !force {
+                    return Err(EngineError::Conflict(format!(
+                        "cannot remove container \"/{}\": its shim does not answer, so it may run; try again, or force remove",
+                        snapshot.name
+                    )));
+                }
+                // Nobody knows whether it runs.
+                container.shim().end().await;
+                self.kill_leftovers(container).await;
+            }
             if status.can_remove() {
                 return self.remove_now(container);
             }

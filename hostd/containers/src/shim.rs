@@ -250,6 +250,28 @@ impl Shim {
     /// Connects. The socket's path may be longer than an address can be, so it is reached
     /// through a descriptor of its folder.
     pub(crate) async fn connect(&self) -> Result<Connection, EngineError> {
+        self.try_connect()
+            .await
+            .map_err(|error| self.error("connect", error))
+    }
+
+    /// Like [`Shim::connect`]; `None` when there is no shim any more.
+    pub(crate) async fn connect_if_alive(&self) -> Result<Option<Connection>, EngineError> {
+        match self.try_connect().await {
+            Ok(connection) => Ok(Some(connection)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(self.error("connect", error)),
+        }
+    }
+
+    async fn try_connect(&self) -> io::Result<Connection> {
         let socket = async {
             let folder = File::options()
                 .read(true)
@@ -258,10 +280,9 @@ impl Shim {
             let path = format!("/proc/self/fd/{}/{}", folder.as_raw_fd(), shim::SOCKET_FILE);
             UnixStream::connect(path).await
         };
-        let stream = socket.await.map_err(|error| self.error("connect", error))?;
         Ok(Connection {
             shim: self.clone(),
-            stream,
+            stream: socket.await?,
         })
     }
 
@@ -283,12 +304,16 @@ impl Shim {
         }
     }
 
-    /// The record that the shim left when it ended.
-    pub(crate) fn exit_record(&self) -> Option<Exit> {
-        let bytes = std::fs::read(self.dir.join(shim::EXIT_FILE)).ok()?;
-        serde_json::from_slice(&bytes)
-            .inspect_err(|error| tracing::warn!(id = self.id, %error, "exit record unreadable"))
-            .ok()
+    /// The record that the shim left when it ended; `None` when it left none.
+    pub(crate) fn exit_record(&self) -> Result<Option<Exit>, EngineError> {
+        let path = self.dir.join(shim::EXIT_FILE);
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| self.error("read exit record", error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(EngineError::io("read", &path)(error)),
+        }
     }
 }
 
@@ -455,7 +480,10 @@ mod tests {
         assert_eq!(server.await.unwrap(), Request::Pause);
         // The listener is gone now.
         assert!(shim.command("pause", &Request::Pause).await.is_err());
-        assert_eq!(shim.exit_record(), None);
+        assert!(shim.connect_if_alive().await.unwrap().is_none());
+        assert_eq!(shim.exit_record().unwrap(), None);
+        std::fs::write(dir.join(shim::EXIT_FILE), "{").unwrap();
+        assert!(shim.exit_record().is_err(), "unreadable is not absent");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use keelson_model::shim::{FailReason, Request};
 use keelson_store::objects::remove_tree;
 
+use crate::adopt::Fate;
 use crate::container::{Container, PendingAttach};
 use crate::engine::Inner;
 use crate::shim::{Connection, Shim};
@@ -61,6 +62,12 @@ impl Inner {
                 ));
             }
             _ => {}
+        }
+        if container.live().unknown {
+            return Err(EngineError::Conflict(format!(
+                "container {} cannot be started: its shim does not answer, so it may run; try again, or remove it with force",
+                container.id
+            )));
         }
         if self.is_shutting_down() {
             return Err(EngineError::Conflict(
@@ -133,8 +140,12 @@ impl Inner {
                 match wait.receive().await {
                     Ok(Some(keelson_model::shim::Response::Exited(exit))) => break Some(exit),
                     Ok(Some(_)) => {}
-                    // The shim is gone: it may have left a record in its last moments.
-                    Ok(None) | Err(_) => break container.shim().exit_record(),
+                    // The shim has ended and left a record, or was killed, or only this connection
+                    // broke.
+                    Ok(None) | Err(_) => match inner.find_out(&container).await {
+                        Fate::Lives(again, _) => wait = again,
+                        Fate::Gone(exit) => break exit,
+                    },
                 }
             };
             inner.ended(&container, exit).await;

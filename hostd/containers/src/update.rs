@@ -6,6 +6,7 @@ use keelson_model::container::HostConfig;
 use keelson_model::shim::Request;
 
 use crate::document::ContainerDocument;
+use crate::engine::require_readable;
 use crate::types::Scope;
 use crate::{Engine, EngineError, validate};
 
@@ -27,6 +28,7 @@ impl Engine {
         Self::whole(async move {
             let _guard = container.lock().await?;
             let snapshot = container.snapshot();
+            require_readable(&container)?;
             let before = &*snapshot.host_config;
             let update = validate::update(before, &request, &inner.facts)?;
             let mut document = ContainerDocument::of(&snapshot);

@@ -1,6 +1,8 @@
 //! States, policies, and what is left after a crash.
 
 mod common;
+#[path = "life/faults.rs"]
+mod faults;
 
 use std::time::Duration;
 
@@ -260,6 +262,7 @@ fn containers_outlive_the_engine() {
         .join("engine/containers")
         .join("f".repeat(64));
     std::fs::create_dir_all(half.join("upper")).unwrap();
+    std::os::unix::fs::symlink("this boot", half.join(".unsettled")).unwrap();
 
     machine.life(async |engine, _images| {
         assert_eq!(engine.list(SCOPE).len(), 4);
@@ -378,21 +381,7 @@ fn a_killed_shim_takes_its_container_along() {
         until_logged(&engine, &id, "ready").await;
         assert!(processes_with(&marker) > 0);
         let pid = engine.inspect(SCOPE, &id).unwrap().state.pid;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let shim: i32 = stat
-            .rsplit_once(')')
-            .unwrap()
-            .1
-            .split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap();
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(shim).unwrap(),
-            rustix::process::Signal::KILL,
-        )
-        .unwrap();
+        signal_parent(pid, rustix::process::Signal::KILL);
         assert_eq!(end_of(&engine, &id).await.exit_code, 255);
         let state = engine.inspect(SCOPE, &id).unwrap().state.clone();
         assert!(state.error.contains("shim"), "{}", state.error);

@@ -276,7 +276,9 @@ fn short(container: &str) -> &str {
 }
 
 fn user_of(users: &[ImageUser], id: ImageId) -> Option<&ImageUser> {
-    users.iter().find(|user| user.image == id)
+    users
+        .iter()
+        .find(|user| user.image.is_none_or(|image| image == id))
 }
 
 /// At most one reference, or one tag with digests of the same repository.
@@ -332,7 +334,9 @@ fn check(
             "image has dependent child images".to_owned(),
         );
     }
-    let running = users.iter().find(|user| user.image == id && user.running);
+    let running = users
+        .iter()
+        .find(|user| user.image == Some(id) && user.running);
     if let Some(user) = running {
         return conflict(
             "cannot be forced",

@@ -121,8 +121,8 @@ pub struct CommitOptions {
 pub struct ImageUser {
     /// The container's identifier.
     pub container: String,
-    /// The image that it was made from.
-    pub image: ImageId,
+    /// The image that it was made from; `None` when that can't be told: it may be any.
+    pub image: Option<ImageId>,
     /// Whether it runs (or is paused).
     pub running: bool,
 }

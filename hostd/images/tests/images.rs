@@ -141,7 +141,7 @@ async fn names_move_and_removal_follows_docker() {
 
     let user = |running| ImageUser {
         container: "c0ffee".repeat(10),
-        image: first,
+        image: Some(first),
         running,
     };
     let error = store
@@ -205,7 +205,7 @@ async fn prune_removes_what_nobody_needs() {
         .unwrap();
     let user = ImageUser {
         container: "c".repeat(64),
-        image: dangling,
+        image: Some(dangling),
         running: false,
     };
     assert_eq!(store.prune(false, &[user], &|_| true).unwrap().removed, []);

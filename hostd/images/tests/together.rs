@@ -185,7 +185,7 @@ async fn forced_removals_free_everything_in_the_end() {
                 let image = common::load(&store, &archive).await.unwrap()[0].id;
                 let user = ImageUser {
                     container: format!("{number}").repeat(64),
-                    image,
+                    image: Some(image),
                     running: false,
                 };
                 let users = [user];

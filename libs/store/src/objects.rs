@@ -2,12 +2,17 @@
 //!
 //! ```text
 //! BASE/<name>/            everything that belongs to the object
-//! BASE/<name>/<document>  its document; the object exists when this file does
+//! BASE/<name>/<document>  its document
+//! BASE/<name>/.unsettled  a symbolic link whose target is the boot in which the object was made;
+//!                         there until its document is on the disk
 //! BASE/.trash/<unique>    removed objects whose files are not deleted yet
 //! ```
 //!
 //! Writing the document is what makes an object, one rename into the trash is what removes it.
-//! Whatever a crash leaves between the two is cleaned by [`Objects::open`].
+//! What a crash leaves between the two is cleaned by [`Objects::open`], which knows it by the mark
+//! `.unsettled` (a link, because its target is kept with its name: a power cut leaves both or
+//! neither). Without the mark an object was made once, whatever is left of its document: it stays,
+//! and whoever reads it finds out what is wrong.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,41 +22,53 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::{StoreError, file};
 
 const TRASH: &str = ".trash";
+const UNSETTLED: &str = ".unsettled";
 
 /// A folder of objects.
 #[derive(Debug)]
 pub struct Objects {
     base: PathBuf,
     document: &'static str,
+    boot: String,
     counter: AtomicU64,
 }
 
 impl Objects {
     /// Opens the folder, makes it when it does not exist, and cleans up after a crash: objects
-    /// without a document (or with an empty one, which a power cut may leave of a relaxed write)
-    /// and leftover temporary files are removed, and the trash is emptied.
+    /// that are known to have never been made and leftover temporary files are removed, and the
+    /// trash is emptied. What can't be read or removed is left for another time. `boot` identifies
+    /// the running boot of the kernel.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
-    pub fn open(base: &Path, document: &'static str) -> Result<Self, StoreError> {
+    /// [`StoreError::Io`], when the folder itself can't be made or read.
+    pub fn open(base: &Path, document: &'static str, boot: &str) -> Result<Self, StoreError> {
         let trash = base.join(TRASH);
         fs::create_dir_all(&trash).map_err(StoreError::io("create folder", &trash))?;
         let objects = Self {
             base: base.to_owned(),
             document,
+            boot: boot.to_owned(),
             counter: AtomicU64::new(0),
         };
         for name in objects.names()? {
-            let folder = base.join(&name);
-            if objects.is_complete(&name) {
-                file::sweep(&folder)?;
-            } else {
-                objects.discard(&name)?;
+            if objects.was_never_made(&name) {
+                tracing::info!(name, "an object that was never made is removed");
+                if let Err(error) = objects.discard(&name) {
+                    tracing::warn!(name, %error, "object that was never made not removed");
+                }
+            } else if let Err(error) = file::sweep(&base.join(&name)) {
+                tracing::warn!(name, %error, "temporary files not removed");
             }
         }
-        for entry in fs::read_dir(&trash).map_err(StoreError::io("read folder", &trash))? {
-            let path = entry.map_err(StoreError::io("read folder", &trash))?.path();
-            remove_tree(&path)?;
+        match fs::read_dir(&trash) {
+            Ok(entries) => {
+                for entry in entries.flatten() {
+                    if let Err(error) = remove_tree(&entry.path()) {
+                        tracing::warn!(%error, "trash not emptied");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(trash = %trash.display(), %error, "trash not emptied"),
         }
         Ok(objects)
     }
@@ -95,7 +112,25 @@ impl Objects {
     pub fn prepare(&self, name: &str) -> Result<PathBuf, StoreError> {
         let folder = self.folder(name)?;
         fs::create_dir(&folder).map_err(StoreError::io("create folder", &folder))?;
+        let mark = folder.join(UNSETTLED);
+        std::os::unix::fs::symlink(&self.boot, &mark).map_err(StoreError::io("mark", &mark))?;
         Ok(folder)
+    }
+
+    /// Says that an object's document is on the disk, or that it need not be: from now on the
+    /// object is never taken for one that was not made. A mark that can't be removed is no harm
+    /// as long as the document can be read.
+    pub fn settle(&self, name: &str) {
+        let removed = self.folder(name).and_then(|folder| {
+            let mark = folder.join(UNSETTLED);
+            fs::remove_file(&mark).map_err(StoreError::io("remove", &mark))
+        });
+        match removed {
+            Err(error) if !error.is_not_found() => {
+                tracing::warn!(name, %error, "mark of a new object not removed");
+            }
+            _ => {}
+        }
     }
 
     /// The path of an object's document.
@@ -127,9 +162,25 @@ impl Objects {
         }
     }
 
-    fn is_complete(&self, name: &str) -> bool {
-        fs::metadata(self.base.join(name).join(self.document))
-            .is_ok_and(|metadata| metadata.len() > 0)
+    /// Whether [`Objects::settle`] was called for an object, as far as is known.
+    pub fn is_settled(&self, name: &str) -> bool {
+        fs::read_link(self.base.join(name).join(UNSETTLED)).is_err()
+    }
+
+    /// Whether the object is known to have never been made: it has the mark, and its document
+    /// either is not there or is empty as a power cut since then leaves it. Whatever can't be
+    /// found out counts as made.
+    fn was_never_made(&self, name: &str) -> bool {
+        let folder = self.base.join(name);
+        let Ok(boot) = fs::read_link(folder.join(UNSETTLED)) else {
+            return false;
+        };
+        match fs::symlink_metadata(folder.join(self.document)) {
+            Err(error) => error.kind() == ErrorKind::NotFound,
+            Ok(found) => {
+                found.is_file() && found.len() == 0 && boot.as_os_str() != self.boot.as_str()
+            }
+        }
     }
 }
 
@@ -165,13 +216,18 @@ mod tests {
     use crate::Durability;
 
     fn open(base: &Path) -> Objects {
-        Objects::open(base, "object.json").unwrap()
+        open_in(base, "boot-1")
+    }
+
+    fn open_in(base: &Path, boot: &str) -> Objects {
+        Objects::open(base, "object.json", boot).unwrap()
     }
 
     fn make(objects: &Objects, name: &str) {
         objects.prepare(name).unwrap();
         let path = objects.document(name).unwrap();
         file::write(&path, b"{\"version\":1}", 0o600, Durability::Relaxed).unwrap();
+        objects.settle(name);
     }
 
     #[test]
@@ -204,6 +260,9 @@ mod tests {
         let half = objects.prepare("half").unwrap();
         fs::create_dir(half.join("upper")).unwrap();
         fs::write(half.join(".new-object.json-7-0"), "{\"ver").unwrap();
+        // Killed after the document was written, before it was on the disk.
+        let written = objects.prepare("written").unwrap();
+        fs::write(written.join("object.json"), "{\"version\":1}").unwrap();
         // The power failed after a relaxed write.
         let empty = objects.prepare("empty").unwrap();
         fs::write(empty.join("object.json"), "").unwrap();
@@ -211,12 +270,41 @@ mod tests {
         make(&objects, "gone");
         objects.discard("gone").unwrap();
 
+        // The same boot can't have left an empty document.
         let objects = open(folder.path());
-        assert_eq!(objects.names().unwrap(), ["whole"]);
+        assert_eq!(objects.names().unwrap(), ["empty", "whole", "written"]);
+        let objects = open_in(folder.path(), "boot-2");
+        assert_eq!(objects.names().unwrap(), ["whole", "written"]);
         let left = fs::read_dir(folder.path().join("whole")).unwrap().count();
         assert_eq!(left, 1, "the temporary file is gone, the document is not");
         let trash = fs::read_dir(folder.path().join(TRASH)).unwrap().count();
         assert_eq!(trash, 0);
+    }
+
+    #[test]
+    fn what_was_made_once_is_never_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = open(folder.path());
+        for name in ["empty", "missing", "folder", "loop", "unsettled-folder"] {
+            make(&objects, name);
+            fs::write(folder.path().join(name).join("kept"), "kept").unwrap();
+            let document = objects.document(name).unwrap();
+            fs::remove_file(&document).unwrap();
+            match name {
+                "empty" => fs::write(&document, "").unwrap(),
+                "loop" => std::os::unix::fs::symlink("object.json", &document).unwrap(),
+                "missing" => {}
+                _ => fs::create_dir(&document).unwrap(),
+            }
+        }
+        let mark = folder.path().join("unsettled-folder").join(UNSETTLED);
+        std::os::unix::fs::symlink("boot-1", mark).unwrap();
+        let before = objects.names().unwrap();
+        let objects = open_in(folder.path(), "boot-2");
+        assert_eq!(objects.names().unwrap(), before);
+        for name in before {
+            assert!(folder.path().join(&name).join("kept").exists(), "{name}");
+        }
     }
 
     #[test]

@@ -191,7 +191,10 @@ fn summary(
         .as_ref()
         .and_then(|sizes| sizes.get(&image.id));
     let containers = extras.users.as_ref().map(|users| {
-        let count = users.iter().filter(|user| user.image == image.id).count();
+        let count = users
+            .iter()
+            .filter(|user| user.image == Some(image.id))
+            .count();
         i64::try_from(count).unwrap_or(i64::MAX)
     });
     let mut value = json!({

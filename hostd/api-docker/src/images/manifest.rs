@@ -35,7 +35,7 @@ pub(crate) fn add(
     if let Some(users) = users {
         let containers: Vec<&str> = users
             .iter()
-            .filter(|user| user.image == image.id)
+            .filter(|user| user.image == Some(image.id))
             .map(|user| user.container.as_str())
             .collect();
         let mut platform = json!({

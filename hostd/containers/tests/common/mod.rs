@@ -305,6 +305,15 @@ pub async fn until_logged(engine: &Engine, id: &str, text: &str) {
     }
 }
 
+/// Sends a signal to the parent of a container's first process, its shim.
+pub fn signal_parent(pid: i32, signal: rustix::process::Signal) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after_name = stat.rsplit_once(')').unwrap().1;
+    let parent = after_name.split_whitespace().nth(1).unwrap();
+    let parent = rustix::process::Pid::from_raw(parent.parse().unwrap()).unwrap();
+    rustix::process::kill_process(parent, signal).unwrap();
+}
+
 /// The processes whose command line contains a text.
 pub fn processes_with(text: &str) -> usize {
     std::fs::read_dir("/proc")
