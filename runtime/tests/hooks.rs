@@ -287,3 +287,26 @@ fn a_hook_that_fails_names_itself_and_its_status() {
     shim.start();
     assert_eq!(told(&folder, "poststart")["status"], "running");
 }
+
+/// As with runc, startContainer hooks without an environment of their own have the command's.
+#[test]
+fn hooks_inside_have_the_commands_environment() {
+    if !can_run() {
+        return;
+    }
+    let hook = |name: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", format!("/bin/env > /tmp/{name}")]});
+    let mut own = hook("own");
+    own["env"] = json!(["MINE=1"]);
+    let script = "cat /tmp/inherited; echo; cat /tmp/own";
+    let mut setup = Setup::new(&["sh", "-c", script]);
+    let env = setup.config["process"]["env"].as_array_mut().unwrap();
+    env.extend([json!("GIVEN=yes=no"), json!("HOME=/somewhere")]);
+    setup.config["hooks"] = json!({"startContainer": [hook("inherited"), own]});
+    let (output, exit) = setup.run();
+    assert_eq!(exit.code, 0, "{output}");
+    let (inherited, own) = output.split_once("\n\n").unwrap();
+    for entry in ["GIVEN=yes=no", "HOME=/somewhere", "PATH=/usr/local/sbin:"] {
+        assert!(inherited.contains(entry), "{output}");
+    }
+    assert!(own.contains("MINE=1") && !own.contains("GIVEN"), "{output}");
+}

@@ -4,7 +4,8 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{Setup, can_run, eventually};
+use common::bundle::Bundle;
+use common::{RUNTIME, Setup, can_run, eventually};
 use serde_json::{Value, json};
 
 /// A container with further mounts that runs a script.
@@ -325,6 +326,7 @@ fn the_hosts_root_can_be_bound_with_hooks_that_look_for_the_containers() {
     for hook in [None, Some("true")] {
         let bind = json!({"destination": "/host", "type": "bind", "source": "/", "options": ["rbind", "ro"]});
         let mut setup = setup("test -e /host/proc/self && ls /host", &[bind]);
+        setup.shows_host = true;
         let root = setup.folder.path().join("lower");
         setup.spec.rootfs = keelson_model::shim::Rootfs::Folder { path: root };
         if let Some(command) = hook {
@@ -334,5 +336,190 @@ fn the_hosts_root_can_be_bound_with_hooks_that_look_for_the_containers() {
         let (output, exit) = setup.run();
         assert_eq!(exit.code, 0, "{hook:?}: {output}");
         assert!(output.contains("usr"), "{hook:?}: {output}");
+    }
+}
+
+/// Runs a container in a mount namespace that a script has prepared, and gives what it says. In the
+/// script `$rest` is the bundle's folder.
+fn run_in(prepare: &str, bundle: &Bundle) -> (bool, String) {
+    let script = format!(
+        "set -e; mount --make-rprivate /; {prepare}; exec {RUNTIME} --root {0}/state run \
+         --bundle {0} {1}",
+        bundle.folder.path().display(),
+        bundle.id,
+    );
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .env("rest", bundle.folder.path())
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8(text).unwrap();
+    (output.status.success(), text)
+}
+
+fn push(config: &mut Value, mount: Value) {
+    config["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+fn share_cgroups(config: &mut Value) {
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "cgroup");
+}
+
+/// A new mount of cgroup2 takes flags away from the host's, and a wait for the kernel with it. Here
+/// the host has mounted a part only, which a new mount would not be.
+#[test]
+fn the_machines_cgroups_are_shown_and_not_mounted_again() {
+    if !can_run() {
+        return;
+    }
+    let root = common::cgroup_root();
+    let part = format!("keelson-test-part-{}", std::process::id());
+    std::fs::create_dir(root.join(&part)).unwrap();
+    let script = "grep ' /sys/fs/cgroup ' /proc/self/mountinfo; ls /sys/fs/cgroup";
+    let bundle = Bundle::new(&["sh", "-c", script], share_cgroups);
+    let mount = format!("mount --bind {0}/{part} {0}", root.display());
+    let (done, text) = run_in(&mount, &bundle);
+    let _ = std::fs::remove_dir(root.join(&part));
+    assert!(done, "{text}");
+    let fields: Vec<&str> = text.split(' ').collect();
+    assert_eq!(fields[3], format!("/{part}"), "{text}");
+    assert!(fields[5].starts_with("ro,nosuid,nodev,noexec"), "{text}");
+    assert!(text.contains("cgroup.procs"), "{text}");
+
+    for (kind, option, own) in [
+        ("cgroup", "nsdelegate", false),
+        ("cgroup2", "memory_recursiveprot", false),
+        ("debugfs", "mode=777", true),
+        ("devtmpfs", "size=1k", true),
+        ("tracefs", "gid=5", true),
+    ] {
+        let mount = json!({"destination": "/mnt", "type": kind, "options": [option]});
+        let mut setup = setup("true", &[mount]);
+        if !own {
+            share_cgroups(&mut setup.config);
+        }
+        let message = setup.fails();
+        assert!(
+            message.contains("for the whole machine"),
+            "{kind}: {message}"
+        );
+    }
+}
+
+/// Options of a file system, unlike those of a mount, are those of everybody's mounts of it.
+#[test]
+fn a_file_system_of_the_hosts_is_not_changed() {
+    if !can_run() {
+        return;
+    }
+    let mut bundle = Bundle::new(&["true"], |_| {});
+    let shared = bundle.folder.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    bundle.change(|config| {
+        let bind = json!({"destination": "/mnt", "type": "bind", "source": shared,
+            "options": ["bind"]});
+        push(config, bind);
+        let options = ["remount", "size=128k"];
+        push(config, json!({"destination": "/mnt", "options": options}));
+    });
+    let (done, text) = run_in("mount -t tmpfs -o size=64k tmpfs $rest/shared", &bundle);
+    assert!(!done && text.contains("for the whole machine"), "{text}");
+}
+
+/// What runc 1.3 makes of the attributes of what is bound.
+#[test]
+fn a_bind_has_the_attributes_that_are_asked_for_and_no_others() {
+    if !can_run() {
+        return;
+    }
+    for (source, options, shown, in_user_namespace) in [
+        (
+            "nosuid,nodev",
+            &["bind"][..],
+            "rw,nosuid,nodev",
+            "rw,nosuid,nodev",
+        ),
+        (
+            "ro,noexec",
+            &["rbind", "rprivate"],
+            "ro,noexec",
+            "ro,noexec",
+        ),
+        (
+            "nosuid,nodev,noexec",
+            &["rbind", "ro"],
+            "ro",
+            "ro,nosuid,nodev,noexec",
+        ),
+        ("ro,nosuid", &["bind", "rw"], "rw", "rw,nosuid"),
+        ("nosuid", &["bind", "nodev"], "rw,nodev", "rw,nosuid,nodev"),
+        ("nosuid", &["bind", "suid"], "rw", "rw"),
+        (
+            "noatime,nodev",
+            &["bind", "nosuid"],
+            "rw,nosuid,noatime",
+            "rw,nosuid,nodev,noatime",
+        ),
+    ] {
+        for users in [false, true] {
+            let script = "grep ' /mnt ' /proc/self/mountinfo";
+            let mut bundle = Bundle::new(&["sh", "-c", script], |_| {});
+            let path = bundle.folder.path().join("shared");
+            std::fs::create_dir(&path).unwrap();
+            bundle.change(|config| {
+                let mount = json!({"destination": "/mnt", "type": "bind", "source": path,
+                    "options": options});
+                push(config, mount);
+                if users {
+                    let linux = &mut config["linux"];
+                    let map = json!([{"containerID": 0, "hostID": 0, "size": 65536}]);
+                    (linux["uidMappings"], linux["gidMappings"]) = (map.clone(), map);
+                    let namespaces = linux["namespaces"].as_array_mut().unwrap();
+                    namespaces.push(json!({"type": "user"}));
+                }
+            });
+            let mount = format!(
+                "mount -t tmpfs tmpfs $rest/shared; mount -o remount,bind,{source} $rest/shared"
+            );
+            let (done, text) = run_in(&mount, &bundle);
+            assert!(done, "{source} {options:?}: {text}");
+            let found = text.split(' ').nth(5).unwrap().replace(",relatime", "");
+            let expected = if users { in_user_namespace } else { shown };
+            assert_eq!(
+                found, expected,
+                "{source} {options:?}, user namespace: {users}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_an_earlier_mount_made_can_be_bound_by_its_path_on_the_host() {
+    if !can_run() {
+        return;
+    }
+    for users in [false, true] {
+        let script = "echo made > /mnt/one; cat /two/one; grep -c ' /two ' /proc/self/mountinfo";
+        let mut bundle = Bundle::new(&["sh", "-c", script], |_| {});
+        let root = bundle.folder.path().join("rootfs");
+        bundle.change(|config| {
+            push(config, tmpfs(&["rw"]));
+            let source = root.join("mnt");
+            let mount = json!({"destination": "/two", "type": "bind", "source": source,
+                "options": ["bind"]});
+            push(config, mount);
+            if users {
+                let linux = &mut config["linux"];
+                let map = json!([{"containerID": 0, "hostID": 0, "size": 65536}]);
+                (linux["uidMappings"], linux["gidMappings"]) = (map.clone(), map);
+                let namespaces = linux["namespaces"].as_array_mut().unwrap();
+                namespaces.push(json!({"type": "user"}));
+            }
+        });
+        std::fs::create_dir(root.join("mnt")).unwrap();
+        assert_eq!(run_in("true", &bundle), (true, "made\n1\n".to_owned()));
     }
 }

@@ -38,6 +38,101 @@ fn add(setup: &mut Setup, mount: Value) {
     setup.config["mounts"].as_array_mut().unwrap().push(mount);
 }
 
+/// Changes whatever there is of the null device by name, below masked paths and by descriptor, and
+/// says what that came to.
+const ATTACK: &str = "for path in /dev/null /dev/zero /dev/tty /proc/timer_list /proc/keys \
+    /proc/self/fd/0; do chmod 601 $path; chown 7:8 $path; touch -t 200001010000 $path; done \
+    2>/dev/null; for path in /dev/null /proc/self/fd/0; do stat -L -c '%t:%T' $path; \
+    echo x > $path && echo written; done";
+
+/// The node of a device is the machine's, whatever mount namespace it is reached from.
+#[test]
+fn nodes_of_the_host_are_out_of_reach() {
+    if !can_run() {
+        return;
+    }
+    let expected = "1:3\nwritten\n1:3\nwritten\n";
+    let default = || {
+        let mut setup = setup(ATTACK, |root| {
+            for name in ["chmod", "chown"] {
+                symlink("busybox", root.join("bin").join(name)).unwrap();
+            }
+        });
+        setup.config["linux"]["maskedPaths"] = json!(["/proc/timer_list", "/proc/keys"]);
+        setup
+    };
+    // With a node of the container's own.
+    let shim = default().create();
+    shim.start();
+    shim.wait();
+    assert_eq!(shim.output(), expected);
+    // In what a process gets that comes later, too.
+    let mut waiting = default();
+    waiting.config["process"]["args"] = json!(["sleep", "1000"]);
+    let shim = waiting.create();
+    shim.start();
+    let process = json!({"args": ["sh", "-c", ATTACK], "cwd": "/", "env": ["PATH=/bin"],
+        "user": {"uid": 0, "gid": 0}, "capabilities": {"bounding": common::CAPABILITIES,
+        "effective": common::CAPABILITIES, "permitted": common::CAPABILITIES}});
+    assert_eq!(shim.exec("attack", process).unwrap().0, expected);
+    let process = json!({"args": ["sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"],
+        "user": {"uid": 0, "gid": 0}});
+    shim.session("later", process);
+    let later = shim.start_session("later").unwrap();
+    eventually("the process executes its command", || {
+        std::fs::read_to_string(format!("/proc/{later}/comm")).is_ok_and(|it| it == "sleep\n")
+    });
+    let found = common::host_objects::writable(later, shim.folder.path());
+    assert_eq!(found, [""; 0]);
+    drop(shim);
+    // Without one: the image's, and nothing at all.
+    for node in [true, false] {
+        let mut bare = default();
+        without(&mut bare, "/dev");
+        let dev = bare.folder.path().join("lower/dev");
+        if node {
+            let (kind, mode) = (rustix::fs::FileType::CharacterDevice, 0o666.into());
+            let device = rustix::fs::makedev(1, 3);
+            rustix::fs::mknodat(rustix::fs::CWD, dev.join("null"), kind, mode, device).unwrap();
+        }
+        let shim = bare.create();
+        shim.start();
+        shim.wait();
+        let output = shim.output();
+        assert!(output.ends_with("1:3\nwritten\n"), "{output}");
+    }
+}
+
+/// What a caller gives as standard streams, and what nobody gave.
+#[test]
+fn the_callers_null_device_is_not_handed_on() {
+    if !can_run() {
+        return;
+    }
+    let bundle = common::bundle::Bundle::new(&["sleep", "1000"], |_| {});
+    let pid = || -> i32 {
+        let text = std::fs::read_to_string(bundle.folder.path().join("pid")).unwrap();
+        text.parse().unwrap()
+    };
+    let all = |command: &mut std::process::Command| {
+        use std::process::Stdio;
+        let streams = command.stdin(Stdio::null()).stdout(Stdio::null());
+        assert!(streams.stderr(Stdio::null()).status().unwrap().success());
+    };
+    let check = || {
+        let found = common::host_objects::writable(pid(), bundle.folder.path());
+        let is_null = |found: &String| found.contains("null");
+        assert!(!found.iter().any(is_null), "{found:?}");
+    };
+    let id = bundle.id.as_str();
+    all(&mut bundle.command(&["run", "--detach", "--pid-file", "pid", id]));
+    check();
+    let exec = ["exec", "--detach", "--pid-file", "pid", id, "sleep", "1000"];
+    all(&mut bundle.command(&exec));
+    check();
+    common::host_objects::assert_unchanged();
+}
+
 /// CVE-2025-31133: what hides a file was the container's /dev/null, for which an image has a link.
 #[test]
 fn a_false_null_device_hides_nothing_else() {
@@ -302,6 +397,7 @@ fn nodes_of_the_host_keep_their_owner() {
     without(&mut bound, "/dev");
     add(&mut bound, bind(folder.path(), "/dev"));
     bound.config["linux"]["devices"] = null.clone();
+    bound.shows_host = true;
     let (output, exit) = bound.run();
     assert_eq!(exit.code, 0, "{output}");
     let found = std::fs::metadata(&node).unwrap();

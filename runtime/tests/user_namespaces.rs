@@ -256,6 +256,7 @@ fn a_writable_cgroup_belongs_to_the_user() {
             .find(|mount| mount["type"] == "cgroup")
             .unwrap();
         cgroup["options"] = options;
+        setup.shows_host = true;
         let shim = setup.create();
         let owner = |file: &str| std::fs::metadata(shim.cgroup().join(file)).unwrap().uid();
         (owner("."), owner("cgroup.procs"), owner("cgroup.freeze"))

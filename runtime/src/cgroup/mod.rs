@@ -69,7 +69,7 @@ fn find_mount_point() -> Option<PathBuf> {
 }
 
 /// The folder of a cgroup path, which is taken relative to the mount and may not leave it.
-fn folder_of(path: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn folder_of(path: &str) -> Result<PathBuf, Failure> {
     if path.contains(':') && !path.starts_with('/') {
         return Err(Failure::unsupported(format!(
             "linux.cgroupsPath {path:?}: the systemd cgroup driver is not supported"

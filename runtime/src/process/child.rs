@@ -19,7 +19,7 @@ use crate::sandbox::devices::{self, Nodes, Terminal};
 use crate::sandbox::hidden::Hider;
 use crate::sandbox::mounts::{self, Sources};
 use crate::sandbox::userns::{self, MountMaps};
-use crate::sandbox::{descriptors, namespaces, procfs, root, shared};
+use crate::sandbox::{descriptors, namespaces, null, procfs, root, shared};
 use crate::seccomp::Filter;
 use crate::spec::{NamespaceKind, Process, Spec, mappings};
 
@@ -53,6 +53,19 @@ pub(crate) struct Plan<'a> {
     pub(crate) keep_groups: bool,
     /// Where to wait for the start: the channel, or a connection that this socket gets.
     pub(crate) start_socket: Option<OwnedFd>,
+}
+
+impl<'a> Plan<'a> {
+    /// What its mounts depend on.
+    pub(super) fn container(&self) -> mounts::Container<'a> {
+        mounts::Container {
+            cgroup: self.spec.linux.cgroups_path.as_deref(),
+            root: match self.rootfs {
+                Rootfs::Folder { path } => Some(path),
+                Rootfs::Overlay { .. } => None,
+            },
+        }
+    }
 }
 
 /// What was done for a child inside a user namespace by the process that made it.
@@ -168,7 +181,7 @@ fn set_up(
         ),
         None => (
             root::make(plan.rootfs, propagation, None)?,
-            Sources::new(&plan.maps, propagation.is_detached()),
+            Sources::new(&plan.maps, propagation.is_detached(), plan.container()),
             Nodes::Made,
         ),
     };
@@ -204,7 +217,7 @@ fn set_up(
     let seen = mounted.proc_is_seen.then_some(proc.as_fd());
     let mut hider = Hider::new(root.as_fd(), seen, mounted.sys.as_ref().map(AsFd::as_fd));
     hider.make_readonly(&spec.linux.readonly_paths)?;
-    hider.mask(&spec.linux.masked_paths)?;
+    hider.mask(&spec.linux.masked_paths, mounted.devices.as_ref())?;
     hider.finish();
     let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
     if process.cwd != "/" {
@@ -215,6 +228,11 @@ fn set_up(
         })?);
     }
     let outer_pid = run_hooks(plan, root.as_fd(), channel, outer_pid)?;
+    let null = match terminal {
+        Some(_) => None,
+        None => null::Streams::find(plan.stdio.as_ref()),
+    };
+    let null = null.map(|streams| streams.open(&root)).transpose()?;
     match own_mounts {
         true => root::enter(&root, readonly, plan.propagation)?,
         false => root::enter_alone(&root, readonly, plan.propagation)?,
@@ -237,6 +255,7 @@ fn set_up(
         scheduling::set(process)?;
     }
     connect_standard(plan, terminal.as_ref(), process)?;
+    null.map_or(Ok(()), null::Replacement::connect)?;
     change_folder(&process.cwd)?;
     change_user(plan)?;
     let command = command::prepare(process)?;
@@ -257,6 +276,12 @@ fn set_up(
         terminal.as_ref(),
         attached.as_ref(),
     )?;
+    if let Some(agent) = &plan.agent {
+        // As runc: whoever made the container has the listener when it is made, not started.
+        let subject = Subject::new(plan.id, spec, plan.bundle);
+        let message = agent.message(subject.state("creating", outer_pid), outer_pid);
+        restrict(plan, proc.as_ref(), Some(&message))?;
+    }
     channel.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     Ok(Ready {
         command,
@@ -362,26 +387,29 @@ fn process_of(link: &[u8]) -> Result<i32, Failure> {
 
 /// The steps after the start. Returns why they failed.
 fn finish(plan: &Plan<'_>, ready: &Ready) -> Failure {
-    let message = plan.agent.as_ref().map(|agent| {
-        let subject = Subject::new(plan.id, plan.spec, plan.bundle);
-        agent.message(subject.state("creating", ready.outer_pid), ready.outer_pid)
-    });
+    let restricted = match plan.agent {
+        Some(_) => Ok(()),
+        None => restrict(plan, ready.proc.as_ref(), None),
+    };
     // As with runc, startContainer hooks are restricted as the command is: they are programs that
     // the image could have put there.
-    let prepared = restrict(plan, ready.proc.as_ref(), message.as_deref())
-        .and_then(|()| run_start_hooks(plan, ready.outer_pid));
-    match prepared {
+    match restricted.and_then(|()| run_start_hooks(plan, ready)) {
         Ok(()) => ready.command.execute(),
         Err(failure) => failure,
     }
 }
 
-fn run_start_hooks(plan: &Plan<'_>, pid: i32) -> Result<(), Failure> {
+fn run_start_hooks(plan: &Plan<'_>, ready: &Ready) -> Result<(), Failure> {
     let Some(hooks) = &plan.spec.hooks else {
         return Ok(());
     };
+    let mut hooks = hooks.start_container.clone();
+    for hook in hooks.iter_mut().filter(|hook| hook.env.is_empty()) {
+        // As with runc: they run where the command does.
+        hook.env = ready.command.environment();
+    }
     let subject = Subject::new(plan.id, plan.spec, plan.bundle);
-    subject.run("startContainer", &hooks.start_container, "created", pid)
+    subject.run("startContainer", &hooks, "created", ready.outer_pid)
 }
 
 fn restrict(

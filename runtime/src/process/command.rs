@@ -57,6 +57,14 @@ fn last_of_each(environment: &[String]) -> Vec<&str> {
 }
 
 impl Command {
+    /// What it finds in its environment.
+    pub(crate) fn environment(&self) -> Vec<String> {
+        let entries = self.environment.iter();
+        entries
+            .map(|entry| entry.to_string_lossy().into_owned())
+            .collect()
+    }
+
     /// Executes the command. Returns only when that fails.
     pub(crate) fn execute(&self) -> Failure {
         let Err(errno) = nix::unistd::execve(&self.path, &self.arguments, &self.environment);

@@ -25,6 +25,7 @@ use super::{capabilities, child, labels, limits, scheduling, settings, spawn};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::Terminal;
+use crate::sandbox::null::{Replacement, Streams};
 use crate::sandbox::root::Propagation;
 use crate::sandbox::userns::{self, MountMaps};
 use crate::sandbox::{descriptors, namespaces, paths, procfs, shared};
@@ -220,14 +221,38 @@ fn root_of(request: &Request<'_>) -> Result<Option<OwnedFd>, Failure> {
     if !shared::is_shared(request.spec) {
         return Ok(None);
     }
-    let path = format!("/proc/{}/root", request.pid);
+    open_root(request.id, request.pid, request.pidfd).map(Some)
+}
+
+fn open_root(id: &str, pid: i32, pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let path = format!("/proc/{pid}/root");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&path, flags, Mode::empty());
     // Only now it is certain whose root it was.
-    match is_gone(request.pidfd) {
-        true => Err(not_running(request.id)),
-        false => root.step(|| format!("open {path}")).map(Some),
+    match is_gone(pidfd) {
+        true => Err(not_running(id)),
+        false => root.step(|| format!("open {path}")),
     }
+}
+
+/// What standard streams that are the host's null device are replaced with. While the host's files
+/// are in reach.
+fn replace_null(
+    plan: &child::Plan<'_>,
+    inside: &Inside<'_>,
+) -> Result<Option<Replacement>, Failure> {
+    let Some(streams) = Streams::find(plan.stdio.as_ref()) else {
+        return Ok(None);
+    };
+    let opened;
+    let root = match &inside.root {
+        Some(root) => root,
+        None => {
+            opened = open_root(plan.id, inside.first, inside.container)?;
+            &opened
+        }
+    };
+    streams.open(root).map(Some)
 }
 
 /// Of the kinds of namespaces those that this kernel has.
@@ -330,6 +355,10 @@ fn set_up(
         child::set_groups(plan, &[]).step(|| "give up the runtime's groups")?;
     }
 
+    let null = match process.terminal {
+        true => None,
+        false => replace_null(plan, inside)?,
+    };
     let message = match &plan.agent {
         Some(agent) => {
             let subject = Subject::new(plan.id, plan.spec, plan.bundle);
@@ -359,6 +388,7 @@ fn set_up(
         false => None,
     };
     child::connect_standard(plan, terminal.as_ref(), process)?;
+    null.map_or(Ok(()), Replacement::connect)?;
     child::change_folder(&process.cwd)?;
     child::change_user(plan)?;
     let command = command::prepare(process)?;

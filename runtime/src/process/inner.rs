@@ -42,7 +42,7 @@ fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(
         nix::sched::setns(namespace, CloneFlags::CLONE_NEWPID).step(|| "join the pid namespace")?;
     }
     let foreign = |filesystem: &str| is_foreign(spec, filesystem);
-    let sources = Sources::prepare(&plan.maps, &spec.mounts, foreign)?;
+    let sources = Sources::prepare(&plan.maps, &spec.mounts, plan.container(), foreign)?;
     // Last of what is found by paths of the host, which change for it.
     let user = plan.namespaces.user.as_ref();
     let owner = user.and_then(|user| Owner::new(user, &spec.linux));

@@ -97,6 +97,8 @@ impl Agent {
                 }
             }
         }
+        // The message has an end, though the socket stays open until the command is executed.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         Ok(())
     }
 }

@@ -9,13 +9,13 @@ use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 use rustix::pty::OpenptFlags;
 
 use super::options::Attributes;
-use super::{mounts, paths, root};
+use super::{mounts, null, paths, root};
 use crate::failure::{Failure, Step};
 use crate::spec::{Device, IdMapping, Linux, mappings};
 
 /// Name, major and minor number of the character devices that every container has.
 const DEFAULT: &[(&str, u32, u32)] = &[
-    ("null", 1, 3),
+    ("null", null::NUMBERS.0, null::NUMBERS.1),
     ("zero", 1, 5),
     ("full", 1, 7),
     ("random", 1, 8),
@@ -39,7 +39,7 @@ pub(crate) enum Nodes {
     /// By mknod(2).
     Made,
     /// As mounts, because in a user namespace nodes can't be made: the default devices of the
-    /// host's nodes, those of config.json of nodes that [`prepare`] has made, by their position.
+    /// host's nodes, which can't be changed through them, those of config.json of nodes that [`prepare`] has made, by their position.
     Bound(Vec<(usize, OwnedFd)>),
 }
 
@@ -92,7 +92,7 @@ fn bind_node(folder: &OwnedFd, name: &str, numbers: (u32, u32)) -> Result<(), Fa
             numbers.0, numbers.1
         )));
     }
-    let tree = mounts::copy_of(&node).step(|| format!("bind {host} of the host"))?;
+    let tree = null::readonly(&node).step(|| format!("bind {host} of the host"))?;
     attach_node(folder, name, &tree)
 }
 
@@ -110,7 +110,12 @@ fn attach_node(folder: impl AsFd, name: &str, tree: &OwnedFd) -> Result<(), Fail
     mounts::attach(tree, &target).step(|| "bind the node")
 }
 
-fn is_device(status: &rustix::fs::Stat, kind: FileType, (major, minor): (u32, u32)) -> bool {
+/// Whether a file is a certain device.
+pub(super) fn is_device(
+    status: &rustix::fs::Stat,
+    kind: FileType,
+    (major, minor): (u32, u32),
+) -> bool {
     FileType::from_raw_mode(status.st_mode) == kind
         && (kind == FileType::Fifo || status.st_rdev == rustix::fs::makedev(major, minor))
 }

@@ -7,12 +7,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use keelson_sys::mount_attr;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
 use super::descriptors::put_off;
 use super::mounts::{attach, change};
+use super::null::Cover;
 use super::options::Attributes;
 use super::{direct, paths, procfs};
 use crate::failure::{Failure, Step};
@@ -61,12 +62,16 @@ impl<'a> Hider<'a> {
     }
 
     /// Covers files with the null device and folders with an empty read-only file system. Paths
-    /// that do not exist are left out.
-    pub(crate) fn mask(&mut self, masked: &[String]) -> Result<(), Failure> {
+    /// that do not exist are left out. `devices`: the container's own file system at /dev.
+    pub(crate) fn mask(
+        &mut self,
+        masked: &[String],
+        devices: Option<&OwnedFd>,
+    ) -> Result<(), Failure> {
         if masked.is_empty() {
             return Ok(());
         }
-        let null = host_null()?;
+        let null = Cover::new(devices)?;
         for path in masked {
             let step = || format!("mask {path}");
             let Some(target) = self.find(path)? else {
@@ -74,19 +79,17 @@ impl<'a> Hider<'a> {
             };
             let covered = match FOLDERS.contains(&path.as_str()) {
                 true => direct::empty(&target),
-                false => direct::bind(&null, &target),
+                false => null.put_on(&target),
             };
             match covered {
                 // It is the other.
-                Err(Errno::NOTDIR) => {
-                    direct::bind(&null, &target).or_else(|_| direct::empty(&target))
-                }
+                Err(Errno::NOTDIR) => null.put_on(&target).or_else(|_| direct::empty(&target)),
                 other => other,
             }
             .step(step)?;
             put_off(target);
         }
-        put_off(null);
+        put_off(null.into_fd());
         Ok(())
     }
 
@@ -179,25 +182,6 @@ fn base<'a>(root: BorrowedFd<'_>, place: &str, magic: u64) -> Base<'a> {
         }
         _ => Base::Other,
     }
-}
-
-/// The host's null device, which must really be it.
-fn host_null() -> Result<OwnedFd, Failure> {
-    let null = rustix::fs::open(
-        "/dev/null",
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .step(|| "open the host's /dev/null")?;
-    let status = rustix::fs::fstat(&null).step(|| "examine the host's /dev/null")?;
-    if FileType::from_raw_mode(status.st_mode) != FileType::CharacterDevice
-        || status.st_rdev != rustix::fs::makedev(1, 3)
-    {
-        return Err(Failure::internal(
-            "the host's /dev/null is not the null device",
-        ));
-    }
-    Ok(null)
 }
 
 /// Opens a path to cover. What lies under /proc or /sys must be of that file system: an image must

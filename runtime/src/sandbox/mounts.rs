@@ -15,7 +15,7 @@ use rustix::mount::{
 use super::descriptors::put_off;
 use super::options::{self, Attributes, Options};
 use super::userns::MountMaps;
-use super::{copy_tree, direct, paths, procfs};
+use super::{copy_tree, direct, machine, paths, procfs};
 use crate::failure::{self, Failure, Step};
 use crate::spec::Mount;
 
@@ -113,16 +113,27 @@ pub(crate) struct Sources<'a> {
     ready: Vec<(usize, OwnedFd)>,
     /// Whether copies of the host's mounts are private from the outset.
     private: bool,
+    container: Container<'a>,
+}
+
+/// What of a container its mounts depend on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Container<'a> {
+    /// The path of its cgroup.
+    pub(crate) cgroup: Option<&'a str>,
+    /// Where on the host its root is, unless that is put together of layers.
+    pub(crate) root: Option<&'a Path>,
 }
 
 impl<'a> Sources<'a> {
     /// Nothing was made yet. `private`: copies of the host's mounts are private from the outset.
-    pub(crate) fn new(maps: &'a MountMaps, private: bool) -> Self {
+    pub(crate) fn new(maps: &'a MountMaps, private: bool, container: Container<'a>) -> Self {
         let ready = Vec::new();
         Self {
             maps,
             ready,
             private,
+            container,
         }
     }
 
@@ -132,12 +143,13 @@ impl<'a> Sources<'a> {
     pub(crate) fn prepare(
         maps: &'a MountMaps,
         mounts: &[Mount],
+        container: Container<'a>,
         foreign: impl Fn(&str) -> bool,
     ) -> Result<Self, Failure> {
-        let mut sources = Self::new(maps, false);
+        let mut sources = Self::new(maps, false, container);
         for (index, mount) in mounts.iter().enumerate() {
             let mut options = parse(index, mount)?;
-            if options.remount {
+            if options.remount || sources.inside(index, mounts).is_some() {
                 continue;
             }
             if options.bind.is_some()
@@ -148,7 +160,7 @@ impl<'a> Sources<'a> {
                 // other way round: its root user must not mount anything on the host.
                 let wanted = options.propagation.take();
                 options.propagation = Some((libc::MS_SLAVE, true));
-                let tree = sources.tree(index, mount, &options)?;
+                let tree = sources.tree(index, mount, &options, None, true)?;
                 options.propagation = wanted;
                 propagate(&tree, &options).step(|| describe(mount, &options))?;
                 sources.ready.push((index, tree));
@@ -158,12 +170,47 @@ impl<'a> Sources<'a> {
     }
 
     /// The tree of a mount, with its attributes, attached nowhere yet.
-    fn tree(&self, index: usize, mount: &Mount, options: &Options) -> Result<OwnedFd, Failure> {
+    /// `made`: what is bound when that is no file of the host's; `locked`: the attributes of what is
+    /// bound are not the container's to take away.
+    fn tree(
+        &self,
+        index: usize,
+        mount: &Mount,
+        options: &Options,
+        made: Option<OwnedFd>,
+        locked: bool,
+    ) -> Result<OwnedFd, Failure> {
         let map = self.maps.of(index);
-        match options.bind {
-            Some(recursive) => bind(index, mount, options, recursive, map, self.private),
-            None => create(index, mount, options, map),
+        if options.bind.is_none() {
+            return create(index, mount, options, map, self.container.cgroup);
         }
+        let tree = bind(mount, options, made, locked)?;
+        map_ids(&tree, options, map).step(|| {
+            let source = mount.source.as_deref().unwrap_or_default();
+            let destination = &mount.destination;
+            format!("mounts[{index}]: map ids of {source} on {destination}")
+        })?;
+        if !self.private {
+            propagate(&tree, options).step(|| describe(mount, options))?;
+        }
+        Ok(tree)
+    }
+
+    /// The path in the container of a bind's source, when that lies in the container's root and an
+    /// earlier mount has covered it: what is meant is that mount, which is seen by the path inside
+    /// only.
+    fn inside(&self, index: usize, mounts: &[Mount]) -> Option<PathBuf> {
+        let (before, rest) = mounts.split_at_checked(index)?;
+        let source = Path::new(rest.first()?.source.as_deref()?);
+        let root = self.container.root.filter(|_| !before.is_empty())?;
+        let canonical = || source.strip_prefix(std::fs::canonicalize(root).ok()?).ok();
+        let path = source.strip_prefix(root).ok().or_else(canonical)?;
+        let path = Path::new("/").join(path);
+        let covers = |mount: &Mount| {
+            let place = Path::new(&mount.destination);
+            place != Path::new("/") && path.starts_with(place)
+        };
+        before.iter().any(covers).then_some(path)
     }
 
     fn take(&mut self, index: usize) -> Option<OwnedFd> {
@@ -257,10 +304,14 @@ pub(crate) fn mount_all(
         wants_terminal,
         ..Mounted::default()
     };
+    // The file systems that were made for the container, if anything is to change one.
+    let changed = mounts.iter().any(|mount| reconfigures(&mount.options));
+    let mut own = Vec::new();
     for (index, mount) in mounts.iter().enumerate() {
         let mut options = parse(index, mount)?;
         if options.remount {
-            remount(root, mount, &options)?;
+            remount(root, mount, &options, &own)
+                .map_err(|failure| within(&format!("mounts[{index}]"), failure))?;
             continue;
         }
         let kind = kind_of(mount, &options);
@@ -273,6 +324,7 @@ pub(crate) fn mount_all(
         let ready = sources.take(index);
         if ready.is_none()
             && sources.maps.of(index).is_none()
+            && !changed
             && mounted.mount_in_devices(kind, mount, &options)
         {
             continue;
@@ -284,7 +336,15 @@ pub(crate) fn mount_all(
                 if kind == "tmpfs" {
                     take_mode(root, mount, &mut options);
                 }
-                sources.tree(index, mount, &options)?
+                let made = match sources.inside(index, mounts) {
+                    Some(path) if options.bind.is_some() => {
+                        let path = path.to_string_lossy();
+                        let made = paths::find(root, &path);
+                        Some(made.step(|| format!("bind {path} of the container"))?)
+                    }
+                    _ => None,
+                };
+                sources.tree(index, mount, &options, made, false)?
             }
         };
         let step = || describe(mount, &options);
@@ -305,6 +365,9 @@ pub(crate) fn mount_all(
             && bound.is_some_and(|status| is_root(mount, &status))
         {
             uncover(root, &mount.destination, &tree).step(step)?;
+        }
+        if changed && machine::is_own(kind) {
+            own.push(rustix::fs::fstat(&tree).step(step)?.st_dev);
         }
         if filled_later {
             mounted.readonly_devices = readonly != 0;
@@ -337,6 +400,7 @@ fn create(
     mount: &Mount,
     options: &Options,
     map: Option<BorrowedFd<'_>>,
+    cgroup: Option<&str>,
 ) -> Result<OwnedFd, Failure> {
     let kind = mount.kind.as_deref().unwrap_or_default();
     // With version 2 there is but one cgroup file system; its view starts at the container's
@@ -355,7 +419,18 @@ fn create(
         // A device that can't be written would be opened for writing otherwise.
         data.to_mut().push(("ro".to_owned(), None));
     }
-    let tree = new_filesystem(filesystem, source, &data, options.own).step(step)?;
+    let made = match machine::shown(kind, options).map_err(|failure| within(&step(), failure))? {
+        Some(tree) => Ok(tree),
+        None => new_filesystem(filesystem, source, &data, options.own),
+    };
+    let tree = match made {
+        // A user namespace that does not own the cgroup namespace.
+        Err(error) if error.errno == Errno::PERM && filesystem == "cgroup2" => {
+            let path = cgroup.ok_or(error).step(step)?;
+            machine::own_cgroups(path, options).map_err(|failure| within(&step(), failure))?
+        }
+        other => other.step(step)?,
+    };
     if !options.all.is_empty() {
         change(&tree, &options.all, true).step(step)?;
     }
@@ -369,8 +444,14 @@ fn create(
 }
 
 /// Changes the mount that is at a place already: its attributes, and with options that are left for
-/// the file system, that as well.
-fn remount(root: BorrowedFd<'_>, mount: &Mount, options: &Options) -> Result<(), Failure> {
+/// the file system, that as well: of one of the container's `own`, since options of another would
+/// change it for the whole machine.
+fn remount(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    options: &Options,
+    own: &[u64],
+) -> Result<(), Failure> {
     let step = || format!("remount {}", mount.destination);
     let target = paths::find(root, &mount.destination).step(step)?;
     change(&target, &options.own, false).step(step)?;
@@ -383,6 +464,14 @@ fn remount(root: BorrowedFd<'_>, mount: &Mount, options: &Options) -> Result<(),
     if options.data.is_empty() || options.bind.is_some() {
         return Ok(());
     }
+    let device = rustix::fs::fstat(&target).step(step)?.st_dev;
+    if !own.contains(&device) {
+        return Err(Failure::invalid(format!(
+            "options: {:?} would change the file system at {} for the whole machine",
+            options.data.first().map_or("", |(key, _)| key.as_str()),
+            mount.destination
+        )));
+    }
     let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
     let context = rustix::mount::fspick(&target, "", flags).step(step)?;
     configure(&context, &options.data)
@@ -390,6 +479,14 @@ fn remount(root: BorrowedFd<'_>, mount: &Mount, options: &Options) -> Result<(),
             rustix::mount::fsconfig_reconfigure(&context).map_err(|error| detailed(&context, error))
         })
         .step(step)
+}
+
+/// Whether options may be about the file system of a mount that is there already.
+fn reconfigures(options: &[String]) -> bool {
+    options.iter().any(|option| option == "remount")
+        && !options
+            .iter()
+            .any(|option| matches!(option.as_str(), "bind" | "rbind"))
 }
 
 /// Copies what a tmpfs will cover into it.
@@ -615,33 +712,40 @@ pub(crate) fn kernel_messages(context: &OwnedFd) -> String {
     text
 }
 
-/// Makes a copy of a file's or folder's mount, to be shown inside the container.
+/// Makes a copy of a file's or folder's mount, to be shown inside the container. Without options
+/// about its attributes they are those of what is copied, otherwise the ones that are asked for and
+/// no others, as with runc. Where they are locked, whoever asks for others gets them beside what is
+/// there.
 fn bind(
-    index: usize,
     mount: &Mount,
     options: &Options,
-    recursive: bool,
-    map: Option<BorrowedFd<'_>>,
-    private: bool,
+    made: Option<OwnedFd>,
+    locked: bool,
 ) -> Result<OwnedFd, Failure> {
-    let destination = &mount.destination;
     let source = mount.source.as_deref().unwrap_or_default();
-    let step = || format!("bind {source} to {destination}");
+    let step = || format!("bind {source} to {}", mount.destination);
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
+    if options.bind == Some(true) {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree = rustix::mount::open_tree(CWD, source, flags).step(step)?;
+    let tree = match made {
+        Some(made) => rustix::mount::open_tree(made, "", flags | OpenTreeFlags::AT_EMPTY_PATH),
+        None => rustix::mount::open_tree(CWD, source, flags),
+    }
+    .step(step)?;
     if !options.own.is_empty() {
-        change(&tree, &options.own, false).step(step)?;
+        let wanted = match locked {
+            true => options.own,
+            false => options.own.alone(),
+        };
+        match change(&tree, &wanted, false) {
+            Err(nix::errno::Errno::EPERM) => change(&tree, &options.own, false),
+            other => other,
+        }
+        .step(step)?;
     }
     if !options.all.is_empty() {
         change(&tree, &options.all, true).step(step)?;
-    }
-    map_ids(&tree, options, map)
-        .step(|| format!("mounts[{index}]: map ids of {source} on {destination}"))?;
-    if !private {
-        propagate(&tree, options).step(step)?;
     }
     Ok(tree)
 }

@@ -47,6 +47,14 @@ impl Attributes {
         self.clear |= attr::ATIME_MASK;
     }
 
+    /// The same for a mount that is to have no other attributes than these, such as those of what it
+    /// is a copy of. Access times stay: they are not about what the mount allows.
+    pub(crate) fn alone(self) -> Self {
+        let others = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
+        let clear = self.clear | (others & !self.set);
+        Self { clear, ..self }
+    }
+
     /// Whether nothing changes.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()

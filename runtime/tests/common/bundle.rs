@@ -28,6 +28,14 @@ impl Bundle {
         Self { folder, id }
     }
 
+    /// Changes its configuration.
+    pub fn change(&mut self, change: impl FnOnce(&mut Value)) {
+        let path = self.folder.path().join("config.json");
+        let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut config);
+        std::fs::write(path, serde_json::to_vec(&config).unwrap()).unwrap();
+    }
+
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(RUNTIME);
         command

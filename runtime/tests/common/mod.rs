@@ -3,6 +3,7 @@
 
 pub mod bundle;
 pub mod consumer;
+pub mod host_objects;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,6 +27,7 @@ pub fn can_run() -> bool {
     if !root {
         eprintln!("SKIPPED: needs root");
     }
+    host_objects::note();
     root
 }
 
@@ -183,6 +185,8 @@ pub struct Setup {
     pub id: String,
     pub config: Value,
     pub spec: ShimSpec,
+    /// Whether the container is given something of the host's on purpose.
+    pub shows_host: bool,
 }
 
 impl Setup {
@@ -220,6 +224,7 @@ impl Setup {
             id,
             config,
             spec,
+            shows_host: false,
         }
     }
 
@@ -262,12 +267,19 @@ impl Setup {
     /// Makes the container.
     pub fn create(self) -> Shim {
         match self.hello() {
-            Hello::Created { shim_pid, pid } => Shim {
-                folder: self.folder,
-                id: self.id,
-                shim_pid,
-                pid,
-            },
+            Hello::Created { shim_pid, pid } => {
+                let shim = Shim {
+                    folder: self.folder,
+                    id: self.id,
+                    shim_pid,
+                    pid,
+                };
+                if !self.shows_host {
+                    let found = host_objects::writable(pid, shim.folder.path());
+                    assert_eq!(found, [""; 0], "the container can change");
+                }
+                shim
+            }
             Hello::Failed { message, .. } => panic!("not created: {message}"),
         }
     }
@@ -486,6 +498,9 @@ impl Drop for Shim {
         while cgroup.exists() && start.elapsed() < Duration::from_secs(2) {
             let _ = std::fs::remove_dir(&cgroup);
             std::thread::sleep(Duration::from_millis(5));
+        }
+        if !std::thread::panicking() {
+            host_objects::assert_unchanged();
         }
     }
 }
