@@ -90,6 +90,12 @@ fn file_systems_are_as_promised(machine: &Machine) -> Result<()> {
             .rev()
             .find(|line| line.split(' ').nth(4) == Some(point))
     };
+    for point in ["/run", "/tmp", "/dev/shm"] {
+        let line = mounted(point).unwrap_or_default();
+        for part in [" - tmpfs ", "nosuid", "nodev", "size=", "nr_inodes="] {
+            ensure!(line.contains(part), "{point}: no {part} in {line:?}");
+        }
+    }
     let cgroup = mounted("/sys/fs/cgroup").unwrap_or_default();
     ensure!(cgroup.contains(" - cgroup2 "), "cgroup mount: {cgroup:?}");
     ensure!(

@@ -480,3 +480,54 @@ fn containers_survive_a_killed_daemon() -> Result<()> {
     docker(&machine, &["rm", "-f", "ticking", "ending", "killer"])?;
     Ok(())
 }
+
+#[test]
+fn a_hung_daemon_is_started_again_and_its_containers_live_on() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let machine = lab
+        .direct("hung")?
+        .kernel_argument("keelson.watchdog=10")
+        .launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+    load_busybox(&machine)?;
+    let kept = ["run", "-d", "--name", "kept", "busybox", "sleep", "1000"];
+    docker(&machine, &kept)?;
+    let started = inspect(&machine, "kept")?["State"].clone();
+
+    // A frozen process neither works nor takes SIGABRT. The answer to this request is lost with it.
+    let hostd = supervised_pid(&machine, "hostd")?;
+    let mut stopper = machine.docker_command()?;
+    let script = "echo 1 > /host/sys/fs/cgroup/system/hostd/cgroup.freeze";
+    stopper.args(["run", "-d", "--name", "stopper"]);
+    stopper.args(SEES_ALL).args(["busybox", "sh", "-c", script]);
+    let stopper = qemu_tests::harness::run(&mut stopper, None, Duration::from_secs(60));
+    eprintln!("stopper: {stopper:?}");
+
+    for text in [
+        "hostd has given no sign of life for",
+        "hostd hangs and is ended",
+        "hostd did not end after SIGABRT and is killed",
+        "hostd killed by SIGKILL; it is started again",
+    ] {
+        machine.wait_for_console(text, Duration::from_secs(60))?;
+    }
+    until("restarted hostd", Duration::from_secs(60), || {
+        Ok(match supervised_pid(&machine, "hostd") {
+            Ok(pid) if pid != hostd => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    })?;
+    let now = inspect(&machine, "kept")?["State"].clone();
+    ensure!(now["Running"] == true, "{now}");
+    for member in ["Pid", "StartedAt"] {
+        ensure!(now[member] == started[member], "{started} became {now}");
+    }
+    ensure!(shell(&machine, &[], "echo fine")? == "fine");
+    // netcfg works and is left alone.
+    let line = machine.console().find("netcfg has given no sign of life");
+    ensure!(line.is_none(), "{}", machine.details());
+    Ok(())
+}

@@ -176,6 +176,66 @@ fn a_missing_root_disk_is_named_and_nothing_hangs() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_emergency_shell_comes_from_what_is_appended_to_the_initrd() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let dir = tempfile::tempdir()?;
+    let rescue = dir.path().join("initrd-rescue");
+    let mut bytes = std::fs::read(lab.image().join("initrd"))?;
+    // An archive begins at four bytes.
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes.extend(cpio(&[
+        ("bin", 0o040_755, Vec::new()),
+        ("bin/busybox", 0o100_755, std::fs::read("/bin/busybox")?),
+        ("TRAILER!!!", 0, Vec::new()),
+    ]));
+    std::fs::write(&rescue, bytes)?;
+    for (name, emergency, expected) in [
+        ("shell", true, "emergency shell /bin/busybox"),
+        ("no-shell", false, "no shell for keelson.emergency=console"),
+    ] {
+        let mut boot = Boot::direct_from(lab.image())?;
+        if let Boot::Direct { initrd, .. } = &mut boot
+            && emergency
+        {
+            initrd.clone_from(&rescue);
+        }
+        let machine = MachineSpec::new(name, boot)
+            .kernel_argument("keelson.root_timeout=1")
+            .kernel_argument("keelson.emergency=console")
+            .launch()?;
+        machine.wait_for_console(expected, BOOT_LIMIT)?;
+        if emergency {
+            machine.kill();
+        } else {
+            machine.wait_for_exit(STOP_LIMIT)?;
+        }
+    }
+    Ok(())
+}
+
+/// An archive of the form "newc" (`Documentation/driver-api/early-userspace/buffer-format.rst`).
+fn cpio(files: &[(&str, u32, Vec<u8>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (inode, (name, mode, content)) in (1u32..).zip(files) {
+        // Inode, mode, owner, group, links, time, size, device, device node, name, checksum.
+        let fields = [inode, *mode, 0, 0, 1, 0, content.len() as u32, 0, 0, 0, 0];
+        out.extend(b"070701");
+        for field in fields.into_iter().chain([name.len() as u32 + 1, 0]) {
+            out.extend(format!("{field:08x}").bytes());
+        }
+        out.extend(name.bytes());
+        out.push(0);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out.extend(content);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+    out
+}
+
 /// Where in a `docker load` the power fails.
 #[derive(Debug, Clone, Copy)]
 enum Cut {

@@ -1,5 +1,7 @@
 //! The figures of docs/performance.md that need a booted machine.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use qemu_tests::harness::Machine;
 use qemu_tests::lab::{
@@ -27,20 +29,73 @@ fn direct_boot_and_container_figures() -> Result<()> {
     let run = ["run", "--rm", "busybox", "true"];
     docker(&machine, &run)?;
     lab.record("vm_docker_run_busybox_true_ms", median_ms(&machine, &run)?)?;
+    let lone = lone_median(|| Ok(machine.docker(&run)?.success().map(drop)?))?;
+    lab.record("vm_docker_run_busybox_true_after_a_pause_ms", lone)?;
+    starts_of_made_containers(&lab, &machine)?;
     lab.record("vm_docker_version_ms", median_ms(&machine, &["version"])?)?;
     memory(&lab, &machine)
 }
 
+/// A request that comes alone must not be slower than one in a row: what a pause lets go to sleep, or
+/// the kernel do lazily, shows here.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Starts by the API of containers that were made before, in a row and alone.
+fn starts_of_made_containers(lab: &Lab, machine: &Machine) -> Result<()> {
+    let mut names = (0..2 * RUNS).map(|number| format!("made-{number}"));
+    for name in names.clone() {
+        docker(machine, &["create", "--name", &name, "busybox", "true"])?;
+    }
+    let mut start = || -> Result<()> {
+        let name = names.next().context("no container left")?;
+        let path = format!("/v1.51/containers/{name}/start");
+        let answer = machine.api("POST", &path, None)?;
+        ensure!(answer.status == 204, "{}", answer.text());
+        Ok(())
+    };
+    let row = median((0..RUNS).map(|_| timed(&mut start)))?;
+    lab.record("vm_api_start_ms", row)?;
+    let lone = lone_median(start)?;
+    lab.record("vm_api_start_after_a_pause_ms", lone)?;
+    let names = (0..2 * RUNS).map(|number| format!("made-{number}"));
+    let names: Vec<String> = ["rm", "-f"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(names)
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    docker(machine, &names)?;
+    Ok(())
+}
+
+/// The median in milliseconds with [`PAUSE`] before each.
+fn lone_median(mut work: impl FnMut() -> Result<()>) -> Result<u64> {
+    median((0..RUNS).map(|_| {
+        std::thread::sleep(PAUSE);
+        timed(&mut work)
+    }))
+}
+
+fn timed(work: &mut impl FnMut() -> Result<()>) -> Result<Duration> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed())
+}
+
+/// In milliseconds.
+fn median(times: impl Iterator<Item = Result<Duration>>) -> Result<u64> {
+    let mut times = times.collect::<Result<Vec<_>>>()?;
+    times.sort_unstable();
+    let median = times.get(times.len() / 2).context("no run")?;
+    Ok(u64::try_from(median.as_millis())?)
+}
+
 fn median_ms(machine: &Machine, arguments: &[&str]) -> Result<u64> {
-    let mut times = Vec::new();
-    for _ in 0..RUNS {
+    median((0..RUNS).map(|_| {
         let output = machine.docker(arguments)?;
         output.success()?;
-        times.push(output.took);
-    }
-    times.sort_unstable();
-    let median = times.get(RUNS / 2).context("no run")?;
-    Ok(u64::try_from(median.as_millis())?)
+        Ok(output.took)
+    }))
 }
 
 /// Memory of the machine and of our processes, read by a container that sees all of them. Its own

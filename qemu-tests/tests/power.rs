@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use qemu_tests::harness::disk::{Ext4State, check_ext4, copy_sparse, partitions};
 use qemu_tests::harness::{Disk, Machine};
-use qemu_tests::lab::{BOOT_LIMIT, Lab, STOP_LIMIT, docker, load_busybox, seconds, shell};
+use qemu_tests::lab::{
+    BOOT_LIMIT, Lab, STOP_LIMIT, docker, load_busybox, seconds, services, shell, until,
+};
 use serde_json::json;
 
 /// The machine ended by itself, and nothing is left to repair on its disk.
@@ -32,6 +34,101 @@ fn ended_cleanly(machine: &Machine, disk: &Path) -> Result<()> {
     );
     let check = check_ext4(disk, &root)?;
     ensure!(check.code == Some(0), "{check}");
+    Ok(())
+}
+
+#[test]
+fn a_container_that_never_ends_leaves_time_for_an_orderly_end() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let dir = tempfile::tempdir()?;
+    let disk = dir.path().join("disk.raw");
+    copy_sparse(&lab.disk(), &disk)?;
+    let machine = lab.direct("deaf")?.disk(Disk::writable(&disk)).launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+    load_busybox(&machine)?;
+    let deaf = "trap '' TERM; echo started; while :; do sleep 0.2; done";
+    let polite = "trap 'echo stopped; exit 5' TERM; echo started; while :; do sleep 0.2; done";
+    for (name, script, seconds) in [
+        ("deaf", deaf, "-1"),
+        ("deafer", deaf, "86400"),
+        ("polite", polite, "-1"),
+    ] {
+        docker(
+            &machine,
+            &[
+                "run",
+                "-d",
+                "--name",
+                name,
+                "--stop-timeout",
+                seconds,
+                "busybox",
+                "sh",
+                "-c",
+                script,
+            ],
+        )?;
+        until("trap that is set", Duration::from_secs(30), || {
+            Ok(match docker(&machine, &["logs", name])?.as_str() {
+                "started" => Ok(()),
+                other => Err(other.to_owned()),
+            })
+        })?;
+    }
+    until("running chrony", Duration::from_secs(60), || {
+        let all = services(&machine)?;
+        let runs = all
+            .iter()
+            .any(|s| s["name"] == "chrony" && s["state"] == "running");
+        Ok(if runs {
+            Ok(())
+        } else {
+            Err(format!("{all:?}"))
+        })
+    })?;
+    let asked = machine.elapsed();
+    machine.qmp()?.system_powerdown()?;
+    ended_cleanly(&machine, &disk)?;
+    let (_, ended) = machine.wait_for_exit(Duration::ZERO)?;
+    lab.record(
+        "poweroff_with_deaf_containers_to_qemu_exit_s",
+        seconds(ended - asked),
+    )?;
+    // In this order; the service ended by itself, not by SIGKILL.
+    let lines = machine.console().lines();
+    let mut rest = lines.iter();
+    for words in [
+        &["powering off"][..],
+        &["containers stopped"],
+        &["service stopped", "chrony", "code=0"],
+        &["unmounted /var"],
+        &["all file systems unmounted"],
+    ] {
+        ensure!(
+            rest.any(|line| words.iter().all(|word| line.text.contains(word))),
+            "no {words:?} in its place\n{}",
+            machine.details()
+        );
+    }
+    for text in ["is killed", "hangs", "survive"] {
+        ensure!(
+            machine.console().find(text).is_none(),
+            "{text}\n{}",
+            machine.details()
+        );
+    }
+    drop(machine);
+
+    let machine = lab.direct("after")?.disk(Disk::writable(&disk)).launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+    for (name, code) in [("deaf", "137"), ("deafer", "137"), ("polite", "5")] {
+        let format = "{{.State.Status}} {{.State.ExitCode}}";
+        let state = docker(&machine, &["inspect", "--format", format, name])?;
+        ensure!(state == format!("exited {code}"), "{name}: {state}");
+    }
     Ok(())
 }
 

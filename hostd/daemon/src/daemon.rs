@@ -164,6 +164,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let shutdown = async {
         // Each gets its share, whatever the one before did with its own.
         engine.shutdown_scope(Scope::User, USER_STOP_SHARE).await;
+        tracing::info!("containers stopped");
         services.shutdown(SYSTEM_STOP_SHARE).await;
         engine.shutdown().await;
     };

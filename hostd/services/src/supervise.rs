@@ -166,6 +166,15 @@ impl Services {
             engine
                 .stop_for_shutdown(Scope::System, name, left / parts)
                 .await;
+            match engine.inspect(Scope::System, name) {
+                Ok(ended) if !ended.state.status.has_process() => {
+                    let code = ended.state.exit_code;
+                    tracing::info!(service = name, code, "service stopped");
+                }
+                Ok(_) => tracing::error!(service = name, "service not stopped"),
+                // It was never made.
+                Err(_) => {}
+            }
         }
     }
 

@@ -116,6 +116,9 @@ pub(crate) fn spawn(
 /// Makes the control group and opens the file through which a process enters it.
 fn enter(group: &Path) -> io::Result<File> {
     fs::create_dir_all(group)?;
+    // In a frozen group the child would stop before it executes the program, and this process would
+    // wait for it. A kernel without the file can't freeze either.
+    let _ = fs::write(group.join("cgroup.freeze"), "0");
     OpenOptions::new()
         .write(true)
         .open(group.join("cgroup.procs"))
