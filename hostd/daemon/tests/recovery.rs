@@ -2,9 +2,12 @@
 
 mod common;
 
+use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
+use std::time::Duration;
 
-use common::{Host, is_root, wait_until};
+use common::{Host, PATIENCE, is_root, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn a_killed_daemon_loses_nothing() {
@@ -147,4 +150,48 @@ fn one_root_has_one_daemon() {
     assert!(text.contains("is another hostd running?"), "{text}");
     // The first one is none the worse for it.
     host.docker(&["ps"]).ok();
+}
+
+#[test]
+fn the_supervisor_gets_signs_of_life() {
+    if !is_root() {
+        return;
+    }
+    let mut host = Host::start();
+    host.stop_daemon();
+    let path = host.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let said = || {
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let mut daemon = host
+        .command()
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "600000")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Three times in what is allowed, and not before it is ready.
+    let heard: Vec<String> = (0..5).map(|_| said()).collect();
+    assert_eq!(heard[0], "READY=1");
+    assert!(
+        heard[1..].iter().all(|word| word == "WATCHDOG=1"),
+        "{heard:?}"
+    );
+    // A process that is stopped gives none.
+    let pid = Pid::from_child(&daemon);
+    kill_process(pid, Signal::STOP).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(1500)))
+        .unwrap();
+    let mut buffer = [0; 256];
+    let waiting = (0..10).take_while(|_| socket.recv(&mut buffer).is_ok());
+    // Those that it sent before it stopped.
+    assert!(waiting.count() <= 2);
+    kill_process(pid, Signal::CONT).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
 }
