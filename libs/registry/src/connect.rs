@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::options::RegistryOptions;
+use crate::own;
 use crate::tls::Trust;
 use crate::uri::{authority, host_of};
 
@@ -87,11 +88,18 @@ impl Connector {
         let tls = uri.scheme_str() == Some("https");
         let name = authority(uri);
         let proxy = self.options.proxies.before(tls, name);
-        let tcp = open(
-            proxy.unwrap_or(uri),
-            if proxy.is_none() && tls { 443 } else { 80 },
-        )
-        .await?;
+        let (options, of) = (Arc::clone(&self.options), name.to_owned());
+        let named = tokio::task::spawn_blocking(move || options.is_named(&of))
+            .await
+            .map_err(|error| ConnectError::Failed(error.to_string()))?;
+        let tcp = match proxy {
+            // What a name stands for is known to the proxy only.
+            Some(_) if !named && host_of(name).parse().is_ok_and(own::is_own) => {
+                return Err(this_machine(name));
+            }
+            Some(proxy) => open(proxy, 80, true).await?,
+            None => open(uri, if tls { 443 } else { 80 }, named).await?,
+        };
         if !tls {
             return Ok(Stream {
                 io: Transport::Plain(TokioIo::new(tcp)),
@@ -149,20 +157,39 @@ fn handshake(error: &io::Error) -> ConnectError {
     }
 }
 
-async fn open(uri: &Uri, default_port: u16) -> Result<TcpStream, ConnectError> {
+/// Connects. Only one that is `named` as on this machine may be there.
+async fn open(uri: &Uri, default_port: u16, named: bool) -> Result<TcpStream, ConnectError> {
     let host = host_of(authority(uri));
     let port = uri.port_u16().unwrap_or(default_port);
-    match TcpStream::connect((host, port)).await {
-        Ok(tcp) => {
-            // Requests are written in one piece; a failure costs only time.
-            let _ = tcp.set_nodelay(true);
-            Ok(tcp)
+    let addresses = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|error| ConnectError::Failed(error.to_string()))?;
+    let mut last = ConnectError::Failed("its name has no address".to_owned());
+    for address in addresses {
+        if !named && own::is_own(address.ip()) {
+            last = this_machine(host);
+            continue;
         }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            Err(ConnectError::Refused)
+        match TcpStream::connect(address).await {
+            Ok(tcp) => {
+                // Requests are written in one piece; a failure costs only time.
+                let _ = tcp.set_nodelay(true);
+                return Ok(tcp);
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                last = ConnectError::Refused;
+            }
+            Err(error) => last = ConnectError::Failed(error.to_string()),
         }
-        Err(error) => Err(ConnectError::Failed(error.to_string())),
     }
+    Err(last)
+}
+
+fn this_machine(name: &str) -> ConnectError {
+    ConnectError::Setup(format!(
+        "{name} is this machine itself or on its link, which is refused unless the configuration \
+         names it: as insecure, as a mirror, or by a folder in certs.d"
+    ))
 }
 
 /// Longest answer of a proxy to CONNECT, in bytes.

@@ -16,6 +16,7 @@ mod error;
 pub mod fuzzing;
 mod manifest;
 mod options;
+mod own;
 mod proxy;
 mod repository;
 mod search;

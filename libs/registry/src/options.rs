@@ -234,9 +234,34 @@ impl RegistryOptions {
         self.insecure.iter().any(|rule| rule.covers(authority))
     }
 
+    /// Whether a registry may be on this machine: its name says so, or the operator's configuration
+    /// names it. Servers can't lead to one whose name says so ([`Self::may_lead`]), so there it was
+    /// the caller. Reads folders.
+    pub(crate) fn is_named(&self, authority: &str) -> bool {
+        is_loopback(authority)
+            || self.is_insecure(authority)
+            || self
+                .mirrors
+                .iter()
+                .any(|mirror| mirror.authority == authority)
+            || self.has_certificates(authority)
+    }
+
+    /// Whether there is a folder with certificates for a registry.
+    fn has_certificates(&self, authority: &str) -> bool {
+        // What could lead elsewhere is no name of a registry.
+        !authority.contains('/')
+            && !matches!(authority, "" | "." | "..")
+            && self
+                .certificates
+                .iter()
+                .any(|folder| folder.join(authority).is_dir())
+    }
+
     /// Whether a server may lead us on to another one. What listens on this machine is not for
     /// others to reach through us, unless the operator named either as insecure. Names are judged
-    /// as they are written: one may still have an address of this machine in the DNS.
+    /// as they are written; what they resolve to is judged when they are connected to
+    /// ([`crate::own`]).
     pub(crate) fn may_lead(&self, from: &str, to: &str) -> bool {
         !is_own(to) || is_own(from) || self.is_insecure(from) || self.is_insecure(to)
     }
