@@ -1,21 +1,59 @@
-//! `hostctl certificate issue`: the key is made here and stays here; the machine sees a request
-//! and answers with certificates.
+//! `hostctl certificate`. The key of a certificate is made here and stays here; the machine sees a
+//! request and answers with certificates.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use http::Method;
-use keelson_model::host_api::{CertificateRequest, IssuedCertificate};
+use keelson_model::host_api::{
+    CertificateRequest, ClientCertificate, IssuedCertificate, RevocationRequest,
+};
 use keelson_store::{Durability, file};
 use rcgen::{CertificateParams, KeyPair};
+use serde::Serialize;
 
 use crate::client::Client;
 use crate::error::CtlError;
-use crate::options::{CertificateCommand, IssueArgs};
+use crate::options::{CertificateCommand, Format, IssueArgs};
+use crate::table;
 
-pub(crate) async fn run(client: &Client, command: &CertificateCommand) -> Result<String, CtlError> {
-    let CertificateCommand::Issue(args) = command;
+const PATH: &str = "/host/v1/certificates";
+
+/// What was issued, for programs.
+#[derive(Serialize)]
+struct Issued<'a> {
+    name: &'a str,
+    role: &'static str,
+    /// Folder of key and certificates.
+    directory: &'a Path,
+}
+
+pub(crate) async fn run(
+    client: &Client,
+    format: Format,
+    command: &CertificateCommand,
+) -> Result<String, CtlError> {
+    match command {
+        CertificateCommand::Issue(args) => issue(client, format, args).await,
+        CertificateCommand::List => {
+            let list: Vec<ClientCertificate> = client.get(PATH).await?;
+            crate::render(format, &list, || table::certificates(&list))
+        }
+        CertificateCommand::Revoke(args) => {
+            let request = RevocationRequest {
+                fingerprint: args.fingerprint.clone(),
+                serial: args.serial.clone(),
+                name: args.name.clone(),
+            };
+            let path = "/host/v1/certificates/revoke";
+            let list: Vec<ClientCertificate> = client.send(Method::POST, path, &request).await?;
+            crate::render(format, &list, || table::certificates(&list))
+        }
+    }
+}
+
+async fn issue(client: &Client, format: Format, args: &IssueArgs) -> Result<String, CtlError> {
     let key = prepare(&args.out)?;
     let csr = CertificateParams::default()
         .serialize_request(&key)
@@ -26,16 +64,21 @@ pub(crate) async fn run(client: &Client, command: &CertificateCommand) -> Result
         name: args.name.clone(),
         role: args.role,
     };
-    let issued: IssuedCertificate = client
-        .send(Method::POST, "/host/v1/certificates", &request)
-        .await?;
+    let issued: IssuedCertificate = client.send(Method::POST, PATH, &request).await?;
     write(args, &key, &issued)?;
-    Ok(format!(
-        "{} can use the machine as {} with DOCKER_CERT_PATH={}\n",
-        args.name,
-        args.role.as_str(),
-        args.out.display()
-    ))
+    let told = Issued {
+        name: &args.name,
+        role: args.role.as_str(),
+        directory: &args.out,
+    };
+    crate::render(format, &told, || {
+        format!(
+            "{} can use the machine as {} with DOCKER_CERT_PATH={}\n",
+            told.name,
+            told.role,
+            args.out.display()
+        )
+    })
 }
 
 /// A new key, unless the folder holds one already.

@@ -33,7 +33,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("hostctl: {error}");
+            match options.format {
+                Format::Table => eprintln!("hostctl: {error}"),
+                Format::Json => eprintln!("{}", serde_json::json!({"error": error.to_string()})),
+            }
             ExitCode::from(error.kind().exit_code())
         }
     }
@@ -55,21 +58,21 @@ async fn run(options: &Options) -> Result<String, CtlError> {
             let status: Status = client.get("/host/v1/boot").await?;
             render(options.format, &status, || table::boot(&status))
         }
-        Command::Poweroff => power(&client, PowerAction::Poweroff).await,
-        Command::Reboot => power(&client, PowerAction::Reboot).await,
-        Command::Halt => power(&client, PowerAction::Halt).await,
-        Command::Certificate(command) => certificate::run(&client, command).await,
+        Command::Poweroff => power(&client, options.format, PowerAction::Poweroff).await,
+        Command::Reboot => power(&client, options.format, PowerAction::Reboot).await,
+        Command::Halt => power(&client, options.format, PowerAction::Halt).await,
+        Command::Certificate(command) => certificate::run(&client, options.format, command).await,
         Command::Image(ImageCommand::Verify(args)) => {
             verify::run(&client, options.format, &args.images).await
         }
     }
 }
 
-async fn power(client: &Client, action: PowerAction) -> Result<String, CtlError> {
-    let _: serde_json::Value = client
+async fn power(client: &Client, format: Format, action: PowerAction) -> Result<String, CtlError> {
+    let answer: serde_json::Value = client
         .send(Method::POST, "/host/v1/power", &PowerRequest { action })
         .await?;
-    Ok(String::new())
+    render(format, &answer, String::new)
 }
 
 fn render<T: Serialize>(

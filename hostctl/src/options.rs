@@ -89,6 +89,29 @@ pub(crate) enum ServiceCommand {
 pub(crate) enum CertificateCommand {
     /// Make a key here and have the machine sign a certificate for it.
     Issue(IssueArgs),
+    /// List the certificates that the machine has issued, and which of them are revoked.
+    #[command(alias = "ls")]
+    List,
+    /// Make certificates count no more, at once and for good. Connections that were opened with
+    /// them end.
+    Revoke(RevokeArgs),
+}
+
+/// Which certificates are meant: one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct RevokeArgs {
+    /// One certificate, by its SHA-256 fingerprint (openssl x509 -fingerprint -sha256).
+    #[arg(long, value_name = "HEX")]
+    pub(crate) fingerprint: Option<String>,
+
+    /// One certificate, by its serial number.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) serial: Option<String>,
+
+    /// All certificates that were issued to this name so far.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Results for people.
 
-use keelson_model::host_api::HostStatus;
+use keelson_model::host_api::{ClientCertificate, HostStatus, Role};
 use keelson_model::init::Status;
 use keelson_model::service::ServiceStatus;
 
@@ -52,6 +52,34 @@ pub(crate) fn services(services: &[ServiceStatus]) -> String {
         .collect();
     table(
         &["NAME", "STATE", "PID", "RESTARTS", "SINCE", "DESCRIPTION"],
+        &rows,
+    )
+}
+
+pub(crate) fn certificates(certificates: &[ClientCertificate]) -> String {
+    let rows: Vec<Vec<String>> = certificates
+        .iter()
+        .map(|certificate| {
+            let known = |text: &str| or_dash(Some(text).filter(|text| !text.is_empty()));
+            vec![
+                known(&certificate.name),
+                or_dash(certificate.role.map(Role::as_str)),
+                known(&certificate.serial),
+                or_dash(certificate.expires.as_ref()),
+                or_dash(certificate.revoked.as_ref()),
+                known(&certificate.fingerprint),
+            ]
+        })
+        .collect();
+    table(
+        &[
+            "NAME",
+            "ROLE",
+            "SERIAL",
+            "EXPIRES",
+            "REVOKED",
+            "FINGERPRINT",
+        ],
         &rows,
     )
 }

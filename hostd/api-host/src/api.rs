@@ -14,7 +14,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use keelson_model::error::ErrorKind;
-use keelson_model::host_api::{CertificateRequest, HostStatus, PowerRequest};
+use keelson_model::host_api::{
+    CertificateRequest, ClientCertificate, HostStatus, PowerRequest, RevocationRequest,
+};
 use keelson_model::init;
 use keelson_model::service::ServiceStatus;
 use serde::Serialize;
@@ -23,7 +25,7 @@ use tokio::sync::Semaphore;
 
 use crate::addresses::hostname;
 use crate::init::ask;
-use crate::pki::Pki;
+use crate::pki::{Pki, PkiError};
 use crate::verify;
 
 /// Largest body, in bytes.
@@ -77,7 +79,9 @@ impl HostApi {
             (&Method::GET, "/host/v1/status") => self.status().await,
             (&Method::GET, "/host/v1/boot") => self.boot().await,
             (&Method::POST, "/host/v1/power") => self.power(request).await,
+            (&Method::GET, "/host/v1/certificates") => self.certificates(),
             (&Method::POST, "/host/v1/certificates") => self.issue(request).await,
+            (&Method::POST, "/host/v1/certificates/revoke") => self.revoke(request).await,
             (&Method::POST, "/host/v1/images/verify") => {
                 verify::answer(&self.0.images, &self.1, request).await
             }
@@ -136,22 +140,59 @@ impl HostApi {
     }
 
     async fn issue(&self, request: Request<Incoming>) -> Answer {
-        let Some(pki) = &self.0.pki else {
-            return Err(Failure(
+        let pki = Arc::clone(self.pki()?);
+        let wanted: CertificateRequest = read_json(request.into_body()).await?;
+        let issued = blocking(move || {
+            let issued = pki.issue(&wanted.csr, &wanted.name, wanted.role, Timestamp::now())?;
+            tracing::info!(
+                name = wanted.name,
+                role = wanted.role.as_str(),
+                "client certificate issued"
+            );
+            Ok(issued)
+        });
+        json(StatusCode::CREATED, &issued.await?)
+    }
+
+    fn pki(&self) -> Result<&Arc<Pki>, Failure> {
+        self.0.pki.as_ref().ok_or_else(|| {
+            Failure(
                 ErrorKind::Unavailable,
                 "this machine has no certificate authority: hostd runs without --tls".to_owned(),
-            ));
-        };
-        let wanted: CertificateRequest = read_json(request.into_body()).await?;
-        let issued = pki
-            .issue(&wanted.csr, &wanted.name, wanted.role, Timestamp::now())
-            .map_err(|e| Failure(e.kind(), e.to_string()))?;
-        tracing::info!(
-            name = wanted.name,
-            role = wanted.role.as_str(),
-            "client certificate issued"
-        );
-        json(StatusCode::CREATED, &issued)
+            )
+        })
+    }
+
+    fn certificates(&self) -> Answer {
+        json(StatusCode::OK, &self.pki()?.clients().list())
+    }
+
+    /// Revokes certificates; connections that were opened with them end.
+    async fn revoke(&self, request: Request<Incoming>) -> Answer {
+        let clients = Arc::clone(self.pki()?.clients());
+        let wanted: RevocationRequest = read_json(request.into_body()).await?;
+        let revoked = blocking(move || {
+            let revoked = clients.revoke(&wanted, Timestamp::now())?;
+            for entry in &revoked {
+                let ClientCertificate { name, serial, .. } = entry;
+                tracing::info!(name, serial, "client certificate revoked");
+            }
+            Ok(revoked)
+        });
+        json(StatusCode::OK, &revoked.await?)
+    }
+}
+
+/// Works on files outside the threads that serve connections.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PkiError> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| Failure(error.kind(), error.to_string())),
+        Err(error) => Err(Failure(
+            ErrorKind::Internal,
+            format!("a background task failed: {error}"),
+        )),
     }
 }
 

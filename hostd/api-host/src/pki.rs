@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use keelson_model::error::ErrorKind;
-use keelson_model::host_api::{IssuedCertificate, Role};
+use keelson_model::host_api::{ClientCertificate, IssuedCertificate, Role};
 use keelson_store::{Durability, StoreError, file};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
@@ -24,11 +24,12 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use sha2::{Digest, Sha256};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::addresses::ServerNames;
+use crate::clients::{self, Clients};
+use crate::verifier::Unrevoked;
 
 /// Days for which the authority's certificate is good.
 const CA_DAYS: i64 = 20 * 365;
@@ -64,6 +65,12 @@ pub enum PkiError {
     /// The request for a certificate is wrong.
     #[error("the certificate request is not usable: {0}")]
     Request(String),
+    /// No certificate was issued to a name.
+    #[error(
+        "no certificate was issued to {0:?} here: see the list, or name the certificate by its \
+         fingerprint or serial number"
+    )]
+    NoClient(String),
     /// A key or certificate can't be made.
     #[error("can't make {what}: {reason}")]
     Make {
@@ -79,6 +86,7 @@ impl PkiError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Request(_) => ErrorKind::InvalidInput,
+            Self::NoClient(_) => ErrorKind::NotFound,
             _ => ErrorKind::Internal,
         }
     }
@@ -105,6 +113,7 @@ pub struct Pki {
     ca_pem: String,
     ca_der: CertificateDer<'static>,
     ca_key: KeyPair,
+    clients: Arc<Clients>,
 }
 
 impl Pki {
@@ -143,6 +152,7 @@ impl Pki {
             return Err(PkiError::damaged(&cert_path, "it belongs to another key"));
         }
         Ok(Self {
+            clients: Arc::new(Clients::open(dir)?),
             dir: dir.to_owned(),
             ca_pem,
             ca_der,
@@ -157,9 +167,12 @@ impl Pki {
 
     /// SHA-256 fingerprint of the authority's certificate: `AB:CD:…`.
     pub fn fingerprint(&self) -> String {
-        let digest = Sha256::digest(&self.ca_der);
-        let digits: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
-        digits.join(":")
+        clients::fingerprint(&self.ca_der)
+    }
+
+    /// The client certificates.
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
     }
 
     /// Makes the server's certificate when there is none, or when names or expiry demand another.
@@ -185,7 +198,7 @@ impl Pki {
         if usable {
             return Ok(false);
         }
-        let mut params = params("Keelson server", None, SERVER_DAYS, now);
+        let mut params = params("Keelson server", None, SERVER_DAYS, now)?;
         if let Some(name) = names.names.iter().find(|name| *name != "localhost") {
             params
                 .distinguished_name
@@ -267,11 +280,13 @@ impl Pki {
         }
         let mut request = CertificateSigningRequestParams::from_pem(csr)
             .map_err(|e| PkiError::Request(e.to_string()))?;
-        request.params = params(name, Some(role), CLIENT_DAYS, now);
+        request.params = params(name, Some(role), CLIENT_DAYS, now)?;
         request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = request
             .signed_by(&self.issuer()?)
             .map_err(PkiError::make("a client's certificate"))?;
+        self.clients
+            .add(remembered(certificate.der(), name, role, now)?, now)?;
         Ok(IssuedCertificate {
             ca: self.ca_pem.clone(),
             certificate: certificate.pem(),
@@ -304,6 +319,10 @@ impl Pki {
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .build()
                 .map_err(|e| PkiError::damaged(&self.dir.join("ca.pem"), e))?;
+        let verifier = Arc::new(Unrevoked {
+            chain: verifier,
+            clients: Arc::clone(&self.clients),
+        });
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| PkiError::damaged(&cert_path, e))?
@@ -355,7 +374,7 @@ fn new_key(path: &Path) -> Result<KeyPair, PkiError> {
 
 fn ca_certificate(key: &KeyPair) -> Result<String, PkiError> {
     let fail = PkiError::make("the authority's certificate");
-    let mut params = params("Keelson machine CA", None, CA_DAYS, Timestamp::now());
+    let mut params = params("Keelson machine CA", None, CA_DAYS, Timestamp::now())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![
         KeyUsagePurpose::KeyCertSign,
@@ -366,7 +385,12 @@ fn ca_certificate(key: &KeyPair) -> Result<String, PkiError> {
 }
 
 /// What all our certificates have in common. Valid from yesterday, because clocks differ.
-fn params(name: &str, role: Option<Role>, days: i64, now: Timestamp) -> CertificateParams {
+fn params(
+    name: &str,
+    role: Option<Role>,
+    days: i64,
+    now: Timestamp,
+) -> Result<CertificateParams, PkiError> {
     let day = |offset: i64| {
         let date = now
             .checked_add((offset * 24).hours())
@@ -390,13 +414,57 @@ fn params(name: &str, role: Option<Role>, days: i64, now: Timestamp) -> Certific
             .push(DnType::OrganizationName, role.as_str());
     }
     // RFC 5280 4.1.2.2: positive, unique; the top bit is cleared to keep it positive.
-    let mut serial = [0_u8; 16];
-    let _ = rustix::rand::getrandom(&mut serial, rustix::rand::GetRandomFlags::empty());
+    let mut serial = random()?;
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
-    params
+    Ok(params)
+}
+
+/// Random bytes. Short of them there is no certificate: two with one serial number could not be told
+/// apart.
+fn random() -> Result<[u8; 16], PkiError> {
+    let mut bytes = [0_u8; 16];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    check_random(filled.map_err(io::Error::from), bytes)
+}
+
+fn check_random(filled: io::Result<usize>, bytes: [u8; 16]) -> Result<[u8; 16], PkiError> {
+    let reason = match filled {
+        Ok(16) => return Ok(bytes),
+        Ok(count) => format!("the kernel gave {count} of 16 random bytes"),
+        Err(error) => format!("no random numbers: {error}"),
+    };
+    Err(PkiError::Make {
+        what: "a serial number",
+        reason,
+    })
+}
+
+/// What is remembered of a client's certificate.
+fn remembered(
+    der: &CertificateDer<'_>,
+    name: &str,
+    role: Role,
+    now: Timestamp,
+) -> Result<ClientCertificate, PkiError> {
+    let wrong = |reason: String| PkiError::Make {
+        what: "a client's certificate",
+        reason,
+    };
+    let (_, parsed) = X509Certificate::from_der(der).map_err(|error| wrong(error.to_string()))?;
+    let expires = Timestamp::from_second(parsed.validity().not_after.timestamp())
+        .map_err(|error| wrong(error.to_string()))?;
+    Ok(ClientCertificate {
+        fingerprint: clients::fingerprint(der),
+        serial: clients::serial_text(parsed.raw_serial()),
+        name: name.to_owned(),
+        role: Some(role),
+        issued: Some(now.to_string()),
+        expires: Some(expires.to_string()),
+        revoked: None,
+    })
 }
 
 fn alternative_names(names: &ServerNames) -> Result<Vec<SanType>, PkiError> {

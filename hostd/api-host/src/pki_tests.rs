@@ -36,6 +36,40 @@ fn keys_are_private_and_survive_a_restart() {
 }
 
 #[test]
+fn without_random_numbers_there_is_no_certificate() {
+    assert!(check_random(Ok(16), [7; 16]).is_ok());
+    for failed in [Ok(3), Err(io::Error::from(io::ErrorKind::PermissionDenied))] {
+        let error = check_random(failed, [0; 16]).unwrap_err().to_string();
+        assert!(error.contains("can't make a serial number"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_issued_is_remembered_and_can_be_revoked() {
+    let dir = TempDir::new().unwrap();
+    let pki = Pki::open(dir.path()).unwrap();
+    let (_, csr) = request();
+    let issued = pki
+        .issue(&csr, "ann", Role::Operator, Timestamp::now())
+        .unwrap();
+    let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
+    let [entry] = pki.clients().list().try_into().unwrap();
+    assert_eq!(
+        (entry.name.as_str(), entry.role),
+        ("ann", Some(Role::Operator))
+    );
+    assert_eq!(entry.serial.len(), 32);
+    assert!(!pki.clients().is_revoked(&der));
+    let by_serial = keelson_model::host_api::RevocationRequest {
+        serial: Some(entry.serial.to_lowercase()),
+        ..Default::default()
+    };
+    pki.clients().revoke(&by_serial, Timestamp::now()).unwrap();
+    assert!(pki.clients().is_revoked(&der));
+    assert!(Pki::open(dir.path()).unwrap().clients().is_revoked(&der));
+}
+
+#[test]
 fn a_crash_before_the_certificate_is_repaired() {
     let dir = TempDir::new().unwrap();
     Pki::open(dir.path()).unwrap();

@@ -23,6 +23,8 @@ pub fn allows(role: Role, method: &Method, path: &str) -> bool {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match role {
         Role::Admin => true,
+        // Who else has a key to this machine is for those to know who give them out.
+        _ if path.starts_with("/host/v1/certificates") => false,
         Role::Operator => reads || !is_host_api(path),
         Role::Reader => reads,
     }
@@ -44,6 +46,10 @@ mod tests {
         assert!(allows(Role::Admin, &Method::POST, power));
         assert!(!allows(Role::Operator, &Method::POST, power));
         assert!(allows(Role::Operator, &Method::GET, "/host/v1/status"));
+        let certificates = "/host/v1/certificates";
+        assert!(allows(Role::Admin, &Method::GET, certificates));
+        assert!(!allows(Role::Operator, &Method::GET, certificates));
+        assert!(!allows(Role::Reader, &Method::GET, certificates));
         assert!(allows(Role::Operator, &Method::POST, create));
         assert!(!allows(Role::Reader, &Method::POST, create));
         assert!(!allows(Role::Reader, &Method::DELETE, "/containers/a"));

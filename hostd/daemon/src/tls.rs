@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hostd_api_host::addresses::ServerNames;
+use hostd_api_host::clients::Clients;
 use hostd_api_host::pki::Pki;
 use jiff::Timestamp;
 use rustls::ServerConfig;
@@ -38,12 +39,22 @@ impl Tls {
         TlsAcceptor::from(current.clone())
     }
 
+    /// Which client certificates count.
+    pub(crate) fn clients(&self) -> &Arc<Clients> {
+        self.pki.clients()
+    }
+
     /// Keeps the certificate fitting as long as the daemon runs.
     pub(crate) async fn keep_fitting(self) {
         loop {
             tokio::time::sleep(CHECK_INTERVAL).await;
-            if let Err(error) = self.refresh() {
-                tracing::error!("the server's certificate can't be made anew: {error:#}");
+            let tls = self.clone();
+            match tokio::task::spawn_blocking(move || tls.refresh()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!("the server's certificate can't be made anew: {error:#}");
+                }
+                Err(error) => tracing::error!(%error, "the server's certificate was not looked at"),
             }
         }
     }

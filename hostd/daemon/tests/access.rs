@@ -174,6 +174,116 @@ fn roles_are_kept() {
 }
 
 #[test]
+fn a_revoked_certificate_counts_no_more() {
+    let Some(hostctl) = is_root().then(hostctl).flatten() else {
+        return;
+    };
+    let mut tls = tls_host();
+    tls.host.load_busybox();
+    let local = |tls: &Tls, args: &[&str]| {
+        let mut command = Command::new(&hostctl);
+        command.args(["--host", &tls.host.url(), "--format=json", "certificate"]);
+        run(command.args(args), b"")
+    };
+    let operator = tls.issue(&hostctl, "operator");
+    let admin = tls.issue(&hostctl, "admin");
+    let list: serde_json::Value = serde_json::from_str(&local(&tls, &["list"]).ok()).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    assert_eq!(list[0]["role"], "operator");
+    // Not for others.
+    let refused = run(
+        Command::new(&hostctl)
+            .args(["--host", &tls.url(), "--cert-path"])
+            .arg(&operator)
+            .args(["certificate", "list"]),
+        b"",
+    );
+    assert_eq!(refused.code, 5, "{}", refused.stderr);
+    // A connection that goes on ends with the right.
+    let mut follow = tls
+        .host
+        .docker_command(&["events"])
+        .env("DOCKER_HOST", tls.url())
+        .env("DOCKER_TLS_VERIFY", "1")
+        .env("DOCKER_CERT_PATH", &operator)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    common::wait_until("events are listened to", || {
+        tls.host
+            .docker(&["info", "-f", "{{.NEventsListener}}"])
+            .ok()
+            == "1"
+    });
+    let fingerprint = list[0]["fingerprint"].as_str().unwrap();
+    let revoked = local(&tls, &["revoke", "--fingerprint", fingerprint]).ok();
+    assert!(revoked.contains("revoked\": \"2"), "{revoked}");
+    common::wait_until("the stream has ended", || {
+        follow.try_wait().unwrap().is_some()
+    });
+    for _ in 0..2 {
+        let done = tls.docker(&operator, &["ps"]);
+        assert_ne!(done.code, 0);
+        tls.docker(&admin, &["ps"]).ok();
+        // Also for the next daemon.
+        tls.host.kill_daemon();
+        tls.host.start_daemon();
+    }
+    // By name all of them.
+    assert_eq!(local(&tls, &["revoke", "--name", "nobody"]).code, 3);
+    local(&tls, &["revoke", "--name", "test"]).ok();
+    assert_ne!(tls.docker(&admin, &["ps"]).code, 0);
+    let wrong = local(&tls, &["revoke", "--serial", "no digits"]);
+    assert!(wrong.stderr.starts_with("{\"error\":"), "{}", wrong.stderr);
+}
+
+#[test]
+fn readers_do_not_make_the_machine_fetch() {
+    let Some(hostctl) = is_root().then(hostctl).flatten() else {
+        return;
+    };
+    let tls = tls_host();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let registry = format!("localhost:{}", listener.local_addr().unwrap().port());
+    let reader = tls.issue(&hostctl, "reader");
+    for path in [
+        format!("/images/search?term={registry}/x"),
+        format!("/v1.51/distribution/{registry}/x/json"),
+        format!("/v1.51/distribution/{registry}%2Fx/json"),
+    ] {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--cacert"])
+            .arg(reader.join("ca.pem"))
+            .arg("--cert")
+            .arg(reader.join("cert.pem"))
+            .arg("--key")
+            .arg(reader.join("key.pem"))
+            .arg(format!("https://127.0.0.1:{}{path}", tls.port));
+        let answer = run(&mut curl, b"").ok();
+        assert!(answer.contains("role reader may not GET"), "{answer}");
+        assert!(listener.accept().is_err(), "{path} was fetched");
+    }
+    // Nor does anybody reach this machine by a name that only resolves to it.
+    let hostname = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let port = listener.local_addr().unwrap().port();
+    for host in [hostname.as_str(), "0.0.0.0", "127.1", "[::ffff:127.0.0.1]"] {
+        let (status, body) = tls
+            .host
+            .get(&format!("/images/search?term={host}:{port}/x"));
+        assert!(status >= 400, "{host}: {status} {body}");
+        assert!(
+            listener.accept().is_err(),
+            "{host} was connected to: {body}"
+        );
+    }
+}
+
+#[test]
 fn power_needs_our_init() {
     let Some(hostctl) = is_root().then(hostctl).flatten() else {
         return;

@@ -82,6 +82,41 @@ pub struct IssuedCertificate {
     pub certificate: String,
 }
 
+/// A client certificate, as the machine remembers it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCertificate {
+    /// SHA-256 of the certificate, colon-separated hexadecimal digits; empty when it was revoked by
+    /// its serial number and is not known otherwise.
+    pub fingerprint: String,
+    /// Serial number, hexadecimal digits; empty when it is not known.
+    pub serial: String,
+    /// Common name; empty when it is not known.
+    pub name: String,
+    /// What it allows; absent when it is not known.
+    pub role: Option<Role>,
+    /// When it was issued (RFC 3339); absent when it is not known.
+    pub issued: Option<String>,
+    /// When it ends by itself (RFC 3339); absent when it is not known.
+    pub expires: Option<String>,
+    /// When it was revoked (RFC 3339); absent: it is good.
+    pub revoked: Option<String>,
+}
+
+/// The body of `POST /host/v1/certificates/revoke`: exactly one member says which are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RevocationRequest {
+    /// One certificate, by its SHA-256 fingerprint; with or without colons.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// One certificate, by its serial number; with or without colons.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// All certificates that were issued to this name so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
 /// The one line that a first boot under QEMU writes to the provisioning port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provisioned {

@@ -1,0 +1,365 @@
+//! The client certificates that this machine has issued, and which of them count no more.
+//!
+//! One file beside the authority's keys. It is written before a certificate is handed out and before
+//! a revocation is answered. When it can't be read there is no API over TCP: nobody could tell which
+//! certificates count.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use keelson_model::host_api::{ClientCertificate, RevocationRequest};
+use keelson_store::document::{self, Document};
+use keelson_store::{Durability, StoreError};
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::pki::PkiError;
+
+/// The file's name.
+const FILE: &str = "clients.json";
+/// Certificates that are remembered at most; expired ones are forgotten.
+const MOST: usize = 4096;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct List {
+    certificates: Vec<ClientCertificate>,
+}
+
+impl Document for List {
+    const VERSION: u32 = 1;
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Clients {
+    path: PathBuf,
+    list: Mutex<Vec<ClientCertificate>>,
+    revoked: watch::Sender<Arc<Revoked>>,
+}
+
+/// What is looked up at every handshake.
+#[derive(Debug, Default)]
+struct Revoked {
+    fingerprints: HashSet<String>,
+    serials: HashSet<String>,
+}
+
+impl Revoked {
+    fn of(list: &[ClientCertificate]) -> Arc<Self> {
+        let mut revoked = Self::default();
+        for entry in list.iter().filter(|entry| entry.revoked.is_some()) {
+            revoked.fingerprints.insert(entry.fingerprint.clone());
+            // Those of one authority are unique.
+            revoked.serials.insert(entry.serial.clone());
+        }
+        revoked.fingerprints.remove("");
+        revoked.serials.remove("");
+        Arc::new(revoked)
+    }
+
+    fn has(&self, identity: &Identity) -> bool {
+        self.fingerprints.contains(&identity.fingerprint) || self.serials.contains(&identity.serial)
+    }
+}
+
+/// By which a certificate is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    fingerprint: String,
+    serial: String,
+}
+
+impl Identity {
+    fn of(certificate: &CertificateDer<'_>) -> Self {
+        let serial = X509Certificate::from_der(certificate)
+            .map(|(_, parsed)| serial_text(parsed.raw_serial()))
+            .unwrap_or_default();
+        Self {
+            fingerprint: fingerprint(certificate),
+            serial,
+        }
+    }
+}
+
+/// `AB:CD:…` of a certificate.
+pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let digits: Vec<String> = Sha256::digest(certificate)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
+    digits.join(":")
+}
+
+/// A serial number as hexadecimal digits, without leading zeros.
+pub(crate) fn serial_text(bytes: &[u8]) -> String {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+    digits.trim_start_matches('0').to_owned()
+}
+
+/// Hexadecimal digits as people and programs write them.
+fn digits(field: &str, text: &str) -> Result<String, PkiError> {
+    let digits: String = text
+        .trim()
+        .chars()
+        .filter(|c| !matches!(c, ':' | ' '))
+        .map(|c| c.to_ascii_uppercase())
+        .collect();
+    match !digits.is_empty() && digits.len() <= 64 && digits.bytes().all(|b| b.is_ascii_hexdigit())
+    {
+        true => Ok(digits),
+        false => Err(PkiError::Request(format!(
+            "{field} {text:?} must be hexadecimal digits, with or without colons"
+        ))),
+    }
+}
+
+impl Clients {
+    /// Reads the file in the folder of the keys.
+    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(FILE);
+        let document: List = document::read(&path)?.unwrap_or_default();
+        let revoked = Revoked::of(&document.certificates);
+        Ok(Self {
+            path,
+            list: Mutex::new(document.certificates),
+            revoked: watch::Sender::new(revoked),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<ClientCertificate>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that are remembered, in the order in which they were issued.
+    pub fn list(&self) -> Vec<ClientCertificate> {
+        self.lock().clone()
+    }
+
+    /// Whether a certificate counts no more.
+    pub fn is_revoked(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.revoked.borrow().has(&Identity::of(certificate))
+    }
+
+    /// Returns when a certificate counts no more.
+    pub async fn revoked(self: Arc<Self>, certificate: CertificateDer<'static>) {
+        let identity = Identity::of(&certificate);
+        let mut changes = self.revoked.subscribe();
+        // The sender lives as long as this does.
+        let _ = changes.wait_for(|revoked| revoked.has(&identity)).await;
+    }
+
+    /// Remembers a certificate that is about to be handed out. Blocks.
+    pub(crate) fn add(&self, entry: ClientCertificate, now: Timestamp) -> Result<(), PkiError> {
+        let mut list = self.lock();
+        let mut next: Vec<_> = list
+            .iter()
+            .filter(|old| !has_expired(old, now))
+            .cloned()
+            .collect();
+        if next.len() >= MOST {
+            return Err(PkiError::Request(format!(
+                "this machine has issued {MOST} certificates that have not expired, and remembers no \
+                 more"
+            )));
+        }
+        next.push(entry);
+        self.write(&mut list, next)
+    }
+
+    /// Revokes certificates and gives them. Blocks. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// The request does not say which; nobody has that name; the file can't be written.
+    pub fn revoke(
+        &self,
+        request: &RevocationRequest,
+        now: Timestamp,
+    ) -> Result<Vec<ClientCertificate>, PkiError> {
+        let wanted = Wanted::of(request)?;
+        let mut list = self.lock();
+        let mut next = list.clone();
+        let mut found = Vec::new();
+        for entry in next.iter_mut().filter(|entry| wanted.means(entry)) {
+            entry.revoked.get_or_insert_with(|| now.to_string());
+            found.push(entry.clone());
+        }
+        if found.is_empty() {
+            // It may have been issued before a list was kept.
+            let entry = wanted.unknown(now)?;
+            if next.len() >= MOST {
+                return Err(PkiError::Request(format!(
+                    "{MOST} certificates are remembered, no more"
+                )));
+            }
+            next.push(entry.clone());
+            found.push(entry);
+        }
+        self.write(&mut list, next)?;
+        self.revoked.send_replace(Revoked::of(&list));
+        Ok(found)
+    }
+
+    fn write(
+        &self,
+        list: &mut Vec<ClientCertificate>,
+        next: Vec<ClientCertificate>,
+    ) -> Result<(), PkiError> {
+        let document = List { certificates: next };
+        document::write(&self.path, &document, Durability::Flushed)?;
+        *list = document.certificates;
+        Ok(())
+    }
+}
+
+fn has_expired(entry: &ClientCertificate, now: Timestamp) -> bool {
+    let expires = entry
+        .expires
+        .as_deref()
+        .and_then(|text| text.parse::<Timestamp>().ok());
+    expires.is_some_and(|expires| expires < now)
+}
+
+/// Which certificates are to be revoked.
+enum Wanted<'a> {
+    Fingerprint(String),
+    Serial(String),
+    Name(&'a str),
+}
+
+impl<'a> Wanted<'a> {
+    fn of(request: &'a RevocationRequest) -> Result<Self, PkiError> {
+        match request {
+            RevocationRequest {
+                fingerprint: Some(text),
+                serial: None,
+                name: None,
+            } => {
+                let digits = digits("fingerprint", text)?;
+                if digits.len() != 64 {
+                    return Err(PkiError::Request(format!(
+                        "fingerprint {text:?} must have 64 hexadecimal digits (SHA-256)"
+                    )));
+                }
+                let pairs: Vec<&str> = (0..32)
+                    .filter_map(|at| digits.get(2 * at..2 * at + 2))
+                    .collect();
+                Ok(Self::Fingerprint(pairs.join(":")))
+            }
+            RevocationRequest {
+                fingerprint: None,
+                serial: Some(text),
+                name: None,
+            } => Ok(Self::Serial(
+                digits("serial", text)?.trim_start_matches('0').to_owned(),
+            )),
+            RevocationRequest {
+                fingerprint: None,
+                serial: None,
+                name: Some(name),
+            } => Ok(Self::Name(name)),
+            _ => Err(PkiError::Request(
+                "say which one by exactly one of fingerprint, serial and name".to_owned(),
+            )),
+        }
+    }
+
+    fn means(&self, entry: &ClientCertificate) -> bool {
+        match self {
+            Self::Fingerprint(fingerprint) => entry.fingerprint == *fingerprint,
+            Self::Serial(serial) => entry.serial == *serial,
+            Self::Name(name) => entry.name == *name,
+        }
+    }
+
+    /// An entry for one that is not remembered.
+    fn unknown(self, now: Timestamp) -> Result<ClientCertificate, PkiError> {
+        let mut entry = ClientCertificate {
+            revoked: Some(now.to_string()),
+            ..ClientCertificate::default()
+        };
+        match self {
+            Self::Fingerprint(fingerprint) => entry.fingerprint = fingerprint,
+            Self::Serial(serial) => entry.serial = serial,
+            Self::Name(name) => return Err(PkiError::NoClient(name.to_owned())),
+        }
+        Ok(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(number: u8, name: &str) -> ClientCertificate {
+        ClientCertificate {
+            fingerprint: vec![format!("{number:02X}"); 32].join(":"),
+            serial: format!("4{number}"),
+            name: name.to_owned(),
+            expires: Some("2100-01-01T00:00:00Z".to_owned()),
+            ..ClientCertificate::default()
+        }
+    }
+
+    fn by_name(name: &str) -> RevocationRequest {
+        RevocationRequest {
+            name: Some(name.to_owned()),
+            ..RevocationRequest::default()
+        }
+    }
+
+    #[test]
+    fn revocations_stay_and_expired_certificates_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let clients = Clients::open(dir.path()).unwrap();
+        for (number, name) in [(1, "ann"), (2, "ann"), (3, "bob")] {
+            clients.add(entry(number, name), now).unwrap();
+        }
+        assert_eq!(clients.revoke(&by_name("ann"), now).unwrap().len(), 2);
+        assert_eq!(clients.revoke(&by_name("ann"), now).unwrap().len(), 2);
+        let error = clients.revoke(&by_name("eve"), now).unwrap_err();
+        assert!(matches!(error, PkiError::NoClient(_)));
+        let fingerprint = Some("0a".repeat(32));
+        let request = RevocationRequest {
+            fingerprint,
+            ..RevocationRequest::default()
+        };
+        clients.revoke(&request, now).unwrap();
+        let again = Clients::open(dir.path()).unwrap();
+        assert_eq!(again.list(), clients.list());
+        let revoked = again.revoked.borrow().clone();
+        assert_eq!(revoked.serials.len(), 2);
+        assert_eq!(revoked.fingerprints.len(), 3);
+        let mut old = entry(4, "old");
+        old.expires = Some("2001-01-01T00:00:00Z".to_owned());
+        again.add(old, now).unwrap();
+        again.add(entry(5, "new"), now).unwrap();
+        assert!(again.list().iter().all(|entry| entry.name != "old"));
+        std::fs::write(dir.path().join(FILE), "{").unwrap();
+        assert!(Clients::open(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_request_names_exactly_one_thing() {
+        for (fingerprint, serial, name) in [
+            (None, None, None),
+            (Some("zz"), None, None),
+            (Some("ab"), None, None),
+            (None, Some(""), None),
+            (None, Some("1"), Some("ann")),
+        ] {
+            let text = |value: Option<&str>| value.map(str::to_owned);
+            let request = RevocationRequest {
+                fingerprint: text(fingerprint),
+                serial: text(serial),
+                name: text(name),
+            };
+            assert!(Wanted::of(&request).is_err(), "{request:?}");
+        }
+    }
+}
