@@ -20,6 +20,8 @@ use crate::{Api, Call, times};
 
 /// How many events are kept for clients that ask for the past.
 const KEPT: usize = 256;
+/// Nor are more bytes of them kept than these.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// Filters whose name is a type of object.
 const OBJECTS: &[&str] = &[
@@ -84,6 +86,16 @@ impl Event {
             time: time_nano.div_euclid(1_000_000_000),
             time_nano,
         }
+    }
+
+    /// Bytes that it has in memory, about.
+    fn size(&self) -> usize {
+        let attributes = self.actor.attributes.iter();
+        let attributes: usize = attributes
+            .map(|(name, value)| name.len() + value.len() + 64)
+            .sum();
+        // The action and the identifier are there twice.
+        attributes + 2 * (self.action.len() + self.id.len()) + self.from.len() + 256
     }
 
     fn fits(&self, filters: &Filters) -> bool {
@@ -165,7 +177,27 @@ impl From<ImageEvent> for Event {
 /// Collects events of both stores for all clients.
 pub(crate) struct EventHub {
     sender: broadcast::Sender<Arc<Event>>,
-    past: Arc<Mutex<VecDeque<Arc<Event>>>>,
+    past: Arc<Mutex<Past>>,
+}
+
+/// The last events, bounded by number and bytes.
+#[derive(Default)]
+struct Past {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+}
+
+impl Past {
+    fn push(&mut self, event: Arc<Event>) {
+        self.bytes += event.size();
+        self.events.push_back(event);
+        while self.events.len() > KEPT || self.bytes > KEPT_BYTES {
+            let Some(oldest) = self.events.pop_front() else {
+                return;
+            };
+            self.bytes -= oldest.size();
+        }
+    }
 }
 
 impl EventHub {
@@ -174,7 +206,7 @@ impl EventHub {
         images: broadcast::Receiver<ImageEvent>,
     ) -> Self {
         let (sender, _) = broadcast::channel(KEPT);
-        let past = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT)));
+        let past = Arc::default();
         let hub = Self { sender, past };
         hub.collect(containers, |event: ContainerEvent| {
             (event.scope == Scope::User).then(|| Event::from(event))
@@ -199,10 +231,7 @@ impl EventHub {
                         };
                         // Both under the lock, so that nobody sees an event twice or never.
                         let mut past = past.lock().unwrap_or_else(PoisonError::into_inner);
-                        if past.len() >= KEPT {
-                            past.pop_front();
-                        }
-                        past.push_back(event.clone());
+                        past.push(event.clone());
                         // An error means that nobody listens.
                         let _ = sender.send(event);
                     }
@@ -223,7 +252,10 @@ impl EventHub {
     /// The past, and everything after it.
     fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        (past.iter().cloned().collect(), self.sender.subscribe())
+        (
+            past.events.iter().cloned().collect(),
+            self.sender.subscribe(),
+        )
     }
 }
 
@@ -321,6 +353,36 @@ mod tests {
         Query::parse(Some(&format!("filters={text}")))
             .filters(&known)
             .unwrap()
+    }
+
+    #[test]
+    fn the_past_is_bounded_in_bytes() {
+        let mut past = Past::default();
+        for number in 0..1000_i64 {
+            let large = ("label".to_owned(), "x".repeat(16 << 10));
+            let event = Event::new(
+                "container",
+                "die".into(),
+                "a".into(),
+                [large].into(),
+                number,
+            );
+            past.push(Arc::new(event));
+            assert!(past.bytes <= KEPT_BYTES);
+        }
+        assert!((50..KEPT).contains(&past.events.len()));
+        assert_eq!(past.events.back().map(|event| event.time_nano), Some(999));
+        for number in 0..1000_i64 {
+            let event = Event::new(
+                "container",
+                "die".into(),
+                "a".into(),
+                BTreeMap::new(),
+                number,
+            );
+            past.push(Arc::new(event));
+        }
+        assert_eq!(past.events.len(), KEPT);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use keelson_store::{Durability, document};
 
 use crate::container::Container;
 use crate::document::{CONTAINER, ContainerDocument, Identity};
-use crate::engine::{Inner, require_readable};
+use crate::engine::{Inner, off_workers, require_readable};
 use crate::spec::mounts::{Wanted, WantedKind};
 use crate::types::{CreateRequest, Created, RootSource, Scope, Snapshot, State};
 use crate::validate::{self, Completed};
@@ -36,7 +36,7 @@ impl Engine {
         request: CreateRequest,
     ) -> Result<Created, EngineError> {
         let inner = Arc::clone(&self.inner);
-        Self::whole(async move { inner.create(scope, name, request) }).await
+        Self::whole(async move { off_workers(|| inner.create(scope, name, request)) }).await
     }
 
     /// Gives a container another name.
@@ -49,7 +49,7 @@ impl Engine {
         let new = names::check(new)?.to_owned();
         Self::whole(async move {
             let _guard = container.lock().await?;
-            inner.rename(&container, &new)
+            off_workers(|| inner.rename(&container, &new))
         })
         .await
     }
@@ -169,7 +169,7 @@ impl Inner {
 
     pub(crate) fn write_document(&self, document: &ContainerDocument) -> Result<(), EngineError> {
         let path = self.objects.document(&document.id)?;
-        document::write(&path, document, Durability::Relaxed)?;
+        off_workers(|| document::write(&path, document, Durability::Relaxed))?;
         if !document.host_config.auto_remove {
             let (objects, id) = (Arc::clone(&self.objects), document.id.clone());
             self.flusher.then(path, move || objects.settle(&id));

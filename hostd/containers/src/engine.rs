@@ -10,7 +10,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use hostd_images::{ImageStore, ImageUser};
 use jiff::Timestamp;
 use keelson_model::host::EngineConfig;
+use keelson_model::limits;
 use keelson_store::{Durability, Objects, document};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::broadcast;
 
 use crate::EngineError;
@@ -29,7 +31,7 @@ use crate::types::{
 pub type WaitFuture = Pin<Box<dyn Future<Output = WaitResult> + Send>>;
 
 /// Events that a slow subscriber may lag behind before it loses some.
-const EVENT_BACKLOG: usize = 4096;
+const EVENT_BACKLOG: usize = 1024;
 
 /// The container engine. Clones share it.
 ///
@@ -230,11 +232,15 @@ impl Inner {
         extra: &[(&str, String)],
     ) {
         let snapshot = container.snapshot();
-        let mut attributes: BTreeMap<_, _> = snapshot.config.labels.clone();
+        let labels = limits::fitting(&snapshot.config.labels, limits::EVENT);
+        let mut attributes: BTreeMap<_, _> = labels
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         attributes.insert("image".to_owned(), snapshot.image.clone());
         attributes.insert("name".to_owned(), snapshot.name.clone());
         for (name, value) in extra {
-            attributes.insert((*name).to_owned(), value.clone());
+            let value = limits::shortened(value, limits::EVENT);
+            attributes.insert((*name).to_owned(), value);
         }
         let time = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
         // Without subscribers there is nobody to tell.
@@ -259,7 +265,7 @@ impl Inner {
             state: snapshot.state.clone(),
         };
         let path = snapshot.folder.join(STATE);
-        match document::write(&path, &written, Durability::Relaxed) {
+        match off_workers(|| document::write(&path, &written, Durability::Relaxed)) {
             Ok(()) if snapshot.host_config.auto_remove => {}
             Ok(()) => self.flusher.later(path),
             Err(error) => {
@@ -271,6 +277,17 @@ impl Inner {
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.shutting_down
             .load(std::sync::atomic::Ordering::Acquire)
+    }
+}
+
+/// Does work on files in the middle of asynchronous code. Where the disk stalls it stands still, and
+/// the tasks of its thread go on elsewhere.
+pub(crate) fn off_workers<T>(work: impl FnOnce() -> T) -> T {
+    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
+    match flavor {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        // Tests have a single thread.
+        _ => work(),
     }
 }
 

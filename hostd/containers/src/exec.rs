@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use keelson_model::container::Config;
+use keelson_model::limits;
 use keelson_model::shim::{FailReason, Request, Response};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
@@ -22,12 +23,17 @@ use crate::rootfs::Merged;
 use crate::shim::Connection;
 use crate::spec::{capabilities, environment, merge_environment, set_member};
 use crate::types::{Attached, Receiver, Scope, Status};
+use crate::validate::size;
 use crate::{Engine, EngineError, names, user};
 
 /// Ended ones are forgotten after this time.
 const KEPT: Duration = Duration::from_secs(300);
 /// More than this are not kept: of those that do not run the oldest is forgotten.
 const MAX_KEPT: usize = 4096;
+/// Nor more bytes of requests than these.
+const MAX_KEPT_BYTES: usize = 8 << 20;
+/// Bytes of a command that an event tells.
+const TOLD: usize = 1 << 10;
 /// How long a resize waits for a start that is under way.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -56,6 +62,15 @@ pub struct ExecRequest {
     pub detach_keys: String,
     /// Rows and columns of the terminal; zero: not given.
     pub console_size: [u16; 2],
+}
+
+impl ExecRequest {
+    /// Bytes that it has, about.
+    fn size(&self) -> usize {
+        let strings = self.args.iter().chain(&self.env);
+        let others = [&self.user, &self.working_dir, &self.detach_keys];
+        strings.chain(others).map(|text| text.len() + 32).sum()
+    }
 }
 
 /// How far it is.
@@ -109,20 +124,25 @@ impl Execs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn insert(&self, exec: Arc<Exec>) {
+    fn insert(&self, exec: Arc<Exec>) -> Result<(), EngineError> {
         let mut map = self.lock();
         map.retain(|_, exec| !(exec.is_over() && exec.since().elapsed() > KEPT));
-        if map.len() >= MAX_KEPT {
+        let mut bytes: usize = map.values().map(|exec| exec.request.size()).sum();
+        while map.len() >= MAX_KEPT || bytes + exec.request.size() > MAX_KEPT_BYTES {
             let oldest = map
                 .values()
                 .filter(|exec| exec.is_over() || *exec.state.borrow() == ExecState::Created)
                 .min_by_key(|exec| exec.since())
                 .map(|exec| exec.id.clone());
-            if let Some(oldest) = oldest {
-                map.remove(&oldest);
-            }
+            let Some(gone) = oldest.and_then(|oldest| map.remove(&oldest)) else {
+                return Err(EngineError::Conflict(
+                    "too many exec commands run at once: try again when some have ended".to_owned(),
+                ));
+            };
+            bytes -= gone.request.size();
         }
         map.insert(exec.id.clone(), exec);
+        Ok(())
     }
 
     /// Forgets those of a removed container.
@@ -180,13 +200,14 @@ impl Exec {
         )))
     }
 
+    /// For events.
     fn command_line(&self) -> String {
         let (command, rest) = self
             .request
             .args
             .split_first()
             .map_or(("", &[][..]), |(command, rest)| (command.as_str(), rest));
-        format!("{command} {}", rest.join(" "))
+        limits::shortened(&format!("{command} {}", rest.join(" ")), TOLD)
     }
 }
 
@@ -214,7 +235,7 @@ impl Engine {
         });
         let id = exec.id.clone();
         let action = format!("exec_create: {}", exec.command_line());
-        self.inner.execs.insert(exec);
+        self.inner.execs.insert(exec)?;
         self.inner
             .emit(&container, action, &[("execID", id.clone())]);
         Ok(id)
@@ -368,6 +389,15 @@ fn check(request: &ExecRequest) -> Result<(), EngineError> {
         return Err(EngineError::Invalid(format!(
             "the working directory '{}' is invalid, it needs to be an absolute path",
             request.working_dir
+        )));
+    }
+    size::strings("Cmd", &request.args)?;
+    size::strings("Env", &request.env)?;
+    if request.size() > limits::CONFIGURATION {
+        return Err(EngineError::Invalid(format!(
+            "the exec's configuration has {} bytes, at most {} are allowed: shorten Cmd or Env",
+            request.size(),
+            limits::CONFIGURATION
         )));
     }
     if let Some(entry) = request.env.iter().find(|entry| entry.starts_with('=')) {

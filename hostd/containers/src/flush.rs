@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use keelson_store::file;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 /// How long files are collected. A power cut loses no more than this.
 const WINDOW: Duration = Duration::from_millis(50);
@@ -13,72 +14,90 @@ const WINDOW: Duration = Duration::from_millis(50);
 /// Files to flush, each with what is done then.
 type Files = BTreeMap<PathBuf, Option<Box<dyn FnOnce() + Send>>>;
 
-enum Job {
-    File(PathBuf),
-    /// And then do this.
-    Then(PathBuf, Box<dyn FnOnce() + Send>),
-    /// Flush what is waiting and answer.
-    Now(oneshot::Sender<()>),
+/// Flushes files in the background.
+pub(crate) struct Flusher(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Notify,
 }
 
-/// Flushes files in the background.
-pub(crate) struct Flusher(mpsc::UnboundedSender<Job>);
+/// What is to be done. A file waits only once, however often it was written.
+#[derive(Default)]
+struct Waiting {
+    files: Files,
+    /// They are answered after what waits was flushed.
+    askers: Vec<oneshot::Sender<()>>,
+    closed: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn work(&self) {
+        loop {
+            self.changed.notified().await;
+            if self.lock().askers.is_empty() {
+                tokio::time::sleep(WINDOW).await;
+            }
+            let Waiting {
+                files,
+                askers,
+                closed,
+            } = std::mem::take(&mut *self.lock());
+            let flushed = tokio::task::spawn_blocking(move || flush(files)).await;
+            if let Err(error) = flushed {
+                tracing::error!(%error, "flush failed");
+            }
+            for asker in askers {
+                // It may have given up.
+                let _ = asker.send(());
+            }
+            if closed {
+                return;
+            }
+        }
+    }
+}
 
 impl Flusher {
     /// Starts the background task, which ends when this value is dropped.
     pub(crate) fn start() -> Self {
-        let (sender, mut receiver) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            while let Some(job) = receiver.recv().await {
-                let mut files = Files::new();
-                let mut askers = Vec::new();
-                sort(job, &mut files, &mut askers);
-                if askers.is_empty() {
-                    tokio::time::sleep(WINDOW).await;
-                }
-                while let Ok(job) = receiver.try_recv() {
-                    sort(job, &mut files, &mut askers);
-                }
-                let flushed = tokio::task::spawn_blocking(move || flush(files)).await;
-                if let Err(error) = flushed {
-                    tracing::error!(%error, "flush failed");
-                }
-                for asker in askers {
-                    let _ = asker.send(());
-                }
-            }
-        });
-        Self(sender)
+        let shared = Arc::new(Shared::default());
+        let background = Arc::clone(&shared);
+        tokio::spawn(async move { background.work().await });
+        Self(shared)
     }
 
     /// Flushes a file and its name soon.
     pub(crate) fn later(&self, path: PathBuf) {
-        let _ = self.0.send(Job::File(path));
+        self.0.lock().files.entry(path).or_default();
+        self.0.changed.notify_one();
     }
 
     /// Flushes a file and its name soon, and then does something.
     pub(crate) fn then(&self, path: PathBuf, work: impl FnOnce() + Send + 'static) {
-        let _ = self.0.send(Job::Then(path, Box::new(work)));
+        self.0.lock().files.insert(path, Some(Box::new(work)));
+        self.0.changed.notify_one();
     }
 
     /// Waits until everything written so far is on the disk.
     pub(crate) async fn now(&self) {
         let (sender, receiver) = oneshot::channel();
-        if self.0.send(Job::Now(sender)).is_ok() {
-            let _ = receiver.await;
-        }
+        self.0.lock().askers.push(sender);
+        self.0.changed.notify_one();
+        // The task answers unless the runtime ends.
+        let _ = receiver.await;
     }
 }
 
-fn sort(job: Job, files: &mut Files, askers: &mut Vec<oneshot::Sender<()>>) {
-    match job {
-        Job::File(path) => {
-            files.entry(path).or_default();
-        }
-        Job::Then(path, work) => {
-            files.insert(path, Some(work));
-        }
-        Job::Now(asker) => askers.push(asker),
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_one();
     }
 }
 

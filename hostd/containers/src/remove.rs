@@ -7,7 +7,7 @@ use keelson_model::shim::Request;
 use keelson_store::objects::remove_tree;
 
 use crate::container::Container;
-use crate::engine::Inner;
+use crate::engine::{Inner, off_workers};
 use crate::types::{Scope, Status, WaitCondition};
 use crate::{Engine, EngineError};
 
@@ -105,7 +105,7 @@ impl Inner {
     pub(crate) fn remove_now(self: &Arc<Self>, container: &Container) -> Result<(), EngineError> {
         let name = container.snapshot().name.clone();
         container.update(|state| state.status = Status::Removing);
-        let trash = match self.objects.discard(&container.id) {
+        let trash = match off_workers(|| self.objects.discard(&container.id)) {
             Ok(trash) => trash,
             Err(error) => {
                 container.update(|state| {

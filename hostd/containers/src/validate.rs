@@ -3,6 +3,7 @@
 
 mod log;
 mod refuse;
+pub(crate) mod size;
 mod update;
 
 use hostd_images::ContainerDefaults;
@@ -55,6 +56,7 @@ pub(crate) fn complete(
     }
     check_config(&config)?;
     check_host(&host, facts, defaults)?;
+    size::check(&config, &host)?;
     if config.entrypoint.as_deref() == Some(&[String::new()]) {
         config.entrypoint = None;
     }

@@ -29,8 +29,10 @@ use keelson_model::host_api::Role;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::pace::Paced;
 
@@ -78,6 +80,8 @@ pub(crate) struct Server {
     pub(crate) host: HostApi,
     /// Whether places are short.
     pub(crate) shortage: Shortage,
+    /// The threads that work; connections are served by others.
+    pub(crate) work: Handle,
 }
 
 /// What a connection has to heed while it is served.
@@ -128,7 +132,7 @@ async fn serve_unrevoked<S>(
             let server = server.clone();
             // Boxed, because the connection must stay movable to be taken over.
             async move {
-                let answer = guarded(&server, role, request).await;
+                let answer = guarded(server, role, request).await;
                 Ok::<_, Infallible>(answer.map(|body| Counted {
                     body,
                     _working: working,
@@ -266,13 +270,28 @@ async fn run_session<S: Transport>(takeover: Takeover, mut stream: S, early: &[u
 }
 
 /// A panic in a handler ends this request only.
-async fn guarded(server: &Server, role: Role, request: Request<Incoming>) -> Response<Body> {
-    let answer = AssertUnwindSafe(answer(server, role, request)).catch_unwind();
-    answer.await.unwrap_or_else(|_| {
+async fn guarded(server: Arc<Server>, role: Role, request: Request<Incoming>) -> Response<Body> {
+    let work = server.work.clone();
+    let here = is_ping(request.uri().path());
+    let answering = async move { answer(&server, role, request).await };
+    let answer = match here {
+        // It tells whether hostd is there, also when all who work wait for a disk.
+        true => AssertUnwindSafe(answering).catch_unwind().await.ok(),
+        // Ends, too, when the client goes away or the connection is taken over.
+        false => AbortOnDropHandle::new(work.spawn(answering)).await.ok(),
+    };
+    answer.unwrap_or_else(|| {
         failure(
             ErrorKind::Internal,
             "an internal error ended this request; hostd's log has the details",
         )
+    })
+}
+
+/// `/_ping`, with or without a version before it.
+fn is_ping(path: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(before, last)| {
+        last == "_ping" && (before.is_empty() || before.starts_with("/v"))
     })
 }
 

@@ -20,6 +20,7 @@ use keelson_config::{Loaded, Sources};
 use keelson_model::host::RegistriesConfig;
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Durability, FileLock, file};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -51,8 +52,8 @@ fn warn(warnings: &Warnings, text: String) {
         .push(text);
 }
 
-/// Runs the daemon until it is told to stop.
-pub(crate) async fn run(options: Options) -> Result<()> {
+/// Runs the daemon until it is told to stop. Connections are served by `front`.
+pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     let mut signals = Signals::new()?;
     let root = absolute(&options.root)?;
     let run = absolute(&options.run)?;
@@ -102,7 +103,11 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let tls = open_tls(&plan, &warnings)?;
     let pki = tls.as_ref().map(|(_, pki)| pki.clone());
     let tls = tls.map(|(tls, _)| tls);
-    let listeners = bind(&plan, tls.as_ref(), &warnings).await?;
+    let listeners = {
+        // Their sockets are watched there.
+        let _front = front.enter();
+        bind(&plan, tls.as_ref(), &warnings)?
+    };
 
     let facts = Facts {
         id: engine_id(&root)?,
@@ -129,11 +134,12 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         docker: Api::new(engine.clone(), images.clone(), places, facts),
         host: HostApi::new(host),
         shortage,
+        work: Handle::current(),
     });
 
     let (stop, stopped) = watch::channel(false);
     for listener in listeners {
-        tokio::spawn(listener.serve(server.clone(), stopped.clone()));
+        front.spawn(listener.serve(server.clone(), stopped.clone()));
     }
     if let Some(tls) = tls {
         tokio::spawn(tls.keep_fitting());
@@ -322,10 +328,10 @@ fn open_tls(plan: &ListenPlan, warnings: &Warnings) -> Result<Option<(Tls, Arc<P
     }
 }
 
-async fn bind(plan: &ListenPlan, tls: Option<&Tls>, warnings: &Warnings) -> Result<Vec<Listener>> {
+fn bind(plan: &ListenPlan, tls: Option<&Tls>, warnings: &Warnings) -> Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for listen in &plan.listen {
-        match Listener::bind(listen, tls).await {
+        match Listener::bind(listen, tls) {
             Ok(listener) => listeners.push(listener),
             Err(error) if plan.lenient => warn(warnings, format!("{listen}: {error:#}")),
             Err(error) => return Err(error),

@@ -16,7 +16,7 @@ use hostd_api_docker::places::Shortage;
 use hostd_api_host::role;
 use keelson_model::host_api::Role;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::server::TlsStream;
 
@@ -40,6 +40,8 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);
+/// Connections on TCP that the kernel keeps until they are accepted.
+const BACKLOG: u32 = 1024;
 /// Pause after accept(2) failed, for example for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Whose members may use the unix sockets.
@@ -54,13 +56,13 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Binds. `tls` must be there for TCP.
-    pub(crate) async fn bind(listen: &Listen, tls: Option<&Tls>) -> Result<Self> {
+    /// Binds. `tls` must be there for TCP. The socket is watched by the runtime whose context this is
+    /// called in.
+    pub(crate) fn bind(listen: &Listen, tls: Option<&Tls>) -> Result<Self> {
         match (listen, tls) {
             (Listen::Unix(path), _) => Ok(Self::Unix(bind_unix(path)?, path.clone())),
             (Listen::Tcp(address), Some(tls)) => {
-                let listener = TcpListener::bind(address)
-                    .await
+                let listener = bind_tcp(*address)
                     .with_context(|| format!("can't listen on tcp://{address}"))?;
                 Ok(Self::Tcp(listener, tls.clone()))
             }
@@ -164,11 +166,12 @@ impl Gate {
 
     /// Tells everybody whether places are short.
     fn look(&self) {
-        let crowded = self.places.available_permits() < CROWDED_BELOW;
-        if crowded {
-            self.shortage.note();
-        }
         self.crowded.send_if_modified(|known| {
+            // Under the lock, so that the last one to look has the last word.
+            let crowded = self.places.available_permits() < CROWDED_BELOW;
+            if crowded {
+                self.shortage.note();
+            }
             let changed = *known != crowded;
             *known = crowded;
             changed
@@ -303,12 +306,15 @@ async fn serve_tls(
         }
     };
     drop(handshake);
-    let role = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .map_or(Role::Reader, role::of_certificate);
+    let certificates = stream.get_ref().1.peer_certificates();
+    let Some(certificate) = certificates.and_then(<[_]>::first).cloned() else {
+        return Err(io::Error::other("the client has no certificate"));
+    };
+    // A resumed session was verified when it began.
+    if tls.clients().is_revoked(&certificate) {
+        return Err(io::Error::other("the client's certificate was revoked"));
+    }
+    let role = role::of_certificate(&certificate);
     let Some(_counted) = gate.peers.enter(peer(address.ip())) else {
         refuse(&mut stream, "this address").await;
         return Ok(());
@@ -327,7 +333,12 @@ async fn serve_tls(
         refuse(&mut stream, "this machine").await;
         return Ok(());
     };
-    connection::serve(stream, role, server, gate.orders(stop)).await;
+    let revoked = tls.clients().clone().revoked(certificate.into_owned());
+    let orders = Orders {
+        revoked: revoked.boxed(),
+        ..gate.orders(stop)
+    };
+    connection::serve(stream, role, server, orders).await;
     Ok(())
 }
 
@@ -350,6 +361,17 @@ async fn accept_tls(
         return Err(io::Error::other("the client does not speak TLS"));
     }
     tls.acceptor().accept(stream).await
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // The connections of a daemon that has just ended must not keep the next one from listening.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Binds a unix socket that root and the group may use. A socket that nobody listens on any more

@@ -21,8 +21,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::options::Options;
 
-/// Threads that serve connections. The work is waiting; what blocks runs elsewhere.
+/// Threads that work. What is known to block runs elsewhere.
 const WORKERS: usize = 2;
+/// Threads that serve connections. Nothing there touches a file: when the disk stalls and all who work
+/// wait for it, clients are still answered that hostd is there.
+const FRONT: usize = 2;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -40,20 +43,24 @@ fn main() -> ExitCode {
     if let Err(error) = keelson_sys::open_files::raise() {
         tracing::warn!(%error, "the limit of open files can't be raised");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
+    let threads = |name: &str, count| {
+        tokio::runtime::Builder::new_multi_thread()
+            .thread_name(name)
+            .worker_threads(count)
+            .enable_all()
+            .build()
+    };
+    let (front, work) = match (threads("front", FRONT), threads("work", WORKERS)) {
+        (Ok(front), Ok(work)) => (front, work),
+        (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "threads can't be started");
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(daemon::run(options));
+    let result = work.block_on(daemon::run(options, front.handle()));
     // Open connections may be in the middle of anything; they end with the process.
-    runtime.shutdown_background();
+    front.shutdown_background();
+    work.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

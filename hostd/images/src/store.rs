@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use keelson_model::limits;
 use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
 use keelson_oci::layer::Limits;
@@ -328,8 +329,8 @@ impl Store {
             .get(&id)
             .and_then(|entry| entry.config.config.labels.as_ref())
             .map(|labels| {
-                labels
-                    .iter()
+                // As many as an event may carry: they wait in queues.
+                limits::fitting(labels, limits::EVENT)
                     .map(|(key, value)| (key.clone(), value.clone()))
                     .collect()
             })

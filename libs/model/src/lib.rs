@@ -8,6 +8,7 @@ pub mod host;
 pub mod host_api;
 pub mod init;
 pub mod json;
+pub mod limits;
 pub mod service;
 pub mod shim;
 pub mod verify;

@@ -1,0 +1,107 @@
+//! Bounds in bytes: what a client says about a container is kept in memory as long as the container
+//! is there.
+
+use std::io;
+
+use keelson_model::container::{Config, HostConfig};
+use keelson_model::limits;
+
+use super::invalid;
+use crate::EngineError;
+
+/// Checks a request that was completed.
+pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), EngineError> {
+    labels(config)?;
+    let words = config.entrypoint.iter().flatten();
+    strings("Cmd", words.chain(config.cmd.iter().flatten()))?;
+    strings("Env", &config.env)?;
+    let size = json_size(config)? + json_size(host)?;
+    if size > limits::CONFIGURATION {
+        return invalid(format!(
+            "the container's configuration has {size} bytes, at most {} are allowed: shorten Env, \
+             Cmd or Labels",
+            limits::CONFIGURATION
+        ));
+    }
+    Ok(())
+}
+
+fn labels(config: &Config) -> Result<(), EngineError> {
+    let pairs = config.labels.iter();
+    let size: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+    if size > limits::LABELS {
+        return invalid(format!(
+            "Labels have {size} bytes together with those of the image, at most {} are allowed",
+            limits::LABELS
+        ));
+    }
+    Ok(())
+}
+
+/// Checks what a process is to be given.
+pub(crate) fn strings<'a>(
+    field: &str,
+    strings: impl IntoIterator<Item = &'a String>,
+) -> Result<(), EngineError> {
+    match strings.into_iter().find(|text| text.len() > limits::STRING) {
+        None => Ok(()),
+        Some(text) => invalid(format!(
+            "{field}: the string that begins with {:?} has {} bytes, the kernel takes at most {}",
+            limits::shortened(text, 40),
+            text.len(),
+            limits::STRING
+        )),
+    }
+}
+
+/// Counts the bytes that something has as JSON.
+fn json_size(value: &impl serde::Serialize) -> Result<usize, EngineError> {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value)
+        .map_err(|error| EngineError::Internal(format!("configuration as JSON: {error}")))?;
+    Ok(count.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_string_counts() {
+        let host = HostConfig::default();
+        let fits = |config: &Config| check(config, &host);
+        let mut config = Config::default();
+        config
+            .labels
+            .insert("a".to_owned(), "x".repeat(limits::LABELS - 1));
+        fits(&config).unwrap();
+        config.labels.insert("b".to_owned(), String::new());
+        assert!(
+            fits(&config)
+                .unwrap_err()
+                .to_string()
+                .contains("Labels have")
+        );
+        let long = Config {
+            env: vec![format!("A={}", "x".repeat(limits::STRING))],
+            ..Config::default()
+        };
+        assert!(fits(&long).unwrap_err().to_string().starts_with("Env: "));
+        let many = Config {
+            cmd: Some(vec!["x".repeat(100_000); 30]),
+            ..Config::default()
+        };
+        let error = fits(&many).unwrap_err().to_string();
+        assert!(error.contains("configuration has"), "{error}");
+    }
+}
