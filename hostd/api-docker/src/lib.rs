@@ -26,7 +26,7 @@ use std::sync::{Arc, RwLock};
 use hostd_containers::Engine;
 use hostd_images::ImageStore;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use keelson_model::error::ErrorKind;
 use keelson_model::host_api::Role;
 use tokio::io::AsyncRead;
@@ -160,6 +160,11 @@ impl Api {
                 ),
             ));
         }
+        // Given back when the request was dealt with, or its connection is taken over.
+        let _document = match operation.reads_document() && is_large(request.body()) {
+            true => Some(self.place(Kind::Document, role).await?),
+            false => None,
+        };
         let call = Call {
             version,
             name: found.name,
@@ -213,6 +218,14 @@ impl Api {
             Operation::NotBuilt => Err(ApiError::not_built("not built yet")),
         }
     }
+}
+
+/// A body from this size on, in bytes, or one whose size is not known, is read only when there are
+/// not too many of them.
+const LARGE: u64 = 64 << 10;
+
+fn is_large(body: &Incoming) -> bool {
+    body.size_hint().upper().is_none_or(|size| size > LARGE)
 }
 
 /// Runs work that blocks (file system) outside the threads that serve connections.

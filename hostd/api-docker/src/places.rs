@@ -41,15 +41,18 @@ pub enum Kind {
     Follow,
     /// Walks through file systems: sizes, changes, checks of images.
     Survey,
+    /// Large documents in requests: each is in memory as a whole, more than once.
+    Document,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Export,
         Self::Upload,
         Self::Transfer,
         Self::Follow,
         Self::Survey,
+        Self::Document,
     ];
 
     /// How many there are, and how many of them clients get that only read.
@@ -60,6 +63,7 @@ impl Kind {
             Self::Transfer => (32, 0),
             Self::Follow => (512, 128),
             Self::Survey => (8, 2),
+            Self::Document => (8, 2),
         }
     }
 
@@ -70,6 +74,7 @@ impl Kind {
             Self::Transfer => "transfers with registries",
             Self::Follow => "streams",
             Self::Survey => "file systems being looked through",
+            Self::Document => "large requests",
         }
     }
 }

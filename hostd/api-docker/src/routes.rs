@@ -65,6 +65,19 @@ impl Operation {
                 | Self::Auth
         )
     }
+
+    /// Whether a document in the request's body says what is to be done.
+    pub const fn reads_document(self) -> bool {
+        matches!(
+            self,
+            Self::ContainerCreate
+                | Self::ContainerUpdate
+                | Self::ContainerCommit
+                | Self::ExecCreate
+                | Self::ExecStart
+                | Self::Auth
+        )
+    }
 }
 
 /// One route.
