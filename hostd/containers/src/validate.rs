@@ -47,6 +47,7 @@ pub(crate) fn complete(
     let mut warnings = Vec::new();
     refuse_config(&config)?;
     refuse_host(&host)?;
+    size::check(&config, &host)?;
     if let Some(image) = image {
         merge_image(&mut config, image, &mut warnings)?;
     }
@@ -56,7 +57,6 @@ pub(crate) fn complete(
     }
     check_config(&config)?;
     check_host(&host, facts, defaults)?;
-    size::check(&config, &host)?;
     if config.entrypoint.as_deref() == Some(&[String::new()]) {
         config.entrypoint = None;
     }

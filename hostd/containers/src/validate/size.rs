@@ -9,7 +9,7 @@ use keelson_model::limits;
 use super::invalid;
 use crate::EngineError;
 
-/// Checks a request that was completed.
+/// Checks a request; what the image adds was bounded when that came.
 pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), EngineError> {
     labels(config)?;
     let words = config.entrypoint.iter().flatten();
@@ -31,7 +31,7 @@ fn labels(config: &Config) -> Result<(), EngineError> {
     let size: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
     if size > limits::LABELS {
         return invalid(format!(
-            "Labels have {size} bytes together with those of the image, at most {} are allowed",
+            "Labels have {size} bytes, at most {} are allowed",
             limits::LABELS
         ));
     }
