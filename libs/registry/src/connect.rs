@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use base64::Engine;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -20,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 use crate::options::RegistryOptions;
 use crate::own;
 use crate::tls::Trust;
-use crate::uri::{authority, host_of};
+use crate::uri::{authority, basic, host_of};
 
 /// Makes connections for hyper.
 #[derive(Debug, Clone)]
@@ -205,10 +204,9 @@ async fn tunnel(mut tcp: TcpStream, proxy: &Uri, uri: &Uri) -> Result<TcpStream,
         None => format!("{name}:443"),
     };
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
-    let full = proxy.authority().map_or("", http::uri::Authority::as_str);
-    if let Some((user, _)) = full.rsplit_once('@') {
-        let encoded = base64::engine::general_purpose::STANDARD.encode(user);
-        request.push_str(&format!("Proxy-Authorization: Basic {encoded}\r\n"));
+    let authorization = basic(proxy).map_err(|why| failed(why.to_owned()))?;
+    if let Some(authorization) = authorization {
+        request.push_str(&format!("Proxy-Authorization: {authorization}\r\n"));
     }
     request.push_str("\r\n");
     tcp.write_all(request.as_bytes())

@@ -1,8 +1,6 @@
 //! Files at addresses that a person has named: of any server, by HTTP or HTTPS, through the same
 //! proxies and with the same trust as registries.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -11,7 +9,7 @@ use keelson_model::error::ErrorKind;
 use crate::body::Pace;
 use crate::client::{Ask, Attempt, Client, chain};
 use crate::repository::location;
-use crate::uri::authority;
+use crate::uri::{authority, basic, without_user};
 
 /// Redirects that are followed, one after another.
 const MAX_REDIRECTS: u32 = 10;
@@ -84,7 +82,7 @@ impl Client {
     /// # Errors
     /// When there is no such file.
     pub async fn download(&self, address: &str, limit: u64) -> Result<Download, DownloadError> {
-        let wrong = || DownloadError::Address(address.to_owned());
+        let wrong = || DownloadError::Address(without_user(address));
         let text = match address.contains("://") {
             true => address.to_owned(),
             false => format!("http://{address}"),
@@ -93,10 +91,10 @@ impl Client {
         if !matches!(uri.scheme_str(), Some("http" | "https")) || authority(&uri).is_empty() {
             return Err(wrong());
         }
-        let user = uri.authority().and_then(|authority| {
-            let (user, _) = authority.as_str().rsplit_once('@')?;
-            Some(format!("Basic {}", STANDARD.encode(user)))
-        });
+        let user = basic(&uri).map_err(|why| DownloadError::Broken {
+            address: shown(&uri),
+            reason: why.to_owned(),
+        })?;
         let first = shown(&uri);
         let mut ask = Ask::new(Method::GET, first.parse().map_err(|_| wrong())?, "a file");
         let mut redirects = 0;

@@ -1,5 +1,7 @@
 //! The little that is needed of URIs beside crate `http`.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::Uri;
 
 /// The host of `host`, `host:port`, `[v6]` or `[v6]:port`, without brackets.
@@ -78,6 +80,54 @@ pub(crate) fn encode(text: &str) -> String {
     out
 }
 
+/// The value of an `Authorization` header for user name and password in a URI; `None` when there are
+/// none. They are percent-encoded there (RFC 3986, section 3.2.1), and RFC 7617 wants them plain.
+///
+/// # Errors
+/// When they are not well encoded. The error does not quote them.
+pub(crate) fn basic(uri: &Uri) -> Result<Option<String>, &'static str> {
+    let Some((user, _)) = uri
+        .authority()
+        .and_then(|authority| authority.as_str().rsplit_once('@'))
+    else {
+        return Ok(None);
+    };
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    let wrong = "user name or password in the address is not well percent-encoded";
+    let mut plain = decode(name).ok_or(wrong)?;
+    plain.push(b':');
+    plain.extend(decode(password).ok_or(wrong)?);
+    Ok(Some(format!("Basic {}", STANDARD.encode(plain))))
+}
+
+/// The text of an address without user name and password, also when it is no valid one.
+pub(crate) fn without_user(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    format!("{scheme}{host}{path}")
+}
+
+/// Percent decoding.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        let (high, low) = (digit()?, digit()?);
+        out.push(u8::try_from(high << 4 | low).ok()?);
+    }
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -106,6 +156,26 @@ mod tests {
     }
 
     #[test]
+    fn users_in_addresses_are_decoded() {
+        let of = |text: &str| basic(&text.parse().unwrap());
+        let encoded = |text: &str| Ok(Some(format!("Basic {}", STANDARD.encode(text))));
+        assert_eq!(of("http://host/"), Ok(None));
+        assert_eq!(of("http://user@host/"), encoded("user:"));
+        assert_eq!(of("http://user:p%40ss%3A%2f@host/"), encoded("user:p@ss:/"));
+        assert_eq!(of("http://a%20b:%C3%A4@host/"), encoded("a b:\u{e4}"));
+        assert!(of("http://user:p%4@host/").is_err());
+        assert!(of("http://user:p%zz@host/").is_err());
+        for (text, shown) in [
+            ("http://u:secret@host/a@b", "http://host/a@b"),
+            ("u:secret@host", "host"),
+            ("ftp://u:se cret@", "ftp://"),
+            ("http://host", "http://host"),
+        ] {
+            assert_eq!(without_user(text), shown);
+        }
+    }
+
+    #[test]
     fn hosts_are_found() {
         for (authority, host) in [
             ("a", "a"),
@@ -122,6 +192,8 @@ mod tests {
         #[test]
         fn any_location_is_survived(location in any::<String>()) {
             let _ = join(&Uri::from_static("http://a/b/c"), &location);
+            let _ = without_user(&location);
+            prop_assert_eq!(decode(&encode(&location)), Some(location.into_bytes()));
         }
     }
 }
