@@ -1,12 +1,13 @@
 //! How a blob is compressed, told from its first bytes: media types in the wild are not reliable.
 
+mod members;
+
 use std::io::{self, BufRead, Read};
+
+use members::Members;
 
 /// How many first bytes [`Compression::detect`] looks at.
 pub const DETECT_BYTES: usize = 10;
-
-/// Memory that a decoder of xz may take, in KiB: its strongest level wants 65 MiB.
-const XZ_MEMORY: u32 = 130 << 10;
 
 /// The compression of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl Compression {
             (b"\x1f\x9d", Err(UnsupportedCompression("compress"))),
         ];
         // A skippable frame may come before the first frame of zstd (as zstd:chunked has them).
-        if let [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] = start {
+        if members::is_skippable(start) {
             return Ok(Self::Zstd);
         }
         MAGICS
@@ -51,7 +52,8 @@ impl Compression {
     }
 
     /// A reader of the uncompressed bytes. Several members or frames one after another count as
-    /// one stream.
+    /// one stream, and what follows the last one without beginning another (a tape's block filled up
+    /// with zeros, for one) is passed over, as gzip(1) and tar(1) do. All of the input is read.
     ///
     /// # Errors
     /// When the decoder cannot be set up (memory).
@@ -61,16 +63,9 @@ impl Compression {
     ) -> io::Result<Box<dyn Read + Send + 'a>> {
         Ok(match self {
             Self::Plain => Box::new(reader),
-            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
-            Self::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
-                // Frames with a larger window would need that much memory each; 128 MiB is what
-                // `zstd --long` makes and what other engines accept.
-                decoder.window_log_max(27)?;
-                Box::new(decoder)
+            Self::Gzip | Self::Zstd | Self::Bzip2 | Self::Xz => {
+                Box::new(Members::new(self, reader)?)
             }
-            Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
-            Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(reader, true, XZ_MEMORY)),
         })
     }
 }
@@ -124,6 +119,62 @@ mod tests {
                 .unwrap();
             assert_eq!(back, [&text[..], &text[..]].concat());
         }
+    }
+
+    #[test]
+    fn what_follows_the_last_member_is_passed_over() {
+        let text = b"some text ".repeat(1000);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&text).unwrap();
+        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bzip2.write_all(&text).unwrap();
+        let all = [
+            gzip.finish().unwrap(),
+            zstd::encode_all(&text[..], 1).unwrap(),
+            bzip2.finish().unwrap(),
+            xz(&text),
+        ];
+        for whole in &all {
+            let compression = Compression::detect(whole).unwrap();
+            let read = |bytes: &[u8]| {
+                // In pieces of one byte, too.
+                let mut back = Vec::new();
+                let slow = io::BufReader::with_capacity(1, bytes);
+                compression.decoder(slow)?.read_to_end(&mut back)?;
+                let mut again = Vec::new();
+                let mut input = io::Cursor::new(bytes);
+                compression.decoder(&mut input)?.read_to_end(&mut again)?;
+                assert!(back == again && input.position() == bytes.len() as u64);
+                Ok::<_, io::Error>(back)
+            };
+            for padding in [&[0; 1][..], &[0; 10_240], b"garbage", b"\x1f", &whole[..1]] {
+                let padded = [whole, padding].concat();
+                assert!(
+                    read(&padded).unwrap() == text,
+                    "{compression:?} {padding:?}"
+                );
+            }
+            let twice = [&whole[..], whole, &[0; 512]].concat();
+            assert_eq!(
+                read(&twice).unwrap().len(),
+                2 * text.len(),
+                "{compression:?}"
+            );
+            // What begins another member must be a whole one.
+            for cut in [whole.len() - 1, whole.len() / 2] {
+                assert!(read(&whole[..cut]).is_err(), "{compression:?}");
+                let second = [whole, &whole[..cut]].concat();
+                assert!(read(&second).is_err(), "{compression:?}");
+            }
+            let mut broken = whole.clone();
+            broken[whole.len() / 2] ^= 0xff;
+            assert!(read(&broken).is_err() || read(&broken).unwrap() != text);
+        }
+        // Not without end.
+        let endless = [&all[0][..], &vec![0; 65 << 20]].concat();
+        let mut decoder = Compression::Gzip.decoder(&endless[..]).unwrap();
+        let error = decoder.read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("follow"), "{error}");
     }
 
     #[test]
