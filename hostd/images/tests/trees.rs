@@ -131,6 +131,10 @@ async fn layers_hide_and_replace_what_is_below() {
         .file(".wh.gone", b"", 0o644)
         .hard_link(".wh.gone-file", "kept/c")
         .file(".wh..wh.aufs", b"", 0o644)
+        .directory(".wh..wh.plnk/", 0o700)
+        .file(".wh..wh.plnk/12.34", b"linked", 0o644)
+        .hard_link("one", ".wh..wh.plnk/12.34")
+        .hard_link("kept/two", "/.wh..wh.plnk/12.34")
         .finish();
     for folders in [true, false] {
         let fixture = Fixture::new(folders);
@@ -146,7 +150,21 @@ async fn layers_hide_and_replace_what_is_below() {
             names.sort();
             names
         };
-        assert_eq!(names("kept"), ["b", "c"]);
+        assert_eq!(names("kept"), ["b", "c", "two"]);
+        let links = [root.join("one"), root.join("kept/two")];
+        let inode = |path: &std::path::PathBuf| {
+            use std::os::unix::fs::MetadataExt;
+            let status = fs::metadata(path).unwrap();
+            (status.ino(), status.nlink())
+        };
+        assert_eq!(inode(&links[0]), inode(&links[1]));
+        assert_eq!(inode(&links[0]).1, 2);
+        assert!(
+            links
+                .iter()
+                .all(|link| fs::read(link).unwrap() == b"linked")
+        );
+        assert!(!names(".").iter().any(|name| name.starts_with(".wh.")));
         assert_eq!(names("cleared"), ["new"]);
         assert_eq!(names("replaced"), ["new"]);
         assert_eq!(names("becomes-folder"), [""; 0]);
@@ -160,6 +178,7 @@ async fn layers_hide_and_replace_what_is_below() {
                 "cleared",
                 "etc",
                 "kept",
+                "one",
                 "replaced",
                 "tmp"
             ]

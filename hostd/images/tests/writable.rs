@@ -395,3 +395,50 @@ async fn what_cannot_be_committed_leaves_nothing() {
     assert!(refused(&|_| {}, true).contains("too deep"));
     assert_eq!(fixture.objects(), before);
 }
+
+/// A file is worth more than one of its attributes.
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_that_no_archive_holds_are_left_out() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new(false);
+    let store = fixture.store();
+    let id = image(&fixture).await;
+    let work = tempfile::tempdir_in("/var/tmp").unwrap();
+    let overlay = Overlay::new(work.path(), store.mount(&id).unwrap());
+    fs::write(overlay.path("file"), "content").unwrap();
+    fs::create_dir(overlay.path("folder")).unwrap();
+    let upper = |name: &str| overlay.layer.upper.join(name);
+    for name in ["file", "folder"] {
+        for attribute in [
+            "user.a=b",
+            "user.plain",
+            "trusted.x=",
+            "user.=",
+            "user.new\nline",
+        ] {
+            rustix::fs::setxattr(upper(name), attribute, b"1", XattrFlags::empty()).unwrap();
+        }
+    }
+    let mut archive = Vec::new();
+    let mut send = |piece: bytes::Bytes| {
+        archive.extend_from_slice(&piece);
+        true
+    };
+    tokio::task::block_in_place(|| overlay.layer.export(&mut send)).unwrap();
+    assert!(archive.ends_with(&[0; 1024]));
+    let names = ["user.new\nline".to_owned(), "user.plain".to_owned()];
+    tokio::task::block_in_place(|| store.commit(&overlay.layer, options(id), &|| true)).unwrap();
+    let made = store.resolve("made:1").unwrap().id;
+    let layers = store.mount(&made).unwrap();
+    let again = tempfile::tempdir_in("/var/tmp").unwrap();
+    let again = Overlay::new(again.path(), layers);
+    assert_eq!(fs::read(again.path("file")).unwrap(), b"content");
+    for name in ["file", "folder"] {
+        let found: Vec<String> = common::seen::xattrs(&again.path(name))
+            .into_keys()
+            .collect();
+        assert_eq!(found, names, "{name}");
+    }
+}

@@ -16,6 +16,35 @@ const XATTR: &str = "SCHILY.xattr.";
 /// sparse file's data in the header alone.
 pub const MAX_SPARSE: u64 = (1 << 33) - (8 << 20);
 
+/// Longest name of an attribute that layers hold, in bytes.
+pub(crate) const MAX_XATTR_NAME: usize = 255;
+/// Longest value that an inode of EROFS, and the kernel's system call, can hold.
+pub(crate) const MAX_XATTR_VALUE: usize = 65_535;
+/// Sum of names and values of one file.
+pub(crate) const MAX_XATTRS: usize = 128 << 10;
+
+/// Takes the extended attributes away that no header, or no layer, can hold, and gives their names:
+/// those with an equals sign in their name, at which it would end, or of other bytes than text, and
+/// those that are too large or too many. A file is worth more than one of its attributes.
+pub fn leave_out(entry: &mut Entry) -> Vec<String> {
+    let mut left_out = Vec::new();
+    let mut total = 0;
+    entry.xattrs.retain(|(name, value)| {
+        let is_text = std::str::from_utf8(name).is_ok_and(|name| !name.contains(['=', '\0']));
+        let size = name.len() + value.len();
+        let fits = is_text
+            && name.len() <= MAX_XATTR_NAME
+            && value.len() <= MAX_XATTR_VALUE
+            && total + size <= MAX_XATTRS;
+        match fits {
+            true => total += size,
+            false => left_out.push(String::from_utf8_lossy(name).into_owned()),
+        }
+        fits
+    });
+    left_out
+}
+
 /// Why a header cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} cannot be put into a tar archive: {reason}")]
@@ -197,6 +226,19 @@ mod tests {
         assert!(header(&file).is_err());
         file.xattrs = vec![(b"user.\xff".to_vec(), b"x".to_vec())];
         assert!(header(&file).is_err());
+        let large = |name: &str, size| (name.as_bytes().to_vec(), vec![0; size]);
+        file.xattrs.extend([
+            large("user.a=b", 1),
+            large("user.first", 60 << 10),
+            large("user.huge", 65_536),
+            large("user.second", 60 << 10),
+            large("user.third", 60 << 10),
+            large("user.small", 1),
+        ]);
+        let names = leave_out(&mut file);
+        assert_eq!(names[1..], ["user.a=b", "user.huge", "user.third"]);
+        assert_eq!(file.xattrs.len(), 3);
+        assert!(header(&file).is_ok());
     }
 
     proptest! {

@@ -25,13 +25,46 @@ const MAX_PARTS: usize = 16_384;
 struct Packer<'a, 'b> {
     stream: &'a mut TarStream<'b>,
     links: HashMap<(u64, u64), Vec<u8>>,
+    /// Attributes that no archive can hold.
+    left_out: u64,
 }
 
-impl Packer<'_, '_> {
-    fn header(&mut self, entry: &Entry) -> Result<(), ImageError> {
+/// Attributes that are left out are told one by one up to this number.
+const MAX_TOLD: u64 = 10;
+
+impl<'a, 'b> Packer<'a, 'b> {
+    fn new(stream: &'a mut TarStream<'b>) -> Self {
+        Self {
+            stream,
+            links: HashMap::new(),
+            left_out: 0,
+        }
+    }
+
+    fn header(&mut self, entry: &mut Entry) -> Result<(), ImageError> {
+        for attribute in tar_entry::leave_out(entry) {
+            self.left_out += 1;
+            if self.left_out <= MAX_TOLD {
+                tracing::warn!(
+                    path = entry.name(),
+                    attribute,
+                    "an archive cannot hold this attribute, which is left out"
+                );
+            }
+        }
         let bytes =
             tar_entry::header(entry).map_err(|error| ImageError::Invalid(error.to_string()))?;
         self.stream.put(&bytes)
+    }
+
+    /// Tells how many attributes are missing, when not all were told.
+    fn end(&self) {
+        if self.left_out > MAX_TOLD {
+            tracing::warn!(
+                count = self.left_out,
+                "attributes were left out of an archive"
+            );
+        }
     }
 
     fn folder(
@@ -42,7 +75,7 @@ impl Packer<'_, '_> {
     ) -> Result<(), ImageError> {
         let mut entry = entry(path, EntryKind::Directory, object);
         entry.xattrs = attributes.own;
-        self.header(&entry)
+        self.header(&mut entry)
     }
 
     /// Writes anything but a folder. Sockets mean nothing without the process behind them.
@@ -62,7 +95,7 @@ impl Packer<'_, '_> {
             if let Some(first) = self.links.get(&key) {
                 entry.kind = EntryKind::HardLink;
                 entry.link.clone_from(first);
-                return self.header(&entry);
+                return self.header(&mut entry);
             }
             self.links.insert(key, entry.path.clone());
         }
@@ -76,14 +109,14 @@ impl Packer<'_, '_> {
             }
             _ => {}
         }
-        self.header(&entry)
+        self.header(&mut entry)
     }
 
     fn file(&mut self, path: &[u8], object: &Object, mut entry: Entry) -> Result<(), ImageError> {
         let size = u64::try_from(object.stat.st_size).unwrap_or(0);
         (entry.size, entry.stored) = (size, size);
         if size == 0 {
-            return self.header(&entry);
+            return self.header(&mut entry);
         }
         let file = object.file().map_err(at(path))?;
         let allocated = u64::try_from(object.stat.st_blocks).unwrap_or(0) * 512;
@@ -93,7 +126,7 @@ impl Packer<'_, '_> {
             entry.stored = parts.iter().map(|part| part.length).sum();
             entry.sparse = Some(parts);
         }
-        self.header(&entry)?;
+        self.header(&mut entry)?;
         let whole = [SparsePart {
             offset: 0,
             length: size,
@@ -107,7 +140,7 @@ impl Packer<'_, '_> {
     /// An entry that says something about a name of lower layers.
     fn mark(&mut self, folder: &[u8], name: &[u8]) -> Result<(), ImageError> {
         let path = join(folder, name)?;
-        self.header(&Entry {
+        self.header(&mut Entry {
             path: relative(&path),
             kind: EntryKind::File,
             link: Vec::new(),
@@ -185,11 +218,10 @@ fn parts(file: &File, size: u64) -> std::io::Result<Option<Vec<SparsePart>>> {
 pub(super) fn whole(layer: &WritableLayer, stream: &mut TarStream<'_>) -> Result<(), ImageError> {
     let mut folders = vec![layer.open_upper()?];
     folders.extend(layer.open_lower()?);
-    let mut packer = Packer {
-        stream,
-        links: HashMap::new(),
-    };
-    merged(layer, &mut packer, b"", &folders)
+    let mut packer = Packer::new(stream);
+    merged(layer, &mut packer, b"", &folders)?;
+    packer.end();
+    Ok(())
 }
 
 fn merged(
@@ -240,15 +272,13 @@ pub(super) fn upper(layer: &WritableLayer, stream: &mut TarStream<'_>) -> Result
     let (upper, lower) = (layer.open_upper()?, layer.open_lower()?);
     let mut changes = Changes {
         layer,
-        packer: Packer {
-            stream,
-            links: HashMap::new(),
-        },
+        packer: Packer::new(stream),
         pending: Vec::new(),
         written: false,
     };
     changes.root(&upper)?;
     changes.contents(b"", &upper, &lower)?;
+    changes.packer.end();
     Ok(changes.written)
 }
 
@@ -263,8 +293,8 @@ struct Changes<'a, 'b, 'c> {
 impl Changes<'_, '_, '_> {
     fn flush(&mut self) -> Result<(), ImageError> {
         self.written = true;
-        for entry in std::mem::take(&mut self.pending) {
-            self.packer.header(&entry)?;
+        for mut entry in std::mem::take(&mut self.pending) {
+            self.packer.header(&mut entry)?;
         }
         Ok(())
     }

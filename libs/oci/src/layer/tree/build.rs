@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 use super::path::{MAX_NAME, OPAQUE, WHITEOUT, components};
 use super::{Limits, Node, NodeId, NodeKind, ROOT, Tree, TreeError};
 use crate::archive::{Entry, EntryKind, MAX_PATH};
+use crate::tar_entry::{MAX_XATTR_VALUE, MAX_XATTRS};
 
 const AUFS: &[u8] = b".wh..wh.";
-/// What an inode of EROFS, and the kernel's system call, can hold of one attribute.
-const MAX_XATTR_VALUE: usize = 65_535;
+/// Where aufs keeps files with several names: they have none else, and are linked to from there.
+const AUFS_LINKS: &[u8] = b".wh..wh.plnk";
 const CAPABILITY: &[u8] = b"security.capability";
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
-/// Sum of names and values of one file.
-const MAX_XATTRS: usize = 128 << 10;
 
 /// Builds a [`Tree`] entry by entry.
 #[derive(Debug)]
@@ -22,6 +21,8 @@ pub struct TreeBuilder {
     pub(super) limits: Limits,
     pub(super) entries: u64,
     pub(super) metadata: u64,
+    /// What lies in [`AUFS_LINKS`], by name: no part of the image, but links lead there.
+    aufs_links: BTreeMap<Box<[u8]>, NodeId>,
 }
 
 impl TreeBuilder {
@@ -32,6 +33,7 @@ impl TreeBuilder {
             limits,
             entries: 0,
             metadata: 0,
+            aufs_links: BTreeMap::new(),
         }
     }
 
@@ -71,6 +73,9 @@ impl TreeBuilder {
                 _ => Err(refuse("the root must be a folder")),
             };
         };
+        if let [AUFS_LINKS] = folders {
+            return self.add_aufs_link(Box::from(*name), entry);
+        }
         let is_aufs = |name: &[u8]| name.starts_with(AUFS);
         if folders.iter().any(|folder| is_aufs(folder)) || (is_aufs(name) && *name != OPAQUE) {
             return Ok(());
@@ -102,32 +107,58 @@ impl TreeBuilder {
             }
         }
         let id = match entry.kind {
-            EntryKind::HardLink => self.link_target(&entry.link).map_err(|reason| {
+            EntryKind::HardLink => self.linked(&entry.link).map_err(|reason| {
                 refuse(&format!(
                     "hard link to {:?}: {reason}",
                     String::from_utf8_lossy(&entry.link)
                 ))
             })?,
-            _ => {
-                let kind = node_kind(&entry, hides_lower).map_err(|reason| refuse(&reason))?;
-                let id = self.push(Node {
-                    kind,
-                    mode: 0,
-                    uid: 0,
-                    gid: 0,
-                    mtime: 0,
-                    mtime_nsec: 0,
-                    xattrs: BTreeMap::new(),
-                    names: 0,
-                })?;
-                self.apply(id, entry)?;
-                id
-            }
+            _ => self.make(entry, hides_lower)?,
         };
         if existing != Some(id) {
             self.attach(parent, name, id);
         }
         Ok(())
+    }
+
+    /// Makes a node without a name.
+    fn make(&mut self, entry: Entry, hides_lower: bool) -> Result<NodeId, TreeError> {
+        let kind = node_kind(&entry, hides_lower).map_err(|reason| TreeError::Entry {
+            path: entry.name(),
+            reason,
+        })?;
+        let id = self.push(Node {
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            mtime_nsec: 0,
+            xattrs: BTreeMap::new(),
+            names: 0,
+        })?;
+        self.apply(id, entry)?;
+        Ok(id)
+    }
+
+    /// Remembers a file that aufs keeps for its links.
+    fn add_aufs_link(&mut self, name: Box<[u8]>, entry: Entry) -> Result<(), TreeError> {
+        if entry.kind == EntryKind::File {
+            let id = self.make(entry, false)?;
+            self.aufs_links.insert(name, id);
+        }
+        Ok(())
+    }
+
+    /// What a hard link leads to.
+    fn linked(&mut self, link: &[u8]) -> Result<NodeId, String> {
+        match components(link)?.as_slice() {
+            [AUFS_LINKS, name] => {
+                let missing = || "there is no such file in this layer".to_owned();
+                self.aufs_links.get(*name).copied().ok_or_else(missing)
+            }
+            _ => self.link_target(link),
+        }
     }
 
     /// Counts against the limits.

@@ -8,7 +8,8 @@
 //!   takes the new attributes. Folders without an entry of their own belong to root, mode 0755.
 //! * `.wh.NAME` hides NAME of the layers below; `.wh..wh..opq` hides all that they have in its
 //!   folder. They never hide what the same layer brings. Other names that begin with `.wh..wh.`
-//!   are aufs's own and dropped.
+//!   are aufs's own and dropped; hard
+//!   links to files below `.wh..wh.plnk/`, where aufs keeps what has several names, are followed.
 //! * `trusted.overlay.*` attributes are dropped: they would steer overlayfs, not the container.
 //!   A character device 0/0 is overlayfs's whiteout, and counts as one.
 //! * Attributes that Linux does not have for objects of a kind are dropped, as engines do:
