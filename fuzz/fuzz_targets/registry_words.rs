@@ -1,4 +1,4 @@
-//! What a registry says in headers, and the machine's file of credentials.
+//! What a registry says in headers and documents, and the machine's file of credentials.
 #![no_main]
 
 use keelson_registry::auth::Challenge;
@@ -6,6 +6,7 @@ use keelson_registry::fuzzing;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     fuzzing::auth_file(bytes);
+    fuzzing::answers(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = Challenge::parse(text);
         fuzzing::headers(text);

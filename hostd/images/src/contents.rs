@@ -8,7 +8,7 @@ use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_ORIGINAL, ANNOTATION_REF_NAME, ArchiveImage, Descriptor,
-    Document, DocumentKind, host_architecture,
+    Document, DocumentKind, host_architecture, names_other_format,
 };
 use keelson_oci::reference::Reference;
 
@@ -53,6 +53,29 @@ struct Candidate<'a> {
     is_marked: bool,
 }
 
+/// What an index of an archive leads to.
+#[derive(Default)]
+struct Found {
+    /// By the digest of the configuration.
+    images: BTreeMap<Digest, NewImage>,
+    /// What was passed over, for people.
+    remarks: String,
+}
+
+impl Found {
+    /// Longest text about what was passed over.
+    const MAX_REMARKS: usize = 1000;
+
+    fn pass_over(&mut self, descriptor: &Descriptor, why: &str) {
+        tracing::info!(digest = %descriptor.digest, why, "an entry of an archive is passed over");
+        if self.remarks.len() < Self::MAX_REMARKS {
+            let digest = descriptor.digest.short();
+            self.remarks
+                .push_str(&format!("; {digest} is passed over: {why}"));
+        }
+    }
+}
+
 /// By the digest of the configuration.
 type Candidates<'a> = HashMap<Digest, Vec<Candidate<'a>>>;
 
@@ -82,59 +105,29 @@ impl Contents {
             .sum();
         self.examinable.set(EXAMINED + 4 * all);
         if let Some(bytes) = self.document("manifest.json") {
-            let list: Vec<ArchiveImage> = serde_json::from_slice(bytes).map_err(|error| {
+            let list = ArchiveImage::parse_list(bytes).map_err(|error| {
                 ImageError::Archive(format!("manifest.json of the image archive: {error}"))
             })?;
-            if list.is_empty() {
+            if list.is_empty() && self.document("index.json").is_none() {
                 return Err(ImageError::Archive(
                     "manifest.json of the image archive names no image".to_owned(),
                 ));
             }
-            let mut candidates = Candidates::new();
-            if let Some(index) = self.document("index.json") {
-                self.candidates(index, 0, &mut HashSet::new(), &mut candidates);
+            if !list.is_empty() {
+                return self.archive_images(&list);
             }
-            let mut images: Vec<NewImage> = Vec::new();
-            let mut known = HashMap::new();
-            let mut parents = Vec::new();
-            for image in &list {
-                let parent = image.parent.as_deref().and_then(|id| id.parse().ok());
-                let mut image = self.archive_image(image)?;
-                let id = Digest::of(&image.raw);
-                parents.extend(parent.map(|parent: Digest| (id, parent)));
-                // Some writers list an image once for each of its names.
-                match known.get(&id).and_then(|at: &usize| images.get_mut(*at)) {
-                    Some(other) => other.references.extend(image.references),
-                    None => {
-                        image.manifest = self.original(&image, candidates.get(&id));
-                        known.insert(id, images.len());
-                        images.push(image);
-                    }
-                }
-            }
-            for (id, parent) in parents {
-                let place = |id: &Digest| known.get(id).copied();
-                let (Some(child), Some(of)) = (place(&id), place(&parent)) else {
-                    continue;
-                };
-                let is_child = images.get(of).zip(images.get(child));
-                let is_child = is_child.is_some_and(|(of, child)| grew(&of.config, &child.config));
-                if let Some(child) = images.get_mut(child).filter(|_| is_child) {
-                    child.parent = Some(parent);
-                }
-            }
-            return Ok(images);
         }
         if let Some(bytes) = self.document("index.json") {
-            let mut images = BTreeMap::new();
-            self.index("index.json", bytes, None, (wanted, 0), &mut images)?;
-            if images.is_empty() && !wanted.asked {
+            let mut found = Found::default();
+            self.index("index.json", bytes, None, (wanted, 0), &mut found)?;
+            if found.images.is_empty() && !wanted.asked {
                 return Err(ImageError::Archive(format!(
-                    "index.json of the image archive has no image for linux/{}",
-                    host_architecture()
+                    "index.json of the image archive has no image for linux/{}{}",
+                    host_architecture(),
+                    found.remarks
                 )));
             }
-            return Ok(images.into_values().collect());
+            return Ok(found.images.into_values().collect());
         }
         Err(ImageError::Archive(
             "this is not an image archive: it has neither manifest.json nor index.json. \
@@ -143,8 +136,46 @@ impl Contents {
         ))
     }
 
+    /// The images of `manifest.json`.
+    fn archive_images(&self, list: &[ArchiveImage]) -> Result<Vec<NewImage>, ImageError> {
+        let mut candidates = Candidates::new();
+        if let Some(index) = self.document("index.json") {
+            self.candidates(index, 0, &mut HashSet::new(), &mut candidates);
+        }
+        let mut images: Vec<NewImage> = Vec::new();
+        let mut known = HashMap::new();
+        let mut parents = Vec::new();
+        for image in list {
+            let parent = image.parent.as_deref().and_then(|id| id.parse().ok());
+            let mut image = self.archive_image(image)?;
+            let id = Digest::of(&image.raw);
+            parents.extend(parent.map(|parent: Digest| (id, parent)));
+            // Some writers list an image once for each of its names.
+            match known.get(&id).and_then(|at: &usize| images.get_mut(*at)) {
+                Some(other) => other.references.extend(image.references),
+                None => {
+                    image.manifest = self.original(&image, candidates.get(&id));
+                    known.insert(id, images.len());
+                    images.push(image);
+                }
+            }
+        }
+        for (id, parent) in parents {
+            let place = |id: &Digest| known.get(id).copied();
+            let (Some(child), Some(of)) = (place(&id), place(&parent)) else {
+                continue;
+            };
+            let is_child = images.get(of).zip(images.get(child));
+            let is_child = is_child.is_some_and(|(of, child)| grew(&of.config, &child.config));
+            if let Some(child) = images.get_mut(child).filter(|_| is_child) {
+                child.parent = Some(parent);
+            }
+        }
+        Ok(images)
+    }
+
     fn document(&self, name: &str) -> Option<&Vec<u8>> {
-        self.documents.get(follow(&self.links, name))
+        self.documents.get(&*follow(&self.links, name))
     }
 
     /// Counts a document that is read.
@@ -156,7 +187,7 @@ impl Contents {
     }
 
     fn archive_image(&self, image: &ArchiveImage) -> Result<NewImage, ImageError> {
-        let names = image.repo_tags.as_deref().unwrap_or_default();
+        let names = &image.repo_tags;
         let label = names.first().unwrap_or(&image.config);
         let wrong = |reason: String| ImageError::Archive(format!("image {label:?}: {reason}"));
         let references = names
@@ -178,8 +209,7 @@ impl Contents {
             check_digest("configuration", &path, &expected, &Digest::of(raw)).map_err(wrong)?;
         }
         let config = parse_config(raw).map_err(wrong)?;
-        let layers = image.layers.as_deref().unwrap_or_default();
-        self.check_layers(&config, layers.iter().map(String::as_str))
+        self.check_layers(&config, image.layers.iter().map(String::as_str))
             .map_err(wrong)?;
         Ok(NewImage {
             config,
@@ -214,10 +244,10 @@ impl Contents {
         seen: &mut HashSet<Digest>,
         candidates: &mut Candidates<'a>,
     ) {
-        let Ok(DocumentKind::Index(entries)) = Document::parse(index) else {
+        let Ok(DocumentKind::Index(index)) = Document::parse(index) else {
             return;
         };
-        for entry in entries {
+        for entry in index.entries {
             if !seen.insert(entry.digest) {
                 continue;
             }
@@ -264,7 +294,7 @@ impl Contents {
         let diff_ids = &config.rootfs.diff_ids;
         if paths.len() != diff_ids.len() {
             return Err(format!(
-                "the manifest has {} layers where the configuration has {}",
+                "the manifest has {} layers where the configuration has {} (rootfs.diff_ids)",
                 paths.len(),
                 diff_ids.len()
             ));
@@ -278,7 +308,7 @@ impl Contents {
 
     fn layer(&self, path: &str) -> Result<LayerBlob, String> {
         let name = normal_name(path).unwrap_or_default();
-        match self.layers.get(follow(&self.links, &name)) {
+        match self.layers.get(&*follow(&self.links, &name)) {
             Some(Ok(layer)) => Ok(*layer),
             Some(Err(error)) => Err(format!("layer {path:?}: {error}")),
             None if self.document(&name).is_some() => {
@@ -295,11 +325,11 @@ impl Contents {
         bytes: &[u8],
         outer_name: Option<&Reference>,
         (wanted, depth): (&Wanted, u32),
-        images: &mut BTreeMap<Digest, NewImage>,
+        found: &mut Found,
     ) -> Result<(), ImageError> {
         let wrong = |reason: String| ImageError::Archive(format!("{label}: {reason}"));
-        let manifests = match Document::parse(bytes).map_err(|error| wrong(error.to_string()))? {
-            DocumentKind::Index(manifests) => manifests,
+        let index = match Document::parse(bytes).map_err(|error| wrong(error.to_string()))? {
+            DocumentKind::Index(index) => index,
             DocumentKind::Manifest(..) => {
                 return Err(wrong("it is an image's manifest, not an index".to_owned()));
             }
@@ -307,12 +337,17 @@ impl Contents {
         if depth > MAX_NESTING {
             return Err(wrong("too many indexes inside one another".to_owned()));
         }
-        for descriptor in &manifests {
+        found.remarks.push_str(&index.remarks());
+        for descriptor in &index.entries {
             let fits = match wanted.asked {
                 true => wanted.fits(descriptor),
                 false => descriptor.fits(host_architecture()),
             };
-            if descriptor.is_attestation() || !fits {
+            if !fits || descriptor.is_attestation() {
+                continue;
+            }
+            if descriptor.is_other_than_image() {
+                found.pass_over(descriptor, "it is no image");
                 continue;
             }
             let own_name = name_of(descriptor);
@@ -320,20 +355,41 @@ impl Contents {
             let label = name.map_or_else(|| descriptor.digest.to_string(), Reference::familiar);
             let wrong = |reason: String| ImageError::Archive(format!("image {label:?}: {reason}"));
             let bytes = self.blob(descriptor, "manifest").map_err(wrong)?;
-            match Document::parse(bytes)
-                .map_err(|error| wrong(format!("manifest {}: {error}", descriptor.digest)))?
-            {
+            let document = match Document::parse(bytes) {
+                Err(error) if error.is_other_kind() => {
+                    found.pass_over(descriptor, &error.to_string());
+                    continue;
+                }
+                other => other
+                    .map_err(|error| wrong(format!("manifest {}: {error}", descriptor.digest)))?,
+            };
+            match document {
                 DocumentKind::Index(_) => {
-                    self.index(&label, bytes, name, (wanted, depth + 1), images)?;
+                    self.index(&label, bytes, name, (wanted, depth + 1), found)?;
                 }
                 DocumentKind::Manifest(config, layers) => {
-                    let mut image = self.layout_image(bytes, &config, &layers).map_err(wrong)?;
+                    // A signature that calls itself an image, for one.
+                    if let Some(other) = layers.iter().find(|l| names_other_format(&l.media_type)) {
+                        found.pass_over(
+                            descriptor,
+                            &format!("it has content of type {:?}", other.media_type),
+                        );
+                        continue;
+                    }
+                    let raw = self.blob(&config, "configuration").map_err(wrong)?;
+                    if let Ok(config) = ImageConfig::parse(raw)
+                        && !is_for_linux(&config)
+                    {
+                        found.pass_over(descriptor, &format!("it is for {:?}", config.os));
+                        continue;
+                    }
+                    let mut image = self.layout_image(bytes, raw, &layers).map_err(wrong)?;
                     let is_marked = descriptor.annotation(ANNOTATION_ORIGINAL).is_some();
                     if !is_marked && is_plain(&layers, &image.config.rootfs.diff_ids) {
                         image.manifest = None;
                     }
                     let id = config.digest;
-                    let image = images.entry(id).or_insert(image);
+                    let image = found.images.entry(id).or_insert(image);
                     if let Some(name) = name
                         && !image.references.contains(name)
                     {
@@ -348,17 +404,16 @@ impl Contents {
     fn layout_image(
         &self,
         manifest: &[u8],
-        config: &Descriptor,
+        raw: &[u8],
         layers: &[Descriptor],
     ) -> Result<NewImage, String> {
-        let raw = self.blob(config, "configuration")?;
         for layer in layers {
             let path = blob_path(&layer.digest);
             let found = match self.layer(&path) {
                 Err(_) if layer.is_foreign() => {
                     return Err(format!(
                         "layer {} is a foreign one that is not in the archive; \
-                         such layers are not supported",
+                         from other places none is fetched",
                         layer.digest
                     ));
                 }
@@ -380,7 +435,7 @@ impl Contents {
         self.check_layers(&config, paths.iter().map(String::as_str))?;
         Ok(NewImage {
             config,
-            raw: raw.clone(),
+            raw: raw.to_vec(),
             manifest: Some(manifest.to_vec()),
             parent: None,
             references: Vec::new(),
@@ -407,13 +462,17 @@ fn is_plain(layers: &[Descriptor], diff_ids: &[Digest]) -> bool {
 
 fn parse_config(raw: &[u8]) -> Result<ImageConfig, String> {
     let config = ImageConfig::parse(raw).map_err(|error| error.to_string())?;
-    if !config.os.is_empty() && config.os != "linux" {
+    if !is_for_linux(&config) {
         return Err(format!(
             "it is for operating system {:?}; only linux images run here",
             config.os
         ));
     }
     Ok(config)
+}
+
+fn is_for_linux(config: &ImageConfig) -> bool {
+    config.os.is_empty() || config.os == "linux"
 }
 
 fn blob_path(digest: &Digest) -> String {

@@ -4,6 +4,7 @@
 //! (the manifest may come last), so every file that is a tar archive, compressed or not, is taken
 //! in as a layer, and every small file as a document.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ const MAX_DOCUMENTS: u64 = 64 << 20;
 const MAX_FILES: usize = 100_000;
 /// Progress is told after so many bytes.
 const PROGRESS_STEP: u64 = 1 << 20;
+/// Links that are followed on the way to one file.
+const MAX_LINKS: usize = 40;
 
 /// Reads the archive and commits its images. Blocks.
 pub(crate) fn load(
@@ -309,6 +312,8 @@ impl Visitor for Reader<'_> {
                 entry.name()
             )));
         };
+        // A later entry takes the place of an earlier one.
+        self.contents.links.remove(&name);
         self.state = match entry.kind {
             EntryKind::File if entry.sparse.is_none() => FileState::Start(Vec::new()),
             EntryKind::File => {
@@ -460,14 +465,26 @@ pub(crate) fn normal_name(path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Follows the links of an archive.
-pub(crate) fn follow<'a>(links: &'a HashMap<String, String>, name: &'a str) -> &'a str {
-    let mut at = name;
-    for _ in 0..16 {
-        match links.get(at) {
-            Some(target) => at = target,
-            None => break,
+/// Follows the links of an archive: also a folder on the way may be one.
+pub(crate) fn follow<'a>(links: &HashMap<String, String>, name: &'a str) -> Cow<'a, str> {
+    if links.is_empty() {
+        return Cow::Borrowed(name);
+    }
+    let mut left: Vec<String> = name.rsplit('/').map(str::to_owned).collect();
+    let mut at = String::new();
+    let mut followed = 0;
+    while let Some(part) = left.pop() {
+        if !at.is_empty() {
+            at.push('/');
+        }
+        at.push_str(&part);
+        if let Some(target) = links.get(&at)
+            && followed < MAX_LINKS
+        {
+            followed += 1;
+            left.extend(target.rsplit('/').map(str::to_owned));
+            at.clear();
         }
     }
-    at
+    Cow::Owned(at)
 }

@@ -32,13 +32,12 @@ impl Original {
         let Ok(DocumentKind::Manifest(config, descriptors)) = Document::parse(&bytes) else {
             return None;
         };
-        let document: Document = serde_json::from_slice(&bytes).ok()?;
         let fits = config.digest == *id
             && config.size == size as u64
             && descriptors.len() == layers
             && !descriptors.iter().any(Descriptor::is_foreign);
         // OCI allows to leave it out.
-        let media_type = match (document.media_type, config.media_type.as_str()) {
+        let media_type = match (Document::media_type_of(&bytes), config.media_type.as_str()) {
             (Some(media_type), _) => media_type,
             (None, DOCKER_CONFIG) => DOCKER_MANIFEST.to_owned(),
             (None, _) => OCI_MANIFEST.to_owned(),

@@ -316,6 +316,7 @@ fn best_blob(record: &LayerRecord) -> Descriptor {
         size,
         platform: None,
         annotations: None,
+        artifact_type: None,
     }
 }
 

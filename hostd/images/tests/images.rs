@@ -365,3 +365,161 @@ async fn an_image_listed_twice_gets_both_names() {
         ["a:1", "b:2"]
     );
 }
+
+/// An archive of an OCI layout with these index entries; `blobs` are named by their digests.
+fn layout(entries: &[serde_json::Value], blobs: &[Vec<u8>]) -> Vec<u8> {
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": entries});
+    let mut tar = Tar::new().file("index.json", index.to_string().as_bytes(), 0o644);
+    for blob in blobs {
+        let path = format!("blobs/sha256/{}", Digest::of(blob).hex());
+        tar = tar.file(&path, blob, 0o644);
+    }
+    tar.finish()
+}
+
+#[tokio::test]
+async fn what_is_no_image_in_a_layout_is_passed_over() {
+    if !is_root() {
+        return;
+    }
+    use serde_json::{Value, json};
+    const OCI: &str = "application/vnd.oci.image.";
+    let layer = gzip(&busybox_layer());
+    let config = common::config(&[busybox_layer()], "sh");
+    let described = |bytes: &[u8], media_type: &str| json!({"mediaType": media_type, "digest": Digest::of(bytes), "size": bytes.len()});
+    let manifest = |config: Value, layers: Vec<Value>, more: Value| {
+        let mut manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
+        for (name, value) in more.as_object().unwrap() {
+            manifest[name] = value.clone();
+        }
+        manifest.to_string().into_bytes()
+    };
+    let oci = |kind: &str| format!("{OCI}{kind}");
+    let image = manifest(
+        described(&config, &oci("config.v1+json")),
+        vec![described(&layer, &oci("layer.v1.tar+gzip"))],
+        json!({}),
+    );
+    let payload = b"{\"critical\":{}}".to_vec();
+    let signature_config = json!({"architecture": "", "os": "", "config": null,
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&payload)]}});
+    let signature_config = signature_config.to_string().into_bytes();
+    let signature = manifest(
+        described(&signature_config, &oci("config.v1+json")),
+        vec![described(
+            &payload,
+            "application/vnd.dev.cosign.simplesigning.v1+json",
+        )],
+        json!({}),
+    );
+    let bundle = manifest(
+        described(b"{}", "application/vnd.oci.empty.v1+json"),
+        vec![described(b"x", "application/octet-stream")],
+        json!({"artifactType": "application/vnd.dev.sigstore.bundle.v0.3+json"}),
+    );
+    let other_system = json!({"os": "windows", "architecture": "amd64",
+        "rootfs": {"type": "layers", "diff_ids": []}});
+    let other_system = other_system.to_string().into_bytes();
+    let windows = manifest(
+        described(&other_system, &oci("config.v1+json")),
+        vec![],
+        json!({}),
+    );
+    let mut own = described(&image, &oci("manifest.v1+json"));
+    own["annotations"] = json!({"org.opencontainers.image.ref.name": "img:1", "x": null});
+    let entry = |bytes: &[u8]| described(bytes, &oci("manifest.v1+json"));
+    let others = [
+        entry(&signature),
+        entry(&bundle),
+        entry(&windows),
+        json!({"mediaType": "application/vnd.oci.descriptor.v1+json", "digest": null}),
+        json!({"mediaType": "x/y", "digest": Digest::of(b"not here"), "size": 3}),
+        json!(null),
+    ];
+    let blobs = [
+        layer,
+        config,
+        image.clone(),
+        payload,
+        signature_config,
+        signature,
+        bundle,
+        b"{}".to_vec(),
+        b"x".to_vec(),
+        other_system,
+        windows,
+    ];
+    for other in &others {
+        let fixture = Fixture::new(true);
+        let loaded = fixture
+            .load(&layout(&[other.clone(), own.clone()], &blobs))
+            .await;
+        assert_eq!(loaded.unwrap()[0].references, ["img:1"], "{other}");
+        // Alone it is told why there is none.
+        let error = fixture
+            .load(&layout(std::slice::from_ref(other), &blobs))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("has no image"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn old_and_odd_archives_are_loaded() {
+    if !is_root() {
+        return;
+    }
+    let layers = [busybox_layer(), Tar::new().file("b", b"b", 0o600).finish()];
+    let fixture = Fixture::new(true);
+    let mut padded = gzip(&docker_archive("padded:1", &layers, "sh"));
+    padded.resize(padded.len().next_multiple_of(10_240), 0);
+    fixture.load(&padded).await.unwrap();
+    // A layer's folder that is a link, and a layer that is one.
+    let config = common::config(&layers, "sh");
+    let manifest = br#"[{"config":"c.json","REPOTAGS":"linked:1","Parent":null,
+        "Layers":["current/0/layer.tar","two/layer.tar"]}]"#;
+    let linked = Tar::new()
+        .file("c.json", &config, 0o644)
+        .symlink("current", "./images/")
+        .symlink("two", "images/1")
+        .symlink("images/1/layer.tar", "../../files/b.tar")
+        .file("images/0/layer.tar", &layers[0], 0o644)
+        .file("files/b.tar", &layers[1], 0o644)
+        .file("manifest.json", manifest, 0o644)
+        .finish();
+    let loaded = fixture.load(&linked).await.unwrap();
+    assert_eq!(loaded[0].references, ["linked:1"]);
+    // Links that lead in a circle lead nowhere.
+    let circle = Tar::new()
+        .file("c.json", &config, 0o644)
+        .symlink("a", "b")
+        .symlink("b", "a")
+        .file(
+            "manifest.json",
+            br#"[{"Config":"c.json","Layers":["a/layer.tar","b"]}]"#,
+            0o644,
+        )
+        .finish();
+    let error = fixture.load(&circle).await.unwrap_err().to_string();
+    assert!(error.contains("a/layer.tar"), "{error}");
+    // An image whose labels would be copied to every container and event.
+    let label = "x".repeat(7 << 20);
+    let large = String::from_utf8(config)
+        .unwrap()
+        .replacen("\"b\"", &format!("\"{label}\""), 1);
+    let large = Tar::new()
+        .file("c.json", large.as_bytes(), 0o644)
+        .file("0.tar", &layers[0], 0o644)
+        .file("1.tar", &layers[1], 0o644)
+        .file(
+            "manifest.json",
+            br#"[{"Config":"c.json","Layers":["0.tar","1.tar"]}]"#,
+            0o644,
+        )
+        .finish();
+    let error = fixture.load(&large).await.unwrap_err().to_string();
+    assert!(
+        error.contains("config.Labels") && error.contains("1048576"),
+        "{error}"
+    );
+}

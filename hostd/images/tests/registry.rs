@@ -48,6 +48,53 @@ async fn an_honest_registry_gives_the_image_once() {
     assert_eq!(server.count("GET", "/blobs/"), requests);
 }
 
+/// What registries have, whatever they call it, is an image; and what else an index lists is passed
+/// over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_media_types_and_entries_are_no_obstacle() {
+    if !is_root() {
+        return;
+    }
+    let remote = Remote::new(&[busybox_layer()]);
+    let text = String::from_utf8_lossy(&remote.manifest).into_owned();
+    let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let config = "application/vnd.oci.image.config.v1+json";
+    assert!(text.contains(layer) && text.contains(config));
+    let mut manifests = vec![
+        text.replace(layer, "application/octet-stream"),
+        text.replace(layer, ""),
+        text.replace(
+            layer,
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        ),
+        text.replace(config, "application/octet-stream"),
+        text.replace(config, ""),
+        text.replace("\"layers\"", "\"Layers\"")
+            .replacen('{', "{\"annotations\":null,", 1),
+    ];
+    let digest = Digest::of(remote.manifest.as_slice());
+    manifests.push(format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[
+            {{"mediaType":"m","digest":"sha512:00","size":-1}},null,
+            {{"mediaType":"application/vnd.cncf.notary.signature","digest":"{digest}","size":1}},
+            {{"mediaType":"{MANIFEST}","digest":"{digest}","size":{},"platform":null,
+              "annotations":{{"x":null}}}}]}}"#,
+        remote.manifest.len()
+    ));
+    for manifest in manifests {
+        let honest = remote.clone();
+        let told = manifest.clone();
+        let server = Server::start(move |seen| match seen.path.contains("/manifests/latest") {
+            true => Reply::new(200, told.clone()),
+            false => honest.answer(seen),
+        })
+        .await;
+        let fixture = fixture(|_| {});
+        let pulled = pull(&fixture, &server.name("a")).await;
+        assert_eq!(pulled.unwrap().id, remote.config, "{manifest}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn broken_connections_are_resumed() {
     if !is_root() {
@@ -282,11 +329,18 @@ fn lies() -> Vec<Lie> {
             reply.cut = Some(length - length.min(10));
             remote.is_layer(seen).then_some(reply)
         }),
-        lie("foreign layer", "foreign", move |remote, seen| {
-            let text = String::from_utf8_lossy(&remote.manifest).into_owned();
-            let text = text.replace("layer.v1", "layer.nondistributable.v1");
-            manifest(seen).then(|| Reply::new(200, text))
-        }),
+        lie(
+            "foreign layer",
+            "foreign layer, and registry",
+            move |remote, seen| {
+                let text = String::from_utf8_lossy(&remote.manifest).into_owned();
+                let text = text.replace("layer.v1", "layer.nondistributable.v1");
+                match remote.is_layer(seen) {
+                    true => Some(unknown()),
+                    false => manifest(seen).then(|| Reply::new(200, text)),
+                }
+            },
+        ),
         lie("huge layer", "at most", move |remote, seen| {
             let layers = [(remote.layers[0], 1 << 40), (remote.layers[1], 7)];
             let bytes = remote.manifest_of(&layers, remote.blobs[&remote.config].len());

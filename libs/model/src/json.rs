@@ -11,6 +11,8 @@
 //! with `flatten`, `untagged` and `tag`, which read behind the back of this module; a field that
 //! is renamed to [`REST`] gets all members that have no field.
 
+#[doc(hidden)]
+pub mod mangle;
 mod read;
 mod tree;
 
@@ -43,7 +45,9 @@ impl JsonError {
         &self.message
     }
 
-    fn below(mut self, parent: &str) -> Self {
+    /// The same error of a value that is the member `parent` of another one.
+    #[must_use]
+    pub fn below(mut self, parent: &str) -> Self {
         self.path = match self.path.as_str() {
             "" => parent.to_owned(),
             inner if inner.starts_with('[') => format!("{parent}{inner}"),
@@ -79,6 +83,14 @@ impl serde::de::Error for JsonError {
 /// When it is not JSON, or a member that is needed is missing or of another type.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
     T::deserialize(Json::parse(bytes)?)
+}
+
+/// Reads a value that was kept from another document, where it is the member `name`.
+///
+/// # Errors
+/// When it is of another type.
+pub fn from_member<T: DeserializeOwned>(name: &str, value: Json) -> Result<T, JsonError> {
+    T::deserialize(value).map_err(|error| error.below(name))
 }
 
 /// For `deserialize_with`: a list of strings for which a single string may stand.
@@ -132,6 +144,22 @@ where
 {
     let value = Json::deserialize(deserializer)?;
     Ok(T::deserialize(value).unwrap_or_default())
+}
+
+/// For `deserialize_with`: like [`lenient`] of a list. An element of another type is the empty one.
+///
+/// # Errors
+/// Never, of a document that [`from_slice`] reads.
+pub fn lenient_list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + DeserializeOwned,
+{
+    let read = |element| T::deserialize(element).unwrap_or_default();
+    Ok(match Json::deserialize(deserializer)? {
+        Json::List(list) => list.into_iter().map(read).collect(),
+        _ => Vec::new(),
+    })
 }
 
 #[cfg(test)]

@@ -4,9 +4,13 @@
 //! Members that we do not know are kept, so that what a client inspects is what the image's maker
 //! wrote.
 
+mod limits;
+mod read;
+
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use keelson_model::json::JsonError;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::digest::Digest;
@@ -15,41 +19,30 @@ use crate::digest::Digest;
 pub const MAX_CONFIG_SIZE: u64 = 8 << 20;
 
 /// An image configuration.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ImageConfig {
     /// When the image was made: RFC 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// Who made it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     /// Processor architecture in Go's words: `amd64`, `arm64`.
-    #[serde(default)]
     pub architecture: String,
     /// Variant of the architecture: `v8`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     /// Operating system in Go's words: `linux`.
-    #[serde(default)]
     pub os: String,
     /// Version of the operating system, where one is required.
-    #[serde(
-        default,
-        rename = "os.version",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "os.version", skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
     /// What a container of this image runs, when nothing else is asked for.
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "ContainerDefaults::is_empty"
-    )]
+    #[serde(skip_serializing_if = "ContainerDefaults::is_empty")]
     pub config: ContainerDefaults,
     /// The layers.
     pub rootfs: RootFs,
     /// How the image was made, oldest step first.
-    #[serde(default, deserialize_with = "null_is_default")]
     pub history: Vec<History>,
     /// Everything else that the document holds (`docker_version`, `comment`, …).
     #[serde(flatten)]
@@ -57,45 +50,41 @@ pub struct ImageConfig {
 }
 
 /// The layers of an image.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct RootFs {
     /// Always `layers`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Digests of the layers' uncompressed tar archives, lowest first.
-    #[serde(default, deserialize_with = "null_is_default")]
     pub diff_ids: Vec<Digest>,
 }
 
 /// One step of an image's making.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct History {
     /// RFC 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// The command.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
     /// Who.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// Whether the step made no layer.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,
 }
 
 /// What a container of an image runs by default, in the image specification's names.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct ContainerDefaults {
     /// `user[:group]`, names or numbers; empty is root.
-    #[serde(
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub user: String,
     /// `port/protocol`; the values are empty objects.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,10 +102,7 @@ pub struct ContainerDefaults {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<BTreeMap<String, Value>>,
     /// Where the command starts; empty is `/`.
-    #[serde(
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
     /// Labels.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,24 +130,28 @@ impl ContainerDefaults {
     }
 }
 
-/// Go writes an absent list or object as `null`.
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
 /// Why a document is not an image configuration that we can use.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not the JSON that the specification asks for.
     #[error("the image configuration is not valid: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(#[from] JsonError),
     /// Larger than [`MAX_CONFIG_SIZE`].
     #[error("the image configuration has {0} bytes; at most {MAX_CONFIG_SIZE} are accepted")]
     TooLarge(u64),
+    /// A member is larger than anybody needs. Copies of it are in every container, in every event
+    /// about the image and in every answer that tells of it.
+    #[error(
+        "member {member} of the image configuration has {size} bytes; at most {limit} are accepted"
+    )]
+    MemberTooLarge {
+        /// Which.
+        member: &'static str,
+        /// Bytes of its names and values.
+        size: usize,
+        /// How many may be.
+        limit: usize,
+    },
     /// Layers of another kind.
     #[error("the image's rootfs type is {0:?}; only \"layers\" is supported")]
     RootFsType(String),
@@ -169,13 +159,29 @@ pub enum ConfigError {
 
 impl ImageConfig {
     /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Names the member that is wrong, missing or too large.
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
+        let config = Self::parse_stored(bytes)?;
+        limits::check(&config)?;
+        Ok(config)
+    }
+
+    /// Reads the configuration of an image that was accepted before, perhaps by a release with other
+    /// limits for single members.
+    ///
+    /// # Errors
+    /// Names the member that is wrong or missing.
+    pub fn parse_stored(bytes: &[u8]) -> Result<Self, ConfigError> {
         if bytes.len() as u64 > MAX_CONFIG_SIZE {
             return Err(ConfigError::TooLarge(bytes.len() as u64));
         }
-        let config: Self = serde_json::from_slice(bytes)?;
-        if config.rootfs.kind != "layers" {
-            return Err(ConfigError::RootFsType(config.rootfs.kind));
+        let mut config = read::config(bytes)?;
+        match config.rootfs.kind.as_str() {
+            "layers" => {}
+            "" => "layers".clone_into(&mut config.rootfs.kind),
+            other => return Err(ConfigError::RootFsType(other.to_owned())),
         }
         Ok(config)
     }

@@ -1,11 +1,16 @@
 //! Manifests: Docker's archive manifest, OCI manifest and index, and Docker schema 2, which is
-//! read by the same types. Unknown members are ignored.
+//! read by the same types. Unknown members are ignored; what is not needed may be anything.
+
+mod media_type;
+mod read;
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use keelson_model::json::JsonError;
 
 use crate::digest::Digest;
+
+pub use media_type::names_other_format;
 
 /// Largest manifest or index that is read, in bytes (the limit that registries have).
 pub const MAX_MANIFEST_SIZE: u64 = 4 << 20;
@@ -37,82 +42,59 @@ pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json"
 /// Media type of Docker's layer without compression; `.gzip` is appended for the usual one.
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
-const INDEX_TYPES: [&str; 2] = [OCI_INDEX, DOCKER_LIST];
-const MANIFEST_TYPES: [&str; 2] = [OCI_MANIFEST, DOCKER_MANIFEST];
-const CONFIG_TYPES: [&str; 2] = [OCI_CONFIG, DOCKER_CONFIG];
-
 /// One image of `manifest.json` in a `docker save` archive.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveImage {
     /// Path of the configuration in the archive.
     pub config: String,
     /// Names with tag.
-    #[serde(default)]
-    pub repo_tags: Option<Vec<String>>,
+    pub repo_tags: Vec<String>,
     /// Paths of the layers in the archive, lowest first.
-    #[serde(default)]
-    pub layers: Option<Vec<String>>,
+    pub layers: Vec<String>,
     /// The image in the same archive that it was made from.
-    #[serde(default)]
     pub parent: Option<String>,
 }
 
 /// Points at a blob.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
-    /// What the blob is.
-    #[serde(default)]
+    /// What the blob is; may be empty.
     pub media_type: String,
     /// Its digest.
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// Which machines an image is for.
-    #[serde(default)]
+    /// Which machines an image is for; `None` as well when nothing is said there.
     pub platform: Option<Platform>,
     /// Remarks.
-    #[serde(default)]
     pub annotations: Option<BTreeMap<String, String>>,
+    /// Of an artifact that is no image: what it is.
+    pub artifact_type: Option<String>,
 }
 
 /// Which machines an image is for, in Go's words.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
     /// `amd64`.
-    #[serde(default)]
     pub architecture: String,
     /// `linux`.
-    #[serde(default)]
     pub os: String,
     /// `v8`.
-    #[serde(default)]
     pub variant: Option<String>,
 }
 
-/// A manifest or an index; which of them, [`Document::kind`] tells.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Document {
-    /// 2.
-    pub schema_version: u32,
-    /// What the document is; OCI allows to leave it out.
-    #[serde(default)]
-    pub media_type: Option<String>,
-    /// Of an artifact: what it is.
-    #[serde(default)]
-    pub artifact_type: Option<String>,
-    /// Of a manifest: the configuration.
-    #[serde(default)]
-    pub config: Option<Descriptor>,
-    /// Of a manifest: the layers, lowest first.
-    #[serde(default)]
-    pub layers: Option<Vec<Descriptor>>,
-    /// Of an index: the manifests.
-    #[serde(default)]
-    pub manifests: Option<Vec<Descriptor>>,
+/// The entries of an index.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Index {
+    /// Those that can be read.
+    pub entries: Vec<Descriptor>,
+    /// Why others cannot be, for people; the first few.
+    pub passed_over: Vec<String>,
 }
+
+/// A manifest or an index; which of them, [`DocumentKind`] tells.
+#[derive(Debug)]
+pub struct Document;
 
 /// What a [`Document`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +102,7 @@ pub enum DocumentKind {
     /// One image: its configuration and its layers, lowest first.
     Manifest(Descriptor, Vec<Descriptor>),
     /// Several images to choose from.
-    Index(Vec<Descriptor>),
+    Index(Index),
 }
 
 /// Why a document is no manifest that we can use.
@@ -128,7 +110,7 @@ pub enum DocumentKind {
 pub enum ManifestError {
     /// Not the JSON that the specification asks for.
     #[error("not valid JSON of a manifest: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(#[from] JsonError),
     /// Too large.
     #[error("{0} bytes, where at most {MAX_MANIFEST_SIZE} are accepted")]
     TooLarge(usize),
@@ -152,38 +134,18 @@ pub enum ManifestError {
     Incomplete,
 }
 
-impl Document {
-    /// Reads a manifest or index and tells which it is.
-    pub fn parse(bytes: &[u8]) -> Result<DocumentKind, ManifestError> {
-        if bytes.len() as u64 > MAX_MANIFEST_SIZE {
-            return Err(ManifestError::TooLarge(bytes.len()));
-        }
-        let document: Self = serde_json::from_slice(bytes)?;
-        if document.schema_version != 2 {
-            return Err(ManifestError::Schema(document.schema_version));
-        }
-        if let Some(media_type) = &document.media_type
-            && !INDEX_TYPES.contains(&media_type.as_str())
-            && !MANIFEST_TYPES.contains(&media_type.as_str())
-        {
-            return Err(ManifestError::MediaType(media_type.clone()));
-        }
-        let says = |types: [&str; 2]| match &document.media_type {
-            Some(media_type) => types.contains(&media_type.as_str()),
-            None => true,
-        };
-        let (index, manifest) = (says(INDEX_TYPES), says(MANIFEST_TYPES));
-        match (document.config, document.layers, document.manifests) {
-            (Some(config), Some(layers), None) if manifest => {
-                if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
-                    let kind = document.artifact_type.unwrap_or(config.media_type);
-                    return Err(ManifestError::Artifact(kind));
-                }
-                Ok(DocumentKind::Manifest(config, layers))
-            }
-            (None, None, Some(manifests)) if index => Ok(DocumentKind::Index(manifests)),
-            _ => Err(ManifestError::Incomplete),
-        }
+impl ManifestError {
+    /// Whether the document is something that an image store may pass over: no image at all.
+    pub fn is_other_kind(&self) -> bool {
+        matches!(self, Self::MediaType(_) | Self::Artifact(_))
+    }
+}
+
+impl Index {
+    /// Why entries were passed over, to be put behind a message; empty when none were.
+    pub fn remarks(&self) -> String {
+        let remarks = self.passed_over.iter().map(|why| format!("; {why}"));
+        remarks.collect()
     }
 }
 
@@ -198,7 +160,18 @@ impl Descriptor {
         self.annotation(ANNOTATION_REFERENCE_TYPE).is_some()
     }
 
-    /// Whether the layer is one that must be fetched from elsewhere.
+    /// Whether it describes something of which it is known that it is no image: an artifact, a
+    /// signature, an attestation.
+    pub fn is_other_than_image(&self) -> bool {
+        self.is_attestation()
+            || self.artifact_type.is_some()
+            || !(self.media_type.is_empty()
+                || media_type::is_index(&self.media_type)
+                || media_type::is_manifest(&self.media_type)
+                || media_type::says_nothing(&self.media_type))
+    }
+
+    /// Whether the layer is one that may have to be fetched from elsewhere.
     pub fn is_foreign(&self) -> bool {
         self.media_type.contains("nondistributable") || self.media_type.contains("foreign")
     }
@@ -222,46 +195,4 @@ pub fn host_architecture() -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tells_manifest_from_index() {
-        let digest = Digest::of(b"x");
-        let manifest = format!(
-            r#"{{"schemaVersion":2,"config":{{"mediaType":"{}","digest":"{digest}","size":1}},
-            "layers":[{{"digest":"{digest}","size":2,"mediaType":"a"}}],"x":1}}"#,
-            CONFIG_TYPES[0]
-        );
-        assert!(matches!(
-            Document::parse(manifest.as_bytes()),
-            Ok(DocumentKind::Manifest(_, layers)) if layers.len() == 1
-        ));
-        assert!(matches!(
-            Document::parse(br#"{"schemaVersion":2,"manifests":[]}"#),
-            Ok(DocumentKind::Index(_))
-        ));
-        for bad in [
-            &br#"{"schemaVersion":1,"manifests":[]}"#[..],
-            br#"{"schemaVersion":2}"#,
-            br#"{"schemaVersion":2,"mediaType":"text/html","manifests":[]}"#,
-            // One that an engine could take for the one, and another for the other.
-            br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#,
-            br#"{"schemaVersion":2,"manifests":[],
-                "mediaType":"application/vnd.oci.image.manifest.v1+json"}"#,
-            b"[]",
-        ] {
-            assert!(Document::parse(bad).is_err());
-        }
-        let helm = manifest.replace(CONFIG_TYPES[0], "application/vnd.cncf.helm.config.v1+json");
-        assert!(matches!(
-            Document::parse(helm.as_bytes()),
-            Err(ManifestError::Artifact(kind)) if kind.contains("helm")
-        ));
-        let signature = helm.replacen('{', r#"{"artifactType":"application/x-signature","#, 1);
-        assert!(matches!(
-            Document::parse(signature.as_bytes()),
-            Err(ManifestError::Artifact(kind)) if kind == "application/x-signature"
-        ));
-    }
-}
+mod tests;

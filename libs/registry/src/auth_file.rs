@@ -9,6 +9,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use keelson_model::json::{self, Json};
 use serde::Deserialize;
 
 use crate::auth::Credentials;
@@ -145,21 +146,21 @@ fn read(path: &Path) -> Result<Option<AuthFile>, String> {
     if bytes.len() as u64 > MAX_SIZE {
         return Err(format!("it is larger than {MAX_SIZE} bytes"));
     }
-    // The error's own text may quote a secret.
-    let parsed = serde_json::from_slice(&bytes).map_err(|error| {
-        format!(
-            "it is not JSON of Docker's config.json: line {}, column {}",
-            error.line(),
-            error.column()
-        )
-    });
-    parsed.map(Some)
+    parse(&bytes).map(Some)
+}
+
+fn parse(bytes: &[u8]) -> Result<AuthFile, String> {
+    let wrong = |why: String| format!("it is not JSON of Docker's config.json: {why}");
+    // What is wrong with the syntax is told by its place.
+    let document = Json::parse(bytes).map_err(|error| wrong(error.to_string()))?;
+    // What is wrong with a value is not: the text may quote a secret.
+    json::from_member("config", document)
+        .map_err(|error| wrong(format!("its member {} is of another type", error.path())))
 }
 
 /// For the fuzz target: whether a file of these bytes has credentials for a repository.
 pub(crate) fn try_find(bytes: &[u8], domain: &str, path: &str) -> bool {
-    serde_json::from_slice::<AuthFile>(bytes)
-        .is_ok_and(|file| file.find(domain, path).is_ok_and(|found| found.is_some()))
+    parse(bytes).is_ok_and(|file| file.find(domain, path).is_ok_and(|found| found.is_some()))
 }
 
 impl Client {
@@ -220,7 +221,7 @@ mod tests {
     }"#;
 
     fn find(domain: &str, path: &str) -> Result<Option<Credentials>, String> {
-        let file: AuthFile = serde_json::from_str(TEXT).unwrap();
+        let file = parse(TEXT.as_bytes()).unwrap();
         file.find(domain, path)
     }
 
@@ -256,6 +257,25 @@ mod tests {
         assert!(write(TEXT, 0o600).unwrap().is_some());
         let error = write(TEXT, 0o640).unwrap_err();
         assert!(error.contains("chmod 600"), "{error}");
+        for text in [
+            r#"{"auths": {"a": {"auth": ["geheim"]}}}"#,
+            r#"{"auths": "geheim"}"#,
+            "\"geheim\"",
+        ] {
+            let error = write(text, 0o600).unwrap_err();
+            assert!(
+                error.contains("config") && !error.contains("geheim"),
+                "{error}"
+            );
+        }
+        let nulls = r#"{"Auths":{"a":{"username":"u","PASSWORD":"p","auth":null},"b":null},
+            "credHelpers":null,"credsStore":null}"#;
+        let found = write(nulls, 0o600)
+            .unwrap()
+            .unwrap()
+            .find("a", "x")
+            .unwrap();
+        assert_eq!(found.unwrap().password, "p");
         let error = write(r#"{"auths": {"a": {"auth": "geheim"#, 0o600).unwrap_err();
         assert!(
             error.contains("line 1") && !error.contains("geheim"),

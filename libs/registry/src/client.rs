@@ -12,6 +12,9 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use keelson_model::json::{self, lenient, lenient_list};
+use serde::Deserialize;
+
 use crate::body::Pace;
 use crate::connect::{ConnectError, Connector};
 use crate::error::RegistryError;
@@ -241,11 +244,34 @@ impl Client {
     }
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorDocument {
+    #[serde(deserialize_with = "lenient_list")]
+    errors: Vec<ErrorMembers>,
+    #[serde(deserialize_with = "lenient")]
+    details: String,
+    #[serde(deserialize_with = "lenient")]
+    error_description: String,
+    #[serde(deserialize_with = "lenient")]
+    message: String,
+    #[serde(deserialize_with = "lenient")]
+    error: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorMembers {
+    #[serde(deserialize_with = "lenient")]
+    code: String,
+    #[serde(deserialize_with = "lenient")]
+    message: String,
+}
+
 /// `code: message` of a registry's error document.
 pub(crate) fn parse_error(body: &[u8]) -> Option<String> {
-    let document: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let text = |name: &str| {
-        let value = document.pointer(&format!("/errors/0/{name}"))?.as_str()?;
+    let document: ErrorDocument = json::from_slice(body).ok()?;
+    let text = |value: &str| {
         // It is shown on terminals.
         let clean: String = value
             .chars()
@@ -254,8 +280,19 @@ pub(crate) fn parse_error(body: &[u8]) -> Option<String> {
             .collect();
         (!clean.is_empty()).then_some(clean)
     };
-    let code = text("code").map(|code| code.to_ascii_lowercase().replace('_', " "));
-    match (code, text("message")) {
+    let said = |error: &ErrorMembers| !error.code.is_empty() || !error.message.is_empty();
+    let Some(error) = document.errors.into_iter().find(said) else {
+        // Token services have forms of their own.
+        let words = [
+            document.details,
+            document.error_description,
+            document.message,
+            document.error,
+        ];
+        return words.iter().find_map(|words| text(words));
+    };
+    let code = text(&error.code).map(|code| code.to_ascii_lowercase().replace('_', " "));
+    match (code, text(&error.message)) {
         (Some(code), Some(message)) => Some(format!("{code}: {message}")),
         (code, message) => code.or(message),
     }
@@ -325,6 +362,27 @@ mod tests {
             parse_error(body).as_deref(),
             Some("manifest unknown: manifest unknown")
         );
+        for (odd, text) in [
+            (
+                r#"{"Errors":[null,{"Code":"DENIED","message":null}]}"#,
+                "denied",
+            ),
+            (
+                r#"{"errors":[{"code":7,"message":"no","detail":{"x":[]}}]}"#,
+                "no",
+            ),
+            (
+                r#"{"errors":null,"details":"incorrect password"}"#,
+                "incorrect password",
+            ),
+            (
+                r#"{"error":"invalid_grant","error_description":"expired"}"#,
+                "expired",
+            ),
+            (r#"{"error":{"code":1},"message":"gone"}"#, "gone"),
+        ] {
+            assert_eq!(parse_error(odd.as_bytes()).as_deref(), Some(text), "{odd}");
+        }
         for other in [&b""[..], b"<html>", b"{\"errors\":[]}", b"{\"errors\":{}}"] {
             assert_eq!(parse_error(other), None);
         }

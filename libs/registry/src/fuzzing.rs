@@ -2,12 +2,22 @@
 
 use http::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 
-use crate::{auth_file, blob, client, manifest, upload, uri};
+use crate::{auth_file, blob, client, manifest, search, session, upload, uri};
 
 /// A file of credentials.
 pub fn auth_file(bytes: &[u8]) {
     auth_file::try_find(bytes, "docker.io", "library/box");
     auth_file::try_find(bytes, "host:5000", "a/b/c");
+}
+
+/// The answers of a registry and of its token service.
+pub fn answers(bytes: &[u8]) {
+    let _ = client::parse_error(bytes);
+    let _ = manifest::parse_tags(bytes);
+    let _ = search::parse_answer(bytes);
+    if let Ok((token, _)) = session::parse_token(bytes) {
+        assert!(!token.is_empty() && HeaderValue::from_str(&token).is_ok());
+    }
 }
 
 /// A header's value, as each of the headers that are read, and an error document.

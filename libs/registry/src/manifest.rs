@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Method, header};
+use keelson_model::json::{self, JsonError, lenient_list};
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST_SIZE, OCI_INDEX, OCI_MANIFEST,
@@ -33,8 +34,15 @@ pub struct Manifest {
 
 #[derive(Deserialize)]
 struct Tags {
-    #[serde(default)]
-    tags: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "lenient_list")]
+    tags: Vec<String>,
+}
+
+/// Reads a page of tags.
+pub(crate) fn parse_tags(bytes: &[u8]) -> Result<Vec<String>, JsonError> {
+    let page: Tags = json::from_slice(bytes)?;
+    let tags = page.tags.into_iter();
+    Ok(tags.filter(|tag| !tag.is_empty()).collect())
 }
 
 impl Repository {
@@ -160,13 +168,12 @@ impl Repository {
                 .and_then(|target| join(&uri, &target))
                 .filter(|next| authority(next) == authority(&self.base));
             let bytes = self.client.read(response, MAX_DOCUMENT, &ask).await?;
-            let page: Tags =
-                serde_json::from_slice(&bytes).map_err(|_| RegistryError::Protocol {
-                    host: self.host().to_owned(),
-                    what: ask.what,
-                    reason: "the answer is not a list of tags".to_owned(),
-                })?;
-            tags.extend(page.tags.unwrap_or_default());
+            let page = parse_tags(&bytes).map_err(|_| RegistryError::Protocol {
+                host: self.host().to_owned(),
+                what: ask.what,
+                reason: "the answer is not a list of tags".to_owned(),
+            })?;
+            tags.extend(page);
             if tags.len() > MAX_TAGS {
                 return Err(RegistryError::Protocol {
                     host: self.host().to_owned(),
@@ -215,6 +222,22 @@ mod tests {
         ] {
             assert_eq!(next_page(header).as_deref(), target, "{header}");
         }
+    }
+
+    #[test]
+    fn lists_of_tags_are_read_as_registries_write_them() {
+        for (text, tags) in [
+            (
+                r#"{"name":"a","tags":["1",null,"","2",3]}"#,
+                &["1", "2"][..],
+            ),
+            (r#"{"Tags":["1"],"name":null}"#, &["1"]),
+            (r#"{"name":"a","tags":null}"#, &[]),
+            ("{}", &[]),
+        ] {
+            assert_eq!(parse_tags(text.as_bytes()).unwrap(), tags, "{text}");
+        }
+        assert!(parse_tags(b"[]").is_err());
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //! (Docker Registry HTTP API V1, `/v1/search`).
 
 use http::{Method, Uri, header};
+use keelson_model::json::{self, JsonError, lenient, lenient_list};
 use serde::Deserialize;
 
 use crate::auth::Credentials;
@@ -22,28 +23,27 @@ pub struct SearchResult {
     /// `busybox`, `team/app`.
     pub name: String,
     /// What its owner says about it.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "lenient")]
     pub description: String,
     /// How many users like it.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "lenient")]
     pub star_count: i64,
     /// Whether it is one of Docker's official images.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "lenient")]
     pub is_official: bool,
 }
 
 #[derive(Deserialize)]
 struct Answer {
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "lenient_list")]
     results: Vec<SearchResult>,
 }
 
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+/// Reads an answer; what has no name is none.
+pub(crate) fn parse_answer(bytes: &[u8]) -> Result<Vec<SearchResult>, JsonError> {
+    let answer: Answer = json::from_slice(bytes)?;
+    let results = answer.results.into_iter();
+    Ok(results.filter(|result| !result.name.is_empty()).collect())
 }
 
 impl Client {
@@ -88,13 +88,11 @@ impl Client {
             return Err(self.refusal(response, &ask).await);
         }
         let bytes = self.read(response, MAX_ANSWER, &ask).await?;
-        let answer: Answer =
-            serde_json::from_slice(&bytes).map_err(|error| RegistryError::Protocol {
-                host: authority(&ask.uri).to_owned(),
-                what: ask.what.clone(),
-                reason: error.to_string(),
-            })?;
-        Ok(answer.results)
+        parse_answer(&bytes).map_err(|error| RegistryError::Protocol {
+            host: authority(&ask.uri).to_owned(),
+            what: ask.what.clone(),
+            reason: error.to_string(),
+        })
     }
 }
 
@@ -125,15 +123,15 @@ mod tests {
 
     #[test]
     fn answers_may_leave_members_out() {
-        let answer: Answer = serde_json::from_str(
-            r#"{"num_results":1,"results":[{"name":"x","description":null,"star_count":3,"is_trusted":true}]}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            (answer.results[0].star_count, &*answer.results[0].name),
-            (3, "x")
+        let read = |text: &str| parse_answer(text.as_bytes()).unwrap();
+        let found = read(
+            r#"{"num_results":"1","Results":[null,{"name":"x","description":null,
+                "STAR_COUNT":3,"is_official":"no","is_trusted":true},{"name":null},7]}"#,
         );
-        let none: Answer = serde_json::from_str(r#"{"results":null}"#).unwrap();
-        assert!(none.results.is_empty());
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].star_count, &*found[0].name), (3, "x"));
+        assert!(read(r#"{"results":null}"#).is_empty());
+        assert!(read("{}").is_empty());
+        assert!(parse_answer(b"[]").is_err());
     }
 }

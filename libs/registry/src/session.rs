@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, Uri, header};
 use hyper::body::Incoming;
+use keelson_model::json::{self, Json, lenient};
 use serde::Deserialize;
 
 use crate::auth::{Challenge, Credentials};
@@ -16,6 +17,9 @@ use crate::uri::{authority, encode, with_query};
 
 /// How long a token is used that does not say how long it lives: a minute, with a margin.
 const TOKEN_LIFE: Duration = Duration::from_secs(50);
+/// The least time that a token service may say, in seconds (Docker token specification).
+const LEAST_LIFE: f64 = 60.0;
+const MARGIN: Duration = Duration::from_secs(10);
 
 /// What was learned about a registry's access control.
 #[derive(Debug, Default)]
@@ -52,14 +56,38 @@ enum Known {
     },
 }
 
+/// A token service's answer. Both names of the token mean the same, and an empty one is none.
 #[derive(Deserialize)]
 struct TokenAnswer {
+    #[serde(default, deserialize_with = "lenient")]
+    token: String,
+    #[serde(default, deserialize_with = "lenient")]
+    access_token: String,
+    /// Seconds; some write them as a string.
     #[serde(default)]
-    token: Option<String>,
-    #[serde(default)]
-    access_token: Option<String>,
-    #[serde(default)]
-    expires_in: Option<u64>,
+    expires_in: Option<Json>,
+}
+
+/// Reads the answer of a token service: the token, and how long it is used.
+pub(crate) fn parse_token(bytes: &[u8]) -> Result<(String, Duration), &'static str> {
+    let answer: TokenAnswer = json::from_slice(bytes).map_err(|_| "the answer is not a token")?;
+    let token = [answer.token, answer.access_token]
+        .into_iter()
+        .find(|token| !token.is_empty() && HeaderValue::from_str(token).is_ok())
+        .ok_or("the answer has no token (token or access_token)")?;
+    let seconds = match answer.expires_in {
+        Some(Json::Number(number)) => number.as_f64(),
+        Some(Json::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    // Less than a minute is not meant seriously: then the first use would be too late.
+    let life = match seconds {
+        Some(seconds) if seconds >= LEAST_LIFE => {
+            Duration::from_secs_f64(seconds.min(3600.0)).saturating_sub(MARGIN)
+        }
+        _ => TOKEN_LIFE,
+    };
+    Ok((token, life))
 }
 
 impl Repository {
@@ -213,17 +241,7 @@ impl Repository {
             return Err(self.client.refusal(response, &ask).await);
         }
         let bytes = self.client.read(response, MAX_DOCUMENT, &ask).await?;
-        let answer: TokenAnswer =
-            serde_json::from_slice(&bytes).map_err(|_| wrong("the answer is not a token"))?;
-        let token = answer
-            .token
-            .or(answer.access_token)
-            .filter(|token| !token.is_empty() && HeaderValue::from_str(token).is_ok())
-            .ok_or_else(|| wrong("the answer has no token"))?;
-        let life = answer.expires_in.map_or(TOKEN_LIFE, |seconds| {
-            Duration::from_secs(seconds.min(3600).saturating_sub(10))
-        });
-        Ok((token, life))
+        parse_token(&bytes).map_err(wrong)
     }
 
     /// Adds the authorization when a request goes to the registry itself.
@@ -239,5 +257,51 @@ impl Repository {
             ask.headers.insert(header::AUTHORIZATION, value);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_read_as_services_write_them() {
+        for text in [
+            r#"{"token":"good"}"#,
+            r#"{"token":"","access_token":"good"}"#,
+            r#"{"token":null,"access_token":"good"}"#,
+            r#"{"token":"good","access_token":""}"#,
+            r#"{"token":5,"access_token":"good"}"#,
+            r#"{"token":"not\na header","Access_Token":"good"}"#,
+            r#"{"TOKEN":"good","token":null,"issued_at":7,"scope":["x"],"refresh_token":{}}"#,
+        ] {
+            assert_eq!(parse_token(text.as_bytes()).unwrap().0, "good", "{text}");
+        }
+        for text in [
+            "",
+            "[]",
+            "null",
+            "{}",
+            r#"{"token":""}"#,
+            r#"{"token":null}"#,
+        ] {
+            assert!(parse_token(text.as_bytes()).is_err(), "{text}");
+        }
+        for (life, seconds) in [
+            ("300", 290),
+            ("\"300\"", 290),
+            ("300.5", 290),
+            ("1e9", 3590),
+            ("0", 50),
+            ("-1", 50),
+            ("null", 50),
+            ("\"\"", 50),
+            ("[]", 50),
+            ("59", 50),
+        ] {
+            let text = format!(r#"{{"token":"t","expires_in":{life}}}"#);
+            let (_, read) = parse_token(text.as_bytes()).unwrap();
+            assert_eq!(read.as_secs(), seconds, "{life}");
+        }
     }
 }

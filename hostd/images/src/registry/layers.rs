@@ -9,7 +9,7 @@ use keelson_oci::compression::{Compression, DETECT_BYTES};
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::Descriptor;
 use keelson_oci::reference::Reference;
-use keelson_registry::Repository;
+use keelson_registry::{RegistryError, Repository};
 use tokio::sync::{mpsc, watch};
 
 use super::downloads::Phase;
@@ -81,11 +81,7 @@ impl LayerPull {
         let wanted = &self.descriptor;
         let mut reader = self.repository.blob(wanted.digest, wanted.size);
         let (mut at, mut told) = (0, 0);
-        while let Some(piece) = reader
-            .next()
-            .await
-            .map_err(|error| pull_failed(&self.reference, error))?
-        {
+        while let Some(piece) = reader.next().await.map_err(|error| self.missed(error))? {
             at += piece.len() as u64;
             if sender.send(Some(piece)).await.is_err() {
                 // The layer was refused; its job says why.
@@ -100,6 +96,19 @@ impl LayerPull {
         // Nobody listens only when the layer was refused.
         let _ = sender.send(None).await;
         Ok(())
+    }
+
+    /// The error of a download.
+    fn missed(&self, error: RegistryError) -> ImageError {
+        match error {
+            RegistryError::NotFound { host, .. } if self.descriptor.is_foreign() => {
+                self.wrong(&format!(
+                    "it is a foreign layer, and registry {host} does not have it; from other \
+                     places none is fetched. Copy the image with its foreign layers to a registry"
+                ))
+            }
+            error => pull_failed(&self.reference, error),
+        }
     }
 
     fn check(&self, layer: &StagedLayer) -> Result<(), ImageError> {

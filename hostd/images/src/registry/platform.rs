@@ -108,16 +108,23 @@ impl Wanted {
         }
     }
 
-    /// The entry of an index that fits best; attestations never do.
+    /// The entry of an index that fits best; attestations never do, and what calls itself something
+    /// else than an image only when nothing else does.
     pub(crate) fn choose<'a>(&self, entries: &'a [Descriptor]) -> Option<&'a Descriptor> {
         let images = || entries.iter().filter(|entry| !entry.is_attestation());
+        let rank = |entry: &'a Descriptor| {
+            let rank = self.rank(entry.platform.as_ref()?)?;
+            Some(((entry.is_other_than_image(), rank), entry))
+        };
+        let unnamed = || images().filter(|entry| entry.platform.is_none());
         images()
-            .filter_map(|entry| Some((self.rank(entry.platform.as_ref()?)?, entry)))
+            .filter_map(rank)
             // The first of equals, as with other engines.
             .min_by_key(|(rank, _)| *rank)
             .map(|(_, entry)| entry)
             // Without any platform there is nothing to choose by.
-            .or_else(|| images().find(|entry| entry.platform.is_none()))
+            .or_else(|| unnamed().find(|entry| !entry.is_other_than_image()))
+            .or_else(|| unnamed().next())
     }
 
     /// Whether an entry of an index may be an image for this platform.
@@ -219,6 +226,7 @@ mod tests {
                 variant: variant.map(str::to_owned),
             }),
             annotations: None,
+            artifact_type: None,
         }
     }
 

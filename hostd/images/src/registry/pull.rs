@@ -8,16 +8,16 @@ use std::sync::Arc;
 use keelson_model::error::ErrorKind;
 use keelson_oci::config::{ImageConfig, MAX_CONFIG_SIZE};
 use keelson_oci::digest::Digest;
-use keelson_oci::manifest::{Descriptor, DocumentKind};
+use keelson_oci::manifest::{Descriptor, DocumentKind, names_other_format};
 use keelson_oci::reference::Reference;
-use keelson_registry::{Access, Client, Manifest, Repository};
+use keelson_registry::{Client, Manifest, Repository};
 use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::downloads::Download;
 use super::layers::LayerPull;
 use super::platform::Wanted;
-use super::remote::{parse, parse_config, root_manifest, wrong};
+use super::remote::{Source, parse, parse_config, root_manifest, wrong};
 use super::{PARALLEL, PullOptions, Pulled, joined, pull_failed, tell};
 use crate::disk::Staging;
 use crate::error::ImageError;
@@ -26,11 +26,6 @@ use crate::types::{ImageAction, Progress};
 
 /// Indexes inside indexes.
 const MAX_NESTING: u32 = 3;
-/// Media types of layers, without the ending that names the compression.
-const LAYER_TYPES: [&str; 2] = [
-    "application/vnd.docker.image.rootfs.diff.tar",
-    "application/vnd.oci.image.layer.v1.tar",
-];
 
 /// Pulls an image. When `progress` is closed the pull is given up, and nothing is left of it.
 pub(crate) async fn pull(
@@ -106,31 +101,20 @@ impl Pull {
         client: &Client,
         options: PullOptions,
     ) -> Result<Fetched, ImageError> {
-        let (domain, path) = (
-            self.reference.domain().to_owned(),
-            self.reference.path().to_owned(),
-        );
-        if domain == "docker.io" {
-            for mirror in &client.options().mirrors {
-                let attempt = match Repository::open_mirror(client, mirror, &path).await {
-                    Ok(repository) => self.fetch(repository).await,
-                    Err(error) => Err(pull_failed(&self.reference, error)),
-                };
-                match attempt {
-                    Ok(fetched) => return Ok(fetched),
-                    // The disk is full, for one: elsewhere it would be the same.
-                    Err(error) if error.kind() == ErrorKind::Internal => return Err(error),
-                    Err(error) => {
-                        tracing::warn!(%mirror, %error, "mirror is passed over");
-                    }
-                }
+        for source in Source::all(client, &self.reference) {
+            let opened = source
+                .open(client, &self.reference, options.credentials.clone())
+                .await;
+            let attempt = match opened {
+                Ok(repository) => self.fetch(repository).await,
+                Err(error) => Err(pull_failed(&self.reference, error)),
+            };
+            match attempt {
+                Err(error) if source.is_passed_over(&error) => {}
+                outcome => return outcome,
             }
         }
-        let repository =
-            Repository::open(client, &domain, &path, Access::Pull, options.credentials)
-                .await
-                .map_err(|error| pull_failed(&self.reference, error))?;
-        self.fetch(repository).await
+        Err(self.wrong("it has no registry".to_owned()))
     }
 
     async fn fetch(&mut self, repository: Repository) -> Result<Fetched, ImageError> {
@@ -149,7 +133,7 @@ impl Pull {
         let (config, raw, id) = self.config(&repository, &config).await?;
         if layers.len() != config.rootfs.diff_ids.len() {
             return Err(self.wrong(format!(
-                "the manifest has {} layers where the configuration has {}",
+                "the manifest has {} layers where the configuration has {} (rootfs.diff_ids)",
                 layers.len(),
                 config.rootfs.diff_ids.len()
             )));
@@ -174,17 +158,18 @@ impl Pull {
     ) -> Result<(Manifest, Descriptor, Vec<Descriptor>), ImageError> {
         let mut manifest = root;
         for _ in 0..=MAX_NESTING {
-            let entries = match parse(&self.reference, &manifest)? {
+            let index = match parse(&self.reference, &manifest)? {
                 DocumentKind::Manifest(config, layers) => return Ok((manifest, config, layers)),
-                DocumentKind::Index(entries) => entries,
+                DocumentKind::Index(index) => index,
             };
-            let Some(entry) = self.wanted.choose(&entries) else {
+            let Some(entry) = self.wanted.choose(&index.entries) else {
                 return Err(ImageError::Registry {
                     kind: ErrorKind::NotFound,
                     message: format!(
-                        "no matching manifest for {} in the manifest list entries of {}",
+                        "no matching manifest for {} in the manifest list entries of {}{}",
                         self.wanted,
-                        self.reference.familiar()
+                        self.reference.familiar(),
+                        index.remarks()
                     ),
                 });
             };
@@ -324,17 +309,8 @@ impl Pull {
     }
 
     fn check_layer(&self, layer: &Descriptor) -> Result<(), ImageError> {
-        if layer.is_foreign() {
-            return Err(self.wrong(format!(
-                "layer {} is a foreign one, which must be fetched from elsewhere; such layers \
-                 are not supported",
-                layer.digest
-            )));
-        }
-        if !LAYER_TYPES
-            .iter()
-            .any(|prefix| layer.media_type.starts_with(prefix))
-        {
+        // All others are judged by their content.
+        if names_other_format(&layer.media_type) {
             return Err(self.wrong(format!(
                 "layer {} has media type {:?}, which is not that of a file system layer",
                 layer.digest, layer.media_type

@@ -433,6 +433,7 @@ fn described(media_type: &str, digest: Digest, size: u64) -> Descriptor {
         size,
         platform: None,
         annotations: None,
+        artifact_type: None,
     }
 }
 

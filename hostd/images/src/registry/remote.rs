@@ -4,12 +4,63 @@ use keelson_model::error::ErrorKind;
 use keelson_oci::config::{ImageConfig, MAX_CONFIG_SIZE};
 use keelson_oci::manifest::{Document, DocumentKind, Platform};
 use keelson_oci::reference::Reference;
-use keelson_registry::{Access, Client, Credentials, Manifest, RegistryError, Repository};
+use keelson_registry::{
+    Access, Client, Credentials, Endpoint, Manifest, RegistryError, Repository,
+};
 
 use super::{Distribution, pull_failed};
 use crate::error::ImageError;
 
-/// What a name stands for in its registry.
+/// Where a repository is read from.
+#[derive(Debug)]
+pub(super) enum Source<'a> {
+    /// A mirror of Docker Hub.
+    Mirror(&'a Endpoint),
+    /// The registry that the reference names.
+    Registry,
+}
+
+impl<'a> Source<'a> {
+    /// All that may have what a reference names, in the order in which they are asked.
+    pub(super) fn all(client: &'a Client, reference: &Reference) -> Vec<Self> {
+        let mirrors: &[Endpoint] = match reference.domain() {
+            "docker.io" => &client.options().mirrors,
+            _ => &[],
+        };
+        let mirrors = mirrors.iter().map(Self::Mirror);
+        mirrors.chain([Self::Registry]).collect()
+    }
+
+    /// Opens the repository there. Mirrors never get the credentials that came with a request.
+    pub(super) async fn open(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        credentials: Option<Credentials>,
+    ) -> Result<Repository, RegistryError> {
+        let (domain, path) = (reference.domain(), reference.path());
+        match self {
+            Self::Mirror(mirror) => Repository::open_mirror(client, mirror, path).await,
+            Self::Registry => {
+                Repository::open(client, domain, path, Access::Pull, credentials).await
+            }
+        }
+    }
+
+    /// Whether the next one is to be asked after this error. When the disk is full, for one, it
+    /// would be the same there.
+    pub(super) fn is_passed_over(&self, error: &ImageError) -> bool {
+        match self {
+            Self::Mirror(mirror) if error.kind() != ErrorKind::Internal => {
+                tracing::warn!(%mirror, %error, "mirror is passed over");
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What a name stands for in its registry, or in a mirror of it.
 pub(crate) async fn inspect(
     client: &Client,
     name: &str,
@@ -23,45 +74,63 @@ pub(crate) async fn inspect(
         },
         other => pull_failed(&reference, other),
     };
-    let repository = Repository::open(
-        client,
-        reference.domain(),
-        reference.path(),
-        Access::Pull,
-        credentials,
-    )
-    .await
-    .map_err(failed)?;
-    let manifest = root_manifest(&repository, &reference)
-        .await
-        .map_err(failed)?;
-    let platforms = match parse(&reference, &manifest)? {
-        DocumentKind::Index(entries) => entries
+    for source in Source::all(client, &reference) {
+        let attempt = match source.open(client, &reference, credentials.clone()).await {
+            Ok(repository) => inspect_in(&repository, &reference).await,
+            Err(error) => Err(error),
+        };
+        match attempt.map_err(failed) {
+            Err(error) if source.is_passed_over(&error) => {}
+            outcome => return outcome,
+        }
+    }
+    Err(wrong(&reference, "it has no registry"))
+}
+
+async fn inspect_in(
+    repository: &Repository,
+    reference: &Reference,
+) -> Result<Distribution, RegistryError> {
+    let manifest = root_manifest(repository, reference).await?;
+    let platforms = match Document::parse(&manifest.bytes) {
+        Ok(DocumentKind::Index(index)) => index
+            .entries
             .into_iter()
             .filter_map(|entry| entry.platform)
             .collect(),
-        DocumentKind::Manifest(config, _) => {
+        Ok(DocumentKind::Manifest(config, _)) => {
             let raw = repository
                 .small_blob(config.digest, config.size, MAX_CONFIG_SIZE)
-                .await
-                .map_err(failed)?;
-            let config = parse_config(&reference, &raw)?;
-            vec![Platform {
-                architecture: config.architecture,
-                os: config.os,
-                variant: config.variant,
-            }]
+                .await?;
+            // Also of images that could not run here.
+            match ImageConfig::parse(&raw) {
+                Ok(config) => vec![Platform {
+                    architecture: config.architecture,
+                    os: config.os,
+                    variant: config.variant,
+                }],
+                Err(_) => Vec::new(),
+            }
+        }
+        // An artifact is there, too; only a document that says nothing is none.
+        Err(error) if error.is_other_kind() => Vec::new(),
+        Err(error) => {
+            return Err(RegistryError::Protocol {
+                host: repository.host().to_owned(),
+                what: format!("manifest {}", manifest.digest),
+                reason: error.to_string(),
+            });
         }
     };
     Ok(Distribution {
         size: manifest.bytes.len() as u64,
         digest: manifest.digest,
-        media_type: manifest.media_type,
+        media_type: Document::media_type_of(&manifest.bytes).unwrap_or(manifest.media_type),
         platforms,
     })
 }
 
-/// All tags of a repository, as references.
+/// All tags of a repository in its registry, or in a mirror of it, as references.
 pub(crate) async fn tags(
     client: &Client,
     name: &str,
@@ -69,21 +138,23 @@ pub(crate) async fn tags(
 ) -> Result<Vec<String>, ImageError> {
     let reference = name.parse::<Reference>()?;
     let failed = |error| pull_failed(&reference, error);
-    let repository = Repository::open(
-        client,
-        reference.domain(),
-        reference.path(),
-        Access::Pull,
-        credentials,
-    )
-    .await
-    .map_err(failed)?;
-    let tags = repository.tags().await.map_err(failed)?;
-    // A registry may say anything.
-    Ok(tags
-        .iter()
-        .filter_map(|tag| Some(reference.with_tag(tag).ok()?.familiar()))
-        .collect())
+    for source in Source::all(client, &reference) {
+        let attempt = match source.open(client, &reference, credentials.clone()).await {
+            Ok(repository) => repository.tags().await,
+            Err(error) => Err(error),
+        };
+        match attempt.map_err(failed) {
+            Err(error) if source.is_passed_over(&error) => {}
+            // A registry may say anything.
+            outcome => {
+                return Ok(outcome?
+                    .iter()
+                    .filter_map(|tag| Some(reference.with_tag(tag).ok()?.familiar()))
+                    .collect());
+            }
+        }
+    }
+    Err(wrong(&reference, "it has no registry"))
 }
 
 pub(super) async fn root_manifest(

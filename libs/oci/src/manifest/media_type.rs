@@ -1,0 +1,86 @@
+//! What media types say. In the wild they carry parameters, and old registries serve images under
+//! types that say nothing.
+
+use super::{DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+
+/// Types that registries give what they know nothing about, beside the empty one. Docker 1.10 and
+/// its contemporaries have pushed configurations as such.
+const UNKNOWN: [&str; 3] = ["application/octet-stream", "application/json", "text/html"];
+
+/// The type without parameters and space.
+pub(super) fn plain(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
+}
+
+fn is_one(media_type: &str, types: &[&str]) -> bool {
+    let media_type = plain(media_type);
+    types.iter().any(|one| one.eq_ignore_ascii_case(media_type))
+}
+
+pub(super) fn is_index(media_type: &str) -> bool {
+    is_one(media_type, &[OCI_INDEX, DOCKER_LIST])
+}
+
+pub(super) fn is_manifest(media_type: &str) -> bool {
+    is_one(media_type, &[OCI_MANIFEST, DOCKER_MANIFEST])
+}
+
+/// Whether it is the type of an image's configuration.
+pub(super) fn is_config(media_type: &str) -> bool {
+    is_one(media_type, &[OCI_CONFIG, DOCKER_CONFIG])
+}
+
+/// Whether nothing can be told from it.
+pub(super) fn says_nothing(media_type: &str) -> bool {
+    plain(media_type).is_empty() || is_one(media_type, &UNKNOWN)
+}
+
+/// Whether a layer's media type names a format that is no file system's archive. What says nothing
+/// is judged by its content.
+pub fn names_other_format(media_type: &str) -> bool {
+    let media_type = plain(media_type).to_ascii_lowercase();
+    let (class, kind) = media_type.split_once('/').unwrap_or(("", ""));
+    const FORMATS: [&str; 8] = [
+        "json",
+        "xml",
+        "yaml",
+        "toml",
+        "encrypted",
+        "wasm",
+        "spdx",
+        "cyclonedx",
+    ];
+    let mut words = kind.split(['+', '.', '-']);
+    words.any(|word| FORMATS.contains(&word))
+        || kind.contains("in-toto")
+        || matches!(class, "text" | "image" | "audio" | "video" | "font")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_of_other_formats_are_known() {
+        for layer in [
+            "",
+            "application/octet-stream",
+            "application/x-tar",
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "application/vnd.docker.container.image.rootfs.diff+x-gtar",
+        ] {
+            assert!(!names_other_format(layer), "{layer}");
+        }
+        for other in [
+            "application/vnd.dev.cosign.simplesigning.v1+json",
+            "application/vnd.in-toto+json",
+            "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+            "application/vnd.w3c.wasm.content.layer.v1+wasm",
+            "text/spdx+xml; charset=utf-8",
+        ] {
+            assert!(names_other_format(other), "{other}");
+        }
+    }
+}
