@@ -43,7 +43,7 @@ pub(crate) const PROGRAM: &str = "/usr/sbin/init";
 
 const USAGE: &str = "\
 init is the first process of a Keelson machine and does nothing when started by hand.
-To stop the machine use `hostctl power`.
+To stop the machine use `hostctl poweroff`, `hostctl reboot` or `hostctl halt`.
 
   init coldplug        load the modules of all devices present
   init load NAME...    load modules by name or alias
