@@ -1,5 +1,7 @@
 //! How a step of making a container fails: in the parent, and in the child that tells its parent.
 
+use std::sync::OnceLock;
+
 use keelson_model::error::ErrorKind;
 use keelson_model::shim::FailReason;
 use nix::errno::Errno;
@@ -65,6 +67,14 @@ impl Failure {
     }
 }
 
+/// Who is told of warnings, if not simply standard error.
+static WARNINGS: OnceLock<fn(&str)> = OnceLock::new();
+
+/// Says where warnings go. Counts the first time.
+pub(crate) fn tell_warnings(to: fn(&str)) {
+    let _ = WARNINGS.set(to);
+}
+
 /// Tells of failures that change nothing any more.
 pub(crate) fn warn(failures: &[Failure]) {
     failures.iter().for_each(warning);
@@ -72,7 +82,10 @@ pub(crate) fn warn(failures: &[Failure]) {
 
 /// Tells of something that the caller should know of.
 pub(crate) fn warning(message: impl std::fmt::Display) {
-    eprintln!("keelson-runtime: warning: {message}");
+    match WARNINGS.get() {
+        Some(tell) => tell(&message.to_string()),
+        None => eprintln!("keelson-runtime: warning: {message}"),
+    }
 }
 
 impl From<crate::spec::LoadError> for Failure {

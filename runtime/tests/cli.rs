@@ -376,7 +376,10 @@ fn a_hook_that_fails_or_hangs_ends_the_container() {
         });
         let message = bundle.fails(&["run", &bundle.id]);
         assert!(message.contains(wanted), "{kind}: {message}");
-        assert!(message.contains(&format!("hooks.{kind}[0]")), "{message}");
+        assert!(
+            message.contains(&format!("error running {kind} hook #0: ")),
+            "{message}"
+        );
         bundle.assert_gone();
     }
 }

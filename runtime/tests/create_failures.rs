@@ -122,18 +122,20 @@ const STAGES: &[(&str, Change)] = &[
     ("vm.swappiness", |config| {
         config["linux"]["sysctl"] = json!({"vm.swappiness": "1"});
     }),
-    ("hooks.prestart[0]", |config| fails(config, "prestart")),
-    ("hooks.createRuntime[0]", |config| {
+    ("error running prestart hook #0: ", |config| {
+        fails(config, "prestart")
+    }),
+    ("error running createRuntime hook #0: ", |config| {
         fails(config, "createRuntime")
     }),
-    ("hooks.createContainer[0]", |config| {
+    ("error running createContainer hook #0: ", |config| {
         fails(config, "createContainer")
     }),
-    ("hooks.createContainer[0]", |config| {
+    ("error running createContainer hook #0: ", |config| {
         with_users(config);
         fails(config, "createContainer");
     }),
-    ("hooks.createRuntime[0]", |config| {
+    ("error running createRuntime hook #0: ", |config| {
         config["hooks"]["createRuntime"] = json!([{"path": "/no/such/hook"}]);
     }),
     ("process.rlimits[0]", |config| {
@@ -276,11 +278,17 @@ fn a_start_that_fails_is_cleaned_up_by_run_and_by_delete() {
     let change: Change = |config| fails(config, "startContainer");
     let bundle = Bundle::new(&["true"], change);
     let message = bundle.fails(&["run", &bundle.id]);
-    assert!(message.contains("hooks.startContainer[0]"), "{message}");
+    assert!(
+        message.contains("error running startContainer hook #0: "),
+        "{message}"
+    );
     nothing_is_left(&bundle, "run");
     bundle.create(&[]);
     let message = bundle.fails(&["start", &bundle.id]);
-    assert!(message.contains("hooks.startContainer[0]"), "{message}");
+    assert!(
+        message.contains("error running startContainer hook #0: "),
+        "{message}"
+    );
     eventually("end", || bundle.status() == "stopped");
     bundle.ok(&["delete", &bundle.id]);
     nothing_is_left(&bundle, "delete");

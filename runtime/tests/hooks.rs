@@ -244,7 +244,10 @@ fn a_hook_that_takes_too_long_is_killed_and_ends_the_container() {
                 other => panic!("{other:?}"),
             }
         };
-        assert!(message.contains(&format!("hooks.{kind}[0]")), "{message}");
+        assert!(
+            message.contains(&format!("error running {kind} hook #0: ")),
+            "{message}"
+        );
         assert!(message.contains("timeout"), "{message}");
         if kind == "prestart" || kind == "createRuntime" {
             let pid = std::fs::read_to_string(file).unwrap();
@@ -263,15 +266,17 @@ fn a_hook_that_fails_names_itself_and_its_status() {
     }
     for kind in ["prestart", "createRuntime", "createContainer"] {
         let mut setup = Setup::new(&["true"]);
-        let fails = json!({"path": "/bin/sh", "args": ["sh", "-c", "exit 9"]});
+        let fails = json!({"path": "/bin/sh", "args": ["sh", "-c", "echo said >&2; exit 9"]});
         let never = recording(setup.folder.path(), "never")[0].clone();
         setup.config["hooks"] = json!({kind: [fails, never]});
         let message = setup.fails();
         assert!(
-            message.contains(&format!("hooks.{kind}[0] /bin/sh")),
+            message.contains(&format!(
+                "error running {kind} hook #0: /bin/sh: exit status 9"
+            )),
             "{message}"
         );
-        assert!(message.contains('9'), "{message}");
+        assert!(message.ends_with("stdout: , stderr: said"), "{message}");
         assert!(
             !setup.folder.path().join("never").exists(),
             "no further hook runs"

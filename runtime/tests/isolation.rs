@@ -421,7 +421,7 @@ fn a_restriction_that_cannot_be_applied_fails_the_start() {
         (
             "/hooks",
             json!({"prestart": [{"path": "/no/such/hook"}]}),
-            "hooks.prestart[0] /no/such/hook",
+            "error running prestart hook #0: /no/such/hook",
         ),
         ("/process/user", json!({"uid": "root"}), "process.user.uid"),
         (

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use crate::failure::{self, Failure, Step};
 use crate::files;
 use crate::process::hooks::Subject;
 use crate::process::spawn::{self, Container};
+use crate::sandbox::userns;
 use crate::spec;
 use crate::state::{self, State, Store};
 
@@ -29,6 +30,7 @@ struct Options {
     bundle: Option<PathBuf>,
     console_socket: Option<PathBuf>,
     pid_file: Option<PathBuf>,
+    pidfd_socket: Option<PathBuf>,
     preserved: u32,
     /// How many of the preserved descriptors are sockets that a service manager gave.
     listening: u32,
@@ -45,6 +47,7 @@ fn parse(arguments: Arguments, run: bool) -> Result<(Options, String), Failure> 
         match name {
             "--bundle" | "-b" => options.bundle = Some(rest.value(name)?.into()),
             "--console-socket" => options.console_socket = Some(rest.value(name)?.into()),
+            "--pidfd-socket" => options.pidfd_socket = Some(rest.value(name)?.into()),
             "--pid-file" => options.pid_file = Some(rest.value(name)?.into()),
             "--preserve-fds" => {
                 let value = rest.value(name)?;
@@ -182,18 +185,20 @@ fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Con
         spec.linux.cgroups_path = None;
     } else if spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty)
         && crate::cgroup::mount_point().is_some()
+        && !userns::is_restricted()
     {
         spec.linux.cgroups_path = Some(format!("/keelson-{id}"));
     }
-    if let Some(path) = spec.linux.cgroups_path.as_deref() {
-        look_at_cgroup(path)?;
-    }
     store.create()?;
+    let path_of_cgroup = spec.linux.cgroups_path.as_deref();
+    let fit = path_of_cgroup.map_or(Ok(()), look_at_cgroup);
     let offered = match Readiness::asked_for(store) {
         Some(readiness) => readiness.offer(&mut spec),
         None => Ok(()),
     };
-    let made = offered.and_then(|()| make_in(store, id, options, &spec, &bundle, path));
+    let made = fit
+        .and(offered)
+        .and_then(|()| make_in(store, id, options, &spec, &bundle, path));
     if made.is_err() {
         let _ = store.remove();
     }
@@ -212,10 +217,10 @@ fn look_at_cgroup(path: &str) -> Result<(), Failure> {
     }
     let found = cgroup.processes()?.len();
     if found > 0 {
-        // As runc 1.1: whatever is there will be killed with the container.
-        log::warning(&format!(
+        // Whatever is there would be limited, frozen and killed with the container.
+        return Err(Failure::conflict(format!(
             "linux.cgroupsPath {path}: container's cgroup is not empty: {found} process(es) found"
-        ));
+        )));
     }
     Ok(())
 }
@@ -287,6 +292,9 @@ fn hand_out(store: &Store, options: &Options, container: &Container) -> Result<(
     if let Some(path) = &options.pid_file {
         write_pid_file(path, container.pid)?;
     }
+    if let Some(path) = &options.pidfd_socket {
+        send_pidfd(path, "standard", container.pidfd.as_fd())?;
+    }
     store.created()
 }
 
@@ -323,17 +331,24 @@ fn connect(path: &Path) -> std::io::Result<UnixStream> {
 /// Hands the terminal's master end to whoever listens on the console socket.
 pub(super) fn send_terminal(path: &Path, terminal: &OwnedFd) -> Result<(), Failure> {
     let step = || format!("--console-socket: send the terminal to {}", path.display());
-    let socket = connect(path).step(step)?;
+    send(path, b"/dev/ptmx", terminal.as_fd()).step(step)
+}
+
+/// Hands a process to whoever listens on the socket for it. `name`: what kind of process it is, in
+/// runc's words: `standard`, or `setns` for a further one.
+pub(super) fn send_pidfd(path: &Path, name: &str, process: BorrowedFd<'_>) -> Result<(), Failure> {
+    let step = || format!("--pidfd-socket: send the process to {}", path.display());
+    send(path, name.as_bytes(), process).step(step)
+}
+
+/// Sends a descriptor together with a text.
+fn send(path: &Path, text: &[u8], fd: BorrowedFd<'_>) -> std::io::Result<()> {
+    let socket = connect(path)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [terminal.as_fd()];
+    let fds = [fd];
     control.push(SendAncillaryMessage::ScmRights(&fds));
-    rustix::net::sendmsg(
-        &socket,
-        &[IoSlice::new(b"/dev/ptmx")],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )
-    .step(step)?;
+    let flags = SendFlags::NOSIGNAL;
+    rustix::net::sendmsg(&socket, &[IoSlice::new(text)], &mut control, flags)?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use keelson_sys::clone;
 
 use super::arguments::Arguments;
-use super::create::{send_terminal, write_pid_file};
+use super::create::{send_pidfd, send_terminal, write_pid_file};
 use super::manage::open_process;
 use super::relay::{own_size, take_signals, wait};
 use super::{Global, log};
@@ -22,6 +22,7 @@ struct Options {
     process: Option<PathBuf>,
     console_socket: Option<PathBuf>,
     pid_file: Option<PathBuf>,
+    pidfd_socket: Option<PathBuf>,
     preserved: u32,
     detach: bool,
     ignore_paused: bool,
@@ -54,6 +55,7 @@ fn parse(mut arguments: Arguments) -> Result<(Options, String, Vec<String>), Fai
         match name.as_str() {
             "--process" | "-p" => options.process = Some(rest.value(&name)?.into()),
             "--console-socket" => options.console_socket = Some(rest.value(&name)?.into()),
+            "--pidfd-socket" => options.pidfd_socket = Some(rest.value(&name)?.into()),
             "--pid-file" => options.pid_file = Some(rest.value(&name)?.into()),
             "--preserve-fds" => options.preserved = number(&name, &rest.value(&name)?)?,
             "--detach" | "-d" => options.detach = rest.switch(),
@@ -84,9 +86,8 @@ fn parse(mut arguments: Arguments) -> Result<(Options, String, Vec<String>), Fai
 fn process(options: &Options, spec: &Spec, command: Vec<String>) -> Result<Process, Failure> {
     if let Some(path) = &options.process {
         let bytes = std::fs::read(path).step(|| format!("--process: read {}", path.display()))?;
-        let value = serde_json::from_slice(&bytes)
-            .map_err(|error| Failure::invalid(format!("--process {}: {error}", path.display())))?;
-        return Ok(spec::parse_process(value)?);
+        return spec::parse_process(&bytes)
+            .map_err(|error| Failure::invalid(format!("--process {}: {error}", path.display())));
     }
     if command.is_empty() {
         return Err(Failure::invalid("exec needs a command or --process"));
@@ -130,6 +131,10 @@ fn process(options: &Options, spec: &Spec, command: Vec<String>) -> Result<Proce
             .get_or_insert_with(Capabilities::default);
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
             set.extend(options.capabilities.iter().cloned());
+        }
+        // As runc: ambient ones are within the inheritable ones, of which most containers have none.
+        if !sets.inheritable.is_empty() {
+            sets.ambient.extend(options.capabilities.iter().cloned());
         }
     }
     Ok(process)
@@ -273,6 +278,9 @@ fn follow(spawned: &Spawned, options: &Options) -> Result<Option<OwnedFd>, Failu
             Message::Hooks | Message::Made(_) => return Err(unexpected()),
             Message::Closed => break exec::check_executed(spawned.pid)?,
         }
+    }
+    if let Some(path) = &options.pidfd_socket {
+        send_pidfd(path, "setns", spawned.pidfd.as_fd())?;
     }
     if let Some(path) = &options.pid_file {
         write_pid_file(path, spawned.pid)?;

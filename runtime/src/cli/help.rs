@@ -26,7 +26,7 @@ const COMMANDS: &[Command] = &[
     command(
         "create",
         "make a container, whose command waits to be started",
-        "[--bundle DIR] [--console-socket PATH] [--pid-file FILE] [--preserve-fds N]
+        "[--bundle DIR] [--console-socket PATH] [--pidfd-socket PATH] [--pid-file FILE] [--preserve-fds N]
           [--no-new-keyring] ID",
     ),
     command("delete", "forget a container", "[--force] ID"),
@@ -38,7 +38,7 @@ const COMMANDS: &[Command] = &[
     command(
         "exec",
         "run a further process in a container",
-        "[--process FILE] [--tty] [--console-socket PATH] [--pid-file FILE] [--detach]
+        "[--process FILE] [--tty] [--console-socket PATH] [--pidfd-socket PATH] [--pid-file FILE] [--detach]
         [--user UID[:GID]] [--additional-gids GID] [--cap NAME] [--cwd DIR] [--env NAME=VALUE]
         [--preserve-fds N] [--no-new-privs] [--apparmor NAME] [--process-label LABEL]
         [--cgroup PATH] [--ignore-paused] ID COMMAND...",

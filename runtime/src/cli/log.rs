@@ -23,6 +23,7 @@ static STEPS: AtomicBool = AtomicBool::new(false);
 /// Says where messages go. Counts the first time.
 pub(super) fn open(log: Log) {
     let _ = LOG.set(log);
+    failure::tell_warnings(warning);
 }
 
 /// Whether steps are told of, too.
@@ -30,18 +31,20 @@ pub(super) fn tell_steps(wanted: bool) {
     STEPS.store(wanted, Ordering::Relaxed);
 }
 
-/// Writes an error to the file. That the log can't be written is no reason to fail otherwise.
+/// Tells of an error: on standard error as a line of the log, which callers parse, or in plain words
+/// where the log is a file. That this can't be written is no reason to fail otherwise.
 pub(super) fn error(message: &str) {
-    if let Some(log) = LOG.get() {
-        log.append(|| log.line("error", message));
+    match LOG.get() {
+        Some(log) => log.tell("error", message),
+        None => eprintln!("{message}"),
     }
 }
 
-/// Writes a warning to the file and to standard error.
+/// Tells of something that the caller should know of, in the same way.
 pub(super) fn warning(message: &str) {
-    failure::warning(message);
-    if let Some(log) = LOG.get() {
-        log.append(|| log.line("warning", message));
+    match LOG.get() {
+        Some(log) => log.tell("warning", message),
+        None => eprintln!("{message}"),
     }
 }
 
@@ -61,6 +64,17 @@ pub(super) fn debug<S: AsRef<str>>(message: impl FnOnce() -> S) {
 }
 
 impl Log {
+    fn tell(&self, level: &str, message: &str) {
+        let line = self.line(level, message);
+        match self.path {
+            Some(_) => {
+                self.append(|| line);
+                eprintln!("{message}");
+            }
+            None => eprintln!("{line}"),
+        }
+    }
+
     fn line(&self, level: &str, message: &str) -> String {
         let seconds = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)

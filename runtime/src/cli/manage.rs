@@ -222,6 +222,7 @@ pub(crate) fn delete(global: &Global, arguments: Arguments) -> Result<u8, Failur
     })?;
     let id = only_id(positional)?;
     let store = Store::new(&global.root, &id)?;
+    let _lock = store.lock()?;
     let state = match store.load() {
         Ok(state) => state,
         // A folder without state is what an interrupted create leaves.
@@ -241,11 +242,15 @@ pub(crate) fn delete(global: &Global, arguments: Arguments) -> Result<u8, Failur
     Ok(0)
 }
 
-/// Kills what runs of a container and forgets it.
+/// Kills what runs of a container and forgets it, unless somebody else has.
 pub(crate) fn destroy(store: &Store) -> Result<(), Failure> {
-    remove(store, &store.load()?, false)
+    match store.lock()? {
+        Some(_lock) => remove(store, &store.load()?, false),
+        None => Ok(()),
+    }
 }
 
+/// The caller holds the container's lock.
 fn remove(store: &Store, state: &State, stopped: bool) -> Result<(), Failure> {
     if !stopped && let Ok(process) = open_process(state) {
         let _ = clone::signal_process(process.as_fd(), libc::SIGKILL);
@@ -267,10 +272,11 @@ fn remove(store: &Store, state: &State, stopped: bool) -> Result<(), Failure> {
     if let Some(Err(failure)) = state.shared.as_ref().map(Shared::unmount) {
         failure::warn(&[failure]);
     }
-    store.remove()?;
+    // Nothing of the container is left but its name, which goes last: whoever sees it gone finds
+    // that the hooks have done their part.
     let hooks = &state.hooks.poststop;
     failure::warn(&state.subject().run_all("poststop", hooks, "stopped", 0));
-    Ok(())
+    store.remove()
 }
 
 /// `list`.

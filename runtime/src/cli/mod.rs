@@ -42,16 +42,27 @@ pub(crate) fn main(arguments: Vec<String>) -> u8 {
         Ok(code) => code,
         Err(failure) => {
             log::error(&failure.message);
-            eprintln!("keelson-runtime: {failure}");
             // As runc: scripts tell failures by this code alone.
             failed
         }
     }
 }
 
+/// Where containers are kept without `--root`. As runc: users without the rights of root have a
+/// folder of their own, be it that they are root of a user namespace.
+fn default_root() -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
+    match own {
+        Some(own) if crate::sandbox::userns::is_restricted() => {
+            PathBuf::from(own).join("keelson-runtime")
+        }
+        _ => PathBuf::from("/run/keelson-runtime"),
+    }
+}
+
 /// `execs` is called when the command is `exec`.
 fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure> {
-    let mut root = PathBuf::from("/run/keelson-runtime");
+    let mut root = default_root();
     let mut cgroups = true;
     let command = loop {
         let Some(argument) = arguments.next() else {

@@ -10,7 +10,7 @@ use super::arguments::{Arguments, only_id, read};
 use super::manage::cgroup_of;
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
-use crate::spec::Resources;
+use crate::spec::{self, Resources};
 use crate::state::{State, Store};
 
 /// Options of `update` and the members of the resources object that they stand for.
@@ -88,7 +88,7 @@ fn from_file(path: &str) -> Result<Resources, Failure> {
     } else {
         std::fs::read(path).step(step)?
     };
-    serde_json::from_slice(&bytes)
+    spec::parse_resources(&bytes)
         .map_err(|error| Failure::invalid(format!("--resources {path}: {error}")))
 }
 

@@ -3,10 +3,11 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use keelson_model::shim::Rootfs;
+use keelson_model::shim::{FailReason, Rootfs};
 use keelson_sys::{clone, sandbox, seccomp};
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::channel::Channel;
 use super::command::{self, Command};
@@ -19,7 +20,7 @@ use crate::sandbox::devices::{self, Nodes, Terminal};
 use crate::sandbox::hidden::Hider;
 use crate::sandbox::mounts::{self, Sources};
 use crate::sandbox::userns::{self, MountMaps};
-use crate::sandbox::{descriptors, namespaces, null, procfs, root, shared};
+use crate::sandbox::{descriptors, namespaces, null, paths, procfs, root, shared};
 use crate::seccomp::Filter;
 use crate::spec::{NamespaceKind, Process, Spec, mappings};
 
@@ -140,6 +141,7 @@ fn set_up(
         sandbox::die_with_parent().step(|| "bind the process's life to the shim's")?;
     }
     nix::unistd::setsid().step(|| "start a session")?;
+    scheduling::reset_affinity();
     // In another mount namespace there may be another procfs.
     let outer_pid = match own_mounts || !asks_for_pid(plan) {
         true => None,
@@ -182,7 +184,10 @@ fn set_up(
         None => (
             root::make(plan.rootfs, propagation, None)?,
             Sources::new(&plan.maps, propagation.is_detached(), plan.container()),
-            Nodes::Made,
+            match userns::is_restricted() {
+                true => Nodes::Bound(devices::of_host(&spec.linux.devices)?),
+                false => Nodes::Made,
+            },
         ),
     };
     root::attach(&root, visible_root(plan))?;
@@ -220,13 +225,7 @@ fn set_up(
     hider.mask(&spec.linux.masked_paths, mounted.devices.as_ref())?;
     hider.finish();
     let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
-    if process.cwd != "/" {
-        let made = crate::sandbox::paths::make_folder(root.as_fd(), &process.cwd);
-        put_off(made.map_err(|failure| Failure {
-            message: format!("process.cwd: {}", failure.message),
-            ..failure
-        })?);
-    }
+    make_working_folder(root.as_fd(), &process.cwd)?;
     let outer_pid = run_hooks(plan, root.as_fd(), channel, outer_pid)?;
     let null = match terminal {
         Some(_) => None,
@@ -256,8 +255,7 @@ fn set_up(
     }
     connect_standard(plan, terminal.as_ref(), process)?;
     null.map_or(Ok(()), null::Replacement::connect)?;
-    change_folder(&process.cwd)?;
-    change_user(plan)?;
+    become_user(plan)?;
     let command = command::prepare(process)?;
     mounted.terminals.into_iter().for_each(put_off);
     mounted.devices.into_iter().for_each(put_off);
@@ -474,7 +472,7 @@ pub(super) fn join_keyring(id: &str) -> Result<(), Failure> {
         .map_err(|_| Failure::invalid("the identifier contains a zero byte"))?;
     match sandbox::join_session_keyring(&name) {
         // A kernel without keys has none to protect.
-        Err(nix::errno::Errno::ENOSYS) => Ok(()),
+        Err(Errno::ENOSYS) => Ok(()),
         other => other.step(|| "make a session keyring"),
     }
 }
@@ -498,12 +496,12 @@ pub(super) fn connect_standard(
         for number in 0..3 {
             sandbox::set_standard(&terminal.slave, number).step(step)?;
         }
-    } else if let Some(streams) = &plan.stdio {
-        for (number, stream) in streams.iter().enumerate() {
+    } else {
+        for (number, stream) in plan.stdio.iter().flatten().enumerate() {
             sandbox::set_standard(stream, number as i32).step(step)?;
         }
         if process.user.uid != 0 && plan.spec.namespace(NamespaceKind::User).is_none() {
-            own_streams(streams, process.user.uid);
+            own_streams(plan, process.user.uid);
         }
     }
     Ok(())
@@ -519,34 +517,108 @@ fn keep_line_ends(terminal: &OwnedFd) -> Result<(), Failure> {
     tcsetattr(terminal, SetArg::TCSANOW, &settings).step(step)
 }
 
-/// Gives output pipes to the user, so that /dev/stdout can be opened again by name. Not ours to
-/// give: files and devices that the caller passed in.
-pub(super) fn own_streams(streams: &[OwnedFd; 3], owner: u32) {
-    for stream in streams.iter().skip(1) {
-        if rustix::fs::fstat(stream).is_ok_and(|status| {
-            rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::Fifo
-        }) {
-            let owner = Some(rustix::fs::Uid::from_raw(owner));
-            let _ = rustix::fs::fchown(stream, owner, None);
+/// Gives the pipes among the standard streams to the user, so that /dev/stdout can be opened again
+/// by name. Not ours to give: what has a name on the host, such as files, terminals and FIFOs, would
+/// stay that user's when the container is gone. Engines that want that do it themselves.
+fn own_streams(plan: &Plan<'_>, owner: u32) {
+    match &plan.stdio {
+        Some(streams) => streams.iter().for_each(|stream| own_pipe(stream, owner)),
+        None => {
+            own_pipe(rustix::stdio::stdin(), owner);
+            own_pipe(rustix::stdio::stdout(), owner);
+            own_pipe(rustix::stdio::stderr(), owner);
         }
+    }
+}
+
+fn own_pipe(stream: impl AsFd, owner: u32) {
+    const PIPEFS: u64 = 0x5049_5045;
+    let nameless = rustix::fs::fstatfs(&stream).is_ok_and(|found| found.f_type as u64 == PIPEFS);
+    if nameless {
+        // As runc: a pipe of somebody whom this user namespace doesn't know stays theirs.
+        let _ = rustix::fs::fchown(&stream, Some(rustix::fs::Uid::from_raw(owner)), None);
     }
 }
 
 /// Makes the same gift where the user is known outside by another number.
 pub(super) fn own_streams_outside(plan: &Plan<'_>) {
     let owner = mappings::outside(&plan.spec.linux.uid_mappings, plan.process.user.uid);
-    if let (Some(streams), Some(owner)) = (&plan.stdio, owner) {
-        own_streams(streams, owner);
+    if let Some(owner) = owner
+        && !plan.process.terminal
+    {
+        own_streams(plan, owner);
     }
 }
 
-/// Changes to the working directory and makes sure that it is inside the container's root: a
-/// descriptor that leaked in could lead outside (CVE-2024-21626).
-pub(super) fn change_folder(folder: &str) -> Result<(), Failure> {
-    // The root is where the process is already.
-    if folder != "/" {
-        rustix::process::chdir(folder).step(|| format!("process.cwd: change to {folder}"))?;
+/// Makes the working directory where there is nothing. It may be within nobody's reach but the
+/// user's, which the change to it tells.
+fn make_working_folder(root: BorrowedFd<'_>, folder: &str) -> Result<(), Failure> {
+    if folder == "/" {
+        return Ok(());
     }
+    match paths::find(root, folder) {
+        Ok(found) => put_off(found),
+        Err(rustix::io::Errno::NOENT) => {
+            let made = paths::make_folder(root, folder).map_err(|failure| Failure {
+                message: format!("process.cwd: {}", failure.message),
+                ..failure
+            })?;
+            put_off(made);
+        }
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {}
+        Err(error) => return Err(not_changed(folder, Errno::from_raw(error.raw_os_error()))),
+    }
+    Ok(())
+}
+
+/// Changes to the working directory, as whoever may enter it: first as the runtime, which is the
+/// only one to get by a folder of somebody else's; then as the user, who alone may enter what is
+/// closed to root, such as a network file system.
+pub(super) fn become_user(plan: &Plan<'_>) -> Result<(), Failure> {
+    let folder = &plan.process.cwd;
+    let denied = match change_folder(folder) {
+        Err(Errno::EACCES | Errno::EPERM) => true,
+        other => {
+            other.map_err(|errno| not_changed(folder, errno))?;
+            false
+        }
+    };
+    change_user(plan)?;
+    if denied {
+        change_folder(folder).map_err(|errno| not_changed(folder, errno))?;
+    }
+    check_folder()
+}
+
+fn change_folder(folder: &str) -> Result<(), Errno> {
+    // The root is where the process is already.
+    if folder == "/" {
+        return Ok(());
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let within = ResolveFlags::NO_MAGICLINKS;
+    paths::openat2(rustix::fs::CWD, folder, flags, Mode::empty(), within)
+        .and_then(rustix::process::fchdir)
+        .map_err(|error| Errno::from_raw(error.raw_os_error()))
+}
+
+/// In the words by which engines tell exit codes.
+fn not_changed(folder: &str, errno: Errno) -> Failure {
+    let (reason, text) = match errno {
+        Errno::ENOENT => (FailReason::NotFound, "no such file or directory"),
+        Errno::ENOTDIR => (FailReason::NotExecutable, "not a directory"),
+        Errno::EACCES | Errno::EPERM => (FailReason::NotExecutable, "permission denied"),
+        other => (FailReason::NotExecutable, other.desc()),
+    };
+    Failure::command(
+        reason,
+        format!("process.cwd: chdir to cwd ({folder:?}) set in config.json failed: {text}"),
+    )
+}
+
+/// Makes sure that the working directory is inside the container's root: a descriptor that leaked
+/// in could lead outside (CVE-2024-21626).
+fn check_folder() -> Result<(), Failure> {
     let path = rustix::process::getcwd(Vec::new()).step(|| "process.cwd: examine")?;
     // The kernel marks a folder that is not below the root as "(unreachable)".
     if !path.to_bytes().starts_with(b"/") {
@@ -558,14 +630,14 @@ pub(super) fn change_folder(folder: &str) -> Result<(), Failure> {
 }
 
 /// Sets the process's groups, unless it keeps those of the caller.
-pub(super) fn set_groups(plan: &Plan<'_>, groups: &[u32]) -> Result<(), nix::errno::Errno> {
+pub(super) fn set_groups(plan: &Plan<'_>, groups: &[u32]) -> Result<(), Errno> {
     match plan.keep_groups {
         true => Ok(()),
         false => sandbox::set_groups(groups),
     }
 }
 
-pub(super) fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
+fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
     let user = &plan.process.user;
     capabilities::limit_bounding(plan.capabilities.bounding)?;
     if user.uid != 0 {
@@ -574,7 +646,7 @@ pub(super) fn change_user(plan: &Plan<'_>) -> Result<(), Failure> {
     match set_groups(plan, &user.additional_gids) {
         // Groups can't be set in a user namespace whose maker forbade it. Those of the host's were
         // given up before it was entered.
-        Err(nix::errno::Errno::EPERM)
+        Err(Errno::EPERM)
             if user.additional_gids.is_empty()
                 && plan.spec.namespace(NamespaceKind::User).is_some() => {}
         other => other.step(|| "process.user.additionalGids: set groups")?,

@@ -347,6 +347,9 @@ fn set_up(
     if let Some(personality) = &plan.spec.linux.personality {
         limits::set_personality(personality)?;
     }
+    if process.exec_cpu_affinity.is_none() {
+        scheduling::reset_affinity();
+    }
     scheduling::set(process)?;
     scheduling::set_affinity(process, false)?;
     let own_users = inside.namespaces.contains(CloneFlags::CLONE_NEWUSER);
@@ -389,8 +392,7 @@ fn set_up(
     };
     child::connect_standard(plan, terminal.as_ref(), process)?;
     null.map_or(Ok(()), Replacement::connect)?;
-    child::change_folder(&process.cwd)?;
-    child::change_user(plan)?;
+    child::become_user(plan)?;
     let command = command::prepare(process)?;
     clone::close_on_exec_from(3 + plan.preserved).step(|| "mark descriptors close-on-exec")?;
     scheduling::set_affinity(process, true)?;

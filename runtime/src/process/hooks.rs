@@ -9,7 +9,7 @@
 //! | poststop | after the container was deleted | the runtime's | is reported |
 
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -69,12 +69,26 @@ impl<'a> Subject<'a> {
         status: &str,
         pid: i32,
     ) -> Result<(), Failure> {
+        self.run_from(0, hooks.len(), kind, hooks, status, pid)
+    }
+
+    /// Executes as many hooks from one on.
+    fn run_from(
+        &self,
+        first: usize,
+        count: usize,
+        kind: &str,
+        hooks: &[Hook],
+        status: &str,
+        pid: i32,
+    ) -> Result<(), Failure> {
         let mut state = None;
-        for (index, hook) in hooks.iter().enumerate() {
+        for (index, hook) in hooks.iter().enumerate().skip(first).take(count) {
             let state = state.get_or_insert_with(|| self.state(status, pid).to_string());
             execute(hook, state).map_err(|failure| Failure {
+                // runc's words, by which callers find the kind and the number.
                 message: format!(
-                    "hooks.{kind}[{index}] {}: {}",
+                    "error running {kind} hook #{index}: {}: {}",
                     hook.path.display(),
                     failure.message
                 ),
@@ -92,12 +106,8 @@ impl<'a> Subject<'a> {
         status: &str,
         pid: i32,
     ) -> Vec<Failure> {
-        hooks
-            .iter()
-            .filter_map(|hook| {
-                self.run(kind, std::slice::from_ref(hook), status, pid)
-                    .err()
-            })
+        (0..hooks.len())
+            .filter_map(|index| self.run_from(index, 1, kind, hooks, status, pid).err())
             .collect()
     }
 }
@@ -153,32 +163,88 @@ fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         command.env(name, value);
     }
-    let mut child = command
-        .stdout(Stdio::null())
-        .spawn()
-        .step(|| "execute the hook")?;
-    if let Some(seconds) = hook.timeout {
-        let ended = wait_within(
-            child.id() as i32,
-            Duration::from_secs(seconds.unsigned_abs()),
-        );
-        if !matches!(ended, Ok(true)) {
+    let mut outputs = [Output::new(), Output::new()];
+    let [stdout, stderr] = outputs.each_mut().map(Output::writer);
+    let spawned = command.stdout(stdout).stderr(stderr).spawn();
+    // It holds the ends for the hook, without which there is an end to read.
+    drop(command);
+    let mut child = spawned.step(|| "execute the hook")?;
+    let limit = hook
+        .timeout
+        .map(|seconds| Duration::from_secs(seconds.unsigned_abs()));
+    let ended = wait_within(child.id() as i32, limit, &mut outputs);
+    let what = match ended {
+        Ok(true) => {
+            let status = child.wait().step(|| "wait for the hook")?;
+            if status.success() {
+                return Ok(());
+            }
+            describe(status)
+        }
+        other => {
             let _ = child.kill();
             let _ = child.wait();
-            ended?;
-            return Err(Failure::internal(format!(
-                "did not end within {seconds} s (timeout)"
-            )));
+            other?;
+            let seconds = hook.timeout.unwrap_or_default();
+            format!("did not end within {seconds} s (timeout)")
+        }
+    };
+    let [stdout, stderr] = outputs.map(Output::text);
+    Err(Failure::internal(format!(
+        "{what}, stdout: {stdout}, stderr: {stderr}"
+    )))
+}
+
+/// What a hook writes, for the message in case it fails.
+struct Output {
+    reader: Option<std::io::PipeReader>,
+    kept: Vec<u8>,
+}
+
+impl Output {
+    /// Bytes that are kept of what it writes first; the rest is read and dropped.
+    const MOST: usize = 4096;
+
+    fn new() -> Self {
+        Self {
+            reader: None,
+            kept: Vec::new(),
         }
     }
-    let status = child.wait().step(|| "wait for the hook")?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Failure::internal(format!(
-            "error running hook: {}",
-            describe(status)
-        )))
+
+    /// The hook's end. Where there is no pipe to be had, for instance because the container's own
+    /// filter forbids it, what the hook says goes nowhere.
+    fn writer(&mut self) -> Stdio {
+        let Ok((reader, writer)) = std::io::pipe() else {
+            return Stdio::null();
+        };
+        let flags = rustix::fs::OFlags::NONBLOCK;
+        if rustix::fs::fcntl_setfl(&reader, flags).is_err() {
+            return Stdio::null();
+        }
+        self.reader = Some(reader);
+        writer.into()
+    }
+
+    /// Reads what is there.
+    fn read(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Some(reader) = &mut self.reader {
+            match reader.read(&mut buffer) {
+                Ok(count @ 1..) => {
+                    let room = Self::MOST.saturating_sub(self.kept.len());
+                    let read = buffer.get(..count.min(room)).unwrap_or_default();
+                    self.kept.extend_from_slice(read);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Ok(0) | Err(_) => self.reader = None,
+            }
+        }
+    }
+
+    fn text(self) -> String {
+        String::from_utf8_lossy(&self.kept).trim().to_owned()
     }
 }
 
@@ -205,25 +271,41 @@ fn state_file(state: &str) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Whether a child ends within a time.
-fn wait_within(pid: i32, limit: Duration) -> Result<bool, Failure> {
+/// Whether a child ends within a time, if there is one. What it writes is read meanwhile, so that it
+/// is never held up; what processes that it leaves behind write later, nobody waits for.
+fn wait_within(
+    pid: i32,
+    limit: Option<Duration>,
+    outputs: &mut [Output; 2],
+) -> Result<bool, Failure> {
     let step = || "watch the hook";
     let pid = Pid::from_raw(pid).ok_or_else(|| Failure::internal("the hook has no process"))?;
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).step(step)?;
-    let deadline = Instant::now() + limit;
+    let deadline = limit.map(|limit| Instant::now() + limit);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut poll = [nix::poll::PollFd::new(
-            process.as_fd(),
-            nix::poll::PollFlags::POLLIN,
-        )];
-        // Rounded up, so that it does not come back just before the time is over.
-        let milliseconds = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
-        match nix::poll::poll(&mut poll, milliseconds) {
-            Ok(0) if left.is_zero() => return Ok(false),
-            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
-            Ok(_) => return Ok(true),
+        let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+        let input = nix::poll::PollFlags::POLLIN;
+        let mut poll = vec![nix::poll::PollFd::new(process.as_fd(), input)];
+        let readers = outputs.iter().flat_map(|output| &output.reader);
+        poll.extend(readers.map(|reader| nix::poll::PollFd::new(reader.as_fd(), input)));
+        let timeout = match left {
+            None => nix::poll::PollTimeout::NONE,
+            // Rounded up, so that it does not come back just before the time is over.
+            Some(left) => u16::try_from(left.as_millis() + 1)
+                .unwrap_or(u16::MAX)
+                .into(),
+        };
+        let found = nix::poll::poll(&mut poll, timeout);
+        let ended = poll.first().and_then(nix::poll::PollFd::any) == Some(true);
+        drop(poll);
+        match found {
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(false),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error).step(step),
+        }
+        outputs.iter_mut().for_each(Output::read);
+        if ended {
+            return Ok(true);
         }
     }
 }

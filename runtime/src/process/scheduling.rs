@@ -3,7 +3,7 @@
 use keelson_sys::scheduling::{self, SchedulingAttributes};
 use nix::sched::CpuSet;
 
-use crate::failure::{Failure, Step};
+use crate::failure::{self, Failure, Step};
 use crate::spec::{IoPriority, Process, Scheduler};
 
 /// Names of policies with their numbers.
@@ -161,6 +161,18 @@ fn class_of(priority: &IoPriority) -> Result<u32, Failure> {
         return Err(refused("ioPriority.priority", &reason));
     }
     Ok(class)
+}
+
+/// Lets the process run on every processor that its cgroup has: those that the caller happens to
+/// run on, say because somebody pinned it, are no choice of the container's.
+pub(crate) fn reset_affinity() {
+    let mut all = CpuSet::new();
+    let filled = (0..CpuSet::count()).try_for_each(|number| all.set(number));
+    let this = nix::unistd::Pid::from_raw(0);
+    if let Err(errno) = filled.and_then(|()| nix::sched::sched_setaffinity(this, &all)) {
+        // As runc: it runs all the same, on fewer processors.
+        failure::warning(format!("reset the CPU affinity: {}", errno.desc()));
+    }
 }
 
 /// Sets on which processors a further process of a container runs: first `initial`, which holds

@@ -20,7 +20,7 @@ use crate::failure::{self, Failure, Step};
 use crate::sandbox::namespaces;
 use crate::sandbox::root::Propagation;
 use crate::sandbox::shared::{self, Shared};
-use crate::sandbox::userns::MountMaps;
+use crate::sandbox::userns::{self, MountMaps};
 use crate::seccomp;
 use crate::spec::{GROUPS_ANNOTATION, NamespaceKind, Spec};
 
@@ -192,7 +192,8 @@ fn make_cgroup(spec: &Spec, bounding: u64) -> Result<Option<Cgroup>, Failure> {
                 )));
             }
             let makes_devices = bounding & capabilities::MKNOD != 0
-                && spec.namespace(NamespaceKind::User).is_none();
+                && spec.namespace(NamespaceKind::User).is_none()
+                && !userns::is_restricted();
             if makes_devices && !devices::allow_everything(&limits.devices)? {
                 return Err(Failure::invalid(
                     "linux.resources.devices: the filter needs linux.cgroupsPath; only a process without CAP_MKNOD, or in a user namespace of its own, can do without",

@@ -9,7 +9,7 @@ use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 use rustix::pty::OpenptFlags;
 
 use super::options::Attributes;
-use super::{mounts, null, paths, root};
+use super::{mounts, null, paths, root, userns};
 use crate::failure::{Failure, Step};
 use crate::spec::{Device, IdMapping, Linux, mappings};
 
@@ -79,21 +79,44 @@ fn make_node(
     rustix::fs::mknodat(folder, name, kind, Mode::from_raw_mode(mode), device)
 }
 
-/// Shows one of the host's default nodes, which must be the device that is meant.
+/// Shows one of the host's default nodes.
 fn bind_node(folder: &OwnedFd, name: &str, numbers: (u32, u32)) -> Result<(), Failure> {
-    let host = format!("/dev/{name}");
+    let kind = FileType::CharacterDevice;
+    // As privileged containers of ordinary users have it, to whom engines bind all of the host's.
+    let there = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    if there.is_ok_and(|status| is_device(&status, kind, numbers)) {
+        return Ok(());
+    }
+    let tree = host_node(&format!("/dev/{name}"), kind, numbers)?;
+    attach_node(folder, name, &tree)
+}
+
+/// The mount of a node of the host's, which must be the device that is meant.
+fn host_node(host: &str, kind: FileType, numbers: (u32, u32)) -> Result<OwnedFd, Failure> {
     let step = || format!("open {host} of the host");
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let node = rustix::fs::open(&host, flags, Mode::empty()).step(step)?;
+    let node = rustix::fs::open(host, flags, Mode::empty()).step(step)?;
     let status = rustix::fs::fstat(&node).step(step)?;
-    if !is_device(&status, FileType::CharacterDevice, numbers) {
+    if !is_device(&status, kind, numbers) {
         return Err(Failure::invalid(format!(
             "{host} of the host is another device than {}:{}",
             numbers.0, numbers.1
         )));
     }
-    let tree = null::readonly(&node).step(|| format!("bind {host} of the host"))?;
-    attach_node(folder, name, &tree)
+    null::readonly(&node).step(|| format!("bind {host} of the host"))
+}
+
+/// The devices of config.json as an ordinary user's runtime has them, which can make none itself:
+/// nodes of the host's, with the owners and modes that they have there.
+pub(crate) fn of_host(devices: &[Device]) -> Result<Vec<(usize, OwnedFd)>, Failure> {
+    let mut nodes = read(devices)?;
+    nodes.retain(|node| node.kind != FileType::Fifo);
+    let trees = nodes.iter().map(|node| {
+        let tree = host_node(node.path, node.kind, node.numbers);
+        let tree = tree.map_err(|failure| refused(node.index, "path", &failure.message))?;
+        Ok((node.index, tree))
+    });
+    trees.collect()
 }
 
 /// Attaches the mount of a node to a place where nothing is yet.
@@ -202,6 +225,9 @@ fn refused(index: usize, member: &str, reason: &str) -> Failure {
 /// owners as that maps them. They lie in a file system of a mount namespace that is made for that
 /// alone, so the calling process must be done with the paths of the host.
 pub(crate) fn prepare(linux: &Linux) -> Result<Vec<(usize, OwnedFd)>, Failure> {
+    if userns::is_restricted() {
+        return of_host(&linux.devices);
+    }
     let mut nodes = read(&linux.devices)?;
     nodes.retain(|node| node.kind != FileType::Fifo);
     let mut trees = Vec::with_capacity(nodes.len());

@@ -14,7 +14,7 @@ use rustix::mount::{
 
 use super::descriptors::put_off;
 use super::options::{self, Attributes, Options};
-use super::userns::MountMaps;
+use super::userns::{self, MountMaps};
 use super::{copy_tree, direct, machine, paths, procfs};
 use crate::failure::{self, Failure, Step};
 use crate::spec::Mount;
@@ -426,7 +426,9 @@ fn create(
     let tree = match made {
         // A user namespace that does not own the cgroup namespace.
         Err(error) if error.errno == Errno::PERM && filesystem == "cgroup2" => {
-            let path = cgroup.ok_or(error).step(step)?;
+            // As runc and crun: an ordinary user's container that has no cgroup is shown all.
+            let all = userns::is_restricted().then_some("/");
+            let path = cgroup.or(all).ok_or(error).step(step)?;
             machine::own_cgroups(path, options).map_err(|failure| within(&step(), failure))?
         }
         other => other.step(step)?,

@@ -12,6 +12,20 @@ use crate::spec::{IdMapping, Mount, mappings};
 
 const CLONE_NEWUSER: u64 = 0x1000_0000;
 
+/// Whether this program lacks the rights of the machine's root: it is an ordinary user's, or root in
+/// a user namespace, as under rootless Podman.
+pub(crate) fn is_restricted() -> bool {
+    static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let map = || std::fs::read_to_string("/proc/self/uid_map");
+        !rustix::process::geteuid().is_root() || map().is_ok_and(|map| !maps_everybody(&map))
+    })
+}
+
+fn maps_everybody(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// Makes a user namespace. Only the descriptor keeps it.
 ///
 /// A process is needed to make one, and is gone when this returns. So the mappings are complete

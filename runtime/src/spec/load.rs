@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use keelson_model::json::{self, Json, JsonError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Hooks, Process, Seccomp, Spec, mappings, object, values};
+use super::{Hooks, Process, Resources, Seccomp, Spec, mappings, values};
 
 /// Why a specification is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,18 @@ pub(crate) enum LoadError {
 }
 
 impl LoadError {
+    fn json(file: &str, error: JsonError) -> Self {
+        let member = match error.path() {
+            "" => "the document",
+            path => path,
+        };
+        Self::Json {
+            file: file.to_owned(),
+            member: member.to_owned(),
+            reason: error.message().to_owned(),
+        }
+    }
+
     /// An error about a member.
     pub(crate) fn value(member: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Value {
@@ -38,16 +51,27 @@ impl LoadError {
     }
 }
 
-/// A whole document.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Document<T: DeserializeOwned>(#[serde(deserialize_with = "object::one")] T);
-
 /// Reads and checks the specification in a bundle.
 pub(crate) fn load(bundle: &Path) -> Result<Spec, LoadError> {
     let path = bundle.join("config.json");
     let bytes = crate::files::read(&path).map_err(|source| LoadError::Read { path, source })?;
-    parse(&bytes)
+    let mut spec = parse(&bytes)?;
+    for mount in &mut spec.mounts {
+        if let Some(source) = mount.source.as_mut().filter(|source| !source.is_empty())
+            && binds(&mount.kind, &mount.options)
+            && !source.starts_with('/')
+        {
+            // Wherever the caller's working directory is.
+            *source = bundle.join(&*source).to_string_lossy().into_owned();
+        }
+    }
+    Ok(spec)
+}
+
+/// Whether a mount binds what is at its source.
+fn binds(kind: &Option<String>, options: &[String]) -> bool {
+    let kind = kind.as_deref() == Some("bind");
+    kind || options.iter().any(|it| it == "bind" || it == "rbind")
 }
 
 /// Parses and checks the bytes of a `config.json`.
@@ -63,9 +87,53 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Spec, LoadError> {
         // As runc: the same as no path.
         namespace.path.take_if(|path| path.as_os_str().is_empty());
     }
+    if let Some(path) = &mut spec.linux.cgroups_path
+        && let Some(plain) = systemd_place(path)?
+    {
+        *path = plain;
+    }
     check(&spec)?;
     label_mounts(&mut spec);
     Ok(spec)
+}
+
+/// Where systemd would put what callers of its driver name `slice:prefix:name`: a scope in a slice,
+/// which lies in the slices that its name consists of. The cgroup is made there without systemd.
+/// `None`: it is an ordinary path.
+fn systemd_place(path: &str) -> Result<Option<String>, LoadError> {
+    let parts: Vec<&str> = path.split(':').collect();
+    let (slice, prefix, name) = match parts[..] {
+        _ if path.contains('/') => return Ok(None),
+        [slice, prefix, name] if !name.is_empty() => (slice, prefix, name),
+        [_] => return Ok(None),
+        _ => {
+            let reason = format!("{path:?} is neither a path nor systemd's slice:prefix:name");
+            return Err(LoadError::value("linux.cgroupsPath", reason));
+        }
+    };
+    let slice = if slice.is_empty() {
+        "system.slice"
+    } else {
+        slice
+    };
+    let stem = slice.strip_suffix(".slice").unwrap_or_default();
+    let mut place = String::new();
+    if stem != "-" {
+        if stem.is_empty() || stem.split('-').any(str::is_empty) {
+            let reason = format!("{path:?}: {slice:?} is not the name of a slice");
+            return Err(LoadError::value("linux.cgroupsPath", reason));
+        }
+        for (end, _) in stem.match_indices('-').chain([(stem.len(), "")]) {
+            place.push_str(&format!("/{}.slice", &stem[..end]));
+        }
+    }
+    let dash = if prefix.is_empty() { "" } else { "-" };
+    let suffix = if name.ends_with(".slice") {
+        ""
+    } else {
+        ".scope"
+    };
+    Ok(Some(format!("{place}/{prefix}{dash}{name}{suffix}")))
 }
 
 /// Has the file systems that are made labelled by `linux.mountLabel`. Not those whose files the
@@ -90,10 +158,15 @@ fn label_mounts(spec: &mut Spec) {
     }
 }
 
-/// Checks a process object that came by itself, for a further process of a container.
-pub(crate) fn parse_process(value: serde_json::Value) -> Result<Process, LoadError> {
-    let process: Process =
-        object::one(value).map_err(|error| LoadError::value("process", error.to_string()))?;
+/// Reads and checks a process object that came by itself, for a further process of a container.
+pub(crate) fn parse_process(bytes: &[u8]) -> Result<Process, LoadError> {
+    process_of(Json::parse(bytes).map_err(|error| LoadError::json("process", error))?)
+}
+
+/// Checks such an object that was read before.
+pub(crate) fn process_of(process: Json) -> Result<Process, LoadError> {
+    let process = Process::deserialize(process);
+    let process: Process = process.map_err(|error| LoadError::json("process", error))?;
     let spec = Spec {
         process: Some(process),
         ..Spec::default()
@@ -112,15 +185,13 @@ pub(crate) fn parse_seccomp(bytes: &[u8]) -> Result<Seccomp, LoadError> {
     from_json("linux.seccomp", bytes)
 }
 
+/// Parses an object as it stands under `linux.resources`.
+pub(crate) fn parse_resources(bytes: &[u8]) -> Result<Resources, LoadError> {
+    from_json("linux.resources", bytes)
+}
+
 fn from_json<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T, LoadError> {
-    let found: Result<Document<T>, _> = serde_json::from_slice(bytes);
-    found
-        .map(|document| document.0)
-        .map_err(|error| LoadError::Json {
-            file: file.to_owned(),
-            member: member_at(bytes, offset_of(bytes, &error)),
-            reason: error.to_string(),
-        })
+    json::from_slice(bytes).map_err(|error| LoadError::json(file, error))
 }
 
 fn check(spec: &Spec) -> Result<(), LoadError> {
@@ -228,90 +299,6 @@ fn unsupported(spec: &Spec) -> Result<(), LoadError> {
     }
 }
 
-/// The path of the member around a position of a JSON text, like `process.args[2]`. Works on broken
-/// JSON: it only follows brackets, keys and commas.
-fn member_at(bytes: &[u8], end: usize) -> String {
-    enum Level {
-        Object(String),
-        Array(usize),
-    }
-    let mut levels: Vec<Level> = Vec::new();
-    let mut text: Option<Vec<u8>> = None;
-    let mut last_text = String::new();
-    let mut escaped = false;
-    for byte in bytes.iter().take(end) {
-        if let Some(collected) = &mut text {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => {
-                    last_text = String::from_utf8_lossy(collected).into_owned();
-                    text = None;
-                }
-                other => collected.push(*other),
-            }
-            continue;
-        }
-        match byte {
-            b'"' => text = Some(Vec::new()),
-            b'{' => levels.push(Level::Object(String::new())),
-            b'[' => levels.push(Level::Array(0)),
-            b'}' | b']' if levels.len() > 1 => {
-                levels.pop();
-            }
-            b':' => {
-                if let Some(Level::Object(key)) = levels.last_mut() {
-                    key.clone_from(&last_text);
-                }
-            }
-            b',' => {
-                if let Some(Level::Array(index)) = levels.last_mut() {
-                    *index += 1;
-                }
-            }
-            _ => {}
-        }
-    }
-    // A list where an object is wanted is found before its first byte is read.
-    if let (Some(b':'), None, Some(Level::Object(key))) = (bytes.get(end), &text, levels.last_mut())
-    {
-        *key = last_text;
-    }
-    let mut path = String::new();
-    for level in levels {
-        match level {
-            Level::Object(key) if key.is_empty() => {}
-            Level::Object(key) if path.is_empty() => path = key,
-            Level::Object(key) => {
-                path.push('.');
-                path.push_str(&key);
-            }
-            Level::Array(index) => path.push_str(&format!("[{index}]")),
-        }
-    }
-    if path.is_empty() {
-        path.push_str("the document");
-    }
-    path
-}
-
-/// The position of what an error is about. Its line and column count from 1.
-fn offset_of(bytes: &[u8], error: &serde_json::Error) -> usize {
-    let (line, column) = (error.line(), error.column());
-    let before: usize = bytes
-        .split_inclusive(|byte| *byte == b'\n')
-        .take(line.saturating_sub(1))
-        .map(<[u8]>::len)
-        .sum();
-    // The error stands at the last byte of a value or behind it, where a closing bracket is not
-    // ours; or, when a list or an object is not what was expected, before it.
-    let offset = (before + column.saturating_sub(1)).min(bytes.len());
-    match bytes.get(offset) {
-        Some(b':' | b',' | b'[') if error.is_data() && column > 0 => offset + 1,
-        _ => offset,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,6 +339,38 @@ mod tests {
         assert!(error("").contains("the document"));
         assert!(error(r#"{"ociVersion"["x"]}"#).contains("the document"));
         assert!(error(r#"{"ociVersion":"2.0.0"}"#).contains("ociVersion"));
+    }
+
+    #[test]
+    fn cgroups_may_be_named_as_systemd_does() {
+        let place = |path: &str| systemd_place(path).map_err(|error| error.to_string());
+        for (path, wanted) in [
+            ("/plain/path", None),
+            ("plain", None),
+            ("/with:colons:in/it", None),
+            (
+                "system.slice:docker:abc",
+                Some("/system.slice/docker-abc.scope"),
+            ),
+            (":runc:abc", Some("/system.slice/runc-abc.scope")),
+            ("-.slice::abc", Some("/abc.scope")),
+            (
+                "kube-pod-1.slice:cri:abc",
+                Some("/kube.slice/kube-pod.slice/kube-pod-1.slice/cri-abc.scope"),
+            ),
+        ] {
+            assert_eq!(place(path).unwrap().as_deref(), wanted, "{path}");
+        }
+        for path in [
+            "a:b",
+            "a:b:c",
+            "a.slice:b:",
+            "a--b.slice:b:c",
+            "a.slice:b:c:d",
+        ] {
+            let message = place(path).unwrap_err();
+            assert!(message.contains("linux.cgroupsPath"), "{message}");
+        }
     }
 
     #[test]

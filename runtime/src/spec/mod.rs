@@ -1,7 +1,9 @@
 //! The OCI runtime specification's `config.json` (version 1.2), as far as it concerns Linux.
 //!
 //! Own types, because they are read on every container start: no member that is not used is
-//! stored, and absent lists cost nothing. Unknown members are ignored, as the specification asks.
+//! stored, and absent lists cost nothing. Documents are read by [`keelson_model::json`], as the
+//! tools that write them would read them: unknown members are passed over, `null` is the same as
+//! no member, names match without regard to case, and of repeated members the last one counts.
 //!
 //! # Annotations with a meaning here
 //!
@@ -14,7 +16,6 @@
 
 mod load;
 pub(crate) mod mappings;
-mod object;
 mod values;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use load::{LoadError, load, parse, parse_process, parse_seccomp};
+pub(crate) use load::{
+    LoadError, load, parse, parse_process, parse_resources, parse_seccomp, process_of,
+};
 pub(crate) use mappings::IdMapping;
 
 /// Name of the annotation that selects a built-in seccomp profile.
@@ -36,17 +39,12 @@ pub(crate) const GROUPS_ANNOTATION: &str = "run.oci.keep_original_groups";
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Spec {
     pub(crate) oci_version: String,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) process: Option<Process>,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) root: Option<Root>,
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) mounts: Vec<Mount>,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) hooks: Option<Hooks>,
-    #[serde(deserialize_with = "object::one")]
     pub(crate) linux: Linux,
     pub(crate) annotations: BTreeMap<String, String>,
 }
@@ -56,26 +54,20 @@ pub(crate) struct Spec {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Process {
     pub(crate) terminal: bool,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) console_size: Option<ConsoleSize>,
-    #[serde(deserialize_with = "object::one")]
     pub(crate) user: User,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<String>,
     pub(crate) cwd: String,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) capabilities: Option<Capabilities>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) no_new_privileges: bool,
     pub(crate) apparmor_profile: Option<String>,
     pub(crate) selinux_label: Option<String>,
     pub(crate) oom_score_adj: Option<i32>,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) scheduler: Option<Scheduler>,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) io_priority: Option<IoPriority>,
-    #[serde(rename = "execCPUAffinity", deserialize_with = "object::option")]
+    #[serde(rename = "execCPUAffinity")]
     pub(crate) exec_cpu_affinity: Option<CpuAffinity>,
 }
 
@@ -171,9 +163,7 @@ pub(crate) struct Mount {
     pub(crate) kind: Option<String>,
     pub(crate) source: Option<String>,
     pub(crate) options: Vec<String>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) uid_mappings: Vec<IdMapping>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) gid_mappings: Vec<IdMapping>,
 }
 
@@ -181,17 +171,11 @@ pub(crate) struct Mount {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Hooks {
-    #[serde(deserialize_with = "object::list")]
     pub(crate) prestart: Vec<Hook>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) create_runtime: Vec<Hook>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) create_container: Vec<Hook>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) start_container: Vec<Hook>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) poststart: Vec<Hook>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) poststop: Vec<Hook>,
 }
 
@@ -212,28 +196,20 @@ pub(crate) struct Hook {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Linux {
-    #[serde(deserialize_with = "object::list")]
     pub(crate) namespaces: Vec<Namespace>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) uid_mappings: Vec<IdMapping>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) gid_mappings: Vec<IdMapping>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) devices: Vec<Device>,
     pub(crate) cgroups_path: Option<String>,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) resources: Option<Resources>,
     pub(crate) rootfs_propagation: Option<String>,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) seccomp: Option<Seccomp>,
     pub(crate) sysctl: BTreeMap<String, String>,
     pub(crate) masked_paths: Vec<String>,
     pub(crate) readonly_paths: Vec<String>,
     pub(crate) mount_label: Option<String>,
     pub(crate) intel_rdt: Option<serde_json::Value>,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) personality: Option<Personality>,
-    #[serde(deserialize_with = "object::map")]
     pub(crate) time_offsets: BTreeMap<String, TimeOffset>,
 }
 
@@ -280,20 +256,14 @@ pub(crate) struct Device {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Resources {
-    #[serde(deserialize_with = "object::list")]
     pub(crate) devices: Vec<DeviceRule>,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) memory: Option<Memory>,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) cpu: Option<Cpu>,
-    #[serde(deserialize_with = "object::option")]
     pub(crate) pids: Option<Pids>,
-    #[serde(rename = "blockIO", deserialize_with = "object::option")]
+    #[serde(rename = "blockIO")]
     pub(crate) block_io: Option<BlockIo>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) hugepage_limits: Vec<HugepageLimit>,
     pub(crate) network: Option<serde_json::Value>,
-    #[serde(deserialize_with = "object::map")]
     pub(crate) rdma: BTreeMap<String, RdmaLimit>,
     pub(crate) unified: BTreeMap<String, String>,
 }
@@ -356,15 +326,12 @@ pub(crate) struct Pids {
 pub(crate) struct BlockIo {
     pub(crate) weight: Option<u16>,
     pub(crate) leaf_weight: Option<u16>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) weight_device: Vec<WeightDevice>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) throttle_read_bps_device: Vec<ThrottleDevice>,
-    #[serde(deserialize_with = "object::list")]
     pub(crate) throttle_write_bps_device: Vec<ThrottleDevice>,
-    #[serde(rename = "throttleReadIOPSDevice", deserialize_with = "object::list")]
+    #[serde(rename = "throttleReadIOPSDevice")]
     pub(crate) throttle_read_iops_device: Vec<ThrottleDevice>,
-    #[serde(rename = "throttleWriteIOPSDevice", deserialize_with = "object::list")]
+    #[serde(rename = "throttleWriteIOPSDevice")]
     pub(crate) throttle_write_iops_device: Vec<ThrottleDevice>,
 }
 
@@ -418,7 +385,7 @@ pub(crate) struct Seccomp {
     pub(crate) listener_path: Option<String>,
     #[serde(default)]
     pub(crate) listener_metadata: Option<String>,
-    #[serde(default, deserialize_with = "object::list")]
+    #[serde(default)]
     pub(crate) syscalls: Vec<SeccompRule>,
 }
 
@@ -430,7 +397,7 @@ pub(crate) struct SeccompRule {
     pub(crate) action: String,
     #[serde(default)]
     pub(crate) errno_ret: Option<u32>,
-    #[serde(default, deserialize_with = "object::list")]
+    #[serde(default)]
     pub(crate) args: Vec<SeccompArgument>,
 }
 

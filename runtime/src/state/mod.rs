@@ -81,15 +81,29 @@ pub(crate) struct Store {
     id: String,
 }
 
+/// Longest name of a folder, in bytes.
+const LONGEST_ID: usize = 255;
+
 /// Checks an identifier: it becomes a folder's name.
 fn check_id(id: &str) -> Result<(), Failure> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
-    if id.is_empty() || id.len() > 1024 || !id.bytes().all(allowed) || id == "." || id == ".." {
-        return Err(Failure::invalid(format!(
+    let refused = |reason: String| Err(Failure::invalid(reason));
+    match id {
+        "" => refused("container id: is empty".to_owned()),
+        "." | ".." => refused(format!(
+            "container id {id:?}: is the name of another folder"
+        )),
+        _ if !id.bytes().all(allowed) => refused(format!(
             "container id {id:?}: only letters, digits and _+-. are allowed"
-        )));
+        )),
+        _ if id.len() > LONGEST_ID => {
+            let (length, start) = (id.len(), id.get(..20).unwrap_or_default());
+            refused(format!(
+                "container id \"{start}…\": is too long, {length} bytes where {LONGEST_ID} are possible"
+            ))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 impl Store {
@@ -130,6 +144,30 @@ impl Store {
             )),
             other => other.step(step),
         }
+    }
+
+    /// Keeps others from removing the container until the result is dropped. `None`: somebody has
+    /// removed it, perhaps while this waited for them.
+    pub(crate) fn lock(&self) -> Result<Option<OwnedFd>, Failure> {
+        let step = || format!("lock {}", self.folder.display());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = match rustix::fs::open(&self.folder, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            other => other.step(step)?,
+        };
+        loop {
+            match rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other.step(step)?,
+            }
+        }
+        // It may have been removed meanwhile, and its name given to another one.
+        let locked = rustix::fs::fstat(&folder).step(step)?;
+        let removed = match rustix::fs::stat(&self.folder) {
+            Ok(named) => (named.st_dev, named.st_ino) != (locked.st_dev, locked.st_ino),
+            Err(_) => true,
+        };
+        Ok((!removed).then_some(folder))
     }
 
     /// Forgets the container. What is gone already is no error.
@@ -308,6 +346,9 @@ mod tests {
         for id in ["", ".", "..", "a/b", "a b", "ä"] {
             assert!(check_id(id).is_err(), "{id:?}");
         }
+        assert!(check_id(&"x".repeat(LONGEST_ID)).is_ok());
+        let long = check_id(&"x".repeat(LONGEST_ID + 1)).unwrap_err();
+        assert!(long.message.contains("too long"), "{long}");
     }
 
     #[test]

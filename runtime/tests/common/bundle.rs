@@ -61,7 +61,7 @@ impl Bundle {
     pub fn fails(&self, arguments: &[&str]) -> String {
         let output = self.call(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-        String::from_utf8(output.stderr).unwrap()
+        message_of(&output.stderr)
     }
 
     pub fn status(&self) -> String {
@@ -97,4 +97,15 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         let _ = self.call(&["delete", "--force", &self.id]);
     }
+}
+
+/// What lines of the log say, without the rest of them.
+pub fn message_of(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines = text.lines().map(|line| {
+        let quoted = line.split_once(" msg=").map(|(_, quoted)| quoted);
+        let plain = quoted.and_then(|quoted| serde_json::from_str(quoted).ok());
+        plain.unwrap_or_else(|| line.to_owned())
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }

@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use keelson_model::json::Json;
 use keelson_model::shim::{Exit, Response};
 use keelson_sys::{clone, sandbox};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use serde::Deserialize;
 
 use super::{Server, State, failed};
 use crate::failure::{Failure, Step};
@@ -169,7 +171,9 @@ impl Server {
                 self.spec.id
             )));
         }
-        let process = spec::parse_process(process)?;
+        let process = Json::deserialize(process)
+            .map_err(|error| Failure::invalid(format!("process: {error}")))?;
+        let process = spec::process_of(process)?;
         labels::check(&process)?;
         self.sessions.last += 1;
         let session = Session {
