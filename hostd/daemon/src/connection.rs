@@ -34,6 +34,7 @@ use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::answers::{Answers, Held};
 use crate::pace::Paced;
 
 /// How long a client may take to send a request's head; also how long an idle connection is kept.
@@ -80,6 +81,8 @@ pub(crate) struct Server {
     pub(crate) host: HostApi,
     /// Whether places are short.
     pub(crate) shortage: Shortage,
+    /// What waits to be taken.
+    pub(crate) answers: Answers,
     /// The threads that work; connections are served by others.
     pub(crate) work: Handle,
 }
@@ -132,10 +135,12 @@ async fn serve_unrevoked<S>(
             let server = server.clone();
             // Boxed, because the connection must stay movable to be taken over.
             async move {
-                let answer = guarded(server, role, request).await;
+                let answer = guarded(server.clone(), role, request).await;
+                let (answer, held) = budgeted(&server, role, answer);
                 Ok::<_, Infallible>(answer.map(|body| Counted {
                     body,
                     _working: working,
+                    _held: held,
                 }))
             }
             .boxed()
@@ -220,6 +225,7 @@ impl Drop for Working {
 struct Counted {
     body: Body,
     _working: Working,
+    _held: Option<Held>,
 }
 
 impl hyper::body::Body for Counted {
@@ -286,6 +292,22 @@ async fn guarded(server: Arc<Server>, role: Role, request: Request<Incoming>) ->
             "an internal error ended this request; hostd's log has the details",
         )
     })
+}
+
+/// Takes what an answer needs that is in memory as a whole, or answers that there is too much.
+fn budgeted(server: &Server, role: Role, answer: Response<Body>) -> (Response<Body>, Option<Held>) {
+    let Some(size) = hyper::body::Body::size_hint(answer.body()).exact() else {
+        // Made while it is sent.
+        return (answer, None);
+    };
+    match server.answers.take(size, role) {
+        Some(held) => (answer, Some(held)),
+        None => {
+            server.shortage.note();
+            let text = "too many large answers wait for clients that do not read them: try again";
+            (failure(ErrorKind::Unavailable, text), None)
+        }
+    }
 }
 
 /// `/_ping`, with or without a version before it.

@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::answers::Answers;
 use crate::connection::Server;
 use crate::listen::Listener;
 use crate::notify::{notify, sign_of_life_interval};
@@ -134,6 +135,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         docker: Api::new(engine.clone(), images.clone(), places, facts),
         host: HostApi::new(host),
         shortage,
+        answers: Answers::default(),
         work: Handle::current(),
     });
 

@@ -4,6 +4,7 @@
 //! host API on unix sockets and on TCP with mutual TLS, and stops everything in order on SIGTERM.
 //! SIGKILL is harmless: containers live on under their shims, and the next start adopts them.
 
+mod answers;
 mod connection;
 mod daemon;
 mod handshakes;

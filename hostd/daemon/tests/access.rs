@@ -239,6 +239,48 @@ fn a_revoked_certificate_counts_no_more() {
 }
 
 #[test]
+fn every_command_of_hostctl_speaks_json() {
+    let Some(hostctl) = is_root().then(hostctl).flatten() else {
+        return;
+    };
+    let tls = tls_host();
+    tls.host.load_busybox();
+    let out = tls.folder.path().join("json");
+    let issue = format!("certificate issue --name j --out {}", out.display());
+    let without_init = !Path::new(keelson_model::init::CONTROL_SOCKET).exists();
+    let mut commands = vec![
+        "service list",
+        "status",
+        &issue,
+        "certificate list",
+        "certificate revoke --name j",
+        "image verify",
+        "image verify none",
+    ];
+    if without_init {
+        commands.extend(["boot", "poweroff", "reboot", "halt"]);
+    }
+    for line in commands {
+        let done = run(
+            Command::new(&hostctl)
+                .args(["--format", "json", "--host", &tls.host.url()])
+                .args(line.split(' ')),
+            b"",
+        );
+        let text = match done.code {
+            0 => &done.stdout,
+            _ => &done.stderr,
+        };
+        let value: serde_json::Value =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"));
+        assert!(
+            done.code == 0 || value["error"].is_string(),
+            "{line}: {text}"
+        );
+    }
+}
+
+#[test]
 fn readers_do_not_make_the_machine_fetch() {
     let Some(hostctl) = is_root().then(hostctl).flatten() else {
         return;
