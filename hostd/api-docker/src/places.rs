@@ -67,6 +67,14 @@ impl Kind {
         }
     }
 
+    /// Whether clients hold these places by reading and writing slowly.
+    const fn is_held_by_clients(self) -> bool {
+        match self {
+            Self::Export | Self::Upload | Self::Transfer | Self::Follow => true,
+            Self::Survey | Self::Document => false,
+        }
+    }
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Export => "archives being made",
@@ -185,7 +193,9 @@ impl Places {
         if let Some(place) = pool.try_take(role) {
             return Ok(place);
         }
-        self.shortage.note();
+        if kind.is_held_by_clients() {
+            self.shortage.note();
+        }
         tokio::time::timeout(self.wait, pool.take(role))
             .await
             .ok()
@@ -264,6 +274,18 @@ mod tests {
         let waiting = places.take(Kind::Export, Role::Admin);
         taken.pop();
         assert!(waiting.await.is_ok());
+        let shortage = Shortage::default();
+        let mut places = Places::new(shortage.clone());
+        places.wait = Duration::from_millis(20);
+        let (_, readers) = Kind::Survey.places();
+        for _ in 0..=readers {
+            taken.extend(places.take(Kind::Survey, Role::Reader).await.ok());
+        }
+        assert_eq!(
+            shortage.patience(),
+            LONG_PATIENCE,
+            "nobody reads slowly there"
+        );
         let error = places.take(Kind::Transfer, Role::Reader).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Forbidden);
     }
