@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -137,11 +137,11 @@ async fn serve_unrevoked<S>(
             async move {
                 let answer = guarded(server.clone(), role, request).await;
                 let (answer, held) = budgeted(&server, role, answer);
-                Ok::<_, Infallible>(answer.map(|body| Counted {
-                    body,
+                let kept = Arc::new(Kept {
                     _working: working,
                     _held: held,
-                }))
+                });
+                Ok::<_, Infallible>(answer.map(|body| Counted { body, kept }))
             }
             .boxed()
         })
@@ -221,11 +221,29 @@ impl Drop for Working {
     }
 }
 
-/// An answer's body; its request counts until the body was sent.
-struct Counted {
-    body: Body,
+/// What counts until the last byte of an answer was taken by the client's socket.
+struct Kept {
     _working: Working,
     _held: Option<Held>,
+}
+
+/// An answer's body. hyper drops a body when it has its last piece in a queue, so each piece keeps
+/// what counts, too.
+struct Counted {
+    body: Body,
+    kept: Arc<Kept>,
+}
+
+/// A piece of a body on its way.
+struct Piece {
+    bytes: Bytes,
+    _kept: Arc<Kept>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl hyper::body::Body for Counted {
@@ -236,7 +254,18 @@ impl hyper::body::Body for Counted {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let kept = &self.kept;
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|frame| {
+                frame.map_data(|bytes| {
+                    Bytes::from_owner(Piece {
+                        bytes,
+                        _kept: Arc::clone(kept),
+                    })
+                })
+            })
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
