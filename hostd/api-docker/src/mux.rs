@@ -10,12 +10,19 @@ pub fn frame(stream: u8, data: Bytes, tty: bool) -> Bytes {
         return data;
     }
     let mut out = BytesMut::with_capacity(8 + data.len());
-    out.put_u8(stream);
-    out.put_bytes(0, 3);
-    // Frames are at most a megabyte (keelson_model::shim::MAX_FRAME).
-    out.put_u32(u32::try_from(data.len()).unwrap_or(u32::MAX));
-    out.put_slice(&data);
+    put(&mut out, stream, &data, tty);
     out.freeze()
+}
+
+/// Like [`frame`], behind others.
+pub fn put(out: &mut BytesMut, stream: u8, data: &[u8], tty: bool) {
+    if !tty {
+        out.put_u8(stream);
+        out.put_bytes(0, 3);
+        // Frames are at most a megabyte (keelson_model::shim::MAX_FRAME).
+        out.put_u32(u32::try_from(data.len()).unwrap_or(u32::MAX));
+    }
+    out.put_slice(data);
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! Clients' connections to a container's streams.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::container::PendingAttach;
+use crate::container::{Container, PendingAttach};
 use crate::start::attach_request;
-use crate::types::{AttachOptions, Attached, Frame, LogQuery, Receiver, Scope, Status};
+use crate::types::{AttachOptions, Attached, Frame, LogQuery, Logs, Receiver, Scope, Status};
 use crate::{Engine, EngineError};
 
 /// Bytes of standard input that are taken before the container reads them.
@@ -59,7 +61,11 @@ impl Engine {
                 live.pending.retain(|other| !other.connected.is_closed());
                 live.pending.push(PendingAttach { options, connected });
             }
-            tokio::spawn(pump(stream, sender, reader));
+            let reading = container.readers.subscribe();
+            tokio::spawn(async move {
+                pump(stream, sender, reader).await;
+                drop(reading);
+            });
         }
         drop(guard);
         self.inner.emit(&container, "attach", &[]);
@@ -71,7 +77,8 @@ impl Engine {
     }
 
     /// Takes the output from the log, from its beginning on: so nothing is missed or doubled
-    /// between what was and what comes.
+    /// between what was and what comes. Of a container that does not run, what was comes from the
+    /// log, and what comes from its next run.
     async fn attach_with_log(
         &self,
         scope: Scope,
@@ -82,6 +89,9 @@ impl Engine {
         let container = self.inner.resolve(scope, name)?;
         let snapshot = container.snapshot();
         let running = snapshot.state.status.has_process();
+        if options.stream && !running {
+            return self.attach_to_next_run(&container, options, guard).await;
+        }
         let (input, reader) = input_pipe(options.stdin && options.stream && running);
         if input.is_some() {
             let only_input = AttachOptions {
@@ -107,22 +117,7 @@ impl Engine {
         let mut logs = self.logs(scope, name, query).await?;
         let (sender, output) = mpsc::channel(OUTPUT_BUFFER);
         let id = container.id.clone();
-        tokio::spawn(async move {
-            while let Some(batch) = logs.records.recv().await {
-                let frames = match batch {
-                    Ok(frames) => frames,
-                    Err(error) => {
-                        tracing::warn!(id, %error, "log not read for an attached client");
-                        return;
-                    }
-                };
-                for frame in frames {
-                    if sender.send(frame).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
+        tokio::spawn(async move { forward(&mut logs, &sender, &id).await });
         self.inner.emit(&container, "attach", &[]);
         Ok(Attached {
             input,
@@ -130,6 +125,75 @@ impl Engine {
             tty: snapshot.config.tty,
         })
     }
+
+    /// The log up to now, then the streams of the next run. The guard keeps a start away until the
+    /// client is noted, and the time keeps its output out of the first part.
+    async fn attach_to_next_run(
+        &self,
+        container: &Arc<Container>,
+        options: AttachOptions,
+        guard: tokio::sync::MutexGuard<'_, ()>,
+    ) -> Result<Attached, EngineError> {
+        let config = Arc::clone(&container.snapshot().config);
+        let until = u64::try_from(jiff::Timestamp::now().as_nanosecond()).ok();
+        let past = match options.stdout || options.stderr {
+            true => {
+                let query = LogQuery {
+                    stdout: options.stdout,
+                    stderr: options.stderr,
+                    until,
+                    ..LogQuery::default()
+                };
+                Some(self.logs(container.scope, &container.id, query).await?)
+            }
+            false => None,
+        };
+        let (connected, stream) = oneshot::channel();
+        {
+            let mut live = container.live();
+            live.pending.retain(|other| !other.connected.is_closed());
+            live.pending.push(PendingAttach { options, connected });
+        }
+        drop(guard);
+        let (input, reader) = input_pipe(options.stdin && config.open_stdin);
+        let (sender, output) = mpsc::channel(OUTPUT_BUFFER);
+        let (id, reading) = (container.id.clone(), container.readers.subscribe());
+        tokio::spawn(async move {
+            let whole = match past {
+                Some(mut past) => forward(&mut past, &sender, &id).await,
+                None => true,
+            };
+            if whole {
+                pump(stream, sender, reader).await;
+            }
+            drop(reading);
+        });
+        self.inner.emit(container, "attach", &[]);
+        Ok(Attached {
+            input,
+            output: Receiver(output),
+            tty: config.tty,
+        })
+    }
+}
+
+/// Passes the frames of a log on; false when it could not be read to its end or nobody takes them.
+async fn forward(logs: &mut Logs, sender: &mpsc::Sender<Frame>, id: &str) -> bool {
+    while let Some(batch) = logs.records.recv().await {
+        let frames = match batch {
+            Ok(frames) => frames,
+            Err(error) => {
+                tracing::warn!(id, %error, "log not read for an attached client");
+                return false;
+            }
+        };
+        for frame in frames {
+            if sender.send(frame).await.is_err() {
+                return false;
+            }
+        }
+    }
+    true
 }
 
 type Input = Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>>;

@@ -25,6 +25,9 @@ pub(crate) struct Container {
     /// Its document can't be read: it is shown, and removed when asked for; nothing is written.
     pub(crate) unreadable: bool,
     pub(crate) operation: tokio::sync::Mutex<()>,
+    /// Whoever reads its output holds a receiver: a removed container's log is deleted only when
+    /// they have read it (or take too long).
+    pub(crate) readers: tokio::sync::watch::Sender<()>,
     live: Mutex<Live>,
 }
 
@@ -65,6 +68,7 @@ impl Container {
             run_folder,
             unreadable: false,
             operation: tokio::sync::Mutex::new(()),
+            readers: tokio::sync::watch::Sender::new(()),
             live: Mutex::new(Live {
                 snapshot: Arc::new(snapshot),
                 waiters: Vec::new(),

@@ -17,8 +17,8 @@ use crate::{Engine, EngineError};
 const BATCH: usize = 128 << 10;
 /// Reads at once. Each is short, but hundreds of clients would fill the threads that starts use.
 static READS: Semaphore = Semaphore::const_new(16);
-/// Bytes of one frame, about.
-const FRAME: usize = 64 << 10;
+/// Bytes of one frame, about: a longer line is passed on in pieces, as Docker's drivers do.
+const FRAME: usize = 16 << 10;
 
 impl Engine {
     /// Reads a container's log.
@@ -47,7 +47,9 @@ impl Engine {
         };
         let ended = container.wait(WaitCondition::NotRunning).ok();
         let (sender, records) = mpsc::channel(1);
+        let held = container.readers.subscribe();
         tokio::spawn(async move {
+            let _held = held;
             let reading = read(&path, query, watch, ended, &sender);
             if let Err(error) = reading.await {
                 let _ = sender.send(Err(error)).await;
@@ -191,7 +193,8 @@ impl Job {
     }
 }
 
-/// Turns records into frames: neighbours of one stream are joined, times are put before lines.
+/// Turns records into frames, one for each line however the process wrote it; times are put before
+/// lines.
 struct Shaper {
     query: LogQuery,
     frames: Vec<Frame>,
@@ -214,7 +217,7 @@ impl Shaper {
         if !wanted || self.query.since.is_some_and(|since| record.time < since) {
             return;
         }
-        if self.current_stream != number || self.current.len() > FRAME {
+        if self.current_stream != number || begins || self.current.len() >= FRAME {
             self.finish();
             self.current_stream = number;
         }

@@ -1,5 +1,6 @@
 //! Removing containers.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,10 @@ use crate::{Engine, EngineError};
 
 /// How long processes may take to end after SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the output of a removed container is kept for those who read it. A reader that takes
+/// nothing for ten seconds is given up by the shim before; its bytes are bounded by the log's size.
+const READERS_TIME: Duration = Duration::from_secs(300);
 
 impl Engine {
     /// Removes a container; with `force` also a running one. Its anonymous volumes live and end
@@ -31,6 +36,12 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         let container = inner.resolve(scope, name)?;
         Self::whole(async move { inner.remove(&container, force).await }).await
+    }
+}
+
+fn delete(id: &str, path: &Path) {
+    if let Err(error) = remove_tree(path) {
+        tracing::warn!(id, %error, "files of a removed container not deleted");
     }
 }
 
@@ -59,9 +70,15 @@ impl Inner {
                 return self.remove_now(container);
             }
             if !force {
+                let what = match status {
+                    Status::Paused => "container is paused and must be unpaused first".to_owned(),
+                    _ => format!(
+                        "container is {status}: stop the container before removing or force remove"
+                    ),
+                };
                 return Err(EngineError::Conflict(format!(
-                    "cannot remove container \"/{}\": You cannot remove a {status} container {}. Stop the container before attempting removal or force remove",
-                    snapshot.name, snapshot.id
+                    "cannot remove container \"{}\": {what}",
+                    snapshot.name
                 )));
             }
             if status == Status::Restarting {
@@ -128,18 +145,28 @@ impl Inner {
             live.notify(|_| true);
             live.layers.take()
         };
-        let run = container.run_folder.clone();
-        let id = container.id.clone();
+        let (run, id) = (container.run_folder.clone(), container.id.clone());
+        let readers = container.readers.clone();
         let inner = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
-            for path in [Some(run), trash].into_iter().flatten() {
-                if let Err(error) = remove_tree(&path) {
-                    tracing::warn!(id, %error, "files of a removed container not deleted");
-                }
+        tokio::spawn(async move {
+            let deleting = tokio::task::spawn_blocking(move || {
+                delete(&id, &run);
+                // May unmount the image's layers.
+                drop(layers);
+                inner.release_images();
+                (id, trash)
+            });
+            let Ok((id, Some(trash))) = deleting.await else {
+                return;
+            };
+            // The log is in it.
+            if tokio::time::timeout(READERS_TIME, readers.closed())
+                .await
+                .is_err()
+            {
+                tracing::warn!(id, "output of a removed container was not read in time");
             }
-            // May unmount the image's layers.
-            drop(layers);
-            inner.release_images();
+            let _ = tokio::task::spawn_blocking(move || delete(&id, &trash)).await;
         });
         Ok(())
     }

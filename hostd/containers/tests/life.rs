@@ -144,9 +144,9 @@ fn removal() {
         let error = engine.remove(SCOPE, &id, false, false).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
         assert!(
-            error
-                .to_string()
-                .contains("You cannot remove a running container")
+            error.to_string().contains(
+                "container is running: stop the container before removing or force remove"
+            )
         );
         let removed = engine
             .wait(SCOPE, &id, WaitCondition::Removed)

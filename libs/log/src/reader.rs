@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,9 @@ pub enum Next<'a> {
 /// A new reader stands at the oldest record. A log that does not exist (yet) is empty.
 pub struct Reader {
     path: PathBuf,
+    /// Holds the folder: `path` leads through it, so that a reader goes on where the folder is
+    /// moved to (a removed container's log until it is deleted).
+    _folder: Option<File>,
     current: Option<Opened>,
     /// Files of this generation and older ones have been read.
     done: u64,
@@ -62,8 +66,10 @@ struct Opened {
 impl Reader {
     /// Opens a log at its oldest record.
     pub fn open(path: &Path) -> Result<Self, LogError> {
+        let (folder, path) = through_folder(path);
         let mut reader = Self {
-            path: path.to_owned(),
+            path,
+            _folder: folder,
             current: None,
             done: 0,
             buffer: Vec::new(),
@@ -356,6 +362,21 @@ fn read_more(
 }
 
 /// Opens one file of a log. `None`: it does not exist, or its header is not written yet.
+/// The same file by way of an open descriptor of its folder, where there is one.
+fn through_folder(path: &Path) -> (Option<File>, PathBuf) {
+    let parts = path.parent().zip(path.file_name());
+    if let Some((parent, name)) = parts
+        && let Ok(folder) = File::open(parent)
+    {
+        let way = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        // Without procfs the path itself must do.
+        if way.exists() {
+            return (Some(folder), way.join(name));
+        }
+    }
+    (None, path.to_owned())
+}
+
 fn open_file(path: &Path) -> Result<Option<Opened>, LogError> {
     let file = match File::open(path) {
         Ok(file) => file,

@@ -112,7 +112,8 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     let place = api.place(Kind::Follow, call.role).await?;
     let keys = Some(exec.request.detach_keys.as_str()).filter(|keys| !keys.is_empty());
     let keys = DetachKeys::parse(keys)?;
-    let tty = exec.request.tty;
+    // Whether there is a terminal was said at the creation; what the client reads, it says now.
+    let (terminal, tty) = (exec.request.tty, body.tty);
     // From here on a failure is told on the stream, as the docker command expects: it asks for the
     // exit code afterwards.
     let started = {
@@ -135,8 +136,8 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
                 });
                 match started {
                     Ok(attached) => {
-                        let left = streams::session(attached, keys, reader, writer).await;
-                        if left && tty {
+                        let left = streams::session(attached, keys, tty, reader, writer).await;
+                        if left && terminal {
                             engine.exec_detached(Scope::User, &exec.id);
                         }
                     }

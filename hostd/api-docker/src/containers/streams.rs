@@ -43,16 +43,17 @@ pub(crate) async fn attach(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         .engine
         .attach(Scope::User, &call.name, options)
         .await?;
+    let tty = attached.tty;
     let head = hijack::head(
         call.request.headers(),
-        media_type(attached.tty, call.version),
+        media_type(tty, call.version),
         &api.common_headers(),
     );
     hijacker.take_over(Takeover {
         head,
         session: Box::new(move |reader, writer| {
             async move {
-                session(attached, keys, reader, writer).await;
+                session(attached, keys, tty, reader, writer).await;
                 drop(place);
             }
             .boxed()
@@ -74,10 +75,11 @@ pub(super) fn hijacker(call: &Call) -> Result<Hijacker, ApiError> {
 }
 
 /// Carries both directions until the output ends, the client leaves, or its connection breaks.
-/// True: it left, by the key sequence or by breaking the connection.
+/// `raw`: the client reads the output without frames. True: it left, by the key sequence or by breaking the connection.
 pub(super) async fn session(
     attached: Attached,
     keys: DetachKeys,
+    raw: bool,
     reader: Reader,
     mut writer: Writer,
 ) -> bool {
@@ -97,7 +99,7 @@ pub(super) async fn session(
     {
         let outgoing = async {
             while let Some(frame) = output.recv().await {
-                let data = mux::frame(frame.stream, frame.bytes, tty);
+                let data = mux::frame(frame.stream, frame.bytes, raw);
                 if writer.write_all(&data).await.is_err() || writer.flush().await.is_err() {
                     return;
                 }
@@ -223,7 +225,7 @@ pub(crate) async fn logs(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
             Ok(frames) => {
                 let mut out = BytesMut::new();
                 for frame in frames {
-                    out.extend_from_slice(&mux::frame(frame.stream, frame.bytes, tty));
+                    mux::put(&mut out, frame.stream, &frame.bytes, tty);
                 }
                 Some(out.freeze())
             }

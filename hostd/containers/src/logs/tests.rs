@@ -60,7 +60,7 @@ async fn streams_times_and_ranges() {
     };
     assert_eq!(
         collect(&path, both()).await,
-        text(&[(1, "one\ntwo\n"), (2, "bad\n"), (1, "three\n")])
+        text(&[(1, "one\n"), (1, "two\n"), (2, "bad\n"), (1, "three\n")])
     );
     let query = LogQuery {
         stderr: false,
@@ -68,7 +68,7 @@ async fn streams_times_and_ranges() {
     };
     assert_eq!(
         collect(&path, query).await,
-        text(&[(1, "one\ntwo\nthree\n")])
+        text(&[(1, "one\n"), (1, "two\n"), (1, "three\n")])
     );
     let query = LogQuery {
         tail: Some(2),
@@ -99,10 +99,10 @@ async fn streams_times_and_ranges() {
     };
     assert_eq!(
         collect(&path, query).await,
-        text(&[(
-            1,
-            "1970-01-01T00:00:01.000000000Z one\n1970-01-01T00:00:02.000000000Z two\n"
-        )])
+        text(&[
+            (1, "1970-01-01T00:00:01.000000000Z one\n"),
+            (1, "1970-01-01T00:00:02.000000000Z two\n"),
+        ])
     );
 }
 
