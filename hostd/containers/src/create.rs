@@ -12,9 +12,9 @@ use keelson_store::{Durability, document};
 use crate::container::Container;
 use crate::document::{CONTAINER, ContainerDocument, Identity};
 use crate::engine::{Inner, off_workers, require_readable};
-use crate::spec::mounts::{Wanted, WantedKind};
+use crate::spec::mounts::{self, Wanted, WantedKind};
 use crate::types::{CreateRequest, Created, RootSource, Scope, Snapshot, State};
-use crate::validate::{self, Completed};
+use crate::validate::{self, Completed, HostNames};
 use crate::{Engine, EngineError, names};
 
 /// How often another name is generated when the last one was taken.
@@ -67,8 +67,15 @@ impl Inner {
             RootSource::Image => Some(self.images.resolve(&request.config.image)?),
             RootSource::System(_) => None,
         };
-        let completed = validate::complete(
-            &id,
+        let machine = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        let mut completed = validate::complete(
+            HostNames {
+                own: id.get(..12).unwrap_or(&id),
+                machine: &machine,
+            },
             request.config,
             request.host_config,
             &request.networking,
@@ -76,6 +83,7 @@ impl Inner {
             &self.facts,
             &self.defaults,
         )?;
+        mounts::guard_engine(&mut completed.mounts, &self.root)?;
         check_binds(&completed.mounts)?;
         let name = self.reserve(scope, name.as_deref(), &id)?;
         let warnings = completed.warnings.clone();

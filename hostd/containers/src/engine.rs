@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use hostd_images::{ImageStore, ImageUser};
 use jiff::Timestamp;
+use keelson_model::container::HostConfig;
 use keelson_model::host::EngineConfig;
 use keelson_model::limits;
 use keelson_store::{Durability, Objects, document};
@@ -23,6 +24,7 @@ use crate::flush::Flusher;
 use crate::host::HostFacts;
 use crate::registry::Registry;
 use crate::shim::Program;
+use crate::spec::mounts::{self, Wanted};
 use crate::types::{
     CgroupParent, ContainerEvent, EngineOptions, Scope, Snapshot, Status, WaitCondition, WaitResult,
 };
@@ -44,6 +46,8 @@ pub struct Engine {
 
 pub(crate) struct Inner {
     pub(crate) objects: Arc<Objects>,
+    /// ROOT.
+    pub(crate) root: PathBuf,
     /// RUN/containers.
     pub(crate) run: PathBuf,
     pub(crate) runtime: Program,
@@ -66,6 +70,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 objects: Arc::new(objects),
                 run: options.run.join("containers"),
+                root: options.root,
                 runtime: Program::new(
                     options.runtime,
                     facts
@@ -218,6 +223,13 @@ impl Inner {
 
     pub(crate) fn resolve(&self, scope: Scope, name: &str) -> Result<Arc<Container>, EngineError> {
         self.with(scope, |registry| registry.resolve(name))
+    }
+
+    /// The mounts of a container.
+    pub(crate) fn mounts(&self, host: &HostConfig) -> Result<Vec<Wanted>, EngineError> {
+        let mut wanted = mounts::parse(host)?;
+        mounts::guard_engine(&mut wanted, &self.root)?;
+        Ok(wanted)
     }
 
     pub(crate) fn cgroup(&self, scope: Scope, id: &str) -> String {

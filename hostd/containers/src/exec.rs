@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use keelson_model::container::Config;
 use keelson_model::limits;
-use keelson_model::shim::{FailReason, Request, Response};
+use keelson_model::shim::{Request, Response};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,12 +19,11 @@ use crate::attach::{OUTPUT_BUFFER, input_pipe, pump};
 use crate::container::Container;
 use crate::ended::UNKNOWN_EXIT;
 use crate::engine::{Inner, not_running};
-use crate::rootfs::Merged;
-use crate::shim::Connection;
+use crate::shim::{Connection, exit_code, judge};
 use crate::spec::{capabilities, environment, merge_environment, set_member};
 use crate::types::{Attached, Receiver, Scope, Status};
 use crate::validate::size;
-use crate::{Engine, EngineError, names, user};
+use crate::{Engine, EngineError, names};
 
 /// Ended ones are forgotten after this time.
 const KEPT: Duration = Duration::from_secs(300);
@@ -303,11 +302,7 @@ impl Engine {
                 .await;
             if let Err(error) = &started {
                 let code = match error {
-                    EngineError::Exec { reason, .. } => match reason {
-                        FailReason::NotFound => 127,
-                        FailReason::NotExecutable => 126,
-                        FailReason::Internal => 128,
-                    },
+                    EngineError::Exec { reason, .. } => exit_code(*reason),
                     // A user that does not exist, for one: the command was not tried.
                     EngineError::Invalid(_) => 126,
                     _ => 128,
@@ -347,6 +342,9 @@ impl Engine {
             return Err(EngineError::Conflict(format!(
                 "exec process {id} is not running"
             )));
+        }
+        if !exec.request.tty {
+            return Ok(());
         }
         let request = Request::Resize {
             exec: Some(exec.id.clone()),
@@ -535,26 +533,24 @@ impl Inner {
             .get_mut("process")
             .map(Value::take)
             .unwrap_or_default();
-        let home = match request.user.as_str() {
-            "" => home_of(&process),
-            name => {
-                let user = self.exec_user(name, container)?;
-                let ids = json!({
-                    "uid": user.uid,
-                    "gid": user.gid,
-                    "additionalGids": user.additional_gids,
-                });
-                set_member(&mut process, "user", ids);
-                user.home
-            }
+        let name = match request.user.as_str() {
+            "" => &snapshot.config.user,
+            name => name,
         };
+        let user = self.exec_user(name, container)?;
+        let ids = json!({
+            "uid": user.uid,
+            "gid": user.gid,
+            "additionalGids": user.additional_gids,
+        });
+        set_member(&mut process, "user", ids);
         let held = self.exec_capabilities(request, &process);
         set_member(&mut process, "capabilities", held);
         let config = Config {
             tty: request.tty,
             ..Config::clone(&snapshot.config)
         };
-        let mut env = environment(&config, &home);
+        let mut env = environment(&config, &user.home);
         merge_environment(&mut env, &request.env);
         set_member(&mut process, "env", json!(env));
         set_member(&mut process, "args", json!(request.args));
@@ -584,40 +580,6 @@ impl Inner {
         let held = if root { bounding.clone() } else { json!([]) };
         json!({ "bounding": bounding, "permitted": held, "effective": held })
     }
-
-    /// Resolves a user in the container's present files.
-    fn exec_user(&self, name: &str, container: &Container) -> Result<user::User, EngineError> {
-        let snapshot = container.snapshot();
-        let mut layers = vec![snapshot.folder.join("upper")];
-        layers.extend(self.layers(container, &snapshot)?.lower);
-        let merged = Merged::new(&layers);
-        let read = |path: &str| {
-            merged
-                .read(path, user::MAX_FILE)
-                .map(Option::unwrap_or_default)
-                .map_err(EngineError::io("read in the container", path.as_ref()))
-        };
-        let groups = snapshot.host_config.group_add.as_deref();
-        user::resolve(
-            name,
-            groups.unwrap_or_default(),
-            &read("/etc/passwd")?,
-            &read("/etc/group")?,
-        )
-    }
-}
-
-/// HOME of a process object.
-fn home_of(process: &Value) -> String {
-    process
-        .get("env")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .find_map(|entry| entry.strip_prefix("HOME="))
-        .unwrap_or("/")
-        .to_owned()
 }
 
 fn done(response: Response) -> Result<(), EngineError> {
@@ -629,7 +591,10 @@ fn done(response: Response) -> Result<(), EngineError> {
 
 fn unexpected(response: Response) -> EngineError {
     match response {
-        Response::Failed { message, reason } => EngineError::Exec { message, reason },
+        Response::Failed { message, reason } => EngineError::Exec {
+            reason: judge(&message, reason),
+            message,
+        },
         other => EngineError::Internal(format!("exec: unexpected answer of the shim: {other:?}")),
     }
 }

@@ -54,3 +54,4 @@ pub use types::{
     EngineOptions, Frame, LogQuery, Logs, MountPoint, Receiver, RootSource, Scope, Snapshot, State,
     Status, Top, WaitCondition, WaitResult,
 };
+pub use validate::{LOG_DRIVER, RUNTIMES};

@@ -151,7 +151,10 @@ impl Engine {
             rows,
             columns,
         };
-        container.shim().command("resize", &request).await?;
+        // Without a terminal there is nothing to resize, and nothing wrong either.
+        if container.snapshot().config.tty {
+            container.shim().command("resize", &request).await?;
+        }
         let size = [("height", rows.to_string()), ("width", columns.to_string())];
         self.inner.emit(&container, "resize", &size);
         Ok(())

@@ -18,7 +18,6 @@ use crate::document::{ContainerDocument, STATE, StateDocument, boot_id};
 use crate::engine::Inner;
 use crate::host::{self, HostFacts};
 use crate::shim::Shim;
-use crate::spec::mounts;
 use crate::types::{EngineOptions, Scope, State, Status};
 use crate::{Engine, EngineError, names};
 
@@ -180,7 +179,7 @@ impl Inner {
                 document.id
             )));
         }
-        let wanted = mounts::parse(&document.host_config)?;
+        let wanted = self.mounts(&document.host_config)?;
         let found = self.read_state(id);
         let state = found
             .as_ref()

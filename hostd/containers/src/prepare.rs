@@ -37,10 +37,16 @@ impl Inner {
         let mut visible = vec![upper.clone()];
         visible.extend(layers.lower.iter().cloned());
         let merged = Merged::new(&visible);
-        let user = find_user(&snapshot, &merged)?;
-        let wanted = mounts::parse(&snapshot.host_config)?;
+        let wanted = self.mounts(&snapshot.host_config)?;
         make_bind_sources(&wanted)?;
         let volumes = volume_folders(&snapshot, &merged, &wanted)?;
+        let user = find_user(
+            &snapshot.config.user,
+            &snapshot,
+            &visible,
+            &wanted,
+            &volumes,
+        )?;
         let nodes = device_nodes(&snapshot)?;
         let own = snapshot.files();
         remove_tree(&own)?;
@@ -94,6 +100,16 @@ impl Inner {
         write_json(&run.join(SPEC_FILE), &shim)
     }
 
+    /// The user of a further process, by the files that the container sees now.
+    pub(crate) fn exec_user(&self, name: &str, container: &Container) -> Result<User, EngineError> {
+        let snapshot = container.snapshot();
+        let mut visible = vec![snapshot.folder.join("upper")];
+        visible.extend(self.layers(container, &snapshot)?.lower);
+        let wanted = self.mounts(&snapshot.host_config)?;
+        let volumes = volume_folders(&snapshot, &Merged::new(&visible), &wanted)?;
+        find_user(name, &snapshot, &visible, &wanted, &volumes)
+    }
+
     /// The image's layers, mounted, and kept so until the container is removed.
     pub(crate) fn layers(
         &self,
@@ -122,15 +138,34 @@ impl Inner {
     }
 }
 
-fn find_user(snapshot: &Snapshot, merged: &Merged<'_>) -> Result<User, EngineError> {
+/// Resolves a user by the files that the container sees: those of its root file system, unless
+/// something is mounted over them.
+fn find_user(
+    name: &str,
+    snapshot: &Snapshot,
+    visible: &[PathBuf],
+    wanted: &[Wanted],
+    volumes: &[(PathBuf, String)],
+) -> Result<User, EngineError> {
+    let mounts = wanted.iter().map(|mount| {
+        let source = match &mount.kind {
+            WantedKind::Bind { source, .. } => Some(source.clone()),
+            WantedKind::Tmpfs { .. } => None,
+        };
+        (source, mount.destination.clone())
+    });
+    let volumes = volumes
+        .iter()
+        .map(|(source, destination)| (Some(source.clone()), destination.clone()));
+    let merged = Merged::with_mounts(visible, volumes.chain(mounts));
     let read = |path: &str| {
         merged
             .read(path, user::MAX_FILE)
             .map(Option::unwrap_or_default)
-            .map_err(EngineError::io("read in the image", Path::new(path)))
+            .map_err(EngineError::io("read in the container", Path::new(path)))
     };
     user::resolve(
-        &snapshot.config.user,
+        name,
         snapshot
             .host_config
             .group_add

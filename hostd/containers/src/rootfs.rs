@@ -23,9 +23,20 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// The layers of a root file system, topmost first.
+/// Deeper paths are refused: each folder on the way is an open descriptor in every layer.
+const MAX_DEPTH: usize = 128;
+
+/// The layers of a root file system, topmost first, with what is mounted over them.
 pub(crate) struct Merged<'a> {
     layers: &'a [PathBuf],
+    mounts: Vec<Mounted>,
+}
+
+/// What the container sees at a place instead of its root file system.
+struct Mounted {
+    at: Vec<String>,
+    /// On the host; `None` for a file system that begins empty.
+    source: Option<PathBuf>,
 }
 
 /// One path component in the merged view.
@@ -39,7 +50,26 @@ enum Found {
 
 impl<'a> Merged<'a> {
     pub(crate) fn new(layers: &'a [PathBuf]) -> Self {
-        Self { layers }
+        Self {
+            layers,
+            mounts: Vec::new(),
+        }
+    }
+
+    /// The root file system as the container sees it: with mounts (source on the host, or none for
+    /// an empty file system, and destination), of which deeper ones hide others.
+    pub(crate) fn with_mounts(
+        layers: &'a [PathBuf],
+        mounts: impl IntoIterator<Item = (Option<PathBuf>, String)>,
+    ) -> Self {
+        let mounts = mounts.into_iter().map(|(source, destination)| Mounted {
+            at: components(&destination).collect(),
+            source,
+        });
+        Self {
+            layers,
+            mounts: mounts.collect(),
+        }
     }
 
     /// What is at an absolute path, links followed.
@@ -76,26 +106,37 @@ impl<'a> Merged<'a> {
         let mut todo: VecDeque<String> = components(path).collect();
         // The folders from the root to the current one, for `..`.
         let mut stack: Vec<Vec<OwnedFd>> = vec![self.root()?];
+        // And their names.
+        let mut place: Vec<String> = Vec::new();
         while let Some(name) = todo.pop_front() {
             if name == ".." {
                 if stack.len() > 1 {
                     stack.pop();
+                    place.pop();
                 }
                 continue;
             }
             let Some(folder) = stack.last() else {
                 return Ok(Found::Absent);
             };
-            match lookup(folder, &name)? {
-                Found::Folder(folders) => stack.push(folders),
+            place.push(name);
+            match self.look(folder, &place)? {
+                Found::Folder(folders) => {
+                    if stack.len() >= MAX_DEPTH {
+                        return Err(Errno::NAMETOOLONG.into());
+                    }
+                    stack.push(folders);
+                }
                 Found::Link(target) => {
                     links += 1;
                     if links > MAX_LINKS {
                         return Err(Errno::LOOP.into());
                     }
                     let target = target.to_string_lossy();
+                    place.pop();
                     if target.starts_with('/') {
                         stack.truncate(1);
+                        place.clear();
                     }
                     for component in components(&target).collect::<Vec<_>>().into_iter().rev() {
                         todo.push_front(component);
@@ -106,6 +147,24 @@ impl<'a> Merged<'a> {
             }
         }
         Ok(stack.pop().map_or(Found::Absent, Found::Folder))
+    }
+
+    /// What is at a place, whose parent is `folder`.
+    fn look(&self, folder: &[OwnedFd], place: &[String]) -> std::io::Result<Found> {
+        if let Some(mounted) = self.mounts.iter().rfind(|mount| mount.at == place) {
+            return match &mounted.source {
+                Some(source) => open_source(source),
+                None => Ok(Found::Folder(Vec::new())),
+            };
+        }
+        let name = place.last().map_or("", String::as_str);
+        match lookup(folder, name)? {
+            // Folders on the way to a mount are made for it.
+            Found::Absent if self.mounts.iter().any(|mount| mount.at.starts_with(place)) => {
+                Ok(Found::Folder(Vec::new()))
+            }
+            found => Ok(found),
+        }
     }
 
     fn root(&self) -> std::io::Result<Vec<OwnedFd>> {
@@ -119,6 +178,20 @@ impl<'a> Merged<'a> {
         }
         Ok(folders)
     }
+}
+
+/// The source of a bind mount, as the kernel finds it on the host.
+fn open_source(source: &Path) -> std::io::Result<Found> {
+    let handle = match rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(handle) => handle,
+        Err(Errno::NOENT) => return Ok(Found::Absent),
+        Err(error) => return Err(error.into()),
+    };
+    let mode = rustix::fs::fstat(&handle)?.st_mode;
+    Ok(match FileType::from_raw_mode(mode) {
+        FileType::Directory => Found::Folder(vec![handle]),
+        _ => Found::File(handle),
+    })
 }
 
 fn components(path: &str) -> impl Iterator<Item = String> + '_ {
@@ -240,6 +313,49 @@ mod tests {
         assert_eq!(merged.read("/etc/escape", 10).unwrap(), None);
         assert_eq!(merged.read("/etc/absolute", 10).unwrap(), None);
         assert!(merged.read("/etc/loop", 10).is_err());
+    }
+
+    #[test]
+    fn mounts_hide_what_is_below() {
+        let (base, layers) = layers();
+        put(&layers[2], "etc/passwd", "image");
+        put(&layers[2], "etc/group", "image");
+        let outside = base.path().join("outside");
+        put(&outside, "passwd", "mounted");
+        symlink("/etc/group", outside.join("link")).unwrap();
+        symlink(outside.join("passwd"), outside.join("escape")).unwrap();
+        let see = |mounts: &[(Option<&str>, &str)]| {
+            let mounts: Vec<_> = mounts
+                .iter()
+                .map(|(source, at)| (source.map(|name| outside.join(name)), (*at).to_owned()))
+                .collect();
+            let merged = Merged::with_mounts(&layers, mounts);
+            [
+                "/etc/passwd",
+                "/etc/group",
+                "/etc/link",
+                "/etc/escape",
+                "/new/a/passwd",
+            ]
+            .map(|path| merged.read(path, 99).unwrap())
+            .map(|bytes| String::from_utf8(bytes.unwrap_or_default()).unwrap())
+        };
+        assert_eq!(
+            see(&[(Some("passwd"), "/etc/passwd")])[..2],
+            ["mounted", "image"]
+        );
+        // A whole folder; links in it are followed within the container.
+        assert_eq!(see(&[(Some(""), "/etc")])[..4], ["mounted", "", "", ""]);
+        // An empty file system, and a file in it again.
+        assert_eq!(
+            see(&[(None, "/etc"), (Some("passwd"), "/etc/passwd")])[..2],
+            ["mounted", ""]
+        );
+        assert_eq!(see(&[(Some(""), "/new/a")])[4], "mounted");
+        assert_eq!(see(&[(Some("missing"), "/etc/passwd")])[0], "");
+        let deep = format!("/{}", "d/".repeat(200));
+        let merged = Merged::with_mounts(&layers, [(None, deep.clone())]);
+        assert!(merged.kind(&deep).is_err(), "bounded");
     }
 
     #[test]

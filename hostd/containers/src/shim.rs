@@ -423,13 +423,46 @@ impl Connection {
     }
 }
 
+/// Why something was not executed, also where only the words tell: a working directory that is not
+/// there, or that this user may not enter, for one. As Docker judges it.
+pub(crate) fn judge(message: &str, reason: FailReason) -> FailReason {
+    let lower = message.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    match reason {
+        FailReason::Internal if has(&["permission denied", "is a directory"]) => {
+            FailReason::NotExecutable
+        }
+        FailReason::Internal
+            if has(&[
+                "executable file not found",
+                "no such file or directory",
+                "not a directory",
+            ]) =>
+        {
+            FailReason::NotFound
+        }
+        reason => reason,
+    }
+}
+
+/// The exit code of a command that was not executed.
+pub(crate) const fn exit_code(reason: FailReason) -> i32 {
+    match reason {
+        FailReason::NotFound => 127,
+        FailReason::NotExecutable => 126,
+        FailReason::Internal => 128,
+    }
+}
+
 /// The words by which the docker command line chooses its exit code 126 or 127.
 fn start_failed(message: String, reason: FailReason) -> EngineError {
+    let reason = judge(&message, reason);
     let lower = message.to_ascii_lowercase();
     let hint = match reason {
         FailReason::NotFound
             if !lower.contains("executable file not found")
-                && !lower.contains("no such file or directory") =>
+                && !lower.contains("no such file or directory")
+                && !lower.contains("not a directory") =>
         {
             ": no such file or directory"
         }
@@ -437,6 +470,10 @@ fn start_failed(message: String, reason: FailReason) -> EngineError {
             if !lower.contains("permission denied") && !lower.contains("is a directory") =>
         {
             ": permission denied"
+        }
+        // What was tried is a mount of one kind of file over the other.
+        FailReason::NotFound if lower.contains("not a directory") && lower.contains("mount") => {
+            ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
         }
         _ => "",
     };
@@ -504,6 +541,16 @@ mod tests {
     fn messages_carry_the_words_that_clients_match() {
         let error = start_failed("exec \"x\"".to_owned(), FailReason::NotFound);
         assert!(error.to_string().contains("no such file or directory"));
+        for (text, code) in [
+            ("chdir to \"/missing\": No such file or directory", 127),
+            ("chdir to \"/root\": Permission denied", 126),
+            ("mount /a: Not a directory", 127),
+            ("clone: out of memory", 128),
+        ] {
+            assert_eq!(exit_code(judge(text, FailReason::Internal)), code, "{text}");
+        }
+        let error = start_failed("mount /a: Not a directory".to_owned(), FailReason::Internal);
+        assert!(error.to_string().contains("vice-versa"));
         let text = "exec: \"x\": executable file not found in $PATH".to_owned();
         let error = start_failed(text.clone(), FailReason::NotFound);
         assert!(error.to_string().ends_with(&text));

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use keelson_model::shim::{FailReason, Request};
+use keelson_model::shim::Request;
 use keelson_store::objects::remove_tree;
 
 use crate::adopt::Fate;
 use crate::container::{Container, PendingAttach};
 use crate::engine::Inner;
-use crate::shim::{Connection, Shim};
+use crate::shim::{Connection, Shim, exit_code};
 use crate::types::{AttachOptions, Scope, Status};
 use crate::{Engine, EngineError};
 
@@ -154,11 +154,7 @@ impl Inner {
 
     async fn start_failed(self: &Arc<Self>, container: &Container, error: &EngineError) {
         let code = match error {
-            EngineError::Start { reason, .. } => match reason {
-                FailReason::NotFound => 127,
-                FailReason::NotExecutable => 126,
-                FailReason::Internal => 128,
-            },
+            EngineError::Start { reason, .. } => exit_code(*reason),
             _ => 128,
         };
         tracing::warn!(id = container.id, %error, "container not started");

@@ -18,6 +18,17 @@ pub(crate) use log::log_limits;
 use refuse::{is_unset, refuse_config, refuse_host};
 pub(crate) use update::update;
 
+/// Names of the only runtime; the first is the default. The others are those that clients of
+/// Docker give to its own.
+pub const RUNTIMES: [&str; 4] = [
+    "keelson",
+    "keelson-runtime",
+    "runc",
+    "io.containerd.runc.v2",
+];
+/// The logging driver of containers that ask for none.
+pub const LOG_DRIVER: &str = "local";
+
 /// A request after validation.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Completed {
@@ -34,9 +45,18 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, EngineError> {
     Err(EngineError::Invalid(message.into()))
 }
 
-/// Completes and checks a request. `id` gives the default host name.
+/// The host names of containers that are not given one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HostNames<'a> {
+    /// With a network or host name of their own: the beginning of their identifier.
+    pub(crate) own: &'a str,
+    /// With the machine's.
+    pub(crate) machine: &'a str,
+}
+
+/// Completes and checks a request.
 pub(crate) fn complete(
-    id: &str,
+    names: HostNames<'_>,
     mut config: Config,
     mut host: HostConfig,
     networking: &NetworkingConfig,
@@ -52,10 +72,15 @@ pub(crate) fn complete(
         merge_image(&mut config, image, &mut warnings)?;
     }
     complete_host(&mut host, &config, networking, &mut warnings)?;
-    if config.hostname.is_empty() {
-        config.hostname = id.get(..12).unwrap_or(id).to_owned();
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return invalid("conflicting options: hostname and the UTS mode");
     }
+    config.working_dir = clean_path(&config.working_dir);
     check_config(&config)?;
+    if config.hostname.is_empty() {
+        let shared = host.network_mode == "host" || host.uts_mode == "host";
+        config.hostname = if shared { names.machine } else { names.own }.to_owned();
+    }
     check_host(&host, facts, defaults)?;
     if config.entrypoint.as_deref() == Some(&[String::new()]) {
         config.entrypoint = None;
@@ -86,6 +111,22 @@ pub(crate) fn complete(
         volumes,
         warnings,
     })
+}
+
+/// An absolute path without `.`, `..` and double slashes; others as they are, to be refused.
+fn clean_path(path: &str) -> String {
+    if !path.starts_with('/') {
+        return path.to_owned();
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 fn merge_image(
@@ -194,10 +235,14 @@ fn complete_host(
         host.shm_size = spec::DEFAULT_SHM;
     }
     if host.runtime.is_empty() {
-        "keelson".clone_into(&mut host.runtime);
+        RUNTIMES[0].clone_into(&mut host.runtime);
     }
-    if host.log_config.r#type.is_empty() {
-        "json-file".clone_into(&mut host.log_config.r#type);
+    match host.log_config.r#type.as_str() {
+        "" => LOG_DRIVER.clone_into(&mut host.log_config.r#type),
+        "json-file" => warnings.push(format!(
+            "logging driver json-file: the log is kept in the format of driver {LOG_DRIVER}, with the same options; docker logs reads it"
+        )),
+        _ => {}
     }
     if host.restart_policy.name.is_empty() {
         "no".clone_into(&mut host.restart_policy.name);
@@ -245,7 +290,8 @@ fn check_config(config: &Config) -> Result<(), EngineError> {
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     // The kernel takes at most 64 bytes; the rules are those of RFC 1123.
-    if config.hostname.len() > 63 || !config.hostname.split('.').all(label_ok) {
+    let given = !config.hostname.is_empty();
+    if given && (config.hostname.len() > 63 || !config.hostname.split('.').all(label_ok)) {
         return invalid(format!("invalid hostname format: {}", config.hostname));
     }
     if config.domainname.len() > 64 || config.domainname.bytes().any(|byte| byte <= b' ') {
@@ -294,7 +340,7 @@ fn check_host(
     )?;
     log_limits(&host.log_config, defaults)?;
     check_restart(host)?;
-    if host.runtime != "keelson" {
+    if !RUNTIMES.contains(&host.runtime.as_str()) {
         return invalid(format!("unknown or invalid runtime name: {}", host.runtime));
     }
     if !matches!(host.isolation.as_str(), "" | "default") {

@@ -287,22 +287,21 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
             &["nosuid", "noexec", "nodev", access],
         ),
     ];
+    // The queues of the namespace, also of the host's, whether or not they are mounted there.
+    list.push(mount(
+        "/dev/mqueue",
+        "mqueue",
+        "mqueue",
+        &["nosuid", "noexec", "nodev"],
+    ));
     if host.ipc_mode == "host" {
-        for path in ["/dev/mqueue", "/dev/shm"] {
-            list.push(mount(
-                path,
-                "bind",
-                path,
-                &["rbind", "nosuid", "noexec", "nodev"],
-            ));
-        }
-    } else {
         list.push(mount(
-            "/dev/mqueue",
-            "mqueue",
-            "mqueue",
-            &["nosuid", "noexec", "nodev"],
+            "/dev/shm",
+            "bind",
+            "/dev/shm",
+            &["rbind", "nosuid", "noexec", "nodev"],
         ));
+    } else {
         let size = format!(
             "size={}",
             if host.shm_size > 0 {

@@ -22,6 +22,7 @@ pub(crate) enum WantedKind {
         source: PathBuf,
         /// Make a folder when the source does not exist (as `-v` does).
         create: bool,
+        /// Empty: not asked for.
         propagation: String,
         recursive: bool,
         /// What is mounted below the source is read-only, too.
@@ -67,6 +68,44 @@ pub(crate) fn parse(host: &HostConfig) -> Result<Vec<Wanted>, EngineError> {
     Ok(mounts)
 }
 
+/// Mounts of the engine's own directory, or of one that it lies in, must learn of what is unmounted
+/// there, or they would keep layers in use for ever: they are made slaves where nothing else was
+/// asked for, and refused with another propagation.
+pub(crate) fn guard_engine(mounts: &mut [Wanted], engine: &Path) -> Result<(), EngineError> {
+    for mount in mounts {
+        if let WantedKind::Bind {
+            source,
+            propagation,
+            ..
+        } = &mut mount.kind
+            && (source.starts_with(engine) || engine.starts_with(&*source))
+        {
+            match propagation.as_str() {
+                "" => "rslave".clone_into(propagation),
+                "rslave" | "rshared" => {}
+                _ => {
+                    return Err(EngineError::Invalid(format!(
+                        "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is within the daemon root, daemon root: {:?}, bind mount source: {:?}, propagation: {propagation:?}",
+                        engine.display().to_string(),
+                        source.display().to_string(),
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Propagation of a mount for which none was asked for.
+const PRIVATE: &str = "rprivate";
+
+fn or_private(propagation: &str) -> &str {
+    match propagation {
+        "" => PRIVATE,
+        other => other,
+    }
+}
+
 /// Paths that are volumes (of the image, or `-v /path`) and have no mount of their own.
 pub(crate) fn volumes(config: &Config, mounts: &[Wanted]) -> Result<Vec<String>, EngineError> {
     let mut volumes = Vec::new();
@@ -97,7 +136,7 @@ impl Wanted {
                         options.push("rro".to_owned());
                     }
                 }
-                options.push(propagation.clone());
+                options.push(or_private(propagation).to_owned());
                 serde_json::json!({
                     "destination": self.destination,
                     "type": "bind",
@@ -128,7 +167,12 @@ impl Wanted {
                 propagation,
                 mode,
                 ..
-            } => ("bind", source.clone(), propagation.clone(), mode.clone()),
+            } => (
+                "bind",
+                source.clone(),
+                or_private(propagation).to_owned(),
+                mode.clone(),
+            ),
             WantedKind::Tmpfs { .. } => ("tmpfs", PathBuf::new(), String::new(), String::new()),
         };
         MountPoint {
@@ -159,7 +203,7 @@ fn bind_from_text(text: &str) -> Result<Wanted, EngineError> {
         )));
     }
     let mut writable = true;
-    let mut propagation = "rprivate".to_owned();
+    let mut propagation = String::new();
     for option in mode.split(',').filter(|option| !option.is_empty()) {
         match option {
             "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
@@ -206,10 +250,8 @@ fn from_mount(mount: &Mount) -> Result<Wanted, EngineError> {
             }
             let options = mount.bind_options.clone().unwrap_or_default();
             let propagation = match options.propagation.as_str() {
-                "" => "rprivate".to_owned(),
-                known @ ("private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave") => {
-                    known.to_owned()
-                }
+                known @ ("" | "private" | "rprivate" | "shared" | "rshared" | "slave"
+                | "rslave") => known.to_owned(),
                 other => return Err(invalid(format!("invalid propagation: {other:?}"))),
             };
             WantedKind::Bind {
@@ -359,6 +401,37 @@ mod tests {
         let kind = binds(&["name:/b"]).unwrap_err().kind();
         assert_eq!(kind, ErrorKind::NotImplemented);
         assert!(binds(&["/a:/b", "/c:/d/../b"]).is_err(), "duplicate");
+    }
+
+    #[test]
+    fn the_engines_directory_is_not_bound_as_private() {
+        let engine = Path::new("/var/lib/keelson");
+        let guarded = |bind: &str| {
+            let mut mounts = binds(&[bind]).unwrap();
+            guard_engine(&mut mounts, engine)?;
+            Ok::<_, EngineError>(mounts[0].to_mount_point().propagation)
+        };
+        for (bind, propagation) in [
+            ("/var/lib/keelson:/a", "rslave"),
+            ("/:/a:ro", "rslave"),
+            ("/var/lib/keelson/engine:/a:rshared", "rshared"),
+            ("/var/lib/keelson2:/a", "rprivate"),
+            ("/var/lib/keelson2:/a:private", "private"),
+        ] {
+            assert_eq!(guarded(bind).unwrap(), propagation, "{bind}");
+        }
+        for bind in [
+            "/var:/a:private",
+            "/var/lib/keelson/engine:/a:rprivate",
+            "/:/a:shared",
+        ] {
+            let error = guarded(bind).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(
+                error.to_string().contains("within the daemon root"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -6,6 +6,11 @@ use super::*;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+const NAMES: HostNames<'_> = HostNames {
+    own: ID.split_at(12).0,
+    machine: "machine",
+};
+
 fn facts() -> HostFacts {
     HostFacts {
         controllers: ["memory", "cpu", "cpuset", "pids"]
@@ -31,7 +36,7 @@ fn image() -> ContainerDefaults {
 fn body(value: Value) -> Result<Completed, EngineError> {
     let body: CreateBody = serde_json::from_value(value).unwrap();
     complete(
-        ID,
+        NAMES,
         body.config,
         body.host_config,
         &body.networking_config,
@@ -93,7 +98,7 @@ fn what_docker_sends_by_default_passes() {
 fn what_inspect_shows_can_be_created_again() {
     let first = body(from_docker()).unwrap();
     let again = complete(
-        ID,
+        NAMES,
         first.config.clone(),
         first.host.clone(),
         &NetworkingConfig::default(),
@@ -187,7 +192,7 @@ fn bad_values_are_invalid_input() {
         json!({"HostConfig": {"RestartPolicy": {"Name": "always"}, "AutoRemove": true}}),
         json!({"HostConfig": {"Sysctls": {"kernel.panic": "1"}}}),
         json!({"HostConfig": {"Sysctls": {"net.ipv4.x": "1"}, "NetworkMode": "host"}}),
-        json!({"HostConfig": {"Runtime": "runc"}}),
+        json!({"HostConfig": {"Runtime": "runsc"}}),
         json!({"HostConfig": {"Dns": ["example"]}}),
         json!({"HostConfig": {"ExtraHosts": ["nocolon"]}}),
         json!({"HostConfig": {"ShmSize": -1}}),
@@ -207,7 +212,7 @@ fn volumes_and_health_checks_of_the_image_are_warnings() {
     image.volumes = Some([("/data/".to_owned(), json!({}))].into());
     image.healthcheck = Some(json!({"Test": ["CMD", "true"]}));
     let completed = complete(
-        ID,
+        NAMES,
         Config::default(),
         HostConfig {
             network_mode: "none".to_owned(),
@@ -222,4 +227,60 @@ fn volumes_and_health_checks_of_the_image_are_warnings() {
     .unwrap();
     assert_eq!(completed.volumes, ["/data"]);
     assert_eq!(completed.warnings.len(), 2);
+}
+
+#[test]
+fn host_names() {
+    let name = |value| body(value).map(|completed| completed.config.hostname);
+    let with = |mode: &str, value: &str| json!({"Image": "x", "HostConfig": {mode: value}});
+    assert_eq!(name(with("NetworkMode", "none")).unwrap(), ID[..12]);
+    assert_eq!(name(with("NetworkMode", "host")).unwrap(), "machine");
+    assert_eq!(name(with("UTSMode", "host")).unwrap(), "machine");
+    let mut given = with("NetworkMode", "host");
+    given["Hostname"] = json!("mine");
+    assert_eq!(name(given).unwrap(), "mine");
+    let mut given = with("UTSMode", "host");
+    given["Hostname"] = json!("mine");
+    let error = name(given).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(
+        error.to_string(),
+        "conflicting options: hostname and the UTS mode"
+    );
+}
+
+#[test]
+fn one_runtime_by_many_names_and_one_kind_of_log() {
+    for runtime in crate::RUNTIMES.iter().chain(&[""]) {
+        let completed = body(json!({"Image": "x", "HostConfig": {"Runtime": runtime}})).unwrap();
+        let wanted = if runtime.is_empty() {
+            "keelson"
+        } else {
+            runtime
+        };
+        assert_eq!(completed.host.runtime, wanted);
+        assert_eq!(completed.host.log_config.r#type, "local");
+    }
+    assert!(body(json!({"Image": "x", "HostConfig": {"Runtime": "runsc"}})).is_err());
+    let completed =
+        body(json!({"Image": "x", "HostConfig": {"LogConfig": {"Type": "json-file"}}})).unwrap();
+    let told = completed
+        .warnings
+        .iter()
+        .any(|text| text.contains("json-file"));
+    assert!(told, "{:?}", completed.warnings);
+}
+
+#[test]
+fn working_directories_are_normalised() {
+    for (given, kept) in [
+        ("/a/../b//c/./", "/b/c"),
+        ("/", "/"),
+        ("//..", "/"),
+        ("", "/srv"),
+    ] {
+        let completed = body(json!({"Image": "x", "WorkingDir": given})).unwrap();
+        assert_eq!(completed.config.working_dir, kept);
+    }
+    assert!(body(json!({"Image": "x", "WorkingDir": "a/b"})).is_err());
 }

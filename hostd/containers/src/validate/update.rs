@@ -56,6 +56,7 @@ pub(crate) fn update(
 fn limits(request: &HostConfig) -> bool {
     let mut host = HostConfig::default();
     merge(&mut host, request);
+    host.ulimits = None;
     host != HostConfig::default()
 }
 
@@ -142,6 +143,14 @@ fn merge(host: &mut HostConfig, request: &HostConfig) {
     if request.pids_limit.is_some() {
         host.pids_limit = request.pids_limit;
     }
+    // As Docker keeps them: for processes that are started from now on.
+    if request
+        .ulimits
+        .as_ref()
+        .is_some_and(|list| !list.is_empty())
+    {
+        host.ulimits.clone_from(&request.ulimits);
+    }
 }
 
 #[cfg(test)]
@@ -203,6 +212,14 @@ mod tests {
                 "pids": {"limit": -1},
             })
         );
+    }
+
+    #[test]
+    fn ulimits_are_for_the_next_start() {
+        let limits = json!([{"Name": "nofile", "Soft": 10, "Hard": 20}]);
+        let update = updated(json!({}), json!({"Ulimits": limits})).unwrap();
+        assert_eq!(update.resources, None);
+        assert_eq!(serde_json::to_value(&update.host.ulimits).unwrap(), limits);
     }
 
     #[test]
