@@ -101,27 +101,30 @@ impl Event {
     fn fits(&self, filters: &Filters) -> bool {
         let attributes = &self.actor.attributes;
         let name = attributes.get("name").map_or("", String::as_str);
-        let object = |wanted: &str| {
-            self.actor.id == wanted
-                || name == wanted
-                || (!wanted.is_empty() && self.actor.id.starts_with(wanted))
-                // An image by its name without the tag.
-                || (self.kind == "image" && name.rsplit_once(':').is_some_and(|(n, _)| n == wanted))
+        let id = self.actor.id.as_str();
+        // Docker compares beginnings, also those of names, and looks at events of every type.
+        let object = |wanted: &str| id.starts_with(wanted) || name.starts_with(wanted);
+        let image = match self.kind {
+            "image" => name,
+            _ => attributes.get("image").map_or("", String::as_str),
         };
-        let image_of_container =
-            |wanted: &str| attributes.get("image").is_some_and(|image| image == wanted);
-        // `exec_create: sh` is found as `exec_create`.
-        let action = self.action.split(':').next().unwrap_or_default();
+        let images = [id, image, without_tag(id), without_tag(image)];
+        // `exec_create: sh` is found as `exec_create`, when that is asked for.
+        let long = ["health_status", "exec_create", "exec_start"];
+        let begins = filters
+            .values("event")
+            .iter()
+            .any(|wanted| long.contains(&wanted.as_str()));
         filters.any("type", |wanted| wanted == self.kind)
-            && filters.any("event", |wanted| wanted == action || wanted == self.action)
+            && filters.any("event", |wanted| {
+                wanted == self.action || (begins && self.action.starts_with(wanted))
+            })
             && filters.any("scope", |wanted| wanted == self.scope)
             && filters.labels(|key| attributes.get(key).map(String::as_str))
             && OBJECTS.iter().all(|&kind| {
-                filters.any(kind, |wanted| {
-                    (kind == self.kind && object(wanted))
-                        || (kind == "image"
-                            && self.kind == "container"
-                            && image_of_container(wanted))
+                filters.any(kind, |wanted| match kind {
+                    "image" => images.contains(&wanted),
+                    _ => object(wanted),
                 })
             })
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use hostd_containers::{Scope, Status};
+use hostd_containers::{LOG_DRIVER, RUNTIMES, Scope, Status};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -152,12 +152,8 @@ fn fixed() -> Value {
     json!({
         "IndexServerAddress": "https://index.docker.io/v1/",
         "GenericResources": [],
-        "HttpProxy": "",
-        "HttpsProxy": "",
-        "NoProxy": "",
         "Labels": [],
         "ExperimentalBuild": false,
-        "DefaultRuntime": "keelson-runtime",
         "Swarm": {
             "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive",
             "ControlAvailable": false, "Error": "", "RemoteManagers": null,
@@ -171,6 +167,21 @@ fn fixed() -> Value {
         "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
         "CDISpecDirs": [],
     })
+}
+
+/// A proxy's URL without what it asks for to let through.
+fn proxy(proxy: &Option<http::Uri>) -> String {
+    let Some(uri) = proxy else {
+        return String::new();
+    };
+    let text = uri.to_string();
+    match (uri.authority(), text.split_once("://")) {
+        (Some(authority), Some((scheme, rest))) if authority.as_str().contains('@') => {
+            let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+            format!("{scheme}://xxxxx:xxxxx@{rest}")
+        }
+        _ => text,
+    }
 }
 
 /// `GET /info`.
@@ -197,6 +208,7 @@ pub(crate) fn info(api: &Api) -> Response<Body> {
         .unwrap_or_default();
     warnings.extend(cgroups.warnings());
     let runtime = inner.facts.runtime.display().to_string();
+    let proxies = &inner.images.registry_options().proxies;
     let limits = json!({
         "MemoryLimit": cgroups.has("memory"),
         "SwapLimit": cgroups.has("memory"),
@@ -223,7 +235,7 @@ pub(crate) fn info(api: &Api) -> Response<Body> {
         "NFd": fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or_default(),
         "NGoroutines": tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         "SystemTime": jiff::Timestamp::now().to_string(),
-        "LoggingDriver": "local",
+        "LoggingDriver": LOG_DRIVER,
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2",
         "NEventsListener": inner.events.listeners(),
@@ -236,7 +248,14 @@ pub(crate) fn info(api: &Api) -> Response<Body> {
         "MemTotal": memory_total(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
         "Name": first_line("/proc/sys/kernel/hostname"),
         "ServerVersion": inner.facts.version,
-        "Runtimes": {"keelson-runtime": {"path": runtime}},
+        "Runtimes": RUNTIMES
+            .iter()
+            .map(|name| ((*name).to_owned(), json!({"path": runtime})))
+            .collect::<serde_json::Map<_, _>>(),
+        "DefaultRuntime": RUNTIMES[0],
+        "HttpProxy": proxy(&proxies.http),
+        "HttpsProxy": proxy(&proxies.https),
+        "NoProxy": proxies.direct.join(","),
         "Warnings": warnings,
         "RegistryConfig": crate::images::remote::registry_config(api),
     });
@@ -253,6 +272,17 @@ pub(crate) fn info(api: &Api) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn proxies_are_told_without_passwords() {
+        let told = |text: &str| proxy(&Some(text.parse().unwrap()));
+        assert_eq!(proxy(&None), "");
+        assert_eq!(told("http://proxy:3128"), "http://proxy:3128/");
+        assert_eq!(
+            told("http://me:secret@proxy:3128"),
+            "http://xxxxx:xxxxx@proxy:3128/"
+        );
+    }
 
     #[test]
     fn host_files_are_read() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
 use crate::error::ApiError;
@@ -206,19 +207,38 @@ impl Filters {
     }
 }
 
-/// A name pattern: Docker matches container names by regular expression; what is served here are
-/// plain text with optional `^` and `$`, which is what clients use.
-pub fn name_fits(pattern: &str, name: &str) -> bool {
-    let pattern = pattern.strip_prefix('/').unwrap_or(pattern);
-    let (start, pattern) = match pattern.strip_prefix('^') {
-        Some(rest) => (true, rest.strip_prefix('/').unwrap_or(rest)),
-        None => (false, pattern),
-    };
-    match (start, pattern.strip_suffix('$')) {
-        (true, Some(all)) => name == all,
-        (true, None) => name.starts_with(pattern),
-        (false, Some(end)) => name.ends_with(end),
-        (false, None) => name.contains(pattern),
+/// Patterns as Docker has them in filters: a value fits a text that equals it, or in which the
+/// regular expression that it is finds something. What is none finds nothing.
+#[derive(Debug)]
+pub struct Patterns(Vec<(String, Option<Regex>)>);
+
+/// Memory that one compiled expression may take, in bytes.
+const MAX_EXPRESSION: usize = 1 << 20;
+
+impl Patterns {
+    /// The values of a filter.
+    pub fn new(values: &[String]) -> Self {
+        let compiled = values.iter().map(|value| {
+            let expression = RegexBuilder::new(value)
+                .size_limit(MAX_EXPRESSION)
+                .dfa_size_limit(MAX_EXPRESSION)
+                .build();
+            (value.clone(), expression.ok())
+        });
+        Self(compiled.collect())
+    }
+
+    /// Whether there are none, or one fits.
+    pub fn fit(&self, text: &str) -> bool {
+        self.0.is_empty()
+            || self.0.iter().any(|(value, expression)| {
+                value == text || expression.as_ref().is_some_and(|e| e.is_match(text))
+            })
+    }
+
+    /// Whether the name of a container fits, with or without its slash.
+    pub fn fit_name(&self, name: &str) -> bool {
+        self.fit(name) || self.fit(&format!("/{name}"))
     }
 }
 
@@ -260,12 +280,34 @@ mod tests {
     }
 
     #[test]
-    fn names_fit_with_anchors() {
-        assert!(name_fits("eb", "web-1"));
-        assert!(name_fits("^/web-1$", "web-1"));
-        assert!(name_fits("/web", "web-1"));
-        assert!(!name_fits("^eb", "web-1"));
-        assert!(!name_fits("web$", "web-1"));
+    fn names_are_regular_expressions() {
+        let fits = |pattern: &str, name: &str| Patterns::new(&[pattern.to_owned()]).fit_name(name);
+        for (pattern, name) in [
+            ("eb", "web-1"),
+            ("^/web-1$", "web-1"),
+            ("^web-1$", "web-1"),
+            ("/web", "web-1"),
+            ("web.*[0-9]", "web-1"),
+            ("^(web|db)-[0-9]+$", "db-22"),
+            ("w.b", "web-1"),
+            ("(?i)WEB", "web-1"),
+            ("", "web-1"),
+        ] {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("^eb", "web-1"),
+            ("web$", "web-1"),
+            ("^web-[0-9]$", "web-12"),
+            ("web*$", "web-1"),
+            ("[", "web-1"),
+            ("*", "web-1"),
+        ] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
+        let several = Patterns::new(&["[".to_owned(), "db".to_owned()]);
+        assert!(several.fit_name("db") && !several.fit_name("web"));
+        assert!(Patterns::new(&[]).fit_name("anything"));
     }
 
     proptest! {

@@ -1,5 +1,7 @@
 //! The life of containers through the `docker` command.
 
+#[path = "containers/answers.rs"]
+mod answers;
 mod common;
 
 use std::io::{BufRead, BufReader, Read};

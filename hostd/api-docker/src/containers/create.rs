@@ -1,13 +1,14 @@
 //! `POST /containers/create`.
 
 use hostd_containers::{CreateRequest, RootSource, Scope};
+use hostd_images::Image;
 use http::{Response, StatusCode};
 use keelson_model::container::CreateBody;
 use keelson_model::error::ErrorKind;
 use serde_json::json;
 
 use crate::error::ApiError;
-use crate::info::go_architecture;
+use crate::images::platform::Platform;
 use crate::reply::{self, Body};
 use crate::{Api, Call};
 
@@ -27,17 +28,22 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
             "config.Image cannot be empty in order to create a container",
         ));
     }
-    if let Some(platform) = platform
-        && !is_own_platform(&platform)
-    {
-        return Err(ApiError::new(
-            ErrorKind::NotFound,
-            format!(
-                "image with reference {} was found but does not provide the specified platform ({platform})",
-                body.config.image
-            ),
-        ));
-    }
+    // Whether there is such an image is said by the engine.
+    let image = api.0.images.resolve(&body.config.image).ok();
+    let mismatch = match (&image, &platform) {
+        (Some(image), Some(platform)) if !Platform::named(platform)?.fits(image) => {
+            return Err(ApiError::new(
+                ErrorKind::NotFound,
+                format!(
+                    "image with reference {} was found but its platform ({}) does not match the specified platform ({platform})",
+                    body.config.image,
+                    Platform::of(image)
+                ),
+            ));
+        }
+        (Some(image), None) => foreign(image),
+        _ => None,
+    };
     let request = CreateRequest {
         config: body.config,
         host_config: body.host_config,
@@ -45,44 +51,21 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         root: RootSource::Image,
     };
     let created = api.0.engine.create(Scope::User, name, request).await?;
+    let mut warnings = created.warnings;
+    warnings.extend(mismatch);
     Ok(reply::json(
         StatusCode::CREATED,
-        &json!({"Id": created.id, "Warnings": created.warnings}),
+        &json!({"Id": created.id, "Warnings": warnings}),
     ))
 }
 
-/// Whether `os[/architecture[/variant]]`, or its JSON form of newer clients, is this machine's.
-pub(crate) fn is_own_platform(platform: &str) -> bool {
-    let text = match serde_json::from_str::<serde_json::Value>(platform) {
-        Ok(value) => {
-            let part = |name: &str| value.get(name).and_then(|v| v.as_str()).unwrap_or_default();
-            match part("architecture") {
-                "" => part("os").to_owned(),
-                architecture => format!("{}/{architecture}", part("os")),
-            }
-        }
-        Err(_) => platform.to_owned(),
-    };
-    let mut parts = text.split('/');
-    let os = parts.next().unwrap_or_default();
-    let architecture = parts.next();
-    os.eq_ignore_ascii_case("linux")
-        && architecture.is_none_or(|a| a == go_architecture() || a == std::env::consts::ARCH)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn platforms_are_compared() {
-        assert!(is_own_platform("linux"));
-        assert!(is_own_platform(&format!("linux/{}", go_architecture())));
-        assert!(is_own_platform(&format!(
-            r#"{{"os":"linux","architecture":"{}"}}"#,
-            go_architecture()
-        )));
-        assert!(!is_own_platform("linux/s390x"));
-        assert!(!is_own_platform("windows/amd64"));
-    }
+/// What to tell of an image that is for another kind of machine.
+fn foreign(image: &Image) -> Option<String> {
+    let host = Platform::of_machine();
+    (!host.fits(image)).then(|| {
+        format!(
+            "The requested image's platform ({}) does not match the detected host platform ({host}) and no specific platform was requested",
+            Platform::of(image)
+        )
+    })
 }

@@ -4,10 +4,11 @@ use hostd_containers::{Scope, Snapshot, Status};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{mount, networks, sizes};
+use super::{mount, networks, open_ports, sizes};
 use crate::error::ApiError;
 use crate::places::Kind;
 use crate::reply::{self, Body};
+use crate::version::ApiVersion;
 use crate::{Api, Call, times};
 
 pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
@@ -18,6 +19,17 @@ pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, Ap
         && !execs.is_empty()
     {
         *ids = json!(execs);
+    }
+    // It may have been removed by force.
+    if let Ok(image) = api.0.images.resolve(&snapshot.image_id)
+        && let Some(members) = answer.as_object_mut()
+    {
+        members.insert("Platform".to_owned(), json!(image.config.os));
+        if call.version >= ApiVersion::new(1, 48)
+            && let Some(descriptor) = crate::images::manifest::descriptor(api, &image)
+        {
+            members.insert("ImageManifestDescriptor".to_owned(), descriptor);
+        }
     }
     if call.query.flag("size")
         && let Some(members) = answer.as_object_mut()
@@ -75,7 +87,9 @@ fn render(snapshot: &Snapshot) -> Value {
             "Bridge": "",
             "SandboxID": "",
             "SandboxKey": "",
-            "Ports": {},
+            "Ports": open_ports(snapshot)
+                .map(|port| (port.to_owned(), Value::Null))
+                .collect::<serde_json::Map<_, _>>(),
             "HairpinMode": false,
             "LinkLocalIPv6Address": "",
             "LinkLocalIPv6PrefixLen": 0,

@@ -1,25 +1,40 @@
 //! `GET /containers/json`.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use hostd_containers::{Scope, Snapshot, Status};
+use hostd_images::Image;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{mount, network_name, networks, sizes};
+use super::{mount, network_name, networks, open_ports, port, sizes};
 use crate::error::ApiError;
 use crate::places::Kind;
-use crate::query::{Filters, name_fits};
+use crate::query::{Filters, Patterns};
 use crate::reply::{self, Body};
 use crate::{Api, Call, times};
 
-/// Filters that work.
+/// The filters, as Docker has them. `isolation` has no meaning on Linux, and is passed over there,
+/// too.
 const FILTERS: &[&str] = &[
-    "ancestor", "before", "exited", "id", "label", "label!", "name", "network", "since", "status",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
     "volume",
 ];
-/// Filters that Docker has and that are not built.
-const NOT_BUILT: &[&str] = &["expose", "health", "is-task", "isolation", "publish"];
 
 const STATES: &[&str] = &[
     "created",
@@ -31,62 +46,190 @@ const STATES: &[&str] = &[
     "dead",
 ];
 
+/// Of health checks, none of which is run yet.
+const HEALTH: &[&str] = &["starting", "healthy", "unhealthy", "none"];
+
 pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let known: Vec<&str> = FILTERS.iter().chain(NOT_BUILT).copied().collect();
-    let filters = call.query.filters(&known)?;
-    if let Some(name) = NOT_BUILT.iter().find(|name| filters.has(name)) {
-        return Err(ApiError::not_built(format!(
-            "the filter {name} of the list of containers is not built yet"
-        )));
-    }
-    for state in filters.values("status") {
-        if !STATES.contains(&state.as_str()) {
-            return Err(ApiError::invalid(format!(
-                "invalid filter 'status={state}'"
-            )));
-        }
-    }
-    let mut exited = Vec::new();
-    for code in filters.values("exited") {
-        exited.push(code.parse::<i32>().map_err(|_| {
-            ApiError::invalid(format!("invalid filter 'exited={code}': not a number"))
-        })?);
-    }
+    let filters = call.query.filters(FILTERS)?;
     let limit: i64 = call.query.number("limit")?.unwrap_or(0);
     let all = call.query.flag("all") || limit > 0 || filters.has("status");
-    let created = |name: &str| -> Result<Option<_>, ApiError> {
-        filters
-            .values(name)
-            .first()
-            .map(|container| Ok(api.0.engine.inspect(Scope::User, container)?.created))
-            .transpose()
-    };
-    let (before, since) = (created("before")?, created("since")?);
-    let ancestors = ancestors(api, &filters);
-
-    let mut chosen: Vec<Arc<Snapshot>> = api.0.engine.list(Scope::User);
-    chosen.sort_by_key(|container| std::cmp::Reverse(container.created));
-    chosen.retain(|container| {
-        (all || container.state.status.counts_as_running())
-            && before.is_none_or(|time| container.created < time)
-            && since.is_none_or(|time| container.created > time)
-            && (exited.is_empty()
-                || (container.state.status == Status::Exited
-                    && exited.contains(&container.state.exit_code)))
-            && (!filters.has("ancestor") || ancestors.contains(&container.image_id))
-            && fits(container, &filters)
+    let chosen = Chosen::new(api, &filters)?;
+    let mut containers: Vec<Arc<Snapshot>> = api.0.engine.list(Scope::User);
+    containers.sort_by_key(|container| std::cmp::Reverse(container.created));
+    containers.retain(|container| {
+        (all || container.state.status.counts_as_running()) && chosen.fits(container)
     });
     if let Ok(limit @ 1..) = usize::try_from(limit) {
-        chosen.truncate(limit);
+        containers.truncate(limit);
     }
-
     let with_size = call.query.flag("size");
     let _place = match with_size {
         true => Some(api.place(Kind::Survey, call.role).await?),
         false => None,
     };
-    let answer = summaries(api, &chosen, with_size).await;
+    let answer = summaries(api, &containers, with_size).await;
     Ok(reply::json(StatusCode::OK, &answer))
+}
+
+/// Filters after their values were checked.
+struct Chosen<'a> {
+    filters: &'a Filters,
+    names: Patterns,
+    exited: Vec<i32>,
+    before: Option<jiff::Timestamp>,
+    since: Option<jiff::Timestamp>,
+    /// Images with their descendants.
+    images: BTreeSet<String>,
+    /// Identifiers that a beginning stands for, when it stands for one only.
+    ids: Vec<String>,
+    tasks: bool,
+    expose: Vec<Ports>,
+}
+
+impl<'a> Chosen<'a> {
+    fn new(api: &Api, filters: &'a Filters) -> Result<Self, ApiError> {
+        let invalid = |name: &str, value: &str| {
+            Err(ApiError::invalid(format!(
+                "invalid filter '{name}={value}'"
+            )))
+        };
+        for state in filters.values("status") {
+            if !STATES.contains(&state.as_str()) {
+                return invalid("status", state);
+            }
+        }
+        for health in filters.values("health") {
+            if !HEALTH.contains(&health.as_str()) {
+                return Err(ApiError::invalid(format!(
+                    "unrecognised filter value for health: {health}"
+                )));
+            }
+        }
+        let mut exited = Vec::new();
+        for code in filters.values("exited") {
+            match code.parse::<i32>() {
+                Ok(code) => exited.push(code),
+                Err(_) => return invalid("exited", code),
+            }
+        }
+        let created = |name: &str| -> Result<Option<_>, ApiError> {
+            filters
+                .values(name)
+                .last()
+                .map(|container| Ok(api.0.engine.inspect(Scope::User, container)?.created))
+                .transpose()
+        };
+        // Nothing is published yet; what is asked for is checked all the same.
+        for wanted in filters.values("publish") {
+            Ports::parse("publish", wanted)?;
+        }
+        let expose = filters.values("expose").iter();
+        let containers = api.0.engine.list(Scope::User);
+        let ids = filters.values("id").iter().filter_map(|wanted| {
+            let mut found = containers.iter().filter(|c| c.id.starts_with(wanted));
+            match (found.next(), found.next()) {
+                (Some(container), None) => Some(container.id.clone()),
+                _ => None,
+            }
+        });
+        Ok(Self {
+            filters,
+            names: Patterns::new(filters.values("name")),
+            exited,
+            before: created("before")?,
+            since: created("since")?,
+            images: descendants(api, filters),
+            ids: ids.collect(),
+            tasks: filters.flag("is-task")?.unwrap_or(false),
+            expose: expose
+                .map(|wanted| Ports::parse("expose", wanted))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn fits(&self, container: &Snapshot) -> bool {
+        let filters = self.filters;
+        let state = &container.state;
+        let labels = &container.config.labels;
+        self.before.is_none_or(|time| container.created < time)
+            && self.since.is_none_or(|time| container.created > time)
+            && (!filters.has("exited")
+                || (!state.status.counts_as_running()
+                    && state.started_at.is_some()
+                    && self.exited.contains(&state.exit_code)))
+            && (!filters.has("ancestor") || self.images.contains(&container.image_id))
+            && (!filters.has("id") || self.ids.contains(&container.id))
+            && self.names.fit_name(&container.name)
+            && filters.any("status", |wanted| wanted == state.status.as_str())
+            && filters.any("health", |wanted| wanted == "none")
+            // There are no services whose tasks could be containers.
+            && !self.tasks
+            && !filters.has("publish")
+            && (self.expose.is_empty()
+                || container.config.exposed_ports.keys().any(|port| {
+                    self.expose.iter().any(|ports| ports.contain(port))
+                }))
+            && filters.labels(|key| labels.get(key).map(String::as_str))
+            && filters.any("network", |wanted| network_name(container) == Some(wanted))
+            && filters.any("volume", |wanted| {
+                container.mounts.iter().any(|mount| {
+                    mount.destination == wanted
+                        || match mount.name.as_str() {
+                            "" => mount.source == Path::new(wanted),
+                            name => name == wanted,
+                        }
+                })
+            })
+    }
+}
+
+/// Ports of one protocol, as the filters `expose` and `publish` name them.
+#[derive(Debug, PartialEq, Eq)]
+struct Ports {
+    first: u16,
+    last: u16,
+    protocol: String,
+}
+
+impl Ports {
+    /// `80`, `80/udp`, `8000-8010/tcp`.
+    fn parse(filter: &str, text: &str) -> Result<Self, ApiError> {
+        if text.contains(':') {
+            return Err(ApiError::invalid(format!(
+                "filter for '{filter}' should not contain ':': {text}"
+            )));
+        }
+        let wrong = |reason: &str| {
+            ApiError::invalid(format!(
+                "error while looking up for {filter} {text}: {reason}"
+            ))
+        };
+        let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let number = |text: &str| {
+            text.parse::<u16>()
+                .map_err(|_| wrong(&format!("invalid port {text:?}")))
+        };
+        let (first, last) = (number(first)?, number(last)?);
+        if last < first {
+            return Err(wrong("invalid port range"));
+        }
+        let protocol = match protocol {
+            "" => "tcp".to_owned(),
+            other => other.to_ascii_lowercase(),
+        };
+        Ok(Self {
+            first,
+            last,
+            protocol,
+        })
+    }
+
+    fn contain(&self, exposed: &str) -> bool {
+        port(exposed).is_some_and(|(number, protocol)| {
+            (self.first..=self.last).contains(&number) && protocol == self.protocol
+        })
+    }
 }
 
 /// All containers with their sizes, for `GET /system/df`.
@@ -115,30 +258,44 @@ async fn summaries(api: &Api, containers: &[Arc<Snapshot>], with_size: bool) -> 
     answer
 }
 
-/// Identifiers of the images that the filter names.
-fn ancestors(api: &Api, filters: &Filters) -> Vec<String> {
-    filters
-        .values("ancestor")
-        .iter()
-        .filter_map(|name| api.0.images.resolve(name).ok())
-        .map(|image| image.id.to_string())
-        .collect()
-}
-
-/// The filters that need nothing but the container itself.
-fn fits(container: &Snapshot, filters: &Filters) -> bool {
-    let labels = &container.config.labels;
-    filters.any("id", |wanted| container.id.starts_with(wanted))
-        && filters.any("name", |wanted| name_fits(wanted, &container.name))
-        && filters.any("status", |wanted| wanted == container.state.status.as_str())
-        && filters.labels(|key| labels.get(key).map(String::as_str))
-        && filters.any("network", |wanted| network_name(container) == Some(wanted))
-        && filters.any("volume", |wanted| {
-            container
-                .mounts
-                .iter()
-                .any(|mount| mount.name == wanted || mount.destination == wanted)
-        })
+/// The images that the filter `ancestor` names, and those made from them.
+fn descendants(api: &Api, filters: &Filters) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    if !filters.has("ancestor") {
+        return found;
+    }
+    let images = api.0.images.list();
+    for name in filters.values("ancestor") {
+        // A name that is no image's has no descendants.
+        let Ok(ancestor) = api.0.images.resolve(name) else {
+            continue;
+        };
+        found.insert(ancestor.id.to_string());
+        let layers = &ancestor.layers;
+        let on_top = |image: &Image| {
+            !layers.is_empty()
+                && image.layers.len() > layers.len()
+                && image.layers.starts_with(layers)
+        };
+        let mut ids = BTreeSet::from([ancestor.id.to_string()]);
+        // Parents may have been made from each other in any order.
+        loop {
+            let before = ids.len();
+            for image in &images {
+                let child = image
+                    .parent
+                    .is_some_and(|parent| ids.contains(&parent.to_string()));
+                if child || on_top(image) {
+                    ids.insert(image.id.to_string());
+                }
+            }
+            if ids.len() == before {
+                break;
+            }
+        }
+        found.extend(ids);
+    }
+    found
 }
 
 fn render(api: &Api, container: &Snapshot) -> Value {
@@ -155,7 +312,7 @@ fn render(api: &Api, container: &Snapshot) -> Value {
         "ImageID": container.image_id,
         "Command": command(&container.path, &container.args),
         "Created": container.created.as_second(),
-        "Ports": [],
+        "Ports": ports(container),
         "Labels": container.config.labels,
         "State": container.state.status.as_str(),
         "Status": status(container, jiff::Timestamp::now()),
@@ -163,6 +320,14 @@ fn render(api: &Api, container: &Snapshot) -> Value {
         "NetworkSettings": {"Networks": networks(container)},
         "Mounts": mounts,
     })
+}
+
+/// The ports that the container listens on, none of which is published.
+fn ports(container: &Snapshot) -> Vec<Value> {
+    open_ports(container)
+        .filter_map(|exposed| port(exposed))
+        .map(|(number, protocol)| json!({"PrivatePort": number, "Type": protocol}))
+        .collect()
 }
 
 fn command(path: &str, args: &[String]) -> String {
@@ -205,6 +370,22 @@ fn status(container: &Snapshot, now: jiff::Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_of_filters() {
+        let fits = |wanted: &str, port: &str| Ports::parse("expose", wanted).unwrap().contain(port);
+        assert!(fits("80", "80/tcp"));
+        assert!(fits("80/TCP", "80"));
+        assert!(fits("8000-8010/udp", "8005/udp"));
+        assert!(!fits("80", "80/udp"));
+        assert!(!fits("8000-8010", "8011/tcp"));
+        for wrong in ["", "x", "80:80", "9-8", "70000", "80/tcp-81"] {
+            assert!(
+                Ports::parse("expose", wrong).is_err() || wrong == "80/tcp-81",
+                "{wrong}"
+            );
+        }
+    }
 
     #[test]
     fn commands_with_spaces_are_quoted() {

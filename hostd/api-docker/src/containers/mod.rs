@@ -61,6 +61,22 @@ fn networks(snapshot: &Snapshot) -> Value {
     }})
 }
 
+/// Number and protocol of an exposed port: `80/tcp`.
+fn port(text: &str) -> Option<(u16, &str)> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    Some((number.parse().ok()?, protocol))
+}
+
+/// The ports on which a container that runs may be reached in its network. With the host's they are
+/// the host's.
+fn open_ports(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
+    let own = snapshot.state.status.has_process() && snapshot.host_config.network_mode != "host";
+    let ports = own.then_some(&snapshot.config.exposed_ports);
+    ports
+        .into_iter()
+        .flat_map(|ports| ports.keys().map(String::as_str))
+}
+
 /// A mount as list and inspect show it.
 fn mount(mount: &MountPoint) -> Value {
     let mut value = json!({

@@ -5,6 +5,28 @@ use serde_json::{Value, json};
 
 use crate::Api;
 
+fn platform(image: &Image) -> Value {
+    let mut platform = json!({
+        "architecture": image.config.architecture,
+        "os": image.config.os,
+    });
+    if let (Some(variant), Some(members)) = (&image.config.variant, platform.as_object_mut()) {
+        members.insert("variant".to_owned(), json!(variant));
+    }
+    platform
+}
+
+/// The descriptor of an image's manifest with the platform that the image is for.
+pub(crate) fn descriptor(api: &Api, image: &Image) -> Option<Value> {
+    let manifest = api.0.images.manifest(&image.id).ok()?;
+    Some(json!({
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest.to_string(),
+        "size": manifest.size,
+        "platform": platform(image),
+    }))
+}
+
 /// Adds `Descriptor`, and with the users of images `Manifests`: an image has one.
 pub(crate) fn add(
     api: &Api,
@@ -38,13 +60,7 @@ pub(crate) fn add(
             .filter(|user| user.image == Some(image.id))
             .map(|user| user.container.as_str())
             .collect();
-        let mut platform = json!({
-            "architecture": image.config.architecture,
-            "os": image.config.os,
-        });
-        if let (Some(variant), Some(members)) = (&image.config.variant, platform.as_object_mut()) {
-            members.insert("variant".to_owned(), json!(variant));
-        }
+        let platform = platform(image);
         let mut described = target.clone();
         described["platform"] = platform.clone();
         let entry = json!({

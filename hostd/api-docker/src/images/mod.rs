@@ -2,9 +2,9 @@
 
 pub(crate) mod change;
 pub(crate) mod list;
-mod manifest;
+pub(crate) mod manifest;
 mod pattern;
-mod platform;
+pub(crate) mod platform;
 mod progress;
 pub(crate) mod remote;
 pub(crate) mod search;

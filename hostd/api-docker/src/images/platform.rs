@@ -7,6 +7,7 @@ use keelson_model::error::ErrorKind;
 use serde::Deserialize;
 
 use crate::error::ApiError;
+use crate::info::go_architecture;
 use crate::query::Query;
 
 /// Which variant of an image is meant. Images are kept for one platform each.
@@ -51,8 +52,46 @@ impl Platform {
             .collect()
     }
 
+    /// `os[/architecture[/variant]]`, or the object of newer clients; architectures also by the
+    /// names that the kernel has for them.
+    pub(crate) fn named(text: &str) -> Result<Self, ApiError> {
+        if text.starts_with('{') {
+            return Self::parse(text);
+        }
+        let mut parts = text.splitn(3, '/').map(str::to_ascii_lowercase);
+        let os = parts.next().unwrap_or_default();
+        let architecture = match parts.next().unwrap_or_default().as_str() {
+            "x86_64" => "amd64".to_owned(),
+            "aarch64" => "arm64".to_owned(),
+            other => other.to_owned(),
+        };
+        Ok(Self {
+            os,
+            architecture,
+            variant: parts.next().unwrap_or_default(),
+        })
+    }
+
+    /// That of an image.
+    pub(crate) fn of(image: &Image) -> Self {
+        Self {
+            os: image.config.os.clone(),
+            architecture: image.config.architecture.clone(),
+            variant: image.config.variant.clone().unwrap_or_default(),
+        }
+    }
+
+    /// That of this machine. The variant of its processor is not told: it runs older ones, too.
+    pub(crate) fn of_machine() -> Self {
+        Self {
+            os: "linux".to_owned(),
+            architecture: go_architecture().to_owned(),
+            variant: String::new(),
+        }
+    }
+
     /// Whether the image is for it; what is not named fits.
-    fn fits(&self, image: &Image) -> bool {
+    pub(crate) fn fits(&self, image: &Image) -> bool {
         let config = &image.config;
         let same = |wanted: &str, is: &str| wanted.is_empty() || is.is_empty() || wanted == is;
         same(&self.os, &config.os)

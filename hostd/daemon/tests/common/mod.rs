@@ -234,6 +234,11 @@ impl Host {
 
     /// Starts the daemon (again) and waits until its API answers.
     pub fn start_daemon(&mut self) {
+        self.start_daemon_with(&[]);
+    }
+
+    /// Like [`Host::start_daemon`], with further variables in its environment.
+    pub fn start_daemon_with(&mut self, variables: &[(&str, &str)]) {
         let log = File::options()
             .create(true)
             .append(true)
@@ -241,6 +246,7 @@ impl Host {
             .unwrap();
         let child = self
             .command()
+            .envs(variables.iter().copied())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
