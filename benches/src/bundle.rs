@@ -102,6 +102,21 @@ pub fn write(
     Ok(bundle)
 }
 
+/// Leaves a bundle's container in the cgroup namespace of the host.
+///
+/// # Errors
+/// The bundle can't be read or written.
+pub fn share_cgroups(bundle: &Path) -> Result<()> {
+    let path = bundle.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    let namespaces = config.pointer_mut("/linux/namespaces");
+    let namespaces = namespaces.and_then(Value::as_array_mut);
+    let namespaces = namespaces.context("a bundle without namespaces")?;
+    namespaces.retain(|namespace| namespace.get("type") != Some(&json!("cgroup")));
+    std::fs::write(path, config.to_string())?;
+    Ok(())
+}
+
 /// `config.json` as dockerd writes it for a container without special wishes.
 fn config(bundle: &Path, root: &Path, id: &str, command: &[&str], filter: Filter) -> Value {
     let mut mounts = vec![

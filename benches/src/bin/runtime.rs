@@ -18,6 +18,11 @@ use keelson_benches::{build, calls, memory, stats::Summary, tools};
 const MANY: usize = 10;
 /// What ends the name of a runtime whose file lies on a writable mount.
 const WRITABLE: &str = "-writable";
+/// What ends the name of a runtime whose containers are in the host's cgroup namespace.
+const SHARED: &str = "-cgroups";
+/// How long nothing happens before a start that comes alone. What the kernel puts off, such as the
+/// end of a grace period, is waited for in full then, and caches are colder.
+const REST: Duration = Duration::from_millis(250);
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// The mount of a hybrid host that some runtimes can't stand.
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
@@ -73,8 +78,11 @@ fn main() -> Result<()> {
     };
     let mut subjects = subjects(folder.path(), root.path(), &ours, &driver, peers)?;
 
-    let alone = interleave(&mut subjects, options.rounds, |subject| {
-        one(&driver, subject)
+    let together = interleave(&mut subjects, options.rounds, |subject| {
+        one(&driver, subject, Duration::ZERO)
+    })?;
+    let rested = interleave(&mut subjects, options.rounds, |subject| {
+        one(&driver, subject, REST)
     })?;
     let mut counts = Vec::new();
     for (name, subject) in &subjects {
@@ -86,7 +94,11 @@ fn main() -> Result<()> {
     let parallel = interleave(&mut subjects, options.parallel_rounds, |subject| {
         many(&driver, subject)
     })?;
-    let tables = [alone_table(&alone, &counts), parallel_table(&parallel)];
+    let tables = [
+        together_table(&together, &counts),
+        rested_table(&rested, &together),
+        parallel_table(&parallel),
+    ];
     table::publish(&tables, options.json.as_deref())
 }
 
@@ -105,6 +117,9 @@ fn subjects(
         for number in 0..MANY {
             let id = format!("keelson-bench-{}-{name}-{number}", std::process::id());
             let bundle = bundle::write(folder, root, &id, &["true"], filter)?;
+            if name.ends_with(SHARED) {
+                bundle::share_cgroups(&bundle)?;
+            }
             shim::prepare(&bundle, root, &id)?;
             jobs.push(Job {
                 way: way(bundle, id),
@@ -137,9 +152,18 @@ fn subjects(
     add("keelson", ours, Filter::Written, &commands(ours, "keelson"))?;
     let writable = format!("keelson{WRITABLE}");
     add(&writable, ours, Filter::Written, &commands(ours, &writable))?;
+    let shared = format!("keelson{SHARED}");
+    add(&shared, ours, Filter::Written, &commands(ours, &shared))?;
     for name in peers.iter().copied() {
         if let Some(program) = tools::optional(name, name) {
             add(name, &program, Filter::Written, &commands(&program, name))?;
+            let shared = format!("{name}{SHARED}");
+            add(
+                &shared,
+                &program,
+                Filter::Written,
+                &commands(&program, &shared),
+            )?;
             println!(
                 "{}",
                 tools::version(Command::new(&program).arg("--version"))
@@ -170,10 +194,11 @@ fn hidden() -> Option<PathBuf> {
     path.join("cgroup.procs").exists().then_some(path)
 }
 
-/// One cycle.
-fn one(driver: &Path, subject: &mut Subject) -> Result<Outcome> {
+/// One cycle, after a rest.
+fn one(driver: &Path, subject: &mut Subject, rest: Duration) -> Result<Outcome> {
     let job = subject.jobs.first().context("no job")?;
     let mut running = Driver::start(driver, &[], job)?;
+    std::thread::sleep(rest);
     running.release()?;
     let outcomes = running.finish()?;
     outcomes.first().copied().context("nothing was measured")
@@ -242,7 +267,7 @@ fn ratio(value: Option<Summary>, base: Option<Summary>) -> Cell {
     }
 }
 
-fn alone_table(series: &[Series<Outcome>], counts: &[Option<usize>]) -> Table {
+fn together_table(series: &[Series<Outcome>], counts: &[Option<usize>]) -> Table {
     let title = "create + start + wait + delete of `true`, ms";
     let mut table = Table::new(
         title,
@@ -278,6 +303,51 @@ fn alone_table(series: &[Series<Outcome>], counts: &[Option<usize>]) -> Table {
                 ratio(own_wall, summary("crun", &wall)),
                 ratio(own_cpu, summary("crun", &cpu)),
                 ratio(own_wall, summary("floor", &wall)),
+            ],
+        );
+    }
+    table
+}
+
+/// Cycles that come alone, beside the same back to back.
+fn rested_table(rested: &[Series<Outcome>], together: &[Series<Outcome>]) -> Table {
+    let title = format!(
+        "The same, each alone after {} ms of rest, ms",
+        REST.as_millis()
+    );
+    let mut table = Table::new(
+        &title,
+        &[
+            "wall",
+            "create",
+            "wall/together",
+            "create/together",
+            "wall/crun",
+            "create/crun",
+        ],
+    );
+    let wall = |one: &Outcome| one.total as f64 / 1e3;
+    let create = |one: &Outcome| one.create as f64 / 1e3;
+    let summary = |of_all: &[Series<Outcome>], name: &str, of: &dyn Fn(&Outcome) -> f64| {
+        let found = of_all.iter().find(|one| one.name == name)?;
+        Summary::of(found.values.iter().map(of))
+    };
+    for one in rested {
+        // Beside the one whose containers are in the same cgroup namespace.
+        let crun = match one.name.ends_with(SHARED) {
+            true => format!("crun{SHARED}"),
+            false => "crun".to_owned(),
+        };
+        let own = |of: &dyn Fn(&Outcome) -> f64| summary(rested, &one.name, of);
+        table.row(
+            &one.name,
+            vec![
+                Cell::series(one.values.iter().map(wall), 2),
+                Cell::series(one.values.iter().map(create), 2),
+                ratio(own(&wall), summary(together, &one.name, &wall)),
+                ratio(own(&create), summary(together, &one.name, &create)),
+                ratio(own(&wall), summary(rested, &crun, &wall)),
+                ratio(own(&create), summary(rested, &crun, &create)),
             ],
         );
     }

@@ -17,6 +17,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+/// How long nothing happens before each step of a life that is measured alone.
+const REST: Duration = Duration::from_millis(250);
 /// How many containers are run at a time.
 const MANY: usize = 10;
 const IMAGE: &str = "bench";
@@ -52,12 +54,13 @@ struct Life {
     wait: Duration,
     remove: Duration,
     /// Processor time of ten containers that were run and removed at a time, and how long it took.
+    /// Not of a life with rests in it.
     many: (Duration, Duration),
 }
 
 type Figure = (&'static str, fn(&Life) -> Duration);
 
-const FIGURES: [Figure; 8] = [
+static FIGURES: [Figure; 8] = [
     ("create", |life| life.create),
     ("start", |life| life.start),
     ("create + start", |life| life.create + life.start),
@@ -100,18 +103,27 @@ fn main() -> Result<()> {
         let path = format!("/images/create?fromSrc=-&repo={IMAGE}");
         http::call(engine.socket(), "POST", &path, &image)?;
     }
-    let empty = interleave(&mut engines, options.rounds, |engine| life(engine))?;
+    let together = |engine: &mut Engine| life(engine, Duration::ZERO);
+    let empty = interleave(&mut engines, options.rounds, together)?;
+    let rested = interleave(&mut engines, options.rounds, |engine| life(engine, REST))?;
     for (_, engine) in &engines {
         for _ in 0..options.present {
             create(engine.socket(), &["sleep", "1000"])?;
         }
     }
-    let full = interleave(&mut engines, options.rounds, |engine| life(engine))?;
+    let full = interleave(&mut engines, options.rounds, together)?;
     let tables = [
-        figures("Containers over the API, ms", &empty),
+        figures("Containers over the API, ms", &empty, &FIGURES),
         figures(
-            &format!("The same beside {} others", options.present),
+            &format!("The same, each step after {} ms of rest", REST.as_millis()),
+            &rested,
+            single(),
+        ),
+        ratios("With rest / back to back", &rested, &empty),
+        figures(
+            &format!("Back to back beside {} others", options.present),
             &full,
+            &FIGURES,
         ),
     ];
     table::publish(&tables, options.json.as_deref())
@@ -142,14 +154,18 @@ fn text(value: &Value, place: &str) -> Result<String> {
     Ok(found.with_context(|| format!("no {place}"))?.to_owned())
 }
 
-fn life(engine: &Engine) -> Result<Life> {
+/// One container's life, with a rest before each step.
+fn life(engine: &Engine, rest: Duration) -> Result<Life> {
     let socket = engine.socket();
     let mut clock = Clock(Instant::now());
+    clock.rest(rest);
     let id = create(socket, &["sleep", "1000"])?;
     let create = clock.lap();
     let container = format!("/containers/{id}");
+    clock.rest(rest);
     http::call(socket, "POST", &format!("{container}/start"), b"")?;
     let start = clock.lap();
+    clock.rest(rest);
     let exec = exec(socket, &container)?;
 
     let about = http::call(socket, "GET", &format!("{container}/json"), b"")?;
@@ -159,19 +175,24 @@ fn life(engine: &Engine) -> Result<Life> {
     let waiting = http::send(socket, "POST", &format!("{container}/wait"), b"")?;
     // Until the engine has taken note of it.
     http::call(socket, "GET", "/_ping", b"")?;
-    clock.lap();
+    clock.rest(rest);
     kill(pid, Signal::SIGKILL)?;
     http::answer(waiting)?;
     let wait = clock.lap();
+    clock.rest(rest);
     http::call(socket, "DELETE", &container, b"")?;
     let remove = clock.lap();
+    let many = match rest.is_zero() {
+        true => many(engine)?,
+        false => <(Duration, Duration)>::default(),
+    };
     Ok(Life {
         create,
         start,
         exec,
         wait,
         remove,
-        many: many(engine)?,
+        many,
     })
 }
 
@@ -182,6 +203,12 @@ impl Clock {
     fn lap(&mut self) -> Duration {
         let before = std::mem::replace(&mut self.0, Instant::now());
         self.0.duration_since(before)
+    }
+
+    /// Waits, and forgets the time until then.
+    fn rest(&mut self, rest: Duration) {
+        std::thread::sleep(rest);
+        self.lap();
     }
 }
 
@@ -232,11 +259,11 @@ fn run(socket: &Path) -> Result<()> {
 }
 
 /// A row for each figure, a column for each engine, and the ratio of the last to the first.
-fn figures(title: &str, series: &[Series<Life>]) -> Table {
+fn figures(title: &str, series: &[Series<Life>], figures: &[Figure]) -> Table {
     let mut columns: Vec<&str> = series.iter().map(|one| one.name.as_str()).collect();
     columns.push("last / first");
     let mut table = Table::new(title, &columns);
-    for (name, figure) in FIGURES {
+    for (name, figure) in figures {
         let of = |one: &Series<Life>| -> Vec<f64> {
             let values = one.values.iter();
             values.map(|life| milliseconds(figure(life))).collect()
@@ -248,6 +275,34 @@ fn figures(title: &str, series: &[Series<Life>]) -> Table {
             _ => Cell::Nothing,
         });
         table.row(name, cells);
+    }
+    table
+}
+
+/// The figures that are about one container.
+fn single() -> &'static [Figure] {
+    FIGURES
+        .split_at_checked(6)
+        .map_or(&[], |(single, _)| single)
+}
+
+/// What rest costs: the medians of one series divided by those of another, of each engine.
+fn ratios(title: &str, rested: &[Series<Life>], together: &[Series<Life>]) -> Table {
+    let columns: Vec<&str> = rested.iter().map(|one| one.name.as_str()).collect();
+    let mut table = Table::new(title, &columns);
+    for (name, figure) in single() {
+        let median = |one: &Series<Life>| {
+            let values = one.values.iter().map(|life| milliseconds(figure(life)));
+            Summary::of(values).map(|all| all.median)
+        };
+        let pairs = rested.iter().zip(together);
+        let cells = pairs.map(
+            |(rested, together)| match (median(rested), median(together)) {
+                (Some(rested), Some(together)) => Cell::Number(rested / together, 2),
+                _ => Cell::Nothing,
+            },
+        );
+        table.row(name, cells.collect());
     }
     table
 }
