@@ -38,6 +38,15 @@ pub(crate) fn replace(path: &Path, temporary: &Path, bytes: &[u8], mode: u32) ->
     Ok(replaced?)
 }
 
+/// The same by a temporary file that is there and whose room is used: nothing is allocated that it has
+/// already.
+pub(crate) fn fill(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = rustix::fs::open(temporary, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    write(&file, bytes)?;
+    rustix::fs::ftruncate(&file, bytes.len() as u64)?;
+    Ok(rustix::fs::rename(temporary, path)?)
+}
+
 fn write(file: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(file, bytes) {

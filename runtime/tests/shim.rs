@@ -4,8 +4,9 @@ mod common;
 
 use std::io::Write;
 use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 
-use common::{Setup, can_run, eventually, run_script};
+use common::{Connection, Setup, can_run, eventually, run_script};
 use keelson_model::shim::{Exit, FailReason, Hello, Request, Response};
 
 #[test]
@@ -391,4 +392,70 @@ fn little_output_costs_an_idle_shim_little_memory() {
         let figures = shims.each_ref().map(anonymous);
         figures[1] <= figures[0] + 32
     });
+}
+
+/// The folder of the shim and its log are on a file system that the container's own output fills;
+/// there is room again before the end, or there is not.
+#[test]
+fn a_full_disk_loses_neither_the_exit_record_nor_that_output_was_lost() {
+    if !can_run() {
+        return;
+    }
+    // A mount namespace of this test's thread.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let flags = rustix::mount::MountPropagationFlags::PRIVATE;
+    let all = rustix::mount::MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", flags | all).unwrap();
+    for room in [true, false] {
+        let script = "head -c 1000000 /dev/zero; touch /full; \
+                      while test ! -e /go; do sleep 0.05; done; echo after; exit 3";
+        let mut setup = Setup::new(&["sh", "-c", script]);
+        let root = setup.folder.path().join("lower");
+        let tiny = setup.folder.path().join("tiny");
+        std::fs::create_dir(&tiny).unwrap();
+        let none = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", &tiny, "tmpfs", none, c"size=256k").unwrap();
+        let path = root.clone();
+        setup.spec.rootfs = keelson_model::shim::Rootfs::Folder { path };
+        setup.spec.log.path = tiny.join("log");
+        setup.shim_folder = Some(tiny.clone());
+        let filler = tiny.join("filler");
+        std::fs::write(&filler, [0; 64 * 1024]).unwrap();
+        let Hello::Created { .. } = setup.hello() else {
+            panic!("not created");
+        };
+        let socket = UnixStream::connect(tiny.join("shim.sock")).unwrap();
+        let mut connection = Connection(socket);
+        let started = connection.call(&Request::Start);
+        assert!(matches!(started, Response::Started { .. }), "{started:?}");
+        eventually("the output", || root.join("full").exists());
+        match room {
+            true => std::fs::remove_file(&filler).unwrap(),
+            false => {
+                // Nothing at all is left.
+                let mut rest = std::fs::File::create(tiny.join("rest")).unwrap();
+                while rest.write(&[0; 4096]).is_ok() {}
+            }
+        }
+        std::fs::write(root.join("go"), "").unwrap();
+        let file = tiny.join("exit.json");
+        eventually("exit.json", || file.exists());
+        let exit: Exit = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!(exit.code, 3);
+        assert!(exit.log_lost > 500_000, "{exit:?}");
+        if room {
+            let mut reader = keelson_log::Reader::open(&tiny.join("log")).unwrap();
+            let mut output = Vec::new();
+            while let keelson_log::Next::Record(record) = reader.next().unwrap() {
+                output.extend_from_slice(record.payload);
+            }
+            let text = String::from_utf8_lossy(&output);
+            let (_, end) = text
+                .split_once(" bytes of output are missing here")
+                .unwrap();
+            assert!(end.ends_with("after\n"));
+        }
+        drop(connection);
+        rustix::mount::unmount(&tiny, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
 }

@@ -64,7 +64,7 @@ impl Inner {
             live.update(|state| {
                 state.pid = 0;
                 state.exit_code = exit.code;
-                state.error = exit.error.clone().unwrap_or_default();
+                state.error = error_of(exit);
                 state.oom_killed = exit.oom_killed;
                 state.finished_at = Some(finished);
                 if let Some(started) = timestamp(exit.started_at) {
@@ -89,6 +89,10 @@ impl Inner {
             }
             (restart, snapshot.host_config.auto_remove && !live.keep)
         };
+        if exit.log_lost > 0 {
+            let bytes = exit.log_lost;
+            tracing::warn!(id = container.id, bytes, "output of the container was lost");
+        }
         if exit.oom_killed {
             self.emit(container, "oom", &[]);
         }
@@ -157,6 +161,18 @@ impl Inner {
     }
 }
 
+/// What a container's state says about its end besides the code.
+fn error_of(exit: &Exit) -> String {
+    match (&exit.error, exit.log_lost) {
+        (Some(error), _) => error.clone(),
+        (None, 0) => String::new(),
+        (None, bytes) => format!(
+            "{bytes} bytes of output are missing in the log, which could not be written; \
+             is the disk full?"
+        ),
+    }
+}
+
 /// The record of a run whose end nobody saw.
 pub(crate) fn lost_exit(reason: &str) -> Exit {
     Exit {
@@ -166,6 +182,7 @@ pub(crate) fn lost_exit(reason: &str) -> Exit {
         started_at: 0,
         finished_at: 0,
         error: Some(reason.to_owned()),
+        log_lost: 0,
     }
 }
 

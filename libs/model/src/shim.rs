@@ -242,4 +242,12 @@ pub struct Exit {
     pub finished_at: u64,
     /// Why the command could not be executed, when that is how it ended.
     pub error: Option<String>,
+    /// Bytes of output that could not be recorded in the log, because its disk was full for instance.
+    /// The log says where they are missing, if it could be written later on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_lost: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -17,9 +17,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitPidFlag;
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 
 use super::client::{Client, Pending};
+use super::recorder::Recorder;
 use super::stdio::{self, Output, Streams};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
@@ -63,7 +66,7 @@ pub(crate) struct Server {
     config: spec::Spec,
     container: Container,
     streams: Streams,
-    log: Writer,
+    log: Recorder,
     /// How many records were written to the log.
     recorded: u64,
     state: State,
@@ -115,18 +118,24 @@ impl Server {
         };
         // Last, because nothing can fail without being undone once there is a file.
         let listener = connections::listen(folder)?;
-        let made = spawn::create(spawn::Request {
-            id: &spec.id,
-            bundle: &spec.bundle,
-            spec: &config,
-            rootfs: &spec.rootfs,
-            stdio,
-            die_with_parent: true,
-            relayed: false,
-            preserved: 0,
-            own_keyring: true,
-            start_socket: None,
-            announce: &|_| Ok(()),
+        let reserved = reserve_exit(folder).step(|| {
+            let path = folder.join(EXIT_FILE);
+            format!("reserve room for {}", path.display())
+        });
+        let made = reserved.and_then(|()| {
+            spawn::create(spawn::Request {
+                id: &spec.id,
+                bundle: &spec.bundle,
+                spec: &config,
+                rootfs: &spec.rootfs,
+                stdio,
+                die_with_parent: true,
+                relayed: false,
+                preserved: 0,
+                own_keyring: true,
+                start_socket: None,
+                announce: &|_| Ok(()),
+            })
         });
         let made = made.and_then(|mut container| {
             let streams = match (pipes, container.terminal.take()) {
@@ -149,6 +158,7 @@ impl Server {
         });
         let (container, streams) = made.inspect_err(|_| {
             let _ = std::fs::remove_file(folder.join(SOCKET_FILE));
+            let _ = std::fs::remove_file(folder.join(NEW_EXIT_FILE));
         })?;
         Ok(Self {
             folder: folder.to_owned(),
@@ -162,7 +172,7 @@ impl Server {
             },
             container,
             streams,
-            log,
+            log: Recorder::new(log),
             recorded: 0,
             state: State::Created,
             started_at: 0,
@@ -351,7 +361,7 @@ impl Server {
             self.streams
                 .record_rest(index, &mut self.log, &mut self.buffer);
         }
-        let _ = self.log.finish(finished_at);
+        self.log.finish(finished_at);
         self.recorded += 1;
         if let Some(cgroup) = &self.container.cgroup {
             // Whoever starts the container again right after the exit record finds no leftovers.
@@ -365,6 +375,7 @@ impl Server {
             started_at: self.started_at,
             finished_at,
             error: self.error.take(),
+            log_lost: self.log.lost(),
         };
         let _ = write_exit(&self.folder, &exit);
         self.listener = None;
@@ -430,11 +441,27 @@ fn watch_children() -> Result<SignalFd, Failure> {
         .step(|| "make a signal descriptor")
 }
 
+/// The exit record until it is complete.
+const NEW_EXIT_FILE: &str = ".exit.json.new";
+/// More than an exit record ever takes, in bytes: it holds one message of bounded length.
+const EXIT_ROOM: u64 = 16 * 1024;
+
+/// Takes the room of the exit record when the container is made, so that it can be written however
+/// full the folder's file system is when the container ends.
+fn reserve_exit(folder: &Path) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o600);
+    let file = rustix::fs::open(folder.join(NEW_EXIT_FILE), flags, mode)?;
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, EXIT_ROOM) {
+        // A file system that can't promise anything.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        other => other,
+    }
+}
+
 /// Writes the exit record as a whole. It is not flushed to disk: it is of interest until the next
 /// start of the machine only, and the folder lies in memory there.
 fn write_exit(folder: &Path, exit: &Exit) -> std::io::Result<()> {
-    let path = folder.join(EXIT_FILE);
-    let temporary = folder.join(".exit.json.new");
-    let json = serde_json::to_vec(exit)?;
-    files::replace(&path, &temporary, &json, 0o600)
+    let (path, temporary) = (folder.join(EXIT_FILE), folder.join(NEW_EXIT_FILE));
+    files::fill(&path, &temporary, &serde_json::to_vec(exit)?)
 }

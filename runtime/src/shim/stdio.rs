@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use keelson_log::{Stream, Writer};
+use keelson_log::Stream;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
+use super::recorder::Recorder;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::TERMINAL_HOLDS;
 
@@ -87,7 +88,7 @@ pub(crate) enum Output {
 
 impl Streams {
     /// Reads once from an output and records it.
-    pub(crate) fn record(&self, index: usize, log: &mut Writer, buffer: &mut Vec<u8>) -> Output {
+    pub(crate) fn record(&self, index: usize, log: &mut Recorder, buffer: &mut Vec<u8>) -> Output {
         let stream = if index == 0 {
             Stream::Stdout
         } else {
@@ -95,16 +96,14 @@ impl Streams {
         };
         let output = self.read(index, buffer);
         if output == Output::Some {
-            // A full disk must not stop the container: what can't be recorded is lost, as with
-            // every log.
-            let _ = log.append(stream, buffer, super::now());
+            log.append(stream, buffer, super::now());
         }
         output
     }
 
     /// Records what was written to an output until now. Whoever else has it open may go on writing
     /// without end.
-    pub(crate) fn record_rest(&self, index: usize, log: &mut Writer, buffer: &mut Vec<u8>) {
+    pub(crate) fn record_rest(&self, index: usize, log: &mut Recorder, buffer: &mut Vec<u8>) {
         let output = self.outputs.get(index).and_then(Option::as_ref);
         let mut left = match output {
             // The kernel does not tell how much of it there is.

@@ -187,6 +187,8 @@ pub struct Setup {
     pub spec: ShimSpec,
     /// Whether the container is given something of the host's on purpose.
     pub shows_host: bool,
+    /// Where the shim keeps its files, when that is not `folder`.
+    pub shim_folder: Option<PathBuf>,
 }
 
 impl Setup {
@@ -225,6 +227,7 @@ impl Setup {
             config,
             spec,
             shows_host: false,
+            shim_folder: None,
         }
     }
 
@@ -245,8 +248,9 @@ impl Setup {
             serde_json::to_vec(&self.config).unwrap(),
         )
         .unwrap();
+        let own = self.shim_folder.as_deref().unwrap_or(path);
         std::fs::write(
-            path.join("shim.json"),
+            own.join("shim.json"),
             serde_json::to_vec(&self.spec).unwrap(),
         )
         .unwrap();
@@ -257,7 +261,7 @@ impl Setup {
         .unwrap();
         let status = Command::new(RUNTIME)
             .args(["shim", "--dir"])
-            .arg(path)
+            .arg(own)
             .args(["--ready-fd", &write.as_raw_fd().to_string()])
             .status()
             .unwrap();

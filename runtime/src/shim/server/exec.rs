@@ -479,6 +479,7 @@ impl Server {
             started_at: session.started_at,
             finished_at: crate::shim::now(),
             error: None,
+            log_lost: 0,
         };
         session.exit = Some(exit.clone());
         let number = *number;
