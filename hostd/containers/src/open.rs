@@ -14,7 +14,7 @@ use keelson_store::{Objects, document, objects::remove_tree};
 use crate::adopt::Found;
 use crate::container::Container;
 use crate::create::DOCUMENT;
-use crate::document::{ContainerDocument, STATE, StateDocument, boot_id};
+use crate::document::{ContainerDocument, Identity, STATE, StateDocument, boot_id};
 use crate::engine::Inner;
 use crate::host::{self, HostFacts};
 use crate::shim::Shim;
@@ -196,6 +196,13 @@ impl Inner {
             // The engine that made it was killed in that moment.
             let (objects, id) = (Arc::clone(&self.objects), id.to_owned());
             self.flusher.then(path, move || objects.settle(&id));
+        }
+        let folder = self.objects.folder(id)?;
+        if Identity::read(&folder).is_none()
+            && let Err(error) =
+                Identity::write(&folder, &ContainerDocument::of(&container.snapshot()))
+        {
+            tracing::warn!(id, %error, "identity of a container not written");
         }
         // Until its shim was asked.
         container.live().unknown = true;

@@ -151,8 +151,12 @@ fn an_unknown_image_keeps_all() {
     }
     let machine = Machine::new();
     let id = machine.life(async |engine, _images| create(&engine, shell("true")).await);
+    let identity = folder(&machine, &id).join("identity");
+    // Containers of releases without it get one.
+    fs::remove_file(&identity).unwrap();
+    machine.life(async |_engine, _images| assert!(crate::common::exists(&identity)));
     break_file(&folder(&machine, &id).join("container.json"), "I/O error");
-    fs::remove_file(folder(&machine, &id).join("identity")).unwrap();
+    fs::remove_file(&identity).unwrap();
     machine.life(async |engine, images| {
         assert_eq!(engine.inspect(SCOPE, &id).unwrap().name, id[..12]);
         let users = engine.image_users();
