@@ -57,6 +57,31 @@ pub(crate) const REVIEWED: &[(&str, &str)] = &[
         "config.values.zero-byte",
         "both cut the argument at the zero byte, so that another one is passed than was asked for",
     ),
+    (
+        "config.hooks.order",
+        "one runs poststart hooks before start, the other returns from start before those of startContainer have run",
+    ),
+    (
+        "cli.streams.file-stays",
+        "both change the owner of files as well, which then stays so on the host",
+    ),
+    (
+        "linux.cgroups-path.not-empty",
+        "the refusal came with runc 1.3; crun has none",
+    ),
+    (
+        "config.hooks.failure-is-told",
+        "the words are those of runc since 1.2; crun does not show what a hook wrote",
+    ),
+    (
+        "cli.delete.at-once",
+        "one runs the hooks twice, with the other the second call fails half way",
+    ),
+    (
+        "cli.create.pidfd-socket",
+        "the option came with runc 1.2; crun has none",
+    ),
+    ("cli.create.affinity", "the reset came with runc 1.3"),
 ];
 
 const SWAPPED: &str = "both leave their mounts in the namespace, of which they have changed the root for all others \

@@ -291,6 +291,21 @@ Keelson's own virtual machine each time, where a case that is passed over is a f
 `cargo run -p qemu-tests --example conformance -- FILE` runs them there with runc and crun, too, and
 `--elsewhere FILE` puts its results in the place of the gaps, marked *VM*.
 
+Where Keelson's runtime is stricter than runc, on purpose:
+
+| what | why |
+|---|---|
+| Members that the specification requires must be there and not null, such as both values of a limit. | runc takes 0, which is another limit than anybody meant. |
+| Files, terminals and FIFOs with a name that are given as standard streams keep their owner; pipes become the user's. | runc changes the owner of all, and a file on the host stays the container's user's. |
+| Identifiers of containers have at most 255 bytes. | runc says 1024, and fails where the folder is made. |
+| The option `--no-pivot` is refused. | See the exceptions. |
+| A cgroup with processes in it is refused, as by runc 1.3. | They would be limited, frozen and killed with the container. |
+| The command `update` does not take rules for devices. | The filter in force can't be changed without a gap. |
+| A working directory is never reached through links of procfs to descriptors. | CVE-2024-21626. |
+
+A path of the form `slice:prefix:name` in `linux.cgroupsPath` is placed where systemd would put that
+scope; `--systemd-cgroup` itself is refused, since there is no systemd to ask.
+
 The engines that call a runtime are tested beside it, with the packages of Debian 12
 (`runtime/tests/podman.rs`, `containerd.rs`, `docker.rs`): each runs, executes in, pauses, stops,
 kills and removes containers and gives them a terminal.

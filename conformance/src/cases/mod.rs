@@ -1,6 +1,7 @@
 //! The cases, by area.
 
 mod apparmor;
+mod callers;
 mod cgroups;
 mod commands;
 mod documents;
@@ -43,6 +44,7 @@ pub(crate) fn all() -> Vec<Case> {
         commands::CASES,
         documents::CASES,
         habits::CASES,
+        callers::CASES,
         apparmor::CASES,
     ]
     .concat()

@@ -24,41 +24,48 @@ struct Terminal {
     seen: String,
 }
 
+/// Takes the one descriptor that arrives over a socket, and the text with it.
+pub(super) fn take_descriptor(listener: &UnixListener) -> Result<(String, OwnedFd)> {
+    listener.set_nonblocking(true)?;
+    let mut socket = None;
+    eventually("a connection to the socket", || {
+        socket = listener.accept().ok();
+        Ok(socket.is_some())
+    })?;
+    let (socket, _) = socket.context("a connection")?;
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(command::deadline()))?;
+    let mut bytes = vec![0; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::net::recvmsg(
+        &socket,
+        &mut [IoSliceMut::new(&mut bytes)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    let mut descriptors: Vec<OwnedFd> = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(list) => Some(list),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    ensure!(
+        descriptors.len() == 1,
+        "{} descriptors arrived",
+        descriptors.len()
+    );
+    bytes.truncate(received.bytes);
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok((text, descriptors.pop().context("a descriptor")?))
+}
+
 impl Terminal {
     /// Takes the one descriptor that arrives on a console socket.
     fn receive(listener: &UnixListener) -> Result<Self> {
-        listener.set_nonblocking(true)?;
-        let mut socket = None;
-        eventually("a connection to the console socket", || {
-            socket = listener.accept().ok();
-            Ok(socket.is_some())
-        })?;
-        let (socket, _) = socket.context("a connection")?;
-        socket.set_nonblocking(false)?;
-        socket.set_read_timeout(Some(command::deadline()))?;
-        let mut bytes = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        rustix::net::recvmsg(
-            &socket,
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
-        )?;
-        let mut descriptors: Vec<OwnedFd> = ancillary
-            .drain()
-            .filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(list) => Some(list),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        ensure!(
-            descriptors.len() == 1,
-            "{} descriptors arrived",
-            descriptors.len()
-        );
-        let master = descriptors.pop().context("a descriptor")?;
+        let (_, master) = take_descriptor(listener)?;
         rustix::io::ioctl_fionbio(&master, true)?;
         Ok(Self {
             master: master.into(),
