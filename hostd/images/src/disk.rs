@@ -1,27 +1,36 @@
 //! Where things lie, and how they come to lie there: staging folder, sync of what is in it, renames
 //! in the order in which things refer to each other.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
 use keelson_store::file::Prepared;
-use keelson_store::{Durability, FileLock, document, file};
+use keelson_store::{Durability, FileLock, StoreError, document, file};
 
 use crate::error::ImageError;
 use crate::layer::{LayerRecord, RECORD};
 use crate::records::{ImageRecord, Repositories};
 use crate::reserve::Reserve;
 use crate::state::{Entry, State};
+use crate::unreadable::Unreadable;
+
+/// Folder of what was put aside because it could not be read.
+const ASIDE: &str = "unreadable";
+/// Name of a document of names that was put aside.
+const NAMES_ASIDE: &str = "repositories.json.unreadable";
 
 /// The folders of a store.
 #[derive(Debug)]
 pub(crate) struct Disk {
     root: PathBuf,
     counter: AtomicU64,
+    /// Whether the document of names is there and can't be read.
+    names_unreadable: AtomicBool,
     /// What makes removals possible on a full disk.
     pub reserve: Reserve,
     /// Held as long as the store is open: two processes would sweep each other's staging folders.
@@ -38,6 +47,7 @@ impl Disk {
         let disk = Self {
             root: root.to_owned(),
             counter: AtomicU64::new(0),
+            names_unreadable: AtomicBool::new(false),
             reserve: Reserve::new(root),
             _lock: lock,
         };
@@ -82,79 +92,168 @@ impl Disk {
         Ok(Staging { path })
     }
 
-    /// Reads everything that was committed. What a crash left without a document that refers to
-    /// it is removed.
+    /// Reads everything that was committed. What can't be read stays as it is and is remembered; only
+    /// what is known to be of no image is removed.
     pub(crate) fn read(&self) -> Result<State, ImageError> {
         let mut state = State::default();
         for path in names(&self.root.join("layers"))? {
-            // Besides, a killed process may have been writing its record again.
-            if path.is_dir() {
-                file::sweep(&path)?;
+            let Some(diff_id) = digest_of(&path, "") else {
+                continue;
+            };
+            // A killed process may have been writing its record again.
+            if let Err(error) = file::sweep(&path) {
+                tracing::warn!(path = %path.display(), %error, "not swept");
             }
-            match read_or_damaged::<LayerRecord>(&path.join(RECORD))? {
-                Some(record) => {
-                    state.layers.insert(record.diff_id, record);
+            match read_document::<LayerRecord>(&path.join(RECORD))? {
+                Ok(record) if record.diff_id == diff_id => {
+                    state.layers.insert(diff_id, record);
                 }
-                None => remove_tree(&path)?,
+                Ok(_) => state
+                    .unreadable
+                    .layer(diff_id, "its record is another layer's"),
+                Err(reason) => state.unreadable.layer(diff_id, &reason),
             }
         }
         file::sweep(&self.root)?;
         file::sweep(&self.root.join("images"))?;
         for path in names(&self.root.join("images"))? {
-            let Some(record) = read_or_damaged::<ImageRecord>(&path)? else {
-                file::remove(&path)?;
+            let Some(id) = digest_of(&path, ".json") else {
                 continue;
             };
-            match self.read_image(&record, &state) {
-                Ok(entry) => {
-                    state.images.insert(record.id, entry);
+            let (record, reason) = match read_document::<ImageRecord>(&path)? {
+                Ok(record) if record.id == id => (Some(record), String::new()),
+                Ok(_) => (None, format!("{}: it is another image's", path.display())),
+                Err(reason) => (None, reason),
+            };
+            match (self.read_image(id, record, reason), &mut state) {
+                (Ok(entry), state) if state.has_layers(&entry).is_ok() => {
+                    state.images.insert(id, entry);
                 }
-                Err(error) => {
-                    tracing::warn!(image = %record.id, %error, "removing a damaged image");
-                    file::remove(&path)?;
+                (Ok(entry), state) => {
+                    let reason = state.has_layers(&entry).err().unwrap_or_default();
+                    state.unreadable.image(id, Unreadable::of(&entry, reason));
                 }
+                (Err(unreadable), state) => state.unreadable.image(id, unreadable),
             }
         }
-        state.repositories = read_or_damaged(&self.repositories())?.unwrap_or_default();
-        let images = &state.images;
-        state
-            .repositories
-            .references
-            .retain(|_, tagged| images.contains_key(&tagged.id));
-        for path in names(&self.root.join("blobs"))? {
-            let used = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| Digest::from_hex(name).ok())
-                .is_some_and(|digest| {
-                    state.images.values().any(|entry| {
-                        entry.record.id == digest || entry.record.manifest == Some(digest)
-                    })
-                });
-            if !used {
-                fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;
-            }
-        }
+        self.read_names(&mut state)?;
+        self.sweep_blobs(&state)?;
         Ok(state)
     }
 
-    fn read_image(&self, record: &ImageRecord, state: &State) -> Result<Entry, ImageError> {
-        let path = self.blob(&record.id);
-        let raw = fs::read(&path).map_err(ImageError::io("read", &path))?;
-        if Digest::of(&raw) != record.id {
-            return Err(ImageError::Damaged(format!(
-                "{} does not have the digest that it is named by",
-                path.display()
-            )));
-        }
-        let config =
-            ImageConfig::parse(&raw).map_err(|error| ImageError::Damaged(error.to_string()))?;
-        for diff_id in &config.rootfs.diff_ids {
-            if !state.layers.contains_key(diff_id) {
-                return Err(ImageError::Damaged(format!("layer {diff_id} is missing")));
+    /// The names. An unreadable document is not overwritten, see [`Self::prepare_repositories`].
+    fn read_names(&self, state: &mut State) -> Result<(), ImageError> {
+        let path = self.repositories();
+        match document::read::<Repositories>(&path) {
+            Ok(found) => state.repositories = found.unwrap_or_default(),
+            Err(error @ StoreError::TooNew { .. }) => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(%error, "the names of images can't be read");
+                self.names_unreadable.store(true, Ordering::Relaxed);
+                state.unreadable.names = Some((path, error.to_string()));
             }
         }
-        Ok(Entry::new(record.clone(), config, raw))
+        for path in names(&self.root)? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| name.starts_with(NAMES_ASIDE)) {
+                let reason = "names that could not be read were put aside here; when none of them \
+                              is missed, remove the file";
+                state.unreadable.names = Some((path, reason.to_owned()));
+            }
+        }
+        let State {
+            repositories,
+            images,
+            unreadable,
+            ..
+        } = state;
+        repositories.references.retain(|name, tagged| {
+            let known =
+                images.contains_key(&tagged.id) || unreadable.images.contains_key(&tagged.id);
+            if !known {
+                tracing::warn!(name, image = %tagged.id, "a name of no image is dropped");
+            }
+            known
+        });
+        Ok(())
+    }
+
+    /// Removes blobs that no image refers to, if all images are known.
+    fn sweep_blobs(&self, state: &State) -> Result<(), ImageError> {
+        if state
+            .unreadable
+            .images
+            .values()
+            .any(|one| one.record.is_none())
+        {
+            return Ok(());
+        }
+        let records = state.images.values().map(|entry| &entry.record);
+        let unreadable = state.unreadable.images.values();
+        let records = records.chain(unreadable.filter_map(|one| one.record.as_ref()));
+        let used: HashSet<Digest> = records
+            .flat_map(|record| [Some(record.id), record.manifest])
+            .flatten()
+            .collect();
+        for path in names(&self.root.join("blobs"))? {
+            if let Some(digest) = digest_of(&path, "")
+                && !used.contains(&digest)
+            {
+                self.remove_blob(&digest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an image's configuration. `record` is missing for this `reason`.
+    pub(crate) fn read_image(
+        &self,
+        id: Digest,
+        record: Option<ImageRecord>,
+        reason: String,
+    ) -> Result<Entry, Unreadable> {
+        let path = self.blob(&id);
+        let wrong = |reason: String| format!("{}: {reason}", path.display());
+        let read = || {
+            let raw = fs::read(&path).map_err(|error| wrong(error.to_string()))?;
+            if Digest::of(&raw) != id {
+                return Err(wrong("it has another digest than its name says".to_owned()));
+            }
+            let config = ImageConfig::parse_stored(&raw);
+            Ok((config.map_err(|error| wrong(error.to_string()))?, raw))
+        };
+        match (read(), record) {
+            (Ok((config, raw)), Some(record)) => Ok(Entry::new(record, config, raw)),
+            (Ok((config, _)), None) => Err(Unreadable {
+                reason,
+                record: None,
+                layers: Some(config.rootfs.diff_ids),
+            }),
+            (Err(config), record) => Err(Unreadable {
+                reason: match record {
+                    Some(_) => config,
+                    None => reason,
+                },
+                record,
+                layers: None,
+            }),
+        }
+    }
+
+    /// Puts a layer's folder that can't be read aside, where nothing looks for layers.
+    pub(crate) fn put_layer_aside(&self, diff_id: &Digest) -> Result<PathBuf, ImageError> {
+        let folder = self.root.join(ASIDE);
+        fs::create_dir_all(&folder).map_err(ImageError::io("create folder", &folder))?;
+        let target = free_name(&folder.join(format!("layer-{}", diff_id.hex())));
+        let path = self.layer(diff_id);
+        fs::rename(&path, &target).map_err(ImageError::io("put aside", &path))?;
+        tracing::warn!(to = %target.display(), "an unreadable layer is put aside");
+        Ok(target)
+    }
+
+    /// What was put aside because it could not be read.
+    pub(crate) fn aside(&self) -> Vec<PathBuf> {
+        names(&self.root.join(ASIDE)).unwrap_or_default()
     }
 
     /// Moves a staged layer to its place. False when it is there already.
@@ -221,7 +320,14 @@ impl Disk {
         &self,
         repositories: &Repositories,
     ) -> Result<Prepared, ImageError> {
-        Ok(document::prepare(&self.repositories(), repositories)?)
+        let path = self.repositories();
+        if self.names_unreadable.load(Ordering::Relaxed) {
+            let target = free_name(&self.root.join(NAMES_ASIDE));
+            fs::rename(&path, &target).map_err(ImageError::io("put aside", &path))?;
+            tracing::warn!(to = %target.display(), "unreadable names are put aside");
+            self.names_unreadable.store(false, Ordering::Relaxed);
+        }
+        Ok(document::prepare(&path, repositories)?)
     }
 
     /// Makes the renames of a commit survive a power cut.
@@ -279,15 +385,38 @@ impl Drop for Staging {
     }
 }
 
-/// Reads a document. One that the disk damaged counts as none: a flipped bit in one image must not
-/// keep all others from being used. One of a newer release is an error.
-fn read_or_damaged<T: document::Document>(path: &Path) -> Result<Option<T>, ImageError> {
-    match document::read(path) {
-        Err(error) if error.is_damage() => {
-            tracing::error!(%error, "a document of the image store is damaged, and passed over");
-            Ok(None)
+/// Reads a document that must be there; the inner error says why it can't be read. One of a newer
+/// release is an error of all.
+fn read_document<T: document::Document>(path: &Path) -> Result<Result<T, String>, ImageError> {
+    Ok(match document::read(path) {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(format!("{}: it is missing", path.display())),
+        Err(error @ StoreError::TooNew { .. }) => return Err(error.into()),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+/// The digest that a file is named by. What has another name is not ours, and left alone.
+fn digest_of(path: &Path, ending: &str) -> Option<Digest> {
+    let name = path.file_name()?.to_str()?;
+    let digest = Digest::from_hex(name.strip_suffix(ending)?).ok();
+    if digest.is_none() {
+        tracing::warn!(path = %path.display(), "not an object of the image store; left alone");
+    }
+    digest
+}
+
+/// A name that nothing has: `path.0`, `path.1`, ….
+fn free_name(path: &Path) -> PathBuf {
+    let mut number = 0_u64;
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        let name = PathBuf::from(name);
+        if name.symlink_metadata().is_err() {
+            return name;
         }
-        other => Ok(other?),
+        number += 1;
     }
 }
 

@@ -12,6 +12,17 @@ pub enum ImageError {
     /// There is no such image. The text is what Docker's clients match on.
     #[error("No such image: {0}")]
     NotFound(String),
+    /// Start-up could not read the image. Its files are kept.
+    #[error(
+        "image {id} can't be read: {reason}. Its files are kept; pull or load it again, or remove \
+         it; hostctl image verify says more"
+    )]
+    Unreadable {
+        /// The image.
+        id: keelson_oci::digest::Digest,
+        /// Which file, and why not.
+        reason: String,
+    },
     /// A short identifier fits more than one image.
     #[error("image identifier {0} is ambiguous: more than one image begins with it")]
     Ambiguous(String),
@@ -152,9 +163,11 @@ impl ImageError {
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::NotImplemented(_) => ErrorKind::NotImplemented,
             Self::During { source, .. } => source.kind(),
-            Self::Io { .. } | Self::Disk { .. } | Self::Store(_) | Self::Damaged(_) => {
-                ErrorKind::Internal
-            }
+            Self::Io { .. }
+            | Self::Disk { .. }
+            | Self::Store(_)
+            | Self::Damaged(_)
+            | Self::Unreadable { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! ROOT/blobs/<digest>        configurations and manifests, byte for byte
 //! ROOT/images/<id>.json      an image whose parts are complete
 //! ROOT/repositories.json     names
+//! ROOT/unreadable/           layers that could not be read, put aside for others of the same name
 //! ROOT/reserve               room for removing things from a full disk
 //! RUN/layers/<diff-id>/      mounted layers
 //! ```
@@ -14,7 +15,8 @@
 //! Things become visible by renames, after all of them was synced, in the order in which they
 //! refer to each other: layers, blobs, image record, names. They go in the opposite order. So
 //! every image that is listed is complete, whenever the process or the machine stopped, and what
-//! nothing refers to is removed by the next start.
+//! nothing refers to is removed by the next start. What can't be read is kept, listed and told, and
+//! nothing counts as unused to which it could refer.
 
 mod changes;
 mod commit;
@@ -43,6 +45,7 @@ mod state;
 mod store;
 mod threads;
 mod types;
+mod unreadable;
 mod verify;
 mod writable;
 

@@ -4,6 +4,7 @@ use keelson_oci::reference::Reference;
 
 use crate::error::ImageError;
 use crate::layer::LayerRecord;
+use crate::records::ImageRecord;
 use crate::state::State;
 use crate::store::Store;
 use crate::types::{DiskUsage, Image, ImageAction, ImageId, ImageUser, Pruned, Removed};
@@ -23,7 +24,11 @@ impl Store {
         users: &[ImageUser],
     ) -> Result<Vec<Removed>, ImageError> {
         let mut state = self.state();
-        let (entry, reference) = state.find(name)?;
+        let found = state.find(name);
+        if let Err(ImageError::Unreadable { id, .. }) = found {
+            return self.remove_unreadable(&mut state, id, force, users);
+        }
+        let (entry, reference) = found?;
         let id = entry.record.id;
         let references: Vec<Reference> = state
             .references_of(id)
@@ -63,6 +68,44 @@ impl Store {
             users,
             &mut removed,
         )?;
+        Ok(removed)
+    }
+
+    /// Removes an image that can't be read, because somebody asks for it by name. Its layers stay
+    /// when it is not known which they are.
+    fn remove_unreadable(
+        &self,
+        state: &mut State,
+        id: ImageId,
+        force: bool,
+        users: &[ImageUser],
+    ) -> Result<Vec<Removed>, ImageError> {
+        if let Some(user) = user_of(users, id).filter(|user| !force || user.running) {
+            return Err(ImageError::Conflict(format!(
+                "conflict: unable to delete {} (must be forced) - image can't be read, and may be \
+                 used by container {}",
+                id.short(),
+                short(&user.container)
+            )));
+        }
+        let references = state.references_of(id).into_iter();
+        let references: Vec<Reference> = references.map(|(reference, _)| reference).collect();
+        let mut removed = Vec::new();
+        self.untag_all(state, id, &references, &mut removed)?;
+        let record = state.unreadable.images.get(&id);
+        let record = record.and_then(|one| one.record.clone());
+        self.disk.remove_image(&record.unwrap_or(ImageRecord {
+            id,
+            manifest: None,
+            parent: None,
+            hidden: false,
+        }))?;
+        state.unreadable.images.remove(&id);
+        self.emit(state, ImageAction::Delete, id, id.to_string());
+        removed.push(Removed::Deleted(id.to_string()));
+        for (layer, _) in self.remove_unused_layers(state)? {
+            removed.push(Removed::Deleted(layer.to_string()));
+        }
         Ok(removed)
     }
 
@@ -126,6 +169,7 @@ impl Store {
             let parent = self.delete_one(state, id, users, removed)?;
             next = parent.filter(|parent| {
                 !no_prune
+                    && !state.unreadable.may_refer_to(*parent)
                     && state.images.contains_key(parent)
                     && state.references_of(*parent).is_empty()
             });
@@ -188,6 +232,8 @@ impl Store {
                 true => !state.has_children(*id),
                 false => all,
             })
+            // Nothing is unused while something that can't be read may refer to it.
+            .filter(|id| !state.unreadable.may_refer_to(*id))
             .collect();
         let mut removed = Vec::new();
         for id in candidates {

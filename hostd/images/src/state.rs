@@ -12,6 +12,7 @@ use crate::error::ImageError;
 use crate::layer::LayerRecord;
 use crate::records::{ImageRecord, Repositories};
 use crate::types::{Image, ImageId, ImageLayer};
+use crate::unreadable::AllUnreadable;
 
 /// An image in memory.
 #[derive(Debug, Clone)]
@@ -54,6 +55,8 @@ pub(crate) struct State {
     /// Layers, configurations and manifests that a check found damaged: the next pull or load
     /// replaces them.
     pub damaged: HashSet<Digest>,
+    /// What start-up could not read.
+    pub unreadable: AllUnreadable,
 }
 
 impl State {
@@ -109,15 +112,14 @@ impl State {
     /// reference, when it was one.
     pub(crate) fn find(&self, name: &str) -> Result<(&Entry, Option<Reference>), ImageError> {
         let visible = |id: &ImageId| self.images.get(id).filter(|entry| !entry.record.hidden);
-        if let Ok(id) = name.parse::<Digest>() {
+        let missing = |id: &ImageId| {
+            let unreadable = self.unreadable.error(id);
+            unreadable.unwrap_or_else(|| ImageError::NotFound(name.to_owned()))
+        };
+        if let Ok(id) = name.parse::<Digest>().or_else(|_| Digest::from_hex(name)) {
             return visible(&id)
                 .map(|entry| (entry, None))
-                .ok_or_else(|| ImageError::NotFound(name.to_owned()));
-        }
-        if let Ok(id) = Digest::from_hex(name) {
-            return visible(&id)
-                .map(|entry| (entry, None))
-                .ok_or_else(|| ImageError::NotFound(name.to_owned()));
+                .ok_or_else(|| missing(&id));
         }
         // Names go before short identifiers, as with Docker.
         let reference = name.parse::<Reference>();
@@ -128,10 +130,13 @@ impl State {
                 Some(digest) => reference.with_digest(digest),
                 None => reference.clone(),
             };
-            if let Some(tagged) = self.repositories.references.get(&wanted.to_string())
-                && let Some(entry) = visible(&tagged.id)
-            {
-                return Ok((entry, Some(wanted)));
+            if let Some(tagged) = self.repositories.references.get(&wanted.to_string()) {
+                if let Some(entry) = visible(&tagged.id) {
+                    return Ok((entry, Some(wanted)));
+                }
+                if let Some(error) = self.unreadable.error(&tagged.id) {
+                    return Err(error);
+                }
             }
             if let Some(digest) = reference.digest()
                 && let Some(entry) = visible(&digest)
@@ -151,9 +156,12 @@ impl State {
                 .values()
                 .filter(|entry| !entry.record.hidden)
                 .filter(|entry| entry.record.id.hex().starts_with(digits));
-            match (found.next(), found.next()) {
-                (Some(entry), None) => return Ok((entry, None)),
-                (Some(_), Some(_)) => return Err(ImageError::Ambiguous(digits.to_owned())),
+            let unreadable = self.unreadable.images.keys();
+            let mut unreadable = unreadable.filter(|id| id.hex().starts_with(digits));
+            match (found.next(), found.next(), unreadable.next()) {
+                (Some(entry), None, None) => return Ok((entry, None)),
+                (Some(_), _, _) => return Err(ImageError::Ambiguous(digits.to_owned())),
+                (None, _, Some(id)) if unreadable.next().is_none() => return Err(missing(id)),
                 _ => {}
             }
         }
@@ -207,13 +215,17 @@ impl State {
             && manifest.is_none_or(|manifest| !self.damaged.contains(&manifest))
     }
 
-    /// Layers that no image and no running load needs.
+    /// Layers that no image and no running load needs, as far as it is known.
     pub(crate) fn unused_layers(&self) -> Vec<Digest> {
+        let Some(unreadable) = self.unreadable.used_layers() else {
+            return Vec::new();
+        };
         let used: HashSet<&Digest> = self
             .images
             .values()
             .flat_map(|entry| entry.diff_ids())
             .chain(self.pins.keys())
+            .chain(unreadable)
             .collect();
         self.layers
             .keys()

@@ -207,6 +207,7 @@ impl Store {
         for image in staged {
             let id = image.entry.record.id;
             let manifest = image.entry.record.manifest;
+            state.unreadable.images.remove(&id);
             // Not before all is done: until then the image is the one that came with it.
             if let Some(known) = state.images.insert(id, image.entry)
                 && let Some(old) = known.record.manifest.filter(|old| manifest != Some(*old))
@@ -227,6 +228,8 @@ impl Store {
             }
             ids.push(id);
         }
+        // A layer that came may be the one that others missed.
+        state.read_again(&self.disk);
         Ok(ids)
     }
 
@@ -244,6 +247,10 @@ impl Store {
             }
             let record: LayerRecord = document::read(&folder.join(crate::layer::RECORD))?
                 .ok_or_else(|| ImageError::Damaged(format!("staged layer {diff_id} vanished")))?;
+            if state.unreadable.layers.contains_key(diff_id) {
+                self.disk.put_layer_aside(diff_id)?;
+                state.unreadable.layers.remove(diff_id);
+            }
             self.disk.place_layer(folder, diff_id)?;
             self.seal(&record);
             state.layers.insert(*diff_id, record);
@@ -374,6 +381,8 @@ impl Store {
             .filter(|entry| !entry.record.hidden)
             .map(|entry| Arc::new(state.image(entry)))
             .collect();
+        let unreadable = state.unreadable.images.iter();
+        images.extend(unreadable.map(|(id, one)| Arc::new(state.unreadable_image(*id, one))));
         images.sort_by_key(|image| std::cmp::Reverse(image.created));
         images
     }
@@ -461,7 +470,10 @@ impl Store {
         let entry = state
             .images
             .get(id)
-            .ok_or_else(|| ImageError::NotFound(id.to_string()))?;
+            .ok_or_else(|| match state.unreadable.error(id) {
+                Some(error) => error,
+                None => ImageError::NotFound(id.to_string()),
+            })?;
         let mut wanted: Vec<(String, MountCall<'_>)> = Vec::new();
         let mut direct = HashMap::new();
         for diff_id in entry.diff_ids().iter().rev() {

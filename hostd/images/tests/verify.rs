@@ -5,11 +5,12 @@ mod common;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::complete::assert_complete;
 use common::server::Remote;
 use common::{Fixture, Random, Tar, docker_archive, gzip, is_root, oci_archive};
-use hostd_images::{Damage, ImageError, PullOptions, VerifyLine};
+use hostd_images::{Damage, Image, ImageError, PullOptions, VerifyLine};
 
 /// What a check of these images finds.
 async fn verify(fixture: &Fixture, names: &[&str]) -> Vec<Damage> {
@@ -254,12 +255,156 @@ async fn a_store_with_a_damaged_document_opens_with_everything_else() {
         // The opening brace becomes something else.
         flip(&fixture.root().join(&path), 0);
         fixture.reopen();
-        assert_eq!(fixture.store().list().len(), left, "{path}");
-        assert_complete(&fixture, &path);
+        // What can't be read is listed, too.
+        let store = fixture.store();
+        assert_eq!(store.list().len(), 2, "{path}");
+        let readable = |image: &Arc<Image>| store.resolve(&image.id.to_string()).is_ok();
+        let all = store.list();
+        assert_eq!(
+            all.iter().filter(|image| readable(image)).count(),
+            left,
+            "{path}"
+        );
         for name in ["a:1", "b:1"] {
             fixture.load(&image(name)).await.unwrap();
         }
         assert_eq!(fixture.store().list().len(), 2);
-        assert_eq!(verify(&fixture, &[]).await, []);
+        let left = verify(&fixture, &[]).await;
+        let aside = |damage: &Damage| damage.reason.contains("put aside") || damage.kind == "names";
+        assert!(left.iter().all(aside), "{left:?}");
     }
+}
+
+/// Every file that start-up reads.
+fn files_of(root: &Path) -> Vec<PathBuf> {
+    let mut files = vec![root.join("repositories.json")];
+    for (folder, record) in [("layers", "layer.json"), ("blobs", ""), ("images", "")] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            files.push(match record {
+                "" => path,
+                record => path.join(record),
+            });
+        }
+    }
+    files
+}
+
+/// Puts something that can't be read in a file's place.
+fn spoil(path: &Path, fault: &str) {
+    use std::os::unix::fs::symlink;
+    let bytes = fs::read(path).unwrap();
+    fs::remove_file(path).unwrap();
+    match fault {
+        "empty" => fs::write(path, "").unwrap(),
+        "truncated" => fs::write(path, &bytes[..bytes.len() / 2]).unwrap(),
+        "zeros" => fs::write(path, vec![0; bytes.len()]).unwrap(),
+        // Reading gives EIO.
+        "unreadable" => symlink("/proc/self/mem", path).unwrap(),
+        "link to itself" => symlink(path, path).unwrap(),
+        _ => fs::create_dir(path).unwrap(),
+    }
+}
+
+/// A fault of one file at start-up costs nothing for good: whatever is done then, the image is
+/// there again when the fault has gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_start_up_cannot_read_is_kept() {
+    if !is_root() {
+        return;
+    }
+    let mut fixture = Fixture::new(true);
+    let layers = [layer("first"), layer("second")];
+    let named = fixture
+        .load(&docker_archive("a:1", &layers, "sh"))
+        .await
+        .unwrap()[0]
+        .id;
+    // One without a name that shares a layer.
+    let other = docker_archive("", &layers[..1], "other");
+    let dangling = fixture.load(&other).await.unwrap()[0].id;
+    let files = files_of(&fixture.root());
+    assert_eq!(files.len(), 7);
+    for path in &files {
+        for fault in [
+            "empty",
+            "truncated",
+            "zeros",
+            "unreadable",
+            "link to itself",
+            "folder",
+        ] {
+            let label = format!("{fault} {}", path.display());
+            let good = fs::read(path).unwrap();
+            fixture.close();
+            spoil(path, fault);
+            fixture.reopen();
+            let store = fixture.store();
+            // The spoilt object is named, and what is unused is not known.
+            let damages = verify(&fixture, &[]).await;
+            let says = |part: &str| damages.iter().any(|d| format!("{d:?}").contains(part));
+            assert!(says(&path.display().to_string()), "{label}: {damages:?}");
+            for id in [named, dangling] {
+                match store.resolve(&id.to_string()) {
+                    Ok(_) | Err(ImageError::Unreadable { .. }) => {}
+                    Err(error) => panic!("{label}: {error}"),
+                }
+                assert!(store.list().iter().any(|image| image.id == id), "{label}");
+            }
+            store.release_unused(Vec::new).unwrap();
+            let own = path.parent().unwrap().ends_with("images");
+            let all_known = store.resolve(&dangling.to_string()).is_ok() && !own;
+            if !all_known || path.ends_with("repositories.json") {
+                let pruned = store.prune(false, &[], &|_| true).unwrap();
+                assert!(pruned.removed.is_empty(), "{label}: {pruned:?}");
+            }
+            fixture.close();
+            for other in files.iter().filter(|other| *other != path) {
+                assert!(other.exists(), "{label}: {} is gone", other.display());
+            }
+            match path.symlink_metadata().unwrap().is_dir() {
+                true => fs::remove_dir(path).unwrap(),
+                false => fs::remove_file(path).unwrap(),
+            }
+            fs::write(path, good).unwrap();
+            fixture.reopen();
+            assert_eq!(fixture.store().resolve("a:1").unwrap().id, named, "{label}");
+            fixture.store().mount(&named).unwrap();
+            fixture.store().mount(&dangling).unwrap();
+            assert_eq!(verify(&fixture, &[]).await, [], "{label}");
+        }
+    }
+}
+
+/// What can't be read is replaced by the next load, and put aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_start_up_cannot_read_is_replaced_by_a_load() {
+    if !is_root() {
+        return;
+    }
+    let layers = [layer("first"), layer("second")];
+    let archive = docker_archive("a:1", &layers, "sh");
+    let mut fixture = Fixture::new(true);
+    let id = fixture.load(&archive).await.unwrap()[0].id;
+    for path in files_of(&fixture.root()) {
+        fixture.close();
+        spoil(&path, "truncated");
+        fixture.reopen();
+        fixture.load(&archive).await.unwrap();
+        fixture.close();
+        fixture.reopen();
+        assert_eq!(fixture.store().resolve("a:1").unwrap().id, id);
+        fixture.store().mount(&id).unwrap();
+    }
+    let root = fixture.root();
+    assert_eq!(fs::read_dir(root.join("unreadable")).unwrap().count(), 2);
+    assert!(root.join("repositories.json.unreadable.0").exists());
+    // As long as names may be missed, nothing is pruned.
+    let pruned = fixture.store().prune(true, &[], &|_| true).unwrap();
+    assert!(pruned.removed.is_empty());
+    fs::remove_file(root.join("repositories.json.unreadable.0")).unwrap();
+    fixture.close();
+    fixture.reopen();
+    let pruned = fixture.store().prune(true, &[], &|_| true).unwrap();
+    assert!(!pruned.removed.is_empty());
 }

@@ -53,6 +53,11 @@ pub(crate) fn verify(
     names: &[String],
     lines: &mpsc::Sender<VerifyLine>,
 ) -> Result<u64, ImageError> {
+    let unreadable = {
+        let mut state = store.state();
+        state.read_again(&store.disk);
+        state.unreadable_damage(&store.disk)
+    };
     let (images, objects) = collect(store, names)?;
     let layers = objects.iter().filter_map(|object| match object {
         Object::Layer(record) => Some(record.stored()),
@@ -68,8 +73,11 @@ pub(crate) fn verify(
         store,
         lines,
         meter: Meter::new(lines),
-        damaged: AtomicU64::new(0),
+        damaged: AtomicU64::new(unreadable.len() as u64),
     };
+    for damage in unreadable {
+        let _ = lines.blocking_send(VerifyLine::Damaged(damage));
+    }
     let queue = Mutex::new(objects.into_iter());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -98,7 +106,13 @@ fn collect(store: &Store, names: &[String]) -> Result<(u64, Vec<Object>), ImageE
     let state = store.state();
     let mut chosen = BTreeSet::new();
     for name in names {
-        chosen.insert(state.find(name)?.0.record.id);
+        match state.find(name) {
+            // It is told of anyway.
+            Err(ImageError::Unreadable { .. }) => {}
+            found => {
+                chosen.insert(found?.0.record.id);
+            }
+        }
     }
     if names.is_empty() {
         chosen.extend(state.images.keys());
@@ -118,7 +132,8 @@ fn collect(store: &Store, names: &[String]) -> Result<(u64, Vec<Object>), ImageE
             }
         }
     }
-    if names.is_empty() {
+    // Unreadable ones are not written over.
+    if names.is_empty() && state.unreadable.names.is_none() {
         small.push(Object::Names);
     }
     let mut objects: Vec<_> = layers.into_values().collect();
