@@ -3,10 +3,8 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
-
-use crate::tools;
 
 /// Docker's default capabilities.
 pub const CAPABILITIES: [&str; 14] = [
@@ -67,11 +65,10 @@ pub enum Filter {
 /// # Errors
 /// busybox is missing or the folder can't be written.
 pub fn make_root(folder: &Path) -> Result<()> {
-    let busybox = tools::require("busybox", "busybox-static")?;
     for name in ["bin", "proc", "sys", "dev", "etc", "tmp"] {
         std::fs::create_dir_all(folder.join(name))?;
     }
-    std::fs::copy(&busybox, folder.join("bin/busybox")).context("copy busybox")?;
+    keelson_testing::busybox::install(&folder.join("bin/busybox"))?;
     for name in ["sh", "true", "sleep"] {
         symlink("busybox", folder.join("bin").join(name))?;
     }

@@ -163,8 +163,7 @@ mod tests {
 
     #[test]
     fn a_group_counts_what_runs_in_it_and_is_gone_afterwards() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root");
+        if !keelson_testing::is_root() {
             return;
         }
         let group = Group::new("keelson-group-test").unwrap();

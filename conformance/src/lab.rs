@@ -16,9 +16,7 @@ use crate::container::Container;
 use crate::host;
 use crate::runtime::Runtime;
 
-/// The static program whose applets inspect a container from inside.
-const BUSYBOX: &str = "/bin/busybox";
-
+/// Those of busybox that inspect a container from inside.
 const APPLETS: &[&str] = &[
     "[",
     "awk",
@@ -432,8 +430,7 @@ pub(crate) fn push(list: &mut Value, item: Value) {
 fn make_root(folder: &Path) -> Result<()> {
     let bin = folder.join("bin");
     std::fs::create_dir_all(&bin)?;
-    std::fs::copy(BUSYBOX, bin.join("busybox"))
-        .with_context(|| format!("copy {BUSYBOX} (package busybox-static)"))?;
+    keelson_testing::busybox::install(&bin.join("busybox"))?;
     for applet in APPLETS {
         symlink("busybox", bin.join(applet))?;
     }

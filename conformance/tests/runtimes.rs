@@ -6,18 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use keelson_testing::is_root;
 use serde_json::Value;
 
 fn conformance() -> Command {
     Command::new(env!("CARGO_BIN_EXE_conformance"))
-}
-
-fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: needs root");
-    }
-    root
 }
 
 fn installed(name: &str) -> Option<PathBuf> {

@@ -130,7 +130,7 @@ mod tests {
             .stdout(std::process::Stdio::piped())
             .spawn()
         else {
-            eprintln!("skipped: the program cpio is not installed");
+            keelson_testing::skip("cpio", "it is not installed");
             return;
         };
         let mut archive = Archive::new(Vec::new());

@@ -30,13 +30,17 @@ pub struct Lab {
 
 impl Lab {
     /// The image in `KEELSON_IMAGE_DIR` (relative to the top of the source tree). Without the
-    /// variable there is nothing to test, which is said on standard error.
+    /// variable there is nothing to test, and
+    /// the test is skipped.
     ///
     /// # Errors
     /// The variable names a folder without an image.
     pub fn open() -> Result<Option<Self>> {
         let Some(dir) = std::env::var_os("KEELSON_IMAGE_DIR") else {
-            eprintln!("SKIPPED: KEELSON_IMAGE_DIR is not set; `cargo xtask test` sets it");
+            keelson_testing::skip(
+                "image",
+                "KEELSON_IMAGE_DIR is not set; `cargo xtask test` sets it",
+            );
             return Ok(None);
         };
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -12,7 +12,7 @@ fn launch(spec: MachineSpec) -> Option<qemu_tests::harness::Machine> {
     match spec.launch() {
         Ok(machine) => Some(machine),
         Err(error @ HarnessError::Missing { .. }) => {
-            eprintln!("SKIPPED: {error}");
+            keelson_testing::skip("QEMU", error);
             None
         }
         Err(error) => panic!("{error}"),
@@ -85,7 +85,7 @@ fn a_missing_disk_is_named_before_anything_starts() {
 fn what_qemu_refuses_is_shown() {
     let spec = MachineSpec::new("refused", Boot::Uefi).cpus(1_000_000);
     match spec.launch() {
-        Err(HarnessError::Missing { object, .. }) => eprintln!("SKIPPED: no {object}"),
+        Err(error @ HarnessError::Missing { .. }) => keelson_testing::skip("QEMU", error),
         Err(error) => assert!(error.to_string().contains("CPU"), "{error}"),
         Ok(_) => panic!("QEMU started with a million processors"),
     }

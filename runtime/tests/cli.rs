@@ -79,7 +79,7 @@ fn groups_of_the_caller_are_kept_on_request() {
             config["process"]["user"]["additionalGids"] = json!([7]);
         });
         let output = Command::new("setpriv")
-            .args(["--groups", "1234,5678", RUNTIME, "--root"])
+            .args(["--groups", "1234,5678", &RUNTIME, "--root"])
             .arg(bundle.folder.path().join("root"))
             .args(["run", "--bundle"])
             .arg(bundle.folder.path())
@@ -275,7 +275,7 @@ fn closed_standard_streams_are_the_null_device() {
     let state = bundle.folder.path().join("state");
     let script = "exec \"$0\" --root \"$1\" create --pid-file pid \"$2\" 0<&- 1>&- 2>&-";
     let status = Command::new("sh")
-        .args(["-c", script, RUNTIME])
+        .args(["-c", script, &RUNTIME])
         .arg(&state)
         .arg(&bundle.id)
         .current_dir(bundle.folder.path())

@@ -55,7 +55,7 @@ impl Containerd {
     fn run<'a>(options: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
         let mut all = vec!["run"];
         all.extend(options);
-        all.extend(["--snapshotter", "native", "--runc-binary", common::RUNTIME]);
+        all.extend(["--snapshotter", "native", "--runc-binary", &common::RUNTIME]);
         all.push(IMAGE);
         all.extend(rest);
         all

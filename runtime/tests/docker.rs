@@ -41,7 +41,7 @@ impl Docker {
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
             .args(["--cgroup-parent", &format!("/{name}")])
             .arg("--add-runtime")
-            .arg(format!("keelson={}", common::RUNTIME));
+            .arg(format!("keelson={}", *common::RUNTIME));
         let client = Client::new(&docker, &[&"--host", &host]).with("DOCKER_CONFIG", path("cli"));
         common::make_root(&path("root"));
         archive(&path("root"), &path("root.tar"));

@@ -493,7 +493,7 @@ impl CliContainer {
     }
 
     fn command(&self, command: &str, options: &[&str], rest: &[&str]) -> Command {
-        let mut line = Command::new(RUNTIME);
+        let mut line = Command::new(&*RUNTIME);
         line.arg("--root")
             .arg(self.folder.path().join("state"))
             .arg(command)

@@ -342,8 +342,9 @@ fn the_hosts_root_can_be_bound_with_hooks_that_look_for_the_containers() {
 /// Runs a container in a mount namespace that a script has prepared, and gives what it says. In the
 /// script `$rest` is the bundle's folder.
 fn run_in(prepare: &str, bundle: &Bundle) -> (bool, String) {
+    let runtime = &*RUNTIME;
     let script = format!(
-        "set -e; mount --make-rprivate /; {prepare}; exec {RUNTIME} --root {0}/state run \
+        "set -e; mount --make-rprivate /; {prepare}; exec {runtime} --root {0}/state run \
          --bundle {0} {1}",
         bundle.folder.path().display(),
         bundle.id,

@@ -39,7 +39,7 @@ impl Podman {
                 &"--tmpdir",
                 &path("state"),
                 &"--runtime",
-                &common::RUNTIME,
+                &*common::RUNTIME,
             ],
         )
         .with("CONTAINERS_CONF", path("containers.conf"));
@@ -169,7 +169,7 @@ fn podman_does_without_cgroups() {
     common::make_root(&path("rootfs"));
     // Podman asks by the program's name whether it can do without cgroups, which it must on a
     // machine whose controllers belong to version 1.
-    std::os::unix::fs::symlink(common::RUNTIME, path("crun")).unwrap();
+    std::os::unix::fs::symlink(&*common::RUNTIME, path("crun")).unwrap();
     let output = Command::new(program)
         .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
         .arg("--root")

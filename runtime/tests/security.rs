@@ -257,7 +257,7 @@ fn the_runtimes_file_cannot_be_reached_by_an_interpreter() {
     if !can_run() {
         return;
     }
-    let before = std::fs::read(RUNTIME).unwrap();
+    let before = std::fs::read(&*RUNTIME).unwrap();
     let script = "exec sleep 1000";
     let shim = setup(script, |root| {
         let path = root.join("bin/trap");
@@ -285,10 +285,10 @@ fn the_runtimes_file_cannot_be_reached_by_an_interpreter() {
     let (out, _) = thief.read_all();
     let out = String::from_utf8_lossy(&out).into_owned();
     assert!(out.contains("tried"), "{out}");
-    let own = Path::new(RUNTIME).file_name().unwrap().to_string_lossy();
+    let own = Path::new(&*RUNTIME).file_name().unwrap().to_string_lossy();
     assert!(!out.contains(own.as_ref()), "{out}");
     assert!(
-        std::fs::read(RUNTIME).unwrap() == before,
+        std::fs::read(&*RUNTIME).unwrap() == before,
         "the runtime was changed"
     );
 }

@@ -360,8 +360,7 @@ mod tests {
 
     #[test]
     fn whiteouts_and_opaque_folders() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root for whiteouts");
+        if !keelson_testing::is_root() {
             return;
         }
         let (_base, layers) = layers();

@@ -331,7 +331,7 @@ fn power_needs_our_init() {
         return;
     };
     if Path::new(keelson_model::init::CONTROL_SOCKET).exists() {
-        eprintln!("SKIPPED: this machine runs Keelson's init");
+        keelson_testing::skip("other init", "this machine runs Keelson's");
         return;
     }
     let host = Host::start();

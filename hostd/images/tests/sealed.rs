@@ -19,7 +19,7 @@ fn is_supported(fixture: &Fixture) -> bool {
     let result = verity::enable(&File::open(&path).unwrap());
     fs::remove_file(path).unwrap();
     if let Err(error) = result {
-        eprintln!("SKIPPED: no fs-verity here: {error}");
+        keelson_testing::skip("fs-verity", error);
     }
     result.is_ok()
 }

@@ -344,7 +344,7 @@ async fn sane_stacks_are_what_umoci_unpacks() {
         return;
     }
     if Command::new("umoci").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: umoci is not installed");
+        keelson_testing::skip("umoci", "it is not installed");
         return;
     }
     let mut random = Random::new("sane stack");

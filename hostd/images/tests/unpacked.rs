@@ -89,7 +89,7 @@ async fn assert_same(layers: &[Vec<u8>]) {
 fn has_umoci() -> bool {
     let found = Command::new("umoci").arg("--version").output().is_ok();
     if !found {
-        eprintln!("SKIPPED: umoci is not installed");
+        keelson_testing::skip("umoci", "it is not installed");
     }
     found && is_root()
 }

@@ -34,15 +34,14 @@ fn runtime() -> PathBuf {
 
 /// Makes an EROFS file with busybox. `None`: not possible here.
 fn rootfs(folder: &Path) -> Option<PathBuf> {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: needs root");
+    if !keelson_testing::is_root() {
         return None;
     }
     let tree = folder.join("tree");
     for part in ["bin", "etc", "run", "tmp", "proc", "sys", "dev", "data"] {
         fs::create_dir_all(tree.join(part)).unwrap();
     }
-    fs::copy("/bin/busybox", tree.join("bin/busybox")).expect("package busybox-static");
+    keelson_testing::busybox::install(&tree.join("bin/busybox")).unwrap();
     std::os::unix::fs::symlink("busybox", tree.join("bin/sh")).unwrap();
     let image = folder.join("rootfs.erofs");
     match Command::new("mkfs.erofs").arg(&image).arg(&tree).output() {
@@ -51,7 +50,7 @@ fn rootfs(folder: &Path) -> Option<PathBuf> {
             Some(image)
         }
         Err(error) => {
-            eprintln!("skipped: mkfs.erofs (package erofs-utils): {error}");
+            keelson_testing::skip("mkfs.erofs", error);
             None
         }
     }

@@ -198,7 +198,7 @@ mod tests {
         {
             Ok(child) => child,
             Err(error) => {
-                eprintln!("skipped: {program}: {error}");
+                keelson_testing::skip(program, error);
                 return None;
             }
         };

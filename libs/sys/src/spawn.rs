@@ -129,7 +129,7 @@ pub fn spawn(program: &Program<'_>) -> Result<(i32, OwnedFd), Errno> {
             "ud2",
             "2:",
             dup2 = const libc::SYS_dup2,
-            nofile = const libc::RLIMIT_NOFILE as i32,
+            nofile = const libc::RLIMIT_NOFILE,
             prlimit = const libc::SYS_prlimit64,
             execve = const libc::SYS_execve,
             exit_group = const libc::SYS_exit_group,

@@ -25,8 +25,7 @@ pub const LONG: Duration = Duration::from_secs(60);
 
 /// Whether the tests may run; says so when not.
 pub fn may_run() -> bool {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: network namespaces need root");
+    if !keelson_testing::is_root() {
         return false;
     }
     let dnsmasq = Command::new("dnsmasq").arg("--version").output();

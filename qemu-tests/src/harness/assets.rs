@@ -2,22 +2,22 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
+use keelson_testing::busybox::{self, BusyboxError};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use super::error::HarnessError;
-use super::process::run;
 
 /// The tag of the test image.
 pub const BUSYBOX: &str = "busybox:latest";
 
-/// Where the static busybox is: `KEELSON_BUSYBOX`, else Debian's `busybox-static`.
-fn busybox_path() -> PathBuf {
-    std::env::var_os("KEELSON_BUSYBOX").map_or_else(|| "/bin/busybox".into(), PathBuf::from)
+fn no_busybox(error: BusyboxError) -> HarnessError {
+    HarnessError::Missing {
+        object: "a static busybox".to_owned(),
+        remedy: error.to_string(),
+    }
 }
 
 fn failed(source: std::io::Error) -> HarnessError {
@@ -46,16 +46,8 @@ pub fn busybox_layer() -> Result<Vec<u8>, HarnessError> {
 /// # Errors
 /// One of them, or a static busybox, can't be read.
 pub fn busybox_layer_with(programs: &[(String, PathBuf)]) -> Result<Vec<u8>, HarnessError> {
-    let path = busybox_path();
-    let binary = fs::read(&path).map_err(|_| HarnessError::Missing {
-        object: path.display().to_string(),
-        remedy: "install the package busybox-static, or set KEELSON_BUSYBOX".to_owned(),
-    })?;
-    let list = run(
-        Command::new(&path).arg("--list"),
-        None,
-        Duration::from_secs(30),
-    )?;
+    let binary = busybox::bytes().map_err(no_busybox)?;
+    let applets = busybox::applets().map_err(no_busybox)?;
     let mut layer = Layer::new();
     for (dir, mode) in [
         ("bin/", 0o755),
@@ -70,7 +62,7 @@ pub fn busybox_layer_with(programs: &[(String, PathBuf)]) -> Result<Vec<u8>, Har
         layer.entry(dir, EntryType::Directory, mode, b"")?;
     }
     layer.entry("bin/busybox", EntryType::Regular, 0o755, &binary)?;
-    for applet in list.success()?.lines().map(str::trim) {
+    for applet in &applets {
         if applet != "busybox" && !applet.is_empty() && !applet.contains('/') {
             layer.link(&format!("bin/{applet}"), "busybox")?;
         }
@@ -298,9 +290,9 @@ mod tests {
 
     #[test]
     fn busybox_layer_has_a_shell() {
-        let Ok(layer) = busybox_layer() else {
-            eprintln!("skipped: no busybox on this machine");
-            return;
+        let layer = match busybox_layer() {
+            Ok(layer) => layer,
+            Err(error) => return keelson_testing::skip("static busybox", error),
         };
         let names = names(&layer);
         for name in ["bin/busybox", "bin/sh", "etc/passwd"] {

@@ -454,8 +454,11 @@ mod tests {
 
     #[test]
     fn a_cgroup_is_removed_with_what_runs_in_it() {
-        if !nix::unistd::geteuid().is_root() || mount_point().is_none() {
-            eprintln!("SKIPPED: needs root and cgroup2");
+        if !keelson_testing::is_root() {
+            return;
+        }
+        if mount_point().is_none() {
+            keelson_testing::skip("cgroup2", "it is not mounted");
             return;
         }
         let name = format!("/keelson-test/removal-{}", std::process::id());

@@ -37,7 +37,7 @@ impl Bundle {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(RUNTIME);
+        let mut command = Command::new(&*RUNTIME);
         command
             .arg("--root")
             .arg(self.folder.path().join("state"))

@@ -16,7 +16,7 @@ pub fn installed(name: &str) -> Option<PathBuf> {
         .map(|folder| Path::new(folder).join(name))
         .find(|path| path.is_file());
     if found.is_none() {
-        eprintln!("SKIPPED: needs {name}");
+        keelson_testing::skip(name, "it is not installed");
     }
     found
 }

@@ -10,25 +10,25 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use keelson_model::shim::{Exit, Hello, LogSpec, Request, Response, Rootfs, ShimSpec};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use serde_json::{Value, json};
 
-/// The binary under test.
-pub const RUNTIME: &str = env!("CARGO_BIN_EXE_keelson-runtime");
+/// The binary under test: `KEELSON_RUNTIME`, or what cargo built for the tests.
+pub static RUNTIME: LazyLock<String> = LazyLock::new(|| {
+    let built = env!("CARGO_BIN_EXE_keelson-runtime").to_owned();
+    std::env::var("KEELSON_RUNTIME").unwrap_or(built)
+});
 /// Longest time that anything here may take.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Whether the test can run; says so when not.
 pub fn can_run() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: needs root");
-    }
     host_objects::note();
-    root
+    keelson_testing::is_root()
 }
 
 /// Waits until something holds.
@@ -74,7 +74,7 @@ pub fn full_socket(path: &Path) -> (OwnedFd, UnixStream) {
 pub fn make_root(folder: &Path) {
     let bin = folder.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
-    std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
+    keelson_testing::busybox::install(&bin.join("busybox")).unwrap();
     for name in [
         "sh", "cat", "true", "false", "ls", "sleep", "id", "mount", "hostname", "stty", "kill",
         "grep", "wc", "head", "dd", "seq", "echo", "env", "ps", "mknod", "unshare", "readlink",
@@ -259,7 +259,7 @@ impl Setup {
             nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
         )
         .unwrap();
-        let status = Command::new(RUNTIME)
+        let status = Command::new(&*RUNTIME)
             .args(["shim", "--dir"])
             .arg(own)
             .args(["--ready-fd", &write.as_raw_fd().to_string()])

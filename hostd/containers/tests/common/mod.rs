@@ -24,11 +24,7 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// Whether the test can run; says so when not.
 pub fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: needs root");
-    }
-    root
+    keelson_testing::is_root()
 }
 
 fn runtime() -> PathBuf {
@@ -153,7 +149,7 @@ fn busybox_tar() -> Vec<u8> {
         for folder in ["bin", "etc", "tmp", "data", "proc", "sys", "dev"] {
             header(folder, Directory, 0o755, &[], "");
         }
-        let busybox = std::fs::read("/bin/busybox").expect("package busybox-static");
+        let busybox = keelson_testing::busybox::bytes().unwrap();
         header("bin/busybox", Regular, 0o755, &busybox, "");
         for applet in [
             "sh", "echo", "cat", "sleep", "id", "env", "pwd", "ls", "true", "false", "touch",

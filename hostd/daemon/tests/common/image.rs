@@ -1,8 +1,5 @@
 //! Image archives made from the machine's own static busybox.
 
-use std::fs;
-use std::path::Path;
-
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -12,15 +9,6 @@ const APPLETS: &[&str] = &[
     "id", "kill", "ls", "mkdir", "mount", "printf", "ps", "pwd", "rm", "seq", "sh", "sleep",
     "stty", "tail", "touch", "tr", "true", "tty", "umount", "uname", "wc", "whoami", "yes",
 ];
-
-/// The static busybox of package busybox-static.
-fn busybox_program() -> Vec<u8> {
-    ["/bin/busybox", "/usr/bin/busybox"]
-        .iter()
-        .find(|path| Path::new(path).exists())
-        .map(|path| fs::read(path).unwrap())
-        .expect("no busybox: install the package busybox-static")
-}
 
 fn add(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, data: &[u8]) {
     let mut header = tar::Header::new_ustar();
@@ -40,7 +28,12 @@ pub fn rootfs() -> Vec<u8> {
         let mode = if folder == "tmp/" { 0o1777 } else { 0o755 };
         add(&mut archive, folder, mode, b"");
     }
-    add(&mut archive, "bin/busybox", 0o755, &busybox_program());
+    add(
+        &mut archive,
+        "bin/busybox",
+        0o755,
+        &keelson_testing::busybox::bytes().unwrap(),
+    );
     for applet in APPLETS {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Symlink);

@@ -27,14 +27,7 @@ use tempfile::TempDir;
 /// How long anything may take. Test machines are slow.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whether tests that need root can run; says so when they can't.
-pub fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: this test needs root");
-    }
-    root
-}
+pub use keelson_testing::is_root;
 
 /// Waits until `condition` holds.
 #[track_caller]
@@ -68,7 +61,7 @@ fn programs() -> PathBuf {
 pub fn hostctl() -> Option<PathBuf> {
     let path = programs().join("hostctl");
     if !path.is_file() {
-        eprintln!("SKIPPED: hostctl is not built");
+        keelson_testing::skip("hostctl", "it is not built beside hostd");
         return None;
     }
     Some(path)

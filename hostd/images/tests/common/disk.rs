@@ -41,7 +41,7 @@ impl SmallDisk {
         match disk.try_mount() {
             Ok(()) => Some(disk),
             Err(error) => {
-                eprintln!("SKIPPED: no file system of its own can be mounted: {error}");
+                keelson_testing::skip("loop device", error);
                 None
             }
         }

@@ -25,14 +25,7 @@ pub(crate) struct Fixture {
     folders: bool,
 }
 
-/// Says loudly that a test could not run.
-pub(crate) fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: this test needs root");
-    }
-    root
-}
+pub(crate) use keelson_testing::is_root;
 
 impl Fixture {
     pub(crate) fn new(folders: bool) -> Self {
@@ -265,7 +258,7 @@ impl Tar {
 
 /// A layer with a busybox that runs.
 pub(crate) fn busybox_layer() -> Vec<u8> {
-    let busybox = std::fs::read("/bin/busybox").expect("package busybox-static is needed");
+    let busybox = keelson_testing::busybox::bytes().unwrap();
     Tar::new()
         .directory("bin/", 0o755)
         .file("bin/busybox", &busybox, 0o755)
