@@ -1,10 +1,10 @@
 //! Whatever a DHCP server sends, only a lease that makes sense comes out.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use netcfg::dhcp::lease::Lease;
 use netcfg::dhcp::message::decode;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     let mac = bytes.get(28..34).and_then(|mac| mac.try_into().ok());
     let xid = bytes.get(4..8).and_then(|xid| xid.try_into().ok());
     let (Some(mac), Some(xid)) = (mac, xid) else {

@@ -1,8 +1,8 @@
 //! The documents of an image archive: manifest.json, index.json and the blobs that they name. The
 //! input is cut into files at bytes 0xff; each is there under its digest, too.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     let names = ["manifest.json", "index.json", "config.json", "l/layer.tar"];
     let files: Vec<_> = bytes
         .split(|byte| *byte == 0xff)

@@ -1,12 +1,12 @@
 //! References, manifests, image configurations and compressed streams.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use keelson_oci::compression::Compression;
 use keelson_oci::config::ImageConfig;
 use keelson_oci::manifest::{ArchiveImage, Document};
 use keelson_oci::reference::Reference;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     let _ = ImageConfig::parse(bytes);
     let _ = Document::parse(bytes);
     let _ = ArchiveImage::parse_list(bytes);

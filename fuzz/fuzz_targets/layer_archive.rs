@@ -1,5 +1,5 @@
 //! A layer from a hostile registry: scanned, made a tree and indexed within the limits.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use keelson_oci::archive::{ArchiveError, Entry, Scanner, Visitor};
 use keelson_oci::layer::{Limits, TreeBuilder, TreeError};
@@ -30,7 +30,7 @@ impl Visitor for Build {
     }
 }
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     let mut build = Build(TreeBuilder::new(Limits::default()));
     let mut scanner = Scanner::new();
     // Cut in two, because the data come in pieces of any size.

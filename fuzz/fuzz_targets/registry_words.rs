@@ -1,10 +1,10 @@
 //! What a registry says in headers and documents, and the machine's file of credentials.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use keelson_registry::auth::Challenge;
 use keelson_registry::fuzzing;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     fuzzing::auth_file(bytes);
     fuzzing::answers(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {

@@ -1,9 +1,9 @@
 //! The query part of a request.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use hostd_api_docker::query::Query;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let query = Query::parse(Some(text));
         let _ = query.filters(&["status", "label", "name"]);

@@ -4,7 +4,7 @@
 //! Start it with what engines write, and with the words of such documents:
 //!   cargo +nightly fuzz run runtime_config corpus/runtime_config seeds/runtime_config \
 //!       -- -dict=dictionaries/runtime_config.dict
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use std::sync::LazyLock;
 
@@ -111,7 +111,7 @@ fn judge(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     match bytes.split_first() {
         // What engines write begins with a bracket.
         Some((b'{' | b'[' | b'"' | b' ', _)) | None => {

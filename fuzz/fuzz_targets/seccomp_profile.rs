@@ -1,7 +1,7 @@
 //! Any bytes as a seccomp profile, or rules made of them: it compiles to a program that the kernel
 //! would take and that decides about every system call as the profile says, or it is refused with
 //! words that name a member.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use std::sync::LazyLock;
 
@@ -166,7 +166,7 @@ fn compare(bytes: &[u8], program: &Program, about: &[Entry], source: &mut Source
     }
 }
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     let mut source = Source(bytes);
     let (text, about) = match bytes.first() {
         Some(b'{' | b'[' | b' ') | None => (bytes.to_vec(), Vec::new()),

@@ -1,9 +1,9 @@
 //! Frames from the link, before any address is configured.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use netcfg::dhcp::{arp, udp};
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     for pending in [false, true] {
         if let Ok(datagram) = udp::parse(bytes, pending) {
             assert!(datagram.payload.len() <= bytes.len());
