@@ -170,18 +170,30 @@ fn debootstrap_mirror(script: &str) -> Option<String> {
     })
 }
 
-fn configured_sources() -> Result<Vec<Source>> {
+/// The files that name the machine's archives.
+fn source_files() -> Vec<PathBuf> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(entries.flatten().map(|entry| entry.path()));
     }
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|e| e == "list" || e == "sources")
+    });
     files.sort();
+    files
+}
+
+/// The archives that the machine's own apt uses.
+///
+/// # Errors
+/// A file of its configuration cannot be read.
+pub fn configured_sources() -> Result<Vec<Source>> {
     let mut sources = Vec::new();
-    for file in files {
+    for file in source_files() {
         let parse: fn(&str) -> Vec<Source> = match file.extension().and_then(|e| e.to_str()) {
             Some("list") => parse_one_line,
-            Some("sources") => parse_deb822,
-            _ => continue,
+            _ => parse_deb822,
         };
         match fs::read_to_string(&file) {
             Ok(text) => sources.extend(parse(&text)),
@@ -290,6 +302,47 @@ fn private_configuration(folder: &Path, sources: &[Source]) -> Result<PathBuf> {
              Dir::State::status \"{at}/status\";\n\
              Dir::Cache \"{at}/cache\";\n\
              APT::Sandbox::User \"\";\n"
+        ),
+    )
+    .with_context(|| format!("write {}", configuration.display()))?;
+    Ok(configuration)
+}
+
+/// Writes an apt configuration, to be named by `-c`, that knows `others` beside the machine's own
+/// archives. It keeps its lists below `directory`; what is installed by it is installed on the
+/// machine.
+///
+/// # Errors
+/// A file cannot be copied or written.
+pub fn beside_the_machines(directory: &Path, others: &[Source]) -> Result<PathBuf> {
+    let parts = directory.join("sources");
+    if parts.exists() {
+        fs::remove_dir_all(&parts).with_context(|| format!("remove {}", parts.display()))?;
+    }
+    for part in [&parts, &directory.join("lists/partial")] {
+        fs::create_dir_all(part).with_context(|| format!("create {}", part.display()))?;
+    }
+    for (number, file) in source_files().iter().enumerate() {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        match fs::copy(file, parts.join(format!("machine-{number}-{name}"))) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("copy {}", file.display()));
+            }
+            _ => {}
+        }
+    }
+    fs::write(parts.join("others.sources"), deb822(others))?;
+    let at = directory.display();
+    let configuration = directory.join("apt.conf");
+    fs::write(
+        &configuration,
+        format!(
+            "Dir::Etc::sourcelist \"/dev/null\";\n\
+             Dir::Etc::sourceparts \"{at}/sources\";\n\
+             Dir::State::lists \"{at}/lists\";\n\
+             Dir::Cache::pkgcache \"\";\n\
+             Dir::Cache::srcpkgcache \"\";\n\
+             APT::Sandbox::User \"root\";\n"
         ),
     )
     .with_context(|| format!("write {}", configuration.display()))?;

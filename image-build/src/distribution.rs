@@ -11,6 +11,8 @@ pub struct Distribution {
     pub id: String,
     /// `12`, `24.04`, …; empty for rolling ones.
     pub version: String,
+    /// `bookworm`, `noble`, …; empty where there is none.
+    pub codename: String,
     /// Name for people.
     pub name: String,
     /// Distributions that it is made from.
@@ -42,6 +44,7 @@ impl Distribution {
         Self {
             id: value("ID"),
             version: value("VERSION_ID"),
+            codename: value("VERSION_CODENAME"),
             name: value("PRETTY_NAME"),
             like: value("ID_LIKE")
                 .split_whitespace()
@@ -85,10 +88,12 @@ mod tests {
     #[test]
     fn known_distributions() {
         let debian = Distribution::parse(
-            "PRETTY_NAME=\"Debian GNU/Linux 12\"\nID=debian\nVERSION_ID=\"12\"\n",
+            "PRETTY_NAME=\"Debian GNU/Linux 12\"\nID=debian\nVERSION_ID=\"12\"\n\
+             VERSION_CODENAME=bookworm\n",
         );
         assert!(debian.is_supported() && debian.has_debian_packages());
         assert_eq!(debian.name, "Debian GNU/Linux 12");
+        assert_eq!(debian.codename, "bookworm");
         assert!(Distribution::parse("ID=debian\n").is_supported());
         assert!(!Distribution::parse("ID=debian\nVERSION_ID=\"11\"\n").is_supported());
         assert!(Distribution::parse("ID=ubuntu\nVERSION_ID=\"24.04\"\n").is_supported());

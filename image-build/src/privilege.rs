@@ -1,8 +1,10 @@
-//! Root's rights for making an image: files in it belong to root, and ostree sets owners.
+//! Root's rights: for the distribution's packages, and for making an image, since files in it
+//! belong to root, and ostree sets owners.
 //!
-//! A user namespace in which the calling user is root is enough and asks nobody; where the
+//! For an image a user namespace in which the calling user is root is enough and asks nobody; where the
 //! kernel's administrator forbids these, sudo is used.
 
+use std::io::IsTerminal;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +22,45 @@ const KEPT_VARIABLES: [&str; 7] = [
     "TERM",
 ];
 
+/// Whether this process has all rights.
+#[must_use]
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// A program run as root: by sudo where this process is not root.
+#[must_use]
+pub fn as_root(name: &str) -> Command {
+    let mut command;
+    if is_root() {
+        command = Command::new(name);
+    } else {
+        command = Command::new("sudo");
+        command.args([
+            "--non-interactive",
+            "env",
+            "DEBIAN_FRONTEND=noninteractive",
+            name,
+        ]);
+    }
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// Lets sudo ask for the password now, visibly, so that later calls need none. Whether it allows
+/// what comes.
+#[must_use]
+pub fn authenticate() -> bool {
+    let mut sudo = Command::new("sudo");
+    if std::io::stdin().is_terminal() {
+        sudo.arg("--validate");
+    } else {
+        sudo.args(["--non-interactive", "true"])
+            .stdin(Stdio::null());
+    }
+    sudo.status().is_ok_and(|status| status.success())
+}
+
 /// How this process gets root's rights over files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Means {
@@ -35,7 +76,7 @@ impl Means {
     /// The means with the least rights that works here.
     #[must_use]
     pub fn find() -> Self {
-        if nix::unistd::geteuid().is_root() {
+        if is_root() {
             return Self::Root;
         }
         let namespace = Command::new("unshare")
