@@ -98,7 +98,7 @@ fn empty_initramfs() {
     // Only ever a RAM file system: this must not be able to eat a disk, whatever went wrong.
     let is_memory = nix::sys::statfs::statfs("/").is_ok_and(|found| {
         let kind = found.filesystem_type();
-        kind == nix::sys::statfs::TMPFS_MAGIC || kind.0 as u64 == RAMFS_MAGIC
+        kind == nix::sys::statfs::TMPFS_MAGIC || kind == RAMFS_MAGIC
     });
     if is_memory {
         remove_within(Path::new("/"), root.dev());
@@ -106,7 +106,7 @@ fn empty_initramfs() {
 }
 
 /// `RAMFS_MAGIC` of linux/magic.h.
-const RAMFS_MAGIC: u64 = 0x8584_58f6;
+const RAMFS_MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x8584_58f6);
 
 fn remove_within(folder: &Path, device: u64) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
