@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use keelson_testing::elf;
 
 use crate::progress;
-use crate::workspace::{MUSL_TARGET, Workspace};
+use crate::spent::Spent;
+use crate::workspace::{MUSL_TARGET, Profile, Workspace};
 
 /// A package of the workspace and where its executable lies on the machine.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +35,7 @@ pub const BINARIES: [Binary; 5] = [
         folder: "usr/bin",
     },
     Binary {
-        name: "keelson-runtime",
+        name: RUNTIME,
         folder: "usr/bin",
     },
     Binary {
@@ -42,6 +43,9 @@ pub const BINARIES: [Binary; 5] = [
         folder: "usr/bin",
     },
 ];
+
+/// The container runtime.
+pub const RUNTIME: &str = "keelson-runtime";
 
 /// Packages whose executables tests take into the machine.
 const TESTERS: [&str; 1] = ["conformance"];
@@ -62,39 +66,57 @@ pub fn build_testers(workspace: &Workspace) -> Result<PathBuf> {
     build_with(workspace, &TESTERS)
 }
 
+/// Lets cargo build our runtime alone, as it is shipped, and returns its path: the tests of security
+/// run against that file too, and it takes a fraction of what all executables take.
+///
+/// # Errors
+/// cargo fails.
+pub fn build_shipped_runtime(workspace: &Workspace) -> Result<PathBuf> {
+    let shipped = workspace.clone().with_profile(Profile::Release);
+    build_packages(&shipped, &[RUNTIME])?;
+    Ok(shipped.binaries().join(RUNTIME))
+}
+
 /// All in one call, so that the features of dependencies are chosen the same way each time.
 fn build_with(workspace: &Workspace, others: &[&str]) -> Result<PathBuf> {
-    let started = Instant::now();
+    let names = BINARIES.iter().map(|binary| binary.name);
+    let names: Vec<&str> = names.chain(others.iter().copied()).collect();
+    build_packages(workspace, &names)?;
+    Ok(workspace.binaries())
+}
+
+fn build_packages(workspace: &Workspace, names: &[&str]) -> Result<()> {
+    let spent = Spent::begin();
+    let profile = workspace.profile().name();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .current_dir(workspace.root())
-        .args(["build", "--release", "--target", MUSL_TARGET]);
-    let names = BINARIES.iter().map(|binary| binary.name);
-    for name in names.chain(others.iter().copied()) {
+    command.current_dir(workspace.root()).args([
+        "build",
+        "--profile",
+        profile,
+        "--target",
+        MUSL_TARGET,
+    ]);
+    for name in names {
         command.args(["--package", name]);
     }
-    progress::say(&format!("   … executables ({MUSL_TARGET}, release)"));
+    progress::say(&format!("   … executables ({MUSL_TARGET}, {profile})"));
     progress::run_shown(
         &mut command,
         &progress::log_file(&workspace.log(), "cargo-build"),
     )?;
-    let names = BINARIES.iter().map(|binary| binary.name);
-    for name in names.chain(others.iter().copied()) {
+    for name in names {
         check_static(&workspace.binaries().join(name))?;
     }
-    progress::say(&format!(
-        "   ✓ executables ({:.1} s)",
-        started.elapsed().as_secs_f64()
-    ));
-    Ok(workspace.binaries())
+    progress::say(&format!("   ✓ executables ({spent})"));
+    Ok(())
 }
 
 /// Refuses an executable that asks for a dynamic loader: the image has none for musl, and a
 /// linker driver that misunderstands its options makes such executables without a word.
 fn check_static(file: &Path) -> Result<()> {
     let content = fs::read(file).with_context(|| format!("read {}", file.display()))?;
-    match asks_for_loader(&content) {
+    match elf::asks_for_loader(&content) {
         Some(false) => Ok(()),
         Some(true) => bail!(
             "{} is not static: it asks for a dynamic loader",
@@ -102,33 +124,6 @@ fn check_static(file: &Path) -> Result<()> {
         ),
         None => bail!("{} is no 64-bit ELF executable", file.display()),
     }
-}
-
-/// Whether a 64-bit little-endian ELF file has a program header of type PT_INTERP.
-fn asks_for_loader(content: &[u8]) -> Option<bool> {
-    const PT_INTERP: u64 = 3;
-    let number = |offset: usize, size: usize| -> Option<u64> {
-        let bytes = content.get(offset..offset.checked_add(size)?)?;
-        Some(
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |value, byte| value << 8 | u64::from(*byte)),
-        )
-    };
-    if content.get(..6)? != b"\x7fELF\x02\x01" {
-        return None;
-    }
-    let table = usize::try_from(number(0x20, 8)?).ok()?;
-    let entry_size = usize::try_from(number(0x36, 2)?).ok()?;
-    let entries = usize::try_from(number(0x38, 2)?).ok()?;
-    for index in 0..entries {
-        let offset = table.checked_add(index.checked_mul(entry_size)?)?;
-        if number(offset, 4)? == PT_INTERP {
-            return Some(true);
-        }
-    }
-    Some(false)
 }
 
 /// Says where the executables lie and how large they are.
@@ -158,23 +153,4 @@ pub fn list(workspace: &Workspace) -> Result<()> {
         progress::megabytes(total)
     ));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn executables_with_a_loader_are_recognised() {
-        let mut elf = vec![0; 0x40 + 2 * 56];
-        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        elf[0x20] = 0x40;
-        elf[0x36] = 56;
-        elf[0x38] = 2;
-        assert_eq!(asks_for_loader(&elf), Some(false));
-        elf[0x40 + 56] = 3;
-        assert_eq!(asks_for_loader(&elf), Some(true));
-        assert_eq!(asks_for_loader(&elf[..0x50]), None);
-        assert_eq!(asks_for_loader(b"#!/bin/sh"), None);
-    }
 }

@@ -9,7 +9,7 @@ use crate::disk::{self, Image};
 use crate::privilege::Means;
 use crate::progress;
 use crate::stamp::{Inputs, Stamp};
-use crate::workspace::Workspace;
+use crate::workspace::{Profile, Workspace};
 use crate::{base, binaries, deployment, overlay};
 
 /// What is to be built, and how.
@@ -37,19 +37,23 @@ pub fn build(workspace: &Workspace, options: Options) -> Result<Image> {
         means @ Means::UserNamespace => {
             // mkosi makes a namespace of its own.
             base::build(workspace, options.refresh)?;
-            means.run_self(&arguments(Options {
+            let options = Options {
                 refresh: false,
                 ..options
-            }))?;
+            };
+            means.run_self(&arguments(workspace, options))?;
         }
-        means @ Means::Sudo => means.run_self(&arguments(options))?,
+        means @ Means::Sudo => means.run_self(&arguments(workspace, options))?,
     }
     Ok(Image::of(workspace))
 }
 
 /// The command line that makes an image of the executables that are there.
-fn arguments(options: Options) -> Vec<&'static str> {
+fn arguments(workspace: &Workspace, options: Options) -> Vec<&'static str> {
     let mut arguments = vec!["image", "--prebuilt"];
+    if workspace.profile() == Profile::Release {
+        arguments.push("--release");
+    }
     if options.refresh {
         arguments.push("--refresh");
     }

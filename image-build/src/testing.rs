@@ -1,15 +1,20 @@
-//! `cargo xtask test`: everything in order, with a summary of what failed.
+//! `cargo xtask test`: everything in order, with a summary of what failed and what each part took.
+//!
+//! All of it is compiled for the machine's target with the profile "quick", so that lints, tests
+//! and the image's executables share what they are made of; only this tool and its own tests are
+//! compiled for the building machine, as cargo compiles the tool to begin with.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{Metadata, MetadataCommand, TargetKind};
 
-use crate::prerequisites::is_root;
-use crate::workspace::Workspace;
+use crate::privilege::is_root;
+use crate::spent::Spent;
+use crate::workspace::{MUSL_TARGET, Workspace};
 use crate::{binaries, image, progress, tools};
 
 /// A part of the tests.
@@ -19,25 +24,28 @@ pub enum Stage {
     Fmt,
     /// Lints of all targets, warnings being errors.
     Clippy,
-    /// Licences, sources and forbidden dependencies, by cargo-deny where it is installed.
-    Deny,
     /// Tests beside the code, and those in documentation.
     Unit,
-    /// Tests of our programs on this machine, which need root.
-    Host,
     /// Building the image.
     Image,
+    /// Tests of our programs on this machine, which need root.
+    Host,
+    /// The runtime's tests of security against the executable that is shipped.
+    Security,
+    /// Some seconds of each fuzz target.
+    Fuzz,
     /// Tests that boot the image in QEMU.
     Vm,
 }
 
-const ALL: [Stage; 7] = [
+const ALL: [Stage; 8] = [
     Stage::Fmt,
     Stage::Clippy,
-    Stage::Deny,
     Stage::Unit,
     Stage::Image,
     Stage::Host,
+    Stage::Security,
+    Stage::Fuzz,
     Stage::Vm,
 ];
 
@@ -46,10 +54,11 @@ impl Stage {
         match self {
             Self::Fmt => "fmt",
             Self::Clippy => "clippy",
-            Self::Deny => "deny",
             Self::Unit => "unit",
-            Self::Host => "host",
             Self::Image => "image",
+            Self::Host => "host",
+            Self::Security => "security",
+            Self::Fuzz => "fuzz",
             Self::Vm => "vm",
         }
     }
@@ -62,11 +71,32 @@ const PROGRAM_LIMIT: &str = "1200";
 /// The package whose tests boot virtual machines.
 const VM_PACKAGE: &str = "qemu-tests";
 
+/// The package of this tool. It is no program of the machine.
+const TOOL_PACKAGE: &str = "image-build";
+
+/// The package of the fuzz targets.
+const FUZZ_PACKAGE: &str = "keelson-fuzz";
+
+/// How long each fuzz target runs, in seconds.
+const FUZZ_SECONDS: &str = "3";
+
+/// The runtime's tests of what a container can't do.
+const SECURITY_TESTS: [&str; 7] = [
+    "create_failures",
+    "idmap",
+    "isolation",
+    "mounts",
+    "notify",
+    "security",
+    "user_namespaces",
+];
+
 /// How a stage ended.
 #[derive(Debug)]
 struct Outcome {
     stage: Stage,
     time: Duration,
+    processor: Duration,
     error: Option<String>,
 }
 
@@ -76,7 +106,7 @@ struct Outcome {
 /// # Errors
 /// A stage failed; the summary has been printed then.
 pub fn run(workspace: &Workspace, only: &[Stage]) -> Result<()> {
-    let started = Instant::now();
+    let whole = Spent::begin();
     let runner = Runner::new(workspace)?;
     let mut outcomes: Vec<Outcome> = Vec::new();
     for stage in ALL {
@@ -84,11 +114,11 @@ pub fn run(workspace: &Workspace, only: &[Stage]) -> Result<()> {
             continue;
         }
         progress::say(&format!("\n== {} ==", stage.name()));
-        let begun = Instant::now();
+        let spent = Spent::begin();
         let image_failed = outcomes
             .iter()
             .any(|outcome| outcome.stage == Stage::Image && outcome.error.is_some());
-        let result = if image_failed && matches!(stage, Stage::Host | Stage::Vm) {
+        let result = if image_failed && stage == Stage::Vm {
             Err(anyhow::anyhow!("not run, since there is no image"))
         } else {
             runner.stage(stage)
@@ -98,11 +128,12 @@ pub fn run(workspace: &Workspace, only: &[Stage]) -> Result<()> {
         }
         outcomes.push(Outcome {
             stage,
-            time: begun.elapsed(),
+            time: spent.time(),
+            processor: spent.processor(),
             error: result.err().map(|error| format!("{error:#}")),
         });
     }
-    progress::say(&summary(&outcomes, started.elapsed()));
+    progress::say(&summary(&outcomes, whole.time(), whole.processor()));
     let failed: Vec<&str> = outcomes
         .iter()
         .filter(|outcome| outcome.error.is_some())
@@ -114,21 +145,48 @@ pub fn run(workspace: &Workspace, only: &[Stage]) -> Result<()> {
     Ok(())
 }
 
-fn summary(outcomes: &[Outcome], total: Duration) -> String {
-    let mut text = String::from("\n== summary ==\n");
+fn summary(outcomes: &[Outcome], time: Duration, processor: Duration) -> String {
+    let line = |name: &str, time: Duration, processor: Duration, verdict: &str| {
+        let line = format!(
+            "{name:<9} {:>7.1} s {:>9.1} s  {verdict}",
+            time.as_secs_f64(),
+            processor.as_secs_f64()
+        );
+        line.trim_end().to_owned() + "\n"
+    };
+    let mut text = format!(
+        "\n== summary ==\n{:<9} {:>9} {:>11}\n",
+        "", "clock", "processor"
+    );
     for outcome in outcomes {
         let verdict = match &outcome.error {
             None => "ok",
             Some(error) => error.lines().next().unwrap_or("failed"),
         };
-        text.push_str(&format!(
-            "{:<8} {:>7.1} s  {verdict}\n",
+        text += &line(
             outcome.stage.name(),
-            outcome.time.as_secs_f64()
-        ));
+            outcome.time,
+            outcome.processor,
+            verdict,
+        );
     }
-    text.push_str(&format!("{:<8} {:>7.1} s", "together", total.as_secs_f64()));
-    text
+    text += &line("together", time, processor, "");
+    text.trim_end().to_owned()
+}
+
+/// What test programs are given.
+#[derive(Default)]
+struct Surroundings {
+    variables: Vec<(&'static str, OsString)>,
+    /// The tests need root, the compiler does not.
+    as_root: bool,
+}
+
+impl Surroundings {
+    fn with(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
 }
 
 struct Runner<'a> {
@@ -154,60 +212,122 @@ impl<'a> Runner<'a> {
     fn stage(&self, stage: Stage) -> Result<()> {
         match stage {
             Stage::Fmt => self.cargo("fmt", &["fmt", "--all", "--check"]),
-            Stage::Clippy => self.cargo(
-                "clippy",
-                &[
-                    "clippy",
-                    "--workspace",
-                    "--all-targets",
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
-            ),
-            Stage::Deny => self.deny(),
-            Stage::Unit => {
-                self.cargo(
-                    "test-unit",
-                    &["test", "--workspace", "--no-fail-fast", "--lib", "--bins"],
-                )?;
-                self.cargo(
-                    "test-doc",
-                    &["test", "--workspace", "--no-fail-fast", "--doc"],
-                )
+            Stage::Clippy => {
+                let all = ["clippy", "--workspace", "--all-targets"];
+                let deny = ["--", "-D", "warnings"];
+                let arguments = [&all[..], &self.compiled(), &deny].concat();
+                self.cargo("clippy", &arguments)
             }
+            Stage::Unit => self.unit(),
             Stage::Image => image::build(self.workspace, image::Options::default()).map(drop),
-            Stage::Host => self.integration("test-host", |package| package != VM_PACKAGE),
+            Stage::Host => self.host(),
+            Stage::Security => self.security(),
+            Stage::Fuzz => self.fuzz(),
             Stage::Vm => {
-                if !self.workspace.image().join("disk.raw").exists() {
-                    image::build(self.workspace, image::Options::default())?;
-                }
+                image::build(self.workspace, image::Options::default())?;
                 binaries::build_testers(self.workspace)?;
-                self.integration("test-vm", |package| package == VM_PACKAGE)
+                let surroundings = self
+                    .surroundings()?
+                    .with("KEELSON_IMAGE_DIR", self.workspace.image());
+                self.integration("test-vm", |package| package == VM_PACKAGE, surroundings)
             }
         }
     }
 
-    /// cargo-deny takes minutes to compile, so it is not installed for this; what matters most, the
-    /// licences of what is linked, is held by a test of this package too. Advisories are a matter
-    /// of the day and not of the sources: `cargo deny check advisories`, by whoever releases.
-    fn deny(&self) -> Result<()> {
-        let present = Command::new(&self.cargo)
-            .args(["deny", "--version"])
-            .output()
-            .is_ok_and(|output| output.status.success());
-        if !present {
-            progress::say("cargo-deny is not installed (cargo install cargo-deny); passed over.");
+    /// How everything but this tool is compiled.
+    fn compiled(&self) -> [&'static str; 4] {
+        let profile = self.workspace.profile().name();
+        ["--profile", profile, "--target", MUSL_TARGET]
+    }
+
+    /// All packages in one selection, since cargo would otherwise build dependencies with another
+    /// choice of features once more. This tool's own dependencies would change that choice.
+    fn all(&self, command: &'static str) -> Vec<&'static str> {
+        let mut arguments = vec![command, "--workspace", "--no-fail-fast"];
+        arguments.extend(["--exclude", TOOL_PACKAGE]);
+        arguments.extend(self.compiled());
+        arguments
+    }
+
+    fn unit(&self) -> Result<()> {
+        let surroundings = || -> Result<Surroundings> {
+            Ok(Surroundings::default().with("KEELSON_BUSYBOX", tools::busybox(self.workspace)?))
+        };
+        let libraries = [&self.all("test")[..], &["--lib"]].concat();
+        self.tests("test-libraries", &libraries, &surroundings()?)?;
+        // The programs of fuzz targets have no tests, and take long to link.
+        let others = ["--exclude", FUZZ_PACKAGE, "--bins"];
+        let programs = [&self.all("test")[..], &others].concat();
+        self.tests("test-programs", &programs, &surroundings()?)?;
+        let documentation = [&self.all("test")[..], &["--doc"]].concat();
+        self.tests("test-doc", &documentation, &surroundings()?)?;
+        let tool = ["test", "--package", TOOL_PACKAGE, "--lib", "--bins"];
+        self.tests("test-tool", &tool, &surroundings()?)
+    }
+
+    fn host(&self) -> Result<()> {
+        binaries::build(self.workspace)?;
+        let wanted = |package: &str| package != VM_PACKAGE && package != TOOL_PACKAGE;
+        let first = self.integration("test-host", wanted, self.surroundings()?);
+        let tool = ["test", "--package", TOOL_PACKAGE, "--test", "*"];
+        let second = self.tests("test-tool-host", &tool, &self.surroundings()?);
+        first.and(second)
+    }
+
+    fn security(&self) -> Result<()> {
+        let shipped = binaries::build_shipped_runtime(self.workspace)?;
+        let mut arguments = self.all("test");
+        for name in SECURITY_TESTS {
+            arguments.extend(["--test", name]);
+        }
+        let surroundings = self.surroundings()?.with("KEELSON_RUNTIME", shipped);
+        self.tests("test-security", &arguments, &surroundings)
+    }
+
+    fn fuzz(&self) -> Result<()> {
+        let mut build = self.all("build");
+        build.retain(|word| *word != "--no-fail-fast");
+        let package = self.metadata.packages.iter();
+        let package = package
+            .into_iter()
+            .find(|package| package.name.as_str() == FUZZ_PACKAGE)
+            .context("the package of fuzz targets")?;
+        let targets: Vec<&str> = package
+            .targets
+            .iter()
+            .filter(|target| target.kind.contains(&TargetKind::Bin))
+            .map(|target| target.name.as_str())
+            .collect();
+        for target in &targets {
+            build.extend(["--bin", target]);
+        }
+        self.cargo("build-fuzz", &build)?;
+        let mut failed = Vec::new();
+        for target in targets {
+            let mut command = Command::new(self.workspace.binaries().join(target));
+            command
+                .current_dir(self.workspace.root().join("fuzz"))
+                .args(["--seconds", FUZZ_SECONDS]);
+            let log = progress::log_file(&self.workspace.log(), &format!("fuzz-{target}"));
+            if let Err(error) = progress::run_shown(&mut command, &log) {
+                progress::say(&format!("error: {error:#}"));
+                failed.push(target);
+            }
+        }
+        if failed.is_empty() {
             return Ok(());
         }
-        self.cargo("deny", &["deny", "check", "bans", "licenses", "sources"])
+        bail!("fuzz targets found something: {}", failed.join(", "))
     }
 
-    /// The integration tests of the packages that `wanted` chooses. The whole workspace stays
-    /// selected, since cargo would otherwise build dependencies with another choice of features
-    /// once more.
-    fn integration(&self, log: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
+    /// The integration tests of the packages that `wanted` chooses.
+    fn integration(
+        &self,
+        log: &str,
+        wanted: impl Fn(&str) -> bool,
+        surroundings: Surroundings,
+    ) -> Result<()> {
+        let mut arguments = self.all("test");
         for package in &self.metadata.packages {
             if !wanted(package.name.as_ref()) {
                 continue;
@@ -222,33 +342,45 @@ impl<'a> Runner<'a> {
             progress::say("There are no such tests.");
             return Ok(());
         }
-        if !self.workspace.binaries().join("hostd").exists() {
-            binaries::build(self.workspace)?;
+        self.tests(log, &arguments, &surroundings)
+    }
+
+    /// What tests of our programs are given. The programs are built by then.
+    fn surroundings(&self) -> Result<Surroundings> {
+        let surroundings = Surroundings {
+            as_root: true,
+            ..Surroundings::default()
+        };
+        Ok(surroundings
+            .with("KEELSON_BIN_DIR", self.workspace.binaries())
+            .with("KEELSON_BUSYBOX", tools::busybox(self.workspace)?)
+            .with("KEELSON_DOCKER", tools::docker(self.workspace)?))
+    }
+
+    fn tests(&self, log: &str, arguments: &[&str], surroundings: &Surroundings) -> Result<()> {
+        let mut command = self.command(arguments);
+        let variables = surroundings.variables.iter();
+        command.envs(variables.map(|(name, value)| (name, value)));
+        let runner = test_runner(surroundings.as_root && !is_root(), progress::interactive());
+        for target in ["GNU", "MUSL"] {
+            let name = format!("CARGO_TARGET_X86_64_UNKNOWN_LINUX_{target}_RUNNER");
+            command.env(name, &runner);
         }
-        self.cargo(log, &arguments)
+        run_shown(&mut command, &self.log(log))
     }
 
     fn cargo(&self, log: &str, arguments: &[&str]) -> Result<()> {
+        run_shown(&mut self.command(arguments), &self.log(log))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.cargo);
+        command.current_dir(self.workspace.root()).args(arguments);
         command
-            .current_dir(self.workspace.root())
-            .args(arguments)
-            .env("KEELSON_BIN_DIR", self.workspace.binaries())
-            .env("KEELSON_DOCKER", tools::docker(self.workspace)?);
-        if log == "test-vm" {
-            command.env("KEELSON_IMAGE_DIR", self.workspace.image());
-        }
-        if log.starts_with("test-") {
-            command.env(
-                "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER",
-                test_runner(
-                    !is_root() && matches!(log, "test-host" | "test-vm"),
-                    progress::interactive(),
-                ),
-            );
-        }
-        let log = progress::log_file(&self.workspace.log(), log);
-        run_shown(&mut command, &log)
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        progress::log_file(&self.workspace.log(), name)
     }
 }
 
@@ -292,6 +424,7 @@ mod tests {
         let outcome = |stage, error: Option<&str>| Outcome {
             stage,
             time: Duration::from_secs(3),
+            processor: Duration::from_secs(5),
             error: error.map(str::to_owned),
         };
         let text = summary(
@@ -300,9 +433,16 @@ mod tests {
                 outcome(Stage::Vm, Some("no QEMU\nmore")),
             ],
             Duration::from_secs(6),
+            Duration::from_secs(10),
         );
-        assert!(text.contains("fmt          3.0 s  ok"), "{text}");
-        assert!(text.contains("vm           3.0 s  no QEMU"), "{text}");
+        assert!(
+            text.contains("fmt           3.0 s       5.0 s  ok"),
+            "{text}"
+        );
+        assert!(
+            text.contains("vm            3.0 s       5.0 s  no QEMU"),
+            "{text}"
+        );
         assert!(!text.contains("more"));
     }
 }

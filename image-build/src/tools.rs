@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use keelson_testing::elf;
 
 use crate::apt;
 use crate::progress::{self, Step};
@@ -120,6 +121,44 @@ pub fn docker(workspace: &Workspace) -> Result<PathBuf> {
     progress::output(Command::new(&program).arg("--version"))
         .context("the docker command line does not run")?;
     Ok(program)
+}
+
+/// A static busybox, which tests run in containers: the installed one, or that of the image's Debian
+/// release, unpacked into the tools folder. Its package is not installed, because it excludes the
+/// dynamic one that many machines have for their initrd.
+///
+/// # Errors
+/// The package cannot be fetched.
+pub fn busybox(workspace: &Workspace) -> Result<PathBuf> {
+    if let Some(path) = in_path("busybox").filter(|path| is_static(path)) {
+        return Ok(path);
+    }
+    let unpacked = workspace.tools().join("busybox");
+    // Where it lies depends on whether the release has one folder for executables.
+    let program = || {
+        ["usr/bin/busybox", "bin/busybox"]
+            .map(|place| unpacked.join(place))
+            .into_iter()
+            .find(|path| is_static(path))
+    };
+    if let Some(program) = program() {
+        return Ok(program);
+    }
+    let mut step = Step::begin("static busybox");
+    apt::fetch_and_unpack(
+        &mut step,
+        "busybox-static",
+        &workspace.tools().join("apt"),
+        &unpacked,
+        &workspace.log(),
+    )?;
+    let program = program().context("the package busybox-static brought no static busybox")?;
+    step.done(&format!("fetched to {}", workspace.display(&program)));
+    Ok(program)
+}
+
+fn is_static(file: &Path) -> bool {
+    std::fs::read(file).is_ok_and(|content| elf::asks_for_loader(&content) == Some(false))
 }
 
 /// Where `program` lies in `PATH` or in one of the folders that only root has there.

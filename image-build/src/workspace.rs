@@ -7,11 +7,33 @@ use anyhow::{Context, Result};
 /// The target triple of everything that runs on the machine.
 pub const MUSL_TARGET: &str = "x86_64-unknown-linux-musl";
 
+/// How the executables for the machine are compiled; profiles of Cargo.toml.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// For trying and testing: soon there.
+    #[default]
+    Quick,
+    /// For shipping and measuring: small and fast, and minutes of compiling.
+    Release,
+}
+
+impl Profile {
+    /// What cargo calls it, and the directory of what it makes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Release => "release",
+        }
+    }
+}
+
 /// The source tree and the build folder.
 #[derive(Debug, Clone)]
 pub struct Workspace {
     root: PathBuf,
     target: PathBuf,
+    profile: Profile,
 }
 
 impl Workspace {
@@ -32,7 +54,23 @@ impl Workspace {
             Some(path) => std::path::absolute(PathBuf::from(path))?,
             None => root.join("target"),
         };
-        Ok(Self { root, target })
+        Ok(Self {
+            root,
+            target,
+            profile: Profile::default(),
+        })
+    }
+
+    /// The same with executables of another profile.
+    #[must_use]
+    pub fn with_profile(self, profile: Profile) -> Self {
+        Self { profile, ..self }
+    }
+
+    /// How the executables for the machine are compiled.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.profile
     }
 
     /// Top of the source tree.
@@ -47,10 +85,10 @@ impl Workspace {
         &self.target
     }
 
-    /// Release executables for the machine.
+    /// Executables for the machine.
     #[must_use]
     pub fn binaries(&self) -> PathBuf {
-        self.target.join(MUSL_TARGET).join("release")
+        self.target.join(MUSL_TARGET).join(self.profile.name())
     }
 
     /// Everything about the image: trees, repository, disks.

@@ -189,7 +189,7 @@ fn an_emergency_shell_comes_from_what_is_appended_to_the_initrd() -> Result<()> 
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes.extend(cpio(&[
         ("bin", 0o040_755, Vec::new()),
-        ("bin/busybox", 0o100_755, std::fs::read("/bin/busybox")?),
+        ("bin/busybox", 0o100_755, keelson_testing::busybox::bytes()?),
         ("TRAILER!!!", 0, Vec::new()),
     ]));
     std::fs::write(&rescue, bytes)?;

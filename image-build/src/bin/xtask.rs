@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use image_build::prerequisites::{self, Purpose};
 use image_build::testing::Stage;
-use image_build::workspace::Workspace;
+use image_build::workspace::{Profile, Workspace};
 use image_build::{binaries, image, machine, progress, testing, vm_disk};
 
 /// Builds Keelson's executables and images, and runs and tests them.
@@ -21,9 +21,17 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Install what this machine lacks for building, running and testing.
-    Setup,
+    Setup {
+        /// Only what this needs.
+        #[arg(long = "for", value_enum, default_value_t = Purpose::Test)]
+        purpose: Purpose,
+    },
     /// Build the static executables.
-    Build,
+    Build {
+        /// As they are shipped: small and fast, and minutes of compiling.
+        #[arg(long)]
+        release: bool,
+    },
     /// Build the operating system image: target/image/disk.raw, and kernel, initrd and command
     /// line for direct boot.
     #[command(alias = "disk")]
@@ -34,6 +42,9 @@ enum Task {
         /// Also pack the disk into target/image/disk.qcow2.
         #[arg(long)]
         compressed: bool,
+        /// With executables as they are shipped: small and fast, and minutes of compiling.
+        #[arg(long)]
+        release: bool,
         /// Take the executables that are there instead of letting cargo build them.
         #[arg(long)]
         prebuilt: bool,
@@ -47,6 +58,9 @@ enum Task {
         /// Only these, separated by commas.
         #[arg(long, value_enum, value_delimiter = ',')]
         only: Vec<Stage>,
+        /// Test the executables and the image as they are shipped.
+        #[arg(long)]
+        release: bool,
     },
     /// Remove images, virtual machines and fetched tools; cargo's own files stay.
     Clean,
@@ -72,6 +86,9 @@ struct Run {
     /// Let QEMU load the kernel itself, which is faster.
     #[arg(long)]
     direct: bool,
+    /// With executables as they are shipped: small and fast, and minutes of compiling.
+    #[arg(long)]
+    release: bool,
     /// Forward 127.0.0.1:HOST to the machine's port GUEST; may be repeated.
     #[arg(long, value_name = "HOST:GUEST", value_parser = machine::parse_publish)]
     publish: Vec<(u16, u16)>,
@@ -99,12 +116,13 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     let workspace = Workspace::locate()?;
     match arguments.command {
-        Task::Setup => {
-            prerequisites::ensure(&workspace, Purpose::Test)?;
+        Task::Setup { purpose } => {
+            prerequisites::ensure(&workspace, purpose)?;
             progress::say("This machine has everything.");
             Ok(())
         }
-        Task::Build => {
+        Task::Build { release } => {
+            let workspace = workspace.with_profile(profile(release));
             prerequisites::ensure(&workspace, Purpose::Build)?;
             binaries::build(&workspace)?;
             binaries::list(&workspace)
@@ -112,8 +130,10 @@ fn run(arguments: Arguments) -> Result<()> {
         Task::Image {
             refresh,
             compressed,
+            release,
             prebuilt,
         } => {
+            let workspace = workspace.with_profile(profile(release));
             prerequisites::ensure(&workspace, Purpose::Image)?;
             let options = image::Options {
                 refresh,
@@ -123,6 +143,7 @@ fn run(arguments: Arguments) -> Result<()> {
             image::build(&workspace, options).map(drop)
         }
         Task::Run(run) => {
+            let workspace = workspace.with_profile(profile(run.release));
             prerequisites::ensure(&workspace, Purpose::Run)?;
             let options = machine::Options {
                 detach: run.detach,
@@ -138,7 +159,8 @@ fn run(arguments: Arguments) -> Result<()> {
             machine::run(&workspace, &options)
         }
         Task::Stop => machine::stop(&workspace),
-        Task::Test { only } => {
+        Task::Test { only, release } => {
+            let workspace = workspace.with_profile(profile(release));
             prerequisites::ensure(&workspace, Purpose::Test)?;
             testing::run(&workspace, &only)
         }
@@ -147,5 +169,13 @@ fn run(arguments: Arguments) -> Result<()> {
             progress::say("Removed images, virtual machines, tools and logs.");
             Ok(())
         }
+    }
+}
+
+fn profile(release: bool) -> Profile {
+    if release {
+        Profile::Release
+    } else {
+        Profile::Quick
     }
 }
