@@ -37,6 +37,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::answers::{Answers, Held};
 use crate::pace::Paced;
 
+use crate::request_line::RequestLines;
+
 /// How long a client may take to send a request's head; also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest head of a request, in bytes.
@@ -151,7 +153,9 @@ async fn serve_unrevoked<S>(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
+        // As Docker spells the names of headers: scripts look for them so.
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(RequestLines::new(stream, MAX_HEAD)), service);
     let mut stopping = false;
     let gives_way = active.gives_way(crowded);
     tokio::pin!(gives_way);
@@ -160,7 +164,9 @@ async fn serve_unrevoked<S>(
             biased;
             Some(takeover) = takeovers.recv() => {
                 let parts = http.into_parts();
-                run_session(takeover, parts.io.into_inner(), &parts.read_buf).await;
+                let (stream, rest) = parts.io.into_inner().into_parts();
+                let early = [&parts.read_buf, &rest[..]].concat();
+                run_session(takeover, stream, early).await;
                 return;
             }
             result = poll_fn(|context| http.poll_without_shutdown(context)) => {
@@ -279,7 +285,7 @@ impl hyper::body::Body for Counted {
 
 /// Runs a raw stream on what was an HTTP connection. `early` is what the client sent right
 /// behind its request.
-async fn run_session<S: Transport>(takeover: Takeover, mut stream: S, early: &[u8]) {
+async fn run_session<S: Transport>(takeover: Takeover, mut stream: S, early: Vec<u8>) {
     let sent = async {
         stream.write_all(&takeover.head).await?;
         stream.flush().await
@@ -297,7 +303,7 @@ async fn run_session<S: Transport>(takeover: Takeover, mut stream: S, early: &[u
     // Others are not waited for longer.
     let _ = tokio::time::timeout(HEAD_READ, read).await;
     let (reader, writer) = tokio::io::split(stream);
-    let reader = Cursor::new(early.to_vec()).chain(reader);
+    let reader = Cursor::new(early).chain(reader);
     let session = (takeover.session)(Box::new(reader), Box::new(writer));
     if AssertUnwindSafe(session).catch_unwind().await.is_err() {
         tracing::error!("a stream ended by a panic");

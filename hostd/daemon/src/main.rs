@@ -12,6 +12,7 @@ mod listen;
 mod notify;
 mod options;
 mod pace;
+mod request_line;
 mod tls;
 
 use std::process::ExitCode;
