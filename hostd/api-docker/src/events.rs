@@ -354,6 +354,7 @@ mod tests {
         let mut known = vec!["type", "event", "label", "scope"];
         known.extend(OBJECTS);
         Query::parse(Some(&format!("filters={text}")))
+            .unwrap()
             .filters(&known)
             .unwrap()
     }

@@ -64,13 +64,23 @@ pub fn head(request: &HeaderMap, content_type: &str, common: &HeaderMap) -> Vec<
     out.extend_from_slice(content_type.as_bytes());
     out.extend_from_slice(b"\r\n");
     for (name, value) in common {
-        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(title_case(name.as_str()).as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
     out
+}
+
+/// A header's name as Docker writes it: `Api-Version`. Scripts look for it by this spelling.
+fn title_case(name: &str) -> String {
+    let mut start = true;
+    let upper = |character: char| match std::mem::replace(&mut start, character == '-') {
+        true => character.to_ascii_uppercase(),
+        false => character,
+    };
+    name.chars().map(upper).collect()
 }
 
 #[cfg(test)]
@@ -80,15 +90,16 @@ mod tests {
     #[test]
     fn upgrade_is_answered_only_when_asked_for() {
         let mut request = HeaderMap::new();
-        let common = HeaderMap::new();
+        let mut common = HeaderMap::new();
         assert_eq!(
             head(&request, "a/b", &common),
             b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\n\r\n"
         );
         request.insert(header::UPGRADE, "tcp".parse().unwrap());
+        common.insert("api-version", "1.51".parse().unwrap());
         assert_eq!(
             head(&request, "a/b", &common),
-            b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: a/b\r\n\r\n"
+            b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: a/b\r\nApi-Version: 1.51\r\n\r\n"
         );
     }
 }

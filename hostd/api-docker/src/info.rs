@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use hostd_containers::{LOG_DRIVER, RUNTIMES, Scope, Status};
 use http::{HeaderValue, Response, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::Api;
 use crate::reply::{self, Body};
@@ -74,6 +74,9 @@ pub(crate) fn version(api: &Api) -> Response<Body> {
             "Os": "linux",
             "Arch": go_architecture(),
             "KernelVersion": kernel,
+            // Always there in Docker's answer. Nothing here is made of Go, or told its commit.
+            "GitCommit": "",
+            "GoVersion": "",
         }),
     )
 }
@@ -158,7 +161,8 @@ fn fixed() -> Value {
             "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive",
             "ControlAvailable": false, "Error": "", "RemoteManagers": null,
         },
-        "LiveRestoreEnabled": true,
+        // An orderly stop of the engine stops its containers, too.
+        "LiveRestoreEnabled": false,
         "Isolation": "",
         "InitBinary": "",
         "ContainerdCommit": {"ID": ""},
@@ -175,17 +179,53 @@ fn proxy(proxy: &Option<http::Uri>) -> String {
         return String::new();
     };
     let text = uri.to_string();
+    let text = text.strip_suffix('/').unwrap_or(&text);
     match (uri.authority(), text.split_once("://")) {
         (Some(authority), Some((scheme, rest))) if authority.as_str().contains('@') => {
             let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
             format!("{scheme}://xxxxx:xxxxx@{rest}")
         }
-        _ => text,
+        _ => text.to_owned(),
+    }
+}
+
+/// Brings the answer to the shape that clients of an older version know.
+fn for_version(answer: &mut Map<String, Value>, version: ApiVersion) {
+    let before = |minor| version < ApiVersion::new(1, minor);
+    if before(50) {
+        for name in ["BridgeNfIptables", "BridgeNfIp6tables"] {
+            answer.insert(name.to_owned(), json!(false));
+        }
+    }
+    if before(49) {
+        for name in ["ContainerdCommit", "RuncCommit", "InitCommit"] {
+            if let Some(Value::Object(commit)) = answer.get_mut(name) {
+                let id = commit.get("ID").cloned().unwrap_or_default();
+                commit.insert("Expected".to_owned(), id);
+            }
+        }
+    }
+    if before(39) {
+        for name in ["KernelVersion", "OperatingSystem"] {
+            if answer.get(name) == Some(&json!("")) {
+                answer.insert(name.to_owned(), json!("<unknown>"));
+            }
+        }
+    }
+    if before(25) {
+        let name_only = |option: &Value| {
+            let text = option.as_str()?.strip_prefix("name=")?;
+            Some(json!(text.split(',').next()))
+        };
+        if let Some(Value::Array(options)) = answer.get_mut("SecurityOptions") {
+            *options = options.iter().filter_map(name_only).collect();
+        }
+        answer.insert("ExecutionDriver".to_owned(), json!("<not supported>"));
     }
 }
 
 /// `GET /info`.
-pub(crate) fn info(api: &Api) -> Response<Body> {
+pub(crate) fn info(api: &Api, version: ApiVersion) -> Response<Body> {
     let inner = &api.0;
     let containers = inner.engine.list(Scope::User);
     let count = |fits: fn(Status) -> bool| {
@@ -265,6 +305,7 @@ pub(crate) fn info(api: &Api) -> Response<Body> {
                 answer.extend(part);
             }
         }
+        for_version(answer, version);
     }
     reply::json(StatusCode::OK, &answer)
 }
@@ -277,10 +318,10 @@ mod tests {
     fn proxies_are_told_without_passwords() {
         let told = |text: &str| proxy(&Some(text.parse().unwrap()));
         assert_eq!(proxy(&None), "");
-        assert_eq!(told("http://proxy:3128"), "http://proxy:3128/");
+        assert_eq!(told("http://proxy:3128"), "http://proxy:3128");
         assert_eq!(
             told("http://me:secret@proxy:3128"),
-            "http://xxxxx:xxxxx@proxy:3128/"
+            "http://xxxxx:xxxxx@proxy:3128"
         );
     }
 
@@ -298,5 +339,31 @@ mod tests {
         assert_eq!(os_release(release, "VERSION_ID"), "1");
         assert_eq!(memory_total("MemTotal:        2048 kB\n"), 2 << 20);
         assert_eq!(memory_total(""), 0);
+    }
+
+    #[test]
+    fn older_clients_get_what_they_know() {
+        let of = |minor| {
+            let value = json!({
+                "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+                "KernelVersion": "", "OperatingSystem": "x", "RuncCommit": {"ID": "y"},
+            });
+            let Value::Object(mut answer) = value else {
+                unreachable!()
+            };
+            for_version(&mut answer, ApiVersion::new(1, minor));
+            Value::Object(answer)
+        };
+        assert_eq!(of(24)["SecurityOptions"], json!(["seccomp", "cgroupns"]));
+        assert_eq!(of(25)["SecurityOptions"][1], "name=cgroupns");
+        assert_eq!(
+            (&of(38)["KernelVersion"], &of(39)["KernelVersion"]),
+            (&json!("<unknown>"), &json!(""))
+        );
+        assert_eq!(of(38)["OperatingSystem"], "x");
+        assert_eq!(of(48)["RuncCommit"]["Expected"], "y");
+        assert_eq!(of(49)["RuncCommit"], json!({"ID": "y"}));
+        assert_eq!(of(49)["BridgeNfIptables"], false);
+        assert!(of(50).get("BridgeNfIp6tables").is_none());
     }
 }

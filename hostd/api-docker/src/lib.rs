@@ -11,6 +11,8 @@ pub mod hijack;
 mod images;
 mod info;
 pub mod mux;
+mod networks;
+mod objects;
 pub mod places;
 pub mod query;
 pub mod reply;
@@ -131,7 +133,7 @@ impl Api {
     async fn dispatch(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
         let path = request.uri().path();
         let (version, rest) = version::split(path).map_err(ApiError::invalid)?;
-        let Some(found) = router::find(request.method().as_str(), rest, version) else {
+        let Some(found) = router::find(request.method().as_str(), rest, version)? else {
             return Ok(reply::json(
                 StatusCode::NOT_FOUND,
                 &serde_json::json!({"message": "page not found"}),
@@ -168,14 +170,14 @@ impl Api {
         let call = Call {
             version,
             name: found.name,
-            query: Query::parse(request.uri().query()),
             role,
+            query: Query::parse(request.uri().query())?,
             request,
         };
         match operation {
             Operation::Ping => Ok(info::ping()),
             Operation::Version => Ok(info::version(self)),
-            Operation::Info => Ok(info::info(self)),
+            Operation::Info => Ok(info::info(self, call.version)),
             Operation::DiskUsage => system::disk_usage(self, &call).await,
             Operation::Events => events::handle(self, &call).await,
             Operation::ContainerList => containers::list::list(self, &call).await,
@@ -215,6 +217,10 @@ impl Api {
             Operation::Distribution => images::remote::distribution(self, &call).await,
             Operation::Auth => images::remote::login(self, call).await,
             Operation::ImagePrune => images::change::prune(self, &call).await,
+            Operation::NetworkList => networks::list(self, &call),
+            Operation::NetworkInspect => networks::inspect(self, &call),
+            Operation::VolumeList => objects::volumes(&call),
+            Operation::PluginList => objects::plugins(&call),
             Operation::NotBuilt => Err(ApiError::not_built("not built yet")),
         }
     }

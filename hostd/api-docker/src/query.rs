@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use keelson_model::json::{self, Json, JsonError};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
@@ -9,34 +10,46 @@ use crate::error::ApiError;
 
 /// Undoes percent encoding; invalid UTF-8 is replaced. `plus`: `+` stands for a space, as in
 /// query strings.
-pub fn percent_decode(text: &str, plus: bool) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
+///
+/// # Errors
+/// InvalidInput naming an escape that is none, in the words of Go's package `net/url`.
+pub fn percent_decode(text: &str, plus: bool) -> Result<String, ApiError> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
         match byte {
             b'+' if plus => out.push(b' '),
             b'%' => match tail {
-                [high, low, after @ ..] => match (hex(*high), hex(*low)) {
-                    (Some(high), Some(low)) => {
-                        out.push(high << 4 | low);
-                        rest = after;
-                    }
-                    _ => out.push(byte),
-                },
-                _ => out.push(byte),
+                [high, low, after @ ..] if is_hex(*high) && is_hex(*low) => {
+                    out.push(hex(*high) << 4 | hex(*low));
+                    rest = after;
+                }
+                _ => {
+                    let escape = String::from_utf8_lossy(tail.get(..2).unwrap_or(tail));
+                    return Err(ApiError::invalid(format!(
+                        "invalid URL escape \"%{escape}\""
+                    )));
+                }
             },
             _ => out.push(byte),
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
-fn hex(byte: u8) -> Option<u8> {
-    char::from(byte)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
+fn is_hex(byte: u8) -> bool {
+    byte.is_ascii_hexdigit()
+}
+
+fn hex(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => byte - b'0',
+        _ => byte
+            .to_ascii_lowercase()
+            .wrapping_sub(b'a')
+            .wrapping_add(10),
+    }
 }
 
 /// The query string's parameters.
@@ -45,18 +58,21 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     /// Reads a query string.
-    pub fn parse(query: Option<&str>) -> Self {
-        Self(
-            query
-                .unwrap_or_default()
-                .split('&')
-                .filter(|pair| !pair.is_empty())
-                .map(|pair| {
-                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (percent_decode(name, true), percent_decode(value, true))
-                })
-                .collect(),
-        )
+    ///
+    /// # Errors
+    /// InvalidInput when an escape is none, or a semicolon separates parameters.
+    pub fn parse(query: Option<&str>) -> Result<Self, ApiError> {
+        let mut parameters = Vec::new();
+        for pair in query.unwrap_or_default().split('&') {
+            if pair.contains(';') {
+                return Err(ApiError::invalid("invalid semicolon separator in query"));
+            }
+            if !pair.is_empty() {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                parameters.push((percent_decode(name, true)?, percent_decode(value, true)?));
+            }
+        }
+        Ok(Self(parameters))
     }
 
     /// The first value of a parameter that is not empty.
@@ -126,29 +142,24 @@ impl Query {
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Filters(BTreeMap<String, Vec<String>>);
 
-/// Docker's two spellings: `{"label":["a"]}` and, from older clients, `{"label":{"a":true}}`.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum FilterValues {
-    List(Vec<String>),
-    Set(BTreeMap<String, bool>),
-}
-
 impl Filters {
     fn parse(text: &str, known: &[&str]) -> Result<Self, ApiError> {
-        let raw: BTreeMap<String, FilterValues> = serde_json::from_str(text)
-            .map_err(|e| ApiError::invalid(format!("invalid filters: {e}")))?;
+        let wrong =
+            |error: JsonError| ApiError::invalid(format!("invalid filter: {}", error.message()));
+        let raw: BTreeMap<String, Json> = json::from_slice(text.as_bytes()).map_err(wrong)?;
         let mut out = BTreeMap::new();
         for (name, values) in raw {
             if !known.contains(&name.as_str()) {
                 return Err(ApiError::invalid(format!("invalid filter '{name}'")));
             }
+            // Docker's two spellings: `{"label":["a"]}` and `{"label":{"a":true}}`.
             let values = match values {
-                FilterValues::List(list) => list,
-                FilterValues::Set(set) => set
+                Json::Object(_) => BTreeMap::<String, bool>::deserialize(values)
+                    .map_err(wrong)?
                     .into_iter()
                     .filter_map(|(value, on)| on.then_some(value))
                     .collect(),
+                list => Vec::<String>::deserialize(list).map_err(wrong)?,
             };
             if !values.is_empty() {
                 out.insert(name, values);
@@ -250,16 +261,30 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded() {
-        let query = Query::parse(Some("a=1&b=x%20y+z&c&force=1&v=False&t=%zz"));
+        let query = Query::parse(Some("a=1&&b=x%20y+z&c&force=1&v=False&q={\"|\\")).unwrap();
         assert_eq!(query.get("a"), Some("1"));
         assert_eq!(query.get("b"), Some("x y z"));
         assert_eq!(query.get("c"), None);
-        assert_eq!(query.get("t"), Some("%zz"));
+        assert_eq!(query.get("q"), Some("{\"|\\"));
         assert!(query.flag("force"));
         assert!(!query.flag("v"));
         assert!(!query.flag("nothing"));
         assert_eq!(query.number::<i64>("a").unwrap(), Some(1));
         assert!(query.number::<i64>("b").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_refused() {
+        for (text, word) in [
+            ("a=%zz", "\"%zz\""),
+            ("a=1&%4", "\"%4\""),
+            ("a=%", "\"%\""),
+            ("a=%é", "\"%é\""),
+            ("a=1;b=2", "semicolon"),
+        ] {
+            let error = Query::parse(Some(text)).unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
     }
 
     #[test]
@@ -269,7 +294,12 @@ mod tests {
         let old = Filters::parse(r#"{"label":{"a":true,"b=1":true,"c":false}}"#, &known).unwrap();
         assert_eq!(new, old);
         assert!(Filters::parse(r#"{"colour":["red"]}"#, &known).is_err());
-        assert!(Filters::parse("[]", &known).is_err());
+        let none = Filters::parse(r#"{"label":null,"status":{}}"#, &known).unwrap();
+        assert_eq!(none, Filters::default());
+        for wrong in ["[]", "", "{", r#"{"label":"a"}"#, r#"{"label":{"a":1}}"#] {
+            let error = Filters::parse(wrong, &known).unwrap_err();
+            assert!(error.to_string().starts_with("invalid filter"), "{error}");
+        }
         let labels = |key: &str| match key {
             "a" => Some("x"),
             "b" => Some("1"),
@@ -313,15 +343,16 @@ mod tests {
     proptest! {
         #[test]
         fn any_query_is_survived(text in ".{0,80}") {
-            let query = Query::parse(Some(&text));
-            let _ = query.filters(&["a"]);
-            let _ = percent_decode(&text, true);
+            if let Ok(query) = Query::parse(Some(&text)) {
+                let _ = query.filters(&["a"]);
+            }
+            let _ = Filters::parse(&text, &["a"]);
         }
 
         #[test]
         fn encoding_every_byte_round_trips(text in ".{0,40}") {
             let encoded: String = text.bytes().map(|b| format!("%{b:02X}")).collect();
-            prop_assert_eq!(percent_decode(&encoded, true), text);
+            prop_assert_eq!(percent_decode(&encoded, true).unwrap(), text);
         }
     }
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyDataStream, BodyExt, Empty, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
+use keelson_model::json::{Json, JsonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
@@ -149,30 +150,99 @@ pub(crate) fn paced_reader(
     StreamReader::new(Box::pin(pieces))
 }
 
-/// Reads a JSON body. `None`: the body is empty.
+/// Reads a JSON body as Docker's own decoder reads it (see [`keelson_model::json`]). `None`: the
+/// body is empty.
 ///
 /// # Errors
-/// InvalidInput naming the field when the body is no such document or too large.
-pub async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<Option<T>, ApiError> {
+/// InvalidInput naming the member when the body is no such document, is too large, or is said to
+/// be anything but JSON.
+pub async fn read_json<T: DeserializeOwned>(
+    request: Request<Incoming>,
+) -> Result<Option<T>, ApiError> {
+    let document = read_document(request).await?;
+    document.map(T::deserialize).transpose().map_err(wrong_json)
+}
+
+/// Like [`read_json`], of a document whose type is not one type.
+///
+/// # Errors
+/// InvalidInput as there.
+pub async fn read_document(request: Request<Incoming>) -> Result<Option<Json>, ApiError> {
+    let (head, body) = request.into_parts();
+    let is_empty = body.is_end_stream();
+    if let Err(error) = check_content_type(&head.headers, is_empty) {
+        drain(reader(body));
+        return Err(error);
+    }
+    if is_empty {
+        return Ok(None);
+    }
     let collected = tokio::time::timeout(JSON_TIMEOUT, Limited::new(body, MAX_JSON).collect())
         .await
         .map_err(|_| ApiError::invalid("the request's body did not arrive in time"))?
         .map_err(|e| ApiError::invalid(format!("the request's body can't be read: {e}")))?
         .to_bytes();
     if collected.iter().all(u8::is_ascii_whitespace) {
-        return Ok(None);
+        return Err(ApiError::invalid(
+            "invalid JSON: got EOF while reading request body",
+        ));
     }
-    let mut reader = serde_json::Deserializer::from_slice(&collected);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        let cause = error.into_inner();
-        match path.as_str() {
-            "." | "?" => ApiError::invalid(format!("invalid JSON in the request's body: {cause}")),
-            _ => ApiError::invalid(format!("invalid value for {path}: {cause}")),
+    Json::parse(&collected).map(Some).map_err(wrong_json)
+}
+
+pub(crate) fn wrong_json(error: JsonError) -> ApiError {
+    match error.path() {
+        "" => ApiError::invalid(format!("invalid JSON: {}", error.message())),
+        path => ApiError::invalid(format!("invalid value for {path}: {}", error.message())),
+    }
+}
+
+/// A body must be said to be JSON; without one nothing needs to be said.
+fn check_content_type(headers: &HeaderMap, is_empty: bool) -> Result<(), ApiError> {
+    let text = match headers.get(header::CONTENT_TYPE) {
+        None if is_empty => return Ok(()),
+        None => "",
+        Some(value) => value.to_str().unwrap_or("?"),
+    };
+    let kind = text.split(';').next().unwrap_or_default().trim();
+    if kind.is_empty() {
+        return Err(ApiError::invalid(format!(
+            "malformed Content-Type header ({text}): mime: no media type"
+        )));
+    }
+    match kind.eq_ignore_ascii_case("application/json") {
+        true => Ok(()),
+        false => Err(ApiError::invalid(format!(
+            "unsupported Content-Type header ({text}): must be 'application/json'"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_is_read() {
+        let check = |text: Option<&'static str>, is_empty: bool| {
+            let mut headers = HeaderMap::new();
+            if let Some(text) = text {
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(text));
+            }
+            check_content_type(&headers, is_empty).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(None, true), Ok(()));
+        assert_eq!(check(Some("application/json"), false), Ok(()));
+        assert_eq!(
+            check(Some("Application/JSON ; charset=utf-8"), true),
+            Ok(())
+        );
+        assert!(check(None, false).unwrap_err().contains("malformed"));
+        assert!(check(Some(""), true).unwrap_err().contains("malformed"));
+        for text in ["text/plain", "application/x-www-form-urlencoded", "json"] {
+            let wanted =
+                format!("unsupported Content-Type header ({text}): must be 'application/json'");
+            assert_eq!(check(Some(text), true), Err(wanted));
         }
-    })?;
-    reader
-        .end()
-        .map_err(|e| ApiError::invalid(format!("invalid JSON in the request's body: {e}")))?;
-    Ok(Some(value))
+    }
 }

@@ -1,5 +1,6 @@
 //! Finding the route of a request.
 
+use crate::error::ApiError;
 use crate::query::percent_decode;
 use crate::routes::{ROUTES, Route};
 use crate::version::ApiVersion;
@@ -14,16 +15,22 @@ pub struct Match {
 }
 
 /// Finds the route for a method and a path without its version. `None`: there is no such page.
-pub fn find(method: &str, path: &str, version: ApiVersion) -> Option<Match> {
-    ROUTES
+///
+/// # Errors
+/// InvalidInput when the path has an escape that is none.
+pub fn find(method: &str, path: &str, version: ApiVersion) -> Result<Option<Match>, ApiError> {
+    percent_decode(path, false)?;
+    let found = ROUTES
         .iter()
         .filter(|route| route.method == method && route.since <= version)
-        .find_map(|route| {
-            match_path(route.path, path).map(|name| Match {
-                route,
-                name: percent_decode(name, false),
-            })
-        })
+        .find_map(|route| Some((route, match_path(route.path, path)?)));
+    match found {
+        Some((route, name)) => Ok(Some(Match {
+            route,
+            name: percent_decode(name, false)?,
+        })),
+        None => Ok(None),
+    }
 }
 
 /// Matches a path against a pattern with at most one placeholder and returns its value.
@@ -37,14 +44,10 @@ fn match_path<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     (!value.is_empty() && (many || !value.contains('/'))).then_some(value)
 }
 
-/// What Docker says about an object of a kind that can't exist here yet. Clients that look a name
-/// up in every kind (`docker inspect NAME`) go on after it; they would stop at anything else.
-/// The networks that do exist get no answer here: they can't be shown yet.
+/// What Docker says about an object of a kind of which there is none. Clients that look a name up
+/// in every kind (`docker inspect NAME`) go on after it; they would stop at anything else.
 pub(crate) fn missing_object(route: &Route, name: &str) -> Option<String> {
     match (route.method, route.path) {
-        ("GET", "/networks/{id}") if !matches!(name, "bridge" | "host" | "none") => {
-            Some(format!("network {name} not found"))
-        }
         ("GET", "/volumes/{name}") => Some(format!("get {name}: no such volume")),
         ("GET", "/plugins/{name*}/json") => Some(format!("plugin \"{name}\" not found")),
         _ => None,
@@ -57,7 +60,8 @@ mod tests {
     use crate::routes::Operation;
 
     fn found(method: &str, path: &str) -> Option<(Operation, String)> {
-        find(method, path, ApiVersion::MAX).map(|m| (m.route.operation, m.name))
+        let found = find(method, path, ApiVersion::MAX).unwrap();
+        found.map(|m| (m.route.operation, m.name))
     }
 
     #[test]
@@ -87,11 +91,13 @@ mod tests {
         assert_eq!(found("POST", "/containers/json"), None);
         assert_eq!(found("GET", "/containers//json"), None);
         assert_eq!(found("GET", "/"), None);
+        assert!(find("GET", "/containers/%zz/json", ApiVersion::MAX).is_err());
     }
 
     #[test]
     fn a_route_is_hidden_from_older_versions() {
-        assert!(find("POST", "/images/prune", ApiVersion::new(1, 24)).is_none());
-        assert!(find("POST", "/images/prune", ApiVersion::new(1, 25)).is_some());
+        let prune = |minor| find("POST", "/images/prune", ApiVersion::new(1, minor)).unwrap();
+        assert!(prune(24).is_none());
+        assert!(prune(25).is_some());
     }
 }

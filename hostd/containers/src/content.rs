@@ -1,11 +1,13 @@
 //! What is in a container's root file system: its changes, its archive, its size, and the image
 //! that is made of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hostd_images::{Change, CommitOptions, ContainerDefaults, ImageId, WritableLayer};
-use keelson_model::container::Config;
+use keelson_model::container::{Config, Empty};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::container::Container;
@@ -214,6 +216,10 @@ fn options(snapshot: &Snapshot, request: CommitRequest) -> Result<CommitOptions,
 /// The part of a container's configuration that an image has, too.
 fn defaults(config: &Config) -> ContainerDefaults {
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let set = |members: &BTreeMap<String, Empty>| {
+        let members = members.keys().map(|name| (name.clone(), json!({})));
+        (members.len() > 0).then(|| members.collect())
+    };
     let env: Vec<_> = config
         .env
         .iter()
@@ -223,11 +229,11 @@ fn defaults(config: &Config) -> ContainerDefaults {
         .collect();
     ContainerDefaults {
         user: config.user.clone(),
-        exposed_ports: (!config.exposed_ports.is_empty()).then(|| config.exposed_ports.clone()),
+        exposed_ports: set(&config.exposed_ports),
         env: (!env.is_empty()).then_some(env),
         entrypoint: config.entrypoint.clone(),
         cmd: config.cmd.clone(),
-        volumes: (!config.volumes.is_empty()).then(|| config.volumes.clone()),
+        volumes: set(&config.volumes),
         working_dir: config.working_dir.clone(),
         labels: (!config.labels.is_empty()).then(|| config.labels.clone()),
         stop_signal: some(&config.stop_signal),

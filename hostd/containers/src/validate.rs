@@ -15,7 +15,7 @@ use crate::spec::{self, mounts};
 use crate::{EngineError, Signal};
 
 pub(crate) use log::log_limits;
-use refuse::{is_unset, refuse_config, refuse_host};
+use refuse::{is_unset, refuse_config, refuse_endpoint, refuse_host};
 pub(crate) use update::update;
 
 /// Names of the only runtime; the first is the default. The others are those that clients of
@@ -137,11 +137,8 @@ fn merge_image(
     if config.user.is_empty() {
         config.user.clone_from(&image.user);
     }
-    for (port, value) in image.exposed_ports.iter().flatten() {
-        config
-            .exposed_ports
-            .entry(port.clone())
-            .or_insert_with(|| value.clone());
+    for port in image.exposed_ports.iter().flatten().map(|(port, _)| port) {
+        config.exposed_ports.entry(port.clone()).or_default();
     }
     let mut environment = Vec::new();
     spec::merge_environment(&mut environment, image.env.as_deref().unwrap_or_default());
@@ -169,11 +166,8 @@ fn merge_image(
     if config.working_dir.is_empty() {
         config.working_dir.clone_from(&image.working_dir);
     }
-    for (path, value) in image.volumes.iter().flatten() {
-        config
-            .volumes
-            .entry(path.clone())
-            .or_insert_with(|| value.clone());
+    for path in image.volumes.iter().flatten().map(|(path, _)| path) {
+        config.volumes.entry(path.clone()).or_default();
     }
     if config.stop_signal.is_empty() {
         config.stop_signal = image.stop_signal.clone().unwrap_or_default();
@@ -228,6 +222,12 @@ fn complete_host(
     if host.ipc_mode.is_empty() {
         "private".clone_into(&mut host.ipc_mode);
     }
+    if !matches!(
+        host.ipc_mode.as_str(),
+        "private" | "shareable" | "none" | "host"
+    ) {
+        return invalid(format!("invalid IPC mode: {}", host.ipc_mode));
+    }
     if host.shm_size < 0 {
         return invalid("SHM size can not be less than 0");
     }
@@ -268,13 +268,7 @@ fn check_networking(host: &HostConfig, networking: &NetworkingConfig) -> Result<
                 "connecting a container to network {name:?} is not implemented"
             )));
         }
-        for (option, value) in settings.as_object().into_iter().flatten() {
-            if !is_unset(value) {
-                return Err(EngineError::NotImplemented(format!(
-                    "{option} of network {name:?} is not implemented (value {value})"
-                )));
-            }
-        }
+        refuse_endpoint(name, settings)?;
     }
     Ok(())
 }
@@ -360,6 +354,14 @@ fn check_host(
         if !namespaced || name.contains(['/', '\0']) || name.contains("..") {
             return invalid(format!(
                 "sysctl '{name}' is not allowed: it is not in a namespace"
+            ));
+        }
+    }
+    for name in host.annotations.keys() {
+        // By those of our own the engine tells the runtime how to isolate the container.
+        if name.is_empty() || name.starts_with("io.keelson.") {
+            return invalid(format!(
+                "invalid annotation {name:?}: the name is empty or reserved"
             ));
         }
     }

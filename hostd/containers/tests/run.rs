@@ -184,7 +184,7 @@ fn mounts_and_volumes() {
             target: "/scratch".to_owned(),
             ..Mount::default()
         }]);
-        request.config.volumes = [("/data".to_owned(), serde_json::json!({}))].into();
+        request.config.volumes = [("/data".to_owned(), Default::default())].into();
         let created = engine.create(SCOPE, None, request).await.unwrap();
         assert!(
             created

@@ -381,15 +381,97 @@ fn versions_and_pages_are_answered_as_docker_does() {
         (status, body.trim()),
         (404, r#"{"message":"page not found"}"#)
     );
-    let (status, body) = host.get("/v1.51/volumes");
+    let (status, body) = host.get("/v1.51/swarm");
     assert_eq!(status, 501);
-    assert!(body.contains("GET /volumes is not built yet"), "{body}");
+    assert!(body.contains("GET /swarm is not built yet"), "{body}");
     let (status, _) = host.get("/host/v1/nothing");
     assert_eq!(status, 404);
     assert_eq!(host.get("/v1.24/containers/json").0, 200);
     let (status, body) = host.get("/containers/json?filters=%7B%22colour%22%3A%5B%22red%22%5D%7D");
     assert_eq!(status, 400);
     assert!(body.contains("invalid filter 'colour'"), "{body}");
+}
+
+#[test]
+fn requests_are_taken_as_docker_takes_them() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    // What a shell writes without encoding it.
+    let (status, body) = host.get("/containers/json?all=1&filters={\"label\":[\"a<b|c\"]}&x=`^\\");
+    assert_eq!((status, body.trim()), (200, "[]"));
+    for (path, word) in [
+        ("/containers/json?all=%zz", "invalid URL escape"),
+        ("/containers/%4/json", "invalid URL escape"),
+        (
+            "/containers/json?all=1;size=1",
+            "invalid semicolon separator",
+        ),
+    ] {
+        let (status, body) = host.get(path);
+        assert_eq!(status, 400, "{path}");
+        assert!(body.contains(word), "{path}: {body}");
+    }
+    let create = |kind: &str, body: &str| {
+        host.http(&format!(
+            "POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\n{kind}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    };
+    let json = "Content-Type: application/json\r\n";
+    for (kind, body, status, word) in [
+        (
+            json,
+            r#"{"image":"none","Unheard":[1]}"#,
+            404,
+            "No such image",
+        ),
+        (json, r#"{"Image":"none","Tty":"yes"}"#, 400, "Tty"),
+        (json, r#"{"Image":"none"} {}"#, 400, "invalid JSON"),
+        (
+            json,
+            "",
+            400,
+            "invalid JSON: got EOF while reading request body",
+        ),
+        (json, "null", 400, "config cannot be empty"),
+        (
+            "",
+            r#"{"Image":"none"}"#,
+            400,
+            "malformed Content-Type header ()",
+        ),
+        (
+            "Content-Type: text/plain\r\n",
+            r#"{"Image":"none"}"#,
+            400,
+            "unsupported Content-Type header (text/plain): must be 'application/json'",
+        ),
+    ] {
+        let (answered, answer) = create(kind, body);
+        assert_eq!(answered, status, "{body}: {answer}");
+        assert!(answer.contains(word), "{body}: {answer}");
+    }
+    // Scripts look for headers by Docker's spelling of their names.
+    let head = {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(host.socket()).unwrap();
+        stream.write_all(b"HEAD /_ping HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    for name in [
+        "Api-Version",
+        "Builder-Version",
+        "Content-Type",
+        "Docker-Experimental",
+        "Ostype",
+        "Server",
+    ] {
+        assert!(head.contains(&format!("\r\n{name}: ")), "{name}: {head}");
+    }
 }
 
 #[test]

@@ -374,14 +374,14 @@ fn what_is_not_built_is_refused_by_name() {
         host.docker(&args).fails_with(named);
     }
     assert_eq!(host.docker(&["ps", "-aq"]).ok(), "");
-    let body = r#"{"Image":"busybox","HostConfig":{"NoSuchOption":1}}"#;
+    let body = r#"{"Image":"busybox","hostconfig":{"deviceREQUESTS":[{"driver":"x"}]}}"#;
     let request = format!(
         "POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let (status, answer) = host.http(&request);
     assert_eq!(status, 501, "{answer}");
-    assert!(answer.contains("NoSuchOption"), "{answer}");
+    assert!(answer.contains("DeviceRequests"), "{answer}");
     host.docker(&["volume", "create", "v"])
         .fails_with("is not built yet");
 }

@@ -2,6 +2,8 @@
 //! members, types, enumerations and formats; what it does not know is not answered either.
 
 mod common;
+#[path = "description/members.rs"]
+mod members;
 
 use common::description::Description;
 use common::registry::{Registry, Wants};
@@ -59,6 +61,82 @@ fn the_system() {
         ("/events?filters=x", 400),
     ] {
         assert_eq!(api.send(&host, "GET", path, b"").status, status, "{path}");
+    }
+}
+
+#[test]
+fn networks_volumes_and_plugins() {
+    if !is_root() {
+        return;
+    }
+    let (api, host) = stocked();
+    let list = api.get(&host, "/networks");
+    let names: Vec<_> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| &n["Name"])
+        .collect();
+    assert_eq!(names, ["host", "none"]);
+    let none = api.get(&host, "/networks/none");
+    let id = none["Id"].as_str().unwrap();
+    assert_eq!(id.len(), 64);
+    let container = api.get(&host, "/containers/it/json");
+    let end = &container["NetworkSettings"]["Networks"]["none"];
+    assert_eq!(end["NetworkID"], id);
+    let connected = &none["Containers"][container["Id"].as_str().unwrap()];
+    assert_eq!(connected["Name"], "it");
+    assert_eq!(connected["EndpointID"], end["EndpointID"]);
+    assert_eq!(api.get(&host, &format!("/networks/{}", &id[..12])), none);
+    let filtered = |filters: &str| {
+        let list = api.get(&host, &format!("/networks?filters={}", encoded(filters)));
+        let list = list.as_array().unwrap().clone();
+        list.iter()
+            .map(|n| n["Name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(filtered(r#"{"driver":["null"]}"#), ["none"]);
+    assert_eq!(filtered(r#"{"name":{"^host$":true}}"#), ["host"]);
+    assert_eq!(
+        filtered(&format!(r#"{{"id":["{}"]}}"#, &id[..12])),
+        ["none"]
+    );
+    for nothing in [
+        r#"{"type":["custom"]}"#,
+        r#"{"scope":["swarm"]}"#,
+        r#"{"label":["a"]}"#,
+        r#"{"dangling":["true"]}"#,
+    ] {
+        assert!(filtered(nothing).is_empty(), "{nothing}");
+    }
+    let in_none = format!(
+        "/containers/json?filters={}",
+        encoded(&format!(r#"{{"network":["{id}"]}}"#))
+    );
+    assert_eq!(api.get(&host, &in_none).as_array().unwrap().len(), 1);
+    let volumes = api.get(&host, "/volumes");
+    assert_eq!(volumes, json!({"Volumes": [], "Warnings": null}));
+    assert_eq!(api.get(&host, "/plugins"), json!([]));
+    for (path, status) in [
+        ("/networks/bridge", 404),
+        ("/volumes/none", 404),
+        ("/networks?filters={\"x\":[\"y\"]}", 400),
+        ("/networks?filters={\"type\":[\"y\"]}", 400),
+        ("/volumes?filters={\"dangling\":[\"y\"]}", 400),
+        ("/plugins?filters={\"enabled\":[\"y\"]}", 400),
+        ("/plugins?filters={\"enabled\":[\"true\"]}", 200),
+    ] {
+        assert_eq!(api.send(&host, "GET", path, b"").status, status, "{path}");
+    }
+    for (path, body) in [
+        ("/networks/create", r#"{"Name":"n"}"#),
+        ("/volumes/create", "{}"),
+    ] {
+        let (status, _) = host.http(&format!(
+            "POST {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(status, 501, "{path}");
     }
 }
 

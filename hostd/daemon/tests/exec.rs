@@ -185,7 +185,7 @@ fn detached_ones_run_on_are_listed_and_announced() {
     }
     let again = "{\"Detach\":true}";
     let (status, body) = host.http(&format!(
-        "POST /exec/{ids}/start HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{again}",
+        "POST /exec/{ids}/start HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{again}",
         again.len()
     ));
     assert_eq!(status, 409);

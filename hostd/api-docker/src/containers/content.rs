@@ -61,11 +61,9 @@ pub(crate) async fn commit(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         config: None,
         pause: call.query.get("pause").is_none() || call.query.flag("pause"),
     };
-    let config: Option<Option<Config>> = reply::read_json(call.request.into_body()).await?;
+    let config: Option<Config> = reply::read_json(call.request).await?;
     // An empty one says no more than none.
-    request.config = config
-        .flatten()
-        .filter(|config| *config != Config::default());
+    request.config = config.filter(|config| *config != Config::default());
     let id = api
         .0
         .engine

@@ -5,11 +5,14 @@ use hostd_images::Image;
 use http::{Response, StatusCode};
 use keelson_model::container::CreateBody;
 use keelson_model::error::ErrorKind;
+use keelson_model::json::Json;
 use serde_json::json;
 
+use super::versions;
 use crate::error::ApiError;
 use crate::images::platform::Platform;
 use crate::reply::{self, Body};
+use crate::version::ApiVersion;
 use crate::{Api, Call};
 
 pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
@@ -18,11 +21,18 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         .get("name")
         .map(|name| name.strip_prefix('/').unwrap_or(name).to_owned());
     let platform = call.query.get("platform").map(str::to_owned);
-    let body: CreateBody = reply::read_json(call.request.into_body())
+    let platform = platform.filter(|_| call.version >= ApiVersion::new(1, 41));
+    let version = call.version;
+    let document = reply::read_document(call.request)
         .await?
-        .ok_or_else(|| {
-            ApiError::invalid("config cannot be empty in order to create a container")
-        })?;
+        .ok_or_else(|| ApiError::invalid("invalid JSON: got EOF while reading request body"))?;
+    if document == Json::Null {
+        return Err(ApiError::invalid(
+            "config cannot be empty in order to create a container",
+        ));
+    }
+    let mut body = CreateBody::read(document).map_err(reply::wrong_json)?;
+    versions::create(&mut body, version)?;
     if body.config.image.is_empty() {
         return Err(ApiError::invalid(
             "config.Image cannot be empty in order to create a container",

@@ -3,7 +3,7 @@
 use futures::FutureExt;
 use hostd_containers::{EngineError, ExecRequest, ExecState, Scope};
 use http::{Response, StatusCode};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
@@ -19,37 +19,20 @@ use crate::{Api, Call, mux};
 /// The version whose clients set the size of a terminal with the request.
 const CONSOLE_SIZE: ApiVersion = ApiVersion::new(1, 42);
 
-/// `null` stands for what is left out.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
 /// Body of the creation. `Detach` is of no effect there: the start decides.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct CreateBody {
-    #[serde(deserialize_with = "or_default")]
     attach_stdin: bool,
-    #[serde(deserialize_with = "or_default")]
     attach_stdout: bool,
-    #[serde(deserialize_with = "or_default")]
     attach_stderr: bool,
     console_size: Option<[u16; 2]>,
-    #[serde(deserialize_with = "or_default")]
     detach_keys: String,
-    #[serde(deserialize_with = "or_default")]
     tty: bool,
-    #[serde(deserialize_with = "or_default")]
     env: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
     cmd: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
     privileged: bool,
-    #[serde(deserialize_with = "or_default")]
     user: String,
-    #[serde(deserialize_with = "or_default")]
     working_dir: String,
 }
 
@@ -57,15 +40,13 @@ struct CreateBody {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct StartBody {
-    #[serde(deserialize_with = "or_default")]
     detach: bool,
-    #[serde(deserialize_with = "or_default")]
     tty: bool,
     console_size: Option<[u16; 2]>,
 }
 
 pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    let body: CreateBody = reply::read_json(call.request.into_body())
+    let body: CreateBody = reply::read_json(call.request)
         .await?
         .ok_or_else(|| ApiError::invalid("No exec command specified"))?;
     let keys = Some(body.detach_keys.as_str()).filter(|keys| !keys.is_empty());
@@ -94,9 +75,7 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     let engine = &api.0.engine;
     let hijacker = streams::hijacker(&call);
     let headers = call.request.headers().clone();
-    let body: StartBody = reply::read_json(call.request.into_body())
-        .await?
-        .unwrap_or_default();
+    let body: StartBody = reply::read_json(call.request).await?.unwrap_or_default();
     let exec = engine.exec_check(Scope::User, &call.name)?;
     let size = body.console_size.filter(|_| call.version >= CONSOLE_SIZE);
     if size.is_some() && !body.tty {

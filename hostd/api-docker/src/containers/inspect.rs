@@ -13,7 +13,7 @@ use crate::{Api, Call, times};
 
 pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let snapshot = api.0.engine.inspect(Scope::User, &call.name)?;
-    let mut answer = render(&snapshot);
+    let mut answer = render(api, &snapshot);
     let execs = api.0.engine.exec_ids(&snapshot.id);
     if let Some(ids) = answer.get_mut("ExecIDs")
         && !execs.is_empty()
@@ -42,7 +42,7 @@ pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, Ap
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
-fn render(snapshot: &Snapshot) -> Value {
+fn render(api: &Api, snapshot: &Snapshot) -> Value {
     let state = &snapshot.state;
     let file = |name: &str| snapshot.folder.join(name).display().to_string();
     let own_file = |name: &str| snapshot.files().join(name).display().to_string();
@@ -103,7 +103,7 @@ fn render(snapshot: &Snapshot) -> Value {
             "IPPrefixLen": 0,
             "IPv6Gateway": "",
             "MacAddress": "",
-            "Networks": networks(snapshot),
+            "Networks": networks(api, snapshot),
         },
     })
 }

@@ -3,25 +3,23 @@
 use bytes::Bytes;
 use futures::stream;
 use hostd_containers::{Scope, Signal, WaitCondition};
-use http::{Response, StatusCode, header};
+use http::{Response, StatusCode};
+use hyper::body::Body as _;
 use keelson_model::container::HostConfig;
 use serde_json::json;
 
+use super::versions;
 use crate::error::ApiError;
 use crate::reply::{self, Body};
+use crate::version::ApiVersion;
 use crate::{Api, Call};
 
 const DONE: StatusCode = StatusCode::NO_CONTENT;
 
 pub(crate) async fn start(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let length = call
-        .request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<u64>().ok());
-    // Clients of old send `null` or `{}`, seven bytes with white space at most.
-    if length.is_some_and(|length| length > 7) {
+    // Clients of old send `null` or `{}`, seven bytes with white space at most, and their length.
+    let length = call.request.body().size_hint().exact();
+    if length.is_none_or(|length| length > 7) {
         return Err(ApiError::invalid(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
         ));
@@ -43,8 +41,16 @@ fn signal(call: &Call) -> Result<Option<Signal>, ApiError> {
         .transpose()?)
 }
 
+/// The signal of a stop or restart, which older clients cannot choose.
+fn stop_signal(call: &Call) -> Result<Option<Signal>, ApiError> {
+    match call.version < ApiVersion::new(1, 42) {
+        true => Ok(None),
+        false => signal(call),
+    }
+}
+
 pub(crate) async fn stop(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let (signal, timeout) = (signal(call)?, call.query.number("t")?);
+    let (signal, timeout) = (stop_signal(call)?, call.query.number("t")?);
     api.0
         .engine
         .stop(Scope::User, &call.name, signal, timeout)
@@ -53,7 +59,7 @@ pub(crate) async fn stop(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
 }
 
 pub(crate) async fn restart(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let (signal, timeout) = (signal(call)?, call.query.number("t")?);
+    let (signal, timeout) = (stop_signal(call)?, call.query.number("t")?);
     api.0
         .engine
         .restart(Scope::User, &call.name, signal, timeout)
@@ -88,9 +94,8 @@ pub(crate) async fn rename(api: &Api, call: &Call) -> Result<Response<Body>, Api
 }
 
 pub(crate) async fn update(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    let wanted: HostConfig = reply::read_json(call.request.into_body())
-        .await?
-        .ok_or_else(|| ApiError::invalid("the body is empty: limits or RestartPolicy"))?;
+    let mut wanted: HostConfig = reply::read_json(call.request).await?.unwrap_or_default();
+    versions::update(&mut wanted, call.version);
     api.0.engine.update(Scope::User, &call.name, wanted).await?;
     Ok(reply::json(StatusCode::OK, &json!({"Warnings": []})))
 }
@@ -135,7 +140,10 @@ pub(crate) async fn top(api: &Api, call: &Call) -> Result<Response<Body>, ApiErr
 
 /// The head is answered as soon as the wait is registered: clients start the container after it.
 pub(crate) async fn wait(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+    // Older clients wait for the end and read nothing before it.
+    let old = call.version < ApiVersion::new(1, 30);
     let condition = match call.query.get("condition") {
+        _ if old => WaitCondition::NotRunning,
         None | Some("not-running") => WaitCondition::NotRunning,
         Some("next-exit") => WaitCondition::NextExit,
         Some("removed") => WaitCondition::Removed,
@@ -150,13 +158,21 @@ pub(crate) async fn wait(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
         .engine
         .wait(Scope::User, &call.name, condition)
         .await?;
-    let body = stream::once(async move {
+    let with_error = call.version >= ApiVersion::new(1, 34);
+    let answer = async move {
         let result = exited.await;
         let mut answer = json!({"StatusCode": result.exit_code});
         if let (Some(message), Some(members)) = (result.error, answer.as_object_mut()) {
-            members.insert("Error".to_owned(), json!({"Message": message}));
+            match with_error {
+                true => members.insert("Error".to_owned(), json!({"Message": message})),
+                false => return Bytes::new(),
+            };
         }
         Bytes::from(format!("{answer}\n"))
-    });
-    Ok(reply::stream("application/json", body))
+    };
+    if old {
+        let answer = answer.await.to_vec();
+        return Ok(reply::bytes(StatusCode::OK, "application/json", answer));
+    }
+    Ok(reply::stream("application/json", stream::once(answer)))
 }

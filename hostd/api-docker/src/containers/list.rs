@@ -14,6 +14,7 @@ use crate::error::ApiError;
 use crate::places::Kind;
 use crate::query::{Filters, Patterns};
 use crate::reply::{self, Body};
+use crate::version::ApiVersion;
 use crate::{Api, Call, times};
 
 /// The filters, as Docker has them. `isolation` has no meaning on Linux, and is passed over there,
@@ -67,12 +68,18 @@ pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
         true => Some(api.place(Kind::Survey, call.role).await?),
         false => None,
     };
-    let answer = summaries(api, &containers, with_size).await;
+    let mut answer = summaries(api, &containers, with_size).await;
+    if call.version >= ApiVersion::new(1, 46) {
+        for (summary, container) in answer.iter_mut().zip(&containers) {
+            add_annotations(summary, container);
+        }
+    }
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
 /// Filters after their values were checked.
 struct Chosen<'a> {
+    api: &'a Api,
     filters: &'a Filters,
     names: Patterns,
     exited: Vec<i32>,
@@ -87,7 +94,7 @@ struct Chosen<'a> {
 }
 
 impl<'a> Chosen<'a> {
-    fn new(api: &Api, filters: &'a Filters) -> Result<Self, ApiError> {
+    fn new(api: &'a Api, filters: &'a Filters) -> Result<Self, ApiError> {
         let invalid = |name: &str, value: &str| {
             Err(ApiError::invalid(format!(
                 "invalid filter '{name}={value}'"
@@ -133,6 +140,7 @@ impl<'a> Chosen<'a> {
             }
         });
         Ok(Self {
+            api,
             filters,
             names: Patterns::new(filters.values("name")),
             exited,
@@ -144,6 +152,16 @@ impl<'a> Chosen<'a> {
             expose: expose
                 .map(|wanted| Ports::parse("expose", wanted))
                 .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether a container is in a network of a name, or whose identifier begins so.
+    fn in_network(&self, container: &Snapshot) -> bool {
+        network_name(container).is_some_and(|name| {
+            let (id, _) = crate::networks::ids(self.api, container, name);
+            let fits =
+                |wanted: &str| wanted == name || (!wanted.is_empty() && id.starts_with(wanted));
+            self.filters.any("network", fits)
         })
     }
 
@@ -170,7 +188,7 @@ impl<'a> Chosen<'a> {
                     self.expose.iter().any(|ports| ports.contain(port))
                 }))
             && filters.labels(|key| labels.get(key).map(String::as_str))
-            && filters.any("network", |wanted| network_name(container) == Some(wanted))
+            && (!filters.has("network") || self.in_network(container))
             && filters.any("volume", |wanted| {
                 container.mounts.iter().any(|mount| {
                     mount.destination == wanted
@@ -317,7 +335,7 @@ fn render(api: &Api, container: &Snapshot) -> Value {
         "State": container.state.status.as_str(),
         "Status": status(container, jiff::Timestamp::now()),
         "HostConfig": {"NetworkMode": container.host_config.network_mode},
-        "NetworkSettings": {"Networks": networks(container)},
+        "NetworkSettings": {"Networks": networks(api, container)},
         "Mounts": mounts,
     })
 }
@@ -328,6 +346,15 @@ fn ports(container: &Snapshot) -> Vec<Value> {
         .filter_map(|exposed| port(exposed))
         .map(|(number, protocol)| json!({"PrivatePort": number, "Type": protocol}))
         .collect()
+}
+
+fn add_annotations(summary: &mut Value, container: &Snapshot) {
+    let annotations = &container.host_config.annotations;
+    if let Some(Value::Object(host)) = summary.get_mut("HostConfig")
+        && !annotations.is_empty()
+    {
+        host.insert("Annotations".to_owned(), json!(annotations));
+    }
 }
 
 fn command(path: &str, args: &[String]) -> String {

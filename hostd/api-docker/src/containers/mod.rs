@@ -8,6 +8,7 @@ pub(crate) mod inspect;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod streams;
+mod versions;
 
 use std::sync::Arc;
 
@@ -36,12 +37,12 @@ fn network_name(snapshot: &Snapshot) -> Option<&str> {
     }
 }
 
-/// `NetworkSettings.Networks`. Nothing is assigned yet: the kinds of networks that exist have no
-/// addresses.
-fn networks(snapshot: &Snapshot) -> Value {
+/// `NetworkSettings.Networks`. The kinds of networks that exist assign no addresses.
+fn networks(api: &Api, snapshot: &Snapshot) -> Value {
     let Some(name) = network_name(snapshot) else {
         return json!({});
     };
+    let (network, end) = crate::networks::ids(api, snapshot, name);
     json!({name: {
         "IPAMConfig": null,
         "Links": null,
@@ -49,8 +50,8 @@ fn networks(snapshot: &Snapshot) -> Value {
         "MacAddress": "",
         "DriverOpts": null,
         "GwPriority": 0,
-        "NetworkID": "",
-        "EndpointID": "",
+        "NetworkID": network,
+        "EndpointID": end,
         "Gateway": "",
         "IPAddress": "",
         "IPPrefixLen": 0,

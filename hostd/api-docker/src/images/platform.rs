@@ -4,6 +4,7 @@ use std::fmt;
 
 use hostd_images::Image;
 use keelson_model::error::ErrorKind;
+use keelson_model::json;
 use serde::Deserialize;
 
 use crate::error::ApiError;
@@ -34,7 +35,7 @@ impl fmt::Display for Platform {
 
 impl Platform {
     fn parse(text: &str) -> Result<Self, ApiError> {
-        serde_json::from_str(text)
+        json::from_slice(text.as_bytes())
             .map_err(|error| ApiError::invalid(format!("failed to parse platform: {error}")))
     }
 

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use hostd_images::{Credentials, Progress, PullOptions, RegistryError};
 use http::{HeaderMap, Response, StatusCode};
 use keelson_model::error::ErrorKind;
+use keelson_model::json;
 use keelson_oci::reference::Reference;
 use keelson_registry::HostRule;
 use serde::Deserialize;
@@ -80,8 +81,9 @@ pub(crate) fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Ap
     if document.is_empty() {
         return Ok(None);
     }
-    let config: Option<AuthConfig> = serde_json::from_slice(&document).map_err(|_| wrong())?;
-    config.unwrap_or_default().credentials()
+    // The decoder's own message could repeat a secret.
+    let config: AuthConfig = json::from_slice(&document).map_err(|_| wrong())?;
+    config.credentials()
 }
 
 /// A line about the whole.
@@ -217,9 +219,7 @@ pub(crate) async fn distribution(api: &Api, call: &Call) -> Result<Response<Body
 /// `POST /auth`.
 pub(crate) async fn login(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let _place = api.place(Kind::Transfer, call.role).await?;
-    let config: AuthConfig = reply::read_json(call.request.into_body())
-        .await?
-        .unwrap_or_default();
+    let config: AuthConfig = reply::read_json(call.request).await?.unwrap_or_default();
     let domain = registry_domain(&config.serveraddress)?;
     let credentials = config
         .credentials()?
@@ -321,6 +321,9 @@ mod tests {
         ] {
             assert_eq!(of(text).unwrap(), Some(wanted.clone()), "{text}");
         }
+        let nulls = r#"{"Username":"u?","password":"p>>?","email":null,"auth":null,
+            "serveraddress":null,"identitytoken":null,"registrytoken":null,"other":[]}"#;
+        assert_eq!(of(&URL_SAFE.encode(nulls)).unwrap(), Some(wanted.clone()));
         let old = URL_SAFE.encode(format!(r#"{{"auth":"{}"}}"#, STANDARD.encode("u?:p>>?")));
         assert_eq!(of(&old).unwrap(), Some(wanted));
         for none in ["", "e30=", "bnVsbA=="] {

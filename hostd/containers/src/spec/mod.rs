@@ -310,12 +310,14 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
                 DEFAULT_SHM
             }
         );
-        list.push(mount(
-            "/dev/shm",
-            "tmpfs",
-            "shm",
-            &["nosuid", "noexec", "nodev", "mode=1777", &size],
-        ));
+        if host.ipc_mode != "none" {
+            list.push(mount(
+                "/dev/shm",
+                "tmpfs",
+                "shm",
+                &["nosuid", "noexec", "nodev", "mode=1777", &size],
+            ));
+        }
     }
     // A mount of the client's own replaces one of these.
     list.retain(|mount| {

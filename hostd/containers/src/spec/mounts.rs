@@ -240,6 +240,7 @@ fn from_mount(mount: &Mount) -> Result<Wanted, EngineError> {
         ))
     };
     let destination = destination(&mount.target, &mount.target)?;
+    check_options(mount)?;
     let wanted = match kind {
         "bind" => {
             if !mount.source.starts_with('/') {
@@ -254,6 +255,12 @@ fn from_mount(mount: &Mount) -> Result<Wanted, EngineError> {
                 | "rslave") => known.to_owned(),
                 other => return Err(invalid(format!("invalid propagation: {other:?}"))),
             };
+            if options.read_only_non_recursive && options.read_only_force_recursive {
+                return Err(invalid(
+                    "mount options conflict: ReadOnlyNonRecursive and ReadOnlyForceRecursive"
+                        .to_owned(),
+                ));
+            }
             WantedKind::Bind {
                 source: PathBuf::from(&mount.source),
                 create: options.create_mountpoint,
@@ -268,7 +275,7 @@ fn from_mount(mount: &Mount) -> Result<Wanted, EngineError> {
                 return Err(invalid("field Source must not be specified".to_owned()));
             }
             let given = mount.tmpfs_options.clone().unwrap_or_default();
-            let mut options = tmpfs_options("")?;
+            let mut options = tmpfs_options(&options_text(&given.options).map_err(&invalid)?)?;
             if given.size_bytes < 0 {
                 return Err(invalid("size must not be negative".to_owned()));
             }
@@ -277,9 +284,6 @@ fn from_mount(mount: &Mount) -> Result<Wanted, EngineError> {
             }
             if given.mode != 0 {
                 options.push(format!("mode={:o}", given.mode));
-            }
-            for option in given.options {
-                options.push(option.join("="));
             }
             WantedKind::Tmpfs { options }
         }
@@ -326,6 +330,42 @@ fn tmpfs_options(text: &str) -> Result<Vec<String>, EngineError> {
         }
     }
     Ok(options)
+}
+
+/// Options that belong to another type of mount.
+fn check_options(mount: &Mount) -> Result<(), EngineError> {
+    let kind = mount.r#type.as_str();
+    for (name, owner, given) in [
+        ("BindOptions", "bind", mount.bind_options.is_some()),
+        ("VolumeOptions", "volume", mount.volume_options.is_some()),
+        ("ImageOptions", "image", mount.image_options.is_some()),
+        ("TmpfsOptions", "tmpfs", mount.tmpfs_options.is_some()),
+    ] {
+        if given && owner != kind {
+            return Err(EngineError::Invalid(format!(
+                "invalid mount config for type \"{kind}\": field {name} must not be specified"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `[["noexec"], ["uid", "5"]]` as `noexec,uid=5`.
+fn options_text(list: &[Vec<String>]) -> Result<String, String> {
+    let mut options = Vec::new();
+    for words in list {
+        let ([_] | [_, _]) = words.as_slice() else {
+            return Err(format!(
+                "TmpfsOptions.Options: {words:?} is not a name, or a name and a value"
+            ));
+        };
+        let option = words.join("=");
+        if option.contains(',') {
+            return Err(format!("TmpfsOptions.Options: {words:?} has a comma"));
+        }
+        options.push(option);
+    }
+    Ok(options.join(","))
 }
 
 /// A clean absolute path in the container.
@@ -483,5 +523,61 @@ mod tests {
         };
         let error = from_mount(&volume).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotImplemented);
+    }
+
+    #[test]
+    fn options_of_long_forms() {
+        let read = |value: serde_json::Value| {
+            let mount: Mount = serde_json::from_value(value).unwrap();
+            from_mount(&mount)
+        };
+        let wanted = read(serde_json::json!({
+            "Type": "tmpfs", "Target": "/t",
+            "TmpfsOptions": {"Options": [["exec"], ["uid", "5"]]},
+        }))
+        .unwrap();
+        assert_eq!(
+            wanted.to_oci()["options"],
+            serde_json::json!(["nosuid", "nodev", "uid=5"])
+        );
+        for (text, word) in [
+            (
+                r#"{"Type":"bind","Source":"/","Target":"/t","VolumeOptions":{}}"#,
+                "VolumeOptions must not be specified",
+            ),
+            (
+                r#"{"Type":"bind","Source":"/","Target":"/t","TmpfsOptions":{}}"#,
+                "TmpfsOptions must not be specified",
+            ),
+            (
+                r#"{"Type":"tmpfs","Target":"/t","BindOptions":{}}"#,
+                "BindOptions must not be specified",
+            ),
+            (
+                r#"{"Type":"volume","Target":"/t","ImageOptions":{}}"#,
+                "ImageOptions must not be specified",
+            ),
+            (
+                r#"{"Type":"bind","Source":"/","Target":"/t","BindOptions":{
+                    "ReadOnlyNonRecursive":true,"ReadOnlyForceRecursive":true}}"#,
+                "conflict",
+            ),
+            (
+                r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"Options":[["a","b","c"]]}}"#,
+                "TmpfsOptions.Options",
+            ),
+            (
+                r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"Options":[["nodev,suid"]]}}"#,
+                "comma",
+            ),
+            (
+                r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"Options":[["lower"]]}}"#,
+                "lower",
+            ),
+        ] {
+            let error = read(serde_json::from_str(text).unwrap()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
+            assert!(error.to_string().contains(word), "{error}");
+        }
     }
 }

@@ -227,3 +227,18 @@ fn environment_entries_replace_and_remove() {
     merge_environment(&mut environment, &from);
     assert_eq!(environment, ["B=3", "C=4"]);
 }
+
+#[test]
+fn without_ipc_there_is_no_shared_memory() {
+    let shm = |mode: &str| {
+        let mut case = Case::default();
+        mode.clone_into(&mut case.host.ipc_mode);
+        let spec = case.spec();
+        let own = kinds(&spec).contains(&"ipc");
+        (own, destinations(&spec).contains(&"/dev/shm"))
+    };
+    assert_eq!(shm("private"), (true, true));
+    assert_eq!(shm("shareable"), (true, true));
+    assert_eq!(shm("none"), (true, false));
+    assert_eq!(shm("host"), (false, true));
+}

@@ -6,6 +6,11 @@ use keelson_model::host::EngineConfig;
 use super::invalid;
 use crate::EngineError;
 
+/// Drivers that Docker has and we have not.
+const OTHERS: [&str; 9] = [
+    "awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "none", "splunk", "syslog",
+];
+
 /// How big a log becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogLimits {
@@ -19,6 +24,12 @@ pub(crate) fn log_limits(
     defaults: &EngineConfig,
 ) -> Result<LogLimits, EngineError> {
     if !matches!(config.r#type.as_str(), "" | "json-file" | "local") {
+        if !OTHERS.contains(&config.r#type.as_str()) {
+            return invalid(format!(
+                "logger: no log driver named '{}' is registered",
+                config.r#type
+            ));
+        }
         return Err(EngineError::NotImplemented(format!(
             "logging driver {:?} is not implemented",
             config.r#type

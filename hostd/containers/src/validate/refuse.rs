@@ -1,7 +1,7 @@
 //! Options that Keelson does not have: refused by name when a client asks for them, passed when
 //! they carry the value that clients send for "not given".
 
-use keelson_model::container::{Config, HealthConfig, HostConfig};
+use keelson_model::container::{Config, EndpointSettings, HealthConfig, HostConfig};
 use serde_json::Value;
 
 use crate::EngineError;
@@ -28,17 +28,11 @@ fn refuse(options: &[(&str, bool, &dyn std::fmt::Debug)]) -> Result<(), EngineEr
     }
 }
 
-fn refuse_unknown(unknown: &serde_json::Map<String, Value>) -> Result<(), EngineError> {
-    match unknown.iter().find(|(_, value)| !is_unset(value)) {
-        Some((name, value)) => Err(EngineError::NotImplemented(format!(
-            "{name} is not implemented (value {value})"
-        ))),
-        None => Ok(()),
-    }
+fn any<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
 }
 
 pub(super) fn refuse_config(config: &Config) -> Result<(), EngineError> {
-    refuse_unknown(&config.unknown)?;
     let health = config.healthcheck.as_ref().is_some_and(|health| {
         *health != HealthConfig::default() && health.test.as_slice() != ["NONE"]
     });
@@ -49,14 +43,10 @@ pub(super) fn refuse_config(config: &Config) -> Result<(), EngineError> {
             !config.mac_address.is_empty(),
             &config.mac_address,
         ),
-        ("ArgsEscaped", config.args_escaped, &config.args_escaped),
     ])
 }
 
 pub(super) fn refuse_host(host: &HostConfig) -> Result<(), EngineError> {
-    refuse_unknown(&host.unknown)?;
-    let some = |list: &Option<Vec<Value>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let words = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let nat = |number: i64| number != 0;
     refuse(&[
         (
@@ -70,9 +60,9 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), EngineError> {
             !host.volume_driver.is_empty(),
             &host.volume_driver,
         ),
-        ("VolumesFrom", words(&host.volumes_from), &host.volumes_from),
+        ("VolumesFrom", any(&host.volumes_from), &host.volumes_from),
         ("Cgroup", !host.cgroup.is_empty(), &host.cgroup),
-        ("Links", words(&host.links), &host.links),
+        ("Links", any(&host.links), &host.links),
         ("PidMode", !host.pid_mode.is_empty(), &host.pid_mode),
         (
             "UsernsMode",
@@ -92,27 +82,27 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), EngineError> {
         ("BlkioWeight", host.blkio_weight != 0, &host.blkio_weight),
         (
             "BlkioWeightDevice",
-            some(&host.blkio_weight_device),
+            any(&host.blkio_weight_device),
             &host.blkio_weight_device,
         ),
         (
             "BlkioDeviceReadBps",
-            some(&host.blkio_device_read_bps),
+            any(&host.blkio_device_read_bps),
             &host.blkio_device_read_bps,
         ),
         (
             "BlkioDeviceWriteBps",
-            some(&host.blkio_device_write_bps),
+            any(&host.blkio_device_write_bps),
             &host.blkio_device_write_bps,
         ),
         (
             "BlkioDeviceReadIOps",
-            some(&host.blkio_device_read_iops),
+            any(&host.blkio_device_read_iops),
             &host.blkio_device_read_iops,
         ),
         (
             "BlkioDeviceWriteIOps",
-            some(&host.blkio_device_write_iops),
+            any(&host.blkio_device_write_iops),
             &host.blkio_device_write_iops,
         ),
         (
@@ -127,12 +117,12 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), EngineError> {
         ),
         (
             "DeviceCgroupRules",
-            words(&host.device_cgroup_rules),
+            any(&host.device_cgroup_rules),
             &host.device_cgroup_rules,
         ),
         (
             "DeviceRequests",
-            some(&host.device_requests),
+            any(&host.device_requests),
             &host.device_requests,
         ),
         (
@@ -165,11 +155,6 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), EngineError> {
             &host.io_maximum_bandwidth,
         ),
         (
-            "Annotations",
-            !host.annotations.is_empty(),
-            &host.annotations,
-        ),
-        (
             "NetworkMode",
             !matches!(
                 host.network_mode.as_str(),
@@ -179,7 +164,7 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), EngineError> {
         ),
         (
             "IpcMode",
-            !matches!(host.ipc_mode.as_str(), "" | "private" | "host"),
+            host.ipc_mode.starts_with("container:"),
             &host.ipc_mode,
         ),
     ])?;
@@ -191,4 +176,44 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), EngineError> {
         }
     }
     Ok(())
+}
+
+/// Settings of a container's connection to a network.
+pub(super) fn refuse_endpoint(name: &str, settings: &EndpointSettings) -> Result<(), EngineError> {
+    let ipam = settings.ipam_config.clone().unwrap_or_default();
+    let place = |member: &str| format!("NetworkingConfig.EndpointsConfig[{name:?}].{member}");
+    refuse(&[
+        (
+            &place("IPAMConfig.IPv4Address"),
+            !ipam.ipv4_address.is_empty(),
+            &ipam.ipv4_address,
+        ),
+        (
+            &place("IPAMConfig.IPv6Address"),
+            !ipam.ipv6_address.is_empty(),
+            &ipam.ipv6_address,
+        ),
+        (
+            &place("IPAMConfig.LinkLocalIPs"),
+            any(&ipam.link_local_ips),
+            &ipam.link_local_ips,
+        ),
+        (&place("Links"), any(&settings.links), &settings.links),
+        (&place("Aliases"), any(&settings.aliases), &settings.aliases),
+        (
+            &place("MacAddress"),
+            !settings.mac_address.is_empty(),
+            &settings.mac_address,
+        ),
+        (
+            &place("DriverOpts"),
+            !settings.driver_opts.is_empty(),
+            &settings.driver_opts,
+        ),
+        (
+            &place("GwPriority"),
+            settings.gw_priority != 0,
+            &settings.gw_priority,
+        ),
+    ])
 }

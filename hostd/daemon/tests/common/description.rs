@@ -36,7 +36,9 @@ const NULL_MEMBERS: &[&str] = &[
     "ContainerConfig",
     "EndpointSettings",
     "HostConfig",
+    "IPAM",
     "ImageConfig",
+    "VolumeListResponse",
 ];
 
 /// The description.
@@ -272,6 +274,48 @@ impl Description {
         }
     }
 
+    /// All members of the body of a `POST`, down to those that have no members of their own. The
+    /// steps to each are names, `[]` for an item of a list and `*` for a value of a map.
+    pub fn body(&self, path: &str) -> Vec<(Vec<String>, Value)> {
+        let parameters = self.0["paths"][path]["post"]["parameters"].as_array();
+        let body = parameters
+            .into_iter()
+            .flatten()
+            .find(|parameter| parameter["in"] == "body")
+            .unwrap_or_else(|| panic!("{path} has no body"));
+        let mut found = Vec::new();
+        self.leaves(&body["schema"], &mut Vec::new(), &mut found);
+        found
+    }
+
+    fn leaves(
+        &self,
+        schema: &Value,
+        steps: &mut Vec<String>,
+        found: &mut Vec<(Vec<String>, Value)>,
+    ) {
+        let (schema, _) = self.follow(schema);
+        let (mut members, mut required) = (Map::new(), Vec::new());
+        self.gather(schema, &mut members, &mut required);
+        // An object without members marks a set, which is a value.
+        for (step, part) in [
+            ("[]", &schema["items"]),
+            ("*", &schema["additionalProperties"]),
+        ] {
+            if part.is_object() {
+                members.insert(step.to_owned(), part.clone());
+            }
+        }
+        if members.is_empty() {
+            return found.push((steps.clone(), schema.clone()));
+        }
+        for (name, member) in members {
+            steps.push(name);
+            self.leaves(&member, steps, found);
+            steps.pop();
+        }
+    }
+
     /// The members of an object, those of what it is composed of among them.
     fn gather(&self, schema: &Value, members: &mut Map<String, Value>, required: &mut Vec<String>) {
         let (schema, _) = self.follow(schema);
@@ -311,7 +355,7 @@ fn in_range(schema: &Value, value: &Value) -> bool {
 
 /// Sends a request and reads the answer to its end.
 #[track_caller]
-fn exchange(host: &Host, method: &str, path: &str, body: &[u8]) -> Answer {
+pub fn exchange(host: &Host, method: &str, path: &str, body: &[u8]) -> Answer {
     let mut stream = UnixStream::connect(host.socket()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let kind = match body.first() {

@@ -289,7 +289,7 @@ fn info_inspect_and_list_tell_what_is() {
         ("NO_PROXY", "a.test,b.test"),
     ]);
     let info = get(&host, "/info");
-    assert_eq!(info["HttpsProxy"], "http://xxxxx:xxxxx@proxy.test:3128/");
+    assert_eq!(info["HttpsProxy"], "http://xxxxx:xxxxx@proxy.test:3128");
     assert_eq!(info["HttpProxy"], "");
     assert_eq!(info["NoProxy"], "a.test,b.test");
 }

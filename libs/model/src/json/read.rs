@@ -108,21 +108,28 @@ impl<'de> Deserializer<'de> for Json {
         visitor.visit_newtype_struct(self)
     }
 
+    /// What a list has too little is empty, what it has too much is dropped.
     fn deserialize_tuple<V: Visitor<'de>>(
         self,
-        _length: usize,
+        length: usize,
         visitor: V,
     ) -> Result<V::Value, JsonError> {
-        self.deserialize_seq(visitor)
+        let mut list = match self {
+            Self::Null => Vec::new(),
+            Self::List(list) => list,
+            other => return Err(JsonError::invalid_type(other.unexpected(), &visitor)),
+        };
+        list.resize(length, Self::Null);
+        Self::List(list).give(visitor)
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
-        _length: usize,
+        length: usize,
         visitor: V,
     ) -> Result<V::Value, JsonError> {
-        self.deserialize_seq(visitor)
+        self.deserialize_tuple(length, visitor)
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -222,7 +229,10 @@ impl Entries {
                 .filter(|field| **field != REST);
             match (field, value) {
                 (None, value) => rest.push((name, value)),
-                (Some(_), Json::Null) => {}
+                // It takes back a list, and is nothing to any other value.
+                (Some(field), Json::Null) => {
+                    known.retain(|(name, value)| name != field || !matches!(value, Json::List(_)));
+                }
                 (Some(field), value) => match known.iter_mut().find(|(name, _)| name == field) {
                     None => known.push(((*field).to_owned(), value)),
                     Some((_, Json::Object(before))) if matches!(value, Json::Object(_)) => {

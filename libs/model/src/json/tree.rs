@@ -36,7 +36,9 @@ impl Json {
     /// # Errors
     /// When it is not JSON, too deep (128 levels), or has more than [`MAX_VALUES`] values.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
-        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        // What is not UTF-8 in a string is replaced there.
+        let text = String::from_utf8_lossy(bytes);
+        let mut reader = serde_json::Deserializer::from_str(&text);
         let left = Cell::new(MAX_VALUES);
         let value = Values(&left).deserialize(&mut reader);
         let value = value.map_err(|error| JsonError::custom(error.to_string()))?;
