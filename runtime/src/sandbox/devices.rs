@@ -9,7 +9,7 @@ use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 use rustix::pty::OpenptFlags;
 
 use super::options::Attributes;
-use super::{mounts, null, paths, root, userns};
+use super::{filesystem, mounts, null, paths, root, userns};
 use crate::failure::{Failure, Step};
 use crate::spec::{Device, IdMapping, Linux, mappings};
 
@@ -238,7 +238,7 @@ pub(crate) fn prepare(linux: &Linux) -> Result<Vec<(usize, OwnedFd)>, Failure> {
         .step(|| "make a mount namespace for the devices")?;
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", flags).step(|| "make the host's mounts slaves")?;
-    let folder = mounts::new_filesystem("tmpfs", None, &[], Attributes::default())
+    let folder = filesystem::new_filesystem("tmpfs", None, &[], Attributes::default())
         .step(|| "make a file system for the devices")?;
     root::attach(&folder, Path::new("/"))?;
     for node in nodes {

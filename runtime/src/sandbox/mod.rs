@@ -11,6 +11,7 @@ pub(crate) mod descriptors;
 pub(crate) mod devices;
 mod direct;
 pub(crate) mod executable;
+mod filesystem;
 pub(crate) mod hidden;
 pub(crate) mod layers;
 mod machine;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::descriptors::put_off;
-use super::mounts::new_filesystem;
+use super::filesystem::new_filesystem;
 use super::options::Attributes;
 use super::paths;
 use crate::failure::{Failure, Step};

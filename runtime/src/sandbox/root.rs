@@ -12,8 +12,9 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags,
 };
 
+use super::filesystem::{detailed, mount_attributes};
 use super::layers::Owner;
-use super::mounts::{change_propagation, detailed, mount_attributes};
+use super::mounts::change_propagation;
 use super::{mounts, options};
 use crate::failure::{Failure, Step};
 
@@ -175,7 +176,7 @@ fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, 
     }
     let result = rustix::mount::fsconfig_create(&context);
     if let Err(error) = result {
-        let text = super::mounts::kernel_messages(&context);
+        let text = super::filesystem::kernel_messages(&context);
         return Err(error).step(|| format!("mount overlay of {} layers{text}", lower.len()));
     }
     let flags = if upper.is_some() {
