@@ -133,7 +133,7 @@ impl Disk {
                     let reason = state.has_layers(&entry).err().unwrap_or_default();
                     state.unreadable.image(id, Unreadable::of(&entry, reason));
                 }
-                (Err(unreadable), state) => state.unreadable.image(id, unreadable),
+                (Err(unreadable), state) => state.unreadable.image(id, *unreadable),
             }
         }
         self.read_names(&mut state)?;
@@ -211,7 +211,7 @@ impl Disk {
         id: Digest,
         record: Option<ImageRecord>,
         reason: String,
-    ) -> Result<Entry, Unreadable> {
+    ) -> Result<Entry, Box<Unreadable>> {
         let path = self.blob(&id);
         let wrong = |reason: String| format!("{}: {reason}", path.display());
         let read = || {
@@ -224,19 +224,19 @@ impl Disk {
         };
         match (read(), record) {
             (Ok((config, raw)), Some(record)) => Ok(Entry::new(record, config, raw)),
-            (Ok((config, _)), None) => Err(Unreadable {
+            (Ok((config, _)), None) => Err(Box::new(Unreadable {
                 reason,
                 record: None,
                 layers: Some(config.rootfs.diff_ids),
-            }),
-            (Err(config), record) => Err(Unreadable {
+            })),
+            (Err(config), record) => Err(Box::new(Unreadable {
                 reason: match record {
                     Some(_) => config,
                     None => reason,
                 },
                 record,
                 layers: None,
-            }),
+            })),
         }
     }
 

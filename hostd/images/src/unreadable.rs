@@ -143,7 +143,7 @@ impl State {
                     }
                 },
                 Err(unreadable) => {
-                    self.unreadable.images.insert(id, unreadable);
+                    self.unreadable.images.insert(id, *unreadable);
                 }
             }
         }
