@@ -108,6 +108,12 @@ const STAGES: &[(&str, Change)] = &[
         });
         push(config, "/mounts", bind);
     }),
+    ("/bin is one in the container", |config| {
+        let bind = json!({
+            "destination": "/bin", "type": "bind", "source": "/etc/passwd", "options": ["bind"],
+        });
+        push(config, "/mounts", bind);
+    }),
     ("nosuchfs", |config| {
         push(
             config,

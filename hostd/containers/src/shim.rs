@@ -467,7 +467,9 @@ fn start_failed(message: String, reason: FailReason) -> EngineError {
             ": no such file or directory"
         }
         FailReason::NotExecutable
-            if !lower.contains("permission denied") && !lower.contains("is a directory") =>
+            if !["permission denied", "a directory", "exec format error"]
+                .iter()
+                .any(|said| lower.contains(said)) =>
         {
             ": permission denied"
         }
@@ -488,6 +490,34 @@ mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn what_is_said_of_a_failed_start_is_so() {
+        let said = |message: &str, reason| match start_failed(message.to_owned(), reason) {
+            EngineError::Start { message, reason } => (message, exit_code(reason)),
+            other => panic!("{other}"),
+        };
+        for as_it_is in [
+            "exec: \"/x\": exec format error",
+            "exec: \"/x\": permission denied",
+            "exec: \"/x\": is a directory: permission denied",
+            "chdir to \"/etc/passwd\": Not a directory",
+        ] {
+            let expected = (as_it_is.to_owned(), 126);
+            assert_eq!(said(as_it_is, FailReason::NotExecutable), expected);
+        }
+        // The command line knows no other words for its exit code 126.
+        let (message, code) = said("exec: \"/x\": text file busy", FailReason::NotExecutable);
+        assert_eq!(
+            (message.as_str(), code),
+            ("exec: \"/x\": text file busy: permission denied", 126)
+        );
+        let (message, code) = said("exec: \"x\": missing", FailReason::NotFound);
+        assert_eq!(
+            (message.as_str(), code),
+            ("exec: \"x\": missing: no such file or directory", 127)
+        );
+    }
 
     #[tokio::test]
     async fn a_socket_below_a_long_path_is_reached() {

@@ -565,9 +565,21 @@ fn attach_at(
             target
         }
     };
-    attach(tree, &target).step(step)?;
+    match attach(tree, &target) {
+        Err(Errno::INVAL) if !folder && is_directory(&target) => {
+            return Err(Failure::invalid(format!(
+                "what is bound is not a directory, but {destination} is one in the container: a file \
+                 goes over a file only"
+            )));
+        }
+        other => other.step(step)?,
+    }
     put_off(target);
     Ok(())
+}
+
+fn is_directory(place: &OwnedFd) -> bool {
+    rustix::fs::fstat(place).is_ok_and(|status| is_folder(&status))
 }
 
 /// Shows the ids of a tree through the mappings of a user namespace.
