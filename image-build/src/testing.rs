@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use cargo_metadata::{Metadata, MetadataCommand, TargetKind};
+use cargo_metadata::{Metadata, MetadataCommand, Package, TargetKind};
 
 use crate::privilege::is_root;
 use crate::spent::Spent;
@@ -174,6 +174,13 @@ fn summary(outcomes: &[Outcome], time: Duration, processor: Duration) -> String 
     text.trim_end().to_owned()
 }
 
+/// Names of a package's integration tests.
+fn tests_of(package: &Package) -> impl Iterator<Item = &str> {
+    (package.targets.iter())
+        .filter(|target| target.kind.contains(&TargetKind::Test))
+        .map(|target| target.name.as_str())
+}
+
 /// What test programs are given.
 #[derive(Default)]
 struct Surroundings {
@@ -328,15 +335,16 @@ impl<'a> Runner<'a> {
         surroundings: Surroundings,
     ) -> Result<()> {
         let mut arguments = self.all("test");
-        for package in &self.metadata.packages {
-            if !wanted(package.name.as_ref()) {
-                continue;
+        let (chosen, others): (Vec<&Package>, Vec<&Package>) = (self.metadata.packages.iter())
+            .filter(|package| package.name.as_str() != TOOL_PACKAGE)
+            .partition(|package| wanted(package.name.as_str()));
+        let others: Vec<&str> = others.into_iter().flat_map(tests_of).collect();
+        for test in chosen.into_iter().flat_map(tests_of) {
+            // cargo chooses by name in all packages.
+            if others.contains(&test) {
+                bail!("two packages have tests named {test}, so that none can be run alone");
             }
-            for target in &package.targets {
-                if target.kind.contains(&TargetKind::Test) {
-                    arguments.extend(["--test", target.name.as_str()]);
-                }
-            }
+            arguments.extend(["--test", test]);
         }
         if !arguments.contains(&"--test") {
             progress::say("There are no such tests.");

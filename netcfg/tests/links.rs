@@ -118,7 +118,7 @@ fn a_broken_configuration_is_told_and_does_not_stop_the_daemon() {
     }
     let net = Net::new();
     net.configure("[[network.link]]\nname = 'uplink'\ndhcpv4 = true\n");
-    let (mut daemon, notify) = net.start();
+    let (mut daemon, notify) = net.start_watched();
     wait_for_notification(&notify, "READY=1");
     daemon.wait_for_line(0, &["WARN", "host.toml:3", "did you mean \"dhcp4\"?"]);
     let problems = net.status().unwrap().problems;

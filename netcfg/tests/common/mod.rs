@@ -214,6 +214,18 @@ impl Net {
 
     /// Starts the daemon; the socket gets what it tells its supervisor.
     pub fn start(&self) -> (Program, UnixDatagram) {
+        self.start_with(|_| {})
+    }
+
+    /// Starts the daemon so that it gives a sign of life each half of a second. Whoever starts it so
+    /// must read the socket, which holds only some messages.
+    pub fn start_watched(&self) -> (Program, UnixDatagram) {
+        self.start_with(|command| {
+            command.env("WATCHDOG_USEC", "1500000");
+        })
+    }
+
+    fn start_with(&self, change: impl FnOnce(&mut Command)) -> (Program, UnixDatagram) {
         let notify = self.path("notify");
         let _ = fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).unwrap();
@@ -224,8 +236,7 @@ impl Net {
             command.arg("--run").arg(self.path("run"));
             command.arg("--state").arg(self.path("state"));
             command.arg("--debug").env("NOTIFY_SOCKET", &notify);
-            // A sign of life each half of a second.
-            command.env("WATCHDOG_USEC", "1500000");
+            change(command);
         });
         (program, socket)
     }
