@@ -23,8 +23,10 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// Deeper paths are refused: each folder on the way is an open descriptor in every layer.
-const MAX_DEPTH: usize = 128;
+/// Folders on the way that are kept open for `..`: each is a descriptor in every layer.
+const KEPT: usize = 16;
+/// Components looked up for one path, with those of links and those that are opened again.
+const MAX_LOOKUPS: usize = 1 << 16;
 
 /// The layers of a root file system, topmost first, with what is mounted over them.
 pub(crate) struct Merged<'a> {
@@ -104,39 +106,30 @@ impl<'a> Merged<'a> {
     fn walk(&self, path: &str) -> std::io::Result<Found> {
         let mut links = 0;
         let mut todo: VecDeque<String> = components(path).collect();
-        // The folders from the root to the current one, for `..`.
-        let mut stack: Vec<Vec<OwnedFd>> = vec![self.root()?];
-        // And their names.
-        let mut place: Vec<String> = Vec::new();
+        let mut way = Way {
+            merged: self,
+            root: self.root()?,
+            last: VecDeque::new(),
+            place: Vec::new(),
+            lookups: 0,
+        };
         while let Some(name) = todo.pop_front() {
             if name == ".." {
-                if stack.len() > 1 {
-                    stack.pop();
-                    place.pop();
-                }
+                way.up();
                 continue;
             }
-            let Some(folder) = stack.last() else {
-                return Ok(Found::Absent);
-            };
-            place.push(name);
-            match self.look(folder, &place)? {
-                Found::Folder(folders) => {
-                    if stack.len() >= MAX_DEPTH {
-                        return Err(Errno::NAMETOOLONG.into());
-                    }
-                    stack.push(folders);
-                }
+            match way.look(name)? {
+                Found::Folder(folders) => way.keep(folders),
                 Found::Link(target) => {
                     links += 1;
                     if links > MAX_LINKS {
                         return Err(Errno::LOOP.into());
                     }
                     let target = target.to_string_lossy();
-                    place.pop();
+                    way.place.pop();
                     if target.starts_with('/') {
-                        stack.truncate(1);
-                        place.clear();
+                        way.place.clear();
+                        way.last.clear();
                     }
                     for component in components(&target).collect::<Vec<_>>().into_iter().rev() {
                         todo.push_front(component);
@@ -146,7 +139,7 @@ impl<'a> Merged<'a> {
                 Found::File(_) | Found::Absent => return Ok(Found::Absent),
             }
         }
-        Ok(stack.pop().map_or(Found::Absent, Found::Folder))
+        way.end()
     }
 
     /// What is at a place, whose parent is `folder`.
@@ -177,6 +170,73 @@ impl<'a> Merged<'a> {
             )?);
         }
         Ok(folders)
+    }
+}
+
+/// The way from the root to where a walk is.
+struct Way<'a> {
+    merged: &'a Merged<'a>,
+    root: Vec<OwnedFd>,
+    /// The last folders of the way, at most [`KEPT`]. Those before them are opened again when
+    /// `..` comes back to them.
+    last: VecDeque<Vec<OwnedFd>>,
+    /// The names of all folders of the way, of which none is a link.
+    place: Vec<String>,
+    lookups: usize,
+}
+
+impl Way<'_> {
+    fn up(&mut self) {
+        self.place.pop();
+        self.last.pop_back();
+    }
+
+    fn keep(&mut self, folders: Vec<OwnedFd>) {
+        self.last.push_back(folders);
+        if self.last.len() > KEPT {
+            self.last.pop_front();
+        }
+    }
+
+    /// What is in the folder where the walk is; the name is the last of the place afterwards.
+    fn look(&mut self, name: String) -> std::io::Result<Found> {
+        if !self.reopen()? {
+            return Ok(Found::Absent);
+        }
+        self.place.push(name);
+        self.look_at(self.place.len())
+    }
+
+    /// What is at the first components of the place, in the last folder.
+    fn look_at(&mut self, depth: usize) -> std::io::Result<Found> {
+        self.lookups += 1;
+        if self.lookups > MAX_LOOKUPS {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        let folder = self.last.back().unwrap_or(&self.root);
+        let place = self.place.get(..depth).unwrap_or_default();
+        self.merged.look(folder, place)
+    }
+
+    /// Opens the last folders when they are closed. `false`: they are no longer there.
+    fn reopen(&mut self) -> std::io::Result<bool> {
+        if !self.last.is_empty() {
+            return Ok(true);
+        }
+        for depth in 1..=self.place.len() {
+            match self.look_at(depth)? {
+                Found::Folder(folders) => self.keep(folders),
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn end(mut self) -> std::io::Result<Found> {
+        Ok(match self.reopen()? {
+            true => Found::Folder(self.last.pop_back().unwrap_or(self.root)),
+            false => Found::Absent,
+        })
     }
 }
 
@@ -353,9 +413,60 @@ mod tests {
         );
         assert_eq!(see(&[(Some(""), "/new/a")])[4], "mounted");
         assert_eq!(see(&[(Some("missing"), "/etc/passwd")])[0], "");
-        let deep = format!("/{}", "d/".repeat(200));
+        let deep = format!("/{}", "d/".repeat(1500));
         let merged = Merged::with_mounts(&layers, [(None, deep.clone())]);
-        assert!(merged.kind(&deep).is_err(), "bounded");
+        assert_eq!(merged.kind(&deep).unwrap(), Kind::Folder);
+    }
+
+    /// Runs itself again with few descriptors.
+    #[test]
+    fn deep_paths_hold_few_descriptors() {
+        const BASE: &str = "KEELSON_TEST_FEW_DESCRIPTORS";
+        let Some(base) = std::env::var_os(BASE) else {
+            let base = tempfile::tempdir().unwrap();
+            let done = std::process::Command::new("sh")
+                .args(["-c", "ulimit -n 128 && exec \"$0\" \"$@\""])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", "rootfs::tests::deep_paths_hold_few_descriptors"])
+                .env(BASE, base.path())
+                .output()
+                .unwrap();
+            // The standard library would hold a descriptor for each level.
+            let removed = std::process::Command::new("rm")
+                .arg("-rf")
+                .arg(base.path())
+                .status()
+                .unwrap();
+            let said = String::from_utf8_lossy(&done.stdout);
+            assert!(done.status.success() && said.contains("1 passed"), "{said}");
+            assert!(removed.success());
+            return;
+        };
+        let layers = ["upper", "middle", "lower"].map(|name| Path::new(&base).join(name));
+        let deep = "d/".repeat(1500);
+        for layer in &layers {
+            fs::create_dir_all(layer.join(&deep)).unwrap();
+        }
+        put(&layers[2], &format!("{deep}file"), "deep");
+        put(&layers[1], &format!("{}file", "d/".repeat(1000)), "up");
+        put(&layers[1], "file", "root");
+        symlink(format!("/{deep}"), layers[0].join("link")).unwrap();
+        symlink("../".repeat(1300), layers[2].join(format!("{deep}top"))).unwrap();
+        let merged = Merged::new(&layers);
+        let read = |path: &str| merged.read(path, 10).unwrap().unwrap_or_default();
+        assert_eq!(read("/link/file"), b"deep");
+        assert_eq!(merged.kind("/link").unwrap(), Kind::Folder);
+        // Back over folders that were closed meanwhile, to one of them and to the root.
+        let up = format!("/link/{}", "../".repeat(500));
+        assert_eq!(read(&format!("{up}file")), b"up");
+        assert_eq!(merged.kind(&up).unwrap(), Kind::Folder);
+        let top = format!("/link/top/{}", "../".repeat(199));
+        assert_eq!(read(&format!("{top}../file")), b"root");
+        assert_eq!(read(&format!("{top}file")), b"");
+        assert_eq!(read(&format!("{top}../link/file")), b"deep");
+        // What costs too much ends.
+        let back = format!("{}{}", "../".repeat(KEPT + 1), "d/".repeat(KEPT + 1));
+        assert!(merged.kind(&format!("/link/{}", back.repeat(60))).is_err());
     }
 
     #[test]
