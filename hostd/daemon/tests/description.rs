@@ -206,6 +206,58 @@ fn refusals_about_images() {
         return;
     }
     let (api, host) = stocked();
+    // What is wrong with these is the last step of the answer, as Docker has it.
+    let steps = |path: &str, body: &[u8], definition: &str| {
+        let answer = api.send(&host, "POST", path, body);
+        assert_eq!(answer.status, 200, "{path}");
+        let lines = api.lines(&answer, definition);
+        let last = lines.last().unwrap();
+        let words = last["error"].as_str().unwrap().to_owned();
+        assert_eq!(last["errorDetail"]["message"], *words);
+        (lines, words)
+    };
+    for (path, repository, words) in [
+        (
+            "/images/none/push?tag=1",
+            "docker.io/library/none",
+            "An image does not exist locally with the tag: none",
+        ),
+        (
+            "/images/localhost:1/none/push",
+            "localhost:1/none",
+            "An image does not exist locally with the tag: localhost:1/none",
+        ),
+        (
+            "/images/team/app/push?tag=none",
+            "docker.io/team/app",
+            "tag does not exist: team/app:none",
+        ),
+    ] {
+        let (lines, told) = steps(path, b"", "PushImageInfo");
+        let first = format!("The push refers to repository [{repository}]");
+        assert_eq!(lines.first().unwrap()["status"], *first);
+        assert_eq!(told, words, "{path}");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+    }
+    for path in ["/images/load", "/images/load?quiet=0"] {
+        for body in [&b""[..], b"garbage", &[7; 5000]] {
+            let (lines, told) = steps(path, body, "CreateImageInfo");
+            assert!(!told.is_empty() && lines.len() == 1, "{lines:?}");
+        }
+    }
+    // None of several platforms is taken silently.
+    let twice = format!("platform={0}&platform={0}", own_platform());
+    for (method, path) in [
+        ("GET", "/images/busybox/get?"),
+        ("GET", "/images/get?names=busybox&"),
+        ("POST", "/images/load?"),
+    ] {
+        let path = format!("{path}{twice}");
+        let answer = api.send(&host, method, &path, b"");
+        assert_eq!(answer.status, 400, "{path}");
+        let words = answer.json()["message"].to_string();
+        assert!(words.contains("multiple platform parameters"), "{words}");
+    }
     for (method, path, status) in [
         ("GET", "/images/json?filters=x", 400),
         ("GET", "/images/none/json", 404),
@@ -216,10 +268,8 @@ fn refusals_about_images() {
         ("GET", "/images/search", 400),
         ("POST", "/images/none/tag?repo=x", 404),
         ("POST", "/images/busybox/tag?repo=X", 400),
-        ("POST", "/images/none/push", 404),
         ("POST", "/images/create", 400),
         ("POST", "/images/create?fromImage=X", 400),
-        ("POST", "/images/load", 400),
         ("POST", "/images/prune?filters=x", 400),
         ("POST", "/commit?container=none", 404),
         ("POST", "/auth", 400),
@@ -252,7 +302,14 @@ fn registries() {
     };
     let auth = |password: &str| api.send(&host, "POST", "/auth", login(password).as_bytes());
     assert_eq!(auth("secret").status, 200);
-    assert_eq!(auth("wrong").status, 401);
+    // That of Docker when the registry itself refuses, and no server of tokens.
+    let refused = auth("wrong");
+    assert_eq!(refused.status, 500);
+    let words = format!(
+        "login attempt to http://localhost:{}/v2/ failed with status: 401 Unauthorized",
+        registry.port
+    );
+    assert_eq!(refused.json()["message"], *words);
     let pushed = api.send(&host, "POST", &format!("/images/{name}/push"), b"");
     assert_eq!(pushed.status, 200);
     let lines = api.lines(&pushed, "PushImageInfo");

@@ -177,7 +177,7 @@ fn a_registry_with_accounts_wants_a_login() {
             password.as_bytes(),
         )
     };
-    login("wrong").fails_with("unauthorized");
+    login("wrong").fails_with("failed with status: 401 Unauthorized");
     assert!(login("secret").ok().contains("Login Succeeded"));
     host.docker(&["push", "-q", &name]).ok();
     host.docker(&["rmi", &name]).ok();

@@ -22,6 +22,14 @@ pub enum RegistryError {
         /// Its words.
         reason: String,
     },
+    /// The registry itself, and no token server before it, refuses the credentials of a login.
+    #[error("login attempt to {address} failed with status: {status}")]
+    Login {
+        /// What was asked for with them: the URL of `/v2/`.
+        address: String,
+        /// HTTP status with its words: `401 Unauthorized`.
+        status: String,
+    },
     /// The registry has no such repository, manifest or blob.
     #[error("{what} is not in registry {host}: {reason}")]
     NotFound {
@@ -88,7 +96,7 @@ impl RegistryError {
             | Self::Status { .. }
             | Self::Protocol { .. }
             | Self::Digest { .. } => ErrorKind::Unavailable,
-            Self::Denied { .. } => ErrorKind::Forbidden,
+            Self::Denied { .. } | Self::Login { .. } => ErrorKind::Forbidden,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Setup(_) => ErrorKind::InvalidInput,
             Self::Source(_) => ErrorKind::Internal,

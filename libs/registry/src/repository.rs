@@ -1,6 +1,6 @@
 //! One repository of one registry: first contact, requests, redirects.
 
-use http::{Method, Response, Uri, header};
+use http::{Method, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 
 use crate::auth::Credentials;
@@ -156,9 +156,15 @@ impl Repository {
     pub async fn login(&self) -> Result<(), RegistryError> {
         let ask = Ask::new(Method::GET, self.uri("v2/")?, "login");
         let response = self.request(ask.clone()).await?;
-        match response.status().is_success() {
-            true => Ok(()),
-            false => Err(self.client.refusal(response, &ask).await),
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Err(RegistryError::Login {
+                    address: ask.uri.to_string(),
+                    status: status.to_string(),
+                })
+            }
+            _ => Err(self.client.refusal(response, &ask).await),
         }
     }
 

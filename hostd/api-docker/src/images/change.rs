@@ -13,7 +13,7 @@ use tokio_util::io::ReaderStream;
 
 use super::list::Chosen;
 use super::platform::Platform;
-use super::progress::stream_steps;
+use super::progress::{EarlyFailure, stream_steps};
 use crate::error::ApiError;
 use crate::places::Kind;
 use crate::reply::{self, Body, json_line};
@@ -22,10 +22,12 @@ use crate::{Api, Call, blocking};
 
 pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let platform = match call.version >= ApiVersion::new(1, 48) {
-        true => Platform::of_query(&call.query, "platform"),
+        true => Platform::only_of_query(&call.query, "platform"),
         false => Ok(None),
     };
-    let quiet = call.query.flag("quiet");
+    // Docker tells nothing of the layers to those who don't ask for it.
+    let asked = call.query.all("quiet").next().is_some();
+    let quiet = !asked || call.query.flag("quiet");
     let images = api.0.images.clone();
     let place = api.place(Kind::Upload, call.role).await;
     let mut archive = api.upload(call.request.into_body());
@@ -44,8 +46,8 @@ pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         }
     };
     // A load is either finished or ended by the end of its archive, never dropped half-way with
-    // the connection.
-    stream_steps(move |sender| async move {
+    // the connection. Clients look for what is wrong with the archive in the steps.
+    stream_steps(EarlyFailure::Step, move |sender| async move {
         let sender = match quiet {
             true => mpsc::channel(1).0,
             false => sender,
@@ -95,7 +97,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     if source != "-" {
         let images = api.0.images.clone();
         let place = api.place(Kind::Transfer, call.role).await?;
-        return stream_steps(move |sender| async move {
+        return stream_steps(EarlyFailure::Status, move |sender| async move {
             let id = images.import_from(&source, options, sender).await?;
             drop(place);
             Ok(vec![json!({"status": id.to_string()})])
@@ -126,7 +128,7 @@ const SAVE_BUFFER: usize = 256 << 10;
 
 pub(crate) async fn save(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let platform = match call.version >= ApiVersion::new(1, 48) {
-        true => Platform::of_query(&call.query, "platform")?,
+        true => Platform::only_of_query(&call.query, "platform")?,
         false => None,
     };
     let names: Vec<String> = match call.name.as_str() {

@@ -44,6 +44,20 @@ impl Platform {
         query.get(name).map(Self::parse).transpose()
     }
 
+    /// The platform in a parameter of which clients of newer versions may send several.
+    ///
+    /// # Errors
+    /// InvalidInput also when there are several: an image is for one platform, and to take one of
+    /// those asked for would be silent about the others.
+    pub(crate) fn only_of_query(query: &Query, name: &str) -> Result<Option<Self>, ApiError> {
+        match query.all(name).count() {
+            0 | 1 => Self::of_query(query, name),
+            _ => Err(ApiError::invalid(format!(
+                "multiple {name} parameters not supported: name one"
+            ))),
+        }
+    }
+
     /// All platforms of a parameter that may be there several times.
     pub(crate) fn all_of_query(query: &Query, name: &str) -> Result<Vec<Self>, ApiError> {
         query

@@ -24,9 +24,23 @@ enum Step {
     Ended(Result<Vec<Value>, ApiError>),
 }
 
-/// Answers with the steps of a task, which ends when nobody reads them any more. As long as
-/// nothing was sent, a failure still has a status of its own.
-pub(crate) async fn stream_steps<F, T>(work: F) -> Result<Response<Body>, ApiError>
+/// How a failure is told before any step was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EarlyFailure {
+    /// By a status of its own.
+    Status,
+    /// As the only step of an answer with status 200.
+    Step,
+}
+
+/// Answers with the steps of a task, which ends when nobody reads them any more.
+///
+/// # Errors
+/// That of the task when it failed before its first step, and this is told by a status.
+pub(crate) async fn stream_steps<F, T>(
+    early: EarlyFailure,
+    work: F,
+) -> Result<Response<Body>, ApiError>
 where
     F: FnOnce(mpsc::Sender<Progress>) -> T,
     T: Future<Output = Result<Vec<Value>, ApiError>> + Send + 'static,
@@ -47,7 +61,7 @@ where
     });
     let mut steps = Box::pin(steps.chain(stream::once(ended)));
     let first = match steps.next().await {
-        Some(Step::Ended(Err(error))) => return Err(error),
+        Some(Step::Ended(Err(error))) if early == EarlyFailure::Status => return Err(error),
         Some(step) => step,
         None => return Err(ApiError::new(ErrorKind::Internal, "the task ended early")),
     };

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::platform::Platform;
-use super::progress::stream_steps;
+use super::progress::{EarlyFailure, stream_steps};
 use crate::error::ApiError;
 use crate::places::Kind;
 use crate::reply::{self, Body};
@@ -117,7 +117,7 @@ pub(crate) async fn pull(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
     let platform = call.query.get("platform").map(str::to_owned);
     let images = api.0.images.clone();
     let place = api.place(Kind::Transfer, call.role).await?;
-    stream_steps(move |sender| async move {
+    stream_steps(EarlyFailure::Status, move |sender| async move {
         let _held = place;
         let names = match whole {
             // Without a tag all of them are meant.
@@ -162,7 +162,7 @@ pub(crate) async fn push(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
     }
     let images = api.0.images.clone();
     let place = api.place(Kind::Transfer, call.role).await?;
-    stream_steps(move |sender| async move {
+    stream_steps(EarlyFailure::Status, move |sender| async move {
         let _held = place;
         let pushed = images.push(&name, credentials, sender).await?;
         Ok(pushed
@@ -229,10 +229,15 @@ pub(crate) async fn login(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
             StatusCode::OK,
             &json!({"Status": "Login Succeeded", "IdentityToken": ""}),
         )),
-        // The status that clients ask again for credentials on.
+        // Docker says 401 for those whom the server of tokens refuses, and 500 for those whom the
+        // registry itself does.
         Err(error @ RegistryError::Denied { .. }) => Ok(reply::json(
             StatusCode::UNAUTHORIZED,
             &json!({"message": format!("unauthorized: incorrect username or password: {error}")}),
+        )),
+        Err(error @ RegistryError::Login { .. }) => Ok(reply::json(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &json!({"message": error.to_string()}),
         )),
         Err(error) => Err(ApiError::new(error.kind(), error.to_string())),
     }

@@ -58,19 +58,14 @@ pub(crate) async fn push(
     credentials: Option<Credentials>,
     progress: &mpsc::Sender<Progress>,
 ) -> Result<Vec<Pushed>, ImageError> {
-    let chosen = choose(store, name)?;
+    // Docker tells this before it looks for the image.
+    let repository = name.parse::<Reference>().map(|named| named.name());
+    if let Ok(repository) = repository {
+        let told = format!("The push refers to repository [{repository}]");
+        tell(progress, "", told).await;
+    }
     let mut pushed = Vec::new();
-    let repository = chosen
-        .first()
-        .map(|image| image.reference.name())
-        .unwrap_or_default();
-    tell(
-        progress,
-        "",
-        format!("The push refers to repository [{repository}]"),
-    )
-    .await;
-    for image in chosen {
+    for image in choose(store, name)? {
         let push = Push {
             store: Arc::clone(store),
             image,
