@@ -48,11 +48,30 @@ pub(crate) fn parse(parameter: &str, text: &str) -> Result<u64, ApiError> {
 /// # Errors
 /// InvalidInput when it is none of that, or given twice.
 pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>, ApiError> {
-    let text = match filters.values("until") {
-        [] => return Ok(None),
-        [text] => text,
-        _ => return Err(ApiError::invalid("more than one until filter specified")),
-    };
+    match filters.values("until") {
+        [] => Ok(None),
+        [text] => Ok(before(text)?),
+        _ => Err(ApiError::invalid("more than one until filter specified")),
+    }
+}
+
+/// The earliest of several `until`, all of which are to hold.
+///
+/// # Errors
+/// InvalidInput when one is no time.
+pub(crate) fn earliest_until(filters: &Filters) -> Result<Option<Timestamp>, ApiError> {
+    let mut earliest = None;
+    for text in filters.values("until") {
+        let time = before(text)?;
+        earliest = match earliest {
+            Some(known) => time.map(|time: Timestamp| time.min(known)).or(Some(known)),
+            None => time,
+        };
+    }
+    Ok(earliest)
+}
+
+fn before(text: &str) -> Result<Option<Timestamp>, ApiError> {
     if let Ok(nanoseconds) = parse("until", text) {
         return Ok(Timestamp::from_nanosecond(nanoseconds.into()).ok());
     }

@@ -62,6 +62,11 @@ fn filters_choose_images() {
     assert_eq!(list(&["--filter=reference=*/app"]), "team/app:2");
     assert_eq!(list(&["--filter=until=2024-12-31"]), "busybox:latest");
     assert_eq!(list(&["--filter=until=1h"]), "busybox:latest");
+    // Of several the earliest counts, in any order.
+    let (early, late) = ("--filter=until=2024-12-31", "--filter=until=2099-01-01");
+    assert_eq!(list(&[late]), all);
+    assert_eq!(list(&[early, late]), "busybox:latest");
+    assert_eq!(list(&[late, early]), "busybox:latest");
     assert_eq!(list(&["--filter=dangling=true"]), "");
     host.docker(&["images", "--filter=until=never"])
         .fails_with("invalid filter 'until=never'");
@@ -104,6 +109,12 @@ fn manifests_platforms_and_shared_sizes() {
 
     let inspected = json(&host, "/v1.51/images/busybox/json?manifests=1");
     assert_eq!(&inspected["Manifests"][0], manifest);
+    let descriptor = &inspected["Descriptor"];
+    assert_eq!(descriptor, &busybox["Descriptor"]);
+    assert_eq!(descriptor["digest"], manifest["ID"]);
+    assert!(descriptor["mediaType"].is_string() && descriptor["size"].as_u64() > Some(0));
+    let former = json(&host, "/v1.47/images/busybox/json");
+    assert!(former.get("Descriptor").is_none(), "{former}");
     let own = filters(r#"{"os":"linux"}"#);
     let other = filters(r#"{"os":"linux","architecture":"s390x"}"#);
     for path in ["json", "history", "get"] {
@@ -191,6 +202,15 @@ fn prune_by_label_and_time() {
         prune(&["--filter=label!=kind", "--filter=until=2030-01-01"]),
         1
     );
+    let twice = [
+        "image",
+        "prune",
+        "-f",
+        "--filter=until=1h",
+        "--filter=until=2h",
+    ];
+    host.docker(&twice)
+        .fails_with("more than one until filter specified");
     host.docker(&["image", "prune", "-f", "--filter=until=x"])
         .fails_with("invalid filter 'until=x'");
     host.docker(&["image", "prune", "-f", "--filter=colour=x"])
@@ -297,7 +317,7 @@ fn removal_conflicts_are_explained() {
             "No such image: nothing:latest",
         ),
         ("/images/Upper/json", 400, "lowercase"),
-        ("/images/json?filters=x", 400, "invalid filters"),
+        ("/images/json?filters=x", 400, "invalid filter:"),
         ("/images/get", 400, "names"),
     ] {
         let (found, body) = host.get(path);

@@ -103,7 +103,7 @@ pub(crate) struct Chosen<'a> {
 
 impl<'a> Chosen<'a> {
     fn new(api: &Api, filters: &'a Filters) -> Result<Self, ApiError> {
-        let mut chosen = Self::without_images(filters)?;
+        let mut chosen = Self::with_until(filters, times::earliest_until(filters)?)?;
         for image in filters.values("before") {
             let time = created(&*api.0.images.resolve(image)?);
             chosen.before = Some(chosen.before.map_or(time, |other| other.min(time)));
@@ -117,12 +117,16 @@ impl<'a> Chosen<'a> {
 
     /// Of filters that name no images (those of a prune).
     pub(crate) fn without_images(filters: &'a Filters) -> Result<Self, ApiError> {
+        Self::with_until(filters, times::until(filters)?)
+    }
+
+    fn with_until(filters: &'a Filters, until: Option<Timestamp>) -> Result<Self, ApiError> {
         Ok(Self {
             filters,
             dangling: filters.flag("dangling")?,
             before: None,
             since: None,
-            until: times::until(filters)?,
+            until,
         })
     }
 
