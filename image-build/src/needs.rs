@@ -194,6 +194,12 @@ const NEEDS: &[Need] = &[
     ),
     program(
         Purpose::Test,
+        "newuidmap",
+        "uidmap",
+        "maps the users of ordinary users' containers in tests",
+    ),
+    program(
+        Purpose::Test,
         "skopeo",
         "skopeo",
         "exchanges images with ours in tests",

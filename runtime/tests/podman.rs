@@ -1,6 +1,7 @@
 //! Podman, as its users call it with another runtime.
 
 mod common;
+mod rootless;
 
 use std::process::{Command, Stdio};
 

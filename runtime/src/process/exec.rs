@@ -134,7 +134,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         Ok(Cloned::Parent { pid, pidfd }) => Ok((pid, pidfd)),
         Err(failure) => Err(failure),
     };
-    let left = entered.leave();
+    let left = entered.leave(true);
     let (pid, pidfd) = cloned?;
     if let Err(failure) = left {
         let _ = clone::signal_process(pidfd.as_fd(), libc::SIGKILL);
@@ -164,8 +164,13 @@ impl PidNamespace {
         Ok(Self(own))
     }
 
-    pub(super) fn leave(self) -> Result<(), Failure> {
-        setns(self.0, CloneFlags::CLONE_NEWPID).step(|| "leave the container's pid namespace")
+    /// `stays`: where the kernel lets only the machine's root back, it may be left at that, because
+    /// this process makes no other children.
+    pub(super) fn leave(self, stays: bool) -> Result<(), Failure> {
+        match setns(self.0, CloneFlags::CLONE_NEWPID) {
+            Err(Errno::EPERM) if stays && userns::is_restricted() => Ok(()),
+            other => other.step(|| "leave the container's pid namespace"),
+        }
     }
 }
 
@@ -212,6 +217,12 @@ fn namespaces_of(pid: i32, needs_own_mounts: bool) -> Result<CloneFlags, Failure
     let mut joined = KINDS
         .iter()
         .fold(CloneFlags::empty(), |all, (_, flag)| all | *flag);
+    if userns::is_restricted() {
+        // The machine's own namespaces, which the container shares, let nobody else in.
+        for (name, flag) in KINDS {
+            joined.set(flag, is_foreign(name)?);
+        }
+    }
     joined.set(CloneFlags::CLONE_NEWUSER, is_foreign(USER)?);
     Ok(joined)
 }

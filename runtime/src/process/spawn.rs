@@ -249,7 +249,8 @@ fn clone_and_wait(
         Err(failure) => Err(failure),
     };
     // Hooks, further processes and the copies of this one stay where they were.
-    let left = joined.map_or(Ok(()), PidNamespace::leave);
+    let alone = plan.spec.hooks.is_none();
+    let left = joined.map_or(Ok(()), |joined| joined.leave(alone));
     let (pid, pidfd) = cloned?;
     drop(child);
     if let Err(failure) = left {
