@@ -11,4 +11,5 @@ pub mod json;
 pub mod limits;
 pub mod service;
 pub mod shim;
+pub mod spec;
 pub mod verify;

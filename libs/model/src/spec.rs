@@ -1,0 +1,339 @@
+//! What a container is, in the engine's own terms.
+//!
+//! Every guest of the engine brings one of these: the Docker API makes it from a request, system
+//! services and workloads at boot build it directly. It is complete: no member has to be looked up
+//! or defaulted later, and each value was judged before it got here. The engine stores it, checks
+//! it again when it is read from disk, plans a run from it and executes that plan.
+//!
+//! Rule for changes: a new member is optional for older readers (`#[serde(default)]`, and left out
+//! of the document while it has its default), so that an engine that was rolled back can read what
+//! a newer one wrote.
+
+mod limits;
+mod mounts;
+mod security;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use limits::{CpuLimits, Limits, MemoryLimits, MemorySwap, PidsLimit, Rlimit, RlimitKind};
+pub use mounts::{BindMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount};
+pub use security::{
+    CapabilitySet, Confinement, DeviceAccess, DeviceSpec, Hiding, SecuritySpec, SystemCallFilter,
+};
+
+/// A container as the engine knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// From what its root file system is made.
+    pub root: RootSpec,
+    /// What runs in it first.
+    pub process: ProcessSpec,
+    /// Labels, which mean something to clients only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations for the OCI runtime.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Which namespaces it has of its own.
+    pub namespaces: NamespaceSpec,
+    /// Its names, and how it resolves others.
+    pub names: NameSpec,
+    /// Its mounts: no two have the same target, and parents come before children.
+    #[serde(default)]
+    pub mounts: Vec<MountSpec>,
+    /// Targets of volumes that live and end with the container. None of them is in `mounts`.
+    #[serde(default)]
+    pub anonymous_volumes: Vec<PathBuf>,
+    /// Device nodes of the host.
+    #[serde(default)]
+    pub devices: Vec<DeviceSpec>,
+    /// Ports on which it serves. They are not open to anybody outside its network by that alone.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub exposed_ports: BTreeSet<Port>,
+    /// What it may do.
+    pub security: SecuritySpec,
+    /// How much it may use.
+    pub limits: Limits,
+    /// Kernel parameters of its namespaces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
+    /// Where its output goes.
+    pub log: LogSpec,
+    /// What happens when its process ends.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// Remove it when its process has ended.
+    #[serde(default)]
+    pub auto_remove: bool,
+    /// How it is asked to end.
+    pub stop: StopSpec,
+    /// How its health is found out; `None`: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+}
+
+/// From what a root file system is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum RootSpec {
+    /// An image of the store, and a writable layer of the container's own.
+    Image {
+        /// `sha256:…`.
+        id: String,
+        /// The image as it was named.
+        name: String,
+        /// Nothing may be written to it.
+        #[serde(default)]
+        read_only: bool,
+    },
+    /// A ready EROFS file of the OS.
+    System {
+        /// The file.
+        path: PathBuf,
+        /// Nothing may be written to it.
+        #[serde(default)]
+        read_only: bool,
+    },
+}
+
+/// A process: the first of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// The command: never empty.
+    pub command: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// `NAME=value`; `NAME` alone takes away a variable that the engine sets itself.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// `user`, `uid`, `user:group`, …, resolved when it starts, by the files that the container
+    /// sees. Empty: root.
+    #[serde(default)]
+    pub user: String,
+    /// Additional groups, by name or number.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Absolute path; made when it does not exist.
+    pub working_directory: String,
+    /// A terminal instead of three pipes; `Some` with its first size, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSpec>,
+    /// Standard input.
+    #[serde(default)]
+    pub stdin: Stdin,
+}
+
+/// A terminal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSpec {
+    /// Rows and columns of characters at the start, when the client said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<(u16, u16)>,
+}
+
+/// Where standard input leads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stdin {
+    /// Nowhere: the process reads end of file.
+    #[default]
+    Closed,
+    /// To attached clients; it stays open without any.
+    Open,
+    /// To attached clients; it is closed when the first of them has gone.
+    OpenOnce,
+}
+
+/// Which namespaces a container has of its own. Mount and pid namespaces it always has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceSpec {
+    /// Network.
+    pub network: NetworkMode,
+    /// System V IPC, POSIX message queues and /dev/shm.
+    pub ipc: IpcMode,
+    /// Host name.
+    pub uts: NamespaceMode,
+    /// View of the cgroup tree.
+    pub cgroup: NamespaceMode,
+}
+
+/// Whose namespace a container is in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamespaceMode {
+    /// One of its own.
+    #[default]
+    Private,
+    /// The host's.
+    Host,
+}
+
+/// To what a container is connected.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// The default bridge network. (Until there are bridges: as `None`.)
+    #[default]
+    Bridge,
+    /// A namespace of its own with the loopback interface only.
+    None,
+    /// The host's network.
+    Host,
+}
+
+/// System V IPC, POSIX message queues and /dev/shm.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IpcMode {
+    /// Its own, for nobody else.
+    #[default]
+    Private,
+    /// Its own, which other containers may join.
+    Shareable,
+    /// Its own, without /dev/shm.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// The names of a container and of others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameSpec {
+    /// Host name.
+    #[serde(default)]
+    pub hostname: HostName,
+    /// NIS domain name; empty for none.
+    #[serde(default)]
+    pub domain: String,
+    /// Name servers; the host's when empty.
+    #[serde(default)]
+    pub dns_servers: Vec<IpAddr>,
+    /// Search domains; the host's when empty.
+    #[serde(default)]
+    pub dns_search: Vec<String>,
+    /// Resolver options; the host's when empty.
+    #[serde(default)]
+    pub dns_options: Vec<String>,
+    /// Further lines of /etc/hosts.
+    #[serde(default)]
+    pub hosts: Vec<HostsEntry>,
+}
+
+/// A container's host name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostName {
+    /// The first twelve digits of its identifier.
+    #[default]
+    OfContainer,
+    /// The machine's.
+    OfMachine,
+    /// This one.
+    Given(String),
+}
+
+/// A line of /etc/hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostsEntry {
+    /// The name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// A port of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Port {
+    /// 1 to 65535.
+    pub number: u16,
+    /// Its transport.
+    pub protocol: Protocol,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each is the protocol of the same name")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+/// Where output goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "driver", rename_all = "snake_case")]
+pub enum LogSpec {
+    /// The engine's own files, which rotate.
+    Files {
+        /// Bytes after which a file is rotated.
+        max_size: u64,
+        /// How many files are kept, the current one included; at least 1.
+        max_files: u32,
+    },
+}
+
+/// What happens when a container's process ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartPolicy {
+    /// Nothing.
+    #[default]
+    Never,
+    /// It starts again.
+    Always,
+    /// It starts again, unless a caller had stopped it before the engine was opened.
+    UnlessStopped,
+    /// It starts again when its exit code is not 0.
+    OnFailure {
+        /// Attempts; `None` is no limit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempts: Option<u32>,
+    },
+}
+
+/// How a container is asked to end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopSpec {
+    /// Signal number that asks for the end.
+    pub signal: i32,
+    /// How long it has until SIGKILL.
+    #[serde(default)]
+    pub patience: Patience,
+}
+
+/// How long a container has between the stop signal and SIGKILL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Patience {
+    /// As long as the host's configuration says.
+    #[default]
+    OfHost,
+    /// So long.
+    For(Duration),
+    /// It is never killed.
+    Forever,
+}
+
+/// How a container's health is found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// What is executed in the container; exit code 0 is healthy.
+    pub command: Vec<String>,
+    /// Between two checks.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Failures in a row that mean unhealthy; at least 1.
+    pub retries: u32,
+    /// Time after the start in which failures don't count.
+    pub start_period: Duration,
+    /// Between two checks in that time.
+    pub start_interval: Duration,
+}

@@ -1,0 +1,108 @@
+//! How much a container may use.
+
+use serde::{Deserialize, Serialize};
+
+/// Limits of a container. `None` is no limit everywhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Memory.
+    pub memory: MemoryLimits,
+    /// Processors.
+    pub cpu: CpuLimits,
+    /// Processes and threads.
+    pub pids: PidsLimit,
+    /// Limits of each process (setrlimit(2)); no kind twice.
+    pub rlimits: Vec<Rlimit>,
+    /// Bytes of the container's /dev/shm.
+    pub shm_size: u64,
+}
+
+/// Memory, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryLimits {
+    /// Hard limit.
+    pub limit: Option<u64>,
+    /// Memory that is not reclaimed while others have more than theirs.
+    pub reservation: Option<u64>,
+    /// Swap.
+    pub swap: MemorySwap,
+    /// -1000 to 1000: how willingly the kernel kills it when memory runs out.
+    pub oom_score_adjustment: i32,
+}
+
+/// How much a container may swap.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemorySwap {
+    /// As much as its memory limit; without one, without a limit.
+    #[default]
+    AsMemory,
+    /// Memory and swap together, in bytes; at least the memory limit.
+    Together(u64),
+    /// Without a limit.
+    Unlimited,
+}
+
+/// Processor time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CpuLimits {
+    /// Relative weight, 2 to 262144.
+    pub shares: Option<u64>,
+    /// Microseconds of processor time in a period; -1 lifts an earlier limit.
+    pub quota: Option<i64>,
+    /// Microseconds of a period, 1000 to 1000000.
+    pub period: Option<u64>,
+    /// Processors: `0-2,4`; empty for all.
+    pub cpus: String,
+    /// Memory nodes: `0,1`; empty for all.
+    pub memory_nodes: String,
+}
+
+/// How many processes and threads a container may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PidsLimit {
+    /// Nothing was asked for: no limit.
+    #[default]
+    NotGiven,
+    /// No limit, which lifts an earlier one.
+    Unlimited,
+    /// So many.
+    AtMost(u64),
+}
+
+/// A limit of each process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// Which one.
+    pub kind: RlimitKind,
+    /// Soft limit; `u64::MAX` is none.
+    pub soft: u64,
+    /// Hard limit, not below the soft one; `u64::MAX` is none.
+    pub hard: u64,
+}
+
+/// What a limit of a process limits (setrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "each is the kernel's RLIMIT_ of the same name")]
+pub enum RlimitKind {
+    Core,
+    Cpu,
+    Data,
+    Fsize,
+    Locks,
+    Memlock,
+    Msgqueue,
+    Nice,
+    Nofile,
+    Nproc,
+    Rss,
+    Rtprio,
+    Rttime,
+    Sigpending,
+    Stack,
+}

@@ -1,0 +1,85 @@
+//! Mounts of a container.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A mount to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSpec {
+    /// Clean absolute path in the container, never `/`.
+    pub target: PathBuf,
+    /// What is mounted.
+    pub kind: MountKind,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MountKind {
+    /// A directory or file of the host.
+    Bind(BindMount),
+    /// A temporary file system.
+    Tmpfs(TmpfsMount),
+}
+
+/// A directory or file of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindMount {
+    /// Absolute path on the host.
+    pub source: PathBuf,
+    /// Make a directory when there is nothing at `source`.
+    #[serde(default)]
+    pub create_source: bool,
+    /// Bind what is mounted below the source, too.
+    pub recursive: bool,
+    /// What may be written.
+    pub read_only: ReadOnly,
+    /// Whether later mounts and unmounts pass from or to the host.
+    #[serde(default)]
+    pub propagation: Propagation,
+}
+
+/// What of a bind mount is read-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadOnly {
+    /// Nothing.
+    No,
+    /// The mount itself; what is mounted below it stays as it is.
+    Top,
+    /// Everything below it too, as far as the kernel can.
+    Recursive,
+    /// Everything below it too, or the container does not start.
+    ForceRecursive,
+}
+
+/// Whether mounts and unmounts pass between the host and a mount (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Propagation {
+    /// Neither way, for the whole tree.
+    #[default]
+    RecursivePrivate,
+    /// Neither way.
+    Private,
+    /// Both ways, for the whole tree.
+    RecursiveShared,
+    /// Both ways.
+    Shared,
+    /// From the host only, for the whole tree.
+    RecursiveSlave,
+    /// From the host only.
+    Slave,
+}
+
+/// A temporary file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpfsMount {
+    /// Mount options, each judged: `nosuid`, `size=64m`, ….
+    #[serde(default)]
+    pub options: Vec<String>,
+    /// Nothing may be written.
+    #[serde(default)]
+    pub read_only: bool,
+}

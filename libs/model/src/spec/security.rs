@@ -1,0 +1,93 @@
+//! What a container may do.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What a container may do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SecuritySpec {
+    /// How it is confined as a whole.
+    #[serde(default)]
+    pub confinement: Confinement,
+    /// Capabilities of its processes.
+    pub capabilities: CapabilitySet,
+    /// System calls.
+    #[serde(default)]
+    pub system_calls: SystemCallFilter,
+    /// No program gains privileges by being executed (`set-user-ID`, file capabilities).
+    #[serde(default)]
+    pub no_new_privileges: bool,
+    /// What of /proc and /sys it does not see, or can't write.
+    pub hiding: Hiding,
+}
+
+/// How a container is confined as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confinement {
+    /// By everything in [`SecuritySpec`].
+    #[default]
+    Confined,
+    /// Privileged: all devices, /sys and cgroups writable, no filter unless one was given.
+    Privileged,
+}
+
+/// Capabilities by name without `CAP_`, in upper case: `NET_ADMIN`. Names are used on disk because
+/// numbers say nothing to a reader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CapabilitySet {
+    /// All that the host has at the time of the start.
+    All,
+    /// These, as far as the host has them.
+    Only(BTreeSet<String>),
+}
+
+/// A filter of system calls.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SystemCallFilter {
+    /// The runtime's built-in profile.
+    #[default]
+    BuiltIn,
+    /// None.
+    Unconfined,
+    /// `linux.seccomp` of the OCI runtime specification.
+    Profile(Value),
+}
+
+/// What of /proc and /sys is not there or can't be written: absolute paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hiding {
+    /// Not seen.
+    pub masked: Vec<PathBuf>,
+    /// Not written.
+    pub read_only: Vec<PathBuf>,
+}
+
+/// A device node of the host in a container, or all nodes of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    /// Absolute path on the host.
+    pub source: PathBuf,
+    /// Absolute path in the container.
+    pub target: PathBuf,
+    /// What may be done with it.
+    pub access: DeviceAccess,
+}
+
+/// What may be done with a device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceAccess {
+    /// Read it.
+    pub read: bool,
+    /// Write it.
+    pub write: bool,
+    /// Make nodes of it.
+    pub make_node: bool,
+}
