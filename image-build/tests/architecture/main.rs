@@ -66,7 +66,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "hostd-services",
+        "hostd-host-services",
         &["keelson-model", "hostd-images", "hostd-containers"],
     ),
     (
@@ -86,7 +86,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-store",
             "hostd-images",
             "hostd-containers",
-            "hostd-services",
+            "hostd-host-services",
         ],
     ),
     (
@@ -98,7 +98,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-store",
             "hostd-images",
             "hostd-containers",
-            "hostd-services",
+            "hostd-host-services",
             "hostd-api-docker",
             "hostd-api-host",
         ],

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hostd_containers::{CgroupParent, Engine, EngineOptions, Scope};
+use hostd_host_services::{Services, ServicesOptions};
 use hostd_images::ImageStore;
-use hostd_services::{Services, ServicesOptions};
 use keelson_model::host::EngineConfig;
 use keelson_model::service::ServiceStatus;
 
