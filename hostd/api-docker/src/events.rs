@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
-use hostd_containers::{ContainerEvent, Scope};
+use hostd_containers::ContainerEvent;
 use hostd_images::{ImageAction, ImageEvent};
 use http::Response;
 use serde::Serialize;
@@ -212,7 +212,7 @@ impl EventHub {
         let past = Arc::default();
         let hub = Self { sender, past };
         hub.collect(containers, |event: ContainerEvent| {
-            (event.scope == Scope::User).then(|| Event::from(event))
+            (event.scope == crate::SCOPE).then(|| Event::from(event))
         });
         hub.collect(images, |event: ImageEvent| Some(Event::from(event)));
         hub

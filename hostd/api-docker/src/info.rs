@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use hostd_containers::{LOG_DRIVER, RUNTIMES, Scope, Status};
+use hostd_containers::{LOG_DRIVER, RUNTIMES, Status};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
@@ -227,7 +227,7 @@ fn for_version(answer: &mut Map<String, Value>, version: ApiVersion) {
 /// `GET /info`.
 pub(crate) fn info(api: &Api, version: ApiVersion) -> Response<Body> {
     let inner = &api.0;
-    let containers = inner.engine.list(Scope::User);
+    let containers = api.containers().list();
     let count = |fits: fn(Status) -> bool| {
         containers
             .iter()

@@ -25,7 +25,7 @@ pub mod version;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
-use hostd_containers::Engine;
+use hostd_containers::{Engine, Scope, ScopedEngine};
 use hostd_images::ImageStore;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
@@ -55,6 +55,9 @@ pub struct Facts {
     /// What is wrong with the host or its configuration, one sentence each.
     pub warnings: Arc<RwLock<Vec<String>>>,
 }
+
+/// Whose containers this API deals with.
+const SCOPE: Scope = Scope::User;
 
 /// The Docker Engine API. Clones share it.
 #[derive(Clone)]
@@ -104,6 +107,11 @@ impl Api {
             }
         }
         response
+    }
+
+    /// The containers that clients of this API have.
+    fn containers(&self) -> ScopedEngine<'_> {
+        self.0.engine.scoped(SCOPE)
     }
 
     /// Takes a place for work whose length the client decides.

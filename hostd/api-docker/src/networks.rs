@@ -1,7 +1,7 @@
 //! The networks that exist without being made: `host` (the host's own) and `none` (nothing but
 //! loopback). No other can be made yet.
 
-use hostd_containers::{Scope, Snapshot};
+use hostd_containers::Snapshot;
 use http::{Response, StatusCode};
 use keelson_model::error::ErrorKind;
 use keelson_oci::digest::Digest;
@@ -43,7 +43,7 @@ impl Network {
     }
 
     fn containers(&self, api: &Api) -> Map<String, Value> {
-        let all = api.0.engine.list(Scope::User).into_iter();
+        let all = api.containers().list().into_iter();
         all.filter(|container| is_connected(container, self.name))
             .map(|container| {
                 let end = json!({

@@ -34,6 +34,7 @@ mod registry;
 mod remove;
 mod restart;
 mod rootfs;
+mod scoped;
 mod shim;
 pub mod signal;
 mod spec;
@@ -48,6 +49,7 @@ pub use engine::{Engine, WaitFuture};
 pub use error::EngineError;
 pub use exec::{ExecRequest, ExecSnapshot, ExecState};
 pub use host::HostFacts;
+pub use scoped::ScopedEngine;
 pub use signal::Signal;
 pub use types::{
     AttachOptions, Attached, CgroupParent, CommitRequest, ContainerEvent, CreateRequest, Created,

@@ -3,7 +3,7 @@
 use std::io;
 
 use futures::{StreamExt, TryStreamExt};
-use hostd_containers::{CommitRequest, Scope};
+use hostd_containers::CommitRequest;
 use http::{Response, StatusCode};
 use keelson_model::container::Config;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::{Api, Call};
 /// `GET /containers/{id}/changes`.
 pub(crate) async fn changes(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let _place = api.place(Kind::Survey, call.role).await?;
-    let changes = api.0.engine.changes(Scope::User, &call.name).await?;
+    let changes = api.containers().changes(&call.name).await?;
     let list: Vec<Value> = changes
         .into_iter()
         .map(|change| {
@@ -34,11 +34,7 @@ pub(crate) async fn changes(api: &Api, call: &Call) -> Result<Response<Body>, Ap
 /// `GET /containers/{id}/export`.
 pub(crate) async fn export(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let place = api.place(Kind::Export, call.role).await?;
-    let pieces = api
-        .0
-        .engine
-        .export(Scope::User, &call.name, Box::new(place))
-        .await?;
+    let pieces = api.containers().export(&call.name, Box::new(place)).await?;
     let pieces = pieces
         .map(|piece| piece.map_err(io::Error::other))
         .inspect_err(|error| tracing::warn!(%error, "a container was not exported to the end"));
@@ -64,11 +60,7 @@ pub(crate) async fn commit(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     let config: Option<Config> = reply::read_json(call.request).await?;
     // An empty one says no more than none.
     request.config = config.filter(|config| *config != Config::default());
-    let id = api
-        .0
-        .engine
-        .commit(Scope::User, &container, request)
-        .await?;
+    let id = api.containers().commit(&container, request).await?;
     Ok(reply::json(
         StatusCode::CREATED,
         &json!({"Id": id.to_string()}),

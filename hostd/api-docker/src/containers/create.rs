@@ -1,6 +1,6 @@
 //! `POST /containers/create`.
 
-use hostd_containers::{CreateRequest, RootSource, Scope};
+use hostd_containers::{CreateRequest, RootSource};
 use hostd_images::Image;
 use http::{Response, StatusCode};
 use keelson_model::container::CreateBody;
@@ -60,7 +60,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         networking: body.networking_config,
         root: RootSource::Image,
     };
-    let created = api.0.engine.create(Scope::User, name, request).await?;
+    let created = api.containers().create(name, request).await?;
     let mut warnings = created.warnings;
     warnings.extend(mismatch);
     Ok(reply::json(

@@ -1,7 +1,7 @@
 //! `/containers/{id}/exec` and `/exec/…`.
 
 use futures::FutureExt;
-use hostd_containers::{EngineError, ExecRequest, ExecState, Scope};
+use hostd_containers::{EngineError, ExecRequest, ExecState};
 use http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -67,16 +67,16 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
             .filter(|_| call.version >= CONSOLE_SIZE)
             .unwrap_or_default(),
     };
-    let id = api.0.engine.exec_create(Scope::User, &call.name, request)?;
+    let id = api.containers().exec_create(&call.name, request)?;
     Ok(reply::json(StatusCode::CREATED, &json!({ "Id": id })))
 }
 
 pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    let engine = &api.0.engine;
+    let containers = api.containers();
     let hijacker = streams::hijacker(&call);
     let headers = call.request.headers().clone();
     let body: StartBody = reply::read_json(call.request).await?.unwrap_or_default();
-    let exec = engine.exec_check(Scope::User, &call.name)?;
+    let exec = containers.exec_check(&call.name)?;
     let size = body.console_size.filter(|_| call.version >= CONSOLE_SIZE);
     if size.is_some() && !body.tty {
         return Err(ApiError::invalid(
@@ -84,7 +84,7 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
         ));
     }
     if body.detach {
-        engine.exec_start(Scope::User, &exec.id, true, size).await?;
+        containers.exec_start(&exec.id, true, size).await?;
         return Ok(reply::empty(StatusCode::OK));
     }
     let hijacker = hijacker?;
@@ -96,16 +96,16 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     // From here on a failure is told on the stream, as the docker command expects: it asks for the
     // exit code afterwards.
     let started = {
-        let (engine, id) = (engine.clone(), exec.id.clone());
+        let (api, id) = (api.clone(), exec.id.clone());
         // Meanwhile the client reads the answer's head.
-        tokio::spawn(async move { engine.exec_start(Scope::User, &id, false, size).await })
+        tokio::spawn(async move { api.containers().exec_start(&id, false, size).await })
     };
     let head = hijack::head(
         &headers,
         streams::media_type(tty, call.version),
         &api.common_headers(),
     );
-    let engine = engine.clone();
+    let api = api.clone();
     hijacker.take_over(Takeover {
         head,
         session: Box::new(move |reader, mut writer| {
@@ -117,7 +117,7 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
                     Ok(attached) => {
                         let left = streams::session(attached, keys, tty, reader, writer).await;
                         if left && terminal {
-                            engine.exec_detached(Scope::User, &exec.id);
+                            api.containers().exec_detached(&exec.id);
                         }
                     }
                     Err(error) => {
@@ -138,15 +138,14 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
 
 pub(crate) async fn resize(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let (rows, columns) = super::terminal_size(call)?;
-    api.0
-        .engine
-        .exec_resize(Scope::User, &call.name, rows, columns)
+    api.containers()
+        .exec_resize(&call.name, rows, columns)
         .await?;
     Ok(reply::empty(StatusCode::OK))
 }
 
 pub(crate) fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let exec = api.0.engine.exec_inspect(Scope::User, &call.name)?;
+    let exec = api.containers().exec_inspect(&call.name)?;
     let request = &exec.request;
     let (running, code, pid) = match exec.state {
         ExecState::Created => (false, Value::Null, 0),

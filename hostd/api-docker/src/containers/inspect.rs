@@ -1,6 +1,6 @@
 //! `GET /containers/{id}/json`.
 
-use hostd_containers::{Scope, Snapshot, Status};
+use hostd_containers::{Snapshot, Status};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::version::ApiVersion;
 use crate::{Api, Call, times};
 
 pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let snapshot = api.0.engine.inspect(Scope::User, &call.name)?;
+    let snapshot = api.containers().inspect(&call.name)?;
     let mut answer = render(api, &snapshot);
     let execs = api.0.engine.exec_ids(&snapshot.id);
     if let Some(ids) = answer.get_mut("ExecIDs")

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::stream;
-use hostd_containers::{Scope, Signal, WaitCondition};
+use hostd_containers::{Signal, WaitCondition};
 use http::{Response, StatusCode};
 use hyper::body::Body as _;
 use keelson_model::container::HostConfig;
@@ -29,7 +29,7 @@ pub(crate) async fn start(api: &Api, call: &Call) -> Result<Response<Body>, ApiE
             "starting from a checkpoint is not built yet",
         ));
     }
-    api.0.engine.start(Scope::User, &call.name).await?;
+    api.containers().start(&call.name).await?;
     Ok(reply::empty(DONE))
 }
 
@@ -51,35 +51,31 @@ fn stop_signal(call: &Call) -> Result<Option<Signal>, ApiError> {
 
 pub(crate) async fn stop(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let (signal, timeout) = (stop_signal(call)?, call.query.number("t")?);
-    api.0
-        .engine
-        .stop(Scope::User, &call.name, signal, timeout)
-        .await?;
+    api.containers().stop(&call.name, signal, timeout).await?;
     Ok(reply::empty(DONE))
 }
 
 pub(crate) async fn restart(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let (signal, timeout) = (stop_signal(call)?, call.query.number("t")?);
-    api.0
-        .engine
-        .restart(Scope::User, &call.name, signal, timeout)
+    api.containers()
+        .restart(&call.name, signal, timeout)
         .await?;
     Ok(reply::empty(DONE))
 }
 
 pub(crate) async fn kill(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let signal = signal(call)?.unwrap_or(Signal::KILL);
-    api.0.engine.kill(Scope::User, &call.name, signal).await?;
+    api.containers().kill(&call.name, signal).await?;
     Ok(reply::empty(DONE))
 }
 
 pub(crate) async fn pause(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    api.0.engine.pause(Scope::User, &call.name).await?;
+    api.containers().pause(&call.name).await?;
     Ok(reply::empty(DONE))
 }
 
 pub(crate) async fn unpause(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    api.0.engine.unpause(Scope::User, &call.name).await?;
+    api.containers().unpause(&call.name).await?;
     Ok(reply::empty(DONE))
 }
 
@@ -89,23 +85,20 @@ pub(crate) async fn rename(api: &Api, call: &Call) -> Result<Response<Body>, Api
         .get("name")
         .ok_or_else(|| ApiError::invalid("query parameter name is missing: the new name"))?;
     let name = name.strip_prefix('/').unwrap_or(name);
-    api.0.engine.rename(Scope::User, &call.name, name).await?;
+    api.containers().rename(&call.name, name).await?;
     Ok(reply::empty(DONE))
 }
 
 pub(crate) async fn update(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let mut wanted: HostConfig = reply::read_json(call.request).await?.unwrap_or_default();
     versions::update(&mut wanted, call.version);
-    api.0.engine.update(Scope::User, &call.name, wanted).await?;
+    api.containers().update(&call.name, wanted).await?;
     Ok(reply::json(StatusCode::OK, &json!({"Warnings": []})))
 }
 
 pub(crate) async fn resize(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let (rows, columns) = super::terminal_size(call)?;
-    api.0
-        .engine
-        .resize(Scope::User, &call.name, rows, columns)
-        .await?;
+    api.containers().resize(&call.name, rows, columns).await?;
     Ok(reply::empty(StatusCode::OK))
 }
 
@@ -116,10 +109,7 @@ pub(crate) async fn delete(api: &Api, call: &Call) -> Result<Response<Body>, Api
         ));
     }
     let (force, volumes) = (call.query.flag("force"), call.query.flag("v"));
-    api.0
-        .engine
-        .remove(Scope::User, &call.name, force, volumes)
-        .await?;
+    api.containers().remove(&call.name, force, volumes).await?;
     Ok(reply::empty(DONE))
 }
 
@@ -131,7 +121,7 @@ pub(crate) async fn top(api: &Api, call: &Call) -> Result<Response<Body>, ApiErr
             "ps_args {arguments:?} is not built yet; only -ef is"
         )));
     }
-    let top = api.0.engine.top(Scope::User, &call.name).await?;
+    let top = api.containers().top(&call.name).await?;
     Ok(reply::json(
         StatusCode::OK,
         &json!({"Titles": top.titles, "Processes": top.processes}),
@@ -153,11 +143,7 @@ pub(crate) async fn wait(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
             )));
         }
     };
-    let exited = api
-        .0
-        .engine
-        .wait(Scope::User, &call.name, condition)
-        .await?;
+    let exited = api.containers().wait(&call.name, condition).await?;
     let with_error = call.version >= ApiVersion::new(1, 34);
     let answer = async move {
         let result = exited.await;

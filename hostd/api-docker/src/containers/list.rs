@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use hostd_containers::{Scope, Snapshot, Status};
+use hostd_containers::{Snapshot, Status};
 use hostd_images::Image;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
     let limit: i64 = call.query.number("limit")?.unwrap_or(0);
     let all = call.query.flag("all") || limit > 0 || filters.has("status");
     let chosen = Chosen::new(api, &filters)?;
-    let mut containers: Vec<Arc<Snapshot>> = api.0.engine.list(Scope::User);
+    let mut containers: Vec<Arc<Snapshot>> = api.containers().list();
     containers.sort_by_key(|container| std::cmp::Reverse(container.created));
     containers.retain(|container| {
         (all || container.state.status.counts_as_running()) && chosen.fits(container)
@@ -123,7 +123,7 @@ impl<'a> Chosen<'a> {
             filters
                 .values(name)
                 .last()
-                .map(|container| Ok(api.0.engine.inspect(Scope::User, container)?.created))
+                .map(|container| Ok(api.containers().inspect(container)?.created))
                 .transpose()
         };
         // Nothing is published yet; what is asked for is checked all the same.
@@ -131,7 +131,7 @@ impl<'a> Chosen<'a> {
             Ports::parse("publish", wanted)?;
         }
         let expose = filters.values("expose").iter();
-        let containers = api.0.engine.list(Scope::User);
+        let containers = api.containers().list();
         let ids = filters.values("id").iter().filter_map(|wanted| {
             let mut found = containers.iter().filter(|c| c.id.starts_with(wanted));
             match (found.next(), found.next()) {
@@ -252,7 +252,7 @@ impl Ports {
 
 /// All containers with their sizes, for `GET /system/df`.
 pub(crate) async fn with_sizes(api: &Api) -> Value {
-    Value::Array(summaries(api, &api.0.engine.list(Scope::User), true).await)
+    Value::Array(summaries(api, &api.containers().list(), true).await)
 }
 
 async fn summaries(api: &Api, containers: &[Arc<Snapshot>], with_size: bool) -> Vec<Value> {

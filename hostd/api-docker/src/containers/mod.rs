@@ -102,8 +102,7 @@ fn mount(mount: &MountPoint) -> Value {
 /// # Errors
 /// The container or its image can't be read; no size is made up for it.
 pub(crate) async fn sizes(api: &Api, snapshot: &Arc<Snapshot>) -> Result<(u64, u64), ApiError> {
-    let engine = &api.0.engine;
-    let written = engine.written_bytes(snapshot.scope, &snapshot.id).await?;
+    let written = api.containers().written_bytes(&snapshot.id).await?;
     let image = api.0.images.resolve(&snapshot.image_id)?;
     Ok((written, image.size + written))
 }

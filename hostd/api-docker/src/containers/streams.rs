@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
-use hostd_containers::{AttachOptions, Attached, LogQuery, Scope};
+use hostd_containers::{AttachOptions, Attached, LogQuery};
 use http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -38,11 +38,7 @@ pub(crate) async fn attach(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     let keys = DetachKeys::parse(query.get("detachKeys"))?;
     let hijacker = hijacker(&call)?;
     let place = api.place(Kind::Follow, call.role).await?;
-    let attached = api
-        .0
-        .engine
-        .attach(Scope::User, &call.name, options)
-        .await?;
+    let attached = api.containers().attach(&call.name, options).await?;
     let tty = attached.tty;
     let head = hijack::head(
         call.request.headers(),
@@ -213,11 +209,7 @@ pub(crate) async fn logs(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
         tail,
     };
     let place = api.place(Kind::Follow, call.role).await?;
-    let logs = api
-        .0
-        .engine
-        .logs(Scope::User, &call.name, selection)
-        .await?;
+    let logs = api.containers().logs(&call.name, selection).await?;
     let tty = logs.tty;
     let body = logs.records.filter_map(move |batch| {
         let _held = &place;

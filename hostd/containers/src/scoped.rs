@@ -1,0 +1,201 @@
+//! The engine as one scope sees it, so that a caller says once whose containers it deals with.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hostd_images::{Change, ImageId};
+use keelson_model::container::HostConfig;
+
+use crate::{
+    AttachOptions, Attached, CommitRequest, CreateRequest, Created, Engine, EngineError,
+    ExecRequest, ExecSnapshot, LogQuery, Logs, Receiver, Scope, Signal, Snapshot, Top,
+    WaitCondition, WaitFuture,
+};
+
+/// The containers of one scope. Each method is [`Engine`]'s method of the same name, with the same
+/// errors.
+#[derive(Clone, Copy)]
+pub struct ScopedEngine<'a> {
+    engine: &'a Engine,
+    scope: Scope,
+}
+
+impl Engine {
+    /// The engine as `scope` sees it.
+    pub fn scoped(&self, scope: Scope) -> ScopedEngine<'_> {
+        ScopedEngine {
+            engine: self,
+            scope,
+        }
+    }
+}
+
+impl ScopedEngine<'_> {
+    /// All containers, newest first.
+    pub fn list(&self) -> Vec<Arc<Snapshot>> {
+        self.engine.list(self.scope)
+    }
+
+    /// One container, by identifier, name or unique beginning of an identifier.
+    pub fn inspect(&self, name: &str) -> Result<Arc<Snapshot>, EngineError> {
+        self.engine.inspect(self.scope, name)
+    }
+
+    /// Creates a container.
+    pub async fn create(
+        &self,
+        name: Option<String>,
+        request: CreateRequest,
+    ) -> Result<Created, EngineError> {
+        self.engine.create(self.scope, name, request).await
+    }
+
+    /// Starts a container.
+    pub async fn start(&self, name: &str) -> Result<(), EngineError> {
+        self.engine.start(self.scope, name).await
+    }
+
+    /// Stops a container.
+    pub async fn stop(
+        &self,
+        name: &str,
+        signal: Option<Signal>,
+        timeout: Option<i64>,
+    ) -> Result<(), EngineError> {
+        self.engine.stop(self.scope, name, signal, timeout).await
+    }
+
+    /// Stops a container and starts it again.
+    pub async fn restart(
+        &self,
+        name: &str,
+        signal: Option<Signal>,
+        timeout: Option<i64>,
+    ) -> Result<(), EngineError> {
+        self.engine.restart(self.scope, name, signal, timeout).await
+    }
+
+    /// Sends a signal to a container's first process.
+    pub async fn kill(&self, name: &str, signal: Signal) -> Result<(), EngineError> {
+        self.engine.kill(self.scope, name, signal).await
+    }
+
+    /// Freezes a container's processes.
+    pub async fn pause(&self, name: &str) -> Result<(), EngineError> {
+        self.engine.pause(self.scope, name).await
+    }
+
+    /// Thaws a container's processes.
+    pub async fn unpause(&self, name: &str) -> Result<(), EngineError> {
+        self.engine.unpause(self.scope, name).await
+    }
+
+    /// Gives a container another name.
+    pub async fn rename(&self, name: &str, new: &str) -> Result<(), EngineError> {
+        self.engine.rename(self.scope, name, new).await
+    }
+
+    /// Changes limits and restart policy.
+    pub async fn update(&self, name: &str, request: HostConfig) -> Result<(), EngineError> {
+        self.engine.update(self.scope, name, request).await
+    }
+
+    /// Sets the size of a container's terminal.
+    pub async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<(), EngineError> {
+        self.engine.resize(self.scope, name, rows, columns).await
+    }
+
+    /// Removes a container.
+    pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<(), EngineError> {
+        self.engine.remove(self.scope, name, force, volumes).await
+    }
+
+    /// Registers a wait before it returns; the future gives the result.
+    pub async fn wait(
+        &self,
+        name: &str,
+        condition: WaitCondition,
+    ) -> Result<WaitFuture, EngineError> {
+        self.engine.wait(self.scope, name, condition).await
+    }
+
+    /// A container's processes.
+    pub async fn top(&self, name: &str) -> Result<Top, EngineError> {
+        self.engine.top(self.scope, name).await
+    }
+
+    /// Connects to a container's streams.
+    pub async fn attach(
+        &self,
+        name: &str,
+        options: AttachOptions,
+    ) -> Result<Attached, EngineError> {
+        self.engine.attach(self.scope, name, options).await
+    }
+
+    /// Reads a container's log.
+    pub async fn logs(&self, name: &str, query: LogQuery) -> Result<Logs, EngineError> {
+        self.engine.logs(self.scope, name, query).await
+    }
+
+    /// What a container has changed in its root file system.
+    pub async fn changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
+        self.engine.changes(self.scope, name).await
+    }
+
+    /// A container's file system as an archive.
+    pub async fn export(
+        &self,
+        name: &str,
+        held: Box<dyn Send>,
+    ) -> Result<Receiver<Result<Bytes, EngineError>>, EngineError> {
+        self.engine.export(self.scope, name, held).await
+    }
+
+    /// Bytes that a container has written into its root file system.
+    pub async fn written_bytes(&self, name: &str) -> Result<u64, EngineError> {
+        self.engine.written_bytes(self.scope, name).await
+    }
+
+    /// Makes an image of a container.
+    pub async fn commit(&self, name: &str, request: CommitRequest) -> Result<ImageId, EngineError> {
+        self.engine.commit(self.scope, name, request).await
+    }
+
+    /// Keeps what a further process is to be.
+    pub fn exec_create(&self, name: &str, request: ExecRequest) -> Result<String, EngineError> {
+        self.engine.exec_create(self.scope, name, request)
+    }
+
+    /// A further process as it is now.
+    pub fn exec_inspect(&self, id: &str) -> Result<ExecSnapshot, EngineError> {
+        self.engine.exec_inspect(self.scope, id)
+    }
+
+    /// Whether a further process can be started.
+    pub fn exec_check(&self, id: &str) -> Result<ExecSnapshot, EngineError> {
+        self.engine.exec_check(self.scope, id)
+    }
+
+    /// Starts a further process.
+    pub async fn exec_start(
+        &self,
+        id: &str,
+        detach: bool,
+        console_size: Option<[u16; 2]>,
+    ) -> Result<Attached, EngineError> {
+        self.engine
+            .exec_start(self.scope, id, detach, console_size)
+            .await
+    }
+
+    /// Sets the size of a further process's terminal.
+    pub async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<(), EngineError> {
+        self.engine.exec_resize(self.scope, id, rows, columns).await
+    }
+
+    /// The client has left a further process that goes on.
+    pub fn exec_detached(&self, id: &str) {
+        self.engine.exec_detached(self.scope, id);
+    }
+}
