@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use keelson_model::error::ErrorKind;
-use keelson_model::shim::FailReason;
+use keelson_shim_protocol::FailReason;
 use nix::errno::Errno;
 
 /// A step that failed, with its object, fit to be shown to whoever asked for the container.

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use common::bundle::Bundle;
 use common::{Setup, can_run, cgroup_of, eventually, is_zombie};
-use keelson_model::shim::Rootfs;
+use keelson_shim_protocol::Rootfs;
 use serde_json::{Value, json};
 
 /// Processes whose command line names a folder, as those of the runtime do that make a container of

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 use common::{Connection, RUNTIME, Setup, Shim, can_run, eventually};
-use keelson_model::shim::{FailReason, Request, Response};
+use keelson_shim_protocol::{FailReason, Request, Response};
 use serde_json::{Value, json};
 
 /// A container that does nothing but run.

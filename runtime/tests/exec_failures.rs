@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::bundle::Bundle;
 use common::{Connection, Setup, Shim, can_run};
-use keelson_model::shim::{FailReason, Request, Response};
+use keelson_shim_protocol::{FailReason, Request, Response};
 use serde_json::{Value, json};
 
 fn container() -> Shim {

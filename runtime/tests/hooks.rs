@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::bundle::Bundle;
 use common::{Setup, can_run, eventually};
-use keelson_model::shim::{Request, Response};
+use keelson_shim_protocol::{OciStatus, Request, Response};
 use serde_json::{Value, json};
 
 /// A hook that writes what it is told into a file, by way of a name that is complete at once.
@@ -184,7 +184,7 @@ fn a_hook_after_the_start_holds_up_the_start_only() {
     starter.send(&Request::Start);
     eventually("the hook", || folder.join("waits").exists());
     match shim.call(&Request::State) {
-        Response::State { status, .. } => assert_eq!(status, "running"),
+        Response::State { status, .. } => assert_eq!(status, OciStatus::Running),
         other => panic!("{other:?}"),
     }
     eventually("output", || shim.output() == "runs\n");

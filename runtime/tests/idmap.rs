@@ -65,7 +65,7 @@ fn the_option_alone_takes_the_containers_mappings() {
     for name in ["mnt", "dev/pts", "dev/shm", "dev/mqueue"] {
         std::fs::create_dir_all(setup.folder.path().join("lower").join(name)).unwrap();
     }
-    setup.spec.rootfs = keelson_model::shim::Rootfs::Folder {
+    setup.spec.rootfs = keelson_shim_protocol::Rootfs::Directory {
         path: setup.folder.path().join("lower"),
     };
     let shim = setup.create();

@@ -350,7 +350,7 @@ fn a_read_only_root_is_read_only() {
         let mut setup = Setup::new(&["sh", "-c", "touch /x"]);
         let path = setup.folder.path();
         let lower = [path.join("lower"), path.join("lower2")][..layers].to_vec();
-        setup.spec.rootfs = keelson_model::shim::Rootfs::Overlay {
+        setup.spec.rootfs = keelson_shim_protocol::Rootfs::Overlay {
             lower,
             upper: None,
             work: None,
@@ -496,7 +496,7 @@ fn two_containers_share_a_namespace_by_path() {
     let net = std::fs::read_link(format!("/proc/{}/ns/net", first.pid)).unwrap();
     assert!(output.starts_with(&*net.to_string_lossy()), "{output}");
     assert!(output.trim_end().ends_with('1'), "{output}");
-    first.call(&keelson_model::shim::Request::Kill {
+    first.call(&keelson_shim_protocol::Request::Kill {
         signal: 9,
         all: true,
     });

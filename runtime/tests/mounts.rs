@@ -328,7 +328,7 @@ fn the_hosts_root_can_be_bound_with_hooks_that_look_for_the_containers() {
         let mut setup = setup("test -e /host/proc/self && ls /host", &[bind]);
         setup.shows_host = true;
         let root = setup.folder.path().join("lower");
-        setup.spec.rootfs = keelson_model::shim::Rootfs::Folder { path: root };
+        setup.spec.rootfs = keelson_shim_protocol::Rootfs::Directory { path: root };
         if let Some(command) = hook {
             let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", command]});
             setup.config["hooks"]["createContainer"] = json!([hook]);

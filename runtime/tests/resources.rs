@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Setup, Shim, can_run, cgroup_root};
-use keelson_model::shim::{Request, Response};
+use keelson_shim_protocol::{Request, Response};
 use serde_json::{Value, json};
 
 fn has(controller: &str) -> bool {

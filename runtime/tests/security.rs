@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{RUNTIME, Setup, can_run, eventually};
-use keelson_model::shim::Rootfs;
+use keelson_shim_protocol::Rootfs;
 use serde_json::{Value, json};
 
 /// A container whose root is a folder, which the caller prepares.
@@ -15,7 +15,7 @@ fn setup(script: &str, prepare: impl FnOnce(&Path)) -> Setup {
     let mut setup = Setup::new(&["sh", "-c", script]);
     let root = setup.folder.path().join("lower");
     prepare(&root);
-    setup.spec.rootfs = Rootfs::Folder { path: root };
+    setup.spec.rootfs = Rootfs::Directory { path: root };
     setup
 }
 
@@ -437,7 +437,7 @@ fn a_folder_that_turns_into_a_link_meanwhile_leads_nowhere() {
         });
         for _ in 0..30 {
             // Whether it succeeds depends on the moment.
-            if let keelson_model::shim::Hello::Created { shim_pid, .. } = setup.hello() {
+            if let keelson_shim_protocol::Hello::Created { shim_pid, .. } = setup.hello() {
                 let pid = nix::unistd::Pid::from_raw(shim_pid);
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
                 eventually("the shim's end", || {

@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use common::{Connection, Setup, can_run, eventually, run_script};
-use keelson_model::shim::{Exit, FailReason, Hello, Request, Response};
+use keelson_shim_protocol::{Exit, FailReason, Hello, OciStatus, Request, Response, encode};
 
 #[test]
 fn output_and_exit_code_arrive() {
@@ -301,11 +301,11 @@ fn freezing_stops_and_thawing_continues() {
         Response::State { status, .. } => status,
         other => panic!("{other:?}"),
     };
-    assert_eq!(status(), "running");
+    assert_eq!(status(), OciStatus::Running);
     assert_eq!(shim.call(&Request::Pause), Response::Done);
-    assert_eq!(status(), "paused");
+    assert_eq!(status(), OciStatus::Paused);
     assert_eq!(shim.call(&Request::Resume), Response::Done);
-    assert_eq!(status(), "running");
+    assert_eq!(status(), OciStatus::Running);
     assert_eq!(shim.call(&Request::Pause), Response::Done);
     let kill = Request::Kill {
         signal: 9,
@@ -339,6 +339,11 @@ fn requests_that_make_no_sense_get_an_answer() {
     let mut connection = shim.connect();
     connection.0.write_all(&5u32.to_le_bytes()).unwrap();
     connection.0.write_all(b"{\"op\"").unwrap();
+    assert!(matches!(connection.receive(), Response::Failed { .. }));
+    // A request of a later version.
+    let mut later = Vec::new();
+    encode(&serde_json::json!({"op": "later", "what": 1}), &mut later).unwrap();
+    connection.0.write_all(&later).unwrap();
     assert!(matches!(connection.receive(), Response::Failed { .. }));
     let resize = Request::Resize {
         exec: None,
@@ -416,7 +421,7 @@ fn a_full_disk_loses_neither_the_exit_record_nor_that_output_was_lost() {
         let none = rustix::mount::MountFlags::empty();
         rustix::mount::mount("tmpfs", &tiny, "tmpfs", none, c"size=256k").unwrap();
         let path = root.clone();
-        setup.spec.rootfs = keelson_model::shim::Rootfs::Folder { path };
+        setup.spec.rootfs = keelson_shim_protocol::Rootfs::Directory { path };
         setup.spec.log.path = tiny.join("log");
         setup.shim_folder = Some(tiny.clone());
         let filler = tiny.join("filler");

@@ -8,14 +8,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::{Connection, Setup, Shim, can_run, eventually};
-use keelson_model::shim::{Request, Response};
+use keelson_shim_protocol::{OciStatus, Request, Response, encode};
 use rustix::process::{Pid, Resource, Rlimit};
 use serde_json::json;
 
 fn frame(request: &Request) -> Vec<u8> {
-    let json = serde_json::to_vec(request).unwrap();
-    let mut frame = (json.len() as u32).to_le_bytes().to_vec();
-    frame.extend(json);
+    let mut frame = Vec::new();
+    encode(request, &mut frame).unwrap();
     frame
 }
 
@@ -36,7 +35,7 @@ fn end(shim: &Shim) {
 
 fn is_running(shim: &Shim) -> bool {
     match shim.call(&Request::State) {
-        Response::State { status, .. } => status == "running",
+        Response::State { status, .. } => status == OciStatus::Running,
         other => panic!("{other:?}"),
     }
 }

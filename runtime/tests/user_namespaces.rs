@@ -5,7 +5,7 @@ mod common;
 use std::os::unix::fs::MetadataExt;
 
 use common::{Setup, can_run, eventually};
-use keelson_model::shim::Rootfs;
+use keelson_shim_protocol::Rootfs;
 use serde_json::{Value, json};
 
 /// The host's id of the container's root user.
@@ -20,7 +20,7 @@ fn setup(script: &str) -> Setup {
     let mut setup = Setup::new(&["sh", "-c", script]);
     let root = setup.folder.path().join("lower");
     common::give(&root, FIRST);
-    setup.spec.rootfs = Rootfs::Folder { path: root };
+    setup.spec.rootfs = Rootfs::Directory { path: root };
     let linux = &mut setup.config["linux"];
     linux["namespaces"]
         .as_array_mut()

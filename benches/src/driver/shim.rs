@@ -1,4 +1,4 @@
-//! A cycle by our shim, as hostd does it (protocol: `keelson_model::shim`).
+//! A cycle by our shim, as hostd does it (protocol: `keelson_shim_protocol`).
 
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::os::fd::AsRawFd;
@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use keelson_model::shim::{
-    EXIT_FILE, Hello, LogSpec, Request, Response, Rootfs, SOCKET_FILE, SPEC_FILE, ShimSpec,
+use keelson_shim_protocol::{
+    Decoder, EXIT_FILE, Hello, LogSpec, Request, Response, Rootfs, SOCKET_FILE, SPEC_FILE,
+    ShimSpec, encode,
 };
 
 use super::Outcome;
@@ -36,7 +37,7 @@ pub fn prepare(bundle: &Path, root: &Path, id: &str) -> Result<()> {
         version: 1,
         id: id.to_owned(),
         bundle: bundle.to_owned(),
-        rootfs: Rootfs::Folder {
+        rootfs: Rootfs::Directory {
             path: root.to_owned(),
         },
         open_stdin: false,
@@ -115,19 +116,27 @@ impl Shim {
 }
 
 fn send(socket: &mut UnixStream, request: &Request) -> Result<()> {
-    let json = serde_json::to_vec(request)?;
-    let mut frame = (json.len() as u32).to_le_bytes().to_vec();
-    frame.extend(json);
+    let mut frame = Vec::new();
+    encode(request, &mut frame)?;
     socket.write_all(&frame)?;
     Ok(())
 }
 
 fn receive(socket: &mut UnixStream) -> Result<Response> {
-    let mut length = [0; 4];
-    socket.read_exact(&mut length)?;
-    let mut answer = vec![0; u32::from_le_bytes(length) as usize];
-    socket.read_exact(&mut answer)?;
-    serde_json::from_slice(&answer).context("the shim's answer")
+    let mut decoder = Decoder::new();
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(response) = decoder.take() {
+            return response.context("the shim's answer");
+        }
+        let wanted = decoder.missing().min(buffer.len());
+        let read = socket.read(&mut buffer[..wanted])?;
+        if read == 0 {
+            decoder.finish()?;
+            bail!("the shim closed the connection");
+        }
+        decoder.feed(&buffer[..read]);
+    }
 }
 
 /// Lets children inherit a descriptor.

@@ -19,7 +19,7 @@ pub fn put(out: &mut BytesMut, stream: u8, data: &[u8], tty: bool) {
     if !tty {
         out.put_u8(stream);
         out.put_bytes(0, 3);
-        // Frames are at most a megabyte (keelson_model::shim::MAX_FRAME).
+        // A frame of a shim's is shorter (keelson_shim_protocol::stream::MAX_DATA).
         out.put_u32(u32::try_from(data.len()).unwrap_or(u32::MAX));
     }
     out.put_slice(data);

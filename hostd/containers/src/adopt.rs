@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelson_model::shim::{Exit, Request, Response};
+use keelson_shim_protocol::{Exit, OciStatus, Request, Response};
 use keelson_store::objects::remove_tree;
 
 use crate::EngineError;
@@ -228,11 +228,11 @@ async fn ask(container: &Container) -> Result<Option<(Connection, Lives)>, Engin
             container.id
         )));
     };
-    let status = match status.as_str() {
-        "paused" => Status::Paused,
+    let status = match status {
+        OciStatus::Paused => Status::Paused,
         // A stopped one has ended and is about to leave its record.
-        "running" | "stopped" => Status::Running,
-        _ => {
+        OciStatus::Running | OciStatus::Stopped => Status::Running,
+        OciStatus::Creating | OciStatus::Created => {
             shim.end().await;
             return Ok(None);
         }

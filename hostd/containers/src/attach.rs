@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use keelson_shim_protocol::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -17,8 +18,6 @@ use crate::{Engine, EngineError};
 const INPUT_BUFFER: usize = 64 << 10;
 /// Frames that are taken before the client reads them.
 pub(crate) const OUTPUT_BUFFER: usize = 8;
-/// Larger frames are no frames of a shim.
-const MAX_FRAME: u32 = 16 << 20;
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
 
@@ -270,25 +269,22 @@ async fn drain(mut from_shim: OwnedReadHalf, output: mpsc::Sender<Frame>) -> std
 
 /// Takes a whole frame out of the buffer.
 fn next_frame(buffer: &mut BytesMut) -> std::io::Result<Option<Frame>> {
-    let Some(header) = buffer.first_chunk::<8>() else {
+    let Some(header) = buffer.first_chunk::<{ stream::HEADER }>() else {
         return Ok(None);
     };
-    let [stream, _, _, _, a, b, c, d] = *header;
-    let length = u32::from_be_bytes([a, b, c, d]);
-    if !matches!(stream, 1 | 2) || length > MAX_FRAME {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            format!("not a frame: stream {stream}, {length} bytes"),
-        ));
-    }
-    let whole = 8 + length as usize;
+    let header = stream::Header::from_bytes(*header)
+        .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))?;
+    let whole = stream::HEADER + header.length as usize;
     if buffer.len() < whole {
         buffer.reserve(whole - buffer.len());
         return Ok(None);
     }
     let mut frame: Bytes = buffer.split_to(whole).freeze();
-    let bytes = frame.split_off(8);
-    Ok(Some(Frame { stream, bytes }))
+    let bytes = frame.split_off(stream::HEADER);
+    Ok(Some(Frame {
+        stream: header.stream.number(),
+        bytes,
+    }))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use keelson_model::shim::Exit;
+use keelson_shim_protocol::{Exit, exit_code};
 use keelson_store::objects::remove_tree;
 
 use crate::WaitCondition;
@@ -14,9 +14,6 @@ use crate::engine::{Inner, timestamp};
 use crate::restart::{self, Occasion};
 use crate::start::Starter;
 use crate::types::Status;
-
-/// Exit code of a container of which nobody knows how it ended.
-pub(crate) const UNKNOWN_EXIT: i32 = 255;
 
 impl Inner {
     /// Records the end of a run, and does what follows from it.
@@ -177,7 +174,7 @@ fn error_of(exit: &Exit) -> String {
 pub(crate) fn lost_exit(reason: &str) -> Exit {
     Exit {
         version: 1,
-        code: UNKNOWN_EXIT,
+        code: exit_code::UNKNOWN,
         oom_killed: false,
         started_at: 0,
         finished_at: 0,

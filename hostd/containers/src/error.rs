@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use hostd_images::ImageError;
 use keelson_log::LogError;
 use keelson_model::error::ErrorKind;
-use keelson_model::shim::FailReason;
+use keelson_shim_protocol::FailReason;
 use keelson_store::StoreError;
 
 /// An error of the container engine.

@@ -10,16 +10,15 @@ use std::time::{Duration, Instant};
 
 use keelson_model::container::Config;
 use keelson_model::limits;
-use keelson_model::shim::{Request, Response};
+use keelson_shim_protocol::{Request, Response, exit_code};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::attach::{OUTPUT_BUFFER, input_pipe, pump};
 use crate::container::Container;
-use crate::ended::UNKNOWN_EXIT;
 use crate::engine::{Inner, not_running};
-use crate::shim::{Connection, exit_code, judge};
+use crate::shim::{Connection, judge};
 use crate::spec::{capabilities, environment, merge_environment, set_member};
 use crate::types::{Attached, Receiver, Scope, Status};
 use crate::validate::size;
@@ -302,10 +301,10 @@ impl Engine {
                 .await;
             if let Err(error) = &started {
                 let code = match error {
-                    EngineError::Exec { reason, .. } => exit_code(*reason),
+                    EngineError::Exec { reason, .. } => reason.exit_code(),
                     // A user that does not exist, for one: the command was not tried.
-                    EngineError::Invalid(_) => 126,
-                    _ => 128,
+                    EngineError::Invalid(_) => exit_code::NOT_EXECUTABLE,
+                    _ => exit_code::NOT_STARTED,
                 };
                 exec.end(code, 0);
             }
@@ -509,7 +508,7 @@ impl Inner {
             let code = match control.receive().await {
                 Ok(Some(Response::Exited(exit))) => exit.code,
                 // The shim was killed, and the process with it.
-                _ => UNKNOWN_EXIT,
+                _ => exit_code::UNKNOWN,
             };
             exec.end(code, pid);
             let attributes = [("execID", exec.id.clone()), ("exitCode", code.to_string())];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelson_model::shim::Request;
+use keelson_shim_protocol::Request;
 
 use crate::container::Container;
 use crate::engine::{Inner, not_running, require_process};

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use hostd_images::RootfsLayers;
-use keelson_model::shim::{LogSpec, Rootfs, SPEC_FILE, ShimSpec};
+use keelson_shim_protocol::{LogSpec, Rootfs, SPEC_FILE, ShimSpec};
 use keelson_store::objects::remove_tree;
 
 use crate::container::Container;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelson_model::shim::Request;
+use keelson_shim_protocol::Request;
 use keelson_store::objects::remove_tree;
 
 use crate::container::Container;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use keelson_model::shim::Request;
+use keelson_shim_protocol::{Request, exit_code};
 use keelson_store::objects::remove_tree;
 
 use crate::adopt::Fate;
 use crate::container::{Container, PendingAttach};
 use crate::engine::Inner;
-use crate::shim::{Connection, Shim, exit_code};
+use crate::shim::{Connection, Shim};
 use crate::types::{AttachOptions, Scope, Status};
 use crate::{Engine, EngineError};
 
@@ -138,7 +138,7 @@ impl Inner {
         tokio::spawn(async move {
             let exit = loop {
                 match wait.receive().await {
-                    Ok(Some(keelson_model::shim::Response::Exited(exit))) => break Some(exit),
+                    Ok(Some(keelson_shim_protocol::Response::Exited(exit))) => break Some(exit),
                     Ok(Some(_)) => {}
                     // The shim has ended and left a record, or was killed, or only this connection
                     // broke.
@@ -154,8 +154,8 @@ impl Inner {
 
     async fn start_failed(self: &Arc<Self>, container: &Container, error: &EngineError) {
         let code = match error {
-            EngineError::Start { reason, .. } => exit_code(*reason),
-            _ => 128,
+            EngineError::Start { reason, .. } => reason.exit_code(),
+            _ => exit_code::NOT_STARTED,
         };
         tracing::warn!(id = container.id, %error, "container not started");
         if let Err(error) = remove_tree(&container.run_folder) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keelson_model::container::HostConfig;
-use keelson_model::shim::Request;
+use keelson_shim_protocol::Request;
 
 use crate::document::ContainerDocument;
 use crate::engine::require_readable;

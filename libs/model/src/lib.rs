@@ -10,6 +10,5 @@ pub mod init;
 pub mod json;
 pub mod limits;
 pub mod service;
-pub mod shim;
 pub mod spec;
 pub mod verify;

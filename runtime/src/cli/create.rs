@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use keelson_model::shim::Rootfs;
+use keelson_shim_protocol::Rootfs;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::arguments::{Arguments, only_id, read};
@@ -240,7 +240,7 @@ fn make_in(
         id,
         bundle,
         spec,
-        rootfs: &Rootfs::Folder {
+        rootfs: &Rootfs::Directory {
             path: rootfs.clone(),
         },
         stdio: None,

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use keelson_model::shim::{FailReason, Rootfs};
+use keelson_shim_protocol::{FailReason, Rootfs};
 use keelson_sys::{clone, sandbox, seccomp};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -62,7 +62,7 @@ impl<'a> Plan<'a> {
         mounts::Container {
             cgroup: self.spec.linux.cgroups_path.as_deref(),
             root: match self.rootfs {
-                Rootfs::Folder { path } => Some(path),
+                Rootfs::Directory { path } => Some(path),
                 Rootfs::Overlay { .. } => None,
             },
         }
@@ -319,9 +319,9 @@ fn visible_root<'a>(plan: &Plan<'a>) -> &'a Path {
         .as_ref()
         .is_some_and(|hooks| !hooks.create_container.is_empty());
     match plan.rootfs {
-        Rootfs::Folder { path } if shared::is_shared(plan.spec) => path,
+        Rootfs::Directory { path } if shared::is_shared(plan.spec) => path,
         // Below a mount that the host shares, nothing may be attached.
-        Rootfs::Folder { path } if hooked && !plan.propagation.is_shared() => path,
+        Rootfs::Directory { path } if hooked && !plan.propagation.is_shared() => path,
         _ => Path::new("/"),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 
-use keelson_model::shim::FailReason;
+use keelson_shim_protocol::FailReason;
 use nix::errno::Errno;
 use rustix::fs::{Access, AtFlags, CWD, FileType};
 

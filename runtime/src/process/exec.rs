@@ -9,7 +9,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use keelson_model::shim::Rootfs;
+use keelson_shim_protocol::Rootfs;
 use keelson_sys::clone::{self, CloneRequest, Cloned};
 use keelson_sys::sandbox;
 use nix::errno::Errno;
@@ -95,7 +95,7 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
     let (parent, child) = Channel::pair()?;
     // Not looked at: the root and the namespaces are there already, and hooks belong to the
     // container's own start.
-    let rootfs = Rootfs::Folder { path: "/".into() };
+    let rootfs = Rootfs::Directory { path: "/".into() };
     let plan = child::Plan {
         id: request.id,
         spec,

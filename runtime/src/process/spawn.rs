@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use keelson_model::shim::Rootfs;
+use keelson_shim_protocol::Rootfs;
 use keelson_sys::clone::{self, CloneRequest, Cloned};
 use keelson_sys::entry;
 use nix::poll::{PollFd, PollFlags};
@@ -293,7 +293,7 @@ fn clone_and_wait(
 /// What is left of the container's when its processes are gone.
 fn shared_by(plan: &child::Plan<'_>, pid: i32) -> Result<Option<Shared>, Failure> {
     match plan.rootfs {
-        Rootfs::Folder { path } => Shared::of(plan.spec, path, pid),
+        Rootfs::Directory { path } => Shared::of(plan.spec, path, pid),
         // Only a shim makes those.
         Rootfs::Overlay { .. } => Ok(None),
     }

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use keelson_model::shim::Rootfs;
+use keelson_shim_protocol::Rootfs;
 use keelson_sys::mount_attr;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
@@ -65,7 +65,7 @@ pub(crate) fn make(
                 }
             }
         },
-        Rootfs::Folder { path } => clone_tree(path, propagation)?,
+        Rootfs::Directory { path } => clone_tree(path, propagation)?,
     })
 }
 

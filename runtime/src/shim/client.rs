@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use keelson_log::{Next, Reader, Stream};
-use keelson_model::shim::{MAX_FRAME, Request, Response};
+use keelson_shim_protocol::stream::{self, OutputStream};
+use keelson_shim_protocol::{DecodeError, Decoder, Request, Response, encode};
 use nix::sys::epoll::EpollFlags;
 
 /// A client is not given more from the log while this many bytes wait to be sent.
@@ -18,7 +19,8 @@ const MAX_STREAM_FRAME: usize = 32 * 1024;
 /// A connection.
 pub(crate) struct Client {
     socket: UnixStream,
-    input: Vec<u8>,
+    /// Requests, and after an attach request input for the process.
+    input: Decoder,
     output: Vec<u8>,
     sent: usize,
     /// The client sends nothing any more.
@@ -101,7 +103,7 @@ impl Client {
     pub(crate) fn new(socket: UnixStream) -> Self {
         Self {
             socket,
-            input: Vec::new(),
+            input: Decoder::new(),
             output: Vec::new(),
             sent: 0,
             input_ended: false,
@@ -123,9 +125,7 @@ impl Client {
         let mut buffer = [0; 16 * 1024];
         match self.socket.read(&mut buffer) {
             Ok(0) => self.input_ended = true,
-            Ok(length) => self
-                .input
-                .extend_from_slice(buffer.get(..length).unwrap_or_default()),
+            Ok(length) => self.input.feed(buffer.get(..length).unwrap_or_default()),
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(_) => self.dead = true,
@@ -134,10 +134,10 @@ impl Client {
 
     /// Reads what a client that is gone has left: no more than the kernel keeps for it.
     pub(crate) fn read_rest(&mut self) {
-        while !self.input_ended && !self.dead && self.input.len() < MAX_LEFT {
-            let before = self.input.len();
+        while !self.input_ended && !self.dead && self.input.held() < MAX_LEFT {
+            let before = self.input.held();
             self.read();
-            if self.input.len() == before {
+            if self.input.held() == before {
                 return;
             }
         }
@@ -145,48 +145,28 @@ impl Client {
 
     /// Whether a request has come whole that can be answered now.
     pub(crate) fn has_request(&self) -> bool {
-        let length = self.input.first_chunk().copied().map(u32::from_le_bytes);
-        let whole = length
-            .is_some_and(|length| length > MAX_FRAME || self.input.len() >= 4 + length as usize);
-        whole && self.attached.is_none() && !self.waits() && self.has_room()
+        self.input.is_ready() && self.attached.is_none() && !self.waits() && self.has_room()
     }
 
     /// The next request, when it has come whole.
-    pub(crate) fn next_request(&mut self) -> Option<Result<Request, String>> {
-        let length: [u8; 4] = self.input.get(..4)?.try_into().ok()?;
-        let length = u32::from_le_bytes(length);
-        if length > MAX_FRAME {
+    pub(crate) fn next_request(&mut self) -> Option<Result<Request, DecodeError>> {
+        let request = self.input.take()?;
+        if matches!(request, Err(DecodeError::Oversized(_))) {
             // What follows can't be made sense of.
-            self.input.clear();
             self.input_ended = true;
-            return Some(Err(format!(
-                "a frame of {length} bytes is longer than {MAX_FRAME}"
-            )));
-        }
-        let end = 4 + length as usize;
-        let frame = self.input.get(4..end)?;
-        let request = serde_json::from_slice(frame).map_err(|error| format!("request: {error}"));
-        self.input.drain(..end);
-        if self.input.is_empty() {
-            // A large one is not to cost memory for as long as the client stays.
-            self.input = Vec::new();
         }
         Some(request)
     }
 
     /// Everything that has come: input for the container.
     pub(crate) fn take_input(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.input)
+        self.input.take_rest()
     }
 
     /// Queues an answer.
     pub(crate) fn respond(&mut self, response: &Response) {
-        match serde_json::to_vec(response) {
-            Ok(json) => {
-                self.output.extend((json.len() as u32).to_le_bytes());
-                self.output.extend(json);
-            }
-            Err(_) => self.dead = true,
+        if encode(response, &mut self.output).is_err() {
+            self.dead = true;
         }
     }
 
@@ -259,13 +239,10 @@ impl Client {
     }
 
     /// Queues output of an exec session.
-    pub(crate) fn send_output(&mut self, stream: u8, data: &[u8]) {
-        if self.dead {
-            return;
+    pub(crate) fn send_output(&mut self, stream: OutputStream, data: &[u8]) {
+        if !self.dead {
+            stream::encode(stream, data, &mut self.output);
         }
-        self.output.extend([stream, 0, 0, 0]);
-        self.output.extend((data.len() as u32).to_be_bytes());
-        self.output.extend_from_slice(data);
     }
 
     /// Takes records from the log into frames.
@@ -284,7 +261,7 @@ impl Client {
             self.sent = 0;
         }
         // Where the last frame begins, and its stream.
-        let mut frame: Option<(usize, u8)> = None;
+        let mut frame: Option<(usize, OutputStream)> = None;
         while self.output.len() - self.sent < MAX_OUTPUT {
             let record = match reader.next() {
                 Ok(Next::Record(record)) => record,
@@ -299,30 +276,23 @@ impl Client {
                 }
             };
             attached.caught_up = false;
-            let (wanted, number) = match record.stream {
-                Stream::Stdout => (attached.stdout, 1),
-                Stream::Stderr => (attached.stderr, 2),
+            let (wanted, output) = match record.stream {
+                Stream::Stdout => (attached.stdout, OutputStream::Stdout),
+                Stream::Stderr => (attached.stderr, OutputStream::Stderr),
             };
             if !wanted {
                 continue;
             }
             match frame {
-                Some((start, stream))
-                    if stream == number
+                Some((start, last))
+                    if last == output
                         && self.output.len() - start + record.payload.len() < MAX_STREAM_FRAME =>
                 {
-                    self.output.extend_from_slice(record.payload);
-                    let length = (self.output.len() - start - 8) as u32;
-                    if let Some(header) = self.output.get_mut(start + 4..start + 8) {
-                        header.copy_from_slice(&length.to_be_bytes());
-                    }
+                    stream::extend(start, record.payload, &mut self.output);
                 }
                 _ => {
-                    frame = Some((self.output.len(), number));
-                    self.output.extend([number, 0, 0, 0]);
-                    self.output
-                        .extend((record.payload.len() as u32).to_be_bytes());
-                    self.output.extend_from_slice(record.payload);
+                    frame = Some((self.output.len(), output));
+                    stream::encode(output, record.payload, &mut self.output);
                 }
             }
         }

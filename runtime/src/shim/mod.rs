@@ -1,6 +1,6 @@
 //! The shim: parent of one container, from its creation to the collection of its exit status.
 //!
-//! `keelson-runtime shim [--stay] --dir DIR --ready-fd N` (protocol: `keelson_model::shim`). The
+//! `keelson-runtime shim [--stay] --dir DIR --ready-fd N` (protocol: `keelson_shim_protocol`). The
 //! process that was executed forks once and exits at once with code 0, so its parent need not wait
 //! for it; the shim proper is the copy: in a session of its own, adopted by init, with every
 //! descriptor closed but the one it reports on. With `--stay` it does not fork, which takes less
@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use keelson_model::shim::{Hello, SPEC_FILE, ShimSpec};
+use keelson_shim_protocol::{Hello, SPEC_FILE, ShimSpec};
 use keelson_sys::{clone, sandbox};
 use nix::sys::signal::SigSet;
 use nix::unistd::ForkResult;

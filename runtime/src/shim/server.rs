@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use keelson_log::{Limits, Writer};
-use keelson_model::shim::{EXIT_FILE, Exit, Hello, Response, SOCKET_FILE, ShimSpec};
+use keelson_shim_protocol::{EXIT_FILE, Exit, Hello, Response, SOCKET_FILE, ShimSpec};
 use keelson_sys::idle;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};

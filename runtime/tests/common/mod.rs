@@ -13,7 +13,9 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use keelson_model::shim::{Exit, Hello, LogSpec, Request, Response, Rootfs, ShimSpec};
+use keelson_shim_protocol::{
+    Decoder, Exit, Hello, LogSpec, Request, Response, Rootfs, ShimSpec, encode, stream,
+};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use serde_json::{Value, json};
 
@@ -319,19 +321,19 @@ pub struct Connection(pub UnixStream);
 
 impl Connection {
     pub fn send(&mut self, request: &Request) {
-        let json = serde_json::to_vec(request).unwrap();
-        self.0
-            .write_all(&(json.len() as u32).to_le_bytes())
-            .unwrap();
-        self.0.write_all(&json).unwrap();
+        let mut frame = Vec::new();
+        encode(request, &mut frame).unwrap();
+        self.0.write_all(&frame).unwrap();
     }
 
     pub fn receive(&mut self) -> Response {
-        let mut length = [0; 4];
-        self.0.read_exact(&mut length).unwrap();
-        let mut json = vec![0; u32::from_le_bytes(length) as usize];
-        self.0.read_exact(&mut json).unwrap();
-        serde_json::from_slice(&json).unwrap()
+        let mut decoder = Decoder::new();
+        while decoder.missing() > 0 {
+            let mut bytes = vec![0; decoder.missing()];
+            self.0.read_exact(&mut bytes).unwrap();
+            decoder.feed(&bytes);
+        }
+        decoder.take().unwrap().unwrap()
     }
 
     pub fn call(&mut self, request: &Request) -> Response {
@@ -346,10 +348,10 @@ impl Connection {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return None,
             other => other.unwrap(),
         }
-        let length = u32::from_be_bytes(header[4..].try_into().unwrap());
-        let mut data = vec![0; length as usize];
+        let header = stream::Header::from_bytes(header).unwrap();
+        let mut data = vec![0; header.length as usize];
         self.0.read_exact(&mut data).unwrap();
-        Some((header[0], data))
+        Some((header.stream.number(), data))
     }
 
     /// Reads an attached stream to its end: standard output (or terminal) and standard error.

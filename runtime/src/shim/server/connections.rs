@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use keelson_model::shim::SOCKET_FILE;
+use keelson_shim_protocol::SOCKET_FILE;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -167,8 +167,8 @@ impl Server {
             let request = match client.next_request() {
                 None => return,
                 Some(Ok(request)) => request,
-                Some(Err(message)) => {
-                    client.respond(&failed(Failure::invalid(message)));
+                Some(Err(error)) => {
+                    client.respond(&failed(Failure::invalid(format!("request: {error}"))));
                     continue;
                 }
             };

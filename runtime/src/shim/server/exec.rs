@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use keelson_model::json::Json;
-use keelson_model::shim::{Exit, Response};
+use keelson_shim_protocol::stream::OutputStream;
+use keelson_shim_protocol::{Exit, FailReason, Response};
 use keelson_sys::{clone, sandbox};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use serde::Deserialize;
@@ -447,7 +448,7 @@ impl Server {
     fn forget(&mut self, number: u64) {
         let gone = Response::Failed {
             message: "the exec session was not started".to_owned(),
-            reason: keelson_model::shim::FailReason::Internal,
+            reason: FailReason::Internal,
         };
         self.answer_pending(&Pending::ExecWait(number), &gone);
         self.end_clients(number);
@@ -529,8 +530,12 @@ impl Server {
             }
             match session.streams.read(index, &mut self.buffer) {
                 Output::Some => {
+                    let stream = match index {
+                        0 => OutputStream::Stdout,
+                        _ => OutputStream::Stderr,
+                    };
                     for client in &mut attached {
-                        client.send_output(index as u8 + 1, &self.buffer);
+                        client.send_output(stream, &self.buffer);
                         client.pump(self.recorded);
                     }
                 }

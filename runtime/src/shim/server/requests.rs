@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use keelson_log::Reader;
-use keelson_model::shim::{Request, Response};
+use keelson_shim_protocol::{OciStatus, Request, Response};
 use keelson_sys::{clone, sandbox};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
@@ -182,13 +182,13 @@ impl Server {
             cgroup.is_some_and(Cgroup::is_frozen)
         };
         let (status, exit) = match &self.state {
-            State::Created | State::Delayed => ("created", None),
-            State::Running if frozen() => ("paused", None),
-            State::Running => ("running", None),
-            State::Stopped(exit) => ("stopped", Some(exit.clone())),
+            State::Created | State::Delayed => (OciStatus::Created, None),
+            State::Running if frozen() => (OciStatus::Paused, None),
+            State::Running => (OciStatus::Running, None),
+            State::Stopped(exit) => (OciStatus::Stopped, Some(exit.clone())),
         };
         Response::State {
-            status: status.to_owned(),
+            status,
             pid: self.container.pid,
             exit,
         }

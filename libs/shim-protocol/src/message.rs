@@ -1,92 +1,6 @@
-//! What hostd and a container's shim say to each other.
-//!
-//! hostd executes `keelson-runtime shim --stay --dir DIR`. The shim reads `DIR/shim.json`
-//! ([`ShimSpec`]), makes the container up to the point where its process waits to be started,
-//! listens on `DIR/shim.sock`, writes one [`Hello`] line to the descriptor named by `--ready-fd`
-//! and goes on by itself: it is in a session of its own and outlives hostd. Without `--stay` the
-//! process that was executed ends at once, and a copy of it is the shim.
-//!
-//! On `shim.sock` every message is a frame: a little-endian `u32` length, then that many bytes of
-//! JSON. A client sends one [`Request`] and gets one [`Response`]; more requests may follow on the
-//! same connection, except after [`Request::Attach`], which turns it into a stream (see there).
-//!
-//! When the container's first process has ended and all output is in the log, the shim writes
-//! `DIR/exit.json` ([`Exit`]; temporary file, then rename), answers every waiting
-//! [`Request::Wait`], closes the attached streams and ends. Whoever finds the socket dead reads
-//! `exit.json`; when that does not exist either, the shim was killed, and the container's
-//! processes with it (they carry PR_SET_PDEATHSIG, and the first of them is the init of its pid
-//! namespace).
-
-use std::path::PathBuf;
+//! The messages: what is asked of a shim and what it answers.
 
 use serde::{Deserialize, Serialize};
-
-/// Name of the specification inside the shim's directory.
-pub const SPEC_FILE: &str = "shim.json";
-/// Name of the unix socket inside the shim's directory.
-pub const SOCKET_FILE: &str = "shim.sock";
-/// Name of the exit record inside the shim's directory.
-pub const EXIT_FILE: &str = "exit.json";
-/// Largest frame that either side accepts, in bytes.
-pub const MAX_FRAME: u32 = 1 << 20;
-
-/// What a shim is started with: `DIR/shim.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ShimSpec {
-    /// Version of this format; 1.
-    pub version: u32,
-    /// The container's identifier (64 hexadecimal digits from hostd).
-    pub id: String,
-    /// OCI bundle: a folder with `config.json`. Terminal, process, namespaces, mounts, resources
-    /// and cgroup path all come from there.
-    pub bundle: PathBuf,
-    /// How the root file system is put together. Replaces `root.path` of config.json.
-    pub rootfs: Rootfs,
-    /// Whether the process's standard input is a pipe (or the terminal) that attached clients
-    /// may write to; otherwise it reads end of file.
-    pub open_stdin: bool,
-    /// Close standard input when the first attached client that wrote to it goes away.
-    pub stdin_once: bool,
-    /// Where output is recorded.
-    pub log: LogSpec,
-    /// cgroup v2 path, relative to the mount, for the shim itself (`/keelson/shim`); made when
-    /// it does not exist. `None`: the shim stays where it was started.
-    pub shim_cgroup: Option<String>,
-}
-
-/// The root file system of a container. The mounts are made inside the container's mount
-/// namespace, so that nothing is left on the host whatever happens.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Rootfs {
-    /// overlayfs.
-    Overlay {
-        /// Lower folders, topmost first. They are mounted or unpacked already.
-        lower: Vec<PathBuf>,
-        /// Upper folder; absent for a read-only root.
-        upper: Option<PathBuf>,
-        /// Work folder of overlayfs, on the file system of `upper`.
-        work: Option<PathBuf>,
-    },
-    /// A folder.
-    Folder {
-        /// The folder.
-        path: PathBuf,
-    },
-}
-
-/// Where and how the shim records output (format: crate `keelson-log`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogSpec {
-    /// The current log file; rotated ones are beside it with `.1`, `.2`, … appended, newest first.
-    pub path: PathBuf,
-    /// Bytes after which the file is rotated.
-    pub max_size: u64,
-    /// How many files are kept, the current one included; at least 1.
-    pub max_files: u32,
-}
 
 /// The single JSON line on the `--ready-fd` descriptor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,6 +35,43 @@ pub enum FailReason {
     Internal,
 }
 
+/// How far a container is, in the words of the OCI runtime specification, with `paused` as `runc`
+/// adds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OciStatus {
+    /// It is being made.
+    Creating,
+    /// It is made, and its command is not executed yet.
+    Created,
+    /// Its command was executed and has not ended.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// Its first process has ended.
+    Stopped,
+}
+
+impl OciStatus {
+    /// The specification's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl std::fmt::Display for OciStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A request to a shim.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
@@ -153,8 +104,7 @@ pub enum Request {
     },
     /// Attach to the process's streams. After [`Response::Done`] the connection carries, from
     /// the shim: frames of one byte stream number (1 standard output or terminal, 2 standard
-    /// error), three zero bytes, a big-endian `u32` length and the data (Docker's framing, also
-    /// with a terminal); towards the shim: raw bytes for standard input, where shutting down the
+    /// error), three zero bytes, a big-endian `u32` length and the data ([`crate::stream`]); towards the shim: raw bytes for standard input, where shutting down the
     /// writing side means end of file. The shim ends the connection after the last output. A
     /// client that does not read never holds the container up and loses nothing that is still
     /// in the log.
@@ -208,8 +158,8 @@ pub enum Response {
     },
     /// The answer to [`Request::State`].
     State {
-        /// OCI status: `created`, `running`, `paused` or `stopped`.
-        status: String,
+        /// How far the container is. A shim is never asked while it is [`OciStatus::Creating`].
+        status: OciStatus,
         /// The first process.
         pid: i32,
         /// How it ended, when it has.
@@ -250,4 +200,83 @@ pub struct Exit {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What shims and hostds of any version say to each other. A line here is never changed.
+    #[test]
+    fn the_words_on_the_wire_stay() {
+        for (request, words) in [
+            (Request::Start, json!({"op": "start"})),
+            (Request::State, json!({"op": "state"})),
+            (
+                Request::Kill {
+                    signal: 9,
+                    all: true,
+                },
+                json!({"op": "kill", "signal": 9, "all": true}),
+            ),
+            (
+                Request::Wait { exec: None },
+                json!({"op": "wait", "exec": null}),
+            ),
+            (
+                Request::ExecStart {
+                    exec: "a".to_owned(),
+                },
+                json!({"op": "exec_start", "exec": "a"}),
+            ),
+            (Request::Pause, json!({"op": "pause"})),
+            (Request::Resume, json!({"op": "resume"})),
+        ] {
+            assert_eq!(serde_json::to_value(&request).unwrap(), words);
+            assert_eq!(serde_json::from_value::<Request>(words).unwrap(), request);
+        }
+        for (status, word) in [
+            (OciStatus::Created, "created"),
+            (OciStatus::Running, "running"),
+            (OciStatus::Paused, "paused"),
+            (OciStatus::Stopped, "stopped"),
+        ] {
+            let words = json!({"result": "state", "status": word, "pid": 7, "exit": null});
+            let exit = None;
+            let state = Response::State {
+                status,
+                pid: 7,
+                exit,
+            };
+            assert_eq!(serde_json::to_value(&state).unwrap(), words);
+            assert_eq!(serde_json::from_value::<Response>(words).unwrap(), state);
+            assert_eq!(status.to_string(), word);
+        }
+        let failed = Response::Failed {
+            message: "no".to_owned(),
+            reason: FailReason::NotExecutable,
+        };
+        let words = json!({"result": "failed", "message": "no", "reason": "not_executable"});
+        assert_eq!(serde_json::to_value(&failed).unwrap(), words);
+    }
+
+    /// Clients pass over what a newer shim adds to an answer; a shim refuses what a newer client
+    /// adds to a request.
+    #[test]
+    fn members_that_are_not_known() {
+        let state =
+            json!({"result": "state", "status": "running", "pid": 7, "exit": null, "new": 1});
+        assert!(serde_json::from_value::<Response>(state).is_ok());
+        let exit = json!({"version": 1, "code": 3, "oom_killed": false, "started_at": 1,
+            "finished_at": 2, "error": null, "new": []});
+        assert!(serde_json::from_value::<Exit>(exit).is_ok());
+        for request in [
+            json!({"op": "kill", "signal": 9, "all": true, "new": 1}),
+            json!({"op": "new"}),
+        ] {
+            assert!(serde_json::from_value::<Request>(request).is_err());
+        }
+    }
 }
