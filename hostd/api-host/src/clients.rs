@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use keelson_model::host_api::{ClientCertificate, RevocationRequest};
 use keelson_store::document::{self, Document};
-use keelson_store::{Durability, StoreError};
+use keelson_store::{Durability, Era, Rest, StoreError};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -28,6 +28,9 @@ const MOST: usize = 4096;
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct List {
     certificates: Vec<ClientCertificate>,
+    /// What a newer release wrote.
+    #[serde(flatten)]
+    rest: Rest,
 }
 
 impl Document for List {
@@ -38,7 +41,9 @@ impl Document for List {
 #[derive(Debug)]
 pub struct Clients {
     path: PathBuf,
+    era: Era,
     list: Mutex<Vec<ClientCertificate>>,
+    rest: Rest,
     revoked: watch::Sender<Arc<Revoked>>,
 }
 
@@ -120,13 +125,15 @@ fn digits(field: &str, text: &str) -> Result<String, PkiError> {
 
 impl Clients {
     /// Reads the file in the folder of the keys.
-    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(folder: &Path, era: Era) -> Result<Self, StoreError> {
         let path = folder.join(FILE);
         let document: List = document::read(&path)?.unwrap_or_default();
         let revoked = Revoked::of(&document.certificates);
         Ok(Self {
             path,
+            era,
             list: Mutex::new(document.certificates),
+            rest: document.rest,
             revoked: watch::Sender::new(revoked),
         })
     }
@@ -209,8 +216,11 @@ impl Clients {
         list: &mut Vec<ClientCertificate>,
         next: Vec<ClientCertificate>,
     ) -> Result<(), PkiError> {
-        let document = List { certificates: next };
-        document::write(&self.path, &document, Durability::Flushed)?;
+        let document = List {
+            certificates: next,
+            rest: self.rest.clone(),
+        };
+        document::write(&self.path, &document, self.era, Durability::Flushed)?;
         *list = document.certificates;
         Ok(())
     }
@@ -316,7 +326,7 @@ mod tests {
     fn revocations_stay_and_expired_certificates_go() {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
-        let clients = Clients::open(dir.path()).unwrap();
+        let clients = Clients::open(dir.path(), Era::Blessed).unwrap();
         for (number, name) in [(1, "ann"), (2, "ann"), (3, "bob")] {
             clients.add(entry(number, name), now).unwrap();
         }
@@ -330,7 +340,7 @@ mod tests {
             ..RevocationRequest::default()
         };
         clients.revoke(&request, now).unwrap();
-        let again = Clients::open(dir.path()).unwrap();
+        let again = Clients::open(dir.path(), Era::Blessed).unwrap();
         assert_eq!(again.list(), clients.list());
         let revoked = again.revoked.borrow().clone();
         assert_eq!(revoked.serials.len(), 2);
@@ -341,7 +351,39 @@ mod tests {
         again.add(entry(5, "new"), now).unwrap();
         assert!(again.list().iter().all(|entry| entry.name != "old"));
         std::fs::write(dir.path().join(FILE), "{").unwrap();
-        assert!(Clients::open(dir.path()).is_err());
+        assert!(Clients::open(dir.path(), Era::Blessed).is_err());
+    }
+
+    #[test]
+    fn the_file_goes_forward_and_back() {
+        #[derive(Deserialize)]
+        struct First {
+            #[allow(dead_code, reason = "only read")]
+            certificates: Vec<ClientCertificate>,
+        }
+        document::assert_goes_back::<List>(&[(1, include_str!("../tests/golden/clients.1.json"))]);
+        let list = List {
+            certificates: vec![entry(1, "ann")],
+            rest: Rest::default(),
+        };
+        document::assert_first_release_reads::<_, First>(&list, 1);
+    }
+
+    /// A file that a newer release wrote stays, and without it there is no list to go by.
+    #[test]
+    fn a_file_of_a_newer_release_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let newer = r#"{"version":2,"readable_from":2,"certificates":[]}"#;
+        std::fs::write(dir.path().join(FILE), newer).unwrap();
+        let error = Clients::open(dir.path(), Era::Blessed).unwrap_err();
+        assert!(error.is_too_new(), "{error}");
+        // What it says beyond, when this release can do without it, is written again.
+        let newer = r#"{"version":2,"readable_from":1,"certificates":[],"newer":"kept"}"#;
+        std::fs::write(dir.path().join(FILE), newer).unwrap();
+        let clients = Clients::open(dir.path(), Era::Blessed).unwrap();
+        clients.add(entry(1, "ann"), Timestamp::now()).unwrap();
+        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        assert!(text.contains(r#""newer":"kept""#), "{text}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use keelson_model::error::ErrorKind;
 use keelson_model::host_api::{ClientCertificate, IssuedCertificate, Role};
-use keelson_store::{Durability, StoreError, file};
+use keelson_store::{Durability, Era, StoreError, file};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
@@ -123,6 +123,14 @@ impl Pki {
     /// When the folder can't be written or holds a key or certificate that is not usable. A
     /// damaged authority is never replaced: every client would have to be set up again.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
+        Self::open_in(dir, Era::Blessed)
+    }
+
+    /// Like [`Self::open`], where the running release may still be taken back.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_in(dir: &Path, era: Era) -> Result<Self, PkiError> {
         file_folder(dir)?;
         let key_path = dir.join("ca-key.pem");
         let cert_path = dir.join("ca.pem");
@@ -152,7 +160,7 @@ impl Pki {
             return Err(PkiError::damaged(&cert_path, "it belongs to another key"));
         }
         Ok(Self {
-            clients: Arc::new(Clients::open(dir)?),
+            clients: Arc::new(Clients::open(dir, era)?),
             dir: dir.to_owned(),
             ca_pem,
             ca_der,

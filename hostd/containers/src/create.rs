@@ -177,7 +177,7 @@ impl Inner {
 
     pub(crate) fn write_document(&self, document: &ContainerDocument) -> Result<(), EngineError> {
         let path = self.objects.document(&document.id)?;
-        off_workers(|| document::write(&path, document, Durability::Relaxed))?;
+        off_workers(|| document::write(&path, document, self.images.era(), Durability::Relaxed))?;
         if !document.host_config.auto_remove {
             let (objects, id) = (Arc::clone(&self.objects), document.id.clone());
             self.flusher.then(path, move || objects.settle(&id));

@@ -153,8 +153,9 @@ mod tests {
                 ..HostConfig::default()
             },
         };
-        keelson_store::document::write(&path, &document, keelson_store::Durability::Relaxed)
-            .unwrap();
+        let era = keelson_store::Era::Blessed;
+        let durability = keelson_store::Durability::Relaxed;
+        keelson_store::document::write(&path, &document, era, durability).unwrap();
         let read = keelson_store::document::read(&path).unwrap();
         assert_eq!(read.as_ref(), Some(&document));
         for name in ["web", "two"] {

@@ -277,7 +277,9 @@ impl Inner {
             state: snapshot.state.clone(),
         };
         let path = snapshot.folder.join(STATE);
-        match off_workers(|| document::write(&path, &written, Durability::Relaxed)) {
+        match off_workers(|| {
+            document::write(&path, &written, self.images.era(), Durability::Relaxed)
+        }) {
             Ok(()) if snapshot.host_config.auto_remove => {}
             Ok(()) => self.flusher.later(path),
             Err(error) => {

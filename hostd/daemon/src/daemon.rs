@@ -19,7 +19,7 @@ use hostd_images::{ImageStore, Proxies, RegistryOptions, StoreOptions};
 use keelson_config::{Loaded, Sources};
 use keelson_model::host::RegistriesConfig;
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
-use keelson_store::{Durability, FileLock, file};
+use keelson_store::{Durability, Era, FileLock, file};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -77,6 +77,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     let store = StoreOptions {
         registries,
         keep_compressed: loaded.config.images.keep_compressed,
+        era: options.era(),
         ..StoreOptions::default()
     };
     let images = ImageStore::open_with(&root.join("engine"), &run, store)
@@ -101,7 +102,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     .await;
 
     let plan = ListenPlan::new(&options, &loaded, &root);
-    let tls = open_tls(&plan, &warnings)?;
+    let tls = open_tls(&plan, options.era(), &warnings)?;
     let pki = tls.as_ref().map(|(_, pki)| pki.clone());
     let tls = tls.map(|(tls, _)| tls);
     let listeners = {
@@ -303,11 +304,11 @@ impl ListenPlan {
     }
 }
 
-fn open_tls(plan: &ListenPlan, warnings: &Warnings) -> Result<Option<(Tls, Arc<Pki>)>> {
+fn open_tls(plan: &ListenPlan, era: Era, warnings: &Warnings) -> Result<Option<(Tls, Arc<Pki>)>> {
     let Some(dir) = &plan.tls else {
         return Ok(None);
     };
-    let opened = Pki::open(dir)
+    let opened = Pki::open_in(dir, era)
         .map_err(anyhow::Error::from)
         .and_then(|pki| {
             let pki = Arc::new(pki);
@@ -384,7 +385,13 @@ fn engine_id(root: &Path) -> Result<String> {
     let path = root.join("host/engine-id");
     match fs::read_to_string(&path) {
         Ok(text) if text.trim().len() == 36 => return Ok(text.trim().to_owned()),
-        Ok(_) => tracing::warn!(path = %path.display(), "damaged identifier is made anew"),
+        Ok(_) => {
+            // Whatever it is, somebody may want it back.
+            let kept = path.with_extension("unreadable");
+            fs::rename(&path, &kept)
+                .with_context(|| format!("can't put {} aside", path.display()))?;
+            tracing::warn!(kept = %kept.display(), "damaged identifier is made anew");
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("can't read {}", path.display())),
     }
@@ -414,5 +421,14 @@ mod tests {
         assert_eq!(id.len(), 36);
         assert_eq!(id.as_bytes()[14], b'4');
         assert_eq!(engine_id(dir.path()).unwrap(), id);
+        let path = dir.path().join("host/engine-id");
+        fs::write(&path, "something else").unwrap();
+        assert_ne!(engine_id(dir.path()).unwrap(), id);
+        let kept = fs::read_to_string(path.with_extension("unreadable")).unwrap();
+        assert_eq!(kept, "something else");
+        // As every release has written it.
+        let golden = include_str!("../tests/golden/engine-id");
+        fs::write(&path, golden).unwrap();
+        assert_eq!(engine_id(dir.path()).unwrap(), golden);
     }
 }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use clap::Parser;
 use hostd_containers::CgroupParent;
 use hostd_images::{Endpoint, HostRule};
+use keelson_store::Era;
 use tracing_subscriber::filter::Targets;
 
 /// The Keelson engine daemon: containers, images and system services behind the Docker Engine
@@ -59,6 +60,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME", default_value = CgroupParent::USUAL)]
     pub(crate) cgroup_parent: CgroupParent,
 
+    /// Write documents so that the release before this one can read them: an update is on trial and
+    /// may be taken back.
+    #[arg(long)]
+    pub(crate) trial: bool,
+
     /// What is logged to standard error: error, warn, info, debug, trace, or per module.
     #[arg(
         long,
@@ -67,6 +73,16 @@ pub(crate) struct Options {
         default_value = "info"
     )]
     pub(crate) log: Targets,
+}
+
+impl Options {
+    /// Whether the running release may still be taken back.
+    pub(crate) fn era(&self) -> Era {
+        match self.trial {
+            true => Era::Trial,
+            false => Era::Blessed,
+        }
+    }
 }
 
 /// Where to listen.

@@ -74,8 +74,7 @@ pub(crate) fn commit(
     let mut ingest = Ingest::start(
         staging.path.join("layer"),
         Compression::Plain,
-        store.form,
-        &store.limits,
+        &store.layers,
     )?;
     let mut send = |piece: Bytes| ingest.write(&piece);
     let mut stream = TarStream::new(&mut send);

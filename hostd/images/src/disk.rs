@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
 use keelson_store::file::Prepared;
-use keelson_store::{Durability, FileLock, StoreError, document, file};
+use keelson_store::{Durability, Era, FileLock, document, file};
 
 use crate::error::ImageError;
 use crate::layer::{LayerRecord, RECORD};
@@ -28,6 +28,8 @@ const NAMES_ASIDE: &str = "repositories.json.unreadable";
 #[derive(Debug)]
 pub(crate) struct Disk {
     root: PathBuf,
+    /// For whom documents are written.
+    pub era: Era,
     counter: AtomicU64,
     /// Whether the document of names is there and can't be read.
     names_unreadable: AtomicBool,
@@ -38,7 +40,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn open(root: &Path) -> Result<Self, ImageError> {
+    pub(crate) fn open(root: &Path, era: Era) -> Result<Self, ImageError> {
         for name in ["", "staging", "layers", "blobs", "images"] {
             let path = root.join(name);
             fs::create_dir_all(&path).map_err(ImageError::io("create folder", &path))?;
@@ -46,6 +48,7 @@ impl Disk {
         let lock = FileLock::take(&root.join("images.lock"))?;
         let disk = Self {
             root: root.to_owned(),
+            era,
             counter: AtomicU64::new(0),
             names_unreadable: AtomicBool::new(false),
             reserve: Reserve::new(root),
@@ -104,7 +107,7 @@ impl Disk {
             if let Err(error) = file::sweep(&path) {
                 tracing::warn!(path = %path.display(), %error, "not swept");
             }
-            match read_document::<LayerRecord>(&path.join(RECORD))? {
+            match read_document::<LayerRecord>(&path.join(RECORD)) {
                 Ok(record) if record.diff_id == diff_id => {
                     state.layers.insert(diff_id, record);
                 }
@@ -120,7 +123,7 @@ impl Disk {
             let Some(id) = digest_of(&path, ".json") else {
                 continue;
             };
-            let (record, reason) = match read_document::<ImageRecord>(&path)? {
+            let (record, reason) = match read_document::<ImageRecord>(&path) {
                 Ok(record) if record.id == id => (Some(record), String::new()),
                 Ok(_) => (None, format!("{}: it is another image's", path.display())),
                 Err(reason) => (None, reason),
@@ -146,20 +149,30 @@ impl Disk {
         let path = self.repositories();
         match document::read::<Repositories>(&path) {
             Ok(found) => state.repositories = found.unwrap_or_default(),
-            Err(error @ StoreError::TooNew { .. }) => return Err(error.into()),
             Err(error) => {
                 tracing::error!(%error, "the names of images can't be read");
                 self.names_unreadable.store(true, Ordering::Relaxed);
                 state.unreadable.names = Some((path, error.to_string()));
             }
         }
+        let readable = state.unreadable.names.is_none();
+        let mut taken_back = Vec::new();
         for path in names(&self.root)? {
             let name = path.file_name().and_then(|name| name.to_str());
-            if name.is_some_and(|name| name.starts_with(NAMES_ASIDE)) {
-                let reason = "names that could not be read were put aside here; when none of them \
-                              is missed, remove the file";
-                state.unreadable.names = Some((path, reason.to_owned()));
+            if !name.is_some_and(|name| name.starts_with(NAMES_ASIDE)) {
+                continue;
             }
+            // One that was put aside as too new, when this is the release that wrote it.
+            if readable && let Ok(Some(found)) = document::read::<Repositories>(&path) {
+                for (name, tagged) in found.references {
+                    state.repositories.references.entry(name).or_insert(tagged);
+                }
+                taken_back.push(path);
+                continue;
+            }
+            let reason = "names that could not be read were put aside here; when none of them is \
+                          missed, remove the file";
+            state.unreadable.names = Some((path, reason.to_owned()));
         }
         let State {
             repositories,
@@ -175,6 +188,13 @@ impl Disk {
             }
             known
         });
+        if !taken_back.is_empty() {
+            self.write_repositories(&state.repositories)?;
+        }
+        for path in taken_back {
+            tracing::info!(path = %path.display(), "names that were put aside are taken back");
+            file::remove(&path)?;
+        }
         Ok(())
     }
 
@@ -251,6 +271,21 @@ impl Disk {
         Ok(target)
     }
 
+    /// Puts an image's record aside that a newer release wrote: another is about to take its place.
+    pub(crate) fn spare_newer_image(&self, id: &Digest) -> Result<(), ImageError> {
+        let path = self.image(id);
+        let found = document::read::<ImageRecord>(&path);
+        if !found.is_err_and(|error| error.is_too_new()) {
+            return Ok(());
+        }
+        let folder = self.root.join(ASIDE);
+        fs::create_dir_all(&folder).map_err(ImageError::io("create folder", &folder))?;
+        let target = free_name(&folder.join(format!("image-{}.json", id.hex())));
+        fs::rename(&path, &target).map_err(ImageError::io("put aside", &path))?;
+        tracing::warn!(to = %target.display(), "the record of a newer release is put aside");
+        Ok(())
+    }
+
     /// What was put aside because it could not be read.
     pub(crate) fn aside(&self) -> Vec<PathBuf> {
         names(&self.root.join(ASIDE)).unwrap_or_default()
@@ -289,6 +324,7 @@ impl Disk {
         Ok(document::write(
             &self.image(&record.id),
             record,
+            self.era,
             Durability::Flushed,
         )?)
     }
@@ -298,6 +334,7 @@ impl Disk {
         Ok(document::write(
             &self.layer(&record.diff_id).join(RECORD),
             record,
+            self.era,
             Durability::Flushed,
         )?)
     }
@@ -327,7 +364,7 @@ impl Disk {
             tracing::warn!(to = %target.display(), "unreadable names are put aside");
             self.names_unreadable.store(false, Ordering::Relaxed);
         }
-        Ok(document::prepare(&path, repositories)?)
+        Ok(document::prepare(&path, repositories, self.era)?)
     }
 
     /// Makes the renames of a commit survive a power cut.
@@ -385,15 +422,13 @@ impl Drop for Staging {
     }
 }
 
-/// Reads a document that must be there; the inner error says why it can't be read. One of a newer
-/// release is an error of all.
-fn read_document<T: document::Document>(path: &Path) -> Result<Result<T, String>, ImageError> {
-    Ok(match document::read(path) {
+/// Reads a document that must be there; the error says why it can't be read.
+fn read_document<T: document::Document>(path: &Path) -> Result<T, String> {
+    match document::read(path) {
         Ok(Some(found)) => Ok(found),
         Ok(None) => Err(format!("{}: it is missing", path.display())),
-        Err(error @ StoreError::TooNew { .. }) => return Err(error.into()),
         Err(error) => Err(error.to_string()),
-    })
+    }
 }
 
 /// The digest that a file is named by. What has another name is not ours, and left alone.

@@ -42,7 +42,7 @@ pub(crate) async fn import(
 ) -> Result<ImageId, ImageError> {
     // Before anything is fetched.
     let mut checked = import::check(options)?;
-    let mut download = client.download(address, store.limits.bytes).await?;
+    let mut download = client.download(address, store.layers.limits.bytes).await?;
     download.address().clone_into(&mut checked.source);
     tell(
         progress,

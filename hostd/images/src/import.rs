@@ -60,7 +60,7 @@ pub(crate) fn import(
     let compression = Compression::detect(start.get(..DETECT_BYTES).unwrap_or(start))
         .map_err(|error| ImageError::Archive(format!("imported archive: {error}")))?;
     let folder = staging.path.join("layer");
-    let mut ingest = Ingest::start(folder, compression, store.form, &store.limits)?;
+    let mut ingest = Ingest::start(folder, compression, &store.layers)?;
     loop {
         let piece = reader.fill_buf().map_err(interrupted)?;
         if piece.is_empty() {

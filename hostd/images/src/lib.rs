@@ -27,6 +27,8 @@ mod error;
 mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(test)]
+mod golden_tests;
 mod gzip;
 mod import;
 mod layer;
@@ -64,6 +66,7 @@ pub use keelson_registry::{
     Credentials, Endpoint, HostRule, Patience, Proxies, RegistryError, RegistryOptions,
     SearchResult,
 };
+pub use keelson_store::Era;
 pub use registry::{Distribution, PullOptions, Pulled, Pushed};
 pub use save::SavedImages;
 pub use types::{
@@ -90,14 +93,7 @@ impl ImageStore {
 
     /// Like [`Self::open`], with other settings than the usual ones.
     pub fn open_with(root: &Path, run: &Path, options: StoreOptions) -> Result<Self, ImageError> {
-        let form = options.folders.then_some(layer::LayerForm::Folder);
-        let store = Arc::new(Store::open(
-            root,
-            run,
-            form,
-            options.limits,
-            options.keep_compressed,
-        )?);
+        let store = Arc::new(Store::open(root, run, &options)?);
         let registries = keelson_registry::Client::new(options.registries);
         Ok(Self { store, registries })
     }
@@ -309,9 +305,14 @@ impl ImageStore {
         self.store.disk_usage()
     }
 
+    /// For whom documents are written.
+    pub fn era(&self) -> Era {
+        self.store.layers.era
+    }
+
     /// Name of the way in which new layers are kept: `erofs` or `folder`.
     pub fn backend(&self) -> &'static str {
-        self.store.form.as_str()
+        self.store.layers.form.as_str()
     }
 
     /// Mounts the layers of an image. Works also for an image that was removed by force while a

@@ -231,8 +231,8 @@ impl Reader<'_> {
             return Ok(FileState::Skip);
         }
         let folder = self.staging.path.join(format!("layer-{}", self.files));
-        let mut ingest = Ingest::start(folder, compression, self.store.form, &self.store.limits)?
-            .keeping_blob(self.store.keep_compressed)?;
+        let mut ingest = Ingest::start(folder, compression, &self.store.layers)?
+            .keeping_blob(self.store.layers.keep_compressed)?;
         ingest.write(bytes);
         Ok(FileState::Layer(Box::new(ingest)))
     }
@@ -381,8 +381,8 @@ impl Visitor for Reader<'_> {
             // Some writers make a layer without content a file without content.
             FileState::Start(bytes) if bytes.is_empty() && may_be_layer(&name) => {
                 let folder = self.staging.path.join(format!("layer-{}", self.files));
-                let (form, limits) = (self.store.form, &self.store.limits);
-                let ingest = Ingest::start(folder, Compression::Plain, form, limits)?;
+                let options = &self.store.layers;
+                let ingest = Ingest::start(folder, Compression::Plain, options)?;
                 self.finish_layer(name, ingest)
             }
             FileState::Start(bytes) | FileState::Document(bytes) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use keelson_oci::digest::Digest;
-use keelson_store::Document;
+use keelson_store::{Document, Rest};
 use serde::{Deserialize, Serialize};
 
 /// `images/<id>.json`: an image whose configuration and layers are complete on disk.
@@ -19,6 +19,9 @@ pub(crate) struct ImageRecord {
     /// Removed by force while a stopped container used it: kept for that container, not shown.
     #[serde(default)]
     pub hidden: bool,
+    /// What a newer release wrote.
+    #[serde(flatten)]
+    pub rest: Rest,
 }
 
 impl Document for ImageRecord {
@@ -30,6 +33,9 @@ impl Document for ImageRecord {
 pub(crate) struct Repositories {
     /// By full reference: `docker.io/library/busybox:latest`.
     pub references: BTreeMap<String, Tagged>,
+    /// What a newer release wrote.
+    #[serde(flatten)]
+    pub rest: Rest,
 }
 
 impl Document for Repositories {
@@ -43,4 +49,17 @@ pub(crate) struct Tagged {
     pub id: Digest,
     /// When the name was given: RFC 3339.
     pub time: String,
+    /// What a newer release wrote.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+impl Tagged {
+    pub(crate) fn new(id: Digest, time: String) -> Self {
+        Self {
+            id,
+            time,
+            rest: Rest::default(),
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Removal of names and images, by the rules and in the words of Docker's engine.
 
 use keelson_oci::reference::Reference;
+use keelson_store::Rest;
 
 use crate::error::ImageError;
 use crate::layer::LayerRecord;
@@ -99,6 +100,7 @@ impl Store {
             manifest: None,
             parent: None,
             hidden: false,
+            rest: Rest::default(),
         }))?;
         state.unreadable.images.remove(&id);
         self.emit(state, ImageAction::Delete, id, id.to_string());

@@ -9,22 +9,21 @@ use jiff::Timestamp;
 use keelson_model::limits;
 use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
-use keelson_oci::layer::Limits;
 use keelson_oci::reference::Reference;
-use keelson_store::{Durability, document};
+use keelson_store::{Durability, Era, Rest, document};
 use tokio::sync::broadcast;
 
 use crate::disk::{Disk, Staging};
 use crate::durable;
 use crate::error::ImageError;
-use crate::layer::{LayerForm, LayerRecord};
+use crate::layer::{LayerForm, LayerOptions, LayerRecord};
 use crate::mounts::{MountCall, Mounts, mount_erofs};
 use crate::reaper::Reaper;
 use crate::records::{ImageRecord, Tagged};
 use crate::registry::Downloads;
 use crate::seal::{self, Sealer};
 use crate::state::{Entry, State};
-use crate::types::{Image, ImageAction, ImageEvent, ImageId, RootfsLayers};
+use crate::types::{Image, ImageAction, ImageEvent, ImageId, RootfsLayers, StoreOptions};
 
 /// Layers of one image; overlayfs stacks no more.
 pub(crate) const MAX_LAYERS: usize = 500;
@@ -38,10 +37,8 @@ pub(crate) struct Store {
     reaper: Reaper,
     sealer: Option<Sealer>,
     pub disk: Disk,
-    pub limits: Limits,
-    pub form: LayerForm,
-    /// Whether the compressed blobs of new layers are kept.
-    pub keep_compressed: bool,
+    /// How new layers are made.
+    pub layers: LayerOptions,
     /// What running pulls are fetching.
     pub downloads: Downloads,
     mounts: Arc<Mounts>,
@@ -126,16 +123,14 @@ impl Store {
     pub(crate) fn open(
         root: &Path,
         run: &Path,
-        form: Option<LayerForm>,
-        limits: Limits,
-        keep_compressed: bool,
+        options: &StoreOptions,
     ) -> Result<Self, ImageError> {
-        let disk = Disk::open(root)?;
+        let disk = Disk::open(root, options.era)?;
         let mounts = Mounts::open(run)?;
         let state = disk.read()?;
-        let form = match form {
-            Some(form) => form,
-            None => crate::layer::best_form(&disk),
+        let form = match options.folders {
+            true => LayerForm::Folder,
+            false => crate::layer::best_form(&disk),
         };
         let reaper = Reaper::start(disk.reserve.clone())
             .map_err(ImageError::io("start the deleting thread for", root))?;
@@ -144,9 +139,12 @@ impl Store {
             reaper,
             sealer,
             disk,
-            limits,
-            form,
-            keep_compressed,
+            layers: LayerOptions {
+                form,
+                limits: options.limits.clone(),
+                keep_compressed: options.keep_compressed,
+                era: options.era,
+            },
             downloads: Downloads::default(),
             mounts,
             state: Mutex::new(state),
@@ -184,7 +182,7 @@ impl Store {
                 )));
             }
             self.settle_manifest(layers, &mut image)?;
-            staged.push(Staged::write(staging, image)?);
+            staged.push(self.write_staged(staging, image)?);
         }
         let mut paths: Vec<PathBuf> = layers.values().cloned().collect();
         paths.extend(staged.iter().flat_map(Staged::files));
@@ -233,6 +231,15 @@ impl Store {
         Ok(ids)
     }
 
+    fn write_staged(&self, staging: &Staging, image: NewImage) -> Result<Staged, ImageError> {
+        let known = {
+            let state = self.state();
+            let entry = state.images.get(&Digest::of(&image.raw));
+            entry.map(|entry| entry.record.rest.clone())
+        };
+        Staged::write(staging, image, known.unwrap_or_default(), self.layers.era)
+    }
+
     /// The renames of a commit, in the order in which things refer to each other. What a crash
     /// leaves without an image is removed by the next start.
     fn place(
@@ -269,6 +276,7 @@ impl Store {
             if let (Some(path), Some(digest)) = (&image.manifest, &image.entry.record.manifest) {
                 self.disk.place_blob(path, digest)?;
             }
+            self.disk.spare_newer_image(&image.entry.record.id)?;
             self.disk
                 .place_image(&image.record, &image.entry.record.id)?;
             state.damaged.remove(&image.entry.record.id);
@@ -284,7 +292,7 @@ impl Store {
                 let time = time.clone();
                 repositories
                     .references
-                    .insert(reference.to_string(), Tagged { id, time });
+                    .insert(reference.to_string(), Tagged::new(id, time));
             }
         }
         // The names' new file is synced before the folders, and takes its place after: so one
@@ -411,7 +419,7 @@ impl Store {
         let time = Timestamp::now().to_string();
         repositories
             .references
-            .insert(reference.to_string(), Tagged { id, time });
+            .insert(reference.to_string(), Tagged::new(id, time));
         self.disk.write_repositories(&repositories)?;
         state.repositories = repositories;
         self.emit(&state, ImageAction::Tag, id, reference.familiar());
@@ -436,7 +444,7 @@ impl Store {
             let mut repositories = state.repositories.clone();
             let time = Timestamp::now().to_string();
             let tagged = repositories.references.entry(reference.to_string());
-            tagged.or_insert(Tagged { id, time }).id = id;
+            tagged.or_insert(Tagged::new(id, time)).id = id;
             if repositories != state.repositories {
                 self.disk.write_repositories(&repositories)?;
                 state.repositories = repositories;
@@ -565,7 +573,7 @@ impl Staged {
         files.into_iter().flatten().cloned()
     }
 
-    fn write(staging: &Staging, image: NewImage) -> Result<Self, ImageError> {
+    fn write(staging: &Staging, image: NewImage, rest: Rest, era: Era) -> Result<Self, ImageError> {
         let write = |name: String, bytes: &[u8]| -> Result<PathBuf, ImageError> {
             let path = staging.path.join(name);
             fs::write(&path, bytes).map_err(ImageError::io("write", &path))?;
@@ -584,9 +592,10 @@ impl Staged {
             manifest: manifest_digest,
             parent: image.parent,
             hidden: false,
+            rest,
         };
         let path = staging.path.join(format!("{}.json", id.hex()));
-        document::write(&path, &record, Durability::Relaxed)?;
+        document::write(&path, &record, era, Durability::Relaxed)?;
         Ok(Self {
             entry: Entry::new(record, image.config, image.raw),
             config,

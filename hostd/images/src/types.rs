@@ -237,6 +237,8 @@ pub struct StoreOptions {
     /// Keep the compressed blobs of pulled and loaded layers beside their archives, so that they
     /// can be given back with the digests that they came with.
     pub keep_compressed: bool,
+    /// Whether the running release may still be taken back.
+    pub era: keelson_store::Era,
 }
 
 impl Default for StoreOptions {
@@ -246,6 +248,7 @@ impl Default for StoreOptions {
             limits: keelson_oci::layer::Limits::default(),
             registries: keelson_registry::RegistryOptions::default(),
             keep_compressed: true,
+            era: keelson_store::Era::default(),
         }
     }
 }

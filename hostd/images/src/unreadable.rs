@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use keelson_model::verify::Damage;
 use keelson_oci::config::{ContainerDefaults, ImageConfig};
 use keelson_oci::digest::Digest;
+use keelson_store::Rest;
 
 use crate::disk::Disk;
 use crate::error::ImageError;
@@ -108,6 +109,7 @@ impl State {
             manifest: None,
             parent: unreadable.record.as_ref().and_then(|record| record.parent),
             hidden: false,
+            rest: Rest::default(),
         };
         let labels = [(LABEL.to_owned(), unreadable.reason.clone())];
         let config = ImageConfig {
@@ -189,7 +191,12 @@ impl State {
         for path in disk.aside() {
             let reason = "it could not be read, and was put aside";
             let remedy = "remove it when nothing is missed";
-            all.push(damage("layer", String::new(), &path, reason, remedy));
+            let name = path.file_name().map(|name| name.to_string_lossy());
+            let kind = match name.is_some_and(|name| name.starts_with("image-")) {
+                true => "record",
+                false => "layer",
+            };
+            all.push(damage(kind, String::new(), &path, reason, remedy));
         }
         all
     }

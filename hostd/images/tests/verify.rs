@@ -290,6 +290,9 @@ fn files_of(root: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// What a release wrote that this one can't read.
+const NEWER: &str = r#"{"version":9,"readable_from":9,"everything":"else"}"#;
+
 /// Puts something that can't be read in a file's place.
 fn spoil(path: &Path, fault: &str) {
     use std::os::unix::fs::symlink;
@@ -302,6 +305,7 @@ fn spoil(path: &Path, fault: &str) {
         // Reading gives EIO.
         "unreadable" => symlink("/proc/self/mem", path).unwrap(),
         "link to itself" => symlink(path, path).unwrap(),
+        "newer" => fs::write(path, NEWER).unwrap(),
         _ => fs::create_dir(path).unwrap(),
     }
 }
@@ -333,6 +337,7 @@ async fn what_start_up_cannot_read_is_kept() {
             "unreadable",
             "link to itself",
             "folder",
+            "newer",
         ] {
             let label = format!("{fault} {}", path.display());
             let good = fs::read(path).unwrap();
@@ -407,4 +412,62 @@ async fn what_start_up_cannot_read_is_replaced_by_a_load() {
     fixture.reopen();
     let pruned = fixture.store().prune(true, &[], &|_| true).unwrap();
     assert!(!pruned.removed.is_empty());
+}
+
+/// Start-up with documents from the future is no error; they are kept whatever is done then, and
+/// the release that wrote them finds them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_a_newer_release_are_kept() {
+    if !is_root() {
+        return;
+    }
+    let archive = docker_archive("a:1", &[layer("first")], "sh");
+    let mut fixture = Fixture::new(true);
+    let id = fixture.load(&archive).await.unwrap()[0].id;
+    let root = fixture.root();
+    let documents: Vec<_> = files_of(&root)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
+        .collect();
+    assert_eq!(documents.len(), 3);
+    let names = fs::read(root.join("repositories.json")).unwrap();
+    fixture.close();
+    for path in &documents {
+        spoil(path, "newer");
+    }
+    fixture.reopen();
+    let damages = verify(&fixture, &[]).await;
+    for path in &documents {
+        let of_it = |damage: &&Damage| damage.reason.contains(&path.display().to_string());
+        let found = damages.iter().find(of_it).unwrap();
+        assert!(found.reason.contains("version 9 or newer"), "{found:?}");
+        assert_eq!(fs::read_to_string(path).unwrap(), NEWER);
+    }
+    assert!(fixture.store().list().iter().any(|image| image.id == id));
+    // What the user asks for is done beside them.
+    fixture.load(&archive).await.unwrap();
+    fixture.store().tag("a:1", "b:1").unwrap();
+    fixture.store().mount(&id).unwrap();
+    let mut kept = fs::read_dir(root.join("unreadable"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| {
+            if path.is_dir() {
+                path.join("layer.json")
+            } else {
+                path
+            }
+        })
+        .chain([root.join("repositories.json.unreadable.0")]);
+    assert!(kept.all(|path| fs::read_to_string(path).unwrap() == NEWER));
+    fixture.store().remove("a:1", false, false, &[]).unwrap();
+    fixture.close();
+    // The newer release is back: it reads its names, and keeps those that were given meanwhile.
+    fs::write(root.join("repositories.json.unreadable.0"), names).unwrap();
+    fixture.reopen();
+    for name in ["a:1", "b:1"] {
+        assert_eq!(fixture.store().resolve(name).unwrap().id, id, "{name}");
+    }
+    assert!(!root.join("repositories.json.unreadable.0").exists());
+    fixture.close();
 }

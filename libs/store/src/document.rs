@@ -1,4 +1,12 @@
-//! Versioned JSON documents: `{"version": 2, …members of the type…}`.
+//! Versioned JSON documents: `{"version": 2, "readable_from": 1, …members of the type…}`.
+//!
+//! An update of the operating system may be taken back. Then an *older* engine reads what the newer
+//! one wrote (docs/decisions/0019-formats-that-go-back.md). So every document says two versions: its
+//! own, and the oldest one whose readers understand it. In between lies the rule for new members:
+//! they are optional for old readers, who keep them in a [`Rest`] and write them again.
+
+mod golden;
+mod parse;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,38 +16,98 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use golden::{assert_first_release_reads, assert_goes_back};
+pub use parse::parse;
+
 use crate::file::{self, Prepared};
 use crate::{Durability, StoreError};
 
 /// Documents may hold secrets.
 const MODE: u32 = 0o600;
 
-/// A type that is kept as a JSON file. It must serialize as a JSON object without a member
-/// `version`.
-pub trait Document: Serialize + DeserializeOwned {
-    /// The version that this code writes, and the newest that it reads.
-    const VERSION: u32;
+/// The members of a JSON object.
+pub type Members = Map<String, Value>;
 
-    /// Brings the members of an older document one version forward, from `from` to `from + 1`.
-    ///
-    /// # Errors
-    /// What does not fit, in one sentence.
-    fn migrate(from: u32, members: Map<String, Value>) -> Result<Map<String, Value>, String> {
-        let _ = members;
-        Err(format!("version {from} is not known"))
+/// The members of an object that this release does not know. With
+/// `#[serde(flatten)] rest: Rest` in a type, what a newer release wrote survives that this one
+/// writes the object again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rest(Members);
+
+impl Rest {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
+
+/// Whether the running release may still be taken back. It decides in which version documents are
+/// written, so whoever opens a store says it; there is no global.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Era {
+    /// On trial after an update: documents are written in [`Document::WRITES`], the version that
+    /// the release before it reads.
+    Trial,
+    /// Here to stay: documents are written in [`Document::VERSION`]. The only era on machines
+    /// without updates.
+    #[default]
+    Blessed,
+}
+
+/// A type that is kept as a JSON file. It must serialize as a JSON object without members `version`
+/// and `readable_from`.
+///
+/// Rules for changing one:
+/// * A member that old readers can do without: give it `#[serde(default)]`, and leave
+///   [`Document::VERSION`] as it is or raise it with a [`Document::readable_from`] that stays.
+/// * Anything else: raise the version, write [`Document::forward`] and [`Document::backward`], and
+///   leave [`Document::WRITES`] at the version before, for one release at least.
+/// * Add a golden file of each new version, for [`assert_goes_back`].
+pub trait Document: Serialize + DeserializeOwned {
+    /// The version that this code writes in [`Era::Blessed`].
+    const VERSION: u32;
+
+    /// The version that this code writes in [`Era::Trial`]: the one of the release before.
+    const WRITES: u32 = Self::VERSION;
+
+    /// The oldest version whose readers understand a document of `version`.
+    fn readable_from(version: u32) -> u32 {
+        version
+    }
+
+    /// Brings the members of an older document one version forward, from `from` to `from + 1`.
+    /// They may hold some of newer versions, which an older release has carried over; those may
+    /// no longer fit to the others.
+    ///
+    /// # Errors
+    /// What does not fit.
+    fn forward(from: u32, members: Members) -> Result<Members, Misfit> {
+        let _ = members;
+        Err(Misfit(format!("version {from} is not known")))
+    }
+
+    /// Brings the members one version backward, from `to + 1` to `to`.
+    ///
+    /// # Errors
+    /// What does not fit.
+    fn backward(to: u32, members: Members) -> Result<Members, Misfit> {
+        let _ = members;
+        Err(Misfit(format!("version {to} is not known")))
+    }
+}
+
+/// Why a document can't be brought to another version, in one sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Misfit(pub String);
 
 #[derive(Serialize)]
 struct Written<'a, T> {
     version: u32,
+    readable_from: u32,
     #[serde(flatten)]
     body: &'a T,
-}
-
-#[derive(Deserialize)]
-struct Header {
-    version: Option<u32>,
 }
 
 /// Reads a document; `None` when the file does not exist.
@@ -55,40 +123,6 @@ pub fn read<T: Document>(path: &Path) -> Result<Option<T>, StoreError> {
     }
 }
 
-/// Reads a document from bytes; `path` is only named in errors.
-///
-/// # Errors
-/// As for [`read`].
-pub fn parse<T: Document>(path: &Path, bytes: &[u8]) -> Result<T, StoreError> {
-    let malformed = |source| StoreError::Malformed {
-        path: path.to_owned(),
-        source,
-    };
-    let header: Header = serde_json::from_slice(bytes).map_err(malformed)?;
-    let Some(found) = header.version else {
-        return Err(StoreError::Unversioned {
-            path: path.to_owned(),
-        });
-    };
-    if found > T::VERSION {
-        return Err(StoreError::TooNew {
-            path: path.to_owned(),
-            found,
-            supported: T::VERSION,
-        });
-    }
-    let mut members: Map<String, Value> = serde_json::from_slice(bytes).map_err(malformed)?;
-    members.remove("version");
-    for from in found..T::VERSION {
-        members = T::migrate(from, members).map_err(|reason| StoreError::Migration {
-            path: path.to_owned(),
-            from,
-            reason,
-        })?;
-    }
-    serde_json::from_value(Value::Object(members)).map_err(malformed)
-}
-
 /// Writes a document atomically, readable by its owner only.
 ///
 /// # Errors
@@ -96,138 +130,74 @@ pub fn parse<T: Document>(path: &Path, bytes: &[u8]) -> Result<T, StoreError> {
 pub fn write<T: Document>(
     path: &Path,
     document: &T,
+    era: Era,
     durability: Durability,
 ) -> Result<(), StoreError> {
-    file::write(path, &bytes(path, document)?, MODE, durability)
+    file::write(path, &bytes(path, document, era)?, MODE, durability)
 }
 
 /// Like [`write`] with [`Durability::Flushed`], without the renaming.
 ///
 /// # Errors
 /// As for [`write`].
-pub fn prepare<T: Document>(path: &Path, document: &T) -> Result<Prepared, StoreError> {
-    file::prepare(path, &bytes(path, document)?, MODE)
+pub fn prepare<T: Document>(path: &Path, document: &T, era: Era) -> Result<Prepared, StoreError> {
+    file::prepare(path, &bytes(path, document, era)?, MODE)
 }
 
 /// The bytes that [`write`] puts into a file; `path` is only named in errors.
 ///
 /// # Errors
-/// [`StoreError::Malformed`] when the document cannot be JSON.
-pub fn bytes<T: Document>(path: &Path, document: &T) -> Result<Vec<u8>, StoreError> {
-    let written = Written {
-        version: T::VERSION,
-        body: document,
+/// [`StoreError::Malformed`] when the document cannot be JSON, [`StoreError::Migration`] when it
+/// cannot be brought to the version of the era.
+pub fn bytes<T: Document>(path: &Path, document: &T, era: Era) -> Result<Vec<u8>, StoreError> {
+    let version = match era {
+        Era::Trial => T::WRITES,
+        Era::Blessed => T::VERSION,
     };
-    let mut bytes = serde_json::to_vec(&written).map_err(|source| StoreError::Malformed {
+    bytes_of_version(path, document, version)
+}
+
+fn bytes_of_version<T: Document>(
+    path: &Path,
+    document: &T,
+    version: u32,
+) -> Result<Vec<u8>, StoreError> {
+    let malformed = |source| StoreError::Malformed {
         path: path.to_owned(),
         source,
-    })?;
+    };
+    let mut bytes = if version == T::VERSION {
+        serde_json::to_vec(&written(version, T::readable_from(version), document))
+    } else {
+        let body = serde_json::to_value(document).map_err(malformed)?;
+        let Value::Object(mut members) = body else {
+            return Err(StoreError::Migration {
+                path: path.to_owned(),
+                from: T::VERSION,
+                reason: Misfit("it is not a JSON object".to_owned()),
+            });
+        };
+        for to in (version..T::VERSION).rev() {
+            members = T::backward(to, members).map_err(|reason| StoreError::Migration {
+                path: path.to_owned(),
+                from: to + 1,
+                reason,
+            })?;
+        }
+        serde_json::to_vec(&written(version, T::readable_from(version), &members))
+    }
+    .map_err(malformed)?;
     bytes.push(b'\n');
     Ok(bytes)
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Thing {
-        name: String,
-        size: u64,
-    }
-
-    /// Version 1 had no size, version 2 called the name `title`.
-    impl Document for Thing {
-        const VERSION: u32 = 3;
-
-        fn migrate(
-            from: u32,
-            mut members: Map<String, Value>,
-        ) -> Result<Map<String, Value>, String> {
-            match from {
-                1 => {
-                    members.insert("size".to_owned(), Value::from(0));
-                }
-                2 => {
-                    let title = members.remove("title").ok_or("title is missing")?;
-                    members.insert("name".to_owned(), title);
-                }
-                other => return Err(format!("version {other} is not known")),
-            }
-            Ok(members)
-        }
-    }
-
-    fn parse_text(text: &str) -> Result<Thing, StoreError> {
-        parse(Path::new("thing.json"), text.as_bytes())
-    }
-
-    #[test]
-    fn older_versions_are_migrated_step_by_step() {
-        let thing = parse_text(r#"{"version":1,"title":"a"}"#).unwrap();
-        assert_eq!(thing.name, "a");
-        assert_eq!(thing.size, 0);
-        let error = parse_text(r#"{"version":2,"size":1}"#).unwrap_err();
-        assert!(matches!(error, StoreError::Migration { from: 2, .. }));
-        let error = parse_text(r#"{"version":0}"#).unwrap_err();
-        assert!(matches!(error, StoreError::Migration { from: 0, .. }));
-    }
-
-    #[test]
-    fn newer_unversioned_and_foreign_files_are_refused() {
-        let error = parse_text(r#"{"version":4,"anything":true}"#).unwrap_err();
-        assert!(matches!(
-            error,
-            StoreError::TooNew {
-                found: 4,
-                supported: 3,
-                ..
-            }
-        ));
-        assert!(matches!(
-            parse_text(r#"{"name":"a","size":1}"#).unwrap_err(),
-            StoreError::Unversioned { .. }
-        ));
-        for text in [
-            "",
-            "{",
-            "[]",
-            "null",
-            r#"{"version":"3"}"#,
-            "{\"version\":-1}",
-        ] {
-            assert!(parse_text(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_missing_file_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let read: Option<Thing> = read(&folder.path().join("absent")).unwrap();
-        assert_eq!(read, None);
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_written_is_read(name: String, size: u64) {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("thing.json");
-            let thing = Thing { name, size };
-            write(&path, &thing, Durability::Relaxed).unwrap();
-            prop_assert_eq!(read::<Thing>(&path).unwrap(), Some(thing));
-        }
-
-        #[test]
-        fn no_truncation_is_taken_for_a_document(name: String, cut in 0_usize..64) {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("thing.json");
-            write(&path, &Thing { name, size: 1 }, Durability::Relaxed).unwrap();
-            let bytes = std::fs::read(&path).unwrap();
-            let kept = bytes.get(..cut.min(bytes.len() - 2)).unwrap();
-            prop_assert!(parse::<Thing>(&path, kept).is_err());
-        }
+fn written<B>(version: u32, readable_from: u32, body: &B) -> Written<'_, B> {
+    Written {
+        version,
+        readable_from,
+        body,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::document::Misfit;
+
 /// A stored document or folder could not be read, written or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -32,7 +34,8 @@ pub enum StoreError {
     },
     /// The file was written by a newer Keelson.
     #[error(
-        "{}: version {found} of the document is newer than version {supported}, the newest that this release reads",
+        "{}: the document has version {found}; a release that knows version {readable_from} or \
+         newer reads it, and this one knows version {supported}. The file is kept as it is",
         path.display()
     )]
     TooNew {
@@ -40,18 +43,20 @@ pub enum StoreError {
         path: PathBuf,
         /// Version in the file.
         found: u32,
-        /// Version that this code writes.
+        /// The oldest version whose readers understand it.
+        readable_from: u32,
+        /// The newest version that this code knows.
         supported: u32,
     },
-    /// An older document could not be brought to the present version.
+    /// A document could not be brought from one version to the next, or to the one before.
     #[error("{}: migration from version {from}: {reason}", path.display())]
     Migration {
         /// Which file.
         path: PathBuf,
-        /// Version in the file.
+        /// Version that it was to be brought from.
         from: u32,
         /// What does not fit.
-        reason: String,
+        reason: Misfit,
     },
     /// Another process holds the lock.
     #[error("{}: another process holds the lock (is another hostd running?)", path.display())]
@@ -99,6 +104,11 @@ impl StoreError {
     /// release that does not know it.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Malformed { .. } | Self::Unversioned { .. })
+    }
+
+    /// Whether a newer release wrote the file, and this one must leave it alone.
+    pub fn is_too_new(&self) -> bool {
+        matches!(self, Self::TooNew { .. })
     }
 
     /// Whether the file or folder does not exist.

@@ -1,7 +1,7 @@
 //! Versioned documents on disk, written so that a crash leaves the old or the new one.
 //!
-//! * [`document`]: one JSON file with a `version` member, read with a version check and migrated
-//!   forward when it is older.
+//! * [`document`]: one JSON file that says its version and the oldest one whose readers understand
+//!   it, migrated forward when it is older, and written backward while an update is on trial.
 //! * [`file`]: the atomic replacement of a file that documents are built on.
 //! * [`lock`]: one process per folder.
 //! * [`objects`]: a folder per object, made visible by its document and removed by one rename.
@@ -12,7 +12,7 @@ pub mod file;
 pub mod lock;
 pub mod objects;
 
-pub use document::Document;
+pub use document::{Document, Era, Rest};
 pub use error::StoreError;
 pub use file::Durability;
 pub use lock::FileLock;

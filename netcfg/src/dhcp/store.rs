@@ -17,10 +17,16 @@ const VERSION: u32 = 1;
 const MAX_BYTES: u64 = 64 << 10;
 
 /// One file of the folder: `<link>.json`.
+///
+/// Members that a newer release added are passed over: it says by `readable_from` whether this one
+/// can do without them. This one does not write that member, because the releases before it refuse
+/// what they do not know.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Document {
     version: u32,
+    /// The oldest version whose readers understand the file; `version` itself when it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    readable_from: Option<u32>,
     /// The link's hardware address: another card in the same slot is another client.
     mac: Mac,
     /// Seconds since 1970 at which the lease began.
@@ -71,6 +77,7 @@ impl LeaseStore {
         let age = now.saturating_sub(granted);
         let document = Document {
             version: VERSION,
+            readable_from: None,
             mac,
             granted: unix_now().saturating_sub(age).as_secs(),
             lease: lease.clone(),
@@ -109,8 +116,13 @@ impl LeaseStore {
         };
         let document: Document =
             serde_json::from_slice(&bytes).map_err(|error| format(error.to_string()))?;
-        if document.version != VERSION {
-            return Err(format(format!("version {}", document.version)));
+        let readable_from = document.readable_from.unwrap_or(document.version);
+        if document.version == 0 || readable_from > VERSION {
+            return Err(format(format!(
+                "it has version {}, readable from version {readable_from}; this release knows \
+                 version {VERSION}",
+                document.version
+            )));
         }
         document
             .lease
@@ -178,6 +190,35 @@ mod tests {
         let granted = now - Duration::from_secs(u64::from(lease().seconds) + 1);
         store.save("eth0", MAC, &lease(), granted, now).unwrap();
         assert!(store.load("eth0", MAC, now).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_file_goes_forward_and_back() {
+        let golden = include_str!("../../tests/golden/lease.1.json");
+        let dir = tempfile::tempdir().unwrap();
+        let store = LeaseStore::new(dir.path());
+        let now = Duration::from_secs(1000);
+        let path = store.path("eth0");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, golden).unwrap();
+        let (found, _) = store.load("eth0", MAC, now).unwrap().unwrap();
+        assert!(found.is_infinite());
+        // The releases before refuse members that they do not know: there is none.
+        store.save("eth0", MAC, &found, now, now).unwrap();
+        let value = |text: &str| {
+            let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
+            value["granted"] = serde_json::Value::from(0);
+            value
+        };
+        let written = fs::read_to_string(&path).unwrap();
+        assert_eq!(value(&written), value(golden));
+        // A newer one, which this release can do with, and one that it can't.
+        for (oldest, readable) in [(1, true), (2, false)] {
+            let versions = format!("\"version\": 2, \"readable_from\": {oldest}, \"newer\": 1");
+            fs::write(&path, golden.replacen("\"version\": 1", &versions, 1)).unwrap();
+            let loaded = store.load("eth0", MAC, now);
+            assert_eq!(loaded.is_ok(), readable, "{loaded:?}");
+        }
     }
 
     #[test]

@@ -13,9 +13,9 @@ use keelson_oci::archive::{Entry, Scanner, Visitor};
 use keelson_oci::compression::Compression;
 use keelson_oci::digest::{Digest, Digester};
 use keelson_oci::layer::{Limits, TreeBuilder, TreeError};
-use keelson_store::{Durability, document};
+use keelson_store::{Durability, Era, Rest, document};
 
-use super::{BLOB, BlobFormat, CompressedBlob, LayerForm, LayerRecord, RECORD, TAR};
+use super::{BLOB, BlobFormat, CompressedBlob, LayerForm, LayerOptions, LayerRecord, RECORD, TAR};
 use crate::error::ImageError;
 use crate::pipe::{PIECE, PipeReader, PipeSender, pipe};
 
@@ -46,6 +46,7 @@ pub(crate) struct Ingest {
     folder: PathBuf,
     compression: Compression,
     form: LayerForm,
+    era: Era,
     /// `None` for plain archives, whose digest is the layer's own.
     blob: Option<Digester>,
     blob_size: u64,
@@ -59,8 +60,7 @@ impl Ingest {
     pub(crate) fn start(
         folder: PathBuf,
         compression: Compression,
-        form: LayerForm,
-        limits: &Limits,
+        options: &LayerOptions,
     ) -> Result<Self, ImageError> {
         std::fs::create_dir(&folder).map_err(ImageError::io("create folder", &folder))?;
         let (sender, reader) = pipe();
@@ -69,8 +69,8 @@ impl Ingest {
             refused: Arc::clone(&refused),
             folder: folder.clone(),
             compression,
-            form,
-            limits: limits.clone(),
+            form: options.form,
+            limits: options.limits.clone(),
         };
         let worker = std::thread::Builder::new()
             .name("layer".to_owned())
@@ -81,7 +81,8 @@ impl Ingest {
             worker: Some(worker),
             folder,
             compression,
-            form,
+            form: options.form,
+            era: options.era,
             kept: None,
             blob: (compression != Compression::Plain).then(Digester::new),
             blob_size: 0,
@@ -149,8 +150,10 @@ impl Ingest {
             size,
             form: self.form,
             compressed,
+            rest: Rest::default(),
         };
-        document::write(&self.folder.join(RECORD), &record, Durability::Relaxed)?;
+        let path = self.folder.join(RECORD);
+        document::write(&path, &record, self.era, Durability::Relaxed)?;
         Ok(StagedLayer {
             folder: self.folder.clone(),
             diff_id,

@@ -16,8 +16,8 @@ use std::path::Path;
 
 use keelson_oci::compression::Compression;
 use keelson_oci::digest::Digest;
-use keelson_oci::layer::Tree;
-use keelson_store::Document;
+use keelson_oci::layer::{Limits, Tree};
+use keelson_store::{Document, Era, Rest};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ImageError;
@@ -67,6 +67,22 @@ pub(crate) struct LayerRecord {
     /// The compressed blob beside the archive, when it is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compressed: Option<CompressedBlob>,
+    /// What a newer release wrote.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// How new layers are made.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerOptions {
+    /// How they are made mountable.
+    pub form: LayerForm,
+    /// How much one may hold.
+    pub limits: Limits,
+    /// Whether their compressed blobs are kept.
+    pub keep_compressed: bool,
+    /// For whom their records are written.
+    pub era: Era,
 }
 
 /// The blob that a layer came as.

@@ -163,9 +163,8 @@ fn take_in(
                 let start = gathered.get(..DETECT_BYTES).unwrap_or(&gathered);
                 let compression = Compression::detect(start)
                     .map_err(|error| ImageError::Archive(error.to_string()))?;
-                let started =
-                    Ingest::start(folder.clone(), compression, store.form, &store.limits)?
-                        .keeping_blob(store.keep_compressed)?;
+                let started = Ingest::start(folder.clone(), compression, &store.layers)?
+                    .keeping_blob(store.layers.keep_compressed)?;
                 ingest.insert(started)
             }
         };

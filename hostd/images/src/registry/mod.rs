@@ -17,6 +17,8 @@ use tokio::sync::mpsc;
 pub(crate) use downloads::Downloads;
 pub(crate) use platform::Wanted;
 pub(crate) use pull::pull;
+#[cfg(test)]
+pub(crate) use push::CompressedRecord;
 pub(crate) use push::push;
 pub(crate) use remote::{inspect, tags};
 

@@ -316,7 +316,7 @@ impl Pull {
                 layer.digest, layer.media_type
             )));
         }
-        let limit = self.store.limits.bytes;
+        let limit = self.store.layers.limits.bytes;
         if layer.size > limit {
             return Err(self.wrong(format!(
                 "layer {} has {} bytes, where at most {limit} are accepted",

@@ -12,7 +12,7 @@ use keelson_oci::manifest::{
 };
 use keelson_oci::reference::Reference;
 use keelson_registry::{Access, BlobSource, Client, Credentials, RegistryError, Repository};
-use keelson_store::{Document as Versioned, Durability, document};
+use keelson_store::{Document as Versioned, Durability, Rest, document};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
@@ -37,12 +37,15 @@ const OCI_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const OCI_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
 /// `compressed.json`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct CompressedRecord {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CompressedRecord {
     /// Digest of the gzip file.
-    blob: Digest,
+    pub blob: Digest,
     /// Its bytes.
-    size: u64,
+    pub size: u64,
+    /// What a newer release wrote.
+    #[serde(flatten)]
+    pub rest: Rest,
 }
 
 impl Versioned for CompressedRecord {
@@ -405,9 +408,18 @@ impl LayerPush {
             let folder = store.disk.layer(&diff_id);
             let path = staging.path.join("layer.gz");
             let (blob, size) = gzip::compress(&folder.join(TAR), &path)?;
-            let record = CompressedRecord { blob, size };
+            let record = CompressedRecord {
+                blob,
+                size,
+                rest: Rest::default(),
+            };
             let note = folder.join(COMPRESSED);
-            if let Err(error) = document::write(&note, &record, Durability::Relaxed) {
+            let found = document::read::<CompressedRecord>(&note);
+            let too_new = found.is_err_and(|error| error.is_too_new());
+            let era = store.layers.era;
+            if !too_new
+                && let Err(error) = document::write(&note, &record, era, Durability::Relaxed)
+            {
                 // Only the next push takes longer.
                 tracing::warn!(path = %note.display(), %error, "digest is not remembered");
             }

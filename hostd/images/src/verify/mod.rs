@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use keelson_model::verify::{Damage, VerifyLine};
 use keelson_oci::digest::Digest;
-use keelson_store::document;
+use keelson_store::{Era, document};
 use tokio::sync::mpsc;
 
 use crate::error::ImageError;
@@ -171,7 +171,7 @@ impl Check<'_> {
                 "record",
                 object,
                 &disk.image(&record.id),
-                |path| same_document(path, record),
+                |path| same_document(path, record, disk.era),
                 Some(&|| disk.write_image(record)),
             ),
             Object::Names => self.names(object),
@@ -186,7 +186,16 @@ impl Check<'_> {
         if !path.exists() && state.repositories == Repositories::default() {
             return;
         }
-        if let Err(reason) = same_document(&path, &state.repositories) {
+        if state
+            .unreadable
+            .names
+            .as_ref()
+            .is_some_and(|(unreadable, _)| *unreadable == path)
+        {
+            // Told with all that could not be read; and it stays as it is.
+            return;
+        }
+        if let Err(reason) = same_document(&path, &state.repositories, disk.era) {
             let restored = disk.write_repositories(&state.repositories).is_ok();
             drop(state);
             self.report(Found {
@@ -242,7 +251,7 @@ impl Check<'_> {
             restored,
         };
         let path = folder.join(RECORD);
-        if let Err(reason) = same_document(&path, record) {
+        if let Err(reason) = same_document(&path, record, self.store.disk.era) {
             let restored = {
                 let state = self.store.state();
                 is_current(&state, &object) && disk.write_layer(record).is_ok()
@@ -260,7 +269,7 @@ impl Check<'_> {
                 self.report(found(path, reason, false));
             }
         }
-        let limits = &self.store.limits;
+        let limits = &self.store.layers.limits;
         if let Err((name, reason)) = file::mountable(record, &folder, limits) {
             self.report(found(folder.join(name), reason, false));
         }
@@ -368,14 +377,18 @@ fn users(state: &crate::state::State, object: &Object) -> Vec<String> {
 }
 
 /// Whether a document on disk is the one in memory.
-fn same_document<T: document::Document + PartialEq>(path: &Path, known: &T) -> Result<(), String> {
+fn same_document<T: document::Document + PartialEq>(
+    path: &Path,
+    known: &T,
+    era: Era,
+) -> Result<(), String> {
     let unreadable = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => "it is missing".to_owned(),
         _ => format!("it cannot be read: {error}"),
     };
     let found = std::fs::read(path).map_err(unreadable)?;
     let read: T = document::parse(path, &found).map_err(|error| error.to_string())?;
-    let written = document::bytes(path, known).map_err(|error| error.to_string())?;
+    let written = document::bytes(path, known, era).map_err(|error| error.to_string())?;
     // A release of another age may have written the same with more or fewer members. A flipped
     // bit, in the name of a member for one, leaves the length as it is.
     match read == *known && (found == written || found.len() != written.len()) {
