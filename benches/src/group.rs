@@ -1,21 +1,21 @@
 //! Processor time of daemons and everything that they start, by a cgroup of their own.
 
-use std::fs::{File, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::fs::OpenOptions;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use keelson_cgroup::Cgroup;
 use keelson_sys::service_process;
 
-/// Where cgroup2 is mounted, on machines with and without version 1 controllers.
-const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+/// How long killed processes may take to leave the cgroup.
+const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A cgroup of version 2, which needs no controller to count processor time. Removed, with all
 /// processes in it, when it is dropped.
 #[derive(Debug)]
 pub struct Group {
-    folder: PathBuf,
+    cgroup: Cgroup,
 }
 
 /// Processor time so far.
@@ -49,16 +49,12 @@ impl Group {
     /// # Errors
     /// No cgroup2 is mounted, or it can't be written to.
     pub fn new(name: &str) -> Result<Self> {
-        let root = MOUNTS
-            .map(Path::new)
-            .into_iter()
-            .find(|path| path.join("cgroup.procs").exists())
-            .context(
-                "no cgroup2 file system is mounted: processor time of daemons can't be counted",
-            )?;
-        let folder = root.join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
-        Ok(Self { folder })
+        let mount = keelson_cgroup::mount_point().context(
+            "no cgroup2 file system is mounted: processor time of daemons can't be counted",
+        )?;
+        let path = mount.join(format!("{name}-{}", std::process::id()));
+        let cgroup = Cgroup::create(path)?;
+        Ok(Self { cgroup })
     }
 
     /// Has a command run in the cgroup. It also gets a session of its own.
@@ -66,7 +62,9 @@ impl Group {
     /// # Errors
     /// The cgroup is gone.
     pub fn contain<'a>(&self, command: &'a mut Command) -> Result<&'a mut Command> {
-        let file = OpenOptions::new().write(true).open(self.file("procs"))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .open(self.cgroup.path().join("cgroup.procs"))?;
         Ok(service_process::prepare(command, Some(file), None))
     }
 
@@ -75,13 +73,12 @@ impl Group {
     /// # Errors
     /// There is no such process.
     pub fn adopt(&self, pid: u32) -> Result<()> {
-        std::fs::write(self.file("procs"), pid.to_string())
-            .with_context(|| format!("move process {pid} to {}", self.folder.display()))
+        Ok(self.cgroup.add(i32::try_from(pid)?)?)
     }
 
     /// The cgroup's path under the mount, as `linux.cgroupsPath` takes it.
     pub fn path(&self) -> String {
-        let name = self.folder.file_name().unwrap_or_default();
+        let name = self.cgroup.path().file_name().unwrap_or_default();
         format!("/{}", name.to_string_lossy())
     }
 
@@ -90,14 +87,12 @@ impl Group {
     /// # Errors
     /// The cgroup is gone.
     pub fn processor_time(&self) -> Result<ProcessorTime> {
-        let path = self.folder.join("cpu.stat");
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let text = self.cgroup.read("cpu.stat")?;
         let value = |name: &str| {
             text.lines()
                 .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
                 .map(Duration::from_micros)
-                .with_context(|| format!("{} has no {name}", path.display()))
+                .with_context(|| format!("cpu.stat has no {name}"))
         };
         Ok(ProcessorTime {
             user: value("user_usec")?,
@@ -105,53 +100,19 @@ impl Group {
         })
     }
 
-    /// The processes in it, those in cgroups below not included.
+    /// The processes in it and in cgroups below it.
     ///
     /// # Errors
     /// The cgroup is gone.
     pub fn processes(&self) -> Result<Vec<i32>> {
-        let text = std::fs::read_to_string(self.file("procs"))?;
-        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+        Ok(self.cgroup.processes()?)
     }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("cgroup.{name}"))
-    }
-
-    fn remove(&self) -> Result<()> {
-        std::fs::write(self.file("kill"), "1")?;
-        let mut events = File::open(self.file("events"))?;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !is_empty(&mut events)? {
-            if Instant::now() > deadline {
-                bail!("{}: not empty after 10 s", self.folder.display());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        remove_tree(&self.folder)
-    }
-}
-
-fn is_empty(events: &mut File) -> Result<bool> {
-    std::io::Seek::rewind(events)?;
-    let text = std::io::read_to_string(events)?;
-    Ok(text.lines().any(|line| line == "populated 0"))
-}
-
-fn remove_tree(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    std::fs::remove_dir(folder).with_context(|| format!("remove {}", folder.display()))
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Err(error) = self.remove() {
-            eprintln!("cgroup {}: {error:#}", self.folder.display());
+        if let Err(error) = keelson_cgroup::remove(self.cgroup.path(), REMOVE_LIMIT) {
+            eprintln!("{error}");
         }
     }
 }
@@ -176,10 +137,10 @@ mod tests {
         let mut sleeper = Command::new("sleep");
         let mut sleeper = group.contain(sleeper.arg("1000")).unwrap().spawn().unwrap();
         assert_eq!(group.processes().unwrap(), [sleeper.id() as i32]);
-        let folder = group.folder.clone();
+        let path = group.cgroup.path().to_owned();
         let waiter = std::thread::spawn(move || sleeper.wait());
         drop(group);
         waiter.join().unwrap().unwrap();
-        assert!(!folder.exists());
+        assert!(!path.exists());
     }
 }

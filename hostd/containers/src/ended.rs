@@ -1,6 +1,5 @@
 //! When a container's process has ended: the record, the events, the restart, the removal.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,9 @@ use crate::engine::{Inner, timestamp};
 use crate::restart::{self, Occasion};
 use crate::start::Starter;
 use crate::types::Status;
+
+/// How long killed processes may take to leave their cgroup.
+const LEFTOVERS_LIMIT: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// Records the end of a run, and does what follows from it.
@@ -140,21 +142,14 @@ impl Inner {
             return;
         };
         let cgroup = container.snapshot().cgroup.clone();
-        let folder = mount.join(cgroup.trim_start_matches('/'));
-        if !folder.exists() {
-            return;
+        let path = mount.join(cgroup.trim_start_matches('/'));
+        // The kernel removes killed processes from a cgroup only when it has torn them down.
+        let removal = move || keelson_cgroup::remove(&path, LEFTOVERS_LIMIT);
+        match tokio::task::spawn_blocking(removal).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(id = container.id, %error, "cgroup not removed"),
+            Err(error) => tracing::error!(id = container.id, %error, "cgroup not removed"),
         }
-        if let Err(error) = std::fs::write(folder.join("cgroup.kill"), "1") {
-            tracing::warn!(id = container.id, %error, "cgroup not killed");
-        }
-        // Killed processes leave their cgroup only when they have ended.
-        for _ in 0..50 {
-            if remove_cgroup(&folder) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        tracing::warn!(id = container.id, folder = %folder.display(), "cgroup not removed");
     }
 }
 
@@ -180,20 +175,5 @@ pub(crate) fn lost_exit(reason: &str) -> Exit {
         finished_at: 0,
         error: Some(reason.to_owned()),
         log_lost: 0,
-    }
-}
-
-/// Removes a cgroup with its children; false while processes are in it.
-fn remove_cgroup(folder: &Path) -> bool {
-    if let Ok(entries) = std::fs::read_dir(folder) {
-        for entry in entries.flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !remove_cgroup(&entry.path()) {
-                return false;
-            }
-        }
-    }
-    match std::fs::remove_dir(folder) {
-        Ok(()) => true,
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }

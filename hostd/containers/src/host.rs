@@ -1,9 +1,10 @@
 //! What the host offers: processors, capabilities, cgroup controllers.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use keelson_cgroup::{Cgroup, controllers};
 
 use crate::types::CgroupParent;
 
@@ -23,9 +24,7 @@ pub struct HostFacts {
 impl HostFacts {
     /// Asks the kernel, and prepares the cgroups that containers go into.
     pub fn detect(parent: &CgroupParent) -> Self {
-        let cgroup_mount = fs::read_to_string("/proc/self/mountinfo")
-            .ok()
-            .and_then(|text| cgroup_mount(&text));
+        let cgroup_mount = keelson_cgroup::mount_point();
         let controllers = cgroup_mount
             .as_deref()
             .map(|mount| prepare_cgroups(mount, parent))
@@ -48,26 +47,13 @@ impl HostFacts {
 /// Removes the cgroups that [`HostFacts::detect`] and the shims made, as far as they are empty.
 pub(crate) fn remove_cgroups(mount: &Path, parent: &CgroupParent) {
     let parent = mount.join(parent.as_str());
-    for folder in ["user", "system", "shim"].map(|name| parent.join(name)) {
-        // A shim ends a moment after it told of its container's end.
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while fs::remove_dir(&folder).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy)
-            && Instant::now() < deadline
-        {
-            std::thread::sleep(Duration::from_millis(5));
+    for group in ["user", "system", "shim"].map(|name| parent.join(name)) {
+        // A shim ends a moment after it reported the end of its container.
+        if let Err(error) = keelson_cgroup::remove_when_empty(&group, Duration::from_secs(1)) {
+            tracing::warn!(%error, "cgroup not removed");
         }
     }
     let _ = fs::remove_dir(parent);
-}
-
-/// The mount point of cgroup v2 in mountinfo (proc(5)).
-fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        (after.split(' ').next() == Some("cgroup2"))
-            .then(|| before.split(' ').nth(4).map(PathBuf::from))
-            .flatten()
-    })
 }
 
 fn bounding_set(status: &str) -> Option<u64> {
@@ -77,50 +63,33 @@ fn bounding_set(status: &str) -> Option<u64> {
     u64::from_str_radix(digits.trim(), 16).ok()
 }
 
-/// Makes the parent with `user` and `system` in it, and lets their children have every controller
-/// that the root offers. Returns those that really are there.
+/// Creates the parent with `user` and `system` in it, and lets their children use every controller
+/// that the root offers. Returns those that they can use.
 fn prepare_cgroups(mount: &Path, parent: &CgroupParent) -> Vec<String> {
     let parent = mount.join(parent.as_str());
-    for folder in [parent.clone(), parent.join("user"), parent.join("system")] {
-        match fs::create_dir(&folder) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+    let groups = [parent.clone(), parent.join("user"), parent.join("system")];
+    for group in &groups {
+        if let Err(error) = Cgroup::create(group.clone()) {
+            tracing::warn!(%error, "cgroup not created");
+            return Vec::new();
+        }
+    }
+    let mut usable = None;
+    for group in std::iter::once(mount).chain(groups.iter().map(PathBuf::as_path)) {
+        match controllers::enable_all_for_children(group) {
+            Ok((enabled, refused)) => {
+                for error in refused {
+                    tracing::warn!(%error, "cgroup controller not enabled");
+                }
+                usable = Some(enabled);
+            }
             Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "cgroup not made");
+                tracing::warn!(%error, "cgroup controllers not known");
                 return Vec::new();
             }
         }
     }
-    let mut available = list(&mount.join("cgroup.controllers"));
-    for folder in [
-        mount.to_owned(),
-        parent.clone(),
-        parent.join("user"),
-        parent.join("system"),
-    ] {
-        let enabled = list(&folder.join("cgroup.subtree_control"));
-        available.retain(|controller| {
-            // One at a time: a single unavailable one would make the kernel refuse all.
-            enabled.contains(controller)
-                || fs::write(
-                    folder.join("cgroup.subtree_control"),
-                    format!("+{controller}"),
-                )
-                .inspect_err(|error| {
-                    tracing::warn!(controller, folder = %folder.display(), %error, "cgroup controller not enabled");
-                })
-                .is_ok()
-        });
-    }
-    available
-}
-
-fn list(path: &Path) -> Vec<String> {
-    fs::read_to_string(path)
-        .unwrap_or_default()
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect()
+    usable.unwrap_or_default().into_iter().collect()
 }
 
 #[cfg(test)]
@@ -128,14 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mountinfo_and_status() {
-        let hybrid = "30 24 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
-            33 30 0:29 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
-        assert_eq!(
-            cgroup_mount(hybrid),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
-        );
-        assert_eq!(cgroup_mount("garbage\n\n"), None);
+    fn the_bounding_set_is_a_mask() {
         assert_eq!(
             bounding_set("Name:\tx\nCapBnd:\t00000000a80425fb\n"),
             Some(0xa804_25fb)

@@ -15,6 +15,8 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 /// fails the test, so that a new one gets its place deliberately.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("keelson-sys", &[]),
+    ("keelson-linux", &[]),
+    ("keelson-cgroup", &["keelson-linux"]),
     ("keelson-model", &[]),
     ("keelson-files", &[]),
     ("keelson-shim-protocol", &[]),
@@ -26,6 +28,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "init",
         &[
+            "keelson-cgroup",
+            "keelson-linux",
             "keelson-sys",
             "keelson-model",
             "keelson-config",
@@ -44,6 +48,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "keelson-runtime",
         &[
+            "keelson-cgroup",
+            "keelson-linux",
             "keelson-sys",
             "keelson-model",
             "keelson-log",
@@ -63,6 +69,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "hostd-containers",
         &[
+            "keelson-cgroup",
             "keelson-sys",
             "keelson-model",
             "keelson-store",
@@ -134,6 +141,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "keelson-benches",
         &[
+            "keelson-cgroup",
+            "keelson-linux",
             "keelson-model",
             "keelson-sys",
             "keelson-oci",

@@ -1,17 +1,18 @@
 //! Control groups, version 2 only (`Documentation/admin-guide/cgroup-v2.rst`).
 
-use std::fs;
 use std::path::Path;
+
+use keelson_cgroup::controllers;
 
 use crate::mount::{self, DATA_ONLY};
 
 /// Where the hierarchy is mounted.
-pub(crate) const ROOT: &str = "/sys/fs/cgroup";
+pub(crate) const ROOT: &str = keelson_cgroup::USUAL_MOUNT_POINT;
 
-/// Mounts the hierarchy and hands every controller to the groups below the root.
+/// Mounts the hierarchy and enables every controller for the groups below the root.
 ///
-/// `nsdelegate`: a cgroup namespace is a boundary that its inhabitants can't move out of.
-/// `memory_recursiveprot`: protection of a group covers what lies below it.
+/// `nsdelegate`: a cgroup namespace is a boundary that its processes can't move out of.
+/// `memory_recursiveprot`: protection of a group covers the groups below it.
 pub(crate) fn set_up() -> Vec<String> {
     let root = Path::new(ROOT);
     if !root.join("cgroup.controllers").exists() {
@@ -20,24 +21,8 @@ pub(crate) fn set_up() -> Vec<String> {
             return vec![error.to_string()];
         }
     }
-    delegate(root)
-}
-
-/// Enables each controller by itself: one that is refused must not keep the others away.
-fn delegate(group: &Path) -> Vec<String> {
-    let controllers = match fs::read_to_string(group.join("cgroup.controllers")) {
-        Ok(text) => text,
-        Err(error) => return vec![format!("read {ROOT}/cgroup.controllers: {error}")],
-    };
-    controllers
-        .split_whitespace()
-        .filter_map(|controller| {
-            fs::write(
-                group.join("cgroup.subtree_control"),
-                format!("+{controller}"),
-            )
-            .err()
-            .map(|error| format!("enable cgroup controller {controller}: {error}"))
-        })
-        .collect()
+    match controllers::enable_all_for_children(root) {
+        Ok((_, refused)) => refused.iter().map(ToString::to_string).collect(),
+        Err(error) => vec![error.to_string()],
+    }
 }

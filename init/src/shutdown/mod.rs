@@ -5,7 +5,7 @@
 //! feeds the watchdog until then.
 
 mod guard;
-mod mountinfo;
+mod mounts;
 mod unmount;
 
 use std::os::fd::AsFd;

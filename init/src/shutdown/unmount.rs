@@ -1,11 +1,11 @@
 //! Taking the file systems away.
 
-use std::fs;
 use std::path::Path;
 
+use keelson_linux::mountinfo::{self, Mount};
 use nix::mount::{MntFlags, MsFlags, umount2};
 
-use super::mountinfo::{self, Mount};
+use super::mounts::to_unmount;
 use crate::console;
 
 /// Passes over the list of mounts; each ends early when nothing could be unmounted any more.
@@ -66,8 +66,7 @@ pub(super) fn unmount_all() -> bool {
 }
 
 fn present() -> Vec<Mount> {
-    let info = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    mountinfo::to_unmount(&mountinfo::parse(&info))
+    to_unmount(&mountinfo::of_this_process().unwrap_or_default())
 }
 
 /// Makes the whole file system read-only, not only this mount of it.

@@ -286,7 +286,7 @@ unsafe fn clone_inside(request: &Request<'_>) -> Result<Cloned, Failure> {
         unsafe {
             clone::clone3(&CloneRequest {
                 namespaces: 0,
-                cgroup: cgroup.map(Cgroup::folder),
+                cgroup: cgroup.map(Cgroup::directory),
                 sibling: false,
             })
         }

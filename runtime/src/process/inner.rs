@@ -65,7 +65,7 @@ fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(
     }
     let request = CloneRequest {
         namespaces: plan.namespaces.create,
-        cgroup: cgroup.map(Cgroup::folder),
+        cgroup: cgroup.map(Cgroup::directory),
         sibling: true,
     };
     let prepared = Prepared {

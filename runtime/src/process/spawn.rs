@@ -227,7 +227,7 @@ fn clone_and_wait(
         } else {
             plan.namespaces.create
         },
-        cgroup: cgroup.filter(|_| !inside_user).map(Cgroup::folder),
+        cgroup: cgroup.filter(|_| !inside_user).map(Cgroup::directory),
         sibling: false,
     };
     let joined = match &plan.namespaces.join_pid {

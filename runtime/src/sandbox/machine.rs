@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use keelson_linux::mountinfo;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
@@ -68,7 +69,7 @@ pub(super) fn shown(kind: &str, options: &Options) -> Result<Option<OwnedFd>, Fa
 /// it: those in a user namespace that does not own the cgroup namespace. `path` is the container's
 /// cgroup.
 pub(super) fn own_cgroups(path: &str, options: &Options) -> Result<OwnedFd, Failure> {
-    copy(&cgroup::folder_of(path)?, options)
+    copy(&cgroup::directory_of(path)?, options)
 }
 
 /// A mount of a place of the host's with the attributes that are asked for.
@@ -96,13 +97,11 @@ fn in_initial_cgroups() -> bool {
 
 /// Where the whole of a file system is mounted.
 fn mounted(kind: &str) -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    mounts.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let fields: Vec<&str> = mount.split(' ').collect();
-        match (file_system.split(' ').next(), fields.as_slice()) {
-            (Some(found), [_, _, _, "/", place, ..]) if found == kind => Some(place.into()),
-            _ => None,
-        }
-    })
+    let mounts = mountinfo::of_this_process().ok()?;
+    let mut whole = mounts
+        .into_iter()
+        .filter(|mount| mount.root == Path::new("/"));
+    whole
+        .find(|mount| mount.kind == kind)
+        .map(|mount| mount.target)
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use keelson_benches::build;
+use keelson_linux::mountinfo;
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 
@@ -163,12 +164,10 @@ impl Drop for Folders {
 
 /// Unmounts what engines have left, the last mount first.
 fn detach_below(folder: &Path) {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let below = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .filter(|point| Path::new(point).starts_with(folder));
-    for point in below.collect::<Vec<_>>().into_iter().rev() {
-        let _ = unmount(point, UnmountFlags::DETACH);
+    let mounts = mountinfo::of_this_process().unwrap_or_default();
+    for mount in mounts.iter().rev() {
+        if mount.target.starts_with(folder) {
+            let _ = unmount(&mount.target, UnmountFlags::DETACH);
+        }
     }
 }

@@ -1,0 +1,22 @@
+//! Control groups, version 2 only (`Documentation/admin-guide/cgroup-v2.rst` of the kernel).
+//!
+//! In the order in which a caller needs them:
+//!
+//! - [`mount_point`]: where the hierarchy is mounted.
+//! - [`controllers`]: which controllers there are, and how the cgroups below get them.
+//! - [`Cgroup`]: one cgroup: create, open, add processes, give it to a user, freeze, kill.
+//! - [`Event`] and [`wait`]: wait until a cgroup is empty or frozen, without asking repeatedly.
+//! - [`remove`]: kill what is left and remove the cgroup with those below it.
+
+pub mod controllers;
+mod error;
+mod event;
+mod group;
+mod hierarchy;
+mod remove;
+
+pub use error::CgroupError;
+pub use event::{Event, wait};
+pub use group::{Cgroup, processes};
+pub use hierarchy::{USUAL_MOUNT_POINT, mount_point};
+pub use remove::{remove, remove_when_empty};
