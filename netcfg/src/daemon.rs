@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keelson_config::{Loaded, Sources};
+use keelson_netlink::{Monitor, Netlink, NetlinkError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -15,8 +16,8 @@ use tracing::{info, warn};
 use crate::desired::{self, HeldLease};
 use crate::dhcp::machine::{Remembered, StateName, Time};
 use crate::dhcp::{Client, ClientEvent, ClientLink, ClientStatus, LeaseStore, StoreError, now};
+use crate::kernel::Kernel;
 use crate::model::{Desired, Link, Observed};
-use crate::netlink::{Monitor, Netlink, NetlinkError};
 use crate::notify::{self, Notifier};
 use crate::plan::plan;
 
@@ -60,7 +61,7 @@ struct RunningClient {
 struct Daemon {
     options: Options,
     loaded: Loaded,
-    netlink: Netlink,
+    kernel: Kernel,
     notifier: Notifier,
     leases: LeaseStore,
     clients: BTreeMap<u32, RunningClient>,
@@ -88,14 +89,15 @@ struct Daemon {
 /// # Errors
 /// When the kernel cannot be reached.
 pub async fn run(options: Options) -> Result<(), DaemonError> {
-    let (netlink, monitor) = Netlink::connect()?;
+    let kernel = Kernel::new(Netlink::connect()?);
+    let monitor = Netlink::monitor()?;
     let (events, receiver) = mpsc::unbounded_channel();
     let loaded = load(&options);
     let daemon = Daemon {
         leases: LeaseStore::new(&options.state),
         options,
         loaded,
-        netlink,
+        kernel,
         notifier: Notifier::from_environment(),
         clients: BTreeMap::new(),
         held: BTreeMap::new(),
@@ -211,7 +213,7 @@ impl Daemon {
     /// Brings the kernel to the desired state, starts and stops clients, writes the files.
     async fn reconcile(&mut self) {
         self.failures.clear();
-        match self.netlink.observe().await {
+        match self.kernel.observe().await {
             Ok(observed) => self.observed = observed,
             Err(error) => {
                 warn!(%error, "cannot read the state of the network");
@@ -243,7 +245,7 @@ impl Daemon {
 
         let actions = plan(&self.desired, &self.observed);
         for action in &actions {
-            match self.netlink.apply(action).await {
+            match self.kernel.apply(action).await {
                 Ok(()) => info!("{action}"),
                 Err(error) => {
                     warn!(%error, "cannot change the network");
@@ -252,7 +254,7 @@ impl Daemon {
             }
         }
         if !actions.is_empty()
-            && let Ok(observed) = self.netlink.observe().await
+            && let Ok(observed) = self.kernel.observe().await
         {
             self.observed = observed;
         }

@@ -58,12 +58,9 @@ fn a_lease_brings_address_route_and_servers() {
     assert_eq!((lease.address, lease.seconds), (address.clone(), Some(600)));
     let loopback = net.on_client("addr show dev lo");
     assert!(loopback.contains("127.0.0.1/8"), "{loopback}");
-    let accept_ra = std::process::Command::new("ip")
-        .args(["netns", "exec", &net.client, "cat"])
-        .arg(format!("/proc/sys/net/ipv6/conf/{LINK}/accept_ra"))
-        .output()
-        .unwrap();
-    assert_eq!(accept_ra.stdout, b"2\n");
+    let accept_ra = format!("/proc/sys/net/ipv6/conf/{LINK}/accept_ra");
+    let accept_ra = net.client.run(|| fs::read_to_string(accept_ra)).unwrap();
+    assert_eq!(accept_ra.unwrap(), "2\n");
 
     // The end leaves the network as it is and keeps the lease.
     assert_eq!(daemon.end(Signal::SIGTERM).code(), Some(0));

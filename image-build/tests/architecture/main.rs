@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keelson-linux", &[]),
     ("keelson-cgroup", &["keelson-linux"]),
     ("keelson-model", &[]),
+    ("keelson-netlink", &["keelson-model"]),
     ("keelson-files", &[]),
     ("keelson-shim-protocol", &[]),
     ("keelson-config", &["keelson-model", "keelson-files"]),
@@ -39,6 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "netcfg",
         &[
+            "keelson-netlink",
             "keelson-sys",
             "keelson-model",
             "keelson-config",
@@ -264,6 +266,22 @@ fn pid_1_stays_small() {
         .filter(|name| NOT_IN_INIT.contains(name))
         .collect();
     assert!(forbidden.is_empty(), "init links {forbidden:?}");
+}
+
+/// The interfaces of the netlink crates change often, so one crate of ours hides them.
+#[test]
+fn one_crate_speaks_netlink() {
+    const OWNER: &str = "keelson-netlink";
+    let mut users = BTreeSet::new();
+    for package in metadata().workspace_packages() {
+        for dependency in &package.dependencies {
+            let name = dependency.name.as_str();
+            if name.contains("netlink") && name != OWNER {
+                users.insert(package.name.to_string());
+            }
+        }
+    }
+    assert_eq!(users, BTreeSet::from([OWNER.to_owned()]));
 }
 
 /// Every Rust file of the workspace, relative to its root.

@@ -13,7 +13,6 @@
 //!
 //! Parsing ([`parse`], [`merge`]) is pure; only [`load`] and [`save_last_good`] touch files.
 
-mod address;
 mod layer;
 mod load;
 mod merge;
@@ -21,7 +20,7 @@ mod problem;
 mod schema;
 mod validate;
 
-pub use address::{IpPrefix, PrefixError};
+pub use keelson_model::ip::{IpPrefix, PrefixError};
 pub use layer::{Layer, MAX_LAYER_BYTES, parse};
 pub use load::{Loaded, SaveError, Sources, load, save_last_good};
 pub use merge::merge;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use keelson_model::host::{EngineConfig, HostConfig, LinkConfig, NetworkConfig, RegistriesConfig};
 
-use crate::address::IpPrefix;
+use keelson_model::ip::IpPrefix;
 
 /// A wrong value.
 #[derive(Debug, Clone, PartialEq, Eq)]

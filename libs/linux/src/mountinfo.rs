@@ -2,7 +2,7 @@
 //!
 //! The kernel writes any bytes that a path may have, so this works on bytes. A line of an unknown
 //! form is skipped: PID 1 must still unmount the other file systems
-//! (docs/decisions/0016-small-formats-of-our-own.md).
+//! (docs/decisions/0020-small-formats-of-our-own.md).
 
 use std::ffi::OsString;
 use std::fs;

@@ -7,6 +7,7 @@ pub mod error;
 pub mod host;
 pub mod host_api;
 pub mod init;
+pub mod ip;
 pub mod json;
 pub mod limits;
 pub mod service;

@@ -1,22 +1,23 @@
 //! Two network namespaces joined by a veth pair, a real DHCP server in one and the daemon in the
-//! other. Everything is removed when the values are dropped, also by a panic.
+//! other. The kernel removes everything when the values are dropped, also by a panic.
 
 // Each test file uses a part.
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use keelson_netlink::{Address, LinkKind, Namespace, Netlink, NewLink};
 use netcfg::status::{LinkStatus, NetworkStatus};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::runtime::Runtime;
 
 /// Name of the client's link.
 pub const LINK: &str = "uplink";
@@ -45,12 +46,13 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn ip(arguments: &[&str]) -> String {
-    let output = Command::new("ip").args(arguments).output().unwrap();
+/// Runs iproute2 in a namespace. It shows what the daemon did by other code than the daemon's.
+fn ip(namespace: &Namespace, words: &str) -> String {
+    let run = || Command::new("ip").args(words.split(' ')).output();
+    let output = namespace.run(run).unwrap().unwrap();
     assert!(
         output.status.success(),
-        "ip {}: {}",
-        arguments.join(" "),
+        "ip {words}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
@@ -63,17 +65,14 @@ pub struct Program {
 }
 
 impl Program {
-    fn start(namespace: &str, program: &Path, change: impl FnOnce(&mut Command)) -> Self {
-        // `ip netns exec` becomes the program, so the process identifier is the program's.
-        let mut command = Command::new("ip");
+    fn start(namespace: &Namespace, program: &Path, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(program);
         command
-            .args(["netns", "exec", namespace])
-            .arg(program)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         change(&mut command);
-        let mut child = command.spawn().unwrap();
+        let mut child = namespace.run(move || command.spawn()).unwrap().unwrap();
         let lines = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let errors = BufReader::new(child.stderr.take().unwrap());
         let sink = Arc::clone(&lines);
@@ -142,28 +141,21 @@ impl Drop for Program {
     }
 }
 
-/// The namespaces and the daemon's folders.
+/// The namespaces and the daemon's directories.
 pub struct Net {
-    pub server: String,
-    pub client: String,
+    pub server: Arc<Namespace>,
+    pub client: Namespace,
     dir: tempfile::TempDir,
 }
 
 impl Net {
     /// Two namespaces without links between them.
     pub fn unconnected() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = |end| format!("netcfg-{}-{number}-{end}", std::process::id());
-        let net = Self {
-            server: name("s"),
-            client: name("c"),
+        Self {
+            server: Arc::new(Namespace::create().unwrap()),
+            client: Namespace::create().unwrap(),
             dir: tempfile::tempdir().unwrap(),
-        };
-        for namespace in [&net.server, &net.client] {
-            ip(&["netns", "add", namespace]);
         }
-        net
     }
 
     /// Two namespaces with a veth pair; the server's end is up and has 192.0.2.1/24.
@@ -174,25 +166,33 @@ impl Net {
     }
 
     pub fn connect(&self) {
-        let mut words = "link add srv0 type veth peer name"
-            .split(' ')
-            .collect::<Vec<_>>();
-        words.extend([LINK, "netns", &self.client]);
-        self.on_server(&words.join(" "));
-        self.on_server("addr add 192.0.2.1/24 dev srv0");
-        self.on_server("link set srv0 up");
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let netlink = Netlink::connect_in(self.server.as_fd()).unwrap();
+            let kind = LinkKind::Veth {
+                peer: LINK,
+                namespace: Some(self.client.as_fd()),
+            };
+            let name = "srv0";
+            netlink.create_link(NewLink { name, kind }).await.unwrap();
+            let link = netlink.link(name).await.unwrap().index;
+            let address = Address {
+                link,
+                prefix: "192.0.2.1/24".parse().unwrap(),
+                protocol: 0,
+                lifetime: None,
+            };
+            netlink.set_address(&address).await.unwrap();
+            netlink.set_up(link).await.unwrap();
+        });
     }
 
     pub fn on_server(&self, words: &str) -> String {
-        let mut all = vec!["-n", &self.server];
-        all.extend(words.split(' '));
-        ip(&all)
+        ip(&self.server, words)
     }
 
     pub fn on_client(&self, words: &str) -> String {
-        let mut all = vec!["-n", &self.client];
-        all.extend(words.split(' '));
-        ip(&all)
+        ip(&self.client, words)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -298,11 +298,8 @@ impl Net {
         &self,
         function: impl FnOnce() -> T + Send + 'static,
     ) -> std::thread::JoinHandle<T> {
-        let namespace = fs::File::open(Path::new("/run/netns").join(&self.server)).unwrap();
-        std::thread::spawn(move || {
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            function()
-        })
+        let namespace = Arc::clone(&self.server);
+        std::thread::spawn(move || namespace.run(function).unwrap())
     }
 }
 
@@ -316,12 +313,6 @@ impl Drop for Net {
                 let text = fs::read_to_string(self.path(&file)).unwrap_or_default();
                 eprintln!("{file}: {text}");
             }
-        }
-        for namespace in [&self.server, &self.client] {
-            let _ = Command::new("ip")
-                .args(["netns", "del", namespace])
-                .stderr(Stdio::null())
-                .status();
         }
     }
 }

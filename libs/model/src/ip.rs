@@ -1,4 +1,4 @@
-//! IP prefixes as the configuration writes them.
+//! IP addresses with their prefix length, as the configuration writes them.
 
 use std::fmt;
 use std::net::IpAddr;
