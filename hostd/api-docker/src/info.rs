@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use hostd_containers::{LOG_DRIVER, RUNTIMES, Status};
+use hostd_containers::Status;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::Api;
 use crate::reply::{self, Body};
+use crate::request::{LOG_DRIVER, RUNTIMES};
 use crate::version::ApiVersion;
 
 /// `GET` and `HEAD /_ping`.

@@ -16,11 +16,13 @@ mod objects;
 pub mod places;
 pub mod query;
 pub mod reply;
+mod request;
 pub mod router;
 pub mod routes;
 mod system;
 mod times;
 pub mod version;
+pub mod wire;
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
@@ -40,6 +42,8 @@ use query::Query;
 use reply::Body;
 use routes::Operation;
 use version::ApiVersion;
+
+pub use request::read_old;
 
 /// What the API tells about the host and cannot find out by itself.
 #[derive(Debug, Clone)]

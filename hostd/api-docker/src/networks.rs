@@ -7,6 +7,7 @@ use keelson_model::error::ErrorKind;
 use keelson_oci::digest::Digest;
 use serde_json::{Map, Value, json};
 
+use crate::containers::network_name;
 use crate::error::ApiError;
 use crate::query::{Filters, Patterns};
 use crate::reply::{self, Body};
@@ -93,12 +94,11 @@ impl Network {
 }
 
 fn is_connected(container: &Snapshot, network: &str) -> bool {
-    container.state.status.counts_as_running()
-        && container.host_config.network_mode.as_str() == network
+    container.state.status.counts_as_running() && network_name(container) == network
 }
 
 fn endpoint_id(container: &Snapshot) -> String {
-    let network = &container.host_config.network_mode;
+    let network = network_name(container);
     Digest::of(format!("{} in {network}", container.id).as_bytes()).hex()
 }
 

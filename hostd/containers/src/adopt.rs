@@ -180,11 +180,11 @@ impl Inner {
         if matches!(status, Status::Restarting | Status::Removing) {
             container.update(|state| state.status = Status::Exited);
         }
-        let removing = status == Status::Removing
-            || (status == Status::Exited && snapshot.host_config.auto_remove);
+        let removing =
+            status == Status::Removing || (status == Status::Exited && snapshot.spec.auto_remove);
         let restart = !removing
             && restart::should_restart(
-                &snapshot.host_config.restart_policy,
+                snapshot.spec.restart,
                 &container.snapshot().state,
                 Occasion::Open,
             );

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use keelson_model::spec::Stdin;
 use keelson_shim_protocol::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::UnixStream;
@@ -43,12 +44,13 @@ impl Engine {
                 container.id
             )));
         }
-        let tty = snapshot.config.tty;
+        let tty = snapshot.spec.process.terminal.is_some();
         if options.logs {
             return self.attach_with_log(scope, name, options, guard).await;
         }
         let (sender, output) = mpsc::channel(OUTPUT_BUFFER);
-        let (input, reader) = input_pipe(options.stdin && snapshot.config.open_stdin);
+        let (input, reader) =
+            input_pipe(options.stdin && snapshot.spec.process.stdin != Stdin::Closed);
         if options.stream {
             let (connected, stream) = oneshot::channel();
             if snapshot.state.status.has_process() {
@@ -121,7 +123,7 @@ impl Engine {
         Ok(Attached {
             input,
             output: Receiver(output),
-            tty: snapshot.config.tty,
+            tty: snapshot.spec.process.terminal.is_some(),
         })
     }
 
@@ -133,7 +135,7 @@ impl Engine {
         options: AttachOptions,
         guard: tokio::sync::MutexGuard<'_, ()>,
     ) -> Result<Attached, EngineError> {
-        let config = Arc::clone(&container.snapshot().config);
+        let process = container.snapshot().spec.process.clone();
         let until = u64::try_from(jiff::Timestamp::now().as_nanosecond()).ok();
         let past = match options.stdout || options.stderr {
             true => {
@@ -154,7 +156,7 @@ impl Engine {
             live.pending.push(PendingAttach { options, connected });
         }
         drop(guard);
-        let (input, reader) = input_pipe(options.stdin && config.open_stdin);
+        let (input, reader) = input_pipe(options.stdin && process.stdin != Stdin::Closed);
         let (sender, output) = mpsc::channel(OUTPUT_BUFFER);
         let (id, reading) = (container.id.clone(), container.readers.subscribe());
         tokio::spawn(async move {
@@ -171,7 +173,7 @@ impl Engine {
         Ok(Attached {
             input,
             output: Receiver(output),
-            tty: config.tty,
+            tty: process.terminal.is_some(),
         })
     }
 }

@@ -61,11 +61,11 @@ pub(crate) struct PendingAttach {
 }
 
 impl Container {
-    pub(crate) fn new(snapshot: Snapshot, run_folder: PathBuf) -> Self {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
         Self {
             id: snapshot.id.clone(),
             scope: snapshot.scope,
-            run_folder,
+            run_folder: snapshot.run_folder.clone(),
             unreadable: false,
             operation: tokio::sync::Mutex::new(()),
             readers: tokio::sync::watch::Sender::new(()),

@@ -1,18 +1,14 @@
 //! What is in a container's root file system: its changes, its archive, its size, and the image
 //! that is made of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hostd_images::{Change, CommitOptions, ContainerDefaults, ImageId, WritableLayer};
-use keelson_model::container::{Config, Empty};
-use serde_json::json;
+use hostd_images::{Change, CommitOptions, ImageId, WritableLayer};
 use tokio::sync::mpsc;
 
 use crate::container::Container;
 use crate::engine::Inner;
-use crate::spec::mounts;
 use crate::types::{CommitRequest, Receiver, Scope, Snapshot, Status};
 use crate::{Engine, EngineError};
 
@@ -139,12 +135,15 @@ fn check_whole(container: &Container) -> Result<(), EngineError> {
 impl Inner {
     fn writable(&self, container: &Container) -> Result<WritableLayer, EngineError> {
         let snapshot = container.snapshot();
-        let wanted = mounts::parse(&snapshot.host_config)?;
-        let volumes = mounts::volumes(&snapshot.config, &wanted)?;
         Ok(WritableLayer {
             upper: snapshot.folder.join("upper"),
             lower: self.layers(container, &snapshot)?,
-            volumes: volumes.into_iter().collect(),
+            volumes: snapshot
+                .spec
+                .anonymous_volumes
+                .iter()
+                .map(|path| path.to_string_lossy().into_owned())
+                .collect(),
         })
     }
 
@@ -194,10 +193,11 @@ impl Inner {
 }
 
 fn options(snapshot: &Snapshot, request: CommitRequest) -> Result<CommitOptions, EngineError> {
-    let parent = snapshot.image_id.parse().map_err(|error| {
+    let image = snapshot.image_id();
+    let parent = image.parse().map_err(|error| {
         EngineError::Internal(format!(
-            "container {}: image identifier {:?}: {error}",
-            snapshot.id, snapshot.image_id
+            "container {}: image identifier {image:?}: {error}",
+            snapshot.id
         ))
     })?;
     Ok(CommitOptions {
@@ -205,44 +205,9 @@ fn options(snapshot: &Snapshot, request: CommitRequest) -> Result<CommitOptions,
         reference: request.reference,
         author: request.author,
         comment: request.comment,
-        command: snapshot.config.cmd.as_deref().unwrap_or_default().join(" "),
-        // Without one the changes are made to what the container has.
-        defaults: defaults(request.config.as_ref().unwrap_or(&snapshot.config)),
+        command: request.command,
+        defaults: request.defaults,
         changes: request.changes,
-        container: defaults(&snapshot.config),
+        container: request.container,
     })
-}
-
-/// The part of a container's configuration that an image has, too.
-fn defaults(config: &Config) -> ContainerDefaults {
-    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-    let set = |members: &BTreeMap<String, Empty>| {
-        let members = members.keys().map(|name| (name.clone(), json!({})));
-        (members.len() > 0).then(|| members.collect())
-    };
-    let env: Vec<_> = config
-        .env
-        .iter()
-        // A name alone takes the image's variable away, which has happened.
-        .filter(|variable| variable.contains('='))
-        .cloned()
-        .collect();
-    ContainerDefaults {
-        user: config.user.clone(),
-        exposed_ports: set(&config.exposed_ports),
-        env: (!env.is_empty()).then_some(env),
-        entrypoint: config.entrypoint.clone(),
-        cmd: config.cmd.clone(),
-        volumes: set(&config.volumes),
-        working_dir: config.working_dir.clone(),
-        labels: (!config.labels.is_empty()).then(|| config.labels.clone()),
-        stop_signal: some(&config.stop_signal),
-        healthcheck: config
-            .healthcheck
-            .as_ref()
-            .and_then(|health| serde_json::to_value(health).ok()),
-        on_build: config.on_build.clone(),
-        shell: config.shell.clone(),
-        ..ContainerDefaults::default()
-    }
 }

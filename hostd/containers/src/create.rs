@@ -5,16 +5,15 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use hostd_images::Image;
 use jiff::Timestamp;
+use keelson_model::spec::{ContainerSpec, MountKind, MountSpec};
 use keelson_store::{Durability, document};
 
 use crate::container::Container;
-use crate::document::{CONTAINER, ContainerDocument, Identity};
+use crate::document::{CONTAINER, ContainerDocument, Identity, OldDocument};
 use crate::engine::{Inner, off_workers, require_readable};
-use crate::spec::mounts::{self, Wanted, WantedKind};
-use crate::types::{CreateRequest, Created, RootSource, Scope, Snapshot, State};
-use crate::validate::{self, Completed, HostNames};
+use crate::spec::check::{check, check_host};
+use crate::types::{CreateRequest, Created, Scope, Shown, Snapshot, State};
 use crate::{Engine, EngineError, names};
 
 /// How often another name is generated when the last one was taken.
@@ -27,8 +26,8 @@ impl Engine {
     /// Makes a container; without a name it gets one of two words.
     ///
     /// # Errors
-    /// No such image, a name that is taken or not allowed, a bad value, or an option that is not
-    /// implemented.
+    /// A name that is taken or not allowed, a specification that contradicts itself, or one that
+    /// this host can't fulfil.
     pub async fn create(
         &self,
         scope: Scope,
@@ -62,45 +61,25 @@ impl Inner {
         name: Option<String>,
         request: CreateRequest,
     ) -> Result<Created, EngineError> {
-        let id = names::new_id();
-        let image = match &request.root {
-            RootSource::Image => Some(self.images.resolve(&request.config.image)?),
-            RootSource::System(_) => None,
-        };
-        let machine = rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned();
-        let mut completed = validate::complete(
-            HostNames {
-                own: id.get(..12).unwrap_or(&id),
-                machine: &machine,
-            },
-            request.config,
-            request.host_config,
-            &request.networking,
-            image.as_deref().map(|image| &image.config.config),
-            &self.facts,
-            &self.defaults,
-        )?;
-        mounts::guard_engine(&mut completed.mounts, &self.root)?;
-        check_binds(&completed.mounts)?;
-        let name = self.reserve(scope, name.as_deref(), &id)?;
-        let warnings = completed.warnings.clone();
-        let root = request.root;
-        let made = self.make(scope, &id, &name, image.as_deref(), &root, completed);
+        let CreateRequest { id, spec, shown } = request;
+        let id = id.as_str();
+        check(&spec, &self.root)?;
+        check_host(&spec, &self.facts)?;
+        check_binds(&spec.mounts)?;
+        let name = self.reserve(scope, name.as_deref(), id)?;
+        let made = self.make(scope, id, &name, spec, shown);
         match made {
             Ok(container) => {
                 let container = Arc::new(container);
                 self.with_mut(scope, |registry| {
-                    registry.insert(&id, Arc::clone(&container))
+                    registry.insert(id, Arc::clone(&container))
                 });
                 self.emit(&container, "create", &[]);
-                Ok(Created { id, warnings })
+                Ok(Created { id: id.to_owned() })
             }
             Err(error) => {
                 self.with_mut(scope, |registry| registry.release(&name));
-                if let Ok(Some(trash)) = self.objects.discard(&id) {
+                if let Ok(Some(trash)) = self.objects.discard(id) {
                     // What cannot be deleted now is deleted at the next start.
                     let _ = keelson_store::objects::remove_tree(&trash);
                 }
@@ -135,9 +114,8 @@ impl Inner {
         scope: Scope,
         id: &str,
         name: &str,
-        image: Option<&Image>,
-        root: &RootSource,
-        completed: Completed,
+        spec: ContainerSpec,
+        shown: Option<Shown>,
     ) -> Result<Container, EngineError> {
         let folder = self.objects.prepare(id)?;
         // The container's files are not for other users of the machine; `upper` becomes the
@@ -151,34 +129,32 @@ impl Inner {
                 .map_err(EngineError::io("mkdir", &path))?;
             set_mode(&path, mode)?;
         }
-        let document = ContainerDocument {
-            id: id.to_owned(),
-            name: name.to_owned(),
-            scope,
-            created: Timestamp::now(),
-            image_id: image.map(|image| image.id.to_string()).unwrap_or_default(),
-            image: match root {
-                RootSource::Image => completed.config.image.clone(),
-                RootSource::System(path) => path.to_string_lossy().into_owned(),
-            },
-            path: completed.path,
-            args: completed.args,
-            config: completed.config,
-            host_config: completed.host,
-        };
+        let container = Container::new(self.snapshot(
+            (id, name, scope, Timestamp::now()),
+            spec,
+            shown,
+            State::default(),
+        )?);
+        let snapshot = container.snapshot();
+        let document = ContainerDocument::of(&snapshot)?;
         Identity::write(&folder, &document)?;
-        self.write_document(&document)?;
-        if document.host_config.auto_remove {
+        self.write_document(&snapshot, &document)?;
+        if snapshot.spec.auto_remove {
             // It does not outlive the machine's next start, so it is not flushed.
             self.objects.settle(id);
         }
-        self.load(document, &completed.mounts, State::default())
+        Ok(container)
     }
 
-    pub(crate) fn write_document(&self, document: &ContainerDocument) -> Result<(), EngineError> {
+    /// Writes the document of a container.
+    pub(crate) fn write_document(
+        &self,
+        snapshot: &Snapshot,
+        document: &ContainerDocument,
+    ) -> Result<(), EngineError> {
         let path = self.objects.document(&document.id)?;
         off_workers(|| document::write(&path, document, self.images.era(), Durability::Relaxed))?;
-        if !document.host_config.auto_remove {
+        if !snapshot.spec.auto_remove {
             let (objects, id) = (Arc::clone(&self.objects), document.id.clone());
             self.flusher.then(path, move || objects.settle(&id));
         }
@@ -189,32 +165,62 @@ impl Inner {
     pub(crate) fn load(
         &self,
         document: ContainerDocument,
-        mounts: &[Wanted],
         state: State,
     ) -> Result<Container, EngineError> {
-        let folder = self.objects.folder(&document.id)?;
-        let run_folder = self.run.join(&document.id);
-        Ok(Container::new(
-            Snapshot {
-                cgroup: self.cgroup(document.scope, &document.id),
-                log_path: folder.join(LOG),
-                id: document.id,
-                name: document.name,
-                scope: document.scope,
-                created: document.created,
-                image_id: document.image_id,
-                image: document.image,
-                path: document.path,
-                args: document.args,
-                config: Arc::new(document.config),
-                host_config: Arc::new(document.host_config),
-                mounts: mounts.iter().map(Wanted::to_mount_point).collect(),
-                state,
-                folder,
-                run_folder: run_folder.clone(),
-            },
-            run_folder,
-        ))
+        let spec = match &document.spec {
+            Some(spec) => spec.clone(),
+            None => self.read_old(&document)?,
+        };
+        check(&spec, &self.root)?;
+        let identity = (
+            document.id.as_str(),
+            document.name.as_str(),
+            document.scope,
+            document.created,
+        );
+        let snapshot = self.snapshot(identity, spec, document.shown(), state)?;
+        Ok(Container::new(snapshot))
+    }
+
+    /// The specification of a container that was kept in a client's words.
+    pub(crate) fn read_old(
+        &self,
+        document: &ContainerDocument,
+    ) -> Result<ContainerSpec, EngineError> {
+        (self.read_old)(&OldDocument {
+            id: &document.id,
+            root: document.root(),
+            command: (&document.path, &document.args),
+            config: &document.config,
+            host_config: &document.host_config,
+            facts: &self.facts,
+            engine: &self.root,
+        })
+        .map_err(EngineError::Invalid)
+    }
+
+    /// A container at the moment in which it is made or found.
+    pub(crate) fn snapshot(
+        &self,
+        (id, name, scope, created): (&str, &str, Scope, Timestamp),
+        spec: ContainerSpec,
+        shown: Option<Shown>,
+        state: State,
+    ) -> Result<Snapshot, EngineError> {
+        let folder = self.objects.folder(id)?;
+        Ok(Snapshot {
+            cgroup: self.cgroup(scope, id),
+            log_path: folder.join(LOG),
+            id: id.to_owned(),
+            name: name.to_owned(),
+            scope,
+            created,
+            spec: Arc::new(spec),
+            shown: shown.map(Arc::new),
+            state,
+            folder,
+            run_folder: self.run.join(id),
+        })
     }
 
     fn rename(&self, container: &Container, new: &str) -> Result<(), EngineError> {
@@ -228,12 +234,14 @@ impl Inner {
         self.with_mut(container.scope, |registry| {
             registry.reserve(new, &container.id)
         })?;
-        let mut document = ContainerDocument::of(&snapshot);
-        new.clone_into(&mut document.name);
-        if let Err(error) = self.write_document(&document) {
+        let written = ContainerDocument::of(&snapshot).and_then(|mut document| {
+            new.clone_into(&mut document.name);
+            self.write_document(&snapshot, &document)?;
+            Ok(document)
+        });
+        let document = written.inspect_err(|_| {
             self.with_mut(container.scope, |registry| registry.release(new));
-            return Err(error);
-        }
+        })?;
         if let Err(error) = Identity::write(&snapshot.folder, &document) {
             tracing::warn!(id = container.id, %error, "identity of a renamed container not written");
         }
@@ -257,18 +265,15 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), EngineError> {
 }
 
 /// Sources of bind mounts that are not made when they are missing must be there.
-pub(crate) fn check_binds(mounts: &[Wanted]) -> Result<(), EngineError> {
+pub(crate) fn check_binds(mounts: &[MountSpec]) -> Result<(), EngineError> {
     for mount in mounts {
-        if let WantedKind::Bind {
-            source,
-            create: false,
-            ..
-        } = &mount.kind
-            && fs::symlink_metadata(source).is_err()
+        if let MountKind::Bind(bind) = &mount.kind
+            && !bind.create_source
+            && fs::symlink_metadata(&bind.source).is_err()
         {
             return Err(EngineError::Invalid(format!(
                 "invalid mount config for type \"bind\": bind source path does not exist: {}",
-                source.display()
+                bind.source.display()
             )));
         }
     }

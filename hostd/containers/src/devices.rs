@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use keelson_model::container::DeviceMapping;
+use keelson_model::spec::{DeviceAccess, DeviceSpec};
 use serde_json::{Value, json};
 
 use crate::EngineError;
@@ -21,8 +21,7 @@ pub(crate) struct DeviceNode {
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Letters of `rwm`.
-    pub(crate) access: String,
+    pub(crate) access: DeviceAccess,
 }
 
 impl DeviceNode {
@@ -44,47 +43,33 @@ impl DeviceNode {
             "type": self.kind.to_string(),
             "major": self.major,
             "minor": self.minor,
-            "access": self.access,
+            "access": letters(self.access),
         })
     }
 }
 
-/// Checks what needs no look at the host.
-pub(crate) fn check(mapping: &DeviceMapping) -> Result<(), EngineError> {
-    let access = &mapping.cgroup_permissions;
-    if !mapping.path_on_host.starts_with('/') {
-        return Err(EngineError::Invalid(format!(
-            "invalid device: {:?} is not an absolute path",
-            mapping.path_on_host
-        )));
-    }
-    if !mapping.path_in_container.is_empty() && !mapping.path_in_container.starts_with('/') {
-        return Err(EngineError::Invalid(format!(
-            "invalid device: {:?} is not an absolute path",
-            mapping.path_in_container
-        )));
-    }
-    if access.bytes().any(|letter| !b"rwm".contains(&letter)) {
-        return Err(EngineError::Invalid(format!(
-            "invalid device mode: {access}"
-        )));
-    }
-    Ok(())
+/// Everything that may be done with a device.
+const ALL_ACCESS: DeviceAccess = DeviceAccess {
+    read: true,
+    write: true,
+    make_node: true,
+};
+
+/// Letters of `rwm`, as the OCI specification has them.
+fn letters(access: DeviceAccess) -> String {
+    [
+        ('r', access.read),
+        ('w', access.write),
+        ('m', access.make_node),
+    ]
+    .into_iter()
+    .filter_map(|(letter, allowed)| allowed.then_some(letter))
+    .collect()
 }
 
-/// Looks at a node, or at all nodes below a folder.
-pub(crate) fn resolve(mapping: &DeviceMapping) -> Result<Vec<DeviceNode>, EngineError> {
-    let host = Path::new(&mapping.path_on_host);
-    let inside = if mapping.path_in_container.is_empty() {
-        host
-    } else {
-        Path::new(&mapping.path_in_container)
-    };
-    let access = if mapping.cgroup_permissions.is_empty() {
-        "rwm"
-    } else {
-        &mapping.cgroup_permissions
-    };
+/// Looks at a node, or at all nodes below a directory.
+pub(crate) fn resolve(device: &DeviceSpec) -> Result<Vec<DeviceNode>, EngineError> {
+    let (host, inside, access) = (&device.source, &device.target, device.access);
     let metadata = fs::metadata(host).map_err(|error| {
         EngineError::Invalid(format!(
             "error gathering device information while adding custom device \"{}\": {error}",
@@ -108,12 +93,24 @@ pub(crate) fn resolve(mapping: &DeviceMapping) -> Result<Vec<DeviceNode>, Engine
 /// All nodes of the host, for privileged containers.
 pub(crate) fn all() -> Vec<DeviceNode> {
     let mut nodes = Vec::new();
-    collect(Path::new("/dev"), Path::new("/dev"), "rwm", &mut nodes, 0);
+    collect(
+        Path::new("/dev"),
+        Path::new("/dev"),
+        ALL_ACCESS,
+        &mut nodes,
+        0,
+    );
     nodes
 }
 
-fn collect(host: &Path, inside: &Path, access: &str, nodes: &mut Vec<DeviceNode>, depth: u32) {
-    // A folder that vanishes or cannot be read has no devices.
+fn collect(
+    host: &Path,
+    inside: &Path,
+    access: DeviceAccess,
+    nodes: &mut Vec<DeviceNode>,
+    depth: u32,
+) {
+    // A directory that vanishes or cannot be read has no devices.
     let Ok(entries) = fs::read_dir(host) else {
         return;
     };
@@ -140,7 +137,7 @@ fn collect(host: &Path, inside: &Path, access: &str, nodes: &mut Vec<DeviceNode>
     }
 }
 
-fn node(metadata: &fs::Metadata, path: &Path, access: &str) -> Option<DeviceNode> {
+fn node(metadata: &fs::Metadata, path: &Path, access: DeviceAccess) -> Option<DeviceNode> {
     let kind = if metadata.file_type().is_char_device() {
         'c'
     } else if metadata.file_type().is_block_device() {
@@ -156,7 +153,7 @@ fn node(metadata: &fs::Metadata, path: &Path, access: &str) -> Option<DeviceNode
         mode: metadata.mode() & 0o7777,
         uid: metadata.uid(),
         gid: metadata.gid(),
-        access: access.to_owned(),
+        access,
     })
 }
 
@@ -164,29 +161,31 @@ fn node(metadata: &fs::Metadata, path: &Path, access: &str) -> Option<DeviceNode
 mod tests {
     use super::*;
 
-    fn mapping(host: &str, access: &str) -> DeviceMapping {
-        DeviceMapping {
-            path_on_host: host.to_owned(),
-            path_in_container: "/dev/inside".to_owned(),
-            cgroup_permissions: access.to_owned(),
+    fn device(source: &str, access: DeviceAccess) -> DeviceSpec {
+        DeviceSpec {
+            source: source.into(),
+            target: "/dev/inside".into(),
+            access,
         }
     }
 
     #[test]
     fn a_node_is_found() {
-        let nodes = resolve(&mapping("/dev/null", "rw")).unwrap();
+        let access = DeviceAccess {
+            make_node: false,
+            ..ALL_ACCESS
+        };
+        let nodes = resolve(&device("/dev/null", access)).unwrap();
         assert_eq!(nodes.len(), 1);
         assert_eq!((nodes[0].major, nodes[0].minor), (1, 3));
         assert_eq!(nodes[0].path, "/dev/inside");
-        assert_eq!(nodes[0].access, "rw");
+        assert_eq!(nodes[0].to_rule()["access"], "rw");
         assert!(all().iter().any(|node| node.path == "/dev/null"));
     }
 
     #[test]
     fn what_is_not_a_device_is_refused() {
-        assert!(resolve(&mapping("/dev/does-not-exist", "")).is_err());
-        assert!(resolve(&mapping("/etc/passwd", "")).is_err());
-        assert!(check(&mapping("null", "")).is_err());
-        assert!(check(&mapping("/dev/null", "rwx")).is_err());
+        assert!(resolve(&device("/dev/does-not-exist", ALL_ACCESS)).is_err());
+        assert!(resolve(&device("/etc/passwd", ALL_ACCESS)).is_err());
     }
 }

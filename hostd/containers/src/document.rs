@@ -1,7 +1,9 @@
 //! What is kept of a container on disk.
 //!
 //! `container.json` says what the container is; it changes only when it is made, renamed or
-//! updated. `state.json` says how it fares; it is written on every start and exit and may be lost
+//! updated. Its member `spec` is what counts. Engines of before it find what they know in the
+//! members beside it, which say the same in a client's words, and keep; so no migration is needed
+//! after a rollback. A document without `spec` was written by such an engine. `state.json` says how it fares; it is written on every start and exit and may be lost
 //! in a power cut, because nothing that ran then runs now.
 
 use std::fs;
@@ -9,12 +11,13 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use jiff::Timestamp;
-use keelson_model::container::{Config, HostConfig};
+use keelson_model::spec::{ContainerSpec, RootSpec};
 use keelson_store::Document;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use crate::EngineError;
-use crate::types::{Scope, Snapshot, State};
+use crate::types::{Scope, Shown, Snapshot, State};
+use crate::{EngineError, HostFacts};
 
 /// Name of the document that makes a container exist.
 pub(crate) const CONTAINER: &str = "container.json";
@@ -37,24 +40,91 @@ pub(crate) struct ContainerDocument {
     pub(crate) image: String,
     pub(crate) path: String,
     pub(crate) args: Vec<String>,
-    pub(crate) config: Config,
-    pub(crate) host_config: HostConfig,
+    /// [`Shown::config`].
+    pub(crate) config: Value,
+    /// [`Shown::host_config`].
+    pub(crate) host_config: Value,
+    /// Last, so that a document that breaks off keeps what is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spec: Option<ContainerSpec>,
 }
+
+/// A container that was kept in a client's words only.
+#[derive(Debug)]
+pub struct OldDocument<'a> {
+    /// Its identifier.
+    pub id: &'a str,
+    /// Its root file system, taken for writable.
+    pub root: RootSpec,
+    /// Its command and its arguments.
+    pub command: (&'a str, &'a [String]),
+    /// What runs in it, in a client's words.
+    pub config: &'a Value,
+    /// How it runs on this host, in a client's words.
+    pub host_config: &'a Value,
+    /// What the host offers.
+    pub facts: &'a HostFacts,
+    /// The engine's own directory.
+    pub engine: &'a Path,
+}
+
+/// Reads a container that was kept in a client's words only; what does not fit, in one sentence.
+/// A parameter of the engine, because it knows no client's words.
+pub type ReadOld = fn(&OldDocument<'_>) -> Result<ContainerSpec, String>;
 
 impl ContainerDocument {
     /// The document of a container as it is in memory.
-    pub(crate) fn of(snapshot: &Snapshot) -> Self {
-        Self {
+    pub(crate) fn of(snapshot: &Snapshot) -> Result<Self, EngineError> {
+        let spec = &snapshot.spec;
+        let member = |of: fn(&Shown) -> &str| match &snapshot.shown {
+            // Engines of before the specification need the member, and find nothing in it.
+            None => Ok(json!({})),
+            Some(shown) => serde_json::from_str(of(shown)).map_err(|error| {
+                EngineError::Internal(format!(
+                    "container {}: what clients are shown: {error}",
+                    snapshot.id
+                ))
+            }),
+        };
+        Ok(Self {
             id: snapshot.id.clone(),
             name: snapshot.name.clone(),
             scope: snapshot.scope,
             created: snapshot.created,
-            image_id: snapshot.image_id.clone(),
-            image: snapshot.image.clone(),
-            path: snapshot.path.clone(),
-            args: snapshot.args.clone(),
-            config: (*snapshot.config).clone(),
-            host_config: (*snapshot.host_config).clone(),
+            image_id: snapshot.image_id().to_owned(),
+            image: snapshot.image().into_owned(),
+            path: spec.process.command.clone(),
+            args: spec.process.args.clone(),
+            config: member(|shown| &shown.config)?,
+            host_config: member(|shown| &shown.host_config)?,
+            spec: Some((**spec).clone()),
+        })
+    }
+
+    /// What clients are shown.
+    pub(crate) fn shown(&self) -> Option<Shown> {
+        let is_empty = |member: &Value| match member {
+            Value::Object(members) => members.is_empty(),
+            _ => true,
+        };
+        (!is_empty(&self.config) || !is_empty(&self.host_config)).then(|| Shown {
+            config: self.config.to_string().into(),
+            host_config: self.host_config.to_string().into(),
+        })
+    }
+
+    /// The root file system of a document without specification.
+    pub(crate) fn root(&self) -> RootSpec {
+        match self.scope {
+            Scope::System if self.image_id.is_empty() => RootSpec::System {
+                path: self.image.clone().into(),
+                read_only: false,
+            },
+            _ => RootSpec::Image {
+                id: self.image_id.clone(),
+                name: self.image.clone(),
+                read_only: false,
+            },
         }
     }
 }
@@ -143,15 +213,14 @@ mod tests {
             image: "busybox".to_owned(),
             path: "sh".to_owned(),
             args: vec!["-c".to_owned()],
-            config: Config {
-                stop_timeout: Some(3),
-                entrypoint: Some(vec![]),
-                ..Config::default()
-            },
-            host_config: HostConfig {
-                memory: 1,
-                ..HostConfig::default()
-            },
+            config: json!({"A": 1}),
+            host_config: json!({"B": [null, 1.5]}),
+            spec: None,
+        };
+        let spec = ContainerSpec::new(document.root(), "sh");
+        let document = ContainerDocument {
+            spec: Some(spec),
+            ..document
         };
         let era = keelson_store::Era::Blessed;
         let durability = keelson_store::Durability::Relaxed;

@@ -72,7 +72,7 @@ impl Inner {
                 state.status = Status::Exited;
             });
             let snapshot = Arc::clone(&live.snapshot);
-            let policy = &snapshot.host_config.restart_policy;
+            let policy = snapshot.spec.restart;
             let restart = restart::should_restart(policy, &snapshot.state, occasion).then(|| {
                 let run = snapshot
                     .state
@@ -86,7 +86,7 @@ impl Inner {
                 live.back_off = restart;
                 live.update(|state| state.status = Status::Restarting);
             }
-            (restart, snapshot.host_config.auto_remove && !live.keep)
+            (restart, snapshot.spec.auto_remove && !live.keep)
         };
         if exit.log_lost > 0 {
             let bytes = exit.log_lost;

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hostd_images::{ImageStore, ImageUser};
 use jiff::Timestamp;
-use keelson_model::container::HostConfig;
 use keelson_model::host::EngineConfig;
 use keelson_model::limits;
 use keelson_store::{Durability, Objects, document};
@@ -18,13 +17,12 @@ use tokio::sync::broadcast;
 
 use crate::EngineError;
 use crate::container::Container;
-use crate::document::{STATE, StateDocument};
+use crate::document::{ReadOld, STATE, StateDocument};
 use crate::exec::Execs;
 use crate::flush::Flusher;
 use crate::host::HostFacts;
 use crate::registry::Registry;
 use crate::shim::Program;
-use crate::spec::mounts::{self, Wanted};
 use crate::types::{
     CgroupParent, ContainerEvent, EngineOptions, Scope, Snapshot, Status, WaitCondition, WaitResult,
 };
@@ -56,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) facts: HostFacts,
     pub(crate) cgroup_parent: CgroupParent,
     pub(crate) boot: String,
+    pub(crate) read_old: ReadOld,
     user: RwLock<Registry<Arc<Container>>>,
     system: RwLock<Registry<Arc<Container>>>,
     pub(crate) events: broadcast::Sender<ContainerEvent>,
@@ -83,6 +82,7 @@ impl Engine {
                 facts,
                 cgroup_parent: options.cgroup_parent,
                 boot: crate::document::boot_id(),
+                read_old: options.read_old,
                 user: RwLock::default(),
                 system: RwLock::default(),
                 events: broadcast::channel(EVENT_BACKLOG).0,
@@ -139,6 +139,16 @@ impl Engine {
         &self.inner.facts
     }
 
+    /// Values for what clients leave out.
+    pub fn defaults(&self) -> &EngineConfig {
+        &self.inner.defaults
+    }
+
+    /// The engine's own directory.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
     /// Registers a wait before it returns; the future gives the result.
     ///
     /// # Errors
@@ -183,11 +193,11 @@ impl Inner {
                 })
             })
             // A system container has no image.
-            .filter(|snapshot| snapshot.scope == Scope::User || !snapshot.image_id.is_empty())
+            .filter(|snapshot| snapshot.scope == Scope::User || !snapshot.image_id().is_empty())
             .map(|snapshot| ImageUser {
                 container: snapshot.id.clone(),
                 // What can't be read may be made from any.
-                image: snapshot.image_id.parse().ok(),
+                image: snapshot.image_id().parse().ok(),
                 running: snapshot.state.status.counts_as_running(),
             })
             .collect()
@@ -225,13 +235,6 @@ impl Inner {
         self.with(scope, |registry| registry.resolve(name))
     }
 
-    /// The mounts of a container.
-    pub(crate) fn mounts(&self, host: &HostConfig) -> Result<Vec<Wanted>, EngineError> {
-        let mut wanted = mounts::parse(host)?;
-        mounts::guard_engine(&mut wanted, &self.root)?;
-        Ok(wanted)
-    }
-
     pub(crate) fn cgroup(&self, scope: Scope, id: &str) -> String {
         format!("/{}/{}/{id}", self.cgroup_parent.as_str(), scope.as_str())
     }
@@ -244,11 +247,11 @@ impl Inner {
         extra: &[(&str, String)],
     ) {
         let snapshot = container.snapshot();
-        let labels = limits::fitting(&snapshot.config.labels, limits::EVENT);
+        let labels = limits::fitting(&snapshot.spec.labels, limits::EVENT);
         let mut attributes: BTreeMap<_, _> = labels
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        attributes.insert("image".to_owned(), snapshot.image.clone());
+        attributes.insert("image".to_owned(), snapshot.image().into_owned());
         attributes.insert("name".to_owned(), snapshot.name.clone());
         for (name, value) in extra {
             let value = limits::shortened(value, limits::EVENT);
@@ -280,7 +283,7 @@ impl Inner {
         match off_workers(|| {
             document::write(&path, &written, self.images.era(), Durability::Relaxed)
         }) {
-            Ok(()) if snapshot.host_config.auto_remove => {}
+            Ok(()) if snapshot.spec.auto_remove => {}
             Ok(()) => self.flusher.later(path),
             Err(error) => {
                 tracing::error!(id = container.id, %error, "container state not written");

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use keelson_model::container::Config;
 use keelson_model::limits;
+use keelson_model::spec::{CapabilitySet, ProcessSpec, TerminalSpec};
 use keelson_shim_protocol::{Request, Response, exit_code};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
@@ -19,9 +19,9 @@ use crate::attach::{OUTPUT_BUFFER, input_pipe, pump};
 use crate::container::Container;
 use crate::engine::{Inner, not_running};
 use crate::shim::{Connection, judge};
+use crate::spec::check::check_strings;
 use crate::spec::{capabilities, environment, merge_environment, set_member};
 use crate::types::{Attached, Receiver, Scope, Status};
-use crate::validate::size;
 use crate::{Engine, EngineError, names};
 
 /// Ended ones are forgotten after this time.
@@ -388,8 +388,8 @@ fn check(request: &ExecRequest) -> Result<(), EngineError> {
             request.working_dir
         )));
     }
-    size::strings("Cmd", &request.args)?;
-    size::strings("Env", &request.env)?;
+    check_strings("Cmd", &request.args)?;
+    check_strings("Env", &request.env)?;
     if request.size() > limits::CONFIGURATION {
         return Err(EngineError::Invalid(format!(
             "the exec's configuration has {} bytes, at most {} are allowed: shorten Cmd or Env",
@@ -533,7 +533,7 @@ impl Inner {
             .map(Value::take)
             .unwrap_or_default();
         let name = match request.user.as_str() {
-            "" => &snapshot.config.user,
+            "" => &snapshot.spec.process.user,
             name => name,
         };
         let user = self.exec_user(name, container)?;
@@ -545,11 +545,11 @@ impl Inner {
         set_member(&mut process, "user", ids);
         let held = self.exec_capabilities(request, &process);
         set_member(&mut process, "capabilities", held);
-        let config = Config {
-            tty: request.tty,
-            ..Config::clone(&snapshot.config)
+        let asked = ProcessSpec {
+            terminal: request.tty.then(TerminalSpec::default),
+            ..snapshot.spec.process.clone()
         };
-        let mut env = environment(&config, &user.home);
+        let mut env = environment(&asked, &snapshot.host_name(), &user.home);
         merge_environment(&mut env, &request.env);
         set_member(&mut process, "env", json!(env));
         set_member(&mut process, "args", json!(request.args));
@@ -569,7 +569,10 @@ impl Inner {
     /// As execve(2) would have it: only root keeps what the bounding set allows.
     fn exec_capabilities(&self, request: &ExecRequest, process: &Value) -> Value {
         let bounding = match request.privileged {
-            true => json!(capabilities::names(self.facts.capabilities)),
+            true => json!(capabilities::granted(
+                &CapabilitySet::All,
+                self.facts.capabilities
+            )),
             false => process
                 .pointer("/capabilities/bounding")
                 .cloned()

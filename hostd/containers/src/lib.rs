@@ -1,14 +1,14 @@
 //! The container engine: life cycle, shims, logs, events.
 //!
-//! An [`Engine`] keeps a folder per container. What a client asked for is completed and checked
-//! once, by pure code (`validate`), and kept; from that an OCI specification is made for every
-//! run, again by pure code (`spec`), after `prepare` has looked at the host. Each run has a shim
-//! process that outlives the engine; the engine talks to it through `shim` and finds it again
-//! when it is opened.
+//! An [`Engine`] keeps a directory per container. What a container is comes as a complete
+//! [`ContainerSpec`](keelson_model::spec::ContainerSpec) in the engine's own terms, whoever asks:
+//! it is checked ([`check()`]) and kept. From that an OCI specification is made for every run, by
+//! pure code (`spec`), after `prepare` has looked at the host. Each run has a shim process that
+//! outlives the engine; the engine talks to it through `shim` and finds it again when it is opened.
 //!
-//! Anonymous volumes (`-v /path`, or `VOLUME` in an image) live and end with their container;
-//! creating one says so in a warning. Everything that is not implemented and was asked for is
-//! refused by name.
+//! The engine knows no client's words: what clients are shown of a container is kept beside its
+//! specification ([`Shown`]) and never read here. Anonymous volumes live and end with their
+//! container.
 
 mod adopt;
 mod attach;
@@ -43,17 +43,20 @@ mod top;
 pub mod types;
 mod update;
 mod user;
-mod validate;
 
+pub use document::{OldDocument, ReadOld};
 pub use engine::{Engine, WaitFuture};
 pub use error::EngineError;
 pub use exec::{ExecRequest, ExecSnapshot, ExecState};
 pub use host::HostFacts;
 pub use scoped::ScopedEngine;
 pub use signal::Signal;
+pub use spec::capabilities::{capabilities_in, is_capability};
+pub use spec::check::{check, check_host, check_strings};
+pub use spec::merge_environment;
+pub use spec::mounts::usual_propagation;
 pub use types::{
     AttachOptions, Attached, CgroupParent, CommitRequest, ContainerEvent, CreateRequest, Created,
-    EngineOptions, Frame, LogQuery, Logs, MountPoint, Receiver, RootSource, Scope, Snapshot, State,
-    Status, Top, WaitCondition, WaitResult,
+    EngineOptions, Frame, LogQuery, Logs, NewId, Receiver, Scope, Shown, Snapshot, SpecChange,
+    State, Status, Top, WaitCondition, WaitResult,
 };
-pub use validate::{LOG_DRIVER, RUNTIMES};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use keelson_model::spec::Patience;
 use keelson_shim_protocol::Request;
 
 use crate::container::Container;
@@ -152,7 +153,7 @@ impl Engine {
             columns,
         };
         // Without a terminal there is nothing to resize, and nothing wrong either.
-        if container.snapshot().config.tty {
+        if container.snapshot().spec.process.terminal.is_some() {
             container.shim().command("resize", &request).await?;
         }
         let size = [("height", rows.to_string()), ("width", columns.to_string())];
@@ -194,14 +195,17 @@ impl Inner {
             }
             ended
         };
-        let signal = match signal {
-            Some(signal) => signal,
-            None if snapshot.config.stop_signal.is_empty() => Signal::TERM,
-            None => snapshot.config.stop_signal.parse()?,
+        let stop = &snapshot.spec.stop;
+        let signal = match (signal, stop.signal) {
+            (Some(signal), _) => signal,
+            (None, Some(number)) => Signal::try_from(number)?,
+            (None, None) => Signal::TERM,
         };
-        let seconds = timeout
-            .or(snapshot.config.stop_timeout)
-            .unwrap_or_else(|| i64::from(self.defaults.stop_timeout));
+        let patience = match timeout {
+            // A negative time means for ever.
+            Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
+            None => self.patience(stop.patience),
+        };
         let mut ended = ended;
         match self.kill(container, signal, by_caller).await {
             Ok(()) => {}
@@ -209,13 +213,9 @@ impl Inner {
             Err(EngineError::Conflict(_)) => {}
             Err(error) => tracing::warn!(id = container.id, %error, "stop signal not sent"),
         }
-        let in_time = match u64::try_from(seconds) {
-            Ok(seconds) => {
-                let limit = Duration::from_secs(seconds);
-                tokio::time::timeout(limit, &mut ended).await.is_ok()
-            }
-            // For ever.
-            Err(_) => {
+        let in_time = match patience {
+            Some(limit) => tokio::time::timeout(limit, &mut ended).await.is_ok(),
+            None => {
                 let _ = (&mut ended).await;
                 true
             }
@@ -238,6 +238,15 @@ impl Inner {
         }
         self.emit(container, "stop", &[]);
         Ok(())
+    }
+
+    /// How long a container has between the stop signal and SIGKILL; `None` is for ever.
+    pub(crate) fn patience(&self, patience: Patience) -> Option<Duration> {
+        match patience {
+            Patience::OfHost => Some(Duration::from_secs(self.defaults.stop_timeout.into())),
+            Patience::For(time) => Some(time),
+            Patience::Forever => None,
+        }
     }
 
     /// Sends a signal.
@@ -263,8 +272,8 @@ impl Inner {
                 other => other,
             });
         }
-        let stop_signal = snapshot.config.stop_signal.parse::<Signal>().ok();
-        let ends = signal == Signal::KILL || stop_signal.is_none_or(|stop| stop == signal);
+        let stop_signal = snapshot.spec.stop.signal;
+        let ends = signal == Signal::KILL || stop_signal.is_none_or(|stop| stop == signal.number());
         let before = {
             let mut live = container.live();
             let before = live.exit_asked;

@@ -57,7 +57,7 @@ impl Engine {
         });
         Ok(Logs {
             records: Receiver(records),
-            tty: snapshot.config.tty,
+            tty: snapshot.spec.process.terminal.is_some(),
         })
     }
 }

@@ -117,11 +117,10 @@ impl Engine {
 impl Inner {
     /// Stops a container with its own stop time, or `limit` where that is shorter.
     async fn stop_at_shutdown(self: &Arc<Self>, container: &Arc<Container>, limit: Duration) {
-        let own = container.snapshot().config.stop_timeout;
-        let own = own.unwrap_or_else(|| i64::from(self.defaults.stop_timeout));
-        let most = i64::try_from(limit.as_secs().max(1)).unwrap_or(i64::MAX);
-        // A negative time means for ever.
-        let seconds = if own < 0 { most } else { own.min(most) };
+        let own = self.patience(container.snapshot().spec.stop.patience);
+        let most = limit.as_secs().max(1);
+        let seconds = own.map_or(most, |own| own.as_secs().min(most));
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         match self.stop(container, None, Some(seconds), false).await {
             Ok(()) | Err(EngineError::NotModified(_) | EngineError::NoSuchContainer(_)) => {}
             Err(error) => tracing::error!(id = container.id, %error, "container not stopped"),
@@ -179,14 +178,13 @@ impl Inner {
                 document.id
             )));
         }
-        let wanted = self.mounts(&document.host_config)?;
         let found = self.read_state(id);
         let state = found
             .as_ref()
             .map(|found| found.state.clone())
             .unwrap_or_default();
         let (scope, name) = (document.scope, document.name.clone());
-        let container = Arc::new(self.load(document, &wanted, state)?);
+        let container = Arc::new(self.load(document, state)?);
         self.with_mut(scope, |registry| {
             registry.reserve(&name, id)?;
             registry.insert(id, Arc::clone(&container));
@@ -199,8 +197,8 @@ impl Inner {
         }
         let folder = self.objects.folder(id)?;
         if Identity::read(&folder).is_none()
-            && let Err(error) =
-                Identity::write(&folder, &ContainerDocument::of(&container.snapshot()))
+            && let Err(error) = ContainerDocument::of(&container.snapshot())
+                .and_then(|document| Identity::write(&folder, &document))
         {
             tracing::warn!(id, %error, "identity of a container not written");
         }

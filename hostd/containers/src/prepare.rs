@@ -5,6 +5,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use hostd_images::RootfsLayers;
+use keelson_model::host::EngineConfig;
+use keelson_model::spec::{
+    self as model, Confinement, MountKind, MountSpec, NetworkMode, RootSpec, Stdin,
+};
 use keelson_shim_protocol::{LogSpec, Rootfs, SPEC_FILE, ShimSpec};
 use keelson_store::objects::remove_tree;
 
@@ -12,11 +16,10 @@ use crate::container::Container;
 use crate::create::check_binds;
 use crate::engine::Inner;
 use crate::rootfs::{Kind, Merged};
-use crate::spec::mounts::{self, Wanted, WantedKind};
 use crate::spec::{self, HostFiles};
-use crate::types::{Scope, Snapshot};
+use crate::types::Snapshot;
 use crate::user::{self, User};
-use crate::{EngineError, devices, files, validate};
+use crate::{EngineError, devices, files};
 
 impl Inner {
     /// Prepares a run. What it writes is made anew for each run: below the run folder what only the
@@ -37,16 +40,9 @@ impl Inner {
         let mut visible = vec![upper.clone()];
         visible.extend(layers.lower.iter().cloned());
         let merged = Merged::new(&visible);
-        let wanted = self.mounts(&snapshot.host_config)?;
-        make_bind_sources(&wanted)?;
-        let volumes = volume_folders(&snapshot, &merged, &wanted)?;
-        let user = find_user(
-            &snapshot.config.user,
-            &snapshot,
-            &visible,
-            &wanted,
-            &volumes,
-        )?;
+        make_bind_sources(&snapshot.spec.mounts)?;
+        let volumes = volume_folders(&snapshot, &merged)?;
+        let user = find_user(&snapshot.spec.process.user, &snapshot, &visible, &volumes)?;
         let nodes = device_nodes(&snapshot)?;
         let own = snapshot.files();
         remove_tree(&own)?;
@@ -56,28 +52,25 @@ impl Inner {
             .map_err(EngineError::io("mkdir", &own))?;
         let names = ["hostname", "hosts", "resolv.conf"].map(|name| own.join(name));
         let [hostname, hosts, resolv_conf] = &names;
-        write_files(&snapshot, hostname, hosts, resolv_conf)?;
+        let host_name = snapshot.host_name();
+        write_files(&snapshot, (hostname, &host_name), hosts, resolv_conf)?;
 
-        let mut args = vec![snapshot.path.clone()];
-        args.extend(snapshot.args.iter().cloned());
         let config = spec::build(&spec::Input {
-            config: &snapshot.config,
-            host: &snapshot.host_config,
-            args: &args,
+            spec: &snapshot.spec,
+            host_name: &host_name,
             user: &user,
             files: HostFiles {
                 hostname,
                 hosts,
                 resolv_conf,
             },
-            mounts: &wanted,
             volumes: &volumes,
             devices: &nodes,
             cgroup: &snapshot.cgroup,
             facts: &self.facts,
-        })?;
+        });
         write_json(&bundle.join("config.json"), &config)?;
-        let limits = validate::log_limits(&snapshot.host_config.log_config, &self.defaults)?;
+        let stdin = snapshot.spec.process.stdin;
         let shim = ShimSpec {
             version: 1,
             id: snapshot.id.clone(),
@@ -87,13 +80,9 @@ impl Inner {
                 upper: Some(upper),
                 work: Some(snapshot.folder.join("work")),
             },
-            open_stdin: snapshot.config.open_stdin,
-            stdin_once: snapshot.config.stdin_once,
-            log: LogSpec {
-                path: snapshot.log_path.clone(),
-                max_size: limits.max_size,
-                max_files: limits.max_files,
-            },
+            open_stdin: stdin != Stdin::Closed,
+            stdin_once: stdin == Stdin::OpenOnce,
+            log: log(&snapshot, &self.defaults),
             // It is started in it.
             shim_cgroup: None,
         };
@@ -105,9 +94,8 @@ impl Inner {
         let snapshot = container.snapshot();
         let mut visible = vec![snapshot.folder.join("upper")];
         visible.extend(self.layers(container, &snapshot)?.lower);
-        let wanted = self.mounts(&snapshot.host_config)?;
-        let volumes = volume_folders(&snapshot, &Merged::new(&visible), &wanted)?;
-        find_user(name, &snapshot, &visible, &wanted, &volumes)
+        let volumes = volume_folders(&snapshot, &Merged::new(&visible))?;
+        find_user(name, &snapshot, &visible, &volumes)
     }
 
     /// The image's layers, mounted, and kept so until the container is removed.
@@ -119,15 +107,13 @@ impl Inner {
         if let Some(layers) = &container.live().layers {
             return Ok(layers.clone());
         }
-        let layers = match snapshot.scope {
-            Scope::System if snapshot.image_id.is_empty() => self
-                .images
-                .system_image(Path::new(&snapshot.image), &snapshot.name)?,
-            _ => {
-                let id = snapshot.image_id.parse().map_err(|error| {
+        let layers = match &snapshot.spec.root {
+            RootSpec::System { path, .. } => self.images.system_image(path, &snapshot.name)?,
+            RootSpec::Image { id, .. } => {
+                let id = id.parse().map_err(|error| {
                     EngineError::Internal(format!(
-                        "container {}: image identifier {:?}: {error}",
-                        snapshot.id, snapshot.image_id
+                        "container {}: image identifier {id:?}: {error}",
+                        snapshot.id
                     ))
                 })?;
                 self.images.mount(&id)?
@@ -144,19 +130,19 @@ fn find_user(
     name: &str,
     snapshot: &Snapshot,
     visible: &[PathBuf],
-    wanted: &[Wanted],
-    volumes: &[(PathBuf, String)],
+    volumes: &[(PathBuf, PathBuf)],
 ) -> Result<User, EngineError> {
-    let mounts = wanted.iter().map(|mount| {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let mounts = snapshot.spec.mounts.iter().map(|mount| {
         let source = match &mount.kind {
-            WantedKind::Bind { source, .. } => Some(source.clone()),
-            WantedKind::Tmpfs { .. } => None,
+            MountKind::Bind(bind) => Some(bind.source.clone()),
+            MountKind::Tmpfs(_) => None,
         };
-        (source, mount.destination.clone())
+        (source, text(&mount.target))
     });
     let volumes = volumes
         .iter()
-        .map(|(source, destination)| (Some(source.clone()), destination.clone()));
+        .map(|(source, target)| (Some(source.clone()), text(target)));
     let merged = Merged::with_mounts(visible, volumes.chain(mounts));
     let read = |path: &str| {
         merged
@@ -166,27 +152,20 @@ fn find_user(
     };
     user::resolve(
         name,
-        snapshot
-            .host_config
-            .group_add
-            .as_deref()
-            .unwrap_or_default(),
+        &snapshot.spec.process.groups,
         &read("/etc/passwd")?,
         &read("/etc/group")?,
     )
 }
 
-fn make_bind_sources(wanted: &[Wanted]) -> Result<(), EngineError> {
-    check_binds(wanted)?;
-    for mount in wanted {
-        if let WantedKind::Bind {
-            source,
-            create: true,
-            ..
-        } = &mount.kind
-            && fs::symlink_metadata(source).is_err()
+fn make_bind_sources(mounts: &[MountSpec]) -> Result<(), EngineError> {
+    check_binds(mounts)?;
+    for mount in mounts {
+        if let MountKind::Bind(bind) = &mount.kind
+            && bind.create_source
+            && fs::symlink_metadata(&bind.source).is_err()
         {
-            fs::create_dir_all(source).map_err(EngineError::io("mkdir", source))?;
+            fs::create_dir_all(&bind.source).map_err(EngineError::io("mkdir", &bind.source))?;
         }
     }
     Ok(())
@@ -198,23 +177,20 @@ fn make_bind_sources(wanted: &[Wanted]) -> Result<(), EngineError> {
 fn volume_folders(
     snapshot: &Snapshot,
     merged: &Merged<'_>,
-    wanted: &[Wanted],
-) -> Result<Vec<(PathBuf, String)>, EngineError> {
+) -> Result<Vec<(PathBuf, PathBuf)>, EngineError> {
     let mut folders = Vec::new();
-    for (index, path) in mounts::volumes(&snapshot.config, wanted)?
-        .into_iter()
-        .enumerate()
-    {
+    for (index, path) in snapshot.spec.anonymous_volumes.iter().enumerate() {
         let kind = merged
-            .kind(&path)
-            .map_err(EngineError::io("look up in the image", Path::new(&path)))?;
+            .kind(&path.to_string_lossy())
+            .map_err(EngineError::io("look up in the image", path))?;
         let folder = snapshot.folder.join("volumes").join(index.to_string());
         if folder.is_dir() || kind == Kind::Absent {
             fs::create_dir_all(&folder).map_err(EngineError::io("mkdir", &folder))?;
-            folders.push((folder, path));
-        } else if snapshot.host_config.readonly_rootfs {
+            folders.push((folder, path.clone()));
+        } else if snapshot.spec.root.read_only() {
             return Err(EngineError::NotImplemented(format!(
-                "a volume with content of the image in a container with a read-only root is not implemented: {path}; mount a folder or a tmpfs there"
+                "a volume with content of the image in a container with a read-only root is not implemented: {}; mount a folder or a tmpfs there",
+                path.display()
             )));
         }
     }
@@ -222,37 +198,48 @@ fn volume_folders(
 }
 
 fn device_nodes(snapshot: &Snapshot) -> Result<Vec<devices::DeviceNode>, EngineError> {
-    let mut nodes = if snapshot.host_config.privileged {
-        devices::all()
-    } else {
-        Vec::new()
+    let mut nodes = match snapshot.spec.security.confinement {
+        Confinement::Privileged => devices::all(),
+        Confinement::Confined => Vec::new(),
     };
-    for mapping in snapshot.host_config.devices.iter().flatten() {
-        nodes.extend(devices::resolve(mapping)?);
+    for device in &snapshot.spec.devices {
+        nodes.extend(devices::resolve(device)?);
     }
     Ok(nodes)
 }
 
 fn write_files(
     snapshot: &Snapshot,
-    hostname: &Path,
+    (hostname, host_name): (&Path, &str),
     hosts: &Path,
     resolv_conf: &Path,
 ) -> Result<(), EngineError> {
-    let host = &snapshot.host_config;
+    let names = &snapshot.spec.names;
+    let network = &snapshot.spec.namespaces.network;
     // A host without these files is a host without these entries.
     let of_host = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let hosts_of_host = if host.network_mode == "host" {
-        of_host("/etc/hosts")
-    } else {
-        String::new()
+    let hosts_of_host = match network {
+        NetworkMode::Host => of_host("/etc/hosts"),
+        NetworkMode::Bridge | NetworkMode::None => String::new(),
     };
-    write(hostname, files::hostname(&snapshot.config).as_bytes())?;
-    write(hosts, files::hosts(host, &hosts_of_host)?.as_bytes())?;
-    write(
-        resolv_conf,
-        files::resolv_conf(host, &of_host("/etc/resolv.conf")).as_bytes(),
-    )
+    write(hostname, format!("{host_name}\n").as_bytes())?;
+    let text = files::hosts(names, network, &hosts_of_host);
+    write(hosts, text.as_bytes())?;
+    let text = files::resolv_conf(names, &of_host("/etc/resolv.conf"));
+    write(resolv_conf, text.as_bytes())
+}
+
+/// The container's log, with the host's limits where it has none of its own.
+fn log(snapshot: &Snapshot, defaults: &EngineConfig) -> LogSpec {
+    let model::LogSpec::Files {
+        max_size,
+        max_files,
+    } = &snapshot.spec.log;
+    LogSpec {
+        path: snapshot.log_path.clone(),
+        max_size: max_size.unwrap_or(defaults.log_max_size),
+        max_files: max_files.unwrap_or(defaults.log_max_files.max(1)),
+    }
 }
 
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), EngineError> {

@@ -9,13 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use keelson_model::spec::ContainerSpec;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::EngineError;
+use crate::container::Container;
 use crate::document::{ContainerDocument, Identity};
 use crate::engine::Inner;
-use crate::spec::mounts;
 use crate::types::{Scope, State, Status};
 
 /// Larger documents are not searched for what is left of them.
@@ -40,19 +41,33 @@ impl Inner {
                 tracing::warn!(id, name = document.name, "a dead container has no name");
             }
         }
-        let mounts = mounts::parse(&document.host_config).unwrap_or_default();
         let state = State {
             status: Status::Dead,
             error: format!("the container can't be read: {reason}"),
             ..State::default()
         };
-        match self.load(document, &mounts, state) {
-            Ok(mut container) => {
+        let identity = (id, document.name.as_str(), scope, document.created);
+        match self.snapshot(identity, self.spec_of(&document), document.shown(), state) {
+            Ok(snapshot) => {
+                let mut container = Container::new(snapshot);
                 container.unreadable = true;
                 self.with_mut(scope, |registry| registry.insert(id, Arc::new(container)));
             }
             Err(error) => tracing::error!(id, %error, "container can't be shown"),
         }
+    }
+
+    /// What is still known of what a container is. It is for showing only, and need not be sound.
+    fn spec_of(&self, document: &ContainerDocument) -> ContainerSpec {
+        document
+            .spec
+            .clone()
+            .or_else(|| self.read_old(document).ok())
+            .unwrap_or_else(|| {
+                let mut spec = ContainerSpec::new(document.root(), document.path.clone());
+                spec.process.args.clone_from(&document.args);
+                spec
+            })
     }
 }
 
@@ -82,6 +97,7 @@ fn remains(folder: &Path, id: &str) -> ContainerDocument {
         args: member(&members, "args").unwrap_or_default(),
         config: member(&members, "config").unwrap_or_default(),
         host_config: member(&members, "host_config").unwrap_or_default(),
+        spec: member(&members, "spec"),
     }
 }
 

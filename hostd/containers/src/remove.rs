@@ -107,7 +107,7 @@ impl Inner {
                     KILL_TIMEOUT.as_secs()
                 )));
             }
-            if snapshot.host_config.auto_remove {
+            if snapshot.spec.auto_remove {
                 // Its end removes it; whoever is first does it, and both mean the same.
                 let _guard = container.operation.lock().await;
                 if container.live().removed {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keelson_model::container::RestartPolicy;
+use keelson_model::spec::RestartPolicy;
 
 use crate::types::State;
 
@@ -26,23 +26,22 @@ pub(crate) enum Occasion {
 }
 
 /// Whether the policy starts the container again.
-pub(crate) fn should_restart(policy: &RestartPolicy, state: &State, occasion: Occasion) -> bool {
+pub(crate) fn should_restart(policy: RestartPolicy, state: &State, occasion: Occasion) -> bool {
     // What was only created is not started by the policy.
     if occasion == (Occasion::Exit { asked_for: true }) || state.started_at.is_none() {
         return false;
     }
-    match policy.name.as_str() {
-        "always" => true,
-        "unless-stopped" => !state.stopped_by_caller,
-        "on-failure" => {
-            let left = policy.maximum_retry_count == 0
-                || i64::from(state.restart_count) < policy.maximum_retry_count;
+    match policy {
+        RestartPolicy::Never => false,
+        RestartPolicy::Always => true,
+        RestartPolicy::UnlessStopped => !state.stopped_by_caller,
+        RestartPolicy::OnFailure { attempts } => {
+            let left = attempts.is_none_or(|attempts| state.restart_count < attempts);
             // At opening, a failure that a caller caused by a stop is none.
             let failed =
                 state.exit_code != 0 && !(occasion == Occasion::Open && state.stopped_by_caller);
             failed && left
         }
-        _ => false,
     }
 }
 
@@ -60,10 +59,11 @@ mod tests {
 
     use super::*;
 
-    fn policy(name: &str, maximum_retry_count: i64) -> RestartPolicy {
-        RestartPolicy {
-            name: name.to_owned(),
-            maximum_retry_count,
+    const ON_FAILURE: RestartPolicy = RestartPolicy::OnFailure { attempts: None };
+
+    fn at_most(attempts: u32) -> RestartPolicy {
+        RestartPolicy::OnFailure {
+            attempts: Some(attempts),
         }
     }
 
@@ -80,17 +80,17 @@ mod tests {
 
     #[test]
     fn policies() {
-        assert!(!should_restart(&policy("no", 0), &state(1), EXIT));
-        assert!(should_restart(&policy("always", 0), &state(0), EXIT));
-        assert!(!should_restart(&policy("always", 0), &state(0), STOPPED));
-        assert!(should_restart(&policy("on-failure", 0), &state(1), EXIT));
-        assert!(!should_restart(&policy("on-failure", 0), &state(0), EXIT));
+        assert!(!should_restart(RestartPolicy::Never, &state(1), EXIT));
+        assert!(should_restart(RestartPolicy::Always, &state(0), EXIT));
+        assert!(!should_restart(RestartPolicy::Always, &state(0), STOPPED));
+        assert!(should_restart(ON_FAILURE, &state(1), EXIT));
+        assert!(!should_restart(ON_FAILURE, &state(0), EXIT));
         let tried = State {
             restart_count: 3,
             ..state(1)
         };
-        assert!(!should_restart(&policy("on-failure", 3), &tried, EXIT));
-        assert!(should_restart(&policy("on-failure", 4), &tried, EXIT));
+        assert!(!should_restart(at_most(3), &tried, EXIT));
+        assert!(should_restart(at_most(4), &tried, EXIT));
     }
 
     #[test]
@@ -100,28 +100,24 @@ mod tests {
             ..state(137)
         };
         assert!(should_restart(
-            &policy("always", 0),
+            RestartPolicy::Always,
             &stopped,
             Occasion::Open
         ));
         assert!(!should_restart(
-            &policy("unless-stopped", 0),
+            RestartPolicy::UnlessStopped,
             &stopped,
             Occasion::Open
         ));
-        assert!(!should_restart(
-            &policy("on-failure", 0),
-            &stopped,
-            Occasion::Open
-        ));
+        assert!(!should_restart(ON_FAILURE, &stopped, Occasion::Open));
         assert!(should_restart(
-            &policy("unless-stopped", 0),
+            RestartPolicy::UnlessStopped,
             &state(0),
             Occasion::Open
         ));
         let never = State::default();
         assert!(!should_restart(
-            &policy("always", 0),
+            RestartPolicy::Always,
             &never,
             Occasion::Open
         ));

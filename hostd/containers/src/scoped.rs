@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hostd_images::{Change, ImageId};
-use keelson_model::container::HostConfig;
 
 use crate::{
     AttachOptions, Attached, CommitRequest, CreateRequest, Created, Engine, EngineError,
-    ExecRequest, ExecSnapshot, LogQuery, Logs, Receiver, Scope, Signal, Snapshot, Top,
+    ExecRequest, ExecSnapshot, LogQuery, Logs, Receiver, Scope, Signal, Snapshot, SpecChange, Top,
     WaitCondition, WaitFuture,
 };
 
@@ -96,8 +95,12 @@ impl ScopedEngine<'_> {
     }
 
     /// Changes limits and restart policy.
-    pub async fn update(&self, name: &str, request: HostConfig) -> Result<(), EngineError> {
-        self.engine.update(self.scope, name, request).await
+    pub async fn update<E: From<EngineError> + Send + 'static>(
+        &self,
+        name: &str,
+        change: impl FnOnce(&Snapshot) -> Result<SpecChange, E> + Send + 'static,
+    ) -> Result<(), E> {
+        self.engine.update(self.scope, name, change).await
     }
 
     /// Sets the size of a container's terminal.

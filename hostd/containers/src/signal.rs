@@ -61,6 +61,17 @@ impl Signal {
     }
 }
 
+impl TryFrom<i32> for Signal {
+    type Error = EngineError;
+
+    fn try_from(number: i32) -> Result<Self, EngineError> {
+        match number {
+            1..=31 | RTMIN..=RTMAX => Ok(Self(number)),
+            _ => Err(EngineError::Invalid(format!("invalid signal: {number}"))),
+        }
+    }
+}
+
 impl FromStr for Signal {
     type Err = EngineError;
 

@@ -174,7 +174,7 @@ impl Inner {
                 }
             });
             live.notify(|condition| condition == crate::WaitCondition::NotRunning);
-            live.snapshot.host_config.auto_remove
+            live.snapshot.spec.auto_remove
         };
         self.persist(container);
         if auto_remove && let Err(error) = self.remove_now(container) {

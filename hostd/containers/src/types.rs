@@ -1,5 +1,6 @@
 //! What the engine takes and gives.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -9,15 +10,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hostd_images::ImageStore;
+use hostd_images::{ContainerDefaults, ImageStore};
 use jiff::Timestamp;
-use keelson_model::container::{Config, HostConfig, NetworkingConfig};
 use keelson_model::host::EngineConfig;
+use keelson_model::spec::{ContainerSpec, RootSpec};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
-use crate::EngineError;
+use crate::document::ReadOld;
+use crate::{EngineError, files, names};
 
 /// Whose container it is. The two never see each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,6 +56,8 @@ pub struct EngineOptions {
     pub defaults: EngineConfig,
     /// Parent of all containers' cgroups, a folder right below the cgroup v2 mount.
     pub cgroup_parent: CgroupParent,
+    /// Reads containers that were kept in a client's words only.
+    pub read_old: ReadOld,
 }
 
 /// Name of a cgroup right below the root of the hierarchy.
@@ -92,27 +96,68 @@ impl FromStr for CgroupParent {
     }
 }
 
-/// From what a container's root file system is made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum RootSource {
-    /// From the image that `config.image` names.
-    #[default]
-    Image,
-    /// From a ready EROFS file of the OS.
-    System(PathBuf),
+/// The identifier of a container that is about to be made: 64 hexadecimal digits that no other has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewId(String);
+
+impl NewId {
+    /// Makes one at random.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(names::new_id())
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What clients are shown of a container: what was asked for, in their own words. The engine keeps
+/// it beside the specification and never reads it.
+///
+/// The two parts have the names that they have in `container.json`, where engines before the
+/// specification find them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// What runs in the container: a JSON object as text.
+    pub config: Box<str>,
+    /// How it runs on this host: a JSON object as text.
+    pub host_config: Box<str>,
 }
 
 /// What to create.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct CreateRequest {
-    /// What runs in the container.
-    pub config: Config,
-    /// How it runs here.
-    pub host_config: HostConfig,
-    /// Its networks.
-    pub networking: NetworkingConfig,
-    /// Its root file system.
-    pub root: RootSource,
+    /// The identifier that it gets.
+    pub id: NewId,
+    /// What it is.
+    pub spec: ContainerSpec,
+    /// What clients are shown of it; `None` when none is.
+    pub shown: Option<Shown>,
+}
+
+impl CreateRequest {
+    /// A container that no client is shown.
+    #[must_use]
+    pub fn new(spec: ContainerSpec) -> Self {
+        Self {
+            id: NewId::generate(),
+            spec,
+            shown: None,
+        }
+    }
+}
+
+/// How to change a container.
+#[derive(Debug, Clone)]
+pub struct SpecChange {
+    /// What it is afterwards.
+    pub spec: ContainerSpec,
+    /// What clients are shown of it afterwards.
+    pub shown: Option<Shown>,
+    /// Whether limits were changed that also hold for processes that run already.
+    pub limits: bool,
 }
 
 /// What image to make of a container.
@@ -126,9 +171,12 @@ pub struct CommitRequest {
     pub comment: String,
     /// Dockerfile instructions that change the configuration.
     pub changes: Vec<String>,
-    /// What the image's containers run; where it says nothing, and without it, the container's own
-    /// counts.
-    pub config: Option<Config>,
+    /// What the container's command was, for the image's history.
+    pub command: String,
+    /// What the image's containers run; where it says nothing, the container's own counts.
+    pub defaults: ContainerDefaults,
+    /// What the container itself runs.
+    pub container: ContainerDefaults,
     /// Freeze the container meanwhile, when it runs.
     pub pause: bool,
 }
@@ -138,8 +186,6 @@ pub struct CommitRequest {
 pub struct Created {
     /// 64 hexadecimal digits.
     pub id: String,
-    /// What the caller should know.
-    pub warnings: Vec<String>,
 }
 
 /// The state of a container, in Docker's words.
@@ -227,25 +273,6 @@ pub struct State {
     pub stopped_by_caller: bool,
 }
 
-/// A mount that a client asked for, or a volume that the image declares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountPoint {
-    /// `bind`, `tmpfs` or `volume`.
-    pub kind: String,
-    /// Folder of a volume: always anonymous here, so a hexadecimal identifier; else empty.
-    pub name: String,
-    /// On the host; empty for a tmpfs.
-    pub source: PathBuf,
-    /// In the container.
-    pub destination: String,
-    /// The option string: `z,ro`.
-    pub mode: String,
-    /// Whether it is writable.
-    pub writable: bool,
-    /// `rprivate`, …; empty for a tmpfs or volume.
-    pub propagation: String,
-}
-
 /// A container at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -257,20 +284,10 @@ pub struct Snapshot {
     pub scope: Scope,
     /// When it was made.
     pub created: Timestamp,
-    /// Identifier of its image: `sha256:…`; empty for a system container.
-    pub image_id: String,
-    /// The image as it was named.
-    pub image: String,
-    /// What is executed.
-    pub path: String,
-    /// Its arguments.
-    pub args: Vec<String>,
-    /// As asked for, completed from the image.
-    pub config: Arc<Config>,
-    /// As asked for, completed with defaults.
-    pub host_config: Arc<HostConfig>,
-    /// Its mounts.
-    pub mounts: Arc<[MountPoint]>,
+    /// What it is.
+    pub spec: Arc<ContainerSpec>,
+    /// What clients are shown of it; `None` when none is.
+    pub shown: Option<Arc<Shown>>,
     /// What changes.
     pub state: State,
     /// Its folder on the host, which survives a reboot: `log/`, `upper/`, ….
@@ -284,6 +301,28 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Identifier of its image: `sha256:…`; empty for a system container, and when it is not known.
+    pub fn image_id(&self) -> &str {
+        match &self.spec.root {
+            RootSpec::Image { id, .. } => id,
+            RootSpec::System { .. } => "",
+        }
+    }
+
+    /// The image as it was named, or the EROFS file of a system container.
+    pub fn image(&self) -> Cow<'_, str> {
+        match &self.spec.root {
+            RootSpec::Image { name, .. } => Cow::Borrowed(name),
+            RootSpec::System { path, .. } => path.to_string_lossy(),
+        }
+    }
+
+    /// What `hostname` and `$HOSTNAME` say in it.
+    #[must_use]
+    pub fn host_name(&self) -> String {
+        files::host_name(&self.spec.names, &self.id)
+    }
+
     /// The folder of `hostname`, `hosts` and `resolv.conf`. The container may write to them, so
     /// they lie beside its writable layer: what it fills is its own part of the disk.
     #[must_use]

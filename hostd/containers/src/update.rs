@@ -2,53 +2,70 @@
 
 use std::sync::Arc;
 
-use keelson_model::container::HostConfig;
 use keelson_shim_protocol::Request;
 
+use crate::container::Container;
 use crate::document::ContainerDocument;
-use crate::engine::require_readable;
-use crate::types::Scope;
-use crate::{Engine, EngineError, validate};
+use crate::engine::{Inner, require_readable};
+use crate::spec::check::{check, check_controllers};
+use crate::spec::limits;
+use crate::types::{Scope, Snapshot, SpecChange};
+use crate::{Engine, EngineError};
 
 impl Engine {
-    /// Changes limits and restart policy, also of a running container. Members of `request` that
-    /// have their zero value stay as they are, as everywhere in Docker's API.
+    /// Changes limits and restart policy, also of a running container. `change` gets the container
+    /// as it is, while nobody else changes it.
     ///
     /// # Errors
-    /// A bad or contradictory value, a member that can't be changed, or a limit that the host
-    /// can't set; nothing is changed then.
-    pub async fn update(
+    /// Those of `change`, a specification that contradicts itself, or a limit that the host can't
+    /// set; nothing is changed then.
+    pub async fn update<E: From<EngineError> + Send + 'static>(
         &self,
         scope: Scope,
         name: &str,
-        request: HostConfig,
-    ) -> Result<(), EngineError> {
+        change: impl FnOnce(&Snapshot) -> Result<SpecChange, E> + Send + 'static,
+    ) -> Result<(), E> {
         let inner = Arc::clone(&self.inner);
         let container = inner.resolve(scope, name)?;
-        Self::whole(async move {
+        let work = async move {
             let _guard = container.lock().await?;
-            let snapshot = container.snapshot();
             require_readable(&container)?;
-            let before = &*snapshot.host_config;
-            let update = validate::update(before, &request, &inner.facts)?;
-            let mut document = ContainerDocument::of(&snapshot);
-            document.host_config = update.host.clone();
-            // The document first: when the engine is killed in between, the next start of the
-            // container has the new limits.
-            inner.write_document(&document)?;
-            if let Some(resources) = update.resources
-                && snapshot.state.status.has_process()
-            {
-                let request = Request::Update { resources };
-                if let Err(error) = container.shim().command("update", &request).await {
-                    inner.write_document(&ContainerDocument::of(&snapshot))?;
-                    return Err(error);
-                }
+            Ok(match change(&container.snapshot()) {
+                Ok(change) => inner.update(&container, change).await.map_err(E::from),
+                Err(error) => Err(error),
+            })
+        };
+        Self::whole(work).await?
+    }
+}
+
+impl Inner {
+    async fn update(&self, container: &Container, change: SpecChange) -> Result<(), EngineError> {
+        let snapshot = container.snapshot();
+        check(&change.spec, &self.root)?;
+        check_controllers(&change.spec.limits, &self.facts)?;
+        let changed = Snapshot {
+            spec: Arc::new(change.spec),
+            shown: change.shown.map(Arc::new),
+            ..Snapshot::clone(&snapshot)
+        };
+        // The document first: when the engine is killed in between, the next start of the
+        // container has the new limits.
+        self.write_document(&changed, &ContainerDocument::of(&changed)?)?;
+        if change.limits && snapshot.state.status.has_process() {
+            let resources = limits::for_update(&changed.spec.limits);
+            let request = Request::Update { resources };
+            if let Err(error) = container.shim().command("update", &request).await {
+                self.write_document(&snapshot, &ContainerDocument::of(&snapshot)?)?;
+                return Err(error);
             }
-            Arc::make_mut(&mut container.live().snapshot).host_config = Arc::new(update.host);
-            inner.emit(&container, "update", &[]);
-            Ok(())
-        })
-        .await
+        }
+        {
+            let mut live = container.live();
+            let current = Arc::make_mut(&mut live.snapshot);
+            (current.spec, current.shown) = (changed.spec, changed.shown);
+        }
+        self.emit(container, "update", &[]);
+        Ok(())
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::*;
 use hostd_containers::{CreateRequest, LogQuery, Scope, Signal, Status, WaitCondition};
-use keelson_model::container::RestartPolicy;
 use keelson_model::error::ErrorKind;
+use keelson_model::spec::{Patience, RestartPolicy};
 
 fn signal(name: &str) -> Signal {
     name.parse().unwrap()
@@ -67,7 +67,7 @@ fn stopping_and_killing() {
         let mut request = shell(
             "trap 'exit 6' USR1; trap 'echo hup' HUP; echo ready; while :; do sleep 0.02; done",
         );
-        request.config.stop_signal = "SIGUSR1".to_owned();
+        request.spec.stop.signal = Some(10);
         let id = create(&engine, request).await;
         engine.start(SCOPE, &id).await.unwrap();
         until_logged(&engine, &id, "ready").await;
@@ -158,7 +158,7 @@ fn removal() {
         assert!(!exists(machine.root().join("engine/containers").join(&id)));
 
         let mut request = shell("exit 3");
-        request.host_config.auto_remove = true;
+        request.spec.auto_remove = true;
         let id = create(&engine, request).await;
         let removed = engine
             .wait(SCOPE, &id, WaitCondition::Removed)
@@ -177,10 +177,7 @@ fn restart_policies() {
     }
     Machine::new().life(async |engine, _images| {
         let mut request = shell("echo run; exit 4");
-        request.host_config.restart_policy = RestartPolicy {
-            name: "on-failure".to_owned(),
-            maximum_retry_count: 2,
-        };
+        request.spec.restart = RestartPolicy::OnFailure { attempts: Some(2) };
         let id = create(&engine, request).await;
         engine.start(SCOPE, &id).await.unwrap();
         let deadline = tokio::time::Instant::now() + LIMIT;
@@ -198,7 +195,7 @@ fn restart_policies() {
 
         // A stop is the end of it, also while a restart is due.
         let mut request = shell("exit 0");
-        request.host_config.restart_policy.name = "always".to_owned();
+        request.spec.restart = RestartPolicy::Always;
         let id = create(&engine, request).await;
         engine.start(SCOPE, &id).await.unwrap();
         loop {
@@ -312,7 +309,7 @@ fn the_machine_went_down() {
     let (plain, always) = machine.life(async |engine, _images| {
         let plain = run(&engine, shell("true")).await.id;
         let mut request = polite();
-        request.host_config.restart_policy.name = "always".to_owned();
+        request.spec.restart = RestartPolicy::Always;
         let always = create(&engine, request).await;
         engine.start(SCOPE, &always).await.unwrap();
         until_logged(&engine, &always, "ready").await;
@@ -433,9 +430,13 @@ fn a_container_that_never_ends_does_not_use_up_the_stop() {
     Machine::new().life(async |engine, _images| {
         let deaf = "trap '' TERM; echo ready; while :; do sleep 0.02; done";
         let mut ids = Vec::new();
-        for (script, seconds) in [(deaf, Some(-1)), (deaf, Some(86_400)), (deaf, Some(0))] {
-            let mut request = shell(script);
-            request.config.stop_timeout = seconds;
+        for patience in [
+            Patience::Forever,
+            Patience::For(Duration::from_secs(86_400)),
+            Patience::For(Duration::ZERO),
+        ] {
+            let mut request = shell(deaf);
+            request.spec.stop.patience = patience;
             ids.push(create(&engine, request).await);
         }
         ids.push(create(&engine, polite()).await);
@@ -466,7 +467,7 @@ fn an_orderly_end_stops_everything_and_starts_nothing() {
     let machine = Machine::new();
     let id = machine.life(async |engine, _images| {
         let mut request = polite();
-        request.host_config.restart_policy.name = "unless-stopped".to_owned();
+        request.spec.restart = RestartPolicy::UnlessStopped;
         let id = create(&engine, request).await;
         engine.start(SCOPE, &id).await.unwrap();
         until_logged(&engine, &id, "ready").await;

@@ -2,10 +2,15 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::*;
 use hostd_containers::{AttachOptions, EngineError, LogQuery, Status, WaitCondition};
-use keelson_model::container::Mount;
 use keelson_model::error::ErrorKind;
+use keelson_model::spec::{
+    BindMount, CapabilitySet, HostName, HostsEntry, MountKind, MountSpec, Propagation, ReadOnly,
+    RootSpec, Stdin, TerminalSpec, TmpfsMount,
+};
 use tokio::io::AsyncWriteExt;
 
 #[test]
@@ -16,7 +21,7 @@ fn output_exit_code_log_and_events() {
     Machine::new().life(async |engine, _images| {
         let mut events = engine.subscribe();
         let mut request = shell("echo out; echo err >&2; echo $FROM $HOSTNAME; exit 7");
-        request.config.labels = [("team".to_owned(), "a".to_owned())].into();
+        request.spec.labels = [("team".to_owned(), "a".to_owned())].into();
         let ran = run(&engine, request).await;
         assert_eq!(ran.code, 7);
         assert_eq!(ran.out, format!("out\nimage {}\n", &ran.id[..12]));
@@ -88,9 +93,7 @@ fn commands_that_cannot_be_executed() {
             ("/no/such/file", 127, "no such file or directory"),
             ("/etc/plain", 126, "permission denied"),
         ] {
-            let mut request = shell("");
-            request.config.cmd = Some(vec![command.to_owned()]);
-            let id = create(&engine, request).await;
+            let id = create(&engine, common::command(command)).await;
             let attached = engine.attach(SCOPE, &id, outputs()).await.unwrap();
             let error = engine.start(SCOPE, &id).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
@@ -113,9 +116,8 @@ fn a_failed_start_removes_what_is_to_be_removed() {
         return;
     }
     Machine::new().life(async |engine, _images| {
-        let mut request = shell("");
-        request.config.cmd = Some(vec!["nope".to_owned()]);
-        request.host_config.auto_remove = true;
+        let mut request = command("nope");
+        request.spec.auto_remove = true;
         let id = create(&engine, request).await;
         let removed = engine
             .wait(SCOPE, &id, WaitCondition::Removed)
@@ -136,9 +138,9 @@ fn users_folders_and_files() {
     Machine::new().life(async |engine, _images| {
         let mut request =
             shell("id -u; id -g; id -G; pwd; echo $HOME; cat /etc/hostname; hostname");
-        request.config.user = "web".to_owned();
-        request.config.working_dir = "/made/here".to_owned();
-        request.config.hostname = "ship".to_owned();
+        request.spec.process.user = "web".to_owned();
+        request.spec.process.working_directory = "/made/here".to_owned();
+        request.spec.names.hostname = HostName::Given("ship".to_owned());
         let ran = run(&engine, request).await;
         assert_eq!(
             ran.out, "33\n34\n34 7\n/made/here\n/srv\nship\nship\n",
@@ -147,18 +149,44 @@ fn users_folders_and_files() {
         );
 
         let mut request = shell("cat /etc/hosts /etc/resolv.conf");
-        request.host_config.extra_hosts = Some(vec!["db:10.9.8.7".to_owned()]);
-        request.host_config.dns = Some(vec!["192.0.2.53".to_owned()]);
+        request.spec.names.hosts = vec![HostsEntry {
+            name: "db".to_owned(),
+            address: "10.9.8.7".parse().unwrap(),
+        }];
+        request.spec.names.dns_servers = vec!["192.0.2.53".parse().unwrap()];
         let ran = run(&engine, request).await;
         assert!(ran.out.contains("10.9.8.7\tdb\n"), "{}", ran.out);
         assert!(ran.out.contains("nameserver 192.0.2.53\n"), "{}", ran.out);
 
         let mut request = shell("true");
-        request.config.user = "nobody".to_owned();
+        request.spec.process.user = "nobody".to_owned();
         let id = create(&engine, request).await;
         let error = engine.start(SCOPE, &id).await.unwrap_err();
         assert!(error.to_string().contains("unable to find user nobody"));
     });
+}
+
+fn bind(source: &Path, target: &str, read_only: ReadOnly) -> MountSpec {
+    MountSpec {
+        target: target.into(),
+        kind: MountKind::Bind(BindMount {
+            source: source.to_owned(),
+            create_source: true,
+            recursive: true,
+            read_only,
+            propagation: Propagation::RecursivePrivate,
+        }),
+    }
+}
+
+fn tmpfs(target: &str) -> MountSpec {
+    MountSpec {
+        target: target.into(),
+        kind: MountKind::Tmpfs(TmpfsMount {
+            options: ["noexec", "nosuid", "nodev"].map(str::to_owned).into(),
+            read_only: false,
+        }),
+    }
 }
 
 #[test]
@@ -170,28 +198,18 @@ fn mounts_and_volumes() {
     let shared = tempfile::tempdir().unwrap();
     std::fs::write(shared.path().join("in"), "from the host").unwrap();
     machine.life(async |engine, _images| {
-        let path = shared.path().display();
+        let path = shared.path();
         let script = "cat /a/in; echo hello > /a/out; echo x > /b/no; ls /new; \
             echo v > /absent/file && cat /absent/file; cat /data/kept; mount | grep ' /scratch '";
         let mut request = shell(script);
-        request.host_config.binds = Some(vec![
-            format!("{path}:/a"),
-            format!("{path}:/b:ro"),
-            format!("{path}/made:/new"),
-        ]);
-        request.host_config.mounts = Some(vec![Mount {
-            r#type: "tmpfs".to_owned(),
-            target: "/scratch".to_owned(),
-            ..Mount::default()
-        }]);
-        request.config.volumes = [("/data".to_owned(), Default::default())].into();
+        request.spec.mounts = vec![
+            bind(path, "/a", ReadOnly::No),
+            bind(path, "/b", ReadOnly::Recursive),
+            bind(&path.join("made"), "/new", ReadOnly::No),
+            tmpfs("/scratch"),
+        ];
+        request.spec.anonymous_volumes.push("/data".into());
         let created = engine.create(SCOPE, None, request).await.unwrap();
-        assert!(
-            created
-                .warnings
-                .iter()
-                .any(|text| text.contains("/absent, /data"))
-        );
         let ran = start_and_collect(&engine, created.id).await;
         assert!(
             ran.out.starts_with("from the hostv\nfrom the image\n"),
@@ -213,12 +231,11 @@ fn mounts_and_volumes() {
         assert!(shared.path().join("made").is_dir());
 
         let mut request = shell("true");
-        request.host_config.mounts = Some(vec![Mount {
-            r#type: "bind".to_owned(),
-            source: "/does/not/exist".to_owned(),
-            target: "/x".to_owned(),
-            ..Mount::default()
-        }]);
+        let mut missing = bind(Path::new("/does/not/exist"), "/x", ReadOnly::No);
+        if let MountKind::Bind(bind) = &mut missing.kind {
+            bind.create_source = false;
+        }
+        request.spec.mounts = vec![missing];
         let error = engine.create(SCOPE, None, request).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(
@@ -243,16 +260,18 @@ fn isolation_from_the_host() {
         assert!(ran.out.contains("00000000a80425fb"), "{}", ran.out);
 
         let mut request = shell("echo x > /file; echo y > /tmp/file && cat /tmp/file");
-        request.host_config.readonly_rootfs = true;
-        request.host_config.tmpfs = [("/tmp".to_owned(), String::new())].into();
+        if let RootSpec::Image { read_only, .. } = &mut request.spec.root {
+            *read_only = true;
+        }
+        request.spec.mounts = vec![tmpfs("/tmp")];
         // The image's volume is not there, so a folder is mounted; nothing else is writable.
         let ran = run(&engine, request).await;
         assert_eq!(ran.out, "y\n");
         assert!(ran.err.to_lowercase().contains("read-only file system"), "{}", ran.err);
 
         let mut request = shell("grep CapEff /proc/self/status");
-        request.host_config.cap_drop = Some(vec!["ALL".to_owned()]);
-        request.host_config.cap_add = Some(vec!["NET_ADMIN".to_owned()]);
+        let only = CapabilitySet::Only(["NET_ADMIN".to_owned()].into());
+        request.spec.security.capabilities = only;
         let ran = run(&engine, request).await;
         assert_eq!(ran.out, "CapEff:\t0000000000001000\n");
     });
@@ -265,8 +284,7 @@ fn standard_input() {
     }
     Machine::new().life(async |engine, _images| {
         let mut request = shell("cat; echo end");
-        request.config.open_stdin = true;
-        request.config.stdin_once = true;
+        request.spec.process.stdin = Stdin::OpenOnce;
         let id = create(&engine, request).await;
         let options = AttachOptions {
             stdin: true,
@@ -298,9 +316,10 @@ fn terminals() {
     }
     Machine::new().life(async |engine, _images| {
         let mut request = shell("stty size; cat; echo $TERM");
-        request.config.tty = true;
-        request.config.open_stdin = true;
-        request.host_config.console_size = [30, 100];
+        request.spec.process.terminal = Some(TerminalSpec {
+            size: Some((30, 100)),
+        });
+        request.spec.process.stdin = Stdin::Open;
         let id = create(&engine, request).await;
         let error = engine.resize(SCOPE, &id, 10, 10).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -389,10 +408,10 @@ fn what_create_refuses() {
     }
     Machine::new().life(async |engine, _images| {
         let mut request = shell("true");
-        request.config.image = "missing".to_owned();
+        "relative".clone_into(&mut request.spec.process.working_directory);
         let error = engine.create(SCOPE, None, request).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound);
-        assert!(error.to_string().contains("No such image: missing"));
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("absolute path"), "{error}");
 
         let name = Some("taken".to_owned());
         let id = engine

@@ -27,9 +27,7 @@ fn life_of_a_container() {
             let (mut creates, mut starts, mut ends, mut removes) = (vec![], vec![], vec![], vec![]);
             for _ in 0..50 {
                 let began = Instant::now();
-                let mut request = shell("");
-                request.config.cmd = Some(vec!["/bin/true".to_owned()]);
-                let id = create(&engine, request).await;
+                let id = create(&engine, command("/bin/true")).await;
                 creates.push(began.elapsed());
                 let ended = engine
                     .wait(SCOPE, &id, WaitCondition::NextExit)

@@ -89,6 +89,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         images: images.clone(),
         defaults: loaded.config.engine.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
+        read_old: hostd_api_docker::read_old,
     })
     .await
     .with_context(|| format!("can't open the engine in {}", root.display()))?;

@@ -1,15 +1,19 @@
 //! What container a service becomes. Pure.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use hostd_containers::{CreateRequest, RootSource};
-use keelson_model::container::{Config, DeviceMapping, HostConfig, Mount, RestartPolicy};
+use hostd_containers::usual_propagation;
 use keelson_model::service::{ServiceMount, ServiceSpec};
+use keelson_model::spec::{
+    BindMount, CapabilitySet, ContainerSpec, DeviceAccess, DeviceSpec, HostName, MountKind,
+    MountSpec, NetworkMode, PidsLimit, ReadOnly, RestartPolicy, RootSpec, TmpfsMount,
+};
 
 /// Label with the fingerprint of the files that a container was made from.
 pub const FINGERPRINT: &str = "io.keelson.service.fingerprint";
 
-/// Folders of every service that are writable and begin empty.
+/// Directories of every service that are writable and begin empty.
 const SCRATCH: [&str; 2] = ["/run", "/tmp"];
 
 /// The path on the host of a mount's source.
@@ -20,79 +24,132 @@ pub fn source(mount: &ServiceMount, state: &Path) -> String {
     }
 }
 
-/// Makes the request. `exists` tells whether a path is there on the host: optional mounts and
-/// devices that are not there are left out.
-pub fn request(
-    spec: &ServiceSpec,
-    rootfs: &Path,
-    state: &Path,
+/// Where a service runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Its root file system.
+    pub rootfs: &'a Path,
+    /// Its own directory.
+    pub state: &'a Path,
+    /// The engine's own directory.
+    pub engine: &'a Path,
+}
+
+/// Makes the specification. `exists` tells whether a path is there on the host: optional mounts
+/// and devices that are not there are left out.
+///
+/// # Errors
+/// A value that a service can't have, in one sentence.
+pub fn container(
+    service: &ServiceSpec,
+    place: Place<'_>,
     fingerprint: &str,
     exists: impl Fn(&str) -> bool,
-) -> CreateRequest {
-    let mounts = spec
-        .mounts
+) -> Result<ContainerSpec, String> {
+    let (command, args) = service
+        .command
+        .split_first()
+        .ok_or("command: no command specified")?;
+    let root = RootSpec::System {
+        path: place.rootfs.to_owned(),
+        read_only: true,
+    };
+    let mut spec = ContainerSpec::new(root, command);
+    spec.process.args = args.to_vec();
+    spec.process.env = service
+        .environment
         .iter()
-        .map(|mount| (mount, source(mount, state)))
-        .filter(|(mount, source)| !mount.optional || exists(source))
-        .map(|(mount, source)| Mount {
-            r#type: "bind".to_owned(),
-            source,
-            target: mount.target.clone(),
-            read_only: !mount.writable,
-            ..Mount::default()
-        })
+        .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    let devices = spec
+    spec.labels = [(FINGERPRINT.to_owned(), fingerprint.to_owned())].into();
+    spec.namespaces.network = network(&service.network)?;
+    if spec.namespaces.network == NetworkMode::Host {
+        spec.names.hostname = HostName::OfMachine;
+    }
+    spec.mounts = mounts(service, place, &exists);
+    spec.devices = service
         .devices
         .iter()
         .filter(|path| exists(path))
-        .map(|path| DeviceMapping {
-            path_on_host: path.clone(),
-            path_in_container: path.clone(),
-            cgroup_permissions: "rw".to_owned(),
+        .map(|path| DeviceSpec {
+            source: path.into(),
+            target: path.into(),
+            access: DeviceAccess {
+                read: true,
+                write: true,
+                make_node: false,
+            },
         })
         .collect();
-    CreateRequest {
-        config: Config {
-            entrypoint: Some(spec.command.clone()),
-            env: spec
-                .environment
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect(),
-            labels: [(FINGERPRINT.to_owned(), fingerprint.to_owned())].into(),
-            ..Config::default()
-        },
-        host_config: HostConfig {
-            network_mode: spec.network.clone(),
-            readonly_rootfs: true,
-            cap_drop: Some(vec!["ALL".to_owned()]),
-            cap_add: Some(spec.capabilities.clone()),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
-            restart_policy: RestartPolicy {
-                name: "always".to_owned(),
-                maximum_retry_count: 0,
-            },
-            mounts: Some(mounts),
-            devices: Some(devices),
-            tmpfs: SCRATCH
-                .iter()
-                .map(|path| ((*path).to_owned(), "mode=755".to_owned()))
-                .collect(),
-            memory: spec
-                .resources
-                .memory
-                .map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
-            pids_limit: spec.resources.pids,
-            ..HostConfig::default()
-        },
-        root: RootSource::System(rootfs.to_owned()),
-        ..CreateRequest::default()
+    let capabilities = service.capabilities.iter().map(|name| {
+        let upper = name.to_ascii_uppercase();
+        upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
+    });
+    spec.security.capabilities = CapabilitySet::Only(capabilities.collect::<BTreeSet<_>>());
+    spec.security.no_new_privileges = true;
+    spec.restart = RestartPolicy::Always;
+    spec.limits.memory.limit = service.resources.memory.filter(|bytes| *bytes > 0);
+    spec.limits.pids = match service.resources.pids {
+        None => PidsLimit::NotGiven,
+        Some(0 | -1) => PidsLimit::Unlimited,
+        Some(number) => PidsLimit::AtMost(
+            u64::try_from(number)
+                .map_err(|_| format!("pids: {number}: must be -1, 0 or greater"))?,
+        ),
+    };
+    Ok(spec)
+}
+
+fn network(name: &str) -> Result<NetworkMode, String> {
+    match name {
+        "none" => Ok(NetworkMode::None),
+        "host" => Ok(NetworkMode::Host),
+        other => Err(format!("network: {other:?}: expected none or host")),
     }
+}
+
+fn mounts(
+    service: &ServiceSpec,
+    place: Place<'_>,
+    exists: &impl Fn(&str) -> bool,
+) -> Vec<MountSpec> {
+    let binds = service
+        .mounts
+        .iter()
+        .map(|mount| (mount, PathBuf::from(source(mount, place.state))))
+        .filter(|(mount, source)| !mount.optional || exists(&source.to_string_lossy()))
+        .map(|(mount, source)| MountSpec {
+            target: mount.target.clone().into(),
+            kind: MountKind::Bind(BindMount {
+                propagation: usual_propagation(&source, place.engine),
+                source,
+                create_source: false,
+                recursive: true,
+                read_only: match mount.writable {
+                    true => ReadOnly::No,
+                    false => ReadOnly::Recursive,
+                },
+            }),
+        });
+    let scratch = SCRATCH.iter().map(|path| MountSpec {
+        target: path.into(),
+        kind: MountKind::Tmpfs(TmpfsMount {
+            options: ["noexec", "nosuid", "nodev", "mode=755"]
+                .map(str::to_owned)
+                .into(),
+            read_only: false,
+        }),
+    });
+    let mut mounts: Vec<_> = binds.chain(scratch).collect();
+    // Parents before their children.
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    mounts
 }
 
 #[cfg(test)]
 mod tests {
+    use keelson_model::spec::{Confinement, Propagation};
+
     use super::*;
 
     const TEXT: &str = r#"
@@ -112,33 +169,49 @@ mod tests {
         target = "/x"
         optional = true
         [resources]
-        memory = 1000
+        memory = 8000000
         pids = 5
     "#;
 
     #[test]
     fn a_service_has_what_it_lists_and_no_more() {
         let spec: ServiceSpec = toml::from_str(TEXT).unwrap();
-        let made = request(
-            &spec,
-            Path::new("/usr/r.erofs"),
-            Path::new("/var/s"),
-            "f",
-            |path| path == "/dev/there",
-        );
-        assert_eq!(made.root, RootSource::System("/usr/r.erofs".into()));
-        assert_eq!(made.config.entrypoint.unwrap(), ["/bin/d", "-n"]);
-        assert_eq!(made.config.env, ["A=b"]);
-        let host = made.host_config;
-        assert!(host.readonly_rootfs && !host.privileged);
-        assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
-        assert_eq!(host.cap_add.unwrap(), ["CAP_SYS_TIME"]);
-        assert_eq!(host.network_mode, "host");
-        let mounts = host.mounts.unwrap();
-        assert_eq!(mounts.len(), 1);
-        assert_eq!(mounts[0].source, "/var/s/data");
-        assert!(!mounts[0].read_only);
-        assert_eq!(host.devices.unwrap().len(), 1);
-        assert_eq!((host.memory, host.pids_limit), (1000, Some(5)));
+        let place = Place {
+            rootfs: Path::new("/usr/r.erofs"),
+            state: Path::new("/var/s/time"),
+            engine: Path::new("/var"),
+        };
+        let made = container(&spec, place, "f", |path| path == "/dev/there").unwrap();
+        let root = RootSpec::System {
+            path: "/usr/r.erofs".into(),
+            read_only: true,
+        };
+        assert_eq!(made.root, root);
+        assert_eq!(made.process.command, "/bin/d");
+        assert_eq!(made.process.args, ["-n"]);
+        assert_eq!(made.process.env, ["A=b"]);
+        let security = &made.security;
+        assert_eq!(security.confinement, Confinement::Confined);
+        assert!(security.no_new_privileges);
+        let only = CapabilitySet::Only(["SYS_TIME".to_owned()].into());
+        assert_eq!(security.capabilities, only);
+        assert_eq!(made.namespaces.network, NetworkMode::Host);
+        assert_eq!(made.restart, RestartPolicy::Always);
+        let targets: Vec<_> = made.mounts.iter().map(|mount| &mount.target).collect();
+        assert_eq!(targets, ["/data", "/run", "/tmp"].map(Path::new).each_ref());
+        let MountKind::Bind(bind) = &made.mounts[0].kind else {
+            panic!("{:?}", made.mounts);
+        };
+        assert_eq!(bind.source, Path::new("/var/s/time/data"));
+        assert_eq!(bind.read_only, ReadOnly::No);
+        assert_eq!(bind.propagation, Propagation::RecursiveSlave);
+        assert_eq!(made.devices.len(), 1);
+        assert_eq!(made.limits.memory.limit, Some(8_000_000));
+        assert_eq!(made.limits.pids, PidsLimit::AtMost(5));
+        hostd_containers::check(&made, place.engine).unwrap();
+        let mut other = spec;
+        "bridged".clone_into(&mut other.network);
+        let error = container(&other, place, "f", |_| true).unwrap_err();
+        assert!(error.contains("bridged"), "{error}");
     }
 }

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hostd_containers::{Engine, EngineError, Scope, Snapshot, Status, WaitCondition};
+use hostd_containers::{
+    CreateRequest, Engine, EngineError, Scope, Snapshot, Status, WaitCondition,
+};
 use keelson_model::service::ServiceStatus;
 use tokio::sync::watch;
 
 use crate::load::{self, Found};
 use crate::plan::{Plan, plan};
-use crate::request::{FINGERPRINT, request, source};
+use crate::request::{FINGERPRINT, Place, container, source};
 
 /// Pause after the first failed attempt to bring a service up; it doubles.
 const FIRST: Duration = Duration::from_millis(200);
@@ -272,7 +274,7 @@ impl Inner {
     async fn ensure(&self, name: &str, found: &Found) -> Result<(), String> {
         let engine = &self.options.engine;
         if let Ok(existing) = engine.inspect(Scope::System, name) {
-            let same = existing.config.labels.get(FINGERPRINT) == Some(&found.fingerprint);
+            let same = existing.spec.labels.get(FINGERPRINT) == Some(&found.fingerprint);
             if same && existing.state.status.counts_as_running() {
                 return Ok(());
             }
@@ -283,13 +285,14 @@ impl Inner {
         }
         let state = self.options.state.join(name);
         make_state(found, &state)?;
-        let request = request(
-            &found.spec,
-            &found.rootfs,
-            &state,
-            &found.fingerprint,
-            |path| fs::symlink_metadata(path).is_ok(),
-        );
+        let place = Place {
+            rootfs: &found.rootfs,
+            state: &state,
+            engine: engine.root(),
+        };
+        let exists = |path: &str| fs::symlink_metadata(path).is_ok();
+        let spec = container(&found.spec, place, &found.fingerprint, exists)?;
+        let request = CreateRequest::new(spec);
         let start = async {
             engine
                 .create(Scope::System, Some(name.to_owned()), request)

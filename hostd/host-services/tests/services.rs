@@ -99,6 +99,7 @@ impl Machine {
                 images,
                 defaults: EngineConfig::default(),
                 cgroup_parent: cgroup_parent(self.folder.path()),
+                read_old: |_| Err("no old containers here".to_owned()),
             })
             .await
             .unwrap();

@@ -2,7 +2,6 @@
 //! configuration. No behaviour beyond construction and parsing of single values lives here, apart
 //! from the one way in which documents from outside are read ([`json`]).
 
-pub mod container;
 pub mod error;
 pub mod host;
 pub mod host_api;

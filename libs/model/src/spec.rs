@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use limits::{CpuLimits, Limits, MemoryLimits, MemorySwap, PidsLimit, Rlimit, RlimitKind};
+pub use limits::{
+    CpuLimits, Limits, MemoryLimits, MemorySwap, PidsLimit, Rlimit, RlimitKind, SHM_SIZE,
+};
 pub use mounts::{BindMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount};
 pub use security::{
     CapabilitySet, Confinement, DeviceAccess, DeviceSpec, Hiding, SecuritySpec, SystemCallFilter,
@@ -77,6 +79,53 @@ pub struct ContainerSpec {
     pub health: Option<HealthCheck>,
 }
 
+impl ContainerSpec {
+    /// A container that runs a command and may do nothing else: no capabilities, no network but
+    /// loopback, no further privileges, everything of /proc and /sys hidden that usually is.
+    pub fn new(root: RootSpec, command: impl Into<String>) -> Self {
+        Self {
+            root,
+            process: ProcessSpec {
+                command: command.into(),
+                args: Vec::new(),
+                env: Vec::new(),
+                user: String::new(),
+                groups: Vec::new(),
+                working_directory: "/".to_owned(),
+                terminal: None,
+                stdin: Stdin::Closed,
+            },
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            namespaces: NamespaceSpec {
+                network: NetworkMode::None,
+                ipc: IpcMode::Private,
+                uts: NamespaceMode::Private,
+                cgroup: NamespaceMode::Private,
+            },
+            names: NameSpec::default(),
+            mounts: Vec::new(),
+            anonymous_volumes: Vec::new(),
+            devices: Vec::new(),
+            exposed_ports: BTreeSet::new(),
+            security: SecuritySpec {
+                confinement: Confinement::Confined,
+                capabilities: CapabilitySet::Only(BTreeSet::new()),
+                system_calls: SystemCallFilter::BuiltIn,
+                no_new_privileges: true,
+                hiding: Hiding::usual(),
+            },
+            limits: Limits::default(),
+            sysctls: BTreeMap::new(),
+            log: LogSpec::default(),
+            restart: RestartPolicy::Never,
+            auto_remove: false,
+            stop: StopSpec::default(),
+            health: None,
+        }
+    }
+}
+
 /// From what a root file system is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -99,6 +148,15 @@ pub enum RootSpec {
         #[serde(default)]
         read_only: bool,
     },
+}
+
+impl RootSpec {
+    /// Whether nothing may be written to it.
+    pub const fn read_only(&self) -> bool {
+        match self {
+            Self::Image { read_only, .. } | Self::System { read_only, .. } => *read_only,
+        }
+    }
 }
 
 /// A process: the first of a container.
@@ -266,17 +324,41 @@ pub enum Protocol {
     Sctp,
 }
 
+impl Protocol {
+    /// `tcp`, `udp` or `sctp`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
 /// Where output goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "driver", rename_all = "snake_case")]
 pub enum LogSpec {
     /// The engine's own files, which rotate.
     Files {
-        /// Bytes after which a file is rotated.
-        max_size: u64,
-        /// How many files are kept, the current one included; at least 1.
-        max_files: u32,
+        /// Bytes after which a file is rotated; the host's configuration says it when this does
+        /// not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_size: Option<u64>,
+        /// How many files are kept, the current one included, at least 1; the host's configuration
+        /// says it when this does not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_files: Option<u32>,
     },
+}
+
+impl Default for LogSpec {
+    fn default() -> Self {
+        Self::Files {
+            max_size: None,
+            max_files: None,
+        }
+    }
 }
 
 /// What happens when a container's process ends.
@@ -299,10 +381,12 @@ pub enum RestartPolicy {
 }
 
 /// How a container is asked to end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopSpec {
-    /// Signal number that asks for the end.
-    pub signal: i32,
+    /// Number of the signal that asks for the end, and of the only one besides SIGKILL that does.
+    /// `None`: SIGTERM, and every other signal of a caller asks for it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
     /// How long it has until SIGKILL.
     #[serde(default)]
     pub patience: Patience,

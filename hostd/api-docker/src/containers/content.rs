@@ -5,12 +5,13 @@ use std::io;
 use futures::{StreamExt, TryStreamExt};
 use hostd_containers::CommitRequest;
 use http::{Response, StatusCode};
-use keelson_model::container::Config;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::places::Kind;
 use crate::reply::{self, Body};
+use crate::request::shown;
+use crate::wire::Config;
 use crate::{Api, Call};
 
 /// `GET /containers/{id}/changes`.
@@ -49,17 +50,23 @@ pub(crate) async fn commit(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         return Err(ApiError::invalid("invalid name or ID supplied: \"\""));
     }
     let _place = api.place(Kind::Survey, call.role).await?;
+    // It does not change once the container is made.
+    let own = shown::config(&*api.containers().inspect(&container)?)?;
     let mut request = CommitRequest {
         reference: call.query.reference("repo"),
         author: text("author"),
         comment: text("comment"),
         changes: call.query.all("changes").map(str::to_owned).collect(),
-        config: None,
+        command: own.cmd.as_deref().unwrap_or_default().join(" "),
+        defaults: shown::image_part(&own),
+        container: shown::image_part(&own),
         pause: call.query.get("pause").is_none() || call.query.flag("pause"),
     };
     let config: Option<Config> = reply::read_json(call.request).await?;
-    // An empty one says no more than none.
-    request.config = config.filter(|config| *config != Config::default());
+    // Without one, or with an empty one, the changes are made to what the container has.
+    if let Some(config) = config.filter(|config| *config != Config::default()) {
+        request.defaults = shown::image_part(&config);
+    }
     let id = api.containers().commit(&container, request).await?;
     Ok(reply::json(
         StatusCode::CREATED,

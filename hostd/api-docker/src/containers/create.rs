@@ -1,18 +1,20 @@
 //! `POST /containers/create`.
 
-use hostd_containers::{CreateRequest, RootSource};
+use hostd_containers::{CreateRequest, NewId};
 use hostd_images::Image;
 use http::{Response, StatusCode};
-use keelson_model::container::CreateBody;
 use keelson_model::error::ErrorKind;
 use keelson_model::json::Json;
+use keelson_model::spec::RootSpec;
 use serde_json::json;
 
 use super::versions;
 use crate::error::ApiError;
 use crate::images::platform::Platform;
 use crate::reply::{self, Body};
+use crate::request::{Ground, Understood, understand};
 use crate::version::ApiVersion;
+use crate::wire::CreateBody;
 use crate::{Api, Call};
 
 pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
@@ -38,30 +40,46 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
             "config.Image cannot be empty in order to create a container",
         ));
     }
-    // Whether there is such an image is said by the engine.
-    let image = api.0.images.resolve(&body.config.image).ok();
-    let mismatch = match (&image, &platform) {
-        (Some(image), Some(platform)) if !Platform::named(platform)?.fits(image) => {
+    let image = api.0.images.resolve(&body.config.image)?;
+    let mismatch = match &platform {
+        Some(platform) if !Platform::named(platform)?.fits(&image) => {
             return Err(ApiError::new(
                 ErrorKind::NotFound,
                 format!(
                     "image with reference {} was found but its platform ({}) does not match the specified platform ({platform})",
                     body.config.image,
-                    Platform::of(image)
+                    Platform::of(&image)
                 ),
             ));
         }
-        (Some(image), None) => foreign(image),
-        _ => None,
+        Some(_) => None,
+        None => foreign(&image),
     };
+    let id = NewId::generate();
+    let root = RootSpec::Image {
+        id: image.id.to_string(),
+        name: body.config.image.clone(),
+        read_only: false,
+    };
+    let engine = &api.0.engine;
+    let machine = rustix::system::uname();
+    let ground = Ground {
+        facts: engine.facts(),
+        engine: engine.root(),
+        machine: &machine.nodename().to_string_lossy(),
+    };
+    let defaults = Some(&image.config.config);
+    let Understood {
+        spec,
+        shown,
+        mut warnings,
+    } = understand(id.as_str(), body, root, defaults, ground)?;
     let request = CreateRequest {
-        config: body.config,
-        host_config: body.host_config,
-        networking: body.networking_config,
-        root: RootSource::Image,
+        id,
+        spec,
+        shown: Some(shown),
     };
     let created = api.containers().create(name, request).await?;
-    let mut warnings = created.warnings;
     warnings.extend(mismatch);
     Ok(reply::json(
         StatusCode::CREATED,

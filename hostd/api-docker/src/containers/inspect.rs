@@ -4,16 +4,17 @@ use hostd_containers::{Snapshot, Status};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{mount, networks, open_ports, sizes};
+use super::{mounts, networks, open_ports, port_name, sizes};
 use crate::error::ApiError;
 use crate::places::Kind;
 use crate::reply::{self, Body};
+use crate::request::shown;
 use crate::version::ApiVersion;
 use crate::{Api, Call, times};
 
 pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
     let snapshot = api.containers().inspect(&call.name)?;
-    let mut answer = render(api, &snapshot);
+    let mut answer = render(api, &snapshot)?;
     let execs = api.0.engine.exec_ids(&snapshot.id);
     if let Some(ids) = answer.get_mut("ExecIDs")
         && !execs.is_empty()
@@ -21,7 +22,7 @@ pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, Ap
         *ids = json!(execs);
     }
     // It may have been removed by force.
-    if let Ok(image) = api.0.images.resolve(&snapshot.image_id)
+    if let Ok(image) = api.0.images.resolve(snapshot.image_id())
         && let Some(members) = answer.as_object_mut()
     {
         members.insert("Platform".to_owned(), json!(image.config.os));
@@ -42,16 +43,16 @@ pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, Ap
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
-fn render(api: &Api, snapshot: &Snapshot) -> Value {
+fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
     let state = &snapshot.state;
     let file = |name: &str| snapshot.folder.join(name).display().to_string();
     let own_file = |name: &str| snapshot.files().join(name).display().to_string();
-    let mounts: Vec<Value> = snapshot.mounts.iter().map(mount).collect();
-    json!({
+    let process = &snapshot.spec.process;
+    Ok(json!({
         "Id": snapshot.id,
         "Created": snapshot.created.to_string(),
-        "Path": snapshot.path,
-        "Args": snapshot.args,
+        "Path": process.command,
+        "Args": process.args,
         "State": {
             "Status": state.status.as_str(),
             // Docker calls a paused container running, too.
@@ -66,7 +67,7 @@ fn render(api: &Api, snapshot: &Snapshot) -> Value {
             "StartedAt": times::rfc3339(state.started_at),
             "FinishedAt": times::rfc3339(state.finished_at),
         },
-        "Image": snapshot.image_id,
+        "Image": snapshot.image_id(),
         "ResolvConfPath": own_file("resolv.conf"),
         "HostnamePath": own_file("hostname"),
         "HostsPath": own_file("hosts"),
@@ -79,16 +80,16 @@ fn render(api: &Api, snapshot: &Snapshot) -> Value {
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
-        "HostConfig": &*snapshot.host_config,
+        "HostConfig": shown::host_config(snapshot)?,
         "GraphDriver": {"Name": "overlayfs", "Data": {"UpperDir": file("upper")}},
-        "Mounts": mounts,
-        "Config": &*snapshot.config,
+        "Mounts": mounts(snapshot)?,
+        "Config": shown::config(snapshot)?,
         "NetworkSettings": {
             "Bridge": "",
             "SandboxID": "",
             "SandboxKey": "",
             "Ports": open_ports(snapshot)
-                .map(|port| (port.to_owned(), Value::Null))
+                .map(|port| (port_name(port), Value::Null))
                 .collect::<serde_json::Map<_, _>>(),
             "HairpinMode": false,
             "LinkLocalIPv6Address": "",
@@ -105,5 +106,5 @@ fn render(api: &Api, snapshot: &Snapshot) -> Value {
             "MacAddress": "",
             "Networks": networks(api, snapshot),
         },
-    })
+    }))
 }

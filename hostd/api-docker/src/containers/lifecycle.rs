@@ -5,13 +5,13 @@ use futures::stream;
 use hostd_containers::{Signal, WaitCondition};
 use http::{Response, StatusCode};
 use hyper::body::Body as _;
-use keelson_model::container::HostConfig;
 use serde_json::json;
 
 use super::versions;
 use crate::error::ApiError;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
+use crate::wire::HostConfig;
 use crate::{Api, Call};
 
 const DONE: StatusCode = StatusCode::NO_CONTENT;
@@ -92,7 +92,9 @@ pub(crate) async fn rename(api: &Api, call: &Call) -> Result<Response<Body>, Api
 pub(crate) async fn update(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let mut wanted: HostConfig = reply::read_json(call.request).await?.unwrap_or_default();
     versions::update(&mut wanted, call.version);
-    api.containers().update(&call.name, wanted).await?;
+    let facts = api.0.engine.facts().clone();
+    let change = move |container: &_| crate::request::update(container, &wanted, &facts);
+    api.containers().update(&call.name, change).await?;
     Ok(reply::json(StatusCode::OK, &json!({"Warnings": []})))
 }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use hostd_containers::{Snapshot, Status};
 use hostd_images::Image;
 use http::{Response, StatusCode};
+use keelson_model::spec::{MountKind, Port};
 use serde_json::{Value, json};
 
-use super::{mount, network_name, networks, open_ports, port, sizes};
+use super::{mounts, network_name, networks, open_ports, sizes};
 use crate::error::ApiError;
 use crate::places::Kind;
 use crate::query::{Filters, Patterns};
@@ -68,7 +69,7 @@ pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
         true => Some(api.place(Kind::Survey, call.role).await?),
         false => None,
     };
-    let mut answer = summaries(api, &containers, with_size).await;
+    let mut answer = summaries(api, &containers, with_size).await?;
     if call.version >= ApiVersion::new(1, 46) {
         for (summary, container) in answer.iter_mut().zip(&containers) {
             add_annotations(summary, container);
@@ -157,25 +158,23 @@ impl<'a> Chosen<'a> {
 
     /// Whether a container is in a network of a name, or whose identifier begins so.
     fn in_network(&self, container: &Snapshot) -> bool {
-        network_name(container).is_some_and(|name| {
-            let (id, _) = crate::networks::ids(self.api, container, name);
-            let fits =
-                |wanted: &str| wanted == name || (!wanted.is_empty() && id.starts_with(wanted));
-            self.filters.any("network", fits)
-        })
+        let name = network_name(container);
+        let (id, _) = crate::networks::ids(self.api, container, name);
+        let fits = |wanted: &str| wanted == name || (!wanted.is_empty() && id.starts_with(wanted));
+        self.filters.any("network", fits)
     }
 
     fn fits(&self, container: &Snapshot) -> bool {
         let filters = self.filters;
         let state = &container.state;
-        let labels = &container.config.labels;
+        let labels = &container.spec.labels;
         self.before.is_none_or(|time| container.created < time)
             && self.since.is_none_or(|time| container.created > time)
             && (!filters.has("exited")
                 || (!state.status.counts_as_running()
                     && state.started_at.is_some()
                     && self.exited.contains(&state.exit_code)))
-            && (!filters.has("ancestor") || self.images.contains(&container.image_id))
+            && (!filters.has("ancestor") || self.images.contains(container.image_id()))
             && (!filters.has("id") || self.ids.contains(&container.id))
             && self.names.fit_name(&container.name)
             && filters.any("status", |wanted| wanted == state.status.as_str())
@@ -184,18 +183,18 @@ impl<'a> Chosen<'a> {
             && !self.tasks
             && !filters.has("publish")
             && (self.expose.is_empty()
-                || container.config.exposed_ports.keys().any(|port| {
+                || container.spec.exposed_ports.iter().any(|port| {
                     self.expose.iter().any(|ports| ports.contain(port))
                 }))
             && filters.labels(|key| labels.get(key).map(String::as_str))
             && (!filters.has("network") || self.in_network(container))
             && filters.any("volume", |wanted| {
-                container.mounts.iter().any(|mount| {
-                    mount.destination == wanted
-                        || match mount.name.as_str() {
-                            "" => mount.source == Path::new(wanted),
-                            name => name == wanted,
-                        }
+                container.spec.mounts.iter().any(|mount| {
+                    let source = match &mount.kind {
+                        MountKind::Bind(bind) => Some(bind.source.as_path()),
+                        MountKind::Tmpfs(_) => None,
+                    };
+                    mount.target == Path::new(wanted) || source == Some(Path::new(wanted))
                 })
             })
     }
@@ -243,22 +242,26 @@ impl Ports {
         })
     }
 
-    fn contain(&self, exposed: &str) -> bool {
-        port(exposed).is_some_and(|(number, protocol)| {
-            (self.first..=self.last).contains(&number) && protocol == self.protocol
-        })
+    fn contain(&self, exposed: &Port) -> bool {
+        (self.first..=self.last).contains(&exposed.number)
+            && exposed.protocol.as_str() == self.protocol
     }
 }
 
 /// All containers with their sizes, for `GET /system/df`.
-pub(crate) async fn with_sizes(api: &Api) -> Value {
-    Value::Array(summaries(api, &api.containers().list(), true).await)
+pub(crate) async fn with_sizes(api: &Api) -> Result<Value, ApiError> {
+    let containers = api.containers().list();
+    Ok(Value::Array(summaries(api, &containers, true).await?))
 }
 
-async fn summaries(api: &Api, containers: &[Arc<Snapshot>], with_size: bool) -> Vec<Value> {
+async fn summaries(
+    api: &Api,
+    containers: &[Arc<Snapshot>],
+    with_size: bool,
+) -> Result<Vec<Value>, ApiError> {
     let mut answer = Vec::with_capacity(containers.len());
     for container in containers {
-        let mut summary = render(api, container);
+        let mut summary = render(api, container)?;
         if with_size && let Some(members) = summary.as_object_mut() {
             // Docker's sign for a size that can't be found out.
             let (written, whole) = match sizes(api, container).await {
@@ -273,7 +276,7 @@ async fn summaries(api: &Api, containers: &[Arc<Snapshot>], with_size: bool) -> 
         }
         answer.push(summary);
     }
-    answer
+    Ok(answer)
 }
 
 /// The images that the filter `ancestor` names, and those made from them.
@@ -316,40 +319,40 @@ fn descendants(api: &Api, filters: &Filters) -> BTreeSet<String> {
     found
 }
 
-fn render(api: &Api, container: &Snapshot) -> Value {
+fn render(api: &Api, container: &Snapshot) -> Result<Value, ApiError> {
     // The name may belong to another image by now.
-    let image = match api.0.images.resolve(&container.image) {
-        Ok(image) if image.id.to_string() == container.image_id => &container.image,
-        _ => &container.image_id,
+    let name = container.image();
+    let image = match api.0.images.resolve(&name) {
+        Ok(image) if image.id.to_string() == container.image_id() => &*name,
+        _ => container.image_id(),
     };
-    let mounts: Vec<Value> = container.mounts.iter().map(mount).collect();
-    json!({
+    let process = &container.spec.process;
+    Ok(json!({
         "Id": container.id,
         "Names": [format!("/{}", container.name)],
         "Image": image,
-        "ImageID": container.image_id,
-        "Command": command(&container.path, &container.args),
+        "ImageID": container.image_id(),
+        "Command": command(&process.command, &process.args),
         "Created": container.created.as_second(),
         "Ports": ports(container),
-        "Labels": container.config.labels,
+        "Labels": container.spec.labels,
         "State": container.state.status.as_str(),
         "Status": status(container, jiff::Timestamp::now()),
-        "HostConfig": {"NetworkMode": container.host_config.network_mode},
+        "HostConfig": {"NetworkMode": network_name(container)},
         "NetworkSettings": {"Networks": networks(api, container)},
-        "Mounts": mounts,
-    })
+        "Mounts": mounts(container)?,
+    }))
 }
 
 /// The ports that the container listens on, none of which is published.
 fn ports(container: &Snapshot) -> Vec<Value> {
     open_ports(container)
-        .filter_map(|exposed| port(exposed))
-        .map(|(number, protocol)| json!({"PrivatePort": number, "Type": protocol}))
+        .map(|port| json!({"PrivatePort": port.number, "Type": port.protocol.as_str()}))
         .collect()
 }
 
 fn add_annotations(summary: &mut Value, container: &Snapshot) {
-    let annotations = &container.host_config.annotations;
+    let annotations = &container.spec.annotations;
     if let Some(Value::Object(host)) = summary.get_mut("HostConfig")
         && !annotations.is_empty()
     {
@@ -396,16 +399,21 @@ fn status(container: &Snapshot, now: jiff::Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use keelson_model::spec::Protocol;
+
     use super::*;
 
     #[test]
     fn ports_of_filters() {
-        let fits = |wanted: &str, port: &str| Ports::parse("expose", wanted).unwrap().contain(port);
-        assert!(fits("80", "80/tcp"));
-        assert!(fits("80/TCP", "80"));
-        assert!(fits("8000-8010/udp", "8005/udp"));
-        assert!(!fits("80", "80/udp"));
-        assert!(!fits("8000-8010", "8011/tcp"));
+        let fits = |wanted: &str, number, protocol| {
+            let port = Port { number, protocol };
+            Ports::parse("expose", wanted).unwrap().contain(&port)
+        };
+        assert!(fits("80", 80, Protocol::Tcp));
+        assert!(fits("80/TCP", 80, Protocol::Tcp));
+        assert!(fits("8000-8010/udp", 8005, Protocol::Udp));
+        assert!(!fits("80", 80, Protocol::Udp));
+        assert!(!fits("8000-8010", 8011, Protocol::Tcp));
         for wrong in ["", "x", "80:80", "9-8", "70000", "80/tcp-81"] {
             assert!(
                 Ports::parse("expose", wrong).is_err() || wrong == "80/tcp-81",

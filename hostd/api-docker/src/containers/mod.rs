@@ -12,10 +12,12 @@ mod versions;
 
 use std::sync::Arc;
 
-use hostd_containers::{MountPoint, Snapshot};
+use hostd_containers::Snapshot;
+use keelson_model::spec::{MountKind, NetworkMode, Port, ReadOnly};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
+use crate::request::shown;
 use crate::{Api, Call};
 
 /// Rows and columns of the query of a resize request.
@@ -28,20 +30,18 @@ fn terminal_size(call: &Call) -> Result<(u16, u16), ApiError> {
     Ok((size("h")?, size("w")?))
 }
 
-/// Name of the network that a container is connected to, or `None` when it shares another's.
-fn network_name(snapshot: &Snapshot) -> Option<&str> {
-    match snapshot.host_config.network_mode.as_str() {
-        "" | "default" => Some("bridge"),
-        mode if mode.starts_with("container:") => None,
-        mode => Some(mode),
+/// Name of the network that a container is connected to.
+pub(crate) fn network_name(snapshot: &Snapshot) -> &'static str {
+    match snapshot.spec.namespaces.network {
+        NetworkMode::Bridge => "bridge",
+        NetworkMode::None => "none",
+        NetworkMode::Host => "host",
     }
 }
 
 /// `NetworkSettings.Networks`. The kinds of networks that exist assign no addresses.
 fn networks(api: &Api, snapshot: &Snapshot) -> Value {
-    let Some(name) = network_name(snapshot) else {
-        return json!({});
-    };
+    let name = network_name(snapshot);
     let (network, end) = crate::networks::ids(api, snapshot, name);
     json!({name: {
         "IPAMConfig": null,
@@ -62,39 +62,45 @@ fn networks(api: &Api, snapshot: &Snapshot) -> Value {
     }})
 }
 
-/// Number and protocol of an exposed port: `80/tcp`.
-fn port(text: &str) -> Option<(u16, &str)> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    Some((number.parse().ok()?, protocol))
+/// `80/tcp`.
+fn port_name(port: &Port) -> String {
+    format!("{}/{}", port.number, port.protocol.as_str())
 }
 
 /// The ports on which a container that runs may be reached in its network. With the host's they are
 /// the host's.
-fn open_ports(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
-    let own = snapshot.state.status.has_process() && snapshot.host_config.network_mode != "host";
-    let ports = own.then_some(&snapshot.config.exposed_ports);
-    ports
+fn open_ports(snapshot: &Snapshot) -> impl Iterator<Item = &Port> {
+    let own = snapshot.state.status.has_process()
+        && snapshot.spec.namespaces.network != NetworkMode::Host;
+    own.then_some(&snapshot.spec.exposed_ports)
         .into_iter()
-        .flat_map(|ports| ports.keys().map(String::as_str))
+        .flatten()
 }
 
-/// A mount as list and inspect show it.
-fn mount(mount: &MountPoint) -> Value {
-    let mut value = json!({
-        "Type": mount.kind,
-        "Source": mount.source.display().to_string(),
-        "Destination": mount.destination,
-        "Mode": mount.mode,
-        "RW": mount.writable,
-        "Propagation": mount.propagation,
+/// The mounts of a container as list and inspect show them.
+fn mounts(container: &Snapshot) -> Result<Vec<Value>, ApiError> {
+    let mut modes = shown::bind_modes(container)?;
+    let mounts = container.spec.mounts.iter().map(|mount| {
+        let target = mount.target.to_string_lossy();
+        let (kind, source, writable, propagation) = match &mount.kind {
+            MountKind::Bind(bind) => (
+                "bind",
+                bind.source.to_string_lossy(),
+                bind.read_only == ReadOnly::No,
+                bind.propagation.as_str(),
+            ),
+            MountKind::Tmpfs(tmpfs) => ("tmpfs", "".into(), !tmpfs.read_only, ""),
+        };
+        json!({
+            "Type": kind,
+            "Source": source,
+            "Destination": target,
+            "Mode": modes.remove(&*target).unwrap_or_default(),
+            "RW": writable,
+            "Propagation": propagation,
+        })
     });
-    if mount.kind == "volume"
-        && let Some(members) = value.as_object_mut()
-    {
-        members.insert("Name".to_owned(), json!(mount.name));
-        members.insert("Driver".to_owned(), json!("local"));
-    }
-    value
+    Ok(mounts.collect())
 }
 
 /// Bytes that the container has written into its root file system, and the bytes of the whole.
@@ -103,6 +109,6 @@ fn mount(mount: &MountPoint) -> Value {
 /// The container or its image can't be read; no size is made up for it.
 pub(crate) async fn sizes(api: &Api, snapshot: &Arc<Snapshot>) -> Result<(u64, u64), ApiError> {
     let written = api.containers().written_bytes(&snapshot.id).await?;
-    let image = api.0.images.resolve(&snapshot.image_id)?;
+    let image = api.0.images.resolve(snapshot.image_id())?;
     Ok((written, image.size + written))
 }

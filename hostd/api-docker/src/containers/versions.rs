@@ -1,10 +1,9 @@
 //! What clients of older versions of the API mean by a request: members that their version does
 //! not have are of no effect, and some defaults were others.
 
-use keelson_model::container::{CreateBody, HostConfig, Mount};
-
 use crate::error::ApiError;
 use crate::version::ApiVersion;
+use crate::wire::{CreateBody, HostConfig, Mount};
 
 /// Brings the body of a creation to what the newest version would say.
 ///

@@ -1,51 +1,28 @@
-//! A container's OCI `config.json`: a pure function of what was asked for and what was found.
+//! A container's OCI `config.json`: a pure function of its specification and what was found on the
+//! host.
+//!
+//! * [`check`]: whether a specification is one that can be kept and run.
+//! * [`capabilities`], [`limits`], [`mounts`]: parts of it in OCI's terms.
 
 pub(crate) mod capabilities;
+pub(crate) mod check;
+pub(crate) mod limits;
 pub(crate) mod mounts;
-pub(crate) mod resources;
-mod seccomp;
-pub(crate) mod security;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use keelson_model::container::{Config, HostConfig};
+use keelson_model::spec::{
+    Confinement, ContainerSpec, IpcMode, NamespaceMode, NamespaceSpec, NetworkMode, ProcessSpec,
+    SystemCallFilter,
+};
 use serde_json::{Value, json};
 
-use crate::EngineError;
 use crate::devices::DeviceNode;
 use crate::host::HostFacts;
 use crate::user::User;
 
 pub(crate) const DEFAULT_PATH: &str =
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Bytes of /dev/shm when a client does not say.
-pub(crate) const DEFAULT_SHM: i64 = 64 << 20;
-
-/// Paths that are hidden by default.
-pub(crate) const MASKED_PATHS: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-
-/// Paths that are read-only by default.
-pub(crate) const READONLY_PATHS: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
-
 /// The files that name the container and its resolver, on the host.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HostFiles<'a> {
@@ -54,66 +31,53 @@ pub(crate) struct HostFiles<'a> {
     pub(crate) resolv_conf: &'a Path,
 }
 
-/// From what the specification is made.
+/// From what config.json is made.
 pub(crate) struct Input<'a> {
-    /// Completed from the image.
-    pub(crate) config: &'a Config,
-    /// Completed with defaults.
-    pub(crate) host: &'a HostConfig,
-    pub(crate) args: &'a [String],
+    pub(crate) spec: &'a ContainerSpec,
+    pub(crate) host_name: &'a str,
     pub(crate) user: &'a User,
     pub(crate) files: HostFiles<'a>,
-    pub(crate) mounts: &'a [mounts::Wanted],
-    /// Folders on the host for volumes whose path the image does not have: source, destination.
-    pub(crate) volumes: &'a [(std::path::PathBuf, String)],
+    /// Directories on the host for volumes whose path the image does not have: source, target.
+    pub(crate) volumes: &'a [(PathBuf, PathBuf)],
     pub(crate) devices: &'a [DeviceNode],
     pub(crate) cgroup: &'a str,
     pub(crate) facts: &'a HostFacts,
 }
 
 /// Makes config.json.
-pub(crate) fn build(input: &Input<'_>) -> Result<Value, EngineError> {
-    let host = input.host;
-    let set = capabilities::resolve(
-        host.cap_add.as_deref().unwrap_or_default(),
-        host.cap_drop.as_deref().unwrap_or_default(),
-        host.privileged,
-        input.facts.capabilities,
-    )?;
-    let capabilities = capabilities::names(set);
-    let security = security::parse(
-        host.security_opt.as_deref().unwrap_or_default(),
-        &capabilities,
-    )?;
-    let unmasked = host.privileged || security.unmask;
+pub(crate) fn build(input: &Input<'_>) -> Value {
+    let spec = input.spec;
+    let security = &spec.security;
+    let capabilities = capabilities::granted(&security.capabilities, input.facts.capabilities);
     let mut linux = json!({
-        "namespaces": namespaces(host),
+        "namespaces": namespaces(&spec.namespaces),
         "cgroupsPath": input.cgroup,
         "resources": resources_with_devices(input),
         "devices": input.devices.iter().map(DeviceNode::to_oci).collect::<Vec<_>>(),
-        "sysctl": sysctls(host),
-        "rootfsPropagation": propagation(input.mounts),
-        "maskedPaths": if unmasked { &[][..] } else { paths(&host.masked_paths) },
-        "readonlyPaths": if unmasked { &[][..] } else { paths(&host.readonly_paths) },
+        "sysctl": sysctls(spec),
+        "rootfsPropagation": mounts::root_propagation(&spec.mounts),
+        "maskedPaths": security.hiding.masked,
+        "readonlyPaths": security.hiding.read_only,
     });
-    let mut annotations = json!(host.annotations);
-    match security.seccomp {
-        security::Seccomp::Default if !host.privileged => {
+    let mut annotations = json!(spec.annotations);
+    match &security.system_calls {
+        SystemCallFilter::BuiltIn => {
             set_member(&mut annotations, "io.keelson.seccomp", json!("default"));
         }
-        security::Seccomp::Profile(profile) => set_member(&mut linux, "seccomp", profile),
-        _ => {}
+        SystemCallFilter::Profile(profile) => set_member(&mut linux, "seccomp", profile.clone()),
+        SystemCallFilter::Unconfined => {}
     }
-    Ok(json!({
+    let own_names = spec.namespaces.uts == NamespaceMode::Private;
+    json!({
         "ociVersion": "1.2.0",
-        "process": process(input, &capabilities, security.no_new_privileges)?,
-        "root": { "path": "rootfs", "readonly": host.readonly_rootfs },
-        "hostname": if host.uts_mode == "host" { "" } else { &input.config.hostname },
-        "domainname": if host.uts_mode == "host" { "" } else { &input.config.domainname },
+        "process": process(input, &capabilities),
+        "root": { "path": "rootfs", "readonly": spec.root.read_only() },
+        "hostname": if own_names { input.host_name } else { "" },
+        "domainname": if own_names { spec.names.domain.as_str() } else { "" },
         "mounts": all_mounts(input),
         "annotations": annotations,
         "linux": linux,
-    }))
+    })
 }
 
 /// Sets a member of an object.
@@ -123,65 +87,50 @@ pub(crate) fn set_member(object: &mut Value, name: &str, value: Value) {
     }
 }
 
-fn paths(list: &Option<Vec<String>>) -> &[String] {
-    list.as_deref().unwrap_or_default()
-}
-
-fn process(
-    input: &Input<'_>,
-    capabilities: &[String],
-    no_new_privileges: bool,
-) -> Result<Value, EngineError> {
-    let (config, host, user) = (input.config, input.host, input.user);
+fn process(input: &Input<'_>, capabilities: &[String]) -> Value {
+    let (spec, user) = (input.spec, input.user);
+    let asked = &spec.process;
     let empty: &[String] = &[];
     // As execve(2) would have it: only root keeps what the bounding set allows.
     let held = if user.uid == 0 { capabilities } else { empty };
-    let rlimits = host
-        .ulimits
-        .iter()
-        .flatten()
-        .map(resources::rlimit)
-        .collect::<Result<Vec<_>, _>>()?;
+    let args: Vec<_> = [&asked.command].into_iter().chain(&asked.args).collect();
+    let rlimits: Vec<_> = spec.limits.rlimits.iter().map(limits::rlimit).collect();
     let mut process = json!({
-        "terminal": config.tty,
+        "terminal": asked.terminal.is_some(),
         "user": {
             "uid": user.uid,
             "gid": user.gid,
             "additionalGids": user.additional_gids,
         },
-        "args": input.args,
-        "env": environment(config, &user.home),
-        "cwd": if config.working_dir.is_empty() { "/" } else { &config.working_dir },
+        "args": args,
+        "env": environment(asked, input.host_name, &user.home),
+        "cwd": asked.working_directory,
         "capabilities": {
             "bounding": capabilities,
             "permitted": held,
             "effective": held,
         },
         "rlimits": rlimits,
-        "noNewPrivileges": no_new_privileges,
-        "oomScoreAdj": host.oom_score_adj,
+        "noNewPrivileges": spec.security.no_new_privileges,
+        "oomScoreAdj": spec.limits.memory.oom_score_adjustment,
     });
-    let [rows, columns] = host.console_size;
-    if config.tty && rows > 0 && columns > 0 {
+    if let Some((rows, columns)) = asked.terminal.and_then(|terminal| terminal.size) {
         set_member(
             &mut process,
             "consoleSize",
-            json!({ "height": rows.min(65_535), "width": columns.min(65_535) }),
+            json!({ "height": rows, "width": columns }),
         );
     }
-    Ok(process)
+    process
 }
 
-/// The environment: what every container has, overridden by what was asked for.
-pub(crate) fn environment(config: &Config, home: &str) -> Vec<String> {
-    let mut environment = vec![
-        DEFAULT_PATH.to_owned(),
-        format!("HOSTNAME={}", config.hostname),
-    ];
-    if config.tty {
+/// The environment: what every process of a container has, overridden by what was asked for.
+pub(crate) fn environment(process: &ProcessSpec, host_name: &str, home: &str) -> Vec<String> {
+    let mut environment = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={host_name}")];
+    if process.terminal.is_some() {
         environment.push("TERM=xterm".to_owned());
     }
-    merge_environment(&mut environment, &config.env);
+    merge_environment(&mut environment, &process.env);
     if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
         environment.push(format!("HOME={home}"));
     }
@@ -189,7 +138,7 @@ pub(crate) fn environment(config: &Config, home: &str) -> Vec<String> {
 }
 
 /// Lets later entries replace those of the same name; a name without `=` removes.
-pub(crate) fn merge_environment(into: &mut Vec<String>, from: &[String]) {
+pub fn merge_environment(into: &mut Vec<String>, from: &[String]) {
     for entry in from {
         let name = entry.split('=').next().unwrap_or_default();
         let same = |other: &String| other.split('=').next() == Some(name);
@@ -203,13 +152,13 @@ pub(crate) fn merge_environment(into: &mut Vec<String>, from: &[String]) {
     }
 }
 
-fn namespaces(host: &HostConfig) -> Vec<Value> {
+fn namespaces(namespaces: &NamespaceSpec) -> Vec<Value> {
     let mut kinds = vec!["mount", "pid"];
     for (kind, shared) in [
-        ("network", host.network_mode == "host"),
-        ("ipc", host.ipc_mode == "host"),
-        ("uts", host.uts_mode == "host"),
-        ("cgroup", host.cgroupns_mode == "host"),
+        ("network", namespaces.network == NetworkMode::Host),
+        ("ipc", namespaces.ipc == IpcMode::Host),
+        ("uts", namespaces.uts == NamespaceMode::Host),
+        ("cgroup", namespaces.cgroup == NamespaceMode::Host),
     ] {
         if !shared {
             kinds.push(kind);
@@ -218,9 +167,9 @@ fn namespaces(host: &HostConfig) -> Vec<Value> {
     kinds.iter().map(|kind| json!({ "type": kind })).collect()
 }
 
-fn sysctls(host: &HostConfig) -> Value {
-    let mut sysctls = host.sysctls.clone();
-    if host.network_mode != "host" {
+fn sysctls(spec: &ContainerSpec) -> Value {
+    let mut sysctls = spec.sysctls.clone();
+    if spec.namespaces.network != NetworkMode::Host {
         // As Docker: ping and ports below 1024 without capabilities, in a namespace of one's own.
         for (name, value) in [
             ("net.ipv4.ip_unprivileged_port_start", "0"),
@@ -234,24 +183,12 @@ fn sysctls(host: &HostConfig) -> Value {
     json!(sysctls)
 }
 
-/// Mounts that propagate need a root that does.
-fn propagation(mounts: &[mounts::Wanted]) -> &'static str {
-    let mut result = "rprivate";
-    for mount in mounts {
-        if let mounts::WantedKind::Bind { propagation, .. } = &mount.kind {
-            match propagation.as_str() {
-                "shared" | "rshared" => return "rshared",
-                "slave" | "rslave" => result = "rslave",
-                _ => {}
-            }
-        }
-    }
-    result
-}
-
 fn all_mounts(input: &Input<'_>) -> Vec<Value> {
-    let host = input.host;
-    let access = if host.privileged { "rw" } else { "ro" };
+    let spec = input.spec;
+    let access = match spec.security.confinement {
+        Confinement::Privileged => "rw",
+        Confinement::Confined => "ro",
+    };
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
     let mut list = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -294,23 +231,15 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
         "mqueue",
         &["nosuid", "noexec", "nodev"],
     ));
-    if host.ipc_mode == "host" {
-        list.push(mount(
+    match spec.namespaces.ipc {
+        IpcMode::Host => list.push(mount(
             "/dev/shm",
             "bind",
             "/dev/shm",
             &["rbind", "nosuid", "noexec", "nodev"],
-        ));
-    } else {
-        let size = format!(
-            "size={}",
-            if host.shm_size > 0 {
-                host.shm_size
-            } else {
-                DEFAULT_SHM
-            }
-        );
-        if host.ipc_mode != "none" {
+        )),
+        IpcMode::Private | IpcMode::Shareable => {
+            let size = format!("size={}", spec.limits.shm_size);
             list.push(mount(
                 "/dev/shm",
                 "tmpfs",
@@ -318,25 +247,24 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
                 &["nosuid", "noexec", "nodev", "mode=1777", &size],
             ));
         }
+        IpcMode::None => {}
     }
-    // A mount of the client's own replaces one of these.
+    // A mount that was asked for replaces one of these.
+    let asked_for = |target: &str| {
+        let target = Path::new(target);
+        spec.mounts.iter().any(|mount| mount.target == target)
+    };
     list.retain(|mount| {
-        !input
-            .mounts
-            .iter()
-            .any(|wanted| mount.get("destination") == Some(&json!(wanted.destination)))
+        let target = mount.get("destination").and_then(Value::as_str);
+        !target.is_some_and(asked_for)
     });
     for (path, destination) in [
         (input.files.resolv_conf, "/etc/resolv.conf"),
         (input.files.hostname, "/etc/hostname"),
         (input.files.hosts, "/etc/hosts"),
     ] {
-        if !input
-            .mounts
-            .iter()
-            .any(|wanted| wanted.destination == destination)
-        {
-            let options: &[&str] = if host.readonly_rootfs {
+        if !asked_for(destination) {
+            let options: &[&str] = if spec.root.read_only() {
                 &["rbind", "rprivate", "ro"]
             } else {
                 &["rbind", "rprivate"]
@@ -344,22 +272,22 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
             list.push(mount(destination, "bind", &path.to_string_lossy(), options));
         }
     }
-    for (source, destination) in input.volumes {
+    for (source, target) in input.volumes {
         list.push(mount(
-            destination,
+            &target.to_string_lossy(),
             "bind",
             &source.to_string_lossy(),
             &["rbind", "rprivate"],
         ));
     }
-    list.extend(input.mounts.iter().map(mounts::Wanted::to_oci));
+    list.extend(spec.mounts.iter().map(mounts::to_oci));
     list
 }
 
 fn resources_with_devices(input: &Input<'_>) -> Value {
-    let mut resources = resources::to_oci(input.host);
+    let mut resources = limits::for_start(&input.spec.limits);
     let rule = |allow: bool, kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| json!({ "allow": allow, "type": kind, "major": major, "minor": minor, "access": access });
-    let rules = if input.host.privileged {
+    let rules = if input.spec.security.confinement == Confinement::Privileged {
         vec![json!({ "allow": true, "access": "rwm" })]
     } else {
         let mut rules = vec![

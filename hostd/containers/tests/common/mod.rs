@@ -6,6 +6,7 @@
     reason = "shared by test binaries that each use a part"
 )]
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use hostd_containers::{
     WaitCondition, WaitResult,
 };
 use hostd_images::{ImageStore, ImportOptions};
-use keelson_model::container::{Config, HostConfig};
 use keelson_model::host::EngineConfig;
+use keelson_model::spec::{CapabilitySet, ContainerSpec, RootSpec};
 
 pub const SCOPE: Scope = Scope::User;
 /// Longest time that anything here may take. The machine may be busy.
@@ -45,15 +46,23 @@ fn runtime() -> PathBuf {
 /// The folders of a machine. Everything that runs in them is ended with it.
 pub struct Machine {
     folder: tempfile::TempDir,
+    /// Identifier of the image `box`.
+    image: String,
+}
+
+thread_local! {
+    /// Identifier of the image of the machine that lives on this thread.
+    static IMAGE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 impl Machine {
     /// With an image `box` whose shell is busybox.
     pub fn new() -> Self {
-        let machine = Self {
+        let mut machine = Self {
             folder: tempfile::tempdir().unwrap(),
+            image: String::new(),
         };
-        machine.life(async |engine, images| {
+        machine.image = machine.life(async |engine, images| {
             drop(engine);
             let options = ImportOptions {
                 reference: Some("box".to_owned()),
@@ -65,6 +74,7 @@ impl Machine {
                 ..ImportOptions::default()
             };
             images.import(&*busybox_tar(), options).await.unwrap();
+            images.resolve("box").unwrap().id.to_string()
         });
         machine
     }
@@ -79,8 +89,11 @@ impl Machine {
 
     /// The life of one hostd, which ends as if by SIGKILL: its tasks just stop.
     pub fn life<T>(&self, work: impl AsyncFnOnce(Engine, ImageStore) -> T) -> T {
+        let image = self.image.clone();
+        IMAGE.set(image.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            .on_thread_start(move || IMAGE.set(image.clone()))
             .enable_all()
             .build()
             .unwrap();
@@ -101,6 +114,7 @@ impl Machine {
             images: images.clone(),
             defaults: EngineConfig::default(),
             cgroup_parent: cgroup_parent(self.folder.path()),
+            read_old: |_| Err("no old containers here".to_owned()),
         })
         .await
         .unwrap()
@@ -178,20 +192,46 @@ fn busybox_tar() -> Vec<u8> {
     cached.clone()
 }
 
-/// A request for `sh -c script` without a network.
+/// What a container may do that is not confined further than usual.
+const USUAL: [&str; 14] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+/// A request for `sh -c script` without a network, on this thread's machine.
 pub fn shell(script: &str) -> CreateRequest {
-    CreateRequest {
-        config: Config {
-            image: "box".to_owned(),
-            cmd: Some(["sh", "-c", script].map(str::to_owned).into()),
-            ..Config::default()
-        },
-        host_config: HostConfig {
-            network_mode: "none".to_owned(),
-            ..HostConfig::default()
-        },
-        ..CreateRequest::default()
-    }
+    let root = RootSpec::Image {
+        id: IMAGE.with_borrow(Clone::clone),
+        name: "box".to_owned(),
+        read_only: false,
+    };
+    let mut spec = ContainerSpec::new(root, "sh");
+    spec.process.args = vec!["-c".to_owned(), script.to_owned()];
+    spec.process.env = vec!["FROM=image".to_owned()];
+    spec.anonymous_volumes = vec!["/absent".into()];
+    spec.security.capabilities = CapabilitySet::Only(USUAL.map(str::to_owned).into());
+    spec.security.no_new_privileges = false;
+    CreateRequest::new(spec)
+}
+
+/// A request for a command without arguments.
+pub fn command(command: &str) -> CreateRequest {
+    let mut request = shell("");
+    command.clone_into(&mut request.spec.process.command);
+    request.spec.process.args.clear();
+    request
 }
 
 /// What a run gave.

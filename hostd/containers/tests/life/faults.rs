@@ -5,8 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hostd_containers::{Engine, Status, WaitCondition};
+use hostd_containers::{Engine, EngineError, SpecChange, Status, WaitCondition};
 use keelson_model::error::ErrorKind;
+use keelson_model::spec::RestartPolicy;
 use rustix::process::Signal as Kill;
 
 use crate::common::{
@@ -82,8 +83,7 @@ fn a_container_that_cannot_be_read_is_kept_and_shown_as_dead() {
     }
     let machine = Machine::new();
     let id = machine.life(async |engine, _images| {
-        let mut request = shell("echo kept > /kept");
-        request.host_config.restart_policy.name = "no".to_owned();
+        let request = shell("echo kept > /kept");
         let named = engine.create(SCOPE, Some("first".to_owned()), request);
         let id = named.await.unwrap().id;
         assert_eq!(start_and_collect(&engine, id.clone()).await.code, 0);
@@ -106,13 +106,19 @@ fn a_container_that_cannot_be_read_is_kept_and_shown_as_dead() {
             assert_eq!(dead.id, id, "{fault}");
             assert_eq!(dead.state.status, Status::Dead, "{fault}");
             assert!(dead.state.error.contains("can't be read"), "{fault}");
-            assert!(dead.image_id.starts_with("sha256:"), "{fault}");
+            assert!(dead.image_id().starts_with("sha256:"), "{fault}");
             assert_eq!(engine.list(SCOPE).len(), 1);
             for error in [
                 engine.start(SCOPE, "web").await.unwrap_err(),
                 engine.rename(SCOPE, "web", "other").await.unwrap_err(),
                 engine
-                    .update(SCOPE, "web", Default::default())
+                    .update(SCOPE, "web", |container| {
+                        Ok::<_, EngineError>(SpecChange {
+                            spec: (*container.spec).clone(),
+                            shown: None,
+                            limits: false,
+                        })
+                    })
                     .await
                     .unwrap_err(),
                 engine
@@ -318,15 +324,15 @@ fn restart_policies_apply_when_the_engine_is_opened() {
     let ids = machine.life(async |engine, _images| {
         let mut ids = Vec::new();
         for (policy, stopped) in [
-            ("always", false),
-            ("unless-stopped", false),
-            ("no", false),
-            ("always", true),
-            ("unless-stopped", true),
+            (RestartPolicy::Always, false),
+            (RestartPolicy::UnlessStopped, false),
+            (RestartPolicy::Never, false),
+            (RestartPolicy::Always, true),
+            (RestartPolicy::UnlessStopped, true),
         ] {
             let mut request = shell("echo ready; while :; do sleep 0.05; done");
-            request.host_config.restart_policy.name = policy.to_owned();
-            request.config.stop_signal = "KILL".to_owned();
+            request.spec.restart = policy;
+            request.spec.stop.signal = Some(9);
             let id = create(&engine, request).await;
             engine.start(SCOPE, &id).await.unwrap();
             until_logged(&engine, &id, "ready").await;

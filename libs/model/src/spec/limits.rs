@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Bytes of /dev/shm when nothing else is asked for.
+pub const SHM_SIZE: u64 = 64 << 20;
+
 /// Limits of a container. `None` is no limit everywhere.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
     /// Memory.
@@ -14,8 +17,20 @@ pub struct Limits {
     pub pids: PidsLimit,
     /// Limits of each process (setrlimit(2)); no kind twice.
     pub rlimits: Vec<Rlimit>,
-    /// Bytes of the container's /dev/shm.
+    /// Bytes of the container's /dev/shm, at least 1.
     pub shm_size: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: MemoryLimits::default(),
+            cpu: CpuLimits::default(),
+            pids: PidsLimit::default(),
+            rlimits: Vec::new(),
+            shm_size: SHM_SIZE,
+        }
+    }
 }
 
 /// Memory, in bytes.
@@ -105,4 +120,46 @@ pub enum RlimitKind {
     Rttime,
     Sigpending,
     Stack,
+}
+
+impl RlimitKind {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Core,
+        Self::Cpu,
+        Self::Data,
+        Self::Fsize,
+        Self::Locks,
+        Self::Memlock,
+        Self::Msgqueue,
+        Self::Nice,
+        Self::Nofile,
+        Self::Nproc,
+        Self::Rss,
+        Self::Rtprio,
+        Self::Rttime,
+        Self::Sigpending,
+        Self::Stack,
+    ];
+
+    /// The kernel's name without `RLIMIT_`, in lower case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::Cpu => "cpu",
+            Self::Data => "data",
+            Self::Fsize => "fsize",
+            Self::Locks => "locks",
+            Self::Memlock => "memlock",
+            Self::Msgqueue => "msgqueue",
+            Self::Nice => "nice",
+            Self::Nofile => "nofile",
+            Self::Nproc => "nproc",
+            Self::Rss => "rss",
+            Self::Rtprio => "rtprio",
+            Self::Rttime => "rttime",
+            Self::Sigpending => "sigpending",
+            Self::Stack => "stack",
+        }
+    }
 }

@@ -73,6 +73,30 @@ pub enum Propagation {
     Slave,
 }
 
+impl Propagation {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::RecursivePrivate,
+        Self::Private,
+        Self::RecursiveShared,
+        Self::Shared,
+        Self::RecursiveSlave,
+        Self::Slave,
+    ];
+
+    /// The mount option that asks for it: `rprivate`, ….
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RecursivePrivate => "rprivate",
+            Self::Private => "private",
+            Self::RecursiveShared => "rshared",
+            Self::Shared => "shared",
+            Self::RecursiveSlave => "rslave",
+            Self::Slave => "slave",
+        }
+    }
+}
+
 /// A temporary file system.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TmpfsMount {

@@ -69,6 +69,41 @@ pub struct Hiding {
     pub read_only: Vec<PathBuf>,
 }
 
+/// Paths that are hidden unless a caller asks for something else.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Paths that are read-only unless a caller asks for something else.
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+impl Hiding {
+    /// What is hidden from a container unless a caller asks for something else.
+    pub fn usual() -> Self {
+        Self {
+            masked: MASKED.iter().map(PathBuf::from).collect(),
+            read_only: READ_ONLY.iter().map(PathBuf::from).collect(),
+        }
+    }
+}
+
 /// A device node of the host in a container, or all nodes of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceSpec {

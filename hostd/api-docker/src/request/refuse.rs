@@ -1,13 +1,13 @@
 //! Options that Keelson does not have: refused by name when a client asks for them, passed when
 //! they carry the value that clients send for "not given".
 
-use keelson_model::container::{Config, EndpointSettings, HealthConfig, HostConfig};
 use serde_json::Value;
 
-use crate::EngineError;
+use crate::error::ApiError;
+use crate::wire::{Config, EndpointSettings, HealthConfig, HostConfig};
 
 /// Whether a JSON value is what clients send for "not given".
-pub(crate) fn is_unset(value: &Value) -> bool {
+pub(super) fn is_unset(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(value) => !value,
@@ -19,9 +19,9 @@ pub(crate) fn is_unset(value: &Value) -> bool {
 }
 
 /// Names the first option that was given and is not implemented.
-fn refuse(options: &[(&str, bool, &dyn std::fmt::Debug)]) -> Result<(), EngineError> {
+fn refuse(options: &[(&str, bool, &dyn std::fmt::Debug)]) -> Result<(), ApiError> {
     match options.iter().find(|(_, given, _)| *given) {
-        Some((name, _, value)) => Err(EngineError::NotImplemented(format!(
+        Some((name, _, value)) => Err(ApiError::not_built(format!(
             "{name} is not implemented (value {value:?})"
         ))),
         None => Ok(()),
@@ -32,7 +32,7 @@ fn any<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_some_and(|list| !list.is_empty())
 }
 
-pub(super) fn refuse_config(config: &Config) -> Result<(), EngineError> {
+pub(super) fn refuse_config(config: &Config) -> Result<(), ApiError> {
     let health = config.healthcheck.as_ref().is_some_and(|health| {
         *health != HealthConfig::default() && health.test.as_slice() != ["NONE"]
     });
@@ -46,7 +46,7 @@ pub(super) fn refuse_config(config: &Config) -> Result<(), EngineError> {
     ])
 }
 
-pub(super) fn refuse_host(host: &HostConfig) -> Result<(), EngineError> {
+pub(super) fn refuse_host(host: &HostConfig) -> Result<(), ApiError> {
     let nat = |number: i64| number != 0;
     refuse(&[
         (
@@ -170,7 +170,7 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), EngineError> {
     ])?;
     for entry in host.extra_hosts.iter().flatten() {
         if entry.ends_with("host-gateway") {
-            return Err(EngineError::NotImplemented(format!(
+            return Err(ApiError::not_built(format!(
                 "host-gateway is not implemented (ExtraHosts {entry:?})"
             )));
         }
@@ -179,7 +179,7 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), EngineError> {
 }
 
 /// Settings of a container's connection to a network.
-pub(super) fn refuse_endpoint(name: &str, settings: &EndpointSettings) -> Result<(), EngineError> {
+pub(super) fn refuse_endpoint(name: &str, settings: &EndpointSettings) -> Result<(), ApiError> {
     let ipam = settings.ipam_config.clone().unwrap_or_default();
     let place = |member: &str| format!("NetworkingConfig.EndpointsConfig[{name:?}].{member}");
     refuse(&[

@@ -1,9 +1,9 @@
-//! Containers as clients ask for them and as they are kept on disk, in the vocabulary of the
-//! Docker Engine API (version 1.51, definitions `ContainerConfig`, `HostConfig`, `Mount`, …).
+//! Containers in the words of the Docker Engine API (version 1.51, definitions `ContainerConfig`,
+//! `HostConfig`, `Mount`, …): what clients ask for, and what they are shown again.
 //!
-//! What clients send is read by [`crate::json`], as Docker's own decoder reads it; so these types
-//! need nothing but their members. A member that has a field here is honoured or refused by the
-//! engine; what has none is unknown to Docker, too, and passed over as there.
+//! What clients send is read by [`keelson_model::json`], as Docker's own decoder reads it; so these
+//! types need nothing but their members. A member that has a field here is honoured or refused
+//! ([`crate::request`]); what has none is unknown to Docker, too, and passed over as there.
 
 mod host;
 mod parts;
@@ -21,7 +21,7 @@ pub use parts::{
     VolumeOptions, WeightDevice,
 };
 
-use crate::json::{Json, JsonError};
+use keelson_model::json::{Json, JsonError};
 
 /// The body of `POST /containers/create`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -100,7 +100,7 @@ pub struct Config {
     pub image: String,
     /// Paths that are volumes even when nothing is mounted there.
     pub volumes: BTreeMap<String, Empty>,
-    /// Folder in which the command starts; made when it does not exist.
+    /// Directory in which the command starts; made when it does not exist.
     pub working_dir: String,
     /// Entry point. `None`: the image's; `[""]`: none.
     #[serde(deserialize_with = "words")]

@@ -1,16 +1,15 @@
-use keelson_model::container::{CreateBody, RestartPolicy};
 use keelson_model::error::ErrorKind;
 use keelson_model::json::Json;
+use keelson_model::spec::{
+    CapabilitySet, Confinement, Hiding, HostName, NetworkMode, SystemCallFilter,
+};
 use serde_json::{Value, json};
 
+use super::complete::Completed;
 use super::*;
+use crate::wire::{Config, HostConfig};
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-
-const NAMES: HostNames<'_> = HostNames {
-    own: ID.split_at(12).0,
-    machine: "machine",
-};
 
 fn facts() -> HostFacts {
     HostFacts {
@@ -34,18 +33,35 @@ fn image() -> ContainerDefaults {
     }
 }
 
-fn body(value: Value) -> Result<Completed, EngineError> {
-    let document = Json::parse(value.to_string().as_bytes()).unwrap();
-    let body = CreateBody::read(document).unwrap();
-    complete(
-        NAMES,
-        body.config,
-        body.host_config,
-        &body.networking_config,
-        Some(&image()),
-        &facts(),
-        &EngineConfig::default(),
-    )
+fn root() -> RootSpec {
+    RootSpec::Image {
+        id: "sha256:0".to_owned(),
+        name: "box".to_owned(),
+        read_only: false,
+    }
+}
+
+fn ground(facts: &HostFacts) -> Ground<'_> {
+    Ground {
+        facts,
+        engine: Path::new("/var/lib/keelson"),
+        machine: "machine",
+    }
+}
+
+fn read(value: &Value) -> CreateBody {
+    CreateBody::read(Json::parse(value.to_string().as_bytes()).unwrap()).unwrap()
+}
+
+/// The whole way.
+fn body(value: Value) -> Result<Understood, ApiError> {
+    understand(ID, read(&value), root(), Some(&image()), ground(&facts()))
+}
+
+/// What is shown.
+fn completed(value: Value) -> Result<Completed, ApiError> {
+    body(value.clone())?;
+    complete::complete(ID, read(&value), Some(&image()), ground(&facts()))
 }
 
 /// What docker 26 sends for `docker run busybox`, shortened to the members with values.
@@ -85,8 +101,8 @@ fn from_docker() -> Value {
 
 #[test]
 fn what_docker_sends_by_default_passes() {
-    let completed = body(from_docker()).unwrap();
-    assert_eq!(completed.path, "/entry");
+    let completed = completed(from_docker()).unwrap();
+    assert_eq!(completed.command, "/entry");
     assert_eq!(completed.args, ["default"]);
     assert_eq!(completed.config.hostname, "0123456789ab");
     assert_eq!(completed.config.working_dir, "/srv");
@@ -99,25 +115,73 @@ fn what_docker_sends_by_default_passes() {
 #[test]
 fn what_inspect_shows_can_be_created_again() {
     let first = body(from_docker()).unwrap();
-    let again = complete(
-        NAMES,
-        first.config.clone(),
-        first.host.clone(),
-        &NetworkingConfig::default(),
-        Some(&image()),
-        &facts(),
-        &EngineConfig::default(),
-    )
-    .unwrap();
+    let again = CreateBody {
+        config: serde_json::from_str(&first.shown.config).unwrap(),
+        host_config: serde_json::from_str(&first.shown.host_config).unwrap(),
+        ..CreateBody::default()
+    };
+    let again = understand(ID, again, root(), Some(&image()), ground(&facts())).unwrap();
     assert_eq!(again, first);
+}
+
+#[test]
+fn the_default_is_confined() {
+    let spec = body(from_docker()).unwrap().spec;
+    let security = &spec.security;
+    assert_eq!(security.confinement, Confinement::Confined);
+    assert_eq!(security.system_calls, SystemCallFilter::BuiltIn);
+    assert_eq!(security.hiding, Hiding::usual());
+    assert!(
+        matches!(&security.capabilities, CapabilitySet::Only(names) if names.len() == 14),
+        "{security:?}"
+    );
+    assert_eq!(spec.namespaces.network, NetworkMode::Bridge);
+    let privileged = body(json!({"HostConfig": {"Privileged": true}})).unwrap();
+    let security = privileged.spec.security;
+    assert_eq!(security.confinement, Confinement::Privileged);
+    assert_eq!(security.capabilities, CapabilitySet::All);
+    assert_eq!(security.system_calls, SystemCallFilter::Unconfined);
+    assert_eq!(security.hiding, Hiding::default());
+    let open = json!({"HostConfig": {"SecurityOpt": ["systempaths=unconfined"]}});
+    assert_eq!(body(open).unwrap().spec.security.hiding, Hiding::default());
+}
+
+#[test]
+fn what_was_kept_in_docker_s_words_is_read_as_the_request_was() {
+    for value in [
+        from_docker(),
+        json!({"HostConfig": {"Privileged": true, "NetworkMode": "host"}, "Tty": true}),
+        json!({"Hostname": "ship", "StopTimeout": -1, "Volumes": {"/v": {}}, "HostConfig": {
+            "Binds": ["/a:/b:ro", "/var/lib/keelson:/c"], "Tmpfs": {"/t": "ro,size=1m"},
+            "Memory": 64 << 20, "CapAdd": ["NET_ADMIN"], "CapDrop": ["KILL"],
+            "Devices": [{"PathOnHost": "/dev/null"}], "Ulimits": [{"Name": "nofile"}],
+            "SecurityOpt": ["no-new-privileges"], "ReadonlyRootfs": true,
+            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 4},
+            "LogConfig": {"Config": {"max-size": "1m"}}, "ExtraHosts": ["db:1.2.3.4"]}}),
+    ] {
+        let kept = body(value).unwrap();
+        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let process = &kept.spec.process;
+        let old = hostd_containers::OldDocument {
+            id: ID,
+            root: root(),
+            command: (&process.command, &process.args),
+            config: &json(&kept.shown.config),
+            host_config: &json(&kept.shown.host_config),
+            // What has changed with the host since is asked at the next start.
+            facts: &HostFacts::default(),
+            engine: Path::new("/var/lib/keelson"),
+        };
+        assert_eq!(read_old(&old).unwrap(), kept.spec);
+    }
 }
 
 #[test]
 fn entry_point_and_command() {
     let words = |value: Value| {
-        let completed = body(value).unwrap();
-        let mut words = vec![completed.path];
-        words.extend(completed.args);
+        let process = body(value).unwrap().spec.process;
+        let mut words = vec![process.command];
+        words.extend(process.args);
         words
     };
     assert_eq!(words(json!({"Cmd": ["x"]})), ["/entry", "x"]);
@@ -134,10 +198,13 @@ fn entry_point_and_command() {
 
 #[test]
 fn the_client_s_environment_wins() {
-    let completed = body(json!({"Env": ["A=client", "B=new", "PATH"]})).unwrap();
-    assert_eq!(completed.config.env, ["A=client", "B=new", "PATH"]);
-    let environment = spec::environment(&completed.config, "/");
-    assert!(!environment.iter().any(|entry| entry.starts_with("PATH")));
+    let asked = json!({"Env": ["A=client", "B=new", "PATH"]});
+    assert_eq!(
+        completed(asked.clone()).unwrap().config.env,
+        ["A=client", "B=new", "PATH"]
+    );
+    let env = body(asked).unwrap().spec.process.env;
+    assert_eq!(env, ["A=client", "B=new", "PATH"]);
 }
 
 #[test]
@@ -215,27 +282,22 @@ fn volumes_and_health_checks_of_the_image_are_warnings() {
     let mut image = image();
     image.volumes = Some([("/data/".to_owned(), json!({}))].into());
     image.healthcheck = Some(json!({"Test": ["CMD", "true"]}));
-    let completed = complete(
-        NAMES,
-        Config::default(),
-        HostConfig {
+    let asked = CreateBody {
+        config: Config::default(),
+        host_config: HostConfig {
             network_mode: "none".to_owned(),
-            restart_policy: RestartPolicy::default(),
             ..HostConfig::default()
         },
-        &NetworkingConfig::default(),
-        Some(&image),
-        &facts(),
-        &EngineConfig::default(),
-    )
-    .unwrap();
-    assert_eq!(completed.volumes, ["/data"]);
-    assert_eq!(completed.warnings.len(), 2);
+        ..CreateBody::default()
+    };
+    let understood = understand(ID, asked, root(), Some(&image), ground(&facts())).unwrap();
+    assert_eq!(understood.spec.anonymous_volumes, [Path::new("/data")]);
+    assert_eq!(understood.warnings.len(), 2);
 }
 
 #[test]
 fn host_names() {
-    let name = |value| body(value).map(|completed| completed.config.hostname);
+    let name = |value| completed(value).map(|completed| completed.config.hostname);
     let with = |mode: &str, value: &str| json!({"Image": "x", "HostConfig": {mode: value}});
     assert_eq!(name(with("NetworkMode", "none")).unwrap(), ID[..12]);
     assert_eq!(name(with("NetworkMode", "host")).unwrap(), "machine");
@@ -251,12 +313,17 @@ fn host_names() {
         error.to_string(),
         "conflicting options: hostname and the UTS mode"
     );
+    let spec = |value| body(value).unwrap().spec.names.hostname;
+    assert_eq!(spec(json!({"Image": "x"})), HostName::OfContainer);
+    let machine = HostName::Given("machine".to_owned());
+    assert_eq!(spec(with("NetworkMode", "host")), machine);
 }
 
 #[test]
 fn one_runtime_by_many_names_and_one_kind_of_log() {
-    for runtime in crate::RUNTIMES.iter().chain(&[""]) {
-        let completed = body(json!({"Image": "x", "HostConfig": {"Runtime": runtime}})).unwrap();
+    for runtime in RUNTIMES.iter().chain(&[""]) {
+        let asked = json!({"Image": "x", "HostConfig": {"Runtime": runtime}});
+        let completed = completed(asked).unwrap();
         let wanted = if runtime.is_empty() {
             "keelson"
         } else {
@@ -283,7 +350,7 @@ fn working_directories_are_normalised() {
         ("//..", "/"),
         ("", "/srv"),
     ] {
-        let completed = body(json!({"Image": "x", "WorkingDir": given})).unwrap();
+        let completed = completed(json!({"Image": "x", "WorkingDir": given})).unwrap();
         assert_eq!(completed.config.working_dir, kept);
     }
     assert!(body(json!({"Image": "x", "WorkingDir": "a/b"})).is_err());

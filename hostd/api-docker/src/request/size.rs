@@ -3,18 +3,20 @@
 
 use std::io;
 
-use keelson_model::container::{Config, HostConfig};
+use hostd_containers::check_strings;
+use keelson_model::error::ErrorKind;
 use keelson_model::limits;
 
 use super::invalid;
-use crate::EngineError;
+use crate::error::ApiError;
+use crate::wire::{Config, HostConfig};
 
 /// Checks a request; what the image adds was bounded when that came.
-pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), EngineError> {
+pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ApiError> {
     labels(config)?;
     let words = config.entrypoint.iter().flatten();
-    strings("Cmd", words.chain(config.cmd.iter().flatten()))?;
-    strings("Env", &config.env)?;
+    check_strings("Cmd", words.chain(config.cmd.iter().flatten()))?;
+    check_strings("Env", &config.env)?;
     let size = json_size(config)? + json_size(host)?;
     if size > limits::CONFIGURATION {
         return invalid(format!(
@@ -26,7 +28,7 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), EngineErro
     Ok(())
 }
 
-fn labels(config: &Config) -> Result<(), EngineError> {
+fn labels(config: &Config) -> Result<(), ApiError> {
     let pairs = config.labels.iter();
     let size: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
     if size > limits::LABELS {
@@ -38,24 +40,8 @@ fn labels(config: &Config) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Checks what a process is to be given.
-pub(crate) fn strings<'a>(
-    field: &str,
-    strings: impl IntoIterator<Item = &'a String>,
-) -> Result<(), EngineError> {
-    match strings.into_iter().find(|text| text.len() > limits::STRING) {
-        None => Ok(()),
-        Some(text) => invalid(format!(
-            "{field}: the string that begins with {:?} has {} bytes, the kernel takes at most {}",
-            limits::shortened(text, 40),
-            text.len(),
-            limits::STRING
-        )),
-    }
-}
-
 /// Counts the bytes that something has as JSON.
-fn json_size(value: &impl serde::Serialize) -> Result<usize, EngineError> {
+fn json_size(value: &impl serde::Serialize) -> Result<usize, ApiError> {
     struct Count(usize);
     impl io::Write for Count {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -67,8 +53,12 @@ fn json_size(value: &impl serde::Serialize) -> Result<usize, EngineError> {
         }
     }
     let mut count = Count(0);
-    serde_json::to_writer(&mut count, value)
-        .map_err(|error| EngineError::Internal(format!("configuration as JSON: {error}")))?;
+    serde_json::to_writer(&mut count, value).map_err(|error| {
+        ApiError::new(
+            ErrorKind::Internal,
+            format!("configuration as JSON: {error}"),
+        )
+    })?;
     Ok(count.0)
 }
 

@@ -1,33 +1,21 @@
 //! `HostConfig.SecurityOpt`.
 
-use serde_json::Value;
+use keelson_model::spec::SystemCallFilter;
 
-use super::seccomp;
-use crate::EngineError;
-
-/// The system call filter.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) enum Seccomp {
-    /// The runtime's built-in profile.
-    #[default]
-    Default,
-    /// None.
-    Unconfined,
-    /// `linux.seccomp` of the OCI specification.
-    Profile(Value),
-}
+use super::{invalid, seccomp};
+use crate::error::ApiError;
 
 /// What the options ask for.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Security {
-    pub(crate) no_new_privileges: bool,
-    pub(crate) seccomp: Seccomp,
+pub(super) struct Security {
+    pub(super) no_new_privileges: bool,
+    pub(super) system_calls: SystemCallFilter,
     /// Nothing of /proc and /sys is masked or read-only.
-    pub(crate) unmask: bool,
+    pub(super) unmask: bool,
 }
 
 /// Reads the options. `capabilities` is the container's set, on which parts of a profile depend.
-pub(crate) fn parse(options: &[String], capabilities: &[String]) -> Result<Security, EngineError> {
+pub(super) fn parse(options: &[String], capabilities: &[String]) -> Result<Security, ApiError> {
     let mut security = Security::default();
     for option in options {
         let (key, value) = option
@@ -37,23 +25,22 @@ pub(crate) fn parse(options: &[String], capabilities: &[String]) -> Result<Secur
         match (key, value) {
             ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
             ("no-new-privileges", "false") => security.no_new_privileges = false,
-            ("seccomp", "unconfined") => security.seccomp = Seccomp::Unconfined,
-            ("seccomp", "builtin" | "") => security.seccomp = Seccomp::Default,
+            ("seccomp", "unconfined") => security.system_calls = SystemCallFilter::Unconfined,
+            ("seccomp", "builtin" | "") => security.system_calls = SystemCallFilter::BuiltIn,
             ("seccomp", profile) => {
-                security.seccomp = Seccomp::Profile(seccomp::translate(profile, capabilities)?);
+                security.system_calls =
+                    SystemCallFilter::Profile(seccomp::translate(profile, capabilities)?);
             }
             ("systempaths", "unconfined") => security.unmask = true,
             // Neither is applied to containers, so these ask for what is the case.
             ("apparmor", "unconfined") | ("label", "disable") => {}
             ("apparmor" | "label" | "writable-cgroups", _) => {
-                return Err(EngineError::NotImplemented(format!(
+                return Err(ApiError::not_built(format!(
                     "--security-opt {option} is not implemented"
                 )));
             }
             _ => {
-                return Err(EngineError::Invalid(format!(
-                    "invalid --security-opt: {option:?}"
-                )));
+                return invalid(format!("invalid --security-opt: {option:?}"));
             }
         }
     }
@@ -64,7 +51,7 @@ pub(crate) fn parse(options: &[String], capabilities: &[String]) -> Result<Secur
 mod tests {
     use super::*;
 
-    fn security(options: &[&str]) -> Result<Security, EngineError> {
+    fn security(options: &[&str]) -> Result<Security, ApiError> {
         let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
         parse(&options, &[])
     }
@@ -85,9 +72,9 @@ mod tests {
         );
         assert!(security(&["systempaths=unconfined"]).unwrap().unmask);
         let unconfined = security(&["seccomp=unconfined", "apparmor=unconfined"]).unwrap();
-        assert_eq!(unconfined.seccomp, Seccomp::Unconfined);
+        assert_eq!(unconfined.system_calls, SystemCallFilter::Unconfined);
         let profile = security(&[r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW"}"#]).unwrap();
-        assert!(matches!(profile.seccomp, Seccomp::Profile(_)));
+        assert!(matches!(profile.system_calls, SystemCallFilter::Profile(_)));
     }
 
     #[test]

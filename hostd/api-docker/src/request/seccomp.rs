@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::EngineError;
+use crate::error::ApiError;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,13 +69,13 @@ const ARCHITECTURE: (&str, &str) = if cfg!(target_arch = "aarch64") {
 };
 
 /// Translates a profile, given as JSON text.
-pub(crate) fn translate(profile: &str, capabilities: &[String]) -> Result<Value, EngineError> {
+pub(super) fn translate(profile: &str, capabilities: &[String]) -> Result<Value, ApiError> {
     let invalid =
-        |reason: String| EngineError::Invalid(format!("Decoding seccomp profile failed: {reason}"));
+        |reason: String| ApiError::invalid(format!("Decoding seccomp profile failed: {reason}"));
     let profile: Profile =
         serde_json::from_str(profile).map_err(|error| invalid(error.to_string()))?;
     if !profile.listener_path.is_empty() {
-        return Err(EngineError::NotImplemented(
+        return Err(ApiError::not_built(
             "listenerPath of a seccomp profile is not implemented".to_owned(),
         ));
     }

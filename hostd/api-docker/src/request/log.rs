@@ -1,28 +1,18 @@
 //! Options of the log.
 
-use keelson_model::container::LogConfig;
-use keelson_model::host::EngineConfig;
+use keelson_model::spec::LogSpec;
 
 use super::invalid;
-use crate::EngineError;
+use crate::error::ApiError;
+use crate::wire::LogConfig;
 
 /// Drivers that Docker has and we have not.
 const OTHERS: [&str; 9] = [
     "awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "none", "splunk", "syslog",
 ];
 
-/// How big a log becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LogLimits {
-    pub(crate) max_size: u64,
-    pub(crate) max_files: u32,
-}
-
-/// The limits of a container's log.
-pub(crate) fn log_limits(
-    config: &LogConfig,
-    defaults: &EngineConfig,
-) -> Result<LogLimits, EngineError> {
+/// Where the output goes.
+pub(super) fn log(config: &LogConfig) -> Result<LogSpec, ApiError> {
     if !matches!(config.r#type.as_str(), "" | "json-file" | "local") {
         if !OTHERS.contains(&config.r#type.as_str()) {
             return invalid(format!(
@@ -30,35 +20,35 @@ pub(crate) fn log_limits(
                 config.r#type
             ));
         }
-        return Err(EngineError::NotImplemented(format!(
+        return Err(ApiError::not_built(format!(
             "logging driver {:?} is not implemented",
             config.r#type
         )));
     }
-    let mut limits = LogLimits {
-        max_size: defaults.log_max_size,
-        max_files: defaults.log_max_files.max(1),
-    };
+    let (mut max_size, mut max_files) = (None, None);
     for (name, value) in &config.config {
         match name.as_str() {
-            "max-size" => limits.max_size = parse_size(value)?,
+            "max-size" => max_size = Some(parse_size(value)?),
             "max-file" => match value.parse() {
-                Ok(number) if number > 0 => limits.max_files = number,
+                Ok(number) if number > 0 => max_files = Some(number),
                 _ => return invalid(format!("invalid value for log-opt max-file: {value}")),
             },
             "mode" if value == "blocking" => {}
             _ => {
-                return Err(EngineError::NotImplemented(format!(
+                return Err(ApiError::not_built(format!(
                     "log-opt {name} is not implemented (value {value:?})"
                 )));
             }
         }
     }
-    Ok(limits)
+    Ok(LogSpec::Files {
+        max_size,
+        max_files,
+    })
 }
 
 /// `10m`, `64k`, `1g`, `4096`, `-1` for no limit.
-fn parse_size(text: &str) -> Result<u64, EngineError> {
+fn parse_size(text: &str) -> Result<u64, ApiError> {
     if text == "-1" {
         return Ok(u64::MAX);
     }
@@ -75,7 +65,7 @@ fn parse_size(text: &str) -> Result<u64, EngineError> {
         .ok()
         .and_then(|number| number.checked_mul(factor))
         .filter(|size| *size > 0)
-        .ok_or_else(|| EngineError::Invalid(format!("invalid size: '{text}'")))
+        .ok_or_else(|| ApiError::invalid(format!("invalid size: '{text}'")))
 }
 
 #[cfg(test)]

@@ -1,59 +1,62 @@
-//! `POST /containers/{id}/update`: which members may change, and what that asks of the runtime.
+//! `POST /containers/{id}/update`: which members may change, and what that makes of a container.
 
-use keelson_model::container::HostConfig;
-use serde_json::{Value, json};
+use hostd_containers::{HostFacts, Snapshot, SpecChange};
+use keelson_model::error::ErrorKind;
+use keelson_model::spec::ContainerSpec;
 
 use super::refuse::{is_unset, refuse_host};
-use super::{check_restart, invalid};
-use crate::EngineError;
-use crate::host::HostFacts;
-use crate::spec::resources;
+use super::spec::restart_policy;
+use super::{invalid, limits, shown};
+use crate::error::ApiError;
+use crate::wire::HostConfig;
 
-/// A change after validation.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Update {
-    /// The configuration afterwards.
-    pub(crate) host: HostConfig,
-    /// OCI resources that bring a running container there; `None` when no limit was given.
-    pub(crate) resources: Option<Value>,
-}
-
-/// Checks a change against what the container has.
+/// The change that a request asks for. Members that have their zero value stay as they are, as
+/// everywhere in Docker's API.
 pub(crate) fn update(
-    before: &HostConfig,
+    container: &Snapshot,
     request: &HostConfig,
     facts: &HostFacts,
-) -> Result<Update, EngineError> {
+) -> Result<SpecChange, ApiError> {
+    let mut host = shown::host_config(container)?;
+    let mut spec = ContainerSpec::clone(&container.spec);
+    let limits = change(&mut host, &mut spec, request, facts)?;
+    Ok(SpecChange {
+        spec,
+        shown: Some(shown::shown(&shown::config(container)?, &host)?),
+        limits,
+    })
+}
+
+/// Makes the change in both forms; tells whether it has limits for processes that run already.
+fn change(
+    host: &mut HostConfig,
+    spec: &mut ContainerSpec,
+    request: &HostConfig,
+    facts: &HostFacts,
+) -> Result<bool, ApiError> {
     refuse_others(request)?;
-    check_conflicts(before, request)?;
-    let mut host = before.clone();
-    merge(&mut host, request);
-    refuse_host(&host)?;
-    resources::check(&host, facts)?;
+    check_conflicts(host, request)?;
+    merge(host, request);
+    refuse_host(host)?;
+    spec.limits = limits::limits(host)?;
+    limits::check_processors(host, facts)?;
     if !request.restart_policy.name.is_empty() {
         if host.auto_remove && request.restart_policy.name != "no" {
-            return Err(EngineError::Conflict(
-                "Restart policy cannot be updated because AutoRemove is enabled for the container"
-                    .to_owned(),
+            return Err(ApiError::new(
+                ErrorKind::Conflict,
+                "Restart policy cannot be updated because AutoRemove is enabled for the container",
             ));
         }
         host.restart_policy = request.restart_policy.clone();
-        check_restart(&host)?;
+        spec.restart = restart_policy(&host.restart_policy)?;
     } else if request.restart_policy.maximum_retry_count != 0 {
         return invalid("RestartPolicy.MaximumRetryCount needs RestartPolicy.Name");
     }
-    let resources = limits(request).then(|| {
-        let mut resources = resources::to_oci(&host);
-        if host.pids_limit.is_some_and(|limit| limit <= 0) {
-            resources.insert("pids".to_owned(), json!({ "limit": -1 }));
-        }
-        Value::Object(resources)
-    });
-    Ok(Update { host, resources })
+    Ok(has_limits(request))
 }
 
 /// Whether the request has a limit.
-fn limits(request: &HostConfig) -> bool {
+fn has_limits(request: &HostConfig) -> bool {
     let mut host = HostConfig::default();
     merge(&mut host, request);
     host.ulimits = None;
@@ -61,7 +64,7 @@ fn limits(request: &HostConfig) -> bool {
 }
 
 /// Refuses by name what is given and can't be changed.
-fn refuse_others(request: &HostConfig) -> Result<(), EngineError> {
+fn refuse_others(request: &HostConfig) -> Result<(), ApiError> {
     refuse_host(request)?;
     let mut changeable = HostConfig {
         restart_policy: request.restart_policy.clone(),
@@ -70,7 +73,8 @@ fn refuse_others(request: &HostConfig) -> Result<(), EngineError> {
     };
     merge(&mut changeable, request);
     let json = |host: &HostConfig| {
-        serde_json::to_value(host).map_err(|e| EngineError::Internal(format!("update: {e}")))
+        serde_json::to_value(host)
+            .map_err(|e| ApiError::new(ErrorKind::Internal, format!("update: {e}")))
     };
     let (given, allowed) = (json(request)?, json(&changeable)?);
     match given
@@ -79,7 +83,7 @@ fn refuse_others(request: &HostConfig) -> Result<(), EngineError> {
         .flatten()
         .find(|(name, value)| allowed.get(name.as_str()) != Some(*value) && !is_unset(value))
     {
-        Some((name, value)) => Err(EngineError::NotImplemented(format!(
+        Some((name, value)) => Err(ApiError::not_built(format!(
             "{name} of an existing container cannot be changed (value {value})"
         ))),
         None => Ok(()),
@@ -87,11 +91,14 @@ fn refuse_others(request: &HostConfig) -> Result<(), EngineError> {
 }
 
 /// What was set before and contradicts the change without being named in it.
-fn check_conflicts(before: &HostConfig, request: &HostConfig) -> Result<(), EngineError> {
+fn check_conflicts(before: &HostConfig, request: &HostConfig) -> Result<(), ApiError> {
     let set = |name: &str, other: &str| {
-        Err(EngineError::Conflict(format!(
-            "Conflicting options: {name} cannot be updated as {other} has already been set"
-        )))
+        Err(ApiError::new(
+            ErrorKind::Conflict,
+            format!(
+                "Conflicting options: {name} cannot be updated as {other} has already been set"
+            ),
+        ))
     };
     if request.nano_cpus > 0 && before.cpu_period > 0 {
         return set("Nano CPUs", "CPU Period");
@@ -110,7 +117,8 @@ fn check_conflicts(before: &HostConfig, request: &HostConfig) -> Result<(), Engi
         && before.memory_swap > 0
         && request.memory > before.memory_swap
     {
-        return Err(EngineError::Conflict(
+        return Err(ApiError::new(
+            ErrorKind::Conflict,
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
                 .to_owned(),
         ));
@@ -155,26 +163,34 @@ fn merge(host: &mut HostConfig, request: &HostConfig) {
 
 #[cfg(test)]
 mod tests {
-    use keelson_model::container::RestartPolicy;
+    use keelson_model::spec::{MemorySwap, PidsLimit, RestartPolicy, RlimitKind, RootSpec};
+    use serde_json::{Value, json};
 
     use super::*;
 
-    fn facts() -> HostFacts {
-        HostFacts {
-            controllers: ["memory", "cpu", "cpuset", "pids"]
-                .map(str::to_owned)
-                .into(),
+    struct Updated {
+        host: HostConfig,
+        spec: ContainerSpec,
+        limits: bool,
+    }
+
+    fn updated(before: Value, request: Value) -> Result<Updated, ApiError> {
+        let read = |json| serde_json::from_value::<HostConfig>(json).unwrap();
+        let mut host = read(before);
+        let root = RootSpec::Image {
+            id: String::new(),
+            name: String::new(),
+            read_only: false,
+        };
+        let mut spec = ContainerSpec::new(root, "sh");
+        spec.auto_remove = host.auto_remove;
+        let facts = HostFacts {
             cpus: 2,
             ..HostFacts::default()
-        }
-    }
-
-    fn host(json: Value) -> HostConfig {
-        serde_json::from_value(json).unwrap()
-    }
-
-    fn updated(before: Value, request: Value) -> Result<Update, EngineError> {
-        update(&host(before), &host(request), &facts())
+        };
+        let limits = change(&mut host, &mut spec, &read(request), &facts)?;
+        hostd_containers::check(&spec, std::path::Path::new("/e"))?;
+        Ok(Updated { host, spec, limits })
     }
 
     #[test]
@@ -187,14 +203,11 @@ mod tests {
         assert_eq!(update.host.memory, 32 << 20);
         assert_eq!(update.host.cpu_shares, 512);
         assert!(update.host.privileged);
-        assert_eq!(
-            update.resources.unwrap(),
-            json!({
-                "memory": {"limit": 32 << 20, "swap": 64 << 20},
-                "cpu": {"shares": 512},
-                "pids": {"limit": 9},
-            })
-        );
+        assert!(update.limits);
+        let limits = update.spec.limits;
+        assert_eq!(limits.memory.limit, Some(32 << 20));
+        assert_eq!(limits.cpu.shares, Some(512));
+        assert_eq!(limits.pids, PidsLimit::AtMost(9));
     }
 
     #[test]
@@ -204,22 +217,21 @@ mod tests {
             json!({"PidsLimit": 0, "CpuQuota": -1, "MemorySwap": -1}),
         )
         .unwrap();
-        assert_eq!(
-            update.resources.unwrap(),
-            json!({
-                "memory": {"limit": 64 << 20, "swap": -1},
-                "cpu": {"quota": -1},
-                "pids": {"limit": -1},
-            })
-        );
+        assert!(update.limits);
+        let limits = update.spec.limits;
+        assert_eq!(limits.memory.limit, Some(64 << 20));
+        assert_eq!(limits.memory.swap, MemorySwap::Unlimited);
+        assert_eq!(limits.cpu.quota, Some(-1));
+        assert_eq!(limits.pids, PidsLimit::Unlimited);
     }
 
     #[test]
     fn ulimits_are_for_the_next_start() {
         let limits = json!([{"Name": "nofile", "Soft": 10, "Hard": 20}]);
         let update = updated(json!({}), json!({"Ulimits": limits})).unwrap();
-        assert_eq!(update.resources, None);
+        assert!(!update.limits);
         assert_eq!(serde_json::to_value(&update.host.ulimits).unwrap(), limits);
+        assert_eq!(update.spec.limits.rlimits[0].kind, RlimitKind::Nofile);
     }
 
     #[test]
@@ -229,12 +241,10 @@ mod tests {
             json!({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}}),
         )
         .unwrap();
-        assert_eq!(update.resources, None);
-        let wanted = RestartPolicy {
-            name: "on-failure".to_owned(),
-            maximum_retry_count: 3,
-        };
-        assert_eq!(update.host.restart_policy, wanted);
+        assert!(!update.limits);
+        assert_eq!(update.host.restart_policy.name, "on-failure");
+        let wanted = RestartPolicy::OnFailure { attempts: Some(3) };
+        assert_eq!(update.spec.restart, wanted);
     }
 
     #[test]
@@ -275,7 +285,7 @@ mod tests {
             (json!({}), json!({"Privileged": true}), "Privileged"),
             (json!({}), json!({"Binds": ["/a:/b"]}), "Binds"),
         ] {
-            let message = updated(before, request).unwrap_err().to_string();
+            let message = updated(before, request).err().unwrap().to_string();
             assert!(message.contains(word), "{word}: {message}");
         }
     }

@@ -47,7 +47,7 @@ pub struct BindOptions {
     /// `rprivate` (default), `private`, `rshared`, `shared`, `rslave` or `slave`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub propagation: String,
-    /// Bind the folder only, not what is mounted below it.
+    /// Bind the directory only, not what is mounted below it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub non_recursive: bool,
     /// Make the source when it does not exist.
@@ -68,7 +68,7 @@ pub struct TmpfsOptions {
     /// Bytes; 0 is no limit.
     #[serde(skip_serializing_if = "is_zero")]
     pub size_bytes: i64,
-    /// Mode of the root folder, in decimal; 0 is 1777 (octal).
+    /// Mode of the root directory, in decimal; 0 is 1777 (octal).
     #[serde(skip_serializing_if = "is_zero")]
     pub mode: u32,
     /// Further options: `[["noexec"]]`.
@@ -80,7 +80,7 @@ pub struct TmpfsOptions {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct DeviceMapping {
-    /// Node, or folder of nodes, on the host.
+    /// Node, or directory of nodes, on the host.
     pub path_on_host: String,
     /// Node in the container; the same path when empty.
     pub path_in_container: String,

@@ -1,0 +1,282 @@
+//! What a client left out: taken from the image, or Docker's default.
+
+use hostd_containers::merge_environment;
+use hostd_images::ContainerDefaults;
+use keelson_model::spec::{Hiding, SHM_SIZE};
+
+use super::refuse::{is_unset, refuse_config, refuse_endpoint, refuse_host};
+use super::spec::Words;
+use super::{Ground, LOG_DRIVER, RUNTIMES, invalid, size};
+use crate::error::ApiError;
+use crate::wire::{Config, CreateBody, HostConfig, NetworkingConfig};
+
+/// A request with everything in it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Completed {
+    pub(super) config: Config,
+    pub(super) host: HostConfig,
+    pub(super) command: String,
+    pub(super) args: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Completed {
+    /// The request without the warnings.
+    pub(super) fn words(&self) -> Words<'_> {
+        Words {
+            config: &self.config,
+            host: &self.host,
+            command: &self.command,
+            args: &self.args,
+        }
+    }
+}
+
+/// Completes a request, and refuses what the engine has no terms for.
+pub(super) fn complete(
+    id: &str,
+    body: CreateBody,
+    image: Option<&ContainerDefaults>,
+    ground: Ground<'_>,
+) -> Result<Completed, ApiError> {
+    let CreateBody {
+        mut config,
+        host_config: mut host,
+        networking_config: networking,
+    } = body;
+    let mut warnings = Vec::new();
+    refuse_config(&config)?;
+    refuse_host(&host)?;
+    size::check(&config, &host)?;
+    if let Some(image) = image {
+        merge_image(&mut config, image, &mut warnings)?;
+    }
+    complete_host(&mut host, &config, &networking, &mut warnings)?;
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return invalid("conflicting options: hostname and the UTS mode");
+    }
+    config.working_dir = clean_path(&config.working_dir);
+    complete_host_name(id, &mut config, &host, ground.machine)?;
+    check_names_of_parts(&host)?;
+    if config.entrypoint.as_deref() == Some(&[String::new()]) {
+        config.entrypoint = None;
+    }
+    let mut words = config
+        .entrypoint
+        .iter()
+        .flatten()
+        .chain(config.cmd.iter().flatten());
+    let Some(command) = words.next().filter(|word| !word.is_empty()).cloned() else {
+        return invalid("no command specified");
+    };
+    let args = words.cloned().collect();
+    Ok(Completed {
+        config,
+        host,
+        command,
+        args,
+        warnings,
+    })
+}
+
+/// An absolute path without `.`, `..` and double slashes; others as they are, to be refused.
+fn clean_path(path: &str) -> String {
+    if !path.starts_with('/') {
+        return path.to_owned();
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+fn merge_image(
+    config: &mut Config,
+    image: &ContainerDefaults,
+    warnings: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    if config.user.is_empty() {
+        config.user.clone_from(&image.user);
+    }
+    for port in image.exposed_ports.iter().flatten().map(|(port, _)| port) {
+        config.exposed_ports.entry(port.clone()).or_default();
+    }
+    let mut environment = Vec::new();
+    merge_environment(&mut environment, image.env.as_deref().unwrap_or_default());
+    // Removals (`NAME` alone) are kept: they concern the engine's own variables, too.
+    for entry in &config.env {
+        let name = entry.split('=').next().unwrap_or_default();
+        environment.retain(|other| other.split('=').next() != Some(name));
+        environment.push(entry.clone());
+    }
+    config.env = environment;
+    for (name, value) in image.labels.iter().flatten() {
+        config
+            .labels
+            .entry(name.clone())
+            .or_insert_with(|| value.clone());
+    }
+    if config.entrypoint.as_ref().is_none_or(Vec::is_empty) {
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            config.cmd.clone_from(&image.cmd);
+        }
+        if config.entrypoint.is_none() {
+            config.entrypoint.clone_from(&image.entrypoint);
+        }
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir.clone_from(&image.working_dir);
+    }
+    for path in image.volumes.iter().flatten().map(|(path, _)| path) {
+        config.volumes.entry(path.clone()).or_default();
+    }
+    if config.stop_signal.is_empty() {
+        config.stop_signal = image.stop_signal.clone().unwrap_or_default();
+    }
+    let disabled = config
+        .healthcheck
+        .as_ref()
+        .is_some_and(|health| health.test.as_slice() == ["NONE"]);
+    if let (Some(health), false) = (&image.healthcheck, disabled)
+        && !is_unset(health)
+    {
+        warnings.push(
+            "the image's HEALTHCHECK is not run: health checks are not implemented".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn complete_host(
+    host: &mut HostConfig,
+    config: &Config,
+    networking: &NetworkingConfig,
+    warnings: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    check_networking(host, networking)?;
+    if config.network_disabled {
+        "none".clone_into(&mut host.network_mode);
+    }
+    if matches!(host.network_mode.as_str(), "" | "default" | "bridge") {
+        "bridge".clone_into(&mut host.network_mode);
+        warnings.push(
+            "bridge networks are not implemented: the container has a network of its own with loopback only; use --network host to reach others"
+                .to_owned(),
+        );
+    }
+    if !matches!(host.cgroupns_mode.as_str(), "" | "private" | "host") {
+        return invalid(format!(
+            "invalid cgroup namespace mode: {}",
+            host.cgroupns_mode
+        ));
+    }
+    if host.cgroupns_mode.is_empty() {
+        "private".clone_into(&mut host.cgroupns_mode);
+    }
+    if host.ipc_mode.is_empty() {
+        "private".clone_into(&mut host.ipc_mode);
+    }
+    if !matches!(
+        host.ipc_mode.as_str(),
+        "private" | "shareable" | "none" | "host"
+    ) {
+        return invalid(format!("invalid IPC mode: {}", host.ipc_mode));
+    }
+    if host.shm_size < 0 {
+        return invalid("SHM size can not be less than 0");
+    }
+    if host.shm_size == 0 {
+        host.shm_size = SHM_SIZE.cast_signed();
+    }
+    if host.runtime.is_empty() {
+        RUNTIMES[0].clone_into(&mut host.runtime);
+    }
+    match host.log_config.r#type.as_str() {
+        "" => LOG_DRIVER.clone_into(&mut host.log_config.r#type),
+        "json-file" => warnings.push(format!(
+            "logging driver json-file: the log is kept in the format of driver {LOG_DRIVER}, with the same options; docker logs reads it"
+        )),
+        _ => {}
+    }
+    if host.restart_policy.name.is_empty() {
+        "no".clone_into(&mut host.restart_policy.name);
+    }
+    if host.masked_paths.is_none() {
+        host.masked_paths = Some(texts(&Hiding::usual().masked));
+    }
+    if host.readonly_paths.is_none() {
+        host.readonly_paths = Some(texts(&Hiding::usual().read_only));
+    }
+    Ok(())
+}
+
+fn texts(paths: &[std::path::PathBuf]) -> Vec<String> {
+    let texts = paths.iter().map(|path| path.to_string_lossy().into_owned());
+    texts.collect()
+}
+
+/// End points other than the one that the network mode implies, and settings of it.
+fn check_networking(host: &HostConfig, networking: &NetworkingConfig) -> Result<(), ApiError> {
+    let plain = |name: &str| match name {
+        "" | "default" => "bridge".to_owned(),
+        other => other.to_owned(),
+    };
+    for (name, settings) in &networking.endpoints_config {
+        if plain(name) != plain(&host.network_mode) {
+            return Err(ApiError::not_built(format!(
+                "connecting a container to network {name:?} is not implemented"
+            )));
+        }
+        refuse_endpoint(name, settings)?;
+    }
+    Ok(())
+}
+
+/// Gives the container the host name that it has without a request for one, and judges one that
+/// was asked for.
+fn complete_host_name(
+    id: &str,
+    config: &mut Config,
+    host: &HostConfig,
+    machine: &str,
+) -> Result<(), ApiError> {
+    let label_ok = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    // The kernel takes at most 64 bytes; the rules are those of RFC 1123.
+    let given = !config.hostname.is_empty();
+    if given && (config.hostname.len() > 63 || !config.hostname.split('.').all(label_ok)) {
+        return invalid(format!("invalid hostname format: {}", config.hostname));
+    }
+    if !given {
+        let shared = host.network_mode == "host" || host.uts_mode == "host";
+        let own = id.get(..12).unwrap_or(id);
+        config.hostname = if shared { machine } else { own }.to_owned();
+    }
+    Ok(())
+}
+
+/// Names of parts of which there is only one.
+fn check_names_of_parts(host: &HostConfig) -> Result<(), ApiError> {
+    if !RUNTIMES.contains(&host.runtime.as_str()) {
+        return invalid(format!("unknown or invalid runtime name: {}", host.runtime));
+    }
+    if !matches!(host.isolation.as_str(), "" | "default") {
+        return invalid(format!(
+            "invalid isolation '{}' on linux: \"default\" is the only one",
+            host.isolation
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! From what a client asks for to what the engine keeps and runs: the request, completed from the
+//! image and with defaults, becomes a [`ContainerSpec`], or an error that names the field. Docker's
+//! rules and words live here; what must hold for any container is asked of the engine
+//! ([`hostd_containers::check`]). Pure: no I/O.
+//!
+//! * [`complete`]: what the client left out, from the image and with Docker's defaults.
+//! * [`refuse`], [`size`]: what is not built, and what is too much.
+//! * [`spec`]: the completed request in the engine's terms, by its parts: [`capabilities`],
+//!   [`devices`], [`limits`], [`log`], [`mounts`], [`names`], [`seccomp`], [`security`].
+//! * [`update`]: `POST /containers/{id}/update`.
+//! * [`shown`]: what clients are shown again.
+//! * [`old`]: containers that an engine of before the specification has kept.
+
+mod capabilities;
+mod complete;
+mod devices;
+mod limits;
+mod log;
+pub(crate) mod mounts;
+mod names;
+mod old;
+mod refuse;
+mod seccomp;
+mod security;
+pub(crate) mod shown;
+mod size;
+mod spec;
+mod update;
+
+use std::path::Path;
+
+use hostd_containers::{HostFacts, Shown, check, check_host};
+use hostd_images::ContainerDefaults;
+use keelson_model::spec::{ContainerSpec, RootSpec};
+
+use crate::error::ApiError;
+use crate::wire::CreateBody;
+
+pub use old::read_old;
+pub(crate) use update::update;
+
+/// Names of the only runtime; the first is the default. The others are those that clients of
+/// Docker give to its own.
+pub(crate) const RUNTIMES: [&str; 4] = [
+    "keelson",
+    "keelson-runtime",
+    "runc",
+    "io.containerd.runc.v2",
+];
+/// The logging driver of containers that ask for none.
+pub(crate) const LOG_DRIVER: &str = "local";
+
+fn invalid<T>(message: impl Into<String>) -> Result<T, ApiError> {
+    Err(ApiError::invalid(message))
+}
+
+/// Where a container is to run, as far as that decides what it may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ground<'a> {
+    /// What the host offers.
+    pub(crate) facts: &'a HostFacts,
+    /// The engine's own directory.
+    pub(crate) engine: &'a Path,
+    /// The machine's host name.
+    pub(crate) machine: &'a str,
+}
+
+/// A request that was understood.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Understood {
+    /// What the engine is asked for.
+    pub(crate) spec: ContainerSpec,
+    /// What clients are shown of it.
+    pub(crate) shown: Shown,
+    /// What the client should know, one sentence each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Completes and judges a request for a container that gets the identifier `id`.
+///
+/// # Errors
+/// InvalidInput or NotImplemented, naming the field and its value.
+pub(crate) fn understand(
+    id: &str,
+    body: CreateBody,
+    root: RootSpec,
+    image: Option<&ContainerDefaults>,
+    ground: Ground<'_>,
+) -> Result<Understood, ApiError> {
+    let completed = complete::complete(id, body, image, ground)?;
+    let spec = spec::spec(id, &completed.words(), root, ground)?;
+    limits::check_processors(&completed.host, ground.facts)?;
+    check(&spec, ground.engine)?;
+    check_host(&spec, ground.facts)?;
+    let mut warnings = completed.warnings;
+    if !spec.anonymous_volumes.is_empty() {
+        let targets = spec.anonymous_volumes.iter();
+        let targets: Vec<_> = targets.map(|path| path.to_string_lossy()).collect();
+        warnings.push(format!(
+            "volumes are not implemented: what the container writes to {} is removed together with the container",
+            targets.join(", ")
+        ));
+    }
+    Ok(Understood {
+        spec,
+        shown: shown::shown(&completed.config, &completed.host)?,
+        warnings,
+    })
+}
+
+#[cfg(test)]
+mod tests;

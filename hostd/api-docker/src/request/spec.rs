@@ -1,0 +1,228 @@
+//! A completed request in the engine's terms.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hostd_containers::Signal;
+use keelson_model::spec::{
+    Confinement, ContainerSpec, Hiding, IpcMode, NamespaceMode, NamespaceSpec, NetworkMode,
+    Patience, Port, ProcessSpec, Protocol, RestartPolicy, RootSpec, SecuritySpec, Stdin, StopSpec,
+    SystemCallFilter, TerminalSpec,
+};
+
+use super::{Ground, capabilities, devices, invalid, limits, log, mounts, names, security};
+use crate::error::ApiError;
+use crate::wire::{self, Config, HostConfig};
+
+/// A completed request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Words<'a> {
+    pub(super) config: &'a Config,
+    pub(super) host: &'a HostConfig,
+    pub(super) command: &'a str,
+    pub(super) args: &'a [String],
+}
+
+/// Translates a completed request for the container `id`. Whether the result is sound is the
+/// engine's question.
+pub(super) fn spec(
+    id: &str,
+    words: &Words<'_>,
+    root: RootSpec,
+    ground: Ground<'_>,
+) -> Result<ContainerSpec, ApiError> {
+    let Words { config, host, .. } = *words;
+    let limits = limits::limits(host)?;
+    let security = security_spec(host, ground)?;
+    let log = log::log(&host.log_config)?;
+    let restart = restart_policy(&host.restart_policy)?;
+    let namespaces = namespaces(host)?;
+    let names = names::names(id, config, host)?;
+    let devices = host.devices.iter().flatten().map(devices::device);
+    let devices = devices.collect::<Result<_, _>>()?;
+    let mounts = mounts::parse(host, ground.engine)?;
+    let anonymous_volumes = mounts::volumes(config, &mounts)?;
+    Ok(ContainerSpec {
+        root: with_access(root, host.readonly_rootfs),
+        process: process(words),
+        labels: config.labels.clone(),
+        annotations: host.annotations.clone(),
+        namespaces,
+        names,
+        mounts,
+        anonymous_volumes,
+        devices,
+        exposed_ports: config
+            .exposed_ports
+            .keys()
+            // What is no port exposes nothing; it is shown as it was given.
+            .filter_map(|text| port(text))
+            .collect(),
+        security,
+        limits,
+        sysctls: host.sysctls.clone(),
+        log,
+        restart,
+        auto_remove: host.auto_remove,
+        stop: stop(config)?,
+        // Asking for one is refused.
+        health: None,
+    })
+}
+
+fn with_access(root: RootSpec, read_only: bool) -> RootSpec {
+    match root {
+        RootSpec::Image { id, name, .. } => RootSpec::Image {
+            id,
+            name,
+            read_only,
+        },
+        RootSpec::System { path, .. } => RootSpec::System { path, read_only },
+    }
+}
+
+fn process(words: &Words<'_>) -> ProcessSpec {
+    let Words { config, host, .. } = *words;
+    let clamped = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+    let [rows, columns] = host.console_size.map(clamped);
+    ProcessSpec {
+        command: words.command.to_owned(),
+        args: words.args.to_vec(),
+        env: config.env.clone(),
+        user: config.user.clone(),
+        groups: host.group_add.clone().unwrap_or_default(),
+        working_directory: match config.working_dir.as_str() {
+            "" => "/".to_owned(),
+            path => path.to_owned(),
+        },
+        terminal: config.tty.then_some(TerminalSpec {
+            size: (rows > 0 && columns > 0).then_some((rows, columns)),
+        }),
+        stdin: match (config.open_stdin, config.stdin_once) {
+            (false, _) => Stdin::Closed,
+            (true, false) => Stdin::Open,
+            (true, true) => Stdin::OpenOnce,
+        },
+    }
+}
+
+fn namespaces(host: &HostConfig) -> Result<NamespaceSpec, ApiError> {
+    let network = match host.network_mode.as_str() {
+        "" | "default" | "bridge" => NetworkMode::Bridge,
+        "none" => NetworkMode::None,
+        "host" => NetworkMode::Host,
+        other => {
+            return Err(ApiError::not_built(format!(
+                "NetworkMode is not implemented (value {other:?})"
+            )));
+        }
+    };
+    let ipc = match host.ipc_mode.as_str() {
+        "" | "private" => IpcMode::Private,
+        "shareable" => IpcMode::Shareable,
+        "none" => IpcMode::None,
+        "host" => IpcMode::Host,
+        other => return invalid(format!("invalid IPC mode: {other}")),
+    };
+    let uts = match host.uts_mode.as_str() {
+        "" => NamespaceMode::Private,
+        "host" => NamespaceMode::Host,
+        other => return invalid(format!("invalid UTS mode: {other}")),
+    };
+    let cgroup = match host.cgroupns_mode.as_str() {
+        "" | "private" => NamespaceMode::Private,
+        "host" => NamespaceMode::Host,
+        other => return invalid(format!("invalid cgroup namespace mode: {other}")),
+    };
+    Ok(NamespaceSpec {
+        network,
+        ipc,
+        uts,
+        cgroup,
+    })
+}
+
+fn security_spec(host: &HostConfig, ground: Ground<'_>) -> Result<SecuritySpec, ApiError> {
+    let capabilities = capabilities::resolve(
+        host.cap_add.as_deref().unwrap_or_default(),
+        host.cap_drop.as_deref().unwrap_or_default(),
+        host.privileged,
+        ground.facts.capabilities,
+    )?;
+    let names = capabilities::names(&capabilities, ground.facts.capabilities);
+    let options = security::parse(host.security_opt.as_deref().unwrap_or_default(), &names)?;
+    let paths = |list: &Option<Vec<String>>| -> Vec<PathBuf> {
+        list.iter().flatten().map(PathBuf::from).collect()
+    };
+    Ok(SecuritySpec {
+        confinement: match host.privileged {
+            true => Confinement::Privileged,
+            false => Confinement::Confined,
+        },
+        capabilities,
+        system_calls: match options.system_calls {
+            SystemCallFilter::BuiltIn if host.privileged => SystemCallFilter::Unconfined,
+            filter => filter,
+        },
+        no_new_privileges: options.no_new_privileges,
+        hiding: match host.privileged || options.unmask {
+            true => Hiding::default(),
+            false => Hiding {
+                masked: paths(&host.masked_paths),
+                read_only: paths(&host.readonly_paths),
+            },
+        },
+    })
+}
+
+/// The restart policy.
+pub(super) fn restart_policy(policy: &wire::RestartPolicy) -> Result<RestartPolicy, ApiError> {
+    match policy.name.as_str() {
+        "" | "no" | "always" | "unless-stopped" if policy.maximum_retry_count != 0 => invalid(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ),
+        "" | "no" => Ok(RestartPolicy::Never),
+        "always" => Ok(RestartPolicy::Always),
+        "unless-stopped" => Ok(RestartPolicy::UnlessStopped),
+        "on-failure" => match policy.maximum_retry_count {
+            0 => Ok(RestartPolicy::OnFailure { attempts: None }),
+            count @ 1.. => Ok(RestartPolicy::OnFailure {
+                attempts: Some(u32::try_from(count).unwrap_or(u32::MAX)),
+            }),
+            _ => invalid("invalid restart policy: maximum retry count cannot be negative"),
+        },
+        other => invalid(format!(
+            "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )),
+    }
+}
+
+fn stop(config: &Config) -> Result<StopSpec, ApiError> {
+    let signal = match config.stop_signal.as_str() {
+        "" => None,
+        text => Some(text.parse::<Signal>()?.number()),
+    };
+    Ok(StopSpec {
+        signal,
+        patience: match config.stop_timeout {
+            None => Patience::OfHost,
+            Some(seconds) => match u64::try_from(seconds) {
+                Ok(seconds) => Patience::For(Duration::from_secs(seconds)),
+                Err(_) => Patience::Forever,
+            },
+        },
+    })
+}
+
+/// `80/tcp`, `53/udp`, `80`.
+fn port(text: &str) -> Option<Port> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" | "" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        _ => return None,
+    };
+    let number = number.parse().ok().filter(|number| *number > 0)?;
+    Some(Port { number, protocol })
+}

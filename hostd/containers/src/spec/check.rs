@@ -1,0 +1,581 @@
+//! Whether a specification is one that can be kept and run: the rules that hold for every guest of
+//! the engine, whoever made it. They are asked when a container is made or changed, and when one is
+//! read from disk. Pure: no I/O.
+
+use std::path::{Component, Path};
+
+use keelson_model::limits;
+use keelson_model::spec::{
+    CapabilitySet, ContainerSpec, CpuLimits, HostName, Limits, LogSpec, MemoryLimits, MemorySwap,
+    MountKind, MountSpec, NetworkMode, PidsLimit, ProcessSpec, Propagation, RestartPolicy,
+    SystemCallFilter,
+};
+
+use super::capabilities::{capabilities_in, is_capability};
+use super::mounts::is_of_engine;
+use crate::host::HostFacts;
+use crate::{EngineError, Signal};
+
+/// The least memory limit, in bytes: nothing starts with less.
+const MIN_MEMORY: u64 = 6 << 20;
+
+fn invalid<T>(message: impl Into<String>) -> Result<T, EngineError> {
+    Err(EngineError::Invalid(message.into()))
+}
+
+/// Checks a specification against itself. `engine` is the engine's own directory.
+///
+/// # Errors
+/// [`EngineError::Invalid`], naming the first value that contradicts another or is out of range.
+pub fn check(spec: &ContainerSpec, engine: &Path) -> Result<(), EngineError> {
+    check_process(&spec.process)?;
+    check_names(spec)?;
+    check_mounts(&spec.mounts, engine)?;
+    check_volumes(spec)?;
+    check_devices(spec)?;
+    check_security(spec)?;
+    check_limits(&spec.limits)?;
+    check_sysctls(spec)?;
+    check_log(&spec.log)?;
+    if spec.auto_remove && spec.restart != RestartPolicy::Never {
+        return invalid("can't create 'AutoRemove' container with restart policy");
+    }
+    spec.stop.signal.map(Signal::try_from).transpose()?;
+    if let Some(port) = spec.exposed_ports.iter().find(|port| port.number == 0) {
+        return invalid(format!("invalid port: 0/{}", port.protocol.as_str()));
+    }
+    Ok(())
+}
+
+/// Checks a specification against the host.
+///
+/// # Errors
+/// [`EngineError::Invalid`] when the host has not the cgroup controller of a limit, or can't give
+/// a capability away.
+pub fn check_host(spec: &ContainerSpec, facts: &HostFacts) -> Result<(), EngineError> {
+    if let CapabilitySet::Only(names) = &spec.security.capabilities {
+        let available: Vec<_> = capabilities_in(facts.capabilities).collect();
+        if let Some(name) = names
+            .iter()
+            .find(|name| !available.contains(&name.as_str()))
+        {
+            return invalid(format!(
+                "capability not supported by your kernel or not available in the current environment: \"CAP_{name}\""
+            ));
+        }
+    }
+    check_controllers(&spec.limits, facts)
+}
+
+/// Checks limits against the cgroup controllers that the host has.
+pub(crate) fn check_controllers(limits: &Limits, facts: &HostFacts) -> Result<(), EngineError> {
+    let (memory, cpu) = (&limits.memory, &limits.cpu);
+    for (controller, used) in [
+        (
+            "memory",
+            memory.limit.is_some() || memory.reservation.is_some(),
+        ),
+        (
+            "cpu",
+            cpu.shares.is_some() || cpu.quota.is_some_and(|quota| quota > 0),
+        ),
+        (
+            "cpuset",
+            !cpu.cpus.is_empty() || !cpu.memory_nodes.is_empty(),
+        ),
+        ("pids", matches!(limits.pids, PidsLimit::AtMost(_))),
+    ] {
+        if used && !facts.controllers.iter().any(|known| known == controller) {
+            return invalid(format!(
+                "the cgroup controller \"{controller}\" is not available on this host, so its limit cannot be set"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks the length of what a process is to be given.
+///
+/// # Errors
+/// [`EngineError::Invalid`], naming the field, when the kernel takes no string so long.
+pub fn check_strings<'a>(
+    field: &str,
+    strings: impl IntoIterator<Item = &'a String>,
+) -> Result<(), EngineError> {
+    match strings.into_iter().find(|text| text.len() > limits::STRING) {
+        None => Ok(()),
+        Some(text) => invalid(format!(
+            "{field}: the string that begins with {:?} has {} bytes, the kernel takes at most {}",
+            limits::shortened(text, 40),
+            text.len(),
+            limits::STRING
+        )),
+    }
+}
+
+fn check_process(process: &ProcessSpec) -> Result<(), EngineError> {
+    if process.command.is_empty() {
+        return invalid("no command specified");
+    }
+    let words = || [&process.command].into_iter().chain(&process.args);
+    check_strings("Cmd", words())?;
+    check_strings("Env", &process.env)?;
+    if words().any(|word| word.contains('\0')) {
+        return invalid("the command contains a zero byte");
+    }
+    for entry in &process.env {
+        if entry.is_empty() || entry.starts_with('=') || entry.contains('\0') {
+            return invalid(format!("invalid environment variable: {entry}"));
+        }
+    }
+    if !process.working_directory.starts_with('/') {
+        return invalid(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            process.working_directory
+        ));
+    }
+    Ok(())
+}
+
+fn check_names(spec: &ContainerSpec) -> Result<(), EngineError> {
+    let names = &spec.names;
+    // The kernel takes at most 64 bytes of either.
+    let unfit = |name: &str| name.len() > 64 || name.bytes().any(|byte| byte <= b' ');
+    if let HostName::Given(name) = &names.hostname
+        && (name.is_empty() || unfit(name))
+    {
+        return invalid(format!("invalid hostname format: {name}"));
+    }
+    if unfit(&names.domain) {
+        return invalid(format!("invalid domainname: {}", names.domain));
+    }
+    for text in names.dns_search.iter().chain(&names.dns_options) {
+        if text.is_empty() || text.bytes().any(|byte| byte <= b' ') {
+            return invalid(format!("invalid DNS search domain or option: {text:?}"));
+        }
+    }
+    for entry in &names.hosts {
+        if entry.name.is_empty() || entry.name.bytes().any(|byte| byte <= b' ') {
+            return invalid(format!("bad format for add-host: {:?}", entry.name));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a path is absolute, not `/`, and without `.`, `..` and double slashes.
+fn is_clean(path: &Path) -> bool {
+    let mut clean = Path::new("/").to_owned();
+    for component in path.components() {
+        match component {
+            Component::RootDir => {}
+            Component::Normal(name) => clean.push(name),
+            _ => return false,
+        }
+    }
+    path.is_absolute() && clean.as_os_str() == path.as_os_str() && path != Path::new("/")
+}
+
+fn check_mounts(mounts: &[MountSpec], engine: &Path) -> Result<(), EngineError> {
+    for (index, mount) in mounts.iter().enumerate() {
+        let target = &mount.target;
+        if !is_clean(target) {
+            return invalid(format!(
+                "invalid mount: the target {target:?} is not a clean absolute path"
+            ));
+        }
+        let mut earlier = mounts.iter().take(index).map(|other| &other.target);
+        if earlier.clone().any(|other| other == target) {
+            return invalid(format!("Duplicate mount point: {}", target.display()));
+        }
+        if let Some(other) = earlier.find(|other| other.starts_with(target)) {
+            return invalid(format!(
+                "invalid mount: {} would be hidden by {}, which comes after it",
+                other.display(),
+                target.display()
+            ));
+        }
+        if let MountKind::Bind(bind) = &mount.kind {
+            let source = &bind.source;
+            if !source.is_absolute() {
+                return invalid(format!(
+                    "invalid mount path: '{}' mount path must be absolute",
+                    source.display()
+                ));
+            }
+            let follows = matches!(
+                bind.propagation,
+                Propagation::RecursiveSlave | Propagation::RecursiveShared
+            );
+            // See `usual_propagation`.
+            if is_of_engine(source, engine) && !follows {
+                return invalid(format!(
+                    "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is within the daemon root, daemon root: {:?}, bind mount source: {:?}, propagation: {:?}",
+                    engine.display().to_string(),
+                    source.display().to_string(),
+                    bind.propagation.as_str(),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_volumes(spec: &ContainerSpec) -> Result<(), EngineError> {
+    for target in &spec.anonymous_volumes {
+        if !is_clean(target) {
+            return invalid(format!(
+                "invalid volume: the target {target:?} is not a clean absolute path"
+            ));
+        }
+        if spec.mounts.iter().any(|mount| mount.target == *target) {
+            return invalid(format!("Duplicate mount point: {}", target.display()));
+        }
+    }
+    Ok(())
+}
+
+fn check_devices(spec: &ContainerSpec) -> Result<(), EngineError> {
+    for path in spec
+        .devices
+        .iter()
+        .flat_map(|device| [&device.source, &device.target])
+    {
+        if !path.is_absolute() {
+            return invalid(format!(
+                "invalid device: {:?} is not an absolute path",
+                path.display().to_string()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_security(spec: &ContainerSpec) -> Result<(), EngineError> {
+    let security = &spec.security;
+    if let CapabilitySet::Only(names) = &security.capabilities
+        && let Some(name) = names.iter().find(|name| !is_capability(name))
+    {
+        return invalid(format!("unknown capability: {name:?}"));
+    }
+    if let SystemCallFilter::Profile(profile) = &security.system_calls
+        && !profile.is_object()
+    {
+        return invalid("the profile of system calls is not an object");
+    }
+    let hiding = &security.hiding;
+    if let Some(path) = hiding
+        .masked
+        .iter()
+        .chain(&hiding.read_only)
+        .find(|path| !path.is_absolute())
+    {
+        return invalid(format!(
+            "masked and read-only paths must be absolute: {}",
+            path.display()
+        ));
+    }
+    for name in spec.annotations.keys() {
+        // By those of our own the engine tells the runtime how to isolate the container.
+        if name.is_empty() || name.starts_with("io.keelson.") {
+            return invalid(format!(
+                "invalid annotation {name:?}: the name is empty or reserved"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_limits(limits: &Limits) -> Result<(), EngineError> {
+    check_memory(&limits.memory)?;
+    check_cpu(&limits.cpu)?;
+    // The kernel's numbers have a sign.
+    let too_large = |number: u64| i64::try_from(number).is_err();
+    if limits.shm_size == 0 || too_large(limits.shm_size) {
+        return invalid(format!("invalid size of /dev/shm: {}", limits.shm_size));
+    }
+    if matches!(limits.pids, PidsLimit::AtMost(number) if number == 0 || too_large(number)) {
+        return invalid("invalid pids limit: must be -1, 0 or greater");
+    }
+    for (index, limit) in limits.rlimits.iter().enumerate() {
+        let name = limit.kind.as_str();
+        if limit.soft > limit.hard {
+            let shown = |number| match number {
+                u64::MAX => "-1".to_owned(),
+                number => number.to_string(),
+            };
+            return invalid(format!(
+                "ulimit soft limit must be less than or equal to hard limit: {} > {}",
+                shown(limit.soft),
+                shown(limit.hard)
+            ));
+        }
+        let mut earlier = limits.rlimits.iter().take(index);
+        if earlier.any(|other| other.kind == limit.kind) {
+            return invalid(format!("invalid ulimit {name}: it is given twice"));
+        }
+    }
+    Ok(())
+}
+
+fn check_memory(memory: &MemoryLimits) -> Result<(), EngineError> {
+    let too_little = |bytes: Option<u64>| {
+        bytes.is_some_and(|bytes| bytes < MIN_MEMORY || i64::try_from(bytes).is_err())
+    };
+    if too_little(memory.limit) {
+        return invalid("Minimum memory limit allowed is 6MB");
+    }
+    if let MemorySwap::Together(together) = memory.swap {
+        let Some(limit) = memory.limit else {
+            return invalid(
+                "You should always set the Memory limit when using Memoryswap limit, see usage",
+            );
+        };
+        if together < limit || i64::try_from(together).is_err() {
+            return invalid(
+                "Minimum memoryswap limit should be larger than memory limit, see usage",
+            );
+        }
+    }
+    if too_little(memory.reservation) {
+        return invalid("Minimum memory reservation allowed is 6MB");
+    }
+    if let (Some(limit), Some(reservation)) = (memory.limit, memory.reservation)
+        && reservation > limit
+    {
+        return invalid(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        );
+    }
+    if !(-1000..=1000).contains(&memory.oom_score_adjustment) {
+        return invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            memory.oom_score_adjustment
+        ));
+    }
+    Ok(())
+}
+
+fn check_cpu(cpu: &CpuLimits) -> Result<(), EngineError> {
+    if cpu
+        .period
+        .is_some_and(|period| !(1_000..=1_000_000).contains(&period))
+    {
+        return invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        );
+    }
+    if cpu.quota.is_some_and(|quota| (0..1_000).contains(&quota)) {
+        return invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)");
+    }
+    for (what, list) in [("cpus", &cpu.cpus), ("mems", &cpu.memory_nodes)] {
+        if !list.is_empty() && !is_number_list(list) {
+            return invalid(format!("Invalid value {list} for cpuset {what}"));
+        }
+    }
+    Ok(())
+}
+
+/// `0-2,4`.
+fn is_number_list(text: &str) -> bool {
+    let number = |text: &str| text.trim().parse::<u16>().ok();
+    text.split(',').all(|part| match part.split_once('-') {
+        Some((first, last)) => {
+            matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last)
+        }
+        None => number(part).is_some(),
+    })
+}
+
+fn check_sysctls(spec: &ContainerSpec) -> Result<(), EngineError> {
+    for name in spec.sysctls.keys() {
+        if name.starts_with("net.") && spec.namespaces.network == NetworkMode::Host {
+            return invalid(format!(
+                "sysctl \"{name}\" not allowed in host network namespace"
+            ));
+        }
+        let namespaced = ["kernel.msg", "kernel.shm", "fs.mqueue.", "net."]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+            || name == "kernel.sem";
+        if !namespaced || name.contains(['/', '\0']) || name.contains("..") {
+            return invalid(format!(
+                "sysctl '{name}' is not allowed: it is not in a namespace"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_log(log: &LogSpec) -> Result<(), EngineError> {
+    let LogSpec::Files {
+        max_size,
+        max_files,
+    } = log;
+    if *max_size == Some(0) {
+        return invalid("invalid size of a log file: 0");
+    }
+    if *max_files == Some(0) {
+        return invalid("invalid number of log files: 0");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use keelson_model::spec::{BindMount, ReadOnly, Rlimit, RlimitKind, RootSpec, TmpfsMount};
+
+    use super::*;
+
+    const ENGINE: &str = "/var/lib/keelson";
+
+    fn spec(change: impl FnOnce(&mut ContainerSpec)) -> ContainerSpec {
+        let root = RootSpec::Image {
+            id: "sha256:0".to_owned(),
+            name: "box".to_owned(),
+            read_only: false,
+        };
+        let mut spec = ContainerSpec::new(root, "sh");
+        change(&mut spec);
+        spec
+    }
+
+    fn error(change: impl FnOnce(&mut ContainerSpec)) -> String {
+        check(&spec(change), Path::new(ENGINE))
+            .unwrap_err()
+            .to_string()
+    }
+
+    fn tmpfs(target: &str) -> MountSpec {
+        MountSpec {
+            target: target.into(),
+            kind: MountKind::Tmpfs(TmpfsMount::default()),
+        }
+    }
+
+    fn bind(source: &str, propagation: Propagation) -> MountSpec {
+        MountSpec {
+            target: "/t".into(),
+            kind: MountKind::Bind(BindMount {
+                source: source.into(),
+                create_source: false,
+                recursive: true,
+                read_only: ReadOnly::No,
+                propagation,
+            }),
+        }
+    }
+
+    #[test]
+    fn the_plainest_container_is_sound() {
+        check(&spec(|_| {}), Path::new(ENGINE)).unwrap();
+    }
+
+    #[test]
+    fn every_contradiction_is_named() {
+        type Change = fn(&mut ContainerSpec);
+        let cases: [(&str, Change); 26] = [
+            ("no command", |s| s.process.command.clear()),
+            ("zero byte", |s| s.process.args = vec!["a\0".to_owned()]),
+            ("environment", |s| s.process.env = vec!["=x".to_owned()]),
+            ("working directory", |s| {
+                "a/b".clone_into(&mut s.process.working_directory);
+            }),
+            ("Env: ", |s| s.process.env = vec!["x".repeat(200_000)]),
+            ("hostname", |s| {
+                s.names.hostname = HostName::Given("a b".to_owned());
+            }),
+            ("domainname", |s| s.names.domain = "x".repeat(65)),
+            ("DNS search", |s| s.names.dns_search = vec![String::new()]),
+            ("clean absolute path", |s| s.mounts = vec![tmpfs("/a/../b")]),
+            ("clean absolute path", |s| s.mounts = vec![tmpfs("/")]),
+            ("clean absolute path", |s| s.mounts = vec![tmpfs("/a/")]),
+            ("Duplicate mount point: /a", |s| {
+                s.mounts = vec![tmpfs("/a"), tmpfs("/a")];
+            }),
+            ("hidden", |s| s.mounts = vec![tmpfs("/a/b"), tmpfs("/a")]),
+            ("Duplicate mount point: /a", |s| {
+                s.mounts = vec![tmpfs("/a")];
+                s.anonymous_volumes = vec!["/a".into()];
+            }),
+            ("must be absolute", |s| {
+                s.mounts = vec![bind("a", Propagation::RecursivePrivate)];
+            }),
+            ("6MB", |s| s.limits.memory.limit = Some(1 << 20)),
+            ("Memoryswap", |s| {
+                s.limits.memory.swap = MemorySwap::Together(1 << 30);
+            }),
+            ("oom", |s| s.limits.memory.oom_score_adjustment = 1001),
+            ("period", |s| s.limits.cpu.period = Some(5)),
+            ("cpuset mems", |s| {
+                "3-1".clone_into(&mut s.limits.cpu.memory_nodes);
+            }),
+            ("/dev/shm", |s| s.limits.shm_size = 0),
+            ("not in a namespace", |s| {
+                s.sysctls = [("kernel.panic".to_owned(), "1".to_owned())].into();
+            }),
+            ("host network", |s| {
+                s.namespaces.network = NetworkMode::Host;
+                s.sysctls = [("net.ipv4.x".to_owned(), "1".to_owned())].into();
+            }),
+            ("AutoRemove", |s| {
+                s.auto_remove = true;
+                s.restart = RestartPolicy::Always;
+            }),
+            ("invalid signal", |s| s.stop.signal = Some(32)),
+            ("reserved", |s| {
+                s.annotations = [("io.keelson.seccomp".to_owned(), String::new())].into();
+            }),
+        ];
+        for (word, change) in cases {
+            let message = error(change);
+            assert!(message.contains(word), "{word}: {message}");
+        }
+    }
+
+    #[test]
+    fn rlimits_are_ordered_and_given_once() {
+        let limit = |soft, hard| Rlimit {
+            kind: RlimitKind::Nofile,
+            soft,
+            hard,
+        };
+        let message = error(|s| s.limits.rlimits = vec![limit(u64::MAX, 5)]);
+        assert!(message.ends_with("-1 > 5"), "{message}");
+        let message = error(|s| s.limits.rlimits = vec![limit(1, 2), limit(1, 2)]);
+        assert!(message.contains("given twice"), "{message}");
+    }
+
+    #[test]
+    fn the_engines_directory_is_not_bound_as_private() {
+        for (source, propagation) in [
+            ("/var", Propagation::Private),
+            ("/var/lib/keelson/engine", Propagation::RecursivePrivate),
+            ("/", Propagation::Shared),
+        ] {
+            let message = error(|s| s.mounts = vec![bind(source, propagation)]);
+            assert!(message.contains("within the daemon root"), "{message}");
+        }
+        for (source, propagation) in [
+            ("/var/lib/keelson2", Propagation::Private),
+            ("/", Propagation::RecursiveSlave),
+            ("/var/lib/keelson/engine", Propagation::RecursiveShared),
+        ] {
+            let fine = spec(|s| s.mounts = vec![bind(source, propagation)]);
+            check(&fine, Path::new(ENGINE)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_the_host_has_not_is_named() {
+        let none = HostFacts::default();
+        check_host(&spec(|_| {}), &none).unwrap();
+        let limited = spec(|s| s.limits.memory.limit = Some(1 << 30));
+        let error = check_host(&limited, &none).unwrap_err();
+        assert!(error.to_string().contains("\"memory\""));
+        let able = spec(|s| {
+            s.security.capabilities = CapabilitySet::Only(["CHOWN".to_owned()].into());
+        });
+        let error = check_host(&able, &none).unwrap_err();
+        assert!(error.to_string().contains("CAP_CHOWN"));
+    }
+}

@@ -1,0 +1,142 @@
+//! Limits, brought to the OCI specification's `linux.resources` and `process.rlimits`.
+
+use keelson_model::spec::{Limits, MemorySwap, PidsLimit, Rlimit};
+use serde_json::{Map, Value, json};
+
+/// `linux.resources` without devices, for a start. Only what was asked for is there, so that
+/// nothing is written to cgroup files that need not be.
+pub(crate) fn for_start(limits: &Limits) -> Map<String, Value> {
+    let mut memory = Map::new();
+    if let Some(limit) = limits.memory.limit {
+        memory.insert("limit".to_owned(), json!(limit));
+        let swap = match limits.memory.swap {
+            MemorySwap::AsMemory => json!(limit.saturating_mul(2).min(i64::MAX.unsigned_abs())),
+            MemorySwap::Together(bytes) => json!(bytes),
+            MemorySwap::Unlimited => json!(-1),
+        };
+        memory.insert("swap".to_owned(), swap);
+    }
+    if let Some(reservation) = limits.memory.reservation {
+        memory.insert("reservation".to_owned(), json!(reservation));
+    }
+    let mut cpu = Map::new();
+    if let Some(shares) = limits.cpu.shares {
+        cpu.insert("shares".to_owned(), json!(shares));
+    }
+    if let Some(quota) = limits.cpu.quota {
+        cpu.insert("quota".to_owned(), json!(quota));
+    }
+    if let Some(period) = limits.cpu.period {
+        cpu.insert("period".to_owned(), json!(period));
+    }
+    for (name, list) in [
+        ("cpus", &limits.cpu.cpus),
+        ("mems", &limits.cpu.memory_nodes),
+    ] {
+        if !list.is_empty() {
+            cpu.insert(name.to_owned(), json!(list));
+        }
+    }
+    let mut resources = Map::new();
+    for (name, members) in [("memory", memory), ("cpu", cpu)] {
+        if !members.is_empty() {
+            resources.insert(name.to_owned(), Value::Object(members));
+        }
+    }
+    if let PidsLimit::AtMost(limit) = limits.pids {
+        resources.insert("pids".to_owned(), json!({ "limit": limit }));
+    }
+    resources
+}
+
+/// `linux.resources` that bring a running container to these limits: an earlier limit of processes
+/// is lifted.
+pub(crate) fn for_update(limits: &Limits) -> Value {
+    let mut resources = for_start(limits);
+    if limits.pids == PidsLimit::Unlimited {
+        resources.insert("pids".to_owned(), json!({ "limit": -1 }));
+    }
+    Value::Object(resources)
+}
+
+/// One of `process.rlimits`.
+pub(crate) fn rlimit(limit: &Rlimit) -> Value {
+    json!({
+        "type": format!("RLIMIT_{}", limit.kind.as_str().to_ascii_uppercase()),
+        "soft": limit.soft,
+        "hard": limit.hard,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use keelson_model::spec::{CpuLimits, MemoryLimits, RlimitKind};
+
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            memory: MemoryLimits {
+                limit: Some(64 << 20),
+                ..MemoryLimits::default()
+            },
+            cpu: CpuLimits {
+                quota: Some(150_000),
+                period: Some(100_000),
+                cpus: "0-1".to_owned(),
+                ..CpuLimits::default()
+            },
+            pids: PidsLimit::AtMost(7),
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_there() {
+        assert_eq!(
+            Value::Object(for_start(&limits())),
+            json!({
+                "memory": {"limit": 64 << 20, "swap": 128 << 20},
+                "cpu": {"quota": 150_000, "period": 100_000, "cpus": "0-1"},
+                "pids": {"limit": 7},
+            })
+        );
+        assert!(for_start(&Limits::default()).is_empty());
+    }
+
+    #[test]
+    fn an_update_lifts_earlier_limits() {
+        let mut limits = limits();
+        limits.pids = PidsLimit::Unlimited;
+        limits.memory.swap = MemorySwap::Unlimited;
+        limits.cpu = CpuLimits {
+            quota: Some(-1),
+            ..CpuLimits::default()
+        };
+        assert!(!for_start(&limits).contains_key("pids"));
+        assert_eq!(
+            for_update(&limits),
+            json!({
+                "memory": {"limit": 64 << 20, "swap": -1},
+                "cpu": {"quota": -1},
+                "pids": {"limit": -1},
+            })
+        );
+    }
+
+    #[test]
+    fn rlimits_have_the_kernels_names() {
+        let limit = Rlimit {
+            kind: RlimitKind::Core,
+            soft: 0,
+            hard: u64::MAX,
+        };
+        assert_eq!(
+            rlimit(&limit),
+            json!({"type": "RLIMIT_CORE", "soft": 0, "hard": u64::MAX})
+        );
+        for kind in RlimitKind::ALL {
+            assert_eq!(json!(kind), json!(kind.as_str()));
+        }
+    }
+}
