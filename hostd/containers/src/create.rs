@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use keelson_model::spec::{ContainerSpec, MountKind, MountSpec};
+use keelson_store::document::Rest;
 use keelson_store::{Durability, document};
 
 use crate::container::Container;
@@ -178,7 +179,8 @@ impl Inner {
             document.scope,
             document.created,
         );
-        let snapshot = self.snapshot(identity, spec, document.shown(), state)?;
+        let mut snapshot = self.snapshot(identity, spec, document.shown(), state)?;
+        snapshot.rest = document.rest;
         Ok(Container::new(snapshot))
     }
 
@@ -217,6 +219,7 @@ impl Inner {
             created,
             spec: Arc::new(spec),
             shown: shown.map(Arc::new),
+            rest: Rest::default(),
             state,
             folder,
             run_folder: self.run.join(id),

@@ -13,6 +13,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use keelson_model::spec::{ContainerSpec, RootSpec};
 use keelson_store::Document;
+use keelson_store::document::Rest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -42,11 +43,13 @@ pub(crate) struct ContainerDocument {
     pub(crate) args: Vec<String>,
     /// [`Shown::config`].
     pub(crate) config: Value,
-    /// [`Shown::host_config`].
+    /// [`Shown::host`].
     pub(crate) host_config: Value,
-    /// Last, so that a document that breaks off keeps what is shown.
+    /// After the others, so that a document that breaks off keeps what is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) spec: Option<ContainerSpec>,
+    #[serde(flatten)]
+    pub(crate) rest: Rest,
 }
 
 /// A container that was kept in a client's words only.
@@ -96,8 +99,9 @@ impl ContainerDocument {
             path: spec.process.command.clone(),
             args: spec.process.args.clone(),
             config: member(|shown| &shown.config)?,
-            host_config: member(|shown| &shown.host_config)?,
+            host_config: member(|shown| &shown.host)?,
             spec: Some((**spec).clone()),
+            rest: snapshot.rest.clone(),
         })
     }
 
@@ -109,7 +113,7 @@ impl ContainerDocument {
         };
         (!is_empty(&self.config) || !is_empty(&self.host_config)).then(|| Shown {
             config: self.config.to_string().into(),
-            host_config: self.host_config.to_string().into(),
+            host: self.host_config.to_string().into(),
         })
     }
 
@@ -198,6 +202,8 @@ pub(crate) fn boot_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use keelson_store::document::{assert_first_release_reads, assert_goes_back, parse};
+
     use super::*;
 
     #[test]
@@ -216,6 +222,7 @@ mod tests {
             config: json!({"A": 1}),
             host_config: json!({"B": [null, 1.5]}),
             spec: None,
+            rest: Rest::default(),
         };
         let spec = ContainerSpec::new(document.root(), "sh");
         let document = ContainerDocument {
@@ -238,5 +245,67 @@ mod tests {
             assert_eq!(identity.image_id, "sha256:x");
         }
         assert!(!boot_id().is_empty());
+    }
+
+    /// As the first releases had it; both configurations had no member that had to be there.
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "what must be there")]
+    struct Old {
+        id: String,
+        name: String,
+        scope: Scope,
+        created: Timestamp,
+        image_id: String,
+        image: String,
+        path: String,
+        args: Vec<String>,
+        config: serde_json::Map<String, Value>,
+        host_config: serde_json::Map<String, Value>,
+    }
+
+    const GOLDEN: [(u32, &str); 1] = [(1, include_str!("../tests/golden/container.1.json"))];
+
+    #[test]
+    fn container_json_goes_back() {
+        assert_goes_back::<ContainerDocument>(&GOLDEN);
+        let path = Path::new(CONTAINER);
+        let mut document: ContainerDocument = parse(path, GOLDEN[0].1.as_bytes()).unwrap();
+        assert!(document.spec.is_none() && document.shown().is_some());
+        document.spec = Some(ContainerSpec::new(document.root(), "sh"));
+        assert_first_release_reads::<_, Old>(&document, 1);
+    }
+
+    #[test]
+    fn the_document_of_a_service_has_what_the_first_releases_need() {
+        let root = RootSpec::System {
+            path: "/usr/r.erofs".into(),
+            read_only: true,
+        };
+        let snapshot = Snapshot {
+            id: "a".repeat(64),
+            name: "time".to_owned(),
+            scope: Scope::System,
+            created: Timestamp::UNIX_EPOCH,
+            spec: std::sync::Arc::new(ContainerSpec::new(root.clone(), "/bin/d")),
+            shown: None,
+            rest: Rest::default(),
+            state: State::default(),
+            folder: "/f".into(),
+            run_folder: "/r".into(),
+            log_path: "/l".into(),
+            cgroup: "/c".to_owned(),
+        };
+        let document = ContainerDocument::of(&snapshot).unwrap();
+        assert_first_release_reads::<_, Old>(&document, 1);
+        assert_eq!(document.image, "/usr/r.erofs");
+        assert_eq!(document.shown(), None);
+    }
+
+    #[test]
+    fn state_json_of_the_first_releases_is_read() {
+        let text = include_str!("../tests/golden/state.1.json");
+        let read: StateDocument = parse(Path::new(STATE), text.as_bytes()).unwrap();
+        assert_eq!(read.state.exit_code, 3);
+        assert_eq!(read.state.restart_count, 2);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use keelson_model::spec::ContainerSpec;
+use keelson_store::document::Rest;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -98,6 +99,8 @@ fn remains(folder: &Path, id: &str) -> ContainerDocument {
         config: member(&members, "config").unwrap_or_default(),
         host_config: member(&members, "host_config").unwrap_or_default(),
         spec: member(&members, "spec"),
+        // Nothing of it is written.
+        rest: Rest::default(),
     }
 }
 

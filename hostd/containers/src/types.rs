@@ -14,6 +14,7 @@ use hostd_images::{ContainerDefaults, ImageStore};
 use jiff::Timestamp;
 use keelson_model::host::EngineConfig;
 use keelson_model::spec::{ContainerSpec, RootSpec};
+use keelson_store::document::Rest;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
@@ -116,14 +117,13 @@ impl NewId {
 /// What clients are shown of a container: what was asked for, in their own words. The engine keeps
 /// it beside the specification and never reads it.
 ///
-/// The two parts have the names that they have in `container.json`, where engines before the
-/// specification find them.
+/// It has two parts because engines of before the specification find them so in `container.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     /// What runs in the container: a JSON object as text.
     pub config: Box<str>,
     /// How it runs on this host: a JSON object as text.
-    pub host_config: Box<str>,
+    pub host: Box<str>,
 }
 
 /// What to create.
@@ -288,6 +288,8 @@ pub struct Snapshot {
     pub spec: Arc<ContainerSpec>,
     /// What clients are shown of it; `None` when none is.
     pub shown: Option<Arc<Shown>>,
+    /// Members of its document that a newer release has written and this one does not know.
+    pub(crate) rest: Rest,
     /// What changes.
     pub state: State,
     /// Its folder on the host, which survives a reboot: `log/`, `upper/`, ….

@@ -97,6 +97,73 @@ fn images_and_stopped_containers_survive() {
     );
 }
 
+/// An update was taken back, an engine of before the specification wrote the document again, and
+/// the update came a second time.
+#[test]
+fn what_an_older_engine_wrote_is_read() {
+    if !is_root() {
+        return;
+    }
+    let mut host = Host::start();
+    host.load_busybox();
+    let data = host.path().join("data");
+    let bind = format!("{}:/data:z,ro", data.display());
+    host.docker(&[
+        "create",
+        "--name",
+        "old",
+        "-v",
+        &bind,
+        "--tmpfs",
+        "/scratch:size=1m",
+        "--cap-drop",
+        "KILL",
+        "--ulimit",
+        "nofile=100:200",
+        "--hostname",
+        "ship",
+        "--expose",
+        "80",
+        "busybox",
+        "sh",
+        "-c",
+        "hostname; ulimit -n; grep CapBnd /proc/self/status; grep -c ' /scratch ' /proc/mounts",
+    ])
+    .ok();
+    let inspect = |host: &Host| -> serde_json::Value {
+        let mut shown: serde_json::Value =
+            serde_json::from_str(&host.docker(&["inspect", "old"]).ok()).unwrap();
+        // Docker's client says when the run was, which differs.
+        let container = shown[0].as_object_mut().unwrap();
+        container.remove("State");
+        shown
+    };
+    let before = (inspect(&host), host.docker(&["start", "-a", "old"]).ok());
+    assert!(before.1.starts_with("ship\n100\n"), "{}", before.1);
+    host.kill_daemon();
+    let path = host.path().join("root/engine/containers");
+    let folder = std::fs::read_dir(path)
+        .unwrap()
+        .flatten()
+        .find(|entry| entry.path().join("container.json").exists())
+        .unwrap();
+    let path = folder.path().join("container.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let members = document.as_object_mut().unwrap();
+    assert_eq!(members["version"], 1);
+    assert!(members.remove("spec").is_some());
+    members.remove("readable_from");
+    std::fs::write(&path, document.to_string()).unwrap();
+    host.start_daemon();
+    let after = (inspect(&host), host.docker(&["start", "-a", "old"]).ok());
+    assert_eq!(after, before);
+    // Written the next time with what counts.
+    host.docker(&["rename", "old", "new"]).ok();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"spec\""), "{text}");
+}
+
 #[test]
 fn an_orderly_stop_stops_containers() {
     if !is_root() {

@@ -2,6 +2,7 @@
 //! where `unsafe` may stand, how long a file may be, how tests are skipped, and whose code may be
 //! in it at all ([`supply_chain`]).
 
+mod docker;
 mod features;
 mod supply_chain;
 

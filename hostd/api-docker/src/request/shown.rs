@@ -24,7 +24,7 @@ pub(super) fn shown(config: &Config, host: &HostConfig) -> Result<Shown, ApiErro
     };
     Ok(Shown {
         config: serde_json::to_string(config).map_err(unwritable)?.into(),
-        host_config: serde_json::to_string(host).map_err(unwritable)?.into(),
+        host: serde_json::to_string(host).map_err(unwritable)?.into(),
     })
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn config(container: &Snapshot) -> Result<Config, ApiError> {
 
 /// `HostConfig` of an inspected container.
 pub(crate) fn host_config(container: &Snapshot) -> Result<HostConfig, ApiError> {
-    read(container, |shown| &shown.host_config)
+    read(container, |shown| &shown.host)
 }
 
 fn read<T: DeserializeOwned + Default>(
@@ -68,7 +68,7 @@ pub(crate) fn bind_modes(container: &Snapshot) -> Result<BTreeMap<String, String
     {
         return Ok(BTreeMap::new());
     }
-    let part: Part = read(container, |shown| &shown.host_config)?;
+    let part: Part = read(container, |shown| &shown.host)?;
     let modes = part.binds.iter().flatten().filter_map(|bind| {
         let mut parts = bind.split(':').skip(1);
         let target = super::mounts::clean(Path::new(parts.next()?));

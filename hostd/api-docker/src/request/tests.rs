@@ -1,7 +1,8 @@
 use keelson_model::error::ErrorKind;
 use keelson_model::json::Json;
 use keelson_model::spec::{
-    CapabilitySet, Confinement, Hiding, HostName, NetworkMode, SystemCallFilter,
+    CapabilitySet, Confinement, Hiding, HostName, Limits, LogSpec, NetworkMode, RestartPolicy,
+    Stdin, SystemCallFilter,
 };
 use serde_json::{Value, json};
 
@@ -117,7 +118,7 @@ fn what_inspect_shows_can_be_created_again() {
     let first = body(from_docker()).unwrap();
     let again = CreateBody {
         config: serde_json::from_str(&first.shown.config).unwrap(),
-        host_config: serde_json::from_str(&first.shown.host_config).unwrap(),
+        host_config: serde_json::from_str(&first.shown.host).unwrap(),
         ..CreateBody::default()
     };
     let again = understand(ID, again, root(), Some(&image()), ground(&facts())).unwrap();
@@ -167,13 +168,117 @@ fn what_was_kept_in_docker_s_words_is_read_as_the_request_was() {
             root: root(),
             command: (&process.command, &process.args),
             config: &json(&kept.shown.config),
-            host_config: &json(&kept.shown.host_config),
+            host_config: &json(&kept.shown.host),
             // What has changed with the host since is asked at the next start.
             facts: &HostFacts::default(),
             engine: Path::new("/var/lib/keelson"),
         };
         assert_eq!(read_old(&old).unwrap(), kept.spec);
     }
+}
+
+/// Documents that the first release wrote: each is read, is sound, and says what was asked for.
+#[test]
+fn documents_of_the_first_release_are_read() {
+    let mut seen = 0;
+    for (name, text) in [
+        ("plain", include_str!("../../tests/golden/plain.1.json")),
+        ("binds", include_str!("../../tests/golden/binds.1.json")),
+        ("tmpfs", include_str!("../../tests/golden/tmpfs.1.json")),
+        ("devices", include_str!("../../tests/golden/devices.1.json")),
+        ("limits", include_str!("../../tests/golden/limits.1.json")),
+        (
+            "security",
+            include_str!("../../tests/golden/security.1.json"),
+        ),
+        (
+            "privileged",
+            include_str!("../../tests/golden/privileged.1.json"),
+        ),
+        (
+            "restarts",
+            include_str!("../../tests/golden/restarts.1.json"),
+        ),
+        ("always", include_str!("../../tests/golden/always.1.json")),
+    ] {
+        let document: Value = serde_json::from_str(text).unwrap();
+        let word = |name: &str| document[name].as_str().unwrap();
+        let args: Vec<String> = serde_json::from_value(document["args"].clone()).unwrap();
+        let engine = Path::new("/var/lib/keelson");
+        let spec = read_old(&hostd_containers::OldDocument {
+            id: word("id"),
+            root: RootSpec::Image {
+                id: word("image_id").to_owned(),
+                name: word("image").to_owned(),
+                read_only: false,
+            },
+            command: (word("path"), &args),
+            config: &document["config"],
+            host_config: &document["host_config"],
+            facts: &HostFacts::default(),
+            engine,
+        })
+        .unwrap();
+        check(&spec, engine).unwrap();
+        assert_eq!(spec.labels["of"], "image", "{name}");
+        assert_eq!(spec.process.command, args_of(&document)[0], "{name}");
+        let security = &spec.security;
+        let fits = match name {
+            "plain" => {
+                spec.names.hostname == HostName::OfContainer
+                    && spec.anonymous_volumes == [Path::new("/vol")]
+                    && security.hiding == Hiding::usual()
+                    && spec.limits == Limits::default()
+            }
+            "binds" => spec.mounts.len() == 4 && spec.anonymous_volumes.len() == 2,
+            "tmpfs" => {
+                spec.root.read_only()
+                    && spec.mounts.len() == 3
+                    && spec.namespaces.network == NetworkMode::None
+            }
+            "devices" => spec.devices[0].target == Path::new("/dev/full2"),
+            "limits" => {
+                spec.limits.shm_size == 1 << 20
+                    && spec.limits.rlimits[0].hard == 200
+                    && spec.limits.memory.oom_score_adjustment == 500
+                    && spec.stop.signal == Some(10)
+                    && spec.log
+                        == LogSpec::Files {
+                            max_size: Some(1 << 20),
+                            max_files: Some(3),
+                        }
+            }
+            "security" => {
+                security.no_new_privileges
+                    && security.hiding == Hiding::default()
+                    && matches!(&security.system_calls, SystemCallFilter::Profile(_))
+                    && matches!(&security.capabilities, CapabilitySet::Only(names)
+                        if names.contains("NET_ADMIN") && !names.contains("KILL"))
+            }
+            "privileged" => {
+                security.confinement == Confinement::Privileged
+                    && spec.process.terminal.unwrap().size == Some((30, 90))
+                    && spec.process.stdin == Stdin::OpenOnce
+            }
+            "restarts" => spec.restart == RestartPolicy::OnFailure { attempts: Some(2) },
+            "always" => {
+                spec.restart == RestartPolicy::Always
+                    && spec.names.hostname == HostName::Given("ship".to_owned())
+                    && spec.names.hosts[0].name == "db"
+                    && spec.process.groups == ["33"]
+            }
+            other => panic!("{other}"),
+        };
+        assert!(fits, "{name}: {spec:#?}");
+        seen += 1;
+    }
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"));
+    assert_eq!(files.unwrap().count(), seen);
+}
+
+/// The command as the client wrote it.
+fn args_of(document: &Value) -> Vec<String> {
+    serde_json::from_value(document["config"]["Cmd"].clone()).unwrap()
 }
 
 #[test]
