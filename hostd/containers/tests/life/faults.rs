@@ -39,7 +39,9 @@ fn break_file(path: &Path, fault: &str) {
         "not JSON" => fs::write(path, "hello").unwrap(),
         "zeros" => fs::write(path, vec![0; whole.len()]).unwrap(),
         "newer" => {
-            let newer = text.replacen("\"version\":1", "\"version\":99", 1);
+            let newer = text
+                .replacen("\"version\":1", "\"version\":99", 1)
+                .replacen("\"readable_from\":1", "\"readable_from\":99", 1);
             fs::write(path, newer).unwrap();
         }
         "folder" => fs::create_dir(path).unwrap(),
