@@ -5,17 +5,25 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::descriptors::put_off;
 use super::filesystem::new_filesystem;
 use super::options::Attributes;
-use super::paths;
+use super::{paths, userns};
 use crate::failure::{Failure, Step};
 use crate::spec::{NamespaceKind, Spec};
 
-/// Makes a procfs of the process's pid namespace that is mounted nowhere.
+/// Makes a procfs of the process's pid namespace that is mounted nowhere, in a process that still
+/// has the host's root.
+///
+/// An ordinary user can make none of a pid namespace of the host's, which the container shares then.
+/// The user's own procfs is of the same namespace, and nothing of the image's is in its way either.
 pub(crate) fn private() -> Result<OwnedFd, Failure> {
-    new_filesystem("proc", None, &[], Attributes::default()).step(|| "make a private procfs")
+    match new_filesystem("proc", None, &[], Attributes::default()) {
+        Err(error) if error.errno == Errno::PERM && userns::is_restricted() => host(),
+        made => made.step(|| "make a private procfs"),
+    }
 }
 
 /// `f_type` of a procfs (statfs(2)).

@@ -43,6 +43,7 @@ step read-only podman $run --rm --read-only $root sh -c 'echo > /file 2>/dev/nul
 step device podman $run --rm --device /dev/zero:/dev/other $root sh -c 'head -c 4 /dev/other | wc -c'
 step volume podman $run --rm -v "$HOME/etc:/mnt:ro" $root sh -c 'cat /mnt/subuid; echo > /mnt/new 2>/dev/null || echo refused'
 step host-network podman run --network host --rm $root sh -c 'test -d /sys/class/net && echo seen'
+step host-pid podman $run --pid host --rm $root sh -c 'readlink /proc/self/ns/pid | cut -c1-4'
 step init podman $run --rm --hostname named $root hostname
 step background podman $run -d --name one $root sh -c 'trap "exit 7" TERM; while :; do sleep 0.05; done' >/dev/null
 step running podman inspect --format '{{.Name}} {{.State.Status}}' one
@@ -137,7 +138,7 @@ fn podman_of_an_ordinary_user_does_the_same_with_ours_and_with_crun() {
         "== tmpfs\n700\n-> 0\n",
         "== read-only\nrefused\n-> 0\n",
         "== device\n4\n-> 0\n",
-        "refused\n-> 0\n== host-network\nseen\n-> 0\n== init\nnamed\n-> 0\n",
+        "refused\n-> 0\n== host-network\nseen\n-> 0\n== host-pid\npid:\n-> 0\n== init\nnamed\n-> 0\n",
         "== running\none running\n-> 0\n== exec\n0\n-> 4\n",
         "== exec-user\n1000\nagain\n-> 0\n",
         "== stopped\none exited 7\n-> 0\n",
