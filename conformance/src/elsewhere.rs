@@ -23,15 +23,19 @@ pub(crate) fn fill_in(
         let Some(runtime) = runtimes.get(*runtime).filter(|_| skipped) else {
             continue;
         };
-        if let Some(other) = verdict_of(found, case, &runtime.name) {
-            *outcome = other;
-            filled_in.insert(*case);
+        match outcome_of(found, case, &runtime.name) {
+            Some(other) if !matches!(other.verdict, Verdict::Skip(_)) => {
+                *outcome = other;
+                filled_in.insert(*case);
+            }
+            _ => {}
         }
     }
     filled_in
 }
 
-fn verdict_of(found: &Value, case: &str, runtime: &str) -> Option<Outcome> {
+/// How a case ended with a runtime, by the JSON of a report.
+pub(crate) fn outcome_of(found: &Value, case: &str, runtime: &str) -> Option<Outcome> {
     let cases = found.as_array()?;
     let entry = cases.iter().find(|entry| entry["case"] == case)?;
     let named = |path: &str| {
@@ -45,6 +49,7 @@ fn verdict_of(found: &Value, case: &str, runtime: &str) -> Option<Outcome> {
     let verdict = match result["verdict"].as_str()? {
         "pass" => Verdict::Pass,
         "FAIL" => Verdict::Fail(reason),
+        "skip" => Verdict::Skip(reason),
         _ => return None,
     };
     let seconds = result["seconds"].as_f64().unwrap_or_default();
@@ -75,11 +80,13 @@ mod tests {
             (("a.b.c", 0), outcome(skip())),
             (("a.b.d", 0), outcome(Verdict::Pass)),
             (("a.b.e", 0), outcome(skip())),
+            (("a.b.f", 0), outcome(skip())),
         ]);
         let found = json!([
             {"case": "a.b.c", "results": {"/there/runc": {"verdict": "FAIL", "reason": "no"}}},
             {"case": "a.b.d", "results": {"/there/runc": {"verdict": "FAIL", "reason": "no"}}},
             {"case": "a.b.e", "results": {"/there/crun": {"verdict": "pass"}}},
+            {"case": "a.b.f", "results": {"/there/runc": {"verdict": "skip", "reason": "no"}}},
         ]);
         let filled_in = fill_in(&mut results, &[runtime], &found);
         assert_eq!(filled_in, BTreeSet::from(["a.b.c"]));
@@ -87,5 +94,6 @@ mod tests {
         assert_eq!(*verdict("a.b.c"), Verdict::Fail("no".to_owned()));
         assert_eq!(*verdict("a.b.d"), Verdict::Pass);
         assert_eq!(*verdict("a.b.e"), skip());
+        assert_eq!(*verdict("a.b.f"), skip());
     }
 }

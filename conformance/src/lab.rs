@@ -14,6 +14,7 @@ use crate::case::Skip;
 use crate::command::{self, Ended};
 use crate::container::Container;
 use crate::host;
+use crate::rootless;
 use crate::runtime::Runtime;
 
 /// Those of busybox that inspect a container from inside.
@@ -168,7 +169,7 @@ impl Lab {
 
     /// A configuration like the one that `runc spec` writes, for a process that does nothing.
     pub(crate) fn config(&self) -> Value {
-        json!({
+        let mut config = json!({
             "ociVersion": "1.0.2",
             "process": {
                 "terminal": false,
@@ -196,13 +197,29 @@ impl Lab {
                     {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}
                 ]
             }
-        })
+        });
+        if rootless::is_inside() {
+            // As engines of ordinary users have it, which own no cgroup.
+            config["linux"]["cgroupsPath"] = Value::Null;
+        }
+        config
+    }
+
+    /// Asks for another cgroup than [`Lab::config`], where there is one to ask for.
+    pub(crate) fn place(&self, config: &mut Value, name: &str) {
+        config["linux"]["cgroupsPath"] = match rootless::is_inside() {
+            true => Value::Null,
+            false => json!(format!("{}{name}", self.cgroup())),
+        };
     }
 
     /// Writes the changed configuration into the bundle.
     pub(crate) fn write_config(&self, edit: impl FnOnce(&mut Value)) -> Result<()> {
         let mut config = self.config();
         edit(&mut config);
+        if rootless::is_inside() {
+            rootless::bind_what_cannot_be_mounted(&mut config);
+        }
         std::fs::write(self.bundle().join("config.json"), format!("{config:#}"))
             .context("write config.json")
     }

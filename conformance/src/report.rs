@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::case::{Case, Verdict};
 use crate::exceptions::{self, EXCEPTIONS, REVIEWED};
+use crate::rootless;
 use crate::runner::Results;
 use crate::runtime::Runtime;
 
@@ -185,18 +186,10 @@ impl Report<'_> {
         json!(cases)
     }
 
-    /// The results for the documentation.
-    pub(crate) fn page(&self) -> String {
+    /// The results for the documentation, with those as an ordinary user.
+    pub(crate) fn page(&self, user: &Report<'_>) -> String {
         let mut text = String::from(PAGE_HEAD);
-        text.push_str("| runtime | version | passed | failed | skipped |\n|---|---|---|---|---|\n");
-        for (index, runtime) in self.runtimes.iter().enumerate() {
-            text.push_str(&count_row(
-                &runtime.name,
-                &runtime.version,
-                self.counts(index),
-            ));
-        }
-        text.push('\n');
+        text.push_str(&self.sums());
         text.push_str("| case | level | section | requirement |");
         for runtime in self.runtimes {
             text.push_str(&format!(" {} |", runtime.name));
@@ -242,6 +235,48 @@ impl Report<'_> {
         for (case, reason) in EXCEPTIONS {
             text.push_str(&format!("- `{case}`: {reason}\n"));
         }
+        text.push_str(USER_HEAD);
+        text.push_str(&user.sums());
+        text.push_str(&user.verdicts());
+        text.push_str("\n### What does not apply to an ordinary user\n\n");
+        for (lack, cases) in rootless::left_out() {
+            let names: Vec<String> = cases.iter().map(|case| format!("`{}`", case.id)).collect();
+            text.push_str(&format!("- {}: {}\n", lack.reason(), names.join(", ")));
+        }
+        text
+    }
+
+    /// How many cases each runtime passed.
+    fn sums(&self) -> String {
+        let mut text = String::from(
+            "| runtime | version | passed | failed | skipped |\n|---|---|---|---|---|\n",
+        );
+        for (index, runtime) in self.runtimes.iter().enumerate() {
+            text.push_str(&count_row(
+                &runtime.name,
+                &runtime.version,
+                self.counts(index),
+            ));
+        }
+        text.push('\n');
+        text
+    }
+
+    /// The verdicts without the requirements, which the page has further up, but for those that it
+    /// has not.
+    fn verdicts(&self) -> String {
+        let mut text = String::from("| case |");
+        for runtime in self.runtimes {
+            text.push_str(&format!(" {} |", runtime.name));
+        }
+        text.push_str(&format!("\n|---|{}\n", "---|".repeat(self.runtimes.len())));
+        for case in self.cases {
+            text.push_str(&user_row(case));
+            for index in 0..self.runtimes.len() {
+                text.push_str(&format!(" {} |", self.verdict(case, index).word()));
+            }
+            text.push('\n');
+        }
         text
     }
 }
@@ -255,6 +290,18 @@ fn row(case: &Case) -> String {
         case.section,
         case.requirement.replace('|', "\\|")
     )
+}
+
+/// The part of a row of the ordinary user's table that doesn't depend on a run.
+fn user_row(case: &Case) -> String {
+    match case.id.starts_with("rootless.") {
+        true => format!(
+            "| `{}`: {} |",
+            case.id,
+            case.requirement.replace('|', "\\|")
+        ),
+        false => format!("| `{}` |", case.id),
+    }
 }
 
 /// A line of the page's table of runtimes.
@@ -286,10 +333,10 @@ controllers, version 2 without), with Debian 12's runc and crun, which are both 
 cgroup2. Level: *must* and *should* are the specification's words, *runc* means runc's interface.
 
 Cases for limits need the controllers of cgroup v2, those for profiles AppArmor. A host without passes
-over them, and so does this page; `qemu-tests/tests/runtime.rs` runs them with our runtime in
+over them; `qemu-tests/tests/runtime.rs` runs them with our runtime in
 Keelson's own virtual machine each time, where a case that is passed over is a failure.
 `cargo run -p qemu-tests --example conformance -- FILE` runs them there with runc and crun, too, and
-`--elsewhere FILE` puts its results in the place of the gaps, marked *VM*.
+`--elsewhere FILE` puts its results in the place of the gaps, marked *VM*, as on this page.
 
 Where Keelson's runtime is stricter than runc, on purpose:
 
@@ -300,6 +347,8 @@ Where Keelson's runtime is stricter than runc, on purpose:
 | Identifiers of containers have at most 255 bytes. | runc says 1024, and fails where the folder is made. |
 | The option `--no-pivot` is refused. | See the exceptions. |
 | A cgroup with processes in it is refused, as by runc 1.3. | They would be limited, frozen and killed with the container. |
+| A bind whose options only allow something (`rw`, `suid`, `dev`, `exec`) loses what its source forbids, as since runc 1.2 and with crun, also in a container with a user namespace. runc 1.1 leaves it as it is, crun does in user namespaces. | Otherwise the option would do nothing without a word. With no option at all, what the source forbids stays forbidden. |
+| Access times of a bind stay as its source has them unless `noatime`, `relatime` or `strictatime` is among its options; `atime` is `relatime`. runc and crun reset them with `nodiratime`, and pass over `atime`. | They are not about what a mount allows. |
 | The command `update` does not take rules for devices. | The filter in force can't be changed without a gap. |
 | A working directory is never reached through links of procfs to descriptors. | CVE-2024-21626. |
 
@@ -318,37 +367,63 @@ kills and removes containers and gives them a terminal.
 
 ";
 
+const USER_HEAD: &str = "
+## As an ordinary user
+
+The same run has called each runtime a second time as rootless engines do (`--rootless`): an ordinary
+user makes a user namespace with `newuidmap` and a mount namespace, has an XDG_RUNTIME_DIR and no
+cgroup of its own, and calls the runtime as root inside. As these engines do, it binds the host's
+procfs or sysfs where the container shares the host's namespace. Cases named `rootless` are only tried
+here. `cargo xtask test` runs this pass with Keelson's runtime.
+
+";
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use crate::case::Case;
 
     #[test]
     fn the_page_is_of_one_run_of_these_cases() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance.md");
         let page = std::fs::read_to_string(path).unwrap();
+        let (page, of_user) = page.split_once(super::USER_HEAD).expect("two parts");
+        let users = crate::rootless::cases();
+        check(
+            of_user,
+            &users.iter().collect::<Vec<_>>(),
+            1,
+            super::user_row,
+        );
+        let cases = crate::cases::all();
+        check(page, &cases.iter().collect::<Vec<_>>(), 4, super::row);
+    }
+
+    /// Holds a part of the page against the cases that it is of. Verdicts follow some columns.
+    fn check(page: &str, cases: &[&Case], columns: usize, row: fn(&Case) -> String) {
         let rows: Vec<&str> = page
             .lines()
             .filter(|line| line.starts_with("| `"))
             .collect();
-        let cases = crate::cases::all();
-        for (case, row) in cases.iter().zip(&rows) {
-            let wanted = super::row(case);
+        for (case, found) in cases.iter().zip(&rows) {
+            let wanted = row(case);
             assert!(
-                row.starts_with(&wanted),
-                "docs/conformance.md is not of these cases; write it anew with --page:\n{wanted}\n{row}"
+                found.starts_with(&wanted),
+                "docs/conformance.md is not of these cases; write it anew with --page:\n{wanted}\n{found}"
             );
         }
         assert_eq!(rows.len(), cases.len(), "rows of docs/conformance.md");
 
         // A row that was added or changed by hand leaves the sums of the run as they were.
-        let sums: Vec<Vec<&str>> = table(&page, "| runtime | version |");
+        let sums: Vec<Vec<&str>> = table(page, "| runtime | version |");
         assert!(!sums.is_empty(), "docs/conformance.md has no sums");
         for (index, sum) in sums.iter().enumerate() {
             let [name, version, ..] = sum[..] else {
                 panic!("{sum:?}");
             };
             let count = |word: &str| {
-                let verdicts = rows.iter().map(|row| cells(row)[4 + index]);
+                let verdicts = rows.iter().map(|row| cells(row)[columns + index]);
                 verdicts.filter(|verdict| verdict.starts_with(word)).count()
             };
             let wanted = super::count_row(name, version, ["pass", "FAIL", "skip"].map(count));

@@ -11,7 +11,7 @@ use nix::sched::CloneFlags;
 use crate::command;
 
 /// The cgroup2 mount of a hybrid layout.
-const UNIFIED: &str = "/sys/fs/cgroup/unified";
+pub(crate) const UNIFIED: &str = "/sys/fs/cgroup/unified";
 
 /// The first argument with which this program starts a runtime in [`without_unified`].
 pub(crate) const WITHOUT_UNIFIED: &str = "--run-without-unified";

@@ -302,7 +302,7 @@ pub(super) const CASES: &[Case] = &[
             config["process"]["terminal"] = json!(false);
             config["process"]["args"] = json!(["echo", "ran"]);
             config["process"]["env"] = json!(["PATH=/bin"]);
-            config["linux"]["cgroupsPath"] = json!(lab.cgroup());
+            lab.place(&mut config, "");
             std::fs::write(&path, config.to_string())?;
             same(
                 "output",

@@ -25,6 +25,7 @@ fn refuses_text(lab: &Lab, text: &[u8]) -> Result<String> {
 
 /// A value of a wrong type must be refused.
 fn refuses_value(lab: &Lab, pointer: &str, value: Value) -> Result<()> {
+    anyhow::ensure!(lab.config().pointer(pointer).is_some(), "no {pointer}");
     lab.refuses(|config| {
         if let Some(place) = config.pointer_mut(pointer) {
             *place = value;

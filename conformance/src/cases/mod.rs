@@ -15,6 +15,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod resources;
+mod rootless;
 mod seccomp;
 mod shared_mounts;
 mod state;
@@ -50,6 +51,11 @@ pub(crate) fn all() -> Vec<Case> {
     .concat()
 }
 
+/// Cases that only say something about the runtime of an ordinary user.
+pub(crate) fn of_users() -> Vec<Case> {
+    rootless::CASES.to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -57,7 +63,7 @@ mod tests {
     #[test]
     fn identifiers_are_unique_and_well_formed() {
         let mut seen = BTreeSet::new();
-        for case in super::all() {
+        for case in [super::all(), super::of_users()].concat() {
             assert!(seen.insert(case.id), "{} is there twice", case.id);
             assert!(
                 case.id.split('.').count() >= 3

@@ -364,8 +364,8 @@ pub(super) const CASES: &[Case] = &[
         MOUNTS,
         "Options of the file system reach it.",
         |lab| {
-            let mount = tmpfs(lab, &["size=1024k", "mode=711", "uid=5"])?;
-            for wanted in ["size=1024k", "mode=711", "uid=5"] {
+            let mount = tmpfs(lab, &["size=1024k", "mode=711", "nr_inodes=77"])?;
+            for wanted in ["size=1024k", "mode=711", "nr_inodes=77"] {
                 ensure!(
                     mount.data.iter().any(|word| word == wanted),
                     "{wanted} in {:?}",

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::lifecycle::remove_hostname;
 use crate::case::{Case, must, should};
+use crate::container::Container;
 use crate::lab::{Lab, push, same, skip};
 
 const NAMESPACES: &str = "config-linux.md#namespaces";
@@ -59,9 +60,29 @@ fn joins(lab: &Lab, kind: &str, name: &str) -> Result<()> {
     let path = first.proc(&format!("ns/{name}"))?;
     let inside = lab.script(&format!("readlink /proc/self/ns/{name}"), |config| {
         with_path(config, kind, &path.to_string_lossy());
-        config["linux"]["cgroupsPath"] = json!(format!("{}second", lab.cgroup()));
+        lab.place(config, "second");
     });
     same("namespace", &inside?, &first.namespace(name)?)
+}
+
+/// A path is refused, where that of the namespace of the first container is joined.
+fn refuses_path(
+    lab: &Lab,
+    kind: &str,
+    name: &str,
+    wrong: impl FnOnce(&Container) -> Result<String>,
+) -> Result<()> {
+    let first = lab.idle()?;
+    let right = first.proc(&format!("ns/{name}"))?;
+    let wrong = wrong(&first)?;
+    lab.refuses_within(
+        |config| {
+            with_path(config, kind, &right.to_string_lossy());
+            lab.place(config, "second");
+        },
+        |config| with_path(config, kind, &wrong),
+    )
+    .map(drop)
 }
 
 pub(super) const CASES: &[Case] = &[
@@ -241,7 +262,7 @@ pub(super) const CASES: &[Case] = &[
             let path = first.proc("ns/cgroup")?;
             let inside = lab.script("readlink /proc/self/ns/cgroup", |config| {
                 with_path(config, "cgroup", &path.to_string_lossy());
-                config["linux"]["cgroupsPath"] = json!(format!("{}second", lab.cgroup()));
+                lab.place(config, "second");
             })?;
             same("namespace", &inside, &first.namespace("cgroup")?)
         },
@@ -251,11 +272,9 @@ pub(super) const CASES: &[Case] = &[
         NAMESPACES,
         "A path of a namespace of another type is an error.",
         |lab| {
-            lab.refuses_within(
-                |config| with_path(config, "network", "/proc/self/ns/net"),
-                |config| with_path(config, "network", "/proc/self/ns/uts"),
-            )
-            .map(drop)
+            refuses_path(lab, "network", "net", |first| {
+                Ok(first.proc("ns/uts")?.to_string_lossy().into_owned())
+            })
         },
     ),
     must(
@@ -263,36 +282,27 @@ pub(super) const CASES: &[Case] = &[
         NAMESPACES,
         "A path without a file is an error.",
         |lab| {
-            lab.refuses_within(
-                |config| with_path(config, "network", "/proc/self/ns/net"),
-                |config| with_path(config, "network", "/nonexistent/netns"),
-            )
-            .map(drop)
+            refuses_path(lab, "network", "net", |_| {
+                Ok("/nonexistent/netns".to_owned())
+            })
         },
     ),
     must(
         "linux.namespaces.path-no-namespace",
         NAMESPACES,
         "A path of a file that is no namespace is an error.",
-        |lab| {
-            lab.refuses_within(
-                |config| with_path(config, "ipc", "/proc/self/ns/ipc"),
-                |config| with_path(config, "ipc", "/etc/passwd"),
-            )
-            .map(drop)
-        },
+        |lab| refuses_path(lab, "ipc", "ipc", |_| Ok("/etc/passwd".to_owned())),
     ),
     must(
         "linux.namespaces.path-absolute",
         NAMESPACES,
         "A namespace's path is absolute.",
         |lab| {
-            std::os::unix::fs::symlink("/proc/self/ns/net", lab.bundle().join("relative"))?;
-            lab.refuses_within(
-                |config| with_path(config, "network", "/proc/self/ns/net"),
-                |config| with_path(config, "network", "relative"),
-            )
-            .map(drop)
+            refuses_path(lab, "network", "net", |first| {
+                let link = lab.bundle().join("relative");
+                std::os::unix::fs::symlink(first.proc("ns/net")?, link)?;
+                Ok("relative".to_owned())
+            })
         },
     ),
     must(

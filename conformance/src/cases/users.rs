@@ -380,7 +380,7 @@ pub(super) const CASES: &[Case] = &[
                     &mut config["linux"]["namespaces"],
                     json!({"type": "user", "path": path}),
                 );
-                config["linux"]["cgroupsPath"] = json!(format!("{}second", lab.cgroup()));
+                lab.place(config, "second");
             })?;
             same("namespace", &inside, &first.namespace("user")?)
         },

@@ -1,0 +1,344 @@
+//! The suite as an ordinary user, the way that rootless engines call a runtime: the user makes a user
+//! namespace by newuidmap(1) and a mount namespace, and calls the runtime as root inside. It has no
+//! right outside of them and no cgroup of its own.
+//!
+//! The user exists in a mount namespace only, where /etc/passwd and the like are this run's own. A
+//! process namespace around all of it ends whatever a case leaves.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::{Value, json};
+
+use crate::case::Case;
+use crate::command;
+use crate::elsewhere::outcome_of;
+use crate::runner::Results;
+use crate::runtime::{Runtime, UNIFIED};
+
+/// What an ordinary user can't have, for which cases say nothing about the user's runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lack {
+    /// A place in the host's cgroups.
+    Cgroup,
+    /// The right to make device nodes and rules for them.
+    Devices,
+    /// The right to map the owners of a file system of the host.
+    IdMappedMounts,
+    /// The right to load profiles.
+    Profiles,
+}
+
+impl Lack {
+    /// Why the cases don't apply.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Cgroup => {
+                "nobody has given the user a cgroup, so that nothing is counted, limited or frozen"
+            }
+            Self::Devices => {
+                "only the machine's root makes device nodes and filters for them; the user's are the host's"
+            }
+            Self::IdMappedMounts => {
+                "only who owns a file system may map its owners, and the host's are not the user's"
+            }
+            Self::Profiles => "only the machine's root loads profiles",
+        }
+    }
+}
+
+/// The cases that don't apply, by the whole identifier or by its beginning up to a point.
+const LACKS: &[(Lack, &[&str])] = &[
+    (
+        Lack::Cgroup,
+        &[
+            "linux.resources.",
+            "linux.cgroups-path.absolute",
+            "linux.cgroups-path.made",
+            "linux.cgroups-path.unset",
+            "linux.cgroups-path.whole-container",
+            "linux.cgroups-path.in-place-at-create",
+            "linux.cgroups-path.frozen",
+            "linux.cgroups-path.not-empty",
+            "linux.cgroups-path.systemd-form",
+            "runtime.delete.resources",
+            "cli.kill.all",
+            "cli.exec.paused",
+            "cli.exec.ignore-paused",
+            "cli.ps.table",
+            "cli.ps.json",
+            "cli.ps.options",
+            "cli.pause.freezes",
+            "cli.pause.kill",
+            "cli.pause.delete-force",
+            "cli.events.stats",
+            "cli.events.members-in-order",
+            "cli.update.null",
+        ],
+    ),
+    (
+        Lack::Devices,
+        &[
+            "linux.devices.listed",
+            "linux.devices.outside-dev",
+            "linux.devices.block",
+            "linux.devices.user-namespace",
+            "linux.device-rules.deny-listed",
+            "linux.device-rules.allow",
+            "linux.device-rules.order",
+            "linux.device-rules.wildcard",
+            "linux.device-rules.allow-all",
+        ],
+    ),
+    (Lack::IdMappedMounts, &["config.mounts.id-mapped"]),
+    (
+        Lack::Profiles,
+        &[
+            "linux.apparmor.enforced",
+            "linux.apparmor.no-new-privileges",
+            "linux.apparmor.plain-user",
+            "linux.apparmor.unknown",
+            "linux.apparmor.exec",
+            "linux.apparmor.exec-option",
+        ],
+    ),
+];
+
+/// What a user lacks that the case is about.
+pub(crate) fn lack(case: &str) -> Option<Lack> {
+    LACKS.iter().find_map(|(lack, names)| {
+        let named = |name: &&str| *name == case || name.ends_with('.') && case.starts_with(*name);
+        names.iter().any(named).then_some(*lack)
+    })
+}
+
+/// The cases that apply to an ordinary user's runtime.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut all = crate::cases::all();
+    all.extend(crate::cases::of_users());
+    all.retain(|case| lack(case.id).is_none());
+    all
+}
+
+/// The cases that don't apply, by what a user lacks for them.
+pub(crate) fn left_out() -> BTreeMap<Lack, Vec<Case>> {
+    let mut found = BTreeMap::<Lack, Vec<Case>>::new();
+    for case in crate::cases::all() {
+        if let Some(lack) = lack(case.id) {
+            found.entry(lack).or_default().push(case);
+        }
+    }
+    found
+}
+
+static INSIDE: AtomicBool = AtomicBool::new(false);
+
+/// Says that this program is the one inside of the namespaces.
+pub(crate) fn set_inside() {
+    INSIDE.store(true, Ordering::Relaxed);
+}
+
+/// Whether this program is the one inside of the namespaces.
+pub(crate) fn is_inside() -> bool {
+    INSIDE.load(Ordering::Relaxed)
+}
+
+/// Changes a configuration as engines of ordinary users do: a procfs or sysfs of a namespace of the
+/// host can't be mounted by a user, who binds the host's.
+pub(crate) fn bind_what_cannot_be_mounted(config: &mut Value) {
+    for (namespace, kind) in [("pid", "proc"), ("network", "sysfs")] {
+        let mut listed = config["linux"]["namespaces"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        if listed.any(|entry| entry["type"] == namespace) {
+            continue;
+        }
+        let mounts = config.get_mut("mounts").and_then(Value::as_array_mut);
+        for mount in mounts
+            .into_iter()
+            .flatten()
+            .filter(|mount| mount["type"] == kind)
+        {
+            mount["type"] = json!("none");
+            mount["source"] = mount["destination"].clone();
+            mount["options"] = json!(["rbind", "nosuid", "noexec", "nodev"]);
+        }
+    }
+}
+
+/// The number of the first runtime's user, which nobody on the machine has, and the further ones that
+/// each may map. The kernel counts keyrings by user, so that each runtime has a user of its own.
+const FIRST_USER: u32 = 54_321;
+const FURTHER: &str = "700000:1000000";
+
+/// Makes the mount namespace in which the user exists, becomes it, and enters its user namespace.
+/// `$HIDE` is what the runtime doesn't get along with.
+const ENTER: &str = r#"
+set -e
+mount --make-rprivate /
+if [ -n "$HIDE" ]; then umount "$HIDE"; fi
+for file in passwd group subuid subgid; do
+    [ -e /etc/$file ] || touch /etc/$file
+    mount --bind "$HOME/etc/$file" /etc/$file
+done
+cd "$HOME"
+exec setpriv --reuid "$USER_ID" --regid "$USER_ID" --clear-groups \
+    unshare --map-root-user --map-auto --mount "$@"
+"#;
+
+/// Runs the cases that apply as an ordinary user, with every runtime.
+pub(crate) fn run(cases: &[&Case], runtimes: &[Runtime], jobs: usize) -> Result<Results> {
+    can_run()?;
+    // They are slow by waiting, so that all run at the same time.
+    let found: Vec<Result<Value>> = std::thread::scope(|scope| {
+        let run = |(user, runtime)| scope.spawn(move || run_one(cases, runtime, user, jobs));
+        let running: Vec<_> = (FIRST_USER..).zip(runtimes).map(run).collect();
+        let ended = running.into_iter().map(|thread| thread.join());
+        ended
+            .map(|result| result.unwrap_or_else(|_| Err(anyhow!("it panicked"))))
+            .collect()
+    });
+    let mut results = Results::new();
+    for (index, (runtime, found)) in runtimes.iter().zip(found).enumerate() {
+        let found = found.with_context(|| format!("{} as an ordinary user", runtime.name))?;
+        for case in cases {
+            let outcome = outcome_of(&found, case.id, &runtime.name)
+                .with_context(|| format!("no result of {}", case.id))?;
+            results.insert((case.id, index), outcome);
+        }
+    }
+    Ok(results)
+}
+
+fn run_one(cases: &[&Case], runtime: &Runtime, user: u32, jobs: usize) -> Result<Value> {
+    // Sockets lie below it, whose names are short.
+    let folder = tempfile::Builder::new().prefix("user").tempdir()?;
+    let home = folder.path().join("h");
+    let bin = folder.path().join("bin");
+    prepare(&home, user)?;
+    // What lies elsewhere the user may not be able to reach.
+    std::fs::create_dir(&bin)?;
+    let program = bin.join("conformance");
+    std::fs::copy(std::env::current_exe()?, &program).context("copy this program")?;
+    let own = bin.join(&runtime.name);
+    std::fs::copy(&runtime.path, &own).context("copy the runtime")?;
+    for path in [folder.path(), &bin, &program, &own] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))?;
+    }
+    let json = home.join("results.json");
+    let hide = match runtime.hides_unified {
+        true => UNIFIED,
+        false => "",
+    };
+    let mut inside = Command::new("unshare");
+    inside
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["sh", "-c", ENTER, "sh"])
+        .arg(&program)
+        .args(["--inside", "--subject", &runtime.name, "--runtime"])
+        .arg(&own)
+        .arg("--json")
+        .arg(&json)
+        .arg(format!("--jobs={jobs}"))
+        .arg(format!("--deadline={}", command::deadline().as_secs()));
+    for case in cases {
+        inside.arg(format!("--filter={}", case.id));
+    }
+    let output = inside
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", &home)
+        .env("TMPDIR", home.join("tmp"))
+        .env("USER", "tester")
+        .env("USER_ID", user.to_string())
+        .env("XDG_RUNTIME_DIR", home.join("run"))
+        .env("HIDE", hide)
+        .output()
+        .context("execute unshare")?;
+    let said = || {
+        let text = String::from_utf8_lossy(&output.stderr);
+        format!("{}: {}", output.status, text.trim())
+    };
+    let text = std::fs::read(&json).with_context(said)?;
+    serde_json::from_slice(&text).with_context(said)
+}
+
+/// Makes the user's folders and the files that name it.
+fn prepare(home: &Path, user: u32) -> Result<()> {
+    for name in ["etc", "run", "tmp"] {
+        std::fs::create_dir_all(home.join(name))?;
+    }
+    for (file, line) in [
+        (
+            "passwd",
+            format!("tester:x:{user}:{user}::{}:/bin/sh\n", home.display()),
+        ),
+        ("group", format!("tester:x:{user}:\n")),
+        ("subuid", format!("tester:{FURTHER}\n")),
+        ("subgid", format!("tester:{FURTHER}\n")),
+    ] {
+        let own = std::fs::read_to_string(Path::new("/etc").join(file)).unwrap_or_default();
+        // The first line of a number counts.
+        std::fs::write(home.join("etc").join(file), line + &own)?;
+    }
+    // Users of the containers pass through all but the one for sockets.
+    for (name, mode) in [("", 0o755), ("tmp", 0o755), ("run", 0o700)] {
+        let path = home.join(name);
+        chown(&path, Some(user), Some(user))?;
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+/// Requires the programs that make an ordinary user's namespaces.
+fn can_run() -> Result<()> {
+    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
+    for (program, package) in [
+        ("newuidmap", "uidmap"),
+        ("setpriv", "util-linux"),
+        ("unshare", "util-linux"),
+    ] {
+        ensure!(
+            folders.iter().any(|folder| folder.join(program).is_file()),
+            "{program} is missing: install the package {package}"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_exists() {
+        let cases = crate::cases::all();
+        for (lack, names) in LACKS {
+            for name in *names {
+                let known = |case: &Case| case.id == *name || case.id.starts_with(name);
+                assert!(cases.iter().any(known), "{lack:?}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn hosts_file_systems_are_bound_where_the_namespace_is_the_hosts() {
+        let mounts = json!([
+            {"destination": "/proc", "type": "proc"},
+            {"destination": "/sys", "type": "sysfs"},
+        ]);
+        let namespaces = json!([{"type": "pid"}]);
+        let mut config = json!({"mounts": mounts, "linux": {"namespaces": namespaces}});
+        bind_what_cannot_be_mounted(&mut config);
+        assert_eq!(config["mounts"][0], mounts[0]);
+        assert_eq!(config["mounts"][1]["source"], "/sys");
+        let mut odd = json!(["no object"]);
+        bind_what_cannot_be_mounted(&mut odd);
+        assert_eq!(odd, json!(["no object"]));
+    }
+}
