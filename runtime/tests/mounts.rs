@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use common::bundle::Bundle;
+use common::consumer::installed;
 use common::{RUNTIME, Setup, can_run, eventually};
 use serde_json::{Value, json};
 
@@ -342,7 +344,11 @@ fn the_hosts_root_can_be_bound_with_hooks_that_look_for_the_containers() {
 /// Runs a container in a mount namespace that a script has prepared, and gives what it says. In the
 /// script `$rest` is the bundle's folder.
 fn run_in(prepare: &str, bundle: &Bundle) -> (bool, String) {
-    let runtime = &*RUNTIME;
+    run_with(&RUNTIME, prepare, bundle)
+}
+
+/// The same with any runtime.
+fn run_with(runtime: &str, prepare: &str, bundle: &Bundle) -> (bool, String) {
     let script = format!(
         "set -e; mount --make-rprivate /; {prepare}; exec {runtime} --root {0}/state run \
          --bundle {0} {1}",
@@ -494,6 +500,95 @@ fn a_bind_has_the_attributes_that_are_asked_for_and_no_others() {
                 "{source} {options:?}, user namespace: {users}"
             );
         }
+    }
+}
+
+/// The attributes of every bind of a container, by its destination.
+fn binds_with(runtime: &str, prepare: &str, bundle: &Bundle) -> BTreeMap<String, String> {
+    let (done, text) = run_with(runtime, prepare, bundle);
+    assert!(done, "{runtime}: {text}");
+    text.lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (place, attributes) = (words.get(4)?, words.get(5)?);
+            let name = place.strip_prefix("/b/")?;
+            Some((name.to_owned(), (*attributes).to_owned()))
+        })
+        .collect()
+}
+
+/// Every usual option over sources of every kind. docs/conformance.md tells of what is left out:
+/// runc before 1.2 (Debian 12 has 1.1.5) doesn't touch a bind whose options only allow something.
+#[test]
+fn binds_have_the_attributes_that_runc_gives_them() {
+    if !can_run() {
+        return;
+    }
+    let Some(runc) = installed("runc") else {
+        return;
+    };
+    let sources = [
+        "rw",
+        "ro",
+        "nosuid,nodev,noexec",
+        "noatime",
+        "strictatime",
+        "nosymfollow",
+        "ro,nosuid,nodev,noexec,noatime",
+    ];
+    let options = [
+        "",
+        "ro",
+        "nosuid",
+        "nodev",
+        "noexec",
+        "noatime",
+        "relatime",
+        "strictatime",
+        "ro,nosuid,nodev,noexec",
+        "ro,suid,dev,exec",
+        "rw,nosuid,relatime",
+        "rro",
+        "rnosuid",
+        "rro,rnodev,rnoexec",
+    ];
+    let mut bundle = Bundle::new(&["cat", "/proc/self/mountinfo"], |_| {});
+    let mut prepare = "mkdir -p $rest/sources; mount -t tmpfs tmpfs $rest/sources".to_owned();
+    for (number, source) in sources.iter().enumerate() {
+        // With a mount below, which only recursive options may change.
+        prepare.push_str(&format!(
+            "; place=$rest/sources/{number}; mkdir $place; mount -t tmpfs tmpfs $place; \
+             mkdir $place/below; mount -t tmpfs -o nodev tmpfs $place/below; \
+             mount -o remount,bind,{source} $place"
+        ));
+    }
+    let sources_folder = bundle.folder.path().join("sources");
+    bundle.change(|config| {
+        for number in 0..sources.len() {
+            for bind in ["bind", "rbind"] {
+                for option in options {
+                    let name = option.replace(',', "-");
+                    let words: Vec<&str> = [bind]
+                        .into_iter()
+                        .chain(option.split(',').filter(|word| !word.is_empty()))
+                        .collect();
+                    push(
+                        config,
+                        json!({
+                            "destination": format!("/b/{number}-{bind}-{name}"), "type": "bind",
+                            "source": sources_folder.join(number.to_string()), "options": words,
+                        }),
+                    );
+                }
+            }
+        }
+    });
+    let ours = binds_with(&RUNTIME, &prepare, &bundle);
+    let theirs = binds_with(&runc.to_string_lossy(), &prepare, &bundle);
+    // Those below are mounts, too, of every recursive bind.
+    assert_eq!(ours.len(), sources.len() * options.len() * 3);
+    for (name, attributes) in &ours {
+        assert_eq!(Some(attributes), theirs.get(name), "{name}");
     }
 }
 
