@@ -96,6 +96,17 @@ fn repositories_are_found() {
             .any(|line| line.to_lowercase() == "authorization: basic dtpw"),
         "{head:?}"
     );
+
+    // What is no login is none, as with Docker.
+    while heads.try_recv().is_ok() {}
+    let (status, _) = host.http(&format!(
+        "GET /images/search?term=localhost:{port}%2Fbox HTTP/1.1\r\nHost: x\r\n\
+         X-Registry-Auth: garbage\r\nConnection: close\r\n\r\n"
+    ));
+    assert_eq!(status, 200);
+    let head = heads.recv().unwrap();
+    let login = |line: &String| line.to_lowercase().starts_with("authorization");
+    assert!(!head.iter().any(login), "{head:?}");
 }
 
 #[test]

@@ -57,8 +57,17 @@ impl AuthConfig {
     }
 }
 
-/// Reads `X-Registry-Auth`: JSON in base64, with either alphabet, with or without padding.
-pub(crate) fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, ApiError> {
+/// Reads `X-Registry-Auth`. As with Docker, who sends something else in it is anonymous: the registry
+/// says whether that is enough.
+pub(crate) fn credentials(headers: &HeaderMap) -> Option<Credentials> {
+    read_credentials(headers).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the registry is asked without credentials");
+        None
+    })
+}
+
+/// Reads JSON in base64, with either alphabet, with or without padding.
+fn read_credentials(headers: &HeaderMap) -> Result<Option<Credentials>, ApiError> {
     let Some(value) = headers.get("x-registry-auth") else {
         return Ok(None);
     };
@@ -110,7 +119,7 @@ pub(crate) async fn pull(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
             "query parameter {name} is for imports, not for pulls"
         )));
     }
-    let credentials = credentials(call.request.headers())?;
+    let credentials = credentials(call.request.headers());
     let name = call.query.reference("fromImage").unwrap_or_default();
     let reference: Reference = name.parse().map_err(invalid_reference)?;
     let whole = reference.tag().is_none() && reference.digest().is_none();
@@ -146,7 +155,7 @@ pub(crate) async fn pull(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
 
 /// `POST /images/{name}/push`.
 pub(crate) async fn push(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let credentials = credentials(call.request.headers())?;
+    let credentials = credentials(call.request.headers());
     let name = match call.query.get("tag") {
         Some(tag) => format!("{}:{tag}", call.name),
         None => call.name.clone(),
@@ -179,7 +188,7 @@ pub(crate) async fn push(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
 
 /// `GET /distribution/{name}/json`.
 pub(crate) async fn distribution(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let credentials = credentials(call.request.headers())?;
+    let credentials = credentials(call.request.headers());
     let _place = api.place(Kind::Transfer, call.role).await?;
     let found = match api.0.images.distribution(&call.name, credentials).await {
         Ok(found) => found,
@@ -305,7 +314,10 @@ mod tests {
             return Ok(None);
         };
         headers.insert("x-registry-auth", value);
-        credentials(&headers)
+        let read = read_credentials(&headers);
+        let wanted = read.as_ref().ok().cloned().flatten();
+        assert_eq!(credentials(&headers), wanted);
+        read
     }
 
     #[test]
