@@ -323,6 +323,24 @@ fn a_mirror_is_asked_before_docker_hub() {
     host.docker(&["rmi", "-f", &id]).ok();
     host.docker(&["pull", "mirrored"]).ok();
     assert_eq!(image_id(&host, "mirrored"), id);
+
+    // Without a tag all of them are meant, which the mirror lists. Clients that say latest when people
+    // say nothing can't ask for that.
+    let second = format!("{name}:second");
+    host.docker(&["tag", "mirrored", &second]).ok();
+    host.docker(&["push", "-q", &second]).ok();
+    host.docker(&["rmi", "-f", &id]).ok();
+    let (status, body) = host.http(
+        "POST /images/create?fromImage=mirrored HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n",
+    );
+    assert_eq!(status, 200, "{body}");
+    for tag in ["mirrored:latest", "mirrored:second"] {
+        assert_eq!(image_id(&host, tag), id, "{body}");
+    }
+    let (status, body) = host.get("/distribution/mirrored/json");
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("linux"), "{body}");
     let info = host
         .docker(&["info", "-f", "{{json .RegistryConfig}}"])
         .ok();
