@@ -1,26 +1,19 @@
-//! The one place where failures become HTTP answers.
+//! From the failures of the engine and the image store to those of the API.
 
-use http::{Response, StatusCode};
+use http::Response;
+use keelson_http::Failure;
+use keelson_http::reply::Body;
 use keelson_model::error::ErrorKind;
-use serde_json::json;
-
-use crate::reply::{self, Body};
 
 /// A failure as the client sees it.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
-pub struct ApiError {
-    kind: ErrorKind,
-    message: String,
-}
+#[error(transparent)]
+pub struct ApiError(#[from] Failure);
 
 impl ApiError {
     /// A failure of a kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-        }
+        Self(Failure::new(kind, message))
     }
 
     /// The caller's input is wrong.
@@ -35,20 +28,12 @@ impl ApiError {
 
     /// The kind.
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind()
     }
 
     /// The HTTP answer.
     pub fn into_response(self) -> Response<Body> {
-        let status = StatusCode::from_u16(self.kind.http_status())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if self.kind == ErrorKind::Internal {
-            tracing::error!(error = %self.message, "request failed");
-        }
-        if status == StatusCode::NOT_MODIFIED {
-            return reply::empty(status);
-        }
-        reply::json(status, &json!({ "message": self.message }))
+        self.0.into_response()
     }
 }
 

@@ -305,7 +305,7 @@ impl Listener {
 }
 
 /// `GET /events`.
-pub(crate) async fn handle(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn handle(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let time = |name| -> Result<Option<i64>, ApiError> {
         call.query
             .get(name)

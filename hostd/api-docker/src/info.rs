@@ -7,13 +7,14 @@ use hostd_containers::Status;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use crate::Api;
+use crate::error::ApiError;
 use crate::reply::{self, Body};
 use crate::request::{LOG_DRIVER, RUNTIMES};
 use crate::version::ApiVersion;
+use crate::{Api, Call};
 
 /// `GET` and `HEAD /_ping`.
-pub(crate) fn ping() -> Response<Body> {
+pub(crate) async fn ping(_: &Api, _: Call) -> Result<Response<Body>, ApiError> {
     let mut response = reply::bytes(StatusCode::OK, "text/plain; charset=utf-8", b"OK".to_vec());
     let headers = response.headers_mut();
     headers.insert("builder-version", HeaderValue::from_static("1"));
@@ -23,7 +24,7 @@ pub(crate) fn ping() -> Response<Body> {
         HeaderValue::from_static("no-cache, no-store, must-revalidate"),
     );
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    response
+    Ok(response)
 }
 
 /// The processor architecture in Go's words.
@@ -50,10 +51,10 @@ fn first_line(path: &str) -> String {
 }
 
 /// `GET /version`.
-pub(crate) fn version(api: &Api) -> Response<Body> {
+pub(crate) async fn version(api: &Api, _: Call) -> Result<Response<Body>, ApiError> {
     let version = api.0.facts.version;
     let kernel = kernel_release();
-    reply::json(
+    Ok(reply::json(
         StatusCode::OK,
         &json!({
             "Platform": {"Name": "Keelson"},
@@ -79,7 +80,7 @@ pub(crate) fn version(api: &Api) -> Response<Body> {
             "GitCommit": "",
             "GoVersion": "",
         }),
-    )
+    ))
 }
 
 /// The cgroup v2 hierarchy of this host.
@@ -226,7 +227,7 @@ fn for_version(answer: &mut Map<String, Value>, version: ApiVersion) {
 }
 
 /// `GET /info`.
-pub(crate) fn info(api: &Api, version: ApiVersion) -> Response<Body> {
+pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let inner = &api.0;
     let containers = api.containers().list();
     let count = |fits: fn(Status) -> bool| {
@@ -306,9 +307,9 @@ pub(crate) fn info(api: &Api, version: ApiVersion) -> Response<Body> {
                 answer.extend(part);
             }
         }
-        for_version(answer, version);
+        for_version(answer, call.version);
     }
-    reply::json(StatusCode::OK, &answer)
+    Ok(reply::json(StatusCode::OK, &answer))
 }
 
 #[cfg(test)]

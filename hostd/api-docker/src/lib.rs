@@ -1,23 +1,20 @@
 //! The Docker Engine API, versions 1.24 to 1.51.
 //!
-//! A request goes through [`version`] and [`router`] to one handler. Handlers parse, issue one
-//! call to the engine or the image store, and render; they hold no state. [`routes`] is the only
-//! list of what exists, [`error`] the only place where failures become status codes.
+//! A request's path is split into [`version`] and page, found in the table of [`routes`], which is the
+//! only list of what exists and who may use it, and answered by the route's handler. Handlers parse,
+//! issue one call to the engine or the image store, and render; they hold no state. [`error`] is the
+//! only place where failures of the engine and the store become those of the API.
 
 mod containers;
 pub mod error;
 mod events;
-pub mod hijack;
 mod images;
 mod info;
 pub mod mux;
 mod networks;
 mod objects;
-pub mod places;
 pub mod query;
-pub mod reply;
 mod request;
-pub mod router;
 pub mod routes;
 mod system;
 mod times;
@@ -29,8 +26,10 @@ use std::sync::{Arc, RwLock};
 
 use hostd_containers::{Engine, Scope, ScopedEngine};
 use hostd_images::ImageStore;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::{Body as _, Incoming};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+use keelson_http::route::{Admitted, Takes, recorded};
+use keelson_http::{Caller, hijack, places, reply};
 use keelson_model::error::ErrorKind;
 use keelson_model::host_api::Role;
 use tokio::io::AsyncRead;
@@ -38,12 +37,15 @@ use tokio::io::AsyncRead;
 use error::ApiError;
 use events::EventHub;
 use places::{Kind, Place, Places};
-use query::Query;
+use query::{Query, percent_decode};
 use reply::Body;
-use routes::Operation;
+use routes::{Handler, ROUTES};
 use version::ApiVersion;
 
 pub use request::read_old;
+
+/// Largest JSON document in a request, in bytes.
+const MAX_DOCUMENT: usize = 4 << 20;
 
 /// What the API tells about the host and cannot find out by itself.
 #[derive(Debug, Clone)]
@@ -76,7 +78,7 @@ struct Inner {
 }
 
 /// One request, taken apart.
-struct Call {
+pub struct Call {
     version: ApiVersion,
     name: String,
     query: Query,
@@ -98,19 +100,12 @@ impl Api {
         }))
     }
 
-    /// Answers a request. When the request takes the connection over (see [`hijack`]) the future
-    /// never ends.
-    pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
-        let mut response = match self.dispatch(request).await {
-            Ok(response) => response,
-            Err(error) => error.into_response(),
-        };
-        for (name, value) in self.common_headers() {
-            if let Some(name) = name {
-                response.headers_mut().entry(name).or_insert(value);
-            }
+    /// Finds what answers a request, and whether its caller may have it.
+    pub fn route(&self, request: Request<Incoming>, caller: &Caller) -> Routed {
+        Routed {
+            api: self.clone(),
+            found: find(request, caller),
         }
-        response
     }
 
     /// The containers that clients of this API have.
@@ -120,7 +115,7 @@ impl Api {
 
     /// Takes a place for work whose length the client decides.
     async fn place(&self, kind: Kind, role: Role) -> Result<Place, ApiError> {
-        self.0.places.take(kind, role).await
+        Ok(self.0.places.take(kind, role).await?)
     }
 
     /// An archive that a client sends. It fails when nothing comes for too long.
@@ -141,119 +136,103 @@ impl Api {
         }
         headers
     }
+}
 
-    async fn dispatch(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
-        let path = request.uri().path();
-        let (version, rest) = version::split(path).map_err(ApiError::invalid)?;
-        let Some(found) = router::find(request.method().as_str(), rest, version)? else {
-            return Ok(reply::json(
-                StatusCode::NOT_FOUND,
-                &serde_json::json!({"message": "page not found"}),
-            ));
+/// A request with what answers it.
+pub struct Routed {
+    api: Api,
+    found: Result<Found, ApiError>,
+}
+
+struct Found {
+    admitted: Admitted<Handler>,
+    takes: Takes,
+    at_once: bool,
+    version: ApiVersion,
+    name: String,
+    role: Role,
+    request: Request<Incoming>,
+}
+
+fn find(request: Request<Incoming>, caller: &Caller) -> Result<Found, ApiError> {
+    let path = request.uri().path();
+    let (version, rest) = version::split(path).map_err(ApiError::invalid)?;
+    // The whole path: what is wrong in it is told before that there is no such page.
+    let is_plain = !rest.contains('%');
+    if !is_plain {
+        percent_decode(rest, false)?;
+    }
+    let Some(found) = ROUTES.find(request.method(), rest, version.minor()) else {
+        return Err(ApiError::new(ErrorKind::NotFound, "page not found"));
+    };
+    tracing::debug!(method = %request.method(), path, "request");
+    Ok(Found {
+        admitted: found.admit(caller, &request, rest)?,
+        takes: found.route.takes,
+        at_once: found.route.at_once,
+        version,
+        name: match is_plain {
+            true => found.value.to_owned(),
+            false => percent_decode(found.value, false)?,
+        },
+        role: caller.role,
+        request,
+    })
+}
+
+impl Routed {
+    /// Whether to answer where connections are served: that touches no file and waits for nothing.
+    pub fn at_once(&self) -> bool {
+        self.found.as_ref().is_ok_and(|found| found.at_once)
+    }
+
+    /// Answers the request. When it takes the connection over (see [`hijack`]) the future never
+    /// ends.
+    pub async fn answer(self) -> Response<Body> {
+        let Self { api, found } = self;
+        let mut response = match found {
+            Ok(found) => found.answer(&api).await,
+            Err(error) => error.into_response(),
         };
-        tracing::debug!(method = %request.method(), path, "request");
-        let operation = found.route.operation;
-        if operation == Operation::NotBuilt {
-            if let Some(message) = router::missing_object(found.route, &found.name) {
-                return Err(ApiError::new(ErrorKind::NotFound, message));
+        for (name, value) in api.common_headers() {
+            if let Some(name) = name {
+                response.headers_mut().entry(name).or_insert(value);
             }
-            let error =
-                ApiError::not_built(format!("{} {rest} is not built yet", request.method()));
-            reply::drain(reply::reader(request.into_body()));
-            return Err(error);
         }
-        // Whoever is not known reads at most.
-        let role = request.extensions().get().copied().unwrap_or(Role::Reader);
-        if role == Role::Reader && operation.fetches() {
-            return Err(ApiError::new(
-                ErrorKind::Forbidden,
-                format!(
-                    "role {} may not {} {rest}: it makes this machine speak to others",
-                    role.as_str(),
-                    request.method()
-                ),
-            ));
-        }
-        // Given back when the request was dealt with, or its connection is taken over.
-        let _document = match operation.reads_document() && is_large(request.body()) {
-            true => Some(self.place(Kind::Document, role).await?),
-            false => None,
-        };
-        let call = Call {
-            version,
-            name: found.name,
-            role,
-            query: Query::parse(request.uri().query())?,
-            request,
-        };
-        match operation {
-            Operation::Ping => Ok(info::ping()),
-            Operation::Version => Ok(info::version(self)),
-            Operation::Info => Ok(info::info(self, call.version)),
-            Operation::DiskUsage => system::disk_usage(self, &call).await,
-            Operation::Events => events::handle(self, &call).await,
-            Operation::ContainerList => containers::list::list(self, &call).await,
-            Operation::ContainerCreate => containers::create::create(self, call).await,
-            Operation::ContainerInspect => containers::inspect::inspect(self, &call).await,
-            Operation::ContainerTop => containers::lifecycle::top(self, &call).await,
-            Operation::ContainerLogs => containers::streams::logs(self, &call).await,
-            Operation::ContainerResize => containers::lifecycle::resize(self, &call).await,
-            Operation::ContainerStart => containers::lifecycle::start(self, &call).await,
-            Operation::ContainerStop => containers::lifecycle::stop(self, &call).await,
-            Operation::ContainerRestart => containers::lifecycle::restart(self, &call).await,
-            Operation::ContainerKill => containers::lifecycle::kill(self, &call).await,
-            Operation::ContainerRename => containers::lifecycle::rename(self, &call).await,
-            Operation::ContainerUpdate => containers::lifecycle::update(self, call).await,
-            Operation::ContainerPause => containers::lifecycle::pause(self, &call).await,
-            Operation::ContainerUnpause => containers::lifecycle::unpause(self, &call).await,
-            Operation::ContainerAttach => containers::streams::attach(self, call).await,
-            Operation::ContainerWait => containers::lifecycle::wait(self, &call).await,
-            Operation::ContainerDelete => containers::lifecycle::delete(self, &call).await,
-            Operation::ContainerChanges => containers::content::changes(self, &call).await,
-            Operation::ContainerExport => containers::content::export(self, &call).await,
-            Operation::ContainerCommit => containers::content::commit(self, call).await,
-            Operation::ExecCreate => containers::exec::create(self, call).await,
-            Operation::ExecStart => containers::exec::start(self, call).await,
-            Operation::ExecResize => containers::exec::resize(self, &call).await,
-            Operation::ExecInspect => containers::exec::inspect(self, &call),
-            Operation::ImageList => images::list::list(self, call).await,
-            Operation::ImageInspect => images::show::inspect(self, call).await,
-            Operation::ImageHistory => images::show::history(self, &call),
-            Operation::ImageCreate => images::change::create(self, call).await,
-            Operation::ImageLoad => images::change::load(self, call).await,
-            Operation::ImageSave => images::change::save(self, &call).await,
-            Operation::ImageSearch => images::search::search(self, &call).await,
-            Operation::ImageTag => images::change::tag(self, &call).await,
-            Operation::ImageDelete => images::change::delete(self, &call).await,
-            Operation::ImagePush => images::remote::push(self, &call).await,
-            Operation::Distribution => images::remote::distribution(self, &call).await,
-            Operation::Auth => images::remote::login(self, call).await,
-            Operation::ImagePrune => images::change::prune(self, &call).await,
-            Operation::NetworkList => networks::list(self, &call),
-            Operation::NetworkInspect => networks::inspect(self, &call),
-            Operation::VolumeList => objects::volumes(&call),
-            Operation::PluginList => objects::plugins(&call),
-            Operation::NotBuilt => Err(ApiError::not_built("not built yet")),
-        }
+        response
     }
 }
 
-/// A body from this size on, in bytes, or one whose size is not known, is read only when there are
-/// not too many of them.
-const LARGE: u64 = 64 << 10;
-
-fn is_large(body: &Incoming) -> bool {
-    body.size_hint().upper().is_none_or(|size| size > LARGE)
+impl Found {
+    async fn answer(self, api: &Api) -> Response<Body> {
+        let Admitted { handler, record } = self.admitted;
+        let answer = async {
+            // Given back when the request was dealt with, or its connection is taken over.
+            let _document = match self.takes {
+                Takes::Document if reply::is_large(self.request.body()) => {
+                    Some(api.place(Kind::Document, self.role).await?)
+                }
+                _ => None,
+            };
+            let call = Call {
+                version: self.version,
+                name: self.name,
+                query: Query::parse(self.request.uri().query())?,
+                role: self.role,
+                request: self.request,
+            };
+            handler(api, call).await
+        };
+        recorded(record, async {
+            answer.await.unwrap_or_else(ApiError::into_response)
+        })
+        .await
+    }
 }
 
 /// Runs work that blocks (file system) outside the threads that serve connections.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| {
-        ApiError::new(
-            keelson_model::error::ErrorKind::Internal,
-            format!("a background task failed: {e}"),
-        )
-    })
+    Ok(keelson_http::error::blocking(work).await?)
 }

@@ -116,7 +116,7 @@ pub(crate) fn ids(api: &Api, container: &Snapshot, name: &str) -> (String, Strin
 }
 
 /// `GET /networks`.
-pub(crate) fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let filters = call.query.filters(FILTERS)?;
     let dangling = filters.flag("dangling")?;
     for kind in filters.values("type") {
@@ -137,7 +137,7 @@ pub(crate) fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
 }
 
 /// `GET /networks/{id}`, by name, identifier or the beginning of one.
-pub(crate) fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let name = call.name.as_str();
     let local = call.query.get("scope").is_none_or(|scope| scope == "local");
     let found = NETWORKS

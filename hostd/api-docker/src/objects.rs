@@ -1,15 +1,16 @@
-//! Lists of what there is none of: volumes live and end with their containers, and plugins cannot
+//! What is not built, and lists of what there is none of: volumes live and end with their containers, and plugins cannot
 //! be installed.
 
 use http::{Response, StatusCode};
+use keelson_model::error::ErrorKind;
 use serde_json::json;
 
-use crate::Call;
 use crate::error::ApiError;
 use crate::reply::{self, Body};
+use crate::{Api, Call, version};
 
 /// `GET /volumes`.
-pub(crate) fn volumes(call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn volumes(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let filters = call
         .query
         .filters(&["dangling", "driver", "label", "name"])?;
@@ -21,8 +22,31 @@ pub(crate) fn volumes(call: &Call) -> Result<Response<Body>, ApiError> {
 }
 
 /// `GET /plugins`.
-pub(crate) fn plugins(call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn plugins(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let filters = call.query.filters(&["capability", "enabled"])?;
     filters.flag("enabled")?;
     Ok(reply::json(StatusCode::OK, &json!([])))
+}
+
+/// `GET /volumes/{name}`. Clients that look a name up in every kind of object (`docker inspect NAME`)
+/// go on after this answer; they would stop at anything else.
+pub(crate) async fn missing_volume(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let message = format!("get {}: no such volume", call.name);
+    Err(ApiError::new(ErrorKind::NotFound, message))
+}
+
+/// `GET /plugins/{name}/json`, for the same clients.
+pub(crate) async fn missing_plugin(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let message = format!("plugin \"{}\" not found", call.name);
+    Err(ApiError::new(ErrorKind::NotFound, message))
+}
+
+/// Every route that is not built.
+pub(crate) async fn not_built(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let path = call.request.uri().path();
+    let path = version::split(path).map_or(path, |(_, rest)| rest);
+    let error = ApiError::not_built(format!("{} {path} is not built yet", call.request.method()));
+    // What the client still sends must not keep it from reading this answer.
+    reply::drain(reply::reader(call.request.into_body()));
+    Err(error)
 }

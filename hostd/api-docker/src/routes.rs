@@ -1,237 +1,460 @@
-//! The table of the Docker Engine API's routes: what the router dispatches on and what
-//! `docs/api-coverage.md` is made from.
+//! The table of the Docker Engine API's routes: what exists, who may use it, what answers it, and
+//! what `docs/api-coverage.md` is made from.
 
+use futures::future::BoxFuture;
+use http::Response;
+use keelson_http::Access::{self, Admin, Operator, Reader};
+use keelson_http::reply::Body;
+use keelson_http::route::{Route, Table, Takes};
+
+use crate::error::ApiError;
 use crate::version::ApiVersion;
+use crate::{Api, Call, containers, events, images, info, networks, objects, system};
 
-/// What a route does. [`Operation::NotBuilt`] answers 501.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is named after the API's operation")]
-pub enum Operation {
-    Ping,
-    Version,
-    Info,
-    Events,
-    DiskUsage,
-    ContainerList,
-    ContainerCreate,
-    ContainerInspect,
-    ContainerTop,
-    ContainerLogs,
-    ContainerResize,
-    ContainerStart,
-    ContainerStop,
-    ContainerRestart,
-    ContainerKill,
-    ContainerRename,
-    ContainerUpdate,
-    ContainerPause,
-    ContainerUnpause,
-    ContainerAttach,
-    ContainerWait,
-    ContainerDelete,
-    ContainerChanges,
-    ContainerExport,
-    ContainerCommit,
-    ExecCreate,
-    ExecStart,
-    ExecResize,
-    ExecInspect,
-    ImageList,
-    ImageCreate,
-    ImageInspect,
-    ImageHistory,
-    ImageTag,
-    ImageDelete,
-    ImageLoad,
-    ImageSave,
-    ImageSearch,
-    ImagePush,
-    ImagePrune,
-    Distribution,
-    Auth,
-    NetworkList,
-    NetworkInspect,
-    VolumeList,
-    PluginList,
-    NotBuilt,
-}
+/// What answers a route.
+pub type Handler = for<'a> fn(&'a Api, Call) -> BoxFuture<'a, Answer>;
+/// What a handler gives.
+pub type Answer = Result<Response<Body>, ApiError>;
 
-impl Operation {
-    /// Whether it makes the machine speak to a server that the caller names. What listens on the
-    /// machine itself, or behind it, is not for clients that may only read.
-    pub const fn fetches(self) -> bool {
-        matches!(
-            self,
-            Self::ImageSearch
-                | Self::Distribution
-                | Self::ImageCreate
-                | Self::ImagePush
-                | Self::Auth
-        )
-    }
-
-    /// Whether a document in the request's body says what is to be done.
-    pub const fn reads_document(self) -> bool {
-        matches!(
-            self,
-            Self::ContainerCreate
-                | Self::ContainerUpdate
-                | Self::ContainerCommit
-                | Self::ExecCreate
-                | Self::ExecStart
-                | Self::Auth
-        )
-    }
-}
-
-/// One route.
-#[derive(Debug, Clone, Copy)]
-pub struct Route {
-    /// HTTP method.
-    pub method: &'static str,
-    /// Path without the version. `{x}` stands for one segment, `{x*}` for one or more.
-    pub path: &'static str,
-    /// The API version that introduced it.
-    pub since: ApiVersion,
-    /// What it does.
-    pub operation: Operation,
+macro_rules! handler {
+    ($function:path) => {
+        |api, call| Box::pin($function(api, call))
+    };
 }
 
 const fn route(
     method: &'static str,
     path: &'static str,
     since_minor: u16,
-    operation: Operation,
-) -> Route {
-    Route {
-        method,
-        path,
-        since: ApiVersion::new(1, since_minor),
-        operation,
-    }
+    access: Access,
+    handler: Handler,
+) -> Route<Handler> {
+    Route::new(method, path, access, handler).since(since_minor)
 }
 
-use Operation as Op;
+/// A route that answers 501. Its access is that of the route once it is built.
+const fn not_built(
+    method: &'static str,
+    path: &'static str,
+    since_minor: u16,
+    access: Access,
+) -> Route<Handler> {
+    route(
+        method,
+        path,
+        since_minor,
+        access,
+        handler!(objects::not_built),
+    )
+    .not_built()
+}
+
+const RESIZE: &str = "sets the size of a terminal, at each change of a window";
+const WAIT: &str = "waits for an end, changes nothing";
+
+/// Query parameters that name objects. The others stay out of the audit log: an import's address or
+/// a commit's changes may carry secrets.
+const TOLD: &[&str] = &[
+    "container",
+    "force",
+    "fromImage",
+    "name",
+    "names",
+    "repo",
+    "signal",
+    "t",
+    "tag",
+    "v",
+];
 
 /// Every route of API 1.51. The first one that matches is taken.
-pub const ROUTES: &[Route] = &[
-    route("GET", "/_ping", 24, Op::Ping),
-    route("HEAD", "/_ping", 24, Op::Ping),
-    route("GET", "/version", 24, Op::Version),
-    route("GET", "/info", 24, Op::Info),
-    route("GET", "/events", 24, Op::Events),
-    route("POST", "/auth", 24, Op::Auth),
-    route("GET", "/system/df", 25, Op::DiskUsage),
-    route("GET", "/containers/json", 24, Op::ContainerList),
-    route("POST", "/containers/create", 24, Op::ContainerCreate),
-    route("POST", "/containers/prune", 25, Op::NotBuilt),
-    route("GET", "/containers/{id}/json", 24, Op::ContainerInspect),
-    route("GET", "/containers/{id}/top", 24, Op::ContainerTop),
-    route("GET", "/containers/{id}/logs", 24, Op::ContainerLogs),
-    route("GET", "/containers/{id}/changes", 24, Op::ContainerChanges),
-    route("GET", "/containers/{id}/export", 24, Op::ContainerExport),
-    route("GET", "/containers/{id}/stats", 24, Op::NotBuilt),
-    route("POST", "/containers/{id}/resize", 24, Op::ContainerResize),
-    route("POST", "/containers/{id}/start", 24, Op::ContainerStart),
-    route("POST", "/containers/{id}/stop", 24, Op::ContainerStop),
-    route("POST", "/containers/{id}/restart", 24, Op::ContainerRestart),
-    route("POST", "/containers/{id}/kill", 24, Op::ContainerKill),
-    route("POST", "/containers/{id}/update", 24, Op::ContainerUpdate),
-    route("POST", "/containers/{id}/rename", 24, Op::ContainerRename),
-    route("POST", "/containers/{id}/pause", 24, Op::ContainerPause),
-    route("POST", "/containers/{id}/unpause", 24, Op::ContainerUnpause),
-    route("POST", "/containers/{id}/attach", 24, Op::ContainerAttach),
-    route("GET", "/containers/{id}/attach/ws", 24, Op::NotBuilt),
-    route("POST", "/containers/{id}/wait", 24, Op::ContainerWait),
-    route("DELETE", "/containers/{id}", 24, Op::ContainerDelete),
-    route("HEAD", "/containers/{id}/archive", 24, Op::NotBuilt),
-    route("GET", "/containers/{id}/archive", 24, Op::NotBuilt),
-    route("PUT", "/containers/{id}/archive", 24, Op::NotBuilt),
-    route("POST", "/containers/{id}/exec", 24, Op::ExecCreate),
-    route("POST", "/exec/{id}/start", 24, Op::ExecStart),
-    route("POST", "/exec/{id}/resize", 24, Op::ExecResize),
-    route("GET", "/exec/{id}/json", 24, Op::ExecInspect),
-    route("GET", "/images/json", 24, Op::ImageList),
-    route("GET", "/images/search", 24, Op::ImageSearch),
-    route("GET", "/images/get", 24, Op::ImageSave),
-    route("POST", "/images/create", 24, Op::ImageCreate),
-    route("POST", "/images/load", 24, Op::ImageLoad),
-    route("POST", "/images/prune", 25, Op::ImagePrune),
-    route("GET", "/images/{name*}/json", 24, Op::ImageInspect),
-    route("GET", "/images/{name*}/history", 24, Op::ImageHistory),
-    route("GET", "/images/{name*}/get", 24, Op::ImageSave),
-    route("POST", "/images/{name*}/push", 24, Op::ImagePush),
-    route("POST", "/images/{name*}/tag", 24, Op::ImageTag),
-    route("DELETE", "/images/{name*}", 24, Op::ImageDelete),
-    route("POST", "/build", 24, Op::NotBuilt),
-    route("POST", "/build/prune", 31, Op::NotBuilt),
-    route("POST", "/build/cancel", 39, Op::NotBuilt),
-    route("POST", "/commit", 24, Op::ContainerCommit),
-    route("POST", "/session", 31, Op::NotBuilt),
-    route("POST", "/grpc", 39, Op::NotBuilt),
-    route("GET", "/distribution/{name*}/json", 30, Op::Distribution),
-    route("GET", "/volumes", 24, Op::VolumeList),
-    route("POST", "/volumes/create", 24, Op::NotBuilt),
-    route("POST", "/volumes/prune", 25, Op::NotBuilt),
-    route("GET", "/volumes/{name}", 24, Op::NotBuilt),
-    route("PUT", "/volumes/{name}", 42, Op::NotBuilt),
-    route("DELETE", "/volumes/{name}", 24, Op::NotBuilt),
-    route("GET", "/networks", 24, Op::NetworkList),
-    route("POST", "/networks/create", 24, Op::NotBuilt),
-    route("POST", "/networks/prune", 25, Op::NotBuilt),
-    route("GET", "/networks/{id}", 24, Op::NetworkInspect),
-    route("DELETE", "/networks/{id}", 24, Op::NotBuilt),
-    route("POST", "/networks/{id}/connect", 24, Op::NotBuilt),
-    route("POST", "/networks/{id}/disconnect", 24, Op::NotBuilt),
-    route("GET", "/plugins", 25, Op::PluginList),
-    route("GET", "/plugins/privileges", 25, Op::NotBuilt),
-    route("POST", "/plugins/pull", 25, Op::NotBuilt),
-    route("POST", "/plugins/create", 25, Op::NotBuilt),
-    route("GET", "/plugins/{name*}/json", 25, Op::NotBuilt),
-    route("POST", "/plugins/{name*}/enable", 25, Op::NotBuilt),
-    route("POST", "/plugins/{name*}/disable", 25, Op::NotBuilt),
-    route("POST", "/plugins/{name*}/upgrade", 26, Op::NotBuilt),
-    route("POST", "/plugins/{name*}/push", 25, Op::NotBuilt),
-    route("POST", "/plugins/{name*}/set", 25, Op::NotBuilt),
-    route("DELETE", "/plugins/{name*}", 25, Op::NotBuilt),
-    route("GET", "/nodes", 24, Op::NotBuilt),
-    route("GET", "/nodes/{id}", 24, Op::NotBuilt),
-    route("DELETE", "/nodes/{id}", 24, Op::NotBuilt),
-    route("POST", "/nodes/{id}/update", 24, Op::NotBuilt),
-    route("GET", "/swarm", 24, Op::NotBuilt),
-    route("POST", "/swarm/init", 24, Op::NotBuilt),
-    route("POST", "/swarm/join", 24, Op::NotBuilt),
-    route("POST", "/swarm/leave", 24, Op::NotBuilt),
-    route("POST", "/swarm/update", 24, Op::NotBuilt),
-    route("GET", "/swarm/unlockkey", 24, Op::NotBuilt),
-    route("POST", "/swarm/unlock", 24, Op::NotBuilt),
-    route("GET", "/services", 24, Op::NotBuilt),
-    route("POST", "/services/create", 24, Op::NotBuilt),
-    route("GET", "/services/{id}", 24, Op::NotBuilt),
-    route("DELETE", "/services/{id}", 24, Op::NotBuilt),
-    route("POST", "/services/{id}/update", 24, Op::NotBuilt),
-    route("GET", "/services/{id}/logs", 29, Op::NotBuilt),
-    route("GET", "/tasks", 24, Op::NotBuilt),
-    route("GET", "/tasks/{id}", 24, Op::NotBuilt),
-    route("GET", "/tasks/{id}/logs", 29, Op::NotBuilt),
-    route("GET", "/secrets", 25, Op::NotBuilt),
-    route("POST", "/secrets/create", 25, Op::NotBuilt),
-    route("GET", "/secrets/{id}", 25, Op::NotBuilt),
-    route("DELETE", "/secrets/{id}", 25, Op::NotBuilt),
-    route("POST", "/secrets/{id}/update", 25, Op::NotBuilt),
-    route("GET", "/configs", 30, Op::NotBuilt),
-    route("POST", "/configs/create", 30, Op::NotBuilt),
-    route("GET", "/configs/{id}", 30, Op::NotBuilt),
-    route("DELETE", "/configs/{id}", 30, Op::NotBuilt),
-    route("POST", "/configs/{id}/update", 30, Op::NotBuilt),
-];
+pub static ROUTES: Table<Handler> = Table::new(
+    &[
+        route("GET", "/_ping", 24, Reader, handler!(info::ping)).at_once(),
+        route("HEAD", "/_ping", 24, Reader, handler!(info::ping)).at_once(),
+        route("GET", "/version", 24, Reader, handler!(info::version)),
+        route("GET", "/info", 24, Reader, handler!(info::info)),
+        route("GET", "/events", 24, Reader, handler!(events::handle)),
+        route(
+            "POST",
+            "/auth",
+            24,
+            Operator,
+            handler!(images::remote::login),
+        )
+        .takes(Takes::Document),
+        route(
+            "GET",
+            "/system/df",
+            25,
+            Reader,
+            handler!(system::disk_usage),
+        ),
+        route(
+            "GET",
+            "/containers/json",
+            24,
+            Reader,
+            handler!(containers::list::list),
+        ),
+        route(
+            "POST",
+            "/containers/create",
+            24,
+            Operator,
+            handler!(containers::create::create),
+        )
+        .takes(Takes::Document),
+        not_built("POST", "/containers/prune", 25, Operator),
+        route(
+            "GET",
+            "/containers/{id}/json",
+            24,
+            Reader,
+            handler!(containers::inspect::inspect),
+        ),
+        route(
+            "GET",
+            "/containers/{id}/top",
+            24,
+            Reader,
+            handler!(containers::lifecycle::top),
+        ),
+        route(
+            "GET",
+            "/containers/{id}/logs",
+            24,
+            Reader,
+            handler!(containers::streams::logs),
+        ),
+        route(
+            "GET",
+            "/containers/{id}/changes",
+            24,
+            Reader,
+            handler!(containers::content::changes),
+        ),
+        route(
+            "GET",
+            "/containers/{id}/export",
+            24,
+            Reader,
+            handler!(containers::content::export),
+        )
+        .audited(),
+        not_built("GET", "/containers/{id}/stats", 24, Reader),
+        route(
+            "POST",
+            "/containers/{id}/resize",
+            24,
+            Operator,
+            handler!(containers::lifecycle::resize),
+        )
+        .not_audited(RESIZE),
+        route(
+            "POST",
+            "/containers/{id}/start",
+            24,
+            Operator,
+            handler!(containers::lifecycle::start),
+        ),
+        route(
+            "POST",
+            "/containers/{id}/stop",
+            24,
+            Operator,
+            handler!(containers::lifecycle::stop),
+        ),
+        route(
+            "POST",
+            "/containers/{id}/restart",
+            24,
+            Operator,
+            handler!(containers::lifecycle::restart),
+        ),
+        route(
+            "POST",
+            "/containers/{id}/kill",
+            24,
+            Operator,
+            handler!(containers::lifecycle::kill),
+        ),
+        route(
+            "POST",
+            "/containers/{id}/update",
+            24,
+            Operator,
+            handler!(containers::lifecycle::update),
+        )
+        .takes(Takes::Document),
+        route(
+            "POST",
+            "/containers/{id}/rename",
+            24,
+            Operator,
+            handler!(containers::lifecycle::rename),
+        ),
+        route(
+            "POST",
+            "/containers/{id}/pause",
+            24,
+            Operator,
+            handler!(containers::lifecycle::pause),
+        ),
+        route(
+            "POST",
+            "/containers/{id}/unpause",
+            24,
+            Operator,
+            handler!(containers::lifecycle::unpause),
+        ),
+        route(
+            "POST",
+            "/containers/{id}/attach",
+            24,
+            Operator,
+            handler!(containers::streams::attach),
+        ),
+        not_built("GET", "/containers/{id}/attach/ws", 24, Operator).audited(),
+        route(
+            "POST",
+            "/containers/{id}/wait",
+            24,
+            Operator,
+            handler!(containers::lifecycle::wait),
+        )
+        .not_audited(WAIT),
+        route(
+            "DELETE",
+            "/containers/{id}",
+            24,
+            Operator,
+            handler!(containers::lifecycle::delete),
+        ),
+        not_built("HEAD", "/containers/{id}/archive", 24, Reader),
+        not_built("GET", "/containers/{id}/archive", 24, Reader).audited(),
+        not_built("PUT", "/containers/{id}/archive", 24, Operator),
+        route(
+            "POST",
+            "/containers/{id}/exec",
+            24,
+            Operator,
+            handler!(containers::exec::create),
+        )
+        .takes(Takes::Document),
+        route(
+            "POST",
+            "/exec/{id}/start",
+            24,
+            Operator,
+            handler!(containers::exec::start),
+        )
+        .takes(Takes::Document),
+        route(
+            "POST",
+            "/exec/{id}/resize",
+            24,
+            Operator,
+            handler!(containers::exec::resize),
+        )
+        .not_audited(RESIZE),
+        route(
+            "GET",
+            "/exec/{id}/json",
+            24,
+            Reader,
+            handler!(containers::exec::inspect),
+        ),
+        route(
+            "GET",
+            "/images/json",
+            24,
+            Reader,
+            handler!(images::list::list),
+        ),
+        route(
+            "GET",
+            "/images/search",
+            24,
+            Operator,
+            handler!(images::search::search),
+        ),
+        route(
+            "GET",
+            "/images/get",
+            24,
+            Reader,
+            handler!(images::change::save),
+        )
+        .audited(),
+        route(
+            "POST",
+            "/images/create",
+            24,
+            Operator,
+            handler!(images::change::create),
+        )
+        .takes(Takes::Stream),
+        route(
+            "POST",
+            "/images/load",
+            24,
+            Operator,
+            handler!(images::change::load),
+        )
+        .takes(Takes::Stream),
+        route(
+            "POST",
+            "/images/prune",
+            25,
+            Operator,
+            handler!(images::change::prune),
+        ),
+        route(
+            "GET",
+            "/images/{name*}/json",
+            24,
+            Reader,
+            handler!(images::show::inspect),
+        ),
+        route(
+            "GET",
+            "/images/{name*}/history",
+            24,
+            Reader,
+            handler!(images::show::history),
+        ),
+        route(
+            "GET",
+            "/images/{name*}/get",
+            24,
+            Reader,
+            handler!(images::change::save),
+        )
+        .audited(),
+        route(
+            "POST",
+            "/images/{name*}/push",
+            24,
+            Operator,
+            handler!(images::remote::push),
+        ),
+        route(
+            "POST",
+            "/images/{name*}/tag",
+            24,
+            Operator,
+            handler!(images::change::tag),
+        ),
+        route(
+            "DELETE",
+            "/images/{name*}",
+            24,
+            Operator,
+            handler!(images::change::delete),
+        ),
+        not_built("POST", "/build", 24, Operator),
+        not_built("POST", "/build/prune", 31, Operator),
+        not_built("POST", "/build/cancel", 39, Operator),
+        route(
+            "POST",
+            "/commit",
+            24,
+            Operator,
+            handler!(containers::content::commit),
+        )
+        .takes(Takes::Document),
+        not_built("POST", "/session", 31, Operator),
+        not_built("POST", "/grpc", 39, Operator),
+        route(
+            "GET",
+            "/distribution/{name*}/json",
+            30,
+            Operator,
+            handler!(images::remote::distribution),
+        ),
+        route("GET", "/volumes", 24, Reader, handler!(objects::volumes)),
+        not_built("POST", "/volumes/create", 24, Operator),
+        not_built("POST", "/volumes/prune", 25, Operator),
+        route(
+            "GET",
+            "/volumes/{name}",
+            24,
+            Reader,
+            handler!(objects::missing_volume),
+        )
+        .not_built(),
+        not_built("PUT", "/volumes/{name}", 42, Operator),
+        not_built("DELETE", "/volumes/{name}", 24, Operator),
+        route("GET", "/networks", 24, Reader, handler!(networks::list)),
+        not_built("POST", "/networks/create", 24, Operator),
+        not_built("POST", "/networks/prune", 25, Operator),
+        route(
+            "GET",
+            "/networks/{id}",
+            24,
+            Reader,
+            handler!(networks::inspect),
+        ),
+        not_built("DELETE", "/networks/{id}", 24, Operator),
+        not_built("POST", "/networks/{id}/connect", 24, Operator),
+        not_built("POST", "/networks/{id}/disconnect", 24, Operator),
+        route("GET", "/plugins", 25, Reader, handler!(objects::plugins)),
+        not_built("GET", "/plugins/privileges", 25, Operator),
+        not_built("POST", "/plugins/pull", 25, Admin),
+        not_built("POST", "/plugins/create", 25, Admin),
+        route(
+            "GET",
+            "/plugins/{name*}/json",
+            25,
+            Reader,
+            handler!(objects::missing_plugin),
+        )
+        .not_built(),
+        not_built("POST", "/plugins/{name*}/enable", 25, Admin),
+        not_built("POST", "/plugins/{name*}/disable", 25, Admin),
+        not_built("POST", "/plugins/{name*}/upgrade", 26, Admin),
+        not_built("POST", "/plugins/{name*}/push", 25, Admin),
+        not_built("POST", "/plugins/{name*}/set", 25, Admin),
+        not_built("DELETE", "/plugins/{name*}", 25, Admin),
+        not_built("GET", "/nodes", 24, Reader),
+        not_built("GET", "/nodes/{id}", 24, Reader),
+        not_built("DELETE", "/nodes/{id}", 24, Admin),
+        not_built("POST", "/nodes/{id}/update", 24, Admin),
+        not_built("GET", "/swarm", 24, Admin),
+        not_built("POST", "/swarm/init", 24, Admin),
+        not_built("POST", "/swarm/join", 24, Admin),
+        not_built("POST", "/swarm/leave", 24, Admin),
+        not_built("POST", "/swarm/update", 24, Admin),
+        not_built("GET", "/swarm/unlockkey", 24, Admin),
+        not_built("POST", "/swarm/unlock", 24, Admin),
+        not_built("GET", "/services", 24, Reader),
+        not_built("POST", "/services/create", 24, Operator),
+        not_built("GET", "/services/{id}", 24, Reader),
+        not_built("DELETE", "/services/{id}", 24, Operator),
+        not_built("POST", "/services/{id}/update", 24, Operator),
+        not_built("GET", "/services/{id}/logs", 29, Reader),
+        not_built("GET", "/tasks", 24, Reader),
+        not_built("GET", "/tasks/{id}", 24, Reader),
+        not_built("GET", "/tasks/{id}/logs", 29, Reader),
+        not_built("GET", "/secrets", 25, Reader),
+        not_built("POST", "/secrets/create", 25, Operator),
+        not_built("GET", "/secrets/{id}", 25, Reader),
+        not_built("DELETE", "/secrets/{id}", 25, Operator),
+        not_built("POST", "/secrets/{id}/update", 25, Operator),
+        not_built("GET", "/configs", 30, Reader),
+        not_built("POST", "/configs/create", 30, Operator),
+        not_built("GET", "/configs/{id}", 30, Reader),
+        not_built("DELETE", "/configs/{id}", 30, Operator),
+        not_built("POST", "/configs/{id}/update", 30, Operator),
+    ],
+    TOLD,
+);
 
 /// The text of `docs/api-coverage.md`.
 pub fn coverage_markdown() -> String {
-    let built = ROUTES
-        .iter()
-        .filter(|route| route.operation != Op::NotBuilt)
-        .count();
+    let routes = ROUTES.routes();
+    let built = routes.iter().filter(|route| route.built).count();
     let mut out = format!(
         "# Docker Engine API coverage\n\n\
          API versions {} to {}. {built} of {} routes are built; every other one answers 501 and \
@@ -244,18 +467,18 @@ pub fn coverage_markdown() -> String {
          | method | path | since | state |\n|---|---|---|---|\n",
         ApiVersion::MIN,
         ApiVersion::MAX,
-        ROUTES.len()
+        routes.len()
     );
-    for route in ROUTES {
-        let state = match route.operation {
-            Op::NotBuilt => "501",
-            _ => "built",
+    for route in routes {
+        let state = match route.built {
+            true => "built",
+            false => "501",
         };
         out.push_str(&format!(
             "| {} | `{}` | {} | {state} |\n",
             route.method,
             route.path.replace("*}", "}"),
-            route.since
+            ApiVersion::new(1, route.since)
         ));
     }
     out
@@ -280,10 +503,52 @@ mod tests {
     }
 
     #[test]
+    fn names_are_taken_from_the_path() {
+        let found = |path: &str| {
+            let found = ROUTES.find(&http::Method::GET, path, 51)?;
+            Some((found.route.path, found.value.to_owned()))
+        };
+        for (path, route, value) in [
+            ("/containers/json", "/containers/json", ""),
+            ("/containers/abc/json", "/containers/{id}/json", "abc"),
+            (
+                "/images/localhost:5000/a/b:1/json",
+                "/images/{name*}/json",
+                "localhost:5000/a/b:1",
+            ),
+        ] {
+            assert_eq!(found(path), Some((route, value.to_owned())));
+        }
+        for path in [
+            "/containers",
+            "/containers/a/b/json",
+            "/containers//json",
+            "/",
+        ] {
+            assert_eq!(found(path), None, "{path}");
+        }
+    }
+
+    /// Readers look; what changes something, and what connects to others, is not for them.
+    #[test]
+    fn readers_only_read() {
+        for route in ROUTES.routes() {
+            let reads = matches!(route.method, "GET" | "HEAD");
+            assert!(
+                reads || route.access != Access::Reader,
+                "{} {}",
+                route.method,
+                route.path
+            );
+        }
+    }
+
+    #[test]
     fn no_route_is_listed_twice() {
         let mut seen = BTreeSet::new();
-        for route in ROUTES {
-            assert!(seen.insert((route.method, route.path)), "{route:?}");
+        for route in ROUTES.routes() {
+            let name = (route.method, route.path);
+            assert!(seen.insert(name), "{name:?}");
         }
     }
 
@@ -293,6 +558,7 @@ mod tests {
         let text = include_str!("../description/v1.51.yaml");
         let mut current = String::new();
         let known: BTreeSet<(String, String)> = ROUTES
+            .routes()
             .iter()
             .map(|r| (r.method.to_owned(), r.path.replace("*}", "}")))
             .collect();

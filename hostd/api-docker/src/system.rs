@@ -12,7 +12,7 @@ use crate::{Api, Call, blocking, containers};
 
 const TYPES: &[&str] = &["container", "image", "volume", "build-cache"];
 
-pub(crate) async fn disk_usage(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn disk_usage(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let mut wanted: Vec<&str> = Vec::new();
     if call.version >= ApiVersion::new(1, 42) {
         for kind in call.query.all("type") {

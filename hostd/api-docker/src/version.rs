@@ -25,6 +25,11 @@ impl ApiVersion {
         Self { major, minor }
     }
 
+    /// The minor number of a version that is served; all have the same major one.
+    pub const fn minor(self) -> u16 {
+        self.minor
+    }
+
     /// Reads `1.24`.
     fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;

@@ -1,37 +1,32 @@
-//! The routes of `/host/v1`.
+//! The handlers of `/host/v1`.
 
-use std::convert::Infallible;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
-use bytes::Bytes;
 use hostd_images::ImageStore;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use jiff::Timestamp;
+use keelson_http::reply::{self, Body};
+use keelson_http::route::{Admitted, recorded};
+use keelson_http::{Caller, Failure};
 use keelson_model::error::ErrorKind;
 use keelson_model::host_api::{
     CertificateRequest, ClientCertificate, HostStatus, PowerRequest, RevocationRequest,
 };
 use keelson_model::init;
 use keelson_model::service::ServiceStatus;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use crate::addresses::hostname;
 use crate::init::ask;
 use crate::pki::{Pki, PkiError};
+use crate::routes::{Answer, Handler, ROUTES};
 use crate::verify;
 
-/// Largest body, in bytes.
-const MAX_BODY: usize = 256 << 10;
-/// How long a client may take to send a body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest document in a request, in bytes.
+const MAX_DOCUMENT: usize = 256 << 10;
 
 /// What the API tells about the machine.
 #[derive(Clone)]
@@ -54,157 +49,186 @@ pub struct HostFacts {
 
 /// The host API. Clones share it.
 #[derive(Clone)]
-pub struct HostApi(Arc<HostFacts>, Arc<Semaphore>);
-
-/// A failure as the client sees it.
-pub(crate) struct Failure(pub ErrorKind, pub String);
-
-/// The body of an answer.
-pub type Body = UnsyncBoxBody<Bytes, io::Error>;
-
-pub(crate) type Answer = Result<Response<Body>, Failure>;
+pub struct HostApi {
+    pub(crate) facts: Arc<HostFacts>,
+    /// The checks of images that may go on at once.
+    pub(crate) checks: Arc<Semaphore>,
+}
 
 impl HostApi {
     /// The API over these facts.
     pub fn new(facts: HostFacts) -> Self {
-        Self(Arc::new(facts), verify::checks())
-    }
-
-    /// Answers a request. The caller has checked the client's role.
-    pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
-        let method = request.method().clone();
-        let path = request.uri().path().to_owned();
-        let answer = match (&method, path.as_str()) {
-            (&Method::GET, "/host/v1/services") => json(StatusCode::OK, &(self.0.services)()),
-            (&Method::GET, "/host/v1/status") => self.status().await,
-            (&Method::GET, "/host/v1/boot") => self.boot().await,
-            (&Method::POST, "/host/v1/power") => self.power(request).await,
-            (&Method::GET, "/host/v1/certificates") => self.certificates(),
-            (&Method::POST, "/host/v1/certificates") => self.issue(request).await,
-            (&Method::POST, "/host/v1/certificates/revoke") => self.revoke(request).await,
-            (&Method::POST, "/host/v1/images/verify") => {
-                verify::answer(&self.0.images, &self.1, request).await
-            }
-            _ => Err(Failure(
-                ErrorKind::NotFound,
-                format!("the host API has no {method} {path}"),
-            )),
-        };
-        answer.unwrap_or_else(|Failure(kind, message)| failure(kind, &message))
-    }
-
-    async fn status(&self) -> Answer {
-        let facts = &self.0;
-        let deployment = match ask(&facts.init_socket, &init::Request::Status).await {
-            Ok(init::Response::Status(status)) => status.deployment,
-            _ => None,
-        };
-        let network = tokio::fs::read(&facts.network_status)
-            .await
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        json(
-            StatusCode::OK,
-            &HostStatus {
-                hostname: hostname(),
-                version: facts.version.to_owned(),
-                deployment,
-                uptime: uptime(),
-                warnings: facts
-                    .warnings
-                    .read()
-                    .map(|list| list.clone())
-                    .unwrap_or_default(),
-                ca_fingerprint: facts.pki.as_ref().map(|pki| pki.fingerprint()),
-                network,
-            },
-        )
-    }
-
-    async fn boot(&self) -> Answer {
-        match ask(&self.0.init_socket, &init::Request::Status).await {
-            Ok(init::Response::Status(status)) => json(StatusCode::OK, &status),
-            other => Err(refused(other)),
+        Self {
+            facts: Arc::new(facts),
+            checks: verify::checks(),
         }
     }
 
-    async fn power(&self, request: Request<Incoming>) -> Answer {
-        let PowerRequest { action } = read_json(request.into_body()).await?;
-        tracing::info!(?action, "the end of this machine is asked for");
-        match ask(&self.0.init_socket, &init::Request::Power { action }).await {
-            Ok(init::Response::Accepted) => {
-                json(StatusCode::ACCEPTED, &serde_json::json!({"action": action}))
-            }
-            other => Err(refused(other)),
+    /// Finds what answers a request, and whether its caller may have it.
+    pub fn route(&self, request: Request<Incoming>, caller: &Caller) -> Routed {
+        Routed {
+            api: self.clone(),
+            found: find(request, caller),
         }
-    }
-
-    async fn issue(&self, request: Request<Incoming>) -> Answer {
-        let pki = Arc::clone(self.pki()?);
-        let wanted: CertificateRequest = read_json(request.into_body()).await?;
-        let issued = blocking(move || {
-            let issued = pki.issue(&wanted.csr, &wanted.name, wanted.role, Timestamp::now())?;
-            tracing::info!(
-                name = wanted.name,
-                role = wanted.role.as_str(),
-                "client certificate issued"
-            );
-            Ok(issued)
-        });
-        json(StatusCode::CREATED, &issued.await?)
     }
 
     fn pki(&self) -> Result<&Arc<Pki>, Failure> {
-        self.0.pki.as_ref().ok_or_else(|| {
-            Failure(
+        self.facts.pki.as_ref().ok_or_else(|| {
+            Failure::new(
                 ErrorKind::Unavailable,
-                "this machine has no certificate authority: hostd runs without --tls".to_owned(),
+                "this machine has no certificate authority: hostd runs without --tls",
             )
         })
     }
+}
 
-    fn certificates(&self) -> Answer {
-        json(StatusCode::OK, &self.pki()?.clients().list())
-    }
+/// A request with what answers it.
+pub struct Routed {
+    api: HostApi,
+    found: Result<(Admitted<Handler>, Request<Incoming>), Failure>,
+}
 
-    /// Revokes certificates; connections that were opened with them end.
-    async fn revoke(&self, request: Request<Incoming>) -> Answer {
-        let clients = Arc::clone(self.pki()?.clients());
-        let wanted: RevocationRequest = read_json(request.into_body()).await?;
-        let revoked = blocking(move || {
-            let revoked = clients.revoke(&wanted, Timestamp::now())?;
-            for entry in &revoked {
-                let ClientCertificate { name, serial, .. } = entry;
-                tracing::info!(name, serial, "client certificate revoked");
-            }
-            Ok(revoked)
-        });
-        json(StatusCode::OK, &revoked.await?)
+fn find(
+    request: Request<Incoming>,
+    caller: &Caller,
+) -> Result<(Admitted<Handler>, Request<Incoming>), Failure> {
+    let (method, path) = (request.method(), request.uri().path());
+    let Some(found) = ROUTES.find(method, path, 0) else {
+        return Err(Failure::new(
+            ErrorKind::NotFound,
+            format!("the host API has no {method} {path}"),
+        ));
+    };
+    let admitted = found.admit(caller, &request, path)?;
+    Ok((admitted, request))
+}
+
+impl Routed {
+    /// Answers the request.
+    pub async fn answer(self) -> Response<Body> {
+        let (Admitted { handler, record }, request) = match self.found {
+            Ok(found) => found,
+            Err(failure) => return failure.into_response(),
+        };
+        recorded(record, async {
+            let answer = handler(&self.api, request).await;
+            answer.unwrap_or_else(Failure::into_response)
+        })
+        .await
     }
 }
 
-/// Works on files outside the threads that serve connections.
+/// `GET /host/v1/services`.
+pub(crate) async fn services(api: &HostApi, _: Request<Incoming>) -> Answer {
+    Ok(reply::json(StatusCode::OK, &(api.facts.services)()))
+}
+
+/// `GET /host/v1/status`.
+pub(crate) async fn status(api: &HostApi, _: Request<Incoming>) -> Answer {
+    let facts = &api.facts;
+    let deployment = match ask(&facts.init_socket, &init::Request::Status).await {
+        Ok(init::Response::Status(status)) => status.deployment,
+        _ => None,
+    };
+    let network = tokio::fs::read(&facts.network_status)
+        .await
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let status = HostStatus {
+        hostname: hostname(),
+        version: facts.version.to_owned(),
+        deployment,
+        uptime: uptime(),
+        warnings: facts
+            .warnings
+            .read()
+            .map(|list| list.clone())
+            .unwrap_or_default(),
+        ca_fingerprint: facts.pki.as_ref().map(|pki| pki.fingerprint()),
+        network,
+    };
+    Ok(reply::json(StatusCode::OK, &status))
+}
+
+/// `GET /host/v1/boot`.
+pub(crate) async fn boot(api: &HostApi, _: Request<Incoming>) -> Answer {
+    match ask(&api.facts.init_socket, &init::Request::Status).await {
+        Ok(init::Response::Status(status)) => Ok(reply::json(StatusCode::OK, &status)),
+        other => Err(refused(other)),
+    }
+}
+
+/// `POST /host/v1/power`.
+pub(crate) async fn power(api: &HostApi, request: Request<Incoming>) -> Answer {
+    let PowerRequest { action } = read_json(request).await?;
+    tracing::info!(?action, "the end of this machine is asked for");
+    match ask(&api.facts.init_socket, &init::Request::Power { action }).await {
+        Ok(init::Response::Accepted) => {
+            let answer = serde_json::json!({"action": action});
+            Ok(reply::json(StatusCode::ACCEPTED, &answer))
+        }
+        other => Err(refused(other)),
+    }
+}
+
+/// `GET /host/v1/certificates`.
+pub(crate) async fn certificates(api: &HostApi, _: Request<Incoming>) -> Answer {
+    Ok(reply::json(StatusCode::OK, &api.pki()?.clients().list()))
+}
+
+/// `POST /host/v1/certificates`.
+pub(crate) async fn issue(api: &HostApi, request: Request<Incoming>) -> Answer {
+    let pki = Arc::clone(api.pki()?);
+    let wanted: CertificateRequest = read_json(request).await?;
+    let issued = blocking(move || {
+        let issued = pki.issue(&wanted.csr, &wanted.name, wanted.role, Timestamp::now())?;
+        tracing::info!(
+            name = wanted.name,
+            role = wanted.role.as_str(),
+            "client certificate issued"
+        );
+        Ok(issued)
+    });
+    Ok(reply::json(StatusCode::CREATED, &issued.await?))
+}
+
+/// `POST /host/v1/certificates/revoke`: connections that were opened with them end.
+pub(crate) async fn revoke(api: &HostApi, request: Request<Incoming>) -> Answer {
+    let clients = Arc::clone(api.pki()?.clients());
+    let wanted: RevocationRequest = read_json(request).await?;
+    let revoked = blocking(move || {
+        let revoked = clients.revoke(&wanted, Timestamp::now())?;
+        for entry in &revoked {
+            let ClientCertificate { name, serial, .. } = entry;
+            tracing::info!(name, serial, "client certificate revoked");
+        }
+        Ok(revoked)
+    });
+    Ok(reply::json(StatusCode::OK, &revoked.await?))
+}
+
+impl From<PkiError> for Failure {
+    fn from(error: PkiError) -> Self {
+        Self::new(error.kind(), error.to_string())
+    }
+}
+
+/// Works on files outside the threads that serve requests.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PkiError> + Send + 'static,
 ) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| Failure(error.kind(), error.to_string())),
-        Err(error) => Err(Failure(
-            ErrorKind::Internal,
-            format!("a background task failed: {error}"),
-        )),
-    }
+    Ok(keelson_http::error::blocking(work).await??)
 }
 
 /// PID 1 did not do what it was asked for.
 fn refused(answer: Result<init::Response, String>) -> Failure {
     match answer {
-        Ok(init::Response::Error { message }) => Failure(ErrorKind::Conflict, message),
-        Ok(_) => Failure(
+        Ok(init::Response::Error { message }) => Failure::new(ErrorKind::Conflict, message),
+        Ok(_) => Failure::new(
             ErrorKind::Internal,
-            "init answered something else than it was asked for".to_owned(),
+            "init answered something else than it was asked for",
         ),
-        Err(message) => Failure(ErrorKind::Unavailable, message),
+        Err(message) => Failure::new(ErrorKind::Unavailable, message),
     }
 }
 
@@ -218,47 +242,11 @@ fn uptime() -> f64 {
     seconds + nanos / 1e9
 }
 
-pub(crate) async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
-    let wrong = |text: String| Failure(ErrorKind::InvalidInput, text);
-    let bytes = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect())
-        .await
-        .map_err(|_| wrong("the request's body did not arrive in time".to_owned()))?
-        .map_err(|e| wrong(format!("the request's body can't be read: {e}")))?
-        .to_bytes();
-    serde_json::from_slice(&bytes).map_err(|e| wrong(format!("the request's body is wrong: {e}")))
-}
-
-/// A body that is there already.
-fn whole(bytes: Bytes) -> Body {
-    Full::new(bytes)
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync()
-}
-
-fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
-    let mut text = serde_json::to_vec(value).map_err(|e| {
-        Failure(
-            ErrorKind::Internal,
-            format!("the answer can't be written as JSON: {e}"),
-        )
-    })?;
-    text.push(b'\n');
-    let mut response = Response::new(whole(text.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    Ok(response)
-}
-
-/// The answer for a failure: `{"message": …}`.
-fn failure(kind: ErrorKind, message: &str) -> Response<Body> {
-    let status =
-        StatusCode::from_u16(kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    json(status, &serde_json::json!({"message": message})).unwrap_or_else(|_| {
-        let mut response = Response::new(whole(Bytes::new()));
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response
-    })
+/// Reads the document in a request's body. A member that is not known is an error.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    request: Request<Incoming>,
+) -> Result<T, Failure> {
+    let bytes = reply::read_bytes(request.into_body(), MAX_DOCUMENT).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::invalid(format!("the request's body is wrong: {error}")))
 }

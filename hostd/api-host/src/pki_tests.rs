@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
 use super::*;
-use crate::role;
+use crate::caller;
 
 fn names(list: &[&str]) -> ServerNames {
     let addresses: Vec<IpAddr> = list.iter().map(|text| text.parse().unwrap()).collect();
@@ -130,7 +130,7 @@ fn a_client_gets_its_role_and_nothing_that_it_asked_for_itself() {
         .unwrap();
     assert_eq!(issued.ca, pki.ca());
     let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
-    assert_eq!(role::of_certificate(&der), Role::Reader);
+    assert_eq!(caller::of_certificate(&der).role, Role::Reader);
     let (_, parsed) = X509Certificate::from_der(&der).unwrap();
     assert!(pki.is_issuer_of(&parsed));
     assert!(!parsed.is_ca());

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::unfold;
-use hostd_images::{ImageStore, VerifyLine};
-use http::{HeaderValue, Request, Response, header};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hostd_images::VerifyLine;
+use http::Request;
+use hyper::body::Incoming;
+use keelson_http::{Failure, reply};
 use keelson_model::error::ErrorKind;
 use keelson_model::verify::VerifyRequest;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::api::{Answer, Failure, read_json};
+use crate::api::{HostApi, read_json};
+use crate::routes::Answer;
 
 /// Lines between the check and the client; the check waits for a client that does not read.
 const DEPTH: usize = 64;
@@ -28,20 +29,16 @@ pub(crate) fn checks() -> Arc<Semaphore> {
 
 /// Starts the check. An image that is not there is an error before the first line; a client that
 /// goes away ends the check.
-pub(crate) async fn answer(
-    images: &ImageStore,
-    checks: &Arc<Semaphore>,
-    request: Request<Incoming>,
-) -> Answer {
-    let wanted: VerifyRequest = read_json(request.into_body()).await?;
-    let place = Arc::clone(checks).try_acquire_owned().map_err(|_| {
-        Failure(
+pub(crate) async fn answer(api: &HostApi, request: Request<Incoming>) -> Answer {
+    let wanted: VerifyRequest = read_json(request).await?;
+    let place = Arc::clone(&api.checks).try_acquire_owned().map_err(|_| {
+        Failure::new(
             ErrorKind::Unavailable,
             format!("{CHECKS} checks are going on already: try again when one has ended"),
         )
     })?;
     let (sender, mut lines) = mpsc::channel(DEPTH);
-    let store = images.clone();
+    let store = api.facts.images.clone();
     let check = tokio::spawn(async move {
         let checked = store.verify(wanted.images, sender).await;
         drop(place);
@@ -49,21 +46,16 @@ pub(crate) async fn answer(
     });
     let Some(first) = lines.recv().await else {
         return Err(match check.await {
-            Ok(Err(error)) => Failure(error.kind(), error.to_string()),
-            _ => Failure(ErrorKind::Internal, "the check ended early".to_owned()),
+            Ok(Err(error)) => Failure::new(error.kind(), error.to_string()),
+            _ => Failure::new(ErrorKind::Internal, "the check ended early".to_owned()),
         });
     };
     let rest = unfold(lines, |mut lines| async {
         Some((lines.recv().await?, lines))
     });
     let lines = futures::stream::iter([first]).chain(rest);
-    let frames = lines.map(|line| json_line(&line).map(Frame::data));
-    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/x-ndjson"),
-    );
-    Ok(response)
+    let lines = lines.map(|line| json_line(&line));
+    Ok(reply::try_stream("application/x-ndjson", lines))
 }
 
 fn json_line(line: &VerifyLine) -> io::Result<Bytes> {

@@ -15,18 +15,18 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hostd_api_docker::Api;
-use hostd_api_docker::hijack::{Hijacker, Takeover};
-use hostd_api_docker::places::Shortage;
-use hostd_api_docker::reply::{self, Body};
-use hostd_api_host::{HostApi, role};
-use http::{Request, Response, StatusCode};
+use hostd_api_host::{HostApi, routes};
+use http::{Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use keelson_http::hijack::{Hijacker, Takeover};
+use keelson_http::places::Shortage;
+use keelson_http::reply::Body;
+use keelson_http::{Caller, Failure};
 use keelson_model::error::ErrorKind;
 use keelson_model::host_api::Role;
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
@@ -101,7 +101,7 @@ pub(crate) struct Orders {
 
 /// Serves a connection until it ends, or until its present request ends after the daemon was told
 /// to stop.
-pub(crate) async fn serve<S>(stream: S, role: Role, server: Arc<Server>, orders: Orders)
+pub(crate) async fn serve<S>(stream: S, caller: Caller, server: Arc<Server>, orders: Orders)
 where
     S: Transport,
 {
@@ -111,7 +111,7 @@ where
         revoked,
     } = orders;
     tokio::select! {
-        () = serve_unrevoked(stream, role, server, stop, crowded) => {}
+        () = serve_unrevoked(stream, caller, server, stop, crowded) => {}
         // Whatever goes on ends in the middle.
         () = revoked => tracing::info!("connection ended: its certificate was revoked"),
     }
@@ -119,7 +119,7 @@ where
 
 async fn serve_unrevoked<S>(
     stream: S,
-    role: Role,
+    caller: Caller,
     server: Arc<Server>,
     mut stop: watch::Receiver<bool>,
     crowded: watch::Receiver<bool>,
@@ -133,12 +133,11 @@ async fn serve_unrevoked<S>(
         service_fn(move |mut request: Request<Incoming>| {
             let working = active.begin();
             request.extensions_mut().insert(hijacker.clone());
-            request.extensions_mut().insert(role);
-            let server = server.clone();
+            let (server, caller) = (server.clone(), caller.clone());
             // Boxed, because the connection must stay movable to be taken over.
             async move {
-                let answer = guarded(server.clone(), role, request).await;
-                let (answer, held) = budgeted(&server, role, answer);
+                let answer = answer(&server, &caller, request).await;
+                let (answer, held) = budgeted(&server, caller.role, answer);
                 let kept = Arc::new(Kept {
                     _working: working,
                     _held: held,
@@ -310,12 +309,24 @@ async fn run_session<S: Transport>(takeover: Takeover, mut stream: S, early: Vec
     }
 }
 
+/// Answers a request: which API it is for is said by its path, everything else by that API's table
+/// of routes.
+async fn answer(server: &Server, caller: &Caller, request: Request<Incoming>) -> Response<Body> {
+    if routes::serves(request.uri().path()) {
+        let routed = server.host.route(request, caller);
+        return guarded(&server.work, false, routed.answer()).await;
+    }
+    let routed = server.docker.route(request, caller);
+    guarded(&server.work, routed.at_once(), routed.answer()).await
+}
+
 /// A panic in a handler ends this request only.
-async fn guarded(server: Arc<Server>, role: Role, request: Request<Incoming>) -> Response<Body> {
-    let work = server.work.clone();
-    let here = is_ping(request.uri().path());
-    let answering = async move { answer(&server, role, request).await };
-    let answer = match here {
+async fn guarded(
+    work: &Handle,
+    at_once: bool,
+    answering: impl Future<Output = Response<Body>> + Send + 'static,
+) -> Response<Body> {
+    let answer = match at_once {
         // It tells whether hostd is there, also when all who work wait for a disk.
         true => AssertUnwindSafe(answering).catch_unwind().await.ok(),
         // Ends, too, when the client goes away or the connection is taken over.
@@ -345,29 +356,6 @@ fn budgeted(server: &Server, role: Role, answer: Response<Body>) -> (Response<Bo
     }
 }
 
-/// `/_ping`, with or without a version before it.
-fn is_ping(path: &str) -> bool {
-    path.rsplit_once('/').is_some_and(|(before, last)| {
-        last == "_ping" && (before.is_empty() || before.starts_with("/v"))
-    })
-}
-
-async fn answer(server: &Server, role: Role, request: Request<Incoming>) -> Response<Body> {
-    let (method, path) = (request.method(), request.uri().path());
-    if !role::allows(role, method, path) {
-        return failure(
-            ErrorKind::Forbidden,
-            &format!("role {} may not {method} {path}", role.as_str()),
-        );
-    }
-    if role::is_host_api(path) {
-        return server.host.handle(request).await;
-    }
-    server.docker.handle(request).await
-}
-
 fn failure(kind: ErrorKind, message: &str) -> Response<Body> {
-    let status =
-        StatusCode::from_u16(kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    reply::json(status, &json!({"message": message}))
+    Failure::new(kind, message).into_response()
 }

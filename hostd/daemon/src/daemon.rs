@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use hostd_api_docker::places::{Places, Shortage};
 use hostd_api_docker::{Api, Facts};
 use hostd_api_host::addresses::hostname;
 use hostd_api_host::pki::Pki;
@@ -17,6 +16,7 @@ use hostd_containers::{Engine, EngineOptions, Scope};
 use hostd_host_services::{Services, ServicesOptions};
 use hostd_images::{ImageStore, Proxies, RegistryOptions, StoreOptions};
 use keelson_config::{Loaded, Sources};
+use keelson_http::places::{Places, Shortage};
 use keelson_model::host::RegistriesConfig;
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Durability, Era, FileLock, file};

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::FutureExt;
-use hostd_api_docker::places::Shortage;
-use hostd_api_host::role;
+use hostd_api_host::caller;
+use keelson_http::Caller;
+use keelson_http::places::Shortage;
 use keelson_model::host_api::Role;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
@@ -234,15 +235,15 @@ impl Accepted {
     async fn serve(self, server: Arc<Server>, gate: Arc<Gate>, stop: watch::Receiver<bool>) {
         match self {
             Self::Unix(mut stream, _place) => {
-                let (uid, role) = unix_user(stream.get_ref());
-                let counted = match role {
+                let (uid, caller) = unix_user(stream.get_ref());
+                let counted = match caller.role {
                     Role::Admin => None,
                     _ => match gate.users.enter(uid) {
                         Some(counted) => Some(counted),
                         None => return refuse(&mut stream, "this user").await,
                     },
                 };
-                connection::serve(stream, role, server, gate.orders(stop)).await;
+                connection::serve(stream, caller, server, gate.orders(stop)).await;
                 drop(counted);
             }
             Self::Tcp(stream, peer, tls, handshake) => {
@@ -273,12 +274,18 @@ async fn refuse(stream: &mut (impl AsyncWrite + Unpin), who: &str) {
 
 /// The group that may use the socket may do everything with containers, which is as much as
 /// being root; the machine itself is left to root, so that it takes a deliberate step.
-fn unix_user(stream: &UnixStream) -> (u32, Role) {
+fn unix_user(stream: &UnixStream) -> (u32, Caller) {
     let own = rustix::process::geteuid().as_raw();
     match stream.peer_cred() {
-        Ok(peer) if peer.uid() == 0 || peer.uid() == own => (peer.uid(), Role::Admin),
-        Ok(peer) => (peer.uid(), Role::Operator),
-        Err(_) => (u32::MAX, Role::Operator),
+        Ok(peer) => {
+            let uid = peer.uid();
+            let role = match uid == 0 || uid == own {
+                true => Role::Admin,
+                false => Role::Operator,
+            };
+            (uid, Caller::new(role, format!("uid {uid}")))
+        }
+        Err(_) => (u32::MAX, Caller::new(Role::Operator, "uid unknown")),
     }
 }
 
@@ -314,12 +321,12 @@ async fn serve_tls(
     if tls.clients().is_revoked(&certificate) {
         return Err(io::Error::other("the client's certificate was revoked"));
     }
-    let role = role::of_certificate(&certificate);
+    let caller = caller::of_certificate(&certificate);
     let Some(_counted) = gate.peers.enter(peer(address.ip())) else {
         refuse(&mut stream, "this address").await;
         return Ok(());
     };
-    let _reader = match role {
+    let _reader = match caller.role {
         Role::Reader => match gate.readers.clone().try_acquire_owned() {
             Ok(permit) => Some(permit),
             Err(_) => {
@@ -338,7 +345,7 @@ async fn serve_tls(
         revoked: revoked.boxed(),
         ..gate.orders(stop)
     };
-    connection::serve(stream, role, server, orders).await;
+    connection::serve(stream, caller, server, orders).await;
     Ok(())
 }
 

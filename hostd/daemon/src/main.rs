@@ -18,6 +18,8 @@ mod tls;
 use std::process::ExitCode;
 
 use clap::Parser;
+use keelson_http::audit;
+use tracing::Level;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -34,8 +36,10 @@ fn main() -> ExitCode {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(rustix::termios::isatty(std::io::stderr()));
+    // What is logged is a choice; what callers changed is not.
+    let filter = options.log.clone().with_target(audit::TARGET, Level::INFO);
     tracing_subscriber::registry()
-        .with(options.log.clone())
+        .with(filter)
         .with(lines)
         .init();
     // A panic ends one request or one task, never the daemon; it must not go unnoticed, though.

@@ -1,6 +1,8 @@
 //! Who is let in, and what bad clients get.
 
 mod common;
+#[path = "access/routes.rs"]
+mod routes;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keelson-files", &[]),
     ("keelson-shim-protocol", &[]),
     ("keelson-config", &["keelson-model", "keelson-files"]),
+    ("keelson-http", &["keelson-model"]),
     ("keelson-log", &["keelson-sys"]),
     ("keelson-oci", &["keelson-sys", "keelson-model"]),
     ("keelson-registry", &["keelson-model", "keelson-oci"]),
@@ -89,6 +90,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "hostd-api-docker",
         &[
+            "keelson-http",
             "keelson-model",
             "keelson-oci",
             "keelson-registry",
@@ -99,6 +101,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "hostd-api-host",
         &[
+            "keelson-http",
             "keelson-model",
             "keelson-store",
             "hostd-images",
@@ -109,6 +112,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "hostd",
         &[
+            "keelson-http",
             "keelson-sys",
             "keelson-model",
             "keelson-config",

@@ -12,10 +12,10 @@ use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::request::shown;
 use crate::wire::Config;
-use crate::{Api, Call};
+use crate::{Api, Call, MAX_DOCUMENT};
 
 /// `GET /containers/{id}/changes`.
-pub(crate) async fn changes(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn changes(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let _place = api.place(Kind::Survey, call.role).await?;
     let changes = api.containers().changes(&call.name).await?;
     let list: Vec<Value> = changes
@@ -33,7 +33,7 @@ pub(crate) async fn changes(api: &Api, call: &Call) -> Result<Response<Body>, Ap
 }
 
 /// `GET /containers/{id}/export`.
-pub(crate) async fn export(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn export(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let place = api.place(Kind::Export, call.role).await?;
     let pieces = api.containers().export(&call.name, Box::new(place)).await?;
     let pieces = pieces
@@ -62,7 +62,7 @@ pub(crate) async fn commit(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         container: shown::image_part(&own),
         pause: call.query.get("pause").is_none() || call.query.flag("pause"),
     };
-    let config: Option<Config> = reply::read_json(call.request).await?;
+    let config: Option<Config> = reply::read_json(call.request, MAX_DOCUMENT).await?;
     // Without one, or with an empty one, the changes are made to what the container has.
     if let Some(config) = config.filter(|config| *config != Config::default()) {
         request.defaults = shown::image_part(&config);

@@ -15,7 +15,7 @@ use crate::reply::{self, Body};
 use crate::request::{Ground, Understood, understand};
 use crate::version::ApiVersion;
 use crate::wire::CreateBody;
-use crate::{Api, Call};
+use crate::{Api, Call, MAX_DOCUMENT};
 
 pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let name = call
@@ -25,7 +25,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     let platform = call.query.get("platform").map(str::to_owned);
     let platform = platform.filter(|_| call.version >= ApiVersion::new(1, 41));
     let version = call.version;
-    let document = reply::read_document(call.request)
+    let document = reply::read_document(call.request, MAX_DOCUMENT)
         .await?
         .ok_or_else(|| ApiError::invalid("invalid JSON: got EOF while reading request body"))?;
     if document == Json::Null {

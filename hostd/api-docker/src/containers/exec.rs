@@ -10,11 +10,11 @@ use tokio::io::AsyncWriteExt;
 use super::detach::DetachKeys;
 use super::streams;
 use crate::error::ApiError;
-use crate::hijack::{self, Takeover};
+use crate::hijack::{Session, Takeover};
 use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
-use crate::{Api, Call, mux};
+use crate::{Api, Call, MAX_DOCUMENT, mux};
 
 /// The version whose clients set the size of a terminal with the request.
 const CONSOLE_SIZE: ApiVersion = ApiVersion::new(1, 42);
@@ -46,7 +46,7 @@ struct StartBody {
 }
 
 pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    let body: CreateBody = reply::read_json(call.request)
+    let body: CreateBody = reply::read_json(call.request, MAX_DOCUMENT)
         .await?
         .ok_or_else(|| ApiError::invalid("No exec command specified"))?;
     let keys = Some(body.detach_keys.as_str()).filter(|keys| !keys.is_empty());
@@ -75,7 +75,9 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     let containers = api.containers();
     let hijacker = streams::hijacker(&call);
     let headers = call.request.headers().clone();
-    let body: StartBody = reply::read_json(call.request).await?.unwrap_or_default();
+    let body: StartBody = reply::read_json(call.request, MAX_DOCUMENT)
+        .await?
+        .unwrap_or_default();
     let exec = containers.exec_check(&call.name)?;
     let size = body.console_size.filter(|_| call.version >= CONSOLE_SIZE);
     if size.is_some() && !body.tty {
@@ -100,51 +102,50 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
         // Meanwhile the client reads the answer's head.
         tokio::spawn(async move { api.containers().exec_start(&id, false, size).await })
     };
-    let head = hijack::head(
-        &headers,
-        streams::media_type(tty, call.version),
-        &api.common_headers(),
-    );
+    let common = api.common_headers();
     let api = api.clone();
-    hijacker.take_over(Takeover {
-        head,
-        session: Box::new(move |reader, mut writer| {
-            async move {
-                let started = started.await.unwrap_or_else(|error| {
-                    Err(EngineError::Internal(format!("task failed: {error}")))
-                });
-                match started {
-                    Ok(attached) => {
-                        let left = streams::session(attached, keys, tty, reader, writer).await;
-                        if left && terminal {
-                            api.containers().exec_detached(&exec.id);
-                        }
-                    }
-                    Err(error) => {
-                        let text = format!("{error}\r\n").into_bytes();
-                        // An error means that the client is gone.
-                        let _ = writer.write_all(&mux::frame(1, text.into(), tty)).await;
-                        let _ = writer.shutdown().await;
+    let session: Session = Box::new(move |reader, mut writer| {
+        async move {
+            let started = started.await.unwrap_or_else(|error| {
+                Err(EngineError::Internal(format!("task failed: {error}")))
+            });
+            match started {
+                Ok(attached) => {
+                    let left = streams::session(attached, keys, tty, reader, writer).await;
+                    if left && terminal {
+                        api.containers().exec_detached(&exec.id);
                     }
                 }
-                drop(place);
+                Err(error) => {
+                    let text = format!("{error}\r\n").into_bytes();
+                    // An error means that the client is gone.
+                    let _ = writer.write_all(&mux::frame(1, text.into(), tty)).await;
+                    let _ = writer.shutdown().await;
+                }
             }
-            .boxed()
-        }),
+            drop(place);
+        }
+        .boxed()
     });
+    hijacker.take_over(Takeover::new(
+        &headers,
+        streams::media_type(tty, call.version),
+        &common,
+        session,
+    ));
     // The connection's driver drops this future when it takes the connection over.
     futures::future::pending().await
 }
 
-pub(crate) async fn resize(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let (rows, columns) = super::terminal_size(call)?;
+pub(crate) async fn resize(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let (rows, columns) = super::terminal_size(&call)?;
     api.containers()
         .exec_resize(&call.name, rows, columns)
         .await?;
     Ok(reply::empty(StatusCode::OK))
 }
 
-pub(crate) fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let exec = api.containers().exec_inspect(&call.name)?;
     let request = &exec.request;
     let (running, code, pid) = match exec.state {

@@ -12,7 +12,7 @@ use crate::request::shown;
 use crate::version::ApiVersion;
 use crate::{Api, Call, times};
 
-pub(crate) async fn inspect(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let snapshot = api.containers().inspect(&call.name)?;
     let mut answer = render(api, &snapshot)?;
     let execs = api.0.engine.exec_ids(&snapshot.id);

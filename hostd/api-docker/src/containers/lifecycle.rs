@@ -12,11 +12,11 @@ use crate::error::ApiError;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::wire::HostConfig;
-use crate::{Api, Call};
+use crate::{Api, Call, MAX_DOCUMENT};
 
 const DONE: StatusCode = StatusCode::NO_CONTENT;
 
-pub(crate) async fn start(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     // Clients of old send `null` or `{}`, seven bytes with white space at most, and their length.
     let length = call.request.body().size_hint().exact();
     if length.is_none_or(|length| length > 7) {
@@ -49,37 +49,37 @@ fn stop_signal(call: &Call) -> Result<Option<Signal>, ApiError> {
     }
 }
 
-pub(crate) async fn stop(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let (signal, timeout) = (stop_signal(call)?, call.query.number("t")?);
+pub(crate) async fn stop(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let (signal, timeout) = (stop_signal(&call)?, call.query.number("t")?);
     api.containers().stop(&call.name, signal, timeout).await?;
     Ok(reply::empty(DONE))
 }
 
-pub(crate) async fn restart(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let (signal, timeout) = (stop_signal(call)?, call.query.number("t")?);
+pub(crate) async fn restart(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let (signal, timeout) = (stop_signal(&call)?, call.query.number("t")?);
     api.containers()
         .restart(&call.name, signal, timeout)
         .await?;
     Ok(reply::empty(DONE))
 }
 
-pub(crate) async fn kill(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let signal = signal(call)?.unwrap_or(Signal::KILL);
+pub(crate) async fn kill(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let signal = signal(&call)?.unwrap_or(Signal::KILL);
     api.containers().kill(&call.name, signal).await?;
     Ok(reply::empty(DONE))
 }
 
-pub(crate) async fn pause(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn pause(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     api.containers().pause(&call.name).await?;
     Ok(reply::empty(DONE))
 }
 
-pub(crate) async fn unpause(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn unpause(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     api.containers().unpause(&call.name).await?;
     Ok(reply::empty(DONE))
 }
 
-pub(crate) async fn rename(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn rename(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let name = call
         .query
         .get("name")
@@ -90,7 +90,9 @@ pub(crate) async fn rename(api: &Api, call: &Call) -> Result<Response<Body>, Api
 }
 
 pub(crate) async fn update(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    let mut wanted: HostConfig = reply::read_json(call.request).await?.unwrap_or_default();
+    let mut wanted: HostConfig = reply::read_json(call.request, MAX_DOCUMENT)
+        .await?
+        .unwrap_or_default();
     versions::update(&mut wanted, call.version);
     let facts = api.0.engine.facts().clone();
     let change = move |container: &_| crate::request::update(container, &wanted, &facts);
@@ -98,13 +100,13 @@ pub(crate) async fn update(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     Ok(reply::json(StatusCode::OK, &json!({"Warnings": []})))
 }
 
-pub(crate) async fn resize(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
-    let (rows, columns) = super::terminal_size(call)?;
+pub(crate) async fn resize(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let (rows, columns) = super::terminal_size(&call)?;
     api.containers().resize(&call.name, rows, columns).await?;
     Ok(reply::empty(StatusCode::OK))
 }
 
-pub(crate) async fn delete(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn delete(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     if call.query.flag("link") {
         return Err(ApiError::not_built(
             "links between containers are not built yet",
@@ -115,7 +117,7 @@ pub(crate) async fn delete(api: &Api, call: &Call) -> Result<Response<Body>, Api
     Ok(reply::empty(DONE))
 }
 
-pub(crate) async fn top(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn top(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     if let Some(arguments) = call.query.get("ps_args")
         && arguments != "-ef"
     {
@@ -131,7 +133,7 @@ pub(crate) async fn top(api: &Api, call: &Call) -> Result<Response<Body>, ApiErr
 }
 
 /// The head is answered as soon as the wait is registered: clients start the container after it.
-pub(crate) async fn wait(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn wait(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     // Older clients wait for the end and read nothing before it.
     let old = call.version < ApiVersion::new(1, 30);
     let condition = match call.query.get("condition") {

@@ -51,7 +51,7 @@ const STATES: &[&str] = &[
 /// Of health checks, none of which is run yet.
 const HEALTH: &[&str] = &["starting", "healthy", "unhealthy", "none"];
 
-pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let filters = call.query.filters(FILTERS)?;
     let limit: i64 = call.query.number("limit")?.unwrap_or(0);
     let all = call.query.flag("all") || limit > 0 || filters.has("status");

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::detach::DetachKeys;
 use crate::error::ApiError;
-use crate::hijack::{self, Hijacker, Reader, Takeover, Writer};
+use crate::hijack::{Hijacker, Reader, Session, Takeover, Writer};
 use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
@@ -40,21 +40,19 @@ pub(crate) async fn attach(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     let place = api.place(Kind::Follow, call.role).await?;
     let attached = api.containers().attach(&call.name, options).await?;
     let tty = attached.tty;
-    let head = hijack::head(
+    let session: Session = Box::new(move |reader, writer| {
+        async move {
+            session(attached, keys, tty, reader, writer).await;
+            drop(place);
+        }
+        .boxed()
+    });
+    hijacker.take_over(Takeover::new(
         call.request.headers(),
         media_type(tty, call.version),
         &api.common_headers(),
-    );
-    hijacker.take_over(Takeover {
-        head,
-        session: Box::new(move |reader, writer| {
-            async move {
-                session(attached, keys, tty, reader, writer).await;
-                drop(place);
-            }
-            .boxed()
-        }),
-    });
+        session,
+    ));
     // The connection's driver drops this future when it takes the connection over.
     futures::future::pending().await
 }
@@ -175,7 +173,7 @@ async fn drain(mut reader: Reader) -> InputEnd {
     }
 }
 
-pub(crate) async fn logs(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn logs(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let query = &call.query;
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
     if !stdout && !stderr {

@@ -126,7 +126,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
 /// How much of an archive waits for a slow client, in bytes.
 const SAVE_BUFFER: usize = 256 << 10;
 
-pub(crate) async fn save(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn save(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let platform = match call.version >= ApiVersion::new(1, 48) {
         true => Platform::only_of_query(&call.query, "platform")?,
         false => None,
@@ -174,7 +174,7 @@ pub(crate) async fn save(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
     Ok(reply::try_stream("application/x-tar", parts))
 }
 
-pub(crate) async fn tag(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn tag(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let reference = call
         .query
         .reference("repo")
@@ -194,7 +194,7 @@ fn removed(removed: Vec<Removed>) -> Vec<Value> {
         .collect()
 }
 
-pub(crate) async fn delete(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn delete(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     if call.name.trim().is_empty() {
         return Err(ApiError::invalid("image name cannot be blank"));
     }
@@ -226,7 +226,7 @@ pub(crate) async fn delete(api: &Api, call: &Call) -> Result<Response<Body>, Api
     Ok(reply::json(StatusCode::OK, &removed(entries)))
 }
 
-pub(crate) async fn prune(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn prune(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let filters = call
         .query
         .filters(&["dangling", "until", "label", "label!"])?;

@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
-use crate::{Api, Call};
+use crate::{Api, Call, MAX_DOCUMENT};
 
 /// Longest `X-Registry-Auth`, in bytes.
 const MAX_AUTH: usize = 64 << 10;
@@ -154,7 +154,7 @@ pub(crate) async fn pull(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
 }
 
 /// `POST /images/{name}/push`.
-pub(crate) async fn push(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn push(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let credentials = credentials(call.request.headers());
     let name = match call.query.get("tag") {
         Some(tag) => format!("{}:{tag}", call.name),
@@ -187,7 +187,7 @@ pub(crate) async fn push(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
 }
 
 /// `GET /distribution/{name}/json`.
-pub(crate) async fn distribution(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn distribution(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let credentials = credentials(call.request.headers());
     let _place = api.place(Kind::Transfer, call.role).await?;
     let found = match api.0.images.distribution(&call.name, credentials).await {
@@ -228,7 +228,9 @@ pub(crate) async fn distribution(api: &Api, call: &Call) -> Result<Response<Body
 /// `POST /auth`.
 pub(crate) async fn login(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let _place = api.place(Kind::Transfer, call.role).await?;
-    let config: AuthConfig = reply::read_json(call.request).await?.unwrap_or_default();
+    let config: AuthConfig = reply::read_json(call.request, MAX_DOCUMENT)
+        .await?
+        .unwrap_or_default();
     let domain = registry_domain(&config.serveraddress)?;
     let credentials = config
         .credentials()?

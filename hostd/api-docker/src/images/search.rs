@@ -13,7 +13,7 @@ use crate::{Api, Call};
 const DEFAULT_LIMIT: u32 = 25;
 const MAX_LIMIT: u32 = 100;
 
-pub(crate) async fn search(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn search(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let filters = call
         .query
         .filters(&["is-automated", "is-official", "stars"])?;

@@ -143,7 +143,7 @@ fn container_config(config: &ImageConfig, version: ApiVersion) -> Value {
     Value::Object(members)
 }
 
-pub(crate) fn history(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn history(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let image = api.0.images.resolve(&call.name)?;
     if call.version >= ApiVersion::new(1, 48)
         && let Some(platform) = Platform::of_query(&call.query, "platform")?

@@ -1,13 +1,17 @@
 //! Taking a connection over for a raw byte stream.
 //!
-//! Docker's attach turns the HTTP connection into a bidirectional stream, either after
-//! `101 UPGRADED` (when the client asked with `Upgrade: tcp`) or after a bare `200 OK` without
-//! any length. An HTTP library upgrades only on the former, so both take one path here: the
-//! handler never answers; it hands a [`Takeover`] to whoever drives the connection, who takes the
-//! transport back from the HTTP library, writes the head itself and runs the stream.
+//! A request such as that to attach to a terminal turns its HTTP connection into a bidirectional
+//! stream, either after `101 UPGRADED` (when the client asked with `Upgrade: tcp`) or after a bare
+//! `200 OK` without any length. An HTTP library upgrades only on the former, so both take one path
+//! here: the handler never answers; it hands a [`Takeover`] to whoever drives the connection, who
+//! takes the transport back from the HTTP library, writes the head and runs the stream.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use futures::future::BoxFuture;
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
@@ -24,33 +28,74 @@ pub struct Takeover {
     pub head: Vec<u8>,
     /// What runs afterwards; the connection is closed when it ends.
     pub session: Session,
+    status: StatusCode,
+}
+
+impl Takeover {
+    /// A raw stream. The client gets 101 when its `request` asked for an upgrade, 200 otherwise,
+    /// and the `common` headers of all answers.
+    pub fn new(
+        request: &HeaderMap,
+        content_type: &str,
+        common: &HeaderMap,
+        session: Session,
+    ) -> Self {
+        let upgrade = request
+            .get(header::UPGRADE)
+            .and_then(|value| value.to_str().ok());
+        let status = match upgrade {
+            Some(_) => StatusCode::SWITCHING_PROTOCOLS,
+            None => StatusCode::OK,
+        };
+        Self {
+            head: head(upgrade, content_type, common),
+            session,
+            status,
+        }
+    }
 }
 
 /// Through which a handler takes over the connection that its request came on. The driver of the
 /// connection puts one into every request's extensions.
 #[derive(Clone)]
-pub struct Hijacker(mpsc::Sender<Takeover>);
+pub struct Hijacker {
+    sender: mpsc::Sender<Takeover>,
+    /// The status in the head; 0: the connection was not taken over.
+    status: Arc<AtomicU16>,
+}
 
 impl Hijacker {
     /// A handle and the end that the connection's driver listens on.
     pub fn new() -> (Self, mpsc::Receiver<Takeover>) {
         // A connection is taken over once.
         let (sender, receiver) = mpsc::channel(1);
-        (Self(sender), receiver)
+        let status = Arc::default();
+        (Self { sender, status }, receiver)
     }
 
     /// Takes the connection over. The handler must not answer afterwards. Returns whether the
     /// connection still exists.
     pub fn take_over(&self, takeover: Takeover) -> bool {
-        self.0.try_send(takeover).is_ok()
+        // Before it is sent: the handler may be dropped at once afterwards.
+        self.status
+            .store(takeover.status.as_u16(), Ordering::Relaxed);
+        self.sender.try_send(takeover).is_ok()
+    }
+
+    /// The status that the client was told when the connection was taken over.
+    pub(crate) fn taken_over(&self) -> Option<StatusCode> {
+        StatusCode::from_u16(self.status.load(Ordering::Relaxed)).ok()
+    }
+}
+
+impl fmt::Debug for Hijacker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hijacker").finish_non_exhaustive()
     }
 }
 
 /// The head of the answer that starts a raw stream.
-pub fn head(request: &HeaderMap, content_type: &str, common: &HeaderMap) -> Vec<u8> {
-    let upgrade = request
-        .get(header::UPGRADE)
-        .and_then(|value| value.to_str().ok());
+fn head(upgrade: Option<&str>, content_type: &str, common: &HeaderMap) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     match upgrade {
         Some(protocol) => {
@@ -73,7 +118,7 @@ pub fn head(request: &HeaderMap, content_type: &str, common: &HeaderMap) -> Vec<
     out
 }
 
-/// A header's name as Docker writes it: `Api-Version`. Scripts look for it by this spelling.
+/// A header's name in the usual spelling: `Api-Version`. Scripts look for it so.
 fn title_case(name: &str) -> String {
     let mut start = true;
     let upper = |character: char| match std::mem::replace(&mut start, character == '-') {
@@ -89,16 +134,14 @@ mod tests {
 
     #[test]
     fn upgrade_is_answered_only_when_asked_for() {
-        let mut request = HeaderMap::new();
         let mut common = HeaderMap::new();
         assert_eq!(
-            head(&request, "a/b", &common),
+            head(None, "a/b", &common),
             b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\n\r\n"
         );
-        request.insert(header::UPGRADE, "tcp".parse().unwrap());
         common.insert("api-version", "1.51".parse().unwrap());
         assert_eq!(
-            head(&request, "a/b", &common),
+            head(Some("tcp"), "a/b", &common),
             b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: a/b\r\nApi-Version: 1.51\r\n\r\n"
         );
     }

@@ -16,17 +16,17 @@ use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
-use crate::error::ApiError;
+use crate::error::Failure;
 use crate::places::Shortage;
 
 /// The body of an answer. After an error the connection is broken off, so that the client does not
 /// take what it has for the whole.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Largest JSON body that is read, in bytes.
-const MAX_JSON: usize = 4 << 20;
-/// How long a client may take to send a JSON body.
-const JSON_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to send a document.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A body from this size on, in bytes, or one whose size is not known, is a large one.
+const LARGE: u64 = 64 << 10;
 /// How long a client may go on sending after its answer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -124,10 +124,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Like [`reader`]; fails when nothing comes for longer than `shortage` has patience. The work that
 /// reads it holds threads meanwhile.
-pub(crate) fn paced_reader(
-    body: Incoming,
-    shortage: Shortage,
-) -> impl AsyncRead + Send + Unpin + 'static {
+pub fn paced_reader(body: Incoming, shortage: Shortage) -> impl AsyncRead + Send + Unpin + 'static {
     let pieces = stream::unfold(
         (BodyDataStream::new(body), shortage),
         |(mut pieces, shortage)| async move {
@@ -150,16 +147,33 @@ pub(crate) fn paced_reader(
     StreamReader::new(Box::pin(pieces))
 }
 
-/// Reads a JSON body as Docker's own decoder reads it (see [`keelson_model::json`]). `None`: the
-/// body is empty.
+/// Whether a body is, or may be, a large one.
+pub fn is_large(body: &Incoming) -> bool {
+    body.size_hint().upper().is_none_or(|size| size > LARGE)
+}
+
+/// Reads a body as a whole: at most `most` bytes, within 30 seconds.
 ///
 /// # Errors
-/// InvalidInput naming the member when the body is no such document, is too large, or is said to
-/// be anything but JSON.
+/// InvalidInput when it is larger, comes too late or ends early.
+pub async fn read_bytes(body: Incoming, most: usize) -> Result<Bytes, Failure> {
+    let collected = tokio::time::timeout(DOCUMENT_TIMEOUT, Limited::new(body, most).collect())
+        .await
+        .map_err(|_| Failure::invalid("the request's body did not arrive in time"))?
+        .map_err(|e| Failure::invalid(format!("the request's body can't be read: {e}")))?;
+    Ok(collected.to_bytes())
+}
+
+/// Reads a JSON body leniently (see [`keelson_model::json`]). `None`: the body is empty.
+///
+/// # Errors
+/// InvalidInput naming the member when the body is no such document, is larger than `most` bytes,
+/// or is said to be anything but JSON.
 pub async fn read_json<T: DeserializeOwned>(
     request: Request<Incoming>,
-) -> Result<Option<T>, ApiError> {
-    let document = read_document(request).await?;
+    most: usize,
+) -> Result<Option<T>, Failure> {
+    let document = read_document(request, most).await?;
     document.map(T::deserialize).transpose().map_err(wrong_json)
 }
 
@@ -167,7 +181,10 @@ pub async fn read_json<T: DeserializeOwned>(
 ///
 /// # Errors
 /// InvalidInput as there.
-pub async fn read_document(request: Request<Incoming>) -> Result<Option<Json>, ApiError> {
+pub async fn read_document(
+    request: Request<Incoming>,
+    most: usize,
+) -> Result<Option<Json>, Failure> {
     let (head, body) = request.into_parts();
     let is_empty = body.is_end_stream();
     if let Err(error) = check_content_type(&head.headers, is_empty) {
@@ -177,28 +194,25 @@ pub async fn read_document(request: Request<Incoming>) -> Result<Option<Json>, A
     if is_empty {
         return Ok(None);
     }
-    let collected = tokio::time::timeout(JSON_TIMEOUT, Limited::new(body, MAX_JSON).collect())
-        .await
-        .map_err(|_| ApiError::invalid("the request's body did not arrive in time"))?
-        .map_err(|e| ApiError::invalid(format!("the request's body can't be read: {e}")))?
-        .to_bytes();
+    let collected = read_bytes(body, most).await?;
     if collected.iter().all(u8::is_ascii_whitespace) {
-        return Err(ApiError::invalid(
+        return Err(Failure::invalid(
             "invalid JSON: got EOF while reading request body",
         ));
     }
     Json::parse(&collected).map(Some).map_err(wrong_json)
 }
 
-pub(crate) fn wrong_json(error: JsonError) -> ApiError {
+/// What is wrong with a document, as the client is told.
+pub fn wrong_json(error: JsonError) -> Failure {
     match error.path() {
-        "" => ApiError::invalid(format!("invalid JSON: {}", error.message())),
-        path => ApiError::invalid(format!("invalid value for {path}: {}", error.message())),
+        "" => Failure::invalid(format!("invalid JSON: {}", error.message())),
+        path => Failure::invalid(format!("invalid value for {path}: {}", error.message())),
     }
 }
 
 /// A body must be said to be JSON; without one nothing needs to be said.
-fn check_content_type(headers: &HeaderMap, is_empty: bool) -> Result<(), ApiError> {
+fn check_content_type(headers: &HeaderMap, is_empty: bool) -> Result<(), Failure> {
     let text = match headers.get(header::CONTENT_TYPE) {
         None if is_empty => return Ok(()),
         None => "",
@@ -206,13 +220,13 @@ fn check_content_type(headers: &HeaderMap, is_empty: bool) -> Result<(), ApiErro
     };
     let kind = text.split(';').next().unwrap_or_default().trim();
     if kind.is_empty() {
-        return Err(ApiError::invalid(format!(
+        return Err(Failure::invalid(format!(
             "malformed Content-Type header ({text}): mime: no media type"
         )));
     }
     match kind.eq_ignore_ascii_case("application/json") {
         true => Ok(()),
-        false => Err(ApiError::invalid(format!(
+        false => Err(Failure::invalid(format!(
             "unsupported Content-Type header ({text}): must be 'application/json'"
         ))),
     }

@@ -16,7 +16,7 @@ use keelson_model::error::ErrorKind;
 use keelson_model::host_api::Role;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::ApiError;
+use crate::error::Failure;
 
 /// How long a request waits for a place.
 const WAIT: Duration = Duration::from_secs(20);
@@ -167,7 +167,7 @@ impl Places {
     }
 
     /// Whether places are short.
-    pub(crate) fn shortage(&self) -> &Shortage {
+    pub fn shortage(&self) -> &Shortage {
         &self.shortage
     }
 
@@ -175,14 +175,14 @@ impl Places {
     ///
     /// # Errors
     /// Unavailable when none became free in time; Forbidden when there is none for this role.
-    pub async fn take(&self, kind: Kind, role: Role) -> Result<Place, ApiError> {
+    pub async fn take(&self, kind: Kind, role: Role) -> Result<Place, Failure> {
         let (most, for_readers) = kind.places();
         let Some(pool) = self.pools.get(kind as usize) else {
-            return Err(ApiError::new(ErrorKind::Internal, "a kind without places"));
+            return Err(Failure::new(ErrorKind::Internal, "a kind without places"));
         };
         let most = match role {
             Role::Reader if for_readers == 0 => {
-                return Err(ApiError::new(
+                return Err(Failure::new(
                     ErrorKind::Forbidden,
                     format!("role {} may not do that", role.as_str()),
                 ));
@@ -201,7 +201,7 @@ impl Places {
             .ok()
             .flatten()
             .ok_or_else(|| {
-                ApiError::new(
+                Failure::new(
                     ErrorKind::Unavailable,
                     format!(
                         "too many {} at once ({most}): try again when one of them has ended",

@@ -1,0 +1,290 @@
+//! The route table: what exists, who may use it, and what answers it.
+//!
+//! The table is the policy. A route cannot be made without its access, a path that is in no table
+//! does not exist for anybody, and a handler is handed out only by [`Match::admit`], to a caller
+//! whose role is enough.
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use keelson_model::error::ErrorKind;
+
+use crate::access::{Access, Caller};
+use crate::audit::{Record, Told};
+use crate::error::Failure;
+use crate::hijack::Hijacker;
+use crate::reply::Body;
+
+/// Whether requests are recorded in the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audit {
+    /// Each of them.
+    Recorded,
+    /// None: nothing is changed.
+    ReadOnly,
+    /// None although the method is one that changes things, for this reason.
+    Left(&'static str),
+}
+
+/// What a request's body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// Nothing that says what is to be done.
+    Nothing,
+    /// A JSON document, which is in memory as a whole.
+    Document,
+    /// Bytes that are read while they come.
+    Stream,
+}
+
+/// One route. `H` is what answers it, a function of the API that the table belongs to.
+#[derive(Debug, Clone, Copy)]
+pub struct Route<H: 'static> {
+    /// HTTP method, in capital letters.
+    pub method: &'static str,
+    /// Path. `{x}` stands for one segment, `{x*}` for one or more; at most one of them.
+    pub path: &'static str,
+    /// Minor number of the API version that introduced it; 0: all have it.
+    pub since: u16,
+    /// Who may use it.
+    pub access: Access,
+    /// Whether it is recorded in the audit log.
+    pub audit: Audit,
+    /// What its body is.
+    pub takes: Takes,
+    /// Whether it does what it is for. One that is not built says so.
+    pub built: bool,
+    /// Whether it is answered where connections are served: it touches no file and waits for
+    /// nothing.
+    pub at_once: bool,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    handler: H,
+}
+
+impl<H: Copy + 'static> Route<H> {
+    /// A route. Methods other than GET and HEAD are audited.
+    pub const fn new(method: &'static str, path: &'static str, access: Access, handler: H) -> Self {
+        let audit = match method.as_bytes() {
+            b"GET" | b"HEAD" => Audit::ReadOnly,
+            _ => Audit::Recorded,
+        };
+        Self {
+            method,
+            path,
+            since: 0,
+            access,
+            audit,
+            takes: Takes::Nothing,
+            built: true,
+            at_once: false,
+            summary: "",
+            handler,
+        }
+    }
+
+    /// With the version that introduced it.
+    pub const fn since(mut self, minor: u16) -> Self {
+        self.since = minor;
+        self
+    }
+
+    /// Says what it does.
+    pub const fn about(mut self, summary: &'static str) -> Self {
+        self.summary = summary;
+        self
+    }
+
+    /// Audited although its method only reads.
+    pub const fn audited(mut self) -> Self {
+        self.audit = Audit::Recorded;
+        self
+    }
+
+    /// Not audited although its method is one that changes things.
+    pub const fn not_audited(mut self, reason: &'static str) -> Self {
+        self.audit = Audit::Left(reason);
+        self
+    }
+
+    /// Its body is this.
+    pub const fn takes(mut self, takes: Takes) -> Self {
+        self.takes = takes;
+        self
+    }
+
+    /// Its handler only says that there is no such thing yet.
+    pub const fn not_built(mut self) -> Self {
+        self.built = false;
+        self
+    }
+
+    /// It is answered where connections are served.
+    pub const fn at_once(mut self) -> Self {
+        self.at_once = true;
+        self
+    }
+
+    /// Whether requests are recorded.
+    pub const fn is_audited(&self) -> bool {
+        matches!(self.audit, Audit::Recorded)
+    }
+}
+
+/// The routes of an API.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<H: 'static> {
+    routes: &'static [Route<H>],
+    told: Told,
+}
+
+impl<H: Copy + 'static> Table<H> {
+    /// The first route that matches is taken. `told` are the query parameters that the audit log
+    /// records.
+    pub const fn new(routes: &'static [Route<H>], told: Told) -> Self {
+        Self { routes, told }
+    }
+
+    /// All routes.
+    pub fn routes(&self) -> &'static [Route<H>] {
+        self.routes
+    }
+
+    /// The route of a method and path, for a client of this minor version.
+    pub fn find<'a>(&self, method: &Method, path: &'a str, minor: u16) -> Option<Match<'a, H>> {
+        let method = method.as_str();
+        let told = self.told;
+        self.routes
+            .iter()
+            .filter(|route| route.method == method && route.since <= minor)
+            .find_map(|route| {
+                let value = match_path(route.path, path)?;
+                Some(Match { route, value, told })
+            })
+    }
+}
+
+/// A route with what its placeholder stands for.
+#[derive(Debug)]
+pub struct Match<'a, H: 'static> {
+    /// The route.
+    pub route: &'static Route<H>,
+    /// The placeholder's value as it is in the path; empty when the route has none.
+    pub value: &'a str,
+    told: Told,
+}
+
+/// A request that its caller may make.
+#[derive(Debug)]
+pub struct Admitted<H: 'static> {
+    /// What answers it.
+    pub handler: H,
+    /// What is recorded once it is answered.
+    pub record: Option<Record>,
+}
+
+impl<H: Copy + 'static> Match<'_, H> {
+    /// Hands out the handler when the caller may use the route. `path` is what the caller is told.
+    ///
+    /// # Errors
+    /// Forbidden, naming the role and what it may not do.
+    pub fn admit(
+        &self,
+        caller: &Caller,
+        request: &Request<Incoming>,
+        path: &str,
+    ) -> Result<Admitted<H>, Failure> {
+        let record = self.route.is_audited().then(|| {
+            let hijacker = request.extensions().get::<Hijacker>().cloned();
+            let told = self.told;
+            Record::begin(caller, request.method(), request.uri(), told, hijacker)
+        });
+        if self.route.access.admits(caller.role) {
+            return Ok(Admitted {
+                handler: self.route.handler,
+                record,
+            });
+        }
+        let refused = Failure::new(
+            ErrorKind::Forbidden,
+            format!(
+                "role {} may not {} {path}: it takes role {}",
+                caller.role.as_str(),
+                request.method(),
+                self.route.access.as_str()
+            ),
+        );
+        if let Some(record) = record {
+            record.answered(http::StatusCode::FORBIDDEN);
+        }
+        Err(refused)
+    }
+}
+
+/// Waits for the answer and records its status.
+pub async fn recorded(
+    record: Option<Record>,
+    answer: impl Future<Output = Response<Body>>,
+) -> Response<Body> {
+    let answer = answer.await;
+    if let Some(record) = record {
+        record.answered(answer.status());
+    }
+    answer
+}
+
+/// Matches a path against a pattern with at most one placeholder and returns its value.
+fn match_path<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
+    let Some((before, rest)) = pattern.split_once('{') else {
+        return (pattern == path).then_some("");
+    };
+    let (placeholder, after) = rest.split_once('}')?;
+    let value = path.strip_prefix(before)?.strip_suffix(after)?;
+    let many = placeholder.ends_with('*');
+    (!value.is_empty() && (many || !value.contains('/'))).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: Table<u8> = Table::new(
+        &[
+            Route::new("GET", "/things/json", Access::Reader, 1),
+            Route::new("GET", "/things/{id}/json", Access::Reader, 2),
+            Route::new("GET", "/names/{name*}/json", Access::Operator, 3),
+            Route::new("POST", "/things/prune", Access::Operator, 4).since(25),
+        ],
+        &[],
+    );
+
+    fn found(method: Method, path: &str, minor: u16) -> Option<(u8, &str)> {
+        let found = TABLE.find(&method, path, minor)?;
+        Some((found.route.handler, found.value))
+    }
+
+    #[test]
+    fn placeholders_take_one_segment_or_more() {
+        assert_eq!(found(Method::GET, "/things/json", 24), Some((1, "")));
+        assert_eq!(found(Method::GET, "/things/a/json", 24), Some((2, "a")));
+        assert_eq!(
+            found(Method::GET, "/names/a/b:1/json", 24),
+            Some((3, "a/b:1"))
+        );
+        for path in ["/things", "/things/a/b/json", "/things//json", "/", ""] {
+            assert_eq!(found(Method::GET, path, 24), None, "{path}");
+        }
+        assert_eq!(found(Method::POST, "/things/json", 24), None);
+    }
+
+    #[test]
+    fn a_route_is_hidden_from_older_versions() {
+        assert_eq!(found(Method::POST, "/things/prune", 24), None);
+        assert_eq!(found(Method::POST, "/things/prune", 25), Some((4, "")));
+    }
+
+    #[test]
+    fn changing_methods_are_audited() {
+        let audited: Vec<bool> = TABLE.routes().iter().map(Route::is_audited).collect();
+        assert_eq!(audited, [false, false, false, true]);
+    }
+}
