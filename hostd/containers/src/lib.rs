@@ -26,6 +26,8 @@ mod flush;
 mod host;
 mod lifecycle;
 mod logs;
+#[cfg_attr(not(test), expect(dead_code, reason = "its driver follows"))]
+mod machine;
 mod names;
 mod open;
 mod prepare;

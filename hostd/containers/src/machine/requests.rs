@@ -1,0 +1,267 @@
+//! What somebody wants of a container.
+
+use std::time::Duration;
+
+use super::{
+    Action, Ask, Attempt, Dead, Ending, Freezer, Happening, Life, Machine, Moment, Now, Outcome,
+    Purpose, Reason, Refusal, Rest, Sending, Start, Starter, Stopper, Thaw, Ticket, Until,
+};
+use crate::Signal;
+
+/// A single answer.
+pub(super) fn refuse(ticket: Ticket, refusal: Refusal) -> Vec<Action> {
+    vec![Action::Answer(ticket, Outcome::Refused(refusal))]
+}
+
+impl Machine {
+    pub(super) fn request(&mut self, ticket: Ticket, ask: Ask, now: Now) -> Vec<Action> {
+        match &mut self.life {
+            Life::Starting(start) => {
+                start.later.push((ticket, ask));
+                Vec::new()
+            }
+            Life::Running { .. } | Life::Paused { .. } => self.request_of_run(ticket, ask, now),
+            Life::Restarting { .. } => self.request_in_pause(ticket, ask, now),
+            Life::Unknown(_) => self.request_of_unknown(ticket, ask, now),
+            Life::Created => self.request_at_rest(ticket, ask, Some(Rest::Created), now),
+            Life::Exited => self.request_at_rest(ticket, ask, Some(Rest::Exited), now),
+            Life::Dead(_) => self.request_at_rest(ticket, ask, None, now),
+            Life::Removing { .. } => match ask {
+                Ask::Remove { .. } => refuse(ticket, Refusal::BeingRemoved),
+                _ => self.request_at_rest(ticket, ask, None, now),
+            },
+            Life::Gone => refuse(ticket, Refusal::Gone),
+        }
+    }
+
+    /// Of a container without a process; `from`: where a start would begin, if it may.
+    fn request_at_rest(
+        &mut self,
+        ticket: Ticket,
+        ask: Ask,
+        from: Option<Rest>,
+        now: Now,
+    ) -> Vec<Action> {
+        match (ask, from) {
+            (Ask::Start, Some(from)) => self.start(from, Starter::Caller, false, vec![ticket], now),
+            (Ask::Restart { .. }, Some(from)) => {
+                self.start(from, Starter::Caller, true, vec![ticket], now)
+            }
+            (Ask::Start | Ask::Restart { .. }, None) => refuse(ticket, Refusal::Removable),
+            (Ask::Stop { .. }, _) => refuse(ticket, Refusal::Rests),
+            (Ask::Kill(_), _) => refuse(ticket, Refusal::NotRunning(Attempt::Kill)),
+            (Ask::Pause(_), _) => refuse(ticket, Refusal::NotRunning(Attempt::Pause)),
+            (Ask::Unpause(_), _) => refuse(ticket, Refusal::NotPaused),
+            (Ask::Remove { .. }, _) => {
+                let may_run = matches!(self.life, Life::Dead(Dead::Document(_)));
+                self.remove(vec![(ticket, Outcome::Done)], may_run)
+            }
+        }
+    }
+
+    /// Of a container that waits to be started by its policy.
+    fn request_in_pause(&mut self, ticket: Ticket, ask: Ask, now: Now) -> Vec<Action> {
+        match ask {
+            Ask::Start => refuse(ticket, Refusal::Runs),
+            Ask::Stop { .. } | Ask::Kill(_) => {
+                let by_shutdown = matches!(
+                    ask,
+                    Ask::Stop {
+                        by: Stopper::Shutdown,
+                        ..
+                    }
+                );
+                self.record.stopped_by_caller |= !by_shutdown;
+                self.life = Life::Exited;
+                vec![
+                    Action::Emit(Happening::Stop),
+                    Action::Notify(Moment::Ended),
+                    Action::Persist,
+                    Action::Answer(ticket, Outcome::Done),
+                ]
+            }
+            Ask::Restart { .. } if now.shutting_down => refuse(ticket, Refusal::ShuttingDown),
+            Ask::Restart { .. } => {
+                let mut actions =
+                    vec![Action::Emit(Happening::Stop), Action::Notify(Moment::Ended)];
+                self.life = Life::Exited;
+                actions.extend(self.start(Rest::Exited, Starter::Caller, true, vec![ticket], now));
+                actions
+            }
+            Ask::Pause(_) => refuse(ticket, Refusal::NotRunning(Attempt::Pause)),
+            Ask::Unpause(_) => refuse(ticket, Refusal::NotPaused),
+            Ask::Remove { force: false } => refuse(ticket, Refusal::InUse(self.life.status())),
+            Ask::Remove { force: true } => self.remove(vec![(ticket, Outcome::Done)], false),
+        }
+    }
+
+    /// Of a container with a process.
+    fn request_of_run(&mut self, ticket: Ticket, ask: Ask, now: Now) -> Vec<Action> {
+        let status = self.life.status();
+        let (frozen, ending) = match &mut self.life {
+            Life::Running { ending, .. } => (None, ending),
+            Life::Paused { by, ending, .. } => (Some(*by), ending),
+            _ => return Vec::new(),
+        };
+        match ask {
+            Ask::Start if frozen.is_some() => refuse(ticket, Refusal::Frozen),
+            Ask::Start => refuse(ticket, Refusal::Runs),
+            Ask::Stop {
+                by,
+                signal,
+                patience,
+            } => {
+                let reason = match by {
+                    Stopper::Caller => Reason::Stop,
+                    Stopper::Shutdown => Reason::Shutdown,
+                };
+                Ending::wish(ending, reason, ticket, Until::Ended).stop(patience, now);
+                self.record.stopped_by_caller |= by == Stopper::Caller;
+                send(signal, Purpose::Stop)
+            }
+            Ask::Restart { signal, patience } => {
+                Ending::wish(ending, Reason::Restart, ticket, Until::Started).stop(patience, now);
+                self.record.stopped_by_caller = true;
+                send(signal, Purpose::Stop)
+            }
+            Ask::Kill(signal) => send(signal, Purpose::Kill(ticket)),
+            Ask::Pause(_) if frozen.is_some() => refuse(ticket, Refusal::AlreadyPaused),
+            Ask::Pause(by) => vec![Action::Freeze(ticket, by)],
+            // What a caller has frozen meanwhile is the caller's to thaw.
+            Ask::Unpause(Freezer::Commit) if frozen != Some(Freezer::Commit) => {
+                refuse(ticket, Refusal::NotPaused)
+            }
+            Ask::Unpause(_) if frozen.is_none() => refuse(ticket, Refusal::NotPaused),
+            Ask::Unpause(_) => vec![Action::Thaw(Thaw::Request(ticket))],
+            Ask::Remove { force: false } => refuse(ticket, Refusal::InUse(status)),
+            Ask::Remove { force: true } => {
+                Ending::wish(ending, Reason::Removal, ticket, Until::Removed).kill(now);
+                send(Signal::KILL, Purpose::Removal)
+            }
+        }
+    }
+
+    /// Begins a start.
+    pub(super) fn start(
+        &mut self,
+        from: Rest,
+        by: Starter,
+        again: bool,
+        waiting: Vec<Ticket>,
+        now: Now,
+    ) -> Vec<Action> {
+        if now.shutting_down {
+            let refused = |ticket| Action::Answer(ticket, Outcome::Refused(Refusal::ShuttingDown));
+            return waiting.into_iter().map(refused).collect();
+        }
+        self.life = Life::Starting(Start {
+            from,
+            by,
+            again,
+            waiting,
+            later: Vec::new(),
+        });
+        vec![Action::Spawn]
+    }
+
+    /// Begins the removal of a container; `may_run`: nobody knows that it has no process.
+    pub(super) fn remove(&mut self, waiting: Vec<(Ticket, Outcome)>, may_run: bool) -> Vec<Action> {
+        self.life = Life::Removing { waiting };
+        match may_run {
+            true => vec![Action::EndShim, Action::KillLeftovers, Action::Discard],
+            false => vec![Action::Discard],
+        }
+    }
+
+    /// Ends a removal, if one is under way.
+    fn take_removal(&mut self, next: Life) -> Option<Vec<(Ticket, Outcome)>> {
+        match std::mem::replace(&mut self.life, next) {
+            Life::Removing { waiting } => Some(waiting),
+            other => {
+                self.life = other;
+                None
+            }
+        }
+    }
+
+    pub(super) fn removed(&mut self) -> Vec<Action> {
+        let Some(waiting) = self.take_removal(Life::Gone) else {
+            return Vec::new();
+        };
+        let mut actions = vec![
+            Action::Release,
+            Action::Emit(Happening::Destroy),
+            Action::DropPending,
+            Action::Notify(Moment::Gone),
+        ];
+        let answers = waiting.into_iter();
+        actions.extend(answers.map(|(ticket, outcome)| Action::Answer(ticket, outcome)));
+        actions
+    }
+
+    pub(super) fn not_removed(&mut self, error: String) -> Vec<Action> {
+        let Some(waiting) = self.take_removal(Life::Dead(Dead::Removal(error))) else {
+            return Vec::new();
+        };
+        let mut actions = vec![Action::Notify(Moment::NotRemoved)];
+        actions.extend(waiting.into_iter().map(|(ticket, outcome)| {
+            let outcome = match outcome {
+                Outcome::Done => Outcome::Failed,
+                // It waited for something else, which failed before.
+                other => other,
+            };
+            Action::Answer(ticket, outcome)
+        }));
+        actions
+    }
+}
+
+fn send(signal: Signal, purpose: Purpose) -> Vec<Action> {
+    vec![Action::Send(Sending { signal, purpose })]
+}
+
+impl Ending {
+    pub(super) fn new(reason: Reason) -> Self {
+        Self {
+            reason,
+            is_stop: false,
+            next: None,
+            killed: false,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Of a container that is found to run while the machine goes down.
+    pub(super) fn of_shutdown(now: Now) -> Self {
+        let mut ending = Self::new(Reason::Shutdown);
+        ending.stop(Some(super::KILL_TIME), now);
+        ending
+    }
+
+    /// Adds somebody who wants the end; the strongest reason counts.
+    fn wish(ending: &mut Option<Self>, reason: Reason, ticket: Ticket, until: Until) -> &mut Self {
+        let ending = ending.get_or_insert_with(|| Self::new(reason));
+        ending.reason = ending.reason.max(reason);
+        ending.waiting.push((ticket, until));
+        ending
+    }
+
+    /// A stop with so much patience; the shortest counts.
+    fn stop(&mut self, patience: Option<Duration>, now: Now) {
+        self.is_stop = true;
+        if !self.killed {
+            let wanted = patience.map(|patience| now.time.saturating_add(patience));
+            self.next = [self.next, wanted].into_iter().flatten().min();
+        }
+    }
+
+    /// SIGKILL is sent; that is waited for only so long.
+    pub(super) fn kill(&mut self, now: Now) {
+        let limit = now.time.saturating_add(super::KILL_TIME);
+        self.next = match (self.killed, self.next) {
+            (true, Some(next)) => Some(next.min(limit)),
+            _ => Some(limit),
+        };
+        self.killed = true;
+    }
+}
