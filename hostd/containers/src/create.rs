@@ -198,7 +198,6 @@ impl Inner {
             facts: &self.facts,
             engine: &self.root,
         })
-        .map_err(EngineError::Invalid)
     }
 
     /// A container at the moment in which it is made or found.

@@ -71,9 +71,9 @@ pub struct OldDocument<'a> {
     pub engine: &'a Path,
 }
 
-/// Reads a container that was kept in a client's words only; what does not fit, in one sentence.
-/// A parameter of the engine, because it knows no client's words.
-pub type ReadOld = fn(&OldDocument<'_>) -> Result<ContainerSpec, String>;
+/// Reads a container that was kept in a client's words only. A parameter of the engine, because it
+/// knows no client's words.
+pub type ReadOld = fn(&OldDocument<'_>) -> Result<ContainerSpec, EngineError>;
 
 impl ContainerDocument {
     /// The document of a container as it is in memory.

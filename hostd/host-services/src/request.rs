@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use hostd_containers::usual_propagation;
+use hostd_containers::{EngineError, usual_propagation};
 use keelson_model::service::{ServiceMount, ServiceSpec};
 use keelson_model::spec::{
     BindMount, CapabilitySet, ContainerSpec, DeviceAccess, DeviceSpec, HostName, MountKind,
@@ -39,17 +39,17 @@ pub struct Place<'a> {
 /// and devices that are not there are left out.
 ///
 /// # Errors
-/// A value that a service can't have, in one sentence.
+/// [`EngineError::Invalid`]: a value that a service can't have.
 pub fn container(
     service: &ServiceSpec,
     place: Place<'_>,
     fingerprint: &str,
     exists: impl Fn(&str) -> bool,
-) -> Result<ContainerSpec, String> {
+) -> Result<ContainerSpec, EngineError> {
     let (command, args) = service
         .command
         .split_first()
-        .ok_or("command: no command specified")?;
+        .ok_or_else(|| EngineError::Invalid("command: no command specified".to_owned()))?;
     let root = RootSpec::System {
         path: place.rootfs.to_owned(),
         read_only: true,
@@ -92,19 +92,20 @@ pub fn container(
     spec.limits.pids = match service.resources.pids {
         None => PidsLimit::NotGiven,
         Some(0 | -1) => PidsLimit::Unlimited,
-        Some(number) => PidsLimit::AtMost(
-            u64::try_from(number)
-                .map_err(|_| format!("pids: {number}: must be -1, 0 or greater"))?,
-        ),
+        Some(number) => PidsLimit::AtMost(u64::try_from(number).map_err(|_| {
+            EngineError::Invalid(format!("pids: {number}: must be -1, 0 or greater"))
+        })?),
     };
     Ok(spec)
 }
 
-fn network(name: &str) -> Result<NetworkMode, String> {
+fn network(name: &str) -> Result<NetworkMode, EngineError> {
     match name {
         "none" => Ok(NetworkMode::None),
         "host" => Ok(NetworkMode::Host),
-        other => Err(format!("network: {other:?}: expected none or host")),
+        other => Err(EngineError::Invalid(format!(
+            "network: {other:?}: expected none or host"
+        ))),
     }
 }
 
@@ -211,7 +212,9 @@ mod tests {
         hostd_containers::check(&made, place.engine).unwrap();
         let mut other = spec;
         "bridged".clone_into(&mut other.network);
-        let error = container(&other, place, "f", |_| true).unwrap_err();
+        let error = container(&other, place, "f", |_| true)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("bridged"), "{error}");
     }
 }

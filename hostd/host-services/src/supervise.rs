@@ -291,7 +291,8 @@ impl Inner {
             engine: engine.root(),
         };
         let exists = |path: &str| fs::symlink_metadata(path).is_ok();
-        let spec = container(&found.spec, place, &found.fingerprint, exists)?;
+        let spec = container(&found.spec, place, &found.fingerprint, exists)
+            .map_err(|error| error.to_string())?;
         let request = CreateRequest::new(spec);
         let start = async {
             engine

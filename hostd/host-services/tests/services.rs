@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hostd_containers::{CgroupParent, Engine, EngineOptions, Scope};
+use hostd_containers::{CgroupParent, Engine, EngineError, EngineOptions, Scope};
 use hostd_host_services::{Services, ServicesOptions};
 use hostd_images::ImageStore;
 use keelson_model::host::EngineConfig;
@@ -99,7 +99,7 @@ impl Machine {
                 images,
                 defaults: EngineConfig::default(),
                 cgroup_parent: cgroup_parent(self.folder.path()),
-                read_old: |_| Err("no old containers here".to_owned()),
+                read_old: |_| Err(EngineError::Invalid("no old containers here".to_owned())),
             })
             .await
             .unwrap();

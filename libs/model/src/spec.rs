@@ -28,6 +28,11 @@ pub use security::{
     CapabilitySet, Confinement, DeviceAccess, DeviceSpec, Hiding, SecuritySpec, SystemCallFilter,
 };
 
+/// Whether a member says nothing that its absence would not say.
+fn is_default<T: Default + PartialEq>(member: &T) -> bool {
+    *member == T::default()
+}
+
 /// A container as the engine knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerSpec {
@@ -44,15 +49,16 @@ pub struct ContainerSpec {
     /// Which namespaces it has of its own.
     pub namespaces: NamespaceSpec,
     /// Its names, and how it resolves others.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub names: NameSpec,
     /// Its mounts: no two have the same target, and parents come before children.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub mounts: Vec<MountSpec>,
     /// Targets of volumes that live and end with the container. None of them is in `mounts`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub anonymous_volumes: Vec<PathBuf>,
     /// Device nodes of the host.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub devices: Vec<DeviceSpec>,
     /// Ports on which it serves. They are not open to anybody outside its network by that alone.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -60,19 +66,22 @@ pub struct ContainerSpec {
     /// What it may do.
     pub security: SecuritySpec,
     /// How much it may use.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,
     /// Kernel parameters of its namespaces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctls: BTreeMap<String, String>,
     /// Where its output goes.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub log: LogSpec,
     /// What happens when its process ends.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub restart: RestartPolicy,
     /// Remove it when its process has ended.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub auto_remove: bool,
     /// How it is asked to end.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub stop: StopSpec,
     /// How its health is found out; `None`: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,7 +146,7 @@ pub enum RootSpec {
         /// The image as it was named.
         name: String,
         /// Nothing may be written to it.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         read_only: bool,
     },
     /// A ready EROFS file of the OS.
@@ -145,7 +154,7 @@ pub enum RootSpec {
         /// The file.
         path: PathBuf,
         /// Nothing may be written to it.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         read_only: bool,
     },
 }
@@ -165,17 +174,17 @@ pub struct ProcessSpec {
     /// The command: never empty.
     pub command: String,
     /// Its arguments.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub args: Vec<String>,
     /// `NAME=value`; `NAME` alone takes away a variable that the engine sets itself.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub env: Vec<String>,
     /// `user`, `uid`, `user:group`, …, resolved when it starts, by the files that the container
     /// sees. Empty: root.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub user: String,
     /// Additional groups, by name or number.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub groups: Vec<String>,
     /// Absolute path; made when it does not exist.
     pub working_directory: String,
@@ -183,7 +192,7 @@ pub struct ProcessSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalSpec>,
     /// Standard input.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub stdin: Stdin,
 }
 
@@ -264,22 +273,22 @@ pub enum IpcMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameSpec {
     /// Host name.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub hostname: HostName,
     /// NIS domain name; empty for none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub domain: String,
     /// Name servers; the host's when empty.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub dns_servers: Vec<IpAddr>,
     /// Search domains; the host's when empty.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub dns_search: Vec<String>,
     /// Resolver options; the host's when empty.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub dns_options: Vec<String>,
     /// Further lines of /etc/hosts.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub hosts: Vec<HostsEntry>,
 }
 
@@ -388,7 +397,7 @@ pub struct StopSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// How long it has until SIGKILL.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub patience: Patience,
 }
 
@@ -420,4 +429,70 @@ pub struct HealthCheck {
     pub start_period: Duration,
     /// Between two checks in that time.
     pub start_interval: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn plain() -> ContainerSpec {
+        let root = RootSpec::Image {
+            id: "sha256:0".to_owned(),
+            name: "box".to_owned(),
+            read_only: false,
+        };
+        ContainerSpec::new(root, "sh")
+    }
+
+    #[test]
+    fn what_says_nothing_is_left_out_and_read_again() {
+        let spec = plain();
+        let written = json!(spec);
+        let names: Vec<_> = written.as_object().unwrap().keys().collect();
+        assert_eq!(names, ["namespaces", "process", "root", "security"]);
+        assert_eq!(
+            serde_json::from_value::<ContainerSpec>(written).unwrap(),
+            spec
+        );
+    }
+
+    #[test]
+    fn what_says_something_is_read_again() {
+        let mut spec = plain();
+        spec.process.terminal = Some(TerminalSpec {
+            size: Some((24, 80)),
+        });
+        spec.process.stdin = Stdin::OpenOnce;
+        spec.names.hostname = HostName::Given("ship".to_owned());
+        spec.names.dns_servers = vec!["::1".parse().unwrap()];
+        spec.mounts = vec![MountSpec {
+            target: "/t".into(),
+            kind: MountKind::Tmpfs(TmpfsMount {
+                options: vec!["nodev".to_owned()],
+                read_only: true,
+            }),
+        }];
+        spec.exposed_ports = BTreeSet::from([Port {
+            number: 53,
+            protocol: Protocol::Udp,
+        }]);
+        spec.security.capabilities = CapabilitySet::All;
+        spec.security.system_calls = SystemCallFilter::Profile(json!({"a": 1}));
+        spec.limits.memory.swap = MemorySwap::Together(9);
+        spec.limits.pids = PidsLimit::Unlimited;
+        spec.limits.shm_size = 1;
+        spec.log = LogSpec::Files {
+            max_size: Some(u64::MAX),
+            max_files: None,
+        };
+        spec.restart = RestartPolicy::OnFailure { attempts: None };
+        spec.stop = StopSpec {
+            signal: Some(2),
+            patience: Patience::For(Duration::from_millis(1500)),
+        };
+        let text = json!(spec).to_string();
+        assert_eq!(serde_json::from_str::<ContainerSpec>(&text).unwrap(), spec);
+    }
 }

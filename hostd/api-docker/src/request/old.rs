@@ -1,6 +1,6 @@
 //! Containers that an engine of before the specification has kept, in Docker's words.
 
-use hostd_containers::{HostFacts, OldDocument};
+use hostd_containers::{EngineError, HostFacts, OldDocument};
 use keelson_model::spec::ContainerSpec;
 use serde::Deserialize;
 
@@ -12,11 +12,14 @@ use crate::wire::{Config, HostConfig};
 /// host offers now is asked at its next start.
 ///
 /// # Errors
-/// What does not fit, in one sentence.
-pub fn read_old(old: &OldDocument<'_>) -> Result<ContainerSpec, String> {
-    let config = Config::deserialize(old.config).map_err(|error| format!("config: {error}"))?;
-    let host = HostConfig::deserialize(old.host_config)
-        .map_err(|error| format!("host_config: {error}"))?;
+/// [`EngineError::Invalid`]: what does not fit.
+pub fn read_old(old: &OldDocument<'_>) -> Result<ContainerSpec, EngineError> {
+    let unfit = |part: &str, error: &dyn std::fmt::Display| {
+        EngineError::Invalid(format!("what clients are shown of it: {part}{error}"))
+    };
+    let config = Config::deserialize(old.config).map_err(|error| unfit("config: ", &error))?;
+    let host =
+        HostConfig::deserialize(old.host_config).map_err(|error| unfit("host_config: ", &error))?;
     let (command, args) = old.command;
     let words = Words {
         config: &config,
@@ -34,5 +37,5 @@ pub fn read_old(old: &OldDocument<'_>) -> Result<ContainerSpec, String> {
         // The host name stands in the configuration.
         machine: "",
     };
-    spec(old.id, &words, old.root.clone(), ground).map_err(|error| error.to_string())
+    spec(old.id, &words, old.root.clone(), ground).map_err(|error| unfit("", &error))
 }

@@ -200,6 +200,7 @@ fn documents_of_the_first_release_are_read() {
             include_str!("../../tests/golden/restarts.1.json"),
         ),
         ("always", include_str!("../../tests/golden/always.1.json")),
+        ("service", include_str!("../../tests/golden/service.1.json")),
     ] {
         let document: Value = serde_json::from_str(text).unwrap();
         let word = |name: &str| document[name].as_str().unwrap();
@@ -207,10 +208,16 @@ fn documents_of_the_first_release_are_read() {
         let engine = Path::new("/var/lib/keelson");
         let spec = read_old(&hostd_containers::OldDocument {
             id: word("id"),
-            root: RootSpec::Image {
-                id: word("image_id").to_owned(),
-                name: word("image").to_owned(),
-                read_only: false,
+            root: match word("image_id") {
+                "" => RootSpec::System {
+                    path: word("image").into(),
+                    read_only: false,
+                },
+                id => RootSpec::Image {
+                    id: id.to_owned(),
+                    name: word("image").to_owned(),
+                    read_only: false,
+                },
             },
             command: (word("path"), &args),
             config: &document["config"],
@@ -220,8 +227,10 @@ fn documents_of_the_first_release_are_read() {
         })
         .unwrap();
         check(&spec, engine).unwrap();
-        assert_eq!(spec.labels["of"], "image", "{name}");
-        assert_eq!(spec.process.command, args_of(&document)[0], "{name}");
+        if name != "service" {
+            assert_eq!(spec.labels["of"], "image", "{name}");
+            assert_eq!(spec.process.command, args_of(&document)[0], "{name}");
+        }
         let security = &spec.security;
         let fits = match name {
             "plain" => {
@@ -266,6 +275,14 @@ fn documents_of_the_first_release_are_read() {
                     && spec.names.hostname == HostName::Given("ship".to_owned())
                     && spec.names.hosts[0].name == "db"
                     && spec.process.groups == ["33"]
+            }
+            "service" => {
+                let only = CapabilitySet::Only(["SYS_TIME".to_owned()].into());
+                spec.root.read_only()
+                    && security.capabilities == only
+                    && spec.mounts.len() == 3
+                    && spec.devices.len() == 1
+                    && spec.labels.contains_key("io.keelson.service.fingerprint")
             }
             other => panic!("{other}"),
         };

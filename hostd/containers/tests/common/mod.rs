@@ -12,8 +12,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use hostd_containers::{
-    AttachOptions, Attached, CgroupParent, CreateRequest, Engine, EngineOptions, LogQuery, Scope,
-    WaitCondition, WaitResult,
+    AttachOptions, Attached, CgroupParent, CreateRequest, Engine, EngineError, EngineOptions,
+    LogQuery, Scope, WaitCondition, WaitResult,
 };
 use hostd_images::{ImageStore, ImportOptions};
 use keelson_model::host::EngineConfig;
@@ -114,7 +114,7 @@ impl Machine {
             images: images.clone(),
             defaults: EngineConfig::default(),
             cgroup_parent: cgroup_parent(self.folder.path()),
-            read_old: |_| Err("no old containers here".to_owned()),
+            read_old: |_| Err(EngineError::Invalid("no old containers here".to_owned())),
         })
         .await
         .unwrap()

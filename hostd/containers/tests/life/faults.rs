@@ -216,6 +216,38 @@ fn a_state_that_cannot_be_read_is_not_guessed() {
 }
 
 #[test]
+fn a_specification_that_contradicts_itself_is_not_run() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    let id = machine.life(async |engine, _images| {
+        let mut request = shell("echo sound");
+        "/here".clone_into(&mut request.spec.process.working_directory);
+        create(&engine, request).await
+    });
+    let path = folder(&machine, &id).join("container.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let changed = text.replace("\"/here\"", "\"here\"");
+    assert_ne!(changed, text);
+    fs::write(&path, &changed).unwrap();
+    machine.life(async |engine, _images| {
+        let dead = engine.inspect(SCOPE, &id).unwrap();
+        assert_eq!(dead.state.status, Status::Dead);
+        let reason = &dead.state.error;
+        assert!(reason.contains("working directory 'here'"), "{reason}");
+        let error = engine.start(SCOPE, &id).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert_eq!(fs::read_to_string(&path).unwrap(), changed);
+    });
+    fs::write(&path, text).unwrap();
+    machine.life(async |engine, _images| {
+        let ran = start_and_collect(&engine, id.clone()).await;
+        assert_eq!((ran.code, ran.out.as_str()), (0, "sound\n"));
+    });
+}
+
+#[test]
 fn a_shim_that_does_not_answer_is_not_dead() {
     if !is_root() {
         return;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::is_default;
+
 /// Bytes of /dev/shm when nothing else is asked for.
 pub const SHM_SIZE: u64 = 64 << 20;
 
@@ -10,12 +12,16 @@ pub const SHM_SIZE: u64 = 64 << 20;
 #[serde(default)]
 pub struct Limits {
     /// Memory.
+    #[serde(skip_serializing_if = "is_default")]
     pub memory: MemoryLimits,
     /// Processors.
+    #[serde(skip_serializing_if = "is_default")]
     pub cpu: CpuLimits,
     /// Processes and threads.
+    #[serde(skip_serializing_if = "is_default")]
     pub pids: PidsLimit,
     /// Limits of each process (setrlimit(2)); no kind twice.
+    #[serde(skip_serializing_if = "is_default")]
     pub rlimits: Vec<Rlimit>,
     /// Bytes of the container's /dev/shm, at least 1.
     pub shm_size: u64,
@@ -38,12 +44,16 @@ impl Default for Limits {
 #[serde(default)]
 pub struct MemoryLimits {
     /// Hard limit.
+    #[serde(skip_serializing_if = "is_default")]
     pub limit: Option<u64>,
     /// Memory that is not reclaimed while others have more than theirs.
+    #[serde(skip_serializing_if = "is_default")]
     pub reservation: Option<u64>,
     /// Swap.
+    #[serde(skip_serializing_if = "is_default")]
     pub swap: MemorySwap,
     /// -1000 to 1000: how willingly the kernel kills it when memory runs out.
+    #[serde(skip_serializing_if = "is_default")]
     pub oom_score_adjustment: i32,
 }
 
@@ -65,14 +75,19 @@ pub enum MemorySwap {
 #[serde(default)]
 pub struct CpuLimits {
     /// Relative weight, 2 to 262144.
+    #[serde(skip_serializing_if = "is_default")]
     pub shares: Option<u64>,
     /// Microseconds of processor time in a period; -1 lifts an earlier limit.
+    #[serde(skip_serializing_if = "is_default")]
     pub quota: Option<i64>,
     /// Microseconds of a period, 1000 to 1000000.
+    #[serde(skip_serializing_if = "is_default")]
     pub period: Option<u64>,
     /// Processors: `0-2,4`; empty for all.
+    #[serde(skip_serializing_if = "is_default")]
     pub cpus: String,
     /// Memory nodes: `0,1`; empty for all.
+    #[serde(skip_serializing_if = "is_default")]
     pub memory_nodes: String,
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::is_default;
+
 /// A mount to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSpec {
@@ -29,14 +31,14 @@ pub struct BindMount {
     /// Absolute path on the host.
     pub source: PathBuf,
     /// Make a directory when there is nothing at `source`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub create_source: bool,
     /// Bind what is mounted below the source, too.
     pub recursive: bool,
     /// What may be written.
     pub read_only: ReadOnly,
     /// Whether later mounts and unmounts pass from or to the host.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub propagation: Propagation,
 }
 
@@ -101,9 +103,9 @@ impl Propagation {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TmpfsMount {
     /// Mount options, each judged: `nosuid`, `size=64m`, ….
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub options: Vec<String>,
     /// Nothing may be written.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub read_only: bool,
 }

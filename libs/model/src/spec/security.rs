@@ -6,19 +6,21 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::is_default;
+
 /// What a container may do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SecuritySpec {
     /// How it is confined as a whole.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub confinement: Confinement,
     /// Capabilities of its processes.
     pub capabilities: CapabilitySet,
     /// System calls.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub system_calls: SystemCallFilter,
     /// No program gains privileges by being executed (`set-user-ID`, file capabilities).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub no_new_privileges: bool,
     /// What of /proc and /sys it does not see, or can't write.
     pub hiding: Hiding,
