@@ -186,17 +186,8 @@ fn uuid(seed: &str, purpose: &str) -> String {
     let hash = Sha256::digest(format!("{purpose}\0{seed}"));
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash[..16]);
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let text = hex::encode(bytes);
-    format!(
-        "{}-{}-{}-{}-{}",
-        &text[..8],
-        &text[8..12],
-        &text[12..16],
-        &text[16..20],
-        &text[20..]
-    )
+    let id = uuid::Builder::from_custom_bytes(bytes).into_uuid();
+    id.hyphenated().to_string()
 }
 
 fn partition(disk: &Path, seed: &str) -> Result<()> {

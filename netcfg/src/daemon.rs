@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keelson_config::{Loaded, Sources};
+use keelson_linux::notify::Notification;
 use keelson_netlink::{Monitor, Netlink, NetlinkError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -171,12 +172,12 @@ impl Daemon {
                 }
                 () = sleep_until(retry_at) => self.reconcile().await,
                 () = sleep_until(sign_at) => {
-                    self.notifier.send("WATCHDOG=1");
+                    self.notifier.send(&Notification::Alive);
                     sign_at = interval.map(|interval| Instant::now() + interval);
                 }
             }
         }
-        self.notifier.send("STOPPING=1");
+        self.notifier.send(&Notification::Stopping);
         info!("stopped; the network stays as it is");
         Ok(())
     }
@@ -279,7 +280,7 @@ impl Daemon {
         self.publish();
         if !self.ready {
             self.ready = true;
-            self.notifier.send("READY=1");
+            self.notifier.send(&Notification::Ready);
             info!("ready");
         }
     }

@@ -1,13 +1,9 @@
-//! Telling the supervisor (sd_notify(3)).
+//! Reports to the supervisor: sd_notify(3).
 
 use std::env;
-use std::ffi::OsString;
-use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use keelson_linux::notify::{self, Notification};
 use keelson_model::init::SIGN_OF_LIFE_VARIABLE;
 
 /// How often the supervisor wants a sign of life.
@@ -15,39 +11,21 @@ pub(crate) fn sign_of_life_interval() -> Option<Duration> {
     keelson_model::init::sign_of_life_interval(env::var(SIGN_OF_LIFE_VARIABLE).ok().as_deref())
 }
 
-/// The supervisor's socket; absent when nobody supervises.
+/// The supervisor, if there is one.
 #[derive(Debug)]
-pub(crate) struct Notifier {
-    address: Option<OsString>,
-}
+pub(crate) struct Notifier(notify::Notifier);
 
 impl Notifier {
-    /// From `NOTIFY_SOCKET`.
+    /// The supervisor that the environment names.
     pub(crate) fn from_environment() -> Self {
-        Self {
-            address: env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()),
-        }
+        Self(notify::Notifier::from_environment())
     }
 
-    /// Sends assignments, one a line. A supervisor that does not listen is not this process's
-    /// problem, so it is only logged.
-    pub(crate) fn send(&self, state: &str) {
-        let Some(address) = &self.address else { return };
-        if let Err(error) = Self::try_send(address.as_bytes(), state) {
-            tracing::warn!(%error, socket = ?address, "cannot notify the supervisor");
+    /// Sends a notification. A supervisor that does not listen is not this process's problem, so it
+    /// is only logged.
+    pub(crate) fn send(&self, notification: &Notification) {
+        if let Err(error) = self.0.send(notification) {
+            tracing::warn!(%error, socket = ?self.0.address(), "cannot notify the supervisor");
         }
-    }
-
-    fn try_send(address: &[u8], state: &str) -> io::Result<()> {
-        // A leading @ means the abstract name space.
-        let address = match address.strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(address))?,
-        };
-        let socket = UnixDatagram::unbound()?;
-        // PID 1 must never be waited for.
-        socket.set_nonblocking(true)?;
-        socket.send_to_addr(state.as_bytes(), &address)?;
-        Ok(())
     }
 }

@@ -17,6 +17,7 @@ use hostd_host_services::{Services, ServicesOptions};
 use hostd_images::{ImageStore, Proxies, RegistryOptions, StoreOptions};
 use keelson_config::{Loaded, Sources};
 use keelson_http::places::{Places, Shortage};
+use keelson_linux::notify::Notification;
 use keelson_model::host::RegistriesConfig;
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Durability, Era, FileLock, file};
@@ -148,7 +149,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     if let Some(tls) = tls {
         tokio::spawn(tls.keep_fitting());
     }
-    notify("READY=1");
+    notify(&Notification::Ready);
     tracing::info!(listen = ?plan.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), "ready");
 
     keep_last_good(&loaded, &sources);
@@ -168,7 +169,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
 
     let signal = signals.next().await;
     tracing::info!(signal, "stopping");
-    notify("STOPPING=1");
+    notify(&Notification::Stopping);
     // An error means that no listener is left, which is what is wanted.
     let _ = stop.send(true);
     let shutdown = async {
@@ -198,7 +199,7 @@ async fn give_signs_of_life(engine: Engine, interval: Duration) {
     loop {
         ticks.tick().await;
         drop(engine.list(Scope::User));
-        notify("WATCHDOG=1");
+        notify(&Notification::Alive);
     }
 }
 
@@ -399,12 +400,8 @@ fn engine_id(root: &Path) -> Result<String> {
     let mut bytes = [0_u8; 16];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .context("no random numbers")?;
-    let random = u128::from_be_bytes(bytes);
-    let value = random & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let hex = format!("{value:032x}");
-    let id = [0..8, 8..12, 12..16, 16..20, 20..32]
-        .map(|range| hex.get(range).unwrap_or_default().to_owned())
-        .join("-");
+    let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
+    let id = id.hyphenated().to_string();
     fs::create_dir_all(root.join("host"))
         .with_context(|| format!("can't make folder {}", root.join("host").display()))?;
     file::write(&path, id.as_bytes(), 0o644, Durability::Flushed)?;

@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "netcfg",
         &[
+            "keelson-linux",
             "keelson-netlink",
             "keelson-sys",
             "keelson-model",
@@ -113,6 +114,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "hostd",
         &[
             "keelson-http",
+            "keelson-linux",
             "keelson-sys",
             "keelson-model",
             "keelson-config",

@@ -34,10 +34,8 @@ fn new_machine_id() -> io::Result<String> {
     let mut bytes = [0u8; 16];
     // Waits until the kernel's generator is seeded: an identifier must not come out twice.
     rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
-    let mut number = u128::from_be_bytes(bytes);
-    number = number & !(0xf << 76) | 0x4 << 76;
-    number = number & !(0x3 << 62) | 0x2 << 62;
-    Ok(format!("{number:032x}\n"))
+    let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
+    Ok(format!("{}\n", id.simple()))
 }
 
 /// Sets the host name: the configuration's, else /etc/hostname's, else a fixed one.

@@ -49,21 +49,9 @@ impl Superblock {
                 .next()
                 .unwrap_or_default()
                 .to_vec(),
-            uuid: uuid_text(uuid),
+            uuid: uuid::Uuid::from_bytes(*uuid).hyphenated().to_string(),
         })
     }
-}
-
-/// Sixteen bytes in the order of the text.
-fn uuid_text(bytes: &[u8; 16]) -> String {
-    let mut text = String::with_capacity(36);
-    for (at, byte) in bytes.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }
 
 #[cfg(test)]

@@ -104,9 +104,10 @@ impl Header {
             if entry.iter().take(16).all(|byte| *byte == 0) {
                 continue;
             }
+            let guid = entry.get(16..32).unwrap_or_default();
             partitions.push(Partition {
                 number,
-                guid: guid_text(entry.get(16..32).unwrap_or_default()),
+                guid: guid_text(guid.try_into().unwrap_or_default()),
                 first: u64_at(entry, 32)?,
                 last: u64_at(entry, 40)?,
             });
@@ -213,16 +214,8 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64, GptError> {
 }
 
 /// A GUID in text: the first three fields are little-endian on disk.
-fn guid_text(bytes: &[u8]) -> String {
-    const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-    let mut text = String::with_capacity(36);
-    for (position, at) in ORDER.iter().enumerate() {
-        if matches!(position, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{:02x}", bytes.get(*at).copied().unwrap_or(0)));
-    }
-    text
+fn guid_text(bytes: [u8; 16]) -> String {
+    uuid::Uuid::from_bytes_le(bytes).hyphenated().to_string()
 }
 
 /// CRC-32 of ISO 3309 (polynomial 0xEDB88320, reflected).

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use keelson_linux::notify::Notification;
 use keelson_model::init::{CONTROL_SOCKET, PowerAction, Request, Response, Status};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
@@ -27,7 +28,7 @@ use nix::unistd::Pid;
 use self::button::Button;
 use self::hotplug::Hotplug;
 use self::machine::Event;
-use self::notify::{Notification, NotifySocket};
+use self::notify::NotifySocket;
 use self::output::Output;
 use self::service::Service;
 use self::watchdog::Watchdog;

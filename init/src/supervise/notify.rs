@@ -6,43 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use keelson_linux::notify::{self, Notification};
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt,
 };
 
 /// The socket, named to the processes by `NOTIFY_SOCKET`.
 pub(crate) const PATH: &str = "/run/keelson/notify";
-
-/// What a process says about itself. Other keys of the protocol are passed over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Notification {
-    /// `READY=1`
-    Ready,
-    /// `WATCHDOG=1`: a sign of life.
-    Alive,
-    /// `STOPPING=1`
-    Stopping,
-    /// `STATUS=…`
-    Status(String),
-}
-
-/// Reads a datagram.
-pub(crate) fn parse(bytes: &[u8]) -> Vec<Notification> {
-    bytes
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| match line {
-            b"READY=1" => Some(Notification::Ready),
-            b"WATCHDOG=1" => Some(Notification::Alive),
-            b"STOPPING=1" => Some(Notification::Stopping),
-            other => {
-                let status = other.strip_prefix(b"STATUS=")?;
-                Some(Notification::Status(
-                    String::from_utf8_lossy(status).into_owned(),
-                ))
-            }
-        })
-        .collect()
-}
 
 /// The receiving end.
 pub(crate) struct NotifySocket(UnixDatagram);
@@ -87,7 +57,7 @@ impl NotifySocket {
             Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let notifications = parse(buffer.get(..length).unwrap_or_default());
+        let notifications = notify::parse(buffer.get(..length).unwrap_or_default());
         Ok(Some((pid.unwrap_or(0), notifications)))
     }
 }
@@ -103,20 +73,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_lines_in_a_datagram() {
-        assert_eq!(
-            parse(b"READY=1\nSTATUS=answers\nMAINPID=3\nREADY=0\n"),
-            [
-                Notification::Ready,
-                Notification::Status("answers".to_owned())
-            ]
-        );
-        assert_eq!(parse(b"STOPPING=1"), [Notification::Stopping]);
-        assert_eq!(parse(b"WATCHDOG=1"), [Notification::Alive]);
-        assert!(parse(b"").is_empty());
-    }
-
-    #[test]
     fn the_kernel_names_the_sender() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
@@ -127,12 +83,5 @@ mod tests {
         let (pid, said) = socket.receive().unwrap().unwrap();
         assert_eq!(pid, std::process::id() as i32);
         assert_eq!(said, [Notification::Ready]);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_bytes_are_taken(bytes: Vec<u8>) {
-            parse(&bytes);
-        }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use keelson_linux::notify::Notification;
 use tracing::warn;
 
 use super::Daemon;
@@ -58,7 +59,7 @@ impl Daemon {
         }
         let summary = summary(&status);
         if summary != self.summary {
-            self.notifier.send(&format!("STATUS={summary}"));
+            self.notifier.send(&Notification::Status(summary.clone()));
             self.summary = summary;
         }
     }

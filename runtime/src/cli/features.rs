@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use keelson_linux::capability;
 use serde_json::{Value, json};
 
 use super::arguments::{Arguments, read};
 use crate::failure::{Failure, Step};
-use crate::process::capabilities;
 use crate::sandbox::options;
 use crate::seccomp;
 use crate::spec::{Hooks, NamespaceKind};
@@ -31,7 +31,7 @@ fn document() -> Value {
         "mountOptions": options::names(),
         "linux": {
             "namespaces": names(&NamespaceKind::NAMES),
-            "capabilities": capabilities::NAMES,
+            "capabilities": capability::names(u64::MAX),
             "cgroup": {
                 "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
             },

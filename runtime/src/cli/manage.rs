@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::str::FromStr;
 
+use keelson_linux::signal;
 use keelson_sys::clone;
-use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags};
 
 use super::arguments::{Arguments, only_id, read};
@@ -178,29 +177,11 @@ pub(super) fn open_process(state: &State) -> Result<std::os::fd::OwnedFd, rustix
 
 /// A signal by number (`9`) or name (`KILL`, `SIGKILL`, `RTMIN+3`).
 fn parse_signal(text: &str) -> Result<i32, Failure> {
-    const FIRST_REALTIME: i32 = 34;
-    const LAST: i32 = 64;
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let number = text
-        .parse()
-        .ok()
-        .or_else(|| {
-            let offset = name.strip_prefix("RTMIN")?;
-            let offset: i32 = if offset.is_empty() {
-                0
-            } else {
-                offset.strip_prefix('+')?.parse().ok()?
-            };
-            Some(FIRST_REALTIME + offset)
-        })
-        .or_else(|| {
-            Signal::from_str(&format!("SIG{name}"))
-                .ok()
-                .map(|signal| signal as i32)
-        });
+    // Signal 0 only checks that the process exists, and signals 32 and 33 belong to the C library;
+    // runc sends them all.
+    let number = text.parse().ok().or_else(|| signal::number(text));
     number
-        .filter(|number| (0..=LAST).contains(number))
+        .filter(|number| (0..=signal::REALTIME_MAX).contains(number))
         .ok_or_else(|| Failure::invalid(format!("{text:?} is not a signal")))
 }
 
