@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use hostd_images::overlay::{self, Shown};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -261,53 +262,17 @@ fn components(path: &str) -> impl Iterator<Item = String> + '_ {
 }
 
 fn lookup(folders: &[OwnedFd], name: &str) -> std::io::Result<Found> {
-    let mut found = Vec::new();
-    for folder in folders {
-        let handle = match rustix::fs::openat(
-            folder.as_fd(),
-            name,
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
-            Ok(handle) => handle,
-            Err(Errno::NOENT) => continue,
-            Err(Errno::NAMETOOLONG | Errno::INVAL) => return Ok(Found::Absent),
-            Err(error) => return Err(error.into()),
-        };
-        let status = rustix::fs::fstat(&handle)?;
-        match FileType::from_raw_mode(status.st_mode) {
-            FileType::Directory => {
-                let opaque = is_opaque(&handle);
-                found.push(handle);
-                if opaque {
-                    break;
-                }
-            }
-            // A whiteout, or a file above a folder, hides what is below.
-            _ if !found.is_empty() => break,
-            FileType::CharacterDevice if status.st_rdev == 0 => return Ok(Found::Absent),
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&handle, "", Vec::new())?;
-                let target = std::ffi::OsString::from(target.to_string_lossy().into_owned());
-                return Ok(Found::Link(Path::new(&target).to_owned()));
-            }
-            _ => return Ok(Found::File(handle)),
+    Ok(match overlay::look_up(folders, name.as_bytes())? {
+        Shown::Nothing => Found::Absent,
+        Shown::Directory(merged) => {
+            Found::Folder(merged.into_iter().map(|entry| entry.handle).collect())
         }
-    }
-    Ok(if found.is_empty() {
-        Found::Absent
-    } else {
-        Found::Folder(found)
+        Shown::Other(entry) if entry.file_type() == FileType::Symlink => {
+            let target = rustix::fs::readlinkat(&entry.handle, "", Vec::new())?;
+            Found::Link(PathBuf::from(target.to_string_lossy().into_owned()))
+        }
+        Shown::Other(entry) => Found::File(entry.handle),
     })
-}
-
-fn is_opaque(handle: &OwnedFd) -> bool {
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(handle));
-    let mut value = [0_u8; 1];
-    matches!(
-        rustix::fs::getxattr(path, "trusted.overlay.opaque", &mut value[..]),
-        Ok(1) if value == *b"y"
-    )
 }
 
 #[cfg(test)]

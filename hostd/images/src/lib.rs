@@ -35,6 +35,7 @@ mod layer;
 mod load;
 mod mounts;
 mod original;
+pub mod overlay;
 mod pipe;
 mod reaper;
 mod records;

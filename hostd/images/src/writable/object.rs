@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::overlay::{self, Entry, Shown};
+
 /// Longest list of names of extended attributes, and longest value, that the kernel gives.
 const MAX_XATTR: usize = 64 << 10;
-const OPAQUE: &[u8] = b"trusted.overlay.opaque";
-const OVERLAY: &[u8] = b"trusted.overlay.";
 /// What overlayfs would leave in the upper layer if it was allowed to move or split objects,
 /// which the runtime forbids when it mounts.
 const NOT_SELF_CONTAINED: [&[u8]; 2] = [b"trusted.overlay.redirect", b"trusted.overlay.metacopy"];
@@ -33,21 +33,20 @@ pub(super) struct Attributes {
     pub(super) opaque: bool,
 }
 
+impl From<Entry> for Object {
+    fn from(entry: Entry) -> Self {
+        Self {
+            handle: entry.handle,
+            readable: false,
+            stat: entry.stat,
+        }
+    }
+}
+
 impl Object {
     /// Finds a name in a folder. `None`: it is not there (any more).
     pub(super) fn open(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Self>> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
-            Ok(handle) => handle,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let stat = rustix::fs::fstat(&handle)?;
-        Ok(Some(Self {
-            handle,
-            readable: false,
-            stat,
-        }))
+        Ok(Entry::open(folder, name)?.map(Self::from))
     }
 
     /// Opens a regular file of a layer that nobody changes, ready to be read. `None`: it is none.
@@ -73,7 +72,7 @@ impl Object {
 
     /// Whether overlayfs shows nothing here.
     pub(super) fn is_whiteout(&self) -> bool {
-        self.kind() == FileType::CharacterDevice && self.stat.st_rdev == 0
+        overlay::is_whiteout(&self.stat)
     }
 
     /// A name that leads to this very object, whatever it is called by now.
@@ -102,12 +101,7 @@ impl Object {
 
     /// Whether lower layers stay hidden in this folder.
     pub(super) fn is_opaque(&self) -> io::Result<bool> {
-        let mut value = [0; 1];
-        match rustix::fs::getxattr(self.path(), OPAQUE, &mut value[..]) {
-            Ok(1) => Ok(value == *b"y"),
-            Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        overlay::is_opaque(self.handle.as_fd())
     }
 
     /// The file capabilities, as they stand in the attribute.
@@ -140,7 +134,7 @@ impl Object {
                     "overlayfs made it with redirect_dir or metacopy, which cannot be read",
                 ));
             }
-            if name == OPAQUE {
+            if name == overlay::OPAQUE {
                 found.opaque = self.is_opaque()?;
             } else if belongs_to_object(name)
                 && let Some(value) = value(&path, name)?
@@ -158,7 +152,8 @@ impl Object {
 fn belongs_to_object(name: &[u8]) -> bool {
     let kinds: [&[u8]; 3] = [b"user.", b"trusted.", b"system.posix_acl_"];
     name == b"security.capability"
-        || (kinds.iter().any(|kind| name.starts_with(kind)) && !name.starts_with(OVERLAY))
+        || (kinds.iter().any(|kind| name.starts_with(kind))
+            && !name.starts_with(overlay::ATTRIBUTES))
 }
 
 fn value(path: &str, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
@@ -208,31 +203,19 @@ pub(super) enum Found {
 
 /// Looks a name up by overlayfs's rules; `folders` topmost first.
 pub(super) fn lookup(folders: &[OwnedFd], name: &[u8]) -> io::Result<Found> {
-    let mut found: Option<(Object, Vec<OwnedFd>)> = None;
-    for folder in folders {
-        let Some(object) = Object::open(folder.as_fd(), name)? else {
-            continue;
-        };
-        if !object.is_folder() {
-            match found {
-                // It hides what is below it.
-                Some(_) => break,
-                None if object.is_whiteout() => return Ok(Found::Absent),
-                None => return Ok(Found::Other(object)),
+    Ok(match overlay::look_up(folders, name)? {
+        Shown::Nothing => Found::Absent,
+        Shown::Other(entry) => Found::Other(entry.into()),
+        Shown::Directory(entries) => {
+            let mut objects = entries.into_iter().map(Object::from);
+            let Some(top) = objects.next() else {
+                return Ok(Found::Absent);
+            };
+            let mut inside = vec![top.folder()?];
+            for object in objects {
+                inside.push(object.folder()?);
             }
+            Found::Folder(top, inside)
         }
-        let opaque = object.is_opaque()?;
-        let folder = object.folder()?;
-        match &mut found {
-            Some((_, folders)) => folders.push(folder),
-            None => found = Some((object, vec![folder])),
-        }
-        if opaque {
-            break;
-        }
-    }
-    Ok(match found {
-        Some((object, folders)) => Found::Folder(object, folders),
-        None => Found::Absent,
     })
 }
