@@ -1,7 +1,6 @@
 //! `/_ping`, `/version` and `/info`.
 
 use std::fs;
-use std::path::PathBuf;
 
 use hostd_containers::Status;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -9,9 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::reply::{self, Body};
-use crate::request::{LOG_DRIVER, RUNTIMES};
 use crate::version::ApiVersion;
-use crate::{Api, Call};
+use crate::{Api, Call, networks, offers};
 
 /// `GET` and `HEAD /_ping`.
 pub(crate) async fn ping(_: &Api, _: Call) -> Result<Response<Body>, ApiError> {
@@ -83,56 +81,6 @@ pub(crate) async fn version(api: &Api, _: Call) -> Result<Response<Body>, ApiErr
     ))
 }
 
-/// The cgroup v2 hierarchy of this host.
-struct Cgroups {
-    controllers: Vec<String>,
-}
-
-impl Cgroups {
-    fn read() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let root = cgroup2_mount(&mounts);
-        let controllers = root
-            .and_then(|root| fs::read_to_string(root.join("cgroup.controllers")).ok())
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect();
-        Self { controllers }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.controllers.iter().any(|c| c == name)
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        [
-            ("memory", "No memory limit support"),
-            ("cpu", "No cpu cfs quota and shares support"),
-            ("cpuset", "No cpuset support"),
-            ("pids", "No pids limit support"),
-            ("io", "No io limit support"),
-        ]
-        .into_iter()
-        .filter(|(controller, _)| !self.has(controller))
-        .map(|(controller, text)| {
-            format!("WARNING: {text}: cgroup v2 controller {controller} is not available")
-        })
-        .collect()
-    }
-}
-
-/// Mount point of cgroup2 in the text of mountinfo (proc_pid_mountinfo(5)).
-fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        if !after.starts_with("cgroup2 ") {
-            return None;
-        }
-        before.split(' ').nth(4).map(PathBuf::from)
-    })
-}
-
 /// `NAME` and `VERSION_ID` of os-release(5).
 fn os_release(text: &str, key: &str) -> String {
     text.lines()
@@ -170,7 +118,7 @@ fn fixed() -> Value {
         "ContainerdCommit": {"ID": ""},
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},
-        "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+        "SecurityOptions": offers::SECURITY_OPTIONS,
         "CDISpecDirs": [],
     })
 }
@@ -238,7 +186,8 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
     };
     let running = count(|s| matches!(s, Status::Running | Status::Restarting));
     let paused = count(|s| s == Status::Paused);
-    let cgroups = Cgroups::read();
+    let facts = inner.engine.facts();
+    let (cgroup_driver, cgroup_version) = offers::cgroups(facts);
     let release = fs::read_to_string("/etc/os-release")
         .or_else(|_| fs::read_to_string("/usr/lib/os-release"))
         .unwrap_or_default();
@@ -248,18 +197,10 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         .read()
         .map(|list| list.clone())
         .unwrap_or_default();
-    warnings.extend(cgroups.warnings());
-    let runtime = inner.facts.runtime.display().to_string();
+    warnings.extend(offers::missing_limits(facts));
     let proxies = &inner.images.registry_options().proxies;
-    let limits = json!({
-        "MemoryLimit": cgroups.has("memory"),
-        "SwapLimit": cgroups.has("memory"),
-        "CpuCfsPeriod": cgroups.has("cpu"),
-        "CpuCfsQuota": cgroups.has("cpu"),
-        "CPUShares": cgroups.has("cpu"),
-        "CPUSet": cgroups.has("cpuset"),
-        "PidsLimit": cgroups.has("pids"),
-    });
+    let mut log_drivers = offers::LOG_DRIVERS;
+    log_drivers.sort_unstable();
     let mut answer = json!({
         "ID": inner.facts.id,
         "Containers": containers.len(),
@@ -267,34 +208,36 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         "ContainersPaused": paused,
         "ContainersStopped": containers.len().saturating_sub(running + paused),
         "Images": inner.images.list().len(),
-        "Driver": "overlayfs",
+        "Driver": offers::STORAGE_DRIVER,
         "DriverStatus": [["Layer format", inner.images.backend()]],
-        "DockerRootDir": inner.facts.root.display().to_string(),
-        "Plugins": {"Volume": [], "Network": ["host", "null"], "Authorization": [], "Log": ["local"]},
+        "DockerRootDir": inner.engine.root().display().to_string(),
+        "Plugins": {
+            "Volume": [],
+            "Network": networks::drivers(),
+            "Authorization": [],
+            "Log": log_drivers,
+        },
         "OomKillDisable": false,
         "IPv4Forwarding": first_line("/proc/sys/net/ipv4/ip_forward") == "1",
         "Debug": tracing::enabled!(tracing::Level::DEBUG),
         "NFd": fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or_default(),
         "NGoroutines": tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         "SystemTime": jiff::Timestamp::now().to_string(),
-        "LoggingDriver": LOG_DRIVER,
-        "CgroupDriver": "cgroupfs",
-        "CgroupVersion": "2",
+        "LoggingDriver": offers::LOG_DRIVER,
+        "CgroupDriver": cgroup_driver,
+        "CgroupVersion": cgroup_version,
         "NEventsListener": inner.events.listeners(),
         "KernelVersion": kernel_release(),
         "OperatingSystem": os_release(&release, "PRETTY_NAME"),
         "OSVersion": os_release(&release, "VERSION_ID"),
         "OSType": "linux",
         "Architecture": std::env::consts::ARCH,
-        "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
+        "NCPU": facts.cpus,
         "MemTotal": memory_total(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
         "Name": first_line("/proc/sys/kernel/hostname"),
         "ServerVersion": inner.facts.version,
-        "Runtimes": RUNTIMES
-            .iter()
-            .map(|name| ((*name).to_owned(), json!({"path": runtime})))
-            .collect::<serde_json::Map<_, _>>(),
-        "DefaultRuntime": RUNTIMES[0],
+        "Runtimes": inner.runtimes.render(),
+        "DefaultRuntime": inner.runtimes.usual(),
         "HttpProxy": proxy(&proxies.http),
         "HttpsProxy": proxy(&proxies.https),
         "NoProxy": proxies.direct.join(","),
@@ -302,10 +245,9 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         "RegistryConfig": crate::images::remote::registry_config(api),
     });
     if let Value::Object(answer) = &mut answer {
-        for part in [limits, fixed()] {
-            if let Value::Object(part) = part {
-                answer.extend(part);
-            }
+        answer.extend(offers::limits(facts));
+        if let Value::Object(part) = fixed() {
+            answer.extend(part);
         }
         for_version(answer, call.version);
     }
@@ -329,13 +271,6 @@ mod tests {
 
     #[test]
     fn host_files_are_read() {
-        let mounts = "25 1 0:22 / /sys rw - sysfs sysfs rw\n\
-                      30 25 0:26 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw\n";
-        assert_eq!(
-            cgroup2_mount(mounts),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
-        );
-        assert_eq!(cgroup2_mount(""), None);
         let release = "NAME=x\nPRETTY_NAME=\"Some OS 1\"\nVERSION_ID='1'\n";
         assert_eq!(os_release(release, "PRETTY_NAME"), "Some OS 1");
         assert_eq!(os_release(release, "VERSION_ID"), "1");

@@ -13,6 +13,7 @@ mod info;
 pub mod mux;
 mod networks;
 mod objects;
+mod offers;
 pub mod query;
 mod request;
 pub mod routes;
@@ -26,7 +27,7 @@ use std::sync::{Arc, RwLock};
 
 use hostd_containers::{Engine, Scope, ScopedEngine};
 use hostd_images::ImageStore;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use keelson_http::route::{Admitted, Takes, recorded};
 use keelson_http::{Caller, hijack, places, reply};
@@ -36,6 +37,7 @@ use tokio::io::AsyncRead;
 
 use error::ApiError;
 use events::EventHub;
+use offers::Runtimes;
 use places::{Kind, Place, Places};
 use query::{Query, percent_decode};
 use reply::Body;
@@ -52,8 +54,6 @@ const MAX_DOCUMENT: usize = 4 << 20;
 pub struct Facts {
     /// Identifier of this engine; the same after a restart.
     pub id: String,
-    /// Where the engine keeps its state.
-    pub root: PathBuf,
     /// The runtime's executable.
     pub runtime: PathBuf,
     /// Version of this program.
@@ -75,6 +75,9 @@ struct Inner {
     facts: Facts,
     events: EventHub,
     places: Arc<Places>,
+    runtimes: Runtimes,
+    /// What every answer carries.
+    headers: HeaderMap,
 }
 
 /// One request, taken apart.
@@ -91,12 +94,16 @@ impl Api {
     /// inside a tokio runtime.
     pub fn new(engine: Engine, images: ImageStore, places: Arc<Places>, facts: Facts) -> Self {
         let events = EventHub::start(engine.subscribe(), images.subscribe());
+        let runtimes = Runtimes::own(&facts.runtime);
+        let headers = common_headers(facts.version);
         Self(Arc::new(Inner {
             engine,
             images,
             facts,
             events,
             places,
+            runtimes,
+            headers,
         }))
     }
 
@@ -124,18 +131,28 @@ impl Api {
     }
 
     /// Headers that every answer carries.
-    fn common_headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert("api-version", HeaderValue::from_static("1.51"));
-        headers.insert("docker-experimental", HeaderValue::from_static("false"));
-        headers.insert("ostype", HeaderValue::from_static("linux"));
-        if let Ok(server) =
-            HeaderValue::from_str(&format!("Keelson/{} (linux)", self.0.facts.version))
-        {
-            headers.insert(header::SERVER, server);
-        }
-        headers
+    fn common_headers(&self) -> &HeaderMap {
+        &self.0.headers
     }
+}
+
+fn common_headers(version: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("docker-experimental", HeaderValue::from_static("false"));
+    headers.insert("ostype", HeaderValue::from_static("linux"));
+    let texts = [
+        (
+            HeaderName::from_static("api-version"),
+            ApiVersion::MAX.to_string(),
+        ),
+        (header::SERVER, format!("Keelson/{version} (linux)")),
+    ];
+    for (name, text) in texts {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    }
+    headers
 }
 
 /// A request with what answers it.
@@ -195,9 +212,8 @@ impl Routed {
             Err(error) => error.into_response(),
         };
         for (name, value) in api.common_headers() {
-            if let Some(name) = name {
-                response.headers_mut().entry(name).or_insert(value);
-            }
+            let entry = response.headers_mut().entry(name);
+            entry.or_insert_with(|| value.clone());
         }
         response
     }

@@ -37,6 +37,11 @@ const NETWORKS: &[Network] = &[
     },
 ];
 
+/// The drivers that networks may have, for `GET /info`.
+pub(crate) fn drivers() -> Vec<&'static str> {
+    NETWORKS.iter().map(|network| network.driver).collect()
+}
+
 impl Network {
     /// 64 hexadecimal digits that stay as long as the engine keeps its own identifier.
     fn id(&self, api: &Api) -> String {

@@ -115,7 +115,6 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
 
     let facts = Facts {
         id: engine_id(&root)?,
-        root: root.clone(),
         runtime,
         version: VERSION,
         warnings: warnings.clone(),

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Host, image, is_root};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A host with busybox, a child of it without a name, a named child of that, and an import.
 fn stocked() -> Host {
@@ -324,4 +324,70 @@ fn removal_conflicts_are_explained() {
         assert_eq!(found, status, "{path}: {body}");
         assert!(body.contains(text), "{path}: {body}");
     }
+}
+
+/// What `docker info` shows is what a create grants, and what an inspect shows again.
+#[test]
+fn info_shows_what_create_grants() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let (status, info) = host.get("/info");
+    assert_eq!(status, 200);
+    let info: Value = serde_json::from_str(&info).unwrap();
+    let create = |options: Value| -> (u16, Value) {
+        let body = json!({"Image": "busybox", "HostConfig": options}).to_string();
+        let (status, answer) = host.http(&format!(
+            "POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        (status, serde_json::from_str(&answer).unwrap())
+    };
+    let inspect = |created: &Value| -> Value {
+        let id = created["Id"].as_str().unwrap();
+        let (_, text) = host.get(&format!("/containers/{id}/json"));
+        serde_json::from_str(&text).unwrap()
+    };
+    // What is taken when nothing is asked for.
+    let (_, usual) = create(json!({}));
+    let usual = inspect(&usual);
+    assert_eq!(usual["HostConfig"]["Runtime"], info["DefaultRuntime"]);
+    assert_eq!(
+        usual["HostConfig"]["LogConfig"]["Type"],
+        info["LoggingDriver"]
+    );
+    assert_eq!(usual["Driver"], info["Driver"]);
+    assert_eq!(usual["HostConfig"]["CgroupnsMode"], "private");
+    assert_eq!(info["SecurityOptions"][1], "name=cgroupns");
+    // Every name, and no other.
+    let runtimes = info["Runtimes"].as_object().unwrap();
+    for name in ["keelson", "runc", "io.containerd.runc.v2"] {
+        assert!(runtimes.contains_key(name), "{name}");
+    }
+    for name in runtimes.keys() {
+        let (status, answer) = create(json!({"Runtime": name}));
+        assert_eq!(status, 201, "{name}: {answer}");
+        assert_eq!(inspect(&answer)["HostConfig"]["Runtime"], **name);
+    }
+    assert_eq!(create(json!({"Runtime": "unheard"})).0, 400);
+    let drivers = info["Plugins"]["Log"].as_array().unwrap();
+    assert!(drivers.contains(&info["LoggingDriver"]));
+    for driver in drivers {
+        let (status, answer) = create(json!({"LogConfig": {"Type": driver}}));
+        assert_eq!(status, 201, "{driver}: {answer}");
+    }
+    assert_eq!(create(json!({"LogConfig": {"Type": "unheard"}})).0, 400);
+    // The engine's own controllers decide both.
+    for (member, option) in [
+        ("MemoryLimit", json!({"Memory": 64 << 20})),
+        ("CPUShares", json!({"CpuShares": 512})),
+        ("CPUSet", json!({"CpusetCpus": "0"})),
+        ("PidsLimit", json!({"PidsLimit": 10})),
+    ] {
+        let (status, answer) = create(option);
+        assert_eq!(info[member], status == 201, "{member}: {answer}");
+    }
+    assert_eq!(info["CgroupVersion"], "2");
 }

@@ -67,6 +67,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         facts: engine.facts(),
         engine: engine.root(),
         machine: &machine.nodename().to_string_lossy(),
+        runtimes: &api.0.runtimes,
     };
     let defaults = Some(&image.config.config);
     let Understood {

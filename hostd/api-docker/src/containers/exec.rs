@@ -102,8 +102,7 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
         // Meanwhile the client reads the answer's head.
         tokio::spawn(async move { api.containers().exec_start(&id, false, size).await })
     };
-    let common = api.common_headers();
-    let api = api.clone();
+    let session_api = api.clone();
     let session: Session = Box::new(move |reader, mut writer| {
         async move {
             let started = started.await.unwrap_or_else(|error| {
@@ -113,7 +112,7 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
                 Ok(attached) => {
                     let left = streams::session(attached, keys, tty, reader, writer).await;
                     if left && terminal {
-                        api.containers().exec_detached(&exec.id);
+                        session_api.containers().exec_detached(&exec.id);
                     }
                 }
                 Err(error) => {
@@ -130,7 +129,7 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     hijacker.take_over(Takeover::new(
         &headers,
         streams::media_type(tty, call.version),
-        &common,
+        api.common_headers(),
         session,
     ));
     // The connection's driver drops this future when it takes the connection over.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{mounts, networks, open_ports, port_name, sizes};
 use crate::error::ApiError;
+use crate::offers::STORAGE_DRIVER;
 use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::request::shown;
@@ -74,14 +75,14 @@ fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
         "LogPath": snapshot.log_path.display().to_string(),
         "Name": format!("/{}", snapshot.name),
         "RestartCount": state.restart_count,
-        "Driver": "overlayfs",
+        "Driver": STORAGE_DRIVER,
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
         "HostConfig": shown::host_config(snapshot)?,
-        "GraphDriver": {"Name": "overlayfs", "Data": {"UpperDir": file("upper")}},
+        "GraphDriver": {"Name": STORAGE_DRIVER, "Data": {"UpperDir": file("upper")}},
         "Mounts": mounts(snapshot)?,
         "Config": shown::config(snapshot)?,
         "NetworkSettings": {

@@ -50,7 +50,7 @@ pub(crate) async fn attach(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     hijacker.take_over(Takeover::new(
         call.request.headers(),
         media_type(tty, call.version),
-        &api.common_headers(),
+        api.common_headers(),
         session,
     ));
     // The connection's driver drops this future when it takes the connection over.

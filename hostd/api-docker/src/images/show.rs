@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::manifest;
 use super::platform::Platform;
 use crate::error::ApiError;
+use crate::offers::STORAGE_DRIVER;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::{Api, Call, blocking};
@@ -56,7 +57,7 @@ fn inspection(api: &Api, call: &Call) -> Result<Value, ApiError> {
         "Architecture": config.architecture,
         "Os": config.os,
         "Size": image.size,
-        "GraphDriver": {"Name": "overlayfs", "Data": {}},
+        "GraphDriver": {"Name": STORAGE_DRIVER, "Data": {}},
         "RootFS": {"Type": "layers", "Layers": layers},
         "Metadata": {
             "LastTagTime": image.last_tagged.as_deref().unwrap_or(crate::times::NEVER),

@@ -6,8 +6,9 @@ use keelson_model::spec::{Hiding, SHM_SIZE};
 
 use super::refuse::{is_unset, refuse_config, refuse_endpoint, refuse_host};
 use super::spec::Words;
-use super::{Ground, LOG_DRIVER, RUNTIMES, invalid, size};
+use super::{Ground, invalid, size};
 use crate::error::ApiError;
+use crate::offers::{CGROUP_NAMESPACE, LOG_DRIVER, Runtimes};
 use crate::wire::{Config, CreateBody, HostConfig, NetworkingConfig};
 
 /// A request with everything in it.
@@ -51,13 +52,19 @@ pub(super) fn complete(
     if let Some(image) = image {
         merge_image(&mut config, image, &mut warnings)?;
     }
-    complete_host(&mut host, &config, &networking, &mut warnings)?;
+    complete_host(
+        &mut host,
+        &config,
+        &networking,
+        ground.runtimes,
+        &mut warnings,
+    )?;
     if host.uts_mode == "host" && !config.hostname.is_empty() {
         return invalid("conflicting options: hostname and the UTS mode");
     }
     config.working_dir = clean_path(&config.working_dir);
     complete_host_name(id, &mut config, &host, ground.machine)?;
-    check_names_of_parts(&host)?;
+    check_names_of_parts(&host, ground.runtimes)?;
     if config.entrypoint.as_deref() == Some(&[String::new()]) {
         config.entrypoint = None;
     }
@@ -156,6 +163,7 @@ fn complete_host(
     host: &mut HostConfig,
     config: &Config,
     networking: &NetworkingConfig,
+    runtimes: &Runtimes,
     warnings: &mut Vec<String>,
 ) -> Result<(), ApiError> {
     check_networking(host, networking)?;
@@ -176,7 +184,7 @@ fn complete_host(
         ));
     }
     if host.cgroupns_mode.is_empty() {
-        "private".clone_into(&mut host.cgroupns_mode);
+        CGROUP_NAMESPACE.clone_into(&mut host.cgroupns_mode);
     }
     if host.ipc_mode.is_empty() {
         "private".clone_into(&mut host.ipc_mode);
@@ -194,7 +202,7 @@ fn complete_host(
         host.shm_size = SHM_SIZE.cast_signed();
     }
     if host.runtime.is_empty() {
-        RUNTIMES[0].clone_into(&mut host.runtime);
+        runtimes.usual().clone_into(&mut host.runtime);
     }
     match host.log_config.r#type.as_str() {
         "" => LOG_DRIVER.clone_into(&mut host.log_config.r#type),
@@ -268,8 +276,8 @@ fn complete_host_name(
 }
 
 /// Names of parts of which there is only one.
-fn check_names_of_parts(host: &HostConfig) -> Result<(), ApiError> {
-    if !RUNTIMES.contains(&host.runtime.as_str()) {
+fn check_names_of_parts(host: &HostConfig, runtimes: &Runtimes) -> Result<(), ApiError> {
+    if !runtimes.has(&host.runtime) {
         return invalid(format!("unknown or invalid runtime name: {}", host.runtime));
     }
     if !matches!(host.isolation.as_str(), "" | "default") {

@@ -4,6 +4,7 @@ use keelson_model::spec::LogSpec;
 
 use super::invalid;
 use crate::error::ApiError;
+use crate::offers::LOG_DRIVERS;
 use crate::wire::LogConfig;
 
 /// Drivers that Docker has and we have not.
@@ -13,8 +14,9 @@ const OTHERS: [&str; 9] = [
 
 /// Where the output goes.
 pub(super) fn log(config: &LogConfig) -> Result<LogSpec, ApiError> {
-    if !matches!(config.r#type.as_str(), "" | "json-file" | "local") {
-        if !OTHERS.contains(&config.r#type.as_str()) {
+    let driver = config.r#type.as_str();
+    if !driver.is_empty() && !LOG_DRIVERS.contains(&driver) {
+        if !OTHERS.contains(&driver) {
             return invalid(format!(
                 "logger: no log driver named '{}' is registered",
                 config.r#type

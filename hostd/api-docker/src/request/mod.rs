@@ -34,21 +34,11 @@ use hostd_images::ContainerDefaults;
 use keelson_model::spec::{ContainerSpec, RootSpec};
 
 use crate::error::ApiError;
+use crate::offers::Runtimes;
 use crate::wire::CreateBody;
 
 pub use old::read_old;
 pub(crate) use update::update;
-
-/// Names of the only runtime; the first is the default. The others are those that clients of
-/// Docker give to its own.
-pub(crate) const RUNTIMES: [&str; 4] = [
-    "keelson",
-    "keelson-runtime",
-    "runc",
-    "io.containerd.runc.v2",
-];
-/// The logging driver of containers that ask for none.
-pub(crate) const LOG_DRIVER: &str = "local";
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, ApiError> {
     Err(ApiError::invalid(message))
@@ -63,6 +53,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) engine: &'a Path,
     /// The machine's host name.
     pub(crate) machine: &'a str,
+    /// The runtimes that it may ask for.
+    pub(crate) runtimes: &'a Runtimes,
 }
 
 /// A request that was understood.

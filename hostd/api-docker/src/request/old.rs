@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::Ground;
 use super::spec::{Words, spec};
+use crate::offers::Runtimes;
 use crate::wire::{Config, HostConfig};
 
 /// Reads what was kept of a container. That was completed and judged when it was made; what the
@@ -36,6 +37,8 @@ pub fn read_old(old: &OldDocument<'_>) -> Result<ContainerSpec, EngineError> {
         engine: old.engine,
         // The host name stands in the configuration.
         machine: "",
+        // It has passed.
+        runtimes: &Runtimes::default(),
     };
     spec(old.id, &words, old.root.clone(), ground).map_err(|error| unfit("", &error))
 }

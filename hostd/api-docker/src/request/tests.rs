@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use keelson_model::error::ErrorKind;
 use keelson_model::json::Json;
 use keelson_model::spec::{
@@ -42,11 +44,15 @@ fn root() -> RootSpec {
     }
 }
 
+static RUNTIMES: LazyLock<Runtimes> =
+    LazyLock::new(|| Runtimes::own(Path::new("/usr/bin/keelson-runtime")));
+
 fn ground(facts: &HostFacts) -> Ground<'_> {
     Ground {
         facts,
         engine: Path::new("/var/lib/keelson"),
         machine: "machine",
+        runtimes: &RUNTIMES,
     }
 }
 
@@ -443,7 +449,8 @@ fn host_names() {
 
 #[test]
 fn one_runtime_by_many_names_and_one_kind_of_log() {
-    for runtime in RUNTIMES.iter().chain(&[""]) {
+    let names = RUNTIMES.render();
+    for runtime in names.keys().map(String::as_str).chain([""]) {
         let asked = json!({"Image": "x", "HostConfig": {"Runtime": runtime}});
         let completed = completed(asked).unwrap();
         let wanted = if runtime.is_empty() {
