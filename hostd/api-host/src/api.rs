@@ -11,9 +11,7 @@ use keelson_http::reply::{self, Body};
 use keelson_http::route::{Admitted, recorded};
 use keelson_http::{Caller, Failure};
 use keelson_model::error::ErrorKind;
-use keelson_model::host_api::{
-    CertificateRequest, ClientCertificate, HostStatus, PowerRequest, RevocationRequest,
-};
+use keelson_model::host_api::{ClientCertificate, HostStatus, Role};
 use keelson_model::init;
 use keelson_model::service::ServiceStatus;
 use serde::de::DeserializeOwned;
@@ -23,7 +21,7 @@ use crate::addresses::hostname;
 use crate::init::ask;
 use crate::pki::{Pki, PkiError};
 use crate::routes::{Answer, Handler, ROUTES};
-use crate::verify;
+use crate::{verify, wire};
 
 /// Largest document in a request, in bytes.
 const MAX_DOCUMENT: usize = 256 << 10;
@@ -120,7 +118,9 @@ impl Routed {
 
 /// `GET /host/v1/services`.
 pub(crate) async fn services(api: &HostApi, _: Request<Incoming>) -> Answer {
-    Ok(reply::json(StatusCode::OK, &(api.facts.services)()))
+    let services = (api.facts.services)();
+    let services: Vec<wire::Service> = services.into_iter().map(Into::into).collect();
+    Ok(reply::json(StatusCode::OK, &services))
 }
 
 /// `GET /host/v1/status`.
@@ -147,55 +147,59 @@ pub(crate) async fn status(api: &HostApi, _: Request<Incoming>) -> Answer {
         ca_fingerprint: facts.pki.as_ref().map(|pki| pki.fingerprint()),
         network,
     };
-    Ok(reply::json(StatusCode::OK, &status))
+    Ok(reply::json(StatusCode::OK, &wire::Status::from(status)))
 }
 
 /// `GET /host/v1/boot`.
 pub(crate) async fn boot(api: &HostApi, _: Request<Incoming>) -> Answer {
     match ask(&api.facts.init_socket, &init::Request::Status).await {
-        Ok(init::Response::Status(status)) => Ok(reply::json(StatusCode::OK, &status)),
+        Ok(init::Response::Status(status)) => {
+            Ok(reply::json(StatusCode::OK, &wire::Boot::from(status)))
+        }
         other => Err(refused(other)),
     }
 }
 
 /// `POST /host/v1/power`.
 pub(crate) async fn power(api: &HostApi, request: Request<Incoming>) -> Answer {
-    let PowerRequest { action } = read_json(request).await?;
+    let wanted: wire::Power = read_json(request).await?;
+    let action = wanted.action.into();
     tracing::info!(?action, "the end of this machine is asked for");
     match ask(&api.facts.init_socket, &init::Request::Power { action }).await {
-        Ok(init::Response::Accepted) => {
-            let answer = serde_json::json!({"action": action});
-            Ok(reply::json(StatusCode::ACCEPTED, &answer))
-        }
+        Ok(init::Response::Accepted) => Ok(reply::json(StatusCode::ACCEPTED, &wanted)),
         other => Err(refused(other)),
     }
 }
 
 /// `GET /host/v1/certificates`.
 pub(crate) async fn certificates(api: &HostApi, _: Request<Incoming>) -> Answer {
-    Ok(reply::json(StatusCode::OK, &api.pki()?.clients().list()))
+    let list = api.pki()?.clients().list();
+    Ok(reply::json(StatusCode::OK, &shown(list)))
 }
 
 /// `POST /host/v1/certificates`.
 pub(crate) async fn issue(api: &HostApi, request: Request<Incoming>) -> Answer {
     let pki = Arc::clone(api.pki()?);
-    let wanted: CertificateRequest = read_json(request).await?;
+    let wanted: wire::CertificateRequest = read_json(request).await?;
     let issued = blocking(move || {
-        let issued = pki.issue(&wanted.csr, &wanted.name, wanted.role, Timestamp::now())?;
+        let role = Role::from(wanted.role);
+        let issued = pki.issue(&wanted.csr, &wanted.name, role, Timestamp::now())?;
         tracing::info!(
             name = wanted.name,
-            role = wanted.role.as_str(),
+            role = role.as_str(),
             "client certificate issued"
         );
         Ok(issued)
     });
-    Ok(reply::json(StatusCode::CREATED, &issued.await?))
+    let issued = wire::IssuedCertificate::from(issued.await?);
+    Ok(reply::json(StatusCode::CREATED, &issued))
 }
 
 /// `POST /host/v1/certificates/revoke`: connections that were opened with them end.
 pub(crate) async fn revoke(api: &HostApi, request: Request<Incoming>) -> Answer {
     let clients = Arc::clone(api.pki()?.clients());
-    let wanted: RevocationRequest = read_json(request).await?;
+    let wanted: wire::RevocationRequest = read_json(request).await?;
+    let wanted = wanted.into();
     let revoked = blocking(move || {
         let revoked = clients.revoke(&wanted, Timestamp::now())?;
         for entry in &revoked {
@@ -204,7 +208,11 @@ pub(crate) async fn revoke(api: &HostApi, request: Request<Incoming>) -> Answer 
         }
         Ok(revoked)
     });
-    Ok(reply::json(StatusCode::OK, &revoked.await?))
+    Ok(reply::json(StatusCode::OK, &shown(revoked.await?)))
+}
+
+fn shown(certificates: Vec<ClientCertificate>) -> Vec<wire::ClientCertificate> {
+    certificates.into_iter().map(Into::into).collect()
 }
 
 impl From<PkiError> for Failure {

@@ -9,7 +9,8 @@ use keelson_http::reply::Body;
 use keelson_http::route::{Route, Table, Takes};
 
 use crate::api::{self, HostApi};
-use crate::verify;
+use crate::openapi::{self, Described, JSON, LINES, Shape, any, list, one};
+use crate::{verify, wire};
 
 /// What answers a route.
 pub type Handler = for<'a> fn(&'a HostApi, Request<Incoming>) -> BoxFuture<'a, Answer>;
@@ -31,18 +32,54 @@ const fn route(
     Route::new(method, path, access, handler)
 }
 
+/// What a route answers: a JSON document, with status 200.
+const fn answers(id: &'static str, answer: Shape) -> Described {
+    Described {
+        id,
+        takes: None,
+        status: 200,
+        media: JSON,
+        answer,
+        failures: &[],
+    }
+}
+
 /// Every route of the host API.
-pub static ROUTES: Table<Handler> = Table::new(
+pub static ROUTES: Table<Handler, Described> = Table::new(
     &[
-        route("GET", "/host/v1/status", Reader, handler!(api::status))
-            .about("The machine: name, version, deployment, warnings, network."),
-        route("GET", "/host/v1/boot", Reader, handler!(api::boot))
-            .about("The steps of the boot and the processes that PID 1 supervises."),
-        route("GET", "/host/v1/services", Reader, handler!(api::services))
-            .about("The machine's own services."),
+        route(
+            "GET",
+            "/host/v1/openapi.json",
+            Reader,
+            handler!(openapi::answer),
+        )
+        .described("This description.", answers("openapi", any)),
+        route("GET", "/host/v1/status", Reader, handler!(api::status)).described(
+            "The machine: name, version, deployment, warnings, network.",
+            answers("status", one::<wire::Status>),
+        ),
+        route("GET", "/host/v1/boot", Reader, handler!(api::boot)).described(
+            "The steps of the boot and the processes that PID 1 supervises.",
+            Described {
+                failures: &[409],
+                ..answers("boot", one::<wire::Boot>)
+            },
+        ),
+        route("GET", "/host/v1/services", Reader, handler!(api::services)).described(
+            "The machine's own services.",
+            answers("services", list::<wire::Service>),
+        ),
         route("POST", "/host/v1/power", Admin, handler!(api::power))
             .takes(Takes::Document)
-            .about("Power off, reboot or halt the machine."),
+            .described(
+                "Power off, reboot or halt the machine.",
+                Described {
+                    takes: Some(one::<wire::Power>),
+                    status: 202,
+                    failures: &[409],
+                    ..answers("power", one::<wire::Power>)
+                },
+            ),
         // Who else has a key to this machine is for those to know who hand them out.
         route(
             "GET",
@@ -50,10 +87,20 @@ pub static ROUTES: Table<Handler> = Table::new(
             Admin,
             handler!(api::certificates),
         )
-        .about("The client certificates that this machine has issued."),
+        .described(
+            "The client certificates that this machine has issued.",
+            answers("certificates", list::<wire::ClientCertificate>),
+        ),
         route("POST", "/host/v1/certificates", Admin, handler!(api::issue))
             .takes(Takes::Document)
-            .about("Sign a client's certificate request."),
+            .described(
+                "Sign a client's certificate request.",
+                Described {
+                    takes: Some(one::<wire::CertificateRequest>),
+                    status: 201,
+                    ..answers("issueCertificate", one::<wire::IssuedCertificate>)
+                },
+            ),
         route(
             "POST",
             "/host/v1/certificates/revoke",
@@ -61,7 +108,14 @@ pub static ROUTES: Table<Handler> = Table::new(
             handler!(api::revoke),
         )
         .takes(Takes::Document)
-        .about("Revoke client certificates; connections that were opened with them end."),
+        .described(
+            "Revoke client certificates; connections that were opened with them end.",
+            Described {
+                takes: Some(one::<wire::RevocationRequest>),
+                failures: &[404],
+                ..answers("revokeCertificates", list::<wire::ClientCertificate>)
+            },
+        ),
         route(
             "POST",
             "/host/v1/images/verify",
@@ -69,7 +123,15 @@ pub static ROUTES: Table<Handler> = Table::new(
             handler!(verify::answer),
         )
         .takes(Takes::Document)
-        .about("Check stored images against their digests, told line by line."),
+        .described(
+            "Check stored images against their digests; each line of the answer is a document.",
+            Described {
+                takes: Some(one::<wire::VerifyRequest>),
+                media: LINES,
+                failures: &[404],
+                ..answers("verifyImages", one::<wire::VerifyLine>)
+            },
+        ),
     ],
     &[],
 );

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::unfold;
-use hostd_images::VerifyLine;
 use http::Request;
 use hyper::body::Incoming;
 use keelson_http::{Failure, reply};
 use keelson_model::error::ErrorKind;
-use keelson_model::verify::VerifyRequest;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::api::{HostApi, read_json};
 use crate::routes::Answer;
+use crate::wire;
 
 /// Lines between the check and the client; the check waits for a client that does not read.
 const DEPTH: usize = 64;
@@ -30,7 +29,7 @@ pub(crate) fn checks() -> Arc<Semaphore> {
 /// Starts the check. An image that is not there is an error before the first line; a client that
 /// goes away ends the check.
 pub(crate) async fn answer(api: &HostApi, request: Request<Incoming>) -> Answer {
-    let wanted: VerifyRequest = read_json(request).await?;
+    let wanted: wire::VerifyRequest = read_json(request).await?;
     let place = Arc::clone(&api.checks).try_acquire_owned().map_err(|_| {
         Failure::new(
             ErrorKind::Unavailable,
@@ -54,11 +53,11 @@ pub(crate) async fn answer(api: &HostApi, request: Request<Incoming>) -> Answer 
         Some((lines.recv().await?, lines))
     });
     let lines = futures::stream::iter([first]).chain(rest);
-    let lines = lines.map(|line| json_line(&line));
+    let lines = lines.map(|line| json_line(&wire::VerifyLine::from(line)));
     Ok(reply::try_stream("application/x-ndjson", lines))
 }
 
-fn json_line(line: &VerifyLine) -> io::Result<Bytes> {
+fn json_line(line: &wire::VerifyLine) -> io::Result<Bytes> {
     let mut text = serde_json::to_vec(line)?;
     text.push(b'\n');
     Ok(text.into())

@@ -1,6 +1,8 @@
 //! Who is let in, and what bad clients get.
 
 mod common;
+#[path = "access/host_api.rs"]
+mod host_api;
 #[path = "access/routes.rs"]
 mod routes;
 

@@ -36,9 +36,10 @@ pub enum Takes {
     Stream,
 }
 
-/// One route. `H` is what answers it, a function of the API that the table belongs to.
+/// One route. `H` is what answers it, a function of the API that the table belongs to; `D` is what
+/// that API describes its routes by, if it does.
 #[derive(Debug, Clone, Copy)]
-pub struct Route<H: 'static> {
+pub struct Route<H: 'static, D: 'static = ()> {
     /// HTTP method, in capital letters.
     pub method: &'static str,
     /// Path. `{x}` stands for one segment, `{x*}` for one or more; at most one of them.
@@ -58,6 +59,8 @@ pub struct Route<H: 'static> {
     pub at_once: bool,
     /// What it does, in one line.
     pub summary: &'static str,
+    /// How the API describes it.
+    pub docs: D,
     handler: H,
 }
 
@@ -78,19 +81,33 @@ impl<H: Copy + 'static> Route<H> {
             built: true,
             at_once: false,
             summary: "",
+            docs: (),
             handler,
         }
     }
 
+    /// Says what it does, takes and answers.
+    pub const fn described<D: Copy>(self, summary: &'static str, docs: D) -> Route<H, D> {
+        Route {
+            method: self.method,
+            path: self.path,
+            since: self.since,
+            access: self.access,
+            audit: self.audit,
+            takes: self.takes,
+            built: self.built,
+            at_once: self.at_once,
+            summary,
+            docs,
+            handler: self.handler,
+        }
+    }
+}
+
+impl<H: Copy + 'static, D: Copy + 'static> Route<H, D> {
     /// With the version that introduced it.
     pub const fn since(mut self, minor: u16) -> Self {
         self.since = minor;
-        self
-    }
-
-    /// Says what it does.
-    pub const fn about(mut self, summary: &'static str) -> Self {
-        self.summary = summary;
         self
     }
 
@@ -132,25 +149,25 @@ impl<H: Copy + 'static> Route<H> {
 
 /// The routes of an API.
 #[derive(Debug, Clone, Copy)]
-pub struct Table<H: 'static> {
-    routes: &'static [Route<H>],
+pub struct Table<H: 'static, D: 'static = ()> {
+    routes: &'static [Route<H, D>],
     told: Told,
 }
 
-impl<H: Copy + 'static> Table<H> {
+impl<H: Copy + 'static, D: Copy + 'static> Table<H, D> {
     /// The first route that matches is taken. `told` are the query parameters that the audit log
     /// records.
-    pub const fn new(routes: &'static [Route<H>], told: Told) -> Self {
+    pub const fn new(routes: &'static [Route<H, D>], told: Told) -> Self {
         Self { routes, told }
     }
 
     /// All routes.
-    pub fn routes(&self) -> &'static [Route<H>] {
+    pub fn routes(&self) -> &'static [Route<H, D>] {
         self.routes
     }
 
     /// The route of a method and path, for a client of this minor version.
-    pub fn find<'a>(&self, method: &Method, path: &'a str, minor: u16) -> Option<Match<'a, H>> {
+    pub fn find<'a>(&self, method: &Method, path: &'a str, minor: u16) -> Option<Match<'a, H, D>> {
         let method = method.as_str();
         let told = self.told;
         self.routes
@@ -165,9 +182,9 @@ impl<H: Copy + 'static> Table<H> {
 
 /// A route with what its placeholder stands for.
 #[derive(Debug)]
-pub struct Match<'a, H: 'static> {
+pub struct Match<'a, H: 'static, D: 'static = ()> {
     /// The route.
-    pub route: &'static Route<H>,
+    pub route: &'static Route<H, D>,
     /// The placeholder's value as it is in the path; empty when the route has none.
     pub value: &'a str,
     told: Told,
@@ -182,7 +199,7 @@ pub struct Admitted<H: 'static> {
     pub record: Option<Record>,
 }
 
-impl<H: Copy + 'static> Match<'_, H> {
+impl<H: Copy + 'static, D: Copy + 'static> Match<'_, H, D> {
     /// Hands out the handler when the caller may use the route. `path` is what the caller is told.
     ///
     /// # Errors
@@ -284,7 +301,8 @@ mod tests {
 
     #[test]
     fn changing_methods_are_audited() {
-        let audited: Vec<bool> = TABLE.routes().iter().map(Route::is_audited).collect();
+        let routes = TABLE.routes().iter();
+        let audited: Vec<bool> = routes.map(Route::is_audited).collect();
         assert_eq!(audited, [false, false, false, true]);
     }
 }

@@ -339,20 +339,25 @@ impl Host {
         assert_eq!(done.ok(), "Loaded image: busybox:latest");
     }
 
-    /// A raw HTTP request; gives the status and the body.
+    /// A raw HTTP request; returns the head and the body.
     #[track_caller]
-    pub fn http(&self, request: &str) -> (u16, String) {
+    pub fn exchange(&self, request: &str) -> (String, String) {
         let mut stream = UnixStream::connect(self.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let text = String::from_utf8_lossy(&read_all(&mut stream)).into_owned();
-        let status = text
-            .split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .unwrap_or_else(|| panic!("no answer: {text:?}"));
-        let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        (status, body.to_owned())
+        let parts = text.split_once("\r\n\r\n");
+        let (head, body) = parts.unwrap_or_else(|| panic!("no answer: {text:?}"));
+        (head.to_owned(), body.to_owned())
+    }
+
+    /// A raw HTTP request; returns the status and the body.
+    #[track_caller]
+    pub fn http(&self, request: &str) -> (u16, String) {
+        let (head, body) = self.exchange(request);
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no answer: {head:?}"));
+        (status, body)
     }
 
     /// `GET` of a path.

@@ -1,0 +1,436 @@
+//! The documents of the host API, as it reads and answers them. `openapi` describes these types.
+//!
+//! They are apart from those that the machine's programs send each other (`keelson_model`), so that
+//! the description is made in this crate only, and PID 1 links nothing of it. The conversions name
+//! every member: one that is added on either side does not compile until it is here, too.
+
+use keelson_model::host_api as model;
+use keelson_model::{init, service, verify};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What every failure answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Error {
+    /// What went wrong, in one sentence, with the member, its value and the remedy.
+    pub(crate) message: String,
+}
+
+/// What the bearer of a client certificate may do.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Role {
+    /// Everything.
+    Admin,
+    /// Everything with containers; with the machine only reading.
+    Operator,
+    /// Reading.
+    Reader,
+}
+
+impl From<model::Role> for Role {
+    fn from(role: model::Role) -> Self {
+        match role {
+            model::Role::Admin => Self::Admin,
+            model::Role::Operator => Self::Operator,
+            model::Role::Reader => Self::Reader,
+        }
+    }
+}
+
+impl From<Role> for model::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Admin => Self::Admin,
+            Role::Operator => Self::Operator,
+            Role::Reader => Self::Reader,
+        }
+    }
+}
+
+/// The machine.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Status {
+    /// The machine's name.
+    hostname: String,
+    /// Version of hostd.
+    version: String,
+    /// Name of the booted deployment, on a machine that Keelson's init started.
+    deployment: Option<String>,
+    /// Seconds since the kernel started.
+    uptime: f64,
+    /// What is wrong with the configuration or the machine, one sentence each.
+    warnings: Vec<String>,
+    /// SHA-256 fingerprint of the certificate authority, colon-separated hexadecimal digits.
+    ca_fingerprint: Option<String>,
+    /// netcfg's own report, when netcfg runs.
+    #[schema(value_type = Option<Object>)]
+    network: Option<serde_json::Value>,
+}
+
+impl From<model::HostStatus> for Status {
+    fn from(status: model::HostStatus) -> Self {
+        let model::HostStatus {
+            hostname,
+            version,
+            deployment,
+            uptime,
+            warnings,
+            ca_fingerprint,
+            network,
+        } = status;
+        Self {
+            hostname,
+            version,
+            deployment,
+            uptime,
+            warnings,
+            ca_fingerprint,
+            network,
+        }
+    }
+}
+
+/// The boot and the supervised processes, as PID 1 reports them.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Boot {
+    /// Name of the booted ostree deployment: `<commit>.<serial>`.
+    deployment: Option<String>,
+    /// Steps of the boot in the order in which they ended.
+    boot: Vec<BootStep>,
+    /// The supervised processes.
+    processes: Vec<Process>,
+}
+
+/// One step of the boot. Times are seconds since the kernel started.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BootStep {
+    /// Short name: `stage1`, `mounts`, `modules`, `netcfg-ready`, `hostd-ready`, …
+    name: String,
+    /// When the step began.
+    started: f64,
+    /// When the step ended.
+    ended: f64,
+    /// What failed, when it failed and the boot went on without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// A process that PID 1 keeps running.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Process {
+    /// `netcfg` or `hostd`.
+    name: String,
+    /// `starting`, `ready`, `hung` (gives no sign of life), `waiting` (to be started again),
+    /// `stopping` or `stopped`.
+    state: String,
+    /// Process identifier while it runs.
+    pid: Option<i32>,
+    /// How often it was started again after it ended by itself.
+    restarts: u32,
+    /// How it ended last, for example `killed by SIGKILL`.
+    last_exit: Option<String>,
+}
+
+impl From<init::Status> for Boot {
+    fn from(status: init::Status) -> Self {
+        let init::Status {
+            deployment,
+            boot,
+            processes,
+        } = status;
+        let step = |step| {
+            let init::BootStep {
+                name,
+                started,
+                ended,
+                error,
+            } = step;
+            BootStep {
+                name,
+                started,
+                ended,
+                error,
+            }
+        };
+        let process = |process| {
+            let init::ProcessStatus {
+                name,
+                state,
+                pid,
+                restarts,
+                last_exit,
+            } = process;
+            Process {
+                name,
+                state,
+                pid,
+                restarts,
+                last_exit,
+            }
+        };
+        Self {
+            deployment,
+            boot: boot.into_iter().map(step).collect(),
+            processes: processes.into_iter().map(process).collect(),
+        }
+    }
+}
+
+/// One of the machine's own services.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Service {
+    /// Directory name.
+    name: String,
+    /// One line for people.
+    description: String,
+    /// `running`, `starting`, `waiting` (to be started again), `stopped` or `failed`.
+    state: String,
+    /// First process while it runs.
+    pid: Option<i32>,
+    /// How often it was started again after it ended by itself.
+    restarts: u32,
+    /// Since when it is in this state (RFC 3339).
+    since: String,
+    /// Exit code of its last run.
+    exit_code: Option<i32>,
+    /// What went wrong last.
+    error: Option<String>,
+}
+
+impl From<service::ServiceStatus> for Service {
+    fn from(status: service::ServiceStatus) -> Self {
+        let service::ServiceStatus {
+            name,
+            description,
+            state,
+            pid,
+            restarts,
+            since,
+            exit_code,
+            error,
+        } = status;
+        Self {
+            name,
+            description,
+            state,
+            pid,
+            restarts,
+            since,
+            exit_code,
+            error,
+        }
+    }
+}
+
+/// How an orderly stop ends.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PowerAction {
+    /// Power off.
+    Poweroff,
+    /// Restart through the firmware.
+    Reboot,
+    /// Stop the processor without switching the power off.
+    Halt,
+}
+
+impl From<PowerAction> for init::PowerAction {
+    fn from(action: PowerAction) -> Self {
+        match action {
+            PowerAction::Poweroff => Self::Poweroff,
+            PowerAction::Reboot => Self::Reboot,
+            PowerAction::Halt => Self::Halt,
+        }
+    }
+}
+
+/// How the machine is to end; also the answer, once it is about to.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Power {
+    /// How the machine ends.
+    pub(crate) action: PowerAction,
+}
+
+/// A key made on the client's side wants a certificate.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CertificateRequest {
+    /// PKCS #10 request, PEM. Only its public key is used.
+    pub(crate) csr: String,
+    /// Common name.
+    pub(crate) name: String,
+    /// What the certificate allows.
+    pub(crate) role: Role,
+}
+
+/// A certificate that was issued.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct IssuedCertificate {
+    /// Certificate of the authority, PEM.
+    ca: String,
+    /// The client's certificate, PEM.
+    certificate: String,
+}
+
+impl From<model::IssuedCertificate> for IssuedCertificate {
+    fn from(issued: model::IssuedCertificate) -> Self {
+        let model::IssuedCertificate { ca, certificate } = issued;
+        Self { ca, certificate }
+    }
+}
+
+/// A client certificate, as the machine remembers it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ClientCertificate {
+    /// SHA-256 of the certificate, colon-separated hexadecimal digits; empty when it was revoked by
+    /// its serial number and is not known otherwise.
+    fingerprint: String,
+    /// Serial number, hexadecimal digits; empty when it is not known.
+    serial: String,
+    /// Common name; empty when it is not known.
+    name: String,
+    /// What it allows; null when it is not known.
+    role: Option<Role>,
+    /// When it was issued (RFC 3339); null when it is not known.
+    issued: Option<String>,
+    /// When it ends by itself (RFC 3339); null when it is not known.
+    expires: Option<String>,
+    /// When it was revoked (RFC 3339); null: it is good.
+    revoked: Option<String>,
+}
+
+impl From<model::ClientCertificate> for ClientCertificate {
+    fn from(certificate: model::ClientCertificate) -> Self {
+        let model::ClientCertificate {
+            fingerprint,
+            serial,
+            name,
+            role,
+            issued,
+            expires,
+            revoked,
+        } = certificate;
+        Self {
+            fingerprint,
+            serial,
+            name,
+            role: role.map(Role::from),
+            issued,
+            expires,
+            revoked,
+        }
+    }
+}
+
+/// Which certificates are revoked: exactly one member says so.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RevocationRequest {
+    /// One certificate, by its SHA-256 fingerprint; with or without colons.
+    fingerprint: Option<String>,
+    /// One certificate, by its serial number; with or without colons.
+    serial: Option<String>,
+    /// All certificates that were issued to this name so far.
+    name: Option<String>,
+}
+
+impl From<RevocationRequest> for model::RevocationRequest {
+    fn from(request: RevocationRequest) -> Self {
+        let RevocationRequest {
+            fingerprint,
+            serial,
+            name,
+        } = request;
+        Self {
+            fingerprint,
+            serial,
+            name,
+        }
+    }
+}
+
+/// Which stored images are checked.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VerifyRequest {
+    /// Images by name or identifier; all when there is none.
+    #[serde(default)]
+    pub(crate) images: Vec<String>,
+}
+
+/// One line of the answer of a check.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum VerifyLine {
+    /// The first: what there is to be read.
+    Started {
+        /// Images.
+        images: u64,
+        /// Layers, each counted once.
+        layers: u64,
+        /// Bytes of all files to be read.
+        bytes: u64,
+    },
+    /// How far it is.
+    Progress {
+        /// Bytes read so far.
+        bytes: u64,
+    },
+    /// An object is not what it was.
+    Damaged {
+        /// `layer`, `configuration`, `manifest`, `record` or `names`.
+        kind: String,
+        /// Its digest; empty for what has none.
+        digest: String,
+        /// The file or directory.
+        path: String,
+        /// What is wrong.
+        reason: String,
+        /// The images that need it, by name where they have one.
+        images: Vec<String>,
+        /// What to do.
+        remedy: String,
+    },
+    /// The last: everything was looked at.
+    Finished {
+        /// Damaged objects.
+        damaged: u64,
+        /// Bytes read.
+        bytes: u64,
+    },
+}
+
+impl From<verify::VerifyLine> for VerifyLine {
+    fn from(line: verify::VerifyLine) -> Self {
+        match line {
+            verify::VerifyLine::Started {
+                images,
+                layers,
+                bytes,
+            } => Self::Started {
+                images,
+                layers,
+                bytes,
+            },
+            verify::VerifyLine::Progress { bytes } => Self::Progress { bytes },
+            verify::VerifyLine::Damaged(verify::Damage {
+                kind,
+                digest,
+                path,
+                reason,
+                images,
+                remedy,
+            }) => Self::Damaged {
+                kind,
+                digest,
+                path,
+                reason,
+                images,
+                remedy,
+            },
+            verify::VerifyLine::Finished { damaged, bytes } => Self::Finished { damaged, bytes },
+        }
+    }
+}
