@@ -35,7 +35,14 @@ pub(crate) fn go_architecture() -> &'static str {
 }
 
 fn kernel_release() -> String {
-    first_line("/proc/sys/kernel/osrelease")
+    let names = rustix::system::uname();
+    names.release().to_string_lossy().into_owned()
+}
+
+/// The machine's host name, also that of containers with the host's UTS namespace.
+pub(crate) fn host_name() -> String {
+    let names = rustix::system::uname();
+    names.nodename().to_string_lossy().into_owned()
 }
 
 fn first_line(path: &str) -> String {
@@ -234,7 +241,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         "Architecture": std::env::consts::ARCH,
         "NCPU": facts.cpus,
         "MemTotal": memory_total(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
-        "Name": first_line("/proc/sys/kernel/hostname"),
+        "Name": host_name(),
         "ServerVersion": inner.facts.version,
         "Runtimes": inner.runtimes.render(),
         "DefaultRuntime": inner.runtimes.usual(),

@@ -15,7 +15,7 @@ use crate::reply::{self, Body};
 use crate::request::{Ground, Understood, understand};
 use crate::version::ApiVersion;
 use crate::wire::CreateBody;
-use crate::{Api, Call, MAX_DOCUMENT};
+use crate::{Api, Call, MAX_DOCUMENT, info};
 
 pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let name = call
@@ -62,11 +62,11 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         read_only: false,
     };
     let engine = &api.0.engine;
-    let machine = rustix::system::uname();
+    let machine = info::host_name();
     let ground = Ground {
         facts: engine.facts(),
         engine: engine.root(),
-        machine: &machine.nodename().to_string_lossy(),
+        machine: &machine,
         runtimes: &api.0.runtimes,
     };
     let defaults = Some(&image.config.config);

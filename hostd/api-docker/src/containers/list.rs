@@ -38,14 +38,14 @@ const FILTERS: &[&str] = &[
     "volume",
 ];
 
-const STATES: &[&str] = &[
-    "created",
-    "running",
-    "paused",
-    "restarting",
-    "removing",
-    "exited",
-    "dead",
+const STATES: [Status; 7] = [
+    Status::Created,
+    Status::Running,
+    Status::Paused,
+    Status::Restarting,
+    Status::Removing,
+    Status::Exited,
+    Status::Dead,
 ];
 
 /// Of health checks, none of which is run yet.
@@ -102,7 +102,7 @@ impl<'a> Chosen<'a> {
             )))
         };
         for state in filters.values("status") {
-            if !STATES.contains(&state.as_str()) {
+            if !STATES.iter().any(|known| known.as_str() == state) {
                 return invalid("status", state);
             }
         }
