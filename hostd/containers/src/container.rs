@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hostd_images::RootfsLayers;
+use hostd_images::{ImageLease, RootfsLayers};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
@@ -37,6 +37,8 @@ pub(crate) struct Live {
     pub(crate) waiters: Vec<(WaitCondition, oneshot::Sender<WaitResult>)>,
     /// Clients that attached before the start.
     pub(crate) pending: Vec<PendingAttach>,
+    /// Keeps the image in the store; given up when the container is removed.
+    pub(crate) image: Option<ImageLease>,
     /// Keeps the image's layers mounted.
     pub(crate) layers: Option<RootfsLayers>,
     /// The next end of the process was asked for: the restart policy does not apply.
@@ -73,6 +75,7 @@ impl Container {
                 snapshot: Arc::new(snapshot),
                 waiters: Vec::new(),
                 pending: Vec::new(),
+                image: None,
                 layers: None,
                 exit_asked: false,
                 keep: false,
@@ -82,6 +85,18 @@ impl Container {
                 removed: false,
             }),
         }
+    }
+
+    /// Keeps its image until it is removed. The store asks by the lease whether it runs.
+    pub(crate) fn hold(self: &Arc<Self>, lease: Option<ImageLease>) {
+        if let Some(lease) = &lease {
+            let this = Arc::downgrade(self);
+            lease.ask(move || {
+                this.upgrade()
+                    .is_some_and(|this| this.snapshot().state.status.counts_as_running())
+            });
+        }
+        self.live().image = lease;
     }
 
     /// The values. A panic elsewhere cannot leave them half-changed in a way that matters more

@@ -5,8 +5,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use hostd_images::{Holder, ImageLease};
 use jiff::Timestamp;
-use keelson_model::spec::{ContainerSpec, MountKind, MountSpec};
+use keelson_model::spec::{ContainerSpec, MountKind, MountSpec, RootSpec};
 use keelson_store::document::Rest;
 use keelson_store::{Durability, document};
 
@@ -62,8 +63,18 @@ impl Inner {
         name: Option<String>,
         request: CreateRequest,
     ) -> Result<Created, EngineError> {
-        let CreateRequest { id, spec, shown } = request;
+        let CreateRequest {
+            id,
+            spec,
+            shown,
+            lease,
+        } = request;
         let id = id.as_str();
+        // Held from now on at the latest, so that nobody removes it meanwhile.
+        let lease = match lease {
+            None => self.lease(id, &spec.root)?,
+            held => held,
+        };
         check(&spec, &self.root)?;
         check_host(&spec, &self.facts)?;
         check_binds(&spec.mounts)?;
@@ -72,6 +83,7 @@ impl Inner {
         match made {
             Ok(container) => {
                 let container = Arc::new(container);
+                container.hold(lease);
                 self.with_mut(scope, |registry| {
                     registry.insert(id, Arc::clone(&container))
                 });
@@ -86,6 +98,17 @@ impl Inner {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Holds the image that a new container is to be made from.
+    fn lease(&self, id: &str, root: &RootSpec) -> Result<Option<ImageLease>, EngineError> {
+        match root {
+            RootSpec::Image { id: image, .. } => {
+                let (lease, _) = self.images.lease(image, Holder::container(id))?;
+                Ok(Some(lease))
+            }
+            RootSpec::System { .. } => Ok(None),
         }
     }
 

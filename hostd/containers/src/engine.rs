@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use hostd_images::{ImageStore, ImageUser};
+use hostd_images::ImageStore;
 use jiff::Timestamp;
 use keelson_model::host::EngineConfig;
 use keelson_model::limits;
@@ -124,11 +124,6 @@ impl Engine {
         Ok(self.inner.resolve(scope, name)?.snapshot())
     }
 
-    /// Which images the containers of both scopes use.
-    pub fn image_users(&self) -> Vec<ImageUser> {
-        self.inner.image_users()
-    }
-
     /// Events of both scopes from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<ContainerEvent> {
         self.inner.events.subscribe()
@@ -178,29 +173,6 @@ impl Inner {
             Scope::User => &self.user,
             Scope::System => &self.system,
         }
-    }
-
-    /// Which images the containers of both scopes use.
-    pub(crate) fn image_users(&self) -> Vec<ImageUser> {
-        [Scope::User, Scope::System]
-            .into_iter()
-            .flat_map(|scope| {
-                self.with(scope, |registry| {
-                    registry
-                        .values()
-                        .map(|container| container.snapshot())
-                        .collect::<Vec<_>>()
-                })
-            })
-            // A system container has no image.
-            .filter(|snapshot| snapshot.scope == Scope::User || !snapshot.image_id().is_empty())
-            .map(|snapshot| ImageUser {
-                container: snapshot.id.clone(),
-                // What can't be read may be made from any.
-                image: snapshot.image_id().parse().ok(),
-                running: snapshot.state.status.counts_as_running(),
-            })
-            .collect()
     }
 
     /// Looks at the containers of a scope.

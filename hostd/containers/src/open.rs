@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hostd_images::{Holder, ImageLease};
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Objects, document, objects::remove_tree};
 
@@ -130,6 +131,8 @@ impl Inner {
     }
 
     async fn restore(self: &Arc<Self>) -> Result<(), EngineError> {
+        // What nobody holds is unused only when all have taken their leases.
+        let all = self.images.lease_again(None, Holder::start());
         let mut known = HashSet::new();
         let mut settling = tokio::task::JoinSet::new();
         for id in self.objects.names()? {
@@ -146,6 +149,7 @@ impl Inner {
                 Err(error) => self.quarantine(&id, &error),
             }
         }
+        drop(all);
         let inner = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = inner.end_strays(&known).await {
@@ -158,8 +162,17 @@ impl Inner {
             self.tell_unknown();
         }
         settling.detach_all();
-        self.release_images();
         Ok(())
+    }
+
+    /// Holds a container's image again, as far as it is known; a system container may have none.
+    pub(crate) fn lease_again(&self, document: &ContainerDocument) -> Option<ImageLease> {
+        if document.scope == Scope::System && document.image_id.is_empty() {
+            return None;
+        }
+        let image = document.image_id.parse().ok();
+        let holder = Holder::container(&document.id);
+        Some(self.images.lease_again(image, holder))
     }
 
     /// Brings one container back as it was written.
@@ -184,7 +197,9 @@ impl Inner {
             .map(|found| found.state.clone())
             .unwrap_or_default();
         let (scope, name) = (document.scope, document.name.clone());
+        let lease = self.lease_again(&document);
         let container = Arc::new(self.load(document, state)?);
+        container.hold(lease);
         self.with_mut(scope, |registry| {
             registry.reserve(&name, id)?;
             registry.insert(id, Arc::clone(&container));

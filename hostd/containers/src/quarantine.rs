@@ -47,12 +47,15 @@ impl Inner {
             error: format!("the container can't be read: {reason}"),
             ..State::default()
         };
+        let lease = self.lease_again(&document);
         let identity = (id, document.name.as_str(), scope, document.created);
         match self.snapshot(identity, self.spec_of(&document), document.shown(), state) {
             Ok(snapshot) => {
                 let mut container = Container::new(snapshot);
                 container.unreadable = true;
-                self.with_mut(scope, |registry| registry.insert(id, Arc::new(container)));
+                let container = Arc::new(container);
+                container.hold(lease);
+                self.with_mut(scope, |registry| registry.insert(id, container));
             }
             Err(error) => tracing::error!(id, %error, "container can't be shown"),
         }

@@ -138,22 +138,22 @@ impl Inner {
         });
         self.execs.forget(&container.id);
         self.emit(container, "destroy", &[]);
-        let layers = {
+        let (layers, image) = {
             let mut live = container.live();
             live.removed = true;
             live.pending.clear();
             live.notify(|_| true);
-            live.layers.take()
+            (live.layers.take(), live.image.take())
         };
+        // Before the answer: the image may be removed by the next request.
+        drop(image);
         let (run, id) = (container.run_folder.clone(), container.id.clone());
         let readers = container.readers.clone();
-        let inner = Arc::clone(self);
         tokio::spawn(async move {
             let deleting = tokio::task::spawn_blocking(move || {
                 delete(&id, &run);
                 // May unmount the image's layers.
                 drop(layers);
-                inner.release_images();
                 (id, trash)
             });
             let Ok((id, Some(trash))) = deleting.await else {
@@ -169,13 +169,5 @@ impl Inner {
             let _ = tokio::task::spawn_blocking(move || delete(&id, &trash)).await;
         });
         Ok(())
-    }
-
-    /// Deletes the images that were removed by force while containers used them, and that no
-    /// container uses any more.
-    pub(crate) fn release_images(&self) {
-        if let Err(error) = self.images.release_unused(|| self.image_users()) {
-            tracing::warn!(%error, "removed images not deleted");
-        }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hostd_images::{ContainerDefaults, ImageStore};
+use hostd_images::{ContainerDefaults, ImageLease, ImageStore};
 use jiff::Timestamp;
 use keelson_model::host::EngineConfig;
 use keelson_model::spec::{ContainerSpec, RootSpec};
@@ -135,6 +135,9 @@ pub struct CreateRequest {
     pub spec: ContainerSpec,
     /// What clients are shown of it; `None` when none is.
     pub shown: Option<Shown>,
+    /// Its image, when it is held already: with it nobody can have removed the image since it was
+    /// looked at. Without one the image is looked for again.
+    pub lease: Option<ImageLease>,
 }
 
 impl CreateRequest {
@@ -145,6 +148,7 @@ impl CreateRequest {
             id: NewId::generate(),
             spec,
             shown: None,
+            lease: None,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! hostd dies, containers live.
 
 mod common;
+#[path = "recovery/leases.rs"]
+mod leases;
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;

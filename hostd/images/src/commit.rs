@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use keelson_lease::Claim;
 use keelson_oci::compression::Compression;
 use keelson_oci::config::{ContainerDefaults, History, ImageConfig, RootFs};
 use keelson_oci::manifest::host_architecture;
@@ -13,6 +14,7 @@ use keelson_oci::reference::Reference;
 use crate::changes;
 use crate::error::ImageError;
 use crate::layer::ingest::Ingest;
+use crate::lease::Holder;
 use crate::store::{NewImage, Pins, Store};
 use crate::types::{CommitOptions, ImageAction, ImageId, Loaded};
 use crate::writable::{TarStream, WritableLayer};
@@ -57,7 +59,7 @@ pub(crate) fn commit(
 ) -> Result<Loaded, ImageError> {
     let staging = store.disk.stage()?;
     let mut pins = Pins::new(store);
-    let (parent, below) = {
+    let (parent, below, _lease) = {
         let state = store.state();
         let entry = state
             .images
@@ -65,7 +67,9 @@ pub(crate) fn commit(
             .ok_or_else(|| ImageError::NotFound(options.parent.to_string()))?;
         // An image that was removed by force goes with its last container.
         let parent = (!entry.record.hidden).then_some(options.parent);
-        (parent, Arc::clone(&entry.config))
+        let claim = Claim::One(options.parent);
+        let lease = store.leases.take(claim, Holder::commit());
+        (parent, Arc::clone(&entry.config), lease)
     };
     for diff_id in &below.rootfs.diff_ids {
         pins.pin(diff_id)

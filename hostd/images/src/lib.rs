@@ -32,6 +32,7 @@ mod golden_tests;
 mod gzip;
 mod import;
 mod layer;
+mod lease;
 mod load;
 mod mounts;
 mod original;
@@ -68,11 +69,12 @@ pub use keelson_registry::{
     SearchResult,
 };
 pub use keelson_store::Era;
+pub use lease::{Holder, ImageLease};
 pub use registry::{Distribution, PullOptions, Pulled, Pushed};
 pub use save::SavedImages;
 pub use types::{
-    CommitOptions, DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImageUser,
-    ImportOptions, Loaded, ManifestSummary, Progress, Pruned, Removed, RootfsLayers, StoreOptions,
+    CommitOptions, DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImportOptions,
+    Loaded, ManifestSummary, Progress, Pruned, Removed, RootfsLayers, StoreOptions,
 };
 pub use writable::{Change, ChangeKind, WritableLayer};
 
@@ -95,6 +97,7 @@ impl ImageStore {
     /// Like [`Self::open`], with other settings than the usual ones.
     pub fn open_with(root: &Path, run: &Path, options: StoreOptions) -> Result<Self, ImageError> {
         let store = Arc::new(Store::open(root, run, &options)?);
+        store.release_by_itself();
         let registries = keelson_registry::Client::new(options.registries);
         Ok(Self { store, registries })
     }
@@ -260,32 +263,42 @@ impl ImageStore {
         self.store.tag(name, reference)
     }
 
-    /// Removes a name or an image by Docker's rules. `users` are all containers, of both scopes.
+    /// Finds an image as [`Self::resolve`] does and holds it, in one step: from then on it stays,
+    /// whoever removes or prunes, until the lease is given up.
+    pub fn lease(
+        &self,
+        name: &str,
+        holder: Holder,
+    ) -> Result<(ImageLease, Arc<Image>), ImageError> {
+        self.store.lease(name, holder)
+    }
+
+    /// Holds an image by its identifier, whether it is there or not: for a container that has used
+    /// it before. Without an identifier every image is held, since it may be any.
+    pub fn lease_again(&self, id: Option<ImageId>, holder: Holder) -> ImageLease {
+        self.store.lease_again(id, holder)
+    }
+
+    /// The identifiers of the containers that hold an image.
+    pub fn containers(&self, id: &ImageId) -> Vec<String> {
+        self.store.containers(id)
+    }
+
+    /// Removes a name or an image by Docker's rules. What is held stays: a conflict says who holds
+    /// it, and with `force` it loses its names, and goes with its last holder.
     pub fn remove(
         &self,
         name: &str,
         force: bool,
         no_prune: bool,
-        users: &[ImageUser],
     ) -> Result<Vec<Removed>, ImageError> {
-        self.store.remove(name, force, no_prune, users)
+        self.store.remove(name, force, no_prune)
     }
 
-    /// Removes images that no container uses and that `fits` accepts: those without a name, or
+    /// Removes images that nobody holds and that `fits` accepts: those without a name, or
     /// with `all` every one.
-    pub fn prune(
-        &self,
-        all: bool,
-        users: &[ImageUser],
-        fits: &dyn Fn(&Image) -> bool,
-    ) -> Result<Pruned, ImageError> {
-        self.store.prune(all, users, fits)
-    }
-
-    /// Frees what forced removals had to leave because containers used it that have gone since.
-    /// To be called after a container was removed.
-    pub fn release_unused(&self, users: impl FnOnce() -> Vec<ImageUser>) -> Result<(), ImageError> {
-        self.store.release_unused(users)
+    pub fn prune(&self, all: bool, fits: &dyn Fn(&Image) -> bool) -> Result<Pruned, ImageError> {
+        self.store.prune(all, fits)
     }
 
     /// Reads everything that images consist of again and compares it with what it was; `names`

@@ -11,6 +11,7 @@ use rustix::mount::{
 };
 
 use crate::error::ImageError;
+use crate::lease::Doomed;
 
 /// All mounts of the store.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct Mounts {
     folder: PathBuf,
     /// By name of the mount point.
     held: Mutex<HashMap<String, Held>>,
+    /// Told when a hold ends.
+    doomed: Arc<Doomed>,
 }
 
 /// How a mount point is used.
@@ -38,13 +41,14 @@ pub(crate) struct Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.mounts.release(&self.names);
+        self.mounts.doomed.poke();
     }
 }
 
 impl Mounts {
     /// Mounts go below `run`/layers. What an earlier process left there is detached: containers
     /// that run on it have their own references, and everybody else asks again.
-    pub(crate) fn open(run: &Path) -> Result<Arc<Self>, ImageError> {
+    pub(crate) fn open(run: &Path, doomed: Arc<Doomed>) -> Result<Arc<Self>, ImageError> {
         let folder = run.join("layers");
         fs::create_dir_all(&folder).map_err(ImageError::io("create folder", &folder))?;
         // mountinfo shows paths without symbolic links.
@@ -54,6 +58,7 @@ impl Mounts {
         let mounts = Self {
             folder,
             held: Mutex::default(),
+            doomed,
         };
         mounts.clear();
         Ok(Arc::new(mounts))

@@ -16,7 +16,7 @@ pub(crate) struct ImageRecord {
     pub manifest: Option<Digest>,
     /// The image that it was built upon here.
     pub parent: Option<Digest>,
-    /// Removed by force while a stopped container used it: kept for that container, not shown.
+    /// Removed by force while somebody held it: kept for its holders, not shown.
     #[serde(default)]
     pub hidden: bool,
     /// What a newer release wrote.

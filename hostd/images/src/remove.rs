@@ -1,14 +1,29 @@
 //! Removal of names and images, by the rules and in the words of Docker's engine.
 
+use std::sync::{Arc, Weak};
+use std::thread::Builder;
+
 use keelson_oci::reference::Reference;
 use keelson_store::Rest;
 
 use crate::error::ImageError;
 use crate::layer::LayerRecord;
+use crate::lease::Holder;
 use crate::records::ImageRecord;
 use crate::state::State;
 use crate::store::Store;
-use crate::types::{DiskUsage, Image, ImageAction, ImageId, ImageUser, Pruned, Removed};
+use crate::types::{DiskUsage, Image, ImageAction, ImageId, Pruned, Removed};
+
+/// How an image is to go.
+#[derive(Debug, Clone, Copy)]
+struct Removal {
+    /// Also when stopped containers hold it, or several names stand for it.
+    force: bool,
+    /// Those that it was built upon stay.
+    no_prune: bool,
+    /// That it has to stay is no error.
+    quiet: bool,
+}
 
 /// The references that have gone, and those that stay.
 struct Untagging {
@@ -22,12 +37,11 @@ impl Store {
         name: &str,
         force: bool,
         no_prune: bool,
-        users: &[ImageUser],
     ) -> Result<Vec<Removed>, ImageError> {
         let mut state = self.state();
         let found = state.find(name);
         if let Err(ImageError::Unreadable { id, .. }) = found {
-            return self.remove_unreadable(&mut state, id, force, users);
+            return self.remove_unreadable(&mut state, id, force);
         }
         let (entry, reference) = found?;
         let id = entry.record.id;
@@ -41,12 +55,11 @@ impl Store {
         if let Some(reference) = reference {
             if !force
                 && is_single(&references)
-                && let Some(user) = user_of(users, id)
+                && let Some(holder) = self.holder(id)
             {
                 return Err(ImageError::Conflict(format!(
                     "conflict: unable to remove repository reference {name:?} (must force) - \
-                     container {} is using its referenced image {}",
-                    short(&user.container),
+                     {holder} is using its referenced image {}",
                     id.short()
                 )));
             }
@@ -57,18 +70,15 @@ impl Store {
             }
             by_reference = true;
         } else if is_single(&references) {
-            check(&state, id, force, false, users)?;
+            self.check(&state, id, force, false)?;
             self.untag_all(&mut state, id, &references, &mut removed)?;
         }
-        self.delete(
-            &mut state,
-            id,
+        let removal = Removal {
             force,
             no_prune,
-            by_reference,
-            users,
-            &mut removed,
-        )?;
+            quiet: by_reference,
+        };
+        self.delete(&mut state, id, removal, &mut removed)?;
         Ok(removed)
     }
 
@@ -79,14 +89,14 @@ impl Store {
         state: &mut State,
         id: ImageId,
         force: bool,
-        users: &[ImageUser],
     ) -> Result<Vec<Removed>, ImageError> {
-        if let Some(user) = user_of(users, id).filter(|user| !force || user.running) {
+        let holders = self.leases.holders(&id).into_iter();
+        let mut holders = holders.filter(|holder| !force || holder.is_running());
+        if let Some(holder) = holders.next() {
             return Err(ImageError::Conflict(format!(
                 "conflict: unable to delete {} (must be forced) - image can't be read, and may be \
-                 used by container {}",
-                id.short(),
-                short(&user.container)
+                 used by {holder}",
+                id.short()
             )));
         }
         let references = state.references_of(id).into_iter();
@@ -137,26 +147,19 @@ impl Store {
     }
 
     /// Deletes an image and then those that it was built upon and that nothing else needs.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one call's own state, not an interface"
-    )]
     fn delete(
         &self,
         state: &mut State,
         id: ImageId,
-        mut force: bool,
-        no_prune: bool,
-        mut quiet: bool,
-        users: &[ImageUser],
+        mut how: Removal,
         removed: &mut Vec<Removed>,
     ) -> Result<(), ImageError> {
         let mut next = Some(id);
         while let Some(id) = next {
-            if let Err(conflict) = check(state, id, force, true, users) {
+            if let Err(conflict) = self.check(state, id, how.force, true) {
                 let dangling = state.references_of(id).is_empty() && !state.has_children(id);
                 // Taking a name away was what was asked for; the image may stay for others.
-                return if quiet && (!dangling || user_of(users, id).is_some()) {
+                return if how.quiet && (!dangling || self.leases.is_held(&id)) {
                     Ok(())
                 } else {
                     Err(conflict)
@@ -168,15 +171,15 @@ impl Store {
                 .map(|(reference, _)| reference)
                 .collect();
             self.untag_all(state, id, &references, removed)?;
-            let parent = self.delete_one(state, id, users, removed)?;
+            let parent = self.delete_one(state, id, removed)?;
             next = parent.filter(|parent| {
-                !no_prune
+                !how.no_prune
                     && !state.unreadable.may_refer_to(*parent)
                     && state.images.contains_key(parent)
                     && state.references_of(*parent).is_empty()
             });
-            force = false;
-            quiet = true;
+            how.force = false;
+            how.quiet = true;
         }
         Ok(())
     }
@@ -185,7 +188,6 @@ impl Store {
         &self,
         state: &mut State,
         id: ImageId,
-        users: &[ImageUser],
         removed: &mut Vec<Removed>,
     ) -> Result<Option<ImageId>, ImageError> {
         let Some(entry) = state.images.get(&id) else {
@@ -195,7 +197,7 @@ impl Store {
         let parent = record.parent;
         self.emit(state, ImageAction::Delete, id, id.to_string());
         removed.push(Removed::Deleted(id.to_string()));
-        if user_of(users, id).is_some() {
+        if self.leases.is_held(&id) {
             // A stopped container can still be started; only the name has gone.
             record.hidden = true;
             let disk = &self.disk;
@@ -203,6 +205,7 @@ impl Store {
             if let Some(entry) = state.images.get_mut(&id) {
                 entry.record = record;
             }
+            self.leave(|| self.leases.is_held(&id));
             return Ok(parent);
         }
         self.disk.remove_image(&record)?;
@@ -213,12 +216,11 @@ impl Store {
         Ok(parent)
     }
 
-    /// Removes images that no container uses and that `fits` accepts: those without a name, or
+    /// Removes images that nobody holds and that `fits` accepts: those without a name, or
     /// with `all` every one.
     pub(crate) fn prune(
         &self,
         all: bool,
-        users: &[ImageUser],
         fits: &dyn Fn(&Image) -> bool,
     ) -> Result<Pruned, ImageError> {
         let mut state = self.state();
@@ -228,7 +230,7 @@ impl Store {
             .values()
             .filter(|entry| !entry.record.hidden && fits(&state.image(entry)))
             .map(|entry| entry.record.id)
-            .filter(|id| user_of(users, *id).is_none())
+            .filter(|id| !self.leases.is_held(id))
             // What others were built upon loses its names and goes with the last of those.
             .filter(|id| match state.references_of(*id).is_empty() {
                 true => !state.has_children(*id),
@@ -245,40 +247,113 @@ impl Store {
                 .map(|(reference, _)| reference)
                 .collect();
             self.untag_all(&mut state, id, &references, &mut removed)?;
-            self.delete(&mut state, id, true, false, true, users, &mut removed)?;
+            let removal = Removal {
+                force: true,
+                no_prune: false,
+                quiet: true,
+            };
+            self.delete(&mut state, id, removal, &mut removed)?;
         }
         let reclaimed = before.saturating_sub(disk_bytes(&state));
         self.emit_prune(reclaimed);
         Ok(Pruned { removed, reclaimed })
     }
 
-    /// Deletes for good what forced removals had to keep for containers that have gone since.
-    /// `users` is only asked when there are such images, and without a lock held.
-    pub(crate) fn release_unused(
-        &self,
-        users: impl FnOnce() -> Vec<ImageUser>,
-    ) -> Result<(), ImageError> {
-        if !self
-            .state()
-            .images
-            .values()
-            .any(|entry| entry.record.hidden)
-        {
-            return Ok(());
+    /// Has what is left for its holders removed when they have gone, from now on. Who held it in an
+    /// earlier process takes a lease again before the first one is given up.
+    pub(crate) fn release_by_itself(self: &Arc<Self>) {
+        let store = Arc::downgrade(self);
+        self.doomed.set_look(move || {
+            let store = Weak::clone(&store);
+            let work = move || {
+                // Else all of it is swept by the next start.
+                if let Some(store) = store.upgrade()
+                    && let Err(error) = store.release_unused()
+                {
+                    tracing::warn!(%error, "removed images not deleted");
+                }
+            };
+            // A thread of its own: who gives up a lease must not wait for the disk.
+            let named = Builder::new().name("image-release".to_owned());
+            if let Err(error) = named.spawn(work) {
+                tracing::warn!(%error, "removed images not deleted");
+            }
+        });
+        let state = self.state();
+        let hidden = state.images.values().any(|entry| entry.record.hidden);
+        drop(state);
+        if hidden {
+            self.doomed.mark();
         }
-        let users = users();
+    }
+
+    /// Deletes for good what forced removals had to leave for holders that have gone since.
+    fn release_unused(&self) -> Result<(), ImageError> {
         let mut state = self.state();
-        let unused: Vec<_> = state
+        let (held, free): (Vec<_>, Vec<_>) = state
             .images
             .values()
-            .filter(|entry| entry.record.hidden && user_of(&users, entry.record.id).is_none())
+            .filter(|entry| entry.record.hidden)
             .map(|entry| entry.record.clone())
-            .collect();
-        for record in unused {
+            .partition(|record| self.leases.is_held(&record.id));
+        for record in free {
             self.disk.remove_image(&record)?;
             state.images.remove(&record.id);
         }
         self.remove_unused_layers(&mut state)?;
+        if !held.is_empty() {
+            self.leave(|| held.iter().all(|record| self.leases.is_held(&record.id)));
+        }
+        Ok(())
+    }
+
+    /// Who holds an image, or may hold it.
+    fn holder(&self, id: ImageId) -> Option<Arc<Holder>> {
+        self.leases.holders(&id).into_iter().next()
+    }
+
+    /// What forbids to delete an image. `several` says whether several names do, too.
+    fn check(
+        &self,
+        state: &State,
+        id: ImageId,
+        force: bool,
+        several: bool,
+    ) -> Result<(), ImageError> {
+        let conflict = |forced: &str, reason: String| {
+            Err(ImageError::Conflict(format!(
+                "conflict: unable to delete {} ({forced}) - {reason}",
+                id.short()
+            )))
+        };
+        if state.has_children(id) {
+            return conflict(
+                "cannot be forced",
+                "image has dependent child images".to_owned(),
+            );
+        }
+        let known = self.leases.known_holders(&id);
+        if let Some(holder) = known.iter().find(|holder| holder.is_running()) {
+            return conflict(
+                "cannot be forced",
+                format!("image is being used by running {holder}"),
+            );
+        }
+        if force {
+            return Ok(());
+        }
+        if several && !state.references_of(id).is_empty() {
+            return conflict(
+                "must be forced",
+                "image is referenced in multiple repositories".to_owned(),
+            );
+        }
+        if let Some(holder) = self.holder(id) {
+            return conflict(
+                "must be forced",
+                format!("image is being used by {}", holder.with_state()),
+            );
+        }
         Ok(())
     }
 
@@ -319,16 +394,6 @@ fn disk_bytes(state: &State) -> u64 {
     state.layers.values().map(LayerRecord::stored).sum()
 }
 
-fn short(container: &str) -> &str {
-    container.get(..12).unwrap_or(container)
-}
-
-fn user_of(users: &[ImageUser], id: ImageId) -> Option<&ImageUser> {
-    users
-        .iter()
-        .find(|user| user.image.is_none_or(|image| image == id))
-}
-
 /// At most one reference, or one tag with digests of the same repository.
 fn is_single(references: &[Reference]) -> bool {
     if references.len() <= 1 {
@@ -360,57 +425,4 @@ fn untag(reference: Reference, references: Vec<Reference>) -> Untagging {
         left = others;
     }
     Untagging { gone, left }
-}
-
-/// What forbids to delete an image. `several` says whether several names do, too.
-fn check(
-    state: &State,
-    id: ImageId,
-    force: bool,
-    several: bool,
-    users: &[ImageUser],
-) -> Result<(), ImageError> {
-    let conflict = |forced: &str, reason: String| {
-        Err(ImageError::Conflict(format!(
-            "conflict: unable to delete {} ({forced}) - {reason}",
-            id.short()
-        )))
-    };
-    if state.has_children(id) {
-        return conflict(
-            "cannot be forced",
-            "image has dependent child images".to_owned(),
-        );
-    }
-    let running = users
-        .iter()
-        .find(|user| user.image == Some(id) && user.running);
-    if let Some(user) = running {
-        return conflict(
-            "cannot be forced",
-            format!(
-                "image is being used by running container {}",
-                short(&user.container)
-            ),
-        );
-    }
-    if force {
-        return Ok(());
-    }
-    if several && !state.references_of(id).is_empty() {
-        return conflict(
-            "must be forced",
-            "image is referenced in multiple repositories".to_owned(),
-        );
-    }
-    if let Some(user) = user_of(users, id) {
-        return conflict(
-            "must be forced",
-            format!(
-                "image is being used by stopped container {}",
-                short(&user.container)
-            ),
-        );
-    }
-    Ok(())
 }

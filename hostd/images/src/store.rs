@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use keelson_lease::{Claim, Leases};
 use keelson_model::limits;
 use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
@@ -17,6 +18,7 @@ use crate::disk::{Disk, Staging};
 use crate::durable;
 use crate::error::ImageError;
 use crate::layer::{LayerForm, LayerOptions, LayerRecord};
+use crate::lease::{Doomed, Holder, ImageLease};
 use crate::mounts::{MountCall, Mounts, mount_erofs};
 use crate::reaper::Reaper;
 use crate::records::{ImageRecord, Tagged};
@@ -42,6 +44,10 @@ pub(crate) struct Store {
     /// What running pulls are fetching.
     pub downloads: Downloads,
     mounts: Arc<Mounts>,
+    /// Who holds images. Leases are taken, and asked for before a removal, under the state's lock.
+    pub leases: Leases<ImageId, Holder>,
+    /// What is left for those who hold it.
+    pub doomed: Arc<Doomed>,
     state: Mutex<State>,
     events: broadcast::Sender<ImageEvent>,
 }
@@ -126,8 +132,11 @@ impl Store {
         options: &StoreOptions,
     ) -> Result<Self, ImageError> {
         let disk = Disk::open(root, options.era)?;
-        let mounts = Mounts::open(run)?;
+        let doomed = Arc::new(Doomed::default());
+        let mounts = Mounts::open(run, Arc::clone(&doomed))?;
         let state = disk.read()?;
+        let released = Arc::clone(&doomed);
+        let leases = Leases::new(move || released.poke());
         let form = match options.folders {
             true => LayerForm::Folder,
             false => crate::layer::best_form(&disk),
@@ -147,6 +156,8 @@ impl Store {
             },
             downloads: Downloads::default(),
             mounts,
+            leases,
+            doomed,
             state: Mutex::new(state),
             events: broadcast::channel(EVENT_QUEUE).0,
         };
@@ -401,6 +412,29 @@ impl Store {
         Ok(Arc::new(state.image(entry)))
     }
 
+    pub(crate) fn lease(
+        &self,
+        name: &str,
+        holder: Holder,
+    ) -> Result<(ImageLease, Arc<Image>), ImageError> {
+        let state = self.state();
+        let (entry, _) = state.find(name)?;
+        let lease = self.leases.take(Claim::One(entry.record.id), holder);
+        Ok((ImageLease(lease), Arc::new(state.image(entry))))
+    }
+
+    pub(crate) fn lease_again(&self, id: Option<ImageId>, holder: Holder) -> ImageLease {
+        let _state = self.state();
+        let claim = id.map_or(Claim::Any, Claim::One);
+        ImageLease(self.leases.take(claim, holder))
+    }
+
+    pub(crate) fn containers(&self, id: &ImageId) -> Vec<String> {
+        let holders = self.leases.known_holders(id);
+        let ids = holders.iter().filter_map(|holder| holder.container_id());
+        ids.map(str::to_owned).collect()
+    }
+
     pub(crate) fn tag(&self, name: &str, reference: &str) -> Result<(), ImageError> {
         let reference = reference.parse::<Reference>()?.with_default_tag();
         if reference.digest().is_some() {
@@ -459,9 +493,10 @@ impl Store {
         &self,
         state: &mut State,
     ) -> Result<Vec<(Digest, u64)>, ImageError> {
-        let mut removed = Vec::new();
+        let (mut removed, mut held) = (Vec::new(), Vec::new());
         for diff_id in state.unused_layers() {
             if self.mounts.is_held(&diff_id.hex()) {
+                held.push(diff_id.hex());
                 continue;
             }
             self.reaper.take(self.disk.remove_layer(&diff_id)?);
@@ -470,7 +505,18 @@ impl Store {
             let size = layer.map_or(0, |layer| layer.stored());
             removed.push((diff_id, size));
         }
+        if !held.is_empty() {
+            self.leave(|| held.iter().all(|name| self.mounts.is_held(name)));
+        }
         Ok(removed)
+    }
+
+    /// Leaves something for those who hold it. `is_held` is asked again.
+    pub(crate) fn leave(&self, is_held: impl Fn() -> bool) {
+        self.doomed.mark();
+        if !is_held() {
+            self.doomed.poke();
+        }
     }
 
     pub(crate) fn mount(&self, id: &ImageId) -> Result<RootfsLayers, ImageError> {

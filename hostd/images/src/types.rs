@@ -116,17 +116,6 @@ pub struct CommitOptions {
     pub container: ContainerDefaults,
 }
 
-/// A container that uses an image, as the caller of [`crate::ImageStore::remove`] knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageUser {
-    /// The container's identifier.
-    pub container: String,
-    /// The image that it was made from; `None` when that can't be told: it may be any.
-    pub image: Option<ImageId>,
-    /// Whether it runs (or is paused).
-    pub running: bool,
-}
-
 /// One line of the answer to a removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removed {

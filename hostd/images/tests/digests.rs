@@ -213,7 +213,7 @@ async fn kept_blobs_count_and_go_with_their_layers() {
     fixture.reopen();
     let used = fixture.store().disk_usage().layers;
     assert_eq!(used, (blobs + plain) as u64);
-    let pruned = fixture.store().prune(true, &[], &|_| true).unwrap();
+    let pruned = fixture.store().prune(true, &|_| true).unwrap();
     assert_eq!(pruned.reclaimed, used);
     assert!(fixture.objects().is_empty());
 }

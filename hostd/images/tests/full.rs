@@ -130,7 +130,7 @@ async fn images_can_be_removed_from_a_full_disk() {
         let error = fixture.load(&third).await.unwrap_err();
         assert_explained(&error, &[]);
         let store = fixture.store();
-        store.remove("one:1", false, false, &[]).unwrap();
+        store.remove("one:1", false, false).unwrap();
         assert_eq!(store.list().len(), 1);
         // Room enough for something smaller, with everything else still on the disk.
         fixture.objects();
@@ -162,7 +162,7 @@ async fn a_store_opens_on_a_full_disk() {
     let rootfs = fixture.store().mount(&image.id).unwrap();
     assert!(rootfs.lower[0].join("data").exists());
     drop(rootfs);
-    fixture.store().remove("one:1", false, false, &[]).unwrap();
+    fixture.store().remove("one:1", false, false).unwrap();
     assert!(fixture.store().list().is_empty());
     fixture.close();
 }
@@ -180,10 +180,7 @@ async fn a_read_only_disk_is_explained_and_still_read() {
     for error in [
         fixture.load(&two).await.unwrap_err(),
         fixture.store().tag("one:1", "other:1").unwrap_err(),
-        fixture
-            .store()
-            .remove("one:1", false, false, &[])
-            .unwrap_err(),
+        fixture.store().remove("one:1", false, false).unwrap_err(),
     ] {
         let text = error.to_string();
         assert!(

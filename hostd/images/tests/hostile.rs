@@ -473,7 +473,7 @@ async fn loads_mounts_and_removals_of_the_same_image_go_together() {
                     Err(error) => panic!("{error}"),
                 }
                 if number % 3 == 0 {
-                    match store.remove("same:1", true, false, &[]) {
+                    match store.remove("same:1", true, false) {
                         Ok(removed) => assert!(matches!(removed[0], Removed::Untagged(_))),
                         Err(ImageError::NotFound(_)) => {}
                         Err(error) => panic!("{error}"),
@@ -487,7 +487,7 @@ async fn loads_mounts_and_removals_of_the_same_image_go_together() {
     }
     let loaded = fixture.load(&archive).await.unwrap();
     assert!(fixture.store().mount(&loaded[0].id).is_ok());
-    fixture.store().remove("same:1", true, false, &[]).unwrap();
+    fixture.store().remove("same:1", true, false).unwrap();
     assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Fixture, Tar, busybox_layer, docker_archive, gzip, is_root, oci_archive, zstd};
-use hostd_images::{Digest, ImageAction, ImageError, ImageUser, ImportOptions, Removed};
+use hostd_images::{Digest, Holder, ImageAction, ImageError, ImportOptions, Removed};
 
 #[tokio::test]
 async fn a_docker_archive_becomes_an_image() {
@@ -122,7 +122,7 @@ async fn names_move_and_removal_follows_docker() {
         ["a:1", "registry.example/c:2"]
     );
 
-    let error = store.remove(&first.hex(), false, false, &[]).unwrap_err();
+    let error = store.remove(&first.hex(), false, false).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
@@ -131,22 +131,17 @@ async fn names_move_and_removal_follows_docker() {
             first.short()
         )
     );
-    let removed = store
-        .remove("registry.example/c:2", false, false, &[])
-        .unwrap();
+    let removed = store.remove("registry.example/c:2", false, false).unwrap();
     assert_eq!(
         removed,
         [Removed::Untagged("registry.example/c:2".to_owned())]
     );
 
-    let user = |running| ImageUser {
-        container: "c0ffee".repeat(10),
-        image: Some(first),
-        running,
-    };
-    let error = store
-        .remove("a:1", false, false, &[user(false)])
-        .unwrap_err();
+    let holder = || Holder::container(&"c0ffee".repeat(10));
+    let (lease, image) = store.lease("a:1", holder()).unwrap();
+    assert_eq!((lease.image(), image.id), (Some(first), first));
+    assert_eq!(store.containers(&first), ["c0ffee".repeat(10)]);
+    let error = store.remove("a:1", false, false).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
@@ -155,9 +150,10 @@ async fn names_move_and_removal_follows_docker() {
             first.short()
         )
     );
-    let error = store
-        .remove(&first.hex(), true, false, &[user(true)])
-        .unwrap_err();
+    let running = store.lease_again(Some(first), holder());
+    running.ask(|| true);
+    let error = store.remove(&first.hex(), true, false).unwrap_err();
+    drop(running);
     assert!(
         error
             .to_string()
@@ -165,7 +161,7 @@ async fn names_move_and_removal_follows_docker() {
     );
 
     // Forced: the name goes, the layers stay for the container until it has gone.
-    let removed = store.remove("a:1", true, false, &[user(false)]).unwrap();
+    let removed = store.remove("a:1", true, false).unwrap();
     assert_eq!(
         removed,
         [
@@ -175,13 +171,15 @@ async fn names_move_and_removal_follows_docker() {
     );
     assert!(store.resolve(&first.hex()).is_err());
     assert!(store.mount(&first).is_ok());
-    store.release_unused(|| vec![user(false)]).unwrap();
+    drop(lease.clone());
+    // The lease of another image's user changes nothing.
+    drop(store.lease("b", holder()).unwrap());
     assert!(store.mount(&first).is_ok());
-    store.release_unused(Vec::new).unwrap();
-    assert!(store.mount(&first).is_err());
+    drop(lease);
+    common::until("the image is gone", || store.mount(&first).is_err());
 
     // The layer is shared with the second image, and goes with it.
-    let removed = store.remove("b", false, false, &[]).unwrap();
+    let removed = store.remove("b", false, false).unwrap();
     assert_eq!(removed.len(), 3);
     assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
 }
@@ -203,17 +201,16 @@ async fn prune_removes_what_nobody_needs() {
         .load(&docker_archive("b", &[layer("2")], "two"))
         .await
         .unwrap();
-    let user = ImageUser {
-        container: "c".repeat(64),
-        image: Some(dangling),
-        running: false,
-    };
-    assert_eq!(store.prune(false, &[user], &|_| true).unwrap().removed, []);
-    let pruned = store.prune(false, &[], &|_| true).unwrap();
+    // Also one that may be any image's is spared.
+    for image in [Some(dangling), None] {
+        let _lease = store.lease_again(image, Holder::container(&"c".repeat(64)));
+        assert_eq!(store.prune(false, &|_| true).unwrap().removed, []);
+    }
+    let pruned = store.prune(false, &|_| true).unwrap();
     assert_eq!(pruned.removed.len(), 2);
     assert_eq!(pruned.reclaimed, layer("1").len() as u64);
     assert_eq!(store.list().len(), 1);
-    assert_eq!(store.prune(true, &[], &|_| true).unwrap().removed.len(), 3);
+    assert_eq!(store.prune(true, &|_| true).unwrap().removed.len(), 3);
     assert!(fixture.objects().is_empty());
     assert_eq!(store.disk_usage().layers, 0);
 }

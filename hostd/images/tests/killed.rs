@@ -89,7 +89,7 @@ fn load(store: &ImageStore, runtime: &Runtime) {
     }
     store.tag("one:1", "other:1").unwrap();
     for name in ["two:1", "one:1", "other:1"] {
-        store.remove(name, true, false, &[]).unwrap();
+        store.remove(name, true, false).unwrap();
     }
 }
 
@@ -105,8 +105,8 @@ fn import(store: &ImageStore, runtime: &Runtime) {
             .unwrap();
         let _rootfs = store.mount(&id).unwrap();
     }
-    store.prune(false, &[], &|_| true).unwrap();
-    store.remove("imported:1", false, false, &[]).unwrap();
+    store.prune(false, &|_| true).unwrap();
+    store.remove("imported:1", false, false).unwrap();
 }
 
 fn pull(store: &ImageStore, runtime: &Runtime, names: &str) {
@@ -117,7 +117,7 @@ fn pull(store: &ImageStore, runtime: &Runtime, names: &str) {
         let _rootfs = store.mount(&pulled.id).unwrap();
     }
     for name in names.split(' ') {
-        store.remove(name, true, false, &[]).unwrap();
+        store.remove(name, true, false).unwrap();
     }
 }
 
@@ -170,7 +170,7 @@ fn kill_and_check(work: &str, names: &str, rounds: u64) {
     for archive in archives() {
         runtime.block_on(fixture.load(&archive)).unwrap();
     }
-    fixture.store().prune(true, &[], &|_| true).unwrap();
+    fixture.store().prune(true, &|_| true).unwrap();
     assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
     fixture.close();
 }

@@ -70,6 +70,6 @@ async fn a_layer_is_sealed_read_and_removed() {
         "{error}"
     );
     assert!(error.contains("layer.tar"), "{error}");
-    fixture.store().remove("a:1", false, false, &[]).unwrap();
+    fixture.store().remove("a:1", false, false).unwrap();
     assert!(fixture.objects().is_empty());
 }

@@ -134,7 +134,7 @@ async fn a_failure_is_only_that_of_the_pull_that_began() {
     second.end().await.unwrap();
     assert!(fixture.store().resolve(&honest.name("a")).is_ok());
     assert!(fixture.store().resolve(&broken.name("a")).is_err());
-    let removed = fixture.store().prune(true, &[], &|_| true).unwrap();
+    let removed = fixture.store().prune(true, &|_| true).unwrap();
     assert!(!removed.removed.is_empty());
     assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
 }
@@ -156,7 +156,7 @@ async fn pulls_loads_and_removals_of_the_same_layers_go_together() {
             fixture.load(&archive),
             async {
                 tokio::task::yield_now().await;
-                fixture.store().remove("loaded:1", true, false, &[])
+                fixture.store().remove("loaded:1", true, false)
             },
         );
         let (one, two, three) = (one.unwrap(), two.unwrap(), three.unwrap());
@@ -167,9 +167,9 @@ async fn pulls_loads_and_removals_of_the_same_layers_go_together() {
         }
         let image = fixture.store().resolve(&a).unwrap();
         fixture.store().mount(&image.id).unwrap();
-        fixture.store().remove(&a, true, false, &[]).unwrap();
+        fixture.store().remove(&a, true, false).unwrap();
     }
-    fixture.store().prune(true, &[], &|_| true).unwrap();
+    fixture.store().prune(true, &|_| true).unwrap();
     assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
 }
 

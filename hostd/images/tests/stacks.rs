@@ -277,7 +277,7 @@ impl Pair {
 
     fn clear(&self) {
         for fixture in &self.0 {
-            let _ = fixture.store().remove("test:1", true, false, &[]);
+            let _ = fixture.store().remove("test:1", true, false);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::complete::assert_complete;
 use common::server::{Remote, Server};
 use common::{Fixture, Random, Tar, docker_archive, is_root};
-use hostd_images::{ImageError, ImageStore, ImageUser, ImportOptions, PullOptions, VerifyLine};
+use hostd_images::{Holder, ImageError, ImageStore, ImportOptions, PullOptions, VerifyLine};
 use tokio::sync::mpsc;
 
 /// What one task does in all.
@@ -78,10 +78,10 @@ async fn step(store: &ImageStore, images: &Images, random: &mut Random) {
             }
         }
         6 => {
-            may_be_gone("remove", store.remove(name, true, false, &[]));
+            may_be_gone("remove", store.remove(name, true, false));
         }
         7 => {
-            store.prune(random.below(2) == 0, &[], &|_| true).unwrap();
+            store.prune(random.below(2) == 0, &|_| true).unwrap();
         }
         8 => {
             may_be_gone("tag", store.tag(name, "extra:1"));
@@ -146,7 +146,7 @@ async fn everything_at_once(folders: bool) {
     fixture.reopen();
     assert_eq!(fixture.store().list().len(), listed);
     assert_complete(&fixture, "after the next start");
-    fixture.store().prune(true, &[], &|_| true).unwrap();
+    fixture.store().prune(true, &|_| true).unwrap();
     assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
 }
 
@@ -183,24 +183,21 @@ async fn forced_removals_free_everything_in_the_end() {
         tasks.push(tokio::spawn(async move {
             for _ in 0..15 {
                 let image = common::load(&store, &archive).await.unwrap()[0].id;
-                let user = ImageUser {
-                    container: format!("{number}").repeat(64),
-                    image: Some(image),
-                    running: false,
-                };
-                let users = [user];
-                may_be_gone("remove", store.remove("one:1", true, false, &users));
-                if let Some(rootfs) = may_be_gone("mount", store.mount(&image)) {
+                let holder = Holder::container(&format!("{number}").repeat(64));
+                let leased = may_be_gone("lease", store.lease(&image.to_string(), holder));
+                may_be_gone("remove", store.remove("one:1", true, false));
+                // What is held is there.
+                if let Some(lease) = leased {
+                    let rootfs = store.mount(&image).unwrap();
                     assert!(rootfs.lower[1].join("d/file").exists());
+                    drop(lease);
                 }
-                store.release_unused(Vec::new).unwrap();
             }
         }));
     }
     for task in tasks {
         task.await.unwrap();
     }
-    fixture.store().prune(true, &[], &|_| true).unwrap();
-    fixture.store().release_unused(Vec::new).unwrap();
-    assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
+    fixture.store().prune(true, &|_| true).unwrap();
+    common::until("nothing is left", || fixture.objects().is_empty());
 }

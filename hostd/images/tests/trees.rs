@@ -223,7 +223,7 @@ async fn mounts_are_shared_counted_and_made_again() {
     assert_eq!(first.lower, second.lower);
     drop(first);
     assert!(second.lower[0].join("bin/busybox").exists());
-    let removed = fixture.store().remove("test", false, false, &[]).unwrap();
+    let removed = fixture.store().remove("test", false, false).unwrap();
     assert_eq!(removed.len(), 2, "the layer is still mounted: {removed:?}");
     drop(second);
     common::assert_no_mounts(&fixture.run());

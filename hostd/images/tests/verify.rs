@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::complete::assert_complete;
 use common::server::Remote;
 use common::{Fixture, Random, Tar, docker_archive, gzip, is_root, oci_archive};
-use hostd_images::{Damage, Image, ImageError, PullOptions, VerifyLine};
+use hostd_images::{Damage, Holder, Image, ImageError, PullOptions, VerifyLine};
 
 /// What a check of these images finds.
 async fn verify(fixture: &Fixture, names: &[&str]) -> Vec<Damage> {
@@ -356,11 +356,11 @@ async fn what_start_up_cannot_read_is_kept() {
                 }
                 assert!(store.list().iter().any(|image| image.id == id), "{label}");
             }
-            store.release_unused(Vec::new).unwrap();
+            drop(store.lease_again(None, Holder::start()));
             let own = path.parent().unwrap().ends_with("images");
             let all_known = store.resolve(&dangling.to_string()).is_ok() && !own;
             if !all_known || path.ends_with("repositories.json") {
-                let pruned = store.prune(false, &[], &|_| true).unwrap();
+                let pruned = store.prune(false, &|_| true).unwrap();
                 assert!(pruned.removed.is_empty(), "{label}: {pruned:?}");
             }
             fixture.close();
@@ -405,12 +405,12 @@ async fn what_start_up_cannot_read_is_replaced_by_a_load() {
     assert_eq!(fs::read_dir(root.join("unreadable")).unwrap().count(), 2);
     assert!(root.join("repositories.json.unreadable.0").exists());
     // As long as names may be missed, nothing is pruned.
-    let pruned = fixture.store().prune(true, &[], &|_| true).unwrap();
+    let pruned = fixture.store().prune(true, &|_| true).unwrap();
     assert!(pruned.removed.is_empty());
     fs::remove_file(root.join("repositories.json.unreadable.0")).unwrap();
     fixture.close();
     fixture.reopen();
-    let pruned = fixture.store().prune(true, &[], &|_| true).unwrap();
+    let pruned = fixture.store().prune(true, &|_| true).unwrap();
     assert!(!pruned.removed.is_empty());
 }
 
@@ -460,7 +460,7 @@ async fn documents_of_a_newer_release_are_kept() {
         })
         .chain([root.join("repositories.json.unreadable.0")]);
     assert!(kept.all(|path| fs::read_to_string(path).unwrap() == NEWER));
-    fixture.store().remove("a:1", false, false, &[]).unwrap();
+    fixture.store().remove("a:1", false, false).unwrap();
     fixture.close();
     // The newer release is back: it reads its names, and keeps those that were given meanwhile.
     fs::write(root.join("repositories.json.unreadable.0"), names).unwrap();

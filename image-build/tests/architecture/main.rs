@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keelson-model", &[]),
     ("keelson-netlink", &["keelson-model"]),
     ("keelson-files", &[]),
+    ("keelson-lease", &[]),
     ("keelson-shim-protocol", &[]),
     ("keelson-config", &["keelson-model", "keelson-files"]),
     ("keelson-http", &["keelson-model"]),
@@ -65,6 +66,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "hostd-images",
         &[
             "keelson-sys",
+            "keelson-lease",
             "keelson-model",
             "keelson-store",
             "keelson-oci",

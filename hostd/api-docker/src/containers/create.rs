@@ -1,7 +1,7 @@
 //! `POST /containers/create`.
 
 use hostd_containers::{CreateRequest, NewId};
-use hostd_images::Image;
+use hostd_images::{Holder, Image};
 use http::{Response, StatusCode};
 use keelson_model::error::ErrorKind;
 use keelson_model::json::Json;
@@ -40,7 +40,9 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
             "config.Image cannot be empty in order to create a container",
         ));
     }
-    let image = api.0.images.resolve(&body.config.image)?;
+    let id = NewId::generate();
+    let holder = Holder::container(id.as_str());
+    let (lease, image) = api.0.images.lease(&body.config.image, holder)?;
     let mismatch = match &platform {
         Some(platform) if !Platform::named(platform)?.fits(&image) => {
             return Err(ApiError::new(
@@ -55,7 +57,6 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         Some(_) => None,
         None => foreign(&image),
     };
-    let id = NewId::generate();
     let root = RootSpec::Image {
         id: image.id.to_string(),
         name: body.config.image.clone(),
@@ -79,6 +80,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         id,
         spec,
         shown: Some(shown),
+        lease: Some(lease),
     };
     let created = api.containers().create(name, request).await?;
     warnings.extend(mismatch);

@@ -215,14 +215,8 @@ pub(crate) async fn delete(api: &Api, call: Call) -> Result<Response<Body>, ApiE
             }
         }
     }
-    let (images, engine, name) = (
-        api.0.images.clone(),
-        api.0.engine.clone(),
-        call.name.clone(),
-    );
-    let entries =
-        blocking(move || images.remove(&name, force, keep_parents, &engine.image_users()))
-            .await??;
+    let (images, name) = (api.0.images.clone(), call.name.clone());
+    let entries = blocking(move || images.remove(&name, force, keep_parents)).await??;
     Ok(reply::json(StatusCode::OK, &removed(entries)))
 }
 
@@ -232,11 +226,11 @@ pub(crate) async fn prune(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
         .filters(&["dangling", "until", "label", "label!"])?;
     let all = filters.flag("dangling")? == Some(false);
     let _place = api.place(Kind::Survey, call.role).await?;
-    let (images, engine) = (api.0.images.clone(), api.0.engine.clone());
+    let images = api.0.images.clone();
     let pruned = blocking(move || {
         let chosen = Chosen::without_images(&filters)?;
         let fits = |image: &Image| chosen.fits_use(image);
-        Ok::<_, ApiError>(images.prune(all, &engine.image_users(), &fits)?)
+        Ok::<_, ApiError>(images.prune(all, &fits)?)
     })
     .await??;
     let deleted = removed(pruned.removed);

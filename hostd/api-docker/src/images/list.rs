@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use hostd_images::{Image, ImageId, ImageUser};
+use hostd_images::{Image, ImageId};
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -30,8 +30,8 @@ const FILTERS: &[&str] = &[
 pub(crate) struct Extras {
     shared: Option<HashMap<ImageId, u64>>,
     /// For the number of containers of an image.
-    users: Option<Vec<ImageUser>>,
-    manifests: Option<Vec<ImageUser>>,
+    containers: bool,
+    manifests: bool,
     descriptors: bool,
 }
 
@@ -40,7 +40,7 @@ impl Extras {
     pub(crate) fn sizes(api: &Api) -> Self {
         Self {
             shared: Some(shared_sizes(api)),
-            users: Some(api.0.engine.image_users()),
+            containers: true,
             ..Self::default()
         }
     }
@@ -67,9 +67,8 @@ fn answer(api: &Api, call: &Call) -> Result<Vec<Value>, ApiError> {
     let since_version = |minor| call.version >= ApiVersion::new(1, minor);
     let extras = Extras {
         shared: (since_version(42) && call.query.flag("shared-size")).then(|| shared_sizes(api)),
-        users: None,
-        manifests: (since_version(47) && call.query.flag("manifests"))
-            .then(|| api.0.engine.image_users()),
+        containers: false,
+        manifests: since_version(47) && call.query.flag("manifests"),
         descriptors: since_version(48),
     };
     let all = call.query.flag("all");
@@ -194,11 +193,8 @@ fn summary(
         .shared
         .as_ref()
         .and_then(|sizes| sizes.get(&image.id));
-    let containers = extras.users.as_ref().map(|users| {
-        let count = users
-            .iter()
-            .filter(|user| user.image == Some(image.id))
-            .count();
+    let containers = extras.containers.then(|| {
+        let count = api.0.images.containers(&image.id).len();
         i64::try_from(count).unwrap_or(i64::MAX)
     });
     let mut value = json!({
@@ -213,7 +209,7 @@ fn summary(
         "Containers": containers.unwrap_or(-1),
     });
     super::show::add_virtual_size(&mut value, image, version);
-    let (manifests, descriptors) = (extras.manifests.as_deref(), extras.descriptors);
+    let (manifests, descriptors) = (extras.manifests, extras.descriptors);
     manifest::add(api, &mut value, image, manifests, descriptors);
     Some(value)
 }

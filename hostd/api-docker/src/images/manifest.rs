@@ -1,6 +1,6 @@
 //! The members of an image that tell about its manifest.
 
-use hostd_images::{Image, ImageUser};
+use hostd_images::Image;
 use serde_json::{Value, json};
 
 use crate::Api;
@@ -27,15 +27,9 @@ pub(crate) fn descriptor(api: &Api, image: &Image) -> Option<Value> {
     }))
 }
 
-/// Adds `Descriptor`, and with the users of images `Manifests`: an image has one.
-pub(crate) fn add(
-    api: &Api,
-    value: &mut Value,
-    image: &Image,
-    users: Option<&[ImageUser]>,
-    descriptor: bool,
-) {
-    if !descriptor && users.is_none() {
+/// Adds `Descriptor`, and with `manifests` `Manifests`: an image has one.
+pub(crate) fn add(api: &Api, value: &mut Value, image: &Image, manifests: bool, descriptor: bool) {
+    if !descriptor && !manifests {
         return;
     }
     let manifest = match api.0.images.manifest(&image.id) {
@@ -54,12 +48,8 @@ pub(crate) fn add(
         "digest": manifest.digest.to_string(),
         "size": manifest.size,
     });
-    if let Some(users) = users {
-        let containers: Vec<&str> = users
-            .iter()
-            .filter(|user| user.image == Some(image.id))
-            .map(|user| user.container.as_str())
-            .collect();
+    if manifests {
+        let containers = api.0.images.containers(&image.id);
         let platform = platform(image);
         let mut described = target.clone();
         described["platform"] = platform.clone();

@@ -92,9 +92,8 @@ fn inspection(api: &Api, call: &Call) -> Result<Value, ApiError> {
         let own = own.unwrap_or_else(|| container_config(&ImageConfig::default(), call.version));
         members.insert("ContainerConfig".to_owned(), own);
     }
-    let users = manifests.then(|| api.0.engine.image_users());
     let descriptors = call.version >= ApiVersion::new(1, 48);
-    manifest::add(api, &mut value, &image, users.as_deref(), descriptors);
+    manifest::add(api, &mut value, &image, manifests, descriptors);
     Ok(value)
 }
 

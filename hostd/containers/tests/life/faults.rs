@@ -130,8 +130,7 @@ fn a_container_that_cannot_be_read_is_kept_and_shown_as_dead() {
             ] {
                 assert_eq!(error.kind(), ErrorKind::Conflict, "{fault}: {error}");
             }
-            let users = engine.image_users();
-            let pruned = images.prune(true, &users, &|_| true).unwrap();
+            let pruned = images.prune(true, &|_| true).unwrap();
             assert_eq!(pruned.removed, [], "{fault}");
             engine.shutdown().await;
         });
@@ -167,14 +166,12 @@ fn an_unknown_image_keeps_all() {
     fs::remove_file(&identity).unwrap();
     machine.life(async |engine, images| {
         assert_eq!(engine.inspect(SCOPE, &id).unwrap().name, id[..12]);
-        let users = engine.image_users();
-        let pruned = images.prune(true, &users, &|_| true).unwrap();
+        let pruned = images.prune(true, &|_| true).unwrap();
         assert_eq!(pruned.removed, []);
-        let error = images.remove("box", false, false, &users).unwrap_err();
+        let error = images.remove("box", false, false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
         engine.remove(SCOPE, &id, false, true).await.unwrap();
-        let users = engine.image_users();
-        let pruned = images.prune(true, &users, &|_| true).unwrap();
+        let pruned = images.prune(true, &|_| true).unwrap();
         assert!(!pruned.removed.is_empty());
     });
 }

@@ -344,3 +344,12 @@ pub(crate) fn oci_archive(
         .file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)
         .finish()
 }
+
+/// Waits for what a thread of the store does after an answer.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}

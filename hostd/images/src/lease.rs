@@ -1,0 +1,153 @@
+//! Who holds images (docs/decisions/0018-what-is-in-use-is-held-by-leases.md), and what was removed by
+//! force while it was held: that goes with its last holder.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use keelson_lease::{Claim, Lease};
+
+use crate::types::ImageId;
+
+/// Says whether a holder runs.
+type Probe = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// Who holds an image.
+pub struct Holder {
+    kind: HolderKind,
+    running: OnceLock<Probe>,
+}
+
+/// What holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum HolderKind {
+    /// The container with this identifier.
+    Container(String),
+    /// A commit, of its parent.
+    Commit,
+    /// The engine that has not read its containers yet.
+    Start,
+}
+
+impl Holder {
+    /// A container, by its identifier.
+    pub fn container(id: &str) -> Self {
+        Self::new(HolderKind::Container(id.to_owned()))
+    }
+
+    /// The engine, until it has read which containers there are.
+    pub fn start() -> Self {
+        Self::new(HolderKind::Start)
+    }
+
+    pub(crate) fn commit() -> Self {
+        Self::new(HolderKind::Commit)
+    }
+
+    fn new(kind: HolderKind) -> Self {
+        Self {
+            kind,
+            running: OnceLock::new(),
+        }
+    }
+
+    /// The container that it is.
+    pub(crate) fn container_id(&self) -> Option<&str> {
+        match &self.kind {
+            HolderKind::Container(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Whether it runs (or is paused). A container that is just being made does not.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.get().is_some_and(|running| running())
+    }
+
+    /// For errors: `stopped container c0ffeec0ffee`.
+    pub(crate) fn with_state(&self) -> String {
+        match (&self.kind, self.is_running()) {
+            (HolderKind::Container(_), true) => format!("running {self}"),
+            (HolderKind::Container(_), false) => format!("stopped {self}"),
+            _ => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            HolderKind::Container(id) => write!(f, "container {}", id.get(..12).unwrap_or(id)),
+            HolderKind::Commit => f.write_str("a commit"),
+            HolderKind::Start => f.write_str("the engine, which is starting"),
+        }
+    }
+}
+
+impl fmt::Debug for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.kind)
+    }
+}
+
+/// Keeps an image in the store until its last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct ImageLease(pub(crate) Lease<ImageId, Holder>);
+
+impl ImageLease {
+    /// The image; `None` when it is not known which: it may be any.
+    pub fn image(&self) -> Option<ImageId> {
+        match self.0.claim() {
+            Claim::One(id) => Some(*id),
+            Claim::Any => None,
+        }
+    }
+
+    /// Has the holder asked by `running` whether it runs. The store calls it under its lock, so it
+    /// must neither wait nor call the store. To be called once; until then it does not run.
+    pub fn ask(&self, running: impl Fn() -> bool + Send + Sync + 'static) {
+        // Said twice, the first counts: it is the same container.
+        let _ = self.0.holder().running.set(Box::new(running));
+    }
+}
+
+/// Whether something was left in the store only because somebody holds it, and how it is removed
+/// when that ends.
+///
+/// Who leaves something calls [`Doomed::mark`] and then looks again whether it is held; who gives
+/// something up calls [`Doomed::poke`] after that. One of the two sees the other.
+#[derive(Default)]
+pub(crate) struct Doomed {
+    any: AtomicBool,
+    /// Looks for what is not held any more, on a thread of its own.
+    look: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Doomed {
+    /// Says how to look. Calls before are lost.
+    pub(crate) fn set_look(&self, look: impl Fn() + Send + Sync + 'static) {
+        let _ = self.look.set(Box::new(look));
+    }
+
+    /// Something is left.
+    pub(crate) fn mark(&self) {
+        self.any.store(true, Ordering::SeqCst);
+    }
+
+    /// Something was given up.
+    pub(crate) fn poke(&self) {
+        if let Some(look) = self.look.get()
+            && self.any.swap(false, Ordering::SeqCst)
+        {
+            look();
+        }
+    }
+}
+
+impl fmt::Debug for Doomed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Doomed")
+            .field("any", &self.any)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,273 @@
+//! Leases: who holds an object that others may want to remove.
+//!
+//! An owner of objects (images, volumes, networks) keeps a table [`Leases`]. Whoever uses an object
+//! takes a [`Lease`] on it and keeps it as long as the use lasts; dropping the last clone gives it
+//! up. The owner takes leases, and asks for holders before it removes, under its own lock: so no
+//! removal comes between an object's being found and its being held
+//! (docs/decisions/0018-what-is-in-use-is-held-by-leases.md).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a lease holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim<K> {
+    /// One object.
+    One(K),
+    /// It is not known which: every object counts as held.
+    Any,
+}
+
+/// The leases on an owner's objects. Clones share them. `K` names an object, `H` says who holds it.
+pub struct Leases<K, H>(Arc<Table<K, H>>);
+
+type Holders<H> = BTreeMap<u64, Arc<H>>;
+
+struct Table<K, H> {
+    held: Mutex<Held<K, H>>,
+    released: Box<dyn Fn() + Send + Sync>,
+}
+
+struct Held<K, H> {
+    /// Leases that were taken so far; their numbers are in the order of time.
+    taken: u64,
+    /// Never holds an empty map.
+    by_claim: BTreeMap<Claim<K>, Holders<H>>,
+}
+
+/// Holds an object until its last clone is dropped.
+pub struct Lease<K: Ord + Clone, H>(Arc<Entry<K, H>>);
+
+struct Entry<K: Ord + Clone, H> {
+    table: Arc<Table<K, H>>,
+    number: u64,
+    claim: Claim<K>,
+    holder: Arc<H>,
+}
+
+impl<K: Ord + Clone, H> Leases<K, H> {
+    /// An empty table. `released` is called after each lease that was given up, in the thread that
+    /// did so and without the table's lock; it must return at once.
+    pub fn new(released: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Table {
+            held: Mutex::new(Held {
+                taken: 0,
+                by_claim: BTreeMap::new(),
+            }),
+            released: Box::new(released),
+        }))
+    }
+
+    /// Takes a lease. Whether the object exists is for the caller to know.
+    pub fn take(&self, claim: Claim<K>, holder: H) -> Lease<K, H> {
+        let holder = Arc::new(holder);
+        let mut held = self.0.lock();
+        let number = held.taken;
+        held.taken += 1;
+        let holders = held.by_claim.entry(claim.clone()).or_default();
+        holders.insert(number, Arc::clone(&holder));
+        Lease(Arc::new(Entry {
+            table: Arc::clone(&self.0),
+            number,
+            claim,
+            holder,
+        }))
+    }
+
+    /// Who holds an object, in the order in which they came, and then who may hold it.
+    pub fn holders(&self, key: &K) -> Vec<Arc<H>> {
+        let held = self.0.lock();
+        [Claim::One(key.clone()), Claim::Any]
+            .iter()
+            .filter_map(|claim| held.by_claim.get(claim))
+            .flat_map(|holders| holders.values().cloned())
+            .collect()
+    }
+
+    /// Who is known to hold an object.
+    pub fn known_holders(&self, key: &K) -> Vec<Arc<H>> {
+        let held = self.0.lock();
+        let holders = held.by_claim.get(&Claim::One(key.clone()));
+        holders.map_or_else(Vec::new, |holders| holders.values().cloned().collect())
+    }
+
+    /// Whether anybody holds an object, or may hold it.
+    pub fn is_held(&self, key: &K) -> bool {
+        let held = self.0.lock();
+        held.by_claim.contains_key(&Claim::Any)
+            || held.by_claim.contains_key(&Claim::One(key.clone()))
+    }
+}
+
+impl<K, H> Table<K, H> {
+    fn lock(&self) -> MutexGuard<'_, Held<K, H>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Ord + Clone, H> Lease<K, H> {
+    /// What it holds.
+    pub fn claim(&self) -> &Claim<K> {
+        &self.0.claim
+    }
+
+    /// Who holds it.
+    pub fn holder(&self) -> &H {
+        &self.0.holder
+    }
+}
+
+impl<K: Ord + Clone, H> Drop for Entry<K, H> {
+    fn drop(&mut self) {
+        {
+            let mut held = self.table.lock();
+            if let Some(holders) = held.by_claim.get_mut(&self.claim) {
+                holders.remove(&self.number);
+                if holders.is_empty() {
+                    held.by_claim.remove(&self.claim);
+                }
+            }
+        }
+        (self.table.released)();
+    }
+}
+
+impl<K, H> Clone for Leases<K, H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Ord + Clone, H> Clone for Lease<K, H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, H> fmt::Debug for Leases<K, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leases").finish_non_exhaustive()
+    }
+}
+
+impl<K: Ord + Clone + fmt::Debug, H: fmt::Debug> fmt::Debug for Lease<K, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("claim", &self.0.claim)
+            .field("holder", &self.0.holder)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn table() -> (Leases<u8, u32>, Arc<AtomicUsize>) {
+        let released = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&released);
+        let leases = Leases::new(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        (leases, released)
+    }
+
+    #[test]
+    fn a_lease_ends_with_its_last_clone() {
+        let (leases, released) = table();
+        let lease = leases.take(Claim::One(1), 10);
+        let clone = lease.clone();
+        assert_eq!((lease.claim(), *lease.holder()), (&Claim::One(1), 10));
+        drop(lease);
+        assert!(leases.is_held(&1) && !leases.is_held(&2));
+        assert_eq!(released.load(Ordering::SeqCst), 0);
+        drop(clone);
+        assert!(!leases.is_held(&1));
+        assert_eq!(released.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn who_releases_may_look_at_the_table() {
+        let slot: Arc<Mutex<Option<Leases<u8, u32>>>> = Arc::default();
+        let (inner, seen) = (Arc::clone(&slot), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&seen);
+        let leases = Leases::new(move || {
+            let table = inner.lock().unwrap().clone().unwrap();
+            count.fetch_add(usize::from(!table.is_held(&1)), Ordering::SeqCst);
+        });
+        *slot.lock().unwrap() = Some(leases.clone());
+        drop(leases.take(Claim::One(1), 0));
+        assert_eq!(seen.load(Ordering::SeqCst), 1);
+        *slot.lock().unwrap() = None;
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Take(Option<u8>),
+        Clone(usize),
+        Drop(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            proptest::option::weighted(0.8, 0_u8..4).prop_map(Step::Take),
+            any::<usize>().prop_map(Step::Clone),
+            any::<usize>().prop_map(Step::Drop),
+        ];
+        proptest::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        /// The table against a list of all leases with the number of their clones.
+        #[test]
+        fn the_table_knows_who_holds_what(steps in steps()) {
+            let (leases, released) = table();
+            let mut ours: Vec<(u32, Option<u8>, Lease<u8, u32>)> = Vec::new();
+            let (mut next, mut ended) = (0, 0);
+            for step in steps {
+                match step {
+                    Step::Take(key) => {
+                        let claim = key.map_or(Claim::Any, Claim::One);
+                        ours.push((next, key, leases.take(claim, next)));
+                        next += 1;
+                    }
+                    Step::Clone(at) if !ours.is_empty() => {
+                        let clone = ours[at % ours.len()].clone();
+                        ours.push(clone);
+                    }
+                    Step::Drop(at) if !ours.is_empty() => {
+                        let (holder, _, _) = ours.remove(at % ours.len());
+                        ended += usize::from(ours.iter().all(|(other, _, _)| *other != holder));
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(released.load(Ordering::SeqCst), ended);
+                for key in 0..4 {
+                    let of = |wanted: Option<u8>| {
+                        let mut holders: Vec<u32> = ours
+                            .iter()
+                            .filter(|(_, claim, _)| *claim == wanted)
+                            .map(|(holder, _, _)| *holder)
+                            .collect();
+                        holders.sort_unstable();
+                        holders.dedup();
+                        holders
+                    };
+                    let known = of(Some(key));
+                    let all = [known.clone(), of(None)].concat();
+                    let plain = |found: Vec<Arc<u32>>| -> Vec<u32> {
+                        found.iter().map(|holder| **holder).collect()
+                    };
+                    prop_assert_eq!(leases.is_held(&key), !all.is_empty());
+                    prop_assert_eq!(plain(leases.holders(&key)), all);
+                    prop_assert_eq!(plain(leases.known_holders(&key)), known);
+                }
+            }
+        }
+    }
+}
