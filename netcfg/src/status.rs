@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dhcp::arp::Mac;
 use crate::dhcp::machine::StateName;
 
 /// Version of the file's format.
@@ -82,10 +81,4 @@ pub struct LeaseStatus {
     /// Name that the server gives this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-}
-
-/// `02:00:00:00:00:01`.
-pub(crate) fn mac_text(mac: &Mac) -> String {
-    let parts: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    parts.join(":")
 }

@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
+use crate::images::platform::go_architecture;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::{Api, Call, networks, offers};
@@ -23,15 +24,6 @@ pub(crate) async fn ping(_: &Api, _: Call) -> Result<Response<Body>, ApiError> {
     );
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     Ok(response)
-}
-
-/// The processor architecture in Go's words.
-pub(crate) fn go_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 fn kernel_release() -> String {

@@ -4,10 +4,10 @@
 use hostd_containers::Snapshot;
 use http::{Response, StatusCode};
 use keelson_model::error::ErrorKind;
+use keelson_model::spec::NetworkMode;
 use keelson_oci::digest::Digest;
 use serde_json::{Map, Value, json};
 
-use crate::containers::network_name;
 use crate::error::ApiError;
 use crate::query::{Filters, Patterns};
 use crate::reply::{self, Body};
@@ -163,5 +163,14 @@ pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, Api
             ErrorKind::NotFound,
             format!("network {name} not found"),
         )),
+    }
+}
+
+/// Name of the network that a container is connected to.
+pub(crate) fn network_name(snapshot: &Snapshot) -> &'static str {
+    match snapshot.spec.namespaces.network {
+        NetworkMode::Bridge => "bridge",
+        NetworkMode::None => "none",
+        NetworkMode::Host => "host",
     }
 }

@@ -12,8 +12,8 @@ use keelson_oci::manifest::{
 };
 use keelson_oci::reference::Reference;
 
+use crate::archive_path::{follow, normal_name};
 use crate::error::ImageError;
-use crate::load::{follow, normal_name};
 use crate::registry::Wanted;
 use crate::store::NewImage;
 

@@ -13,7 +13,7 @@ use keelson_store::file::Prepared;
 use keelson_store::{Durability, Era, FileLock, document, file};
 
 use crate::error::ImageError;
-use crate::layer::{LayerRecord, RECORD};
+use crate::layer::{LayerForm, LayerRecord, RECORD, erofs};
 use crate::records::{ImageRecord, Repositories};
 use crate::reserve::Reserve;
 use crate::state::{Entry, State};
@@ -95,6 +95,22 @@ impl Disk {
         Ok(Staging { path })
     }
 
+    /// The best way to keep layers that this machine has.
+    pub(crate) fn best_form(&self) -> LayerForm {
+        // A full disk says nothing about the kernel.
+        let probed = self
+            .reserve
+            .with(|| self.stage().and_then(|staging| erofs::probe(&staging.path)));
+        self.reserve.restore();
+        match probed {
+            Ok(()) => LayerForm::Erofs,
+            Err(error) => {
+                tracing::info!(%error, "layers are unpacked to folders");
+                LayerForm::Folder
+            }
+        }
+    }
+
     /// Reads everything that was committed. What can't be read stays as it is and is remembered; only
     /// what is known to be of no image is removed.
     pub(crate) fn read(&self) -> Result<State, ImageError> {
@@ -134,7 +150,9 @@ impl Disk {
                 }
                 (Ok(entry), state) => {
                     let reason = state.has_layers(&entry).err().unwrap_or_default();
-                    state.unreadable.image(id, Unreadable::of(&entry, reason));
+                    state
+                        .unreadable
+                        .image(id, Unreadable::of(&entry.record, entry.diff_ids(), reason));
                 }
                 (Err(unreadable), state) => state.unreadable.image(id, *unreadable),
             }

@@ -1,9 +1,7 @@
-//! Who holds images (docs/decisions/0018-what-is-in-use-is-held-by-leases.md), and what was removed by
-//! force while it was held: that goes with its last holder.
+//! Who holds images (docs/decisions/0018-what-is-in-use-is-held-by-leases.md).
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use keelson_lease::{Claim, Lease};
 
@@ -108,46 +106,5 @@ impl ImageLease {
     pub fn ask(&self, running: impl Fn() -> bool + Send + Sync + 'static) {
         // Said twice, the first counts: it is the same container.
         let _ = self.0.holder().running.set(Box::new(running));
-    }
-}
-
-/// Whether something was left in the store only because somebody holds it, and how it is removed
-/// when that ends.
-///
-/// Who leaves something calls [`Doomed::mark`] and then looks again whether it is held; who gives
-/// something up calls [`Doomed::poke`] after that. One of the two sees the other.
-#[derive(Default)]
-pub(crate) struct Doomed {
-    any: AtomicBool,
-    /// Looks for what is not held any more, on a thread of its own.
-    look: OnceLock<Box<dyn Fn() + Send + Sync>>,
-}
-
-impl Doomed {
-    /// Says how to look. Calls before are lost.
-    pub(crate) fn set_look(&self, look: impl Fn() + Send + Sync + 'static) {
-        let _ = self.look.set(Box::new(look));
-    }
-
-    /// Something is left.
-    pub(crate) fn mark(&self) {
-        self.any.store(true, Ordering::SeqCst);
-    }
-
-    /// Something was given up.
-    pub(crate) fn poke(&self) {
-        if let Some(look) = self.look.get()
-            && self.any.swap(false, Ordering::SeqCst)
-        {
-            look();
-        }
-    }
-}
-
-impl fmt::Debug for Doomed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Doomed")
-            .field("any", &self.any)
-            .finish_non_exhaustive()
     }
 }

@@ -18,10 +18,12 @@
 //! nothing refers to is removed by the next start. What can't be read is kept, listed and told, and
 //! nothing counts as unused to which it could refer.
 
+mod archive_path;
 mod changes;
 mod commit;
 mod contents;
 mod disk;
+mod doomed;
 mod durable;
 mod error;
 mod fetch;
@@ -42,6 +44,7 @@ mod reaper;
 mod records;
 mod registry;
 mod remove;
+mod reread;
 mod reserve;
 mod save;
 mod seal;
@@ -84,7 +87,7 @@ use crate::store::Store;
 #[derive(Debug, Clone)]
 pub struct ImageStore {
     store: Arc<Store>,
-    registries: keelson_registry::Client,
+    registries: registry::Registries,
 }
 
 impl ImageStore {
@@ -98,7 +101,7 @@ impl ImageStore {
     pub fn open_with(root: &Path, run: &Path, options: StoreOptions) -> Result<Self, ImageError> {
         let store = Arc::new(Store::open(root, run, &options)?);
         store.release_by_itself();
-        let registries = keelson_registry::Client::new(options.registries);
+        let registries = registry::Registries::new(options.registries);
         Ok(Self { store, registries })
     }
 
@@ -145,7 +148,14 @@ impl ImageStore {
         options: ImportOptions,
         progress: mpsc::Sender<Progress>,
     ) -> Result<ImageId, ImageError> {
-        fetch::import(&self.store, &self.registries, address, &options, &progress).await
+        fetch::import(
+            &self.store,
+            &self.registries.client,
+            address,
+            &options,
+            &progress,
+        )
+        .await
     }
 
     /// Makes an image of a container's writable layer. `wanted` is asked when all of it was read
@@ -182,7 +192,7 @@ impl ImageStore {
         repository: &str,
         credentials: Option<Credentials>,
     ) -> Result<Vec<String>, ImageError> {
-        registry::tags(&self.registries, repository, credentials).await
+        registry::tags(&self.registries.client, repository, credentials).await
     }
 
     /// What a reference stands for in its registry.
@@ -191,7 +201,7 @@ impl ImageStore {
         reference: &str,
         credentials: Option<Credentials>,
     ) -> Result<Distribution, ImageError> {
-        registry::inspect(&self.registries, reference, credentials).await
+        registry::inspect(&self.registries.client, reference, credentials).await
     }
 
     /// Pushes a tag, or all tags of a repository that is named without one. Closing `progress`
@@ -202,7 +212,14 @@ impl ImageStore {
         credentials: Option<Credentials>,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Vec<Pushed>, ImageError> {
-        registry::push(&self.store, &self.registries, name, credentials, &progress).await
+        registry::push(
+            &self.store,
+            &self.registries.client,
+            name,
+            credentials,
+            &progress,
+        )
+        .await
     }
 
     /// Searches a registry (`docker.io`, `host[:port]`) for repositories.
@@ -213,18 +230,18 @@ impl ImageStore {
         limit: u32,
         credentials: Option<Credentials>,
     ) -> Result<Vec<SearchResult>, RegistryError> {
-        let registries = &self.registries;
+        let registries = &self.registries.client;
         registries.search(domain, term, limit, credentials).await
     }
 
     /// Checks credentials with a registry (`docker.io`, `host[:port]`).
     pub async fn login(&self, domain: &str, credentials: Credentials) -> Result<(), RegistryError> {
-        registry::login(&self.registries, domain, credentials).await
+        registry::login(&self.registries.client, domain, credentials).await
     }
 
     /// The settings by which registries are spoken to.
     pub fn registry_options(&self) -> &RegistryOptions {
-        self.registries.options()
+        self.registries.client.options()
     }
 
     /// Runs a job on a thread while the archive flows to it.

@@ -4,8 +4,7 @@
 //! (the manifest may come last), so every file that is a tar archive, compressed or not, is taken
 //! in as a layer, and every small file as a document.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use keelson_oci::digest::Digest;
 use keelson_oci::reference::Reference;
 use tokio::sync::mpsc;
 
+use crate::archive_path::normal_name;
 use crate::contents::{Contents, LayerBlob};
 use crate::disk::Staging;
 use crate::error::ImageError;
@@ -34,8 +34,6 @@ const MAX_DOCUMENTS: u64 = 64 << 20;
 const MAX_FILES: usize = 100_000;
 /// Progress is told after so many bytes.
 const PROGRESS_STEP: u64 = 1 << 20;
-/// Links that are followed on the way to one file.
-const MAX_LINKS: usize = 40;
 
 /// Reads the archive and commits its images. Blocks.
 pub(crate) fn load(
@@ -448,43 +446,4 @@ fn is_tar(start: &[u8]) -> bool {
 /// The digest that a blob of an OCI layout is named by.
 fn blob_digest(name: &str) -> Option<Digest> {
     Digest::from_hex(name.strip_prefix("blobs/sha256/")?).ok()
-}
-
-/// A path without `.`, `..` and doubled slashes; `None` when it leads out of the archive.
-pub(crate) fn normal_name(path: &str) -> Option<String> {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            _ => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
-}
-
-/// Follows the links of an archive: also a folder on the way may be one.
-pub(crate) fn follow<'a>(links: &HashMap<String, String>, name: &'a str) -> Cow<'a, str> {
-    if links.is_empty() {
-        return Cow::Borrowed(name);
-    }
-    let mut left: Vec<String> = name.rsplit('/').map(str::to_owned).collect();
-    let mut at = String::new();
-    let mut followed = 0;
-    while let Some(part) = left.pop() {
-        if !at.is_empty() {
-            at.push('/');
-        }
-        at.push_str(&part);
-        if let Some(target) = links.get(&at)
-            && followed < MAX_LINKS
-        {
-            followed += 1;
-            left.extend(target.rsplit('/').map(str::to_owned));
-            at.clear();
-        }
-    }
-    Cow::Owned(at)
 }

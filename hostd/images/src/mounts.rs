@@ -10,8 +10,8 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
 
+use crate::doomed::Doomed;
 use crate::error::ImageError;
-use crate::lease::Doomed;
 
 /// All mounts of the store.
 #[derive(Debug)]

@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use keelson_oci::config::ImageConfig;
+use keelson_oci::config::{ContainerDefaults, ImageConfig};
 use keelson_oci::digest::Digest;
 use keelson_oci::reference::Reference;
+use keelson_store::Rest;
 
 use crate::error::ImageError;
 use crate::layer::LayerRecord;
 use crate::records::{ImageRecord, Repositories};
 use crate::types::{Image, ImageId, ImageLayer};
-use crate::unreadable::AllUnreadable;
+use crate::unreadable::{AllUnreadable, Unreadable};
+
+/// Label of an image that can't be read, in lists: why.
+const LABEL: &str = "io.keelson.unreadable";
 
 /// An image in memory.
 #[derive(Debug, Clone)]
@@ -239,5 +243,38 @@ impl State {
         self.images
             .values()
             .any(|entry| entry.record.parent == Some(id) && !entry.record.hidden)
+    }
+
+    /// Whether the layers of an image are there.
+    pub(crate) fn has_layers(&self, entry: &Entry) -> Result<(), String> {
+        for diff_id in entry.diff_ids() {
+            if !self.layers.contains_key(diff_id) {
+                return Err(match self.unreadable.layers.get(diff_id) {
+                    Some(reason) => format!("layer {diff_id}: {reason}"),
+                    None => format!("layer {diff_id} is missing"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// An unreadable image for the world outside: what is known of it, and why there is no more.
+    pub(crate) fn unreadable_image(&self, id: ImageId, unreadable: &Unreadable) -> Image {
+        let record = ImageRecord {
+            id,
+            manifest: None,
+            parent: unreadable.record.as_ref().and_then(|record| record.parent),
+            hidden: false,
+            rest: Rest::default(),
+        };
+        let labels = [(LABEL.to_owned(), unreadable.reason.clone())];
+        let config = ImageConfig {
+            config: ContainerDefaults {
+                labels: Some(labels.into()),
+                ..ContainerDefaults::default()
+            },
+            ..ImageConfig::default()
+        };
+        self.image(&Entry::new(record, config, Vec::new()))
     }
 }

@@ -15,14 +15,14 @@ use keelson_store::{Durability, Era, Rest, document};
 use tokio::sync::broadcast;
 
 use crate::disk::{Disk, Staging};
+use crate::doomed::Doomed;
 use crate::durable;
 use crate::error::ImageError;
 use crate::layer::{LayerForm, LayerOptions, LayerRecord};
-use crate::lease::{Doomed, Holder, ImageLease};
+use crate::lease::{Holder, ImageLease};
 use crate::mounts::{MountCall, Mounts, mount_erofs};
 use crate::reaper::Reaper;
 use crate::records::{ImageRecord, Tagged};
-use crate::registry::Downloads;
 use crate::seal::{self, Sealer};
 use crate::state::{Entry, State};
 use crate::types::{Image, ImageAction, ImageEvent, ImageId, RootfsLayers, StoreOptions};
@@ -41,8 +41,6 @@ pub(crate) struct Store {
     pub disk: Disk,
     /// How new layers are made.
     pub layers: LayerOptions,
-    /// What running pulls are fetching.
-    pub downloads: Downloads,
     mounts: Arc<Mounts>,
     /// Who holds images. Leases are taken, and asked for before a removal, under the state's lock.
     pub leases: Leases<ImageId, Holder>,
@@ -139,7 +137,7 @@ impl Store {
         let leases = Leases::new(move || released.poke());
         let form = match options.folders {
             true => LayerForm::Folder,
-            false => crate::layer::best_form(&disk),
+            false => disk.best_form(),
         };
         let reaper = Reaper::start(disk.reserve.clone())
             .map_err(ImageError::io("start the deleting thread for", root))?;
@@ -154,7 +152,6 @@ impl Store {
                 keep_compressed: options.keep_compressed,
                 era: options.era,
             },
-            downloads: Downloads::default(),
             mounts,
             leases,
             doomed,

@@ -4,6 +4,7 @@
 
 mod docker;
 mod features;
+mod modules;
 mod supply_chain;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

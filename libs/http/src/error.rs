@@ -1,10 +1,6 @@
-//! The one place where failures become HTTP answers.
+//! Failures, as clients see them. They become HTTP answers in `reply`.
 
-use http::{Response, StatusCode};
 use keelson_model::error::ErrorKind;
-use serde_json::json;
-
-use crate::reply::{self, Body};
 
 /// A failure as the client sees it: `{"message": "…"}` under the status of its kind.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -31,19 +27,6 @@ impl Failure {
     /// The kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind
-    }
-
-    /// The HTTP answer.
-    pub fn into_response(self) -> Response<Body> {
-        let status = StatusCode::from_u16(self.kind.http_status())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if self.kind == ErrorKind::Internal {
-            tracing::error!(error = %self.message, "request failed");
-        }
-        if status == StatusCode::NOT_MODIFIED {
-            return reply::empty(status);
-        }
-        reply::json(status, &json!({ "message": self.message }))
     }
 }
 

@@ -10,9 +10,11 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyDataStream, BodyExt, Empty, Full, Limited, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
+use keelson_model::error::ErrorKind;
 use keelson_model::json::{Json, JsonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
@@ -229,6 +231,21 @@ fn check_content_type(headers: &HeaderMap, is_empty: bool) -> Result<(), Failure
         false => Err(Failure::invalid(format!(
             "unsupported Content-Type header ({text}): must be 'application/json'"
         ))),
+    }
+}
+
+impl Failure {
+    /// The HTTP answer: the one place where failures become one.
+    pub fn into_response(self) -> Response<Body> {
+        let status = StatusCode::from_u16(self.kind().http_status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if self.kind() == ErrorKind::Internal {
+            tracing::error!(error = %self, "request failed");
+        }
+        if status == StatusCode::NOT_MODIFIED {
+            return empty(status);
+        }
+        json(status, &json!({ "message": self.to_string() }))
     }
 }
 

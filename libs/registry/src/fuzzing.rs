@@ -2,7 +2,7 @@
 
 use http::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 
-use crate::{auth_file, blob, client, manifest, search, session, upload, uri};
+use crate::{auth_file, authorize, blob, client, manifest, search, upload, uri};
 
 /// A file of credentials.
 pub fn auth_file(bytes: &[u8]) {
@@ -15,7 +15,7 @@ pub fn answers(bytes: &[u8]) {
     let _ = client::parse_error(bytes);
     let _ = manifest::parse_tags(bytes);
     let _ = search::parse_answer(bytes);
-    if let Ok((token, _)) = session::parse_token(bytes) {
+    if let Ok((token, _)) = authorize::parse_token(bytes) {
         assert!(!token.is_empty() && HeaderValue::from_str(&token).is_ok());
     }
 }

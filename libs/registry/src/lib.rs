@@ -4,8 +4,10 @@
 //! A registry is never trusted: what it sends is bounded in size and in time and checked against
 //! digests that come from the reference or from documents that were checked before.
 
+mod address;
 pub mod auth;
 mod auth_file;
+mod authorize;
 mod blob;
 mod body;
 mod client;

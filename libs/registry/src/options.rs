@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::Uri;
 
+use crate::address::{is_loopback, within};
 use crate::proxy::Proxies;
 use crate::uri::host_of;
 
@@ -190,24 +191,6 @@ impl HostRule {
                 .is_ok_and(|address| within(address, *prefix, *length)),
         }
     }
-}
-
-/// Whether an address lies within a prefix.
-pub(crate) fn within(address: IpAddr, prefix: IpAddr, length: u8) -> bool {
-    let (address, prefix, width) = match (address, prefix) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
-        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128_u32),
-        _ => return false,
-    };
-    let rest = width.saturating_sub(u32::from(length));
-    (address ^ prefix).checked_shr(rest).unwrap_or(0) == 0
-}
-
-/// Whether a registry is named by a loopback address or `localhost`.
-pub(crate) fn is_loopback(authority: &str) -> bool {
-    let host = host_of(authority);
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Whether an authority means this machine in any of the ways that addresses can be written.

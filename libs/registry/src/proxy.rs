@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::Uri;
 
-use crate::options::{is_loopback, within};
+use crate::address::{is_loopback, within};
 use crate::uri::host_of;
 
 /// Which proxy stands before which host.

@@ -8,9 +8,10 @@ use tracing::warn;
 
 use super::Daemon;
 use crate::desired::{self, HeldLease};
+use crate::dhcp::arp::mac_text;
 use crate::files::{self, FileError};
 use crate::model::Link;
-use crate::status::{DhcpStatus, LeaseStatus, LinkStatus, NetworkStatus, VERSION, mac_text};
+use crate::status::{DhcpStatus, LeaseStatus, LinkStatus, NetworkStatus, VERSION};
 
 impl Daemon {
     /// Writes resolv.conf, the time servers and the status, and tells the supervisor.

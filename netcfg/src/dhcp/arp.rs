@@ -5,6 +5,12 @@ use std::net::Ipv4Addr;
 /// A hardware address of Ethernet.
 pub type Mac = [u8; 6];
 
+/// `02:00:00:00:00:01`.
+pub(crate) fn mac_text(mac: &Mac) -> String {
+    let parts: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    parts.join(":")
+}
+
 /// An ARP packet for IPv4 over Ethernet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArpPacket {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
-use super::arp::{ArpPacket, Mac};
+use super::arp::{ArpPacket, Mac, mac_text};
 use super::lease::Lease;
 use super::machine::{Machine, Notice, Output, Remembered, StateName, Time};
 use super::udp;
@@ -281,7 +281,7 @@ impl Task {
                 "the DHCP server refused the address".to_owned()
             }
             Notice::Conflict { address, mac } => {
-                let mac = crate::status::mac_text(mac);
+                let mac = mac_text(mac);
                 warn!(%link, %address, %mac, "another machine uses the address");
                 format!("{mac} uses the address {address} that the DHCP server gave")
             }

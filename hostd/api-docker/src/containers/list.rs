@@ -10,8 +10,9 @@ use http::{Response, StatusCode};
 use keelson_model::spec::{MountKind, Port};
 use serde_json::{Value, json};
 
-use super::{mounts, network_name, networks, open_ports, sizes};
+use super::{mounts, networks, open_ports, sizes};
 use crate::error::ApiError;
+use crate::networks::network_name;
 use crate::places::Kind;
 use crate::query::{Filters, Patterns};
 use crate::reply::{self, Body};

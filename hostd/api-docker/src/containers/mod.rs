@@ -30,18 +30,9 @@ fn terminal_size(call: &Call) -> Result<(u16, u16), ApiError> {
     Ok((size("h")?, size("w")?))
 }
 
-/// Name of the network that a container is connected to.
-pub(crate) fn network_name(snapshot: &Snapshot) -> &'static str {
-    match snapshot.spec.namespaces.network {
-        NetworkMode::Bridge => "bridge",
-        NetworkMode::None => "none",
-        NetworkMode::Host => "host",
-    }
-}
-
 /// `NetworkSettings.Networks`. The kinds of networks that exist assign no addresses.
 fn networks(api: &Api, snapshot: &Snapshot) -> Value {
-    let name = network_name(snapshot);
+    let name = crate::networks::network_name(snapshot);
     let (network, end) = crate::networks::ids(api, snapshot, name);
     json!({name: {
         "IPAMConfig": null,

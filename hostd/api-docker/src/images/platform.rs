@@ -8,8 +8,16 @@ use keelson_model::json;
 use serde::Deserialize;
 
 use crate::error::ApiError;
-use crate::info::go_architecture;
 use crate::query::Query;
+
+/// The processor architecture in Go's words.
+pub(crate) fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
 
 /// Which variant of an image is meant. Images are kept for one platform each.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

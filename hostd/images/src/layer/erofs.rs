@@ -8,7 +8,6 @@ use keelson_oci::archive::{Entry, EntryKind};
 use keelson_oci::layer::{Limits, Tree, TreeBuilder, erofs};
 
 use super::{LayerBackend, TAR};
-use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::mounts::mount_erofs;
 
@@ -152,11 +151,11 @@ impl Compare<'_> {
 
 /// Finds out by a small layer whether this kernel mounts EROFS from files on this file system
 /// (tmpfs, for one, cannot), with an extra device and blocks of 512 bytes.
-pub(crate) fn probe(staging: &Staging) -> Result<(), ImageError> {
+pub(crate) fn probe(folder: &Path) -> Result<(), ImageError> {
     const OFFSET: u64 = 512;
     let text = b"readable through the index";
-    let folder = staging.path.join("probe");
-    let target = staging.path.join("mounted");
+    let target = folder.join("mounted");
+    let folder = folder.join("probe");
     for path in [&folder, &target] {
         fs::create_dir(path).map_err(ImageError::io("create folder", path))?;
     }

@@ -147,19 +147,3 @@ pub(crate) trait LayerBackend: Debug + Sync {
     /// The sub-folder of the layer's folder that can be used as it is, without a mount.
     fn direct(&self) -> Option<&'static str>;
 }
-
-/// The best way that this machine has.
-pub(crate) fn best_form(disk: &crate::disk::Disk) -> LayerForm {
-    // A full disk says nothing about the kernel.
-    let probed = disk
-        .reserve
-        .with(|| disk.stage().and_then(|staging| erofs::probe(&staging)));
-    disk.reserve.restore();
-    match probed {
-        Ok(()) => LayerForm::Erofs,
-        Err(error) => {
-            tracing::info!(%error, "layers are unpacked to folders");
-            LayerForm::Folder
-        }
-    }
-}

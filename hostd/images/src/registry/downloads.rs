@@ -9,24 +9,11 @@ use keelson_oci::digest::Digest;
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::task::AbortHandle;
 
-use super::layers::LayerPull;
+use super::layers::{LayerPull, Phase};
 use super::{tell, tell_bytes};
 use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::types::Progress;
-
-/// How far a download is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// So many bytes of the blob are there.
-    Downloading(u64),
-    /// All bytes are there; they are still being taken in.
-    Downloaded,
-    /// The layer lies in its folder, checked.
-    Done,
-    /// It cannot be had from that registry.
-    Failed,
-}
 
 /// An image's configuration, as soon as one of the pulls that want it has it.
 type Config = OnceCell<Vec<u8>>;

@@ -12,7 +12,6 @@ use keelson_oci::reference::Reference;
 use keelson_registry::{RegistryError, Repository};
 use tokio::sync::{mpsc, watch};
 
-use super::downloads::Phase;
 use super::pull_failed;
 use crate::disk::Staging;
 use crate::error::ImageError;
@@ -25,6 +24,19 @@ use crate::threads;
 const DEPTH: usize = 4;
 /// Progress is told after so many bytes.
 const STEP: u64 = 512 << 10;
+
+/// How far a download is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// So many bytes of the blob are there.
+    Downloading(u64),
+    /// All bytes are there; they are still being taken in.
+    Downloaded,
+    /// The layer lies in its folder, checked.
+    Done,
+    /// It cannot be had from that registry.
+    Failed,
+}
 
 /// One layer to be pulled.
 #[derive(Debug, Clone)]

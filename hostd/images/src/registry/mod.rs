@@ -7,14 +7,15 @@ mod pull;
 mod push;
 mod remote;
 
+use std::sync::Arc;
+
 use keelson_model::error::ErrorKind;
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::Platform;
 use keelson_oci::reference::Reference;
-use keelson_registry::{Client, Credentials, RegistryError, Repository};
+use keelson_registry::{Client, Credentials, RegistryError, RegistryOptions, Repository};
 use tokio::sync::mpsc;
 
-pub(crate) use downloads::Downloads;
 pub(crate) use platform::Wanted;
 pub(crate) use pull::pull;
 #[cfg(test)]
@@ -22,8 +23,26 @@ pub(crate) use push::CompressedRecord;
 pub(crate) use push::push;
 pub(crate) use remote::{inspect, tags};
 
+use self::downloads::Downloads;
 use crate::error::ImageError;
 use crate::types::{ImageId, Progress};
+
+/// The registries, and what is on its way from them. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Registries {
+    pub client: Client,
+    /// What running pulls are fetching.
+    downloads: Arc<Downloads>,
+}
+
+impl Registries {
+    pub(crate) fn new(options: RegistryOptions) -> Self {
+        Self {
+            client: Client::new(options),
+            downloads: Arc::default(),
+        }
+    }
+}
 
 /// Layers that are downloaded or uploaded at the same time.
 const PARALLEL: usize = 3;

@@ -14,11 +14,11 @@ use keelson_registry::{Client, Manifest, Repository};
 use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::downloads::Download;
+use super::downloads::{Download, Downloads};
 use super::layers::LayerPull;
 use super::platform::Wanted;
 use super::remote::{Source, parse, parse_config, root_manifest, wrong};
-use super::{PARALLEL, PullOptions, Pulled, joined, pull_failed, tell};
+use super::{PARALLEL, PullOptions, Pulled, Registries, joined, pull_failed, tell};
 use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::store::{MAX_LAYERS, NewImage, Pins, Store};
@@ -30,7 +30,7 @@ const MAX_NESTING: u32 = 3;
 /// Pulls an image. When `progress` is closed the pull is given up, and nothing is left of it.
 pub(crate) async fn pull(
     store: &Arc<Store>,
-    client: &Client,
+    registries: &Registries,
     name: &str,
     options: PullOptions,
     progress: &mpsc::Sender<Progress>,
@@ -50,6 +50,7 @@ pub(crate) async fn pull(
     let mut pull = Pull {
         store: Arc::clone(store),
         staging,
+        running: Arc::clone(&registries.downloads),
         pins: Pins::new(store),
         staged: BTreeMap::new(),
         downloads: Vec::new(),
@@ -60,7 +61,7 @@ pub(crate) async fn pull(
         reference,
     };
     let fetched = tokio::select! {
-        fetched = pull.fetch_anywhere(client, options) => fetched?,
+        fetched = pull.fetch_anywhere(&registries.client, options) => fetched?,
         () = progress.closed() => {
             return Err(ImageError::Interrupted("the client went away".to_owned()));
         }
@@ -71,6 +72,8 @@ pub(crate) async fn pull(
 struct Pull {
     store: Arc<Store>,
     staging: Arc<Staging>,
+    /// What this and other pulls are fetching.
+    running: Arc<Downloads>,
     pins: Pins,
     staged: BTreeMap<Digest, PathBuf>,
     /// Those that have staged the layers, held until the commit, so that others find them.
@@ -202,7 +205,7 @@ impl Pull {
         let raw = match known {
             Some(raw) => raw,
             None => {
-                let cell = self.store.downloads.config(repository.host(), &id);
+                let cell = self.running.config(repository.host(), &id);
                 self.configs.push(Arc::clone(&cell));
                 let fetch = || repository.small_blob(id, descriptor.size, MAX_CONFIG_SIZE);
                 cell.get_or_try_init(fetch)
@@ -281,10 +284,11 @@ impl Pull {
                 folder,
             };
             let (gate, progress) = (Arc::clone(&gate), self.progress.clone());
+            let running = Arc::clone(&self.running);
             tasks.spawn(async move {
                 // The gate is never closed.
                 let _permit = gate.acquire_owned().await;
-                Ok((diff_id, fetch_layer(pull, &progress).await?))
+                Ok((diff_id, fetch_layer(pull, &running, &progress).await?))
             });
         }
         let mut failure = None;
@@ -385,6 +389,7 @@ impl Pull {
 /// fails. `None` when the other pull has committed it meanwhile.
 async fn fetch_layer(
     pull: LayerPull,
+    running: &Downloads,
     progress: &mpsc::Sender<Progress>,
 ) -> Result<Option<Arc<Download>>, ImageError> {
     let id = pull.descriptor.digest.short();
@@ -394,7 +399,7 @@ async fn fetch_layer(
             tell(progress, &id, "Already exists").await;
             return Ok(None);
         }
-        let (download, own) = store.downloads.join(pull.clone());
+        let (download, own) = running.join(pull.clone());
         if download.wait(&id, pull.descriptor.size, progress).await {
             let there = store.state().layers.contains_key(&diff_id);
             // It may have been committed and removed again.
@@ -404,6 +409,6 @@ async fn fetch_layer(
         } else if own {
             return Err(download.error());
         }
-        store.downloads.forget(&download);
+        running.forget(&download);
     }
 }

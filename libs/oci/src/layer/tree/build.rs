@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::path::{MAX_NAME, OPAQUE, WHITEOUT, components};
+use super::name::{MAX_NAME, OPAQUE, WHITEOUT, components};
 use super::{Limits, Node, NodeId, NodeKind, ROOT, Tree, TreeError};
 use crate::archive::{Entry, EntryKind, MAX_PATH};
 use crate::tar_entry::{MAX_XATTR_VALUE, MAX_XATTRS};

@@ -16,6 +16,7 @@
 //!   `user.*` of links, devices and pipes, default ACLs of files.
 
 mod build;
+mod name;
 mod path;
 
 use std::collections::BTreeMap;
