@@ -16,7 +16,7 @@ use crate::pipe;
 use crate::registry::{tell, tell_bytes};
 use crate::store::Store;
 use crate::threads;
-use crate::types::{ImageId, ImportOptions, Progress};
+use crate::types::{ImageId, ImportOptions, Progress, Step};
 
 /// Pieces between the connection and the pipe.
 const DEPTH: usize = 4;
@@ -47,7 +47,7 @@ pub(crate) async fn import(
     tell(
         progress,
         "",
-        format!("Downloading from {}", download.address()),
+        Step::DownloadingFrom(download.address().to_owned()),
     )
     .await;
     let (sender, reader) = pipe::pipe();
@@ -95,7 +95,7 @@ async fn forward(
             && (download.taken() - told >= STEP || download.taken() == total)
         {
             told = download.taken();
-            tell_bytes(progress, "", "Importing", told, total);
+            tell_bytes(progress, "", Step::Importing, told, total);
         }
     }
 }

@@ -77,7 +77,7 @@ pub use registry::{Distribution, PullOptions, Pulled, Pushed};
 pub use save::SavedImages;
 pub use types::{
     CommitOptions, DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImportOptions,
-    Loaded, ManifestSummary, Progress, Pruned, Removed, RootfsLayers, StoreOptions,
+    Loaded, ManifestSummary, Progress, Pruned, Removed, RootfsLayers, Step, StoreOptions,
 };
 pub use writable::{Change, ChangeKind, WritableLayer};
 

@@ -23,7 +23,7 @@ use crate::layer::ingest::Ingest;
 use crate::pipe::{PIECE, PipeReader};
 use crate::registry::Wanted;
 use crate::store::{NewImage, Pins, Store};
-use crate::types::{ImageAction, ImageId, Loaded, Progress};
+use crate::types::{ImageAction, ImageId, Loaded, Progress, Step};
 
 const BLOCK: usize = 512;
 /// Largest document: the limit of image configurations.
@@ -224,7 +224,7 @@ impl Reader<'_> {
         if let Some(digest) = blob_digest(name)
             && let Some(layer) = self.known(compression, digest, size)
         {
-            self.tell(name, "Layer already exists", size, Some(size));
+            self.tell(name, Step::LayerExists, size, Some(size));
             self.contents.layers.insert(name.to_owned(), Ok(layer));
             return Ok(FileState::Skip);
         }
@@ -252,11 +252,11 @@ impl Reader<'_> {
     }
 
     /// Tells about a file of the archive.
-    fn tell(&self, name: &str, action: &str, current: u64, total: Option<u64>) {
+    fn tell(&self, name: &str, step: Step, current: u64, total: Option<u64>) {
         // Progress is for people: what does not fit into the channel is left out.
         let _ = self.progress.try_send(Progress {
             id: label(name),
-            action: action.to_owned(),
+            step,
             current,
             total,
         });
@@ -271,7 +271,7 @@ impl Reader<'_> {
                     blob_size: layer.blob_size,
                 };
                 let size = layer.blob_size;
-                self.tell(&name, "Loading layer", size, Some(size));
+                self.tell(&name, Step::Loading, size, Some(size));
                 // The store's own copy, when there is one, must not go away meanwhile.
                 let known = self.pins.pin(&layer.diff_id).is_some();
                 if known || self.staged.contains_key(&layer.diff_id) {
@@ -355,7 +355,7 @@ impl Visitor for Reader<'_> {
                 if self.reported >= PROGRESS_STEP {
                     self.reported = 0;
                     let done = ingest.taken();
-                    self.tell(&name, "Loading layer", done, Some(size));
+                    self.tell(&name, Step::Loading, done, Some(size));
                 }
             }
             FileState::Start(start) => {

@@ -63,12 +63,67 @@ pub struct ManifestSummary {
 pub struct Progress {
     /// Which object: the first 12 digits of a layer's digest, or the entry's name in the archive.
     pub id: String,
-    /// What happens to it: `Loading layer`, `Layer already exists`.
-    pub action: String,
+    /// What happens to it.
+    pub step: Step,
     /// Bytes done.
     pub current: u64,
     /// Bytes in all, when known.
     pub total: Option<u64>,
+}
+
+/// What happens to an object on its way, or to all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A pull begins, of this repository (its path in the registry).
+    PullingFrom(String),
+    /// A layer that is pulled is here already.
+    AlreadyExists,
+    /// A layer is to be pulled.
+    PullingLayer,
+    /// A layer waits for others.
+    Waiting,
+    /// A layer comes; [`Progress`] says how much of it has.
+    Downloading,
+    /// All of a layer has come.
+    Downloaded,
+    /// A layer is pulled.
+    PullComplete,
+    /// What the name stands for in the registry.
+    Digest(Digest),
+    /// A pull has ended.
+    Pulled {
+        /// Familiar name.
+        reference: String,
+        /// Whether it stands for something new.
+        updated: bool,
+    },
+    /// A push begins, to this repository.
+    PushingTo(String),
+    /// A layer is to be pushed.
+    Preparing,
+    /// A layer that is pushed or loaded is there already.
+    LayerExists,
+    /// A layer was taken from another repository of the same registry.
+    MountedFrom(String),
+    /// A layer goes; [`Progress`] says how much of it has.
+    Pushing,
+    /// A layer is pushed.
+    Pushed,
+    /// A tag is pushed.
+    TagPushed {
+        /// The tag.
+        tag: String,
+        /// Digest of its manifest.
+        digest: Digest,
+        /// Bytes of its manifest.
+        size: u64,
+    },
+    /// A layer comes by an archive; [`Progress`] says how much of it has.
+    Loading,
+    /// An archive is fetched from this address.
+    DownloadingFrom(String),
+    /// An archive comes; [`Progress`] says how much of it has.
+    Importing,
 }
 
 /// An image that a load brought or a commit made.

@@ -5,7 +5,7 @@ mod common;
 use common::client::fixture;
 use common::server::{Reply, Server};
 use common::{Fixture, busybox_layer, gzip, is_root};
-use hostd_images::{ImageError, ImageId, ImportOptions, Progress};
+use hostd_images::{ImageError, ImageId, ImportOptions, Progress, Step};
 use keelson_model::error::ErrorKind;
 use tokio::sync::mpsc;
 
@@ -59,9 +59,9 @@ async fn an_archive_comes_from_a_server() {
         let shown = format!("http://{address}/{shown}");
         let comment = image.config.history[0].comment.clone();
         assert_eq!(comment, Some(format!("Imported from {shown}")));
-        assert_eq!(told[0].action, format!("Downloading from {shown}"));
+        assert_eq!(told[0].step, Step::DownloadingFrom(shown.to_string()));
         let last = told.last().unwrap();
-        assert_eq!(last.action, "Importing");
+        assert_eq!(last.step, Step::Importing);
         assert_eq!(Some(last.current), last.total);
         seen.push(image.layers[0].diff_id);
     }

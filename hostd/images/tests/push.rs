@@ -10,7 +10,7 @@ use common::client::{fixture, noise, push, push_with};
 use common::server::{Reply, Seen, Server, Take};
 use common::storage::Storage;
 use common::{Fixture, Tar, docker_archive, is_root};
-use hostd_images::{Digest, ImageError, RegistryOptions};
+use hostd_images::{Digest, ImageError, RegistryOptions, Step};
 use tokio::sync::mpsc;
 
 /// Bytes of a layer that does not compress.
@@ -103,9 +103,9 @@ async fn a_broken_upload_goes_on_where_it_stood() {
     let range = parts[1].1.clone().unwrap();
     assert!(range.starts_with("700000-"), "{range}");
     assert_eq!(target.server.count("POST", "/blobs/uploads/"), 2);
-    let actions: Vec<_> = steps.iter().map(|step| step.action.as_str()).collect();
-    for wanted in ["Preparing", "Pushing", "Pushed"] {
-        assert!(actions.contains(&wanted), "{wanted}: {actions:?}");
+    for wanted in [Step::Preparing, Step::Pushing, Step::Pushed] {
+        let told = steps.iter().any(|told| told.step == wanted);
+        assert!(told, "{wanted:?}: {steps:?}");
     }
 }
 
@@ -444,7 +444,7 @@ async fn a_push_ends_when_nobody_waits_for_it() {
     let store = fixture.store().clone();
     let task = tokio::spawn(async move { store.push(&name, None, sender).await });
     while let Some(step) = receiver.recv().await {
-        if step.action == "Pushing" && step.current > 0 {
+        if step.step == Step::Pushing && step.current > 0 {
             break;
         }
     }

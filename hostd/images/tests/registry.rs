@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::client::{fixture, noise, pull, pull_with};
 use common::server::{INDEX, MANIFEST, Remote, Reply, Seen, Server, unknown};
 use common::{Tar, busybox_layer, is_root, zstd};
-use hostd_images::{Credentials, Digest, ImageError, Proxies, PullOptions};
+use hostd_images::{Credentials, Digest, ImageError, Proxies, PullOptions, Step};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -31,10 +31,11 @@ async fn an_honest_registry_gives_the_image_once() {
     assert!(pulled.updated);
     assert_eq!(pulled.id, remote.config);
     assert_eq!(pulled.digest, Digest::of(&remote.manifest));
-    let actions: Vec<&str> = steps.iter().map(|step| step.action.as_str()).collect();
-    assert_eq!(actions[0], "Pulling from a");
-    assert_eq!(actions.iter().filter(|a| **a == "Pull complete").count(), 2);
-    assert!(actions.contains(&"Downloading"), "{actions:?}");
+    let steps: Vec<Step> = steps.into_iter().map(|told| told.step).collect();
+    assert_eq!(steps[0], Step::PullingFrom("a".to_owned()));
+    let complete = steps.iter().filter(|step| **step == Step::PullComplete);
+    assert_eq!(complete.count(), 2);
+    assert!(steps.contains(&Step::Downloading), "{steps:?}");
     let image = fixture.store().resolve(&server.name("a")).unwrap();
     assert_eq!(image.repo_tags, [server.name("a:latest")]);
     assert_eq!(
@@ -611,7 +612,7 @@ async fn a_pull_ends_when_nobody_waits_for_it() {
     let name = server.name("a");
     let task = tokio::spawn(async move { store.pull(&name, PullOptions::default(), sender).await });
     while let Some(step) = receiver.recv().await {
-        if step.action == "Downloading" {
+        if step.step == Step::Downloading {
             break;
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::client::{fixture, noise, pull};
 use common::server::{Remote, Reply, Seen, Server};
 use common::{Fixture, Tar, busybox_layer, docker_archive, is_root};
-use hostd_images::{ImageError, Progress, PullOptions, Pulled};
+use hostd_images::{ImageError, Progress, PullOptions, Pulled, Step};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -32,8 +32,8 @@ impl Running {
     }
 
     /// Waits for a step.
-    async fn see(&mut self, action: &str) {
-        while self.steps.recv().await.expect(action).action != action {}
+    async fn see(&mut self, step: Step) {
+        while self.steps.recv().await.expect("a step").step != step {}
     }
 
     async fn end(mut self) -> Result<Pulled, ImageError> {
@@ -87,13 +87,13 @@ async fn a_download_goes_on_for_those_that_wait() {
     let server = stalling(remote.clone()).await;
     let fixture = fixture(|registries| registries.patience.stall = Duration::from_secs(2));
     let mut first = Running::start(&fixture, &server.name("a"));
-    first.see("Downloading").await;
+    first.see(Step::Downloading).await;
     let mut second = Running::start(&fixture, &server.name("b"));
-    second.see("Downloading").await;
+    second.see(Step::Downloading).await;
     drop(first.steps);
     let error = first.task.await.unwrap().unwrap_err();
     assert!(matches!(error, ImageError::Interrupted(_)), "{error}");
-    second.see("Pull complete").await;
+    second.see(Step::PullComplete).await;
     second.end().await.unwrap();
     let of_layer = server
         .seen()
@@ -126,9 +126,9 @@ async fn a_failure_is_only_that_of_the_pull_that_began() {
     .await;
     let fixture = fixture(|registries| registries.patience.stall = Duration::from_secs(1));
     let mut first = Running::start(&fixture, &broken.name("a"));
-    first.see("Downloading").await;
+    first.see(Step::Downloading).await;
     let mut second = Running::start(&fixture, &honest.name("a"));
-    second.see("Downloading").await;
+    second.see(Step::Downloading).await;
     let error = first.end().await.unwrap_err().to_string();
     assert!(error.contains(&broken.name("a")), "{error}");
     second.end().await.unwrap();
@@ -183,7 +183,7 @@ async fn a_registry_that_stalls_holds_up_no_other() {
     let good = remote.serve().await;
     let fixture = fixture(|registries| registries.patience.stall = Duration::from_secs(600));
     let mut waiting = Running::start(&fixture, &slow.name("a"));
-    waiting.see("Downloading").await;
+    waiting.see(Step::Downloading).await;
     let pulled = Running::start(&fixture, &good.name("a"))
         .end()
         .await

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use keelson_model::json::{self, Json, lenient};
 use serde::Deserialize;
 
+use crate::asked::Asked;
 use crate::auth::{Challenge, Credentials};
 use crate::client::Ask;
 use crate::error::RegistryError;
@@ -157,10 +158,10 @@ impl Repository {
         realm: &str,
         service: Option<&str>,
     ) -> Result<(String, Duration), RegistryError> {
-        let what = "a token";
+        let what = Asked::Token;
         let wrong = |reason: &str| RegistryError::Protocol {
             host: self.host().to_owned(),
-            what: what.to_owned(),
+            what: what.clone(),
             reason: reason.to_owned(),
         };
         let uri: Uri = realm
@@ -195,7 +196,7 @@ impl Repository {
                 .into_iter()
                 .map(|(name, value)| format!("{name}={}", encode(value)))
                 .collect();
-            let mut ask = Ask::new(Method::POST, uri, what)
+            let mut ask = Ask::new(Method::POST, uri, what.clone())
                 .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
             ask.body = Bytes::from(form.join("&"));
             ask
@@ -207,7 +208,7 @@ impl Repository {
             let user = self.credentials.as_ref().map(|c| c.username.as_str());
             query.extend(basic.as_ref().and(user).map(|user| ("account", user)));
             let uri = with_query(&uri, &query).ok_or_else(|| wrong("its address is too long"))?;
-            let ask = Ask::new(Method::GET, uri, what);
+            let ask = Ask::new(Method::GET, uri, what.clone());
             match basic {
                 Some(basic) => ask.header(header::AUTHORIZATION, &basic),
                 None => ask,

@@ -5,6 +5,7 @@ use http::{HeaderMap, Method, Response, header};
 use hyper::body::Incoming;
 use keelson_oci::digest::Digest;
 
+use crate::asked::Asked;
 use crate::body::Pace;
 use crate::client::{Ask, chain};
 use crate::error::RegistryError;
@@ -52,7 +53,7 @@ impl Repository {
         size: u64,
         limit: u64,
     ) -> Result<Vec<u8>, RegistryError> {
-        let what = format!("blob {digest}");
+        let what = Asked::Blob(digest);
         if size > limit {
             return Err(RegistryError::Protocol {
                 host: self.host().to_owned(),
@@ -71,7 +72,7 @@ impl Repository {
                 host: self.host().to_owned(),
                 what,
                 expected: digest,
-                found,
+                found: Box::new(found),
             });
         }
         Ok(bytes)
@@ -80,7 +81,7 @@ impl Repository {
     /// Whether the registry has a blob.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
         let uri = self.resource(&format!("blobs/{digest}"))?;
-        self.exists(Ask::new(Method::HEAD, uri, format!("blob {digest}")))
+        self.exists(Ask::new(Method::HEAD, uri, Asked::Blob(*digest)))
             .await
     }
 }
@@ -157,7 +158,7 @@ impl BlobReader<'_> {
         let uri = self
             .repository
             .resource(&format!("blobs/{}", self.digest))?;
-        let mut ask = Ask::new(Method::GET, uri, format!("blob {}", self.digest));
+        let mut ask = Ask::new(Method::GET, uri, Asked::Blob(self.digest));
         if self.at > 0 {
             ask = ask.header(header::RANGE, &format!("bytes={}-", self.at));
         }
@@ -206,7 +207,7 @@ impl BlobReader<'_> {
     fn protocol(&self, reason: String) -> RegistryError {
         RegistryError::Protocol {
             host: self.repository.host().to_owned(),
-            what: format!("blob {}", self.digest),
+            what: Asked::Blob(self.digest),
             reason,
         }
     }

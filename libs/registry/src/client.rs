@@ -15,9 +15,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use keelson_model::json::{self, lenient, lenient_list};
 use serde::Deserialize;
 
+use crate::asked::Asked;
 use crate::body::Pace;
 use crate::connect::{ConnectError, Connector};
-use crate::error::RegistryError;
+use crate::error::{Missing, RegistryError};
 use crate::options::RegistryOptions;
 use crate::tls::Trust;
 use crate::uri::authority;
@@ -46,18 +47,17 @@ pub(crate) struct Ask {
     pub uri: Uri,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// For messages: `manifest latest`.
-    pub what: String,
+    pub what: Asked,
 }
 
 impl Ask {
-    pub(crate) fn new(method: Method, uri: Uri, what: impl Into<String>) -> Self {
+    pub(crate) fn new(method: Method, uri: Uri, what: Asked) -> Self {
         Self {
             method,
             uri,
             headers: HeaderMap::new(),
             body: Bytes::new(),
-            what: what.into(),
+            what,
         }
     }
 
@@ -158,7 +158,7 @@ impl Client {
             if tried >= patience.attempts {
                 return outcome;
             }
-            tracing::debug!(what = ask.what, tried, "request is tried again");
+            tracing::debug!(what = %ask.what, tried, "request is tried again");
             self.pause(tried, wait).await;
         }
     }
@@ -214,13 +214,21 @@ impl Client {
         let status = response.status();
         let host = authority(&ask.uri).to_owned();
         let what = ask.what.clone();
-        let reason = self
-            .error_text(response)
-            .await
-            .unwrap_or_else(|| status.to_string());
+        let said = self.said(response).await;
+        let missing = match &said {
+            None => Missing::Unsaid,
+            Some(said) if said.code.as_deref() == Some(NAME_UNKNOWN) => Missing::Repository,
+            Some(_) => Missing::Object,
+        };
+        let reason = said.map_or_else(|| status.to_string(), |said| said.text);
         match status.as_u16() {
             401 | 403 => RegistryError::Denied { host, reason },
-            404 => RegistryError::NotFound { host, what, reason },
+            404 => RegistryError::NotFound {
+                host,
+                what,
+                missing,
+                reason,
+            },
             429 => RegistryError::Unreachable {
                 host,
                 reason: format!("too many requests: {reason}; wait, or log in"),
@@ -235,7 +243,7 @@ impl Client {
     }
 
     /// The first error in a body (OCI distribution specification, "Error codes").
-    async fn error_text(&self, response: Response<Incoming>) -> Option<String> {
+    async fn said(&self, response: Response<Incoming>) -> Option<Said> {
         let body = http_body_util::Limited::new(response.into_body(), MAX_ERROR).collect();
         let Ok(Ok(body)) = tokio::time::timeout(self.options.patience.stall, body).await else {
             return None;
@@ -268,8 +276,20 @@ struct ErrorMembers {
     message: String,
 }
 
-/// `code: message` of a registry's error document.
-pub(crate) fn parse_error(body: &[u8]) -> Option<String> {
+/// The code of a repository that is not there (OCI distribution specification), as [`Said`] has it.
+const NAME_UNKNOWN: &str = "name unknown";
+
+/// What a registry says of an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// The code in plain words: `name unknown`.
+    pub code: Option<String>,
+    /// `code: message`.
+    pub text: String,
+}
+
+/// Reads a registry's error document.
+pub(crate) fn parse_error(body: &[u8]) -> Option<Said> {
     let document: ErrorDocument = json::from_slice(body).ok()?;
     let text = |value: &str| {
         // It is shown on terminals.
@@ -289,13 +309,15 @@ pub(crate) fn parse_error(body: &[u8]) -> Option<String> {
             document.message,
             document.error,
         ];
-        return words.iter().find_map(|words| text(words));
+        let text = words.iter().find_map(|words| text(words))?;
+        return Some(Said { code: None, text });
     };
     let code = text(&error.code).map(|code| code.to_ascii_lowercase().replace('_', " "));
-    match (code, text(&error.message)) {
-        (Some(code), Some(message)) => Some(format!("{code}: {message}")),
-        (code, message) => code.or(message),
-    }
+    let text = match (&code, text(&error.message)) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (code, message) => code.clone().or(message)?,
+    };
+    Some(Said { code, text })
 }
 
 pub(crate) fn retryable(status: StatusCode) -> bool {
@@ -359,7 +381,7 @@ mod tests {
         let body =
             br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest\u001b unknown"}]}"#;
         assert_eq!(
-            parse_error(body).as_deref(),
+            parse_error(body).map(|said| said.text).as_deref(),
             Some("manifest unknown: manifest unknown")
         );
         for (odd, text) in [
@@ -381,7 +403,11 @@ mod tests {
             ),
             (r#"{"error":{"code":1},"message":"gone"}"#, "gone"),
         ] {
-            assert_eq!(parse_error(odd.as_bytes()).as_deref(), Some(text), "{odd}");
+            assert_eq!(
+                parse_error(odd.as_bytes()).map(|said| said.text).as_deref(),
+                Some(text),
+                "{odd}"
+            );
         }
         for other in [&b""[..], b"<html>", b"{\"errors\":[]}", b"{\"errors\":{}}"] {
             assert_eq!(parse_error(other), None);

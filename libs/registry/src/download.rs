@@ -6,6 +6,7 @@ use http::{Method, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use keelson_model::error::ErrorKind;
 
+use crate::asked::Asked;
 use crate::body::Pace;
 use crate::client::{Ask, Attempt, Client, chain};
 use crate::repository::location;
@@ -96,7 +97,11 @@ impl Client {
             reason: why.to_owned(),
         })?;
         let first = shown(&uri);
-        let mut ask = Ask::new(Method::GET, first.parse().map_err(|_| wrong())?, "a file");
+        let mut ask = Ask::new(
+            Method::GET,
+            first.parse().map_err(|_| wrong())?,
+            Asked::File,
+        );
         let mut redirects = 0;
         loop {
             ask.headers.clear();

@@ -3,6 +3,19 @@
 use keelson_model::error::ErrorKind;
 use keelson_oci::digest::Digest;
 
+use crate::asked::Asked;
+
+/// What a registry says is missing when it answers 404.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// The repository (`NAME_UNKNOWN`).
+    Repository,
+    /// What was asked for in it.
+    Object,
+    /// It says nothing but the status.
+    Unsaid,
+}
+
 /// An error of the registry client. The image is named by the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
@@ -35,8 +48,10 @@ pub enum RegistryError {
     NotFound {
         /// Host and port.
         host: String,
-        /// `manifest latest`, `blob sha256:…`.
-        what: String,
+        /// What was asked for.
+        what: Asked,
+        /// What of it is missing, as far as it says so.
+        missing: Missing,
         /// Its words.
         reason: String,
     },
@@ -46,7 +61,7 @@ pub enum RegistryError {
         /// Host and port.
         host: String,
         /// What was asked for.
-        what: String,
+        what: Asked,
         /// HTTP status.
         status: u16,
         /// Its words.
@@ -61,7 +76,7 @@ pub enum RegistryError {
         /// Host and port.
         host: String,
         /// What was asked for.
-        what: String,
+        what: Asked,
         /// What is wrong.
         reason: String,
     },
@@ -73,12 +88,12 @@ pub enum RegistryError {
     Digest {
         /// Host and port.
         host: String,
-        /// `manifest latest`, `blob sha256:…`.
-        what: String,
+        /// What was asked for.
+        what: Asked,
         /// Digest that was asked for.
         expected: Digest,
         /// Digest of what came.
-        found: Digest,
+        found: Box<Digest>,
     },
     /// Our own side is set up wrongly: a certificate file, a host name.
     #[error("{0}")]

@@ -5,6 +5,7 @@
 //! digests that come from the reference or from documents that were checked before.
 
 mod address;
+mod asked;
 pub mod auth;
 mod auth_file;
 mod authorize;
@@ -28,11 +29,12 @@ mod tls;
 mod upload;
 mod uri;
 
+pub use asked::Asked;
 pub use auth::Credentials;
 pub use blob::BlobReader;
 pub use client::Client;
 pub use download::{Download, DownloadError};
-pub use error::RegistryError;
+pub use error::{Missing, RegistryError};
 pub use manifest::Manifest;
 pub use options::{Endpoint, HostRule, Patience, RegistryOptions};
 pub use proxy::Proxies;

@@ -9,6 +9,7 @@ use keelson_oci::manifest::{
 };
 use serde::Deserialize;
 
+use crate::asked::Asked;
 use crate::client::Ask;
 use crate::error::RegistryError;
 use crate::repository::{MAX_DOCUMENT, Repository};
@@ -52,9 +53,9 @@ impl Repository {
         reference: &str,
         expected: Option<Digest>,
     ) -> Result<Manifest, RegistryError> {
-        let what = format!("manifest {reference}");
+        let what = Asked::Manifest(reference.to_owned());
         let uri = self.resource(&format!("manifests/{reference}"))?;
-        let mut ask = Ask::new(Method::GET, uri, &what);
+        let mut ask = Ask::new(Method::GET, uri, what.clone());
         for media_type in ACCEPT {
             ask = ask.header(header::ACCEPT, media_type);
         }
@@ -89,7 +90,7 @@ impl Repository {
                 host: self.host().to_owned(),
                 what,
                 expected,
-                found: digest,
+                found: Box::new(digest),
             });
         }
         let media_type = media_type.split(';').next().unwrap_or_default();
@@ -103,7 +104,7 @@ impl Repository {
     /// Whether the registry has a manifest with this digest.
     pub async fn has_manifest(&self, digest: &Digest) -> Result<bool, RegistryError> {
         let uri = self.resource(&format!("manifests/{digest}"))?;
-        let mut ask = Ask::new(Method::HEAD, uri, format!("manifest {digest}"));
+        let mut ask = Ask::new(Method::HEAD, uri, Asked::Manifest(digest.to_string()));
         for media_type in ACCEPT {
             ask = ask.header(header::ACCEPT, media_type);
         }
@@ -129,8 +130,12 @@ impl Repository {
     ) -> Result<Digest, RegistryError> {
         let digest = Digest::of(bytes);
         let uri = self.resource(&format!("manifests/{reference}"))?;
-        let mut ask = Ask::new(Method::PUT, uri, format!("upload of manifest {reference}"))
-            .header(header::CONTENT_TYPE, media_type);
+        let mut ask = Ask::new(
+            Method::PUT,
+            uri,
+            Asked::ManifestUpload(reference.to_owned()),
+        )
+        .header(header::CONTENT_TYPE, media_type);
         ask.body = Bytes::copy_from_slice(bytes);
         let response = self.request(ask.clone()).await?;
         if !response.status().is_success() {
@@ -145,7 +150,7 @@ impl Repository {
                 host: self.host().to_owned(),
                 what: ask.what,
                 expected: digest,
-                found,
+                found: Box::new(found),
             }),
             _ => Ok(digest),
         }
@@ -156,7 +161,7 @@ impl Repository {
         let mut uri = self.resource("tags/list?n=1000")?;
         let mut tags = Vec::new();
         for _ in 0..MAX_PAGES {
-            let ask = Ask::new(Method::GET, uri.clone(), "list of tags");
+            let ask = Ask::new(Method::GET, uri.clone(), Asked::Tags);
             let response = self.request(ask.clone()).await?;
             if !response.status().is_success() {
                 return Err(self.client.refusal(response, &ask).await);
@@ -177,7 +182,7 @@ impl Repository {
             if tags.len() > MAX_TAGS {
                 return Err(RegistryError::Protocol {
                     host: self.host().to_owned(),
-                    what: "list of tags".to_owned(),
+                    what: Asked::Tags,
                     reason: format!("there are more than {MAX_TAGS}"),
                 });
             }

@@ -3,6 +3,7 @@
 use http::{Method, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 
+use crate::asked::Asked;
 use crate::auth::Credentials;
 use crate::client::{Ask, Attempt, Client, unreachable};
 use crate::connect::ConnectError;
@@ -138,7 +139,7 @@ impl Repository {
         let uri: Uri = uri
             .parse()
             .map_err(|_| Attempt::Answer("it has no valid address".to_owned()))?;
-        let ask = Ask::new(Method::GET, uri, "its version");
+        let ask = Ask::new(Method::GET, uri, Asked::Version);
         let response = self.client.try_send(&ask).await?;
         match response.status().as_u16() {
             200 | 401 | 403 => {
@@ -154,7 +155,7 @@ impl Repository {
 
     /// Checks the credentials (`docker login`).
     pub async fn login(&self) -> Result<(), RegistryError> {
-        let ask = Ask::new(Method::GET, self.uri("v2/")?, "login");
+        let ask = Ask::new(Method::GET, self.uri("v2/")?, Asked::Login);
         let response = self.request(ask.clone()).await?;
         match response.status() {
             status if status.is_success() => Ok(()),

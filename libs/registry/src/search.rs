@@ -5,6 +5,7 @@ use http::{Method, Uri, header};
 use keelson_model::json::{self, JsonError, lenient, lenient_list};
 use serde::Deserialize;
 
+use crate::asked::Asked;
 use crate::auth::Credentials;
 use crate::client::{Ask, Attempt, Client, unreachable};
 use crate::connect::ConnectError;
@@ -104,7 +105,7 @@ fn ask(tls: bool, name: &str, term: &str, limit: u32) -> Result<Ask, RegistryErr
         .parse()
         .map_err(|_| wrong())?;
     let uri = with_query(&path, &[("q", term), ("n", &limit)]).ok_or_else(wrong)?;
-    Ok(Ask::new(Method::GET, uri, format!("a search for {term:?}")))
+    Ok(Ask::new(Method::GET, uri, Asked::Search(term.to_owned())))
 }
 
 #[cfg(test)]

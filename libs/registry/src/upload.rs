@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use keelson_oci::digest::Digest;
 
+use crate::asked::Asked;
 use crate::client::{Ask, retry_after, retryable, unreachable};
 use crate::error::RegistryError;
 use crate::repository::{Repository, location};
@@ -61,7 +62,7 @@ struct Job<'a> {
     source: &'a BlobSource,
     progress: &'a (dyn Fn(u64) + Send + Sync),
     /// For messages.
-    what: String,
+    what: Asked,
     /// The farthest byte that was ever handed to a connection: a registry cannot have more.
     sent: u64,
 }
@@ -78,7 +79,7 @@ impl Repository {
         let ask = Ask::new(
             Method::POST,
             self.resource(&query)?,
-            format!("mount of blob {digest}"),
+            Asked::BlobMount(*digest),
         );
         let response = self.request(ask.clone()).await?;
         match response.status().as_u16() {
@@ -87,7 +88,7 @@ impl Repository {
                 // An upload was begun instead; it is given up, so that the registry can forget it.
                 if let Some(uri) = location(&ask.uri, &response) {
                     let _ = self
-                        .request(Ask::new(Method::DELETE, uri, "cancelling"))
+                        .request(Ask::new(Method::DELETE, uri, Asked::Cancelling))
                         .await;
                 }
                 Ok(false)
@@ -111,7 +112,7 @@ impl Repository {
             size,
             source,
             progress,
-            what: format!("upload of blob {digest}"),
+            what: Asked::BlobUpload(*digest),
             sent: 0,
         };
         let attempts = self.client.options.patience.attempts;
@@ -164,14 +165,18 @@ impl Repository {
     }
 
     async fn begin(&self, job: &Job<'_>) -> Result<Upload, Halt> {
-        let ask = Ask::new(Method::POST, self.resource("blobs/uploads/")?, &job.what);
+        let ask = Ask::new(
+            Method::POST,
+            self.resource("blobs/uploads/")?,
+            job.what.clone(),
+        );
         let response = self.request(ask.clone()).await?;
         if response.status().as_u16() != 202 {
             return Err(self.client.refusal(response, &ask).await.into());
         }
         let least = number(response.headers(), "oci-chunk-min-length").unwrap_or(0);
         Ok(Upload {
-            target: self.upload_target(&ask.uri, &response, &job.what)?,
+            target: self.upload_target(&ask.uri, &response, job.what.clone())?,
             at: 0,
             chunk: CHUNK.max(least.min(MAX_CHUNK)),
         })
@@ -179,7 +184,7 @@ impl Repository {
 
     /// Asks how far an upload is; begins a new one where the registry does not know it any more.
     async fn resume(&self, job: &Job<'_>, known: Upload) -> Result<Upload, Halt> {
-        let ask = Ask::new(Method::GET, known.target.clone(), &job.what);
+        let ask = Ask::new(Method::GET, known.target.clone(), job.what.clone());
         let response = self.request(ask.clone()).await?;
         if !matches!(response.status().as_u16(), 200 | 202 | 204) {
             return self.begin(job).await;
@@ -197,7 +202,7 @@ impl Repository {
             )));
         }
         let target = match response.headers().contains_key(header::LOCATION) {
-            true => self.upload_target(&ask.uri, &response, &job.what)?,
+            true => self.upload_target(&ask.uri, &response, job.what.clone())?,
             false => known.target,
         };
         Ok(Upload {
@@ -212,7 +217,7 @@ impl Repository {
         (job.progress)(upload.at);
         while job.size - upload.at > upload.chunk || (upload.at > 0 && upload.at < job.size) {
             let length = (job.size - upload.at).min(upload.chunk);
-            let mut ask = Ask::new(Method::PATCH, upload.target.clone(), &job.what)
+            let mut ask = Ask::new(Method::PATCH, upload.target.clone(), job.what.clone())
                 .header(header::CONTENT_TYPE, "application/octet-stream");
             let end = upload.at + length;
             ask = ask.header(
@@ -221,13 +226,13 @@ impl Repository {
             );
             let response = self.send_part(job, ask, upload.at, length).await?;
             if response.headers().contains_key(header::LOCATION) {
-                upload.target = self.upload_target(&upload.target, &response, &job.what)?;
+                upload.target = self.upload_target(&upload.target, &response, job.what.clone())?;
             }
             upload.at = end;
         }
         let uri = with_query(&upload.target, &[("digest", &job.digest.to_string())])
             .ok_or_else(|| self.wrong(job, "its address is too long".to_owned()))?;
-        let ask = Ask::new(Method::PUT, uri, &job.what)
+        let ask = Ask::new(Method::PUT, uri, job.what.clone())
             .header(header::CONTENT_TYPE, "application/octet-stream");
         self.send_part(job, ask, upload.at, job.size - upload.at)
             .await?;
@@ -330,11 +335,11 @@ impl Repository {
         &self,
         base: &Uri,
         response: &http::Response<hyper::body::Incoming>,
-        what: &str,
+        what: Asked,
     ) -> Result<Uri, RegistryError> {
         let wrong = |reason: &str| RegistryError::Protocol {
             host: self.host().to_owned(),
-            what: what.to_owned(),
+            what: what.clone(),
             reason: reason.to_owned(),
         };
         let target =

@@ -1,10 +1,11 @@
 //! Answers that tell how a pull, push or load goes on.
 
+use std::borrow::Cow;
 use std::future::Future;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use hostd_images::Progress;
+use hostd_images::{Progress, Step};
 use http::Response;
 use keelson_model::error::ErrorKind;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ const STEPS: usize = 64;
 const BAR: u64 = 50;
 
 /// What goes on, as the task tells it.
-enum Step {
+enum Told {
     Progress(Progress),
     Ended(Result<Vec<Value>, ApiError>),
 }
@@ -48,7 +49,7 @@ where
     let (sender, progress) = mpsc::channel(STEPS);
     let task = tokio::spawn(work(sender));
     let ended = async move {
-        Step::Ended(match task.await {
+        Told::Ended(match task.await {
             Ok(result) => result,
             Err(error) => Err(ApiError::new(
                 ErrorKind::Internal,
@@ -57,11 +58,11 @@ where
         })
     };
     let steps = stream::unfold(progress, |mut progress| async move {
-        progress.recv().await.map(|p| (Step::Progress(p), progress))
+        progress.recv().await.map(|p| (Told::Progress(p), progress))
     });
     let mut steps = Box::pin(steps.chain(stream::once(ended)));
     let first = match steps.next().await {
-        Some(Step::Ended(Err(error))) if early == EarlyFailure::Status => return Err(error),
+        Some(Told::Ended(Err(error))) if early == EarlyFailure::Status => return Err(error),
         Some(step) => step,
         None => return Err(ApiError::new(ErrorKind::Internal, "the task ended early")),
     };
@@ -69,11 +70,11 @@ where
     Ok(reply::stream("application/json", lines))
 }
 
-fn lines(step: Step) -> Bytes {
+fn lines(step: Told) -> Bytes {
     match step {
-        Step::Progress(progress) => json_line(&progress_line(&progress)),
-        Step::Ended(Ok(values)) => values.iter().flat_map(json_line).collect(),
-        Step::Ended(Err(error)) => {
+        Told::Progress(progress) => json_line(&progress_line(&progress)),
+        Told::Ended(Ok(values)) => values.iter().flat_map(json_line).collect(),
+        Told::Ended(Err(error)) => {
             let message = error.to_string();
             json_line(&json!({"errorDetail": {"message": message}, "error": message}))
         }
@@ -82,17 +83,18 @@ fn lines(step: Step) -> Bytes {
 
 /// A step in Docker's form: of the whole without an identifier, of a layer with details.
 fn progress_line(progress: &Progress) -> Value {
+    let status = words(&progress.step);
     if progress.id.is_empty() && progress.total.is_none() {
-        return json!({"status": progress.action});
+        return json!({"status": status});
     }
-    if progress.action.starts_with("Pulling from") {
-        return json!({"status": progress.action, "id": progress.id});
+    if matches!(progress.step, Step::PullingFrom(_)) {
+        return json!({"status": status, "id": progress.id});
     }
     let Some(total) = progress.total else {
-        return json!({"status": progress.action, "progressDetail": {}, "id": progress.id});
+        return json!({"status": status, "progressDetail": {}, "id": progress.id});
     };
     let mut line = json!({
-        "status": progress.action,
+        "status": status,
         "progressDetail": {"current": progress.current, "total": total},
         "progress": bar(progress.current, total),
     });
@@ -100,6 +102,39 @@ fn progress_line(progress: &Progress) -> Value {
         line["id"] = json!(progress.id);
     }
     line
+}
+
+/// What happens, in Docker's words.
+fn words(step: &Step) -> Cow<'static, str> {
+    match step {
+        Step::PullingFrom(path) => format!("Pulling from {path}").into(),
+        Step::AlreadyExists => "Already exists".into(),
+        Step::PullingLayer => "Pulling fs layer".into(),
+        Step::Waiting => "Waiting".into(),
+        Step::Downloading => "Downloading".into(),
+        Step::Downloaded => "Download complete".into(),
+        Step::PullComplete => "Pull complete".into(),
+        Step::Digest(digest) => format!("Digest: {digest}").into(),
+        Step::Pulled { reference, updated } => {
+            let news = match updated {
+                true => "Downloaded newer image for",
+                false => "Image is up to date for",
+            };
+            format!("Status: {news} {reference}").into()
+        }
+        Step::PushingTo(name) => format!("The push refers to repository [{name}]").into(),
+        Step::Preparing => "Preparing".into(),
+        Step::LayerExists => "Layer already exists".into(),
+        Step::MountedFrom(name) => format!("Mounted from {name}").into(),
+        Step::Pushing => "Pushing".into(),
+        Step::Pushed => "Pushed".into(),
+        Step::TagPushed { tag, digest, size } => {
+            format!("{tag}: digest: {digest} size: {size}").into()
+        }
+        Step::Loading => "Loading layer".into(),
+        Step::DownloadingFrom(address) => format!("Downloading from {address}").into(),
+        Step::Importing => "Importing".into(),
+    }
 }
 
 /// The bar for clients that draw none of their own.
@@ -146,23 +181,26 @@ mod tests {
 
     #[test]
     fn steps_have_dockers_form() {
-        let step = |id: &str, action: &str, total| {
+        let told = |id: &str, step, total| {
             progress_line(&Progress {
                 id: id.to_owned(),
-                action: action.to_owned(),
+                step,
                 current: 5,
                 total,
             })
             .to_string()
         };
-        assert_eq!(step("", "Digest: x", None), r#"{"status":"Digest: x"}"#);
         assert_eq!(
-            step("latest", "Pulling from a", None),
+            told("", Step::DownloadingFrom("x".to_owned()), None),
+            r#"{"status":"Downloading from x"}"#
+        );
+        assert_eq!(
+            told("latest", Step::PullingFrom("a".to_owned()), None),
             r#"{"id":"latest","status":"Pulling from a"}"#
         );
-        let line = step("0123", "Downloading", Some(9));
+        let line = told("0123", Step::Downloading, Some(9));
         assert!(line.contains(r#""progressDetail":{"current":5,"total":9}"#));
-        let line = step("0123", "Pull complete", None);
+        let line = told("0123", Step::PullComplete, None);
         assert!(line.contains(r#""progressDetail":{}"#));
     }
 

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use hostd_images::{Credentials, Progress, PullOptions, RegistryError};
+use hostd_images::{Credentials, Progress, PullOptions, RegistryError, Step};
 use http::{HeaderMap, Response, StatusCode};
 use keelson_model::error::ErrorKind;
 use keelson_model::json;
@@ -96,12 +96,12 @@ fn read_credentials(headers: &HeaderMap) -> Result<Option<Credentials>, ApiError
 }
 
 /// A line about the whole.
-async fn tell(sender: &mpsc::Sender<Progress>, action: String) {
+async fn tell(sender: &mpsc::Sender<Progress>, step: Step) {
     // Nobody may listen any more.
     let _ = sender
         .send(Progress {
             id: String::new(),
-            action,
+            step,
             current: 0,
             total: None,
         })
@@ -141,13 +141,10 @@ pub(crate) async fn pull(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
             };
             let pulled = images.pull(&name, options, sender.clone()).await?;
             updated |= pulled.updated;
-            tell(&sender, format!("Digest: {}", pulled.digest)).await;
+            tell(&sender, Step::Digest(pulled.digest)).await;
         }
-        let news = match updated {
-            true => "Downloaded newer image for",
-            false => "Image is up to date for",
-        };
-        tell(&sender, format!("Status: {news} {}", reference.familiar())).await;
+        let reference = reference.familiar();
+        tell(&sender, Step::Pulled { reference, updated }).await;
         Ok(Vec::new())
     })
     .await

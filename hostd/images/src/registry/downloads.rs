@@ -13,7 +13,7 @@ use super::layers::{LayerPull, Phase};
 use super::{tell, tell_bytes};
 use crate::disk::Staging;
 use crate::error::ImageError;
-use crate::types::Progress;
+use crate::types::{Progress, Step};
 
 /// An image's configuration, as soon as one of the pulls that want it has it.
 type Config = OnceCell<Vec<u8>>;
@@ -125,15 +125,15 @@ impl Download {
             let now = *phase.borrow_and_update();
             match now {
                 Phase::Downloading(0) => {}
-                Phase::Downloading(at) => tell_bytes(progress, id, "Downloading", at, size),
+                Phase::Downloading(at) => tell_bytes(progress, id, Step::Downloading, at, size),
                 Phase::Failed => return false,
                 Phase::Downloaded | Phase::Done => {
                     if !complete {
                         complete = true;
-                        tell(progress, id, "Download complete").await;
+                        tell(progress, id, Step::Downloaded).await;
                     }
                     if now == Phase::Done {
-                        tell(progress, id, "Pull complete").await;
+                        tell(progress, id, Step::PullComplete).await;
                         return true;
                     }
                 }

@@ -13,7 +13,9 @@ use keelson_model::error::ErrorKind;
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::Platform;
 use keelson_oci::reference::Reference;
-use keelson_registry::{Client, Credentials, RegistryError, RegistryOptions, Repository};
+use keelson_registry::{
+    Asked, Client, Credentials, Missing, RegistryError, RegistryOptions, Repository,
+};
 use tokio::sync::mpsc;
 
 pub(crate) use platform::Wanted;
@@ -25,7 +27,7 @@ pub(crate) use remote::{inspect, tags};
 
 use self::downloads::Downloads;
 use crate::error::ImageError;
-use crate::types::{ImageId, Progress};
+use crate::types::{ImageId, Progress, Step};
 
 /// The registries, and what is on its way from them. Clones share it.
 #[derive(Debug, Clone)]
@@ -107,12 +109,12 @@ pub(crate) async fn login(
 }
 
 /// Tells people about a step that must not be lost.
-pub(crate) async fn tell(progress: &mpsc::Sender<Progress>, id: &str, action: impl Into<String>) {
+pub(crate) async fn tell(progress: &mpsc::Sender<Progress>, id: &str, step: Step) {
     // Without a listener the work is cancelled elsewhere.
     let _ = progress
         .send(Progress {
             id: id.to_owned(),
-            action: action.into(),
+            step,
             current: 0,
             total: None,
         })
@@ -123,13 +125,13 @@ pub(crate) async fn tell(progress: &mpsc::Sender<Progress>, id: &str, action: im
 pub(crate) fn tell_bytes(
     progress: &mpsc::Sender<Progress>,
     id: &str,
-    action: &str,
+    step: Step,
     current: u64,
     total: u64,
 ) {
     let _ = progress.try_send(Progress {
         id: id.to_owned(),
-        action: action.to_owned(),
+        step,
         current,
         total: Some(total),
     });
@@ -139,23 +141,26 @@ pub(crate) fn tell_bytes(
 fn pull_failed(reference: &Reference, error: RegistryError) -> ImageError {
     let remote = |kind, message| ImageError::Registry { kind, message };
     match error {
-        RegistryError::NotFound { what, reason, .. }
-            if what.starts_with("manifest") && !reason.starts_with("name unknown") =>
-        {
-            let reason = match reason.starts_with("404") {
-                true => "manifest unknown: manifest unknown",
-                false => &reason,
+        RegistryError::NotFound {
+            what: Asked::Manifest(_),
+            missing,
+            reason,
+            ..
+        } => {
+            let not_found =
+                |reason: &str| format!("manifest for {} not found: {reason}", reference.familiar());
+            let message = match missing {
+                Missing::Repository => access_denied("pull", reference, &reason),
+                Missing::Object => not_found(&reason),
+                Missing::Unsaid => not_found("manifest unknown: manifest unknown"),
             };
-            remote(
-                ErrorKind::NotFound,
-                format!("manifest for {} not found: {reason}", reference.familiar()),
-            )
+            remote(ErrorKind::NotFound, message)
         }
-        RegistryError::NotFound { what, reason, .. } if what.starts_with("manifest") => remote(
-            ErrorKind::NotFound,
-            access_denied("pull", reference, &reason),
-        ),
-        RegistryError::NotFound { what, reason, .. } if what == "list of tags" => remote(
+        RegistryError::NotFound {
+            what: Asked::Tags,
+            reason,
+            ..
+        } => remote(
             ErrorKind::NotFound,
             format!(
                 "repository {} not found: {reason}",

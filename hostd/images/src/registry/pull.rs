@@ -22,7 +22,7 @@ use super::{PARALLEL, PullOptions, Pulled, Registries, joined, pull_failed, tell
 use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::store::{MAX_LAYERS, NewImage, Pins, Store};
-use crate::types::{ImageAction, Progress};
+use crate::types::{ImageAction, Progress, Step};
 
 /// Indexes inside indexes.
 const MAX_NESTING: u32 = 3;
@@ -131,7 +131,7 @@ impl Pull {
             (None, Some(tag)) => tag.to_owned(),
             _ => self.reference.to_string(),
         };
-        let from = format!("Pulling from {}", self.reference.path());
+        let from = Step::PullingFrom(self.reference.path().to_string());
         tell(&self.progress, &label, from).await;
         let (config, raw, id) = self.config(&repository, &config).await?;
         if layers.len() != config.rootfs.diff_ids.len() {
@@ -260,17 +260,17 @@ impl Pull {
         // Nothing is told of the layers of an image that is here.
         if !known || !missing.is_empty() {
             for id in there {
-                tell(&self.progress, &id, "Already exists").await;
+                tell(&self.progress, &id, Step::AlreadyExists).await;
             }
         }
         for (layer, _) in &missing {
-            tell(&self.progress, &layer.digest.short(), "Pulling fs layer").await;
+            tell(&self.progress, &layer.digest.short(), Step::PullingLayer).await;
         }
         let gate = Arc::new(Semaphore::new(PARALLEL));
         let mut tasks = JoinSet::new();
         for (at, (descriptor, diff_id)) in missing.into_iter().enumerate() {
             if at >= PARALLEL {
-                tell(&self.progress, &descriptor.digest.short(), "Waiting").await;
+                tell(&self.progress, &descriptor.digest.short(), Step::Waiting).await;
             }
             let folder = self.staging.path.join(format!("layer-{}", self.folders));
             self.folders += 1;
@@ -396,7 +396,7 @@ async fn fetch_layer(
     let (store, diff_id) = (Arc::clone(&pull.store), pull.diff_id);
     loop {
         if Pins::new(&store).pin(&diff_id).is_some() {
-            tell(progress, &id, "Already exists").await;
+            tell(progress, &id, Step::AlreadyExists).await;
             return Ok(None);
         }
         let (download, own) = running.join(pull.clone());

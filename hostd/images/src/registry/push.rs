@@ -25,7 +25,7 @@ use crate::gzip;
 use crate::layer::{BlobFormat, LayerRecord, TAR};
 use crate::original::{self, Original};
 use crate::store::{Pins, Store};
-use crate::types::{ImageAction, ImageId, Progress};
+use crate::types::{ImageAction, ImageId, Progress, Step};
 
 /// Repositories of the same registry from which blobs are mounted.
 const MAX_SOURCES: usize = 3;
@@ -64,7 +64,7 @@ pub(crate) async fn push(
     // Docker tells this before it looks for the image.
     let repository = name.parse::<Reference>().map(|named| named.name());
     if let Ok(repository) = repository {
-        let told = format!("The push refers to repository [{repository}]");
+        let told = Step::PushingTo(repository.to_string());
         tell(progress, "", told).await;
     }
     let mut pushed = Vec::new();
@@ -80,12 +80,12 @@ pub(crate) async fn push(
                 return Err(ImageError::Interrupted("the client went away".to_owned()));
             }
         };
-        tell(
-            progress,
-            "",
-            format!("{}: digest: {} size: {}", done.tag, done.digest, done.size),
-        )
-        .await;
+        let told = Step::TagPushed {
+            tag: done.tag.clone(),
+            digest: done.digest,
+            size: done.size,
+        };
+        tell(progress, "", told).await;
         pushed.push(done);
     }
     Ok(pushed)
@@ -260,9 +260,9 @@ impl Push {
                 continue;
             }
             let id = record.diff_id.short();
-            tell(&self.progress, &id, "Preparing").await;
+            tell(&self.progress, &id, Step::Preparing).await;
             if at >= PARALLEL {
-                tell(&self.progress, &id, "Waiting").await;
+                tell(&self.progress, &id, Step::Waiting).await;
             }
             let push = LayerPush {
                 store: Arc::clone(&self.store),
@@ -339,7 +339,7 @@ impl LayerPush {
         }
         for blob in &known {
             if self.has(&blob.digest).await? {
-                tell(&self.progress, &id, "Layer already exists").await;
+                tell(&self.progress, &id, Step::LayerExists).await;
                 return Ok(blob.clone());
             }
         }
@@ -347,7 +347,7 @@ impl LayerPush {
             for source in &self.sources {
                 let mounted = self.repository.mount_blob(&blob.digest, source).await;
                 if mounted.map_err(|error| self.failed(error))? {
-                    tell(&self.progress, &id, format!("Mounted from {source}")).await;
+                    tell(&self.progress, &id, Step::MountedFrom(source.to_string())).await;
                     return Ok(blob.clone());
                 }
             }
@@ -361,7 +361,7 @@ impl LayerPush {
         let (_staging, path, record) = self.compress().await?;
         let blob = gzipped(record.blob, record.size);
         if self.has(&blob.digest).await? {
-            tell(&self.progress, &id, "Layer already exists").await;
+            tell(&self.progress, &id, Step::LayerExists).await;
         } else {
             self.send(&blob, path).await?;
         }
@@ -381,13 +381,13 @@ impl LayerPush {
 
     async fn send(&self, blob: &Descriptor, path: PathBuf) -> Result<(), ImageError> {
         let id = self.record.diff_id.short();
-        let progress = |sent| tell_bytes(&self.progress, &id, "Pushing", sent, blob.size);
+        let progress = |sent| tell_bytes(&self.progress, &id, Step::Pushing, sent, blob.size);
         let source = BlobSource::File(path);
         self.repository
             .put_blob(&blob.digest, blob.size, &source, &progress)
             .await
             .map_err(|error| self.failed(error))?;
-        tell(&self.progress, &id, "Pushed").await;
+        tell(&self.progress, &id, Step::Pushed).await;
         Ok(())
     }
 

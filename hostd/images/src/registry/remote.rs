@@ -5,7 +5,7 @@ use keelson_oci::config::{ImageConfig, MAX_CONFIG_SIZE};
 use keelson_oci::manifest::{Document, DocumentKind, Platform};
 use keelson_oci::reference::Reference;
 use keelson_registry::{
-    Access, Client, Credentials, Endpoint, Manifest, RegistryError, Repository,
+    Access, Asked, Client, Credentials, Endpoint, Manifest, RegistryError, Repository,
 };
 
 use super::{Distribution, pull_failed};
@@ -117,7 +117,7 @@ async fn inspect_in(
         Err(error) => {
             return Err(RegistryError::Protocol {
                 host: repository.host().to_owned(),
-                what: format!("manifest {}", manifest.digest),
+                what: Asked::Manifest(manifest.digest.to_string()),
                 reason: error.to_string(),
             });
         }
