@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use keelson_blocking::TaskDied;
 use keelson_model::error::ErrorKind;
 use keelson_store::StoreError;
 
@@ -85,6 +86,9 @@ pub enum ImageError {
     /// A layer's archive cannot be used.
     #[error(transparent)]
     Layer(#[from] keelson_oci::layer::TreeError),
+    /// Work of this program died; the store is as it was.
+    #[error(transparent)]
+    Died(#[from] TaskDied),
     /// The store itself is damaged.
     #[error("the image store is damaged: {0}")]
     Damaged(String),
@@ -166,6 +170,7 @@ impl ImageError {
             Self::Io { .. }
             | Self::Disk { .. }
             | Self::Store(_)
+            | Self::Died(_)
             | Self::Damaged(_)
             | Self::Unreadable { .. } => ErrorKind::Internal,
         }

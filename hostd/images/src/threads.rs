@@ -4,8 +4,10 @@
 //! once is bounded by the API, which hands out places for it.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::Builder;
 
+use keelson_blocking::TaskDied;
 use tokio::sync::oneshot;
 
 use crate::error::ImageError;
@@ -21,8 +23,11 @@ pub(crate) fn begin<T: Send + 'static>(
 ) -> Work<T> {
     let (sender, receiver) = oneshot::channel();
     let started = Builder::new().name(name.to_owned()).spawn(move || {
+        // Told on, and nothing of the work is used any more.
+        let result = catch_unwind(AssertUnwindSafe(work))
+            .unwrap_or_else(|panic| Err(TaskDied::of_panic(&*panic).into()));
         // The caller may be gone.
-        let _ = sender.send(work());
+        let _ = sender.send(result);
     });
     match started {
         Ok(_) => Work(receiver),
@@ -41,11 +46,7 @@ fn failed<T>(error: io::Error) -> oneshot::Receiver<Result<T, ImageError>> {
 impl<T> Work<T> {
     /// Waits for its end. The work goes on when nobody waits.
     pub(crate) async fn end(self) -> Result<T, ImageError> {
-        self.0.await.unwrap_or_else(|_| {
-            Err(ImageError::Damaged(
-                "a task of the store ended by a panic".to_owned(),
-            ))
-        })
+        self.0.await.unwrap_or(Err(TaskDied::Cancelled.into()))
     }
 }
 
@@ -57,6 +58,11 @@ mod tests {
     async fn results_and_panics_are_told() {
         assert_eq!(begin("t", || Ok(7)).end().await.unwrap(), 7);
         let panicked = begin::<()>("t", || panic!("on purpose")).end().await;
-        assert!(matches!(panicked, Err(ImageError::Damaged(_))));
+        assert!(
+            panicked
+                .unwrap_err()
+                .to_string()
+                .ends_with("panicked: on purpose")
+        );
     }
 }

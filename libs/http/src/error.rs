@@ -37,10 +37,6 @@ impl Failure {
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        Failure::new(
-            ErrorKind::Internal,
-            format!("a background task failed: {error}"),
-        )
-    })
+    let done = keelson_blocking::blocking(work).await;
+    done.map_err(|died| Failure::new(ErrorKind::Internal, died.to_string()))
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use keelson_blocking::TaskDied;
 use keelson_oci::archive::{Entry, Scanner, Visitor};
 use keelson_oci::compression::Compression;
 use keelson_oci::digest::{Digest, Digester};
@@ -163,9 +164,8 @@ impl Ingest {
     }
 
     fn join(&mut self) -> Result<(Digest, u64), ImageError> {
-        let lost = || ImageError::Damaged("the thread that reads a layer died".to_owned());
-        let worker = self.worker.take().ok_or_else(lost)?;
-        worker.join().map_err(|_| lost())?
+        let worker = self.worker.take().ok_or(TaskDied::Cancelled)?;
+        worker.join().map_err(|panic| TaskDied::of_panic(&*panic))?
     }
 }
 
@@ -275,10 +275,9 @@ impl Job {
             let hasher = scope.spawn(move || hash(&hashed, &returned));
             let outcome = scan.run(&mut decoder, &pieces, &free);
             drop(pieces);
-            let digest = hasher
-                .join()
-                .map_err(|_| ImageError::Damaged("the hashing thread died".to_owned()));
-            outcome.and(digest)
+            let digest = hasher.join();
+            let digest = digest.map_err(|panic| TaskDied::of_panic(&*panic))?;
+            outcome.map(|()| digest)
         })?;
         let Scan { tree, size, .. } = scan;
         let tree = tree.0.finish();
@@ -338,7 +337,8 @@ impl Scan<'_> {
                 written_out = self.size;
             }
             if pieces.send(piece).is_err() {
-                return Err(ImageError::Damaged("the hashing thread died".to_owned()));
+                // Its own panic is told instead.
+                return Err(TaskDied::Cancelled.into());
             }
         }
         keelson_sys::writeback::start(self.file, written_out, 0);

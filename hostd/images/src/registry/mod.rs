@@ -200,8 +200,3 @@ fn access_denied(operation: &str, reference: &Reference, reason: &str) -> String
         reference.familiar_name()
     )
 }
-
-/// What a task that blocks gave back.
-fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T, ImageError> {
-    result.map_err(|error| ImageError::Damaged(format!("a task of the store failed: {error}")))
-}

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keelson_blocking::{TaskDied, blocking};
 use keelson_model::error::ErrorKind;
 use keelson_oci::config::{ImageConfig, MAX_CONFIG_SIZE};
 use keelson_oci::digest::Digest;
@@ -18,7 +19,7 @@ use super::downloads::{Download, Downloads};
 use super::layers::LayerPull;
 use super::platform::Wanted;
 use super::remote::{Source, parse, parse_config, root_manifest, wrong};
-use super::{PARALLEL, PullOptions, Pulled, Registries, joined, pull_failed, tell};
+use super::{PARALLEL, PullOptions, Pulled, Registries, pull_failed, tell};
 use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::store::{MAX_LAYERS, NewImage, Pins, Store};
@@ -43,9 +44,7 @@ pub(crate) async fn pull(
     }
     let staging = {
         let store = Arc::clone(store);
-        Arc::new(joined(
-            tokio::task::spawn_blocking(move || store.disk.stage()).await,
-        )??)
+        Arc::new(blocking(move || store.disk.stage()).await??)
     };
     let mut pull = Pull {
         store: Arc::clone(store),
@@ -293,7 +292,8 @@ impl Pull {
         }
         let mut failure = None;
         while let Some(result) = tasks.join_next().await {
-            match joined(result).and_then(|result| result) {
+            let result = result.map_err(|error| TaskDied::from(error).into());
+            match result.and_then(|result: Result<_, ImageError>| result) {
                 // Kept also when another layer fails: a further attempt needs it.
                 Ok((diff_id, Some(download))) => {
                     self.staged.insert(diff_id, download.folder.clone());
@@ -381,7 +381,7 @@ impl Pull {
                 .map_err(|error| error.during(format!("cannot pull {}", pulled.reference)))?;
             Ok(pulled)
         };
-        joined(tokio::task::spawn_blocking(job).await)?
+        blocking(job).await?
     }
 }
 

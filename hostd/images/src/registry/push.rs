@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keelson_blocking::{TaskDied, blocking};
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::{
     DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Descriptor, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST,
@@ -18,7 +19,7 @@ use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::{PARALLEL, Pushed, joined, push_failed, tell, tell_bytes};
+use super::{PARALLEL, Pushed, push_failed, tell, tell_bytes};
 use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::gzip;
@@ -242,7 +243,7 @@ impl Push {
         let (manifest, id) = (self.image.manifest, self.image.id);
         let (size, layers) = (self.image.raw.len(), self.image.layers.len());
         let read = move || original::read(&store.disk, manifest, &id, size, layers);
-        joined(tokio::task::spawn_blocking(read).await)
+        Ok(blocking(read).await?)
     }
 
     /// Sees to it that the registry has the layers, several at a time, and tells which blobs they
@@ -283,7 +284,7 @@ impl Push {
         let mut done = BTreeMap::new();
         // An error drops the others.
         while let Some(result) = tasks.join_next().await {
-            let (diff_id, blob) = joined(result)??;
+            let (diff_id, blob) = result.map_err(TaskDied::from)??;
             done.insert(diff_id, blob);
         }
         let all = self.image.layers.iter().map(|record| {
@@ -298,10 +299,7 @@ impl Push {
         let (store, id) = (Arc::clone(&self.store), self.image.id);
         let name = self.image.reference.with_digest(digest);
         let familiar = self.image.reference.familiar();
-        joined(
-            tokio::task::spawn_blocking(move || store.name(id, &name, ImageAction::Push, familiar))
-                .await,
-        )?
+        blocking(move || store.name(id, &name, ImageAction::Push, familiar)).await?
     }
 }
 
@@ -393,10 +391,8 @@ impl LayerPush {
 
     async fn recorded(&self) -> Option<CompressedRecord> {
         let path = self.store.disk.layer(&self.record.diff_id).join(COMPRESSED);
-        tokio::task::spawn_blocking(move || document::read(&path).ok().flatten())
-            .await
-            .ok()
-            .flatten()
+        let read = move || document::read(&path).ok().flatten();
+        blocking(read).await.ok().flatten()
     }
 
     /// Compresses the layer to a file, which goes with the staging folder.
@@ -425,7 +421,7 @@ impl LayerPush {
             }
             Ok((staging, path, record))
         };
-        joined(tokio::task::spawn_blocking(job).await)?
+        blocking(job).await?
     }
 }
 

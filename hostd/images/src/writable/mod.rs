@@ -20,6 +20,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::ImageError;
 use crate::types::RootfsLayers;
+use keelson_blocking::TaskDied;
 
 pub(crate) use stream::TarStream;
 
@@ -130,7 +131,7 @@ fn deep<T: std::marker::Send>(
             .spawn_scoped(scope, walk)
             .map_err(ImageError::io("start a thread for", "a container".as_ref()))?
             .join()
-            .map_err(|_| ImageError::Damaged("the thread that reads a container died".to_owned()))?
+            .map_err(|panic| TaskDied::of_panic(&*panic))?
     })
 }
 
