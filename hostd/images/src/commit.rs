@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use keelson_lease::Claim;
 use keelson_oci::compression::Compression;
 use keelson_oci::config::{ContainerDefaults, History, ImageConfig, RootFs};
 use keelson_oci::manifest::host_architecture;
@@ -14,7 +13,6 @@ use keelson_oci::reference::Reference;
 use crate::changes;
 use crate::error::ImageError;
 use crate::layer::ingest::Ingest;
-use crate::lease::Holder;
 use crate::store::{NewImage, Pins, Store};
 use crate::types::{CommitOptions, ImageAction, ImageId, Loaded};
 use crate::writable::{TarStream, WritableLayer};
@@ -59,18 +57,8 @@ pub(crate) fn commit(
 ) -> Result<Loaded, ImageError> {
     let staging = store.disk.stage()?;
     let mut pins = Pins::new(store);
-    let (parent, below, _lease) = {
-        let state = store.state();
-        let entry = state
-            .images
-            .get(&options.parent)
-            .ok_or_else(|| ImageError::NotFound(options.parent.to_string()))?;
-        // An image that was removed by force goes with its last container.
-        let parent = (!entry.record.hidden).then_some(options.parent);
-        let claim = Claim::One(options.parent);
-        let lease = store.leases.take(claim, Holder::commit());
-        (parent, Arc::clone(&entry.config), lease)
-    };
+    let parent = store.hold_parent(options.parent)?;
+    let below = Arc::clone(&parent.config);
     for diff_id in &below.rootfs.diff_ids {
         pins.pin(diff_id)
             .ok_or_else(|| ImageError::Damaged(format!("layer {diff_id} is missing")))?;
@@ -114,7 +102,7 @@ pub(crate) fn commit(
     // Containers do not carry the image's.
     let health = &mut options.defaults.healthcheck;
     *health = health.take().or_else(|| below.config.healthcheck.clone());
-    let image = image(options, parent, &below, diff_ids, !changed)?;
+    let image = image(options, parent.id, &below, diff_ids, !changed)?;
     let references = image.references.iter().map(Reference::familiar).collect();
     let id = store
         .commit(&staging, &layers, vec![image], ImageAction::Commit)?

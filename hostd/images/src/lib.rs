@@ -43,7 +43,6 @@ mod pipe;
 mod reaper;
 mod records;
 mod registry;
-mod remove;
 mod reread;
 mod reserve;
 mod save;
@@ -53,7 +52,6 @@ mod store;
 mod threads;
 mod types;
 mod unreadable;
-mod verify;
 mod writable;
 
 use std::path::Path;
@@ -327,7 +325,7 @@ impl ImageStore {
         lines: mpsc::Sender<VerifyLine>,
     ) -> Result<u64, ImageError> {
         let store = Arc::clone(&self.store);
-        let job = move || verify::verify(&store, &names, &lines);
+        let job = move || store::verify(&store, &names, &lines);
         threads::begin("verify", job).end().await
     }
 

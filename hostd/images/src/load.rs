@@ -12,7 +12,6 @@ use std::sync::Arc;
 use keelson_oci::archive::{Entry, EntryKind, Scanner, Visitor};
 use keelson_oci::compression::{Compression, DETECT_BYTES};
 use keelson_oci::digest::Digest;
-use keelson_oci::reference::Reference;
 use tokio::sync::mpsc;
 
 use crate::archive_path::normal_name;
@@ -22,8 +21,8 @@ use crate::error::ImageError;
 use crate::layer::ingest::Ingest;
 use crate::pipe::{PIECE, PipeReader};
 use crate::registry::Wanted;
-use crate::store::{NewImage, Pins, Store};
-use crate::types::{ImageAction, ImageId, Loaded, Progress, Step};
+use crate::store::{Pins, Store};
+use crate::types::{ImageAction, Loaded, Progress, Step};
 
 const BLOCK: usize = 512;
 /// Largest document: the limit of image configurations.
@@ -62,7 +61,7 @@ pub(crate) fn load(
         contents, staged, ..
     } = visitor;
     let mut images = contents.images(wanted)?;
-    let replaced = settle(store, &mut images);
+    let replaced = store.settle_parents(&mut images);
     let used: BTreeMap<_, _> = staged
         .into_iter()
         .filter(|(diff_id, _)| {
@@ -97,28 +96,6 @@ pub(crate) fn load(
             replaced,
         })
         .collect())
-}
-
-/// Gives images that are here already the parents that they have, and takes away parents that are
-/// not loaded. For each image: which of its names other images have.
-fn settle(store: &Store, images: &mut [NewImage]) -> Vec<Vec<(String, ImageId)>> {
-    let ids: Vec<ImageId> = images.iter().map(|image| Digest::of(&image.raw)).collect();
-    let state = store.state();
-    images
-        .iter_mut()
-        .zip(&ids)
-        .map(|(image, id)| {
-            let known = state.images.get(id).and_then(|entry| entry.record.parent);
-            let there =
-                |parent: &ImageId| ids.contains(parent) || state.images.contains_key(parent);
-            image.parent = known.or(image.parent.filter(there));
-            let taken = |name: &Reference| {
-                let tagged = state.repositories.references.get(&name.to_string())?;
-                (tagged.id != *id).then(|| (name.familiar(), tagged.id))
-            };
-            image.references.iter().filter_map(taken).collect()
-        })
-        .collect()
 }
 
 /// Shows the whole archive to the visitor.
@@ -239,7 +216,7 @@ impl Reader<'_> {
     fn known(&mut self, compression: Compression, blob: Digest, size: u64) -> Option<LayerBlob> {
         let diff_id = match compression {
             Compression::Plain => blob,
-            _ => self.store.state().layer_of_blob(&blob)?,
+            _ => self.store.layer_of_blob(&blob)?,
         };
         let record = self.pins.pin(&diff_id)?;
         let kept = record.compressed.filter(|kept| kept.digest == blob);

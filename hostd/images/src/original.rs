@@ -1,19 +1,15 @@
 //! The manifest that an image came with, and the blobs that it names: what a save and a push give
 //! back byte for byte.
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
+use crate::disk::Disk;
+use crate::error::ImageError;
+use crate::layer::{BLOB, LayerRecord, TAR};
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::{
     DOCKER_CONFIG, DOCKER_MANIFEST, Descriptor, Document, DocumentKind, OCI_MANIFEST,
 };
-use keelson_store::document;
-
-use crate::disk::Disk;
-use crate::error::ImageError;
-use crate::layer::{BLOB, LayerRecord, RECORD, TAR};
-use crate::store::{NewImage, Store};
 
 /// A manifest of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,46 +99,5 @@ pub(crate) fn read(
             tracing::warn!(image = %id, %error, "the manifest that it came with is passed over");
             None
         }
-    }
-}
-
-impl Store {
-    /// Chooses between the manifest that an image comes with now and the one that it came with
-    /// before: the one whose blobs are kept, and the newer one of two such.
-    pub(crate) fn settle_manifest(
-        &self,
-        layers: &BTreeMap<Digest, PathBuf>,
-        image: &mut NewImage,
-    ) -> Result<(), ImageError> {
-        let diff_ids = &image.config.rootfs.diff_ids;
-        let id = Digest::of(&image.raw);
-        let (known, mut records) = {
-            let state = self.state();
-            let known = state.images.get(&id).and_then(|e| e.record.manifest);
-            let record = |diff_id: &Digest| Some((*diff_id, state.layers.get(diff_id)?.clone()));
-            let records: HashMap<_, _> = diff_ids.iter().filter_map(record).collect();
-            (known, records)
-        };
-        let Some(old) = read(&self.disk, known, &id, image.raw.len(), diff_ids.len()) else {
-            return Ok(());
-        };
-        for (diff_id, folder) in layers {
-            if let Some(record) = document::read(&folder.join(RECORD))? {
-                records.entry(*diff_id).or_insert(record);
-            }
-        }
-        let is_kept = |manifest: &Original| manifest.is_kept(diff_ids, |id| records.get(id));
-        let new = image
-            .manifest
-            .clone()
-            .and_then(|bytes| Original::parse(bytes, &id, image.raw.len(), diff_ids.len()));
-        let keep_old = match new {
-            None => true,
-            Some(new) => is_kept(&old) && !is_kept(&new),
-        };
-        if keep_old {
-            image.manifest = Some(old.bytes);
-        }
-        Ok(())
     }
 }

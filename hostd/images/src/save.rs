@@ -22,7 +22,7 @@ use crate::original::{self, Original};
 use crate::pipe::PIECE;
 use crate::state::Entry;
 use crate::store::{Pins, Store};
-use crate::types::{ImageAction, ImageId, ManifestSummary};
+use crate::types::{ImageId, ManifestSummary};
 
 /// Images that are ready to be written to an archive. Their layers stay in the store until this
 /// is dropped.
@@ -70,17 +70,13 @@ pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImage
         ));
     }
     let mut chosen: BTreeMap<Digest, Chosen> = BTreeMap::new();
-    {
-        let state = store.state();
-        for name in names {
-            for (id, reference) in state.choose(name)? {
-                let entry = state
-                    .images
-                    .get(&id)
-                    .ok_or_else(|| ImageError::NotFound(name.clone()))?;
-                let image = chosen.entry(id).or_insert_with(|| Chosen::of(entry));
-                image.names.extend(reference);
-            }
+    for name in names {
+        for (id, reference) in store.choose(name)? {
+            let entry = store
+                .entry(&id)
+                .ok_or_else(|| ImageError::NotFound(name.clone()))?;
+            let image = chosen.entry(id).or_insert_with(|| Chosen::of(&entry));
+            image.names.extend(reference);
         }
     }
     let mut saved = SavedImages {
@@ -118,11 +114,7 @@ pub(crate) fn prepare(store: &Arc<Store>, names: &[String]) -> Result<SavedImage
     if repositories != json!({}) {
         put("repositories", repositories);
     }
-    let state = store.state();
-    for id in chosen.keys() {
-        store.emit(&state, ImageAction::Save, *id, id.to_string());
-    }
-    drop(state);
+    store.tell_saved(chosen.keys());
     Ok(saved)
 }
 
@@ -275,17 +267,10 @@ fn choose_manifest(
 
 /// What is known of the manifest that an image would be given away with now.
 pub(crate) fn describe(store: &Arc<Store>, id: &ImageId) -> Result<ManifestSummary, ImageError> {
-    let (image, records) = {
-        let state = store.state();
-        let missing = || ImageError::NotFound(id.to_string());
-        let entry = state.images.get(id).ok_or_else(missing)?;
-        let records: Option<Vec<_>> = entry
-            .diff_ids()
-            .iter()
-            .map(|diff_id| state.layers.get(diff_id).cloned())
-            .collect();
-        (Chosen::of(entry), records.ok_or_else(missing)?)
-    };
+    let missing = || ImageError::NotFound(id.to_string());
+    let entry = store.entry(id).ok_or_else(missing)?;
+    let records = store.layer_records(&entry).ok_or_else(missing)?;
+    let image = Chosen::of(&entry);
     let chosen = choose_manifest(store, id, &image, &records);
     let blobs: u64 = chosen.blobs.iter().map(|blob| blob.size).sum();
     let size = chosen.bytes.len() as u64;

@@ -1,4 +1,11 @@
 //! The store itself: state, commits, mounts, events.
+//!
+//! Nobody outside locks the state: others ask (`questions`), or have something done. What removes
+//! and what checks is inside.
+
+mod questions;
+mod remove;
+mod verify;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -14,6 +21,8 @@ use keelson_oci::reference::Reference;
 use keelson_store::{Durability, Era, Rest, document};
 use tokio::sync::broadcast;
 
+pub(crate) use self::questions::Before;
+pub(crate) use self::verify::verify;
 use crate::disk::{Disk, Staging};
 use crate::doomed::Doomed;
 use crate::durable;
@@ -43,9 +52,9 @@ pub(crate) struct Store {
     pub layers: LayerOptions,
     mounts: Arc<Mounts>,
     /// Who holds images. Leases are taken, and asked for before a removal, under the state's lock.
-    pub leases: Leases<ImageId, Holder>,
+    leases: Leases<ImageId, Holder>,
     /// What is left for those who hold it.
-    pub doomed: Arc<Doomed>,
+    doomed: Arc<Doomed>,
     state: Mutex<State>,
     events: broadcast::Sender<ImageEvent>,
 }
@@ -167,7 +176,7 @@ impl Store {
         Ok(store)
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -346,7 +355,7 @@ impl Store {
     }
 
     /// Sends an event about an image, which must still be there for its labels.
-    pub(crate) fn emit(&self, state: &State, action: ImageAction, id: ImageId, name: String) {
+    fn emit(&self, state: &State, action: ImageAction, id: ImageId, name: String) {
         let labels = state
             .images
             .get(&id)
@@ -369,7 +378,7 @@ impl Store {
     }
 
     /// Tells that images without use were removed.
-    pub(crate) fn emit_prune(&self, reclaimed: u64) {
+    fn emit_prune(&self, reclaimed: u64) {
         self.send(ImageEvent {
             action: ImageAction::Prune,
             id: None,
@@ -486,10 +495,7 @@ impl Store {
     }
 
     /// Removes layers that nothing needs, and gives their digests and sizes.
-    pub(crate) fn remove_unused_layers(
-        &self,
-        state: &mut State,
-    ) -> Result<Vec<(Digest, u64)>, ImageError> {
+    fn remove_unused_layers(&self, state: &mut State) -> Result<Vec<(Digest, u64)>, ImageError> {
         let (mut removed, mut held) = (Vec::new(), Vec::new());
         for diff_id in state.unused_layers() {
             if self.mounts.is_held(&diff_id.hex()) {
@@ -509,7 +515,7 @@ impl Store {
     }
 
     /// Leaves something for those who hold it. `is_held` is asked again.
-    pub(crate) fn leave(&self, is_held: impl Fn() -> bool) {
+    fn leave(&self, is_held: impl Fn() -> bool) {
         self.doomed.mark();
         if !is_held() {
             self.doomed.poke();

@@ -22,7 +22,7 @@ use super::remote::{Source, parse, parse_config, root_manifest, wrong};
 use super::{PARALLEL, PullOptions, Pulled, Registries, pull_failed, tell};
 use crate::disk::Staging;
 use crate::error::ImageError;
-use crate::store::{MAX_LAYERS, NewImage, Pins, Store};
+use crate::store::{Before, MAX_LAYERS, NewImage, Pins, Store};
 use crate::types::{ImageAction, Progress, Step};
 
 /// Indexes inside indexes.
@@ -140,7 +140,7 @@ impl Pull {
                 config.rootfs.diff_ids.len()
             )));
         }
-        let known = self.store.state().images.contains_key(&id);
+        let known = self.store.entry(&id).is_some();
         self.layers(&repository, &layers, &config.rootfs.diff_ids, known)
             .await?;
         Ok(Fetched {
@@ -197,10 +197,7 @@ impl Pull {
         descriptor: &Descriptor,
     ) -> Result<(ImageConfig, Vec<u8>, Digest), ImageError> {
         let id = descriptor.digest;
-        let known = {
-            let state = self.store.state();
-            state.images.get(&id).map(|entry| entry.raw.to_vec())
-        };
+        let known = self.store.entry(&id).map(|entry| entry.raw.to_vec());
         let raw = match known {
             Some(raw) => raw,
             None => {
@@ -350,23 +347,13 @@ impl Pull {
                 reference: familiar.clone(),
                 updated: true,
             };
-            let parent = {
-                let state = self.store.state();
-                let known = state.images.get(&fetched.id);
-                let named = references.iter().all(|reference| {
-                    let tagged = state.repositories.references.get(&reference.to_string());
-                    tagged.is_some_and(|tagged| tagged.id == fetched.id)
-                });
-                let visible = known.is_some_and(|entry| !entry.record.hidden);
-                // What a check found damaged is replaced.
-                let sound = known.is_some_and(|entry| state.is_sound(entry));
-                if named && visible && sound && self.staged.is_empty() {
-                    self.store
-                        .emit(&state, ImageAction::Pull, fetched.id, familiar);
-                    pulled.updated = false;
-                    return Ok(pulled);
-                }
-                known.and_then(|entry| entry.record.parent)
+            let whole = self.staged.is_empty();
+            let before = self
+                .store
+                .before_pull(fetched.id, &references, whole, &familiar);
+            let Before::Other { parent } = before else {
+                pulled.updated = false;
+                return Ok(pulled);
             };
             let image = NewImage {
                 config: fetched.config,
@@ -401,7 +388,7 @@ async fn fetch_layer(
         }
         let (download, own) = running.join(pull.clone());
         if download.wait(&id, pull.descriptor.size, progress).await {
-            let there = store.state().layers.contains_key(&diff_id);
+            let there = store.has_layer(&diff_id);
             // It may have been committed and removed again.
             if there || download.folder.is_dir() {
                 return Ok(Some(download));

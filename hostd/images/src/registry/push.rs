@@ -113,7 +113,7 @@ fn choose(store: &Arc<Store>, name: &str) -> Result<Vec<Chosen>, ImageError> {
             Some(reference) => (reference.familiar(), reference.familiar_name()),
             None => (name.to_owned(), name.to_owned()),
         };
-        let message = match store.state().choose(&repository).is_ok() {
+        let message = match store.choose(&repository).is_ok() {
             true => format!("tag does not exist: {name}"),
             false => format!("An image does not exist locally with the tag: {repository}"),
         };
@@ -122,7 +122,7 @@ fn choose(store: &Arc<Store>, name: &str) -> Result<Vec<Chosen>, ImageError> {
             message,
         }
     };
-    let found = store.state().choose(name);
+    let found = store.choose(name);
     let names = match found {
         Err(ImageError::NotFound(_)) => return Err(unknown()),
         other => other?,
@@ -134,49 +134,20 @@ fn choose(store: &Arc<Store>, name: &str) -> Result<Vec<Chosen>, ImageError> {
                 "{name} is not a tag: images are pushed by name and tag"
             ))
         })?;
-        let (mut image, diff_ids) = {
-            let state = store.state();
-            let Some(entry) = state.images.get(&id) else {
-                drop(state);
-                return Err(unknown());
-            };
-            let mut sources: Vec<String> = state
-                .repositories
-                .references
-                .iter()
-                .filter(|(_, tagged)| {
-                    // An image that shares a layer.
-                    state.images.get(&tagged.id).is_some_and(|other| {
-                        let known = other.diff_ids();
-                        entry.diff_ids().iter().any(|layer| known.contains(layer))
-                    })
-                })
-                .filter_map(|(text, _)| text.parse::<Reference>().ok())
-                .filter(|other| {
-                    // With a digest: it was in the registry once.
-                    other.digest().is_some()
-                        && other.domain() == reference.domain()
-                        && other.path() != reference.path()
-                })
-                .map(|other| other.path().to_owned())
-                .collect();
-            sources.dedup();
-            sources.truncate(MAX_SOURCES);
-            let image = Chosen {
-                id,
-                reference,
-                raw: Arc::clone(&entry.raw),
-                layers: Vec::new(),
-                manifest: entry.record.manifest,
-                sources,
-                pins: Pins::new(store),
-            };
-            (image, entry.diff_ids().to_vec())
+        let entry = store.entry(&id).ok_or_else(unknown)?;
+        let mut image = Chosen {
+            id,
+            sources: store.mount_sources(&entry, &reference, MAX_SOURCES),
+            reference,
+            raw: Arc::clone(&entry.raw),
+            layers: Vec::new(),
+            manifest: entry.record.manifest,
+            pins: Pins::new(store),
         };
-        for diff_id in diff_ids {
+        for diff_id in entry.diff_ids() {
             image
                 .layers
-                .push(image.pins.pin(&diff_id).ok_or_else(unknown)?);
+                .push(image.pins.pin(diff_id).ok_or_else(unknown)?);
         }
         chosen.push(image);
     }
