@@ -7,7 +7,7 @@
 //! files that were sealed.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use keelson_oci::digest::{Digest, Digester};
 use keelson_oci::verity::VerityDigester;
-use keelson_store::{Document, Durability, Era, Rest, document};
+use keelson_store::{Document, Durability, Era, Rest, StoreError, document};
 use keelson_sys::verity;
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +115,7 @@ fn try_out(staging: &Staging) -> Result<(), ImageError> {
     let path = staging.path.join("sealed");
     std::fs::write(&path, "sealed").map_err(ImageError::io("write", &path))?;
     let file = File::open(&path).map_err(ImageError::io("open", &path))?;
-    let enabled = verity::enable(&file).map_err(std::io::Error::from);
+    let enabled = verity::enable(&file).map_err(io::Error::from);
     enabled.map_err(ImageError::io("protect with fs-verity", &path))
 }
 
@@ -137,44 +137,88 @@ fn run(layers: &Receiver<(PathBuf, LayerRecord)>, era: Era, stop: &AtomicBool) {
                 return;
             }
             // A layer that was removed meanwhile is none that failed.
-            if let Err(reason) = seal(&folder, &record, era, stop)
+            if let Err(error) = seal(&folder, &record, era, stop)
                 && folder.exists()
             {
-                tracing::warn!(layer = %record.diff_id, reason, "the layer is not sealed");
+                tracing::warn!(layer = %record.diff_id, %error, "the layer is not sealed");
             }
         }
     }
 }
 
-fn seal(folder: &Path, record: &LayerRecord, era: Era, stop: &AtomicBool) -> Result<(), String> {
+/// Why a layer is not sealed. It can be used all the same.
+#[derive(Debug, thiserror::Error)]
+enum SealError {
+    /// The seal could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file could not be read or protected.
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        /// `open`, `read`, `protect with fs-verity`, `measure`.
+        operation: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The archive has changed since it came.
+    #[error("its archive is damaged: its digest is {0}; hostctl image verify says more")]
+    Damaged(Digest),
+    /// The kernel computes another digest than this program.
+    #[error("fs-verity says {found:?} where {expected} is expected")]
+    Measured {
+        /// Ours.
+        expected: Digest,
+        /// The kernel's.
+        found: Option<Digest>,
+    },
+    /// The store is being closed.
+    #[error("hostd is ending")]
+    Ending,
+}
+
+impl SealError {
+    fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
+    }
+}
+
+fn seal(folder: &Path, record: &LayerRecord, era: Era, stop: &AtomicBool) -> Result<(), SealError> {
     let path = folder.join(SEAL);
     match document::read::<Seal>(&path) {
         Ok(Some(_)) => return Ok(()),
-        Err(error) if !error.is_damage() => return Err(error.to_string()),
+        Err(error) if !error.is_damage() => return Err(error.into()),
         _ => {}
     }
-    let open = |name: &str| File::open(folder.join(name)).map_err(|error| error.to_string());
+    let open = |name: &str| {
+        let path = folder.join(name);
+        let file = File::open(&path).map_err(SealError::io("open", &path))?;
+        Ok::<_, SealError>((path, file))
+    };
     let (archive, index) = (open(TAR)?, open(record.form.backend().made())?);
     let (content, archive_digest) = digests(&archive, stop)?;
     if content != record.diff_id {
-        return Err(format!(
-            "its archive is damaged: its digest is {content}; hostctl image verify says more"
-        ));
+        return Err(SealError::Damaged(content));
     }
     let (_, index_digest) = digests(&index, stop)?;
-    for (file, digest) in [(&archive, archive_digest), (&index, index_digest)] {
-        match verity::enable(file).map_err(std::io::Error::from) {
+    for ((path, file), expected) in [(&archive, archive_digest), (&index, index_digest)] {
+        match verity::enable(file).map_err(io::Error::from) {
             // Before a crash, by the same thread.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(format!("fs-verity: {error}")),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(SealError::io("protect with fs-verity", path)(error)),
             Ok(()) => {}
         }
-        let measured = verity::measure(file).map_err(|error| format!("fs-verity: {error}"))?;
-        let measured = measured.map(Digest::from_bytes);
-        if measured != Some(digest) {
-            return Err(format!(
-                "fs-verity says {measured:?} where {digest} is expected"
-            ));
+        let measured = verity::measure(file).map_err(io::Error::from);
+        let measured = measured.map_err(SealError::io("measure", path))?;
+        let found = measured.map(Digest::from_bytes);
+        if found != Some(expected) {
+            return Err(SealError::Measured { expected, found });
         }
     }
     let seal = Seal {
@@ -183,18 +227,22 @@ fn seal(folder: &Path, record: &LayerRecord, era: Era, stop: &AtomicBool) -> Res
         rest: Rest::default(),
     };
     // Lost by a power cut, it is made again.
-    document::write(&path, &seal, era, Durability::Relaxed).map_err(|error| error.to_string())
+    Ok(document::write(&path, &seal, era, Durability::Relaxed)?)
 }
 
 /// SHA-256 and fs-verity digest of a file.
-fn digests(mut file: &File, stop: &AtomicBool) -> Result<(Digest, Digest), String> {
+fn digests(
+    (path, file): &(PathBuf, File),
+    stop: &AtomicBool,
+) -> Result<(Digest, Digest), SealError> {
+    let mut file = file;
     let (mut content, mut tree) = (Digester::new(), VerityDigester::new());
     let mut piece = vec![0; PIECE];
     loop {
         if stop.load(Ordering::Relaxed) {
-            return Err("hostd is ending".to_owned());
+            return Err(SealError::Ending);
         }
-        let length = file.read(&mut piece).map_err(|error| error.to_string())?;
+        let length = file.read(&mut piece).map_err(SealError::io("read", path))?;
         let bytes = piece.get(..length).unwrap_or_default();
         if bytes.is_empty() {
             return Ok((content.finish(), tree.finish()));
@@ -293,7 +341,7 @@ mod tests {
             &AtomicBool::new(false),
         )
         .unwrap_err();
-        assert!(reason.contains("its archive is damaged"), "{reason}");
+        assert!(matches!(reason, SealError::Damaged(_)), "{reason}");
         assert!(!folder.path().join(SEAL).exists());
         let reason = seal(
             folder.path(),
@@ -302,7 +350,7 @@ mod tests {
             &AtomicBool::new(true),
         )
         .unwrap_err();
-        assert!(reason.contains("ending"), "{reason}");
+        assert!(matches!(reason, SealError::Ending), "{reason}");
     }
 
     /// Where the temporary folder's file system has fs-verity; the machine's image has it.
