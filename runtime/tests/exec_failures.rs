@@ -8,7 +8,9 @@ use std::path::Path;
 
 use common::bundle::Bundle;
 use common::{Connection, Setup, Shim, can_run};
-use keelson_shim_protocol::{FailReason, Request, Response};
+use keelson_shim_protocol::{
+    EXECUTIONS_FILE, EndedExecutions, ExecutionState, FailReason, Request, Response,
+};
 use serde_json::{Value, json};
 
 fn container() -> Shim {
@@ -144,4 +146,80 @@ fn input_that_comes_before_the_start_is_kept() {
     shim.start_session("one").unwrap();
     assert_eq!(attached.read_all().0, b"early\n");
     assert_eq!(shim.session_code("one"), 0);
+}
+
+/// What the shim says of its sessions.
+fn executions(shim: &Shim) -> Vec<(String, ExecutionState)> {
+    match shim.call(&Request::Executions) {
+        Response::Executions { executions } => executions
+            .into_iter()
+            .map(|execution| (execution.exec, execution.state))
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_client_that_comes_back_is_told_of_all_sessions() {
+    if !can_run() {
+        return;
+    }
+    let shim = Setup::new(&["sleep", "1000"]).create();
+    shim.start();
+    assert_eq!(executions(&shim), []);
+    let exit = |command: &str| process(&["sh", "-c", command]);
+    for (name, command) in [
+        ("told", "exit 7"),
+        ("untold", "exit 5"),
+        ("runs", "sleep 1000"),
+    ] {
+        assert_eq!(make(&shim, name, exit(command), false), Response::Done);
+    }
+    assert_eq!(make(&shim, "made", exit("exit 0"), false), Response::Done);
+    let pids = ["told", "untold", "runs"].map(|name| shim.start_session(name).unwrap());
+    assert_eq!(shim.session_code("told"), 7);
+    // As often as it is asked for.
+    assert_eq!(shim.session_code("told"), 7);
+    common::eventually("both have ended", || {
+        let ended = executions(&shim);
+        let is_ended = |state: &ExecutionState| matches!(state, ExecutionState::Ended { .. });
+        ended.iter().filter(|(_, state)| is_ended(state)).count() == 2
+    });
+    let state = |name: &str| {
+        let mut found = executions(&shim)
+            .into_iter()
+            .filter(|(exec, _)| exec == name);
+        let (_, state) = found.next().unwrap();
+        assert!(found.next().is_none(), "{name} is named twice");
+        state
+    };
+    let code = |name: &str| match state(name) {
+        ExecutionState::Ended { pid, exit } => (pid, exit.code),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code("told"), (pids[0], 7));
+    assert_eq!(code("untold"), (pids[1], 5));
+    assert_eq!(state("runs"), ExecutionState::Running { pid: pids[2] });
+    assert_eq!(state("made"), ExecutionState::Made);
+    // A started one is not started again.
+    assert!(shim.start_session("runs").is_err());
+
+    let kill = Request::Kill {
+        signal: 9,
+        all: true,
+    };
+    assert_eq!(shim.call(&kill), Response::Done);
+    assert_eq!(shim.wait().code, 137);
+    let left = std::fs::read(shim.folder.path().join(EXECUTIONS_FILE)).unwrap();
+    let left: EndedExecutions = serde_json::from_slice(&left).unwrap();
+    let codes = left
+        .executions
+        .iter()
+        .map(|execution| match &execution.state {
+            ExecutionState::Ended { exit, .. } => (execution.exec.as_str(), exit.code),
+            other => panic!("{other:?}"),
+        });
+    let mut codes: Vec<_> = codes.collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [("runs", 137), ("told", 7), ("untold", 5)]);
 }

@@ -50,5 +50,8 @@ pub mod spec;
 pub mod stream;
 
 pub use frame::{DecodeError, Decoder, EncodeError, MAX_FRAME, encode};
-pub use message::{Exit, FailReason, Hello, OciStatus, Request, Response};
-pub use spec::{EXIT_FILE, LogSpec, Rootfs, SOCKET_FILE, SPEC_FILE, ShimSpec};
+pub use message::{
+    EndedExecutions, Execution, ExecutionState, Exit, FailReason, Hello, OciStatus, Request,
+    Response,
+};
+pub use spec::{EXECUTIONS_FILE, EXIT_FILE, LogSpec, Rootfs, SOCKET_FILE, SPEC_FILE, ShimSpec};

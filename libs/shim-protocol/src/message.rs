@@ -129,11 +129,15 @@ pub enum Request {
         open_stdin: bool,
     },
     /// Run a session made by [`Request::Exec`]. Answer: [`Response::Started`] or
-    /// [`Response::Failed`].
+    /// [`Response::Failed`]. Asked again while it is on its way, it is answered as the first time.
     ExecStart {
         /// The session.
         exec: String,
     },
+    /// Tell what became of all sessions. Answer: [`Response::Executions`], in which an ended one may
+    /// be missing after a while: 64 that were told to a client and 1024 in all are kept. Not known to
+    /// shims of the first version.
+    Executions,
     /// Freeze all processes (cgroup v2). Answer: [`Response::Done`].
     Pause,
     /// Thaw all processes. Answer: [`Response::Done`].
@@ -165,6 +169,11 @@ pub enum Response {
         /// How it ended, when it has.
         exit: Option<Exit>,
     },
+    /// The answer to [`Request::Executions`].
+    Executions {
+        /// Ended ones first, oldest first.
+        executions: Vec<Execution>,
+    },
     /// A process ended.
     Exited(Exit),
     /// The request could not be carried out.
@@ -176,7 +185,53 @@ pub enum Response {
     },
 }
 
-/// How a container's first process ended: `exit.json`.
+/// A further process in the container, as its shim knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Execution {
+    /// Its identifier, chosen by hostd.
+    pub exec: String,
+    /// How far it is.
+    #[serde(flatten)]
+    pub state: ExecutionState,
+}
+
+/// How far a further process is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ExecutionState {
+    /// It waits for [`Request::ExecStart`].
+    Made,
+    /// It is on its way to its command.
+    Starting {
+        /// Its number on the host.
+        pid: i32,
+    },
+    /// Its command was executed.
+    Running {
+        /// Its number on the host.
+        pid: i32,
+    },
+    /// It has ended.
+    Ended {
+        /// Its number on the host, as it was.
+        pid: i32,
+        /// How it ended.
+        exit: Exit,
+    },
+}
+
+/// How the executions of a container have ended whose first process has ended, too:
+/// `executions.json`, written before `exit.json`. Those that are missing there were killed with
+/// the container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndedExecutions {
+    /// Version of this format; 1.
+    pub version: u32,
+    /// The executions, oldest first.
+    pub executions: Vec<Execution>,
+}
+
+/// How a process ended; of a container's first one: `exit.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Exit {
     /// Version of this format; 1.
@@ -233,6 +288,7 @@ mod tests {
             ),
             (Request::Pause, json!({"op": "pause"})),
             (Request::Resume, json!({"op": "resume"})),
+            (Request::Executions, json!({"op": "executions"})),
         ] {
             assert_eq!(serde_json::to_value(&request).unwrap(), words);
             assert_eq!(serde_json::from_value::<Request>(words).unwrap(), request);

@@ -11,6 +11,9 @@ pub const SOCKET_FILE: &str = "shim.sock";
 /// Name of the exit record inside the shim's directory.
 pub const EXIT_FILE: &str = "exit.json";
 
+/// Name of the record of executions that have ended, inside the shim's directory.
+pub const EXECUTIONS_FILE: &str = "executions.json";
+
 /// What a shim is started with: `DIR/shim.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -377,6 +377,8 @@ impl Server {
             error: self.error.take(),
             log_lost: self.log.lost(),
         };
+        // Nobody is there to be told when this fails; their ends are then not known.
+        let _ = self.exec_leave_ends(&self.folder);
         let _ = write_exit(&self.folder, &exit);
         self.listener = None;
         let _ = std::fs::remove_file(self.folder.join(SOCKET_FILE));

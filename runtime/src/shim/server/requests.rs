@@ -71,6 +71,7 @@ impl Server {
                 process,
                 open_stdin,
             } => self.exec_make(exec, process, open_stdin).map(done),
+            Request::Executions => Ok(Some(self.exec_list())),
             Request::ExecStart { exec } => self.exec_start(&exec, client).map(|()| None),
             Request::Resize {
                 exec: Some(exec),

@@ -1,0 +1,187 @@
+//! One exec session, and all of them.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use keelson_shim_protocol::{Execution, ExecutionState, Exit};
+use nix::sys::epoll::Epoll;
+
+use super::history::History;
+use crate::failure::Failure;
+use crate::process::channel::Channel;
+use crate::shim::stdio::Streams;
+use crate::spec::Process;
+
+/// Sessions whose end nobody has asked about yet; of more the oldest is forgotten.
+const MAX_ENDED: usize = 128;
+
+/// All sessions, by number.
+#[derive(Default)]
+pub(in crate::shim::server) struct Sessions {
+    pub(super) map: BTreeMap<u64, Session>,
+    pub(super) last: u64,
+    /// How sessions have ended.
+    pub(super) history: History,
+}
+
+pub(super) struct Session {
+    pub(super) name: String,
+    pub(super) open_stdin: bool,
+    pub(super) phase: Phase,
+    pub(super) streams: Streams,
+    /// Which of the streams the event loop waits for.
+    pub(super) watched: [bool; 2],
+    pub(super) input_watched: bool,
+    /// How the process ended.
+    pub(super) exit: Option<Exit>,
+    pub(super) started_at: u64,
+    /// When output that others hold open is given up.
+    pub(super) deadline: Option<Instant>,
+}
+
+pub(super) enum Phase {
+    /// Waits to be started.
+    Made(Box<Process>),
+    /// On its way to its command; the terminal when it came already.
+    Starting {
+        pid: i32,
+        channel: Channel,
+        terminal: Option<OwnedFd>,
+    },
+    /// Its command was executed.
+    Running { pid: i32 },
+    /// There will be no more output.
+    Over,
+}
+
+impl Session {
+    pub(super) fn pid(&self) -> Option<i32> {
+        match &self.phase {
+            Phase::Starting { pid, .. } | Phase::Running { pid } => Some(*pid),
+            Phase::Made(_) | Phase::Over => None,
+        }
+    }
+
+    pub(super) fn takes_input(&self) -> bool {
+        self.streams.takes_input()
+    }
+
+    pub(super) fn push_input(&mut self, bytes: &[u8]) {
+        // The pipe or terminal is not there yet.
+        if self.streams.input.is_none()
+            && matches!(self.phase, Phase::Made(_) | Phase::Starting { .. })
+        {
+            if self.open_stdin && !self.streams.closing {
+                self.streams.pending.extend_from_slice(bytes);
+            }
+            return;
+        }
+        self.streams.push_input(bytes);
+    }
+}
+
+impl Sessions {
+    pub(super) fn find(&self, is_it: impl Fn(&Session) -> bool) -> Option<u64> {
+        let mut sessions = self.map.iter();
+        let found = sessions.find(|(_, session)| is_it(session));
+        found.map(|(number, _)| *number)
+    }
+
+    pub(super) fn number_of(&self, name: &str) -> Result<u64, Failure> {
+        self.find(|session| session.name == name && !name.is_empty())
+            .ok_or_else(|| Failure::not_found(format!("there is no exec session {name}")))
+    }
+
+    /// Whether a client may send more input.
+    pub(in crate::shim::server) fn takes_input(&self, number: u64) -> bool {
+        self.map.get(&number).is_none_or(Session::takes_input)
+    }
+
+    /// All of them, for a hostd that was started again.
+    pub(super) fn list(&self) -> Vec<Execution> {
+        let alive = self.map.values().filter_map(|session| {
+            let state = match &session.phase {
+                _ if session.exit.is_some() => return None,
+                Phase::Made(_) => ExecutionState::Made,
+                Phase::Starting { pid, .. } => ExecutionState::Starting { pid: *pid },
+                Phase::Running { pid } => ExecutionState::Running { pid: *pid },
+                Phase::Over => return None,
+            };
+            let exec = session.name.clone();
+            Some(Execution { exec, state })
+        });
+        self.history.list().chain(alive).collect()
+    }
+
+    /// When there is something to do without an event.
+    pub(in crate::shim::server) fn deadline(&self) -> Option<Instant> {
+        self.map
+            .values()
+            .filter_map(|session| session.deadline)
+            .min()
+    }
+
+    /// Forgets the oldest sessions whose end nobody asked about.
+    pub(super) fn trim(&mut self) {
+        for number in self.all_but_latest(MAX_ENDED, |phase| matches!(phase, Phase::Over)) {
+            self.map.remove(&number);
+        }
+    }
+
+    /// The sessions in a phase but for so many that were made last.
+    pub(super) fn all_but_latest(&self, count: usize, is_in: fn(&Phase) -> bool) -> Vec<u64> {
+        let sessions = self.map.iter().rev();
+        sessions
+            .filter(|(_, session)| is_in(&session.phase))
+            .map(|(number, _)| *number)
+            .skip(count)
+            .collect()
+    }
+}
+
+impl Session {
+    /// Takes the streams over that the process has, and gives it what clients have sent before.
+    pub(super) fn connect(&mut self, mut streams: Streams) {
+        streams.pending = std::mem::take(&mut self.streams.pending);
+        streams.closing = self.streams.closing && !streams.terminal;
+        streams.write_input();
+        self.streams = streams;
+    }
+
+    pub(super) fn is_open(&self, index: usize) -> bool {
+        self.streams.outputs.get(index).is_some_and(Option::is_some)
+    }
+
+    pub(super) fn close_output(&mut self, index: usize, epoll: &Epoll) {
+        if let Some(slot) = self.streams.outputs.get_mut(index)
+            && let Some(fd) = slot.take()
+            && self.watched[index]
+        {
+            let _ = epoll.delete(fd);
+            self.watched[index] = false;
+        }
+    }
+
+    /// A terminal's input is a second descriptor of its output: closing it alone would not take
+    /// it out of the epoll.
+    pub(super) fn close_input(&mut self, epoll: &Epoll) {
+        self.unwatch_input(epoll);
+        self.streams.input = None;
+        self.streams.pending = Vec::new();
+    }
+
+    fn unwatch_input(&mut self, epoll: &Epoll) {
+        if let Some(fd) = &self.streams.input
+            && self.input_watched
+        {
+            let _ = epoll.delete(fd);
+        }
+        self.input_watched = false;
+    }
+
+    pub(super) fn write_input(&mut self, epoll: &Epoll) {
+        self.unwatch_input(epoll);
+        self.streams.write_input();
+    }
+}
