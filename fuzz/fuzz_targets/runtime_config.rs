@@ -102,7 +102,8 @@ fn judge(bytes: &[u8]) -> Result<(), String> {
             assert!(filter.is_none_or(|it| (1..=4096).contains(&it.instructions.len())));
             Ok(())
         }
-        Err(message) => {
+        Err(refusal) => {
+            let message = refusal.to_string();
             // Keys may be anything here, also what stands between the parts of a message.
             let rest = message.strip_prefix("config.json: ").unwrap_or(&message);
             assert!(rest.contains(": "), "{message}");

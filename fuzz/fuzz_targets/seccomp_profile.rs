@@ -180,6 +180,6 @@ keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
             verify(&program);
             compare(&text, &program, &about, &mut source);
         }
-        Err(message) => assert!(message.contains(": "), "{message}"),
+        Err(refusal) => assert!(refusal.to_string().contains(": "), "{refusal}"),
     }
 });

@@ -4,6 +4,7 @@
 use keelson_sys::seccomp::Instruction;
 use serde_json::{Value, json};
 
+use crate::failure::Failure;
 use crate::process::settings;
 pub use crate::seccomp::meaning::{Call, system_calls};
 use crate::seccomp::{self, Filter, profile};
@@ -27,28 +28,41 @@ impl From<Filter> for Program {
     }
 }
 
+/// Why a document would not be taken. Its text names the member that it is about.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Refusal(#[from] Why);
+
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+enum Why {
+    Document(#[from] spec::LoadError),
+    Setting(#[from] Failure),
+    Filter(#[from] seccomp::SeccompError),
+}
+
 /// Parses and checks a `config.json`, as far as that can be done without the machine, and compiles
 /// its seccomp filter, if it has one. The error names the member that it is about.
-pub fn config(bytes: &[u8]) -> Result<Option<Program>, String> {
-    let spec = spec::parse(bytes).map_err(|error| error.to_string())?;
-    settings::check(&spec).map_err(|failure| failure.message)?;
-    let filter = seccomp::filter_of(&spec).map_err(|error| error.to_string())?;
+pub fn config(bytes: &[u8]) -> Result<Option<Program>, Refusal> {
+    let spec = spec::parse(bytes).map_err(Why::from)?;
+    settings::check(&spec).map_err(Why::from)?;
+    let filter = seccomp::filter_of(&spec).map_err(Why::from)?;
     Ok(filter.map(Program::from))
 }
 
 /// Parses an object as it stands under `linux.seccomp` and compiles it. The error names the
 /// member that it is about.
-pub fn seccomp_profile(bytes: &[u8]) -> Result<Program, String> {
-    let profile = spec::parse_seccomp(bytes).map_err(|error| error.to_string())?;
-    let filter = seccomp::compile(&profile).map_err(|error| error.to_string())?;
+pub fn seccomp_profile(bytes: &[u8]) -> Result<Program, Refusal> {
+    let profile = spec::parse_seccomp(bytes).map_err(Why::from)?;
+    let filter = seccomp::compile(&profile).map_err(Why::from)?;
     Ok(filter.into())
 }
 
 /// What a profile, as [`seccomp_profile`] takes it, means for a system call: a `SECCOMP_RET_…`
 /// value with its data. Found without compiling it.
-pub fn meaning(bytes: &[u8], call: &Call) -> Result<u32, String> {
-    let profile = spec::parse_seccomp(bytes).map_err(|error| error.to_string())?;
-    seccomp::meaning::of(&profile, call).map_err(|error| error.to_string())
+pub fn meaning(bytes: &[u8], call: &Call) -> Result<u32, Refusal> {
+    let profile = spec::parse_seccomp(bytes).map_err(Why::from)?;
+    Ok(seccomp::meaning::of(&profile, call).map_err(Why::from)?)
 }
 
 /// What a program does about a system call, as the kernel would run it; `None` when the kernel
@@ -102,6 +116,6 @@ mod tests {
         let bounding = ["CAP_CHOWN", "CAP_SYS_CHROOT"].map(str::to_owned);
         let text = default_profile(&bounding).to_string();
         let built_in = seccomp::compile(&profile::default_profile(&bounding)).unwrap();
-        assert_eq!(seccomp_profile(text.as_bytes()), Ok(built_in.into()));
+        assert_eq!(seccomp_profile(text.as_bytes()).unwrap(), built_in.into());
     }
 }

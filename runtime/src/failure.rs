@@ -16,6 +16,8 @@ pub(crate) struct Failure {
     pub(crate) kind: ErrorKind,
     /// Like `mount tmpfs on /dev/shm: EINVAL: Invalid argument`.
     pub(crate) message: String,
+    /// The kernel's answer, where the step was a system call.
+    pub(crate) cause: Option<Errno>,
 }
 
 impl Failure {
@@ -49,12 +51,29 @@ impl Failure {
         Self::new(reason, ErrorKind::InvalidInput, message)
     }
 
+    /// A system call's failure.
+    fn of_call(step: impl Into<String>, errno: Errno) -> Self {
+        Self {
+            cause: Some(errno),
+            ..Self::internal(format!("{}: {errno:?}: {}", step.into(), errno.desc()))
+        }
+    }
+
     /// The exit code of a process that fails before it executes its command, as shells have them.
     pub(crate) fn exit_code(&self) -> i32 {
-        match self.reason {
-            FailReason::NotFound => 127,
-            FailReason::NotExecutable => 126,
-            FailReason::Internal => 128,
+        self.reason.exit_code()
+    }
+
+    /// What engines are told. As Docker judges it: whatever is not there counts as a command that
+    /// does not exist, and whatever may not be done as one that can't be executed, be it the
+    /// working directory or the source of a mount.
+    pub(crate) fn told_reason(&self) -> FailReason {
+        match (self.reason, self.cause) {
+            (FailReason::Internal, Some(Errno::EACCES | Errno::EISDIR)) => {
+                FailReason::NotExecutable
+            }
+            (FailReason::Internal, Some(Errno::ENOENT | Errno::ENOTDIR)) => FailReason::NotFound,
+            (reason, _) => reason,
         }
     }
 
@@ -63,6 +82,7 @@ impl Failure {
             reason,
             kind,
             message: message.into(),
+            cause: None,
         }
     }
 }
@@ -88,12 +108,6 @@ pub(crate) fn warning(message: impl std::fmt::Display) {
     }
 }
 
-impl From<crate::spec::LoadError> for Failure {
-    fn from(error: crate::spec::LoadError) -> Self {
-        Self::invalid(error.to_string())
-    }
-}
-
 /// Names the step of a system call's failure.
 pub(crate) trait Step<T> {
     /// `step` is evaluated only when there is a failure: `format!("mount {kind} on {path}")`.
@@ -102,9 +116,7 @@ pub(crate) trait Step<T> {
 
 impl<T> Step<T> for Result<T, Errno> {
     fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T, Failure> {
-        self.map_err(|errno| {
-            Failure::internal(format!("{}: {errno:?}: {}", step().into(), errno.desc()))
-        })
+        self.map_err(|errno| Failure::of_call(step(), errno))
     }
 }
 
@@ -118,11 +130,37 @@ impl<T> Step<T> for Result<T, rustix::io::Errno> {
 impl<T> Step<T> for Result<T, std::io::Error> {
     fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T, Failure> {
         self.map_err(|error| match error.raw_os_error() {
-            Some(number) => {
-                let errno = Errno::from_raw(number);
-                Failure::internal(format!("{}: {errno:?}: {}", step().into(), errno.desc()))
-            }
+            Some(number) => Failure::of_call(step(), Errno::from_raw(number)),
             None => Failure::internal(format!("{}: {error}", step().into())),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_answer_tells_the_exit_code() {
+        let failed = |errno: Errno| Err::<(), _>(errno).step(|| "mount /a").unwrap_err();
+        for (errno, code) in [
+            (Errno::ENOENT, 127),
+            (Errno::ENOTDIR, 127),
+            (Errno::EACCES, 126),
+            (Errno::EISDIR, 126),
+            (Errno::EPERM, 128),
+            (Errno::ENOMEM, 128),
+        ] {
+            let failure = failed(errno);
+            assert_eq!(failure.cause, Some(errno));
+            assert_eq!(failure.told_reason().exit_code(), code, "{failure}");
+            assert_eq!(failure.exit_code(), 128);
+        }
+        // What a step says itself counts more.
+        let said = Failure {
+            cause: Some(Errno::EACCES),
+            ..Failure::command(FailReason::NotFound, "exec")
+        };
+        assert_eq!(said.told_reason(), FailReason::NotFound);
     }
 }

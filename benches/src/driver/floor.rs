@@ -20,7 +20,7 @@ use crate::usage;
 /// floor is what can't be avoided.
 pub(super) fn cycle(bundle: &Path, root: &Path) -> Result<Outcome> {
     let config = std::fs::read(bundle.join("config.json"))?;
-    let Some(filter) = check::config(&config).map_err(anyhow::Error::msg)? else {
+    let Some(filter) = check::config(&config)? else {
         bail!("the bundle has no seccomp filter");
     };
     let namespaces = CloneFlags::CLONE_NEWNS

@@ -18,7 +18,9 @@ use super::{Global, log};
 use crate::cgroup::Cgroup;
 use crate::failure::{self, Failure, Step};
 use crate::files;
+use crate::process::confinement::Asked;
 use crate::process::hooks::Subject;
+use crate::process::keeper::Keeper;
 use crate::process::spawn::{self, Container};
 use crate::sandbox::userns;
 use crate::spec;
@@ -237,16 +239,18 @@ fn make_in(
     // runc's words for these steps, by which its debug log is read.
     log::debug(|| format!("nsexec container setup: make the first process of {id}"));
     let container = spawn::create(spawn::Request {
-        id,
-        bundle,
-        spec,
+        common: Asked {
+            id,
+            bundle,
+            spec,
+            stdio: None,
+            keeper: Keeper::Caller,
+            relayed: options.foreground && options.console_socket.is_none(),
+            preserved: options.preserved,
+        },
         rootfs: &Rootfs::Directory {
             path: rootfs.clone(),
         },
-        stdio: None,
-        die_with_parent: false,
-        relayed: options.foreground && options.console_socket.is_none(),
-        preserved: options.preserved,
         own_keyring: !options.no_new_keyring,
         start_socket: Some(socket),
         announce: &|pid| store.save(&state_of(id, spec, bundle, &rootfs, pid)),
@@ -259,7 +263,7 @@ fn make_in(
     });
     let handed = noted.and_then(|()| hand_out(store, options, &container));
     if handed.is_err() {
-        container.discard(Subject::new(id, spec, bundle), spec, false);
+        container.discard(Subject::new(id, spec, bundle), spec, Keeper::Caller);
     }
     handed.map(|()| container)
 }

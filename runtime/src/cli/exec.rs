@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use keelson_shim_protocol::OciStatus;
 use keelson_sys::clone;
 
 use super::arguments::Arguments;
@@ -13,7 +14,9 @@ use super::{Global, log};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::process::channel::Message;
-use crate::process::exec::{self, Spawned};
+use crate::process::confinement::Asked;
+use crate::process::exec::{self, Spawned, Target};
+use crate::process::keeper::Keeper;
 use crate::spec::{self, Capabilities, Process, Spec};
 use crate::state::{State, Store};
 
@@ -155,15 +158,15 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     let store = Store::new(&global.root, &id)?;
     let state = store.load()?;
     let status = state.status(store.progress());
-    if status == "creating" {
+    if status == OciStatus::Creating {
         return Err(Failure::conflict(
             "cannot exec in a container that is being made",
         ));
     }
-    if status == "stopped" {
+    if status == OciStatus::Stopped {
         return Err(Failure::conflict("cannot exec in a stopped container"));
     }
-    if status == "paused" && !options.ignore_paused {
+    if status == OciStatus::Paused && !options.ignore_paused {
         return Err(Failure::conflict("cannot exec in a paused container"));
     }
     let spec = spec::load(&state.bundle)?;
@@ -197,17 +200,21 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     };
     log::debug(|| format!("nsexec container setup: make a process in container {id}"));
     let spawned = exec::spawn(exec::Request {
-        id: &id,
-        bundle: &state.bundle,
-        spec: &spec,
+        common: Asked {
+            id: &id,
+            bundle: &state.bundle,
+            spec: &spec,
+            stdio: None,
+            keeper: Keeper::Caller,
+            relayed: !options.detach && options.console_socket.is_none(),
+            preserved: options.preserved,
+        },
         process: &process,
-        pid: state.pid,
-        pidfd: container.as_fd(),
-        cgroup: cgroup.as_ref(),
-        stdio: None,
-        die_with_parent: false,
-        relayed: !options.detach && options.console_socket.is_none(),
-        preserved: options.preserved,
+        target: Target {
+            pid: state.pid,
+            pidfd: container.as_fd(),
+            cgroup: cgroup.as_ref(),
+        },
     })?;
     log::debug(|| {
         let pid = spawned.pid;

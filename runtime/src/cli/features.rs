@@ -10,7 +10,7 @@ use super::arguments::{Arguments, read};
 use crate::failure::{Failure, Step};
 use crate::sandbox::options;
 use crate::seccomp;
-use crate::spec::{Hooks, NamespaceKind};
+use crate::spec::{HookKind, NamespaceKind};
 
 /// `features`: what this program supports, as the specification's features document.
 pub(crate) fn print() -> Result<u8, Failure> {
@@ -27,7 +27,7 @@ fn document() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.0",
-        "hooks": names(&Hooks::default().kinds()),
+        "hooks": HookKind::ALL.map(HookKind::as_str),
         "mountOptions": options::names(),
         "linux": {
             "namespaces": names(&NamespaceKind::NAMES),

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::manage::rfc3339;
+use super::time::rfc3339;
 use crate::failure;
 
 /// Where this command's messages go besides standard error.

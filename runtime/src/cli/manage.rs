@@ -5,16 +5,19 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use keelson_linux::signal;
+use keelson_shim_protocol::OciStatus;
 use keelson_sys::clone;
 use rustix::process::{Pid, PidfdFlags};
 
 use super::arguments::{Arguments, only_id, read};
 use super::readiness::Readiness;
+use super::time::rfc3339;
 use super::{Global, log};
 use crate::cgroup::{self, Cgroup};
 use crate::failure::{self, Failure, Step};
 use crate::process::channel::{Channel, Message};
 use crate::sandbox::shared::Shared;
+use crate::spec::HookKind;
 use crate::state::{self, State, Store};
 
 /// Longest wait for a killed container to be gone, in milliseconds.
@@ -52,7 +55,7 @@ pub(crate) fn start(global: &Global, arguments: Arguments) -> Result<u8, Failure
 fn startable(store: &Store) -> Result<State, Failure> {
     let state = store.load()?;
     let status = state.status(store.progress());
-    if status != "created" {
+    if status != OciStatus::Created {
         return Err(Failure::conflict(format!(
             "container {} is {status}, only a created one can be started",
             state.id
@@ -73,7 +76,7 @@ pub(crate) fn start_container(store: &Store) -> Result<(), Failure> {
         Message::Closed => {
             let subject = state.subject();
             let hooks = &state.hooks.poststart;
-            failure::warn(&subject.run_all("poststart", hooks, "running", state.pid));
+            failure::warn(&subject.run_all(HookKind::Poststart, hooks, state.pid));
             Ok(())
         }
         Message::Failed(failure) => Err(failure),
@@ -99,7 +102,7 @@ struct Described<'a> {
     oci_version: &'a str,
     id: &'a str,
     pid: i32,
-    status: &'a str,
+    status: OciStatus,
     bundle: &'a Path,
     rootfs: &'a Path,
     created: String,
@@ -108,11 +111,15 @@ struct Described<'a> {
     owner: &'a str,
 }
 
-fn describe<'a>(state: &'a State, status: &'a str) -> Described<'a> {
+fn describe(state: &State, status: OciStatus) -> Described<'_> {
     Described {
         oci_version: &state.oci_version,
         id: &state.id,
-        pid: if status == "stopped" { 0 } else { state.pid },
+        pid: if status == OciStatus::Stopped {
+            0
+        } else {
+            state.pid
+        },
         status,
         bundle: &state.bundle,
         rootfs: &state.rootfs,
@@ -148,7 +155,7 @@ pub(crate) fn kill(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     }
     let store = Store::new(&global.root, &id)?;
     let state = store.load()?;
-    let stopped = state.status(store.progress()) == "stopped";
+    let stopped = state.status(store.progress()) == OciStatus::Stopped;
     if all {
         // Without a pid namespace of its own a container leaves processes when its first one ends.
         return match state.open_cgroup() {
@@ -214,12 +221,12 @@ pub(crate) fn delete(global: &Global, arguments: Arguments) -> Result<u8, Failur
         Err(failure) => return Err(failure),
     };
     let status = state.status(store.progress());
-    if !force && status != "stopped" && status != "created" {
+    if !force && !matches!(status, OciStatus::Stopped | OciStatus::Created) {
         return Err(Failure::conflict(format!(
             "container {id} is {status}; it must be stopped or --force be given"
         )));
     }
-    remove(&store, &state, status == "stopped")?;
+    remove(&store, &state, status == OciStatus::Stopped)?;
     Ok(0)
 }
 
@@ -256,7 +263,7 @@ fn remove(store: &Store, state: &State, stopped: bool) -> Result<(), Failure> {
     // Nothing of the container is left but its name, which goes last: whoever sees it gone finds
     // that the hooks have done their part.
     let hooks = &state.hooks.poststop;
-    failure::warn(&state.subject().run_all("poststop", hooks, "stopped", 0));
+    failure::warn(&state.subject().run_all(HookKind::Poststop, hooks, 0));
     store.remove()
 }
 
@@ -289,7 +296,7 @@ pub(crate) fn list(global: &Global, arguments: Arguments) -> Result<u8, Failure>
         "json" => {
             let documents: Vec<_> = containers
                 .iter()
-                .map(|(state, status)| describe(state, status))
+                .map(|(state, status)| describe(state, *status))
                 .collect();
             println!("{}", to_json(&documents, false)?);
         }
@@ -297,11 +304,11 @@ pub(crate) fn list(global: &Global, arguments: Arguments) -> Result<u8, Failure>
             let mut rows =
                 vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
             rows.extend(containers.iter().map(|(state, status)| {
-                let described = describe(state, status);
+                let described = describe(state, *status);
                 [
                     described.id.to_owned(),
                     described.pid.to_string(),
-                    described.status.to_owned(),
+                    described.status.to_string(),
                     described.bundle.display().to_string(),
                     described.created,
                     "root".to_owned(),
@@ -344,7 +351,10 @@ fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
 pub(crate) fn freeze(global: &Global, arguments: Arguments, frozen: bool) -> Result<u8, Failure> {
     let store = Store::new(&global.root, &id_only(arguments)?)?;
     let state = store.load()?;
-    let wanted = if frozen { "running" } else { "paused" };
+    let wanted = match frozen {
+        true => OciStatus::Running,
+        false => OciStatus::Paused,
+    };
     let status = state.status(store.progress());
     if status != wanted {
         return Err(Failure::conflict(format!(
@@ -354,28 +364,6 @@ pub(crate) fn freeze(global: &Global, arguments: Arguments, frozen: bool) -> Res
     }
     cgroup_of(&state)?.freeze(frozen)?;
     Ok(0)
-}
-
-/// Seconds since 1970 as RFC 3339 in UTC.
-pub(crate) fn rfc3339(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days since 0000-03-01, in eras of 400 years (proleptic Gregorian calendar): years that begin
-    // in March put the leap day at their end.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 #[cfg(test)]
@@ -397,12 +385,5 @@ mod tests {
         for text in ["", "SIG", "65", "-1", "NOPE", "RTMIN+99"] {
             assert!(parse_signal(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn times_are_readable() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(rfc3339(1_795_222_800), "2026-11-21T01:00:00Z");
     }
 }

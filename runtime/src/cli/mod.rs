@@ -10,6 +10,7 @@ mod manage;
 mod readiness;
 mod relay;
 mod resources;
+mod time;
 
 use std::path::PathBuf;
 

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
+use keelson_shim_protocol::OciStatus;
 use serde_json::{Map, Value, json};
 
 use super::Global;
@@ -111,7 +112,7 @@ pub(crate) fn events(global: &Global, arguments: Arguments) -> Result<u8, Failur
     let store = Store::new(&global.root, &only_id(positional)?)?;
     let state = store.load()?;
     let status = state.status(store.progress());
-    if status == "stopped" {
+    if status == OciStatus::Stopped {
         return Err(Failure::conflict(format!(
             "container {} is stopped",
             state.id
@@ -146,7 +147,7 @@ fn event(kind: &str, id: &str, data: Option<&Value>) -> String {
 }
 
 fn ended(store: &Store, state: &State) -> bool {
-    state.status(store.progress()) == "stopped"
+    state.status(store.progress()) == OciStatus::Stopped
 }
 
 /// A time such as `500ms`, `5s`, `2m`; a bare number is seconds.

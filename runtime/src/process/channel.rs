@@ -101,6 +101,8 @@ impl Channel {
     /// Child: a step failed. There is nobody else to tell when this fails too.
     pub(crate) fn failed(&self, failure: &Failure) {
         let mut packet = vec![FAILED, reason_byte(failure.reason), kind_byte(failure.kind)];
+        let errno = failure.cause.map_or(0, |errno| errno as i32);
+        packet.extend(errno.to_le_bytes());
         packet.extend(failure.message.bytes().take(LONGEST - packet.len()));
         let _ = rustix::net::send(&self.0, &packet, SendFlags::NOSIGNAL);
     }
@@ -161,9 +163,13 @@ impl Channel {
             [READY, ..] => Ok(Message::Ready(terminal)),
             [MADE, a, b, c, d] => Ok(Message::Made(i32::from_le_bytes([*a, *b, *c, *d]))),
             [HOOKS, ..] => Ok(Message::Hooks),
-            [FAILED, reason, kind, text @ ..] => Ok(Message::Failed(Failure {
+            [FAILED, reason, kind, a, b, c, d, text @ ..] => Ok(Message::Failed(Failure {
                 reason: reason_of(*reason),
                 kind: kind_of(*kind),
+                cause: match i32::from_le_bytes([*a, *b, *c, *d]) {
+                    0 => None,
+                    number => Some(nix::errno::Errno::from_raw(number)),
+                },
                 message: String::from_utf8_lossy(text).into_owned(),
             })),
             _ => Err(Failure::internal(

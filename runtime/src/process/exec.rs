@@ -7,9 +7,8 @@
 //! done before it enters.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::Path;
 
-use keelson_shim_protocol::Rootfs;
+use keelson_shim_protocol::OciStatus;
 use keelson_sys::clone::{self, CloneRequest, Cloned};
 use keelson_sys::sandbox;
 use nix::errno::Errno;
@@ -18,44 +17,39 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
 use super::channel::Channel;
 use super::command::{self, Command};
-use super::hooks::Subject;
-use super::notify::Agent;
+use super::confinement::{self, Asked, Confinement};
+use super::pid_namespace::PidNamespace;
 use super::stat::Stat;
-use super::{capabilities, child, labels, limits, scheduling, settings, spawn};
+use super::{capabilities, child, labels, limits, scheduling, settings, signals};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::Terminal;
 use crate::sandbox::null::{Replacement, Streams};
-use crate::sandbox::root::Propagation;
-use crate::sandbox::userns::{self, MountMaps};
+use crate::sandbox::userns;
 use crate::sandbox::{descriptors, namespaces, paths, procfs, shared};
 use crate::seccomp;
-use crate::spec::{Process, Spec};
+use crate::spec::Process;
 
 /// What is executed, and where.
 pub(crate) struct Request<'a> {
-    /// The container's identifier.
-    pub(crate) id: &'a str,
-    /// The container's bundle.
-    pub(crate) bundle: &'a Path,
-    /// The container's specification: seccomp filter and execution domain come from there.
-    pub(crate) spec: &'a Spec,
+    /// As for a container's first process. Seccomp filter and execution domain come from the
+    /// container's specification.
+    pub(crate) common: Asked<'a>,
     /// The process.
     pub(crate) process: &'a Process,
-    /// The container's first process.
+    /// The container that it joins.
+    pub(crate) target: Target<'a>,
+}
+
+/// A container that runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    /// Its first process.
     pub(crate) pid: i32,
     /// The same, as a descriptor.
     pub(crate) pidfd: BorrowedFd<'a>,
-    /// The container's cgroup.
+    /// Its cgroup.
     pub(crate) cgroup: Option<&'a Cgroup>,
-    /// Standard input, output and error, unless it gets a terminal.
-    pub(crate) stdio: Option<[OwnedFd; 3]>,
-    /// Whether it is killed when the calling process ends.
-    pub(crate) die_with_parent: bool,
-    /// Whether this program itself passes on what comes from its terminal.
-    pub(crate) relayed: bool,
-    /// Descriptors from 3 on that the command inherits.
-    pub(crate) preserved: u32,
 }
 
 /// A process on its way to its command. Its channel brings `Ready` with the terminal, if it has
@@ -83,53 +77,31 @@ pub(crate) fn check_executed(pid: i32) -> Result<(), Failure> {
 
 /// Makes the process and returns at once: what the child does depends on the container (which may
 /// be frozen, or have a hanging file system), and its parent must not wait for that.
-pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
-    let (spec, process) = (request.spec, request.process);
+pub(crate) fn spawn(request: Request<'_>) -> Result<Spawned, Failure> {
+    let (spec, process) = (request.common.spec, request.process);
     settings::check_process(process)?;
     labels::check(process)?;
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
     let root = root_of(&request)?;
-    let joined = namespaces_of(request.pid, root.is_none())?;
+    let joined = namespaces_of(request.target.pid, root.is_none())?;
     let own_users = joined.contains(CloneFlags::CLONE_NEWUSER);
     let capabilities = capabilities::parse(process.capabilities.as_ref(), own_users)?;
     let (parent, child) = Channel::pair()?;
-    // Not looked at: the root and the namespaces are there already, and hooks belong to the
-    // container's own start.
-    let rootfs = Rootfs::Directory { path: "/".into() };
-    let plan = child::Plan {
-        id: request.id,
-        spec,
-        process,
-        rootfs: &rootfs,
-        bundle: request.bundle,
-        propagation: Propagation::parse(None)?,
-        namespaces: namespaces::Plan::default(),
-        maps: MountMaps::default(),
-        capabilities,
-        agent: Agent::connect(spec, filter.as_ref())?,
-        filter,
-        stdio: request.stdio.take(),
-        die_with_parent: request.die_with_parent,
-        is_root: false,
-        relayed: request.relayed,
-        preserved: request.preserved,
-        own_keyring: true,
-        keep_groups: spawn::keeps_groups(spec, request.die_with_parent),
-        start_socket: None,
-    };
+    let (id, target) = (request.common.id, request.target);
+    let plan = Confinement::new(request.common, process, capabilities, filter, false)?;
     let inside = Inside {
-        container: request.pidfd,
-        first: request.pid,
+        container: target.pidfd,
+        first: target.pid,
         root,
         namespaces: joined - CloneFlags::CLONE_NEWPID,
     };
-    let entered = match PidNamespace::enter(request.pidfd) {
-        Err(_) if is_gone(request.pidfd) => return Err(not_running(request.id)),
+    let entered = match PidNamespace::enter(target.pidfd) {
+        Err(_) if is_gone(target.pidfd) => return Err(not_running(id)),
         other => other?,
     };
     // SAFETY: this program never starts a thread.
     #[allow(unsafe_code)]
-    let cloned = match unsafe { clone_inside(&request) } {
+    let cloned = match unsafe { clone_inside(id, target) } {
         Ok(Cloned::Child) => run(&plan, &inside, &child),
         Ok(Cloned::Parent { pid, pidfd }) => Ok((pid, pidfd)),
         Err(failure) => Err(failure),
@@ -145,33 +117,6 @@ pub(crate) fn spawn(mut request: Request<'_>) -> Result<Spawned, Failure> {
         pidfd,
         channel: parent,
     })
-}
-
-/// The way back from a pid namespace that was entered for children.
-pub(super) struct PidNamespace(OwnedFd);
-
-impl PidNamespace {
-    /// Children are made in the namespace of a process, or in a namespace, from now on.
-    pub(super) fn enter(namespace: impl AsFd) -> Result<Self, Failure> {
-        // This names the namespace that the process itself is in, wherever its children go.
-        let own = rustix::fs::open(
-            "/proc/self/ns/pid",
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .step(|| "open /proc/self/ns/pid")?;
-        setns(namespace, CloneFlags::CLONE_NEWPID).step(|| "join the pid namespace")?;
-        Ok(Self(own))
-    }
-
-    /// `stays`: where the kernel lets only the machine's root back, it may be left at that, because
-    /// this process makes no other children.
-    pub(super) fn leave(self, stays: bool) -> Result<(), Failure> {
-        match setns(self.0, CloneFlags::CLONE_NEWPID) {
-            Err(Errno::EPERM) if stays && userns::is_restricted() => Ok(()),
-            other => other.step(|| "leave the container's pid namespace"),
-        }
-    }
 }
 
 fn not_running(id: &str) -> Failure {
@@ -229,10 +174,10 @@ fn namespaces_of(pid: i32, needs_own_mounts: bool) -> Result<CloneFlags, Failure
 
 /// The root of a container that shares its mount namespace: joining that leads elsewhere.
 fn root_of(request: &Request<'_>) -> Result<Option<OwnedFd>, Failure> {
-    if !shared::is_shared(request.spec) {
+    if !shared::is_shared(request.common.spec) {
         return Ok(None);
     }
-    open_root(request.id, request.pid, request.pidfd).map(Some)
+    open_root(request.common.id, request.target.pid, request.target.pidfd).map(Some)
 }
 
 fn open_root(id: &str, pid: i32, pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
@@ -249,7 +194,7 @@ fn open_root(id: &str, pid: i32, pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Failu
 /// What standard streams that are the host's null device are replaced with. While the host's files
 /// are in reach.
 fn replace_null(
-    plan: &child::Plan<'_>,
+    plan: &Confinement<'_>,
     inside: &Inside<'_>,
 ) -> Result<Option<Replacement>, Failure> {
     let Some(streams) = Streams::find(plan.stdio.as_ref()) else {
@@ -280,7 +225,7 @@ fn known(kinds: CloneFlags) -> CloneFlags {
 /// # Safety
 /// The process has no other thread.
 #[allow(unsafe_code)]
-unsafe fn clone_inside(request: &Request<'_>) -> Result<Cloned, Failure> {
+unsafe fn clone_inside(id: &str, target: Target<'_>) -> Result<Cloned, Failure> {
     let attempt = |cgroup: Option<&Cgroup>| {
         // SAFETY: the caller's promise.
         unsafe {
@@ -292,18 +237,18 @@ unsafe fn clone_inside(request: &Request<'_>) -> Result<Cloned, Failure> {
         }
     };
     let step = || "clone3 the process";
-    match attempt(request.cgroup) {
+    match attempt(target.cgroup) {
         // The container has made cgroups below its own, which can't have processes any more: go
         // where its first process went.
         Err(Errno::EBUSY) => {
-            let text = std::fs::read_to_string(format!("/proc/{}/cgroup", request.pid))
+            let text = std::fs::read_to_string(format!("/proc/{}/cgroup", target.pid))
                 .step(|| "find the cgroup of the container's process")?;
             let path = text.lines().find_map(|line| line.strip_prefix("0::"));
             let cgroup = Cgroup::open(path.unwrap_or("/"))?;
             attempt(Some(&cgroup)).step(step)
         }
         // The pid namespace's first process is ending.
-        Err(Errno::ENOMEM) if is_gone(request.pidfd) => Err(not_running(request.id)),
+        Err(Errno::ENOMEM) if is_gone(target.pidfd) => Err(not_running(id)),
         other => other.step(step),
     }
 }
@@ -323,9 +268,9 @@ struct Inside<'a> {
 }
 
 /// Runs in the child and never returns.
-fn run(plan: &child::Plan<'_>, inside: &Inside<'_>, channel: &Channel) -> ! {
+fn run(plan: &Confinement<'_>, inside: &Inside<'_>, channel: &Channel) -> ! {
     let failure = match set_up(plan, inside, channel) {
-        Ok((command, message)) => match child::confine(plan, message.as_deref()) {
+        Ok((command, message)) => match confinement::confine(plan, message.as_deref()) {
             Ok(()) => command.execute(),
             Err(failure) => failure,
         },
@@ -336,21 +281,19 @@ fn run(plan: &child::Plan<'_>, inside: &Inside<'_>, channel: &Channel) -> ! {
 }
 
 fn set_up(
-    plan: &child::Plan<'_>,
+    plan: &Confinement<'_>,
     inside: &Inside<'_>,
     channel: &Channel,
 ) -> Result<(Command, Option<Vec<u8>>), Failure> {
     let process = plan.process;
     close_others(plan, inside, channel)?;
-    child::reset_signals()?;
+    signals::reset()?;
     // Before anything of the container's can see the process: its memory and its descriptors are
     // the runtime's until the command is executed.
     sandbox::set_undumpable().step(|| "hide the process from the container")?;
-    if plan.die_with_parent {
-        sandbox::die_with_parent().step(|| "bind the process's life to the shim's")?;
-        if channel.is_abandoned() {
-            clone::exit_now(1);
-        }
+    plan.keeper.bind()?;
+    if plan.keeper.is_parent() && channel.is_abandoned() {
+        clone::exit_now(1);
     }
     nix::unistd::setsid().step(|| "start a session")?;
     limits::set_limits(&process.rlimits)?;
@@ -365,8 +308,8 @@ fn set_up(
     scheduling::set_affinity(process, false)?;
     let own_users = inside.namespaces.contains(CloneFlags::CLONE_NEWUSER);
     if own_users {
-        child::own_streams_outside(plan);
-        child::set_groups(plan, &[]).step(|| "give up the runtime's groups")?;
+        confinement::own_streams_outside(plan);
+        confinement::set_groups(plan, &[]).step(|| "give up the runtime's groups")?;
     }
 
     let null = match process.terminal {
@@ -375,8 +318,8 @@ fn set_up(
     };
     let message = match &plan.agent {
         Some(agent) => {
-            let subject = Subject::new(plan.id, plan.spec, plan.bundle);
-            Some(agent.message(subject.state("running", inside.first), child::outer_pid()?))
+            let state = plan.subject().state(OciStatus::Running, inside.first);
+            Some(agent.message(state, child::outer_pid()?))
         }
         None => None,
     };
@@ -396,14 +339,14 @@ fn set_up(
     if own_users {
         userns::become_root()?;
     }
-    child::join_keyring(plan.id)?;
+    confinement::join_keyring(plan.id)?;
     let terminal = match process.terminal {
         true => Some(open_terminal(process.user.uid)?),
         false => None,
     };
-    child::connect_standard(plan, terminal.as_ref(), process)?;
+    confinement::connect_standard(plan, terminal.as_ref(), process)?;
     null.map_or(Ok(()), Replacement::connect)?;
-    child::become_user(plan)?;
+    confinement::become_user(plan)?;
     let command = command::prepare(process)?;
     clone::close_on_exec_from(3 + plan.preserved).step(|| "mark descriptors close-on-exec")?;
     scheduling::set_affinity(process, true)?;
@@ -429,7 +372,7 @@ fn on_host(process: &Process) -> Result<(), Failure> {
 /// reach, be it through a working directory (CVE-2024-21626) or through procfs. Other sessions'
 /// pipes would also be kept open here for as long as this process takes.
 fn close_others(
-    plan: &child::Plan<'_>,
+    plan: &Confinement<'_>,
     inside: &Inside<'_>,
     channel: &Channel,
 ) -> Result<(), Failure> {

@@ -16,15 +16,28 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use keelson_shim_protocol::OciStatus;
 use keelson_sys::clone;
 use nix::unistd::ForkResult;
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};
 use serde_json::{Value, json};
 
-use super::child;
+use super::signals;
 use crate::failure::{Failure, Step};
-use crate::spec::{Hook, Hooks, Spec};
+use crate::spec::{Hook, HookKind, Hooks, Spec};
+
+/// How far a container is when hooks of a kind run.
+const fn status_at(kind: HookKind) -> OciStatus {
+    match kind {
+        HookKind::Prestart | HookKind::CreateRuntime | HookKind::CreateContainer => {
+            OciStatus::Creating
+        }
+        HookKind::StartContainer => OciStatus::Created,
+        HookKind::Poststart => OciStatus::Running,
+        HookKind::Poststop => OciStatus::Stopped,
+    }
+}
 
 /// What hooks are told about a container.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +60,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The state document; `pid` is the one in the runtime's namespace.
-    pub(crate) fn state(&self, status: &str, pid: i32) -> Value {
+    pub(crate) fn state(&self, status: OciStatus, pid: i32) -> Value {
         let mut state = json!({
             "ociVersion": self.oci_version,
             "id": self.id,
@@ -55,21 +68,15 @@ impl<'a> Subject<'a> {
             "bundle": self.bundle,
             "annotations": self.annotations,
         });
-        if status != "stopped" {
+        if status != OciStatus::Stopped {
             state["pid"] = pid.into();
         }
         state
     }
 
     /// Executes hooks one after the other, up to the first that fails.
-    pub(crate) fn run(
-        &self,
-        kind: &str,
-        hooks: &[Hook],
-        status: &str,
-        pid: i32,
-    ) -> Result<(), Failure> {
-        self.run_from(0, hooks.len(), kind, hooks, status, pid)
+    pub(crate) fn run(&self, kind: HookKind, hooks: &[Hook], pid: i32) -> Result<(), Failure> {
+        self.run_from(0, hooks.len(), kind, hooks, pid)
     }
 
     /// Executes as many hooks from one on.
@@ -77,14 +84,13 @@ impl<'a> Subject<'a> {
         &self,
         first: usize,
         count: usize,
-        kind: &str,
+        kind: HookKind,
         hooks: &[Hook],
-        status: &str,
         pid: i32,
     ) -> Result<(), Failure> {
         let mut state = None;
         for (index, hook) in hooks.iter().enumerate().skip(first).take(count) {
-            let state = state.get_or_insert_with(|| self.state(status, pid).to_string());
+            let state = state.get_or_insert_with(|| self.state(status_at(kind), pid).to_string());
             execute(hook, state).map_err(|failure| Failure {
                 // runc's words, by which callers find the kind and the number.
                 message: format!(
@@ -99,15 +105,9 @@ impl<'a> Subject<'a> {
     }
 
     /// Executes all hooks of a time at which nothing can be undone any more; gives what failed.
-    pub(crate) fn run_all(
-        &self,
-        kind: &str,
-        hooks: &[Hook],
-        status: &str,
-        pid: i32,
-    ) -> Vec<Failure> {
+    pub(crate) fn run_all(&self, kind: HookKind, hooks: &[Hook], pid: i32) -> Vec<Failure> {
         (0..hooks.len())
-            .filter_map(|index| self.run_from(index, 1, kind, hooks, status, pid).err())
+            .filter_map(|index| self.run_from(index, 1, kind, hooks, pid).err())
             .collect()
     }
 }
@@ -117,9 +117,8 @@ impl<'a> Subject<'a> {
 /// process, a child of the caller's that ends with the last hook.
 pub(crate) fn in_background(
     subject: Subject<'_>,
-    kind: &str,
+    kind: HookKind,
     hooks: &[Hook],
-    status: &str,
     pid: i32,
 ) -> Result<i32, Failure> {
     // SAFETY: this program never starts a thread.
@@ -134,7 +133,7 @@ pub(crate) fn in_background(
             let closed = unsafe { clone::close_range(3, u32::MAX) };
             // There is nobody to tell of failures.
             if closed.is_ok() {
-                let _ = subject.run_all(kind, hooks, status, pid);
+                let _ = subject.run_all(kind, hooks, pid);
             }
             clone::exit_now(0)
         }
@@ -156,7 +155,7 @@ fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
     unsafe {
         command.pre_exec(|| {
             // A mask is inherited, and the shim's has all signals.
-            child::reset_signals().map_err(|failure| std::io::Error::other(failure.message))
+            signals::reset().map_err(|failure| std::io::Error::other(failure.message))
         });
     }
     for entry in &hook.env {

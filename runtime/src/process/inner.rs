@@ -14,7 +14,7 @@ use nix::sched::CloneFlags;
 
 use super::channel::Channel;
 use super::child::{self, Plan, Prepared};
-use super::{limits, scheduling};
+use super::{confinement, limits, scheduling};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::layers::Owner;
@@ -32,7 +32,7 @@ pub(crate) fn run(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -
 }
 
 fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(), Failure> {
-    let (spec, process) = (plan.spec, plan.process);
+    let (spec, process) = (plan.common.spec, plan.common.process);
     // What is made from here on dies with the runtime, or is killed by it.
     sandbox::die_with_parent().step(|| "bind the process's life to the runtime's")?;
     // Nothing in the user namespace may look into this process or its copy.
@@ -53,8 +53,8 @@ fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(
         procfs::set_oom_score(score)?;
     }
     scheduling::set(process)?;
-    child::own_streams_outside(plan);
-    child::set_groups(plan, &[]).step(|| "give up the runtime's groups")?;
+    confinement::own_streams_outside(&plan.common);
+    confinement::set_groups(&plan.common, &[]).step(|| "give up the runtime's groups")?;
 
     if let Some(user) = &plan.namespaces.user {
         nix::sched::setns(user, CloneFlags::CLONE_NEWUSER)

@@ -1,7 +1,6 @@
 //! The parent's way to a container whose command waits to be executed.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use keelson_shim_protocol::Rootfs;
 use keelson_sys::clone::{self, CloneRequest, Cloned};
@@ -11,9 +10,10 @@ use nix::sys::wait::WaitStatus;
 use rustix::process::PidfdFlags;
 
 use super::channel::{Channel, Message};
-use super::exec::PidNamespace;
+use super::confinement::{Asked, Confinement};
 use super::hooks::{self, Subject};
-use super::notify::Agent;
+use super::keeper::Keeper;
+use super::pid_namespace::PidNamespace;
 use super::{capabilities, child, inner, labels, settings};
 use crate::cgroup::{Cgroup, devices, resources};
 use crate::failure::{self, Failure, Step};
@@ -22,29 +22,17 @@ use crate::sandbox::root::Propagation;
 use crate::sandbox::shared::{self, Shared};
 use crate::sandbox::userns::{self, MountMaps};
 use crate::seccomp;
-use crate::spec::{GROUPS_ANNOTATION, NamespaceKind, Spec};
+use crate::spec::{HookKind, NamespaceKind, Spec};
 
 /// How long a process that is given up may take to unmount, in milliseconds.
 const LAST_STEPS: u16 = 10_000;
 
 /// What a container is made from.
 pub(crate) struct Request<'a> {
-    /// Its identifier.
-    pub(crate) id: &'a str,
-    /// Its specification.
-    pub(crate) spec: &'a Spec,
-    /// Its bundle, absolute.
-    pub(crate) bundle: &'a Path,
+    /// As for any process in it.
+    pub(crate) common: Asked<'a>,
     /// Its root file system.
     pub(crate) rootfs: &'a Rootfs,
-    /// Standard input, output and error, unless it gets a terminal.
-    pub(crate) stdio: Option<[OwnedFd; 3]>,
-    /// Whether it is killed when the calling process ends.
-    pub(crate) die_with_parent: bool,
-    /// Whether this program itself passes on what comes from its terminal.
-    pub(crate) relayed: bool,
-    /// Descriptors from 3 on that the command inherits.
-    pub(crate) preserved: u32,
     /// Whether the container gets a session keyring of its own.
     pub(crate) own_keyring: bool,
     /// A listening socket over which the start is announced, instead of the channel.
@@ -72,7 +60,7 @@ pub(crate) struct Container {
 
 impl Container {
     /// Ends a container that was made but that its maker can't use, as if it had never been made.
-    pub(crate) fn discard(&self, subject: Subject<'_>, spec: &Spec, hooks_in_background: bool) {
+    pub(crate) fn discard(&self, subject: Subject<'_>, spec: &Spec, keeper: Keeper) {
         let _ = end(self.pid, &self.pidfd);
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.remove();
@@ -80,7 +68,7 @@ impl Container {
         if let Some(shared) = &self.shared {
             let _ = shared.unmount();
         }
-        undo_hooks(subject, spec, hooks_in_background);
+        undo_hooks(subject, spec, keeper);
     }
 }
 
@@ -101,7 +89,8 @@ fn collect(pid: i32) -> nix::Result<WaitStatus> {
 
 /// Makes a container. When that fails, nothing of it is left.
 pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
-    let spec = request.spec;
+    let (spec, keeper) = (request.common.spec, request.common.keeper);
+    let subject = Subject::new(request.common.id, spec, request.common.bundle);
     let process = spec
         .process
         .as_ref()
@@ -110,8 +99,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     labels::check(process)?;
     labels::check_mounts(&spec.linux)?;
     let propagation = Propagation::parse(spec.linux.rootfs_propagation.as_deref())?;
-    if shared::is_shared(spec) && request.die_with_parent {
-        // Nobody would unmount what is left.
+    if shared::is_shared(spec) && !keeper.unmounts() {
         return Err(Failure::unsupported(
             "linux.namespaces: under a shim a new mount namespace is required",
         ));
@@ -121,27 +109,17 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     let maps = MountMaps::new(&spec.mounts, user)?;
     let filter = seccomp::filter_of(spec).map_err(|error| Failure::invalid(error.to_string()))?;
     let capabilities = capabilities::parse(process.capabilities.as_ref(), user.is_some())?;
-    let agent = Agent::connect(spec, filter.as_ref())?;
-    let cgroup = make_cgroup(spec, capabilities.bounding)?;
+    let bounding = capabilities.bounding;
+    let is_root = spec.namespace(NamespaceKind::User).is_none() && entry::executed_as_root();
+    let common = Confinement::new(request.common, process, capabilities, filter, is_root)?;
+    let cgroup = make_cgroup(spec, bounding)?;
     let plan = child::Plan {
-        id: request.id,
-        bundle: request.bundle,
-        spec,
-        process,
+        common,
         rootfs: request.rootfs,
         propagation,
         namespaces,
         maps,
-        capabilities,
-        filter,
-        agent,
-        stdio: request.stdio,
-        die_with_parent: request.die_with_parent,
-        is_root: spec.namespace(NamespaceKind::User).is_none() && entry::executed_as_root(),
-        relayed: request.relayed,
-        preserved: request.preserved,
         own_keyring: request.own_keyring,
-        keep_groups: keeps_groups(spec, request.die_with_parent),
         start_socket: request.start_socket,
     };
     let created = clone_and_wait(&plan, cgroup.as_ref(), request.announce);
@@ -159,18 +137,10 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
                 // What failed first is what the caller needs to know.
                 let _ = cgroup.remove();
             }
-            let subject = Subject::new(request.id, spec, request.bundle);
-            undo_hooks(subject, spec, request.die_with_parent);
+            undo_hooks(subject, spec, keeper);
             Err(failure)
         }
     }
-}
-
-/// Whether the caller's groups are kept: asked for by crun's annotation, as Podman gives it for
-/// `--group-add keep-groups`. Those of a shim are nobody's who asked for anything.
-pub(super) fn keeps_groups(spec: &Spec, under_shim: bool) -> bool {
-    let annotation = spec.annotations.get(GROUPS_ANNOTATION);
-    !under_shim && annotation.is_some_and(|value| value == "1")
 }
 
 /// Makes the container's cgroup with its limits but without the device filter, if it gets one.
@@ -249,7 +219,7 @@ fn clone_and_wait(
         Err(failure) => Err(failure),
     };
     // Hooks, further processes and the copies of this one stay where they were.
-    let alone = plan.spec.hooks.is_none();
+    let alone = plan.common.spec.hooks.is_none();
     let left = joined.map_or(Ok(()), |joined| joined.leave(alone));
     let (pid, pidfd) = cloned?;
     drop(child);
@@ -263,7 +233,7 @@ fn clone_and_wait(
     };
     // While the child is busy with its mounts. It executes nothing before it is told to.
     let made = announce(pid)
-        .and_then(|()| filter_devices(plan.spec, cgroup))
+        .and_then(|()| filter_devices(plan.common.spec, cgroup))
         .and_then(|()| set_up(plan, &parent, pid));
     match made {
         Ok(Some(terminal)) => match shared_by(plan, pid) {
@@ -278,7 +248,7 @@ fn clone_and_wait(
             end(pid, &pidfd)
         ))),
         Err(failure) => {
-            if shared::is_shared(plan.spec) {
+            if shared::is_shared(plan.common.spec) {
                 // It sees that nobody listens any more, and takes its mounts away.
                 drop(parent);
                 let mut ready = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
@@ -293,7 +263,7 @@ fn clone_and_wait(
 /// What is left of the container's when its processes are gone.
 fn shared_by(plan: &child::Plan<'_>, pid: i32) -> Result<Option<Shared>, Failure> {
     match plan.rootfs {
-        Rootfs::Directory { path } => Shared::of(plan.spec, path, pid),
+        Rootfs::Directory { path } => Shared::of(plan.common.spec, path, pid),
         // Only a shim makes those.
         Rootfs::Overlay { .. } => Ok(None),
     }
@@ -355,7 +325,7 @@ fn replacement(
         .step(|| format!("open process {pid}"))
         .and_then(|pidfd| {
             if let Some(cgroup) = cgroup {
-                delegate(plan.spec, cgroup)?;
+                delegate(plan.common.spec, cgroup)?;
             }
             channel.start().map(|()| pidfd)
         });
@@ -382,17 +352,17 @@ fn delegate(spec: &Spec, cgroup: &Cgroup) -> Result<(), Failure> {
 
 /// The hooks that run in the runtime's namespaces while the container is made.
 fn run_hooks(plan: &child::Plan<'_>, pid: i32) -> Result<(), Failure> {
-    let Some(hooks) = &plan.spec.hooks else {
+    let Some(hooks) = &plan.common.spec.hooks else {
         return Ok(());
     };
-    let subject = Subject::new(plan.id, plan.spec, plan.bundle);
-    subject.run("prestart", &hooks.prestart, "creating", pid)?;
-    subject.run("createRuntime", &hooks.create_runtime, "creating", pid)
+    let subject = plan.common.subject();
+    subject.run(HookKind::Prestart, &hooks.prestart, pid)?;
+    subject.run(HookKind::CreateRuntime, &hooks.create_runtime, pid)
 }
 
 /// What hooks have done while the container was made is undone by those for its end. A shim is
 /// waited for, so it has them run by another process.
-fn undo_hooks(subject: Subject<'_>, spec: &Spec, in_background: bool) {
+fn undo_hooks(subject: Subject<'_>, spec: &Spec, keeper: Keeper) {
     let Some(hooks) = &spec.hooks else {
         return;
     };
@@ -404,10 +374,10 @@ fn undo_hooks(subject: Subject<'_>, spec: &Spec, in_background: bool) {
     if creating.iter().all(|hooks| hooks.is_empty()) {
         return;
     }
-    let (kind, poststop, status) = ("poststop", &hooks.poststop, "stopped");
-    if in_background {
-        let _ = hooks::in_background(subject, kind, poststop, status, 0);
+    let (kind, poststop) = (HookKind::Poststop, &hooks.poststop);
+    if keeper.serves_others() {
+        let _ = hooks::in_background(subject, kind, poststop, 0);
     } else {
-        failure::warn(&subject.run_all(kind, poststop, status, 0));
+        failure::warn(&subject.run_all(kind, poststop, 0));
     }
 }

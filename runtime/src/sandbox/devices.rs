@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 use rustix::pty::OpenptFlags;
 
+use super::node::is_device;
 use super::options::Attributes;
 use super::{filesystem, mounts, null, paths, root, userns};
 use crate::failure::{Failure, Step};
@@ -131,16 +132,6 @@ fn attach_node(folder: impl AsFd, name: &str, tree: &OwnedFd) -> Result<(), Fail
     )
     .step(|| "make a file to mount on")?;
     mounts::attach(tree, &target).step(|| "bind the node")
-}
-
-/// Whether a file is a certain device.
-pub(super) fn is_device(
-    status: &rustix::fs::Stat,
-    kind: FileType,
-    (major, minor): (u32, u32),
-) -> bool {
-    FileType::from_raw_mode(status.st_mode) == kind
-        && (kind == FileType::Fifo || status.st_rdev == rustix::fs::makedev(major, minor))
 }
 
 /// Whether a device is the terminals' multiplexer. It comes with the container's own terminals, by

@@ -12,9 +12,10 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
 use super::descriptors::put_off;
-use super::mounts::{attach, change};
+use super::mounts::attach;
 use super::null::Cover;
 use super::options::Attributes;
+use super::tree::change;
 use super::{direct, paths, procfs};
 use crate::failure::{Failure, Step};
 

@@ -11,8 +11,8 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
-use super::mounts::{change, change_propagation};
 use super::options::Options;
+use super::tree::{change, change_propagation};
 use crate::cgroup;
 use crate::failure::{Failure, Step};
 

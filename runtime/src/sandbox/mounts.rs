@@ -12,6 +12,7 @@ use rustix::mount::{FsPickFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use super::descriptors::put_off;
 use super::filesystem::{configure, detailed, new_filesystem};
 use super::options::{self, Attributes, Options};
+use super::tree::{change, change_propagation};
 use super::userns::{self, MountMaps};
 use super::{copy_tree, direct, machine, paths, procfs};
 use crate::failure::{self, Failure, Step};
@@ -736,37 +737,10 @@ pub(super) fn make_readonly(tree: &OwnedFd, recursive: bool) -> Result<(), nix::
     change(tree, &attributes, recursive)
 }
 
-/// Changes a tree's attributes.
-pub(crate) fn change(
-    tree: &OwnedFd,
-    attributes: &Attributes,
-    recursive: bool,
-) -> Result<(), nix::errno::Errno> {
-    let attributes = MountAttributes {
-        set: attributes.set,
-        clear: attributes.clear,
-        ..MountAttributes::default()
-    };
-    mount_attr::mount_setattr(tree.as_fd(), c"", recursive, &attributes)
-}
-
 /// Without a propagation option a mount is private, with all below it.
 fn propagate(tree: &OwnedFd, options: &Options) -> Result<(), nix::errno::Errno> {
     let (propagation, recursive) = options.propagation.unwrap_or((libc::MS_PRIVATE, true));
     change_propagation(tree, propagation, recursive)
-}
-
-/// Changes what a tree shares mounts with (`MS_SHARED` and its like).
-pub(super) fn change_propagation(
-    tree: &OwnedFd,
-    propagation: u64,
-    recursive: bool,
-) -> Result<(), nix::errno::Errno> {
-    let attributes = MountAttributes {
-        propagation,
-        ..MountAttributes::default()
-    };
-    mount_attr::mount_setattr(tree.as_fd(), c"", recursive, &attributes)
 }
 
 /// Copies the mount that a descriptor refers to, from there downwards in its file system.

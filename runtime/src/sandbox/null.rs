@@ -12,7 +12,7 @@ use keelson_sys::sandbox;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::devices::is_device;
+use super::node::is_device;
 use super::{direct, mounts, paths};
 use crate::failure::{Failure, Step};
 

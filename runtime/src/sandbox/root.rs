@@ -14,7 +14,7 @@ use rustix::mount::{
 
 use super::filesystem::{detailed, mount_attributes};
 use super::layers::Owner;
-use super::mounts::change_propagation;
+use super::tree::change_propagation;
 use super::{mounts, options};
 use crate::failure::{Failure, Step};
 

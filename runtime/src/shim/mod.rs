@@ -70,7 +70,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), Failure> {
 
 /// Tells hostd of a failure.
 fn report(ready: &mut std::fs::File, failure: Failure) -> Failure {
-    let reason = failure.reason;
+    let reason = failure.told_reason();
     let message = failure.message.clone();
     hello(ready, &Hello::Failed { message, reason });
     failure

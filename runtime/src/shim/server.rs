@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use keelson_log::{Limits, Writer};
-use keelson_shim_protocol::{EXIT_FILE, Exit, Hello, Response, SOCKET_FILE, ShimSpec};
+use keelson_shim_protocol::{EXIT_FILE, Exit, Hello, Response, SOCKET_FILE, ShimSpec, exit_code};
 use keelson_sys::idle;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
@@ -27,9 +27,11 @@ use super::stdio::{self, Output, Streams};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::files;
+use crate::process::confinement::Asked;
 use crate::process::hooks::Subject;
+use crate::process::keeper::Keeper;
 use crate::process::spawn::{self, Container};
-use crate::spec::{self, NamespaceKind};
+use crate::spec::{self, HookKind, NamespaceKind};
 
 const LISTENER: u64 = 0;
 const CHILDREN: u64 = 1;
@@ -124,14 +126,16 @@ impl Server {
         });
         let made = reserved.and_then(|()| {
             spawn::create(spawn::Request {
-                id: &spec.id,
-                bundle: &spec.bundle,
-                spec: &config,
+                common: Asked {
+                    id: &spec.id,
+                    bundle: &spec.bundle,
+                    spec: &config,
+                    stdio,
+                    keeper: Keeper::Shim,
+                    relayed: false,
+                    preserved: 0,
+                },
                 rootfs: &spec.rootfs,
-                stdio,
-                die_with_parent: true,
-                relayed: false,
-                preserved: 0,
                 own_keyring: true,
                 start_socket: None,
                 announce: &|_| Ok(()),
@@ -151,7 +155,7 @@ impl Server {
                 Ok(streams) => Ok((container, streams)),
                 Err(failure) => {
                     let subject = Subject::new(&spec.id, &config, &spec.bundle);
-                    container.discard(subject, &config, true);
+                    container.discard(subject, &config, Keeper::Shim);
                     Err(failure)
                 }
             }
@@ -310,7 +314,7 @@ impl Server {
         while let Some((pid, status)) = self.collect() {
             let code = match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => code,
-                (None, Some(signal)) => 128 + signal,
+                (None, Some(signal)) => exit_code::killed_by(signal),
                 // Stopped or continued, which was not asked for.
                 (None, None) => continue,
             };
@@ -367,7 +371,7 @@ impl Server {
             // Whoever starts the container again right after the exit record finds no leftovers.
             let _ = cgroup.remove();
         }
-        self.run_hooks("poststop", "stopped");
+        self.run_hooks(HookKind::Poststop);
         let exit = Exit {
             version: 1,
             code,
@@ -401,8 +405,8 @@ fn done(_: ()) -> Option<Response> {
 
 fn failed(failure: Failure) -> Response {
     Response::Failed {
+        reason: failure.told_reason(),
         message: failure.message,
-        reason: failure.reason,
     }
 }
 

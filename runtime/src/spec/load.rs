@@ -6,7 +6,8 @@ use keelson_model::json::{self, Json, JsonError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Hooks, Process, Resources, Seccomp, Spec, mappings, values};
+use super::{HookKind, Hooks, Process, Resources, Seccomp, Spec, mappings, values};
+use crate::failure::Failure;
 
 /// Why a specification is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -269,8 +270,8 @@ fn check_process(process: &Process) -> Result<(), LoadError> {
 }
 
 fn check_hooks(hooks: &Hooks) -> Result<(), LoadError> {
-    for (kind, list) in hooks.kinds() {
-        for (index, hook) in list.iter().enumerate() {
+    for kind in HookKind::ALL {
+        for (index, hook) in hooks.of(kind).iter().enumerate() {
             if !hook.path.is_absolute() {
                 return Err(LoadError::value(
                     format!("hooks.{kind}[{index}].path"),
@@ -296,6 +297,12 @@ fn unsupported(spec: &Spec) -> Result<(), LoadError> {
             "Intel RDT is not supported",
         )),
         None => Ok(()),
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::invalid(error.to_string())
     }
 }
 

@@ -179,6 +179,17 @@ pub(crate) struct Hooks {
     pub(crate) poststop: Vec<Hook>,
 }
 
+/// When hooks run: the name of a member of `hooks`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HookKind {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
+}
+
 /// One of `hooks.*`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Hook {
@@ -457,16 +468,46 @@ impl Spec {
     }
 }
 
+impl HookKind {
+    /// Every kind, in the order in which they run.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Prestart,
+        Self::CreateRuntime,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::Poststart,
+        Self::Poststop,
+    ];
+
+    /// The specification's name.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prestart => "prestart",
+            Self::CreateRuntime => "createRuntime",
+            Self::CreateContainer => "createContainer",
+            Self::StartContainer => "startContainer",
+            Self::Poststart => "poststart",
+            Self::Poststop => "poststop",
+        }
+    }
+}
+
+impl std::fmt::Display for HookKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl Hooks {
-    /// Every kind with its name.
-    pub(crate) fn kinds(&self) -> [(&'static str, &[Hook]); 6] {
-        [
-            ("prestart", &self.prestart),
-            ("createRuntime", &self.create_runtime),
-            ("createContainer", &self.create_container),
-            ("startContainer", &self.start_container),
-            ("poststart", &self.poststart),
-            ("poststop", &self.poststop),
-        ]
+    /// Those of a kind.
+    pub(crate) fn of(&self, kind: HookKind) -> &[Hook] {
+        match kind {
+            HookKind::Prestart => &self.prestart,
+            HookKind::CreateRuntime => &self.create_runtime,
+            HookKind::CreateContainer => &self.create_container,
+            HookKind::StartContainer => &self.start_container,
+            HookKind::Poststart => &self.poststart,
+            HookKind::Poststop => &self.poststop,
+        }
     }
 }

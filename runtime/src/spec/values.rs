@@ -184,6 +184,7 @@ mod tests {
                 }
             }
             if let Err(error) = check::config(changed.to_string().as_bytes()) {
+                let error = error.to_string();
                 let error = error.strip_prefix("config.json: ").unwrap_or(&error);
                 let (name, _) = error.split_once(": ").unwrap();
                 let first = name.split(['.', '[', ' ']).next().unwrap();

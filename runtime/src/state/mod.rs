@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use keelson_shim_protocol::OciStatus;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
@@ -296,20 +297,20 @@ pub(crate) fn list(root: &Path) -> Result<Vec<String>, Failure> {
 }
 
 impl State {
-    /// OCI status: `creating`, `created`, `running`, `paused` or `stopped`.
-    pub(crate) fn status(&self, progress: Progress) -> &'static str {
+    /// How far it is, as the kernel says.
+    pub(crate) fn status(&self, progress: Progress) -> OciStatus {
         match start_time(self.pid) {
             Some(start) if start == self.pid_start => {}
-            _ => return "stopped",
+            _ => return OciStatus::Stopped,
         }
         match progress {
-            Progress::Creating => return "creating",
-            Progress::Created => return "created",
+            Progress::Creating => return OciStatus::Creating,
+            Progress::Created => return OciStatus::Created,
             Progress::Started => {}
         }
         match self.open_cgroup() {
-            Some(cgroup) if cgroup.is_frozen() => "paused",
-            _ => "running",
+            Some(cgroup) if cgroup.is_frozen() => OciStatus::Paused,
+            _ => OciStatus::Running,
         }
     }
 

@@ -23,7 +23,9 @@ use serde::Deserialize;
 use super::{Server, State};
 use crate::failure::{Failure, Step};
 use crate::files;
-use crate::process::exec;
+use crate::process::confinement::Asked;
+use crate::process::exec::{self, Target};
+use crate::process::keeper::Keeper;
 use crate::process::labels;
 use crate::shim::client::{Attached, Client, Pending};
 use crate::shim::stdio::{self, Streams};
@@ -139,17 +141,21 @@ impl Server {
         let spawned = streams.and_then(|streams| {
             let (streams, stdio) = streams.unzip();
             let spawned = exec::spawn(exec::Request {
-                id: &self.spec.id,
-                bundle: &self.spec.bundle,
-                spec: &spec::load(&self.spec.bundle)?,
+                common: Asked {
+                    id: &self.spec.id,
+                    bundle: &self.spec.bundle,
+                    spec: &spec::load(&self.spec.bundle)?,
+                    stdio,
+                    keeper: Keeper::Shim,
+                    relayed: false,
+                    preserved: 0,
+                },
                 process,
-                pid: self.container.pid,
-                pidfd: self.container.pidfd.as_fd(),
-                cgroup: self.container.cgroup.as_ref(),
-                stdio,
-                die_with_parent: true,
-                relayed: false,
-                preserved: 0,
+                target: Target {
+                    pid: self.container.pid,
+                    pidfd: self.container.pidfd.as_fd(),
+                    cgroup: self.container.cgroup.as_ref(),
+                },
             })?;
             let event = EpollEvent::new(EpollFlags::EPOLLIN, token(number, CHANNEL));
             let watched = self.epoll.add(&spawned.channel, event);

@@ -14,7 +14,7 @@ use crate::process::channel::Message;
 use crate::process::exec::check_executed;
 use crate::process::hooks::{self, Subject};
 use crate::shim::client::{Attached, Client, Pending};
-use crate::spec;
+use crate::spec::{self, HookKind};
 
 impl Server {
     /// Carries a request out. `None`: it is answered later.
@@ -128,7 +128,7 @@ impl Server {
             Ok(()) => {
                 self.started_at = crate::shim::now();
                 self.state = State::Running;
-                Ok(self.run_hooks("poststart", "running"))
+                Ok(self.run_hooks(HookKind::Poststart))
             }
             Err(failure) => {
                 self.state = State::Created;
@@ -169,12 +169,14 @@ impl Server {
     }
 
     /// Begins to run the hooks of a kind; gives the process that does.
-    pub(super) fn run_hooks(&self, kind: &str, status: &str) -> Option<i32> {
-        let mut kinds = self.config.hooks.as_ref()?.kinds().into_iter();
-        let (_, hooks) = kinds.find(|(name, list)| *name == kind && !list.is_empty())?;
+    pub(super) fn run_hooks(&self, kind: HookKind) -> Option<i32> {
+        let hooks = self.config.hooks.as_ref()?.of(kind);
+        if hooks.is_empty() {
+            return None;
+        }
         let subject = Subject::new(&self.spec.id, &self.config, &self.spec.bundle);
         // Failures change nothing, and there is nobody to tell.
-        hooks::in_background(subject, kind, hooks, status, self.container.pid).ok()
+        hooks::in_background(subject, kind, hooks, self.container.pid).ok()
     }
 
     fn report(&self) -> Response {

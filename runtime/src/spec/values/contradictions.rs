@@ -568,7 +568,7 @@ fn contradictions_are_refused_by_name() {
         set(&mut bad, pointer, value);
         let error = match check::config(bad.to_string().as_bytes()) {
             Ok(_) => "it is taken".to_owned(),
-            Err(error) => error,
+            Err(error) => error.to_string(),
         };
         if !error.contains(member) || !error.contains(words) {
             wrong.push(format!("{pointer}: no {member} or no {words}: {error}"));

@@ -1,0 +1,307 @@
+//! What a container's first process and a further one have in common: how they are to be run, and
+//! the last steps to that.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use keelson_shim_protocol::FailReason;
+use keelson_sys::{sandbox, seccomp};
+use nix::errno::Errno;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use super::capabilities;
+use super::hooks::Subject;
+use super::keeper::Keeper;
+use super::notify::Agent;
+use crate::failure::{Failure, Step};
+use crate::sandbox::devices::Terminal;
+use crate::sandbox::{paths, shared};
+use crate::seccomp::Filter;
+use crate::spec::{GROUPS_ANNOTATION, NamespaceKind, Process, Spec, mappings};
+
+/// What whoever wants a process in a container says, be it the first one or a further one.
+pub(crate) struct Asked<'a> {
+    /// The container's identifier.
+    pub(crate) id: &'a str,
+    /// Its bundle, absolute.
+    pub(crate) bundle: &'a Path,
+    /// Its specification.
+    pub(crate) spec: &'a Spec,
+    /// Standard input, output and error, unless the process gets a terminal.
+    pub(crate) stdio: Option<[OwnedFd; 3]>,
+    /// Who keeps the process.
+    pub(crate) keeper: Keeper,
+    /// Whether this program itself passes on what comes from the process's terminal.
+    pub(crate) relayed: bool,
+    /// Descriptors from 3 on that the command inherits.
+    pub(crate) preserved: u32,
+}
+
+/// How a process is to be run, computed before the clone.
+pub(crate) struct Confinement<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) bundle: &'a Path,
+    pub(crate) spec: &'a Spec,
+    pub(crate) process: &'a Process,
+    pub(crate) capabilities: capabilities::Sets,
+    pub(crate) filter: Option<Filter>,
+    /// Who gets the filter's listener, if it has one.
+    pub(crate) agent: Option<Agent>,
+    /// Standard input, output and error; not with a terminal.
+    pub(crate) stdio: Option<[OwnedFd; 3]>,
+    pub(crate) keeper: Keeper,
+    /// Whether its user and group numbers are all 0 before they are set.
+    pub(crate) is_root: bool,
+    pub(crate) relayed: bool,
+    pub(crate) preserved: u32,
+    /// Whether the groups of whoever called the runtime are kept, in place of those of config.json.
+    keep_groups: bool,
+}
+
+impl<'a> Confinement<'a> {
+    /// A process as it was asked for, with the filter and the capabilities that were found for it.
+    pub(crate) fn new(
+        asked: Asked<'a>,
+        process: &'a Process,
+        capabilities: capabilities::Sets,
+        filter: Option<Filter>,
+        is_root: bool,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            id: asked.id,
+            bundle: asked.bundle,
+            spec: asked.spec,
+            process,
+            capabilities,
+            agent: Agent::connect(asked.spec, filter.as_ref())?,
+            filter,
+            stdio: asked.stdio,
+            keep_groups: keeps_groups(asked.spec, asked.keeper),
+            keeper: asked.keeper,
+            is_root,
+            relayed: asked.relayed,
+            preserved: asked.preserved,
+        })
+    }
+
+    /// What hooks and agents are told about the container.
+    pub(crate) fn subject(&self) -> Subject<'a> {
+        Subject::new(self.id, self.spec, self.bundle)
+    }
+}
+
+/// Whether the caller's groups are kept: asked for by crun's annotation, as Podman gives it for
+/// `--group-add keep-groups`.
+fn keeps_groups(spec: &Spec, keeper: Keeper) -> bool {
+    let annotation = spec.annotations.get(GROUPS_ANNOTATION);
+    keeper.has_groups_to_keep() && annotation.is_some_and(|value| value == "1")
+}
+
+/// The last restrictions before the command is executed. The message is for the filter's agent.
+pub(super) fn confine(plan: &Confinement<'_>, message: Option<&[u8]>) -> Result<(), Failure> {
+    if plan.process.no_new_privileges {
+        sandbox::set_no_new_privileges().step(|| "process.noNewPrivileges: set")?;
+    }
+    if let Some(filter) = &plan.filter {
+        // Before the capabilities go: without no_new_privs this takes CAP_SYS_ADMIN.
+        let listener = seccomp::install(&filter.program, filter.flags)
+            .step(|| "linux.seccomp: install the filter")?;
+        if let (Some(listener), Some(agent), Some(message)) = (listener, &plan.agent, message) {
+            agent.send(message, listener.as_fd())?;
+        }
+    }
+    capabilities::apply(&plan.capabilities)
+}
+
+/// The container does not share the keys of whoever started it.
+pub(super) fn join_keyring(id: &str) -> Result<(), Failure> {
+    let name = std::ffi::CString::new(format!("_ses.{id}"))
+        .map_err(|_| Failure::invalid("the identifier contains a zero byte"))?;
+    match sandbox::join_session_keyring(&name) {
+        // A kernel without keys has none to protect.
+        Err(Errno::ENOSYS) => Ok(()),
+        other => other.step(|| "make a session keyring"),
+    }
+}
+
+pub(super) fn connect_standard(
+    plan: &Confinement<'_>,
+    terminal: Option<&Terminal>,
+    process: &Process,
+) -> Result<(), Failure> {
+    let step = || "connect the standard streams";
+    if let Some(terminal) = terminal {
+        sandbox::set_controlling_terminal(&terminal.slave)
+            .step(|| "make the terminal the controlling one")?;
+        if plan.relayed {
+            keep_line_ends(&terminal.slave)?;
+        }
+        if let Some(size) = process.console_size {
+            sandbox::set_terminal_size(&terminal.master, size.height, size.width)
+                .step(|| "process.consoleSize: set")?;
+        }
+        for number in 0..3 {
+            sandbox::set_standard(&terminal.slave, number).step(step)?;
+        }
+    } else {
+        for (number, stream) in plan.stdio.iter().flatten().enumerate() {
+            sandbox::set_standard(stream, number as i32).step(step)?;
+        }
+        if process.user.uid != 0 && plan.spec.namespace(NamespaceKind::User).is_none() {
+            own_streams(plan, process.user.uid);
+        }
+    }
+    Ok(())
+}
+
+/// As runc: line ends come out as they were written. The caller's terminal adds what it needs, and
+/// a file or a pipe of the caller's needs nothing.
+fn keep_line_ends(terminal: &OwnedFd) -> Result<(), Failure> {
+    use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
+    let step = || "prepare the terminal";
+    let mut settings = tcgetattr(terminal).step(step)?;
+    settings.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(terminal, SetArg::TCSANOW, &settings).step(step)
+}
+
+/// Gives the pipes among the standard streams to the user, so that /dev/stdout can be opened again
+/// by name. Not ours to give: what has a name on the host, such as files, terminals and FIFOs, would
+/// stay that user's when the container is gone. Engines that want that do it themselves.
+fn own_streams(plan: &Confinement<'_>, owner: u32) {
+    match &plan.stdio {
+        Some(streams) => streams.iter().for_each(|stream| own_pipe(stream, owner)),
+        None => {
+            own_pipe(rustix::stdio::stdin(), owner);
+            own_pipe(rustix::stdio::stdout(), owner);
+            own_pipe(rustix::stdio::stderr(), owner);
+        }
+    }
+}
+
+fn own_pipe(stream: impl AsFd, owner: u32) {
+    const PIPEFS: u64 = 0x5049_5045;
+    let nameless = rustix::fs::fstatfs(&stream).is_ok_and(|found| found.f_type as u64 == PIPEFS);
+    if nameless {
+        // As runc: a pipe of somebody whom this user namespace doesn't know stays theirs.
+        let _ = rustix::fs::fchown(&stream, Some(rustix::fs::Uid::from_raw(owner)), None);
+    }
+}
+
+/// Makes the same gift where the user is known outside by another number.
+pub(super) fn own_streams_outside(plan: &Confinement<'_>) {
+    let owner = mappings::outside(&plan.spec.linux.uid_mappings, plan.process.user.uid);
+    if let Some(owner) = owner
+        && !plan.process.terminal
+    {
+        own_streams(plan, owner);
+    }
+}
+
+/// Changes to the working directory, as whoever may enter it: first as the runtime, which is the
+/// only one to get by a folder of somebody else's; then as the user, who alone may enter what is
+/// closed to root, such as a network file system.
+pub(super) fn become_user(plan: &Confinement<'_>) -> Result<(), Failure> {
+    let folder = &plan.process.cwd;
+    let denied = match change_folder(folder) {
+        Err(Errno::EACCES | Errno::EPERM) => true,
+        other => {
+            other.map_err(|errno| not_changed(folder, errno))?;
+            false
+        }
+    };
+    change_user(plan)?;
+    if denied {
+        change_folder(folder).map_err(|errno| not_changed(folder, errno))?;
+    }
+    check_folder()
+}
+
+fn change_folder(folder: &str) -> Result<(), Errno> {
+    // The root is where the process is already.
+    if folder == "/" {
+        return Ok(());
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let within = ResolveFlags::NO_MAGICLINKS;
+    paths::openat2(rustix::fs::CWD, folder, flags, Mode::empty(), within)
+        .and_then(rustix::process::fchdir)
+        .map_err(|error| Errno::from_raw(error.raw_os_error()))
+}
+
+/// In the words by which engines tell exit codes.
+pub(super) fn not_changed(folder: &str, errno: Errno) -> Failure {
+    let (reason, text) = match errno {
+        Errno::ENOENT => (FailReason::NotFound, "no such file or directory"),
+        Errno::ENOTDIR => (FailReason::NotExecutable, "not a directory"),
+        Errno::EACCES | Errno::EPERM => (FailReason::NotExecutable, "permission denied"),
+        other => (FailReason::NotExecutable, other.desc()),
+    };
+    Failure::command(
+        reason,
+        format!("process.cwd: chdir to cwd ({folder:?}) set in config.json failed: {text}"),
+    )
+}
+
+/// Makes sure that the working directory is inside the container's root: a descriptor that leaked
+/// in could lead outside (CVE-2024-21626).
+fn check_folder() -> Result<(), Failure> {
+    let path = rustix::process::getcwd(Vec::new()).step(|| "process.cwd: examine")?;
+    // The kernel marks a folder that is not below the root as "(unreachable)".
+    if !path.to_bytes().starts_with(b"/") {
+        return Err(Failure::internal(
+            "process.cwd: the working directory is outside the container",
+        ));
+    }
+    Ok(())
+}
+
+/// Sets the process's groups, unless it keeps those of the caller.
+pub(super) fn set_groups(plan: &Confinement<'_>, groups: &[u32]) -> Result<(), Errno> {
+    match plan.keep_groups {
+        true => Ok(()),
+        false => sandbox::set_groups(groups),
+    }
+}
+
+fn change_user(plan: &Confinement<'_>) -> Result<(), Failure> {
+    let user = &plan.process.user;
+    capabilities::limit_bounding(plan.capabilities.bounding)?;
+    if user.uid != 0 {
+        sandbox::keep_capabilities().step(|| "keep capabilities")?;
+    }
+    match set_groups(plan, &user.additional_gids) {
+        // Groups can't be set in a user namespace whose maker forbade it. Those of the host's were
+        // given up before it was entered.
+        Err(Errno::EPERM)
+            if user.additional_gids.is_empty()
+                && plan.spec.namespace(NamespaceKind::User).is_some() => {}
+        other => other.step(|| "process.user.additionalGids: set groups")?,
+    }
+    if !(plan.is_root && user.uid == 0 && user.gid == 0) {
+        sandbox::set_group(user.gid)
+            .step(|| format!("process.user.gid: set group {}", user.gid))?;
+        sandbox::set_user(user.uid).step(|| format!("process.user.uid: set user {}", user.uid))?;
+        // The change of user cleared it.
+        plan.keeper.bind()?;
+    }
+    let kept = plan.capabilities.process;
+    // Kept in the permitted set, needed in the effective one to install the filter.
+    let admin = match plan.filter.is_some() && !plan.process.no_new_privileges {
+        true => capabilities::SYS_ADMIN | capabilities::SETPCAP,
+        // A failure from here on takes the container's mounts away again.
+        false if shared::is_shared(plan.spec) => capabilities::SYS_ADMIN,
+        false => 0,
+    };
+    // And the command is looked for with those that it is executed with.
+    let effective = kept.effective | admin;
+    if user.uid != 0 && effective != 0 {
+        let until_exec = sandbox::CapabilitySets {
+            effective,
+            permitted: kept.permitted | effective,
+            inheritable: kept.inheritable,
+        };
+        sandbox::set_capabilities(&until_exec).step(|| "process.capabilities: prepare")?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(user.umask.unwrap_or(0o022)));
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! Who keeps a process from its creation to its end.
+
+use keelson_sys::sandbox;
+
+use crate::failure::{Failure, Step};
+
+/// Who keeps a container's process, and what follows from that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeper {
+    /// A shim, the process's parent. It serves others meanwhile, and the process ends with it.
+    Shim,
+    /// Whoever called this program, which may end long before the process does.
+    Caller,
+}
+
+impl Keeper {
+    /// Has this process killed when its keeper ends, if that is its parent. A change of user or of
+    /// the user namespace clears it.
+    pub(crate) fn bind(self) -> Result<(), Failure> {
+        match self {
+            Self::Shim => {
+                sandbox::die_with_parent().step(|| "bind the process's life to the shim's")
+            }
+            Self::Caller => Ok(()),
+        }
+    }
+
+    /// Whether the process must not go on when its keeper has ended meanwhile.
+    pub(crate) const fn is_parent(self) -> bool {
+        matches!(self, Self::Shim)
+    }
+
+    /// Whether somebody takes away what is left of the container's in a mount namespace of others.
+    pub(crate) const fn unmounts(self) -> bool {
+        matches!(self, Self::Caller)
+    }
+
+    /// Whether hooks are run by a process of their own, because nobody may wait for them.
+    pub(crate) const fn serves_others(self) -> bool {
+        matches!(self, Self::Shim)
+    }
+
+    /// Whether the groups of the process that makes the container are those of somebody who asked
+    /// for it.
+    pub(crate) const fn has_groups_to_keep(self) -> bool {
+        matches!(self, Self::Caller)
+    }
+}

@@ -1,0 +1,22 @@
+//! What a program expects of signals when it is executed.
+
+use keelson_sys::clone;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+
+use crate::failure::{Failure, Step};
+
+/// None of them is ignored or blocked, whatever the runtime or its caller does with them.
+pub(super) fn reset() -> Result<(), Failure> {
+    for signal in [
+        Signal::SIGPIPE,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+        Signal::SIGCHLD,
+    ] {
+        clone::set_ignored(signal, false).step(|| "reset signals")?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .step(|| "reset the signal mask")
+}
