@@ -93,7 +93,7 @@ impl Api {
     /// The API over an engine and its image store. Begins to collect events; must be called
     /// inside a tokio runtime.
     pub fn new(engine: Engine, images: ImageStore, places: Arc<Places>, facts: Facts) -> Self {
-        let events = EventHub::start(engine.subscribe(), images.subscribe());
+        let events = EventHub::start(engine.subscribe_from_opening(), images.subscribe());
         let runtimes = Runtimes::own(&facts.runtime);
         let headers = common_headers(facts.version);
         Self(Arc::new(Inner {

@@ -53,7 +53,9 @@ impl Inner {
     /// Finds out what became of a container since its state was written, records it, and starts
     /// the container again when its restart policy says so.
     pub(crate) async fn settle(self: &Arc<Self>, container: &Arc<Container>, found: &Found) {
+        let executions = self.find_executions(container);
         let fate = self.find_out(container).await;
+        self.adopt_executions(container, executions, &fate).await;
         let _guard = container.operation.lock().await;
         if container.live().removed {
             return;

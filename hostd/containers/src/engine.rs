@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hostd_images::ImageStore;
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use tokio::sync::broadcast;
 use crate::EngineError;
 use crate::container::Container;
 use crate::document::{ReadOld, STATE, StateDocument};
-use crate::exec::Execs;
+use crate::executions::Executions;
 use crate::flush::Flusher;
 use crate::host::HostFacts;
 use crate::registry::Registry;
@@ -58,13 +58,16 @@ pub(crate) struct Inner {
     user: RwLock<Registry<Arc<Container>>>,
     system: RwLock<Registry<Arc<Container>>>,
     pub(crate) events: broadcast::Sender<ContainerEvent>,
+    /// For [`Engine::subscribe_from_opening`].
+    first_events: Mutex<Option<broadcast::Receiver<ContainerEvent>>>,
     pub(crate) flusher: Flusher,
-    pub(crate) execs: Execs,
+    pub(crate) executions: Executions,
     pub(crate) shutting_down: AtomicBool,
 }
 
 impl Engine {
     pub(crate) fn new(options: EngineOptions, objects: Objects, facts: HostFacts) -> Self {
+        let (events, first_events) = broadcast::channel(EVENT_BACKLOG);
         Self {
             inner: Arc::new(Inner {
                 objects: Arc::new(objects),
@@ -85,9 +88,10 @@ impl Engine {
                 read_old: options.read_old,
                 user: RwLock::default(),
                 system: RwLock::default(),
-                events: broadcast::channel(EVENT_BACKLOG).0,
+                events,
+                first_events: Mutex::new(Some(first_events)),
                 flusher: Flusher::start(),
-                execs: Execs::default(),
+                executions: Executions::default(),
                 shutting_down: AtomicBool::new(false),
             }),
         }
@@ -127,6 +131,14 @@ impl Engine {
     /// Events of both scopes from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<ContainerEvent> {
         self.inner.events.subscribe()
+    }
+
+    /// Events of both scopes since the engine was opened, among them those of what ended while
+    /// there was none. Only the first to ask gets the past.
+    pub fn subscribe_from_opening(&self) -> broadcast::Receiver<ContainerEvent> {
+        let mut first = self.inner.first_events.lock();
+        let first = first.as_mut().ok().and_then(|first| first.take());
+        first.unwrap_or_else(|| self.inner.events.subscribe())
     }
 
     /// What the host offers.

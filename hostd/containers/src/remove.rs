@@ -136,7 +136,7 @@ impl Inner {
             registry.remove(&container.id);
             registry.release(&name);
         });
-        self.execs.forget(&container.id);
+        self.executions.forget(&container.id);
         self.emit(container, "destroy", &[]);
         let (layers, image) = {
             let mut live = container.live();

@@ -18,7 +18,6 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
 pub(crate) use connection::Connection;
-pub(crate) use failure::judge;
 pub(crate) use program::Program;
 
 use crate::EngineError;
@@ -42,6 +41,11 @@ impl Shim {
             id: id.to_owned(),
             dir: dir.to_owned(),
         }
+    }
+
+    /// The container's identifier.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
     fn error(&self, operation: &'static str, reason: impl ToString) -> EngineError {

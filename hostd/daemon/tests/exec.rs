@@ -1,6 +1,8 @@
 //! Further processes in containers, through the `docker` command and a terminal.
 
 mod common;
+#[path = "exec/survival.rs"]
+mod survival;
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -298,26 +300,6 @@ fn exec_on_a_terminal_is_interactive_and_can_be_left() {
     terminal.send(&[24, b'x']);
     terminal.expect("read escape sequence");
     terminal.end();
-    assert!(
-        host.docker(&["exec", "box", "ps"])
-            .ok()
-            .contains("sleep 1001")
-    );
-}
-
-#[test]
-fn a_restarted_daemon_goes_on_with_new_ones() {
-    if !is_root() {
-        return;
-    }
-    let mut host = host();
-    host.docker(&["exec", "-d", "box", "sleep", "1001"]).ok();
-    host.kill_daemon();
-    host.start_daemon();
-    assert_eq!(
-        host.docker(&["inspect", "-f", "{{.ExecIDs}}", "box"]).ok(),
-        "[]"
-    );
     assert!(
         host.docker(&["exec", "box", "ps"])
             .ok()

@@ -184,6 +184,9 @@ impl Objects {
     }
 }
 
+/// How often a tree to which others add something is deleted.
+const ATTEMPTS: usize = 16;
+
 fn is_taken(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
@@ -192,16 +195,24 @@ fn is_taken(error: &std::io::Error) -> bool {
 }
 
 /// Deletes a file or a folder with all that is in it, without following symbolic links; what
-/// does not exist is no error.
+/// does not exist is no error. What others add meanwhile is deleted, too, within reason.
 ///
 /// # Errors
 /// [`StoreError::Io`].
 pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
-    let result = match fs::symlink_metadata(path) {
+    let remove = || match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };
+    let mut result = remove();
+    for _ in 1..ATTEMPTS {
+        match &result {
+            // Somebody has added something to a folder that was empty before.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => result = remove(),
+            _ => break,
+        }
+    }
     match result {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(StoreError::io("remove", path)(error))
@@ -304,6 +315,26 @@ mod tests {
         assert_eq!(objects.names().unwrap(), before);
         for name in before {
             assert!(folder.path().join(&name).join("kept").exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_added_while_a_tree_is_removed_goes_too() {
+        let base = tempfile::tempdir().unwrap();
+        let run = base.path().join("run");
+        for _ in 0..200 {
+            fs::create_dir_all(run.join("execs")).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for number in 0..8 {
+                        // Fails as soon as the folder is gone.
+                        let _ = fs::write(run.join("execs").join(number.to_string()), "x");
+                    }
+                });
+                remove_tree(&run).unwrap();
+            });
+            remove_tree(&run).unwrap();
+            assert!(!run.exists());
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use keelson_shim_protocol::exit_code;
 use keelson_sys::{clone, sandbox};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -93,7 +94,7 @@ fn ended(pid: i32) -> Result<Option<u8>, Failure> {
         .step(|| "wait for the process")?
         .map(|(_, status)| status);
     let code = status.and_then(|status| {
-        let signal = status.terminating_signal().map(|signal| 128 + signal);
+        let signal = status.terminating_signal().map(exit_code::killed_by);
         status.exit_status().or(signal)
     });
     Ok(code.map(|code| code as u8))

@@ -62,13 +62,19 @@ impl Connection {
         }
     }
 
+    /// A request that is answered when something has happened. `None`: the shim has closed the
+    /// connection.
+    pub(crate) async fn wait(
+        &mut self,
+        request: &Request,
+    ) -> Result<Option<Response>, EngineError> {
+        self.send(request).await?;
+        self.receive().await
+    }
+
     /// A request and its answer, within a time.
     pub(crate) async fn request(&mut self, request: &Request) -> Result<Response, EngineError> {
-        let exchange = async {
-            self.send(request).await?;
-            self.receive().await
-        };
-        match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.wait(request)).await {
             Ok(Ok(Some(response))) => Ok(response),
             Ok(Ok(None)) => Err(self.shim.error("read answer", "the connection was closed")),
             Ok(Err(error)) => Err(error),
@@ -81,8 +87,7 @@ impl Connection {
         &mut self,
         request: &Request,
     ) -> Result<Response, EngineError> {
-        self.send(request).await?;
-        self.receive()
+        self.wait(request)
             .await?
             .ok_or_else(|| self.shim.error("read answer", "the connection was closed"))
     }

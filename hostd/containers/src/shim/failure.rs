@@ -4,31 +4,8 @@ use keelson_shim_protocol::FailReason;
 
 use crate::EngineError;
 
-/// Why something was not executed, also where only the words tell: a working directory that is not
-/// there, or that this user may not enter, for one. As Docker judges it.
-pub(crate) fn judge(message: &str, reason: FailReason) -> FailReason {
-    let lower = message.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    match reason {
-        FailReason::Internal if has(&["permission denied", "is a directory"]) => {
-            FailReason::NotExecutable
-        }
-        FailReason::Internal
-            if has(&[
-                "executable file not found",
-                "no such file or directory",
-                "not a directory",
-            ]) =>
-        {
-            FailReason::NotFound
-        }
-        reason => reason,
-    }
-}
-
 /// The words by which the docker command line chooses its exit code 126 or 127.
 pub(super) fn start_failed(message: String, reason: FailReason) -> EngineError {
-    let reason = judge(&message, reason);
     let lower = message.to_ascii_lowercase();
     let hint = match reason {
         FailReason::NotFound
@@ -93,19 +70,7 @@ mod tests {
     fn messages_carry_the_words_that_clients_match() {
         let error = start_failed("exec \"x\"".to_owned(), FailReason::NotFound);
         assert!(error.to_string().contains("no such file or directory"));
-        for (text, code) in [
-            ("chdir to \"/missing\": No such file or directory", 127),
-            ("chdir to \"/root\": Permission denied", 126),
-            ("mount /a: Not a directory", 127),
-            ("clone: out of memory", 128),
-        ] {
-            assert_eq!(
-                judge(text, FailReason::Internal).exit_code(),
-                code,
-                "{text}"
-            );
-        }
-        let error = start_failed("mount /a: Not a directory".to_owned(), FailReason::Internal);
+        let error = start_failed("mount /a: Not a directory".to_owned(), FailReason::NotFound);
         assert!(error.to_string().contains("vice-versa"));
         let text = "exec: \"x\": executable file not found in $PATH".to_owned();
         let error = start_failed(text.clone(), FailReason::NotFound);
