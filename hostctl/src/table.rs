@@ -39,7 +39,7 @@ pub(crate) fn services(services: &[ServiceStatus]) -> String {
         .map(|service| {
             vec![
                 service.name.clone(),
-                service.state.clone(),
+                service.state.to_string(),
                 or_dash(service.pid),
                 service.restarts.to_string(),
                 service.since.clone(),
@@ -124,7 +124,7 @@ pub(crate) fn boot(status: &Status) -> String {
         .map(|process| {
             vec![
                 process.name.clone(),
-                process.state.clone(),
+                process.state.to_string(),
                 or_dash(process.pid),
                 process.restarts.to_string(),
                 or_dash(process.last_exit.as_ref()),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use keelson_model::init::ProcessState;
 use qemu_tests::harness::Machine;
 use qemu_tests::lab::{
     BOOT_LIMIT, Lab, SEES_ALL, boot_status, docker, load_busybox, record_steps, seconds, services,
@@ -28,7 +29,7 @@ fn uefi_boot_reaches_the_api_and_the_system_is_laid_out_as_promised() -> Result<
         let ready = status
             .processes
             .iter()
-            .any(|p| p.name == name && p.state == "ready" && p.restarts == 0);
+            .any(|p| p.name == name && p.state == ProcessState::Ready && p.restarts == 0);
         ensure!(ready, "{name}: {:?}", status.processes);
     }
 

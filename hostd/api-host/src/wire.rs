@@ -163,7 +163,7 @@ impl From<init::Status> for Boot {
             } = process;
             Process {
                 name,
-                state,
+                state: state.to_string(),
                 pid,
                 restarts,
                 last_exit,
@@ -213,7 +213,7 @@ impl From<service::ServiceStatus> for Service {
         Self {
             name,
             description,
-            state,
+            state: state.to_string(),
             pid,
             restarts,
             since,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hostd_containers::{
     CreateRequest, Engine, EngineError, Scope, Snapshot, Status, WaitCondition,
 };
-use keelson_model::service::ServiceStatus;
+use keelson_model::service::{ServiceState, ServiceStatus};
 use tokio::sync::watch;
 
 use crate::load::{self, Found};
@@ -57,13 +57,13 @@ struct Entry {
 /// What the engine cannot tell.
 #[derive(Debug, Clone)]
 struct Progress {
-    state: &'static str,
+    state: ServiceState,
     error: Option<String>,
     since: String,
 }
 
 impl Progress {
-    fn now(state: &'static str, error: Option<String>) -> Self {
+    fn now(state: ServiceState, error: Option<String>) -> Self {
         Self {
             state,
             error,
@@ -105,9 +105,9 @@ impl Services {
                     tracing::error!(service = name, error, "service cannot start");
                 }
                 let state = if error.is_some() {
-                    "failed"
+                    ServiceState::Failed
                 } else {
-                    "starting"
+                    ServiceState::Starting
                 };
                 let entry = Entry {
                     description: found
@@ -220,19 +220,19 @@ impl Inner {
             loop {
                 match self.ensure(name, found).await {
                     Ok(()) => {
-                        *entry.progress() = Progress::now("running", None);
+                        *entry.progress() = Progress::now(ServiceState::Running, None);
                         entry.started.send_replace(true);
                         let up = tokio::time::Instant::now();
                         let error = self.until_given_up(name).await;
                         tracing::warn!(service = name, error, "service ended");
-                        *entry.progress() = Progress::now("failed", Some(error));
+                        *entry.progress() = Progress::now(ServiceState::Failed, Some(error));
                         if up.elapsed() > LONGEST {
                             pause = FIRST;
                         }
                     }
                     Err(error) => {
                         tracing::warn!(service = name, error, "service not started");
-                        *entry.progress() = Progress::now("failed", Some(error));
+                        *entry.progress() = Progress::now(ServiceState::Failed, Some(error));
                     }
                 }
                 tokio::time::sleep(pause).await;
@@ -329,7 +329,7 @@ fn status(
     let mut status = ServiceStatus {
         name: name.to_owned(),
         description: description.to_owned(),
-        state: progress.state.to_owned(),
+        state: progress.state,
         pid: None,
         restarts: 0,
         since: progress.since.clone(),
@@ -345,14 +345,13 @@ fn status(
         .finished_at
         .filter(|_| !state.status.has_process())
         .map(|_| state.exit_code);
-    if progress.state != "failed" {
+    if progress.state != ServiceState::Failed {
         status.state = match state.status {
-            Status::Running | Status::Paused => "running",
-            Status::Restarting => "waiting",
-            Status::Created => "starting",
-            Status::Exited | Status::Removing | Status::Dead => "stopped",
-        }
-        .to_owned();
+            Status::Running | Status::Paused => ServiceState::Running,
+            Status::Restarting => ServiceState::Waiting,
+            Status::Created => ServiceState::Starting,
+            Status::Exited | Status::Removing | Status::Dead => ServiceState::Stopped,
+        };
         if !state.error.is_empty() {
             status.error = Some(state.error.clone());
         }
@@ -365,7 +364,7 @@ fn status(
     } else {
         state.finished_at
     };
-    if let Some(since) = since.filter(|_| progress.state != "failed") {
+    if let Some(since) = since.filter(|_| progress.state != ServiceState::Failed) {
         status.since = since.to_string();
     }
     status

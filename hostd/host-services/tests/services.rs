@@ -9,7 +9,7 @@ use hostd_containers::{CgroupParent, Engine, EngineError, EngineOptions, Scope};
 use hostd_host_services::{Services, ServicesOptions};
 use hostd_images::ImageStore;
 use keelson_model::host::EngineConfig;
-use keelson_model::service::ServiceStatus;
+use keelson_model::service::{ServiceState, ServiceStatus};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -193,13 +193,25 @@ fn services_run_are_kept_and_replaced() {
     );
 
     let pid = machine.life(async |engine, services| {
-        let second = until(&services, "second", |status| status.state == "running").await;
-        let first = until(&services, "first", |status| status.state == "running").await;
+        let second = until(&services, "second", |status| {
+            status.state == ServiceState::Running
+        })
+        .await;
+        let first = until(&services, "first", |status| {
+            status.state == ServiceState::Running
+        })
+        .await;
         assert!(first.since <= second.since);
         assert_eq!(machine.text("first", "log"), "first\n");
-        let broken = until(&services, "broken", |status| status.state == "failed").await;
+        let broken = until(&services, "broken", |status| {
+            status.state == ServiceState::Failed
+        })
+        .await;
         assert!(broken.error.unwrap().contains("service.toml"));
-        let circle = until(&services, "circle", |status| status.state == "failed").await;
+        let circle = until(&services, "circle", |status| {
+            status.state == ServiceState::Failed
+        })
+        .await;
         assert!(circle.error.unwrap().contains("circle after circle"));
         // Ends at once, so it is started again and again.
         until(&services, "writes", |status| {
@@ -213,7 +225,7 @@ fn services_run_are_kept_and_replaced() {
         let pid = rustix::process::Pid::from_raw(first.pid.unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         until(&services, "first", |status| {
-            status.state == "running" && status.restarts == 1
+            status.state == ServiceState::Running && status.restarts == 1
         })
         .await
         .pid
@@ -223,7 +235,10 @@ fn services_run_are_kept_and_replaced() {
     machine.service("second", &description(&loops("changed"), "\"first\""));
     fs::remove_dir_all(machine.path("services").join("writes")).unwrap();
     machine.life(async |engine, services| {
-        let first = until(&services, "first", |status| status.state == "running").await;
+        let first = until(&services, "first", |status| {
+            status.state == ServiceState::Running
+        })
+        .await;
         assert_eq!(first.pid, pid, "kept");
         let deadline = Instant::now() + LIMIT;
         while !machine.text("second", "log").ends_with("changed\n") {
@@ -231,10 +246,16 @@ fn services_run_are_kept_and_replaced() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert!(engine.inspect(Scope::System, "writes").is_err());
-        until(&services, "second", |status| status.state == "running").await;
+        until(&services, "second", |status| {
+            status.state == ServiceState::Running
+        })
+        .await;
 
         services.shutdown(Duration::from_secs(10)).await;
-        let stopped = until(&services, "first", |status| status.state == "stopped").await;
+        let stopped = until(&services, "first", |status| {
+            status.state == ServiceState::Stopped
+        })
+        .await;
         assert_eq!((stopped.pid, stopped.exit_code), (None, Some(0)));
     });
 }
@@ -252,7 +273,10 @@ fn a_service_that_does_not_end_leaves_time_to_the_others() {
     machine.service("last", &description(polite, "\"deaf\""));
     machine.life(async |_engine, services| {
         for name in ["first", "deaf", "last"] {
-            until(&services, name, |status| status.state == "running").await;
+            until(&services, name, |status| {
+                status.state == ServiceState::Running
+            })
+            .await;
             let deadline = Instant::now() + LIMIT;
             while machine.text(name, "log") != "up\n" {
                 assert!(Instant::now() < deadline);
@@ -269,7 +293,10 @@ fn a_service_that_does_not_end_leaves_time_to_the_others() {
         for name in ["first", "last"] {
             assert_eq!(machine.text(name, "log"), "up\nended\n", "{name}");
         }
-        let deaf = until(&services, "deaf", |status| status.state == "stopped").await;
+        let deaf = until(&services, "deaf", |status| {
+            status.state == ServiceState::Stopped
+        })
+        .await;
         assert_eq!(deaf.exit_code, Some(137));
     });
 }

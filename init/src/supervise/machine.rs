@@ -18,6 +18,8 @@
 
 use std::time::Duration;
 
+use keelson_model::init::ProcessState;
+
 /// A run of this length makes the ends before it forgotten.
 const GOOD_RUN: Duration = Duration::from_secs(30);
 /// Pauses before the first, second, … start again.
@@ -155,15 +157,15 @@ impl Machine {
         }
     }
 
-    /// The state's name in [`keelson_model::init::ProcessStatus`].
-    pub(crate) fn name(&self) -> &'static str {
+    /// The state as the control socket tells it.
+    pub(crate) fn told(&self) -> ProcessState {
         match self.state {
-            State::Starting { .. } => "starting",
-            State::Ready { .. } => "ready",
-            State::Hung { .. } => "hung",
-            State::Idle | State::Waiting { .. } => "waiting",
-            State::Stopping { .. } => "stopping",
-            State::Stopped => "stopped",
+            State::Starting { .. } => ProcessState::Starting,
+            State::Ready { .. } => ProcessState::Ready,
+            State::Hung { .. } => ProcessState::Hung,
+            State::Idle | State::Waiting { .. } => ProcessState::Waiting,
+            State::Stopping { .. } => ProcessState::Stopping,
+            State::Stopped => ProcessState::Stopped,
         }
     }
 
@@ -393,9 +395,9 @@ mod tests {
     #[test]
     fn becomes_ready_once() {
         let mut machine = started(7, 1);
-        assert_eq!(machine.name(), "starting");
+        assert_eq!(machine.told(), ProcessState::Starting);
         assert_eq!(machine.step(&Event::Ready, at(2)), [Action::ReportReady]);
-        assert_eq!(machine.name(), "ready");
+        assert_eq!(machine.told(), ProcessState::Ready);
         assert!(machine.step(&Event::Ready, at(3)).is_empty());
         assert_eq!(machine.pid(), Some(7));
     }
@@ -509,7 +511,7 @@ mod tests {
             assert!(machine.step(&Event::Time, at(second)).is_empty());
             assert!(machine.step(&Event::Alive, at(second)).is_empty());
         }
-        assert_eq!(machine.name(), "ready");
+        assert_eq!(machine.told(), ProcessState::Ready);
     }
 
     #[test]
@@ -540,7 +542,10 @@ mod tests {
             machine.step(&Event::Time, at(130)),
             [Action::Abort { pid: 7 }]
         );
-        assert_eq!((machine.name(), machine.pid()), ("hung", Some(7)));
+        assert_eq!(
+            (machine.told(), machine.pid()),
+            (ProcessState::Hung, Some(7))
+        );
         // A sign of life comes too late: it has been sent SIGABRT.
         assert!(machine.step(&Event::Alive, at(131)).is_empty());
         assert_eq!(
@@ -564,7 +569,7 @@ mod tests {
         );
         machine.step(&Event::Alive, at(90_001));
         assert_eq!(machine.deadline(), Some(at(90_061)));
-        assert_eq!(machine.name(), "ready");
+        assert_eq!(machine.told(), ProcessState::Ready);
     }
 
     #[test]
@@ -572,7 +577,7 @@ mod tests {
         let mut machine = watched();
         let mut last = false;
         for _ in 0..6 {
-            while machine.name() != "waiting" {
+            while machine.told() != ProcessState::Waiting {
                 let now = machine.deadline().unwrap();
                 let actions = machine.step(&Event::Time, now);
                 if matches!(actions[..], [Action::Abort { .. }]) {

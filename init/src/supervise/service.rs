@@ -66,7 +66,7 @@ impl Service {
     pub(crate) fn status(&self) -> ProcessStatus {
         ProcessStatus {
             name: self.name().to_owned(),
-            state: self.machine.name().to_owned(),
+            state: self.machine.told(),
             pid: self.pid(),
             restarts: self.machine.restarts,
             last_exit: self.last_exit.clone(),

@@ -96,13 +96,52 @@ pub struct BootStep {
     pub error: Option<String>,
 }
 
+/// How a process of PID 1 fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// It runs and has not said that it is ready.
+    Starting,
+    /// It does its work.
+    Ready,
+    /// It gives no sign of life.
+    Hung,
+    /// It has ended by itself and is started again after a pause.
+    Waiting,
+    /// It was asked to end.
+    Stopping,
+    /// It has ended for good.
+    Stopped,
+}
+
+impl ProcessState {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Hung => "hung",
+            Self::Waiting => "waiting",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl std::fmt::Display for ProcessState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A process that PID 1 keeps running.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProcessStatus {
     /// `netcfg` or `hostd`.
     pub name: String,
-    /// `starting`, `ready`, `hung` (gives no sign of life), `waiting` (to be started again), `stopping` or `stopped`.
-    pub state: String,
+    /// How it fares.
+    pub state: ProcessState,
     /// Process identifier while it runs.
     pub pid: Option<i32>,
     /// How often it was started again after it ended by itself.

@@ -71,6 +71,42 @@ pub struct ServiceResources {
     pub pids: Option<i64>,
 }
 
+/// How a service fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// It is being made or started for the first time.
+    Starting,
+    /// Its process runs.
+    Running,
+    /// It has ended by itself and is started again after a pause.
+    Waiting,
+    /// It has ended and is not started again.
+    Stopped,
+    /// It could not be made or started.
+    Failed,
+}
+
+impl ServiceState {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl std::fmt::Display for ServiceState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A service as the host API shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
@@ -78,8 +114,8 @@ pub struct ServiceStatus {
     pub name: String,
     /// One line for people.
     pub description: String,
-    /// `running`, `starting`, `waiting` (to be started again), `stopped` or `failed`.
-    pub state: String,
+    /// How it fares.
+    pub state: ServiceState,
     /// First process while it runs.
     pub pid: Option<i32>,
     /// How often it was started again after it ended by itself.
