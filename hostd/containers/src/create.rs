@@ -188,11 +188,11 @@ impl Inner {
     /// Makes a container in memory from what is on disk.
     pub(crate) fn load(
         &self,
-        document: ContainerDocument,
+        mut document: ContainerDocument,
         state: State,
     ) -> Result<Container, EngineError> {
-        let spec = match &document.spec {
-            Some(spec) => spec.clone(),
+        let spec = match document.spec.take() {
+            Some(spec) => spec,
             None => self.read_old(&document)?,
         };
         check(&spec, &self.root)?;
