@@ -1,6 +1,6 @@
 //! Control groups, version 2 only (`Documentation/admin-guide/cgroup-v2.rst` of the kernel).
 //!
-//! In the order in which a caller needs them:
+//! In the order in which a caller meets them:
 //!
 //! - [`mount_point`]: where the hierarchy is mounted.
 //! - [`controllers`]: which controllers there are, and how the cgroups below get them.

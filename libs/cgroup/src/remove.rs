@@ -41,7 +41,7 @@ fn remove_with(group: &Path, limit: Duration, kill: impl Fn()) -> Result<(), Cgr
         match wait(group, Event::Empty, deadline) {
             // A process may have come in again since; then the next round kills it.
             Ok(true) if Instant::now() < deadline => {}
-            // Removed by somebody else.
+            // Another process removed it.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error).step(step),
             Ok(_) => {

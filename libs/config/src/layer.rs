@@ -143,7 +143,8 @@ fn field_at(tree: &DeTable<'_>, wanted: &Range<usize>) -> String {
     let mut best = (usize::MAX, String::new());
     let mut note = |span: &Range<usize>, path: &str| {
         let size = span.len();
-        // `<=`: a value stands in its list's place as well, and the later one is the inner one.
+        // `<=`: the range of a list contains those of its values, and the later range is the inner
+        // one.
         if holds(span) && size <= best.0 {
             best = (size, path.to_owned());
         }

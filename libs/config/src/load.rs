@@ -14,7 +14,7 @@ use crate::layer::{MAX_LAYER_BYTES, parse};
 use crate::merge::merge;
 use crate::problem::Problem;
 
-/// Most files of a `host.toml.d` folder that are read.
+/// Most files of a `host.toml.d` directory that are read.
 const MAX_DROP_INS: usize = 256;
 
 /// Where the layers lie. A file that does not exist is an empty layer.
@@ -24,7 +24,7 @@ pub struct Sources {
     pub base: Vec<PathBuf>,
     /// The operator's file.
     pub operator: PathBuf,
-    /// Folder of the operator's further files (`*.toml`, in the order of their names).
+    /// Directory of the operator's further files (`*.toml`, in the order of their names).
     pub operator_dir: PathBuf,
     /// The copy that [`save_last_good`] keeps.
     pub last_good: PathBuf,
@@ -37,7 +37,7 @@ impl Sources {
         Self::under(Path::new("/"))
     }
 
-    /// The same layout below another folder, for tests and for images.
+    /// The same layout below another directory, for tests and for images.
     #[must_use]
     pub fn under(root: &Path) -> Self {
         Self {
@@ -160,13 +160,13 @@ fn read_operator(sources: &Sources) -> (Table, Vec<PathBuf>, Vec<Problem>) {
     (table, good, problems)
 }
 
-/// The `*.toml` files of a folder, sorted by name. Hidden files are editors' leftovers.
+/// The `*.toml` files of a directory, sorted by name. Hidden files are editors' leftovers.
 fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, Box<Problem>> {
     let unreadable = |error: io::Error| {
         Box::new(Problem::of_file(
             dir,
-            format!("the folder cannot be read: {error}"),
-            "make it a folder that root can read",
+            format!("the directory cannot be read: {error}"),
+            "make it a directory that root can read",
         ))
     };
     let entries = match fs::read_dir(dir) {
@@ -191,7 +191,7 @@ fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, Box<Problem>> {
     if files.len() > MAX_DROP_INS {
         return Err(Box::new(Problem::of_file(
             dir,
-            format!("the folder has {} files", files.len()),
+            format!("the directory has {} files", files.len()),
             "keep at most 256",
         )));
     }
@@ -208,7 +208,7 @@ fn read_layer(file: &Path) -> Result<Option<Table>, Vec<Problem>> {
             "make it a plain file that root can read",
         )]
     };
-    // A FIFO in the place of the file would block the boot for ever.
+    // A FIFO in the place of the file would block the boot forever.
     match fs::metadata(file) {
         Ok(metadata) if metadata.is_file() => {}
         Ok(_) => {
@@ -253,7 +253,7 @@ pub enum SaveError {
     Io {
         /// The operation: `create`, `write`, `fsync`, `rename`, ….
         operation: &'static str,
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,

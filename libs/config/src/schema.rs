@@ -1,6 +1,7 @@
 //! What each field wants, in words for an operator.
 
-/// Path pattern of a field (list indexes as `[]`) and the remedy told when its value is wrong.
+/// Path pattern of a field (list indexes as `[]`) and the remedy that is shown when its value is
+/// wrong.
 const REMEDIES: &[(&str, &str)] = &[
     (
         "hostname",

@@ -2,14 +2,15 @@
 //! one and nothing between.
 //!
 //! A file is written beside its target as `.new-<name>-<process>-<number>`, which no other writer
-//! uses, and renamed over it. What a crash leaves under such a name is harmless, and goes
-//! * when a process with the same number comes to it: PID 1 has the same one at each boot, and
+//! uses, and renamed over it. What a crash leaves under such a name is harmless, and is removed
+//! * when a process with the same number needs the name: PID 1 has the same one at each boot, and
 //!   counts from 0 again; a name that it finds taken is a left-over of its predecessor;
-//! * by [`sweep`] of the folder, before anything writes there;
+//! * by [`sweep`] of the directory, before anything writes there;
 //! * by [`sweep_dead`], at any time.
 //!
-//! Everything happens relative to the open folder, and nothing follows a symbolic link in the last
-//! part of a path: one at the target is replaced, one in place of the temporary file is removed.
+//! Everything happens relative to the open directory, and nothing follows a symbolic link in the
+//! last part of a path: one at the target is replaced, one in place of the temporary file is
+//! removed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -30,7 +31,7 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 /// When a write survives a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Before the call returns: fsync of the file, rename, fsync of the folder.
+    /// Before the call returns: fsync of the file, rename, fsync of the directory.
     Flushed,
     /// When [`flush`] is called or the kernel writes back. Readers see the old or the new file
     /// at any time, also after the writing process was killed; after a power cut the file may be
@@ -42,9 +43,9 @@ pub enum Durability {
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {}: {source}", path.display())]
 pub struct FileError {
-    /// What was done: `open`, `create`, `write`, `fsync`, `rename`, `remove`, `read folder`.
+    /// What was done: `open`, `create`, `write`, `fsync`, `rename`, `remove`, `read directory`.
     pub operation: &'static str,
-    /// To which file or folder.
+    /// To which file or directory.
     pub path: PathBuf,
     /// The kernel's answer.
     pub source: io::Error,
@@ -67,8 +68,8 @@ fn failed<E: Into<io::Error>>(
 /// owner may read it.
 ///
 /// # Errors
-/// [`FileError`]; the old file is then untouched, but for a failed fsync of the folder: the new one
-/// is then in place, and may be gone after a power cut.
+/// [`FileError`]; the old file is then untouched, but for a failed fsync of the directory: the new
+/// one is then in place, and may be gone after a power cut.
 pub fn write(
     path: &Path,
     bytes: &[u8],
@@ -93,7 +94,7 @@ pub fn prepare(path: &Path, bytes: &[u8], mode: u32) -> Result<Prepared, FileErr
 /// The new version of a file, beside it. Dropping it leaves the old one.
 #[derive(Debug)]
 pub struct Prepared {
-    folder: OwnedFd,
+    directory: OwnedFd,
     temporary: OsString,
     path: PathBuf,
     placed: bool,
@@ -110,10 +111,10 @@ impl Prepared {
             .file_name()
             .ok_or_else(|| failed("create", path)(Errno::INVAL))?;
         let at = parent(path);
-        let folder = open_folder(at)?;
-        let (temporary, file) = create(&folder, at, name)?;
+        let directory = open_directory(at)?;
+        let (temporary, file) = create(&directory, at, name)?;
         let prepared = Self {
-            folder,
+            directory,
             temporary,
             path: path.to_owned(),
             placed: false,
@@ -130,12 +131,12 @@ impl Prepared {
     pub fn place(self) -> Result<(), FileError> {
         let placed = self.rename()?;
         let at = parent(&placed.path);
-        rustix::fs::fsync(&placed.folder).map_err(failed("fsync", at))
+        rustix::fs::fsync(&placed.directory).map_err(failed("fsync", at))
     }
 
     fn rename(mut self) -> Result<Self, FileError> {
         let name = self.path.file_name().unwrap_or_default();
-        rustix::fs::renameat(&self.folder, &self.temporary, &self.folder, name)
+        rustix::fs::renameat(&self.directory, &self.temporary, &self.directory, name)
             .map_err(failed("rename", &self.path))?;
         self.placed = true;
         Ok(self)
@@ -146,7 +147,7 @@ impl Drop for Prepared {
     fn drop(&mut self) {
         if !self.placed {
             // What stays behind is swept later; the first error is the one to report.
-            let _ = rustix::fs::unlinkat(&self.folder, &self.temporary, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.directory, &self.temporary, AtFlags::empty());
         }
     }
 }
@@ -169,14 +170,14 @@ pub fn write_changed(
 }
 
 /// A new file that only its owner may read, and its name.
-fn create(folder: &OwnedFd, at: &Path, name: &OsStr) -> Result<(OsString, File), FileError> {
+fn create(directory: &OwnedFd, at: &Path, name: &OsStr) -> Result<(OsString, File), FileError> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let temporary = temporary_name(name);
-    let open = || rustix::fs::openat(folder, &temporary, flags, Mode::from_raw_mode(0o600));
+    let open = || rustix::fs::openat(directory, &temporary, flags, Mode::from_raw_mode(0o600));
     let opened = match open() {
         // No living process can have it: the number is this one's own.
         Err(Errno::EXIST) => {
-            rustix::fs::unlinkat(folder, &temporary, AtFlags::empty()).and_then(|()| open())
+            rustix::fs::unlinkat(directory, &temporary, AtFlags::empty()).and_then(|()| open())
         }
         opened => opened,
     };
@@ -218,7 +219,7 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-fn open_folder(path: &Path) -> Result<OwnedFd, FileError> {
+fn open_directory(path: &Path) -> Result<OwnedFd, FileError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(failed("open", path))
 }
@@ -231,54 +232,54 @@ pub fn flush(path: &Path) -> Result<(), FileError> {
     File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(failed("fsync", path))?;
-    flush_folder(parent(path))
+    flush_directory(parent(path))
 }
 
-/// Makes the names inside a folder survive a power cut.
+/// Makes the names inside a directory survive a power cut.
 ///
 /// # Errors
 /// [`FileError`].
-pub fn flush_folder(folder: &Path) -> Result<(), FileError> {
-    rustix::fs::fsync(open_folder(folder)?).map_err(failed("fsync", folder))
+pub fn flush_directory(directory: &Path) -> Result<(), FileError> {
+    rustix::fs::fsync(open_directory(directory)?).map_err(failed("fsync", directory))
 }
 
-/// Removes a file for good; one that does not exist is no error.
+/// Removes a file for good; a missing file is not an error.
 ///
 /// # Errors
 /// [`FileError`].
 pub fn remove(path: &Path) -> Result<(), FileError> {
     match std::fs::remove_file(path) {
-        Ok(()) => flush_folder(parent(path)),
+        Ok(()) => flush_directory(parent(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed("remove", path)(error)),
     }
 }
 
-/// Removes the temporary files that interrupted writes left in a folder, and returns how many
+/// Removes the temporary files that interrupted writes left in a directory, and returns how many
 /// there were. Call it before anything else writes there.
 ///
 /// # Errors
-/// [`FileError`] when the folder cannot be read or a file not be removed.
-pub fn sweep(folder: &Path) -> Result<usize, FileError> {
-    sweep_those(folder, is_temporary)
+/// [`FileError`] when the directory cannot be read or a file not be removed.
+pub fn sweep(directory: &Path) -> Result<usize, FileError> {
+    sweep_those(directory, is_temporary)
 }
 
-/// Like [`sweep`] for folders that others write to at the same time: what a living process may
-/// still rename stays, and a folder that does not exist is no error.
+/// Like [`sweep`] for directories that others write to at the same time: what a living process may
+/// still rename stays. A missing directory is not an error.
 ///
 /// # Errors
 /// As for [`sweep`].
-pub fn sweep_dead(folder: &Path) -> Result<usize, FileError> {
-    match sweep_those(folder, |name| writer(name).is_some_and(is_dead)) {
+pub fn sweep_dead(directory: &Path) -> Result<usize, FileError> {
+    match sweep_those(directory, |name| writer(name).is_some_and(is_dead)) {
         Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(0),
         swept => swept,
     }
 }
 
-fn sweep_those(folder: &Path, is_meant: impl Fn(&OsStr) -> bool) -> Result<usize, FileError> {
+fn sweep_those(directory: &Path, is_meant: impl Fn(&OsStr) -> bool) -> Result<usize, FileError> {
     let mut swept = 0;
-    let unreadable = || failed("read folder", folder);
-    for entry in std::fs::read_dir(folder).map_err(unreadable())? {
+    let unreadable = || failed("read directory", directory);
+    for entry in std::fs::read_dir(directory).map_err(unreadable())? {
         let entry = entry.map_err(unreadable())?;
         if is_meant(&entry.file_name()) {
             let path = entry.path();
@@ -336,15 +337,15 @@ mod tests {
     /// As PID 1 finds it after a power cut: its own number, and its counter at 0 again.
     #[test]
     fn a_left_over_under_the_own_name_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("machine-id");
-        let victim = folder.path().join("victim");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("machine-id");
+        let victim = directory.path().join("victim");
         std::fs::write(&victim, "untouched").unwrap();
         let prefix = format!(".new-machine-id-{}-", std::process::id());
         // Other tests of this process count, too.
         let next = COUNTER.load(Ordering::Relaxed);
         for number in next..next + 500 {
-            let left_over = folder.path().join(format!("{prefix}{number}"));
+            let left_over = directory.path().join(format!("{prefix}{number}"));
             match number % 2 {
                 0 => std::fs::write(left_over, "torn").unwrap(),
                 _ => std::os::unix::fs::symlink(&victim, left_over).unwrap(),
@@ -356,6 +357,6 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
         assert!(!path.is_symlink());
-        assert_eq!(sweep(folder.path()).unwrap(), 498);
+        assert_eq!(sweep(directory.path()).unwrap(), 498);
     }
 }

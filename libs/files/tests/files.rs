@@ -7,11 +7,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use keelson_files::{
-    Durability, flush, flush_folder, prepare, remove, sweep, sweep_dead, write, write_changed,
+    Durability, flush, flush_directory, prepare, remove, sweep, sweep_dead, write, write_changed,
 };
 
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -21,8 +21,8 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn the_mode_is_the_one_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a");
     for durability in [Durability::Flushed, Durability::Relaxed] {
         // More than any umask lets through, and less than was there before.
         for mode in [0o600, 0o666, 0o444, 0o4711, 0o640] {
@@ -31,13 +31,16 @@ fn the_mode_is_the_one_asked_for() {
             assert_eq!(found & 0o7777, mode);
         }
     }
-    assert_eq!(names(folder.path()), ["a"]);
+    assert_eq!(names(directory.path()), ["a"]);
 }
 
 #[test]
 fn a_link_at_the_target_is_replaced_not_followed() {
-    let folder = tempfile::tempdir().unwrap();
-    let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+    let directory = tempfile::tempdir().unwrap();
+    let (link, target) = (
+        directory.path().join("link"),
+        directory.path().join("target"),
+    );
     fs::write(&target, "untouched").unwrap();
     symlink(&target, &link).unwrap();
     write(&link, b"new", 0o644, Durability::Flushed).unwrap();
@@ -47,13 +50,13 @@ fn a_link_at_the_target_is_replaced_not_followed() {
 
 #[test]
 fn a_failed_write_leaves_the_old_file_and_no_temporary_one() {
-    let folder = tempfile::tempdir().unwrap();
-    // rename(2) cannot replace a folder that is not empty by a file.
-    let path = folder.path().join("a");
+    let directory = tempfile::tempdir().unwrap();
+    // rename(2) cannot replace a directory that is not empty by a file.
+    let path = directory.path().join("a");
     fs::create_dir_all(path.join("inside")).unwrap();
     let error = write(&path, b"new", 0o644, Durability::Flushed).unwrap_err();
     assert!(error.to_string().starts_with("rename "), "{error}");
-    assert_eq!(names(folder.path()), ["a"]);
+    assert_eq!(names(directory.path()), ["a"]);
     for nowhere in ["/", "missing/file"] {
         assert!(write(Path::new(nowhere), b"", 0o644, Durability::Relaxed).is_err());
     }
@@ -61,41 +64,41 @@ fn a_failed_write_leaves_the_old_file_and_no_temporary_one() {
 
 #[test]
 fn every_state_that_a_crash_leaves_is_swept() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a");
     write(&path, b"old", 0o644, Durability::Flushed).unwrap();
     // Killed after creating, after half of the data, and after fsync but before the rename.
     for (number, bytes) in ["", "ne", "new"].into_iter().enumerate() {
-        fs::write(folder.path().join(format!(".new-a-1-{number}")), bytes).unwrap();
+        fs::write(directory.path().join(format!(".new-a-1-{number}")), bytes).unwrap();
     }
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-    assert_eq!(sweep(folder.path()).unwrap(), 3);
-    assert_eq!(sweep(folder.path()).unwrap(), 0);
-    assert_eq!(names(folder.path()), ["a"]);
+    assert_eq!(sweep(directory.path()).unwrap(), 3);
+    assert_eq!(sweep(directory.path()).unwrap(), 0);
+    assert_eq!(names(directory.path()), ["a"]);
 }
 
 #[test]
 fn what_a_living_process_writes_stays() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut child = Command::new("sleep").arg("600").spawn().unwrap();
     let living = format!(".new-a-{}-0", child.id());
     let own = format!(".new-a-{}-4000000000", std::process::id());
     for name in [&living, &own] {
-        fs::write(folder.path().join(name), "").unwrap();
+        fs::write(directory.path().join(name), "").unwrap();
     }
-    fs::write(folder.path().join(".hidden-1-1"), "").unwrap();
-    assert_eq!(sweep_dead(folder.path()).unwrap(), 0);
+    fs::write(directory.path().join(".hidden-1-1"), "").unwrap();
+    assert_eq!(sweep_dead(directory.path()).unwrap(), 0);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(sweep_dead(folder.path()).unwrap(), 1);
-    assert_eq!(names(folder.path()), [".hidden-1-1".to_owned(), own]);
-    assert_eq!(sweep_dead(&folder.path().join("absent")).unwrap(), 0);
+    assert_eq!(sweep_dead(directory.path()).unwrap(), 1);
+    assert_eq!(names(directory.path()), [".hidden-1-1".to_owned(), own]);
+    assert_eq!(sweep_dead(&directory.path().join("absent")).unwrap(), 0);
 }
 
 #[test]
 fn readers_see_whole_files_of_many_writers() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a");
     let text = |writer: usize| vec![b'a' + writer as u8; 1 << (10 + writer)];
     write(&path, &text(0), 0o644, Durability::Relaxed).unwrap();
     let done = AtomicBool::new(false);
@@ -121,13 +124,13 @@ fn readers_see_whole_files_of_many_writers() {
         done.store(true, Ordering::Relaxed);
         assert!(results.iter().all(Result::is_ok));
     });
-    assert_eq!(names(folder.path()), ["a"]);
+    assert_eq!(names(directory.path()), ["a"]);
 }
 
 #[test]
 fn what_has_not_changed_is_not_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a");
     let write = |text: &[u8]| write_changed(&path, text, 0o644, Durability::Relaxed).unwrap();
     assert!(write(b"one"));
     let inode = fs::metadata(&path).unwrap().ino();
@@ -138,25 +141,25 @@ fn what_has_not_changed_is_not_written() {
 
 #[test]
 fn what_is_prepared_replaces_when_it_is_placed() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a");
     write(&path, b"old", 0o644, Durability::Relaxed).unwrap();
     drop(prepare(&path, b"dropped", 0o600).unwrap());
-    assert_eq!(names(folder.path()), ["a"]);
+    assert_eq!(names(directory.path()), ["a"]);
     let prepared = prepare(&path, b"new", 0o600).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"old");
     prepared.place().unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"new");
-    assert_eq!(names(folder.path()), ["a"]);
+    assert_eq!(names(directory.path()), ["a"]);
 }
 
 #[test]
 fn removal_is_idempotent() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a");
     write(&path, b"x", 0o644, Durability::Relaxed).unwrap();
     flush(&path).unwrap();
-    flush_folder(folder.path()).unwrap();
+    flush_directory(directory.path()).unwrap();
     remove(&path).unwrap();
     remove(&path).unwrap();
     let error = flush(&path).unwrap_err();

@@ -50,7 +50,7 @@ pub enum Stream {
 pub struct Record<'a> {
     /// Where it comes from.
     pub stream: Stream,
-    /// The line goes on in the next record of this stream.
+    /// The line continues in the next record of this stream.
     pub partial: bool,
     /// Nanoseconds since 1970 (CLOCK_REALTIME).
     pub time: u64,
@@ -230,8 +230,8 @@ impl IndexEntry {
     }
 }
 
-/// A multiply-and-fold hash over eight bytes at a time: it has to tell torn and zeroed data from
-/// records, not to withstand forgery, and must cost next to nothing per byte.
+/// A multiply-and-fold hash over eight bytes at a time: it has to distinguish torn and zeroed data
+/// from records, not to withstand forgery, and must cost next to nothing per byte.
 fn check(header: &[u8], payload: &[u8]) -> u32 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     // Not zero, so that a run of zero bytes is never valid.

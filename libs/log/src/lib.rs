@@ -2,10 +2,10 @@
 //!
 //! A container's log is a list of files: `LOG` is written to, `LOG.1`, `LOG.2`, … are the
 //! rotated ones, newest first. Each file starts with a header ([`format::FileHeader`]) that
-//! carries a generation number, one higher in every newer file, and goes on with records
+//! carries a generation number, one higher in every newer file, and continues with records
 //! ([`format`]). A record is one line of output with its newline, or a piece of a line: a piece
 //! that does not end the line is marked *partial*. Output is recorded as soon as it is read, so
-//! joining the payloads of one stream gives exactly the bytes that the process wrote.
+//! joining the payloads of one stream yields exactly the bytes that the process wrote.
 //!
 //! Beside a file stands `FILE.idx` as soon as there is something to put in: an array of fixed-size
 //! entries, one for about every 64 KiB of log, with position, time and number of lines.
@@ -15,6 +15,11 @@
 //!
 //! There is one [`Writer`] for a log and any number of [`Reader`]s, in any process, without
 //! locks: data are only ever appended, and a record that is not complete yet is not shown.
+//!
+//! - [`format`]: headers and records as bytes.
+//! - [`Writer`]: appends records and rotates files.
+//! - `index`: the entries of `FILE.idx`.
+//! - [`Reader`]: reads records, from the start, the end or a time on, and follows the log.
 
 pub mod format;
 mod index;

@@ -35,9 +35,9 @@ pub enum Next<'a> {
 /// A new reader stands at the oldest record. A log that does not exist (yet) is empty.
 pub struct Reader {
     path: PathBuf,
-    /// Holds the folder: `path` leads through it, so that a reader goes on where the folder is
-    /// moved to (a removed container's log until it is deleted).
-    _folder: Option<File>,
+    /// Holds the directory: `path` leads through it, so that a reader continues where the directory
+    /// is moved to (a removed container's log until it is deleted).
+    _directory: Option<File>,
     current: Option<Opened>,
     /// Files of this generation and older ones have been read.
     done: u64,
@@ -66,10 +66,10 @@ struct Opened {
 impl Reader {
     /// Opens a log at its oldest record.
     pub fn open(path: &Path) -> Result<Self, LogError> {
-        let (folder, path) = through_folder(path);
+        let (directory, path) = through_directory(path);
         let mut reader = Self {
             path,
-            _folder: folder,
+            _directory: directory,
             current: None,
             done: 0,
             buffer: Vec::new(),
@@ -234,8 +234,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Counts a file's lines from its last index entry on; also tells whether its last record is
-    /// a line that goes on.
+    /// Counts a file's lines from its last index entry on. Also returns whether its last record is
+    /// a line that continues.
     fn count(&self, opened: &Opened) -> Result<(u64, bool), LogError> {
         let index = Index::open(&opened.path, opened.header);
         let entry = index.last_where(|_| true);
@@ -277,7 +277,7 @@ impl Reader {
         Ok(read > 0)
     }
 
-    /// After damaged data, goes on at the next index entry of the file; false when there is none.
+    /// After damaged data, continues at the next index entry of the file; false when there is none.
     fn skip_damage(&mut self) -> bool {
         let Some(opened) = &mut self.current else {
             return false;
@@ -294,7 +294,7 @@ impl Reader {
         true
     }
 
-    /// Goes on with the oldest file that was not read yet; false when there is none.
+    /// Continues with the oldest file that was not read yet; false when there is none.
     fn advance(&mut self) -> Result<bool, LogError> {
         if self.current.is_some() {
             // The cheap and usual case: the file that was read is still the current one.
@@ -362,16 +362,16 @@ fn read_more(
 }
 
 /// Opens one file of a log. `None`: it does not exist, or its header is not written yet.
-/// The same file by way of an open descriptor of its folder, where there is one.
-fn through_folder(path: &Path) -> (Option<File>, PathBuf) {
+/// The same file by way of an open descriptor of its directory, where there is one.
+fn through_directory(path: &Path) -> (Option<File>, PathBuf) {
     let parts = path.parent().zip(path.file_name());
     if let Some((parent, name)) = parts
-        && let Ok(folder) = File::open(parent)
+        && let Ok(directory) = File::open(parent)
     {
-        let way = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        let way = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
         // Without procfs the path itself must do.
         if way.exists() {
-            return (Some(folder), way.join(name));
+            return (Some(directory), way.join(name));
         }
     }
     (None, path.to_owned())

@@ -116,7 +116,8 @@ impl Writer {
                 time,
                 lines: self.lines,
             };
-            // The index is an aid: a log without it is complete, so a full disk is no error here.
+            // The index is an aid: a log without it is complete, so a full disk is not an error
+            // here.
             let _ = self.write_entry(&entry);
             self.next_entry = self.size + INDEX_STEP;
         }

@@ -10,8 +10,8 @@ const LARGE: Limits = Limits {
     max_files: 1,
 };
 
-fn log(folder: &tempfile::TempDir) -> PathBuf {
-    folder.path().join("log")
+fn log(directory: &tempfile::TempDir) -> PathBuf {
+    directory.path().join("log")
 }
 
 fn drain(reader: &mut Reader) -> (Vec<String>, bool) {
@@ -46,8 +46,8 @@ fn tail(path: &Path, lines: u64) -> Vec<String> {
 
 #[test]
 fn a_reader_follows_and_learns_of_the_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = log(&folder);
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
     let mut reader = Reader::open(&path).unwrap();
     assert_eq!(drain(&mut reader), (vec![], false));
     let mut writer = Writer::open(&path, LARGE).unwrap();
@@ -62,8 +62,8 @@ fn a_reader_follows_and_learns_of_the_end() {
 
 #[test]
 fn tail_and_since_find_their_place_in_a_large_log() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = log(&folder);
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
     let mut writer = Writer::open(&path, LARGE).unwrap();
     append_lines(&mut writer, 0..50_000);
     for lines in [0, 1, 2, 100, 4_999, 49_999, 50_000, 60_000] {
@@ -86,8 +86,8 @@ fn tail_and_since_find_their_place_in_a_large_log() {
 
 #[test]
 fn rotation_keeps_the_newest_files_and_readers_follow_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = log(&folder);
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
     let limits = Limits {
         max_size: 4_000,
         max_files: 3,
@@ -107,18 +107,18 @@ fn rotation_keeps_the_newest_files_and_readers_follow_it() {
     assert!(kept.len() > 200 && kept.len() < 500, "{}", kept.len());
     assert_eq!(kept, all[2_000 - kept.len()..]);
     assert_eq!(tail(&path, 250), all[1_750..]);
-    assert!(!folder.path().join("log.3").exists());
+    assert!(!directory.path().join("log.3").exists());
     let mut reader = Reader::open(&path).unwrap();
     reader.seek_since(1_800).unwrap();
     assert_eq!(drain(&mut reader).0, all[1_800..]);
     keelson_log::remove(&path).unwrap();
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[test]
 fn a_slow_reader_goes_on_with_what_is_left() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = log(&folder);
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
     let limits = Limits {
         max_size: 1_000,
         max_files: 1,
@@ -134,8 +134,8 @@ fn a_slow_reader_goes_on_with_what_is_left() {
 
 #[test]
 fn a_torn_tail_is_cut_off_when_the_log_is_opened_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = log(&folder);
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
     append_lines(&mut Writer::open(&path, LARGE).unwrap(), 0..10_000);
     let whole = std::fs::read(&path).unwrap();
     for cut in [1, 5, 19, 20, 29] {
@@ -156,8 +156,8 @@ fn a_torn_tail_is_cut_off_when_the_log_is_opened_again() {
 
 #[test]
 fn damage_in_the_middle_costs_only_what_is_near_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = log(&folder);
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
     append_lines(&mut Writer::open(&path, LARGE).unwrap(), 0..50_000);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[500_000..500_100].fill(0);
@@ -169,10 +169,10 @@ fn damage_in_the_middle_costs_only_what_is_near_it() {
 
 #[test]
 fn without_its_index_a_log_is_scanned() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = log(&folder);
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
     append_lines(&mut Writer::open(&path, LARGE).unwrap(), 0..20_000);
-    std::fs::write(folder.path().join("log.idx"), b"rubbish").unwrap();
+    std::fs::write(directory.path().join("log.idx"), b"rubbish").unwrap();
     assert_eq!(tail(&path, 1), ["line 19999\n"]);
     let mut reader = Reader::open(&path).unwrap();
     reader.seek_since(19_000).unwrap();
@@ -183,8 +183,8 @@ fn without_its_index_a_log_is_scanned() {
 
 #[test]
 fn a_foreign_file_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = log(&folder);
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
     std::fs::write(&path, "this is a text file and no container log").unwrap();
     assert!(Reader::open(&path).is_err());
     assert!(Writer::open(&path, LARGE).is_err());
@@ -197,8 +197,8 @@ proptest! {
         writes in proptest::collection::vec((any::<bool>(), "[a-z\n]{0,400}", any::<bool>()), 1..60),
         max_size in 100u64..3_000,
     ) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = log(&folder);
+        let directory = tempfile::tempdir().unwrap();
+        let path = log(&directory);
         let limits = Limits { max_size, max_files: 1_000 };
         let mut writer = Writer::open(&path, limits).unwrap();
         let mut expected = [String::new(), String::new()];

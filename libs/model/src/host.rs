@@ -101,7 +101,7 @@ pub struct RegistriesConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct ImagesConfig {
     /// Keep the compressed blob of every layer that is pulled or loaded beside the layer, so that
-    /// a save or a push gives it back with the same digest; true.
+    /// a save or a push returns it with the same digest; true.
     pub keep_compressed: bool,
 }
 

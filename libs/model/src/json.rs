@@ -5,7 +5,7 @@
 //! * A member that is `null` counts as absent; in a list or as the value of a map `null` is the
 //!   empty value of its type.
 //! * A member may be there several times. The last one counts; objects are merged.
-//! * Members that nobody asks for may be anything.
+//! * Unknown members may have any value.
 //!
 //! What is wrong is refused with the path of the member. Derived types work as they are, except
 //! with `flatten`, `untagged` and `tag`, which read behind the back of this module; a field that
@@ -93,7 +93,7 @@ pub fn from_member<T: DeserializeOwned>(name: &str, value: Json) -> Result<T, Js
     T::deserialize(value).map_err(|error| error.below(name))
 }
 
-/// For `deserialize_with`: a list of strings for which a single string may stand.
+/// For `deserialize_with`: a list of strings, or a single string for a list of one.
 ///
 /// # Errors
 /// When it is neither.

@@ -1,6 +1,14 @@
-//! The serde types that Keelson's processes share: what stands in files, on sockets and in the
-//! configuration. No behaviour beyond construction and parsing of single values lives here, apart
-//! from the one way in which documents from outside are read ([`json`]).
+//! The serde types that Keelson's processes share: the content of files and of the configuration,
+//! and the messages on sockets. No behaviour beyond construction and parsing of single values lives
+//! here, apart from the reader of documents from outside ([`json`]).
+//!
+//! - [`host`], [`ip`]: the host's configuration.
+//! - [`init`]: the control socket of PID 1.
+//! - [`spec`]: what a container is, in the engine's own terms.
+//! - [`service`]: the file that describes a service of the host.
+//! - [`host_api`], [`verify`]: the host API.
+//! - [`error`]: kinds of errors, with their HTTP status and exit code.
+//! - [`limits`], [`json`]: bounds on foreign input, and how foreign JSON is read.
 
 pub mod error;
 pub mod host;

@@ -1,8 +1,8 @@
-//! How much of what others say is kept: byte budgets that several parts of Keelson share. A number
+//! Limits in bytes on foreign input that is kept, shared by several parts of Keelson. A number
 //! of entries alone bounds nothing, because one entry can be as large as a request.
 
-/// Bytes of the names and values of all labels that a client gives a container. Those of its image
-/// come to them, of which there are no more.
+/// Bytes of the names and values of all labels that a client sets on a container. Those of its
+/// image come to them, of which there are no more.
 pub const LABELS: usize = 1 << 20;
 /// Bytes of everything that a client says about a container, as JSON.
 pub const CONFIGURATION: usize = 2 << 20;

@@ -26,7 +26,7 @@ pub struct ServiceSpec {
     /// Capabilities that the service has, and no others: `CAP_SYS_TIME`, ….
     #[serde(default)]
     pub capabilities: Vec<String>,
-    /// Folders and files shown inside.
+    /// Directories and files shown inside.
     #[serde(default)]
     pub mounts: Vec<ServiceMount>,
     /// Device nodes shown inside, when the machine has them: `/dev/ptp0`, `/dev/rtc0`.
@@ -44,11 +44,11 @@ fn default_network() -> String {
     "none".to_owned()
 }
 
-/// A folder or file of the host inside the service.
+/// A directory or file of the host inside the service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceMount {
-    /// On the host; `{state}` at the start stands for the service's own folder
+    /// On the host; `{state}` at the start is replaced by the service's own directory
     /// `/var/lib/keelson/services/<name>`, whose parts are made when they do not exist.
     pub source: String,
     /// Inside the service.
@@ -110,7 +110,7 @@ impl std::fmt::Display for ServiceState {
 /// A service as the host API shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
-    /// Folder name.
+    /// Directory name.
     pub name: String,
     /// One line for people.
     pub description: String,

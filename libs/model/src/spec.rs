@@ -383,7 +383,7 @@ pub enum RestartPolicy {
     UnlessStopped,
     /// It starts again when its exit code is not 0.
     OnFailure {
-        /// Attempts; `None` is no limit.
+        /// Attempts; `None` means no limit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         attempts: Option<u32>,
     },

@@ -46,9 +46,9 @@ pub enum VerifyLine {
 pub struct Damage {
     /// `layer`, `configuration`, `manifest`, `record` or `names`.
     pub kind: String,
-    /// Its digest; empty for what has none.
+    /// Its digest; empty when it has none.
     pub digest: String,
-    /// The file or folder.
+    /// The file or directory.
     pub path: String,
     /// What is wrong.
     pub reason: String,

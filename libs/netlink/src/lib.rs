@@ -4,7 +4,7 @@
 //! This is the only crate that uses `rtnetlink` and `netlink-packet-route`, whose interfaces change
 //! often; a test in image-build/tests/architecture holds that.
 //!
-//! In the order in which a caller needs them:
+//! In the order in which a caller meets them:
 //!
 //! - [`Namespace`]: create or open a network namespace, and run code in it.
 //! - [`Netlink`]: a connection to the kernel in one namespace, with a call for each operation.

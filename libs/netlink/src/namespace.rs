@@ -84,7 +84,7 @@ pub(crate) fn run_in<T: Send>(
     })
 }
 
-/// Runs a function on a new thread and waits for it. A panic goes on in the caller.
+/// Runs a function on a new thread and waits for it. A panic continues in the caller.
 fn on_new_thread<T: Send>(function: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, function)?;

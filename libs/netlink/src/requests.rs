@@ -94,7 +94,7 @@ impl Netlink {
     /// Removes a virtual link.
     ///
     /// # Errors
-    /// It is no virtual link.
+    /// It is not a virtual link.
     pub async fn remove_link(&self, index: u32) -> Result<(), NetlinkError> {
         let removed = self.handle.link().del(index).execute().await;
         ignore_missing(removed.map_err(failed(format!("remove link {index}"))))
@@ -143,7 +143,7 @@ impl Netlink {
     /// Makes a link a port of a bridge, or with `None` of none.
     ///
     /// # Errors
-    /// The other link is no bridge.
+    /// The other link is not a bridge.
     pub async fn set_controller(
         &self,
         index: u32,

@@ -11,7 +11,7 @@ use keelson_netlink::{
 };
 use tokio::runtime::Runtime;
 
-/// Connects to a namespace, in which there is then a link `d0` that is up and has 192.0.2.1/24. Its
+/// Connects to a namespace and creates a link `d0` in it that is up and has 192.0.2.1/24. Its
 /// other end is `d1`.
 async fn connect(namespace: &Namespace) -> (Netlink, u32) {
     let netlink = Netlink::connect_in(namespace.as_fd()).unwrap();

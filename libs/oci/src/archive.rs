@@ -4,15 +4,15 @@
 //! Header decoding is tar-core's (POSIX pax, ustar, v7, GNU long names, all sparse formats), with
 //! bounded memory. What tar-core leaves open is decided here, as Go's archive/tar does it, so that
 //! an archive is for us what it is for Docker: fractions of a second and negative times, malformed
-//! pax numbers (refused), that links, devices and folders have no content whatever their size field
-//! says, that a slash at the end of a name makes a folder in archives of the seventies only, and
-//! that GNU's long names end at their first zero.
+//! pax numbers (refused), that links, devices and directories have no content whatever their size
+//! field says, that a slash at the end of a name makes a directory in archives of the seventies
+//! only, and that GNU's long names end at their first zero.
 
 use tar_core::parse::{Limits as TarLimits, ParseError, ParseEvent, ParsedEntry, Parser};
 use tar_core::{EntryType, PaxExtensions};
 
 const BLOCK: u64 = 512;
-/// Where the type flag stands in a header; zero in archives without POSIX's types.
+/// Offset of the type flag in a header; zero in archives without POSIX's types.
 const TYPE_FLAG: usize = 156;
 
 /// Largest path or link target, in bytes (PATH_MAX of Linux, with its terminating zero).
@@ -23,8 +23,8 @@ const MAX_METADATA: u32 = 1 << 20;
 const MAX_SPARSE_PARTS: usize = 65_536;
 /// Most header bytes ever held: extension records with their headers, sparse maps.
 const MAX_HEADER: usize = 8 << 20;
-/// From so many header bytes on, more of them are gathered than the parser asks for: it begins anew
-/// each time, and asks for the map of a sparse file block by block.
+/// From so many header bytes on, more of them are gathered than the parser asks for: it starts
+/// again each time, and asks for the map of a sparse file block by block.
 const GATHERED: usize = 64 << 10;
 
 /// Why an archive cannot be read.
@@ -51,7 +51,7 @@ pub enum ArchiveError {
         name: String,
         /// Which value.
         field: &'static str,
-        /// As it stands there.
+        /// As it was written.
         value: String,
     },
     /// The stream ended inside an entry.
@@ -75,7 +75,7 @@ fn in_entry(entry: &Option<String>) -> String {
 pub enum EntryKind {
     /// Regular file.
     File,
-    /// Folder.
+    /// Directory.
     Directory,
     /// Symbolic link.
     Symlink,
@@ -129,7 +129,7 @@ pub struct Entry {
     pub stored: u64,
     /// Where in the uncompressed stream the data begins.
     pub data_offset: u64,
-    /// The parts with data, in the order in which they are stored; `None` for a file without holes.
+    /// The parts with data, in the order of storage; `None` for a file without holes.
     pub sparse: Option<Vec<SparsePart>>,
     /// Extended attributes with their full names.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
@@ -263,7 +263,7 @@ impl Scanner {
         self.close_entry(visitor)?;
         let zeros = self.pending.iter().all(|byte| *byte == 0);
         // A missing end marker or missing padding after the last entry is common and harmless:
-        // whether the archive is complete is told by its digest.
+        // the digest shows whether the archive is complete.
         if self.data_left > 0 || (!self.pending.is_empty() && !zeros) {
             return Err(ArchiveError::Truncated {
                 offset: self.position + self.pending.len() as u64,
@@ -292,7 +292,7 @@ impl Scanner {
             .map_err(|source| ArchiveError::Header { offset, source })?;
         let (consumed, entry) = match event {
             ParseEvent::NeedData { min_bytes } => {
-                // A parser that asks for what it has would never go on.
+                // A parser that asks for bytes that it already has would never finish.
                 if min_bytes > MAX_HEADER || min_bytes <= pending.len() {
                     return Err(ArchiveError::TooLarge { offset }.into());
                 }

@@ -1,4 +1,5 @@
-//! How a blob is compressed, told from its first bytes: media types in the wild are not reliable.
+//! How a blob is compressed, recognised by its first bytes: media types in practice are not
+//! reliable.
 
 mod members;
 
@@ -52,8 +53,8 @@ impl Compression {
     }
 
     /// A reader of the uncompressed bytes. Several members or frames one after another count as
-    /// one stream, and what follows the last one without beginning another (a tape's block filled up
-    /// with zeros, for one) is passed over, as gzip(1) and tar(1) do. All of the input is read.
+    /// one stream, and what follows the last one without beginning another (a tape's block filled
+    /// up with zeros, for example) is skipped, as gzip(1) and tar(1) do. All of the input is read.
     ///
     /// # Errors
     /// When the decoder cannot be set up (memory).

@@ -140,7 +140,7 @@ pub enum ConfigError {
     #[error("the image configuration has {0} bytes; at most {MAX_CONFIG_SIZE} are accepted")]
     TooLarge(u64),
     /// A member is larger than anybody needs. Copies of it are in every container, in every event
-    /// about the image and in every answer that tells of it.
+    /// about the image and in every response about it.
     #[error(
         "member {member} of the image configuration has {size} bytes; at most {limit} are accepted"
     )]
@@ -168,8 +168,8 @@ impl ImageConfig {
         Ok(config)
     }
 
-    /// Reads the configuration of an image that was accepted before, perhaps by a release with other
-    /// limits for single members.
+    /// Reads the configuration of an image that was accepted before, perhaps by a release with
+    /// other limits for single members.
     ///
     /// # Errors
     /// Names the member that is wrong or missing.

@@ -1,7 +1,16 @@
 //! Image references, digests, manifests and layer archives.
 //!
-//! Everything here takes bytes or values and gives values back; files, networks and mounts are
-//! the business of the crates above.
+//! Everything here takes bytes or values and returns values; files, networks and mounts are
+//! the business of the crates above. In the order of a pull:
+//!
+//! - [`reference`]: names of images, as users write them.
+//! - [`digest`]: SHA-256 digests.
+//! - [`manifest`]: manifests and indexes, of OCI and of Docker.
+//! - [`config`]: the configuration of an image.
+//! - [`compression`]: gzip, zstd and others, recognised by their first bytes.
+//! - [`archive`], with [`tar_header`] and [`tar_entry`]: tar archives in both directions.
+//! - [`layer`]: an archive as a tree, and its EROFS index, which the kernel mounts.
+//! - [`verity`]: fs-verity digests of files.
 
 pub mod archive;
 pub mod compression;

@@ -19,7 +19,7 @@ pub const MAX_MANIFEST_SIZE: u64 = 4 << 20;
 pub const ANNOTATION_IMAGE_NAME: &str = "io.containerd.image.name";
 /// Annotation of an index entry: the image's name, or just its tag.
 pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// Annotation that we give the entry of a manifest of plain layers which an image came with, in
+/// Annotation that we add to the entry of a manifest of plain layers which an image came with, in
 /// contrast to one that was made for an archive.
 pub const ANNOTATION_ORIGINAL: &str = "io.keelson.manifest.original";
 /// Annotation that marks an index entry as something about another entry, not an image.
@@ -68,7 +68,7 @@ pub struct Descriptor {
     pub platform: Option<Platform>,
     /// Remarks.
     pub annotations: Option<BTreeMap<String, String>>,
-    /// Of an artifact that is no image: what it is.
+    /// The type of an artifact that is not an image.
     pub artifact_type: Option<String>,
 }
 
@@ -92,7 +92,7 @@ pub struct Index {
     pub passed_over: Vec<String>,
 }
 
-/// A manifest or an index; which of them, [`DocumentKind`] tells.
+/// A manifest or an index: see [`DocumentKind`].
 #[derive(Debug)]
 pub struct Document;
 
@@ -105,7 +105,7 @@ pub enum DocumentKind {
     Index(Index),
 }
 
-/// Why a document is no manifest that we can use.
+/// Why a document is not a manifest that we can use.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Not the JSON that the specification asks for.
@@ -142,7 +142,7 @@ impl ManifestError {
 }
 
 impl Index {
-    /// Why entries were passed over, to be put behind a message; empty when none were.
+    /// Why entries were skipped, to append to a message; empty when none were.
     pub fn remarks(&self) -> String {
         let remarks = self.passed_over.iter().map(|why| format!("; {why}"));
         remarks.collect()
@@ -160,7 +160,7 @@ impl Descriptor {
         self.annotation(ANNOTATION_REFERENCE_TYPE).is_some()
     }
 
-    /// Whether it describes something of which it is known that it is no image: an artifact, a
+    /// Whether it describes something that is known not to be an image: an artifact, a
     /// signature, an attestation.
     pub fn is_other_than_image(&self) -> bool {
         self.is_attestation()

@@ -23,7 +23,7 @@ pub struct Reference {
     digest: Option<Digest>,
 }
 
-/// Why a text is no reference.
+/// Why a text is not a reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     /// Does not follow the grammar. The words are those of Docker.
@@ -72,7 +72,7 @@ impl Reference {
             return self.name();
         }
         match self.path.strip_prefix(OFFICIAL) {
-            // `library/a/b` is not what `a/b` stands for.
+            // `a/b` is not short for `library/a/b`.
             Some(short) if !short.contains('/') => short.to_owned(),
             _ => self.path.clone(),
         }

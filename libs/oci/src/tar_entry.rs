@@ -1,6 +1,6 @@
 //! Headers of tar entries of every kind, for layers and exported file systems: POSIX ustar, with
-//! pax records for what that cannot hold (long names, large numbers, extended attributes) and for
-//! the map of a sparse file (GNU's format 1.0).
+//! pax records for values that it cannot hold (long names, large numbers, extended attributes) and
+//! for the map of a sparse file (GNU's format 1.0).
 
 use tar_core::EntryType;
 use tar_core::builder::EntryBuilder;
@@ -23,7 +23,7 @@ pub(crate) const MAX_XATTR_VALUE: usize = 65_535;
 /// Sum of names and values of one file.
 pub(crate) const MAX_XATTRS: usize = 128 << 10;
 
-/// Takes the extended attributes away that no header, or no layer, can hold, and gives their names:
+/// Removes the extended attributes that no header, or no layer, can hold, and returns their names:
 /// those with an equals sign in their name, at which it would end, or of other bytes than text, and
 /// those that are too large or too many. A file is worth more than one of its attributes.
 pub fn leave_out(entry: &mut Entry) -> Vec<String> {

@@ -14,7 +14,7 @@ pub fn file(name: &str, size: u64, mtime: u64) -> Result<[u8; 512], NameTooLong>
     header(name, b'0', 0o644, size, mtime)
 }
 
-/// The header of a folder, owned by root, mode 0755. The name must end with a slash.
+/// The header of a directory, owned by root, mode 0755. The name must end with a slash.
 pub fn directory(name: &str, mtime: u64) -> Result<[u8; 512], NameTooLong> {
     header(name, b'5', 0o755, 0, mtime)
 }

@@ -1,4 +1,4 @@
-//! The digest of a file by which the kernel's fs-verity knows it: SHA-256 of a descriptor that
+//! The digest by which the kernel's fs-verity identifies a file: SHA-256 of a descriptor that
 //! holds the root of a Merkle tree over blocks of 4096 bytes (Documentation/filesystems/
 //! fsverity.rst of the kernel, "Merkle tree" and "File digest computation"), without a salt.
 

@@ -43,7 +43,7 @@ fn item(name: &[u8], kind: u8, data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_slash_makes_a_folder_only_where_there_are_no_types() {
+fn a_slash_makes_a_directory_only_where_there_are_no_types() {
     let archive = [
         item(b"file/", b'0', &[1; 600]),
         item(b"old/", 0, b""),
@@ -103,7 +103,7 @@ fn with_long_map(parts: u64, digits: usize) -> Vec<u8> {
     .concat()
 }
 
-/// The parser asks for such a map block by block and reads it anew each time; by that this would
+/// The parser asks for such a map block by block and reads it again each time; so this would
 /// take minutes.
 #[test]
 fn a_long_map_of_a_sparse_file_is_read_once_or_twice() {

@@ -1,4 +1,4 @@
-//! Credentials, and the challenges by which a registry asks for them (RFC 9110 section 11.6.1;
+//! Credentials, and the challenges with which a registry asks for them (RFC 9110 section 11.6.1;
 //! Docker token authentication).
 
 use std::fmt;

@@ -32,7 +32,7 @@ struct AuthFile {
     store: String,
 }
 
-/// Secrets never get into logs: no Debug for what they stand in.
+/// Secrets never get into logs: types that hold them have no Debug.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Entry {
@@ -79,9 +79,9 @@ impl AuthFile {
     fn find(&self, domain: &str, path: &str) -> Result<Option<Credentials>, String> {
         let mut wanted = vec![format!("{domain}/{path}")];
         let mut rest = path;
-        while let Some((folder, _)) = rest.rsplit_once('/') {
-            wanted.push(format!("{domain}/{folder}"));
-            rest = folder;
+        while let Some((directory, _)) = rest.rsplit_once('/') {
+            wanted.push(format!("{domain}/{directory}"));
+            rest = directory;
         }
         match DOCKER_HUB.contains(&domain) {
             true => wanted.extend(DOCKER_HUB.map(str::to_owned)),
@@ -131,7 +131,7 @@ fn read(path: &Path) -> Result<Option<AuthFile>, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
-    // Of the open file: nobody can exchange it meanwhile.
+    // Of the open file, which can't be exchanged in between.
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if metadata.mode() & 0o077 != 0 {
         return Err(format!(
@@ -151,7 +151,7 @@ fn read(path: &Path) -> Result<Option<AuthFile>, String> {
 
 fn parse(bytes: &[u8]) -> Result<AuthFile, String> {
     let wrong = |why: String| format!("it is not JSON of Docker's config.json: {why}");
-    // What is wrong with the syntax is told by its place.
+    // A syntax error is reported by its position.
     let document = Json::parse(bytes).map_err(|error| wrong(error.to_string()))?;
     // What is wrong with a value is not: the text may quote a secret.
     json::from_member("config", document)
@@ -164,8 +164,8 @@ pub(crate) fn try_find(bytes: &[u8], domain: &str, path: &str) -> bool {
 }
 
 impl Client {
-    /// The credentials that the machine's files have for a repository. The files are read anew each
-    /// time, so that a change needs no restart.
+    /// The credentials that the machine's files have for a repository. The files are read again
+    /// each time, so that a change needs no restart.
     pub(crate) async fn stored_credentials(
         &self,
         domain: &str,
@@ -246,8 +246,8 @@ mod tests {
         assert!(error.contains("helper \"pass\""), "{error}");
         let error = find("broken.lan", "a").unwrap_err();
         assert!(error.contains("broken.lan"), "{error}");
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("auth.json");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("auth.json");
         assert!(read(&path).unwrap().is_none());
         let write = |text: &str, mode: u32| {
             std::fs::write(&path, text).unwrap();

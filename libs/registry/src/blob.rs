@@ -14,7 +14,7 @@ use crate::repository::Repository;
 /// After so many new bytes a broken connection counts as the first one again.
 const PROGRESS: u64 = 1 << 20;
 
-/// A blob that is being read. The caller checks the digest of what it got.
+/// A blob that is being read. The caller checks the digest of the bytes that it received.
 #[derive(Debug)]
 pub struct BlobReader<'a> {
     repository: &'a Repository,

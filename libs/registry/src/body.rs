@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 
 /// So many bytes must come within the time that a stalled body is given. A server that sends one
-/// of them at a time could otherwise hold up a pull for ever.
+/// of them at a time could otherwise hold up a pull forever.
 const LEAST: u64 = 1024;
 
 /// Counts how long was waited for how much. What the receiver itself takes does not count.

@@ -209,7 +209,7 @@ impl Client {
         }
     }
 
-    /// The error that an answer's status stands for.
+    /// The error for a response's status.
     pub(crate) async fn refusal(&self, response: Response<Incoming>, ask: &Ask) -> RegistryError {
         let status = response.status();
         let host = authority(&ask.uri).to_owned();

@@ -39,14 +39,14 @@ enum Transport {
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
-/// Why there is no TLS connection, so that the caller can tell a server without TLS from one that
-/// cannot be trusted.
+/// Why there is no TLS connection, so that the caller can distinguish a server without TLS from one
+/// that cannot be trusted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     /// The peer answers, but not in TLS.
     #[error("it does not speak TLS")]
     NotTls,
-    /// Nobody listens there.
+    /// No process listens there.
     #[error("connection refused")]
     Refused,
     /// The local set-up is wrong.
@@ -92,7 +92,7 @@ impl Connector {
             .await
             .map_err(|error| ConnectError::Failed(error.to_string()))?;
         let tcp = match proxy {
-            // What a name stands for is known to the proxy only.
+            // Only the proxy can resolve the name.
             Some(_) if !named && host_of(name).parse().is_ok_and(own::is_own) => {
                 return Err(this_machine(name));
             }
@@ -187,7 +187,7 @@ async fn open(uri: &Uri, default_port: u16, named: bool) -> Result<TcpStream, Co
 fn this_machine(name: &str) -> ConnectError {
     ConnectError::Setup(format!(
         "{name} is this machine itself or on its link, which is refused unless the configuration \
-         names it: as insecure, as a mirror, or by a folder in certs.d"
+         names it: as insecure, as a mirror, or by a directory in certs.d"
     ))
 }
 

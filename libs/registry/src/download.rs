@@ -24,7 +24,7 @@ pub enum DownloadError {
          https://host/path"
     )]
     Address(String),
-    /// The server has no such file, or does not give it.
+    /// The server has no such file, or refuses it.
     #[error("failed to GET {address} with status {status}")]
     Status {
         /// Without a password.
@@ -51,7 +51,7 @@ pub enum DownloadError {
 }
 
 impl DownloadError {
-    /// The kind, from which status and exit code follow.
+    /// The kind, which determines HTTP status and exit code.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Address(_) | Self::TooLarge { .. } => ErrorKind::InvalidInput,
@@ -64,7 +64,7 @@ impl DownloadError {
 }
 
 /// A file that is being read. A server is never trusted: the file ends at a limit, and a
-/// connection on which nothing comes is given up.
+/// connection without data is given up.
 #[derive(Debug)]
 pub struct Download {
     address: String,
@@ -177,7 +177,7 @@ impl Download {
         &self.address
     }
 
-    /// Its bytes, when the server has told.
+    /// Its length in bytes, when the server has sent it.
     pub fn total(&self) -> Option<u64> {
         self.total
     }

@@ -3,6 +3,15 @@
 //!
 //! A registry is never trusted: what it sends is bounded in size and in time and checked against
 //! digests that come from the reference or from documents that were checked before.
+//!
+//! - [`RegistryOptions`]: mirrors, insecure registries, certificates, proxies, patience.
+//! - `auth_file`, [`auth`], `session`: credentials, challenges and tokens.
+//! - `uri`, `own`: addresses, and which of them a registry may lead us to.
+//! - `connect`, `tls`, `proxy`: connections.
+//! - [`Client`]: requests with retries; [`Repository`]: what can be done in one repository.
+//! - `manifest`, `blob`, `body`: what is pulled; `source`, `upload`: what is pushed.
+//! - `search`, `download`: Docker Hub's search, and files by URL.
+//! - [`RegistryError`]: why a request failed.
 
 mod address;
 mod asked;

@@ -19,8 +19,9 @@ pub struct RegistryOptions {
     pub mirrors: Vec<Endpoint>,
     /// Registries that may be spoken to by plain HTTP, and whose certificates are not checked.
     pub insecure: Vec<HostRule>,
-    /// Folders with a sub-folder for each registry (`host` or `host:port`) that holds certificate
-    /// authorities (`*.crt`) and client certificates (`*.cert` with `*.key`), as Docker has them.
+    /// Directories with a sub-directory for each registry (`host` or `host:port`) that holds
+    /// certificate authorities (`*.crt`) and client certificates (`*.cert` with `*.key`), as Docker
+    /// has them.
     pub certificates: Vec<PathBuf>,
     /// Files with credentials in the form of Docker's `config.json` and podman's `auth.json`, asked
     /// in this order where the caller has none.
@@ -219,7 +220,7 @@ impl RegistryOptions {
 
     /// Whether a registry may be on this machine: its name says so, or the operator's configuration
     /// names it. Servers can't lead to one whose name says so ([`Self::may_lead`]), so there it was
-    /// the caller. Reads folders.
+    /// the caller. Reads directories.
     pub(crate) fn is_named(&self, authority: &str) -> bool {
         is_loopback(authority)
             || self.is_insecure(authority)
@@ -230,15 +231,15 @@ impl RegistryOptions {
             || self.has_certificates(authority)
     }
 
-    /// Whether there is a folder with certificates for a registry.
+    /// Whether there is a directory with certificates for a registry.
     fn has_certificates(&self, authority: &str) -> bool {
-        // What could lead elsewhere is no name of a registry.
+        // A text that could lead elsewhere is not the name of a registry.
         !authority.contains('/')
             && !matches!(authority, "" | "." | "..")
             && self
                 .certificates
                 .iter()
-                .any(|folder| folder.join(authority).is_dir())
+                .any(|directory| directory.join(authority).is_dir())
     }
 
     /// Whether a server may lead us on to another one. What listens on this machine is not for

@@ -1,8 +1,8 @@
 //! Which addresses are this machine itself.
 //!
-//! What listens here and trusts whoever comes from here is not to be reached through a registry's
-//! redirect, or through a name that somebody gave one of these addresses in the DNS. Names are
-//! judged by what they resolve to, at the moment of the connection, and the connection goes to the
+//! Services that listen on this machine and trust local clients must not be reachable through a
+//! registry's redirect, or through a DNS name of one of these addresses. Names are judged by the
+//! addresses that they resolve to, at the moment of the connection, and the connection goes to the
 //! very address that was judged.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -13,7 +13,7 @@ pub(crate) fn is_own(address: IpAddr) -> bool {
     is_special(address) || is_delivered_here(address)
 }
 
-/// An IPv4 address that stands in one of IPv6.
+/// An IPv4 address that is embedded in an IPv6 address.
 fn embedded(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else {
         return address;
@@ -42,8 +42,8 @@ fn is_special(address: IpAddr) -> bool {
     }
 }
 
-/// Whether the kernel would deliver to this machine: then it takes the address itself as the source.
-/// That covers the addresses of all interfaces, and local routes. Nothing is sent.
+/// Whether the kernel would deliver to this machine: then it takes the address itself as the
+/// source. That covers the addresses of all interfaces, and local routes. Nothing is sent.
 fn is_delivered_here(address: IpAddr) -> bool {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -57,7 +57,7 @@ fn is_delivered_here(address: IpAddr) -> bool {
     // Any port but 0.
     match socket.connect(SocketAddr::new(address, 9)) {
         Ok(()) => socket.local_addr().is_ok_and(|own| own.ip() == address),
-        // There is no way to it.
+        // It can't be reached.
         Err(_) => false,
     }
 }

@@ -133,7 +133,7 @@ impl Repository {
         authority(&self.base)
     }
 
-    /// The first contact: tells whether it is a registry, and what it wants to know.
+    /// The first contact: determines whether it is a registry, and which credentials it wants.
     async fn probe(&self) -> Result<(), Attempt> {
         let uri = format!("{}v2/", self.base);
         let uri: Uri = uri

@@ -21,7 +21,7 @@ const DEPTH: usize = 2;
 pub enum BlobSource {
     /// Bytes in memory.
     Bytes(Bytes),
-    /// A file, which must not change meanwhile.
+    /// A file, which must not change during the upload.
     File(PathBuf),
 }
 
@@ -42,7 +42,7 @@ impl BlobSource {
                 let failed = sender.clone();
                 let read = move || {
                     if let Err(error) = read_part(&path, at, length, &sender) {
-                        // Nobody waits for it when the upload has ended.
+                        // No task waits for it when the upload has ended.
                         let _ = sender.blocking_send(Err(error));
                     }
                 };

@@ -29,9 +29,9 @@ impl Trust {
         options: &RegistryOptions,
         authority: &str,
     ) -> Result<Arc<ClientConfig>, String> {
-        let folder = own_folder(options, authority);
+        let directory = own_directory(options, authority);
         let insecure = options.is_insecure(authority);
-        if folder.is_none() && !insecure {
+        if directory.is_none() && !insecure {
             if let Some(config) = self.usual.get() {
                 return Ok(Arc::clone(config));
             }
@@ -39,8 +39,8 @@ impl Trust {
             let config = Arc::new(builder(verifier)?.with_no_client_auth());
             return Ok(Arc::clone(self.usual.get_or_init(|| config)));
         }
-        let files = match &folder {
-            Some(folder) => OwnFiles::read(folder)?,
+        let files = match &directory {
+            Some(directory) => OwnFiles::read(directory)?,
             None => OwnFiles::default(),
         };
         let verifier: Arc<dyn ServerCertVerifier> = if insecure {
@@ -132,8 +132,8 @@ fn system_roots(bundles: &[PathBuf]) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// The registry's own folder.
-fn own_folder(options: &RegistryOptions, authority: &str) -> Option<PathBuf> {
+/// The registry's own directory.
+fn own_directory(options: &RegistryOptions, authority: &str) -> Option<PathBuf> {
     // The name becomes a path: it must be one component.
     if authority.contains('/') || authority.starts_with('.') {
         return None;
@@ -141,11 +141,11 @@ fn own_folder(options: &RegistryOptions, authority: &str) -> Option<PathBuf> {
     options
         .certificates
         .iter()
-        .map(|folder| folder.join(authority))
-        .find(|folder| folder.is_dir())
+        .map(|directory| directory.join(authority))
+        .find(|directory| directory.is_dir())
 }
 
-/// What lies in a registry's folder.
+/// What lies in a registry's directory.
 #[derive(Default)]
 struct OwnFiles {
     authorities: Vec<CertificateDer<'static>>,
@@ -153,17 +153,17 @@ struct OwnFiles {
 }
 
 impl OwnFiles {
-    fn read(folder: &Path) -> Result<Self, String> {
+    fn read(directory: &Path) -> Result<Self, String> {
         let failed = |path: &Path, error: &dyn std::fmt::Display| {
             format!("cannot use {}: {error}", path.display())
         };
-        let mut paths = std::fs::read_dir(folder)
+        let mut paths = std::fs::read_dir(directory)
             .and_then(|entries| {
                 entries
                     .map(|entry| entry.map(|entry| entry.path()))
                     .collect::<Result<Vec<_>, _>>()
             })
-            .map_err(|error| failed(folder, &error))?;
+            .map_err(|error| failed(directory, &error))?;
         paths.sort();
         let mut files = Self::default();
         for path in paths {

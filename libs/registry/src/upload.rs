@@ -23,7 +23,7 @@ const CHUNK: u64 = 16 << 20;
 const MAX_CHUNK: u64 = 1 << 30;
 /// After so many new bytes a broken upload counts as broken for the first time again.
 const PROGRESS: u64 = 1 << 20;
-/// How often people are told how far it is, and a stall looked for, at least.
+/// Longest time between two reports of progress, and between two checks for a stall.
 const TICK: Duration = Duration::from_millis(100);
 
 /// An upload that the registry knows.
@@ -252,7 +252,7 @@ impl Repository {
         let patience = self.client.options.patience;
         let sent = Arc::new(AtomicU64::new(0));
         let body = Part::new(job.source, at, length, Arc::clone(&sent));
-        // The deadlines are ours: they depend on what moves.
+        // The deadlines are ours: they depend on the progress of the transfer.
         let request = self.client.send_once(
             &ask.method,
             &ask.uri,

@@ -38,11 +38,11 @@ pub(crate) fn join(base: &Uri, location: &str) -> Option<Uri> {
     } else if location.starts_with('?') {
         format!("{scheme}://{own}{}{location}", base.path())
     } else {
-        let folder = base
+        let directory = base
             .path()
             .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
-        format!("{scheme}://{own}{folder}/{location}")
+            .map_or("", |(directory, _)| directory);
+        format!("{scheme}://{own}{directory}/{location}")
     };
     let text = text.split('#').next().unwrap_or_default();
     let uri: Uri = text.parse().ok()?;
@@ -80,8 +80,9 @@ pub(crate) fn encode(text: &str) -> String {
     out
 }
 
-/// The value of an `Authorization` header for user name and password in a URI; `None` when there are
-/// none. They are percent-encoded there (RFC 3986, section 3.2.1), and RFC 7617 wants them plain.
+/// The value of an `Authorization` header for user name and password in a URI; `None` when there
+/// are none. They are percent-encoded there (RFC 3986, section 3.2.1), and RFC 7617 wants them
+/// plain.
 ///
 /// # Errors
 /// When they are not well encoded. The error does not quote them.
@@ -100,7 +101,7 @@ pub(crate) fn basic(uri: &Uri) -> Result<Option<String>, &'static str> {
     Ok(Some(format!("Basic {}", STANDARD.encode(plain))))
 }
 
-/// The text of an address without user name and password, also when it is no valid one.
+/// The text of a URL without user name and password, even when the URL is invalid.
 pub(crate) fn without_user(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),

@@ -23,7 +23,7 @@ async fn head(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-/// A registry with TLS whose repositories have one manifest; gives its certificate, too.
+/// A registry with TLS whose repositories have one manifest. Also returns its certificate.
 async fn registry() -> (SocketAddr, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let names = vec!["registry.invalid".to_owned()];
@@ -59,7 +59,7 @@ async fn registry() -> (SocketAddr, String) {
     (address, certificate.pem())
 }
 
-/// A proxy that leads every tunnel to one place; gives what it was asked.
+/// A proxy that connects every tunnel to one server. Returns the requests that it received.
 async fn proxy(to: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -91,12 +91,12 @@ async fn proxy(to: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
 async fn ask(user: &str, direct: &[&str]) -> (Result<Vec<u8>, String>, Vec<String>) {
     let (registry, certificate) = registry().await;
     let (proxy, asked) = proxy(registry).await;
-    let folder = tempfile::tempdir().unwrap();
-    let own = folder.path().join(NAME);
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join(NAME);
     std::fs::create_dir(&own).unwrap();
     std::fs::write(own.join("ca.crt"), certificate).unwrap();
     let client = Client::new(RegistryOptions {
-        certificates: vec![folder.path().to_owned()],
+        certificates: vec![directory.path().to_owned()],
         proxies: Proxies {
             https: Some(format!("http://{user}@{proxy}").parse().unwrap()),
             http: None,

@@ -1,5 +1,5 @@
-//! The exit codes by which Docker's clients, shells and `runc` tell how a process ended, or why it
-//! was never executed. This is their only owner: the runtime, the shim and the engine use these.
+//! The exit codes with which Docker's clients, shells and `runc` report how a process ended, or why
+//! it was never executed. This is their only owner: the runtime, the shim and the engine use these.
 
 use crate::FailReason;
 

@@ -30,7 +30,7 @@ pub enum DecodeError {
     /// everything that comes later.
     #[error("a frame of {0} bytes is longer than {MAX_FRAME}")]
     Oversized(u32),
-    /// The frame is no message of the wanted type. It was taken out; the next one can be decoded.
+    /// The frame is not a message of the wanted type. It was removed; the next one can be decoded.
     #[error("{0}")]
     Malformed(#[from] serde_json::Error),
     /// The bytes end inside a frame.

@@ -7,12 +7,12 @@
 //! | [`message`] | requests, answers, the record of an end |
 //! | [`frame`] | a message as bytes and back |
 //! | [`stream`] | the output of an attached stream as bytes and back |
-//! | [`exit_code`] | which exit code stands for which end |
+//! | [`exit_code`] | the exit code of each kind of end |
 //!
 //! hostd executes `keelson-runtime shim --stay --dir DIR`. The shim reads `DIR/shim.json`
 //! ([`ShimSpec`]), makes the container up to the point where its process waits to be started,
 //! listens on `DIR/shim.sock`, writes one [`Hello`] line to the descriptor named by `--ready-fd`
-//! and goes on by itself: it is in a session of its own and outlives hostd. Without `--stay` the
+//! and runs on by itself: it is in a session of its own and outlives hostd. Without `--stay` the
 //! process that was executed ends at once, and a copy of it is the shim.
 //!
 //! On `shim.sock` every message is a frame. A client sends one [`Request`] and gets one
@@ -21,22 +21,22 @@
 //!
 //! When the container's first process has ended and all output is in the log, the shim writes
 //! `DIR/exit.json` ([`Exit`]; temporary file, then rename), answers every waiting
-//! [`Request::Wait`], closes the attached streams and ends. Whoever finds the socket dead reads
-//! `exit.json`; when that does not exist either, the shim was killed, and the container's
+//! [`Request::Wait`], closes the attached streams and ends. A client that finds the socket dead
+//! reads `exit.json`; when that does not exist either, the shim was killed, and the container's
 //! processes with it (they carry PR_SET_PDEATHSIG, and the first of them is the init of its pid
 //! namespace).
 //!
 //! # Compatibility
 //!
-//! A shim lives as long as its container, so a hostd that was replaced meanwhile, by a newer or by
-//! an older one, talks to shims that were made by another version. Therefore:
+//! A shim lives as long as its container, so a hostd that was replaced in the meantime, by a newer
+//! or by an older one, talks to shims that were made by another version. Therefore:
 //!
 //! 1. **Requests and answers keep their words and their meaning.** A member is never removed or
 //!    given another meaning. A shim refuses a request with a member that it does not know.
 //! 2. **A new member of a request is optional**, is left out where it has its old meaning, and is
 //!    sent only where the request may be refused without harm.
 //! 3. **A new request is asked only where an answer is not needed.** A shim that does not know it
-//!    answers [`Response::Failed`] and goes on with the same connection, as after any request that
+//!    answers [`Response::Failed`] and keeps the connection, as after any request that
 //!    it can't read. hostd takes that for "this shim doesn't have it".
 //! 4. **A new answer comes only after a new request**, or in a new member that older clients pass
 //!    over: clients do not refuse members that they do not know.

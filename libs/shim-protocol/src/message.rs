@@ -15,7 +15,7 @@ pub enum Hello {
     },
     /// The container could not be made; nothing of it is left.
     Failed {
-        /// What failed and on which object.
+        /// The operation that failed and its object.
         message: String,
         /// `not_found` (the command does not exist in the image; Docker's exit code 127),
         /// `not_executable` (126) or `internal`.
@@ -104,10 +104,10 @@ pub enum Request {
     },
     /// Attach to the process's streams. After [`Response::Done`] the connection carries, from
     /// the shim: frames of one byte stream number (1 standard output or terminal, 2 standard
-    /// error), three zero bytes, a big-endian `u32` length and the data ([`crate::stream`]); towards the shim: raw bytes for standard input, where shutting down the
-    /// writing side means end of file. The shim ends the connection after the last output. A
-    /// client that does not read never holds the container up and loses nothing that is still
-    /// in the log.
+    /// error), three zero bytes, a big-endian `u32` length and the data ([`crate::stream`]);
+    /// towards the shim: raw bytes for standard input, where shutting down the writing side means
+    /// end of file. The shim ends the connection after the last output. A client that does not read
+    /// never holds the container up and loses nothing that is still in the log.
     Attach {
         /// Which exec session; `None` is the container's first process.
         exec: Option<String>,
@@ -178,7 +178,7 @@ pub enum Response {
     Exited(Exit),
     /// The request could not be carried out.
     Failed {
-        /// What failed and on which object.
+        /// The operation that failed and its object.
         message: String,
         /// For start requests: which exit code Docker clients expect.
         reason: FailReason,
@@ -247,8 +247,8 @@ pub struct Exit {
     pub finished_at: u64,
     /// Why the command could not be executed, when that is how it ended.
     pub error: Option<String>,
-    /// Bytes of output that could not be recorded in the log, because its disk was full for instance.
-    /// The log says where they are missing, if it could be written later on.
+    /// Bytes of output that could not be recorded in the log, because its disk was full for
+    /// instance. The log says where they are missing, if it could be written later on.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub log_lost: u64,
 }

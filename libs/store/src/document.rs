@@ -1,9 +1,9 @@
 //! Versioned JSON documents: `{"version": 2, "readable_from": 1, …members of the type…}`.
 //!
 //! An update of the operating system may be taken back. Then an *older* engine reads what the newer
-//! one wrote (docs/decisions/0019-formats-that-go-back.md). So every document says two versions: its
-//! own, and the oldest one whose readers understand it. In between lies the rule for new members:
-//! they are optional for old readers, who keep them in a [`Rest`] and write them again.
+//! one wrote (docs/decisions/0019-formats-that-go-back.md). So every document says two versions:
+//! its own, and the oldest one whose readers understand it. In between lies the rule for new
+//! members: they are optional for old readers, who keep them in a [`Rest`] and write them again.
 
 mod golden;
 mod parse;
@@ -42,8 +42,8 @@ impl Rest {
     }
 }
 
-/// Whether the running release may still be taken back. It decides in which version documents are
-/// written, so whoever opens a store says it; there is no global.
+/// Whether the running release may still be taken back. It decides the version in which documents
+/// are written, so the code that opens a store passes it; there is no global.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Era {
     /// On trial after an update: documents are written in [`Document::WRITES`], the version that
@@ -59,7 +59,7 @@ pub enum Era {
 /// and `readable_from`.
 ///
 /// Rules for changing one:
-/// * A member that old readers can do without: give it `#[serde(default)]`, and leave
+/// * A member that old readers don't need: give it `#[serde(default)]`, and leave
 ///   [`Document::VERSION`] as it is or raise it with a [`Document::readable_from`] that stays.
 /// * Anything else: raise the version, write [`Document::forward`] and [`Document::backward`], and
 ///   leave [`Document::WRITES`] at the version before, for one release at least.

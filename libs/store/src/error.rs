@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::document::Misfit;
 
-/// A stored document or folder could not be read, written or removed.
+/// A stored document or directory could not be read, written or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A system call failed.
@@ -13,7 +13,7 @@ pub enum StoreError {
     Io {
         /// What was done: `open`, `write`, `fsync`, `rename`, ….
         operation: &'static str,
-        /// To which file or folder.
+        /// To which file or directory.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
@@ -64,7 +64,7 @@ pub enum StoreError {
         /// The locked file.
         path: PathBuf,
     },
-    /// A name that cannot be a folder's name.
+    /// A name that cannot be a directory's name.
     #[error("{name:?} is not a valid object name")]
     Name {
         /// The name.
@@ -111,7 +111,7 @@ impl StoreError {
         matches!(self, Self::TooNew { .. })
     }
 
-    /// Whether the file or folder does not exist.
+    /// Whether the file or directory does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }

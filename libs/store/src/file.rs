@@ -49,12 +49,12 @@ pub fn flush(path: &Path) -> Result<(), StoreError> {
     Ok(keelson_files::flush(path)?)
 }
 
-/// See [`keelson_files::flush_folder`].
+/// See [`keelson_files::flush_directory`].
 ///
 /// # Errors
 /// [`StoreError::Io`].
-pub fn flush_folder(folder: &Path) -> Result<(), StoreError> {
-    Ok(keelson_files::flush_folder(folder)?)
+pub fn flush_folder(directory: &Path) -> Result<(), StoreError> {
+    Ok(keelson_files::flush_directory(directory)?)
 }
 
 /// See [`keelson_files::remove`].
@@ -68,7 +68,7 @@ pub fn remove(path: &Path) -> Result<(), StoreError> {
 /// See [`keelson_files::sweep`].
 ///
 /// # Errors
-/// [`StoreError::Io`] when the folder cannot be read or a file not be removed.
-pub fn sweep(folder: &Path) -> Result<usize, StoreError> {
-    Ok(keelson_files::sweep(folder)?)
+/// [`StoreError::Io`] when the directory cannot be read or a file not be removed.
+pub fn sweep(directory: &Path) -> Result<usize, StoreError> {
+    Ok(keelson_files::sweep(directory)?)
 }

@@ -3,8 +3,8 @@
 //! * [`document`]: one JSON file that says its version and the oldest one whose readers understand
 //!   it, migrated forward when it is older, and written backward while an update is on trial.
 //! * [`file`]: the atomic replacement of a file that documents are built on.
-//! * [`lock`]: one process per folder.
-//! * [`objects`]: a folder per object, made visible by its document and removed by one rename.
+//! * [`lock`]: one process per directory.
+//! * [`objects`]: a directory per object, made visible by its document and removed by one rename.
 
 pub mod document;
 mod error;

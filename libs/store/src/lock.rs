@@ -1,4 +1,4 @@
-//! One process per folder.
+//! One process per directory.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::StoreError;
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A lock (flock(2)) on a file; the kernel gives it back when this process ends, however it ends.
+/// A lock (flock(2)) on a file. The kernel releases it when this process ends, however it ends.
 #[derive(Debug)]
 pub struct FileLock {
     #[expect(dead_code, reason = "held for its lock")]
@@ -19,14 +19,14 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Makes the file and its folder when they do not exist, and locks the file. Blocks for up to
-    /// two seconds.
+    /// Makes the file and its directory when they do not exist, and locks the file. Blocks for up
+    /// to two seconds.
     ///
     /// # Errors
     /// [`StoreError::Locked`] when another process holds the lock, [`StoreError::Io`].
     pub fn take(path: &Path) -> Result<Self, StoreError> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(StoreError::io("create folder", folder))?;
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).map_err(StoreError::io("create directory", directory))?;
         }
         let file = OpenOptions::new()
             .create(true)
@@ -60,8 +60,8 @@ mod tests {
 
     #[test]
     fn a_file_is_locked_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("new/folder/lock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/directory/lock");
         let first = FileLock::take(&path).unwrap();
         let error = FileLock::take(&path).unwrap_err().to_string();
         assert!(error.contains("another process"), "{error}");
@@ -71,8 +71,8 @@ mod tests {
 
     #[test]
     fn a_lock_that_is_about_to_be_given_back_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
         let first = FileLock::take(&path).unwrap();
         std::thread::scope(|scope| {
             let second = scope.spawn(|| FileLock::take(&path));

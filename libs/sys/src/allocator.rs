@@ -1,6 +1,6 @@
 //! A memory allocator for short-lived programs with one thread.
 //!
-//! The C library's allocator asks the kernel for memory in small pieces and gives it back at once,
+//! The C library's allocator asks the kernel for memory in small pieces and returns it at once,
 //! which made a quarter of the system calls of a container's start. This one takes memory in large
 //! pieces, whose pages cost nothing until they are touched, and keeps what is freed in lists by
 //! size. Large blocks, which a long-lived process must give back, are mappings of their own.
@@ -83,7 +83,7 @@ enum Source {
     System,
 }
 
-/// Least size of a page, in which a mapping begins.
+/// Smallest page size. Mappings begin at a page.
 const PAGE: usize = 4096;
 
 fn source(layout: Layout) -> Source {

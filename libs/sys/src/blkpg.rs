@@ -27,7 +27,7 @@ struct Partition {
     volume_name: [u8; 64],
 }
 
-/// Tells the kernel that partition `number` of the opened `disk` now has another length, without
+/// Informs the kernel that partition `number` of the opened `disk` now has another length, without
 /// reading the partition table again; allowed while the partition is in use. `start` (which must
 /// be the present one) and `length` are in bytes.
 pub fn resize_partition(

@@ -11,7 +11,7 @@ use nix::unistd::{ForkResult, Pid};
 pub struct CloneRequest<'a> {
     /// `CLONE_NEW…` flags.
     pub namespaces: u64,
-    /// The cgroup (a folder of a cgroup2 mount) that the child is born in.
+    /// The cgroup (a directory of a cgroup2 mount) that the child is born in.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Make the child a child of the caller's parent.
     pub sibling: bool,
@@ -26,7 +26,7 @@ pub enum Cloned {
     Parent {
         /// The child's process identifier.
         pid: i32,
-        /// A descriptor that stands for the child; close-on-exec.
+        /// A pidfd of the child; close-on-exec.
         pidfd: OwnedFd,
     },
 }
@@ -74,7 +74,7 @@ pub unsafe fn clone3(request: &CloneRequest<'_>) -> Result<Cloned, Errno> {
         args.exit_signal = 0;
     }
     // SAFETY: the structure is of the size that is passed, the pidfd pointer is valid for the
-    // call; without CLONE_VM and without a stack the child goes on with a copy of this stack.
+    // call; without CLONE_VM and without a stack the child continues on a copy of this stack.
     let pid = unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -99,7 +99,7 @@ pub unsafe fn clone3(request: &CloneRequest<'_>) -> Result<Cloned, Errno> {
 pub unsafe fn fork() -> Result<ForkResult, Errno> {
     // Without the C library's preparations, which are for its other threads.
     let (flags, none) = (libc::c_long::from(libc::SIGCHLD), 0 as libc::c_long);
-    // SAFETY: the caller's promise; without CLONE_VM the child goes on with a copy of this stack.
+    // SAFETY: the caller's promise; without CLONE_VM the child continues on a copy of this stack.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
     Ok(match Errno::result(pid)? {
         0 => ForkResult::Child,
@@ -188,7 +188,7 @@ pub fn run_in_child(
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(Errno::EAGAIN.into());
     }
-    // SAFETY: threads are only made by threads of the process, of which this is the only one.
+    // SAFETY: only threads of the process make threads, and this is the only one.
     match unsafe { clone3(request) }? {
         Cloned::Child => exit_now(child()),
         Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),

@@ -85,13 +85,14 @@ pub fn arguments() -> Vec<OsString> {
 }
 
 /// Whether the program was executed by root, with all of the process's user and group numbers 0. By
-/// what the kernel told it then: it takes no system call, and is out of date once they are changed.
+/// what the kernel reported then. It takes no system call, and is out of date once the numbers
+/// change.
 #[must_use]
 pub fn executed_as_root() -> bool {
     let numbers = [libc::AT_UID, libc::AT_EUID, libc::AT_GID, libc::AT_EGID];
     numbers.into_iter().all(|number| {
-        // Zero also stands for a number that the kernel did not give, and only then is the error
-        // set. It always gives these.
+        // Zero is also returned for a number that the kernel did not pass, and only then is the
+        // error set. It always passes these.
         Errno::clear();
         // SAFETY: plain numbers.
         let value = unsafe { libc::getauxval(number) };

@@ -14,10 +14,10 @@ const WITHOUT_FLUSH: u32 = 2;
 ///
 /// # Errors
 /// `ENOTTY` when the file system does not know it.
-pub fn cut_off(folder: BorrowedFd<'_>) -> Result<(), nix::Error> {
+pub fn cut_off(directory: BorrowedFd<'_>) -> Result<(), nix::Error> {
     let flags = WITHOUT_FLUSH;
     // SAFETY: the kernel reads one integer, which lives until the call returns; the descriptor is
     // open for the call's duration.
-    let result = unsafe { libc::ioctl(folder.as_raw_fd(), SHUTDOWN as _, &raw const flags) };
+    let result = unsafe { libc::ioctl(directory.as_raw_fd(), SHUTDOWN as _, &raw const flags) };
     nix::Error::result(result).map(drop)
 }

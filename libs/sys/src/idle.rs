@@ -30,7 +30,7 @@ impl Ranges {
             list: [(0, 0); MOST],
             count: 0,
         };
-        // SAFETY: the function keeps to what the C library expects of it, and `ranges` outlives
+        // SAFETY: the function does what the C library expects, and `ranges` outlives
         // it.
         unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut ranges).cast()) };
         ranges
@@ -53,7 +53,7 @@ pub fn release_code() {
 /// memory up costs memory only; the caller has to find out itself what has happened.
 pub fn wait_readable(descriptor: BorrowedFd<'_>, milliseconds: i32) {
     let ranges = Ranges::of_program();
-    // Another attribute than that of the code around puts the function's pages, of which it has
+    // An attribute that differs from the code around puts the function's pages, of which it has
     // two at most, into a mapping of their own.
     let function = give_up_and_poll as *const () as usize & !(PAGE - 1);
     // SAFETY: only decides what is in a core dump.

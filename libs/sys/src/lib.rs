@@ -1,4 +1,27 @@
 //! Every unsafe wrapper around the Linux kernel that Keelson needs.
+//!
+//! For programs of the machine in general:
+//!
+//! - [`entry`]: the start of a program without the standard library's start-up code.
+//! - [`allocator`]: a memory allocator that returns memory in large pieces.
+//! - [`open_files`]: the limit of open files.
+//! - [`idle`]: waiting for hours with little memory.
+//! - [`child`], [`spawn`], [`service_process`]: starting programs and waiting for them.
+//! - [`socket`], [`packet`]: sockets, and packets of Ethernet links.
+//!
+//! For containers and their shims, in the order of a start:
+//!
+//! - [`clone`]: new processes in new namespaces and cgroups.
+//! - [`mount_attr`]: attributes of mounts.
+//! - [`bpf`]: the device filter of a cgroup.
+//! - [`sandbox`]: capabilities, limits and other properties of the calling process.
+//! - [`scheduling`], [`seccomp`]: scheduling and the system call filter.
+//!
+//! For disks, images and tests:
+//!
+//! - [`blkpg`]: partitions of a disk in use.
+//! - [`filesystem`], [`writeback`], [`verity`]: whole file systems, writing back, fs-verity.
+//! - [`kvm`]: whether hardware virtualisation works.
 
 pub mod blkpg;
 pub mod service_process;

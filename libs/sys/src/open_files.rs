@@ -40,8 +40,8 @@ pub(crate) fn original() -> Option<Limit> {
     ORIGINAL.get().copied()
 }
 
-/// Raises this process's limit as far as it goes, and gives the new soft limit. Programs started by
-/// [`crate::spawn`] get the limit from before.
+/// Raises this process's limit as far as possible, and returns the new soft limit. Programs started
+/// by [`crate::spawn`] get the limit from before.
 ///
 /// # Errors
 /// The kernel refuses also what the hard limit allows.

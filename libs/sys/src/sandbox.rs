@@ -16,8 +16,8 @@ pub fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// Brings the loopback link of the present network namespace up. Gives the socket that this took,
-/// for whoever closes descriptors together.
+/// Switches on the loopback link of the present network namespace. Returns the socket that it used,
+/// for callers that close ranges of descriptors.
 pub fn loopback_up() -> Result<OwnedFd, Errno> {
     let socket = socket(
         AddressFamily::Inet,
@@ -156,7 +156,7 @@ pub fn die_with_parent() -> Result<(), Errno> {
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0)
 }
 
-/// Sets the process's name, as it stands in `comm`.
+/// Sets the process's name, as `comm` shows it.
 pub fn set_name(name: &CStr) -> Result<(), Errno> {
     // SAFETY: the name is a valid string.
     let result = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
@@ -170,7 +170,7 @@ fn prctl(option: libc::c_int, first: libc::c_ulong, second: libc::c_ulong) -> Re
     Errno::result(result).map(drop)
 }
 
-/// prlimit(2) for the calling process. Values are those of the kernel: `u64::MAX` is no limit.
+/// prlimit(2) for the calling process. Values are those of the kernel: `u64::MAX` means no limit.
 pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     let new = [soft, hard];
     // SAFETY: `struct rlimit64` is two u64.

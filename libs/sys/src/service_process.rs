@@ -1,4 +1,4 @@
-//! What PID 1 gives a process that it supervises, done between fork and exec.
+//! Sets up a process that PID 1 supervises, between fork and exec.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -25,7 +25,7 @@ pub fn prepare<'a>(
             .thread_set_mask()
             .map_err(std::io::Error::from)?;
         if let Some(procs) = &cgroup {
-            // "0" stands for the writing process.
+            // "0" means the writing process.
             nix::unistd::write(procs, b"0").map_err(std::io::Error::from)?;
         }
         if let Some(value) = oom_score_adj {

@@ -1,4 +1,4 @@
-//! What rustix does not tell about sockets.
+//! Properties of sockets that rustix does not return.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// unix(7)), with the kernel's overhead for each piece: only 0 is exact.
 ///
 /// # Errors
-/// When the descriptor is no socket.
+/// When the descriptor is not a socket.
 pub fn unread(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open for the call's duration, and the call writes one integer,

@@ -23,7 +23,7 @@ pub struct Program<'a> {
     pub environment: &'a [CString],
     /// Its standard streams.
     pub streams: [BorrowedFd<'a>; 3],
-    /// A folder of a cgroup2 mount; `None`: the caller's.
+    /// A directory of a cgroup2 mount; `None`: the caller's.
     pub cgroup: Option<BorrowedFd<'a>>,
 }
 
@@ -44,8 +44,8 @@ struct KernelLimit {
     hard: u64,
 }
 
-/// Starts a program and gives the process's identifier and a descriptor for it. The caller collects
-/// it when it has ended (wait(2)). Other threads go on meanwhile. Signals that the caller ignores
+/// Starts a program and returns the process's identifier and a pidfd. The caller collects
+/// it when it has ended (wait(2)). Other threads keep running. Signals that the caller ignores
 /// or blocks are so for the program, too; descriptors that are not close-on-exec are inherited. A
 /// file that can't be executed shows as an exit with code 127. When this process has raised its
 /// own limit of open files ([`crate::open_files`]), the program gets the one from before.
@@ -85,7 +85,7 @@ pub fn spawn(program: &Program<'_>) -> Result<(i32, OwnedFd), Errno> {
         request.cgroup = cgroup.as_raw_fd() as u64;
     }
     let result: i64;
-    // SAFETY: the child goes on with the caller's stack and memory, while the caller's thread waits
+    // SAFETY: the child uses the caller's stack and memory, while the caller's thread waits
     // in the kernel. It makes nothing but system calls, out of registers: it neither touches the
     // stack nor leaves this block, and ends by execve or exit_group. What it reads lives until the
     // block is left.

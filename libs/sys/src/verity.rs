@@ -65,7 +65,7 @@ pub fn enable(file: &File) -> Result<(), nix::Error> {
 /// protect, or that another algorithm does. The kernel knows it without reading the file.
 ///
 /// # Errors
-/// What the kernel says, but for what means that there is no fs-verity.
+/// The kernel's answer, except for errors that mean that there is no fs-verity.
 pub fn measure(file: &File) -> Result<Option<[u8; DIGEST_SIZE]>, nix::Error> {
     let mut measured = Measured {
         algorithm: 0,

@@ -30,7 +30,7 @@ pub fn start(file: &File, offset: u64, length: u64) {
 /// the call, nothing happens.
 ///
 /// # Errors
-/// A write that failed, now or earlier; fsync of the same descriptor does not tell it again.
+/// A write that failed, now or earlier; fsync of the same descriptor does not report it again.
 pub fn wait(file: &File) -> io::Result<()> {
     let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
         | libc::SYNC_FILE_RANGE_WRITE

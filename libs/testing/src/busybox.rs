@@ -27,7 +27,7 @@ pub enum BusyboxError {
         PLACES.join(" or ")
     )]
     Missing,
-    /// It needs a dynamic loader, or is no executable of this machine at all.
+    /// It needs a dynamic loader, or is not an executable of this machine.
     #[error("{} is no static executable: install the package busybox-static", .0.display())]
     NotStatic(PathBuf),
     /// It doesn't list its applets.

@@ -1,5 +1,5 @@
 //! A test that can't do its work says so here. In continuous integration it fails then, because a
-//! test that silently does nothing there is no test at all.
+//! test that silently does nothing there tests nothing.
 
 use std::fmt::Display;
 

@@ -32,7 +32,7 @@ impl Json {
         }
     }
 
-    /// Gives a value that is not null to the visitor.
+    /// Passes a value that is not null to the visitor.
     fn give<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
         match self {
             Self::Null => visitor.visit_unit(),
@@ -52,7 +52,7 @@ impl Json {
     }
 }
 
-/// `null` gives the empty value of a type.
+/// `null` is the empty value of a type.
 macro_rules! or_empty {
     ($($method:ident $empty:ident($value:expr),)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {

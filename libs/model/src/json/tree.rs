@@ -1,4 +1,4 @@
-//! A document as it stands there: in order, with members that are there several times.
+//! A document as it was written: in order, with duplicate members.
 
 use std::cell::Cell;
 use std::fmt;

@@ -7,7 +7,7 @@ use super::is_default;
 /// Bytes of /dev/shm when nothing else is asked for.
 pub const SHM_SIZE: u64 = 64 << 20;
 
-/// Limits of a container. `None` is no limit everywhere.
+/// Limits of a container. `None` always means no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {

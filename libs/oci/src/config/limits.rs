@@ -10,7 +10,7 @@ use super::{ConfigError, ImageConfig};
 const COPIED: usize = 1 << 20;
 /// For a single word or path.
 const WORD: usize = 4 << 10;
-/// For what only tells how the image was made.
+/// For fields that only describe how the image was made.
 const REMARKS: usize = 4 << 20;
 
 fn words(list: Option<&Vec<String>>) -> usize {

@@ -3,7 +3,7 @@
 
 use super::{DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 
-/// Types that registries give what they know nothing about, beside the empty one. Docker 1.10 and
+/// Types that registries give to unknown content, beside the empty one. Docker 1.10 and
 /// its contemporaries have pushed configurations as such.
 const UNKNOWN: [&str; 3] = ["application/octet-stream", "application/json", "text/html"];
 
@@ -30,12 +30,12 @@ pub(super) fn is_config(media_type: &str) -> bool {
     is_one(media_type, &[OCI_CONFIG, DOCKER_CONFIG])
 }
 
-/// Whether nothing can be told from it.
+/// Whether it says nothing about the content.
 pub(super) fn says_nothing(media_type: &str) -> bool {
     plain(media_type).is_empty() || is_one(media_type, &UNKNOWN)
 }
 
-/// Whether a layer's media type names a format that is no file system's archive. What says nothing
+/// Whether a layer's media type names a format other than a file system archive. What says nothing
 /// is judged by its content.
 pub fn names_other_format(media_type: &str) -> bool {
     let media_type = plain(media_type).to_ascii_lowercase();

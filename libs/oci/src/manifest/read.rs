@@ -11,7 +11,7 @@ use super::{
     Platform,
 };
 
-/// Entries of an index that are told about when they cannot be read.
+/// How many unreadable entries of an index are reported.
 const REMARKS: usize = 3;
 
 #[derive(Deserialize)]
@@ -135,7 +135,7 @@ impl Document {
         said(Some(members.media_type))
     }
 
-    /// Reads a manifest or index and tells which it is.
+    /// Reads a manifest or index and determines which it is.
     ///
     /// # Errors
     /// When it is neither, or a member that is needed cannot be used.

@@ -87,7 +87,7 @@ fn check<T: PartialEq + std::fmt::Debug>(
 
 fn document(bytes: &[u8]) -> Result<DocumentKind, String> {
     match Document::parse(bytes) {
-        // What is missing is told by the entry that is left out.
+        // The entry that is left out names what is missing.
         Ok(DocumentKind::Index(index)) if index.entries.is_empty() => {
             Err(format!("no manifests{}", index.remarks()))
         }
@@ -214,7 +214,7 @@ fn what_only_informs_may_be_anything() {
         let text = config().replace(from, to);
         assert_eq!(ImageConfig::parse(text.as_bytes()).unwrap(), good, "{to}");
     }
-    // What a container would do without is not guessed.
+    // Optional parts are not guessed.
     for (from, to, member) in [
         (r#""Env":["A=b"]"#, r#""Env":"A=b""#, "config.Env"),
         (r#""User":"u""#, r#""User":0"#, "config.User"),

@@ -11,7 +11,7 @@ use crate::StoreError;
 #[derive(Deserialize)]
 struct Header {
     version: Option<u32>,
-    /// Missing in what the first releases wrote: only readers of the same version understand it.
+    /// Missing in documents of the first releases: only readers of the same version understand it.
     readable_from: Option<u32>,
 }
 

@@ -130,7 +130,7 @@ pub(super) fn inline_target(node: &Node, xattrs: u64) -> Option<&[u8]> {
     }
 }
 
-/// How many of the names fit into one block of a folder, and how many bytes they take there.
+/// How many of the names fit into one block of a directory, and how many bytes they take there.
 pub(super) fn fitting<'n>(names: impl Iterator<Item = &'n [u8]>) -> (usize, u64) {
     let mut count = 0;
     let mut bytes = 0;
@@ -145,8 +145,8 @@ pub(super) fn fitting<'n>(names: impl Iterator<Item = &'n [u8]>) -> (usize, u64)
     (count, bytes)
 }
 
-/// Bytes of a folder: whole blocks, but of the last one only what is used.
-pub(super) fn folder_size<'n>(names: impl Iterator<Item = &'n [u8]>) -> u64 {
+/// Bytes of a directory: whole blocks, but of the last one only what is used.
+pub(super) fn directory_size<'n>(names: impl Iterator<Item = &'n [u8]>) -> u64 {
     let mut names: Vec<&[u8]> = names.collect();
     names.sort_unstable();
     let mut size = 0;
@@ -179,7 +179,7 @@ pub(super) fn xattr_name(name: &[u8]) -> Option<(u8, &[u8])> {
         .find_map(|(number, prefix)| Some((*number, name.strip_prefix(*prefix)?)))
 }
 
-/// The attributes that the index gives a node.
+/// The attributes of a node in the index.
 pub(super) fn xattrs(node: &Node) -> impl Iterator<Item = (u8, &[u8], &[u8])> {
     let opaque = matches!(node.kind, NodeKind::Directory { opaque: true, .. });
     node.xattrs
@@ -242,11 +242,11 @@ mod tests {
     }
 
     #[test]
-    fn folders_fill_their_blocks() {
+    fn directories_fill_their_blocks() {
         let long = [b'a'; 255];
         assert_eq!(fitting([&long[..], &long, &long].into_iter()), (1, 267));
-        assert_eq!(folder_size([&long[..], &long].into_iter()), 512 + 267);
-        assert_eq!(folder_size([&b"."[..], b".."].into_iter()), 27);
+        assert_eq!(directory_size([&long[..], &long].into_iter()), 512 + 267);
+        assert_eq!(directory_size([&b"."[..], b".."].into_iter()), 27);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! An EROFS index over a layer's uncompressed archive.
 //!
-//! The index is a file system image without file data: inodes, folders, link targets and extended
-//! attributes. Regular files are chunk-based inodes whose single chunk lies on the extra device 1,
-//! which is the archive itself; that works with blocks of 512 bytes, the unit of tar. Sparse files
-//! have their data copied behind the index, because their parts are packed in the archive.
+//! The index is a file system image without file data: inodes, directories, link targets and
+//! extended attributes. Regular files are chunk-based inodes whose single chunk lies on the extra
+//! device 1, which is the archive itself; that works with blocks of 512 bytes, the unit of tar.
+//! Sparse files have their data copied behind the index, because their parts are packed in the
+//! archive.
 //!
-//! Layout: superblock at 1024, one device slot behind it, inodes from [`INODES`] on, folders and
-//! long link targets in blocks of their own, then copied data. On-disk format: the kernel's
+//! Layout: superblock at 1024, one device slot behind it, inodes from [`INODES`] on, directories
+//! and long link targets in blocks of their own, then copied data. On-disk format: the kernel's
 //! `fs/erofs/erofs_fs.h`. Everything here is pure; [`Index`] says what to write where.
 
 mod format;
@@ -14,7 +15,7 @@ mod write;
 
 use super::tree::{Node, NodeId, NodeKind, ROOT, Tree};
 use format::{
-    BLOCK, CHUNK_INDEX, HOLE, INODE, INODES, NID_UNIT, chunks, folder_size, inline_target,
+    BLOCK, CHUNK_INDEX, HOLE, INODE, INODES, NID_UNIT, chunks, directory_size, inline_target,
     too_large, xattrs_size,
 };
 
@@ -58,11 +59,11 @@ struct Place {
     inode: u64,
     /// Bytes of extended attributes behind the inode.
     xattrs: u64,
-    /// First block of a folder, a long link target, or nothing.
+    /// First block of a directory, a long link target, or nothing.
     block: u32,
-    /// Bytes of a folder.
+    /// Bytes of a directory.
     size: u64,
-    /// The folder that it is in (folders only).
+    /// The directory that it is in (directories only).
     parent: NodeId,
 }
 
@@ -125,17 +126,17 @@ impl Writer<'_> {
             .ok_or(IndexError::Inconsistent)
     }
 
-    /// Gives every reachable node the place of its inode, folder by folder, so that what is listed
-    /// together is read together. Gives the end of the inodes.
+    /// Assigns every reachable node the place of its inode, directory by directory, so that what is
+    /// listed together is read together. Returns the end of the inodes.
     fn place_inodes(&mut self) -> Result<u64, IndexError> {
         let mut end = self.place_inode(ROOT, INODES)?;
-        let mut folders = std::collections::VecDeque::from([ROOT]);
-        while let Some(folder) = folders.pop_front() {
+        let mut directories = std::collections::VecDeque::from([ROOT]);
+        while let Some(directory) = directories.pop_front() {
             let tree = self.tree;
             let Some(Node {
                 kind: NodeKind::Directory { children, .. },
                 ..
-            }) = tree.node(folder)
+            }) = tree.node(directory)
             else {
                 return Err(IndexError::Inconsistent);
             };
@@ -146,8 +147,8 @@ impl Writer<'_> {
                 }
                 end = self.place_inode(id, end)?;
                 if let NodeKind::Directory { .. } = self.node(id)?.kind {
-                    self.place_mut(id)?.parent = folder;
-                    folders.push_back(id);
+                    self.place_mut(id)?.parent = directory;
+                    directories.push_back(id);
                 }
             }
         }
@@ -179,7 +180,7 @@ impl Writer<'_> {
     fn take_blocks(&mut self, bytes: u64) -> Result<u32, IndexError> {
         let first = self.next_block;
         self.next_block += bytes.div_ceil(BLOCK);
-        // The largest number stands for a hole.
+        // The largest number marks a hole.
         if self.next_block >= u64::from(HOLE) {
             return Err(too_large(self.next_block * BLOCK));
         }
@@ -195,7 +196,7 @@ impl Writer<'_> {
                     let names = [&b"."[..], b".."]
                         .into_iter()
                         .chain(children.keys().map(|name| &**name));
-                    folder_size(names)
+                    directory_size(names)
                 }
                 NodeKind::Symlink { target } if inline_target(node, xattrs).is_none() => {
                     target.len() as u64

@@ -29,14 +29,14 @@ impl Writer<'_> {
         let mut links = node.names;
         let (kind, layout, size, data) = match &node.kind {
             NodeKind::Directory { children, .. } => {
-                let mut folders = 0;
+                let mut directories = 0;
                 for child in children.values() {
                     if let NodeKind::Directory { .. } = self.node(*child)?.kind {
-                        folders += 1;
+                        directories += 1;
                     }
                 }
-                links = 2 + folders;
-                self.write_folder(id, place, children.iter())?;
+                links = 2 + directories;
+                self.write_directory(id, place, children.iter())?;
                 (S_IFDIR, FLAT_PLAIN, place.size, place.block)
             }
             NodeKind::File { size: 0, .. } => (S_IFREG, FLAT_PLAIN, 0, HOLE),
@@ -131,7 +131,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn write_folder<'n>(
+    fn write_directory<'n>(
         &mut self,
         id: NodeId,
         place: Place,
@@ -221,7 +221,7 @@ impl Writer<'_> {
         fields.0.extend([BLOCK_BITS as u8, 0]);
         fields.u16(u16::try_from(root).map_err(|_| IndexError::Inconsistent)?);
         fields.u64(inodes as u64);
-        fields.u64(0); // time of compact inodes, of which there are none
+        fields.u64(0); // time of compact inodes; there are none
         fields.u32(0);
         fields.u32(blocks(self.next_block * BLOCK)?);
         fields.u32(0); // meta_blkaddr: inode numbers count from the image's start
