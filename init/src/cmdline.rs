@@ -42,7 +42,7 @@ impl CommandLine {
             .and_then(|(_, value)| value.as_deref())
     }
 
-    /// Whether the parameter stands there, with or without a value.
+    /// Whether the parameter is given, with or without a value.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.parameters.iter().any(|(key, _)| same_name(key, name))
     }

@@ -24,7 +24,8 @@ enum Severity {
     Info = 6,
 }
 
-/// Facility "daemon" of syslog, so that readers of the kernel log can tell us from the kernel.
+/// Facility "daemon" of syslog, so that readers of the kernel log can distinguish us from the
+/// kernel.
 const FACILITY: u8 = 3;
 /// Longest record that /dev/kmsg takes (LOG_LINE_MAX less the prefix), in bytes.
 const LONGEST: usize = 900;
@@ -34,7 +35,7 @@ pub(crate) fn say(message: &str) {
     emit(Severity::Info, "keelson", message);
 }
 
-/// Something that the machine lives with, but that somebody should look at.
+/// Something that the machine can live with, but that an operator should look at.
 pub(crate) fn warning(message: &str) {
     emit(Severity::Warning, "keelson", &format!("warning: {message}"));
 }

@@ -10,7 +10,7 @@ use rustix::system::RebootCommand;
 use crate::cmdline::CommandLine;
 use crate::console;
 
-/// Seconds in which a message can be read, unless `panic=` says otherwise.
+/// Seconds to leave a message on the screen, unless `panic=` says otherwise.
 const DELAY: u64 = 10;
 
 /// What `keelson.emergency=` asks for.
@@ -30,7 +30,7 @@ fn choice(command_line: &CommandLine) -> Emergency {
     }
 }
 
-/// Seconds to wait: `panic=` as the kernel reads it, where 0 means for ever and a negative number
+/// Seconds to wait: `panic=` as the kernel reads it, where 0 means forever and a negative number
 /// at once.
 fn delay(command_line: &CommandLine) -> Option<Duration> {
     match command_line.value("panic").map(str::parse::<i64>) {

@@ -7,9 +7,9 @@ use keelson_files::{Durability, FileError};
 
 /// Replaces `path` by `content` with the given mode. What a power cut left beside it goes.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
-    if let Some(folder) = path.parent() {
-        // A full disk or a bad one is told by the write.
-        let _ = keelson_files::sweep_dead(folder);
+    if let Some(directory) = path.parent() {
+        // The write reports a full or a bad disk.
+        let _ = keelson_files::sweep_dead(directory);
     }
     keelson_files::write(path, content, mode, Durability::Flushed)
 }
@@ -28,9 +28,9 @@ mod tests {
 
     #[test]
     fn replaces_content_and_mode_over_a_left_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("machine-id");
-        fs::write(folder.path().join(".new-machine-id-99999999-0"), "torn").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("machine-id");
+        fs::write(directory.path().join(".new-machine-id-99999999-0"), "torn").unwrap();
         fs::write(&path, "old").unwrap();
         replace(&path, b"new", 0o444).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
@@ -38,6 +38,6 @@ mod tests {
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o444
         );
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

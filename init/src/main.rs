@@ -5,6 +5,10 @@
 //! - `supervise`: keeps netcfg and hostd running, reaps orphans, hears devices and buttons.
 //! - `control`: the socket through which hostd asks for a stop or for the boot's record.
 //! - `shutdown`: the end: processes, file systems, power.
+//! - `disk`, `modules`, `uevent`, `mount`: disks, kernel modules, devices and mounts, for all of
+//!   these.
+//! - `cmdline`, `console`, `files`, `emergency`: parameters, messages, small files, and the last
+//!   resort when stage 1 fails.
 //!
 //! Parameters of the kernel command line:
 //!
@@ -15,7 +19,7 @@
 //! | `ostree=` | the deployment, from the root of that file system |
 //! | `keelson.root_timeout=` | seconds to wait for the root device (30) |
 //! | `keelson.emergency=` | when stage 1 fails: `reboot` (default), `poweroff`, `console` |
-//! | `keelson.watchdog=` | seconds for which hostd and netcfg may give no sign of life (60; 0: for ever) |
+//! | `keelson.watchdog=` | seconds that hostd and netcfg may be silent before they are restarted (60; 0: forever) |
 //! | `panic=` | seconds before that, as for the kernel (10) |
 //! | `MODULE.OPTION=VALUE` | option of a module |
 //!

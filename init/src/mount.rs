@@ -21,10 +21,10 @@ pub(crate) const DATA_ONLY: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NOEXEC);
 
 /// Options of the API file systems that are made in the initrd and kept. What lies in memory is
-/// bounded, so that whoever fills it leaves the machine enough to work with; `nr_inodes` bounds
-/// what empty files cost.
+/// bounded, so that a program that fills it leaves the machine enough memory to work with;
+/// `nr_inodes` bounds what empty files cost.
 pub(crate) const DEV_OPTIONS: &str = "mode=0755,size=4m,nr_inodes=64k";
-/// As [`DEV_OPTIONS`], for /run: sockets, shims' folders, status files.
+/// As [`DEV_OPTIONS`], for /run: sockets, shims' directories, status files.
 pub(crate) const RUN_OPTIONS: &str = "mode=0755,size=20%,nr_inodes=800k";
 
 /// The kind for changes of existing mounts, which the kernel does not look at. Without any kind

@@ -88,7 +88,7 @@ impl UeventSocket {
         Ok(Self(fd))
     }
 
-    /// Takes the next event that is there already.
+    /// Returns the next pending event.
     pub(crate) fn receive(&self) -> io::Result<Received> {
         let mut buffer = [0u8; LONGEST];
         loop {

@@ -32,9 +32,9 @@ const SETTLE: Duration = Duration::from_millis(30);
 pub struct Options {
     /// Root under which the configuration's layers lie (`/`).
     pub config_root: PathBuf,
-    /// Folder for resolv.conf and for `netcfg/` (`/run/keelson`).
+    /// Directory for resolv.conf and for `netcfg/` (`/run/keelson`).
     pub run: PathBuf,
-    /// Folder for `leases/` (`/var/lib/keelson/host`).
+    /// Directory for `leases/` (`/var/lib/keelson/host`).
     pub state: PathBuf,
 }
 
@@ -182,7 +182,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Takes note of what a client says; `true` when the kernel must be changed.
+    /// Records an event of a client. Returns `true` when the kernel must be changed.
     fn client_event(&mut self, index: u32, event: ClientEvent) -> bool {
         let Some(running) = self.clients.get_mut(&index) else {
             // The client's link has gone.

@@ -1,4 +1,4 @@
-//! From the configuration, the links and the leases to what the kernel should have: pure.
+//! Computes the desired state of the kernel from configuration, links and leases. Pure.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +12,7 @@ use crate::dhcp::machine::Time;
 use crate::model::{Desired, DesiredLink, Link, Origin, Route};
 
 /// Metric of the first link's routes; each further link's are one worse, so that two default
-/// routes don't fight. 1024 is also what the kernel gives IPv6 routes.
+/// routes don't compete. The kernel also gives IPv6 routes 1024.
 const METRIC: u32 = 1024;
 
 /// A lease and when it began.
@@ -40,7 +40,7 @@ pub fn default_link(links: &[Link], current: Option<u32>) -> Option<u32> {
         .or_else(|| candidates().min())
 }
 
-/// What the kernel should have, and what stands in the way of it, for an operator.
+/// The desired state of the kernel, and the problems to report to an operator.
 #[must_use]
 pub fn desired(
     config: &HostConfig,
@@ -207,7 +207,7 @@ pub fn resolvers(
     (servers, search)
 }
 
-/// Who tells the time: the configuration's servers, else the leases'.
+/// The time servers: the configuration's, else the leases'.
 #[must_use]
 pub fn time_servers(config: &HostConfig, leases: &BTreeMap<u32, HeldLease>) -> Vec<String> {
     let mut servers = config.time.servers.clone();

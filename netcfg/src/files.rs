@@ -45,7 +45,7 @@ fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), File
     Ok(())
 }
 
-/// Removes a file; that it doesn't exist is no error.
+/// Removes a file; a missing file is not an error.
 ///
 /// # Errors
 /// The system's answer.

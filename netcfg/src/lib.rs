@@ -1,8 +1,15 @@
 //! Host networking: links, addresses, routes, DHCPv4 and name servers, through netlink.
 //!
+//! - `daemon`: the loop: events in; plan, effects and status out.
+//! - [`dhcp`]: a DHCPv4 client for each link, and the leases on disk.
+//! - [`model`]: the state of the network, observed and desired.
+//! - [`desired`], [`plan`]: pure: what should be, and the steps to it.
+//! - `kernel`: the effects: reads the kernel's state and carries out steps.
+//! - [`files`], [`status`], `notify`: resolv.conf, the status file, the supervisor.
+//!
 //! [`desired::desired`] turns the configuration, the links that exist and the leases into what
-//! the kernel should have; [`plan::plan`] turns the difference to what it has into steps; the
-//! `kernel` module carries them out, each repeatable. The `daemon` module does so whenever the
+//! the kernel should have. [`plan::plan`] turns the difference from its present state into steps;
+//! the `kernel` module carries them out, each repeatable. The `daemon` module does so whenever the
 //! kernel, a DHCP client or the operator reports a change. [`status`] is what others read.
 
 mod daemon;

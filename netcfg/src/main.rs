@@ -58,7 +58,7 @@ fn arguments(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Result<(O
         };
         let value = arguments.next();
         *target = value
-            .with_context(|| format!("{} needs a folder; {USAGE}", argument.to_string_lossy()))?
+            .with_context(|| format!("{} needs a directory; {USAGE}", argument.to_string_lossy()))?
             .into();
     }
     Ok((options, level))

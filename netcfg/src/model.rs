@@ -6,14 +6,14 @@ use keelson_config::IpPrefix;
 
 use crate::dhcp::arp::Mac;
 
-/// The state of the kernel's network, as far as netcfg cares.
+/// The parts of the kernel's network state that netcfg uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
     /// All links.
     pub links: Vec<Link>,
     /// All addresses.
     pub addresses: Vec<Address>,
-    /// Unicast routes of the main table that netcfg or somebody with its protocols made.
+    /// Unicast routes of the main table with netcfg's protocols.
     pub routes: Vec<Route>,
 }
 
@@ -53,7 +53,7 @@ pub struct Address {
     pub prefix: IpPrefix,
     /// Whether netcfg added it.
     pub ours: bool,
-    /// Seconds for which it is valid; `None` is for ever.
+    /// Seconds for which it is valid; `None` is forever.
     pub lifetime: Option<u32>,
 }
 
@@ -101,7 +101,7 @@ pub struct DesiredLink {
     pub accept_ra: bool,
     /// Whether a DHCPv4 client runs.
     pub dhcp4: bool,
-    /// Addresses with the seconds for which they are valid (`None`: for ever).
+    /// Addresses with the seconds for which they are valid (`None`: forever).
     pub addresses: Vec<(IpPrefix, Option<u32>)>,
     /// Routes.
     pub routes: Vec<Route>,

@@ -1,4 +1,5 @@
-//! From what the kernel has to what it should have: a pure function, tested without a kernel.
+//! Computes the steps from the kernel's state to the desired one: a pure function, tested without a
+//! kernel.
 
 use std::fmt;
 
@@ -63,7 +64,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// The steps that lead from `observed` to `desired`, in an order in which the kernel takes them.
+/// The steps that lead from `observed` to `desired`, in an order that the kernel accepts.
 /// Empty when there is nothing to do.
 ///
 /// Addresses and routes that netcfg did not make are left alone, and so are links that it does
@@ -72,7 +73,7 @@ impl fmt::Display for Action {
 pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Action> {
     let mut actions = Vec::new();
     for wanted in &desired.links {
-        // A link that has gone in the meantime is no error: an event told of it.
+        // A link that has been removed since is no error: an event reports it.
         let Some(link) = observed
             .links
             .iter()

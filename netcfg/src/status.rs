@@ -78,7 +78,7 @@ pub struct LeaseStatus {
     /// Duration in seconds; absent when it has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u32>,
-    /// Name that the server gives this machine.
+    /// Host name that the server assigns to this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
 }

@@ -236,7 +236,7 @@ fn an_address_that_is_taken_is_declined() {
     let net = Net::new();
     net.use_dhcp();
     let server = net.serve(&[RANGE]);
-    // A machine that claims every address that is probed, until it is told to stop.
+    // A machine that claims every address that is probed, until it is stopped.
     let stop = Arc::new(AtomicBool::new(false));
     let index = net.server_index();
     let claimant = net.in_server({

@@ -46,7 +46,7 @@ fn a_static_configuration_is_applied_and_changed() {
     let time = fs::read_to_string(net.path("run/netcfg/ntp-servers")).unwrap();
     assert_eq!(time, "ntp.example\n");
 
-    // What somebody else added stays, what the configuration drops goes.
+    // Addresses of others stay. Addresses that left the configuration are removed.
     net.on_client(&format!("addr add 203.0.113.1/24 dev {LINK}"));
     net.configure(&format!(
         "[[network.link]]\nname = '{LINK}'\naddresses = ['192.0.2.11/24']\n"
@@ -124,7 +124,7 @@ fn a_broken_configuration_is_told_and_does_not_stop_the_daemon() {
     let problems = net.status().unwrap().problems;
     assert!(problems[0].contains("host.toml:3"), "{problems:?}");
     assert!(daemon.is_running());
-    // It goes on giving signs of life, also with nothing to do.
+    // It keeps giving signs of life, even with nothing to do.
     for _ in 0..3 {
         wait_for_notification(&notify, "WATCHDOG=1");
     }

@@ -1,4 +1,4 @@
-//! What stage 1 tells stage 2, in a file on /run, which moves along.
+//! What stage 1 reports to stage 2, in a file on /run, which stage 2 keeps.
 
 use std::io;
 use std::path::Path;
@@ -24,8 +24,8 @@ pub(crate) struct Handover {
 /// Writes the file.
 pub(crate) fn write(handover: &Handover) -> io::Result<()> {
     let path = Path::new(FILE);
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
     }
     std::fs::write(path, serde_json::to_vec(handover)?)
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 const DEFAULT_HOSTNAME: &str = "keelson";
 
 /// Makes `/etc/machine-id` (machine-id(5)) once: 32 lower case hexadecimal digits and a line feed.
-/// An empty file, `uninitialized` or anything else that is no identifier counts as none.
+/// An empty file, `uninitialized` or anything else that is not an identifier counts as none.
 pub(crate) fn ensure_machine_id(path: &Path) -> Vec<String> {
     if fs::read(path).is_ok_and(|content| is_machine_id(&content)) {
         return Vec::new();
@@ -58,8 +58,8 @@ mod tests {
 
     #[test]
     fn a_machine_id_is_made_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("machine-id");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("machine-id");
         for first in ["", "uninitialized\n", "00000000000000000000000000000000\n"] {
             fs::remove_file(&path).ok();
             fs::write(&path, first).unwrap();
@@ -74,9 +74,9 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_missing_is_a_problem() {
-        let folder = tempfile::tempdir().unwrap();
-        let problems = ensure_machine_id(&folder.path().join("etc/machine-id"));
+    fn a_directory_that_is_missing_is_a_problem() {
+        let directory = tempfile::tempdir().unwrap();
+        let problems = ensure_machine_id(&directory.path().join("etc/machine-id"));
         assert_eq!(problems.len(), 1);
     }
 }

@@ -1,8 +1,8 @@
 //! Stage 2 up to the point where supervision begins.
 //!
 //! Everything here is single-threaded; what takes long and depends on nothing (loading the
-//! devices' modules) runs in a child process meanwhile. No step can end the boot: a machine that
-//! is useful without it goes on, and says so.
+//! devices' modules) runs in a child process at the same time. No step can end the boot: a machine
+//! that is useful without it continues, and reports the failure.
 
 mod cgroups;
 mod clock;
@@ -32,8 +32,8 @@ use crate::{console, modules};
 /// How long the boot waits for the modules that its configuration may need.
 const MODULES_LIMIT: Duration = Duration::from_secs(30);
 
-/// Open files of a process: few by default because select(2) can't take more, many for whoever
-/// raises its own limit.
+/// Open files of a process: few by default because select(2) can't take more, many for programs
+/// that raises its own limit.
 const OPEN_FILES: (u64, u64) = (1024, 1 << 19);
 
 /// What the boot leaves for the supervision.
@@ -77,7 +77,7 @@ pub(crate) fn run() -> Booted {
     let modules_started = console::uptime();
     let helper = start_module_helper();
     steps.run("cgroups", cgroups::set_up);
-    steps.run("folders", || skeleton::make(Path::new("/")));
+    steps.run("directories", || skeleton::make(Path::new("/")));
     steps.run("random-seed", || seed::restore(Path::new(seed::FILE)));
     steps.run("clock", || match clock::advance() {
         Ok(note) => {

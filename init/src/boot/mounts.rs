@@ -80,7 +80,7 @@ pub(crate) fn mount_all() -> Vec<String> {
     for entry in &MOUNTS {
         let target = Path::new(entry.target);
         if target.starts_with("/dev") && !target.exists() {
-            // /dev is ours, so that the folders are too; a failure shows as the mount's.
+            // /dev is ours, so that the directories are too; a failure shows as the mount's.
             let _ = fs::create_dir(target);
         }
         if entry.optional && !target.exists() || is_mount_point(target) {
@@ -99,7 +99,7 @@ pub(crate) fn mount_all() -> Vec<String> {
     problems
 }
 
-/// Whether something is mounted there: then it lies on another device than the folder above.
+/// Whether something is mounted there: then it lies on another device than the directory above.
 fn is_mount_point(path: &Path) -> bool {
     let (Ok(own), Some(Ok(above))) = (
         fs::symlink_metadata(path),

@@ -48,8 +48,8 @@ mod tests {
 
     #[test]
     fn every_save_is_another_seed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("random-seed");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("random-seed");
         assert_eq!(save(&path), None);
         let first = fs::read(&path).unwrap();
         assert_eq!(first.len(), LENGTH);

@@ -1,4 +1,4 @@
-//! Folders that must exist: /var is empty on the first boot, /run on every one.
+//! Directories that must exist: /var is empty on the first boot, /run on every one.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
 
 /// Path and mode, parents first.
-const FOLDERS: &[(&str, u32)] = &[
+const DIRECTORIES: &[(&str, u32)] = &[
     ("run/lock", 0o1777),
     // Traversable by all: /etc/resolv.conf leads here.
     ("run/keelson", 0o755),
@@ -24,13 +24,13 @@ const FOLDERS: &[(&str, u32)] = &[
 /// Link and target.
 const LINKS: &[(&str, &str)] = &[("var/run", "../run"), ("var/lock", "../run/lock")];
 
-/// Makes what is missing below `root`. The mode of a folder that exists stays as the operator has
-/// it.
+/// Makes what is missing below `root`. The mode of a directory that exists stays as the operator
+/// has it.
 pub(crate) fn make(root: &Path) -> Vec<String> {
     let mut problems = Vec::new();
-    for (path, mode) in FOLDERS {
+    for (path, mode) in DIRECTORIES {
         let path = root.join(path);
-        if let Err(error) = make_folder(&path, *mode) {
+        if let Err(error) = make_directory(&path, *mode) {
             problems.push(format!("create {}: {error}", path.display()));
         }
     }
@@ -46,7 +46,7 @@ pub(crate) fn make(root: &Path) -> Vec<String> {
     problems
 }
 
-fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     match fs::DirBuilder::new().mode(mode).create(path) {
         // mkdir(2) leaves the sticky bit out on some file systems and applies the umask.
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)),
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn makes_folders_once_and_leaves_modes_alone() {
+    fn makes_directories_once_and_leaves_modes_alone() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("var")).unwrap();
         fs::create_dir(root.path().join("run")).unwrap();

@@ -4,12 +4,12 @@ use keelson_model::init::BootStep;
 
 use crate::console;
 
-/// The steps so far, in the order in which they ended.
+/// The steps so far, in the order of their ends.
 #[derive(Debug, Default)]
 pub(crate) struct Steps(pub(crate) Vec<BootStep>);
 
 impl Steps {
-    /// Carries a step out. Whatever fails in it is printed and recorded; the boot goes on.
+    /// Carries out a step. Failures are printed and recorded, and the boot continues.
     pub(crate) fn run(&mut self, name: &str, step: impl FnOnce() -> Vec<String>) {
         let started = console::uptime();
         let problems = step();

@@ -1,7 +1,7 @@
 //! Kernel parameters of a container host that differ from the kernel's defaults.
 //!
-//! Forwarding of packets is not among them: whoever makes the first network that needs it turns it
-//! on, so that a machine without such networks is no router.
+//! Forwarding of packets is not among them: the creator of the first network that needs it turns it
+//! on, so that a machine without such networks is not a router.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("fs/inotify/max_user_watches", "1048576"),
     // Databases and search engines refuse to start with the default of 65530.
     ("vm/max_map_count", "1048576"),
-    // Hard and symbolic links, FIFOs and files in world-writable sticky folders: the
+    // Hard and symbolic links, FIFOs and files in world-writable sticky directories: the
     // well-known races with privileged programs.
     ("fs/protected_hardlinks", "1"),
     ("fs/protected_symlinks", "1"),
@@ -45,7 +45,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("net/ipv4/conf/default/accept_source_route", "0"),
     ("net/ipv4/conf/all/accept_redirects", "0"),
     ("net/ipv4/conf/default/accept_redirects", "0"),
-    // A machine with bridges would tell its neighbours of shorter ways into container networks.
+    // A machine with bridges would send redirects to its neighbours, into container networks.
     ("net/ipv4/conf/all/send_redirects", "0"),
     ("net/ipv4/conf/default/send_redirects", "0"),
     // Bridges with many containers overflow the default neighbour table of 1024.

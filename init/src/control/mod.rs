@@ -97,7 +97,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Goes on with the exchange as far as possible without waiting.
+    /// Continues the exchange as far as possible without blocking.
     pub(crate) fn advance(&mut self) -> Progress {
         if self.answer.is_some() {
             return self.write();
@@ -174,18 +174,18 @@ mod tests {
     use super::*;
 
     fn connected() -> (tempfile::TempDir, UnixStream, Client) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("init.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("init.sock");
         let listener = Listener::bind(&path).unwrap();
         let stream = UnixStream::connect(&path).unwrap();
         let client = listener.accept(Duration::ZERO).unwrap().unwrap();
         assert!(listener.accept(Duration::ZERO).unwrap().is_none());
-        (folder, stream, client)
+        (directory, stream, client)
     }
 
     #[test]
     fn a_request_in_pieces_is_answered_in_one_line() {
-        let (_folder, mut stream, mut client) = connected();
+        let (_directory, mut stream, mut client) = connected();
         assert_eq!(client.advance(), Progress::Read);
         stream.write_all(br#"{"op":"power","#).unwrap();
         assert_eq!(client.advance(), Progress::Read);
@@ -208,7 +208,7 @@ mod tests {
             b"\xff\n",
             &[b'a'; LONGEST_REQUEST + 1],
         ] {
-            let (_folder, mut stream, mut client) = connected();
+            let (_directory, mut stream, mut client) = connected();
             stream.write_all(wrong).unwrap();
             assert_eq!(client.advance(), Progress::Finished);
             drop(client);
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_client_that_goes_away_is_finished() {
-        let (_folder, stream, mut client) = connected();
+        let (_directory, stream, mut client) = connected();
         drop(stream);
         assert_eq!(client.advance(), Progress::Finished);
     }

@@ -1,4 +1,5 @@
-//! The ext4 superblock, as far as booting needs it (`Documentation/filesystems/ext4/super.rst`).
+//! The fields of the ext4 superblock that booting needs
+//! (`Documentation/filesystems/ext4/super.rst`).
 
 /// Where the superblock begins, in bytes from the start of the file system.
 pub(crate) const OFFSET: u64 = 1024;

@@ -36,14 +36,14 @@ pub(crate) enum GrowError {
 /// Enlarges the partition that has the kernel name `partition` (`vda2`) if it is the last one on
 /// its disk and there is room behind it. Answers its new size in bytes, or `None` when it stays.
 pub(crate) fn grow_partition(sys: &Path, partition: &str) -> Result<Option<u64>, GrowError> {
-    let folder = sys.join("class/block").join(partition);
-    let Some(number) = number_in(&folder.join("partition")) else {
+    let directory = sys.join("class/block").join(partition);
+    let Some(number) = number_in(&directory.join("partition")) else {
         // The file system lies on the whole disk.
         return Ok(None);
     };
-    let resolved = folder
+    let resolved = directory
         .canonicalize()
-        .map_err(io_error("resolve", &folder))?;
+        .map_err(io_error("resolve", &directory))?;
     let Some(disk) = resolved.parent() else {
         return Ok(None);
     };
@@ -210,8 +210,8 @@ mod tests {
 
     #[test]
     fn a_real_table_grows_with_its_disk() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("disk");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
         let name = path.to_str().unwrap();
         let disk = File::create_new(&path).unwrap();
         disk.set_len(64 << 20).unwrap();
@@ -251,8 +251,8 @@ mod tests {
 
     #[test]
     fn a_real_file_system_is_recognised() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("disk");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
         let disk = File::create_new(&path).unwrap();
         disk.set_len(16 << 20).unwrap();
         assert_eq!(superblock(&path).unwrap(), None);

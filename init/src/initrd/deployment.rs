@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlink};
 /// A deployment below the mounted root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Deployment {
-    /// Its folder, as seen from the initrd: `/sysroot/ostree/deploy/OS/deploy/COMMIT.SERIAL`.
+    /// Its directory, as seen from the initrd: `/sysroot/ostree/deploy/OS/deploy/COMMIT.SERIAL`.
     pub(crate) path: PathBuf,
     /// The OS's /var: `/sysroot/ostree/deploy/OS/var`.
     pub(crate) var: PathBuf,
@@ -44,8 +44,11 @@ pub(crate) fn resolve(sysroot: &Path, request: &str) -> Result<Deployment, Deplo
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let folder = openat2(&root, request, how).map_err(open_error)?;
-    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&folder));
+    let directory = openat2(&root, request, how).map_err(open_error)?;
+    let link = format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&directory)
+    );
     let path = PathBuf::from(readlink(link.as_str()).map_err(open_error)?);
     let relative = path.strip_prefix(sysroot).unwrap_or(&path);
     let Some((os, name)) = parts(relative) else {
@@ -82,9 +85,9 @@ fn parts(relative: &Path) -> Option<(String, String)> {
     (commit_is_hex && serial_is_number).then(|| ((*os).to_owned(), (*name).to_owned()))
 }
 
-/// Content of `/run/ostree-booted`, by which libostree knows that, and from which deployment, the
+/// Content of `/run/ostree-booted`, which tells libostree that, and from which deployment, the
 /// machine was booted: a GVariant of type `a{sv}` with one entry, `backing-root-device-inode`,
-/// holding the deployment folder's device and inode as `(tt)`.
+/// holding the deployment directory's device and inode as `(tt)`.
 pub(crate) fn booted_marker(deployment: &Path) -> std::io::Result<Vec<u8>> {
     let metadata = std::fs::metadata(deployment)?;
     Ok(encode_marker(metadata.dev(), metadata.ino()))

@@ -48,7 +48,7 @@ impl RootSpec {
             return Some(Self::Uuid(uuid.to_ascii_lowercase()));
         }
         let name = value("/dev/")?;
-        // Nodes in folders (mapper/, disk/) have no such name in sysfs.
+        // Nodes in directories (mapper/, disk/) have no such name in sysfs.
         (!name.contains('/') && name != "." && name != "..").then_some(Self::Device(name))
     }
 }
@@ -208,19 +208,19 @@ fn uevent_of(name: &str) -> BlockUevent {
     BlockUevent::parse(&fs::read_to_string(path).unwrap_or_default())
 }
 
-/// Kernels before 6.14 don't put PARTUUID into the uevent; then the table itself tells.
+/// Kernels before 6.14 don't put PARTUUID into the uevent; then it is in the table itself.
 fn has_part_uuid(name: &str, uuid: &str) -> bool {
     let uevent = uevent_of(name);
     if let Some(found) = &uevent.part_uuid {
         return found == uuid;
     }
-    let (Some(number), Ok(folder)) = (
+    let (Some(number), Ok(directory)) = (
         uevent.number,
         Path::new("/sys/class/block").join(name).canonicalize(),
     ) else {
         return false;
     };
-    let Some(disk) = folder.parent().and_then(Path::file_name) else {
+    let Some(disk) = directory.parent().and_then(Path::file_name) else {
         return false;
     };
     let path = Path::new("/dev").join(disk);
@@ -250,7 +250,7 @@ fn block_devices() -> Vec<String> {
     names
 }
 
-/// The devices with what could have been meant by `root=`, for the error message.
+/// The devices with the values of `root=` that would match them, for the error message.
 fn describe_block_devices() -> String {
     let devices: Vec<String> = block_devices()
         .into_iter()

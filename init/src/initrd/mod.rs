@@ -166,7 +166,7 @@ fn mount_root(command_line: &CommandLine, device: &str) -> Result<(), MountError
     let kind = command_line.value("rootfstype").unwrap_or("ext4");
     let options = command_line.value("rootflags").unwrap_or_default();
     let node = format!("/dev/{device}");
-    // A folder that can't be made shows as the mount's error.
+    // A directory that can't be made shows as the mount's error.
     let _ = fs::create_dir_all(SYSROOT);
     // Reading must not write: access times of container files are worth nothing to anybody.
     let flags = MountFlags::NOATIME;

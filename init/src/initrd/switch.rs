@@ -12,7 +12,7 @@ use crate::mount::{self, MountError};
 
 /// Where the new root is put together.
 const NEW_ROOT: &str = "/newroot";
-/// The program that goes on in the deployment.
+/// The program that continues in the deployment.
 const NEXT: &str = "/usr/sbin/init";
 
 /// A step on the way to the deployment that failed.
@@ -108,8 +108,8 @@ fn empty_initramfs() {
 /// `RAMFS_MAGIC` of linux/magic.h.
 const RAMFS_MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x8584_58f6);
 
-fn remove_within(folder: &Path, device: u64) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+fn remove_within(directory: &Path, device: u64) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         let Ok(metadata) = fs::symlink_metadata(&path) else {
             continue;

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 /// The `modalias` of every device under `sys` (a sysfs mount): those on a bus, and input devices,
 /// which have one although they are on none.
 pub(crate) fn aliases_of_devices(sys: &Path) -> BTreeSet<String> {
-    let mut folders: Vec<PathBuf> = entries(&sys.join("bus"))
+    let mut directories: Vec<PathBuf> = entries(&sys.join("bus"))
         .into_iter()
         .map(|bus| bus.join("devices"))
         .collect();
-    folders.push(sys.join("class/input"));
-    folders.push(sys.join("class/dmi"));
+    directories.push(sys.join("class/input"));
+    directories.push(sys.join("class/dmi"));
     let mut aliases = BTreeSet::new();
-    for folder in folders {
-        for device in entries(&folder) {
+    for directory in directories {
+        for device in entries(&directory) {
             if let Some(alias) = crate::files::first_line(device.join("modalias"))
                 && !alias.is_empty()
             {
@@ -26,8 +26,8 @@ pub(crate) fn aliases_of_devices(sys: &Path) -> BTreeSet<String> {
     aliases
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder)
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory)
         .into_iter()
         .flatten()
         .flatten()
@@ -47,9 +47,9 @@ mod tests {
             ("bus/cpu/devices/cpu0", "\n"),
             ("class/input/input0", "input:b0019\n"),
         ] {
-            let folder = sys.path().join(device);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("modalias"), alias).unwrap();
+            let directory = sys.path().join(device);
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("modalias"), alias).unwrap();
         }
         fs::create_dir_all(sys.path().join("bus/acpi")).unwrap();
         let aliases = aliases_of_devices(sys.path());

@@ -23,7 +23,7 @@ const CONFIGURATION: [&str; 1] = ["qemu_fw_cfg"];
 /// The power button: a press that comes before its driver is lost. The handler of events first,
 /// so that the button's node exists from its beginning.
 const POWER_BUTTON: [&str; 2] = ["evdev", "button"];
-/// What the boot is told when they are loaded, see [`coldplug`].
+/// What is reported to the boot when they are loaded, see [`coldplug`].
 const CONFIGURATION_LOADED: &[u8] = b"configuration sources\n";
 /// Later work must not hold up the processes that bring the API up.
 const NICE: i32 = 10;
@@ -32,7 +32,7 @@ const NICE: i32 = 10;
 /// each one is printed.
 ///
 /// A line on standard output says that the sources of configuration are there. The rest is a
-/// matter of seconds on a slow machine, and nothing waits for it: whoever needs a module earlier
+/// matter of seconds on a slow machine, and nothing waits for it: code that needs a module earlier
 /// makes the kernel ask for it by name.
 pub(crate) fn coldplug() -> usize {
     let mut loader = Loader::open(CommandLine::read());
@@ -40,7 +40,7 @@ pub(crate) fn coldplug() -> usize {
     for module in CONFIGURATION {
         failures += report(loader.load_named(module));
     }
-    // Nobody may be listening any more, or somebody started this by hand.
+    // The listener may have ended, or a person started this program.
     let mut output = std::io::stdout();
     let _ = output.write_all(CONFIGURATION_LOADED);
     let _ = output.flush();

@@ -8,8 +8,8 @@ use super::pattern;
 /// What is known about the modules of one kernel.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    /// File of each module, relative to the folder of the kernel's modules, and the modules that
-    /// it needs, in the order in which they are to be loaded.
+    /// File of each module, relative to the directory of the kernel's modules, and the modules that
+    /// it needs, in loading order.
     modules: BTreeMap<String, (String, Vec<String>)>,
     /// Patterns and the modules that serve them, by what stands before the first colon where
     /// that is free of wildcards; the rest under "".
@@ -35,7 +35,7 @@ pub(crate) struct Sources<'a> {
 }
 
 impl Index {
-    /// Reads the index files. Lines that don't have the known form are passed over: the files are
+    /// Reads the index files. Lines of an unknown form are skipped: the files are
     /// machine-made, and one odd line must not keep the rest of the devices away.
     pub(crate) fn parse(sources: Sources<'_>) -> Self {
         let mut index = Self::default();
@@ -96,7 +96,7 @@ impl Index {
         }
     }
 
-    /// File of a module, relative to the folder of the kernel's modules.
+    /// File of a module, relative to the directory of the kernel's modules.
     pub(crate) fn file(&self, module: &str) -> Option<&str> {
         self.modules.get(module).map(|(path, _)| path.as_str())
     }

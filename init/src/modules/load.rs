@@ -53,9 +53,9 @@ pub(crate) fn insert_file(path: &Path, command_line: &CommandLine) -> Result<(),
     }
 }
 
-/// Loads modules of the running kernel by name or alias, with what they need.
+/// Loads modules of the running kernel by name or alias, with the modules that they need.
 pub(crate) struct Loader {
-    folder: PathBuf,
+    directory: PathBuf,
     index: Index,
     policy: Policy,
     command_line: CommandLine,
@@ -67,9 +67,9 @@ impl Loader {
     /// Reads the indexes of the running kernel's modules. Without any, nothing is ever found.
     pub(crate) fn open(command_line: CommandLine) -> Self {
         let release = rustix::system::uname();
-        let folder =
+        let directory =
             Path::new("/usr/lib/modules").join(release.release().to_string_lossy().as_ref());
-        let read = |name: &str| fs::read(folder.join(name)).unwrap_or_default();
+        let read = |name: &str| fs::read(directory.join(name)).unwrap_or_default();
         let index = Index::parse(Sources {
             dep: &read("modules.dep"),
             alias: &read("modules.alias"),
@@ -78,7 +78,7 @@ impl Loader {
         });
         Self {
             policy: Policy::parse(&fs::read(POLICY_FILE).unwrap_or_default()),
-            folder,
+            directory,
             index,
             command_line,
             tried: BTreeSet::new(),
@@ -128,7 +128,7 @@ impl Loader {
             let Some(file) = self.index.file(&name) else {
                 continue;
             };
-            if let Err(error) = insert_file(&self.folder.join(file), &self.command_line) {
+            if let Err(error) = insert_file(&self.directory.join(file), &self.command_line) {
                 errors.push(error);
             }
         }

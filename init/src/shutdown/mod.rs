@@ -25,9 +25,9 @@ use self::guard::Guard;
 use crate::supervise::watchdog::Watchdog;
 use crate::{boot, console, emergency};
 
-/// Time for what is left to end after SIGTERM.
+/// Time for the remaining processes to end after SIGTERM.
 const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
-/// Time for what is left to vanish after SIGKILL.
+/// Time for the remaining processes to end after SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// Time for everything here. A disk that does not answer must not keep the machine from ending.
 const WHOLE_LIMIT: Duration = Duration::from_secs(60);
@@ -70,7 +70,7 @@ fn stop_processes(guard: &Guard) {
         (Signal::SIGTERM, TERMINATE_LIMIT),
         (Signal::SIGKILL, KILL_LIMIT),
     ] {
-        // ESRCH: nobody is left.
+        // ESRCH: no process is left.
         if kill(everybody, signal).is_err() || reap_until_none(limit, guard) {
             return;
         }
@@ -111,7 +111,7 @@ fn wait_for_child(child_ended: Option<&SignalFd>, limit: Duration) {
     let mut descriptors = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
     if poll(&mut descriptors, timeout).is_ok_and(|ready| ready > 0) {
-        // Only the wake-up counts; waitpid tells the rest.
+        // Only the wake-up counts; waitpid reports the rest.
         let _ = signals.read_signal();
     }
 }

@@ -80,7 +80,7 @@ impl Button {
             .collect()
     }
 
-    /// Reads the events that are there: whether the button was pressed. An error means that the
+    /// Reads the pending events: whether the button was pressed. An error means that the
     /// device is gone.
     pub(crate) fn read(&mut self) -> io::Result<bool> {
         let mut found = false;

@@ -27,7 +27,7 @@ enum Work {
 }
 
 impl Hotplug {
-    /// A device with this alias appeared. An alias that was tried before is passed over: its
+    /// A device with this alias appeared. An alias that was tried before is skipped: its
     /// module is loaded, or does not exist.
     pub(crate) fn appeared(&mut self, modalias: &str) {
         if self.known.len() >= MOST || self.waiting.len() >= MOST {

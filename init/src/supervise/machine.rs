@@ -4,7 +4,7 @@
 //! |------------|-------|------------|-------------|---------|--------------|-----------|--------------------------|---------------------|
 //! | `Idle`     | spawn | `Starting` | `Waiting`   | –       | –            | –         | –                        | `Stopped`           |
 //! | `Starting` | –     | –          | –           | `Ready` | –            | `Waiting` | late: say so once        | SIGTERM, `Stopping` |
-//! | `Ready`    | –     | –          | –           | –       | waits anew   | `Waiting` | say so; SIGABRT, `Hung`  | SIGTERM, `Stopping` |
+//! | `Ready`    | –     | –          | –           | –       | waits again  | `Waiting` | say so; SIGABRT, `Hung`  | SIGTERM, `Stopping` |
 //! | `Hung`     | –     | –          | –           | –       | –            | `Waiting` | SIGKILL, then say so     | SIGTERM, `Stopping` |
 //! | `Waiting`  | –     | `Starting` | `Waiting`   | –       | –            | –         | at the set time: spawn   | `Stopped`           |
 //! | `Stopping` | –     | –          | –           | –       | –            | `Stopped` | SIGKILL, then give it up | –                   |
@@ -14,7 +14,8 @@
 //! may be killed or replaced at any moment and must be back before a client notices. Ends in quick
 //! succession are answered ever later, and from the fifth on the process counts as crash-looping.
 //! A process that is slow to become ready is left alone: it may be repairing something. From then
-//! on it gives signs of life, and one that stops doing so is ended like one that crashed.
+//! on it gives signs of life. One that stops doing so is killed and restarted like one that
+//! crashed.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ const PAUSES: [u64; 4] = [0, 250, 500, 1000];
 const LOOP_PAUSES: [u64; 4] = [5_000, 10_000, 30_000, 60_000];
 /// When a start counts as late.
 const LATE: Duration = Duration::from_secs(60);
-/// How long a process may survive SIGKILL before the stop goes on without it: it hangs in the
+/// How long a process may survive SIGKILL before the stop continues without it: it hangs in the
 /// kernel.
 const KILL_GRACE: Duration = Duration::from_secs(5);
 /// How long a process that hangs has to end after SIGABRT. One that is stopped never sees it.
@@ -53,10 +54,10 @@ pub(crate) enum State {
         heard: Duration,
         /// When its silence is to be answered, where signs are awaited.
         until: Option<Duration>,
-        /// Whether its silence was told.
+        /// Whether its silence was reported.
         silent: bool,
     },
-    /// Gives no sign of life and is being ended.
+    /// It gives no sign of life and is being killed.
     Hung {
         pid: i32,
         since: Duration,
@@ -125,7 +126,7 @@ pub(crate) enum Action {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Machine {
     pub(crate) state: State,
-    /// How long it may be silent once it is ready; `None` where nobody looks.
+    /// How long it may be silent once it is ready; `None` when it is not watched.
     patience: Option<Duration>,
     /// Ends in quick succession.
     failures: usize,
@@ -226,7 +227,7 @@ impl Machine {
                 let run = now.saturating_sub(*since);
                 self.ended(run, now)
             }
-            // The time in which it hung was no good run.
+            // The time while it hung does not count as a good run.
             (State::Hung { since, heard, .. }, Event::Exited) => {
                 let run = heard.saturating_sub(*since);
                 self.ended(run, now)

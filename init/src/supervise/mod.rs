@@ -72,7 +72,7 @@ fn now() -> Duration {
 
 /// Supervises until the machine is to end and netcfg and hostd have ended. Answers how.
 pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
-    // The loop can't do without epoll; nothing else uses descriptors yet, so that this can only
+    // The loop needs epoll; nothing else uses descriptors yet, so that this can only
     // fail on a kernel that can't run Keelson at all.
     let epoll = loop {
         match Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC) {
@@ -112,7 +112,7 @@ pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
 }
 
 /// How long a process that is ready may give no sign of life: `keelson.watchdog=` in seconds, and
-/// 0 for ever. Generous, since what it answers must be a process that hangs and never a machine
+/// 0 forever. Generous, since what it answers must be a process that hangs and never a machine
 /// with too much to do.
 fn patience(command_line: &CommandLine) -> (Option<Duration>, Option<String>) {
     match command_line
@@ -259,7 +259,7 @@ impl Supervisor {
         }
     }
 
-    /// Gives an event to a service, and the pipe of a process that it started to the loop.
+    /// Passes an event to a service, and adds the pipe of a process that it started to the loop.
     fn feed(&mut self, index: usize, event: &Event) {
         let Some(service) = self.services.get_mut(index) else {
             return;
@@ -320,7 +320,7 @@ impl Supervisor {
         }
     }
 
-    /// Reaps every child that ended: one signal may stand for many.
+    /// Reaps every child that ended: one signal may report several.
     fn reap(&mut self) {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             let (Some(pid), Some(end)) = (status.pid(), process::describe_end(&status)) else {

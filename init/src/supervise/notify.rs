@@ -74,8 +74,8 @@ mod tests {
 
     #[test]
     fn the_kernel_names_the_sender() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notify");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
         let socket = NotifySocket::bind(&path).unwrap();
         assert_eq!(socket.receive().unwrap(), None);
         let sender = UnixDatagram::unbound().unwrap();

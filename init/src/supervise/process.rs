@@ -24,13 +24,14 @@ pub(crate) struct Definition {
     pub(crate) stop_limit: Duration,
 }
 
-/// The supervised processes, in the order in which they are started; stopped in reverse order.
+/// The supervised processes, in starting order. They are stopped in reverse order.
 ///
 /// hostd's containers must be able to use the network until they are stopped, so that netcfg
 /// outlives hostd. Without either the machine can't be reached: before they are killed for lack of
-/// memory, containers are. Not at any price, though: at -900 a hostd that leaks would have everything
-/// else killed first. At -250 it goes before the others once it has a quarter of the machine's memory
-/// more than the largest of them; it is started again, and containers live on under their shims.
+/// memory, containers are. Not at any price, though: at -900 a hostd that leaks would have
+/// everything else killed first. At -250 it goes before the others once it has a quarter of the
+/// machine's memory more than the largest of them; it is started again, and containers live on
+/// under their shims.
 pub(crate) const DEFINITIONS: [Definition; 2] = [
     Definition {
         name: "netcfg",

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// Assumed when the driver does not tell its time-out.
+/// Assumed when the driver does not report its timeout.
 const USUAL_TIMEOUT: u64 = 30;
 
 /// An opened, thereby running, watchdog.
@@ -17,7 +17,7 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Opens the first watchdog, if the machine has one that nobody else uses.
+    /// Opens the first watchdog, if the machine has one that no other process uses.
     pub(crate) fn open(now: Duration) -> Option<Self> {
         let path = Path::new("/dev/watchdog0");
         if !path.exists() {

@@ -1,4 +1,4 @@
-//! What the daemon tells others: resolv.conf, the time servers, the status, one line for the
+//! What the daemon reports: resolv.conf, the time servers, the status, one line for the
 //! supervisor.
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::model::Link;
 use crate::status::{DhcpStatus, LeaseStatus, LinkStatus, NetworkStatus, VERSION};
 
 impl Daemon {
-    /// Writes resolv.conf, the time servers and the status, and tells the supervisor.
+    /// Writes resolv.conf, the time servers and the status, and notifies the supervisor.
     pub(super) fn publish(&mut self) {
         let config = &self.loaded.config;
         let (nameservers, search) = desired::resolvers(config, &self.held);

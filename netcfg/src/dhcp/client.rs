@@ -74,7 +74,7 @@ pub(crate) struct ClientLink {
 }
 
 impl Client {
-    /// Starts a client; it does nothing until it is told of a carrier.
+    /// Starts a client. It does nothing until [`Client::carrier`] reports a carrier.
     pub(crate) fn start(
         link: ClientLink,
         hostname: Option<String>,
@@ -101,13 +101,13 @@ impl Client {
         }
     }
 
-    /// Tells the client of the link's carrier.
+    /// Reports the link's carrier to the client.
     pub(crate) fn carrier(&self, up: bool) {
         // A client whose task ended is found by `is_finished`.
         let _ = self.commands.send(Command::Carrier(up));
     }
 
-    /// Gives the lease back and ends.
+    /// Releases the lease and ends.
     pub(crate) async fn release(mut self) {
         if self.commands.send(Command::Release).is_ok() {
             let _ = tokio::time::timeout(Duration::from_secs(1), &mut self.task).await;
@@ -221,9 +221,9 @@ impl Task {
                 Output::Arp(packet) => self.send_arp(packet),
                 Output::Bound { lease, granted } => {
                     problem = None;
-                    self.tell(ClientEvent::Bound { lease, granted });
+                    self.report(ClientEvent::Bound { lease, granted });
                 }
-                Output::Unbound => self.tell(ClientEvent::Unbound),
+                Output::Unbound => self.report(ClientEvent::Unbound),
                 Output::Notice(notice) => problem = Some(self.notice(&notice)),
             }
         }
@@ -249,7 +249,7 @@ impl Task {
         let status = ClientStatus { state, problem };
         if status != self.status {
             self.status = status.clone();
-            self.tell(ClientEvent::Status(status));
+            self.report(ClientEvent::Status(status));
         }
     }
 
@@ -296,7 +296,7 @@ impl Task {
         }
     }
 
-    fn tell(&self, event: ClientEvent) {
+    fn report(&self, event: ClientEvent) {
         if let ClientEvent::Bound { lease, .. } = &event {
             info!(
                 link = %self.link.name,
@@ -376,7 +376,7 @@ fn asynchronous(socket: PacketSocket) -> io::Result<AsyncFd<PacketSocket>> {
     AsyncFd::new(socket)
 }
 
-/// Waits for a packet; for ever without a socket.
+/// Waits for a packet; forever without a socket.
 async fn receive(
     socket: Option<&AsyncFd<PacketSocket>>,
     buffer: &mut [u8],

@@ -20,7 +20,7 @@ pub const MAX_LEASE: u32 = 365 * 24 * 3600;
 const MIN_PREFIX: u8 = 8;
 const MAX_ROUTES: usize = 64;
 const MAX_SERVERS: usize = 8;
-/// More is not told: a server may send hundreds of wrong values.
+/// More are not reported: a server may send hundreds of wrong values.
 const MAX_LEFT_OUT: usize = 8;
 /// Less would switch IPv6 off on the link (RFC 8200 §5).
 const MIN_MTU: u16 = 1280;
@@ -44,7 +44,7 @@ pub struct Lease {
     pub ntp_servers: Vec<Ipv4Addr>,
     /// Maximum transmission unit.
     pub mtu: Option<u16>,
-    /// Name that the server gives this machine.
+    /// Host name that the server assigns to this machine.
     pub hostname: Option<String>,
     /// Duration of the lease in seconds; [`INFINITE`] has no end.
     pub seconds: u32,
@@ -65,17 +65,17 @@ pub struct LeaseRoute {
     pub gateway: Option<Ipv4Addr>,
 }
 
-/// Something in a server's answer that the lease does without. The operator is told, since it may
-/// be what keeps the machine from the network.
+/// Something in a server's reply that the lease does without. It is reported to the operator, since
+/// it may be what keeps the machine from the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeftOut {
-    /// A route whose router is no machine, or this one.
+    /// A route whose router is not a machine's address, or is this machine.
     Router(Ipv4Addr),
     /// A route to loopback or multicast addresses.
     Destination(Ipv4Addr, u8),
     /// More routes than are taken.
     Routes,
-    /// A name server or time server that is no machine.
+    /// A name server or time server that is not a machine's address.
     Server(Ipv4Addr),
     /// An MTU below that of IPv6.
     Mtu(u16),
@@ -116,7 +116,7 @@ pub enum LeaseError {
 }
 
 impl Lease {
-    /// Takes a lease out of an offer or an acknowledgement, and tells what of it was left out.
+    /// Takes a lease out of an offer or an acknowledgement, and returns what was left out.
     ///
     /// What the lease stands on (address, mask, times, server) must be right; routes, servers
     /// and names that are wrong are left out. A mask that is missing or zero is made from the

@@ -35,7 +35,7 @@ const REBOOT_TRIES: u32 = 3;
 const PROBES: u32 = 3;
 /// Announcements after an address is taken into use, two seconds apart (RFC 5227 §2.3).
 const ANNOUNCEMENTS: u32 = 2;
-/// When the lack of a server is told first; each next time is twice as far away.
+/// When the lack of a server is first reported; each further pause is twice as long.
 const FIRST_WARNING: Duration = Duration::from_secs(10);
 const LAST_WARNING: Duration = Duration::from_secs(3600);
 /// Least time between two attempts to renew (RFC 2131 §4.4.5).
@@ -120,7 +120,7 @@ pub struct Machine {
     failures: u32,
     announce: Option<(Time, u32)>,
     /// Whether this transaction already reported an unusable offer.
-    told: bool,
+    reported: bool,
     /// What the last lease is taken without.
     left_out: Vec<LeftOut>,
     out: Vec<Output>,
@@ -149,7 +149,7 @@ impl Machine {
             sent_at: now,
             failures: 0,
             announce: None,
-            told: false,
+            reported: false,
             left_out: Vec::new(),
             out: Vec::new(),
         };
@@ -255,7 +255,7 @@ impl Machine {
         self.take()
     }
 
-    /// Gives the lease back to the server and stops.
+    /// Releases the lease and stops.
     pub fn release(&mut self) -> Vec<Output> {
         self.xid = (self.random)();
         if let Some(Held { lease, .. }) = self.held.take() {
@@ -390,7 +390,7 @@ impl Machine {
                     .and_then(|held| held.at(held.lease.renew));
                 if due.is_some_and(|due| due <= now) {
                     self.xid = (self.random)();
-                    self.told = false;
+                    self.reported = false;
                     self.renew(now);
                 }
             }
@@ -420,15 +420,15 @@ impl Machine {
 
     fn begin_search(&mut self, now: Time) {
         self.xid = (self.random)();
-        self.told = false;
+        self.reported = false;
         self.start_clock(now);
         self.discover(now, 1);
     }
 
     fn begin_reboot(&mut self, now: Time, lease: Lease) {
         self.xid = (self.random)();
-        self.told = false;
-        // While the lease is in use nothing is missing yet, so nothing is to be told.
+        self.reported = false;
+        // While the lease is in use nothing is missing yet, so there is nothing to report.
         if self.held.is_none() {
             self.start_clock(now);
         }
@@ -595,8 +595,8 @@ impl Machine {
     }
 
     fn reject(&mut self, error: LeaseError) {
-        if !self.told {
-            self.told = true;
+        if !self.reported {
+            self.reported = true;
             self.out.push(Output::Notice(Notice::Rejected(error)));
         }
     }

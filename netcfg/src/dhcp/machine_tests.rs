@@ -371,7 +371,7 @@ fn a_lease_outlives_a_short_loss_of_carrier() {
     bench.pass(60);
     bench.up();
     assert_eq!(bench.state(), StateName::Rebooting);
-    // Nobody answers: the rest of the lease may be used.
+    // No server answers: the rest of the lease may be used.
     bench.pass(30);
     assert_eq!(bench.state(), StateName::Bound);
     assert!(bench.notices().is_empty());

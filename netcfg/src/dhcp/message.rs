@@ -69,7 +69,7 @@ pub struct Header<'a> {
     pub mac: Mac,
     /// Seconds since the client began to look for a lease.
     pub seconds: u16,
-    /// The machine's name, told to the server.
+    /// The machine's name, sent to the server.
     pub hostname: Option<&'a str>,
 }
 

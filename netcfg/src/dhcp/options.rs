@@ -2,8 +2,8 @@
 //! RFC 3442 say.
 //!
 //! Every part of an option counts as one value, wherever the parts stand: beside each other, apart,
-//! or in the fields for the boot file and the server's name. The codec of the crate `dhcproto` joins
-//! neighbours only, and some of its decoders assert, so values are read here.
+//! or in the fields for the boot file and the server's name. The codec of the crate `dhcproto`
+//! joins neighbours only, and some of its decoders assert, so values are read here.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -133,7 +133,7 @@ impl Gathered {
         self.fixed::<4>(number).map(Ipv4Addr::from)
     }
 
-    /// None at all when the value is no whole number of addresses.
+    /// None when the value is not a whole number of addresses.
     fn addresses(&self, number: u8) -> Vec<Ipv4Addr> {
         let (addresses, rest) = self.value(number).as_chunks::<4>();
         match rest {
@@ -398,7 +398,8 @@ mod tests {
     }
 
     proptest! {
-        /// However a server cuts its options into parts and wherever it puts them, the same is read.
+        /// However a server cuts its options into parts and wherever it puts them, the same is
+        /// read.
         #[test]
         fn parts_are_joined_wherever_they_stand(
             values in proptest::collection::btree_map(1u8..=254, proptest::collection::vec(any::<u8>(), 1..30), 1..6),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::arp::{ArpPacket, Mac};
 use super::lease::{Lease, LeaseError, LeftOut};
 
-/// Time since an arbitrary beginning that goes on while the machine is suspended
+/// Time since an arbitrary beginning, which counts on while the machine is suspended
 /// (CLOCK_BOOTTIME).
 pub type Time = Duration;
 
@@ -40,7 +40,7 @@ pub enum Output {
     },
     /// Stop using the lease.
     Unbound,
-    /// Tell the operator.
+    /// Report this to the operator.
     Notice(Notice),
 }
 
@@ -54,7 +54,7 @@ pub enum Notice {
     },
     /// A server offered something unusable.
     Rejected(LeaseError),
-    /// A lease is used without some of what the server sent.
+    /// A lease is used without some of the options that the server sent.
     LeftOut(Vec<LeftOut>),
     /// A server refused the address.
     Refused {
@@ -106,7 +106,7 @@ pub enum StateName {
 pub struct Remembered {
     /// The lease.
     pub lease: Lease,
-    /// When it began; `None` when the clock can't tell.
+    /// When it began; `None` when the clock does not know.
     pub granted: Option<Time>,
     /// Whether the link has the address now.
     pub in_use: bool,

@@ -16,11 +16,11 @@ const VERSION: u32 = 1;
 /// Longer files are not ours.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// One file of the folder: `<link>.json`.
+/// One file of the directory: `<link>.json`.
 ///
-/// Members that a newer release added are passed over: it says by `readable_from` whether this one
-/// can do without them. This one does not write that member, because the releases before it refuse
-/// what they do not know.
+/// Members that a newer release added are skipped: its `readable_from` says whether this release
+/// can work without them. This one does not write that member, because the releases before it
+/// refuse what they do not know.
 #[derive(Debug, Serialize, Deserialize)]
 struct Document {
     version: u32,
@@ -48,7 +48,7 @@ pub(crate) enum StoreError {
     Format { path: PathBuf, reason: String },
 }
 
-/// The folder of lease files.
+/// The directory of lease files.
 #[derive(Debug, Clone)]
 pub(crate) struct LeaseStore {
     dir: PathBuf,

@@ -1,4 +1,4 @@
-//! IPv4 and UDP headers, for the time in which the link has no address and the kernel's own UDP
+//! IPv4 and UDP headers, for the time when the link has no address and the kernel's own UDP
 //! cannot be used (RFC 791, RFC 768).
 
 use std::net::Ipv4Addr;

@@ -34,7 +34,7 @@ pub fn may_run() -> bool {
     true
 }
 
-/// Waits until `condition` gives a value, and panics with `what` when it takes too long.
+/// Waits until `condition` returns a value, and panics with `what` when it takes too long.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + LONG;
     loop {
@@ -212,12 +212,12 @@ impl Net {
         ));
     }
 
-    /// Starts the daemon; the socket gets what it tells its supervisor.
+    /// Starts the daemon; the socket receives its notifications.
     pub fn start(&self) -> (Program, UnixDatagram) {
         self.start_with(|_| {})
     }
 
-    /// Starts the daemon so that it gives a sign of life each half of a second. Whoever starts it so
+    /// Starts the daemon so that it gives a sign of life each half of a second. A test that does so
     /// must read the socket, which holds only some messages.
     pub fn start_watched(&self) -> (Program, UnixDatagram) {
         self.start_with(|command| {

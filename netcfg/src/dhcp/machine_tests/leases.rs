@@ -111,7 +111,7 @@ fn what_a_lease_can_do_without_is_left_out() {
     assert_eq!(lease.search, ["good.example", "bad"]);
     assert_eq!((lease.mtu, lease.hostname.as_deref()), (None, None));
     assert_eq!((lease.renew, lease.rebind), (1800, 3150));
-    // The operator is told.
+    // It is reported to the operator.
     let told = Notice::LeftOut(vec![
         LeftOut::Mtu(68),
         LeftOut::Router(ADDRESS),
