@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 /// The target of everything that runs on Keelson.
 const TARGET: &str = "x86_64-unknown-linux-musl";
 
-/// Builds an executable of a package as it is released, and gives its path.
+/// Builds an executable of a package with the release profile and returns its path.
 ///
 /// # Errors
 /// cargo fails.
@@ -24,14 +24,14 @@ pub fn release(package: &str, executable: &str) -> Result<PathBuf> {
     if !status.success() {
         bail!("cargo build -p {package} failed");
     }
-    Ok(target_folder()
+    Ok(target_directory()
         .join(TARGET)
         .join("release")
         .join(executable))
 }
 
 /// Where cargo puts what it builds.
-pub fn target_folder() -> PathBuf {
+pub fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
         PathBuf::from,

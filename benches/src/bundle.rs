@@ -63,33 +63,33 @@ pub enum Filter {
 /// Makes a root file system of busybox.
 ///
 /// # Errors
-/// busybox is missing or the folder can't be written.
-pub fn make_root(folder: &Path) -> Result<()> {
+/// busybox is missing or the directory can't be written.
+pub fn make_root(directory: &Path) -> Result<()> {
     for name in ["bin", "proc", "sys", "dev", "etc", "tmp"] {
-        std::fs::create_dir_all(folder.join(name))?;
+        std::fs::create_dir_all(directory.join(name))?;
     }
-    keelson_testing::busybox::install(&folder.join("bin/busybox"))?;
+    keelson_testing::busybox::install(&directory.join("bin/busybox"))?;
     for name in ["sh", "true", "sleep"] {
-        symlink("busybox", folder.join("bin").join(name))?;
+        symlink("busybox", directory.join("bin").join(name))?;
     }
     for name in FILES {
-        std::fs::write(folder.join("etc").join(name), "")?;
+        std::fs::write(directory.join("etc").join(name), "")?;
     }
     Ok(())
 }
 
-/// Writes a bundle that runs `command` in a root file system, and gives its folder.
+/// Writes a bundle that runs `command` in a root file system, and returns its directory.
 ///
 /// # Errors
-/// The folder can't be written.
+/// The directory can't be written.
 pub fn write(
-    folder: &Path,
+    directory: &Path,
     root: &Path,
     id: &str,
     command: &[&str],
     filter: Filter,
 ) -> Result<PathBuf> {
-    let bundle = folder.join(id);
+    let bundle = directory.join(id);
     std::fs::create_dir_all(&bundle)?;
     for name in FILES {
         std::fs::write(bundle.join(name), "127.0.0.1 localhost\n")?;

@@ -1,4 +1,4 @@
-//! Counting system calls in what strace wrote.
+//! Counts system calls in the output of strace.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! The engines that are measured, each with folders, sockets and a daemon of its own.
-//! See README.md for which take part in what.
+//! The engines that are measured, each with directories, sockets and a daemon of its own.
+//! README.md says which of them take part in which benchmark.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -37,7 +37,7 @@ pub struct Engine {
     daemon: Option<Child>,
     group: Group,
     /// Where its data lie.
-    folder: PathBuf,
+    directory: PathBuf,
     /// Where it listens.
     socket: PathBuf,
 }
@@ -53,7 +53,7 @@ pub enum Request<'a> {
     Save(&'a str, &'a Path),
     /// Reads images from a file.
     Load(&'a Path),
-    /// Gives an image another name.
+    /// Adds a name to an image.
     Tag(&'a str, &'a str),
     /// Removes an image.
     RemoveImage(&'a str),
@@ -75,12 +75,12 @@ impl Engine {
     /// # Errors
     /// It does not start.
     pub fn hostd(name: &str, program: &Path, disk: &Path, run: &Path) -> Result<Self> {
-        let (folder, run) = folders(name, disk, run)?;
+        let (directory, run) = directories(name, disk, run)?;
         let socket = run.join("docker.sock");
         let mut daemon = Command::new(program);
         daemon
             .arg("--root")
-            .arg(&folder)
+            .arg(&directory)
             .arg("--run")
             .arg(run.join("run"))
             .arg("--listen")
@@ -90,7 +90,7 @@ impl Engine {
             .arg("--config")
             .arg(run.join("config"))
             .args(["--cgroup-parent", &group_path(name)]);
-        Self::docker(name, daemon, folder, &socket)
+        Self::docker(name, daemon, directory, &socket)
     }
 
     /// Docker, without networks.
@@ -102,12 +102,12 @@ impl Engine {
         let Some(program) = tools::optional("dockerd", "docker.io") else {
             return Ok(None);
         };
-        let (folder, run) = folders(name, disk, run)?;
+        let (directory, run) = directories(name, disk, run)?;
         let socket = run.join("docker.sock");
         let mut daemon = Command::new(program);
         daemon
             .arg("--data-root")
-            .arg(&folder)
+            .arg(&directory)
             .arg("--exec-root")
             .arg(run.join("exec"))
             .arg("--pidfile")
@@ -118,13 +118,13 @@ impl Engine {
             .args(["--storage-driver", "overlay2"])
             .args(["--cgroup-parent", &format!("/{}", group_path(name))])
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
-        Self::docker(name, daemon, folder, &socket).map(Some)
+        Self::docker(name, daemon, directory, &socket).map(Some)
     }
 
-    fn docker(name: &str, daemon: Command, folder: PathBuf, socket: &Path) -> Result<Self> {
+    fn docker(name: &str, daemon: Command, directory: PathBuf, socket: &Path) -> Result<Self> {
         let docker = tools::require("docker", "docker-cli (or docker.io)")?;
         let client = vec![docker.into(), "--host".into(), url(socket).into()];
-        Self::start(name, Dialect::Docker, client, daemon, folder, socket)
+        Self::start(name, Dialect::Docker, client, daemon, directory, socket)
     }
 
     /// containerd with its own client.
@@ -139,7 +139,7 @@ impl Engine {
         ) else {
             return Ok(None);
         };
-        let (folder, run) = folders(name, disk, run)?;
+        let (directory, run) = directories(name, disk, run)?;
         let socket = run.join("containerd.sock");
         let settings = run.join("config.toml");
         fs::write(
@@ -151,18 +151,26 @@ impl Engine {
             .arg("--config")
             .arg(settings)
             .arg("--root")
-            .arg(&folder)
+            .arg(&directory)
             .arg("--state")
             .arg(run.join("state"))
             .arg("--address")
             .arg(&socket);
         let client = vec![ctr.into(), "--address".into(), socket.clone().into()];
-        Self::start(name, Dialect::Containerd, client, daemon, folder, &socket).map(Some)
+        Self::start(
+            name,
+            Dialect::Containerd,
+            client,
+            daemon,
+            directory,
+            &socket,
+        )
+        .map(Some)
     }
 
     /// Podman. It has no daemon; a sleeping process holds a mount namespace in which the cache
-    /// that it keeps for the whole machine is hidden behind an empty folder, and in which there is
-    /// no cgroup2 beside version 1 controllers, with which its runtime refuses to work.
+    /// that it keeps for the whole machine is hidden behind an empty directory, and in which there
+    /// is no cgroup2 beside version 1 controllers, with which its runtime refuses to work.
     ///
     /// # Errors
     /// It does not start.
@@ -171,9 +179,9 @@ impl Engine {
         let Some(podman) = tools::optional("podman", "podman") else {
             return Ok(None);
         };
-        let (folder, run) = folders(name, disk, run)?;
+        let (directory, run) = directories(name, disk, run)?;
         let ready = run.join("ready");
-        let cache = folder.join("cache");
+        let cache = directory.join("cache");
         fs::create_dir(&cache)?;
         fs::create_dir_all("/var/lib/containers/cache")?;
         let script = "mount --bind \"$1\" /var/lib/containers/cache && \
@@ -184,14 +192,14 @@ impl Engine {
             .args(["--mount", "sh", "-c", script, "sh"])
             .arg(cache)
             .arg(&ready);
-        let mut engine = Self::start(name, Dialect::Podman, Vec::new(), holder, folder, &ready)?;
+        let mut engine = Self::start(name, Dialect::Podman, Vec::new(), holder, directory, &ready)?;
         let namespace = engine.pid().context("no mount namespace is held")?;
         engine.client = vec![
             tools::require("nsenter", "util-linux")?.into(),
             format!("--mount=/proc/{namespace}/ns/mnt").into(),
             podman.into(),
             "--root".into(),
-            engine.folder.join("storage").into(),
+            engine.directory.join("storage").into(),
             "--runroot".into(),
             run.join("storage").into(),
             "--tmpdir".into(),
@@ -209,10 +217,10 @@ impl Engine {
         dialect: Dialect,
         client: Vec<OsString>,
         mut daemon: Command,
-        folder: PathBuf,
+        directory: PathBuf,
         ready: &Path,
     ) -> Result<Self> {
-        let log_path = folder.with_extension("log");
+        let log_path = directory.with_extension("log");
         let log = File::create(&log_path)?;
         let group = Group::new(&group_name(name))?;
         daemon
@@ -229,7 +237,7 @@ impl Engine {
             client,
             daemon: Some(child),
             group,
-            folder,
+            directory,
             socket: ready.to_owned(),
         };
         let deadline = Instant::now() + PATIENCE;
@@ -293,7 +301,7 @@ impl Engine {
     fn client_command(&self) -> Command {
         let mut words = self.client.iter();
         let mut command = Command::new(words.next().cloned().unwrap_or_default());
-        command.args(words).env("TMPDIR", &self.folder);
+        command.args(words).env("TMPDIR", &self.directory);
         command
     }
 
@@ -360,7 +368,7 @@ impl Engine {
     /// # Errors
     /// It can't be done.
     pub fn measure(&self, request: &Request<'_>) -> Result<usage::Cost> {
-        let errors = self.folder.with_extension("errors");
+        let errors = self.directory.with_extension("errors");
         let mut command = self.command(request);
         command
             .stdin(Stdio::null())
@@ -411,8 +419,8 @@ fn group_path(engine: &str) -> String {
     format!("{}-{}", group_name(engine), std::process::id())
 }
 
-/// The engine's folders for data and for sockets.
-fn folders(name: &str, disk: &Path, run: &Path) -> Result<(PathBuf, PathBuf)> {
+/// The engine's directories for data and for sockets.
+fn directories(name: &str, disk: &Path, run: &Path) -> Result<(PathBuf, PathBuf)> {
     let (data, run) = (disk.join(name), run.join(name));
     fs::create_dir_all(&data)?;
     fs::create_dir_all(&run)?;

@@ -1,5 +1,12 @@
 //! What benchmarks need: rounds in which the measured programs take turns, what a command and a
 //! daemon used, statistics, tables. Benchmarks use public interfaces of the product only.
+//!
+//! - [`build`], [`tools`]: the measured programs, ours and others'.
+//! - [`engines`], [`bundle`]: what they run: engines with their daemons, bundles for runtimes.
+//! - [`rounds`]: the order of the measurements.
+//! - [`driver`], [`usage`], [`group`], [`memory`], [`calls`]: one measurement: time, processor,
+//!   memory, system calls.
+//! - [`stats`], [`table`]: the result.
 
 pub mod build;
 pub mod bundle;

@@ -28,13 +28,13 @@ pub fn measure(ours: &Path) -> Result<Table> {
     temporary.prefix("keelson-bench");
     let root = temporary.tempdir()?;
     bundle::make_root(root.path())?;
-    let folder = temporary.tempdir_in("/run")?;
+    let directory = temporary.tempdir_in("/run")?;
     let names = COUNTS.map(|count| format!("{count} containers"));
     let columns: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut table = Table::new("Pss of each idle container's monitor, KiB", &columns);
     let place = Place {
         root: root.path(),
-        folder: folder.path(),
+        directory: directory.path(),
     };
     usage::adopt_orphans()?;
     let mut cells = Vec::new();
@@ -54,13 +54,13 @@ pub fn measure(ours: &Path) -> Result<Table> {
 
 struct Place<'a> {
     root: &'a Path,
-    folder: &'a Path,
+    directory: &'a Path,
 }
 
 impl Place<'_> {
     fn bundle(&self, number: usize) -> Result<(String, std::path::PathBuf)> {
         let id = format!("keelson-bench-{}-idle-{number}", std::process::id());
-        let bundle = bundle::write(self.folder, self.root, &id, &COMMAND, Filter::Named)?;
+        let bundle = bundle::write(self.directory, self.root, &id, &COMMAND, Filter::Named)?;
         Ok((id, bundle))
     }
 
@@ -84,7 +84,7 @@ impl Place<'_> {
     /// conmon with our runtime below it: it does not matter to conmon which.
     fn conmons(&self, conmon: &Path, runtime: &Path, count: usize) -> Result<Cell> {
         let mut monitors = Vec::new();
-        let state = self.folder.join("state");
+        let state = self.directory.join("state");
         for number in 0..count {
             let (id, bundle) = self.bundle(number)?;
             let pid_file = bundle.join("conmon.pid");

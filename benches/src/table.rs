@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::stats::Summary;
 
-/// What stands in a table.
+/// The content of a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Cell {

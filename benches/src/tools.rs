@@ -5,16 +5,16 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-/// A program in the search path, or in the folders where Debian puts those for root.
+/// A program in the search path, or in the directories where Debian puts those for root.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|folder| folder.join(program))
+        .map(|directory| directory.join(program))
         .find(|file| file.is_file())
 }
 
-/// A program that a benchmark can't do without.
+/// A program that a benchmark needs.
 ///
 /// # Errors
 /// It is not installed; the message names Debian's package.

@@ -1,5 +1,11 @@
 //! What the OCI runtime specification 1.2 and runc's command line require, as named cases that run
 //! against any runtime. docs/conformance.md lists them.
+//!
+//! - `case`, `cases`: the cases, by section of the specification.
+//! - `runtime`, `exceptions`: the runtimes, and where they are known to differ.
+//! - `lab`, `container`, `command`: what a case works with: bundles, containers, programs.
+//! - `rootless`, `elsewhere`, `host`: other users, other machines, and cleaning up.
+//! - `runner`, `report`: runs the cases, and writes the table.
 
 mod case;
 mod cases;

@@ -1,7 +1,7 @@
 //! Any bytes as a `config.json`, or changes of one that has every member: it is taken, or refused
 //! with words that name a member of it; written in another way, it is judged the same.
 //!
-//! Start it with what engines write, and with the words of such documents:
+//! Start it with documents that engines write, and with the words of such documents:
 //!   cargo +nightly fuzz run runtime_config corpus/runtime_config seeds/runtime_config \
 //!       -- -dict=dictionaries/runtime_config.dict
 #![cfg_attr(fuzzing, no_main)]
@@ -70,7 +70,7 @@ fn changed(old: &Value, choice: [u8; 3]) -> Value {
     }
 }
 
-/// Each five bytes are a change: where, and to what.
+/// Each five bytes are a change: the position and the new value.
 fn mutated(bytes: &[u8]) -> Value {
     let mut document = FULL.clone();
     for change in bytes.chunks_exact(5).take(8) {
@@ -116,7 +116,8 @@ keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     match bytes.split_first() {
         // What engines write begins with a bracket.
         Some((b'{' | b'[' | b'"' | b' ', _)) | None => {
-            // What was refused may be taken when written again: a name that is there twice is not.
+            // What was refused may be accepted when it is written again: duplicate names are gone
+            // then.
             if judge(bytes).is_ok()
                 && let Ok(value) = serde_json::from_slice::<Value>(bytes)
             {

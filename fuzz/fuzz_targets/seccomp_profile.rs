@@ -140,7 +140,7 @@ fn verify(program: &Program) {
     }
 }
 
-/// Compares what a program does with what the profile means.
+/// Compares the decisions of a program with the meaning of the profile.
 fn compare(bytes: &[u8], program: &Program, about: &[Entry], source: &mut Source<'_>) {
     for round in 0..48 {
         let entry = match about {

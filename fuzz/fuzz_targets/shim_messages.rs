@@ -6,7 +6,7 @@ use keelson_shim_protocol::{DecodeError, Decoder, MAX_FRAME, Request, Response, 
 
 keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     let mut decoder = Decoder::new();
-    // The first byte says in which pieces the others come.
+    // The first byte decides into which pieces the others are cut.
     let (size, bytes) = bytes
         .split_first()
         .map_or((1, bytes), |(size, rest)| (usize::from(*size) + 1, rest));

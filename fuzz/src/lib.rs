@@ -1,5 +1,5 @@
-//! Fuzz targets of what reads bytes from outside, in two ways: by cargo-fuzz, guided by coverage
-//! (nightly Rust), and by a driver of our own that any Rust compiles ([`steady`]), which
+//! Fuzz targets for the code that reads bytes from outside, in two ways: by cargo-fuzz, guided by
+//! coverage (nightly Rust), and by a driver of our own that any Rust compiles ([`steady`]), which
 //! `cargo xtask test` runs for some seconds each.
 
 pub mod steady;

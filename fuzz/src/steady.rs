@@ -1,5 +1,5 @@
 //! A driver without coverage: inputs are made of seeds, words and chance, always the same ones for
-//! the same number. A target that panics, or does not come to an end, is told with its input.
+//! the same number. A target that panics or does not end is reported with its input.
 //!
 //! ```sh
 //! cargo run --package keelson-fuzz --bin layer_archive -- --seconds 60 --seed 7
@@ -113,7 +113,7 @@ fn watch(name: &str, current: &Arc<Mutex<(Instant, Vec<u8>)>>) {
     });
 }
 
-/// Keeps an input for whoever looks into it, and says where.
+/// Keeps an input for the person who investigates it, and prints its path.
 fn kept(name: &str, input: &[u8]) -> String {
     let hash = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

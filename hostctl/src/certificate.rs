@@ -25,7 +25,7 @@ const PATH: &str = "/host/v1/certificates";
 struct Issued<'a> {
     name: &'a str,
     role: &'static str,
-    /// Folder of key and certificates.
+    /// Directory of key and certificates.
     directory: &'a Path,
 }
 
@@ -81,7 +81,7 @@ async fn issue(client: &Client, format: Format, args: &IssueArgs) -> Result<Stri
     })
 }
 
-/// A new key, unless the folder holds one already.
+/// A new key, unless the directory holds one already.
 fn prepare(out: &Path) -> Result<KeyPair, CtlError> {
     let path = out.join("key.pem");
     if path.exists() {
@@ -93,7 +93,7 @@ fn prepare(out: &Path) -> Result<KeyPair, CtlError> {
     KeyPair::generate().map_err(CtlError::Key)
 }
 
-/// The key comes last: its presence says that the folder is complete.
+/// The key comes last: its presence says that the directory is complete.
 fn write(args: &IssueArgs, key: &KeyPair, issued: &IssuedCertificate) -> Result<(), CtlError> {
     fs::DirBuilder::new()
         .recursive(true)

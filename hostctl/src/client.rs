@@ -82,7 +82,7 @@ impl Client {
         self.request(method, path, body.into()).await
     }
 
-    /// Sends a JSON body and gives each line of the answer to `take` as it comes.
+    /// Sends a JSON body and passes each line of the response to `take` as it arrives.
     pub(crate) async fn lines<B: Serialize, T: DeserializeOwned>(
         &self,
         method: Method,

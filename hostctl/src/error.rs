@@ -13,7 +13,7 @@ pub(crate) enum CtlError {
     #[error("{url:?} is not a machine's address: expected unix:///path or tcp://host:port")]
     Address { url: String },
     #[error(
-        "tcp:// needs client certificates: name their folder with --cert-path or DOCKER_CERT_PATH"
+        "tcp:// needs client certificates: name their directory with --cert-path or DOCKER_CERT_PATH"
     )]
     NoCertificates,
     #[error("{}: {reason}", path.display())]

@@ -1,4 +1,9 @@
 //! Management of a Keelson machine from the command line.
+//!
+//! - `options`: the command line.
+//! - `client`: requests to the host API, over its socket or mutual TLS.
+//! - `certificate`, `verify`: the commands with work of their own.
+//! - `table`, `error`: output, and errors with their exit codes.
 
 mod certificate;
 mod client;
@@ -42,7 +47,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Carries the command out and gives what is printed.
+/// Carries out the command and returns what to print.
 async fn run(options: &Options) -> Result<String, CtlError> {
     let client = Client::new(&options.host, options.cert_path.as_deref())?;
     match &options.command {

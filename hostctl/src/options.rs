@@ -20,7 +20,7 @@ pub(crate) struct Options {
     )]
     pub(crate) host: String,
 
-    /// Folder with ca.pem, cert.pem and key.pem for tcp://.
+    /// Directory with ca.pem, cert.pem and key.pem for tcp://.
     #[arg(long, value_name = "DIR", env = "DOCKER_CERT_PATH", global = true)]
     pub(crate) cert_path: Option<PathBuf>,
 
@@ -124,7 +124,7 @@ pub(crate) struct IssueArgs {
     #[arg(long, value_parser = parse_role, default_value = "admin")]
     pub(crate) role: Role,
 
-    /// Folder for ca.pem, cert.pem and key.pem, as DOCKER_CERT_PATH wants them. Must not hold a
+    /// Directory for ca.pem, cert.pem and key.pem, as DOCKER_CERT_PATH wants them. Must not hold a
     /// key yet.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,

@@ -48,7 +48,7 @@ struct Report {
 }
 
 impl Report {
-    /// Takes a line, and gives what to show meanwhile.
+    /// Handles a line and returns what to show until the next one.
     fn take(&mut self, line: VerifyLine) -> Option<String> {
         match line {
             VerifyLine::Started {

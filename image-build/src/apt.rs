@@ -131,8 +131,9 @@ pub fn for_image_release(configured: &[Source]) -> Vec<Source> {
     found
 }
 
-/// The archives from which the image is built: named by the variable `KEELSON_DEBIAN_MIRROR`, or
-/// those that the machine uses itself, or, on a machine that is no Debian, debootstrap's.
+/// The package archives that the image is built from: named by the variable
+/// `KEELSON_DEBIAN_MIRROR`, or those that the machine uses itself, or, on a machine that is no
+/// Debian, debootstrap's.
 ///
 /// # Errors
 /// None of these names a Debian mirror.
@@ -219,18 +220,18 @@ pub fn deb822(sources: &[Source]) -> String {
 }
 
 /// Fetches the package `name` of [`IMAGE_RELEASE`] and unpacks it into `destination`, with
-/// lists, state and cache of its own below `folder`.
+/// lists, state and cache of its own below `directory`.
 ///
 /// # Errors
 /// The mirror does not answer, its signature does not fit, or it has no such package.
 pub fn fetch_and_unpack(
     step: &mut Step,
     name: &str,
-    folder: &Path,
+    directory: &Path,
     destination: &Path,
     logs: &Path,
 ) -> Result<()> {
-    let configuration = private_configuration(folder, &image_sources()?)?;
+    let configuration = private_configuration(directory, &image_sources()?)?;
     let apt_get = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         command
@@ -241,7 +242,7 @@ pub fn fetch_and_unpack(
     };
     let log = progress::log_file(logs, &format!("fetch-{name}"));
     progress::run(step, &mut apt_get(&["-qq", "update"]), &log)?;
-    let downloads = folder.join("packages");
+    let downloads = directory.join("packages");
     fs::create_dir_all(&downloads)?;
     for old in fs::read_dir(&downloads)?.flatten() {
         fs::remove_file(old.path())?;
@@ -256,7 +257,7 @@ pub fn fetch_and_unpack(
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
         .with_context(|| format!("apt-get download left no package of {name}"))?;
-    // Complete or absent: a tool that is there is used without further questions.
+    // Complete or absent: an existing tool is used without further checks.
     let staging = destination.with_extension("new");
     let _ = fs::remove_dir_all(&staging);
     let _ = fs::remove_dir_all(destination);
@@ -273,9 +274,9 @@ pub fn fetch_and_unpack(
         .with_context(|| format!("rename {} to {}", staging.display(), destination.display()))
 }
 
-/// Writes an apt configuration whose every folder lies below `folder`.
-fn private_configuration(folder: &Path, sources: &[Source]) -> Result<PathBuf> {
-    let folder = std::path::absolute(folder)?;
+/// Writes an apt configuration whose every directory lies below `directory`.
+fn private_configuration(directory: &Path, sources: &[Source]) -> Result<PathBuf> {
+    let directory = std::path::absolute(directory)?;
     for sub in [
         "etc/sources.list.d",
         "etc/preferences.d",
@@ -283,15 +284,15 @@ fn private_configuration(folder: &Path, sources: &[Source]) -> Result<PathBuf> {
         "state/lists/partial",
         "cache/archives/partial",
     ] {
-        fs::create_dir_all(folder.join(sub))?;
+        fs::create_dir_all(directory.join(sub))?;
     }
-    fs::write(folder.join("status"), "")?;
+    fs::write(directory.join("status"), "")?;
     fs::write(
-        folder.join("etc/sources.list.d/debian.sources"),
+        directory.join("etc/sources.list.d/debian.sources"),
         deb822(sources),
     )?;
-    let at = folder.display();
-    let configuration = folder.join("apt.conf");
+    let at = directory.display();
+    let configuration = directory.join("apt.conf");
     fs::write(
         &configuration,
         format!(

@@ -15,12 +15,12 @@ use crate::workspace::Workspace;
 /// What mkosi needs of /dev/shm to work there, in bytes.
 const WORKSPACE_MEMORY: u64 = 3 << 30;
 
-/// The trees and the hash of what they were made from.
+/// The trees and the hash of their inputs.
 #[derive(Debug, Clone)]
 pub struct Base {
     /// The system's tree, in the shape that ostree commits.
     pub system: PathBuf,
-    /// Folder with one tree for each service.
+    /// Directory with one tree for each service.
     pub trees: PathBuf,
     /// Changes with everything that the trees were made from.
     pub key: String,
@@ -107,9 +107,9 @@ fn command(workspace: &Workspace, mkosi: &Mkosi, trees: &Path) -> Result<Command
         // Twice as fast as on a disk.
         command.arg("--workspace-directory=/dev/shm");
     } else {
-        let folder = image.join("workspace");
-        fs::create_dir_all(&folder)?;
-        command.arg(format!("--workspace-directory={}", folder.display()));
+        let directory = image.join("workspace");
+        fs::create_dir_all(&directory)?;
+        command.arg(format!("--workspace-directory={}", directory.display()));
     }
     command.arg("build");
     Ok(command)
@@ -146,10 +146,10 @@ fn remove_trees(trees: &Path) -> Result<()> {
     }
 }
 
-/// Bytes of all regular files below a folder.
+/// Bytes of all regular files below a directory.
 ///
 /// # Errors
-/// A folder cannot be read.
+/// A directory cannot be read.
 pub fn tree_size(path: &Path) -> Result<u64> {
     let mut total = 0;
     let entries = fs::read_dir(path).with_context(|| format!("list {}", path.display()))?;

@@ -16,31 +16,31 @@ use crate::workspace::{MUSL_TARGET, Profile, Workspace};
 pub struct Binary {
     /// Name of the executable and of the package.
     pub name: &'static str,
-    /// Folder on the machine.
-    pub folder: &'static str,
+    /// Directory on the machine.
+    pub directory: &'static str,
 }
 
 /// Everything of ours that runs on the machine.
 pub const BINARIES: [Binary; 5] = [
     Binary {
         name: "init",
-        folder: "usr/sbin",
+        directory: "usr/sbin",
     },
     Binary {
         name: "netcfg",
-        folder: "usr/bin",
+        directory: "usr/bin",
     },
     Binary {
         name: "hostd",
-        folder: "usr/bin",
+        directory: "usr/bin",
     },
     Binary {
         name: RUNTIME,
-        folder: "usr/bin",
+        directory: "usr/bin",
     },
     Binary {
         name: "hostctl",
-        folder: "usr/bin",
+        directory: "usr/bin",
     },
 ];
 
@@ -50,7 +50,7 @@ pub const RUNTIME: &str = "keelson-runtime";
 /// Packages whose executables tests take into the machine.
 const TESTERS: [&str; 1] = ["conformance"];
 
-/// Lets cargo build the executables and returns their folder.
+/// Lets cargo build the executables and returns their directory.
 ///
 /// # Errors
 /// cargo fails.
@@ -66,8 +66,8 @@ pub fn build_testers(workspace: &Workspace) -> Result<PathBuf> {
     build_with(workspace, &TESTERS)
 }
 
-/// Lets cargo build our runtime alone, as it is shipped, and returns its path: the tests of security
-/// run against that file too, and it takes a fraction of what all executables take.
+/// Lets cargo build our runtime alone, as it is shipped, and returns its path: the tests of
+/// security run against that file too, and it takes a fraction of what all executables take.
 ///
 /// # Errors
 /// cargo fails.
@@ -131,11 +131,14 @@ fn check_static(file: &Path) -> Result<()> {
 /// # Errors
 /// One is missing.
 pub fn list(workspace: &Workspace) -> Result<()> {
-    let folder = workspace.binaries();
-    progress::say(&format!("Executables in {}:", workspace.display(&folder)));
+    let directory = workspace.binaries();
+    progress::say(&format!(
+        "Executables in {}:",
+        workspace.display(&directory)
+    ));
     let mut total = 0;
     for binary in BINARIES {
-        let file = folder.join(binary.name);
+        let file = directory.join(binary.name);
         let size = file
             .metadata()
             .with_context(|| format!("{} was not built", file.display()))?

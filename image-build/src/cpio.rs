@@ -6,14 +6,14 @@
 use std::io::{self, Write};
 
 const REGULAR: u32 = 0o100_000;
-const FOLDER: u32 = 0o040_000;
+const DIRECTORY: u32 = 0o040_000;
 
 /// An archive being written.
 #[derive(Debug)]
 pub struct Archive<W: Write> {
     output: W,
     entries: u32,
-    folders: std::collections::BTreeSet<String>,
+    directories: std::collections::BTreeSet<String>,
 }
 
 impl<W: Write> Archive<W> {
@@ -22,34 +22,34 @@ impl<W: Write> Archive<W> {
         Self {
             output,
             entries: 0,
-            folders: std::collections::BTreeSet::new(),
+            directories: std::collections::BTreeSet::new(),
         }
     }
 
-    /// Adds a file and the folders that lead to it. `path` is relative, without `.` or `..`.
+    /// Adds a file and the directories that lead to it. `path` is relative, without `.` or `..`.
     ///
     /// # Errors
     /// Writing fails, or the file is larger than the format can say (4 GiB).
     pub fn file(&mut self, path: &str, permissions: u32, content: &[u8]) -> io::Result<()> {
-        if let Some((folder, _)) = path.rsplit_once('/') {
-            self.folder(folder)?;
+        if let Some((directory, _)) = path.rsplit_once('/') {
+            self.directory(directory)?;
         }
         self.entry(path, REGULAR | permissions, content)
     }
 
-    /// Adds a folder and those that lead to it, unless it is already there.
+    /// Adds a directory and those that lead to it, unless it is already there.
     ///
     /// # Errors
     /// Writing fails.
-    pub fn folder(&mut self, path: &str) -> io::Result<()> {
-        if self.folders.contains(path) {
+    pub fn directory(&mut self, path: &str) -> io::Result<()> {
+        if self.directories.contains(path) {
             return Ok(());
         }
         if let Some((parent, _)) = path.rsplit_once('/') {
-            self.folder(parent)?;
+            self.directory(parent)?;
         }
-        self.folders.insert(path.to_owned());
-        self.entry(path, FOLDER | 0o755, &[])
+        self.directories.insert(path.to_owned());
+        self.entry(path, DIRECTORY | 0o755, &[])
     }
 
     /// Ends the archive.
@@ -67,7 +67,7 @@ impl<W: Write> Archive<W> {
         let name_size =
             u32::try_from(name.len() + 1).map_err(|_| io::ErrorKind::InvalidFilename)?;
         self.entries += 1;
-        let links = if mode & FOLDER == FOLDER { 2 } else { 1 };
+        let links = if mode & DIRECTORY == DIRECTORY { 2 } else { 1 };
         let fields = [
             self.entries,
             mode,
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_come_once_and_before_their_files() {
+    fn directories_come_once_and_before_their_files() {
         let mut archive = Archive::new(Vec::new());
         archive.file("a/b/one", 0o644, b"1").unwrap();
         archive.file("a/b/two", 0o755, b"22").unwrap();
@@ -135,7 +135,7 @@ mod tests {
         };
         let mut archive = Archive::new(Vec::new());
         archive.file("init", 0o755, &[7; 1001]).unwrap();
-        archive.folder("etc").unwrap();
+        archive.directory("etc").unwrap();
         archive.file("etc/initrd-release", 0o644, b"").unwrap();
         let bytes = archive.finish().unwrap();
         cpio.stdin.take().unwrap().write_all(&bytes).unwrap();

@@ -220,14 +220,14 @@ fn deploy(
     }
     let var = sysroot.join("ostree/deploy").join(OS).join("var");
     for (name, permissions) in VAR {
-        let folder = var.join(name);
-        fs::create_dir_all(&folder)?;
-        fs::set_permissions(&folder, fs::Permissions::from_mode(permissions))?;
+        let directory = var.join(name);
+        fs::create_dir_all(&directory)?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(permissions))?;
     }
     Ok(deployment)
 }
 
-/// Makes deployments ordinary folders again. ostree makes them immutable, which would keep even
+/// Makes deployments ordinary directories again. ostree makes them immutable, which would keep even
 /// root from `cargo clean` and from removing the checkout. Nothing is lost: `mkfs.ext4 -d` does not
 /// carry the flag into the image, where the mount is read-only instead.
 fn unlock(sysroot: &Path) {

@@ -28,38 +28,38 @@ const ROOT_TYPE: &str = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709";
 /// systemd-boot in the system's tree.
 const BOOT_LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
-/// What an image folder holds besides the disk, for direct boot.
+/// What an image directory holds besides the disk, for direct boot.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// The folder.
-    pub folder: PathBuf,
+    /// The directory.
+    pub directory: PathBuf,
 }
 
 impl Image {
-    /// The image folder of a workspace.
+    /// The image directory of a workspace.
     #[must_use]
     pub fn of(workspace: &Workspace) -> Self {
         Self {
-            folder: workspace.image(),
+            directory: workspace.image(),
         }
     }
 
     /// The disk.
     #[must_use]
     pub fn disk(&self) -> PathBuf {
-        self.folder.join("disk.raw")
+        self.directory.join("disk.raw")
     }
 
     /// The disk, compressed, for distribution.
     #[must_use]
     pub fn compressed(&self) -> PathBuf {
-        self.folder.join("disk.qcow2")
+        self.directory.join("disk.qcow2")
     }
 
     /// Kernel, initrd and kernel command line of the deployment on the disk.
     #[must_use]
     pub fn direct(&self) -> [PathBuf; 3] {
-        ["vmlinuz", "initrd", "cmdline"].map(|name| self.folder.join(name))
+        ["vmlinuz", "initrd", "cmdline"].map(|name| self.directory.join(name))
     }
 }
 
@@ -90,7 +90,7 @@ pub fn build(workspace: &Workspace, deployment: &Deployment, version: &str) -> R
     let initrd = modules.join("initramfs.img");
     let options = kernel_options(deployment);
 
-    let disk = image.folder.join("disk.raw.new");
+    let disk = image.directory.join("disk.raw.new");
     let _ = fs::remove_file(&disk);
     let size = MIB + ESP_SIZE + ROOT_SIZE + END;
     File::create(&disk)
@@ -122,7 +122,7 @@ pub fn build(workspace: &Workspace, deployment: &Deployment, version: &str) -> R
     replace(&initrd_out, &fs::read(&initrd)?)?;
     replace(&options_out, format!("{options}\n").as_bytes())?;
     replace(
-        &image.folder.join("deployment"),
+        &image.directory.join("deployment"),
         format!("{}\n", deployment.name()).as_bytes(),
     )?;
     fs::rename(&disk, image.disk())
@@ -144,7 +144,7 @@ pub fn build(workspace: &Workspace, deployment: &Deployment, version: &str) -> R
 pub fn compress(workspace: &Workspace) -> Result<()> {
     let image = Image::of(workspace);
     let mut step = Step::begin("compressed disk image");
-    let temporary = image.folder.join("disk.qcow2.new");
+    let temporary = image.directory.join("disk.qcow2.new");
     progress::run(
         &mut step,
         Command::new("qemu-img")
@@ -181,7 +181,7 @@ fn replace(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 /// A UUID (version 8, RFC 9562) that depends on nothing but its arguments: the same deployment
-/// gives the same disk.
+/// makes the same disk.
 fn uuid(seed: &str, purpose: &str) -> String {
     let hash = Sha256::digest(format!("{purpose}\0{seed}"));
     let mut bytes = [0; 16];
@@ -299,7 +299,7 @@ fn write_esp(
         ]),
         log,
     )?;
-    let work = tempfile::tempdir().context("create a temporary folder")?;
+    let work = tempfile::tempdir().context("create a temporary directory")?;
     let text = |file: &str, content: &str| -> Result<PathBuf> {
         let path = work.path().join(file);
         fs::write(&path, content)?;

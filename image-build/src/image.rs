@@ -48,7 +48,7 @@ pub fn build(workspace: &Workspace, options: Options) -> Result<Image> {
     Ok(Image::of(workspace))
 }
 
-/// The command line that makes an image of the executables that are there.
+/// The command line that makes an image of the existing executables.
 fn arguments(workspace: &Workspace, options: Options) -> Vec<&'static str> {
     let mut arguments = vec!["image", "--prebuilt"];
     if workspace.profile() == Profile::Release {
@@ -114,17 +114,17 @@ fn assemble(workspace: &Workspace, options: Options, started: Instant) -> Result
 /// Something cannot be removed.
 pub fn clean(workspace: &Workspace) -> Result<()> {
     deployment::remove(&workspace.image().join("sysroot"))?;
-    for folder in [
+    for directory in [
         workspace.image(),
         workspace.tools(),
         workspace.vm(),
         workspace.log(),
     ] {
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| {
+        if directory.exists() {
+            fs::remove_dir_all(&directory).with_context(|| {
                 format!(
                     "remove {} (what sudo made, `sudo rm -r` removes)",
-                    folder.display()
+                    directory.display()
                 )
             })?;
         }

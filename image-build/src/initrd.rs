@@ -17,7 +17,7 @@ use crate::cpio::Archive;
 /// Loaded on every machine: what virtual machines boot from.
 const ALWAYS: [&str; 1] = ["virtio_blk"];
 /// Loaded when there is such a device. Names that this kernel has built in, or that its flavour
-/// lacks, are passed over.
+/// lacks, are skipped.
 const STORAGE: [&str; 24] = [
     "ahci",
     "ata_generic",
@@ -107,9 +107,9 @@ fn about(text: &str, modules: &BTreeSet<String>, column: usize) -> String {
 /// # Errors
 /// The tree holds no kernel or a module that its index names, or zstd fails.
 pub fn build(system: &Path, release: &str, init: &Path) -> Result<Vec<u8>> {
-    let folder = system.join("usr/lib/modules").join(release);
+    let directory = system.join("usr/lib/modules").join(release);
     let read = |name: &str| {
-        let path = folder.join(name);
+        let path = directory.join(name);
         fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
     };
     let index = read("modules.dep")?;
@@ -137,7 +137,7 @@ pub fn build(system: &Path, release: &str, init: &Path) -> Result<Vec<u8>> {
 
     let mut archive = Archive::new(Vec::new());
     for mount_point in ["dev", "proc", "run", "sys", "sysroot"] {
-        archive.folder(mount_point)?;
+        archive.directory(mount_point)?;
     }
     let program = fs::read(init).with_context(|| format!("read {}", init.display()))?;
     archive.file("init", 0o755, &program)?;
@@ -149,7 +149,8 @@ pub fn build(system: &Path, release: &str, init: &Path) -> Result<Vec<u8>> {
         .collect();
     archive.file("modules.list", 0o644, list.as_bytes())?;
     for path in &files {
-        let content = fs::read(folder.join(path)).with_context(|| format!("read module {path}"))?;
+        let content =
+            fs::read(directory.join(path)).with_context(|| format!("read module {path}"))?;
         archive.file(&format!("{inside}/{path}"), 0o644, &content)?;
     }
     let kept: String = index
@@ -237,18 +238,18 @@ mod tests {
     #[test]
     fn an_initrd_holds_what_the_kernel_needs() {
         let tree = std::env::temp_dir().join(format!("xtask-initrd-{}", std::process::id()));
-        let folder = tree.join("usr/lib/modules/1.0");
-        fs::create_dir_all(folder.join("kernel/b")).unwrap();
-        fs::write(folder.join("kernel/b/virtio_blk.ko"), "module").unwrap();
-        fs::write(folder.join("modules.dep"), "kernel/b/virtio_blk.ko:\n").unwrap();
+        let directory = tree.join("usr/lib/modules/1.0");
+        fs::create_dir_all(directory.join("kernel/b")).unwrap();
+        fs::write(directory.join("kernel/b/virtio_blk.ko"), "module").unwrap();
+        fs::write(directory.join("modules.dep"), "kernel/b/virtio_blk.ko:\n").unwrap();
         for empty in ["modules.alias", "modules.builtin", "modules.softdep"] {
-            fs::write(folder.join(empty), "").unwrap();
+            fs::write(directory.join(empty), "").unwrap();
         }
         fs::write(tree.join("init"), "program").unwrap();
         let first = build(&tree, "1.0", &tree.join("init")).unwrap();
         assert_eq!(first, build(&tree, "1.0", &tree.join("init")).unwrap());
         assert_eq!(first[..4], [0x28, 0xb5, 0x2f, 0xfd], "magic of zstd");
-        fs::write(folder.join("modules.dep"), "").unwrap();
+        fs::write(directory.join("modules.dep"), "").unwrap();
         assert!(build(&tree, "1.0", &tree.join("init")).is_err());
         fs::remove_dir_all(&tree).unwrap();
     }

@@ -1,10 +1,10 @@
-//! Installing packages of the distribution so that nothing that is there gets lost.
+//! Installs packages of the distribution without removing others.
 //!
-//! A package that is wanted may exclude one that is there: QEMU's programs come from one source, so
+//! A wanted package may exclude an installed one: QEMU's programs come from one source, so
 //! those of a stable release and of its backports do not go together, and apt solves that by
-//! removing what it was not told to keep. So the packages that are there are named too, removing
+//! removing what it was not asked to keep. So the installed packages are named too, removing
 //! and downgrading are forbidden, and apt is asked first what it would do. Where it can't, other
-//! versions of what is wanted are tried: those of the suites that apt knows, then those of the
+//! versions of the wanted packages are tried: those of the suites that apt knows, then those of the
 //! release's backports on the same mirror.
 
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::privilege::{as_root, authenticate, is_root};
 use crate::progress::{self, Step};
 use crate::workspace::Workspace;
 
-/// What every call of apt-get is told.
+/// Options of every call of apt-get.
 const OPTIONS: [&str; 8] = [
     "-o",
     "DPkg::Lock::Timeout=300",
@@ -74,7 +74,10 @@ pub fn install(workspace: &Workspace, distribution: &Distribution, survey: &Surv
     let outcome = attempt(workspace, distribution, &missing, &present, &mut step, &log);
     let gone = lost(&present, &installed(&survey.present)?);
     if !gone.is_empty() {
-        bail!("apt removed what it was told to keep: {}", gone.join(", "));
+        bail!(
+            "apt removed packages that it was to keep: {}",
+            gone.join(", ")
+        );
     }
     outcome.with_context(|| format!("install these packages:\n{}", explain(&survey.missing)))?;
     step.done(&missing.join(" "));
@@ -196,7 +199,7 @@ fn from_backports(
         .arg(&configuration)
         .args(OPTIONS)
         .arg("update");
-    // A mirror without them is no reason to hide what was in the way.
+    // A mirror without them must not hide the conflict.
     if progress::run(step, &mut update, &log).is_err() {
         return Ok(None);
     }
@@ -295,7 +298,7 @@ fn installed(names: &[&str]) -> Result<Vec<Installed>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    // It fails when it does not know one, and tells about the others all the same.
+    // It fails when it does not know one, but still lists the others.
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat"])
         .arg("${Package} ${Version} ${db:Status-Status}\\n")

@@ -9,6 +9,11 @@
 //! 4. [`overlay`] collects what we add: executables, initrd, services, defaults.
 //! 5. [`deployment`] commits both to an ostree repository and deploys the commit.
 //! 6. [`disk`] writes the deployment into a GPT disk image.
+//!
+//! [`image`] runs these stages; [`machine`] boots the result on a disk of the developer's own
+//! ([`vm_disk`]); [`testing`] runs all tests. Helpers: [`apt`], [`distribution`], [`privilege`] and
+//! [`tools`] for the building machine, [`cpio`] and [`initrd`] for the initrd, [`progress`] and
+//! [`spent`] for the terminal, [`workspace`] for paths.
 
 pub mod apt;
 pub mod base;

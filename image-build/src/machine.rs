@@ -40,38 +40,38 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Begin with an empty disk.
     pub fresh: bool,
-    /// Take the executables that are there.
+    /// Use the existing executables.
     pub prebuilt: bool,
 }
 
 struct Files {
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Files {
     fn of(workspace: &Workspace) -> Self {
         Self {
-            folder: workspace.vm(),
+            directory: workspace.vm(),
         }
     }
 
     fn state(&self) -> PathBuf {
-        self.folder.join("machine.json")
+        self.directory.join("machine.json")
     }
 
     fn environment(&self) -> PathBuf {
-        self.folder.join("env")
+        self.directory.join("env")
     }
 
     fn console(&self) -> PathBuf {
-        self.folder.join("console.log")
+        self.directory.join("console.log")
     }
 
     /// Only one process at a time starts, runs or stops the machine.
     fn lock(&self) -> Result<Flock<File>> {
-        fs::create_dir_all(&self.folder)
-            .with_context(|| format!("create {}", self.folder.display()))?;
-        let path = self.folder.join("lock");
+        fs::create_dir_all(&self.directory)
+            .with_context(|| format!("create {}", self.directory.display()))?;
+        let path = self.directory.join("lock");
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -82,7 +82,7 @@ impl Files {
             anyhow::anyhow!(
                 "another `cargo xtask run` or `stop` is at work on {}; a machine in the \
                  foreground ends with Ctrl-C in its terminal",
-                self.folder.display()
+                self.directory.display()
             )
         })
     }
@@ -95,7 +95,7 @@ impl Files {
     }
 }
 
-/// Builds what is out of date, boots the machine, and stays in the foreground unless told
+/// Builds what is out of date, boots the machine, and stays in the foreground unless asked
 /// otherwise.
 ///
 /// # Errors
@@ -164,13 +164,13 @@ fn specification(
     config: Option<Vec<u8>>,
 ) -> Result<MachineSpec> {
     let boot = if options.direct {
-        Boot::direct_from(&image.folder)?
+        Boot::direct_from(&image.directory)?
     } else {
         Boot::Uefi
     };
     let mut spec = MachineSpec::new("keelson", boot)
         .disk(Disk::writable(disk))
-        .dir(&files.folder);
+        .dir(&files.directory);
     if let Some(memory) = options.memory {
         let mib = u32::try_from(memory >> 20).context("--memory is too large")?;
         if mib < 128 {
@@ -300,7 +300,7 @@ fn foreground(machine: &Machine, files: &Files, ends: &Ends) -> Result<()> {
         log.seek(SeekFrom::Start(shown))?;
         let mut text = Vec::new();
         shown += log.read_to_end(&mut text)? as u64;
-        // A closed terminal is no reason to leave the machine alone.
+        // The machine must be stopped even when the terminal is closed.
         let mut output = std::io::stdout();
         let _ = output.write_all(&text).and_then(|()| output.flush());
         if !running {
@@ -381,7 +381,7 @@ fn power_off(machine: &Machine) {
 /// Another command is at work on it, or QEMU cannot be ended.
 pub fn stop(workspace: &Workspace) -> Result<()> {
     let files = Files::of(workspace);
-    if !files.folder.exists() {
+    if !files.directory.exists() {
         progress::say("No machine was started here.");
         return Ok(());
     }
@@ -394,7 +394,7 @@ pub fn stop(workspace: &Workspace) -> Result<()> {
     let stopped = machine.stop(STOP_LIMIT)?;
     step.done(match stopped {
         Stopped::Orderly => "the machine stopped in order",
-        Stopped::Quit => "the machine did not power off in time; QEMU was told to end",
+        Stopped::Quit => "the machine did not power off in time; QEMU was asked to end",
         Stopped::Killed => "the machine did not power off in time; QEMU was killed",
         Stopped::NotRunning => "it had ended by itself",
     });

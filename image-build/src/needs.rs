@@ -236,10 +236,10 @@ const NEEDS: &[Need] = &[
     ),
 ];
 
-/// What this machine has of what `purpose` needs, and what it lacks.
+/// Which of the programs that `purpose` needs this machine has, and which it lacks.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Packages to install, each with what it is wanted for.
+    /// Packages to install, each with its purpose.
     pub missing: Vec<Missing>,
     /// Packages of the list whose programs and files are there.
     pub present: Vec<&'static str>,

@@ -1,5 +1,5 @@
 //! What we add to Debian's tree: our executables, the initrd, the services, the defaults and the
-//! system's name. It is a folder of its own, laid over the base in the ostree commit, so that a
+//! system's name. It is a directory of its own, laid over the base in the ostree commit, so that a
 //! changed executable costs no new look at the base.
 
 use std::fs;
@@ -16,11 +16,11 @@ use crate::progress::{self, Step};
 use crate::stamp::{Inputs, Stamp};
 use crate::workspace::Workspace;
 
-/// Fixed, so that the same files give the same image.
+/// Fixed, so that the same files make the same image.
 const EROFS_UUID: &str = "8f2b6c1e-1d59-4a37-9f0c-0c6a5a0f7d11";
 
-/// Builds the folder unless it is there and nothing that it is made of has changed. Returns it
-/// and the hash of what it was made of.
+/// Builds the directory unless it is there and nothing that it is made of has changed. Returns it
+/// and the hash of its inputs.
 ///
 /// # Errors
 /// An input is missing, or mkfs.erofs or zstd fails.
@@ -53,7 +53,7 @@ pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
     let release = kernel_release(&base.system)?;
     for binary in BINARIES {
         put(
-            &overlay.join(binary.folder).join(binary.name),
+            &overlay.join(binary.directory).join(binary.name),
             &fs::read(binaries.join(binary.name))?,
             0o755,
         )?;
@@ -97,9 +97,9 @@ pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
 /// # Errors
 /// There is none, or more than one.
 pub fn kernel_release(system: &Path) -> Result<String> {
-    let folder = system.join("usr/lib/modules");
-    let mut releases = fs::read_dir(&folder)
-        .with_context(|| format!("list {}", folder.display()))?
+    let directory = system.join("usr/lib/modules");
+    let mut releases = fs::read_dir(&directory)
+        .with_context(|| format!("list {}", directory.display()))?
         .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
         .collect::<std::io::Result<Vec<_>>>()?;
     let release = releases.pop().context("the tree holds no kernel")?;
@@ -115,19 +115,19 @@ fn service(
     services: &Path,
     destination: &Path,
 ) -> Result<()> {
-    let mut folders = fs::read_dir(services)?
+    let mut directories = fs::read_dir(services)?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<std::io::Result<Vec<_>>>()?;
-    folders.sort();
-    for folder in folders {
-        let Some(name) = folder.file_name() else {
+    directories.sort();
+    for directory in directories {
+        let Some(name) = directory.file_name() else {
             continue;
         };
         let target = destination.join(name);
         put(
             &target.join("service.toml"),
-            &fs::read(folder.join("service.toml"))
-                .with_context(|| format!("read the description in {}", folder.display()))?,
+            &fs::read(directory.join("service.toml"))
+                .with_context(|| format!("read the description in {}", directory.display()))?,
             0o644,
         )?;
         let log = progress::log_file(&workspace.log(), "mkfs-erofs");
@@ -159,8 +159,8 @@ fn os_release(key: &str) -> String {
 
 fn put(path: &Path, content: &[u8], permissions: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     }
     fs::write(path, content).with_context(|| format!("write {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(permissions))?;

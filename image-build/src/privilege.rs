@@ -1,8 +1,8 @@
 //! Root's rights: for the distribution's packages, and for making an image, since files in it
 //! belong to root, and ostree sets owners.
 //!
-//! For an image a user namespace in which the calling user is root is enough and asks nobody; where the
-//! kernel's administrator forbids these, sudo is used.
+//! For an image a user namespace in which the calling user is root is enough, and needs no
+//! password; where the kernel's administrator forbids these, sudo is used.
 
 use std::io::IsTerminal;
 use std::process::{Command, Stdio};

@@ -20,7 +20,7 @@ pub fn interactive() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("CI").is_none()
 }
 
-/// Prints one line of information. That nobody reads it any more is no reason to stop: `eprintln`
+/// Prints one line of information. Goes on when nobody reads it any more: `eprintln`
 /// would end this program and leave its virtual machine behind.
 pub fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "{message}");
@@ -153,8 +153,8 @@ fn run_to_log(step: &mut Step, command: &mut Command, log: &Path) -> Result<Exit
 }
 
 fn create_log(log: &Path) -> Result<File> {
-    if let Some(folder) = log.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    if let Some(directory) = log.parent() {
+        fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     }
     File::options()
         .create(true)
@@ -258,10 +258,10 @@ pub fn tail(path: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// The log file `name` in the log folder.
+/// The log file `name` in the log directory.
 #[must_use]
-pub fn log_file(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{name}.log"))
+pub fn log_file(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.log"))
 }
 
 /// A size for people: `12.3 MB`.
@@ -281,15 +281,15 @@ mod tests {
 
     #[test]
     fn a_failing_program_shows_its_output() {
-        let folder = std::env::temp_dir().join(format!("xtask-progress-{}", std::process::id()));
-        let log = log_file(&folder, "failing");
+        let directory = std::env::temp_dir().join(format!("xtask-progress-{}", std::process::id()));
+        let log = log_file(&directory, "failing");
         let mut step = Step::begin("failing");
         let mut command = Command::new("sh");
         command.args(["-c", "echo the reason >&2; exit 3"]);
         let error = run(&mut step, &mut command, &log).unwrap_err().to_string();
         assert!(error.contains("the reason"), "{error}");
         assert!(error.contains("failing.log"), "{error}");
-        fs::remove_dir_all(&folder).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

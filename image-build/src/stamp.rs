@@ -28,7 +28,7 @@ impl Inputs {
         self.0.update(text.as_bytes());
     }
 
-    /// Adds a file, or a folder with everything below it: names, permission bits and contents.
+    /// Adds a file, or a directory with everything below it: names, permission bits and contents.
     ///
     /// # Errors
     /// Something cannot be read; the message names it.
@@ -75,7 +75,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of `stage` in the folder `stamps` for the given inputs.
+    /// The stamp of `stage` in the directory `stamps` for the given inputs.
     #[must_use]
     pub fn new(stamps: &Path, stage: &str, inputs: Inputs) -> Self {
         Self {
@@ -116,8 +116,8 @@ impl Stamp {
     /// # Errors
     /// The stamp cannot be written.
     pub fn set(&self) -> Result<()> {
-        if let Some(folder) = self.file.parent() {
-            fs::create_dir_all(folder)?;
+        if let Some(directory) = self.file.parent() {
+            fs::create_dir_all(directory)?;
         }
         fs::write(&self.file, &self.key).with_context(|| format!("write {}", self.file.display()))
     }
@@ -135,16 +135,16 @@ mod tests {
 
     #[test]
     fn a_stamp_is_current_until_an_input_or_output_changes() {
-        let folder = std::env::temp_dir().join(format!("xtask-stamp-{}", std::process::id()));
-        let tree = folder.join("tree");
+        let directory = std::env::temp_dir().join(format!("xtask-stamp-{}", std::process::id()));
+        let tree = directory.join("tree");
         fs::create_dir_all(tree.join("sub")).unwrap();
         fs::write(tree.join("sub/file"), "1").unwrap();
-        let output = folder.join("output");
+        let output = directory.join("output");
         fs::write(&output, "").unwrap();
         let stamp = || {
             let mut inputs = Inputs::new("test", 1);
             inputs.path(&tree).unwrap();
-            Stamp::new(&folder.join("stamps"), "test", inputs)
+            Stamp::new(&directory.join("stamps"), "test", inputs)
         };
         assert!(!stamp().is_current(&[&output]));
         stamp().set().unwrap();
@@ -157,21 +157,21 @@ mod tests {
         assert!(!stamp().is_current(&[&output]));
         stamp().clear().unwrap();
         stamp().clear().unwrap();
-        fs::remove_dir_all(&folder).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]
     fn names_and_permissions_count() {
-        let folder = std::env::temp_dir().join(format!("xtask-inputs-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("a");
+        let directory = std::env::temp_dir().join(format!("xtask-inputs-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("a");
         fs::write(&file, "x").unwrap();
-        let before = key(&folder);
+        let before = key(&directory);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-        let executable = key(&folder);
+        let executable = key(&directory);
         assert_ne!(before, executable);
-        fs::rename(&file, folder.join("b")).unwrap();
-        assert_ne!(executable, key(&folder));
-        fs::remove_dir_all(&folder).unwrap();
+        fs::rename(&file, directory.join("b")).unwrap();
+        assert_ne!(executable, key(&directory));
+        fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: everything in order, with a summary of what failed and what each part took.
+//! `cargo xtask test`: all tests in order, with a summary of the failures and of the time of each
+//! part.
 //!
 //! All of it is compiled for the machine's target with the profile "quick", so that lints, tests
 //! and the image's executables share what they are made of; only this tool and its own tests are
@@ -71,7 +72,7 @@ const PROGRAM_LIMIT: &str = "1200";
 /// The package whose tests boot virtual machines.
 const VM_PACKAGE: &str = "qemu-tests";
 
-/// The package of this tool. It is no program of the machine.
+/// The package of this tool. It does not run on the machine.
 const TOOL_PACKAGE: &str = "image-build";
 
 /// The package of the fuzz targets.
@@ -80,7 +81,7 @@ const FUZZ_PACKAGE: &str = "keelson-fuzz";
 /// How long each fuzz target runs, in seconds.
 const FUZZ_SECONDS: &str = "3";
 
-/// The runtime's tests of what a container can't do.
+/// The runtime's tests of a container's restrictions.
 const SECURITY_TESTS: [&str; 7] = [
     "create_failures",
     "idmap",

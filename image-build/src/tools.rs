@@ -19,14 +19,14 @@ const PYTHON_MODULES: &str = "usr/lib/python3/dist-packages";
 /// How mkosi is run.
 #[derive(Debug, Clone)]
 pub struct Mkosi {
-    /// Folder of its Python modules, when it is not the installed one.
+    /// Directory of its Python modules, when it is not the installed one.
     modules: Option<PathBuf>,
     version: String,
 }
 
 impl Mkosi {
     /// The installed mkosi when it is new enough, else that of the image's Debian release,
-    /// fetched once into the tools folder.
+    /// fetched once into the tools directory.
     ///
     /// # Errors
     /// It can be neither found nor fetched, or does not run.
@@ -97,7 +97,7 @@ fn major(text: &str) -> Option<u32> {
 }
 
 /// The docker command line: of `PATH`, or from the distribution's package, of which only the
-/// client is unpacked into the tools folder. No daemon is installed.
+/// client is unpacked into the tools directory. No daemon is installed.
 ///
 /// # Errors
 /// The package cannot be fetched.
@@ -123,9 +123,9 @@ pub fn docker(workspace: &Workspace) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// A static busybox, which tests run in containers: the installed one, or that of the image's Debian
-/// release, unpacked into the tools folder. Its package is not installed, because it excludes the
-/// dynamic one that many machines have for their initrd.
+/// A static busybox, which tests run in containers: the installed one, or that of the image's
+/// Debian release, unpacked into the tools directory. Its package is not installed, because it
+/// excludes the dynamic one that many machines have for their initrd.
 ///
 /// # Errors
 /// The package cannot be fetched.
@@ -134,7 +134,7 @@ pub fn busybox(workspace: &Workspace) -> Result<PathBuf> {
         return Ok(path);
     }
     let unpacked = workspace.tools().join("busybox");
-    // Where it lies depends on whether the release has one folder for executables.
+    // Where it lies depends on whether the release has one directory for executables.
     let program = || {
         ["usr/bin/busybox", "bin/busybox"]
             .map(|place| unpacked.join(place))
@@ -161,13 +161,13 @@ fn is_static(file: &Path) -> bool {
     std::fs::read(file).is_ok_and(|content| elf::asks_for_loader(&content) == Some(false))
 }
 
-/// Where `program` lies in `PATH` or in one of the folders that only root has there.
+/// Where `program` lies in `PATH` or in one of the directories that only root has there.
 #[must_use]
 pub fn in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|folder| folder.join(program))
+        .map(|directory| directory.join(program))
         .find(|file| is_executable(file))
 }
 

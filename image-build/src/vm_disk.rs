@@ -40,7 +40,7 @@ impl Record {
             .saturating_add(metadata.mtime_nsec());
         Ok(Self {
             version: VERSION,
-            deployment: fs::read_to_string(image.folder.join("deployment"))
+            deployment: fs::read_to_string(image.directory.join("deployment"))
                 .unwrap_or_default()
                 .trim()
                 .to_owned(),
@@ -60,10 +60,10 @@ pub fn prepare(
     fresh: bool,
     size: Option<u64>,
 ) -> Result<PathBuf> {
-    let folder = workspace.vm();
-    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let disk = folder.join("disk.qcow2");
-    let record_file = folder.join("disk.json");
+    let directory = workspace.vm();
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    let disk = directory.join("disk.qcow2");
+    let record_file = directory.join("disk.json");
     let record = Record::of(image)?;
     let known: Option<Record> = fs::read(&record_file)
         .ok()

@@ -1,4 +1,4 @@
-//! Where things lie in the source tree and in the build folder.
+//! Where things lie in the source tree and in the build directory.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ impl Profile {
     }
 }
 
-/// The source tree and the build folder.
+/// The source tree and the build directory.
 #[derive(Debug, Clone)]
 pub struct Workspace {
     root: PathBuf,
@@ -37,7 +37,7 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// The workspace that this program was built from. `CARGO_TARGET_DIR` moves the build folder
+    /// The workspace that this program was built from. `CARGO_TARGET_DIR` moves the build directory
     /// as it does for cargo.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Workspace {
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = member
             .parent()
-            .context("image-build has no parent folder")?
+            .context("image-build has no parent directory")?
             .canonicalize()
             .with_context(|| format!("source tree of {}", member.display()))?;
         let target = match std::env::var_os("CARGO_TARGET_DIR") {
@@ -79,7 +79,7 @@ impl Workspace {
         &self.root
     }
 
-    /// The build folder.
+    /// The build directory.
     #[must_use]
     pub fn target(&self) -> &Path {
         &self.target
@@ -115,7 +115,7 @@ impl Workspace {
         self.target.join("log")
     }
 
-    /// `path` as seen from the current folder when it lies below it; for messages.
+    /// `path` as seen from the current directory when it lies below it; for messages.
     #[must_use]
     pub fn display(&self, path: &Path) -> String {
         let shown = std::env::current_dir()

@@ -35,7 +35,7 @@ fn ubuntu_24_04() {
 }
 
 /// `qemu-utils` of backports, which go only with the other parts of QEMU of backports, which apt is
-/// not told of any more: it once removed them for the stable release's `qemu-system-x86`.
+/// no longer named in its output: it once removed them for the stable release's `qemu-system-x86`.
 #[test]
 fn debian_12_with_qemu_utils_of_backports() {
     let Some(root) = Root::new("debian-12-backports", "bookworm") else {
@@ -53,7 +53,7 @@ fn debian_12_with_qemu_utils_of_backports() {
     let before = root.version("qemu-utils").expect("it was installed");
     assert!(before.contains("bpo12"), "{before}");
 
-    // Without a name for the release nobody can know where its backports are.
+    // Without the name of the release the place of its backports is unknown.
     root.forget_codename();
     let refused = root.setup("run");
     assert!(!refused.success, "{}", refused.text);

@@ -34,7 +34,7 @@ impl Lab {
     /// the test is skipped.
     ///
     /// # Errors
-    /// The variable names a folder without an image.
+    /// The variable names a directory without an image.
     pub fn open() -> Result<Option<Self>> {
         let Some(dir) = std::env::var_os("KEELSON_IMAGE_DIR") else {
             keelson_testing::skip(
@@ -52,14 +52,14 @@ impl Lab {
                 image.join(file).display()
             );
         }
-        let parent = image.parent().context("image folder has no parent")?;
+        let parent = image.parent().context("image directory has no parent")?;
         Ok(Some(Self {
             output: parent.join("vm-tests"),
             image,
         }))
     }
 
-    /// The image folder.
+    /// The image directory.
     #[must_use]
     pub fn image(&self) -> &Path {
         &self.image
@@ -154,7 +154,7 @@ pub fn load_busybox(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// The folder of the executables that the image was built from: `KEELSON_BIN_DIR`.
+/// The directory of the executables that the image was built from: `KEELSON_BIN_DIR`.
 ///
 /// # Errors
 /// The variable is not set.
@@ -199,13 +199,13 @@ pub fn with_libraries(program: &Path) -> Result<Vec<(String, PathBuf)>> {
 /// # Errors
 /// A file can't be read, or docker refuses.
 pub fn load_conformance(machine: &Machine, others: &[(String, PathBuf)]) -> Result<()> {
-    let folder = binaries()?;
+    let directory = binaries()?;
     let parser = with_libraries(Path::new("/usr/sbin/apparmor_parser"))?;
     // Programs may share libraries.
     let others: BTreeSet<_> = others.iter().chain(&parser).cloned().collect();
     let others: Vec<_> = others.into_iter().collect();
-    let ours =
-        ["keelson-runtime", "conformance"].map(|name| (format!("bin/{name}"), folder.join(name)));
+    let ours = ["keelson-runtime", "conformance"]
+        .map(|name| (format!("bin/{name}"), directory.join(name)));
     let layer = assets::busybox_layer_with(&[&ours, others.as_slice()].concat())?;
     let limit = Duration::from_secs(180);
     let output = machine.docker_with(&["import", "-", CONFORMANCE], Some(layer), limit)?;
@@ -304,7 +304,7 @@ pub fn services(machine: &Machine) -> Result<Vec<Value>> {
         .with_context(|| format!("GET /host/v1/services is no list: {value}"))
 }
 
-/// Asks `poll` until it says yes, since no event tells; fails with what it said last.
+/// Asks `poll` until it says yes, since there is no event to wait for. Fails with its last answer.
 ///
 /// # Errors
 /// It never does within `limit`, or fails.

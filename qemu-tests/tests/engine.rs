@@ -156,8 +156,8 @@ fn detached_runs(machine: &Machine) -> Result<()> {
 fn failing_runs(machine: &Machine) -> Result<()> {
     let missing = machine.docker(&["run", "--rm", "busybox", "/no/such/command"])?;
     ensure!(missing.code == Some(127), "{missing}");
-    let folder = machine.docker(&["run", "--rm", "busybox", "/etc"])?;
-    ensure!(folder.code == Some(126), "{folder}");
+    let directory = machine.docker(&["run", "--rm", "busybox", "/etc"])?;
+    ensure!(directory.code == Some(126), "{directory}");
     ensure!(
         docker(machine, &["ps", "-aq"])?.is_empty(),
         "--rm left a container"
@@ -396,7 +396,7 @@ fn containers_survive_a_killed_daemon() -> Result<()> {
     machine.wait_api(BOOT_LIMIT)?;
     load_busybox(&machine)?;
 
-    // One that runs on, one that ends while nobody supervises it.
+    // One that keeps running, one that ends while no daemon supervises it.
     let ticking = "i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.5; done";
     docker(
         &machine,
@@ -417,7 +417,7 @@ fn containers_survive_a_killed_daemon() -> Result<()> {
     let hostd = supervised_pid(&machine, "hostd")?;
     let begin = Instant::now();
     // The killer is started by the very daemon that it kills, so its own end is never reported;
-    // the other container is told to end while the daemon is down.
+    // the other container is asked to end while the daemon is down.
     let script = format!(
         "echo 1 > /host/sys/fs/cgroup/system/hostd/cgroup.kill; \
          touch /host/proc/{ending_pid}/root/go"

@@ -20,8 +20,8 @@ struct Image {
 
 impl Image {
     fn import(machine: &Machine, letter: char) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let data = folder.path().join("data");
+        let directory = tempfile::tempdir()?;
+        let data = directory.path().join("data");
         std::fs::write(&data, letter.to_string().repeat(SIZE))?;
         let image = Self {
             tag: format!("sealed:{letter}"),

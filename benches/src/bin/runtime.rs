@@ -71,12 +71,12 @@ fn main() -> Result<()> {
     temporary.prefix("keelson-bench");
     let root = temporary.tempdir()?;
     bundle::make_root(root.path())?;
-    let folder = temporary.tempdir_in(in_memory()?)?;
+    let directory = temporary.tempdir_in(in_memory()?)?;
     let peers: &[&str] = match options.alone {
         true => &[],
         false => &["crun", "runc", "youki"],
     };
-    let mut subjects = subjects(folder.path(), root.path(), &ours, &driver, peers)?;
+    let mut subjects = subjects(directory.path(), root.path(), &ours, &driver, peers)?;
 
     let together = interleave(&mut subjects, options.rounds, |subject| {
         one(&driver, subject, Duration::ZERO)
@@ -87,7 +87,7 @@ fn main() -> Result<()> {
     let mut counts = Vec::new();
     for (name, subject) in &subjects {
         counts.push(
-            count_calls(folder.path(), &driver, subject, options.calls)
+            count_calls(directory.path(), &driver, subject, options.calls)
                 .with_context(|| format!("count the system calls of {name}"))?,
         );
     }
@@ -103,7 +103,7 @@ fn main() -> Result<()> {
 }
 
 fn subjects(
-    folder: &Path,
+    directory: &Path,
     root: &Path,
     ours: &Path,
     driver: &Path,
@@ -116,7 +116,7 @@ fn subjects(
         let mut jobs = Vec::with_capacity(MANY);
         for number in 0..MANY {
             let id = format!("keelson-bench-{}-{name}-{number}", std::process::id());
-            let bundle = bundle::write(folder, root, &id, &["true"], filter)?;
+            let bundle = bundle::write(directory, root, &id, &["true"], filter)?;
             if name.ends_with(SHARED) {
                 bundle::share_cgroups(&bundle)?;
             }
@@ -141,7 +141,7 @@ fn subjects(
         bundle,
     })?;
     let commands = |program: &Path, name: &str| {
-        let (program, state) = (program.to_owned(), folder.join(format!("state-{name}")));
+        let (program, state) = (program.to_owned(), directory.join(format!("state-{name}")));
         move |bundle, id| Way::Commands {
             program: program.clone(),
             state: state.clone(),
@@ -177,7 +177,7 @@ fn way_is_foreign(name: &str) -> bool {
     name != "floor" && name != "shim" && !name.starts_with("keelson")
 }
 
-/// A folder in memory, as engines keep bundles and state: not every machine has /run there.
+/// A directory in memory, as engines keep bundles and state: not every machine has /run there.
 fn in_memory() -> Result<&'static str> {
     ["/run", "/dev/shm"]
         .into_iter()
@@ -230,7 +230,7 @@ fn many(driver: &Path, subject: &mut Subject) -> Result<(Duration, Duration)> {
 
 /// System calls of a cycle, by strace.
 fn count_calls(
-    folder: &Path,
+    directory: &Path,
     driver: &Path,
     subject: &Subject,
     print: bool,
@@ -238,7 +238,7 @@ fn count_calls(
     let Some(strace) = tools::optional("strace", "strace") else {
         return Ok(None);
     };
-    let trace = folder.join("trace");
+    let trace = directory.join("trace");
     let (strace, file) = (strace.to_string_lossy(), trace.to_string_lossy());
     let before = [&*strace, "-f", "-s", "512", "-o", &*file];
     let job = subject.jobs.first().context("no job")?;

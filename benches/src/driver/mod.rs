@@ -1,10 +1,11 @@
 //! One life of a container, measured by a small process of its own.
 //!
 //! The benchmark executes the program `driver` for every cycle. That program is small and static,
-//! because the kernel adds the memory of whoever starts a command to the command's peak; it is the
-//! parent of everything that the runtime leaves behind, so that processor time of containers and
-//! shims is counted; and it has a mount namespace of its own, in which it hides the cgroup2 mount
-//! of a hybrid host from runtimes that refuse such hosts, and makes the runtime's file read-only.
+//! because the kernel adds the memory of the process that starts a command to the command's peak;
+//! it is the parent of everything that the runtime leaves behind, so that processor time of
+//! containers and shims is counted; and it has a mount namespace of its own, in which it hides the
+//! cgroup2 mount of a hybrid host from runtimes that refuse such hosts, and makes the runtime's
+//! file read-only.
 
 pub mod commands;
 pub mod floor;

@@ -28,10 +28,10 @@ pub struct Shim {
     waiting: UnixStream,
 }
 
-/// Writes what a shim needs besides the bundle, into the bundle's folder.
+/// Writes what a shim needs besides the bundle, into the bundle's directory.
 ///
 /// # Errors
-/// The folder can't be written.
+/// The directory can't be written.
 pub fn prepare(bundle: &Path, root: &Path, id: &str) -> Result<()> {
     let spec = ShimSpec {
         version: 1,
@@ -153,7 +153,7 @@ fn hello(reader: PipeReader) -> Result<Hello> {
 
 /// create, start, wait; the shim cleans up by itself.
 pub(super) fn cycle(program: &Path, bundle: &Path) -> Result<Outcome> {
-    // Of an earlier cycle; every container of hostd's has a folder of its own.
+    // Of an earlier cycle; every container of hostd's has a directory of its own.
     for name in [EXIT_FILE, LOG, LOG_INDEX] {
         let _ = std::fs::remove_file(bundle.join(name));
     }

@@ -45,7 +45,7 @@ enum Task {
         /// With executables as they are shipped: small and fast, and minutes of compiling.
         #[arg(long)]
         release: bool,
-        /// Take the executables that are there instead of letting cargo build them.
+        /// Use the existing executables instead of letting cargo build them.
         #[arg(long)]
         prebuilt: bool,
     },
@@ -98,7 +98,7 @@ struct Run {
     /// Begin with a new disk although that of the last run could be used again.
     #[arg(long)]
     fresh: bool,
-    /// Take the executables that are there instead of letting cargo build them.
+    /// Use the existing executables instead of letting cargo build them.
     #[arg(long)]
     prebuilt: bool,
 }

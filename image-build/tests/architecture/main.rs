@@ -179,11 +179,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// What every crate's tests may use, but no program of the machine.
 const FOR_TESTS: &str = "keelson-testing";
 
-/// Crates of which PID 1 must stay free: it is one thread with one epoll loop.
+/// Crates that PID 1 must not link: it is one thread with one epoll loop.
 const NOT_IN_INIT: &[&str] = &["tokio", "hyper", "rustls", "clap", "openssl-sys"];
 
-/// The folders in which `unsafe` may stand.
-const UNSAFE_FOLDERS: &[&str] = &["libs/sys/", "runtime/"];
+/// The directories that may contain `unsafe`.
+const UNSAFE_DIRECTORIES: &[&str] = &["libs/sys/", "runtime/"];
 
 /// Longest source file, in lines.
 const MAX_LINES: usize = 800;
@@ -199,7 +199,7 @@ fn metadata() -> Metadata {
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
-        .expect("the package is a folder of the workspace")
+        .expect("the package is a directory of the workspace")
         .to_owned()
 }
 
@@ -299,15 +299,15 @@ fn one_crate_speaks_netlink() {
 /// Every Rust file of the workspace, relative to its root.
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders = vec![root()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder of the workspace") {
-            let entry = entry.expect("an entry of a folder");
+    let mut directories = vec![root()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).expect("a directory of the workspace") {
+            let entry = entry.expect("an entry of a directory");
             let path = entry.path();
             let name = entry.file_name();
             let kind = entry.file_type().expect("the type of an entry");
             if kind.is_dir() && name != "target" && name != ".git" {
-                folders.push(path);
+                directories.push(path);
             } else if kind.is_file() && path.extension().is_some_and(|e| e == "rs") {
                 found.push(path.strip_prefix(root()).expect("below root").to_owned());
             }
@@ -322,7 +322,10 @@ fn unsafe_stands_in_two_places() {
     let mut wrong = Vec::new();
     for path in sources() {
         let name = path.to_string_lossy().into_owned();
-        if UNSAFE_FOLDERS.iter().any(|folder| name.starts_with(folder)) {
+        if UNSAFE_DIRECTORIES
+            .iter()
+            .any(|directory| name.starts_with(directory))
+        {
             continue;
         }
         let text = fs::read_to_string(root().join(&path)).expect("a source file");
@@ -353,7 +356,7 @@ fn files_stay_readable() {
 }
 
 /// A test that prints "skipped" and returns is green whatever it was to show, and one that takes
-/// `/bin/busybox` as it is fails for what another program did to it.
+/// `/bin/busybox` as it is fails when another program has changed it.
 #[test]
 fn tests_are_skipped_and_take_busybox_in_one_way() {
     let mut wrong = Vec::new();

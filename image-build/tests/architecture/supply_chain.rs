@@ -1,6 +1,6 @@
 //! Whose code may be in it: licences, forbidden packages and sources, as deny.toml rules. The file
-//! is cargo-deny's, so that whoever has that program can use it (for advisories, which change by
-//! the day); what it rules is held here, on every machine.
+//! is cargo-deny's, so that people who have that program can use it (for advisories, which change
+//! by the day); what it rules is held here, on every machine.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::root;
 
-/// A key that is not known here would be a rule that nobody holds.
+/// An unknown key would be a rule that nothing checks.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Policy {
@@ -134,7 +134,7 @@ fn is_allowed(allowed: &BTreeSet<String>, expression: &str) -> bool {
 #[test]
 fn licences_bans_and_sources_are_kept() {
     let policy = policy();
-    // The rules that `breaches` holds; another word in deny.toml would be held by nobody.
+    // The rules that `breaches` checks. Nothing would check another word in deny.toml.
     assert_eq!(policy.bans.wildcards, "deny");
     assert!(policy.bans.allow_wildcard_paths);
     assert_eq!(policy.bans.multiple_versions, "warn", "not held here");

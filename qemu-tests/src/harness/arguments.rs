@@ -5,15 +5,15 @@ use std::path::Path;
 use super::firmware::Firmware;
 use super::spec::{Boot, Disk, DiskMode, Forward, MachineSpec, Network};
 
-/// Names of the files in a machine's folder. QEMU runs in that folder, so that socket addresses
-/// stay short (`sun_path` holds 107 bytes).
+/// Names of the files in a machine's directory. QEMU runs in that directory, so that socket
+/// addresses stay short (`sun_path` holds 107 bytes).
 pub(crate) const QMP_SOCKET: &str = "qmp.sock";
 pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
 pub(crate) const CONSOLE_LOG: &str = "console.log";
 pub(crate) const PROVISION_SOCKET: &str = "provision.sock";
 pub(crate) const VARIABLES: &str = "vars.fd";
 
-/// Name of the virtio-serial port on which a machine hands out its certificates.
+/// Name of the virtio-serial port where a machine hands out its certificates.
 const PROVISION_PORT: &str = "io.keelson.provision";
 
 /// What is decided at launch, beyond the specification.
@@ -26,7 +26,7 @@ pub(crate) struct Plan {
     pub(crate) forwards: Vec<Forward>,
     /// UDP port on 127.0.0.1 that swallows the frames of a silent network.
     pub(crate) silence: u16,
-    /// Name and file, relative to the machine's folder.
+    /// Name and file, relative to the machine's directory.
     pub(crate) fw_cfg: Vec<(String, String)>,
 }
 
@@ -164,7 +164,7 @@ impl Arguments {
     fn network(&mut self, network: Network, forwards: &[Forward], silence: u16) {
         let backend = match network {
             Network::None => return,
-            // Frames go to a socket that nobody reads, and none ever comes back.
+            // Frames go to a socket that no process reads, and none ever comes back.
             Network::Silent => {
                 format!("socket,id=net0,udp=127.0.0.1:{silence},localaddr=127.0.0.1:0")
             }

@@ -112,7 +112,7 @@ impl Console {
         text
     }
 
-    /// Waits for a line for which `matches` holds; those shown earlier count.
+    /// Waits for a line that `matches`. Earlier lines count.
     pub(crate) fn wait(
         &self,
         matches: impl Fn(&str) -> bool,

@@ -30,7 +30,7 @@ use super::tls::{Identity, request};
 
 /// How many lines of the console a message shows.
 const TAIL: usize = 40;
-/// How often other free ports are tried when somebody else took them first.
+/// How often other ports are tried when another process took them first.
 const PORT_ATTEMPTS: u32 = 5;
 
 /// A virtual machine that was started. Dropping it ends QEMU.
@@ -68,7 +68,10 @@ impl Machine {
                 let temporary = tempfile::Builder::new()
                     .prefix("keelson-vm-")
                     .tempdir()
-                    .map_err(HarnessError::io("create folder in", &std::env::temp_dir()))?;
+                    .map_err(HarnessError::io(
+                        "create directory in",
+                        &std::env::temp_dir(),
+                    ))?;
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
@@ -170,7 +173,7 @@ impl Machine {
         &self.name
     }
 
-    /// The folder with sockets, logs and credentials.
+    /// The directory with sockets, logs and credentials.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -200,7 +203,7 @@ impl Machine {
         &self.console
     }
 
-    /// The console's log file; QEMU writes it, also while nobody is connected.
+    /// The console's log file; QEMU writes it even while no client is connected.
     #[must_use]
     pub fn console_log(&self) -> PathBuf {
         self.dir.join(arguments::CONSOLE_LOG)
@@ -272,7 +275,7 @@ impl Machine {
         self.wait_for_line(&awaited, |line| line.contains(text), limit)
     }
 
-    /// Waits for a console line for which `matches` holds; `awaited` names it in messages.
+    /// Waits for a console line that `matches`. `awaited` names it in messages.
     ///
     /// # Errors
     /// The deadline passes, or QEMU ends first.
@@ -326,7 +329,7 @@ impl Machine {
     }
 
     /// Waits for the machine's certificates and writes `ca.pem`, `cert.pem` and `key.pem` to
-    /// `certs` in the machine's folder. Later calls return the same.
+    /// `certs` in the machine's directory. Later calls return the same.
     ///
     /// # Errors
     /// The deadline passes, QEMU ends, or the machine hands out something else.
@@ -398,7 +401,7 @@ impl Machine {
             if Instant::now() >= deadline {
                 return Err(self.timeout(&format!("answer of the API ({problem})"), limit));
             }
-            // Nothing tells a client that a server has begun to listen.
+            // No event reports that a server has begun to listen.
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -424,7 +427,7 @@ impl Machine {
         )
     }
 
-    /// One API call as somebody else, or with another limit.
+    /// One API call with other credentials, or with another limit.
     ///
     /// # Errors
     /// No answer.
@@ -478,7 +481,7 @@ impl Machine {
     }
 
     /// Leaves QEMU running: what another process needs to find it is written to `state_file`.
-    /// The machine must have been made with [`MachineSpec::outlives`] and a folder of its own.
+    /// The machine must have been made with [`MachineSpec::outlives`] and a directory of its own.
     ///
     /// # Errors
     /// QEMU has ended, or the file can't be written; the machine is ended then.
@@ -516,7 +519,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if self.detached {
-            // Lets somebody else connect to the console.
+            // Lets another client connect to the console.
             self.console_stream.shutdown(std::net::Shutdown::Both).ok();
             return;
         }

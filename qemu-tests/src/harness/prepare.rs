@@ -18,7 +18,7 @@ use super::spec::{API_PORT, Boot, Disk, DiskMode, Forward, MachineSpec, Network}
 use super::{disk, state};
 
 const QEMU: &str = "qemu-system-x86_64";
-/// QEMU's own messages, in the machine's folder.
+/// QEMU's own messages, in the machine's directory.
 const QEMU_LOG: &str = "qemu.log";
 /// How long QEMU may take until its sockets exist.
 pub(crate) const SOCKET_LIMIT: Duration = Duration::from_secs(30);
@@ -51,7 +51,7 @@ fn must_exist(path: &Path) -> Result<(), HarnessError> {
     })
 }
 
-/// Makes the private copies, and all paths absolute, since QEMU runs in the machine's folder.
+/// Makes the private copies, and all paths absolute, since QEMU runs in the machine's directory.
 pub(crate) fn prepare_disks(spec: &MachineSpec, dir: &Path) -> Result<Vec<Disk>, HarnessError> {
     spec.disk
         .iter()
@@ -96,7 +96,7 @@ pub(crate) fn write_items(
 }
 
 /// Replaces every host port 0 by a free one. The ports are all held until all are chosen, so
-/// that they differ; between this and QEMU's own bind somebody else may take one.
+/// that they differ; another process may take one before QEMU binds it.
 pub(crate) fn choose_ports(spec: &MachineSpec) -> Result<Vec<Forward>, HarnessError> {
     let mut forwards = match spec.network {
         Network::User => spec.forwards.clone(),
@@ -122,7 +122,7 @@ pub(crate) fn choose_ports(spec: &MachineSpec) -> Result<Vec<Forward>, HarnessEr
     Ok(forwards)
 }
 
-/// A socket that nobody reads, and its port. The kernel drops what does not fit any more.
+/// A socket that no process reads, and its port. The kernel drops datagrams when it is full.
 pub(crate) fn hold_silence() -> Result<(Option<UdpSocket>, u16), HarnessError> {
     UdpSocket::bind(("127.0.0.1", 0))
         .and_then(|socket| Ok((socket.local_addr()?.port(), socket)))
@@ -179,14 +179,14 @@ pub(crate) fn qemu_messages(dir: &Path) -> String {
         .fold(String::new(), |all, line| format!("{all}{line}\n"))
 }
 
-/// Connects to a socket in `dir`, by way of a descriptor of the folder, since the whole path may
+/// Connects to a socket in `dir`, by way of a descriptor of the directory, since the whole path may
 /// be longer than a socket address can be.
 pub(crate) fn connect_now(dir: &Path, name: &str) -> Result<UnixStream, HarnessError> {
     state::connect(&dir.join(name)).map_err(HarnessError::io("connect to", &dir.join(name)))
 }
 
 /// Connects to the console, and waits until QEMU has taken its whole command line: the monitor
-/// answers only then. The error tells how QEMU ended instead.
+/// answers only then. The error says how QEMU ended instead.
 pub(crate) fn establish(dir: &Path, process: &Process) -> Result<UnixStream, String> {
     let console = connect(dir, arguments::CONSOLE_SOCKET, process)?;
     let monitor = connect(dir, arguments::QMP_SOCKET, process)?;
@@ -198,7 +198,7 @@ pub(crate) fn establish(dir: &Path, process: &Process) -> Result<UnixStream, Str
     }
 }
 
-/// Connects as soon as QEMU listens. The error tells how QEMU ended instead.
+/// Connects as soon as QEMU listens. The error says how QEMU ended instead.
 fn connect(dir: &Path, name: &str, process: &Process) -> Result<UnixStream, String> {
     let deadline = Instant::now() + SOCKET_LIMIT;
     loop {

@@ -80,7 +80,7 @@ pub fn run(
     let stdout = child.stdout.take().map(read_in_thread);
     let stderr = child.stderr.take().map(read_in_thread);
     if let (Some(bytes), Some(mut pipe)) = (input, child.stdin.take()) {
-        // A command that does not read its input to the end is no failure of the writer.
+        // It is not an error when the command does not read its whole input.
         std::thread::spawn(move || drop(pipe.write_all(&bytes)));
     }
     let ended = wait_pid(child.id(), limit);

@@ -91,11 +91,11 @@ impl ClientKey {
         &self.csr_pem
     }
 
-    /// Writes `ca.pem`, `cert.pem` and `key.pem` as the docker command wants them, in a folder
+    /// Writes `ca.pem`, `cert.pem` and `key.pem` as the docker command wants them, in a directory
     /// that only its owner can look into.
     ///
     /// # Errors
-    /// The folder can't be written.
+    /// The directory can't be written.
     pub fn save(&self, dir: &Path, provisioned: &Provisioned) -> Result<Credentials, HarnessError> {
         fs::create_dir_all(dir).map_err(HarnessError::io("create", dir))?;
         fs::set_permissions(dir, Permissions::from_mode(0o700))
@@ -126,10 +126,10 @@ pub(crate) fn write_private(path: &Path, content: &str) -> Result<(), HarnessErr
     fs::rename(&temporary, path).map_err(HarnessError::io("rename to", path))
 }
 
-/// A folder with `ca.pem`, `cert.pem` and `key.pem`: what `DOCKER_CERT_PATH` names.
+/// A directory with `ca.pem`, `cert.pem` and `key.pem`: what `DOCKER_CERT_PATH` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// The folder.
+    /// The directory.
     pub dir: PathBuf,
 }
 

@@ -119,7 +119,7 @@ impl Qmp {
         })
     }
 
-    /// Runs one command and returns its result. Events that come meanwhile are kept.
+    /// Runs one command and returns its result. Events that come in between are kept.
     ///
     /// # Errors
     /// QEMU refuses the command, ends, or does not answer within 20 seconds.

@@ -22,7 +22,7 @@ pub enum Boot {
 }
 
 impl Boot {
-    /// Direct boot of what an image folder (`target/image`) holds: `vmlinuz`, `initrd` and
+    /// Direct boot of the files in an image directory (`target/image`): `vmlinuz`, `initrd` and
     /// `cmdline`.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Boot {
 pub enum DiskMode {
     /// They go to the image, and reach stable storage when the guest flushes.
     Writable,
-    /// They go to a sparse private copy in the machine's folder.
+    /// They go to a sparse private copy in the machine's directory.
     Copy,
     /// They are forgotten when QEMU ends.
     Snapshot,
@@ -116,7 +116,7 @@ pub enum Network {
     /// QEMU's user network: DHCP, name server and the way out; forwards lead in.
     #[default]
     User,
-    /// A link with carrier on which nobody answers: no DHCP server.
+    /// A link with carrier but without a DHCP server.
     Silent,
     /// No network device.
     None,
@@ -142,7 +142,7 @@ pub struct MachineSpec {
     pub(crate) report: bool,
 }
 
-/// The guest's port on which the APIs listen with mutual TLS.
+/// The guest's port where the APIs listen with mutual TLS.
 pub(crate) const API_PORT: u16 = 2376;
 
 impl MachineSpec {
@@ -247,7 +247,7 @@ impl MachineSpec {
         self
     }
 
-    /// The folder for sockets, logs, credentials and firmware variables, made when it does not
+    /// The directory for sockets, logs, credentials and firmware variables, made when it does not
     /// exist and kept afterwards; without, a temporary one that goes with the machine.
     #[must_use]
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {

@@ -1,5 +1,5 @@
 //! Machines that run on after the program that started them: what is written down about them,
-//! and how another process stops them without ever hitting somebody else's.
+//! and how another process stops them without ever stopping another machine's.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,7 +19,7 @@ use super::spec::{API_PORT, Forward};
 
 /// Version of the state file.
 pub(crate) const VERSION: u32 = 1;
-/// How long QEMU may take to end after it was told to.
+/// How long QEMU may take to end after `quit`.
 const END_LIMIT: Duration = Duration::from_secs(15);
 
 /// The state file of a detached machine (JSON).
@@ -34,7 +34,7 @@ pub struct MachineState {
     /// When that process started, in clock ticks since the boot (proc(5), `stat` field 22): with
     /// it a process identifier that was used again is recognised.
     pub start_time: u64,
-    /// The machine's folder.
+    /// The machine's directory.
     pub dir: PathBuf,
     /// QEMU's monitor.
     pub qmp_socket: PathBuf,
@@ -42,7 +42,7 @@ pub struct MachineState {
     pub console_socket: PathBuf,
     /// What the console has shown.
     pub console_log: PathBuf,
-    /// Folder with `ca.pem`, `cert.pem` and `key.pem`.
+    /// Directory with `ca.pem`, `cert.pem` and `key.pem`.
     pub credentials: Option<PathBuf>,
     /// Ports on 127.0.0.1.
     pub forwards: Vec<Forward>,
@@ -85,7 +85,7 @@ impl MachineState {
 pub enum Stopped {
     /// Its operating system powered off after the power button was pressed.
     Orderly,
-    /// QEMU was told to end, since the operating system did not power off in time.
+    /// QEMU was asked to end, since the operating system did not power off in time.
     Quit,
     /// QEMU was killed.
     Killed,
@@ -174,11 +174,11 @@ impl DetachedMachine {
         let Some(process) = self.process.as_ref().filter(|_| self.is_running()) else {
             return Ok(Stopped::NotRunning);
         };
-        let told = self.qmp().is_ok_and(|mut qmp| qmp.quit().is_ok());
-        if told && self.ended(END_LIMIT) {
+        let asked = self.qmp().is_ok_and(|mut qmp| qmp.quit().is_ok());
+        if asked && self.ended(END_LIMIT) {
             return Ok(Stopped::Quit);
         }
-        // The process may have ended meanwhile; the handle can't hit another one.
+        // The process may have ended in the meantime; the handle can't hit another one.
         pidfd_send_signal(process, Signal::KILL).ok();
         if self.ended(END_LIMIT) {
             return Ok(Stopped::Killed);

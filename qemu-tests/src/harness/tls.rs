@@ -88,7 +88,7 @@ pub fn request(
     stream.flush()?;
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
-        // A server that closes without TLS's closing message; the length tells what is missing.
+        // A server that closes without TLS's closing message; the length shows what is missing.
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof && !answer.is_empty() => {}
         result => drop(result?),
     }

@@ -24,7 +24,7 @@ pub(crate) fn send(socket: &Path, method: &str, path: &str, body: &[u8]) -> Resu
     Ok(stream)
 }
 
-/// The body of an answer, which must tell of success.
+/// The body of a response, which must report success.
 pub(crate) fn answer(mut stream: UnixStream) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;

@@ -35,7 +35,7 @@ struct Options {
     /// Measure hostd only.
     #[arg(long)]
     alone: bool,
-    /// Another hostd to be measured too, with keelson-runtime in the same folder; for comparing
+    /// Another hostd to be measured too, with keelson-runtime in the same directory; for comparing
     /// versions.
     #[arg(long, value_name = "FILE")]
     beside: Vec<PathBuf>,
@@ -79,13 +79,13 @@ fn main() -> Result<()> {
     );
     build::release("keelson-runtime", "keelson-runtime")?;
     let hostd = build::release("hostd", "hostd")?;
-    let folder = tempfile::Builder::new()
+    let directory = tempfile::Builder::new()
         .prefix("keelson-engine-bench")
         .tempdir()?;
     let run = tempfile::Builder::new()
         .prefix("keelson-engine-bench")
         .tempdir_in("/dev/shm")?;
-    let (disk, run) = (folder.path(), run.path());
+    let (disk, run) = (directory.path(), run.path());
     let mut engines = vec![(
         "hostd".to_owned(),
         Engine::hostd("hostd", &hostd, disk, run)?,
@@ -131,15 +131,15 @@ fn main() -> Result<()> {
 
 /// busybox, as an archive to import.
 fn image() -> Result<Vec<u8>> {
-    let folder = tempfile::tempdir()?;
-    bundle::make_root(folder.path())?;
+    let directory = tempfile::tempdir()?;
+    bundle::make_root(directory.path())?;
     let mut archive = tar::Builder::new(Vec::new());
     archive.follow_symlinks(false);
-    archive.append_dir_all(".", folder.path())?;
+    archive.append_dir_all(".", directory.path())?;
     Ok(archive.into_inner()?)
 }
 
-/// Makes a container without a network and gives its identifier.
+/// Creates a container without a network and returns its identifier.
 fn create(socket: &Path, command: &[&str]) -> Result<String> {
     let body = json!({
         "Image": IMAGE,

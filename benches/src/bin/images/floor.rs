@@ -15,33 +15,33 @@ use crate::sample::{Form, Sample};
 pub(crate) struct Floor {
     pub name: String,
     work: Work,
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 #[derive(Debug)]
 enum Work {
-    /// Copies an image from a registry to a folder, without looking into it.
+    /// Copies an image from a registry to a directory, without looking into it.
     Download(String),
-    /// Copies an image from a folder to a registry.
+    /// Copies an image from a directory to a registry.
     Upload(PathBuf, Form),
     /// Decompresses layers one after the other, to a plain file each.
     Decompress(PathBuf, &'static [&'static str], Vec<PathBuf>),
     /// Compresses layers one after the other, to files.
     Compress(PathBuf, &'static [&'static str], Vec<PathBuf>),
-    /// Unpacks layers' plain tars to folders.
+    /// Unpacks layers' plain tars to directories.
     Unpack(Vec<PathBuf>),
-    /// Copies a folder.
+    /// Copies a directory.
     CopyTree(PathBuf),
     /// Copies a file.
     CopyFile(PathBuf),
 }
 
 impl Floor {
-    fn new(name: &str, work: Work, folder: &Path) -> Self {
+    fn new(name: &str, work: Work, directory: &Path) -> Self {
         Self {
             name: name.to_owned(),
             work,
-            folder: folder.join("floor"),
+            directory: directory.join("floor"),
         }
     }
 
@@ -50,12 +50,12 @@ impl Floor {
         sample: &Sample,
         form: Form,
         image: &str,
-        folder: &Path,
+        directory: &Path,
     ) -> Result<Vec<Self>> {
         let mut floors = vec![Self::new(
-            "skopeo copy to a folder",
+            "skopeo copy to a directory",
             Work::Download(image.to_owned()),
-            folder,
+            directory,
         )];
         let programs: &[(&str, &str, &'static [&'static str])] = match form {
             Form::Gzip => &[("gzip", "gzip", &["-dc"]), ("igzip", "isal", &["-dc"])],
@@ -67,59 +67,59 @@ impl Floor {
             };
             let work = Work::Decompress(path, arguments, sample.compressed(form));
             let name = format!("{program} -d to plain files");
-            floors.push(Self::new(&name, work, folder));
+            floors.push(Self::new(&name, work, directory));
         }
-        let unpacked = folder.join("unpacked");
+        let unpacked = directory.join("unpacked");
         if !unpacked.exists() {
             unpack(&sample.tars(), &unpacked)?;
         }
-        floors.push(Self::new("tar x", Work::Unpack(sample.tars()), folder));
+        floors.push(Self::new("tar x", Work::Unpack(sample.tars()), directory));
         floors.push(Self::new(
             "cp -a of the files",
             Work::CopyTree(unpacked),
-            folder,
+            directory,
         ));
         Ok(floors)
     }
 
     /// The limits of a push.
-    pub(crate) fn of_push(sample: &Sample, folder: &Path) -> Vec<Self> {
+    pub(crate) fn of_push(sample: &Sample, directory: &Path) -> Vec<Self> {
         let mut floors = vec![Self::new(
             "skopeo copy of compressed layers",
             Work::Upload(sample.layout(), Form::Gzip),
-            folder,
+            directory,
         )];
         if let Some(path) = tools::optional("pigz", "pigz") {
             for (level, arguments) in [(1, &["-1nc"]), (6, &["-6nc"])] {
                 let work = Work::Compress(path.clone(), arguments, sample.tars());
-                floors.push(Self::new(&format!("pigz -{level}"), work, folder));
+                floors.push(Self::new(&format!("pigz -{level}"), work, directory));
             }
         }
         floors
     }
 
     /// The limits of load and save.
-    pub(crate) fn of_archive(sample: &Sample, folder: &Path) -> Vec<Self> {
+    pub(crate) fn of_archive(sample: &Sample, directory: &Path) -> Vec<Self> {
         vec![Self::new(
             "cp of the archive",
             Work::CopyFile(sample.archive()),
-            folder,
+            directory,
         )]
     }
 
-    /// Where it writes is made anew.
+    /// Its output directory is created again for each round.
     pub(crate) fn prepare(&self) -> Result<()> {
         self.clean();
-        Ok(fs::create_dir(&self.folder)?)
+        Ok(fs::create_dir(&self.directory)?)
     }
 
     pub(crate) fn clean(&self) {
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = fs::remove_dir_all(&self.directory);
     }
 
     /// Does the work; `registry` is an empty one, for uploads.
     pub(crate) fn measure(&self, registry: &str) -> Result<usage::Cost> {
-        let file = |layer: usize| self.folder.join(layer.to_string());
+        let file = |layer: usize| self.directory.join(layer.to_string());
         let mut total = usage::Cost::default();
         match &self.work {
             Work::Download(image) => {

@@ -1,4 +1,4 @@
-//! What the measurements share: folders, the image, a registry that has it, the engines.
+//! What the measurements share: directories, the image, a registry that has it, the engines.
 
 use std::cell::Cell;
 use std::fs;
@@ -58,18 +58,18 @@ impl Budget {
 /// Everything that measurements need. Nothing but the made images is left when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lab {
-    // In the order in which they must end.
+    // In the order in which they must be stopped.
     pub engines: Vec<Engine>,
     pub registry: Registry,
     pub sample: Sample,
     pub rounds: usize,
     pub budget: Budget,
     pause: Duration,
-    folders: Folders,
+    directories: Directories,
 }
 
 #[derive(Debug)]
-struct Folders {
+struct Directories {
     cache: PathBuf,
     /// Data of all engines, on one file system.
     disk: PathBuf,
@@ -79,18 +79,18 @@ struct Folders {
 
 impl Lab {
     pub(crate) fn open(size: Size, pause: Duration, rounds: usize, budget: Budget) -> Result<Self> {
-        let cache = build::target_folder().join("benches");
+        let cache = build::target_directory().join("benches");
         fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
         let sample = Sample::make(&cache, size)?;
-        let folders = Folders {
+        let directories = Directories {
             disk: cache.join("work"),
             run: tempfile::Builder::new().prefix("kb-").tempdir()?,
             cache,
         };
         // Of a run that was killed.
-        folders.clean();
-        fs::create_dir_all(&folders.disk)?;
-        let registry = Registry::start(folders.disk.join("registry"))?;
+        directories.clean();
+        fs::create_dir_all(&directories.disk)?;
+        let registry = Registry::start(directories.disk.join("registry"))?;
         Ok(Self {
             engines: Vec::new(),
             registry,
@@ -98,13 +98,16 @@ impl Lab {
             rounds,
             budget,
             pause,
-            folders,
+            directories,
         })
     }
 
     /// Starts the engines, with `peers` those of others too.
     pub(crate) fn start_engines(&mut self, ours: &[(String, PathBuf)], peers: bool) -> Result<()> {
-        let (disk, run) = (self.disk().to_owned(), self.folders.run.path().to_owned());
+        let (disk, run) = (
+            self.disk().to_owned(),
+            self.directories.run.path().to_owned(),
+        );
         for (name, program) in ours {
             self.engines
                 .push(Engine::hostd(name, program, &disk, &run)?);
@@ -122,15 +125,15 @@ impl Lab {
 
     /// Where temporary files go.
     pub(crate) fn disk(&self) -> &Path {
-        &self.folders.disk
+        &self.directories.disk
     }
 
     /// Another image.
     pub(crate) fn sample(&self, size: Size) -> Result<Sample> {
-        Sample::make(&self.folders.cache, size)
+        Sample::make(&self.directories.cache, size)
     }
 
-    /// The image's name in the registry, to which it is brought.
+    /// The image's name in the registry.
     pub(crate) fn published(&self, sample: &Sample, form: Form) -> Result<String> {
         self.registry.take(sample, form)
     }
@@ -147,26 +150,26 @@ impl Lab {
     }
 }
 
-impl Folders {
+impl Directories {
     fn clean(&self) {
-        for folder in [&*self.disk, self.run.path()] {
-            detach_below(folder);
+        for directory in [&*self.disk, self.run.path()] {
+            detach_below(directory);
         }
         let _ = fs::remove_dir_all(&self.disk);
     }
 }
 
-impl Drop for Folders {
+impl Drop for Directories {
     fn drop(&mut self) {
         self.clean();
     }
 }
 
 /// Unmounts what engines have left, the last mount first.
-fn detach_below(folder: &Path) {
+fn detach_below(directory: &Path) {
     let mounts = mountinfo::of_this_process().unwrap_or_default();
     for mount in mounts.iter().rev() {
-        if mount.target.starts_with(folder) {
+        if mount.target.starts_with(directory) {
             let _ = unmount(&mount.target, UnmountFlags::DETACH);
         }
     }

@@ -37,7 +37,7 @@ struct Options {
     /// Seconds of rest before each measurement: what was deleted before keeps the disk busy.
     #[arg(long, default_value_t = 1.0)]
     pause: f64,
-    /// Another hostd to be measured too, with keelson-runtime in the same folder; for comparing
+    /// Another hostd to be measured too, with keelson-runtime in the same directory; for comparing
     /// versions.
     #[arg(long, value_name = "FILE")]
     beside: Vec<PathBuf>,

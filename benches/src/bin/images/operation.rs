@@ -308,7 +308,8 @@ impl<'a> Job<'a> {
         Ok(cost)
     }
 
-    /// The engine gets the image anew each time, so that it remembers nothing of earlier pushes.
+    /// The engine imports the image again each time, so that it remembers nothing of earlier
+    /// pushes.
     fn push_turn(&self, engine: &Engine) -> Result<Cost> {
         let registry = self.lab.empty_registry()?;
         let target = registry.name("pushed:1");

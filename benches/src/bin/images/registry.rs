@@ -15,27 +15,27 @@ use crate::sample::{Form, Sample};
 #[derive(Debug)]
 pub(crate) struct Registry {
     child: Child,
-    folder: PathBuf,
+    directory: PathBuf,
     port: u16,
 }
 
 impl Registry {
-    /// Starts an empty one with its files in a new folder.
-    pub(crate) fn start(folder: PathBuf) -> Result<Self> {
+    /// Starts an empty one with its files in a new directory.
+    pub(crate) fn start(directory: PathBuf) -> Result<Self> {
         let program = tools::require("docker-registry", "docker-registry")?;
-        fs::create_dir(&folder)?;
+        fs::create_dir(&directory)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let settings = folder.join("config.yml");
+        let settings = directory.join("config.yml");
         fs::write(
             &settings,
             format!(
                 "version: 0.1\nlog: {{level: error}}\n\
                  storage: {{filesystem: {{rootdirectory: {}}}}}\n\
                  http: {{addr: 127.0.0.1:{port}, secret: x}}\n",
-                folder.join("data").display()
+                directory.join("data").display()
             ),
         )?;
-        let log = File::create(folder.join("log"))?;
+        let log = File::create(directory.join("log"))?;
         let child = Command::new(program)
             .arg("serve")
             .arg(settings)
@@ -47,7 +47,7 @@ impl Registry {
             .context("execute docker-registry")?;
         let registry = Self {
             child,
-            folder,
+            directory,
             port,
         };
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -65,7 +65,7 @@ impl Registry {
         format!("127.0.0.1:{}/{image}", self.port)
     }
 
-    /// Puts a made image there, as it is, and gives its name.
+    /// Stores a generated image there unchanged and returns its name.
     pub(crate) fn take(&self, sample: &Sample, form: Form) -> Result<String> {
         let name = self.name(&format!("sample-{}:{}", sample.size.name, form.name()));
         let status = Command::new(tools::require("skopeo", "skopeo")?)
@@ -89,6 +89,6 @@ impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }

@@ -24,8 +24,8 @@ const SOURCES: [&str; 3] = ["/usr/lib", "/usr/share", "/usr/bin"];
 const LARGEST: u64 = 4 << 20;
 /// Made-up files are as long as this on average.
 const MADE_UP: u64 = 9 << 10;
-/// Files of a folder.
-const PER_FOLDER: u64 = 40;
+/// Files of a directory.
+const PER_DIRECTORY: u64 = 40;
 const TIME: u64 = 1_600_000_000;
 const CREATED: &str = "2020-09-13T12:26:40Z";
 
@@ -68,37 +68,37 @@ pub(crate) struct Size {
 /// A made image.
 #[derive(Debug)]
 pub(crate) struct Sample {
-    folder: PathBuf,
+    directory: PathBuf,
     pub size: Size,
 }
 
 impl Sample {
     /// Makes the image below `cache`, unless it is there.
     pub(crate) fn make(cache: &Path, size: Size) -> Result<Self> {
-        let folder = cache.join(format!("image-{}-v{VERSION}", size.name));
-        let sample = Self { folder, size };
-        if sample.folder.is_dir() {
+        let directory = cache.join(format!("image-{}-v{VERSION}", size.name));
+        let sample = Self { directory, size };
+        if sample.directory.is_dir() {
             return Ok(sample);
         }
         eprintln!("making the image {:?}", size.name);
         let building = Self {
-            folder: cache.join(format!("image-{}.new", size.name)),
+            directory: cache.join(format!("image-{}.new", size.name)),
             size,
         };
-        if building.folder.exists() {
-            fs::remove_dir_all(&building.folder)?;
+        if building.directory.exists() {
+            fs::remove_dir_all(&building.directory)?;
         }
         fs::create_dir_all(building.blobs())?;
         building
             .fill()
-            .with_context(|| format!("make an image in {}", building.folder.display()))?;
-        fs::rename(&building.folder, &sample.folder)?;
+            .with_context(|| format!("make an image in {}", building.directory.display()))?;
+        fs::rename(&building.directory, &sample.directory)?;
         Ok(sample)
     }
 
     /// The OCI layout, whose images are named by [`Form::name`].
     pub(crate) fn layout(&self) -> PathBuf {
-        self.folder.join("oci")
+        self.directory.join("oci")
     }
 
     fn blobs(&self) -> PathBuf {
@@ -107,20 +107,20 @@ impl Sample {
 
     /// The archive that `docker load` takes.
     pub(crate) fn archive(&self) -> PathBuf {
-        self.folder.join("archive.tar")
+        self.directory.join("archive.tar")
     }
 
     /// The layers' tars, lowest first.
     pub(crate) fn tars(&self) -> Vec<PathBuf> {
         (0..SHARES.len())
-            .map(|layer| self.folder.join(format!("{layer}.tar")))
+            .map(|layer| self.directory.join(format!("{layer}.tar")))
             .collect()
     }
 
     /// The layers' compressed blobs, lowest first.
     pub(crate) fn compressed(&self, form: Form) -> Vec<PathBuf> {
         (0..SHARES.len())
-            .map(|layer| self.folder.join(format!("{layer}.{}", form.name())))
+            .map(|layer| self.directory.join(format!("{layer}.{}", form.name())))
             .collect()
     }
 
@@ -284,7 +284,7 @@ fn header(kind: EntryType, size: u64) -> Header {
 struct LayerWriter {
     tar: Builder<BufWriter<File>>,
     layer: usize,
-    folders: u64,
+    directories: u64,
     files: u64,
     bytes: u64,
 }
@@ -295,19 +295,19 @@ impl LayerWriter {
         let mut writer = Self {
             tar: Builder::new(BufWriter::new(file)),
             layer,
-            folders: 0,
+            directories: 0,
             files: 0,
             bytes: 0,
         };
-        writer.folder("data")?;
-        writer.folder(&format!("data/{layer}"))?;
+        writer.directory("data")?;
+        writer.directory(&format!("data/{layer}"))?;
         Ok(writer)
     }
 
     /// What containers execute.
     fn add_shell(&mut self) -> Result<()> {
         let busybox = keelson_testing::busybox::bytes()?;
-        self.folder("bin")?;
+        self.directory("bin")?;
         let mut header = header(EntryType::Regular, busybox.len() as u64);
         header.set_mode(0o755);
         self.tar
@@ -315,22 +315,22 @@ impl LayerWriter {
         Ok(())
     }
 
-    fn folder(&mut self, path: &str) -> Result<()> {
+    fn directory(&mut self, path: &str) -> Result<()> {
         let mut header = header(EntryType::Directory, 0);
         Ok(self.tar.append_data(&mut header, path, io::empty())?)
     }
 
-    /// A name for the next file, in a folder that is made when the present one is full.
+    /// A name for the next file, in a directory that is made when the present one is full.
     fn place(&mut self) -> Result<String> {
-        if self.files.is_multiple_of(PER_FOLDER) {
-            self.folders += 1;
-            let folder = format!("data/{}/{}", self.layer, self.folders);
-            self.folder(&folder)?;
+        if self.files.is_multiple_of(PER_DIRECTORY) {
+            self.directories += 1;
+            let directory = format!("data/{}/{}", self.layer, self.directories);
+            self.directory(&directory)?;
         }
         self.files += 1;
         Ok(format!(
             "data/{}/{}/file-{}",
-            self.layer, self.folders, self.files
+            self.layer, self.directories, self.files
         ))
     }
 
@@ -384,9 +384,9 @@ impl LayerWriter {
 /// This machine's files with their sizes, in an order that mixes them and is always the same.
 fn real_files() -> Vec<(PathBuf, u64)> {
     let mut files = Vec::new();
-    let mut folders: Vec<PathBuf> = SOURCES.iter().map(PathBuf::from).collect();
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else {
+    let mut directories: Vec<PathBuf> = SOURCES.iter().map(PathBuf::from).collect();
+    while let Some(directory) = directories.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else {
             continue;
         };
         for entry in entries.flatten() {
@@ -394,7 +394,7 @@ fn real_files() -> Vec<(PathBuf, u64)> {
                 continue;
             };
             if metadata.is_dir() {
-                folders.push(entry.path());
+                directories.push(entry.path());
             } else if metadata.is_file() && metadata.nlink() == 1 && metadata.len() <= LARGEST {
                 files.push((entry.path(), metadata.len()));
             }
