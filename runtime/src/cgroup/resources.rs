@@ -34,7 +34,7 @@ const USUAL_SHARES: u64 = 1024;
 
 impl Setting {
     /// Whether it asks for what holds without the controller too: containerd's `ctr` asks for the
-    /// usual CPU shares unless told otherwise.
+    /// usual CPU shares unless asked otherwise.
     pub(crate) fn is_usual(&self) -> bool {
         self.file == "cpu.weight" && self.value == weight_of(USUAL_SHARES).to_string()
     }
