@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use keelson_config::IpPrefix;
-use keelson_model::host::{HostConfig, LinkConfig};
+use keelson_model::host::{LinkConfig, MachineConfig};
 
 use crate::dhcp::lease::Lease;
 use crate::dhcp::machine::Time;
@@ -43,7 +43,7 @@ pub fn default_link(links: &[Link], current: Option<u32>) -> Option<u32> {
 /// The desired state of the kernel, and the problems to report to an operator.
 #[must_use]
 pub fn desired(
-    config: &HostConfig,
+    config: &MachineConfig,
     links: &[Link],
     chosen: Option<u32>,
     leases: &BTreeMap<u32, HeldLease>,
@@ -185,7 +185,7 @@ fn remaining(held: &HeldLease, now: Time) -> Option<u32> {
 /// Who answers names: the configuration's servers, else the leases' in the order of the links.
 #[must_use]
 pub fn resolvers(
-    config: &HostConfig,
+    config: &MachineConfig,
     leases: &BTreeMap<u32, HeldLease>,
 ) -> (Vec<IpAddr>, Vec<String>) {
     let mut servers = config.network.nameservers.clone();
@@ -209,7 +209,7 @@ pub fn resolvers(
 
 /// The time servers: the configuration's, else the leases'.
 #[must_use]
-pub fn time_servers(config: &HostConfig, leases: &BTreeMap<u32, HeldLease>) -> Vec<String> {
+pub fn time_servers(config: &MachineConfig, leases: &BTreeMap<u32, HeldLease>) -> Vec<String> {
     let mut servers = config.time.servers.clone();
     if servers.is_empty() {
         for held in leases.values() {
@@ -258,7 +258,7 @@ mod tests {
         }
     }
 
-    fn config(text: &str) -> HostConfig {
+    fn config(text: &str) -> MachineConfig {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("etc/keelson/host.toml");
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn without_configuration_the_chosen_link_uses_dhcp() {
         let links = [loopback(), link(2, "eth0")];
-        let (desired, problems) = desired(&HostConfig::default(), &links, Some(2), &held(), NOW);
+        let (desired, problems) = desired(&MachineConfig::default(), &links, Some(2), &held(), NOW);
         assert!(problems.is_empty());
         assert_eq!(desired.links.len(), 2);
         let eth0 = &desired.links[1];
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn a_machine_without_links_is_told() {
         let (desired, problems) = desired(
-            &HostConfig::default(),
+            &MachineConfig::default(),
             &[loopback()],
             None,
             &BTreeMap::new(),
@@ -354,7 +354,7 @@ mod tests {
         let mut held = held();
         held.values_mut().next().unwrap().lease.mtu = Some(u16::MAX);
         let links = [loopback(), link(2, "eth0")];
-        let (desired, _) = desired(&HostConfig::default(), &links, Some(2), &held, NOW);
+        let (desired, _) = desired(&MachineConfig::default(), &links, Some(2), &held, NOW);
         assert_eq!(desired.links[1].mtu, Some(9000));
     }
 
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_lease_names_the_servers() {
-        let config = HostConfig::default();
+        let config = MachineConfig::default();
         let (servers, search) = resolvers(&config, &held());
         assert_eq!(servers, ["192.0.2.53".parse::<IpAddr>().unwrap()]);
         assert_eq!(search, ["lan.example"]);

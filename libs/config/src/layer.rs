@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use keelson_model::host::HostConfig;
+use keelson_model::host::MachineConfig;
 use toml::Table;
 use toml::de::{DeTable, DeValue};
 
@@ -59,7 +59,7 @@ pub fn parse(bytes: &[u8], file: &Path) -> Result<Layer, Vec<Problem>> {
             "correct the syntax, see https://toml.io".to_owned(),
         )]
     })?;
-    let config: HostConfig = toml::from_str(text)
+    let config: MachineConfig = toml::from_str(text)
         .map_err(|error| vec![type_problem(text, file, tree.get_ref(), &error)])?;
     let faults = validate::check(&config);
     if !faults.is_empty() {

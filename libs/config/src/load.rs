@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use keelson_files::Durability;
 use keelson_model::error::ErrorKind;
-use keelson_model::host::HostConfig;
+use keelson_model::host::MachineConfig;
 use serde::Deserialize;
 use toml::Table;
 
@@ -56,7 +56,7 @@ impl Sources {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// All layers that are good, merged.
-    pub config: HostConfig,
+    pub config: MachineConfig,
     /// What is wrong with the others. A caller logs these; none of them may stop it.
     pub problems: Vec<Problem>,
     /// The files that the configuration was made of, lowest first.
@@ -117,7 +117,7 @@ pub fn load(sources: &Sources) -> Loaded {
 
     // Each layer was checked against the same types, so this cannot fail; should it do so, the
     // machine still boots.
-    let config = match HostConfig::deserialize(table) {
+    let config = match MachineConfig::deserialize(table) {
         Ok(config) => config,
         Err(error) => {
             problems.push(Problem::of_file(
@@ -126,7 +126,7 @@ pub fn load(sources: &Sources) -> Loaded {
                 "the built-in configuration is used",
             ));
             layers.clear();
-            HostConfig::default()
+            MachineConfig::default()
         }
     };
     Loaded {

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use keelson_model::host::{EngineConfig, HostConfig, LinkConfig, NetworkConfig, RegistriesConfig};
+use keelson_model::host::{
+    EngineConfig, LinkConfig, MachineConfig, NetworkConfig, RegistriesConfig,
+};
 
 use keelson_model::ip::IpPrefix;
 
@@ -20,7 +22,7 @@ pub(crate) struct Fault {
 
 /// Checks the values of one layer. Lists are replaced whole when layers are merged, so nothing
 /// here depends on another layer.
-pub(crate) fn check(config: &HostConfig) -> Vec<Fault> {
+pub(crate) fn check(config: &MachineConfig) -> Vec<Fault> {
     let mut faults = Faults::default();
     if let Some(name) = &config.hostname
         && let Err(why) = check_host_name(name)

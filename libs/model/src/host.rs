@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// the members that it names, table by table, and whole lists.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct HostConfig {
+pub struct MachineConfig {
     /// The machine's name: letters, digits and hyphens, at most 63 (RFC 1123).
     pub hostname: Option<String>,
     /// Network.
