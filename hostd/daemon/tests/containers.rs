@@ -3,6 +3,12 @@
 #[path = "containers/answers.rs"]
 mod answers;
 mod common;
+#[path = "containers/host_objects.rs"]
+mod host_objects;
+/// The walk of the runtime's own tests.
+#[path = "../../../runtime/tests/common/host_objects.rs"]
+#[allow(unreachable_pub, reason = "the runtime's tests share it")]
+mod walk;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;

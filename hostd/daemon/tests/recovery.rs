@@ -4,6 +4,7 @@ mod common;
 #[path = "recovery/leases.rs"]
 mod leases;
 
+use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::Duration;
@@ -263,4 +264,94 @@ fn the_supervisor_gets_signs_of_life() {
     kill_process(pid, Signal::CONT).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
     assert!(daemon.wait().unwrap().success());
+}
+
+/// Starts this host's daemon with so few descriptors that it may fail anywhere, and kills it when it
+/// has ended, has answered, or answers nothing.
+fn start_with_descriptors(host: &Host, limit: u32) {
+    let command = host.command();
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n $0; exec \"$@\"", &limit.to_string()])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let patience = Duration::from_secs(2);
+    let deadline = std::time::Instant::now() + patience;
+    while std::time::Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+        let Ok(mut stream) = std::os::unix::net::UnixStream::connect(host.socket()) else {
+            std::thread::sleep(Duration::from_millis(10));
+            continue;
+        };
+        stream.set_read_timeout(Some(patience)).unwrap();
+        let list = b"GET /containers/json?all=1 HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n";
+        if stream.write_all(list).is_ok() {
+            // Whatever comes: it had its time.
+            let _ = stream.read(&mut [0; 64]);
+        }
+        break;
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+}
+
+/// An engine without descriptors can look at nothing, which is no reason to think that nothing is
+/// there.
+#[test]
+fn an_engine_short_of_descriptors_gives_nothing_up() {
+    if !is_root() {
+        return;
+    }
+    let mut host = Host::start();
+    host.load_busybox();
+    for number in 0..4 {
+        let name = format!("lives{number}");
+        host.docker(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"])
+            .ok();
+    }
+    host.docker(&[
+        "create", "--name", "kept", "-v", "/data", "busybox", "echo", "kept",
+    ])
+    .ok();
+    host.docker(&[
+        "run",
+        "--name",
+        "ended",
+        "busybox",
+        "sh",
+        "-c",
+        "echo said; exit 7",
+    ]);
+    let list = |host: &Host| {
+        let format = "{{.Names}} {{.State}} {{.Image}}";
+        let list = host
+            .docker(&["ps", "-a", "--no-trunc", "--format", format])
+            .ok();
+        let pids = host
+            .docker(&[
+                "inspect",
+                "-f",
+                "{{.State.Pid}} {{.State.ExitCode}}",
+                "lives0",
+                "lives3",
+                "ended",
+            ])
+            .ok();
+        format!("{list}\n{pids}")
+    };
+    let before = list(&host);
+    host.kill_daemon();
+    for limit in (5..48).step_by(3) {
+        start_with_descriptors(&host, limit);
+    }
+    host.start_daemon();
+    assert_eq!(list(&host), before);
+    assert_eq!(host.docker(&["logs", "ended"]).ok(), "said");
+    assert_eq!(host.docker(&["start", "-a", "kept"]).ok(), "kept");
+    host.docker(&["exec", "lives2", "true"]).ok();
+    host.docker(&["rm", "-f", "lives0", "lives1", "lives2", "lives3"])
+        .ok();
 }
