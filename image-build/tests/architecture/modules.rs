@@ -18,14 +18,9 @@ const LEFT: &[&str] = &[
     "conformance: cases::mount_options cases::mounts",
     "hostd/api-host: api openapi routes verify",
     "hostd/api-host: clients pki verifier",
-    "hostd/containers: adopt attach ended engine exec start",
+    "hostd/containers: adopt ended start",
     "hostd/containers: document types",
     "qemu-tests: harness::arguments harness::machine harness::prepare harness::spec harness::state",
-    "runtime: cli::log cli::manage",
-    "runtime: process::child process::hooks",
-    "runtime: process::exec process::spawn",
-    "runtime: sandbox::devices sandbox::null",
-    "runtime: sandbox::machine sandbox::mounts",
 ];
 
 /// A module: the names on the way to it, none for the crate itself.
