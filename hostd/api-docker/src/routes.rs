@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use http::Response;
 use keelson_http::Access::{self, Admin, Operator, Reader};
 use keelson_http::reply::Body;
-use keelson_http::route::{Route, Table, Takes};
+use keelson_http::route::{ApiRoute, Table, Takes};
 
 use crate::error::ApiError;
 use crate::version::ApiVersion;
@@ -28,8 +28,8 @@ const fn route(
     since_minor: u16,
     access: Access,
     handler: Handler,
-) -> Route<Handler> {
-    Route::new(method, path, access, handler).since(since_minor)
+) -> ApiRoute<Handler> {
+    ApiRoute::new(method, path, access, handler).since(since_minor)
 }
 
 /// A route that answers 501. Its access is that of the route once it is built.
@@ -38,7 +38,7 @@ const fn not_built(
     path: &'static str,
     since_minor: u16,
     access: Access,
-) -> Route<Handler> {
+) -> ApiRoute<Handler> {
     route(
         method,
         path,
@@ -54,7 +54,7 @@ const WAIT: &str = "waits for an end, changes nothing";
 
 /// Query parameters that name objects. The others stay out of the audit log: an import's address or
 /// a commit's changes may carry secrets.
-const TOLD: &[&str] = &[
+const RECORDED_PARAMETERS: &[&str] = &[
     "container",
     "force",
     "fromImage",
@@ -448,7 +448,7 @@ pub static ROUTES: Table<Handler> = Table::new(
         not_built("DELETE", "/configs/{id}", 30, Operator),
         not_built("POST", "/configs/{id}/update", 30, Operator),
     ],
-    TOLD,
+    RECORDED_PARAMETERS,
 );
 
 /// The text of `docs/api-coverage.md`.

@@ -13,7 +13,7 @@ pub fn hostname() -> String {
         .into_owned()
 }
 
-/// Names and addresses that the server's certificate must carry, without duplicates.
+/// Names and addresses for the server's certificate, without duplicates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerNames {
     /// Host names.
@@ -23,7 +23,7 @@ pub struct ServerNames {
 }
 
 impl ServerNames {
-    /// `localhost`, the host name and the addresses of all interfaces at this moment.
+    /// `localhost`, the host name, and the present addresses of all interfaces.
     pub fn of_this_machine() -> Self {
         let interfaces = getifaddrs()
             .map(|list| {
@@ -44,7 +44,7 @@ impl ServerNames {
         Self::from_parts(&hostname(), &interfaces)
     }
 
-    /// The loopback names and addresses with these.
+    /// These names and addresses, and those of loopback.
     pub fn from_parts(hostname: &str, interfaces: &[IpAddr]) -> Self {
         let mut names = BTreeSet::from(["localhost".to_owned()]);
         if is_dns_name(hostname) {
@@ -65,7 +65,7 @@ impl ServerNames {
     }
 }
 
-/// What a certificate may carry as a DNS name; a kernel host name can be anything.
+/// Whether a certificate may carry this as a DNS name. The kernel accepts any text as host name.
 fn is_dns_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 253

@@ -7,7 +7,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clients::serial_text;
 
-/// The bearer of a verified client certificate. One without a role of ours reads only.
+/// The caller that a verified client certificate stands for. A certificate without one of our roles
+/// gets the role reader.
 pub fn of_certificate(certificate: &CertificateDer<'_>) -> Caller {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return Caller::new(Role::Reader, "certificate that can't be read");
@@ -23,6 +24,6 @@ pub fn of_certificate(certificate: &CertificateDer<'_>) -> Caller {
         .find_map(|attribute| attribute.as_str().ok())
         .unwrap_or_default();
     let serial = serial_text(parsed.raw_serial());
-    // Escaped: a name must not be able to begin a new line of the log.
+    // Escaped, so that a name can't begin a new line of the log.
     Caller::new(role, format!("certificate {name:?} serial {serial}"))
 }

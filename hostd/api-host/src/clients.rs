@@ -1,8 +1,8 @@
-//! The client certificates that this machine has issued, and which of them count no more.
+//! The client certificates that this machine has issued, and which of them are revoked.
 //!
-//! One file beside the authority's keys. It is written before a certificate is handed out and before
-//! a revocation is answered. When it can't be read there is no API over TCP: nobody could tell which
-//! certificates count.
+//! The list is one file beside the authority's keys. It is written before a certificate is handed out
+//! and before a revocation is answered. Without a readable list there is no API over TCP, because
+//! revoked certificates could not be recognised.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -18,17 +18,17 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::pki::PkiError;
+use crate::pki_error::PkiError;
 
 /// The file's name.
 const FILE: &str = "clients.json";
-/// Certificates that are remembered at most; expired ones are forgotten.
+/// Most certificates in the list. Expired ones are removed.
 const MOST: usize = 4096;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct List {
     certificates: Vec<ClientCertificate>,
-    /// What a newer release wrote.
+    /// Members that a newer release wrote.
     #[serde(flatten)]
     rest: Rest,
 }
@@ -37,7 +37,7 @@ impl Document for List {
     const VERSION: u32 = 1;
 }
 
-/// All of them.
+/// The client certificates.
 #[derive(Debug)]
 pub struct Clients {
     path: PathBuf,
@@ -47,7 +47,7 @@ pub struct Clients {
     revoked: watch::Sender<Arc<Revoked>>,
 }
 
-/// What is looked up at every handshake.
+/// The revoked certificates, for the look-up at every handshake.
 #[derive(Debug, Default)]
 struct Revoked {
     fingerprints: HashSet<String>,
@@ -59,7 +59,7 @@ impl Revoked {
         let mut revoked = Self::default();
         for entry in list.iter().filter(|entry| entry.revoked.is_some()) {
             revoked.fingerprints.insert(entry.fingerprint.clone());
-            // Those of one authority are unique.
+            // Serial numbers of one authority are unique.
             revoked.serials.insert(entry.serial.clone());
         }
         revoked.fingerprints.remove("");
@@ -72,7 +72,7 @@ impl Revoked {
     }
 }
 
-/// By which a certificate is known.
+/// What identifies a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Identity {
     fingerprint: String,
@@ -91,7 +91,7 @@ impl Identity {
     }
 }
 
-/// `AB:CD:…` of a certificate.
+/// SHA-256 fingerprint of a certificate: `AB:CD:…`.
 pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     let digits: Vec<String> = Sha256::digest(certificate)
         .iter()
@@ -106,7 +106,7 @@ pub(crate) fn serial_text(bytes: &[u8]) -> String {
     digits.trim_start_matches('0').to_owned()
 }
 
-/// Hexadecimal digits as people and programs write them.
+/// Reads hexadecimal digits, with or without colons, spaces and capitals.
 fn digits(field: &str, text: &str) -> Result<String, PkiError> {
     let digits: String = text
         .trim()
@@ -124,9 +124,9 @@ fn digits(field: &str, text: &str) -> Result<String, PkiError> {
 }
 
 impl Clients {
-    /// Reads the file in the folder of the keys.
-    pub(crate) fn open(folder: &Path, era: Era) -> Result<Self, StoreError> {
-        let path = folder.join(FILE);
+    /// Reads the list from the directory of the keys.
+    pub(crate) fn open(directory: &Path, era: Era) -> Result<Self, StoreError> {
+        let path = directory.join(FILE);
         let document: List = document::read(&path)?.unwrap_or_default();
         let revoked = Revoked::of(&document.certificates);
         Ok(Self {
@@ -142,25 +142,25 @@ impl Clients {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that are remembered, in the order in which they were issued.
+    /// All certificates in the list, in the order in which they were issued.
     pub fn list(&self) -> Vec<ClientCertificate> {
         self.lock().clone()
     }
 
-    /// Whether a certificate counts no more.
+    /// Whether a certificate is revoked.
     pub fn is_revoked(&self, certificate: &CertificateDer<'_>) -> bool {
         self.revoked.borrow().has(&Identity::of(certificate))
     }
 
-    /// Returns when a certificate counts no more.
+    /// Returns when a certificate is revoked.
     pub async fn revoked(self: Arc<Self>, certificate: CertificateDer<'static>) {
         let identity = Identity::of(&certificate);
         let mut changes = self.revoked.subscribe();
-        // The sender lives as long as this does.
+        // `self` holds the sender, so the wait can't fail.
         let _ = changes.wait_for(|revoked| revoked.has(&identity)).await;
     }
 
-    /// Remembers a certificate that is about to be handed out. Blocks.
+    /// Adds a certificate that is about to be handed out. Blocks.
     pub(crate) fn add(&self, entry: ClientCertificate, now: Timestamp) -> Result<(), PkiError> {
         let mut list = self.lock();
         let mut next: Vec<_> = list
@@ -170,37 +170,38 @@ impl Clients {
             .collect();
         if next.len() >= MOST {
             return Err(PkiError::Request(format!(
-                "this machine has issued {MOST} certificates that have not expired, and remembers no \
-                 more"
+                "this machine has issued {MOST} certificates that have not expired, and keeps a list of \
+                 no more"
             )));
         }
         next.push(entry);
         self.write(&mut list, next)
     }
 
-    /// Revokes certificates and gives them. Blocks. Repeating it changes nothing.
+    /// Revokes certificates and returns them. Blocks. Repeating it changes nothing.
     ///
     /// # Errors
-    /// The request does not say which; nobody has that name; the file can't be written.
+    /// The request does not name exactly one thing, nobody has that name, or the file can't be
+    /// written.
     pub fn revoke(
         &self,
         request: &RevocationRequest,
         now: Timestamp,
     ) -> Result<Vec<ClientCertificate>, PkiError> {
-        let wanted = Wanted::of(request)?;
+        let target = RevocationTarget::of(request)?;
         let mut list = self.lock();
         let mut next = list.clone();
         let mut found = Vec::new();
-        for entry in next.iter_mut().filter(|entry| wanted.means(entry)) {
+        for entry in next.iter_mut().filter(|entry| target.means(entry)) {
             entry.revoked.get_or_insert_with(|| now.to_string());
             found.push(entry.clone());
         }
         if found.is_empty() {
-            // It may have been issued before a list was kept.
-            let entry = wanted.unknown(now)?;
+            // It may have been issued before there was a list.
+            let entry = target.unknown(now)?;
             if next.len() >= MOST {
                 return Err(PkiError::Request(format!(
-                    "{MOST} certificates are remembered, no more"
+                    "the list holds {MOST} certificates and no more"
                 )));
             }
             next.push(entry.clone());
@@ -235,13 +236,13 @@ fn has_expired(entry: &ClientCertificate, now: Timestamp) -> bool {
 }
 
 /// Which certificates are to be revoked.
-enum Wanted<'a> {
+enum RevocationTarget<'a> {
     Fingerprint(String),
     Serial(String),
     Name(&'a str),
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> RevocationTarget<'a> {
     fn of(request: &'a RevocationRequest) -> Result<Self, PkiError> {
         match request {
             RevocationRequest {
@@ -273,7 +274,7 @@ impl<'a> Wanted<'a> {
                 name: Some(name),
             } => Ok(Self::Name(name)),
             _ => Err(PkiError::Request(
-                "say which one by exactly one of fingerprint, serial and name".to_owned(),
+                "name the certificate by exactly one of fingerprint, serial and name".to_owned(),
             )),
         }
     }
@@ -286,7 +287,7 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// An entry for one that is not remembered.
+    /// An entry for a certificate that is not in the list.
     fn unknown(self, now: Timestamp) -> Result<ClientCertificate, PkiError> {
         let mut entry = ClientCertificate {
             revoked: Some(now.to_string()),
@@ -369,7 +370,7 @@ mod tests {
         document::assert_first_release_reads::<_, First>(&list, 1);
     }
 
-    /// A file that a newer release wrote stays, and without it there is no list to go by.
+    /// A file of a newer release stays as it is, and opening the list fails.
     #[test]
     fn a_file_of_a_newer_release_is_kept() {
         let dir = tempfile::tempdir().unwrap();
@@ -377,7 +378,7 @@ mod tests {
         std::fs::write(dir.path().join(FILE), newer).unwrap();
         let error = Clients::open(dir.path(), Era::Blessed).unwrap_err();
         assert!(error.is_too_new(), "{error}");
-        // What it says beyond, when this release can do without it, is written again.
+        // Members that this release does not need are kept and written again.
         let newer = r#"{"version":2,"readable_from":1,"certificates":[],"newer":"kept"}"#;
         std::fs::write(dir.path().join(FILE), newer).unwrap();
         let clients = Clients::open(dir.path(), Era::Blessed).unwrap();
@@ -401,7 +402,7 @@ mod tests {
                 serial: text(serial),
                 name: text(name),
             };
-            assert!(Wanted::of(&request).is_err(), "{request:?}");
+            assert!(RevocationTarget::of(&request).is_err(), "{request:?}");
         }
     }
 }

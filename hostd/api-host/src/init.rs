@@ -1,4 +1,4 @@
-//! Talking to PID 1.
+//! Questions to PID 1, over its control socket.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,10 +12,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer, in bytes.
 const MAX_ANSWER: u64 = 1 << 20;
 
-/// Asks PID 1.
+/// Sends a request to PID 1 and returns its answer.
 ///
 /// # Errors
-/// A sentence for the caller: nobody listens, or the answer is not one.
+/// A sentence for the caller: nobody listens, no answer came in time, or it can't be read.
 pub(crate) async fn ask(socket: &Path, request: &Request) -> Result<Response, String> {
     tokio::time::timeout(TIMEOUT, exchange(socket, request))
         .await
@@ -49,6 +49,6 @@ async fn exchange(socket: &Path, request: &Request) -> Result<Response, String> 
     BufReader::new(reader.take(MAX_ANSWER))
         .read_line(&mut answer)
         .await
-        .map_err(|e| fail("can't hear", &e))?;
-    serde_json::from_str(&answer).map_err(|e| fail("can't understand", &e))
+        .map_err(|e| fail("can't read the answer of", &e))?;
+    serde_json::from_str(&answer).map_err(|e| fail("can't decode the answer of", &e))
 }

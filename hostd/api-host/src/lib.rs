@@ -1,21 +1,41 @@
-//! The host API (`/host/v1/…`) and the machine's keys.
+//! The host API (`/host/v1/…`) and the machine's certificate authority.
 //!
-//! The API: [`routes`] is the table, [`HostApi`] finds a request's route in it, `api` and `verify`
-//! have the handlers, `wire` the documents, [`openapi`] describes all of it, `init` talks to PID 1. The keys: [`pki`] is the certificate authority,
-//! [`clients`] the certificates that it issued, `verifier` lets their bearers in, [`caller`] says who
-//! they are, [`provision`] makes the first one, [`addresses`] names the server.
+//! A request, in the order in which the modules see it:
+//!
+//! - [`caller`]: which caller and role a client certificate stands for.
+//! - `dispatch`: finds the route, checks the role, calls the handler.
+//! - [`routes`]: the table of routes, and the handler of `openapi.json`.
+//! - `api`, `verify`: the other handlers.
+//! - `state`: what the handlers answer from.
+//! - `init`: questions to PID 1.
+//! - `wire`: the JSON documents.
+//! - `openapi`: describes routes and documents as OpenAPI 3.1.
+//!
+//! The machine's keys:
+//!
+//! - [`pki`]: the certificate authority, and the server's certificate.
+//! - [`addresses`]: the names and addresses in the server's certificate.
+//! - [`clients`]: the client certificates that were issued or revoked.
+//! - `verifier`: which client certificates pass a TLS handshake.
+//! - [`provision`]: issues the first client certificate.
+//! - `pki_error`: what can fail.
 
 pub mod addresses;
 mod api;
 pub mod caller;
 pub mod clients;
+mod dispatch;
 mod init;
-pub mod openapi;
+mod openapi;
 pub mod pki;
+mod pki_error;
 pub mod provision;
 pub mod routes;
+mod state;
 mod verifier;
 mod verify;
 mod wire;
 
-pub use api::{HostApi, HostFacts, Routed};
+pub use dispatch::RoutedHostRequest;
+pub use pki_error::PkiError;
+pub use state::{Answer, Handler, HostApi, HostSources};

@@ -1,13 +1,11 @@
-//! The host API's description: OpenAPI 3.1, made from the table of routes and the types of `wire`.
+//! Makes the host API's OpenAPI 3.1 description from its routes and the types of `wire`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use http::{Request, StatusCode};
-use hyper::body::Incoming;
+use http::StatusCode;
 use keelson_http::Access;
-use keelson_http::reply;
-use keelson_http::route::Takes;
+use keelson_http::route::{ApiRoute, Takes};
 use serde_json::json;
 use utoipa::ToSchema;
 use utoipa::openapi::extensions::Extensions;
@@ -19,33 +17,32 @@ use utoipa::openapi::{
     ResponseBuilder,
 };
 
-use crate::api::HostApi;
-use crate::routes::{Answer, ROUTES};
+use crate::state::Handler;
 use crate::wire;
 
-/// What a route takes and answers, beside what the table says.
+/// The part of a route's description that the table itself does not hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Described {
-    /// Name of the operation, for clients that are made from the description.
+    /// Name of the operation. Generated clients name their functions after it.
     pub id: &'static str,
-    /// The document in the request.
+    /// The document in the request's body.
     pub takes: Option<Shape>,
     /// Status of success.
     pub status: u16,
     /// Media type of success.
     pub media: &'static str,
-    /// The document of success; with [`LINES`] that of each line.
+    /// The document in a successful answer. With [`LINES`]: the document in each line.
     pub answer: Shape,
-    /// Failures of its own, beside those that every route has.
+    /// Status of failures that only some routes have.
     pub failures: &'static [u16],
 }
 
 /// Media type of one JSON document.
 pub const JSON: &str = "application/json";
-/// Media type of JSON documents line by line.
+/// Media type of JSON documents, one per line.
 pub const LINES: &str = "application/x-ndjson";
 
-/// The schema of a type, which is put among the named ones.
+/// Returns the schema of a type, and adds it to the named schemas.
 pub type Shape = fn(&mut BTreeMap<String, RefOr<Schema>>) -> RefOr<Schema>;
 
 /// A document of this type.
@@ -67,17 +64,12 @@ pub(crate) fn any(_: &mut BTreeMap<String, RefOr<Schema>>) -> RefOr<Schema> {
     RefOr::T(Schema::Object(ObjectBuilder::new().build()))
 }
 
-/// `GET /host/v1/openapi.json`.
-pub(crate) async fn answer(_: &HostApi, _: Request<Incoming>) -> Answer {
-    Ok(reply::json(StatusCode::OK, &document()))
-}
-
-/// The description.
-pub fn document() -> OpenApi {
+/// Describes these routes.
+pub(crate) fn document(routes: &[ApiRoute<Handler, Described>]) -> OpenApi {
     let mut named = BTreeMap::new();
     let failure = one::<wire::Error>(&mut named);
     let mut paths = PathsBuilder::new();
-    for route in ROUTES.routes() {
+    for route in routes {
         let docs = route.docs;
         let success = ResponseBuilder::new()
             .description(reason(docs.status))
@@ -144,57 +136,4 @@ fn failed(status: u16, shape: &RefOr<Schema>) -> Response {
         .description(reason(status))
         .content(JSON, Content::new(Some(shape.clone())))
         .build()
-}
-
-/// The text of `docs/host-api.json`.
-pub fn text() -> String {
-    let mut text = serde_json::to_string_pretty(&document()).unwrap_or_default();
-    text.push('\n');
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::*;
-
-    #[test]
-    fn the_checked_in_description_is_current() {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/host-api.json");
-        let wanted = text();
-        if std::env::var_os("KEELSON_WRITE_OPENAPI").is_some() {
-            std::fs::write(&path, &wanted).unwrap();
-        }
-        let found = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            found == wanted,
-            "docs/host-api.json is not current: KEELSON_WRITE_OPENAPI=1 cargo test -p hostd-api-host openapi"
-        );
-    }
-
-    #[test]
-    fn every_route_is_described_once() {
-        let mut ids = std::collections::BTreeSet::new();
-        for route in ROUTES.routes() {
-            assert!(ids.insert(route.docs.id), "{}", route.docs.id);
-            assert!(!route.summary.is_empty(), "{}", route.path);
-            let takes = route.takes == Takes::Document;
-            assert_eq!(takes, route.docs.takes.is_some(), "{}", route.path);
-        }
-        assert_eq!(
-            document()
-                .paths
-                .paths
-                .values()
-                .map(|item| {
-                    [&item.get, &item.post, &item.put, &item.delete]
-                        .into_iter()
-                        .flatten()
-                        .count()
-                })
-                .sum::<usize>(),
-            ids.len()
-        );
-    }
 }

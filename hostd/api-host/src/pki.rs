@@ -1,10 +1,11 @@
 //! The machine's certificate authority, its server certificate and client certificates.
 //!
-//! A folder holds `ca.pem`, `ca-key.pem`, `server-cert.pem` and `server-key.pem`; keys are
-//! readable by root only. Every file is replaced atomically, keys are written before the
-//! certificates that need them, and a certificate that is missing or does not fit is made anew
-//! from the key, so that a crash at any point leaves a folder that the next start completes.
-//! Keys are ECDSA on P-256.
+//! One directory holds `ca.pem`, `ca-key.pem`, `server-cert.pem` and `server-key.pem`. Only root can
+//! read the keys, which are ECDSA on P-256.
+//!
+//! A crash at any point leaves a directory that the next start completes: every file is replaced
+//! atomically, a key is written before its certificate, and a missing or outdated certificate is
+//! made again from its key.
 
 use std::fs;
 use std::io;
@@ -13,9 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
-use keelson_model::error::ErrorKind;
 use keelson_model::host_api::{ClientCertificate, IssuedCertificate, Role};
-use keelson_store::{Durability, Era, StoreError, file};
+use keelson_store::{Durability, Era, file};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
@@ -29,82 +29,17 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::addresses::ServerNames;
 use crate::clients::{self, Clients};
+use crate::pki_error::PkiError;
 use crate::verifier::Unrevoked;
 
-/// Days for which the authority's certificate is good.
+/// Days for which the authority's certificate is valid.
 const CA_DAYS: i64 = 20 * 365;
-/// Days for which a server's certificate is good. Some clients refuse more than 398.
+/// Days for which a server's certificate is valid. Some clients refuse more than 398.
 const SERVER_DAYS: i64 = 397;
-/// Days for which a client's certificate is good.
+/// Days for which a client's certificate is valid.
 const CLIENT_DAYS: i64 = 397;
-/// Days before its end when the server's certificate is made anew.
+/// The server's certificate is renewed this many days before it expires.
 const RENEW_DAYS: i64 = 30;
-
-/// A failure with the machine's keys.
-#[derive(Debug, thiserror::Error)]
-pub enum PkiError {
-    /// A file can't be read.
-    #[error("can't read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file holds something else than it should.
-    #[error("{} is not usable: {reason}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A file can't be written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The request for a certificate is wrong.
-    #[error("the certificate request is not usable: {0}")]
-    Request(String),
-    /// No certificate was issued to a name.
-    #[error(
-        "no certificate was issued to {0:?} here: see the list, or name the certificate by its \
-         fingerprint or serial number"
-    )]
-    NoClient(String),
-    /// A key or certificate can't be made.
-    #[error("can't make {what}: {reason}")]
-    Make {
-        /// Which.
-        what: &'static str,
-        /// Why.
-        reason: String,
-    },
-}
-
-impl PkiError {
-    /// The kind, from which status and exit code follow.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Request(_) => ErrorKind::InvalidInput,
-            Self::NoClient(_) => ErrorKind::NotFound,
-            _ => ErrorKind::Internal,
-        }
-    }
-
-    fn make(what: &'static str) -> impl FnOnce(rcgen::Error) -> Self {
-        move |error| Self::Make {
-            what,
-            reason: error.to_string(),
-        }
-    }
-
-    fn damaged(path: &Path, reason: impl ToString) -> Self {
-        Self::Damaged {
-            path: path.to_owned(),
-            reason: reason.to_string(),
-        }
-    }
-}
 
 /// The keys of a machine.
 #[derive(Debug)]
@@ -117,21 +52,21 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Opens the folder and makes the authority when there is none yet.
+    /// Opens the directory of the keys. Makes the authority when there is none yet.
     ///
     /// # Errors
-    /// When the folder can't be written or holds a key or certificate that is not usable. A
+    /// The directory can't be written, or it holds a key or certificate that is not usable. A
     /// damaged authority is never replaced: every client would have to be set up again.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
         Self::open_in(dir, Era::Blessed)
     }
 
-    /// Like [`Self::open`], where the running release may still be taken back.
+    /// Like [`Self::open`]. `era` is the trial when the running release may still be rolled back.
     ///
     /// # Errors
     /// As for [`Self::open`].
     pub fn open_in(dir: &Path, era: Era) -> Result<Self, PkiError> {
-        file_folder(dir)?;
+        prepare_directory(dir)?;
         let key_path = dir.join("ca-key.pem");
         let cert_path = dir.join("ca.pem");
         let ca_key = match read(&key_path)? {
@@ -183,19 +118,19 @@ impl Pki {
         &self.clients
     }
 
-    /// Makes the server's certificate when there is none, or when names or expiry demand another.
-    /// Returns whether one was made.
+    /// Makes the server's certificate when there is none, when it lacks a name or address, or when
+    /// it expires soon. Returns whether one was made.
     ///
     /// # Errors
-    /// When it can't be made or written.
+    /// The certificate can't be made or written.
     pub fn ensure_server(&self, names: &ServerNames, now: Timestamp) -> Result<bool, PkiError> {
         let path = self.dir.join("server-cert.pem");
         let key_path = self.dir.join("server-key.pem");
         let key = match read(&key_path)?.map(|text| KeyPair::from_pem(&text)) {
             Some(Ok(key)) => key,
-            // Unlike the authority's, a server's key can be replaced without anybody noticing.
+            // Clients trust the authority, not this key: replacing it changes nothing for them.
             Some(Err(error)) => {
-                tracing::warn!(path = %key_path.display(), %error, "server key is damaged and made anew");
+                tracing::warn!(path = %key_path.display(), %error, "the server's key is damaged; a new one is made");
                 new_key(&key_path)?
             }
             None => new_key(&key_path)?,
@@ -246,7 +181,8 @@ impl Pki {
             && self.is_issuer_of(&certificate)
     }
 
-    /// By the key identifiers: the folder is ours, so this is about staleness, not trust.
+    /// Compares the key identifiers. That is enough: the directory is ours, so the question is
+    /// whether the certificate is outdated, not whether it is trusted.
     fn is_issuer_of(&self, certificate: &X509Certificate<'_>) -> bool {
         let Ok((_, ca)) = X509Certificate::from_der(&self.ca_der) else {
             return false;
@@ -270,10 +206,10 @@ impl Pki {
         subject.is_some() && subject == authority
     }
 
-    /// Signs a client's request. Of the request only the key is used.
+    /// Signs a client's request. Only the key in the request is used.
     ///
     /// # Errors
-    /// InvalidInput when the request or the name is not usable.
+    /// InvalidInput: the request or the name is not usable.
     pub fn issue(
         &self,
         csr: &str,
@@ -306,11 +242,11 @@ impl Pki {
             .map_err(PkiError::make("an issuer of the authority"))
     }
 
-    /// What a TLS server needs: the server's certificate as it stands on disk, and a verifier
-    /// that admits nobody without a client certificate of this authority.
+    /// The configuration of the TLS server: the server's certificate from the disk, and a verifier
+    /// that admits only clients with a certificate of this authority.
     ///
     /// # Errors
-    /// When the files of the server are not usable; call [`Self::ensure_server`] first.
+    /// The server's files are not usable. Call [`Self::ensure_server`] first.
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, PkiError> {
         let cert_path = self.dir.join("server-cert.pem");
         let key_path = self.dir.join("server-key.pem");
@@ -342,8 +278,8 @@ impl Pki {
     }
 }
 
-/// A key is readable by its folder's owner only.
-fn file_folder(dir: &Path) -> Result<(), PkiError> {
+/// Makes the directory. Only its owner may enter it, because it holds keys.
+fn prepare_directory(dir: &Path) -> Result<(), PkiError> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new()
         .recursive(true)
@@ -392,7 +328,8 @@ fn ca_certificate(key: &KeyPair) -> Result<String, PkiError> {
     Ok(params.self_signed(key).map_err(fail)?.pem())
 }
 
-/// What all our certificates have in common. Valid from yesterday, because clocks differ.
+/// What all our certificates have in common. They are valid from yesterday on, because clocks
+/// differ.
 fn params(
     name: &str,
     role: Option<Role>,
@@ -430,8 +367,8 @@ fn params(
     Ok(params)
 }
 
-/// Random bytes. Short of them there is no certificate: two with one serial number could not be told
-/// apart.
+/// Random bytes for a serial number. Without enough of them no certificate is made: two certificates
+/// with the same serial number could not be distinguished.
 fn random() -> Result<[u8; 16], PkiError> {
     let mut bytes = [0_u8; 16];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
@@ -441,7 +378,7 @@ fn random() -> Result<[u8; 16], PkiError> {
 fn check_random(filled: io::Result<usize>, bytes: [u8; 16]) -> Result<[u8; 16], PkiError> {
     let reason = match filled {
         Ok(16) => return Ok(bytes),
-        Ok(count) => format!("the kernel gave {count} of 16 random bytes"),
+        Ok(count) => format!("the kernel returned {count} of 16 random bytes"),
         Err(error) => format!("no random numbers: {error}"),
     };
     Err(PkiError::Make {
@@ -450,7 +387,7 @@ fn check_random(filled: io::Result<usize>, bytes: [u8; 16]) -> Result<[u8; 16], 
     })
 }
 
-/// What is remembered of a client's certificate.
+/// The entry for a client's certificate in the list.
 fn remembered(
     der: &CertificateDer<'_>,
     name: &str,

@@ -1,5 +1,6 @@
 use std::os::unix::fs::PermissionsExt;
 
+use keelson_model::error::ErrorKind;
 use tempfile::TempDir;
 
 use super::*;

@@ -1,8 +1,8 @@
 //! A client certificate for the developer who started this machine under QEMU.
 //!
-//! The developer's side passes a certificate request through fw_cfg; what comes back through a
-//! virtio-serial port are certificates only. No private key travels. Whoever can write fw_cfg
-//! controls the (virtual) hardware, so the request is as good as one made at the console.
+//! The developer's side passes a certificate request through fw_cfg. Certificates come back through
+//! a virtio-serial port; private keys never leave their side. A caller who can write fw_cfg controls
+//! the virtual hardware, so the request is trusted like one from the console.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use keelson_model::host_api::{Provisioned, Role};
 
-use crate::pki::{Pki, PkiError};
+use crate::pki::Pki;
+use crate::pki_error::PkiError;
 
 /// Name of the virtio-serial port.
 pub const PORT_NAME: &str = "io.keelson.provision";
@@ -22,7 +23,7 @@ const CLIENT_NAME: &str = "provisioned";
 const MAX_REQUEST: u64 = 64 << 10;
 /// How long the port's driver may take to appear.
 const PORT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two looks for the port.
+/// Time between two look-ups of the port.
 const PORT_POLL: Duration = Duration::from_millis(200);
 
 /// Where the request and the port are.
@@ -30,14 +31,14 @@ const PORT_POLL: Duration = Duration::from_millis(200);
 pub struct ProvisionPaths {
     /// The request.
     pub request: PathBuf,
-    /// Folder with one folder per virtio-serial port.
+    /// Directory with one directory per virtio-serial port.
     pub ports: PathBuf,
-    /// Folder of device nodes.
+    /// Directory of device nodes.
     pub devices: PathBuf,
 }
 
 impl ProvisionPaths {
-    /// Where the kernel has them.
+    /// The paths on a real machine.
     pub fn machine() -> Self {
         Self {
             request: "/sys/firmware/qemu_fw_cfg/by_name/opt/io.keelson/client.csr/raw".into(),
@@ -53,11 +54,11 @@ pub enum ProvisionError {
     /// A file can't be read or written.
     #[error("can't {operation} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// What was tried: read, open, write.
         operation: &'static str,
-        /// On what.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why it failed.
         source: io::Error,
     },
     /// The request is not usable.
@@ -76,11 +77,11 @@ pub enum ProvisionError {
     NoPort(PathBuf),
 }
 
-/// Answers the request when there is one. Blocks while the port's driver is loaded and its other
-/// side reads. Returns whether there was a request.
+/// Answers the request when there is one. Blocks until the port's driver is loaded and the other
+/// side has read the answer. Returns whether there was a request.
 ///
 /// # Errors
-/// See [`ProvisionError`]; the machine goes on without.
+/// See [`ProvisionError`]. The machine runs on without this client.
 pub fn run(
     paths: &ProvisionPaths,
     pki: &Pki,
@@ -136,7 +137,7 @@ fn read_request(path: &Path) -> Result<Option<String>, ProvisionError> {
         return Err(wrong("the request is too large"));
     }
     let bytes = fs::read(path).map_err(failed)?;
-    // QEMU's string= form leaves no terminator, other tools do.
+    // QEMU's string= form adds no terminating zero; other tools do.
     let text = String::from_utf8(bytes).map_err(|_| wrong("the request is not text"))?;
     Ok(Some(text.trim_end_matches('\0').to_owned()))
 }
@@ -178,9 +179,9 @@ mod tests {
 
     fn machine(dir: &Path) -> ProvisionPaths {
         for (port, name) in [("vport0p1", "org.other"), ("vport0p2", PORT_NAME)] {
-            let folder = dir.join("ports").join(port);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("name"), format!("{name}\n")).unwrap();
+            let directory = dir.join("ports").join(port);
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("name"), format!("{name}\n")).unwrap();
         }
         fs::create_dir_all(dir.join("dev")).unwrap();
         fs::write(dir.join("dev/vport0p2"), "").unwrap();

@@ -1,21 +1,15 @@
 //! The table of the host API's routes: what exists, who may use it, and what answers it.
 
-use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use keelson_http::Access::{self, Admin, Reader};
-use keelson_http::Failure;
-use keelson_http::reply::Body;
-use keelson_http::route::{Route, Table, Takes};
+use keelson_http::reply;
+use keelson_http::route::{ApiRoute, Table, Takes};
+use utoipa::openapi::OpenApi;
 
-use crate::api::{self, HostApi};
 use crate::openapi::{self, Described, JSON, LINES, Shape, any, list, one};
-use crate::{verify, wire};
-
-/// What answers a route.
-pub type Handler = for<'a> fn(&'a HostApi, Request<Incoming>) -> BoxFuture<'a, Answer>;
-/// What a handler returns.
-pub type Answer = Result<Response<Body>, Failure>;
+use crate::state::{Answer, Handler, HostApi};
+use crate::{api, verify, wire};
 
 macro_rules! handler {
     ($function:path) => {
@@ -28,11 +22,11 @@ const fn route(
     path: &'static str,
     access: Access,
     handler: Handler,
-) -> Route<Handler> {
-    Route::new(method, path, access, handler)
+) -> ApiRoute<Handler> {
+    ApiRoute::new(method, path, access, handler)
 }
 
-/// What a route answers: a JSON document, with status 200.
+/// Describes a route that answers a JSON document with status 200.
 const fn answers(id: &'static str, answer: Shape) -> Described {
     Described {
         id,
@@ -51,7 +45,7 @@ pub static ROUTES: Table<Handler, Described> = Table::new(
             "GET",
             "/host/v1/openapi.json",
             Reader,
-            handler!(openapi::answer),
+            handler!(openapi_json),
         )
         .described("This description.", answers("openapi", any)),
         route("GET", "/host/v1/status", Reader, handler!(api::status)).described(
@@ -80,7 +74,7 @@ pub static ROUTES: Table<Handler, Described> = Table::new(
                     ..answers("power", one::<wire::Power>)
                 },
             ),
-        // Who else has a key to this machine is for those to know who hand them out.
+        // Only those who hand out keys to this machine may see who has one.
         route(
             "GET",
             "/host/v1/certificates",
@@ -136,6 +130,16 @@ pub static ROUTES: Table<Handler, Described> = Table::new(
     &[],
 );
 
+/// The OpenAPI description of all routes.
+pub fn description() -> OpenApi {
+    openapi::document(ROUTES.routes())
+}
+
+/// `GET /host/v1/openapi.json`.
+async fn openapi_json(_: &HostApi, _: Request<Incoming>) -> Answer {
+    Ok(reply::json(StatusCode::OK, &description()))
+}
+
 /// Whether a path belongs to the host API.
 pub fn serves(path: &str) -> bool {
     path == "/host" || path.starts_with("/host/")
@@ -143,6 +147,8 @@ pub fn serves(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -157,5 +163,45 @@ mod tests {
             assert!(serves(route.path));
         }
         assert!(!serves("/hostile"));
+    }
+
+    #[test]
+    fn the_checked_in_description_is_current() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/host-api.json");
+        let mut wanted = serde_json::to_string_pretty(&description()).unwrap();
+        wanted.push('\n');
+        if std::env::var_os("KEELSON_WRITE_OPENAPI").is_some() {
+            std::fs::write(&path, &wanted).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            found == wanted,
+            "docs/host-api.json is not current: KEELSON_WRITE_OPENAPI=1 cargo test -p hostd-api-host description"
+        );
+    }
+
+    #[test]
+    fn every_route_is_described_once() {
+        let mut ids = std::collections::BTreeSet::new();
+        for route in ROUTES.routes() {
+            assert!(ids.insert(route.docs.id), "{}", route.docs.id);
+            assert!(!route.summary.is_empty(), "{}", route.path);
+            let takes = route.takes == Takes::Document;
+            assert_eq!(takes, route.docs.takes.is_some(), "{}", route.path);
+        }
+        assert_eq!(
+            description()
+                .paths
+                .paths
+                .values()
+                .map(|item| {
+                    [&item.get, &item.post, &item.put, &item.delete]
+                        .into_iter()
+                        .flatten()
+                        .count()
+                })
+                .sum::<usize>(),
+            ids.len()
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Who gets through a TLS handshake: bearers of a certificate of this machine's authority that was
-//! not revoked.
+//! Which clients pass a TLS handshake: those with a certificate that this machine's authority issued
+//! and did not revoke.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 
 use crate::clients::Clients;
 
-/// Checks the chain, and then the list of revoked certificates. A resumed session does not come
-/// here; whoever accepts a connection asks [`Clients::is_revoked`] again.
+/// Checks the chain, then the list of revoked certificates. rustls does not call it for a resumed
+/// session, so the listener must ask [`Clients::is_revoked`] again.
 #[derive(Debug)]
 pub(crate) struct Unrevoked {
     pub(crate) chain: Arc<dyn ClientCertVerifier>,

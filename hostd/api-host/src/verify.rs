@@ -1,4 +1,4 @@
-//! `POST /host/v1/images/verify`: the check of stored images, told line by line.
+//! `POST /host/v1/images/verify`: checks stored images and reports line by line.
 
 use std::io;
 use std::sync::Arc;
@@ -10,37 +10,29 @@ use http::Request;
 use hyper::body::Incoming;
 use keelson_http::{Failure, reply};
 use keelson_model::error::ErrorKind;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-use crate::api::{HostApi, read_json};
-use crate::routes::Answer;
+use crate::state::{Answer, CHECKS, HostApi, read_json};
 use crate::wire;
 
-/// Lines between the check and the client; the check waits for a client that does not read.
+/// Most lines that wait for the client. The check pauses when the client does not read.
 const DEPTH: usize = 64;
-/// Checks at once: each keeps the disk and the processors busy, and ends when its client wills.
-const CHECKS: usize = 2;
 
-/// The checks that may go on at once.
-pub(crate) fn checks() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(CHECKS))
-}
-
-/// Starts the check. An image that is not there is an error before the first line; a client that
-/// goes away ends the check.
+/// Starts the check. A missing image is an error before the first line. The check ends when the
+/// client disconnects.
 pub(crate) async fn answer(api: &HostApi, request: Request<Incoming>) -> Answer {
     let wanted: wire::VerifyRequest = read_json(request).await?;
-    let place = Arc::clone(&api.checks).try_acquire_owned().map_err(|_| {
+    let permit = Arc::clone(&api.checks).try_acquire_owned().map_err(|_| {
         Failure::new(
             ErrorKind::Unavailable,
-            format!("{CHECKS} checks are going on already: try again when one has ended"),
+            format!("{CHECKS} checks run already: try again when one has ended"),
         )
     })?;
     let (sender, mut lines) = mpsc::channel(DEPTH);
-    let store = api.facts.images.clone();
+    let store = api.sources.images.clone();
     let check = tokio::spawn(async move {
         let checked = store.verify(wanted.images, sender).await;
-        drop(place);
+        drop(permit);
         checked
     });
     let Some(first) = lines.recv().await else {

@@ -1,28 +1,28 @@
-//! The documents of the host API, as it reads and answers them. `openapi` describes these types.
+//! The JSON documents of the host API. `openapi` describes these types.
 //!
-//! They are apart from those that the machine's programs send each other (`keelson_model`), so that
-//! the description is made in this crate only, and PID 1 links nothing of it. The conversions name
-//! every member: one that is added on either side does not compile until it is here, too.
+//! The machine's programs send each other other types, those of `keelson_model`. So the description
+//! concerns this crate only, and PID 1 links nothing of it. The conversions name every member: a
+//! member that is added on one side does not compile until it is added on the other.
 
 use keelson_model::host_api as model;
 use keelson_model::{init, service, verify};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What every failure answers.
+/// The answer to a request that failed.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Error {
     /// What went wrong, in one sentence, with the member, its value and the remedy.
     pub(crate) message: String,
 }
 
-/// What the bearer of a client certificate may do.
+/// What the owner of a client certificate may do.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
     /// Everything.
     Admin,
-    /// Everything with containers; with the machine only reading.
+    /// Everything that concerns containers. Of the machine: reading only.
     Operator,
     /// Reading.
     Reader,
@@ -59,7 +59,7 @@ pub(crate) struct Status {
     deployment: Option<String>,
     /// Seconds since the kernel started.
     uptime: f64,
-    /// What is wrong with the configuration or the machine, one sentence each.
+    /// Problems of the configuration or the machine, one sentence each.
     warnings: Vec<String>,
     /// SHA-256 fingerprint of the certificate authority, colon-separated hexadecimal digits.
     ca_fingerprint: Option<String>,
@@ -121,14 +121,14 @@ pub(crate) struct BootStep {
 pub(crate) struct Process {
     /// `netcfg` or `hostd`.
     name: String,
-    /// `starting`, `ready`, `hung` (gives no sign of life), `waiting` (to be started again),
+    /// `starting`, `ready`, `hung` (sends no sign of life), `waiting` (for its restart),
     /// `stopping` or `stopped`.
     state: String,
     /// Process identifier while it runs.
     pid: Option<i32>,
-    /// How often it was started again after it ended by itself.
+    /// How often it was restarted after it ended by itself.
     restarts: u32,
-    /// How it ended last, for example `killed by SIGKILL`.
+    /// How it last ended, for example `killed by SIGKILL`.
     last_exit: Option<String>,
 }
 
@@ -184,17 +184,17 @@ pub(crate) struct Service {
     name: String,
     /// One line for people.
     description: String,
-    /// `running`, `starting`, `waiting` (to be started again), `stopped` or `failed`.
+    /// `running`, `starting`, `waiting` (for its restart), `stopped` or `failed`.
     state: String,
-    /// First process while it runs.
+    /// Identifier of its first process, while it runs.
     pid: Option<i32>,
-    /// How often it was started again after it ended by itself.
+    /// How often it was restarted after it ended by itself.
     restarts: u32,
-    /// Since when it is in this state (RFC 3339).
+    /// When it entered this state (RFC 3339).
     since: String,
     /// Exit code of its last run.
     exit_code: Option<i32>,
-    /// What went wrong last.
+    /// The last error.
     error: Option<String>,
 }
 
@@ -223,7 +223,7 @@ impl From<service::ServiceStatus> for Service {
     }
 }
 
-/// How an orderly stop ends.
+/// What follows an orderly stop.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PowerAction {
@@ -245,15 +245,15 @@ impl From<PowerAction> for init::PowerAction {
     }
 }
 
-/// How the machine is to end; also the answer, once it is about to.
+/// A request to stop the machine. The answer repeats it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Power {
-    /// How the machine ends.
+    /// What follows the stop.
     pub(crate) action: PowerAction,
 }
 
-/// A key made on the client's side wants a certificate.
+/// A request for a client certificate.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CertificateRequest {
@@ -261,7 +261,7 @@ pub(crate) struct CertificateRequest {
     pub(crate) csr: String,
     /// Common name.
     pub(crate) name: String,
-    /// What the certificate allows.
+    /// Role of the certificate's owner.
     pub(crate) role: Role,
 }
 
@@ -281,23 +281,23 @@ impl From<model::IssuedCertificate> for IssuedCertificate {
     }
 }
 
-/// A client certificate, as the machine remembers it.
+/// A client certificate in the machine's list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ClientCertificate {
-    /// SHA-256 of the certificate, colon-separated hexadecimal digits; empty when it was revoked by
-    /// its serial number and is not known otherwise.
+    /// SHA-256 of the certificate, colon-separated hexadecimal digits. Empty when only its serial
+    /// number is known.
     fingerprint: String,
     /// Serial number, hexadecimal digits; empty when it is not known.
     serial: String,
     /// Common name; empty when it is not known.
     name: String,
-    /// What it allows; null when it is not known.
+    /// Role of its owner; null when it is not known.
     role: Option<Role>,
     /// When it was issued (RFC 3339); null when it is not known.
     issued: Option<String>,
-    /// When it ends by itself (RFC 3339); null when it is not known.
+    /// When it expires (RFC 3339); null when it is not known.
     expires: Option<String>,
-    /// When it was revoked (RFC 3339); null: it is good.
+    /// When it was revoked (RFC 3339); null when it is not revoked.
     revoked: Option<String>,
 }
 
@@ -324,7 +324,7 @@ impl From<model::ClientCertificate> for ClientCertificate {
     }
 }
 
-/// Which certificates are revoked: exactly one member says so.
+/// Which certificates to revoke. Exactly one member must be set.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RevocationRequest {
@@ -332,7 +332,7 @@ pub(crate) struct RevocationRequest {
     fingerprint: Option<String>,
     /// One certificate, by its serial number; with or without colons.
     serial: Option<String>,
-    /// All certificates that were issued to this name so far.
+    /// All certificates that have been issued to this name.
     name: Option<String>,
 }
 
@@ -351,49 +351,49 @@ impl From<RevocationRequest> for model::RevocationRequest {
     }
 }
 
-/// Which stored images are checked.
+/// Which stored images to check.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct VerifyRequest {
-    /// Images by name or identifier; all when there is none.
+    /// Names or identifiers of images. Empty: all images.
     #[serde(default)]
     pub(crate) images: Vec<String>,
 }
 
-/// One line of the answer of a check.
+/// One line of a check's report.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum VerifyLine {
-    /// The first: what there is to be read.
+    /// The first line: how much will be read.
     Started {
         /// Images.
         images: u64,
-        /// Layers, each counted once.
+        /// Layers; a shared layer counts once.
         layers: u64,
-        /// Bytes of all files to be read.
+        /// Bytes of all files that will be read.
         bytes: u64,
     },
-    /// How far it is.
+    /// How much has been read.
     Progress {
         /// Bytes read so far.
         bytes: u64,
     },
-    /// An object is not what it was.
+    /// An object is damaged.
     Damaged {
         /// `layer`, `configuration`, `manifest`, `record` or `names`.
         kind: String,
-        /// Its digest; empty for what has none.
+        /// Its digest; empty when it has none.
         digest: String,
         /// The file or directory.
         path: String,
         /// What is wrong.
         reason: String,
-        /// The images that need it, by name where they have one.
+        /// The images that need it: by name, or by identifier when they have none.
         images: Vec<String>,
         /// What to do.
         remedy: String,
     },
-    /// The last: everything was looked at.
+    /// The last line: everything has been checked.
     Finished {
         /// Damaged objects.
         damaged: u64,

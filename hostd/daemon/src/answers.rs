@@ -1,18 +1,18 @@
-//! How many bytes of answers wait for clients to take them.
+//! Bounds the bytes of answers that clients have not read yet.
 //!
-//! An answer that is made as a whole (a list, a container with its labels) is in memory until the
-//! client has read it. Small ones are bounded by the number of connections, large ones by a budget.
+//! An answer that is made as a whole (a list, a container with its labels) stays in memory until the
+//! client has read it. The number of connections bounds small answers, a budget bounds large ones.
 
 use std::sync::Arc;
 
 use keelson_model::host_api::Role;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Answers up to this size, in bytes, don't count.
+/// Answers up to this size, in bytes, need no part of the budget.
 const SMALL: u64 = 32 << 10;
-/// KiB of large answers on their way.
+/// Most KiB of large answers that are not read yet.
 const ALL: u32 = 48 << 10;
-/// As many of them may go to clients that only read.
+/// Most KiB of them for readers.
 const READERS: u32 = 16 << 10;
 
 /// The budget.
@@ -22,7 +22,7 @@ pub(crate) struct Answers {
     readers: Arc<Semaphore>,
 }
 
-/// A part of the budget; it is given back when this is dropped.
+/// A part of the budget. Dropping it returns the part.
 #[derive(Debug)]
 pub(crate) struct Held {
     _parts: [Option<OwnedSemaphorePermit>; 2],
@@ -38,8 +38,8 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// Takes what an answer needs. `None`: too much is on its way. Nobody waits for it, because the
-    /// answer is in memory already.
+    /// Takes what an answer needs. `None`: too many bytes are not read yet. There is no waiting,
+    /// because the answer is in memory already.
     pub(crate) fn take(&self, size: u64, role: Role) -> Option<Held> {
         if size <= SMALL {
             return Some(Held {
@@ -48,7 +48,7 @@ impl Answers {
         }
         let size = u32::try_from(size.div_ceil(1 << 10)).unwrap_or(u32::MAX);
         let part = |of: &Arc<Semaphore>, most: u32| {
-            // One that is larger than everything goes alone.
+            // An answer that is larger than the budget takes all of it.
             Arc::clone(of).try_acquire_many_owned(size.min(most)).ok()
         };
         let readers = match role {

@@ -1,4 +1,4 @@
-//! One connection, whatever it came through.
+//! Serves one connection, on a unix socket or on TCP.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -36,7 +36,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::answers::{Answers, Held};
 use crate::pace::Paced;
-
 use crate::request_line::RequestLines;
 
 /// How long a client may take to send a request's head; also how long an idle connection is kept.
@@ -48,17 +47,17 @@ const MAX_HEADERS: usize = 100;
 
 /// How long a client may take to read the head before a raw stream begins.
 const HEAD_READ: Duration = Duration::from_millis(50);
-/// How often it is looked whether it did.
+/// How often that is checked.
 const HEAD_TICK: Duration = Duration::from_millis(1);
 
 /// How long an idle connection is kept while places are short.
 const IDLE_WHEN_CROWDED: Duration = Duration::from_secs(2);
-/// How long the last bytes of a connection may take.
+/// How long the end of a connection may take.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a connection runs on.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    /// Whether the client has read everything that was sent, as far as that can be told.
+    /// Whether the client has read everything that was sent, as far as that is known.
     fn is_read(&self) -> bool;
 }
 
@@ -70,7 +69,7 @@ impl Transport for Paced<UnixStream> {
 
 impl Transport for TlsStream<Paced<TcpStream>> {
     fn is_read(&self) -> bool {
-        // Clients read record by record, and the head is one of its own.
+        // Clients read record by record, and the head is a record of its own.
         true
     }
 }
@@ -83,24 +82,24 @@ pub(crate) struct Server {
     pub(crate) host: HostApi,
     /// Whether places are short.
     pub(crate) shortage: Shortage,
-    /// What waits to be taken.
+    /// The budget of answers that are not read yet.
     pub(crate) answers: Answers,
-    /// The threads that work; connections are served by others.
+    /// The threads that do the work of requests. Other threads serve connections.
     pub(crate) work: Handle,
 }
 
-/// What a connection has to heed while it is served.
+/// Signals that a connection obeys while it is served.
 pub(crate) struct Orders {
     /// Changes when the daemon stops.
     pub(crate) stop: watch::Receiver<bool>,
     /// Whether connections are short.
     pub(crate) crowded: watch::Receiver<bool>,
-    /// Ends when the client has lost its right to be here.
+    /// Completes when the client's certificate is revoked.
     pub(crate) revoked: BoxFuture<'static, ()>,
 }
 
-/// Serves a connection until it ends, or until its present request ends after the daemon was told
-/// to stop.
+/// Serves a connection until it ends. When the daemon stops, the connection ends after its present
+/// request.
 pub(crate) async fn serve<S>(stream: S, caller: Caller, server: Arc<Server>, orders: Orders)
 where
     S: Transport,
@@ -112,7 +111,7 @@ where
     } = orders;
     tokio::select! {
         () = serve_unrevoked(stream, caller, server, stop, crowded) => {}
-        // Whatever goes on ends in the middle.
+        // Ends requests and streams in the middle.
         () = revoked => tracing::info!("connection ended: its certificate was revoked"),
     }
 }
@@ -152,7 +151,7 @@ async fn serve_unrevoked<S>(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
-        // As Docker spells the names of headers: scripts look for them so.
+        // Docker spells the names of headers so, and scripts search for them.
         .title_case_headers(true)
         .serve_connection(TokioIo::new(RequestLines::new(stream, MAX_HEAD)), service);
     let mut stopping = false;
@@ -172,13 +171,13 @@ async fn serve_unrevoked<S>(
                 if let Err(error) = result {
                     tracing::debug!(%error, "connection ended");
                 }
-                // An error means that the client is gone already.
+                // The shutdown fails only when the client is gone already.
                 let mut stream = http.into_parts().io.into_inner();
                 let _ = tokio::time::timeout(END_TIMEOUT, stream.shutdown()).await;
                 return;
             }
             () = &mut gives_way => {
-                tracing::debug!("idle connection gives way to others");
+                tracing::debug!("idle connection closed: connections are short");
                 return;
             }
             _ = stop.changed(), if !stopping => {
@@ -189,11 +188,11 @@ async fn serve_unrevoked<S>(
     }
 }
 
-/// How many requests of a connection are not answered to the end.
+/// Counts the requests of a connection whose answers are not complete.
 #[derive(Debug, Clone, Default)]
 struct Active(Arc<AtomicUsize>);
 
-/// One of them.
+/// One such request.
 #[derive(Debug)]
 struct Working(Arc<AtomicUsize>);
 
@@ -203,14 +202,14 @@ impl Active {
         Working(Arc::clone(&self.0))
     }
 
-    /// Returns when connections are short and nothing is asked for on this one.
+    /// Returns when connections are short and this one is idle.
     async fn gives_way(&self, mut crowded: watch::Receiver<bool>) {
         loop {
             if crowded.wait_for(|crowded| *crowded).await.is_err() {
-                // The listener is gone; the daemon is about to end.
+                // The listener is gone: the daemon is about to end.
                 return std::future::pending().await;
             }
-            // Twice: the end of an answer may still be on its way at the first look.
+            // Checked twice: at the first check the end of an answer may still be on its way.
             let before = self.0.load(Ordering::Relaxed);
             tokio::time::sleep(IDLE_WHEN_CROWDED).await;
             if before == 0 && self.0.load(Ordering::Relaxed) == 0 && *crowded.borrow() {
@@ -226,14 +225,14 @@ impl Drop for Working {
     }
 }
 
-/// What counts until the last byte of an answer was taken by the client's socket.
+/// What an answer holds until the client's socket has taken its last byte.
 struct Kept {
     _working: Working,
     _held: Option<Held>,
 }
 
-/// An answer's body. hyper drops a body when it has its last piece in a queue, so each piece keeps
-/// what counts, too.
+/// An answer's body. hyper drops a body when its last piece is in a queue, so every piece holds
+/// [`Kept`], too.
 struct Counted {
     body: Body,
     kept: Arc<Kept>,
@@ -282,8 +281,8 @@ impl hyper::body::Body for Counted {
     }
 }
 
-/// Runs a raw stream on what was an HTTP connection. `early` is what the client sent right
-/// behind its request.
+/// Runs a raw stream on what was an HTTP connection. `early` is what the client has already sent
+/// after its request.
 async fn run_session<S: Transport>(takeover: Takeover, mut stream: S, early: Vec<u8>) {
     let sent = async {
         stream.write_all(&takeover.head).await?;
@@ -293,13 +292,13 @@ async fn run_session<S: Transport>(takeover: Takeover, mut stream: S, early: Vec
         tracing::debug!(%error, "connection ended before its stream began");
         return;
     }
-    // Clients that read the head through a buffer (docker-py) lose what comes along with it.
+    // Clients that read the head through a buffer (docker-py) lose the data that arrives with it.
     let read = async {
         while !stream.is_read() {
             tokio::time::sleep(HEAD_TICK).await;
         }
     };
-    // Others are not waited for longer.
+    // For clients that do not read at once, the wait is bounded.
     let _ = tokio::time::timeout(HEAD_READ, read).await;
     let (reader, writer) = tokio::io::split(stream);
     let reader = Cursor::new(early).chain(reader);
@@ -309,8 +308,8 @@ async fn run_session<S: Transport>(takeover: Takeover, mut stream: S, early: Vec
     }
 }
 
-/// Answers a request: which API it is for is said by its path, everything else by that API's table
-/// of routes.
+/// Answers a request. Its path decides which API it is for. The table of routes of that API decides
+/// the rest.
 async fn answer(server: &Server, caller: &Caller, request: Request<Incoming>) -> Response<Body> {
     if routes::serves(request.uri().path()) {
         let routed = server.host.route(request, caller);
@@ -320,16 +319,16 @@ async fn answer(server: &Server, caller: &Caller, request: Request<Incoming>) ->
     guarded(&server.work, routed.at_once(), routed.answer()).await
 }
 
-/// A panic in a handler ends this request only.
+/// Runs a handler. A panic in it ends this request only.
 async fn guarded(
     work: &Handle,
     at_once: bool,
     answering: impl Future<Output = Response<Body>> + Send + 'static,
 ) -> Response<Body> {
     let answer = match at_once {
-        // It tells whether hostd is there, also when all who work wait for a disk.
+        // Answered here, so that it works even when all working threads wait for a disk.
         true => AssertUnwindSafe(answering).catch_unwind().await.ok(),
-        // Ends, too, when the client goes away or the connection is taken over.
+        // The handler also ends when the client disconnects or the connection is taken over.
         false => AbortOnDropHandle::new(work.spawn(answering)).await.ok(),
     };
     answer.unwrap_or_else(|| {
@@ -340,10 +339,11 @@ async fn guarded(
     })
 }
 
-/// Takes what an answer needs that is in memory as a whole, or answers that there is too much.
+/// Takes the budget for an answer that is in memory as a whole. Without enough budget the client
+/// gets a failure instead.
 fn budgeted(server: &Server, role: Role, answer: Response<Body>) -> (Response<Body>, Option<Held>) {
     let Some(size) = hyper::body::Body::size_hint(answer.body()).exact() else {
-        // Made while it is sent.
+        // Its body is made while it is sent.
         return (answer, None);
     };
     match server.answers.take(size, role) {

@@ -1,4 +1,4 @@
-//! Putting the parts together, and taking them apart again.
+//! Puts the parts together, and takes them apart again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use hostd_api_docker::{Api, Facts};
 use hostd_api_host::addresses::hostname;
 use hostd_api_host::pki::Pki;
 use hostd_api_host::provision::{self, ProvisionPaths};
-use hostd_api_host::{HostApi, HostFacts};
+use hostd_api_host::{HostApi, HostSources};
 use hostd_containers::{Engine, EngineOptions, Scope};
 use hostd_host_services::{Services, ServicesOptions};
 use hostd_images::{ImageStore, Proxies, RegistryOptions, StoreOptions};
@@ -39,11 +39,10 @@ const DEFAULT_SOCKET: &str = "/run/docker.sock";
 /// netcfg's report.
 const NETWORK_STATUS: &str = "/run/keelson/netcfg/status.json";
 
-/// So long after the start nothing of it goes on, and what only it needed of the program is given
-/// up.
+/// When the start is over. Then the memory of the code that only the start needed is released.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// What is wrong, shared by both APIs.
+/// Problems that both APIs show.
 type Warnings = Arc<RwLock<Vec<String>>>;
 
 fn warn(warnings: &Warnings, text: String) {
@@ -54,7 +53,7 @@ fn warn(warnings: &Warnings, text: String) {
         .push(text);
 }
 
-/// Runs the daemon until it is told to stop. Connections are served by `front`.
+/// Runs the daemon until a signal stops it. The threads of `front` serve the connections.
 pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     let mut signals = Signals::new()?;
     let root = absolute(&options.root)?;
@@ -66,7 +65,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     let warnings: Warnings = Arc::default();
 
     let mut sources = Sources::under(&options.config);
-    // All state stays under the root folder, on a development machine, too.
+    // All state stays under the root directory, on a development machine, too.
     sources.last_good = root.join("host/last-good.toml");
     let loaded = keelson_config::load(&sources);
     for problem in &loaded.problems {
@@ -97,7 +96,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
 
     // In the background: a broken service must not keep the API from answering.
     let services = Services::open(ServicesOptions {
-        folder: options.services.clone(),
+        directory: options.services.clone(),
         state: root.join("services"),
         engine: engine.clone(),
     })
@@ -108,7 +107,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     let pki = tls.as_ref().map(|(_, pki)| pki.clone());
     let tls = tls.map(|(tls, _)| tls);
     let listeners = {
-        // Their sockets are watched there.
+        // The threads of `front` are to watch these sockets.
         let _front = front.enter();
         bind(&plan, tls.as_ref(), &warnings)?
     };
@@ -119,7 +118,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         version: VERSION,
         warnings: warnings.clone(),
     };
-    let host = HostFacts {
+    let host = HostSources {
         version: VERSION,
         warnings,
         services: Arc::new({
@@ -146,7 +145,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         front.spawn(listener.serve(server.clone(), stopped.clone()));
     }
     if let Some(tls) = tls {
-        tokio::spawn(tls.keep_fitting());
+        tokio::spawn(tls.keep_current());
     }
     notify(&Notification::Ready);
     tracing::info!(listen = ?plan.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), "ready");
@@ -169,10 +168,10 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     let signal = signals.next().await;
     tracing::info!(signal, "stopping");
     notify(&Notification::Stopping);
-    // An error means that no listener is left, which is what is wanted.
+    // Fails only when no listener is left, and then none has to stop.
     let _ = stop.send(true);
     let shutdown = async {
-        // Each gets its share, whatever the one before did with its own.
+        // Each gets its own share of the time, however much the one before has used.
         engine.shutdown_scope(Scope::User, USER_STOP_SHARE).await;
         tracing::info!("containers stopped");
         services.shutdown(SYSTEM_STOP_SHARE).await;
@@ -189,9 +188,10 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     Ok(())
 }
 
-/// Tells the supervisor that this process works. A sign is given by a task of the runtime that serves
-/// requests, after it has looked through the containers: without threads, timers or the registry's
-/// lock there are no signs, and the supervisor starts this process again.
+/// Reports to the supervisor, at each interval, that this process works. The task runs on the threads
+/// that do the work of requests, and lists the containers before each report. So the reports stop
+/// when threads, timers or the lock of the containers are stuck, and the supervisor restarts this
+/// process.
 async fn give_signs_of_life(engine: Engine, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -202,7 +202,7 @@ async fn give_signs_of_life(engine: Engine, interval: Duration) {
     }
 }
 
-/// How registries are spoken to.
+/// How to connect to registries.
 fn registry_options(
     options: &Options,
     config: &RegistriesConfig,
@@ -221,7 +221,7 @@ fn registry_options(
         ]
         .concat(),
         certificates: ["etc/keelson/certs.d", "etc/docker/certs.d"]
-            .map(|folder| options.config.join(folder))
+            .map(|directory| options.config.join(directory))
             .to_vec(),
         credentials: vec![match &config.auth_file {
             Some(path) => path.into(),
@@ -235,7 +235,7 @@ fn registry_options(
     }
 }
 
-/// Reads entries of the configuration; what cannot be read is left out with a warning.
+/// Parses entries of the configuration. A wrong entry becomes a warning and is left out.
 fn parse_all<T: FromStr<Err = String>>(entries: &[String], warnings: &Warnings) -> Vec<T> {
     entries
         .iter()
@@ -274,8 +274,8 @@ impl Signals {
 struct ListenPlan {
     listen: Vec<Listen>,
     tls: Option<PathBuf>,
-    /// Whether a listener that fails is only a warning: a machine must come up to its API even
-    /// when its configuration names an address that it does not have.
+    /// Whether a listener that fails is only a warning. A machine must serve its API even when its
+    /// configuration names an address that the machine does not have.
     lenient: bool,
 }
 
@@ -357,13 +357,13 @@ fn provision_client(pki: &Pki, listen: Vec<String>) {
     }
 }
 
-/// What was good enough to come up with stands in for a later edit that is not.
+/// Keeps a configuration that worked. It replaces a later one that is broken.
 fn keep_last_good(loaded: &Loaded, sources: &Sources) {
     if loaded.operator_is_broken() {
         return;
     }
     if let Err(error) = keelson_config::save_last_good(loaded, sources) {
-        tracing::warn!(%error, "the last good configuration can't be kept");
+        tracing::warn!(%error, "the last good configuration can't be saved");
     }
 }
 
@@ -371,7 +371,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("{} is not a path", path.display()))
 }
 
-/// The runtime stands beside our own executable.
+/// The runtime is in the directory of our own executable.
 fn runtime_program() -> Result<PathBuf> {
     let own = std::env::current_exe().context("can't find our own executable")?;
     let runtime = own.with_file_name("keelson-runtime");
@@ -381,17 +381,17 @@ fn runtime_program() -> Result<PathBuf> {
     Ok(runtime)
 }
 
-/// An identifier that stays: a random UUID (RFC 9562, version 4).
+/// The engine's identifier: a random UUID (RFC 9562, version 4), made once and kept.
 fn engine_id(root: &Path) -> Result<String> {
     let path = root.join("host/engine-id");
     match fs::read_to_string(&path) {
         Ok(text) if text.trim().len() == 36 => return Ok(text.trim().to_owned()),
         Ok(_) => {
-            // Whatever it is, somebody may want it back.
+            // The old content is kept: somebody may need it.
             let kept = path.with_extension("unreadable");
             fs::rename(&path, &kept)
-                .with_context(|| format!("can't put {} aside", path.display()))?;
-            tracing::warn!(kept = %kept.display(), "damaged identifier is made anew");
+                .with_context(|| format!("can't move {} aside", path.display()))?;
+            tracing::warn!(kept = %kept.display(), "the engine's identifier is damaged; a new one is made");
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("can't read {}", path.display())),
@@ -402,7 +402,7 @@ fn engine_id(root: &Path) -> Result<String> {
     let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
     let id = id.hyphenated().to_string();
     fs::create_dir_all(root.join("host"))
-        .with_context(|| format!("can't make folder {}", root.join("host").display()))?;
+        .with_context(|| format!("can't make directory {}", root.join("host").display()))?;
     file::write(&path, id.as_bytes(), 0o644, Durability::Flushed)?;
     Ok(id)
 }

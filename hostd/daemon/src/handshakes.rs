@@ -1,8 +1,8 @@
-//! Clients on TCP that have not proved yet who they are.
+//! Bounds the clients on TCP that have not proved yet who they are.
 //!
-//! They have places of their own, apart from those of the API, and never keep a newer one from
-//! coming: where places are short the client goes that has taken longest. One that wants to be
-//! served proves itself within milliseconds.
+//! They have places of their own, apart from those of the API. They never keep a newer client out:
+//! when places are short, the client that has taken longest is disconnected. An honest client
+//! completes its handshake within milliseconds.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// Most of one peer at once.
+/// Most handshakes of one peer at once.
 const PER_PEER: usize = 32;
-/// Most of all peers at once.
+/// Most handshakes of all peers at once.
 const ALL: usize = 256;
 
-/// Those who are about to prove themselves. Clones share it.
+/// The handshakes that run now. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Handshakes(Arc<Mutex<Waiting>>);
 
@@ -27,7 +27,7 @@ struct Waiting {
     peers: HashMap<IpAddr, VecDeque<(u64, oneshot::Sender<()>)>>,
 }
 
-/// One of them; its place is free again when this is dropped.
+/// One handshake. Dropping it frees its place.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     all: Handshakes,
@@ -41,7 +41,7 @@ impl Handshakes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place, if need be that of the oldest one.
+    /// Takes a place. When none is free it takes the place of the oldest handshake.
     pub(crate) fn enter(&self, address: IpAddr) -> Handshake {
         let peer = peer(address);
         let (sender, displaced) = oneshot::channel();
@@ -81,20 +81,20 @@ impl Waiting {
         most.map(|(peer, _)| *peer)
     }
 
-    /// Sends the peer's oldest one away.
+    /// Ends the peer's oldest handshake.
     fn displace(&mut self, peer: IpAddr) {
         if let Some(own) = self.peers.get_mut(&peer)
             && let Some((_, sender)) = own.pop_front()
         {
             self.count -= 1;
-            // It may have ended this moment.
+            // Fails only when the handshake has just ended by itself.
             let _ = sender.send(());
         }
     }
 }
 
 impl Handshake {
-    /// Returns when the place was given to another one.
+    /// Returns when another handshake has taken this place.
     pub(crate) async fn displaced(&mut self) {
         let _ = (&mut self.displaced).await;
     }
@@ -116,7 +116,7 @@ impl Drop for Handshake {
     }
 }
 
-/// Whom an address belongs to: in IPv6 everybody has at least a /64.
+/// The peer that an address belongs to. In IPv6 every peer has at least a /64.
 pub(crate) fn peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {

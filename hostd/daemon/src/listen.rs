@@ -29,23 +29,23 @@ use crate::tls::Tls;
 
 /// Most connections at once on one listener.
 const MAX_CONNECTIONS: usize = 2048;
-/// When so few are left, idle connections and clients that take nothing are given up early.
+/// When fewer are left, idle connections and clients that read nothing are closed early.
 const CROWDED_BELOW: usize = 512;
 /// Most connections of one client: an address on TCP, a user other than root on a unix socket.
 const MAX_OF_ONE: usize = 1024;
-/// Most connections on TCP of clients that only read.
+/// Most connections of readers on TCP.
 const MAX_OF_READERS: usize = 512;
-/// How long a client on TCP waits for its place after it has proved who it is.
+/// How long a client on TCP waits for its place after its handshake.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take until its first byte of a TLS handshake is there.
+/// How long the first byte of a TLS handshake may take.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);
-/// Connections on TCP that the kernel keeps until they are accepted.
+/// Most connections on TCP that wait in the kernel to be accepted.
 const BACKLOG: u32 = 1024;
 /// Pause after accept(2) failed, for example for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Whose members may use the unix sockets.
+/// The group whose members may use the unix sockets.
 const GROUP: &str = "docker";
 
 /// A bound listener.
@@ -57,8 +57,7 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Binds. `tls` must be there for TCP. The socket is watched by the runtime whose context this is
-    /// called in.
+    /// Binds a listener. TCP needs `tls`. The tokio runtime that calls this watches the socket.
     pub(crate) fn bind(listen: &Listen, tls: Option<&Tls>) -> Result<Self> {
         match (listen, tls) {
             (Listen::Unix(path), _) => Ok(Self::Unix(bind_unix(path)?, path.clone())),
@@ -68,7 +67,7 @@ impl Listener {
                 Ok(Self::Tcp(listener, tls.clone()))
             }
             (Listen::Tcp(address), None) => bail!(
-                "refusing to listen on tcp://{address} without TLS: name a folder for the keys with --tls"
+                "refusing to listen on tcp://{address} without TLS: name a directory for the keys with --tls"
             ),
         }
     }
@@ -80,8 +79,8 @@ impl Listener {
         let stop_connections = stop.clone();
         let accept = async {
             loop {
-                // A client on TCP gets its place when it has proved who it is. On a unix socket it
-                // is known at once, and what has no place yet waits in the kernel's queue.
+                // A client on TCP gets its place after its handshake. A client on a unix socket is
+                // known at once; without a free place it waits in the kernel's queue.
                 let place = match &self {
                     Self::Unix(..) => Some(gate.place().await),
                     Self::Tcp(..) => None,
@@ -114,7 +113,7 @@ impl Listener {
             _ = stop.changed() => {}
         }
         if let Self::Unix(_, path) = &self {
-            // The next daemon would see a stale socket and remove it, too.
+            // If this fails, the next daemon removes the stale socket.
             let _ = fs::remove_file(path);
         }
     }
@@ -165,10 +164,10 @@ impl Gate {
         }
     }
 
-    /// Tells everybody whether places are short.
+    /// Reports to all connections whether places are short.
     fn look(&self) {
         self.crowded.send_if_modified(|known| {
-            // Under the lock, so that the last one to look has the last word.
+            // Counted under the lock, so that the last report is the right one.
             let crowded = self.places.available_permits() < CROWDED_BELOW;
             if crowded {
                 self.shortage.note();
@@ -201,7 +200,7 @@ impl<K> Default for Counts<K> {
 struct Counted<K: Hash + Eq>(Arc<Counts<K>>, K);
 
 impl<K: Hash + Eq + Copy> Counts<K> {
-    /// Counts one more; `None`: the client has as many as it may have.
+    /// Counts one more connection. `None`: the client has as many as it may have.
     fn enter(self: &Arc<Self>, client: K) -> Option<Counted<K>> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(client).or_default();
@@ -225,7 +224,7 @@ impl<K: Hash + Eq> Drop for Counted<K> {
     }
 }
 
-/// A connection that has just come.
+/// A connection that has just been accepted.
 enum Accepted {
     Unix(Paced<UnixStream>, Option<GatePlace>),
     Tcp(Paced<TcpStream>, SocketAddr, Tls, Handshake),
@@ -257,23 +256,24 @@ impl Accepted {
     }
 }
 
-/// Tells a client that it has too many connections.
+/// Answers a client that has too many connections.
 async fn refuse(stream: &mut (impl AsyncWrite + Unpin), who: &str) {
     let body = format!("{{\"message\":\"{who} has too many connections at once: close some\"}}\n");
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    let told = async {
+    let sent = async {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
     };
-    // Whoever does not read it has no use for it.
-    let _ = tokio::time::timeout(HELLO_TIMEOUT, told).await;
+    // A client that does not read the answer does not get it.
+    let _ = tokio::time::timeout(HELLO_TIMEOUT, sent).await;
 }
 
-/// The group that may use the socket may do everything with containers, which is as much as
-/// being root; the machine itself is left to root, so that it takes a deliberate step.
+/// The caller on a unix socket. Members of the group may do everything that concerns containers, which
+/// gives them root in effect. Only root may change the machine itself, so that this takes a
+/// deliberate step.
 fn unix_user(stream: &UnixStream) -> (u32, Caller) {
     let own = rustix::process::geteuid().as_raw();
     match stream.peer_cred() {
@@ -300,7 +300,7 @@ async fn serve_tls(
 ) -> io::Result<()> {
     let socket = stream.get_ref();
     socket.set_nodelay(true)?;
-    // A client that vanished without a word must not hold its place for ever.
+    // A client that disappears without closing must not hold its place for ever.
     rustix::net::sockopt::set_socket_keepalive(socket, true)?;
     rustix::net::sockopt::set_tcp_keepidle(socket, Duration::from_secs(60))?;
     rustix::net::sockopt::set_tcp_keepintvl(socket, Duration::from_secs(15))?;
@@ -309,7 +309,7 @@ async fn serve_tls(
             accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
         }
         () = handshake.displaced() => {
-            return Err(io::Error::other("it took too long while others wanted to come in"));
+            return Err(io::Error::other("its handshake took too long while others waited"));
         }
     };
     drop(handshake);
@@ -317,7 +317,7 @@ async fn serve_tls(
     let Some(certificate) = certificates.and_then(<[_]>::first).cloned() else {
         return Err(io::Error::other("the client has no certificate"));
     };
-    // A resumed session was verified when it began.
+    // rustls verified a resumed session only when it began.
     if tls.clients().is_revoked(&certificate) {
         return Err(io::Error::other("the client's certificate was revoked"));
     }
@@ -356,7 +356,7 @@ async fn accept_tls(
     let mut first = [0_u8];
     let peeked = tokio::time::timeout(HELLO_TIMEOUT, stream.get_ref().peek(&mut first))
         .await
-        .map_err(|_| io::Error::other("the client says nothing"))??;
+        .map_err(|_| io::Error::other("the client sends nothing"))??;
     // Every TLS handshake record begins with 22; anything else is a client without TLS.
     if peeked == 1 && first != [22] {
         stream
@@ -375,18 +375,18 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // The connections of a daemon that has just ended must not keep the next one from listening.
+    // The connections of a daemon that has just ended must not stop the next one from listening.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Binds a unix socket that root and the group may use. A socket that nobody listens on any more
-/// is replaced; any other file is left alone.
+/// Binds a unix socket that root and the group may use. A socket without a listener is replaced. Any
+/// other file is left alone.
 fn bind_unix(path: &Path) -> Result<UnixListener> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)
-            .with_context(|| format!("can't make folder {}", parent.display()))?;
+            .with_context(|| format!("can't make directory {}", parent.display()))?;
     }
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -401,7 +401,7 @@ fn bind_unix(path: &Path) -> Result<UnixListener> {
             }
             Err(error) => {
                 return Err(error)
-                    .with_context(|| format!("can't tell who listens on {}", path.display()));
+                    .with_context(|| format!("can't find out who listens on {}", path.display()));
             }
             Ok(_) => bail!("another program listens on {}", path.display()),
         },
@@ -411,15 +411,15 @@ fn bind_unix(path: &Path) -> Result<UnixListener> {
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
     if let Some(gid) = group_id(&groups, GROUP) {
         chown(path, None, Some(gid))
-            .with_context(|| format!("can't give {} to group {GROUP}", path.display()))?;
+            .with_context(|| format!("can't change the group of {} to {GROUP}", path.display()))?;
     }
-    // Until here only the owner could connect: that takes write permission.
+    // Until now only the owner could connect, because connecting takes write permission.
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))
         .with_context(|| format!("can't set permissions of {}", path.display()))?;
     Ok(listener)
 }
 
-/// Looks a group up in the text of group(5).
+/// The number of a group in the text of group(5).
 fn group_id(text: &str, name: &str) -> Option<u32> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -446,7 +446,7 @@ mod tests {
         let path = dir.path().join("a/docker.sock");
         let first = bind_unix(&path).unwrap();
         assert!(bind_unix(&path).is_err());
-        // Dropping a listener leaves its file behind, as a killed daemon does.
+        // Dropping a listener leaves its file, as a killed daemon does.
         drop(first);
         let _second = bind_unix(&path).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();

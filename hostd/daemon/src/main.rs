@@ -1,8 +1,21 @@
 //! The Keelson engine daemon.
 //!
-//! Opens the stores, the engine and the system services, serves the Docker Engine API and the
-//! host API on unix sockets and on TCP with mutual TLS, and stops everything in order on SIGTERM.
-//! SIGKILL is harmless: containers live on under their shims, and the next start adopts them.
+//! It opens the stores, the engine and the system services. It serves the Docker Engine API and the
+//! host API on unix sockets, and on TCP with mutual TLS. On SIGTERM it stops everything in order.
+//! SIGKILL does no harm: containers live on under their shims, and the next start adopts them.
+//!
+//! From the start of the daemon to the answer of a request:
+//!
+//! - `options`: the command line.
+//! - `daemon`: puts the parts together, and takes them apart again.
+//! - `notify`: reports to the supervisor.
+//! - `listen`: the sockets, and who may connect.
+//! - `tls`: the server's certificate on TCP.
+//! - `handshakes`: bounds the clients that have not proved yet who they are.
+//! - `connection`: serves one connection.
+//! - `pace`: closes a connection whose client reads nothing.
+//! - `request_line`: accepts request lines as Docker's clients write them.
+//! - `answers`: bounds the memory of answers that clients have not read yet.
 
 mod answers;
 mod connection;
@@ -25,10 +38,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::options::Options;
 
-/// Threads that work. What is known to block runs elsewhere.
+/// Threads that do the work of requests. Blocking work runs elsewhere.
 const WORKERS: usize = 2;
-/// Threads that serve connections. Nothing there touches a file: when the disk stalls and all who work
-/// wait for it, clients are still answered that hostd is there.
+/// Threads that serve connections. Nothing on them touches a file. So `/_ping` is answered even when
+/// the disk stalls and every working thread waits for it.
 const FRONT: usize = 2;
 
 fn main() -> ExitCode {
@@ -36,13 +49,13 @@ fn main() -> ExitCode {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(rustix::termios::isatty(std::io::stderr()));
-    // What is logged is a choice; what callers changed is not.
+    // The operator chooses what is logged, but the audit log is always on.
     let filter = options.log.clone().with_target(audit::TARGET, Level::INFO);
     tracing_subscriber::registry()
         .with(filter)
         .with(lines)
         .init();
-    // A panic ends one request or one task, never the daemon; it must not go unnoticed, though.
+    // A panic ends one request or one task, never the daemon. The log must show it.
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(%panic, "panic");
     }));
@@ -64,7 +77,7 @@ fn main() -> ExitCode {
         }
     };
     let result = work.block_on(daemon::run(options, front.handle()));
-    // Open connections may be in the middle of anything; they end with the process.
+    // Open connections may be in the middle of something. They end with the process.
     front.shutdown_background();
     work.shutdown_background();
     match result {

@@ -11,7 +11,7 @@ pub(crate) fn sign_of_life_interval() -> Option<Duration> {
     keelson_model::init::sign_of_life_interval(value.as_deref())
 }
 
-/// Sends a notification. Without a supervisor nothing happens.
+/// Sends a notification. Without a supervisor it does nothing.
 pub(crate) fn notify(notification: &Notification) {
     let notifier = Notifier::from_environment();
     if let Err(error) = notifier.send(notification) {

@@ -14,31 +14,30 @@ use tracing_subscriber::filter::Targets;
 /// The Keelson engine daemon: containers, images and system services behind the Docker Engine
 /// API and the host API.
 ///
-/// On SIGTERM or SIGINT it stops all containers in order and ends, on a development machine as
-/// well as on a Keelson machine. Killed by SIGKILL it leaves them running and adopts them at its
-/// next start.
+/// On SIGTERM or SIGINT it stops all containers in order and ends, also on a development machine.
+/// SIGKILL leaves them running, and the next start adopts them.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Options {
-    /// Folder of everything that must survive a reboot.
+    /// Directory of everything that must survive a reboot.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/keelson")]
     pub(crate) root: PathBuf,
 
-    /// Folder of everything that a reboot ends.
+    /// Directory of everything that need not survive a reboot.
     #[arg(long, value_name = "DIR", default_value = "/run/keelson/hostd")]
     pub(crate) run: PathBuf,
 
-    /// Where to listen: unix:///path or tcp://address:port; may be given more than once. Without
-    /// it: unix:///run/docker.sock and, with TLS, what the host configuration says.
+    /// Where to listen: unix:///path or tcp://address:port; may be repeated. Default:
+    /// unix:///run/docker.sock and, with TLS, the addresses in the host configuration.
     #[arg(long, value_name = "URL")]
     pub(crate) listen: Vec<Listen>,
 
-    /// Folder of the certificate authority and the server's keys, made when it is empty. TCP is
-    /// only ever served with TLS and client certificates.
+    /// Directory of the certificate authority and the server's keys. They are made when it is empty.
+    /// TCP is served only with TLS and client certificates.
     #[arg(long, value_name = "DIR")]
     pub(crate) tls: Option<PathBuf>,
 
-    /// Folder of the system services.
+    /// Directory of the system services.
     #[arg(long, value_name = "DIR", default_value = "/usr/lib/keelson/services")]
     pub(crate) services: PathBuf,
 
@@ -46,26 +45,25 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) config: PathBuf,
 
-    /// Mirror of Docker Hub (https://host[:port]), asked before it; may be given more than once.
+    /// Mirror of Docker Hub (https://host[:port]), asked before Docker Hub; may be repeated.
     #[arg(long, value_name = "URL")]
     pub(crate) registry_mirror: Vec<Endpoint>,
 
-    /// Registry that may be spoken to without TLS or whose certificate is not checked: host,
-    /// host:port or a prefix such as 10.0.0.0/8; may be given more than once. Loopback may always
-    /// be spoken to without TLS.
+    /// Registry that needs no TLS and no valid certificate: host, host:port or a prefix such as
+    /// 10.0.0.0/8; may be repeated. Registries on loopback never need TLS.
     #[arg(long, value_name = "CIDR|HOST")]
     pub(crate) insecure_registry: Vec<HostRule>,
 
-    /// Cgroup that all containers are below, by its name. Each hostd on a machine wants its own.
+    /// Name of the cgroup that holds all containers. Each hostd on a machine needs its own.
     #[arg(long, value_name = "NAME", default_value = CgroupParent::USUAL)]
     pub(crate) cgroup_parent: CgroupParent,
 
-    /// Write documents so that the release before this one can read them: an update is on trial and
-    /// may be taken back.
+    /// Write documents so that the previous release can read them. Used while an update is on trial
+    /// and may be rolled back.
     #[arg(long)]
     pub(crate) trial: bool,
 
-    /// What is logged to standard error: error, warn, info, debug, trace, or per module.
+    /// What to log to standard error: error, warn, info, debug, trace, or a level per module.
     #[arg(
         long,
         value_name = "FILTER",
@@ -76,7 +74,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether the running release may still be taken back.
+    /// Whether the running release may still be rolled back.
     pub(crate) fn era(&self) -> Era {
         match self.trial {
             true => Era::Trial,

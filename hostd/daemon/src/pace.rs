@@ -1,4 +1,4 @@
-//! A connection that is given up when its client stands still.
+//! Closes a connection whose client reads nothing for too long.
 
 use std::io;
 use std::pin::Pin;
@@ -9,11 +9,11 @@ use keelson_http::places::Shortage;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// How often it is looked how long a client has stood still.
+/// How often the time is checked since which a client has read nothing.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A stream whose writing fails when the other side takes nothing for too long. It stands right on
-/// the socket, below TLS: there a write that is accepted is one that the kernel has taken.
+/// A stream whose writes fail when the other side reads nothing for too long. It is directly on the
+/// socket, below TLS, because there an accepted write is one that the kernel has taken.
 #[derive(Debug)]
 pub(crate) struct Paced<S> {
     stream: S,
@@ -21,7 +21,7 @@ pub(crate) struct Paced<S> {
     still: Option<Still>,
 }
 
-/// The other side takes nothing.
+/// The other side reads nothing.
 #[derive(Debug)]
 struct Still {
     since: Instant,
@@ -59,7 +59,7 @@ impl<S> Paced<S> {
             if still.since.elapsed() >= self.shortage.patience() {
                 return Poll::Ready(Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    "the client takes nothing",
+                    "the client reads nothing",
                 )));
             }
             still
@@ -104,7 +104,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         self.stream.is_write_vectored()
     }
 
-    // A socket has nothing to flush, so this tells nothing about the other side.
+    // A socket has nothing to flush, so this shows nothing about the other side.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -121,12 +121,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_takes_nothing_is_given_up_when_places_are_short() {
+    async fn a_client_that_reads_nothing_is_closed_when_places_are_short() {
         let shortage = Shortage::default();
         let (near, mut far) = tokio::io::duplex(1 << 10);
         let mut paced = Paced::new(near, shortage.clone());
         let writing = tokio::spawn(async move { paced.write_all(&[0; 64 << 10]).await });
-        // A client that reads a little from time to time is not given up.
+        // A client that reads a little from time to time stays connected.
         for _ in 0..3 {
             tokio::time::sleep(TICK).await;
             far.read_exact(&mut [0; 100]).await.unwrap();

@@ -1,11 +1,11 @@
-//! Request lines as Docker's own clients and `curl -g` write them: with quotation marks, angle
-//! brackets and the like as they are. Docker's server takes them; the HTTP library refuses the
-//! request before anybody sees it. So they are percent-encoded on the way to it.
+//! Accepts request lines as Docker's own clients and `curl -g` write them, with unescaped quotation
+//! marks and angle brackets. Docker's server accepts them, but the HTTP library refuses such a
+//! request before a handler sees it. So these bytes are percent-encoded before they reach the
+//! library.
 //!
-//! Only the first line of a request is looked at, and changed only where it holds such bytes. To
-//! know where a request begins, the ends of bodies are followed by their length or chunks, as the
-//! library does it. What cannot be followed is passed on as it is, and so left to the library to
-//! judge.
+//! Only the first line of a request is examined, and only such bytes in it are changed. To find where
+//! a request begins, this follows the length or the chunks of the body before it. Bytes that it
+//! can't follow pass unchanged, and the library judges them.
 
 use std::io;
 use std::pin::Pin;
@@ -13,48 +13,48 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A transport that passes requests on with their first lines made acceptable.
+/// A transport that escapes the first lines of requests on their way to the HTTP library.
 pub(crate) struct RequestLines<S> {
     stream: S,
     state: State,
-    /// What was read and belongs to a head that is not complete.
+    /// The part of a head that has been read so far.
     head: Vec<u8>,
-    /// What goes to the reader before anything that is read.
+    /// Bytes for the reader, before any new ones.
     ready: Vec<u8>,
-    /// How much of it went.
+    /// How many bytes of `ready` the reader has.
     gone: usize,
     max_head: usize,
 }
 
-/// Where in a request the bytes that come next stand.
+/// The part of a request that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Head,
-    /// In a body of which so many bytes are left.
+    /// In a body, with this many bytes left.
     Body(u64),
     /// In a body in chunks.
     Chunks(Chunk),
-    /// Nothing is looked at any more.
+    /// Bytes pass unexamined from now on.
     Raw,
 }
 
-/// Where in a body in chunks (RFC 9112, section 7.1).
+/// The part of a chunked body (RFC 9112, section 7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Chunk {
     /// In the digits of a chunk's size.
     Size(u64),
-    /// Behind them, up to the end of the line.
+    /// After the digits, up to the end of the line.
     Extension(u64),
-    /// In a chunk of which so many bytes are left.
+    /// In a chunk, with this many bytes left.
     Data(u64),
-    /// In the line end behind a chunk.
+    /// In the line end after a chunk.
     DataEnd,
-    /// In the trailer; whether the present line has anything.
+    /// In the trailer. True: the present line is not empty.
     Trailer(bool),
 }
 
 impl<S> RequestLines<S> {
-    /// Heads longer than `max_head` bytes are passed on as they are.
+    /// Heads longer than `max_head` bytes pass unchanged.
     pub(crate) fn new(stream: S, max_head: usize) -> Self {
         Self {
             stream,
@@ -66,7 +66,7 @@ impl<S> RequestLines<S> {
         }
     }
 
-    /// The transport, and what was read from it and not passed on.
+    /// Returns the transport, and the bytes from it that the reader has not got.
     pub(crate) fn into_parts(self) -> (S, Vec<u8>) {
         let mut rest = self.ready;
         rest.drain(..self.gone);
@@ -74,7 +74,7 @@ impl<S> RequestLines<S> {
         (self.stream, rest)
     }
 
-    /// Takes in bytes that cannot be passed on where they are.
+    /// Takes bytes that are not all part of a body.
     fn take(&mut self, mut bytes: &[u8]) {
         while let Some((byte, rest)) = bytes.split_first() {
             if self.state != State::Head {
@@ -84,13 +84,13 @@ impl<S> RequestLines<S> {
                 continue;
             }
             bytes = rest;
-            // Empty lines before a request are allowed and no head.
+            // Empty lines before a request are allowed and belong to no head.
             if self.head.is_empty() && b"\r\n".contains(byte) {
                 self.ready.push(*byte);
                 continue;
             }
             self.head.push(*byte);
-            // Lines end with or without `\r`; a head with an empty one.
+            // Lines end with or without `\r`. An empty line ends the head.
             if self.head.ends_with(b"\n\n") || self.head.ends_with(b"\n\r\n") {
                 let head = std::mem::take(&mut self.head);
                 self.state = body_of(&head);
@@ -104,8 +104,8 @@ impl<S> RequestLines<S> {
 }
 
 impl State {
-    /// Follows bytes to the end of the body; gives how many belong to it. Afterwards the state is
-    /// [`State::Head`] when bytes are left.
+    /// Follows bytes to the end of the body, and returns how many belong to it. When bytes are left,
+    /// the state is [`State::Head`].
     fn body(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -143,7 +143,7 @@ impl State {
 }
 
 impl Chunk {
-    /// The state after a byte that is no data.
+    /// The state after a byte that is not data.
     fn next(self, byte: u8) -> State {
         State::Chunks(match (self, byte) {
             (Self::Size(size) | Self::Extension(size), b'\n') => match size {
@@ -195,7 +195,7 @@ fn body_of(head: &[u8]) -> State {
     }
 }
 
-/// A head with every byte of its target that the library would refuse percent-encoded.
+/// The head, with those bytes of its first line percent-encoded that the library would refuse.
 fn with_plain_line(head: Vec<u8>) -> Vec<u8> {
     let end = head.iter().position(|byte| *byte == b'\n');
     let line = head.get(..end.unwrap_or(head.len())).unwrap_or_default();
@@ -236,7 +236,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for RequestLines<S> {
             ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
             let new = buffer.filled().get(before..).unwrap_or_default();
             if new.is_empty() {
-                // The end: what there is of a head is the library's to judge.
+                // The end: the library judges an incomplete head.
                 this.state = State::Raw;
                 this.ready.append(&mut this.head);
                 if this.ready.is_empty() {
@@ -244,7 +244,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for RequestLines<S> {
                 }
                 continue;
             }
-            // Bodies stay where they were read to.
+            // Bytes of a body stay in the reader's buffer.
             let body = this.state.body(new);
             let head = new.get(body..).unwrap_or_default().to_vec();
             buffer.set_filled(before + body);

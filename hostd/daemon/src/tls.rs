@@ -1,4 +1,4 @@
-//! The TLS side of TCP listeners: who is served, and the server's certificate of the moment.
+//! TLS on TCP listeners: the server's present certificate, and which clients may connect.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
-/// How often names, addresses and expiry are looked at. An address comes by DHCP some time after
-/// the start, and a client may then want to use it at once.
+/// How often names, addresses and expiry are checked. DHCP adds an address some time after the start,
+/// and a client may want to use it at once.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The server's side of TLS. Clones share it.
@@ -23,7 +23,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Sees to the server's certificate.
+    /// Makes the server's certificate when it is missing or outdated.
     pub(crate) fn new(pki: Arc<Pki>) -> Result<Self> {
         pki.ensure_server(&ServerNames::of_this_machine(), Timestamp::now())?;
         let current = pki.server_config().context("TLS can't be set up")?;
@@ -33,28 +33,28 @@ impl Tls {
         })
     }
 
-    /// What accepts a connection now.
+    /// An acceptor with the present certificate.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         TlsAcceptor::from(current.clone())
     }
 
-    /// Which client certificates count.
+    /// The list of client certificates.
     pub(crate) fn clients(&self) -> &Arc<Clients> {
         self.pki.clients()
     }
 
-    /// Keeps the certificate fitting as long as the daemon runs.
-    pub(crate) async fn keep_fitting(self) {
+    /// Renews the certificate when names, addresses or expiry require it, as long as the daemon runs.
+    pub(crate) async fn keep_current(self) {
         loop {
             tokio::time::sleep(CHECK_INTERVAL).await;
             let tls = self.clone();
             match tokio::task::spawn_blocking(move || tls.refresh()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::error!("the server's certificate can't be made anew: {error:#}");
+                    tracing::error!("the server's certificate can't be renewed: {error:#}");
                 }
-                Err(error) => tracing::error!(%error, "the server's certificate was not looked at"),
+                Err(error) => tracing::error!(%error, "the server's certificate can't be checked"),
             }
         }
     }
@@ -64,7 +64,7 @@ impl Tls {
         if self.pki.ensure_server(&names, Timestamp::now())? {
             let config = self.pki.server_config()?;
             *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
-            tracing::info!(?names, "the server's certificate was made anew");
+            tracing::info!(?names, "the server's certificate was renewed");
         }
         Ok(())
     }

@@ -26,16 +26,20 @@ fn free_port() -> u16 {
 struct Tls {
     host: Host,
     port: u16,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 fn tls_host() -> Tls {
     let port = free_port();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let listen = format!("tcp://127.0.0.1:{port}");
-    let keys = folder.path().join("tls");
+    let keys = directory.path().join("tls");
     let host = Host::start_with(&["--listen", &listen, "--tls", keys.to_str().unwrap()]);
-    Tls { host, port, folder }
+    Tls {
+        host,
+        port,
+        directory,
+    }
 }
 
 impl Tls {
@@ -44,7 +48,7 @@ impl Tls {
     }
 
     fn issue(&self, hostctl: &Path, role: &str) -> PathBuf {
-        let out = self.folder.path().join(format!("client-{role}"));
+        let out = self.directory.path().join(format!("client-{role}"));
         run(
             Command::new(hostctl)
                 .args(["--host", &self.host.url(), "certificate", "issue"])
@@ -79,7 +83,7 @@ fn tcp_wants_a_certificate_of_this_machine() {
     tls.docker(&good, &["version"]).ok();
 
     // Without a certificate: only the authority is known to the client.
-    let none = tls.folder.path().join("none");
+    let none = tls.directory.path().join("none");
     fs::create_dir(&none).unwrap();
     fs::copy(good.join("ca.pem"), none.join("ca.pem")).unwrap();
     let done = run(
@@ -99,7 +103,7 @@ fn tcp_wants_a_certificate_of_this_machine() {
     // With a certificate of another authority.
     let other = tls_host();
     let foreign = other.issue(&hostctl, "admin");
-    let mixed = tls.folder.path().join("mixed");
+    let mixed = tls.directory.path().join("mixed");
     fs::create_dir(&mixed).unwrap();
     fs::copy(good.join("ca.pem"), mixed.join("ca.pem")).unwrap();
     for file in ["cert.pem", "key.pem"] {
@@ -249,7 +253,7 @@ fn every_command_of_hostctl_speaks_json() {
     };
     let tls = tls_host();
     tls.host.load_busybox();
-    let out = tls.folder.path().join("json");
+    let out = tls.directory.path().join("json");
     let issue = format!("certificate issue --name j --out {}", out.display());
     let without_init = !Path::new(keelson_model::init::CONTROL_SOCKET).exists();
     let mut commands = vec![
@@ -529,9 +533,9 @@ fn a_wrong_configuration_is_a_warning() {
         return;
     }
     let mut host = Host::start();
-    let folder = host.path().join("config/etc/keelson");
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("host.toml"), "hostnam = \"x\"\n").unwrap();
+    let directory = host.path().join("config/etc/keelson");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("host.toml"), "hostnam = \"x\"\n").unwrap();
     host.stop_daemon();
     host.start_daemon();
     let info = host.docker(&["info", "-f", "{{.Warnings}}"]).ok();

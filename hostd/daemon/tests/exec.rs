@@ -66,14 +66,14 @@ fn exec_passes_output_input_and_exit_codes() {
         "{}",
         missing.stdout
     );
-    let folder = host.docker(&["exec", "box", "/etc"]);
-    assert_eq!(folder.code, 126, "{}", folder.stdout);
+    let directory = host.docker(&["exec", "box", "/etc"]);
+    assert_eq!(directory.code, 126, "{}", directory.stdout);
     // Nothing of it is the container's output.
     assert_eq!(host.docker(&["logs", "box"]).ok(), "");
 }
 
 #[test]
-fn exec_takes_user_folder_environment_and_privileges() {
+fn exec_takes_user_directory_environment_and_privileges() {
     if !is_root() {
         return;
     }

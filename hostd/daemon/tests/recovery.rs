@@ -145,12 +145,12 @@ fn what_an_older_engine_wrote_is_read() {
     assert!(before.1.starts_with("ship\n100\n"), "{}", before.1);
     host.kill_daemon();
     let path = host.path().join("root/engine/containers");
-    let folder = std::fs::read_dir(path)
+    let directory = std::fs::read_dir(path)
         .unwrap()
         .flatten()
         .find(|entry| entry.path().join("container.json").exists())
         .unwrap();
-    let path = folder.path().join("container.json");
+    let path = directory.path().join("container.json");
     let text = std::fs::read_to_string(&path).unwrap();
     let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
     let members = document.as_object_mut().unwrap();

@@ -210,12 +210,12 @@ fn tls_needs_a_known_authority() {
     host.docker(&["tag", "busybox", &name]).ok();
     host.docker(&["push", &name])
         .fails_with("its certificate cannot be verified");
-    let folder = host.path().join(format!(
+    let directory = host.path().join(format!(
         "config/etc/docker/certs.d/localhost:{}",
         registry.port
     ));
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("ca.crt"), certificate).unwrap();
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("ca.crt"), certificate).unwrap();
     host.docker(&["push", "-q", &name]).ok();
     host.docker(&["rmi", &name]).ok();
     host.docker(&["pull", "-q", &name]).ok();
@@ -240,11 +240,11 @@ fn a_registry_may_want_a_certificate_of_its_clients() {
     let server = format!("localhost:{}", front.port);
     let name = format!("{server}/box");
     host.docker(&["tag", "busybox", &name]).ok();
-    let folder = host
+    let directory = host
         .path()
         .join(format!("config/etc/keelson/certs.d/{server}"));
-    std::fs::create_dir_all(&folder).unwrap();
-    let write = |file: &str, text: &str| std::fs::write(folder.join(file), text).unwrap();
+    std::fs::create_dir_all(&directory).unwrap();
+    let write = |file: &str, text: &str| std::fs::write(directory.join(file), text).unwrap();
     write("ca.crt", &pems.authority);
     assert_ne!(host.docker(&["push", &name]).code, 0);
     write("client.cert", &pems.client.0);
@@ -265,15 +265,15 @@ fn the_machine_logs_in_by_itself() {
         ..Wants::default()
     });
     let mut host = Host::start();
-    let folder = host.path().join("config/etc/keelson");
-    std::fs::create_dir_all(&folder).unwrap();
+    let directory = host.path().join("config/etc/keelson");
+    std::fs::create_dir_all(&directory).unwrap();
     // keeper:secret
     let text = format!(
         r#"{{"auths":{{"localhost:{}":{{"auth":"a2VlcGVyOnNlY3JldA=="}}}}}}"#,
         registry.port
     );
     let write = |name: &str| {
-        let path = folder.join(name);
+        let path = directory.join(name);
         std::fs::write(&path, &text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         path
@@ -289,7 +289,7 @@ fn the_machine_logs_in_by_itself() {
     // Another place, by configuration.
     let other = write("other.json");
     let config = format!("[registries]\nauth_file = \"{}\"\n", other.display());
-    std::fs::write(folder.join("host.toml"), config).unwrap();
+    std::fs::write(directory.join("host.toml"), config).unwrap();
     host.stop_daemon();
     host.start_daemon();
     host.docker(&["pull", &name]).ok();
@@ -306,13 +306,13 @@ fn a_mirror_is_asked_before_docker_hub() {
     let registry = Registry::start(&Wants::default());
     // Nobody listens there: passed over.
     let mut host = Host::start_with(&["--registry-mirror", "http://127.0.0.1:1"]);
-    let folder = host.path().join("config/etc/keelson");
-    std::fs::create_dir_all(&folder).unwrap();
+    let directory = host.path().join("config/etc/keelson");
+    std::fs::create_dir_all(&directory).unwrap();
     let config = format!(
         "[registries]\nmirrors = [\"http://127.0.0.1:{}\"]\ninsecure = [\"10.0.0.0/8\"]\n",
         registry.port
     );
-    std::fs::write(folder.join("host.toml"), config).unwrap();
+    std::fs::write(directory.join("host.toml"), config).unwrap();
     host.stop_daemon();
     host.start_daemon();
     host.load_busybox();

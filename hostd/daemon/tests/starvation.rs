@@ -233,11 +233,11 @@ fn clients_that_say_nothing_keep_nobody_out() {
         .and_then(|listener| listener.local_addr())
         .unwrap()
         .port();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let listen = format!("tcp://127.0.0.1:{port}");
-    let keys = folder.path().join("tls");
+    let keys = directory.path().join("tls");
     let host = Host::start_with(&["--listen", &listen, "--tls", keys.to_str().unwrap()]);
-    let client = folder.path().join("client");
+    let client = directory.path().join("client");
     let issue = ["certificate", "issue", "--name=t", "--role=reader", "--out"];
     run(
         Command::new(&hostctl)

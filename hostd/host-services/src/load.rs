@@ -1,4 +1,4 @@
-//! Reading service folders.
+//! Reads the directories of the services.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,29 +8,29 @@ use std::path::{Path, PathBuf};
 
 use keelson_model::service::ServiceSpec;
 
-/// Version of `service.toml` that is read.
+/// The version of `service.toml` that this release reads.
 const VERSION: u32 = 1;
-/// A larger file is not a service description.
+/// Largest `service.toml`, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// A service as it lies on disk.
+/// A service as it is on disk.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Found {
     pub(crate) spec: ServiceSpec,
     pub(crate) rootfs: PathBuf,
-    /// Changes with the description and with the root file system.
+    /// Hash that changes with the description and with the root file system.
     pub(crate) fingerprint: String,
 }
 
-/// Reads all services; for a broken one, what is wrong with it. A folder that does not exist has
-/// none.
-pub(crate) fn load(folder: &Path) -> BTreeMap<String, Result<Found, String>> {
+/// Reads all services. The error of a broken service says what is wrong with it. A directory that
+/// does not exist has no services.
+pub(crate) fn load(directory: &Path) -> BTreeMap<String, Result<Found, String>> {
     let mut services = BTreeMap::new();
-    let entries = match fs::read_dir(folder) {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
             if error.kind() != std::io::ErrorKind::NotFound {
-                tracing::error!(folder = %folder.display(), %error, "services not read");
+                tracing::error!(directory = %directory.display(), %error, "services can't be read");
             }
             return services;
         }
@@ -46,8 +46,8 @@ pub(crate) fn load(folder: &Path) -> BTreeMap<String, Result<Found, String>> {
     services
 }
 
-fn load_one(folder: &Path) -> Result<Found, String> {
-    let path = folder.join("service.toml");
+fn load_one(directory: &Path) -> Result<Found, String> {
+    let path = directory.join("service.toml");
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let size = fs::metadata(&path).map_err(|error| named(&error))?.len();
     if size > MAX_SIZE {
@@ -55,7 +55,7 @@ fn load_one(folder: &Path) -> Result<Found, String> {
     }
     let text = fs::read_to_string(&path).map_err(|error| named(&error))?;
     let spec = parse(&text).map_err(|error| named(&error))?;
-    let rootfs = folder.join("rootfs.erofs");
+    let rootfs = directory.join("rootfs.erofs");
     let metadata =
         fs::metadata(&rootfs).map_err(|error| format!("{}: {error}", rootfs.display()))?;
     let mut hasher = DefaultHasher::new();
@@ -148,18 +148,18 @@ mod tests {
 
     #[test]
     fn a_broken_service_is_named_and_the_others_are_there() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (name, text) in [("good", GOOD), ("bad", "nonsense"), ("bare", GOOD)] {
-            let path = folder.path().join(name);
+            let path = directory.path().join(name);
             fs::create_dir(&path).unwrap();
             fs::write(path.join("service.toml"), text).unwrap();
             if name != "bare" {
                 fs::write(path.join("rootfs.erofs"), "x").unwrap();
             }
         }
-        fs::create_dir(folder.path().join("empty")).unwrap();
-        fs::write(folder.path().join("file"), "").unwrap();
-        let services = load(folder.path());
+        fs::create_dir(directory.path().join("empty")).unwrap();
+        fs::write(directory.path().join("file"), "").unwrap();
+        let services = load(directory.path());
         assert_eq!(services.len(), 4);
         let first = services["good"].as_ref().unwrap().fingerprint.clone();
         for (name, word) in [
@@ -170,9 +170,9 @@ mod tests {
             let error = services[name].as_ref().unwrap_err();
             assert!(error.contains(word), "{error}");
         }
-        fs::write(folder.path().join("good/rootfs.erofs"), "xy").unwrap();
-        let again = load(folder.path());
+        fs::write(directory.path().join("good/rootfs.erofs"), "xy").unwrap();
+        let again = load(directory.path());
         assert_ne!(again["good"].as_ref().unwrap().fingerprint, first);
-        assert!(load(&folder.path().join("none")).is_empty());
+        assert!(load(&directory.path().join("none")).is_empty());
     }
 }

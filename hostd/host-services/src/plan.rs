@@ -1,22 +1,23 @@
-//! In which order services start. Pure.
+//! The order in which services start. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The order, and the services that cannot start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Names in the order in which they start: each after those that it names. They stop in the
+    /// Names in the order in which the services start: each after its predecessors. They stop in the
     /// reverse order.
     pub order: Vec<String>,
     /// Why a service cannot start.
     pub failed: BTreeMap<String, String>,
 }
 
-/// Makes the plan from each service's `after` list. Services without relation start by name.
+/// Makes the plan from each service's predecessors (its list `after`). Services that do not depend
+/// on each other start in the order of their names.
 pub fn plan(after: &BTreeMap<String, Vec<String>>) -> Plan {
     let mut plan = Plan::default();
     let mut placed = BTreeSet::new();
-    // Each pass places every service whose predecessors are placed, or finds it hopeless.
+    // Each pass places the services whose predecessors are placed, and fails those that lack one.
     loop {
         let mut progress = false;
         for (name, predecessors) in after {
@@ -46,7 +47,7 @@ pub fn plan(after: &BTreeMap<String, Vec<String>>) -> Plan {
         if progress {
             continue;
         }
-        // What is left waits for itself, or for something that does.
+        // Every service that is left waits for a cycle, or is part of one.
         let Some(cycle) = find_cycle(after, &placed, &plan.failed) else {
             return plan;
         };

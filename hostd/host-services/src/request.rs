@@ -1,4 +1,4 @@
-//! What container a service becomes. Pure.
+//! The container that a service becomes. Pure.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use keelson_model::spec::{
 /// Label with the fingerprint of the files that a container was made from.
 pub const FINGERPRINT: &str = "io.keelson.service.fingerprint";
 
-/// Directories of every service that are writable and begin empty.
+/// Writable directories that every service has. They are empty at its start.
 const SCRATCH: [&str; 2] = ["/run", "/tmp"];
 
 /// The path on the host of a mount's source.
@@ -24,25 +24,25 @@ pub fn source(mount: &ServiceMount, state: &Path) -> String {
     }
 }
 
-/// Where a service runs.
+/// The paths on the host that a service needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct ServicePaths<'a> {
     /// Its root file system.
     pub rootfs: &'a Path,
-    /// Its own directory.
+    /// Its own directory, which survives a restart.
     pub state: &'a Path,
     /// The engine's own directory.
     pub engine: &'a Path,
 }
 
-/// Makes the specification. `exists` tells whether a path is there on the host: optional mounts
-/// and devices that are not there are left out.
+/// Makes the specification. `exists` reports whether the host has a path. Optional mounts and devices
+/// that the host lacks are left out.
 ///
 /// # Errors
-/// [`EngineError::Invalid`]: a value that a service can't have.
+/// [`EngineError::Invalid`]: the service has an invalid value.
 pub fn container(
     service: &ServiceSpec,
-    place: Place<'_>,
+    paths: ServicePaths<'_>,
     fingerprint: &str,
     exists: impl Fn(&str) -> bool,
 ) -> Result<ContainerSpec, EngineError> {
@@ -51,7 +51,7 @@ pub fn container(
         .split_first()
         .ok_or_else(|| EngineError::Invalid("command: no command specified".to_owned()))?;
     let root = RootSpec::System {
-        path: place.rootfs.to_owned(),
+        path: paths.rootfs.to_owned(),
         read_only: true,
     };
     let mut spec = ContainerSpec::new(root, command);
@@ -66,7 +66,7 @@ pub fn container(
     if spec.namespaces.network == NetworkMode::Host {
         spec.names.hostname = HostName::OfMachine;
     }
-    spec.mounts = mounts(service, place, &exists);
+    spec.mounts = mounts(service, paths, &exists);
     spec.devices = service
         .devices
         .iter()
@@ -111,18 +111,18 @@ fn network(name: &str) -> Result<NetworkMode, EngineError> {
 
 fn mounts(
     service: &ServiceSpec,
-    place: Place<'_>,
+    paths: ServicePaths<'_>,
     exists: &impl Fn(&str) -> bool,
 ) -> Vec<MountSpec> {
     let binds = service
         .mounts
         .iter()
-        .map(|mount| (mount, PathBuf::from(source(mount, place.state))))
+        .map(|mount| (mount, PathBuf::from(source(mount, paths.state))))
         .filter(|(mount, source)| !mount.optional || exists(&source.to_string_lossy()))
         .map(|(mount, source)| MountSpec {
             target: mount.target.clone().into(),
             kind: MountKind::Bind(BindMount {
-                propagation: usual_propagation(&source, place.engine),
+                propagation: usual_propagation(&source, paths.engine),
                 source,
                 create_source: false,
                 recursive: true,
@@ -177,12 +177,12 @@ mod tests {
     #[test]
     fn a_service_has_what_it_lists_and_no_more() {
         let spec: ServiceSpec = toml::from_str(TEXT).unwrap();
-        let place = Place {
+        let paths = ServicePaths {
             rootfs: Path::new("/usr/r.erofs"),
             state: Path::new("/var/s/time"),
             engine: Path::new("/var"),
         };
-        let made = container(&spec, place, "f", |path| path == "/dev/there").unwrap();
+        let made = container(&spec, paths, "f", |path| path == "/dev/there").unwrap();
         let root = RootSpec::System {
             path: "/usr/r.erofs".into(),
             read_only: true,
@@ -209,10 +209,10 @@ mod tests {
         assert_eq!(made.devices.len(), 1);
         assert_eq!(made.limits.memory.limit, Some(8_000_000));
         assert_eq!(made.limits.pids, PidsLimit::AtMost(5));
-        hostd_containers::check(&made, place.engine).unwrap();
+        hostd_containers::check(&made, paths.engine).unwrap();
         let mut other = spec;
         "bridged".clone_into(&mut other.network);
-        let error = container(&other, place, "f", |_| true)
+        let error = container(&other, paths, "f", |_| true)
             .unwrap_err()
             .to_string();
         assert!(error.contains("bridged"), "{error}");

@@ -1,4 +1,4 @@
-//! Making it so: one task per service brings its container up.
+//! Makes and starts the containers of services. Every service has one task for that.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,19 +15,19 @@ use tokio::sync::watch;
 
 use crate::load::{self, Found};
 use crate::plan::{Plan, plan};
-use crate::request::{FINGERPRINT, Place, container, source};
+use crate::request::{FINGERPRINT, ServicePaths, container, source};
 
-/// Pause after the first failed attempt to bring a service up; it doubles.
+/// Pause after the first failed attempt to start a service. Each failure doubles it.
 const FIRST: Duration = Duration::from_millis(200);
 /// Longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// With what the services are opened.
+/// What [`Services::open`] needs.
 #[derive(Clone)]
 pub struct ServicesOptions {
-    /// Folder of the services: `/usr/lib/keelson/services`. It need not exist.
-    pub folder: PathBuf,
-    /// Parent of the services' own folders: ROOT/services.
+    /// Directory of the services: `/usr/lib/keelson/services`. It need not exist.
+    pub directory: PathBuf,
+    /// Parent of the directories in which services keep their state: ROOT/services.
     pub state: PathBuf,
     /// The engine.
     pub engine: Engine,
@@ -49,12 +49,12 @@ struct Inner {
 struct Entry {
     description: String,
     found: Option<Found>,
-    /// Set once its container was started for the first time.
+    /// Becomes true when its container has started for the first time.
     started: watch::Sender<bool>,
     progress: Mutex<Progress>,
 }
 
-/// What the engine cannot tell.
+/// What the supervisor knows about a service and the engine does not.
 #[derive(Debug, Clone)]
 struct Progress {
     state: ServiceState,
@@ -82,8 +82,8 @@ impl Services {
     /// Reads the services and starts them in the background. Never fails: a broken service is in
     /// [`Services::status`] with its error.
     pub async fn open(options: ServicesOptions) -> Self {
-        let folder = options.folder.clone();
-        let loaded = tokio::task::spawn_blocking(move || load::load(&folder))
+        let directory = options.directory.clone();
+        let loaded = tokio::task::spawn_blocking(move || load::load(&directory))
             .await
             .unwrap_or_default();
         let after = loaded
@@ -155,8 +155,8 @@ impl Services {
             .collect()
     }
 
-    /// Stops all services within `limit`, each before those that it came after. They stay stopped.
-    /// None may use up what those after it need: each gets an equal part of the time that is left.
+    /// Stops all services within `limit`, in the reverse order of their start. They stay stopped.
+    /// Each gets an equal part of the time that is left, so that none uses up the time of the others.
     pub async fn shutdown(&self, limit: Duration) {
         self.inner.stopping.send_replace(true);
         let deadline = tokio::time::Instant::now() + limit;
@@ -174,13 +174,13 @@ impl Services {
                     tracing::info!(service = name, code, "service stopped");
                 }
                 Ok(_) => tracing::error!(service = name, "service not stopped"),
-                // It was never made.
+                // Its container was never made.
                 Err(_) => {}
             }
         }
     }
 
-    /// Removes the containers of services that are not there any more, or cannot start.
+    /// Removes the containers of services that no longer exist or cannot start.
     async fn remove_foreign(&self) {
         let engine = &self.inner.options.engine;
         for snapshot in engine.list(Scope::System) {
@@ -189,7 +189,7 @@ impl Services {
             }
             tracing::info!(
                 service = snapshot.name,
-                "removing a service that is not wanted"
+                "removing the container of a service that does not exist or cannot start"
             );
             if let Err(error) = engine.remove(Scope::System, &snapshot.id, true, true).await {
                 tracing::error!(service = snapshot.name, %error, "service not removed");
@@ -199,8 +199,8 @@ impl Services {
 }
 
 impl Inner {
-    /// Waits for the predecessors, then tries until the container runs. From then on the
-    /// engine's restart policy keeps it running; when that gives up, it is made anew.
+    /// Waits for the predecessors, then tries until the container runs. From then on the engine's
+    /// restart policy keeps it running. When the engine stops restarting it, a new one is made.
     async fn bring_up(&self, name: &str) {
         let Some((entry, found)) = self
             .entries
@@ -241,17 +241,18 @@ impl Inner {
         };
         tokio::select! {
             () = work => {}
-            // Nobody can have dropped the sender: it is beside the entries.
+            // `self` holds the sender, so the wait can't fail.
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
     }
 
-    /// Returns when the engine does not keep the container running any more: a restart failed, or
-    /// the container was removed. Says why.
+    /// Waits until the engine stops keeping the container running: a restart failed, or the container
+    /// was removed. Returns the reason.
     async fn until_given_up(&self, name: &str) -> String {
         let engine = &self.options.engine;
         loop {
-            // Fires at every end; the engine has decided about the restart by then.
+            // Returns each time the container ends. By then the engine has decided whether to
+            // restart it.
             match engine
                 .wait(Scope::System, name, WaitCondition::NotRunning)
                 .await
@@ -270,7 +271,7 @@ impl Inner {
         }
     }
 
-    /// Keeps a container that was made from the same files and runs; otherwise makes a new one.
+    /// Keeps a running container that was made from the same files. Otherwise makes a new one.
     async fn ensure(&self, name: &str, found: &Found) -> Result<(), String> {
         let engine = &self.options.engine;
         if let Ok(existing) = engine.inspect(Scope::System, name) {
@@ -285,13 +286,13 @@ impl Inner {
         }
         let state = self.options.state.join(name);
         make_state(found, &state)?;
-        let place = Place {
+        let paths = ServicePaths {
             rootfs: &found.rootfs,
             state: &state,
             engine: engine.root(),
         };
         let exists = |path: &str| fs::symlink_metadata(path).is_ok();
-        let spec = container(&found.spec, place, &found.fingerprint, exists)
+        let spec = container(&found.spec, paths, &found.fingerprint, exists)
             .map_err(|error| error.to_string())?;
         let request = CreateRequest::new(spec);
         let start = async {
@@ -304,7 +305,7 @@ impl Inner {
     }
 }
 
-/// Makes the parts of the service's own folder that it mounts.
+/// Makes those parts of the service's own directory that it mounts.
 fn make_state(found: &Found, state: &Path) -> Result<(), String> {
     for mount in &found.spec.mounts {
         if mount.source.starts_with("{state}") {
@@ -319,7 +320,7 @@ fn make_state(found: &Found, state: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What is shown of a service, from what the supervisor and what the engine knows.
+/// The status of a service: what the supervisor knows and what the engine knows.
 fn status(
     name: &str,
     description: &str,

@@ -33,17 +33,17 @@ fn runtime() -> PathBuf {
 }
 
 /// Makes an EROFS file with busybox. `None`: not possible here.
-fn rootfs(folder: &Path) -> Option<PathBuf> {
+fn rootfs(directory: &Path) -> Option<PathBuf> {
     if !keelson_testing::is_root() {
         return None;
     }
-    let tree = folder.join("tree");
+    let tree = directory.join("tree");
     for part in ["bin", "etc", "run", "tmp", "proc", "sys", "dev", "data"] {
         fs::create_dir_all(tree.join(part)).unwrap();
     }
     keelson_testing::busybox::install(&tree.join("bin/busybox")).unwrap();
     std::os::unix::fs::symlink("busybox", tree.join("bin/sh")).unwrap();
-    let image = folder.join("rootfs.erofs");
+    let image = directory.join("rootfs.erofs");
     match Command::new("mkfs.erofs").arg(&image).arg(&tree).output() {
         Ok(output) => {
             assert!(output.status.success(), "{output:?}");
@@ -57,26 +57,26 @@ fn rootfs(folder: &Path) -> Option<PathBuf> {
 }
 
 struct Machine {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     image: PathBuf,
 }
 
 impl Machine {
     fn new() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let image = rootfs(folder.path())?;
-        Some(Self { folder, image })
+        let directory = tempfile::tempdir().unwrap();
+        let image = rootfs(directory.path())?;
+        Some(Self { directory, image })
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn service(&self, name: &str, text: &str) {
-        let folder = self.path("services").join(name);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("service.toml"), text).unwrap();
-        let image = folder.join("rootfs.erofs");
+        let directory = self.path("services").join(name);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("service.toml"), text).unwrap();
+        let image = directory.join("rootfs.erofs");
         if !image.exists() {
             fs::hard_link(&self.image, image).unwrap();
         }
@@ -98,13 +98,13 @@ impl Machine {
                 runtime: runtime(),
                 images,
                 defaults: EngineConfig::default(),
-                cgroup_parent: cgroup_parent(self.folder.path()),
+                cgroup_parent: cgroup_parent(self.directory.path()),
                 read_old: |_| Err(EngineError::Invalid("no old containers here".to_owned())),
             })
             .await
             .unwrap();
             let services = Services::open(ServicesOptions {
-                folder: self.path("services"),
+                directory: self.path("services"),
                 state: root.join("services"),
                 engine: engine.clone(),
             })
@@ -126,8 +126,8 @@ impl Machine {
 }
 
 /// A cgroup of the test's own.
-fn cgroup_parent(folder: &Path) -> CgroupParent {
-    let name = folder.file_name().unwrap().to_string_lossy();
+fn cgroup_parent(directory: &Path) -> CgroupParent {
+    let name = directory.file_name().unwrap().to_string_lossy();
     format!("keelson-test-{}", name.trim_start_matches('.'))
         .parse()
         .unwrap()

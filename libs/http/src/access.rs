@@ -1,4 +1,4 @@
-//! Who is calling, and which role a route takes.
+//! The caller of a request, and the role that a route requires.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use keelson_model::host_api::Role;
 /// The least role that may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Every role: it shows something, changes nothing, and connects to nobody.
+    /// Every role. The route shows something, changes nothing and opens no connection.
     Reader,
-    /// Operators and administrators: it changes containers or images, or makes this machine
-    /// connect to a server that the caller names.
+    /// Operators and administrators. The route changes containers or images, or it makes this
+    /// machine connect to a server that the caller names.
     Operator,
-    /// Administrators: it changes the machine, or shows who has a key to it.
+    /// Administrators. The route changes the machine, or shows who has a key to it.
     Admin,
 }
 
@@ -36,7 +36,7 @@ impl Access {
     }
 }
 
-/// Whoever sent a request. Clones are cheap: all requests of a connection have the same caller.
+/// The sender of a request. Clones are cheap: all requests of a connection have the same caller.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// What the caller may do.
@@ -46,7 +46,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A caller by its name.
+    /// A caller with this role and name.
     pub fn new(role: Role, name: impl Into<Arc<str>>) -> Self {
         Self {
             role,

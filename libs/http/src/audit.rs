@@ -1,8 +1,9 @@
 //! The record of what callers changed.
 //!
-//! One event per audited request, with the tracing target [`TARGET`], when the status of its answer
-//! is known: refused requests too. A request that takes its connection over is recorded at that
-//! moment, one whose client leaves before the answer with status 0.
+//! Every audited request becomes one event with the tracing target [`TARGET`], also when it is
+//! refused. The event is written when the status of the answer is known. A request that takes its
+//! connection over is recorded with the status in its head. A request whose client leaves before the
+//! answer is recorded with status 0.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -19,12 +20,13 @@ pub const TARGET: &str = "audit";
 /// Longest recorded path and query, in bytes.
 const MAX_TARGET: usize = 1024;
 
-/// Which query parameters are recorded: those that name an object. Others may carry secrets.
-pub type Told = &'static [&'static str];
+/// Names of the query parameters that are recorded: those that name an object. Others may carry
+/// secrets.
+pub type RecordedParameters = &'static [&'static str];
 
-/// An audited request that is not answered yet. Dropped without an answer it records that, too.
+/// An audited request. It is recorded when this is dropped, also when no answer was made.
 #[derive(Debug)]
-pub struct Record {
+pub struct AuditRecord {
     caller: Arc<str>,
     role: Role,
     method: Method,
@@ -34,33 +36,33 @@ pub struct Record {
     status: u16,
 }
 
-impl Record {
-    /// A request that has just come.
+impl AuditRecord {
+    /// Begins the record of a request that has just arrived.
     pub fn begin(
         caller: &Caller,
         method: &Method,
         uri: &Uri,
-        told: Told,
+        parameters: RecordedParameters,
         hijacker: Option<Hijacker>,
     ) -> Self {
         Self {
             caller: Arc::clone(&caller.name),
             role: caller.role,
             method: method.clone(),
-            target: target(uri, told),
+            target: target(uri, parameters),
             begun: Instant::now(),
             hijacker,
             status: 0,
         }
     }
 
-    /// The request is answered.
+    /// Records the request with the status of its answer.
     pub fn answered(mut self, status: StatusCode) {
         self.status = status.as_u16();
     }
 }
 
-impl Drop for Record {
+impl Drop for AuditRecord {
     fn drop(&mut self) {
         let taken_over = self.hijacker.as_ref().and_then(Hijacker::taken_over);
         let status = match (self.status, taken_over) {
@@ -81,13 +83,13 @@ impl Drop for Record {
     }
 }
 
-/// The path with those parameters of the query that are told, bounded.
-fn target(uri: &Uri, told: Told) -> String {
+/// The path with the recorded query parameters, cut to [`MAX_TARGET`] bytes.
+fn target(uri: &Uri, parameters: RecordedParameters) -> String {
     let mut text = uri.path().to_owned();
     let mut separator = '?';
     for pair in uri.query().unwrap_or_default().split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if told.contains(&name) && !value.is_empty() {
+        if parameters.contains(&name) && !value.is_empty() {
             let _ = write!(text, "{separator}{name}={value}");
             separator = '&';
         }

@@ -1,8 +1,8 @@
-//! Failures, as clients see them. They become HTTP answers in `reply`.
+//! Failures of requests. `reply` turns them into HTTP answers.
 
 use keelson_model::error::ErrorKind;
 
-/// A failure as the client sees it: `{"message": "…"}` under the status of its kind.
+/// A failure as the client sees it: `{"message": "…"}`, with the HTTP status of its kind.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
@@ -11,7 +11,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of a kind.
+    /// A failure of this kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -24,16 +24,16 @@ impl Failure {
         Self::new(ErrorKind::InvalidInput, message)
     }
 
-    /// The kind.
+    /// Its kind, from which the status follows.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 }
 
-/// Runs work that blocks (file system) outside the threads that serve requests.
+/// Runs blocking work (file system) outside the threads that serve requests.
 ///
 /// # Errors
-/// Internal when the work panicked.
+/// Internal: the work panicked.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {

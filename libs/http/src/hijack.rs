@@ -1,10 +1,12 @@
 //! Taking a connection over for a raw byte stream.
 //!
-//! A request such as that to attach to a terminal turns its HTTP connection into a bidirectional
-//! stream, either after `101 UPGRADED` (when the client asked with `Upgrade: tcp`) or after a bare
-//! `200 OK` without any length. An HTTP library upgrades only on the former, so both take one path
-//! here: the handler never answers; it hands a [`Takeover`] to whoever drives the connection, who
-//! takes the transport back from the HTTP library, writes the head and runs the stream.
+//! Some requests turn their HTTP connection into a bidirectional stream, for example the one that
+//! attaches to a terminal. The stream begins after `101 UPGRADED` when the client sent
+//! `Upgrade: tcp`, and otherwise after a `200 OK` without a length.
+//!
+//! The HTTP library can upgrade only after a 101, so both kinds take another path. The handler never
+//! answers. It hands a [`Takeover`] to the driver of the connection. The driver takes the transport
+//! back from the HTTP library, writes the head and runs the stream.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 /// What runs on a connection that was taken over.
 pub type Session = Box<dyn FnOnce(Reader, Writer) -> BoxFuture<'static, ()> + Send>;
 
-/// The order to stop speaking HTTP on a connection.
+/// A request to the connection's driver: stop speaking HTTP and run this session.
 pub struct Takeover {
     /// Status line and headers, up to and including the empty line.
     pub head: Vec<u8>,
@@ -32,8 +34,8 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// A raw stream. The client gets 101 when its `request` asked for an upgrade, 200 otherwise,
-    /// and the `common` headers of all answers.
+    /// A raw stream. The status is 101 when the `request` headers ask for an upgrade, 200 otherwise.
+    /// The `common` headers are added to the head.
     pub fn new(
         request: &HeaderMap,
         content_type: &str,
@@ -55,8 +57,8 @@ impl Takeover {
     }
 }
 
-/// Through which a handler takes over the connection that its request came on. The driver of the
-/// connection puts one into every request's extensions.
+/// A handler's means to take over the connection of its request. The driver of the connection puts
+/// one into every request's extensions.
 #[derive(Clone)]
 pub struct Hijacker {
     sender: mpsc::Sender<Takeover>,
@@ -65,7 +67,7 @@ pub struct Hijacker {
 }
 
 impl Hijacker {
-    /// A handle and the end that the connection's driver listens on.
+    /// Returns a handle, and the receiver for the connection's driver.
     pub fn new() -> (Self, mpsc::Receiver<Takeover>) {
         // A connection is taken over once.
         let (sender, receiver) = mpsc::channel(1);
@@ -76,13 +78,13 @@ impl Hijacker {
     /// Takes the connection over. The handler must not answer afterwards. Returns whether the
     /// connection still exists.
     pub fn take_over(&self, takeover: Takeover) -> bool {
-        // Before it is sent: the handler may be dropped at once afterwards.
+        // Before the send: afterwards the handler may be dropped at any moment.
         self.status
             .store(takeover.status.as_u16(), Ordering::Relaxed);
         self.sender.try_send(takeover).is_ok()
     }
 
-    /// The status that the client was told when the connection was taken over.
+    /// The status in the head, when the connection was taken over.
     pub(crate) fn taken_over(&self) -> Option<StatusCode> {
         StatusCode::from_u16(self.status.load(Ordering::Relaxed)).ok()
     }
@@ -118,7 +120,7 @@ fn head(upgrade: Option<&str>, content_type: &str, common: &HeaderMap) -> Vec<u8
     out
 }
 
-/// A header's name in the usual spelling: `Api-Version`. Scripts look for it so.
+/// A header's name in the usual spelling, `Api-Version`. Scripts search for it in this form.
 fn title_case(name: &str) -> String {
     let mut start = true;
     let upper = |character: char| match std::mem::replace(&mut start, character == '-') {

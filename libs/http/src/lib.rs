@@ -1,15 +1,15 @@
-//! What the machine's HTTP APIs share. It knows neither containers nor the words of any API.
+//! What the machine's HTTP APIs share. Nothing here knows containers or the words of one API.
 //!
 //! In the order in which a request meets it:
 //!
-//! - [`access`]: who is calling, and which role a route takes.
-//! - [`route`]: the route table. A route states its access, and its handler is only handed out to
-//!   callers that have it.
+//! - [`access`]: the caller, and the role that a route requires.
+//! - [`route`]: the route table. Every route states its access. Only a caller with a sufficient role
+//!   gets the handler.
 //! - [`audit`]: the record of what callers changed.
-//! - [`places`]: how many long requests may go on at once.
-//! - [`reply`]: reading bodies within limits of bytes and time, and making answers.
-//! - [`hijack`]: taking a connection over for a raw stream.
-//! - [`error`]: the one shape of a failure, and its status.
+//! - [`places`]: how many long requests may run at once.
+//! - [`reply`]: reads bodies within limits of bytes and time, and makes answers.
+//! - [`hijack`]: takes a connection over for a raw stream.
+//! - [`error`]: the one type of a failure, with its kind and message.
 
 pub mod access;
 pub mod audit;

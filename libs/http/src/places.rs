@@ -1,12 +1,13 @@
-//! How many long answers and uploads there may be at once.
+//! How many long answers and uploads may run at once.
 //!
-//! Whoever asks for an archive, a log or a pull decides by its own reading and writing how long
-//! that takes, and meanwhile holds memory, descriptors and threads. So a place is taken before any
-//! of these is, and it is given back by the last part of the work that ends. Clients that only read
-//! share a smaller part of the places: they can't keep those who manage the machine from working.
+//! An archive, a log or a pull lasts as long as its client likes, and holds memory, descriptors and
+//! threads meanwhile. So a request takes a place before it takes any of these. The part of the work
+//! that ends last frees the place. Readers share a smaller number of places, so that they can't keep
+//! operators and administrators from working.
 //!
-//! A connection whose client takes nothing (or sends nothing that is waited for) is given up, soon
-//! when places are short and late when they are not: somebody may page through a log.
+//! A connection is closed when its client stands still: it reads nothing, or sends nothing that is
+//! expected. While places are short that happens soon. Otherwise it happens late, because somebody
+//! may page through a log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,28 +21,28 @@ use crate::error::Failure;
 
 /// How long a request waits for a place.
 const WAIT: Duration = Duration::from_secs(20);
-/// How long a client may stand still while places are short. Shorter than [`WAIT`], so that who
-/// waits gets the place of a client that does not read.
+/// How long a client may stand still while places are short. Shorter than [`WAIT`], so that a waiting
+/// request gets the place of a client that does not read.
 const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a client may stand still otherwise.
 const LONG_PATIENCE: Duration = Duration::from_secs(1800);
-/// For so long after one was lacking places count as short.
+/// Places count as short for this long after a request found none.
 const SHORTAGE: Duration = Duration::from_secs(60);
 
 /// What places are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Archives that are made for a client: each has a thread and some MiB of pieces.
+    /// Archives for a client. Each holds a thread and some MiB.
     Export,
-    /// Archives that a client sends: each has threads, and room on the disk.
+    /// Archives from a client. Each holds threads, and space on the disk.
     Upload,
-    /// Pulls, pushes and questions to registries.
+    /// Pulls, pushes and other requests to registries.
     Transfer,
     /// Logs, events, attached streams.
     Follow,
     /// Walks through file systems: sizes, changes, checks of images.
     Survey,
-    /// Large documents in requests: each is in memory as a whole, more than once.
+    /// Large documents in requests. Each is in memory as a whole, more than once.
     Document,
 }
 
@@ -55,7 +56,7 @@ impl Kind {
         Self::Document,
     ];
 
-    /// How many there are, and how many of them clients get that only read.
+    /// How many places there are, and how many of them readers may hold.
     const fn places(self) -> (usize, usize) {
         match self {
             Self::Export => (24, 8),
@@ -67,7 +68,7 @@ impl Kind {
         }
     }
 
-    /// Whether clients hold these places by reading and writing slowly.
+    /// Whether a client that reads or writes slowly holds such a place longer.
     const fn is_held_by_clients(self) -> bool {
         match self {
             Self::Export | Self::Upload | Self::Transfer | Self::Follow => true,
@@ -87,14 +88,14 @@ impl Kind {
     }
 }
 
-/// When a place was last lacking. Clones share it.
+/// When a request last found no place. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Shortage(Arc<Noted>);
 
 #[derive(Debug)]
 struct Noted {
     start: Instant,
-    /// Milliseconds after the start, and one; 0: never.
+    /// Milliseconds after the start, plus one. 0: never.
     last: AtomicU64,
 }
 
@@ -108,7 +109,7 @@ impl Default for Shortage {
 }
 
 impl Shortage {
-    /// Something is lacking now.
+    /// Records that a place is lacking now.
     pub fn note(&self) {
         let now = u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.0.last.store(now + 1, Ordering::Relaxed);
@@ -143,7 +144,7 @@ struct Pool {
     readers: Arc<Semaphore>,
 }
 
-/// A place that is taken until this is dropped.
+/// A place. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Place {
     _all: OwnedSemaphorePermit,
@@ -151,7 +152,7 @@ pub struct Place {
 }
 
 impl Places {
-    /// All places are free.
+    /// All places, free.
     pub fn new(shortage: Shortage) -> Self {
         Self {
             pools: Kind::ALL.map(|kind| {
@@ -166,7 +167,7 @@ impl Places {
         }
     }
 
-    /// Whether places are short.
+    /// The record of when places were short.
     pub fn shortage(&self) -> &Shortage {
         &self.shortage
     }
@@ -174,7 +175,7 @@ impl Places {
     /// Takes a place, and waits a while for one.
     ///
     /// # Errors
-    /// Unavailable when none became free in time; Forbidden when there is none for this role.
+    /// Unavailable: none became free in time. Forbidden: there is none for this role.
     pub async fn take(&self, kind: Kind, role: Role) -> Result<Place, Failure> {
         let (most, for_readers) = kind.places();
         let Some(pool) = self.pools.get(kind as usize) else {
@@ -224,7 +225,7 @@ impl Pool {
         })
     }
 
-    /// `None`: never, the semaphores are not closed.
+    /// Never `None`: nobody closes the semaphores.
     async fn take(&self, role: Role) -> Option<Place> {
         let readers = match role {
             Role::Reader => Some(Arc::clone(&self.readers).acquire_owned().await.ok()?),
@@ -242,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_where_they_are_looked_for() {
+    fn kinds_are_in_the_order_of_their_numbers() {
         for (at, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, at);
         }

@@ -1,4 +1,4 @@
-//! Making answers and reading bodies.
+//! Makes answers and reads bodies.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,23 +21,23 @@ use tokio_util::io::StreamReader;
 use crate::error::Failure;
 use crate::places::Shortage;
 
-/// The body of an answer. After an error the connection is broken off, so that the client does not
-/// take what it has for the whole.
+/// The body of an answer. An error breaks the connection, so that the client does not take a part
+/// for the whole.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// How long a client may take to send a document.
 const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A body from this size on, in bytes, or one whose size is not known, is a large one.
+/// Bodies of more bytes, and those of unknown size, count as large.
 const LARGE: u64 = 64 << 10;
-/// How long a client may go on sending after its answer.
+/// How long a client may continue to send after its answer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bodies that can't fail.
+/// The error of a body that can't fail.
 fn never(error: Infallible) -> io::Error {
     match error {}
 }
 
-/// A body that is there already.
+/// A body that is complete.
 pub fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(never).boxed_unsync()
 }
@@ -85,7 +85,7 @@ pub fn stream(
     try_stream(content_type, parts.map(Ok))
 }
 
-/// Like [`stream`], of parts whose making can fail.
+/// Like [`stream`], for parts that can fail.
 pub fn try_stream(
     content_type: &'static str,
     parts: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
@@ -98,18 +98,18 @@ pub fn try_stream(
     response
 }
 
-/// A JSON value as one line.
+/// A JSON value as one line, ended by CR LF.
 pub fn json_line<T: Serialize>(value: &T) -> Bytes {
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.extend_from_slice(b"\r\n");
     Bytes::from(line)
 }
 
-/// Goes on reading what a client sends with a request that is answered before its end: a connection
-/// that ends while the client still writes is a broken pipe there, and the answer is lost.
+/// Reads and drops the rest of a request that is answered early. A client that still writes when the
+/// connection ends gets a broken pipe, and loses the answer.
 pub fn drain(mut body: impl AsyncRead + Send + Unpin + 'static) {
     tokio::spawn(async move {
-        // A client that needs longer has to do without the answer.
+        // A client that needs longer loses the answer.
         let mut sink = tokio::io::sink();
         let read = tokio::io::copy(&mut body, &mut sink);
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
@@ -121,11 +121,11 @@ pub fn reader(body: Incoming) -> impl AsyncRead + Send + Unpin + 'static {
     StreamReader::new(BodyDataStream::new(body).map_err(io::Error::other))
 }
 
-/// How often it is looked how long nothing has come.
+/// How often a reader checks how long it has waited.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Like [`reader`]; fails when nothing comes for longer than `shortage` has patience. The work that
-/// reads it holds threads meanwhile.
+/// Like [`reader`], but fails when nothing arrives for longer than the patience of `shortage`: the
+/// work that reads holds threads meanwhile.
 pub fn paced_reader(body: Incoming, shortage: Shortage) -> impl AsyncRead + Send + Unpin + 'static {
     let pieces = stream::unfold(
         (BodyDataStream::new(body), shortage),
@@ -137,7 +137,7 @@ pub fn paced_reader(body: Incoming, shortage: Shortage) -> impl AsyncRead + Send
                     Err(_) if before.elapsed() >= shortage.patience() => {
                         break Err(io::Error::new(
                             io::ErrorKind::TimedOut,
-                            "the client sends nothing any more",
+                            "the client has stopped sending",
                         ));
                     }
                     Err(_) => {}
@@ -149,7 +149,7 @@ pub fn paced_reader(body: Incoming, shortage: Shortage) -> impl AsyncRead + Send
     StreamReader::new(Box::pin(pieces))
 }
 
-/// Whether a body is, or may be, a large one.
+/// Whether a body is large, or may be.
 pub fn is_large(body: &Incoming) -> bool {
     body.size_hint().upper().is_none_or(|size| size > LARGE)
 }
@@ -157,7 +157,7 @@ pub fn is_large(body: &Incoming) -> bool {
 /// Reads a body as a whole: at most `most` bytes, within 30 seconds.
 ///
 /// # Errors
-/// InvalidInput when it is larger, comes too late or ends early.
+/// InvalidInput: the body is larger, arrives too late, or ends early.
 pub async fn read_bytes(body: Incoming, most: usize) -> Result<Bytes, Failure> {
     let collected = tokio::time::timeout(DOCUMENT_TIMEOUT, Limited::new(body, most).collect())
         .await
@@ -169,8 +169,8 @@ pub async fn read_bytes(body: Incoming, most: usize) -> Result<Bytes, Failure> {
 /// Reads a JSON body leniently (see [`keelson_model::json`]). `None`: the body is empty.
 ///
 /// # Errors
-/// InvalidInput naming the member when the body is no such document, is larger than `most` bytes,
-/// or is said to be anything but JSON.
+/// InvalidInput, naming the member: the body is no such document, is larger than `most` bytes, or
+/// has another content type than JSON.
 pub async fn read_json<T: DeserializeOwned>(
     request: Request<Incoming>,
     most: usize,
@@ -179,10 +179,10 @@ pub async fn read_json<T: DeserializeOwned>(
     document.map(T::deserialize).transpose().map_err(wrong_json)
 }
 
-/// Like [`read_json`], of a document whose type is not one type.
+/// Like [`read_json`], for a document that no single type describes.
 ///
 /// # Errors
-/// InvalidInput as there.
+/// As for [`read_json`].
 pub async fn read_document(
     request: Request<Incoming>,
     most: usize,
@@ -205,7 +205,7 @@ pub async fn read_document(
     Json::parse(&collected).map(Some).map_err(wrong_json)
 }
 
-/// What is wrong with a document, as the client is told.
+/// The failure to report for a wrong document.
 pub fn wrong_json(error: JsonError) -> Failure {
     match error.path() {
         "" => Failure::invalid(format!("invalid JSON: {}", error.message())),
@@ -213,7 +213,7 @@ pub fn wrong_json(error: JsonError) -> Failure {
     }
 }
 
-/// A body must be said to be JSON; without one nothing needs to be said.
+/// A body must have the content type JSON. An empty one needs none.
 fn check_content_type(headers: &HeaderMap, is_empty: bool) -> Result<(), Failure> {
     let text = match headers.get(header::CONTENT_TYPE) {
         None if is_empty => return Ok(()),

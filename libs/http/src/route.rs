@@ -1,15 +1,15 @@
 //! The route table: what exists, who may use it, and what answers it.
 //!
-//! The table is the policy. A route cannot be made without its access, a path that is in no table
-//! does not exist for anybody, and a handler is handed out only by [`Match::admit`], to a caller
-//! whose role is enough.
+//! The table is the policy. Every route states its access. A path that is in no table does not exist,
+//! for any caller. Only [`Match::admit`] hands out a handler, and only to a caller with a sufficient
+//! role.
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use keelson_model::error::ErrorKind;
 
 use crate::access::{Access, Caller};
-use crate::audit::{Record, Told};
+use crate::audit::{AuditRecord, RecordedParameters};
 use crate::error::Failure;
 use crate::hijack::Hijacker;
 use crate::reply::Body;
@@ -17,34 +17,34 @@ use crate::reply::Body;
 /// Whether requests are recorded in the audit log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audit {
-    /// Each of them.
+    /// Yes.
     Recorded,
-    /// None: nothing is changed.
+    /// No: they change nothing.
     ReadOnly,
-    /// None although the method is one that changes things, for this reason.
+    /// No, for this reason, although the method usually changes something.
     Left(&'static str),
 }
 
 /// What a request's body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Takes {
-    /// Nothing that says what is to be done.
+    /// Nothing that the handler reads.
     Nothing,
-    /// A JSON document, which is in memory as a whole.
+    /// A JSON document, read into memory as a whole.
     Document,
-    /// Bytes that are read while they come.
+    /// Bytes that are read while they arrive.
     Stream,
 }
 
-/// One route. `H` is what answers it, a function of the API that the table belongs to; `D` is what
-/// that API describes its routes by, if it does.
+/// One route. `H` is the type of the API's handlers. `D` is the type by which the API describes its
+/// routes, if it does.
 #[derive(Debug, Clone, Copy)]
-pub struct Route<H: 'static, D: 'static = ()> {
+pub struct ApiRoute<H: 'static, D: 'static = ()> {
     /// HTTP method, in capital letters.
     pub method: &'static str,
     /// Path. `{x}` stands for one segment, `{x*}` for one or more; at most one of them.
     pub path: &'static str,
-    /// Minor number of the API version that introduced it; 0: all have it.
+    /// Minor number of the API version that introduced it. 0: every version has it.
     pub since: u16,
     /// Who may use it.
     pub access: Access,
@@ -52,19 +52,19 @@ pub struct Route<H: 'static, D: 'static = ()> {
     pub audit: Audit,
     /// What its body is.
     pub takes: Takes,
-    /// Whether it does what it is for. One that is not built says so.
+    /// Whether it is built. The handler of one that is not answers 501.
     pub built: bool,
-    /// Whether it is answered where connections are served: it touches no file and waits for
-    /// nothing.
+    /// Whether the threads that serve connections answer it themselves. Such a route touches no file
+    /// and waits for nothing.
     pub at_once: bool,
-    /// What it does, in one line.
+    /// What it does, in one sentence.
     pub summary: &'static str,
     /// How the API describes it.
     pub docs: D,
     handler: H,
 }
 
-impl<H: Copy + 'static> Route<H> {
+impl<H: Copy + 'static> ApiRoute<H> {
     /// A route. Methods other than GET and HEAD are audited.
     pub const fn new(method: &'static str, path: &'static str, access: Access, handler: H) -> Self {
         let audit = match method.as_bytes() {
@@ -86,9 +86,9 @@ impl<H: Copy + 'static> Route<H> {
         }
     }
 
-    /// Says what it does, takes and answers.
-    pub const fn described<D: Copy>(self, summary: &'static str, docs: D) -> Route<H, D> {
-        Route {
+    /// Adds the description: what the route does, takes and answers.
+    pub const fn described<D: Copy>(self, summary: &'static str, docs: D) -> ApiRoute<H, D> {
+        ApiRoute {
             method: self.method,
             path: self.path,
             since: self.since,
@@ -104,44 +104,44 @@ impl<H: Copy + 'static> Route<H> {
     }
 }
 
-impl<H: Copy + 'static, D: Copy + 'static> Route<H, D> {
-    /// With the version that introduced it.
+impl<H: Copy + 'static, D: Copy + 'static> ApiRoute<H, D> {
+    /// Sets the version that introduced it.
     pub const fn since(mut self, minor: u16) -> Self {
         self.since = minor;
         self
     }
 
-    /// Audited although its method only reads.
+    /// Is audited, although its method only reads.
     pub const fn audited(mut self) -> Self {
         self.audit = Audit::Recorded;
         self
     }
 
-    /// Not audited although its method is one that changes things.
+    /// Is not audited, although its method usually changes something.
     pub const fn not_audited(mut self, reason: &'static str) -> Self {
         self.audit = Audit::Left(reason);
         self
     }
 
-    /// Its body is this.
+    /// Sets what its body is.
     pub const fn takes(mut self, takes: Takes) -> Self {
         self.takes = takes;
         self
     }
 
-    /// Its handler only says that there is no such thing yet.
+    /// Its handler answers 501: the route is not built yet.
     pub const fn not_built(mut self) -> Self {
         self.built = false;
         self
     }
 
-    /// It is answered where connections are served.
+    /// The threads that serve connections answer it themselves.
     pub const fn at_once(mut self) -> Self {
         self.at_once = true;
         self
     }
 
-    /// Whether requests are recorded.
+    /// Whether requests are recorded in the audit log.
     pub const fn is_audited(&self) -> bool {
         matches!(self.audit, Audit::Recorded)
     }
@@ -150,60 +150,64 @@ impl<H: Copy + 'static, D: Copy + 'static> Route<H, D> {
 /// The routes of an API.
 #[derive(Debug, Clone, Copy)]
 pub struct Table<H: 'static, D: 'static = ()> {
-    routes: &'static [Route<H, D>],
-    told: Told,
+    routes: &'static [ApiRoute<H, D>],
+    parameters: RecordedParameters,
 }
 
 impl<H: Copy + 'static, D: Copy + 'static> Table<H, D> {
-    /// The first route that matches is taken. `told` are the query parameters that the audit log
-    /// records.
-    pub const fn new(routes: &'static [Route<H, D>], told: Told) -> Self {
-        Self { routes, told }
+    /// A table in which the first route that matches is taken. `parameters` names the query
+    /// parameters that the audit log records.
+    pub const fn new(routes: &'static [ApiRoute<H, D>], parameters: RecordedParameters) -> Self {
+        Self { routes, parameters }
     }
 
     /// All routes.
-    pub fn routes(&self) -> &'static [Route<H, D>] {
+    pub fn routes(&self) -> &'static [ApiRoute<H, D>] {
         self.routes
     }
 
-    /// The route of a method and path, for a client of this minor version.
+    /// The route for a method and path, for a client of this minor version.
     pub fn find<'a>(&self, method: &Method, path: &'a str, minor: u16) -> Option<Match<'a, H, D>> {
         let method = method.as_str();
-        let told = self.told;
+        let parameters = self.parameters;
         self.routes
             .iter()
             .filter(|route| route.method == method && route.since <= minor)
             .find_map(|route| {
                 let value = match_path(route.path, path)?;
-                Some(Match { route, value, told })
+                Some(Match {
+                    route,
+                    value,
+                    parameters,
+                })
             })
     }
 }
 
-/// A route with what its placeholder stands for.
+/// A route that matches, and the value of its placeholder.
 #[derive(Debug)]
 pub struct Match<'a, H: 'static, D: 'static = ()> {
     /// The route.
-    pub route: &'static Route<H, D>,
+    pub route: &'static ApiRoute<H, D>,
     /// The placeholder's value as it is in the path; empty when the route has none.
     pub value: &'a str,
-    told: Told,
+    parameters: RecordedParameters,
 }
 
-/// A request that its caller may make.
+/// The handler of a request that its caller may send.
 #[derive(Debug)]
 pub struct Admitted<H: 'static> {
-    /// What answers it.
+    /// The function that answers it.
     pub handler: H,
-    /// What is recorded once it is answered.
-    pub record: Option<Record>,
+    /// The record that is written when it is answered.
+    pub record: Option<AuditRecord>,
 }
 
 impl<H: Copy + 'static, D: Copy + 'static> Match<'_, H, D> {
-    /// Hands out the handler when the caller may use the route. `path` is what the caller is told.
+    /// Returns the handler when the caller may use the route. `path` is the path in the error.
     ///
     /// # Errors
-    /// Forbidden, naming the role and what it may not do.
+    /// Forbidden, naming the caller's role and the role that the route requires.
     pub fn admit(
         &self,
         caller: &Caller,
@@ -212,8 +216,14 @@ impl<H: Copy + 'static, D: Copy + 'static> Match<'_, H, D> {
     ) -> Result<Admitted<H>, Failure> {
         let record = self.route.is_audited().then(|| {
             let hijacker = request.extensions().get::<Hijacker>().cloned();
-            let told = self.told;
-            Record::begin(caller, request.method(), request.uri(), told, hijacker)
+            let parameters = self.parameters;
+            AuditRecord::begin(
+                caller,
+                request.method(),
+                request.uri(),
+                parameters,
+                hijacker,
+            )
         });
         if self.route.access.admits(caller.role) {
             return Ok(Admitted {
@@ -239,7 +249,7 @@ impl<H: Copy + 'static, D: Copy + 'static> Match<'_, H, D> {
 
 /// Waits for the answer and records its status.
 pub async fn recorded(
-    record: Option<Record>,
+    record: Option<AuditRecord>,
     answer: impl Future<Output = Response<Body>>,
 ) -> Response<Body> {
     let answer = answer.await;
@@ -266,10 +276,10 @@ mod tests {
 
     const TABLE: Table<u8> = Table::new(
         &[
-            Route::new("GET", "/things/json", Access::Reader, 1),
-            Route::new("GET", "/things/{id}/json", Access::Reader, 2),
-            Route::new("GET", "/names/{name*}/json", Access::Operator, 3),
-            Route::new("POST", "/things/prune", Access::Operator, 4).since(25),
+            ApiRoute::new("GET", "/things/json", Access::Reader, 1),
+            ApiRoute::new("GET", "/things/{id}/json", Access::Reader, 2),
+            ApiRoute::new("GET", "/names/{name*}/json", Access::Operator, 3),
+            ApiRoute::new("POST", "/things/prune", Access::Operator, 4).since(25),
         ],
         &[],
     );
@@ -302,7 +312,7 @@ mod tests {
     #[test]
     fn changing_methods_are_audited() {
         let routes = TABLE.routes().iter();
-        let audited: Vec<bool> = routes.map(Route::is_audited).collect();
+        let audited: Vec<bool> = routes.map(ApiRoute::is_audited).collect();
         assert_eq!(audited, [false, false, false, true]);
     }
 }

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use keelson_http::Access;
-use keelson_http::route::{Audit, Route};
+use keelson_http::route::{ApiRoute, Audit};
 use keelson_model::host_api::Role;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
@@ -39,7 +39,7 @@ fn document() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/api-access.md")
 }
 
-fn rows<H: Copy, D: Copy>(routes: &[Route<H, D>], out: &mut String, left: &mut String) {
+fn rows<H: Copy, D: Copy>(routes: &[ApiRoute<H, D>], out: &mut String, left: &mut String) {
     let cell = |yes: bool| if yes { "yes" } else { "no" };
     for route in routes {
         let path = route.path.replace("*}", "}");
@@ -100,7 +100,7 @@ fn the_document_is_that_of_the_tables() {
 /// What changes something is recorded, or says why it is not.
 #[test]
 fn what_changes_something_is_recorded() {
-    fn check<H: Copy, D: Copy>(routes: &[Route<H, D>]) {
+    fn check<H: Copy, D: Copy>(routes: &[ApiRoute<H, D>]) {
         for route in routes {
             let (method, path) = (route.method, route.path);
             let reads = matches!(method, "GET" | "HEAD");

@@ -24,9 +24,9 @@ fn add(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, data: &[u8]) 
 /// The tar of a root file system with busybox.
 pub fn rootfs() -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
-    for folder in ["bin/", "dev/", "etc/", "proc/", "root/", "sys/", "tmp/"] {
-        let mode = if folder == "tmp/" { 0o1777 } else { 0o755 };
-        add(&mut archive, folder, mode, b"");
+    for directory in ["bin/", "dev/", "etc/", "proc/", "root/", "sys/", "tmp/"] {
+        let mode = if directory == "tmp/" { 0o1777 } else { 0o755 };
+        add(&mut archive, directory, mode, b"");
     }
     add(
         &mut archive,

@@ -1,6 +1,6 @@
-//! A real hostd on folders of its own, driven by the real `docker` command.
+//! A real hostd on directories of its own, driven by the real `docker` command.
 //!
-//! `KEELSON_BIN_DIR` names the folder of hostd and keelson-runtime (default: where cargo put
+//! `KEELSON_BIN_DIR` names the directory of hostd and keelson-runtime (default: where cargo put
 //! them), `KEELSON_DOCKER` the docker command (default: from PATH).
 
 #![allow(
@@ -148,7 +148,7 @@ fn read_all(from: &mut impl Read) -> Vec<u8> {
     bytes
 }
 
-/// A hostd with its folders. When it is dropped the daemon is stopped in order, and nothing of it
+/// A hostd with its directories. When it is dropped the daemon is stopped in order, and nothing of it
 /// may be left: no process, no mount, no cgroup.
 pub struct Host {
     dir: TempDir,

@@ -1,4 +1,4 @@
-//! Other engines and tools, each on folders of its own: dockerd, podman, skopeo.
+//! Other engines and tools, each on directories of its own: dockerd, podman, skopeo.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::{Done, run, wait_until};
 
-fn folder(name: &str) -> TempDir {
+fn directory(name: &str) -> TempDir {
     tempfile::Builder::new()
         .prefix(name)
         .tempdir_in("/var/tmp")
@@ -32,7 +32,7 @@ pub struct Dockerd {
 
 impl Dockerd {
     pub fn start() -> Self {
-        let dir = folder("keelson-dockerd-");
+        let dir = directory("keelson-dockerd-");
         let path = |name: &str| dir.path().join(name);
         let log = File::create(path("log")).unwrap();
         let child = Command::new("dockerd")
@@ -96,7 +96,7 @@ pub struct Podman {
 
 impl Podman {
     pub fn new() -> Self {
-        let dir = folder("keelson-podman-");
+        let dir = directory("keelson-podman-");
         let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
         fs::write(dir.path().join("policy.json"), policy).unwrap();
         Self { dir }
@@ -135,7 +135,7 @@ impl Podman {
     }
 }
 
-/// The digest of a manifest in a folder that skopeo wrote (`dir:`).
+/// The digest of a manifest in a directory that skopeo wrote (`dir:`).
 pub fn manifest_digest(dir: &Path) -> String {
     use sha2::{Digest, Sha256};
     let manifest = fs::read(dir.join("manifest.json")).unwrap();

@@ -311,8 +311,8 @@ fn users_are_those_that_the_container_sees() {
     .unwrap();
     std::fs::write(etc.join("group"), "us:x:99:me\n").unwrap();
     let file = format!("{}:/etc/passwd:ro", passwd.display());
-    let folder = format!("{}:/etc:ro", etc.display());
-    for (mount, groups) in [(&file, "78"), (&folder, "78 99")] {
+    let directory = format!("{}:/etc:ro", etc.display());
+    for (mount, groups) in [(&file, "78"), (&directory, "78 99")] {
         let run = |args: &[&str]| {
             let mut all = vec!["run", "--rm", "-v", mount.as_str()];
             all.extend(args);
@@ -353,7 +353,7 @@ fn users_are_those_that_the_container_sees() {
         "{}",
         gone.stdout
     );
-    // A folder that is not there, and one that this user may not enter.
+    // A directory that is not there, and one that this user may not enter.
     let missing = exec(&["-w", "/missing", "cc", "true"]);
     assert!(
         matches!(missing.code, 126 | 127),

@@ -1,0 +1,83 @@
+//! What the host API answers from. The handlers read it; nothing here knows a route.
+
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+
+use futures::future::BoxFuture;
+use hostd_images::ImageStore;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use keelson_http::Failure;
+use keelson_http::reply::{self, Body};
+use keelson_model::error::ErrorKind;
+use keelson_model::service::ServiceStatus;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+
+use crate::pki::Pki;
+
+/// Largest document in a request, in bytes.
+const MAX_DOCUMENT: usize = 256 << 10;
+/// How many checks of images may run at once. Each keeps the disk and the processors busy, and a
+/// slow client makes it last longer.
+pub(crate) const CHECKS: usize = 2;
+
+/// A function that answers a route.
+pub type Handler = for<'a> fn(&'a HostApi, Request<Incoming>) -> BoxFuture<'a, Answer>;
+/// What a handler returns.
+pub type Answer = Result<Response<Body>, Failure>;
+
+/// Where the API's answers come from.
+#[derive(Clone)]
+pub struct HostSources {
+    /// Version of hostd.
+    pub version: &'static str,
+    /// Problems with the machine or its configuration, one sentence each.
+    pub warnings: Arc<RwLock<Vec<String>>>,
+    /// Returns the state of all system services.
+    pub services: Arc<dyn Fn() -> Vec<ServiceStatus> + Send + Sync>,
+    /// The image store.
+    pub images: ImageStore,
+    /// The machine's keys. `None`: hostd does not listen on TCP.
+    pub pki: Option<Arc<Pki>>,
+    /// PID 1's control socket.
+    pub init_socket: PathBuf,
+    /// The file in which netcfg reports the state of the network.
+    pub network_status: PathBuf,
+}
+
+/// The host API. Clones share it.
+#[derive(Clone)]
+pub struct HostApi {
+    pub(crate) sources: Arc<HostSources>,
+    /// Permits for the checks of images that run now.
+    pub(crate) checks: Arc<Semaphore>,
+}
+
+impl HostApi {
+    /// An API that answers from these sources.
+    pub fn new(sources: HostSources) -> Self {
+        Self {
+            sources: Arc::new(sources),
+            checks: Arc::new(Semaphore::new(CHECKS)),
+        }
+    }
+
+    pub(crate) fn pki(&self) -> Result<&Arc<Pki>, Failure> {
+        self.sources.pki.as_ref().ok_or_else(|| {
+            Failure::new(
+                ErrorKind::Unavailable,
+                "this machine has no certificate authority: hostd runs without --tls",
+            )
+        })
+    }
+}
+
+/// Reads the JSON document in a request's body. An unknown member is an error.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    request: Request<Incoming>,
+) -> Result<T, Failure> {
+    let bytes = reply::read_bytes(request.into_body(), MAX_DOCUMENT).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::invalid(format!("the request's body is wrong: {error}")))
+}
