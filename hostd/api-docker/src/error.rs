@@ -1,4 +1,4 @@
-//! From the failures of the engine and the image store to those of the API.
+//! Turns failures of the engine and the image store into those of the API.
 
 use http::Response;
 use keelson_http::Failure;
@@ -11,7 +11,7 @@ use keelson_model::error::ErrorKind;
 pub struct ApiError(#[from] Failure);
 
 impl ApiError {
-    /// A failure of a kind.
+    /// A failure of this kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Failure::new(kind, message))
     }
@@ -43,7 +43,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let part = cause.to_string();
-        // Errors made with thiserror often show their source already.
+        // The text of many errors already contains their source.
         if !text.contains(&part) {
             text.push_str(": ");
             text.push_str(&part);

@@ -1,4 +1,4 @@
-//! `GET /events`: what happened to containers and images, also in the recent past.
+//! `GET /events`: what happens to containers and images, and what happened recently.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,7 @@ use crate::{Api, Call, times};
 
 /// How many events are kept for clients that ask for the past.
 const KEPT: usize = 256;
-/// Nor are more bytes of them kept than these.
+/// Most bytes of them that are kept.
 const KEPT_BYTES: usize = 1 << 20;
 
 /// Filters whose name is a type of object.
@@ -88,13 +88,13 @@ impl Event {
         }
     }
 
-    /// Bytes that it has in memory, about.
+    /// Bytes that it takes in memory, approximately.
     fn size(&self) -> usize {
         let attributes = self.actor.attributes.iter();
         let attributes: usize = attributes
             .map(|(name, value)| name.len() + value.len() + 64)
             .sum();
-        // The action and the identifier are there twice.
+        // The action and the identifier are stored twice.
         attributes + 2 * (self.action.len() + self.id.len()) + self.from.len() + 256
     }
 
@@ -102,14 +102,14 @@ impl Event {
         let attributes = &self.actor.attributes;
         let name = attributes.get("name").map_or("", String::as_str);
         let id = self.actor.id.as_str();
-        // Docker compares beginnings, also those of names, and looks at events of every type.
+        // Docker compares prefixes, also those of names, and in events of every type.
         let object = |wanted: &str| id.starts_with(wanted) || name.starts_with(wanted);
         let image = match self.kind {
             "image" => name,
             _ => attributes.get("image").map_or("", String::as_str),
         };
         let images = [id, image, without_tag(id), without_tag(image)];
-        // `exec_create: sh` is found as `exec_create`, when that is asked for.
+        // The filter `exec_create` also finds `exec_create: sh`.
         let long = ["health_status", "exec_create", "exec_start"];
         let begins = filters
             .values("event")
@@ -156,7 +156,7 @@ impl From<ImageEvent> for Event {
     fn from(event: ImageEvent) -> Self {
         let mut attributes: BTreeMap<_, _> = event.labels.into_iter().collect();
         let remote = matches!(event.action, ImageAction::Pull | ImageAction::Push);
-        // What goes over the network is known by its name there.
+        // Pulls and pushes name the image as the registry does.
         let (id, name) = match (remote, event.id) {
             (true, _) => (event.name.clone(), without_tag(&event.name).to_owned()),
             (false, id) => (id.map(|id| id.to_string()).unwrap_or_default(), event.name),
@@ -232,10 +232,10 @@ impl EventHub {
                         let Some(event) = convert(event).map(Arc::new) else {
                             continue;
                         };
-                        // Both under the lock, so that nobody sees an event twice or never.
+                        // Both under the lock, so that no client sees an event twice or misses it.
                         let mut past = past.lock().unwrap_or_else(PoisonError::into_inner);
                         past.push(event.clone());
-                        // An error means that nobody listens.
+                        // Fails only when no client listens.
                         let _ = sender.send(event);
                     }
                     Err(RecvError::Lagged(count)) => {

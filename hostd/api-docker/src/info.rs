@@ -73,7 +73,7 @@ pub(crate) async fn version(api: &Api, _: Call) -> Result<Response<Body>, ApiErr
             "Os": "linux",
             "Arch": go_architecture(),
             "KernelVersion": kernel,
-            // Always there in Docker's answer. Nothing here is made of Go, or told its commit.
+            // Docker always has these members. Nothing here is made of Go or knows its commit.
             "GitCommit": "",
             "GoVersion": "",
         }),
@@ -88,7 +88,7 @@ fn os_release(text: &str, key: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Total memory in bytes out of the text of /proc/meminfo.
+/// Total memory in bytes, from the text of /proc/meminfo.
 fn memory_total(meminfo: &str) -> u64 {
     meminfo
         .lines()
@@ -99,7 +99,7 @@ fn memory_total(meminfo: &str) -> u64 {
         * 1024
 }
 
-/// Members that clients expect and whose value follows from what is not built.
+/// Members that clients expect, with fixed values because what they describe is not built.
 fn fixed() -> Value {
     json!({
         "IndexServerAddress": "https://index.docker.io/v1/",
@@ -122,7 +122,7 @@ fn fixed() -> Value {
     })
 }
 
-/// A proxy's URL without what it asks for to let through.
+/// A proxy's URL without its user name and password.
 fn proxy(proxy: &Option<http::Uri>) -> String {
     let Some(uri) = proxy else {
         return String::new();
@@ -258,12 +258,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proxies_are_told_without_passwords() {
-        let told = |text: &str| proxy(&Some(text.parse().unwrap()));
+    fn proxies_are_shown_without_passwords() {
+        let shown = |text: &str| proxy(&Some(text.parse().unwrap()));
         assert_eq!(proxy(&None), "");
-        assert_eq!(told("http://proxy:3128"), "http://proxy:3128");
+        assert_eq!(shown("http://proxy:3128"), "http://proxy:3128");
         assert_eq!(
-            told("http://me:secret@proxy:3128"),
+            shown("http://me:secret@proxy:3128"),
             "http://xxxxx:xxxxx@proxy:3128"
         );
     }

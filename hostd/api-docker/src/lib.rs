@@ -1,9 +1,19 @@
 //! The Docker Engine API, versions 1.24 to 1.51.
 //!
-//! A request's path is split into [`version`] and page, found in the table of [`routes`], which is the
-//! only list of what exists and who may use it, and answered by the route's handler. Handlers parse,
-//! issue one call to the engine or the image store, and render; they hold no state. [`error`] is the
-//! only place where failures of the engine and the store become those of the API.
+//! A handler parses the request, makes one call to the engine or the image store, and renders the
+//! result. Handlers hold no state. In the order in which a request meets the modules:
+//!
+//! - [`version`]: splits the path into API version and page.
+//! - [`routes`]: the table of routes, the only list of what exists and who may use it.
+//! - [`query`]: query parameters and filters.
+//! - `containers`, `images`, `networks`, `events`, `system`, `info`: the handlers.
+//! - `objects`: handlers of routes that are not built, and of empty lists.
+//! - `request`: from a client's container to the engine's specification.
+//! - `offers`: the runtimes, drivers and limits that this engine has.
+//! - [`wire`]: containers in Docker's JSON.
+//! - [`mux`]: Docker's framing of output streams.
+//! - `times`: times and durations in Docker's spelling.
+//! - [`error`]: turns failures of the engine and the store into those of the API.
 
 mod containers;
 pub mod error;
@@ -49,7 +59,7 @@ pub use request::read_old;
 /// Largest JSON document in a request, in bytes.
 const MAX_DOCUMENT: usize = 4 << 20;
 
-/// What the API tells about the host and cannot find out by itself.
+/// Facts about the host that the API shows and can't find out by itself.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// Identifier of this engine; the same after a restart.
@@ -58,11 +68,11 @@ pub struct Facts {
     pub runtime: PathBuf,
     /// Version of this program.
     pub version: &'static str,
-    /// What is wrong with the host or its configuration, one sentence each.
+    /// Problems of the host or its configuration, one sentence each.
     pub warnings: Arc<RwLock<Vec<String>>>,
 }
 
-/// Whose containers this API deals with.
+/// The scope of the containers that this API shows.
 const SCOPE: Scope = Scope::User;
 
 /// The Docker Engine API. Clones share it.
@@ -76,11 +86,11 @@ struct Inner {
     events: EventHub,
     places: Arc<Places>,
     runtimes: Runtimes,
-    /// What every answer carries.
+    /// Headers of every answer.
     headers: HeaderMap,
 }
 
-/// One request, taken apart.
+/// One request in its parts.
 pub struct Call {
     version: ApiVersion,
     name: String,
@@ -90,7 +100,7 @@ pub struct Call {
 }
 
 impl Api {
-    /// The API over an engine and its image store. Begins to collect events; must be called
+    /// The API of an engine and its image store. It begins to collect events, so it must be called
     /// inside a tokio runtime.
     pub fn new(engine: Engine, images: ImageStore, places: Arc<Places>, facts: Facts) -> Self {
         let events = EventHub::start(engine.subscribe_from_opening(), images.subscribe());
@@ -107,7 +117,7 @@ impl Api {
         }))
     }
 
-    /// Finds what answers a request, and whether its caller may have it.
+    /// Finds the route of a request and checks whether the caller may use it.
     pub fn route(&self, request: Request<Incoming>, caller: &Caller) -> Routed {
         Routed {
             api: self.clone(),
@@ -115,17 +125,17 @@ impl Api {
         }
     }
 
-    /// The containers that clients of this API have.
+    /// The containers of this API's clients.
     fn containers(&self) -> ScopedEngine<'_> {
         self.0.engine.scoped(SCOPE)
     }
 
-    /// Takes a place for work whose length the client decides.
+    /// Takes a place for work that lasts as long as the client likes.
     async fn place(&self, kind: Kind, role: Role) -> Result<Place, ApiError> {
         Ok(self.0.places.take(kind, role).await?)
     }
 
-    /// An archive that a client sends. It fails when nothing comes for too long.
+    /// An archive that a client sends. Reading fails when nothing arrives for too long.
     fn upload(&self, body: Incoming) -> impl AsyncRead + Send + Unpin + 'static + use<> {
         reply::paced_reader(body, self.0.places.shortage().clone())
     }
@@ -155,7 +165,7 @@ fn common_headers(version: &str) -> HeaderMap {
     headers
 }
 
-/// A request with what answers it.
+/// A request and the handler that answers it, or the reason why none does.
 pub struct Routed {
     api: Api,
     found: Result<Found, ApiError>,
@@ -174,7 +184,7 @@ struct Found {
 fn find(request: Request<Incoming>, caller: &Caller) -> Result<Found, ApiError> {
     let path = request.uri().path();
     let (version, rest) = version::split(path).map_err(ApiError::invalid)?;
-    // The whole path: what is wrong in it is told before that there is no such page.
+    // Checks the whole path: a wrong escape is reported before a missing page.
     let is_plain = !rest.contains('%');
     if !is_plain {
         percent_decode(rest, false)?;
@@ -198,13 +208,14 @@ fn find(request: Request<Incoming>, caller: &Caller) -> Result<Found, ApiError> 
 }
 
 impl Routed {
-    /// Whether to answer where connections are served: that touches no file and waits for nothing.
+    /// Whether the threads that serve connections should answer it themselves. Such a request touches
+    /// no file and waits for nothing.
     pub fn at_once(&self) -> bool {
         self.found.as_ref().is_ok_and(|found| found.at_once)
     }
 
-    /// Answers the request. When it takes the connection over (see [`hijack`]) the future never
-    /// ends.
+    /// Answers the request. The future never ends when the request takes its connection over (see
+    /// [`hijack`]).
     pub async fn answer(self) -> Response<Body> {
         let Self { api, found } = self;
         let mut response = match found {
@@ -223,7 +234,7 @@ impl Found {
     async fn answer(self, api: &Api) -> Response<Body> {
         let Admitted { handler, record } = self.admitted;
         let answer = async {
-            // Given back when the request was dealt with, or its connection is taken over.
+            // Held until the request is answered or its connection is taken over.
             let _document = match self.takes {
                 Takes::Document if reply::is_large(self.request.body()) => {
                     Some(api.place(Kind::Document, self.role).await?)
@@ -246,7 +257,7 @@ impl Found {
     }
 }
 
-/// Runs work that blocks (file system) outside the threads that serve connections.
+/// Runs blocking work (file system) outside the threads that serve connections.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {

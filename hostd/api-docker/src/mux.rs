@@ -4,7 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Frames data of a stream (0 standard input, 1 standard output, 2 standard error). With a
-/// terminal there is only one stream and the data goes as it is.
+/// terminal there is only one stream, and the data is not framed.
 pub fn frame(stream: u8, data: Bytes, tty: bool) -> Bytes {
     if tty {
         return data;
@@ -14,7 +14,7 @@ pub fn frame(stream: u8, data: Bytes, tty: bool) -> Bytes {
     out.freeze()
 }
 
-/// Like [`frame`], behind others.
+/// Like [`frame`], appended to others.
 pub fn put(out: &mut BytesMut, stream: u8, data: &[u8], tty: bool) {
     if !tty {
         out.put_u8(stream);

@@ -1,5 +1,5 @@
-//! The networks that exist without being made: `host` (the host's own) and `none` (nothing but
-//! loopback). No other can be made yet.
+//! The two networks that always exist: `host` (the host's own) and `none` (only loopback). Others can't
+//! be made yet.
 
 use hostd_containers::Snapshot;
 use http::{Response, StatusCode};
@@ -66,7 +66,7 @@ impl Network {
 
     fn fits(&self, api: &Api, filters: &Filters, dangling: Option<bool>) -> bool {
         let id = self.id(api);
-        // Networks that can't be removed count as used.
+        // Networks that can't be removed count as in use.
         dangling != Some(true)
             && filters.any("driver", |wanted| wanted == self.driver)
             && Patterns::new(filters.values("id")).fit(&id)
@@ -107,7 +107,7 @@ fn endpoint_id(container: &Snapshot) -> String {
     Digest::of(format!("{} in {network}", container.id).as_bytes()).hex()
 }
 
-/// Identifiers of a container's network and of its end there; empty for what does not exist.
+/// Identifiers of a container's network and of its end point. Empty when there is none.
 pub(crate) fn ids(api: &Api, container: &Snapshot, name: &str) -> (String, String) {
     let network = NETWORKS.iter().find(|network| network.name == name);
     let end = match network.is_some() && is_connected(container, name) {

@@ -1,5 +1,5 @@
-//! What is not built, and lists of what there is none of: volumes live and end with their containers, and plugins cannot
-//! be installed.
+//! Routes that are not built, and lists that are always empty: volumes end with their containers, and
+//! plugins can't be installed.
 
 use http::{Response, StatusCode};
 use keelson_model::error::ErrorKind;
@@ -28,8 +28,8 @@ pub(crate) async fn plugins(_: &Api, call: Call) -> Result<Response<Body>, ApiEr
     Ok(reply::json(StatusCode::OK, &json!([])))
 }
 
-/// `GET /volumes/{name}`. Clients that look a name up in every kind of object (`docker inspect NAME`)
-/// go on after this answer; they would stop at anything else.
+/// `GET /volumes/{name}`. `docker inspect NAME` looks the name up in every kind of object. It continues
+/// after this answer, and would stop at any other.
 pub(crate) async fn missing_volume(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let message = format!("get {}: no such volume", call.name);
     Err(ApiError::new(ErrorKind::NotFound, message))
@@ -46,7 +46,7 @@ pub(crate) async fn not_built(_: &Api, call: Call) -> Result<Response<Body>, Api
     let path = call.request.uri().path();
     let path = version::split(path).map_or(path, |(_, rest)| rest);
     let error = ApiError::not_built(format!("{} {path} is not built yet", call.request.method()));
-    // What the client still sends must not keep it from reading this answer.
+    // Reads the rest of the request, so that the client can read this answer.
     reply::drain(reply::reader(call.request.into_body()));
     Err(error)
 }

@@ -1,13 +1,13 @@
-//! What this engine offers, by Docker's names. Requests are judged by it, and `/info`, `/version` and
-//! `inspect` are rendered from it, so that what is shown is what is granted.
+//! What this engine offers, by Docker's names. It decides which requests are accepted. `/info`,
+//! `/version` and `inspect` are rendered from it too, so they show what the engine really accepts.
 
 use std::path::{Path, PathBuf};
 
 use hostd_containers::HostFacts;
 use serde_json::{Map, Value, json};
 
-/// The names of our own runtime; the first is the usual one. The others are those that clients of
-/// Docker give to its own.
+/// The names of our own runtime. The first is the usual one. The others are the names that Docker's
+/// clients use for Docker's runtime.
 const OWN: [&str; 4] = [
     "keelson",
     "keelson-runtime",
@@ -18,12 +18,12 @@ const OWN: [&str; 4] = [
 /// The runtimes that a container may ask for by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Runtimes {
-    /// Name and executable. The first is that of containers that ask for none.
+    /// Names and executables. The first is the default.
     entries: Vec<(String, PathBuf)>,
 }
 
 impl Runtimes {
-    /// Our own under its names.
+    /// Our own runtime, under all its names.
     pub(crate) fn own(executable: &Path) -> Self {
         let entry = |name: &str| (name.to_owned(), executable.to_owned());
         Self {
@@ -31,12 +31,12 @@ impl Runtimes {
         }
     }
 
-    /// The name of the one that containers get that ask for none.
+    /// The name of the default runtime.
     pub(crate) fn usual(&self) -> &str {
         self.entries.first().map_or(OWN[0], |(name, _)| name)
     }
 
-    /// Whether a container may ask for this one.
+    /// Whether there is a runtime of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.entries.iter().any(|(known, _)| known == name)
     }
@@ -50,25 +50,25 @@ impl Runtimes {
     }
 }
 
-/// The logging drivers that a container may ask for; the first is that of containers that ask for
-/// none. Logs of all of them are kept in one format.
+/// The logging drivers that a container may ask for. The first is the default. All of them keep logs
+/// in one format.
 pub(crate) const LOG_DRIVERS: [&str; 2] = ["local", "json-file"];
 
-/// The logging driver of containers that ask for none.
+/// The default logging driver.
 pub(crate) const LOG_DRIVER: &str = LOG_DRIVERS[0];
 
 /// How root file systems are put together.
 pub(crate) const STORAGE_DRIVER: &str = "overlayfs";
 
-/// The cgroup namespace of containers that ask for none.
+/// The default cgroup namespace.
 pub(crate) const CGROUP_NAMESPACE: &str = "private";
 
-/// What protects containers that ask for nothing else: the engine's own seccomp policy, and a
-/// cgroup namespace of their own.
+/// The default protection of containers: the engine's seccomp policy, and a cgroup namespace of their
+/// own.
 pub(crate) const SECURITY_OPTIONS: [&str; 2] = ["name=seccomp,profile=builtin", "name=cgroupns"];
 
-/// The controllers that limits need, with the members of `GET /info` that say whether there are
-/// such limits, and what they are called in a warning.
+/// The cgroup controllers that limits need. With each: the member of `GET /info` that shows whether
+/// there are such limits, and their name in a warning.
 const LIMITS: [(&str, &[&str], &str); 5] = [
     ("memory", &["MemoryLimit", "SwapLimit"], "memory limit"),
     (

@@ -12,7 +12,7 @@ use crate::error::ApiError;
 /// query strings.
 ///
 /// # Errors
-/// InvalidInput naming an escape that is none, in the words of Go's package `net/url`.
+/// InvalidInput naming the wrong escape, in the words of Go's package `net/url`.
 pub fn percent_decode(text: &str, plus: bool) -> Result<String, ApiError> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -60,7 +60,7 @@ impl Query {
     /// Reads a query string.
     ///
     /// # Errors
-    /// InvalidInput when an escape is none, or a semicolon separates parameters.
+    /// InvalidInput: an escape is wrong, or a semicolon separates parameters.
     pub fn parse(query: Option<&str>) -> Result<Self, ApiError> {
         let mut parameters = Vec::new();
         for pair in query.unwrap_or_default().split('&') {
@@ -92,7 +92,8 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
-    /// A truth value as Docker reads it: anything but nothing, `0`, `no`, `false` and `none`.
+    /// A truth value as Docker reads it. False: empty, `0`, `no`, `false` and `none`. True: anything
+    /// else.
     pub fn flag(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| {
             !matches!(
@@ -118,8 +119,8 @@ impl Query {
             .transpose()
     }
 
-    /// A reference in two parameters: `repository` by the name given, and `tag`, which may also be
-    /// a digest. `None`: there is no repository.
+    /// A reference in two parameters: the one named `repository`, and `tag`, which may also be a
+    /// digest. `None`: there is no repository.
     pub fn reference(&self, repository: &str) -> Option<String> {
         let repository = self.get(repository)?;
         Some(match self.get("tag") {
@@ -138,7 +139,7 @@ impl Query {
     }
 }
 
-/// Filters: for each name the values of which one must fit.
+/// Filters: a name with several values. One of the values must fit.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Filters(BTreeMap<String, Vec<String>>);
 
@@ -218,8 +219,8 @@ impl Filters {
     }
 }
 
-/// Patterns as Docker has them in filters: a value fits a text that equals it, or in which the
-/// regular expression that it is finds something. What is none finds nothing.
+/// The patterns of a filter, as Docker reads them. A value fits a text that equals it, or in which it
+/// finds something as a regular expression. A wrong expression finds nothing.
 #[derive(Debug)]
 pub struct Patterns(Vec<(String, Option<Regex>)>);
 

@@ -11,9 +11,9 @@ use crate::error::ApiError;
 use crate::version::ApiVersion;
 use crate::{Api, Call, containers, events, images, info, networks, objects, system};
 
-/// What answers a route.
+/// A function that answers a route.
 pub type Handler = for<'a> fn(&'a Api, Call) -> BoxFuture<'a, Answer>;
-/// What a handler gives.
+/// What a handler returns.
 pub type Answer = Result<Response<Body>, ApiError>;
 
 macro_rules! handler {
@@ -32,7 +32,7 @@ const fn route(
     ApiRoute::new(method, path, access, handler).since(since_minor)
 }
 
-/// A route that answers 501. Its access is that of the route once it is built.
+/// A route that answers 501. It has the access that it will have when it is built.
 const fn not_built(
     method: &'static str,
     path: &'static str,
@@ -52,8 +52,8 @@ const fn not_built(
 const RESIZE: &str = "sets the size of a terminal, at each change of a window";
 const WAIT: &str = "waits for an end, changes nothing";
 
-/// Query parameters that name objects. The others stay out of the audit log: an import's address or
-/// a commit's changes may carry secrets.
+/// Query parameters that the audit log records: those that name objects. Others may carry secrets,
+/// such as an import's address or a commit's changes.
 const RECORDED_PARAMETERS: &[&str] = &[
     "container",
     "force",
@@ -529,7 +529,7 @@ mod tests {
         }
     }
 
-    /// Readers look; what changes something, and what connects to others, is not for them.
+    /// Readers only look. They change nothing and make the machine connect to nobody.
     #[test]
     fn readers_only_read() {
         for route in ROUTES.routes() {

@@ -35,7 +35,7 @@ pub(crate) async fn disk_usage(api: &Api, call: Call) -> Result<Response<Body>, 
     if is_wanted("container") {
         put("Containers", containers::list::with_sizes(api).await?);
     }
-    // Volumes live and end with their containers, and builds leave nothing.
+    // Volumes end with their containers, and builds leave nothing.
     if is_wanted("volume") {
         put("Volumes", json!([]));
     }

@@ -46,7 +46,7 @@ pub(crate) fn parse(parameter: &str, text: &str) -> Result<u64, ApiError> {
 /// how long ago it was, as Go writes durations (`10m`, `1h30m`).
 ///
 /// # Errors
-/// InvalidInput when it is none of that, or given twice.
+/// InvalidInput: it has none of these forms, or there are two.
 pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>, ApiError> {
     match filters.values("until") {
         [] => Ok(None),
@@ -55,10 +55,10 @@ pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>, ApiError> {
     }
 }
 
-/// The earliest of several `until`, all of which are to hold.
+/// The earliest of several `until`, since all of them must hold.
 ///
 /// # Errors
-/// InvalidInput when one is no time.
+/// InvalidInput: one is not a time.
 pub(crate) fn earliest_until(filters: &Filters) -> Result<Option<Timestamp>, ApiError> {
     let mut earliest = None;
     for text in filters.values("until") {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// What skopeo and podman ask for under a fixed old version (`docker-daemon:` of containers/image
-/// before 5.28): from which version on, and what, which has not changed since.
+/// Requests that skopeo and podman send with a fixed old version (`docker-daemon:` of
+/// containers/image before 5.28). With each, the version since which it has not changed.
 const OLD_ARCHIVES: (ApiVersion, [&str; 2]) =
     (ApiVersion::new(1, 22), ["/images/get", "/images/load"]);
 

@@ -9,7 +9,7 @@
 //! - `state`: what the handlers answer from.
 //! - `init`: questions to PID 1.
 //! - `wire`: the JSON documents.
-//! - `openapi`: describes routes and documents as OpenAPI 3.1.
+//! - [`openapi`]: describes routes and documents as OpenAPI 3.1.
 //!
 //! The machine's keys:
 //!
@@ -26,7 +26,7 @@ pub mod caller;
 pub mod clients;
 mod dispatch;
 mod init;
-mod openapi;
+pub mod openapi;
 pub mod pki;
 mod pki_error;
 pub mod provision;

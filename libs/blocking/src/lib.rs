@@ -1,15 +1,15 @@
-//! Work that blocks (files, mostly) outside the threads that serve requests, and what it means when
+//! Runs blocking work (mostly on files) outside the threads that serve requests, and reports when
 //! such work dies.
 
 use std::any::Any;
 
 use tokio::task::{JoinError, spawn_blocking};
 
-/// Work that ended without a result: a defect of this program, or its end. It says nothing about
-/// what was worked on.
+/// A task ended without a result. The cause is a defect of this program, or that it is ending. It
+/// does not mean that the files are damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TaskDied {
-    /// It panicked; the text is the panic's.
+    /// It panicked, with this message.
     #[error("a task of this program panicked: {0}")]
     Panicked(String),
     /// It was cancelled before it ended.
@@ -18,7 +18,7 @@ pub enum TaskDied {
 }
 
 impl TaskDied {
-    /// Of what a panic left.
+    /// Makes the error from the payload of a panic.
     pub fn of_panic(payload: &(dyn Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -35,9 +35,9 @@ impl From<JoinError> for TaskDied {
     }
 }
 
-/// Runs work on one of the threads that tokio keeps for what blocks. It goes on when the caller goes
-/// away. Not for work whose length others decide: it would take those threads from what must be
-/// quick.
+/// Runs work on one of tokio's threads for blocking work. The work continues when the caller stops
+/// waiting. Don't use it for work whose length a client decides: that would keep these threads from
+/// work that must be quick.
 ///
 /// # Errors
 /// [`TaskDied`].
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn results_and_panics_are_told() {
+    async fn results_and_panics_are_returned() {
         assert_eq!(blocking(|| 7).await, Ok(7));
         let number = 5;
         for (work, text) in [
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cancelled_task_is_told() {
+    async fn a_cancelled_task_is_reported() {
         let task = tokio::spawn(std::future::pending::<()>());
         task.abort();
         assert_eq!(TaskDied::from(task.await.unwrap_err()), TaskDied::Cancelled);

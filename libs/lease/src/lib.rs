@@ -1,9 +1,10 @@
-//! Leases: who holds an object that others may want to remove.
+//! Leases: they keep an object from being removed while it is in use.
 //!
-//! An owner of objects (images, volumes, networks) keeps a table [`Leases`]. Whoever uses an object
-//! takes a [`Lease`] on it and keeps it as long as the use lasts; dropping the last clone gives it
-//! up. The owner takes leases, and asks for holders before it removes, under its own lock: so no
-//! removal comes between an object's being found and its being held
+//! An owner of objects (images, volumes, networks) keeps a table [`Leases`]. A user of an object
+//! takes a [`Lease`] and keeps it as long as the use lasts. Dropping the last clone ends the lease.
+//!
+//! The owner takes a lease under the same lock under which it looks for holders before a removal. So
+//! an object can't be removed between the moment it is found and the moment it is held
 //! (docs/decisions/0018-what-is-in-use-is-held-by-leases.md).
 
 use std::collections::BTreeMap;
@@ -15,11 +16,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub enum Claim<K> {
     /// One object.
     One(K),
-    /// It is not known which: every object counts as held.
+    /// An unknown object. Every object counts as held.
     Any,
 }
 
-/// The leases on an owner's objects. Clones share them. `K` names an object, `H` says who holds it.
+/// The leases on an owner's objects. Clones share them. `K` names an object, `H` describes a holder.
 pub struct Leases<K, H>(Arc<Table<K, H>>);
 
 type Holders<H> = BTreeMap<u64, Arc<H>>;
@@ -30,7 +31,7 @@ struct Table<K, H> {
 }
 
 struct Held<K, H> {
-    /// Leases that were taken so far; their numbers are in the order of time.
+    /// How many leases have been taken. It numbers them in the order of time.
     taken: u64,
     /// Never holds an empty map.
     by_claim: BTreeMap<Claim<K>, Holders<H>>,
@@ -47,8 +48,8 @@ struct Entry<K: Ord + Clone, H> {
 }
 
 impl<K: Ord + Clone, H> Leases<K, H> {
-    /// An empty table. `released` is called after each lease that was given up, in the thread that
-    /// did so and without the table's lock; it must return at once.
+    /// An empty table. `released` is called after the end of each lease, on the thread that dropped
+    /// it and without the table's lock. It must return at once.
     pub fn new(released: impl Fn() + Send + Sync + 'static) -> Self {
         Self(Arc::new(Table {
             held: Mutex::new(Held {
@@ -59,7 +60,7 @@ impl<K: Ord + Clone, H> Leases<K, H> {
         }))
     }
 
-    /// Takes a lease. Whether the object exists is for the caller to know.
+    /// Takes a lease. The caller must know that the object exists.
     pub fn take(&self, claim: Claim<K>, holder: H) -> Lease<K, H> {
         let holder = Arc::new(holder);
         let mut held = self.0.lock();
@@ -75,7 +76,7 @@ impl<K: Ord + Clone, H> Leases<K, H> {
         }))
     }
 
-    /// Who holds an object, in the order in which they came, and then who may hold it.
+    /// The holders of an object, oldest first, then those that may hold it ([`Claim::Any`]).
     pub fn holders(&self, key: &K) -> Vec<Arc<H>> {
         let held = self.0.lock();
         [Claim::One(key.clone()), Claim::Any]
@@ -85,14 +86,14 @@ impl<K: Ord + Clone, H> Leases<K, H> {
             .collect()
     }
 
-    /// Who is known to hold an object.
+    /// The known holders of an object, oldest first.
     pub fn known_holders(&self, key: &K) -> Vec<Arc<H>> {
         let held = self.0.lock();
         let holders = held.by_claim.get(&Claim::One(key.clone()));
         holders.map_or_else(Vec::new, |holders| holders.values().cloned().collect())
     }
 
-    /// Whether anybody holds an object, or may hold it.
+    /// Whether an object is held, or may be.
     pub fn is_held(&self, key: &K) -> bool {
         let held = self.0.lock();
         held.by_claim.contains_key(&Claim::Any)
@@ -107,12 +108,12 @@ impl<K, H> Table<K, H> {
 }
 
 impl<K: Ord + Clone, H> Lease<K, H> {
-    /// What it holds.
+    /// The object that it holds.
     pub fn claim(&self) -> &Claim<K> {
         &self.0.claim
     }
 
-    /// Who holds it.
+    /// The holder.
     pub fn holder(&self) -> &H {
         &self.0.holder
     }

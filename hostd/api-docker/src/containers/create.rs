@@ -90,7 +90,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     ))
 }
 
-/// What to tell of an image that is for another kind of machine.
+/// The warning about an image that is for another platform.
 fn foreign(image: &Image) -> Option<String> {
     let host = Platform::of_machine();
     (!host.fits(image)).then(|| {

@@ -1,4 +1,4 @@
-//! The key sequence with which a terminal's client leaves without ending the container.
+//! The key sequence that detaches a client from a terminal without ending the container.
 
 use crate::error::ApiError;
 
@@ -9,7 +9,7 @@ const DEFAULT: &[u8] = &[16, 17];
 #[derive(Debug)]
 pub(crate) struct DetachKeys {
     keys: Vec<u8>,
-    /// How many of them the last bytes were; these bytes are held back.
+    /// How many keys of the sequence the last bytes matched. These bytes are held back.
     seen: usize,
 }
 
@@ -35,8 +35,8 @@ impl DetachKeys {
         Ok(Self { keys, seen: 0 })
     }
 
-    /// Puts into `out` what goes to the container. Returns whether the sequence was complete;
-    /// what follows it is dropped.
+    /// Adds to `out` the bytes for the container. Returns whether the sequence was complete; the
+    /// bytes after it are dropped.
     pub(crate) fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> bool {
         for &byte in input {
             if self.keys.get(self.seen) == Some(&byte) {
@@ -47,7 +47,7 @@ impl DetachKeys {
                 continue;
             }
             out.extend(self.keys.iter().take(self.seen));
-            // The byte may itself begin the sequence.
+            // This byte may begin the sequence again.
             if self.keys.first() == Some(&byte) {
                 self.seen = 1;
             } else {

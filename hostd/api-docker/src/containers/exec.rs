@@ -19,7 +19,7 @@ use crate::{Api, Call, MAX_DOCUMENT, mux};
 /// The version whose clients set the size of a terminal with the request.
 const CONSOLE_SIZE: ApiVersion = ApiVersion::new(1, 42);
 
-/// Body of the creation. `Detach` is of no effect there: the start decides.
+/// Body of the creation. `Detach` has no effect here: the start decides.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct CreateBody {
@@ -93,10 +93,10 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     let place = api.place(Kind::Follow, call.role).await?;
     let keys = Some(exec.request.detach_keys.as_str()).filter(|keys| !keys.is_empty());
     let keys = DetachKeys::parse(keys)?;
-    // Whether there is a terminal was said at the creation; what the client reads, it says now.
+    // The creation decided whether there is a terminal. The start decides how the client reads.
     let (terminal, tty) = (exec.request.tty, body.tty);
-    // From here on a failure is told on the stream, as the docker command expects: it asks for the
-    // exit code afterwards.
+    // From here on the stream reports failures, as the docker command expects. It asks for the exit
+    // code afterwards.
     let started = {
         let (api, id) = (api.clone(), exec.id.clone());
         // Meanwhile the client reads the answer's head.
@@ -117,7 +117,7 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
                 }
                 Err(error) => {
                     let text = format!("{error}\r\n").into_bytes();
-                    // An error means that the client is gone.
+                    // Fails only when the client is gone.
                     let _ = writer.write_all(&mux::frame(1, text.into(), tty)).await;
                     let _ = writer.shutdown().await;
                 }

@@ -22,7 +22,7 @@ pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, Api
     {
         *ids = json!(execs);
     }
-    // It may have been removed by force.
+    // The image may have been removed by force.
     if let Ok(image) = api.0.images.resolve(snapshot.image_id())
         && let Some(members) = answer.as_object_mut()
     {

@@ -17,7 +17,7 @@ use crate::{Api, Call, MAX_DOCUMENT};
 const DONE: StatusCode = StatusCode::NO_CONTENT;
 
 pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    // Clients of old send `null` or `{}`, seven bytes with white space at most, and their length.
+    // Old clients send `null` or `{}`: at most seven bytes with white space, and their length.
     let length = call.request.body().size_hint().exact();
     if length.is_none_or(|length| length > 7) {
         return Err(ApiError::invalid(
@@ -132,7 +132,7 @@ pub(crate) async fn top(api: &Api, call: Call) -> Result<Response<Body>, ApiErro
     ))
 }
 
-/// The head is answered as soon as the wait is registered: clients start the container after it.
+/// The head is sent as soon as the wait is registered. Clients start the container after it.
 pub(crate) async fn wait(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     // Older clients wait for the end and read nothing before it.
     let old = call.version < ApiVersion::new(1, 30);

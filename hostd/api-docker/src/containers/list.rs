@@ -19,8 +19,7 @@ use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::{Api, Call, times};
 
-/// The filters, as Docker has them. `isolation` has no meaning on Linux, and is passed over there,
-/// too.
+/// Docker's filters. `isolation` has no meaning on Linux; Docker ignores it, too.
 const FILTERS: &[&str] = &[
     "ancestor",
     "before",
@@ -49,7 +48,7 @@ const STATES: [Status; 7] = [
     Status::Dead,
 ];
 
-/// Of health checks, none of which is run yet.
+/// The states of health checks. No health check runs yet.
 const HEALTH: &[&str] = &["starting", "healthy", "unhealthy", "none"];
 
 pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
@@ -89,7 +88,7 @@ struct Chosen<'a> {
     since: Option<jiff::Timestamp>,
     /// Images with their descendants.
     images: BTreeSet<String>,
-    /// Identifiers that a beginning stands for, when it stands for one only.
+    /// The identifiers that unambiguous prefixes stand for.
     ids: Vec<String>,
     tasks: bool,
     expose: Vec<Ports>,
@@ -128,7 +127,7 @@ impl<'a> Chosen<'a> {
                 .map(|container| Ok(api.containers().inspect(container)?.created))
                 .transpose()
         };
-        // Nothing is published yet; what is asked for is checked all the same.
+        // No port is published yet, but the values are still checked.
         for wanted in filters.values("publish") {
             Ports::parse("publish", wanted)?;
         }
@@ -157,7 +156,7 @@ impl<'a> Chosen<'a> {
         })
     }
 
-    /// Whether a container is in a network of a name, or whose identifier begins so.
+    /// Whether a container is in the network of this name, or of this prefix of an identifier.
     fn in_network(&self, container: &Snapshot) -> bool {
         let name = network_name(container);
         let (id, _) = crate::networks::ids(self.api, container, name);
@@ -264,7 +263,7 @@ async fn summaries(
     for container in containers {
         let mut summary = render(api, container)?;
         if with_size && let Some(members) = summary.as_object_mut() {
-            // Docker's sign for a size that can't be found out.
+            // Docker's value for an unknown size.
             let (written, whole) = match sizes(api, container).await {
                 Ok((written, whole)) => (json!(written), json!(whole)),
                 Err(error) => {
@@ -288,7 +287,7 @@ fn descendants(api: &Api, filters: &Filters) -> BTreeSet<String> {
     }
     let images = api.0.images.list();
     for name in filters.values("ancestor") {
-        // A name that is no image's has no descendants.
+        // A name without an image has no descendants.
         let Ok(ancestor) = api.0.images.resolve(name) else {
             continue;
         };
@@ -300,7 +299,7 @@ fn descendants(api: &Api, filters: &Filters) -> BTreeSet<String> {
                 && image.layers.starts_with(layers)
         };
         let mut ids = BTreeSet::from([ancestor.id.to_string()]);
-        // Parents may have been made from each other in any order.
+        // The images are in no order, so a parent may come after its children.
         loop {
             let before = ids.len();
             for image in &images {

@@ -30,7 +30,7 @@ fn terminal_size(call: &Call) -> Result<(u16, u16), ApiError> {
     Ok((size("h")?, size("w")?))
 }
 
-/// `NetworkSettings.Networks`. The kinds of networks that exist assign no addresses.
+/// `NetworkSettings.Networks`. The networks that exist assign no addresses.
 fn networks(api: &Api, snapshot: &Snapshot) -> Value {
     let name = crate::networks::network_name(snapshot);
     let (network, end) = crate::networks::ids(api, snapshot, name);
@@ -58,8 +58,8 @@ fn port_name(port: &Port) -> String {
     format!("{}/{}", port.number, port.protocol.as_str())
 }
 
-/// The ports on which a container that runs may be reached in its network. With the host's they are
-/// the host's.
+/// The ports on which a running container can be reached in its network. With the host's network they
+/// are ports of the host.
 fn open_ports(snapshot: &Snapshot) -> impl Iterator<Item = &Port> {
     let own = snapshot.state.status.has_process()
         && snapshot.spec.namespaces.network != NetworkMode::Host;
@@ -94,10 +94,11 @@ fn mounts(container: &Snapshot) -> Result<Vec<Value>, ApiError> {
     Ok(mounts.collect())
 }
 
-/// Bytes that the container has written into its root file system, and the bytes of the whole.
+/// Bytes that the container has written to its root file system, and bytes of the whole root file
+/// system.
 ///
 /// # Errors
-/// The container or its image can't be read; no size is made up for it.
+/// The container or its image can't be read. Then there is no size.
 pub(crate) async fn sizes(api: &Api, snapshot: &Arc<Snapshot>) -> Result<(u64, u64), ApiError> {
     let written = api.containers().written_bytes(&snapshot.id).await?;
     let image = api.0.images.resolve(snapshot.image_id())?;

@@ -57,7 +57,7 @@ pub(crate) async fn attach(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     futures::future::pending().await
 }
 
-/// What takes the request's connection over.
+/// The handle that takes over the request's connection.
 pub(super) fn hijacker(call: &Call) -> Result<Hijacker, ApiError> {
     let found = call.request.extensions().get::<Hijacker>().cloned();
     found.ok_or_else(|| {
@@ -69,7 +69,8 @@ pub(super) fn hijacker(call: &Call) -> Result<Hijacker, ApiError> {
 }
 
 /// Carries both directions until the output ends, the client leaves, or its connection breaks.
-/// `raw`: the client reads the output without frames. True: it left, by the key sequence or by breaking the connection.
+/// `raw`: the client reads the output without frames. Returns true when the client left, by the key
+/// sequence or by breaking the connection.
 pub(super) async fn session(
     attached: Attached,
     keys: DetachKeys,
@@ -103,7 +104,7 @@ pub(super) async fn session(
         tokio::select! {
             () = &mut outgoing => {}
             end = &mut incoming => {
-                // End of input is not the end: the output goes on.
+                // After the end of the input the output continues.
                 match end {
                     InputEnd::EndOfFile => outgoing.await,
                     InputEnd::Left => left = true,
@@ -111,7 +112,7 @@ pub(super) async fn session(
             }
         }
     }
-    // An error means that the client is gone, which is what this is for.
+    // Fails only when the client is gone, and then nothing is left to do.
     let _ = writer.shutdown().await;
     left
 }
@@ -135,7 +136,7 @@ async fn copy_input(
         buffer.clear();
         match reader.read_buf(&mut buffer).await {
             Ok(0) => {
-                // An error means that nobody reads any more.
+                // Fails only when the container reads no more.
                 let _ = input.shutdown().await;
                 return InputEnd::EndOfFile;
             }
@@ -160,7 +161,7 @@ async fn copy_input(
     }
 }
 
-/// Reads and drops what a client sends although nothing reads it.
+/// Reads and drops what the client sends.
 async fn drain(mut reader: Reader) -> InputEnd {
     let mut buffer = BytesMut::with_capacity(4 << 10);
     loop {

@@ -1,14 +1,14 @@
-//! What clients of older versions of the API mean by a request: members that their version does
-//! not have are of no effect, and some defaults were others.
+//! Translates requests of older API versions. Members that a version does not have are ignored, and
+//! some defaults were different.
 
 use crate::error::ApiError;
 use crate::version::ApiVersion;
 use crate::wire::{CreateBody, HostConfig, Mount};
 
-/// Brings the body of a creation to what the newest version would say.
+/// Translates the body of a creation to the newest version.
 ///
 /// # Errors
-/// InvalidInput for what would be unsafe to pass over.
+/// InvalidInput: a member that would be unsafe to ignore.
 pub(super) fn create(body: &mut CreateBody, version: ApiVersion) -> Result<(), ApiError> {
     let before = |minor| version < ApiVersion::new(1, minor);
     let host = &mut body.host_config;
@@ -67,7 +67,7 @@ fn before_1_44(body: &mut CreateBody) -> Result<(), ApiError> {
     }
     for mount in bind_mounts(&mut body.host_config) {
         let options = mount.bind_options.get_or_insert_default();
-        // Its client would take the mount for safer than it is.
+        // Ignored, the mount would be less safe than the client believes.
         if options.read_only_force_recursive {
             return Err(needs("BindOptions.ReadOnlyForceRecursive", 44));
         }
@@ -87,7 +87,7 @@ fn before_1_44(body: &mut CreateBody) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Brings the body of an update to what the newest version would say.
+/// Translates the body of an update to the newest version.
 pub(super) fn update(wanted: &mut HostConfig, version: ApiVersion) {
     if version < ApiVersion::new(1, 40) {
         wanted.pids_limit = None;

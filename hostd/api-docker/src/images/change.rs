@@ -25,7 +25,7 @@ pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         true => Platform::only_of_query(&call.query, "platform"),
         false => Ok(None),
     };
-    // Docker tells nothing of the layers to those who don't ask for it.
+    // Docker reports the layers only when the client asks for them.
     let asked = call.query.all("quiet").next().is_some();
     let quiet = !asked || call.query.flag("quiet");
     let images = api.0.images.clone();
@@ -45,8 +45,8 @@ pub(crate) async fn load(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
             return Err(error);
         }
     };
-    // A load is either finished or ended by the end of its archive, never dropped half-way with
-    // the connection. Clients look for what is wrong with the archive in the steps.
+    // A load continues when the client disconnects. It ends by itself or at the end of the archive.
+    // Clients look for errors of the archive in the steps.
     stream_steps(EarlyFailure::Step, move |sender| async move {
         let sender = match quiet {
             true => mpsc::channel(1).0,
@@ -160,7 +160,7 @@ pub(crate) async fn save(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         drop(place);
         written
     });
-    // The reader's end comes with success as well as with failure; the task knows which.
+    // The reader ends after success and after failure. The task's result shows which.
     let end = stream::once(async move {
         match task.await {
             Ok(Ok(())) => Ok(Bytes::new()),
@@ -206,7 +206,7 @@ pub(crate) async fn delete(api: &Api, call: Call) -> Result<Response<Body>, ApiE
             for platform in &platforms {
                 platform.check(&image, &call.name)?;
             }
-            // An image is for one platform, so it goes with it, whatever else names it.
+            // An image has one platform, so the image goes with it, whatever else names it.
             if !force && image.repo_tags.len() > 1 {
                 return Err(ApiError::new(
                     ErrorKind::Conflict,

@@ -25,18 +25,18 @@ const FILTERS: &[&str] = &[
     "until",
 ];
 
-/// What is shown of each image beside what it is.
+/// Optional parts of the list.
 #[derive(Default)]
 pub(crate) struct Extras {
     shared: Option<HashMap<ImageId, u64>>,
-    /// For the number of containers of an image.
+    /// Users of images, to count the containers of each.
     containers: bool,
     manifests: bool,
     descriptors: bool,
 }
 
 impl Extras {
-    /// Sizes and numbers of containers, which take longer to find out.
+    /// With sizes and numbers of containers, which take longer to compute.
     pub(crate) fn sizes(api: &Api) -> Self {
         Self {
             shared: Some(shared_sizes(api)),
@@ -58,7 +58,7 @@ pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
 
 fn answer(api: &Api, call: &Call) -> Result<Vec<Value>, ApiError> {
     let mut filters = call.query.filters(FILTERS)?;
-    // Then the reference had a parameter of its own.
+    // Old versions have a parameter of its own for the reference.
     if call.version < ApiVersion::new(1, 41)
         && let Some(pattern) = call.query.get("filter")
     {
@@ -82,7 +82,7 @@ fn answer(api: &Api, call: &Call) -> Result<Vec<Value>, ApiError> {
     Ok(images
         .iter()
         .filter(|image| {
-            // What others were built upon is only shown when it has a name.
+            // An image that others were built on is shown only when it has a name.
             let intermediate = || images.iter().any(|other| other.parent == Some(image.id));
             let named = !image.repo_tags.is_empty() || !image.repo_digests.is_empty();
             (all || named || !intermediate()) && chosen.fits(image)
@@ -114,7 +114,7 @@ impl<'a> Chosen<'a> {
         Ok(chosen)
     }
 
-    /// Of filters that name no images (those of a prune).
+    /// For filters that name no images (those of a prune).
     pub(crate) fn without_images(filters: &'a Filters) -> Result<Self, ApiError> {
         Self::with_until(filters, times::until(filters)?)
     }
@@ -156,7 +156,7 @@ fn created(image: &Image) -> Timestamp {
         .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// All images with a name and all that nothing was built upon, for `GET /system/df`.
+/// All images that have a name or that no other image was built on, for `GET /system/df`.
 pub(crate) fn summaries(api: &Api, version: ApiVersion) -> Vec<Value> {
     let extras = Extras::sizes(api);
     let images = api.0.images.list();

@@ -1,4 +1,4 @@
-//! The members of an image that tell about its manifest.
+//! The members of an image that describe its manifest.
 
 use hostd_images::Image;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ pub(crate) fn add(api: &Api, value: &mut Value, image: &Image, manifests: bool, 
     }
     let manifest = match api.0.images.manifest(&image.id) {
         Ok(manifest) => manifest,
-        // It was removed a moment ago.
+        // The image has just been removed.
         Err(error) => {
             tracing::debug!(image = %image.id, %error, "manifest not shown");
             return;

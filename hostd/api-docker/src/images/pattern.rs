@@ -52,7 +52,7 @@ impl Pattern {
         Ok(Self(tokens))
     }
 
-    /// Whether it fits a name with or without its tag or digest.
+    /// Whether it fits a name, with or without the tag or digest.
     pub(super) fn fits(&self, name: &str) -> bool {
         let repository = match name.split_once('@') {
             Some((repository, _)) => repository,
@@ -66,7 +66,7 @@ impl Pattern {
 
     fn is_all_of(&self, text: &str) -> bool {
         let text: Vec<char> = text.chars().collect();
-        // Where to go on after the last `*`: its place in the pattern and the text it covers.
+        // Where to continue after the last `*`: its place in the pattern, and the text that it covers.
         let (mut p, mut t) = (0, 0);
         let mut back: Option<(usize, usize)> = None;
         while t < text.len() || p < self.0.len() {
@@ -96,7 +96,7 @@ impl Pattern {
     }
 }
 
-/// What stands between brackets.
+/// The part between brackets.
 fn class(rest: &mut Peekable<Chars<'_>>) -> Option<Token> {
     let without = rest.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();

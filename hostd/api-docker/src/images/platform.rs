@@ -19,7 +19,7 @@ pub(crate) fn go_architecture() -> &'static str {
     }
 }
 
-/// Which variant of an image is meant. Images are kept for one platform each.
+/// The platform that a request means. Every stored image is for one platform.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Platform {
     os: String,
@@ -52,11 +52,11 @@ impl Platform {
         query.get(name).map(Self::parse).transpose()
     }
 
-    /// The platform in a parameter of which clients of newer versions may send several.
+    /// The platform in a parameter that clients of newer versions may repeat.
     ///
     /// # Errors
-    /// InvalidInput also when there are several: an image is for one platform, and to take one of
-    /// those asked for would be silent about the others.
+    /// InvalidInput, also when there are several: an image is for one platform, and the others would
+    /// be ignored silently.
     pub(crate) fn only_of_query(query: &Query, name: &str) -> Result<Option<Self>, ApiError> {
         match query.all(name).count() {
             0 | 1 => Self::of_query(query, name),
@@ -66,7 +66,7 @@ impl Platform {
         }
     }
 
-    /// All platforms of a parameter that may be there several times.
+    /// All platforms of a parameter that may be repeated.
     pub(crate) fn all_of_query(query: &Query, name: &str) -> Result<Vec<Self>, ApiError> {
         query
             .all(name)
@@ -75,8 +75,8 @@ impl Platform {
             .collect()
     }
 
-    /// `os[/architecture[/variant]]`, or the object of newer clients; architectures also by the
-    /// names that the kernel has for them.
+    /// Reads `os[/architecture[/variant]]`, or the object of newer clients. An architecture may have
+    /// its kernel name.
     pub(crate) fn named(text: &str) -> Result<Self, ApiError> {
         if text.starts_with('{') {
             return Self::parse(text);
@@ -95,7 +95,7 @@ impl Platform {
         })
     }
 
-    /// That of an image.
+    /// The platform of an image.
     pub(crate) fn of(image: &Image) -> Self {
         Self {
             os: image.config.os.clone(),
@@ -104,7 +104,7 @@ impl Platform {
         }
     }
 
-    /// That of this machine. The variant of its processor is not told: it runs older ones, too.
+    /// The platform of this machine, without the processor's variant: it runs older variants, too.
     pub(crate) fn of_machine() -> Self {
         Self {
             os: "linux".to_owned(),
@@ -113,7 +113,7 @@ impl Platform {
         }
     }
 
-    /// Whether the image is for it; what is not named fits.
+    /// Whether the image is for this platform. Parts that are not named fit every image.
     pub(crate) fn fits(&self, image: &Image) -> bool {
         let config = &image.config;
         let same = |wanted: &str, is: &str| wanted.is_empty() || is.is_empty() || wanted == is;

@@ -1,4 +1,4 @@
-//! Answers that tell how a pull, push or load goes on.
+//! Answers that report the progress of a pull, push or load.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -14,30 +14,30 @@ use tokio::sync::mpsc;
 use crate::error::ApiError;
 use crate::reply::{self, Body, json_line};
 
-/// Steps that wait for a slow client.
+/// Most steps that wait for a slow client.
 const STEPS: usize = 64;
 /// Characters of a bar.
 const BAR: u64 = 50;
 
-/// What goes on, as the task tells it.
+/// What a task reports.
 enum Told {
     Progress(Progress),
     Ended(Result<Vec<Value>, ApiError>),
 }
 
-/// How a failure is told before any step was.
+/// How to report a failure before the first step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EarlyFailure {
-    /// By a status of its own.
+    /// By an HTTP status.
     Status,
     /// As the only step of an answer with status 200.
     Step,
 }
 
-/// Answers with the steps of a task, which ends when nobody reads them any more.
+/// Answers with the steps of a task. The task ends when the client stops reading.
 ///
 /// # Errors
-/// That of the task when it failed before its first step, and this is told by a status.
+/// The error of the task, when it fails before its first step and `early` is a status.
 pub(crate) async fn stream_steps<F, T>(
     early: EarlyFailure,
     work: F,
@@ -81,7 +81,8 @@ fn lines(step: Told) -> Bytes {
     }
 }
 
-/// A step in Docker's form: of the whole without an identifier, of a layer with details.
+/// A step in Docker's form. A step of one layer has an identifier and details, one of the whole has
+/// none.
 fn progress_line(progress: &Progress) -> Value {
     let status = words(&progress.step);
     if progress.id.is_empty() && progress.total.is_none() {
@@ -137,7 +138,7 @@ fn words(step: &Step) -> Cow<'static, str> {
     }
 }
 
-/// The bar for clients that draw none of their own.
+/// The progress bar, for clients that draw none themselves.
 fn bar(current: u64, total: u64) -> String {
     let numbers = format!("{:>8}", human_size(current));
     if total == 0 {

@@ -1,4 +1,4 @@
-//! Registries: pull, push, login, and what a name stands for.
+//! Registries: pull, push, login, and the image that a name stands for.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -57,8 +57,8 @@ impl AuthConfig {
     }
 }
 
-/// Reads `X-Registry-Auth`. As with Docker, who sends something else in it is anonymous: the registry
-/// says whether that is enough.
+/// Reads `X-Registry-Auth`. As with Docker, a client that sends a wrong header is anonymous. The registry
+/// decides whether that is enough.
 pub(crate) fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     read_credentials(headers).unwrap_or_else(|error| {
         tracing::warn!(%error, "the registry is asked without credentials");
@@ -95,9 +95,9 @@ fn read_credentials(headers: &HeaderMap) -> Result<Option<Credentials>, ApiError
     config.credentials()
 }
 
-/// A line about the whole.
+/// A step of the whole.
 async fn tell(sender: &mpsc::Sender<Progress>, step: Step) {
-    // Nobody may listen any more.
+    // Fails only when the client has left.
     let _ = sender
         .send(Progress {
             id: String::new(),
@@ -129,7 +129,7 @@ pub(crate) async fn pull(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
     stream_steps(EarlyFailure::Status, move |sender| async move {
         let _held = place;
         let names = match whole {
-            // Without a tag all of them are meant.
+            // Without a tag, all tags are meant.
             true => images.remote_tags(&name, credentials.clone()).await?,
             false => vec![name],
         };
@@ -189,7 +189,7 @@ pub(crate) async fn distribution(api: &Api, call: Call) -> Result<Response<Body>
     let _place = api.place(Kind::Transfer, call.role).await?;
     let found = match api.0.images.distribution(&call.name, credentials).await {
         Ok(found) => found,
-        // Registries do not tell what is forbidden from what is not there; Docker says 401.
+        // Registries answer the same for a forbidden and a missing image. Docker answers 401.
         Err(error) if error.kind() == ErrorKind::Forbidden => {
             return Ok(reply::json(
                 StatusCode::UNAUTHORIZED,
@@ -237,8 +237,7 @@ pub(crate) async fn login(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
             StatusCode::OK,
             &json!({"Status": "Login Succeeded", "IdentityToken": ""}),
         )),
-        // Docker says 401 for those whom the server of tokens refuses, and 500 for those whom the
-        // registry itself does.
+        // Docker answers 401 when the token server refuses, and 500 when the registry itself does.
         Err(error @ RegistryError::Denied { .. }) => Ok(reply::json(
             StatusCode::UNAUTHORIZED,
             &json!({"message": format!("unauthorized: incorrect username or password: {error}")}),
@@ -262,11 +261,11 @@ fn registry_domain(address: &str) -> Result<String, ApiError> {
         return Ok("docker.io".to_owned());
     }
     let wrong = || ApiError::invalid(format!("serveraddress {address:?} names no registry"));
-    // What cannot stand in an image's name is no registry.
+    // Text that can't be part of an image's name is no registry.
     let reference: Reference = format!("{host}/x").parse().map_err(|_| wrong())?;
     match reference.domain() == host {
         true => Ok(host.to_owned()),
-        // A host without a dot is a registry only here.
+        // Only here a host without a dot is a registry.
         false if host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
             Ok(host.to_owned())
         }

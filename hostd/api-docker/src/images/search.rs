@@ -65,7 +65,7 @@ pub(crate) async fn search(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     Ok(reply::json(StatusCode::OK, &list))
 }
 
-/// What a registry without a search says is no answer about an image here.
+/// The failure of a registry that has no search. Its answer says nothing about an image here.
 fn kind(kind: ErrorKind) -> ErrorKind {
     match kind {
         ErrorKind::NotFound => ErrorKind::Unavailable,

@@ -122,7 +122,7 @@ fn container_config(config: &ImageConfig, version: ApiVersion) -> Value {
         "User": "", "Env": null, "Cmd": null, "Entrypoint": null, "Volumes": null,
         "WorkingDir": "", "Labels": null, "OnBuild": null,
     });
-    // Of containers, and of no meaning for images.
+    // These members concern containers and have no meaning for images.
     let former = json!({
         "Hostname": "", "Domainname": "", "AttachStdin": false, "AttachStdout": false,
         "AttachStderr": false, "Tty": false, "OpenStdin": false, "StdinOnce": false, "Image": "",
@@ -153,7 +153,7 @@ pub(crate) async fn history(api: &Api, call: Call) -> Result<Response<Body>, Api
     Ok(reply::json(StatusCode::OK, &steps(&image)))
 }
 
-/// Newest step first; steps without a layer of their own are empty.
+/// The newest step comes first. A step without a layer is empty.
 fn steps(image: &Image) -> Vec<Value> {
     let mut sizes = image.layers.iter().map(|layer| layer.size);
     let mut steps: Vec<Value> = image

@@ -8,7 +8,7 @@ use keelson_model::spec::CapabilitySet;
 use super::invalid;
 use crate::error::ApiError;
 
-/// What a container has when nothing is asked for.
+/// The default capabilities of a container.
 const DEFAULT: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -26,8 +26,8 @@ const DEFAULT: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
-/// The set that results from the default one and what a client adds and drops. `available` is what
-/// the engine itself can give away (CapBnd of its process).
+/// The default set with what a client adds and drops. `available` is the set that the engine can pass
+/// on (CapBnd of its process).
 pub(super) fn resolve(
     add: &[String],
     drop: &[String],
@@ -64,7 +64,7 @@ pub(super) fn resolve(
     Ok(CapabilitySet::Only(set))
 }
 
-/// The names in a set as profiles of system calls have them: `CAP_CHOWN`, ….
+/// The names in a set as seccomp profiles write them: `CAP_CHOWN`, ….
 pub(super) fn names(set: &CapabilitySet, available: u64) -> Vec<String> {
     match set {
         CapabilitySet::All => capabilities_in(available)

@@ -1,4 +1,4 @@
-//! What a client left out: taken from the image, or Docker's default.
+//! Adds what a client left out, from the image or from Docker's defaults.
 
 use hostd_containers::merge_environment;
 use hostd_images::ContainerDefaults;
@@ -33,7 +33,7 @@ impl Completed {
     }
 }
 
-/// Completes a request, and refuses what the engine has no terms for.
+/// Completes a request, and refuses what the engine can't express.
 pub(super) fn complete(
     id: &str,
     body: CreateBody,
@@ -86,7 +86,8 @@ pub(super) fn complete(
     })
 }
 
-/// An absolute path without `.`, `..` and double slashes; others as they are, to be refused.
+/// An absolute path without `.`, `..` and double slashes. Other paths stay as they are and are refused
+/// later.
 fn clean_path(path: &str) -> String {
     if !path.starts_with('/') {
         return path.to_owned();
@@ -115,7 +116,7 @@ fn merge_image(
     }
     let mut environment = Vec::new();
     merge_environment(&mut environment, image.env.as_deref().unwrap_or_default());
-    // Removals (`NAME` alone) are kept: they concern the engine's own variables, too.
+    // Removals (`NAME` alone) are kept, because they may concern variables that the engine sets.
     for entry in &config.env {
         let name = entry.split('=').next().unwrap_or_default();
         environment.retain(|other| other.split('=').next() != Some(name));
@@ -245,8 +246,7 @@ fn check_networking(host: &HostConfig, networking: &NetworkingConfig) -> Result<
     Ok(())
 }
 
-/// Gives the container the host name that it has without a request for one, and judges one that
-/// was asked for.
+/// Sets the default host name of the container, or checks the one in the request.
 fn complete_host_name(
     id: &str,
     config: &mut Config,

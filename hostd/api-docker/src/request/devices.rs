@@ -6,7 +6,7 @@ use super::invalid;
 use crate::error::ApiError;
 use crate::wire::DeviceMapping;
 
-/// One device. Whether its paths are absolute is the engine's question.
+/// One device. The engine checks whether its paths are absolute.
 pub(super) fn device(mapping: &DeviceMapping) -> Result<DeviceSpec, ApiError> {
     let letters = match mapping.cgroup_permissions.as_str() {
         "" => "rwm",

@@ -1,4 +1,4 @@
-//! Limits: Docker's numbers, in which 0 says nothing and -1 is often "none", in the engine's terms.
+//! Translates Docker's limits, in which 0 means "not given" and -1 often "none", to the engine's.
 
 use hostd_containers::HostFacts;
 use keelson_model::spec::{
@@ -12,7 +12,7 @@ use crate::wire::{HostConfig, Ulimit};
 /// Period of a quota that is given in processors, in microseconds.
 const PERIOD: i64 = 100_000;
 
-/// Reads the limits. Whether they fit to each other is the engine's question.
+/// Reads the limits. The engine checks whether they fit together.
 pub(super) fn limits(host: &HostConfig) -> Result<Limits, ApiError> {
     let rlimits = host.ulimits.iter().flatten().map(rlimit);
     Ok(Limits {
@@ -35,7 +35,7 @@ pub(super) fn limits(host: &HostConfig) -> Result<Limits, ApiError> {
     })
 }
 
-/// Bytes or another number of which 0 says nothing.
+/// Bytes or another number. 0: not given.
 fn given(number: i64, error: &str) -> Result<Option<u64>, ApiError> {
     match u64::try_from(number) {
         Ok(number) => Ok((number > 0).then_some(number)),
@@ -95,7 +95,7 @@ fn cpu(host: &HostConfig) -> Result<CpuLimits, ApiError> {
     })
 }
 
-/// Checks a number of processors against those that there are.
+/// Checks that the machine has this many processors.
 pub(super) fn check_processors(host: &HostConfig, facts: &HostFacts) -> Result<(), ApiError> {
     let most = i64::from(facts.cpus) * 1_000_000_000;
     if host.nano_cpus < 0 || host.nano_cpus > most {

@@ -1,4 +1,4 @@
-//! Options of the log.
+//! Options of a container's log.
 
 use keelson_model::spec::LogSpec;
 
@@ -7,7 +7,7 @@ use crate::error::ApiError;
 use crate::offers::LOG_DRIVERS;
 use crate::wire::LogConfig;
 
-/// Drivers that Docker has and we have not.
+/// Drivers that Docker has and this engine does not have.
 const OTHERS: [&str; 9] = [
     "awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "none", "splunk", "syslog",
 ];

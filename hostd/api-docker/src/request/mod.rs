@@ -1,15 +1,15 @@
-//! From what a client asks for to what the engine keeps and runs: the request, completed from the
-//! image and with defaults, becomes a [`ContainerSpec`], or an error that names the field. Docker's
-//! rules and words live here; what must hold for any container is asked of the engine
+//! Turns a client's request into the [`ContainerSpec`] that the engine keeps and runs, or into an error
+//! that names the field. The image and Docker's defaults complete the request first. Docker's rules and
+//! words are here. The engine checks what must hold for every container
 //! ([`hostd_containers::check`]). Pure: no I/O.
 //!
-//! * [`complete`]: what the client left out, from the image and with Docker's defaults.
-//! * [`refuse`], [`size`]: what is not built, and what is too much.
+//! * [`complete`]: adds what the client left out, from the image and Docker's defaults.
+//! * [`refuse`], [`size`]: refuse options that are not built, and requests that are too large.
 //! * [`spec`]: the completed request in the engine's terms, by its parts: [`capabilities`],
 //!   [`devices`], [`limits`], [`log`], [`mounts`], [`names`], [`seccomp`], [`security`].
 //! * [`update`]: `POST /containers/{id}/update`.
-//! * [`shown`]: what clients are shown again.
-//! * [`old`]: containers that an engine of before the specification has kept.
+//! * [`shown`]: the request as clients see it in `inspect`.
+//! * [`old`]: reads containers of an engine that did not have the specification yet.
 
 mod capabilities;
 mod complete;
@@ -44,7 +44,7 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, ApiError> {
     Err(ApiError::invalid(message))
 }
 
-/// Where a container is to run, as far as that decides what it may be.
+/// Facts about the host that decide what a container may ask for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ground<'a> {
     /// What the host offers.
@@ -53,22 +53,22 @@ pub(crate) struct Ground<'a> {
     pub(crate) engine: &'a Path,
     /// The machine's host name.
     pub(crate) machine: &'a str,
-    /// The runtimes that it may ask for.
+    /// The runtimes that a container may ask for.
     pub(crate) runtimes: &'a Runtimes,
 }
 
 /// A request that was understood.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Understood {
-    /// What the engine is asked for.
+    /// The request to the engine.
     pub(crate) spec: ContainerSpec,
-    /// What clients are shown of it.
+    /// The request as clients see it later.
     pub(crate) shown: Shown,
-    /// What the client should know, one sentence each.
+    /// Warnings for the client, one sentence each.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Completes and judges a request for a container that gets the identifier `id`.
+/// Completes and checks a request for a container that gets the identifier `id`.
 ///
 /// # Errors
 /// InvalidInput or NotImplemented, naming the field and its value.

@@ -8,7 +8,7 @@ use keelson_model::spec::{BindMount, MountKind, MountSpec, Propagation, ReadOnly
 use crate::error::ApiError;
 use crate::wire::{Config, HostConfig, Mount};
 
-/// All mounts in the order of their targets' depth, so that none hides another. `engine` is the
+/// All mounts, ordered by the depth of their targets, so that none hides another. `engine` is the
 /// engine's own directory.
 pub(super) fn parse(host: &HostConfig, engine: &Path) -> Result<Vec<MountSpec>, ApiError> {
     let mut mounts = Vec::new();

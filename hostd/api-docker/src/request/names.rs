@@ -1,4 +1,4 @@
-//! The names of a container, and how it resolves others.
+//! The names of a container, and how it resolves other names.
 
 use std::net::IpAddr;
 

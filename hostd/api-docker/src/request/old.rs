@@ -1,4 +1,4 @@
-//! Containers that an engine of before the specification has kept, in Docker's words.
+//! Reads containers that an older engine stored in Docker's words, before there was a specification.
 
 use hostd_containers::{EngineError, HostFacts, OldDocument};
 use keelson_model::spec::ContainerSpec;
@@ -9,11 +9,11 @@ use super::spec::{Words, spec};
 use crate::offers::Runtimes;
 use crate::wire::{Config, HostConfig};
 
-/// Reads what was kept of a container. That was completed and judged when it was made; what the
-/// host offers now is asked at its next start.
+/// Reads a stored container. It was completed and checked when it was made. What the host offers now
+/// is checked at its next start.
 ///
 /// # Errors
-/// [`EngineError::Invalid`]: what does not fit.
+/// [`EngineError::Invalid`], naming what does not fit.
 pub fn read_old(old: &OldDocument<'_>) -> Result<ContainerSpec, EngineError> {
     let unfit = |part: &str, error: &dyn std::fmt::Display| {
         EngineError::Invalid(format!("what clients are shown of it: {part}{error}"))

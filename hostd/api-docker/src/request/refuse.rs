@@ -1,5 +1,5 @@
-//! Options that Keelson does not have: refused by name when a client asks for them, passed when
-//! they carry the value that clients send for "not given".
+//! Refuses, by name, options that Keelson does not have. They pass when they have the value that clients
+//! send for "not given".
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Docker's seccomp profile format, brought to the OCI specification's `linux.seccomp`.
+//! Translates Docker's seccomp profile format to the OCI specification's `linux.seccomp`.
 //!
 //! Docker's format adds `archMap` (an architecture with its sub-architectures) and conditions:
 //! `includes` and `excludes` by capability, architecture and kernel version.
@@ -61,7 +61,7 @@ struct Filter {
     min_kernel: Option<String>,
 }
 
-/// Go's name of the processor architecture that profiles use, and libseccomp's.
+/// The processor architecture by its name in profiles (Go's) and by libseccomp's.
 const ARCHITECTURE: (&str, &str) = if cfg!(target_arch = "aarch64") {
     ("arm64", "SCMP_ARCH_AARCH64")
 } else {

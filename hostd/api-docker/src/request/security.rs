@@ -5,12 +5,12 @@ use keelson_model::spec::SystemCallFilter;
 use super::{invalid, seccomp};
 use crate::error::ApiError;
 
-/// What the options ask for.
+/// The protections that the options ask for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Security {
     pub(super) no_new_privileges: bool,
     pub(super) system_calls: SystemCallFilter,
-    /// Nothing of /proc and /sys is masked or read-only.
+    /// No path of /proc and /sys is masked or read-only.
     pub(super) unmask: bool,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn parse(options: &[String], capabilities: &[String]) -> Result<Secur
                     SystemCallFilter::Profile(seccomp::translate(profile, capabilities)?);
             }
             ("systempaths", "unconfined") => security.unmask = true,
-            // Neither is applied to containers, so these ask for what is the case.
+            // Neither is ever applied to containers, so nothing has to be done.
             ("apparmor", "unconfined") | ("label", "disable") => {}
             ("apparmor" | "label" | "writable-cgroups", _) => {
                 return Err(ApiError::not_built(format!(

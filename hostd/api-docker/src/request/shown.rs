@@ -1,4 +1,4 @@
-//! What clients are shown of a container: the request, completed. The engine keeps it unread.
+//! The completed request as clients see it later. The engine stores it and does not read it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::error::ApiError;
 use crate::wire::{Config, Empty, HostConfig};
 
-/// What is kept to be shown.
+/// The stored document.
 pub(super) fn shown(config: &Config, host: &HostConfig) -> Result<Shown, ApiError> {
     let unwritable = |error: serde_json::Error| {
         ApiError::new(
@@ -53,7 +53,7 @@ fn read<T: DeserializeOwned + Default>(
     })
 }
 
-/// The option strings of `-v`, by their targets: `z,ro`. They are shown and mean nothing more.
+/// The option strings of `-v`, by their targets: `z,ro`. They are only shown.
 pub(crate) fn bind_modes(container: &Snapshot) -> Result<BTreeMap<String, String>, ApiError> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
@@ -90,7 +90,7 @@ pub(crate) fn image_part(config: &Config) -> ContainerDefaults {
     let env: Vec<_> = config
         .env
         .iter()
-        // A name alone takes the image's variable away, which has happened.
+        // A name alone removed the image's variable when the request was completed.
         .filter(|variable| variable.contains('='))
         .cloned()
         .collect();

@@ -1,5 +1,4 @@
-//! Bounds in bytes: what a client says about a container is kept in memory as long as the container
-//! is there.
+//! Bounds the bytes of a request: it stays in memory as long as the container exists.
 
 use std::io;
 
@@ -11,7 +10,7 @@ use super::invalid;
 use crate::error::ApiError;
 use crate::wire::{Config, HostConfig};
 
-/// Checks a request; what the image adds was bounded when that came.
+/// Checks a request. The image's part was bounded when the image was stored.
 pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ApiError> {
     labels(config)?;
     let words = config.entrypoint.iter().flatten();
@@ -40,7 +39,7 @@ fn labels(config: &Config) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Counts the bytes that something has as JSON.
+/// Counts the bytes of a value as JSON.
 fn json_size(value: &impl serde::Serialize) -> Result<usize, ApiError> {
     struct Count(usize);
     impl io::Write for Count {

@@ -23,8 +23,7 @@ pub(super) struct Words<'a> {
     pub(super) args: &'a [String],
 }
 
-/// Translates a completed request for the container `id`. Whether the result is sound is the
-/// engine's question.
+/// Translates a completed request for the container `id`. The engine checks the result.
 pub(super) fn spec(
     id: &str,
     words: &Words<'_>,
@@ -55,7 +54,7 @@ pub(super) fn spec(
         exposed_ports: config
             .exposed_ports
             .keys()
-            // What is no port exposes nothing; it is shown as it was given.
+            // Text that is no port exposes nothing. It is shown unchanged.
             .filter_map(|text| port(text))
             .collect(),
         security,

@@ -175,7 +175,7 @@ fn what_was_kept_in_docker_s_words_is_read_as_the_request_was() {
             command: (&process.command, &process.args),
             config: &json(&kept.shown.config),
             host_config: &json(&kept.shown.host),
-            // What has changed with the host since is asked at the next start.
+            // Changes of the host are checked at the next start.
             facts: &HostFacts::default(),
             engine: Path::new("/var/lib/keelson"),
         };
@@ -183,7 +183,8 @@ fn what_was_kept_in_docker_s_words_is_read_as_the_request_was() {
     }
 }
 
-/// Documents that the first release wrote: each is read, is sound, and says what was asked for.
+/// Documents that the first release wrote. Each is readable, valid, and holds what the client asked
+/// for.
 #[test]
 fn documents_of_the_first_release_are_read() {
     let mut seen = 0;
@@ -464,11 +465,11 @@ fn one_runtime_by_many_names_and_one_kind_of_log() {
     assert!(body(json!({"Image": "x", "HostConfig": {"Runtime": "runsc"}})).is_err());
     let completed =
         body(json!({"Image": "x", "HostConfig": {"LogConfig": {"Type": "json-file"}}})).unwrap();
-    let told = completed
+    let warned = completed
         .warnings
         .iter()
         .any(|text| text.contains("json-file"));
-    assert!(told, "{:?}", completed.warnings);
+    assert!(warned, "{:?}", completed.warnings);
 }
 
 #[test]

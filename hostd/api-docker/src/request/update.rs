@@ -1,4 +1,4 @@
-//! `POST /containers/{id}/update`: which members may change, and what that makes of a container.
+//! `POST /containers/{id}/update`: which members may change, and how they change a container.
 
 use hostd_containers::{HostFacts, Snapshot, SpecChange};
 use keelson_model::error::ErrorKind;
@@ -10,8 +10,8 @@ use super::{invalid, limits, shown};
 use crate::error::ApiError;
 use crate::wire::HostConfig;
 
-/// The change that a request asks for. Members that have their zero value stay as they are, as
-/// everywhere in Docker's API.
+/// The change that a request asks for. A member with its zero value changes nothing, as everywhere in
+/// Docker's API.
 pub(crate) fn update(
     container: &Snapshot,
     request: &HostConfig,
@@ -27,7 +27,7 @@ pub(crate) fn update(
     })
 }
 
-/// Makes the change in both forms; tells whether it has limits for processes that run already.
+/// Applies the change to both forms. Returns whether it has limits for running processes.
 fn change(
     host: &mut HostConfig,
     spec: &mut ContainerSpec,
@@ -63,7 +63,7 @@ fn has_limits(request: &HostConfig) -> bool {
     host != HostConfig::default()
 }
 
-/// Refuses by name what is given and can't be changed.
+/// Refuses, by name, members that can't be changed.
 fn refuse_others(request: &HostConfig) -> Result<(), ApiError> {
     refuse_host(request)?;
     let mut changeable = HostConfig {
@@ -90,7 +90,7 @@ fn refuse_others(request: &HostConfig) -> Result<(), ApiError> {
     }
 }
 
-/// What was set before and contradicts the change without being named in it.
+/// Checks older values that the change does not name but contradicts.
 fn check_conflicts(before: &HostConfig, request: &HostConfig) -> Result<(), ApiError> {
     let set = |name: &str, other: &str| {
         Err(ApiError::new(
@@ -151,7 +151,7 @@ fn merge(host: &mut HostConfig, request: &HostConfig) {
     if request.pids_limit.is_some() {
         host.pids_limit = request.pids_limit;
     }
-    // As Docker keeps them: for processes that are started from now on.
+    // As with Docker, they apply to processes that start from now on.
     if request
         .ulimits
         .as_ref()

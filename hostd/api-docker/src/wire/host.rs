@@ -15,7 +15,7 @@ use super::words;
 pub struct HostConfig {
     /// `source:target[:options]`.
     pub binds: Option<Vec<String>>,
-    /// Where the client wrote the identifier; recorded, not used.
+    /// File in which the client stores the identifier. Recorded, not used.
     #[serde(rename = "ContainerIDFile")]
     pub container_id_file: String,
     /// Logging.
@@ -43,7 +43,7 @@ pub struct HostConfig {
     /// Capabilities in addition to the default ones; `ALL`.
     #[serde(deserialize_with = "words")]
     pub cap_add: Option<Vec<String>>,
-    /// Capabilities that are taken away; `ALL`.
+    /// Default capabilities that are dropped; `ALL`.
     #[serde(deserialize_with = "words")]
     pub cap_drop: Option<Vec<String>>,
     /// `private`, `host` or empty.
@@ -174,7 +174,7 @@ pub struct HostConfig {
     pub io_maximum_bandwidth: u64,
 }
 
-/// A number that old clients still send and that has no meaning any more unless it is 0.
+/// A number that old clients still send. Only 0 is accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Zero(pub i64);

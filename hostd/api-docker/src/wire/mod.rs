@@ -1,9 +1,9 @@
-//! Containers in the words of the Docker Engine API (version 1.51, definitions `ContainerConfig`,
-//! `HostConfig`, `Mount`, …): what clients ask for, and what they are shown again.
+//! Containers in the JSON of the Docker Engine API (version 1.51, definitions `ContainerConfig`,
+//! `HostConfig`, `Mount`, …), in requests and answers.
 //!
-//! What clients send is read by [`keelson_model::json`], as Docker's own decoder reads it; so these
-//! types need nothing but their members. A member that has a field here is honoured or refused
-//! ([`crate::request`]); what has none is unknown to Docker, too, and passed over as there.
+//! [`keelson_model::json`] reads requests as Docker's own decoder does, so these types are only lists of
+//! members. A member with a field here is obeyed or refused ([`crate::request`]). A member without one
+//! is unknown to Docker, too, and ignored as there.
 
 mod host;
 mod parts;
@@ -37,10 +37,10 @@ pub struct CreateBody {
 }
 
 impl CreateBody {
-    /// Reads the body. The members of the configuration stand beside the two others in it.
+    /// Reads the body. It holds the members of the configuration beside the two other objects.
     ///
     /// # Errors
-    /// When a member is of another type than its field.
+    /// A member has another type than its field.
     pub fn read(document: Json) -> Result<Self, JsonError> {
         #[derive(Default, Deserialize)]
         #[serde(default, rename_all = "PascalCase")]

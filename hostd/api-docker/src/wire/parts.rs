@@ -35,7 +35,7 @@ pub struct Mount {
     pub tmpfs_options: Option<TmpfsOptions>,
 }
 
-/// Of a number that is not written when it says nothing.
+/// Whether a number is 0, and so is not written.
 fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
 }
@@ -100,7 +100,7 @@ pub struct Ulimit {
     pub hard: i64,
 }
 
-/// To which networks a new container is connected.
+/// The networks that a new container is connected to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct NetworkingConfig {
@@ -108,8 +108,8 @@ pub struct NetworkingConfig {
     pub endpoints_config: BTreeMap<String, EndpointSettings>,
 }
 
-/// A container's connection to a network, as a client wants it. What a client repeats of an
-/// inspected one (addresses, identifiers) is read and of no effect, as with Docker.
+/// The connection to a network that a client asks for. Addresses and identifiers that a client copies
+/// from an inspected connection have no effect, as with Docker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct EndpointSettings {
@@ -223,7 +223,7 @@ pub struct DeviceRequest {
     /// Which ones.
     #[serde(rename = "DeviceIDs")]
     pub device_ids: Option<Vec<String>>,
-    /// Alternatives of capabilities that are needed together.
+    /// Alternative sets of capabilities. All of one set are needed.
     pub capabilities: Option<Vec<Vec<String>>>,
     /// Options of the driver.
     pub options: BTreeMap<String, String>,
