@@ -101,28 +101,41 @@ impl Inner {
             Some(ExecutionState::Starting { .. }) => {
                 let (inner, exec, container) =
                     (Arc::clone(self), Arc::clone(exec), Arc::clone(container));
-                tokio::spawn(async move {
-                    match await_start(&exec, &container).await {
-                        Ok(pid) => inner.exec_event(&exec, &container, Event::Found(pid)),
-                        Err(error @ EngineError::Exec { .. }) => {
-                            let code = code_of(&error);
-                            return inner.exec_event(&exec, &container, Event::NotExecuted(code));
-                        }
-                        // What follows asks until it knows.
-                        Err(error) => tracing::debug!(id = exec.id, %error, "start not awaited"),
-                    }
-                    inner.watch_exec(&exec, &container, None);
-                });
+                tokio::spawn(async move { inner.adopt_starting(&exec, &container).await });
             }
-            Some(ExecutionState::Running { pid }) => {
-                self.exec_event(exec, container, Event::Found(pid));
-                self.watch_exec(exec, container, None);
-            }
+            Some(ExecutionState::Running { pid }) => self.adopt_running(exec, container, pid),
             Some(ExecutionState::Ended { pid, exit }) => {
                 self.exec_event(exec, container, Event::Found(pid));
                 self.exec_event(exec, container, Event::Exited(exit.code));
             }
         }
+    }
+}
+
+impl Inner {
+    /// Finds out how the start ends that was under way a moment ago.
+    async fn adopt_starting(self: &Arc<Self>, exec: &Arc<Exec>, container: &Arc<Container>) {
+        let error = match await_start(exec, container).await {
+            Ok(pid) => return self.adopt_running(exec, container, pid),
+            Err(error) => error,
+        };
+        // It has failed, or was over before it was asked for.
+        match known_to_shim(&container.shim()).await {
+            Some(mut known) => match (known.remove(&exec.id), error) {
+                (None | Some(ExecutionState::Made), error) => {
+                    tracing::debug!(id = exec.id, %error, "execution was not started");
+                    self.exec_event(exec, container, Event::NotExecuted(code_of(&error)));
+                }
+                (state, _) => self.adopt_execution(exec, container, state),
+            },
+            // What follows asks until it knows.
+            None => self.watch_exec(exec, container, None),
+        }
+    }
+
+    fn adopt_running(self: &Arc<Self>, exec: &Arc<Exec>, container: &Arc<Container>, pid: i32) {
+        self.exec_event(exec, container, Event::Found(pid));
+        self.watch_exec(exec, container, None);
     }
 }
 

@@ -110,7 +110,7 @@ fn a_killed_daemon_loses_no_execution() {
     assert_eq!(state(&host, &ended).2, Some(3));
     assert_eq!(state(&host, &lives), (true, lives_pid, None));
     assert_eq!(state(&host, &ends), (false, ends_pid, Some(5)));
-    assert_eq!(told_ends(&host, &ends), ["5"]);
+    wait_until("its end is told", || told_ends(&host, &ends) == ["5"]);
     assert_eq!(told_ends(&host, &ended), [""; 0], "it was told before");
     assert_eq!(
         inspect(&host, &lives)["ProcessConfig"]["arguments"][1],
@@ -136,11 +136,13 @@ fn a_killed_daemon_loses_no_execution() {
     wait_until("the last one has run", || {
         state(&host, &created).2 == Some(4)
     });
+    // It is told a moment after it can be asked for.
+    wait_until("its end is told", || told_ends(&host, &created) == ["4"]);
     kill(lives_pid);
     wait_until("its end is known", || {
         state(&host, &lives) == (false, lives_pid, Some(137))
     });
-    assert_eq!(told_ends(&host, &lives), ["137"]);
+    wait_until("its end is told", || told_ends(&host, &lives) == ["137"]);
     // And again: nothing is told twice.
     host.kill_daemon();
     host.start_daemon();
@@ -176,7 +178,7 @@ fn executions_that_end_with_their_container_meanwhile_are_known() {
     host.start_daemon();
     assert_eq!(state(&host, &killed), (false, killed_pid, Some(137)));
     assert_eq!(state(&host, &ends), (false, ends_pid, Some(6)));
-    assert_eq!(told_ends(&host, &killed), ["137"]);
+    wait_until("its end is told", || told_ends(&host, &killed) == ["137"]);
     let exited = host
         .docker(&["inspect", "-f", "{{.State.Status}}{{.ExecIDs}}", "box"])
         .ok();
