@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use keelson_model::spec::Stdin;
-use keelson_shim_protocol::stream;
+use keelson_shim_protocol::{Request, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::container::{Container, PendingAttach};
-use crate::start::attach_request;
 use crate::types::{AttachOptions, Attached, Frame, LogQuery, Logs, Receiver, Scope, Status};
 use crate::{Engine, EngineError};
 
@@ -175,6 +174,16 @@ impl Engine {
             output: Receiver(output),
             tty: process.terminal.is_some(),
         })
+    }
+}
+
+/// What a client that attaches asks of the shim.
+pub(crate) fn attach_request(options: AttachOptions) -> Request {
+    Request::Attach {
+        exec: None,
+        stdin: options.stdin,
+        stdout: options.stdout,
+        stderr: options.stderr,
     }
 }
 

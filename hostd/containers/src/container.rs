@@ -1,60 +1,60 @@
 //! One container in memory.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hostd_images::{ImageLease, RootfsLayers};
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
 
-use crate::EngineError;
+use crate::machine::{Action, Event, Found, Machine, Moment, Now, Rules, Ticket};
 use crate::shim::Shim;
-use crate::types::{AttachOptions, Scope, Snapshot, State, WaitCondition, WaitResult};
+use crate::types::{AttachOptions, Scope, Snapshot, WaitCondition, WaitResult};
+use crate::{EngineError, Signal};
 
 /// A container.
 ///
-/// Two locks: `operation` is held by whoever changes the container's state, across awaits, and
-/// never while waiting for its process to end; `live` protects the values and is held for
-/// moments only.
+/// Two locks: `operation` is held by whoever steps its machine and carries out what follows, across
+/// awaits, but not while a start is under way and never while waiting for its process to end;
+/// `live` protects the values and is held for moments only.
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) scope: Scope,
     /// What a reboot (or the end of a run) ends; also the shim's directory.
     pub(crate) run_folder: PathBuf,
-    /// Its document can't be read: it is shown, and removed when asked for; nothing is written.
-    pub(crate) unreadable: bool,
     pub(crate) operation: tokio::sync::Mutex<()>,
     /// Whoever reads its output holds a receiver: a removed container's log is deleted only when
     /// they have read it (or take too long).
     pub(crate) readers: tokio::sync::watch::Sender<()>,
+    /// Told when a start has reported.
+    pub(crate) start_over: Notify,
     live: Mutex<Live>,
 }
 
 /// What changes.
 pub(crate) struct Live {
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) waiters: Vec<(WaitCondition, oneshot::Sender<WaitResult>)>,
+    pub(crate) machine: Machine,
+    /// Who waits for an answer of the machine.
+    requests: BTreeMap<Ticket, oneshot::Sender<Answer>>,
+    last_ticket: Ticket,
+    waiters: Vec<(WaitCondition, oneshot::Sender<WaitResult>)>,
     /// Clients that attached before the start.
     pub(crate) pending: Vec<PendingAttach>,
     /// Keeps the image in the store; given up when the container is removed.
     pub(crate) image: Option<ImageLease>,
     /// Keeps the image's layers mounted.
     pub(crate) layers: Option<RootfsLayers>,
-    /// The next end of the process was asked for: the restart policy does not apply.
-    pub(crate) exit_asked: bool,
-    /// It is being restarted by a caller: its end does not remove it.
-    pub(crate) keep: bool,
-    /// Pause before the last restart by policy.
-    pub(crate) back_off: Option<Duration>,
-    /// Counts starts and cancelled restarts, so that a restart that was due can tell that it is
-    /// not wanted any more.
-    pub(crate) generation: u64,
-    /// Its shim was not asked yet, or does not answer: the state is the last one known.
-    pub(crate) unknown: bool,
-    /// The container is gone; whoever still holds it finds nothing.
-    pub(crate) removed: bool,
+    /// Brings [`Event::Time`] when the machine wants it.
+    pub(crate) timer: Option<Timer>,
 }
+
+/// The answer to a request; several may be answered by one failure.
+pub(crate) type Answer = Result<(), Arc<EngineError>>;
 
 /// A client that waits for the start.
 pub(crate) struct PendingAttach {
@@ -62,27 +62,50 @@ pub(crate) struct PendingAttach {
     pub(crate) connected: oneshot::Sender<UnixStream>,
 }
 
+/// A task that brings an event; it ends when this is dropped.
+pub(crate) struct Timer {
+    /// In the machine's time.
+    pub(crate) due: Duration,
+    /// `None` once it has fired: it is not ended in the middle of what it does then.
+    task: Option<AbortHandle>,
+}
+
+/// How a container begins in memory.
+pub(crate) enum Beginning {
+    /// It was just made.
+    New,
+    /// It was found; its shim was not asked yet.
+    Found(Found),
+    /// Its document can't be read, for this reason.
+    Unreadable(String),
+}
+
 impl Container {
-    pub(crate) fn new(snapshot: Snapshot) -> Self {
+    pub(crate) fn new(mut snapshot: Snapshot, beginning: Beginning) -> Self {
+        let rules = rules(&snapshot);
+        let machine = match beginning {
+            Beginning::New => Machine::new(rules),
+            Beginning::Found(found) => Machine::restored(rules, found),
+            Beginning::Unreadable(why) => Machine::unreadable(rules, why),
+        };
+        snapshot.state = machine.shown();
         Self {
             id: snapshot.id.clone(),
             scope: snapshot.scope,
             run_folder: snapshot.run_folder.clone(),
-            unreadable: false,
             operation: tokio::sync::Mutex::new(()),
             readers: tokio::sync::watch::Sender::new(()),
+            start_over: Notify::new(),
             live: Mutex::new(Live {
                 snapshot: Arc::new(snapshot),
+                machine,
+                requests: BTreeMap::new(),
+                last_ticket: Ticket(0),
                 waiters: Vec::new(),
                 pending: Vec::new(),
                 image: None,
                 layers: None,
-                exit_asked: false,
-                keep: false,
-                back_off: None,
-                generation: 0,
-                unknown: false,
-                removed: false,
+                timer: None,
             }),
         }
     }
@@ -113,28 +136,42 @@ impl Container {
         Shim::new(&self.id, &self.run_folder)
     }
 
-    /// Takes the operation lock; fails when the container was removed in the meantime.
+    /// Whether it was removed; whoever still holds it finds nothing.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.live().machine.is_gone()
+    }
+
+    /// Takes the operation lock when no start is under way; fails when the container was removed in
+    /// the meantime. What is decided under it by the container's state holds until it is released.
     pub(crate) async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, EngineError> {
-        let guard = self.operation.lock().await;
-        if self.live().removed {
-            return Err(EngineError::NoSuchContainer(self.id.clone()));
+        loop {
+            let mut over = pin!(self.start_over.notified());
+            // From here on it is told, however late it looks.
+            over.as_mut().enable();
+            let guard = self.operation.lock().await;
+            let (gone, starting) = {
+                let live = self.live();
+                (live.machine.is_gone(), live.machine.is_starting())
+            };
+            if gone {
+                return Err(EngineError::NoSuchContainer(self.id.clone()));
+            }
+            if !starting {
+                return Ok(guard);
+            }
+            drop(guard);
+            over.await;
         }
-        Ok(guard)
     }
 
-    /// Changes the state.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut State)) {
-        self.live().update(change);
-    }
-
-    /// Registers a wait; `None` when its condition is met already.
+    /// Registers a wait; an error when its condition is met already.
     pub(crate) fn wait(
         &self,
         condition: WaitCondition,
     ) -> Result<oneshot::Receiver<WaitResult>, WaitResult> {
         let mut live = self.live();
         let state = &live.snapshot.state;
-        if live.removed
+        if live.machine.is_gone()
             || (condition == WaitCondition::NotRunning && !state.status.counts_as_running())
         {
             return Err(WaitResult {
@@ -151,23 +188,101 @@ impl Container {
 }
 
 impl Live {
-    pub(crate) fn update(&mut self, change: impl FnOnce(&mut State)) {
-        change(&mut Arc::make_mut(&mut self.snapshot).state);
+    /// Steps the machine; what clients see follows it.
+    pub(crate) fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+        let actions = self.machine.step(event, now);
+        let shown = self.machine.shown();
+        if self.snapshot.state != shown {
+            Arc::make_mut(&mut self.snapshot).state = shown;
+        }
+        actions
     }
 
-    /// Answers the waits whose condition the predicate accepts.
-    pub(crate) fn notify(&mut self, met: impl Fn(WaitCondition) -> bool) {
-        let exit_code = self.snapshot.state.exit_code;
+    /// The container's specification was changed.
+    pub(crate) fn update(&mut self, change: impl FnOnce(&mut Snapshot)) {
+        let snapshot = Arc::make_mut(&mut self.snapshot);
+        change(snapshot);
+        self.machine.set_rules(rules(snapshot));
+    }
+
+    /// A place for the answer to a request.
+    pub(crate) fn register(&mut self) -> (Ticket, oneshot::Receiver<Answer>) {
+        let (sender, receiver) = oneshot::channel();
+        self.last_ticket = Ticket(self.last_ticket.0 + 1);
+        self.requests.insert(self.last_ticket, sender);
+        (self.last_ticket, receiver)
+    }
+
+    pub(crate) fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        if let Some(sender) = self.requests.remove(&ticket) {
+            // Whoever asked may have gone away.
+            let _ = sender.send(answer);
+        }
+    }
+
+    /// Answers the waits whose condition is met.
+    pub(crate) fn notify(&mut self, moment: Moment) {
+        let met = |condition| match moment {
+            Moment::Ended => condition != WaitCondition::Removed,
+            Moment::NotStarted => condition == WaitCondition::NotRunning,
+            Moment::NotRemoved => condition == WaitCondition::Removed,
+            Moment::Gone => true,
+        };
+        let state = &self.snapshot.state;
+        let result = WaitResult {
+            exit_code: state.exit_code,
+            error: (moment == Moment::NotRemoved).then(|| state.error.clone()),
+        };
         for (condition, waiter) in std::mem::take(&mut self.waiters) {
             if met(condition) {
                 // A client that went away is no error.
-                let _ = waiter.send(WaitResult {
-                    exit_code,
-                    error: None,
-                });
+                let _ = waiter.send(result.clone());
             } else {
                 self.waiters.push((condition, waiter));
             }
         }
+    }
+
+    /// Takes the timer out when it is the task that asks; false when another event was quicker.
+    pub(crate) fn timer_fired(&mut self) -> bool {
+        let own = tokio::task::try_id();
+        let id = |timer: &mut Timer| timer.task.as_ref().map(AbortHandle::id);
+        match self.timer.take_if(|timer| id(timer) == own) {
+            Some(mut timer) => {
+                timer.task = None;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Timer {
+    pub(crate) fn new(due: Duration, task: &tokio::task::JoinHandle<()>) -> Self {
+        Self {
+            due,
+            task: Some(task.abort_handle()),
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// What a container's specification says about its life.
+fn rules(snapshot: &Snapshot) -> Rules {
+    let spec = &snapshot.spec;
+    let signal = spec.stop.signal.and_then(|number| number.try_into().ok());
+    Rules {
+        restart: spec.restart,
+        auto_remove: spec.auto_remove,
+        stop_signal: signal.unwrap_or(Signal::TERM),
+        // Services may have changed with the OS: whoever manages them starts them.
+        at_opening: snapshot.scope == Scope::User,
     }
 }

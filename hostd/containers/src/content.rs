@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::container::Container;
 use crate::engine::Inner;
+use crate::machine::{Ask, Freezer};
 use crate::types::{CommitRequest, Receiver, Scope, Snapshot, Status};
 use crate::{Engine, EngineError};
 
@@ -126,7 +127,7 @@ async fn blocking<T: Send + 'static>(
 /// What was read of a container that is gone by now may lack what was deleted meanwhile. Its
 /// files are only deleted after it is marked as removed.
 fn check_whole(container: &Container) -> Result<(), EngineError> {
-    match container.live().removed {
+    match container.is_gone() {
         true => Err(EngineError::NoSuchContainer(container.id.clone())),
         false => Ok(()),
     }
@@ -163,13 +164,13 @@ impl Inner {
         })
         .await;
         if paused {
-            let guard = container.operation.lock().await;
-            if container.snapshot().state.status == Status::Paused
-                && let Err(error) = self.unpause(container).await
-            {
-                tracing::warn!(id = container.id, %error, "not unpaused after a commit");
+            match self.ask(container, Ask::Unpause(Freezer::Commit)).await {
+                // Somebody thawed it, or it has ended meanwhile.
+                Ok(()) | Err(EngineError::Refused(_)) => {}
+                Err(error) => {
+                    tracing::warn!(id = container.id, %error, "not unpaused after a commit");
+                }
             }
-            drop(guard);
         }
         let made = result?;
         let attributes = [
@@ -182,13 +183,15 @@ impl Inner {
     }
 
     /// Freezes a container that runs; false when there is nothing to freeze.
-    async fn pause_for_reading(&self, container: &Arc<Container>) -> Result<bool, EngineError> {
-        let _guard = container.lock().await?;
-        if container.snapshot().state.status != Status::Running {
-            return Ok(false);
+    async fn pause_for_reading(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+    ) -> Result<bool, EngineError> {
+        match self.ask(container, Ask::Pause(Freezer::Commit)).await {
+            Ok(()) => Ok(true),
+            Err(EngineError::Refused(refused)) if !refused.is_gone() => Ok(false),
+            Err(error) => Err(error),
         }
-        self.pause(container).await?;
-        Ok(true)
     }
 }
 

@@ -11,9 +11,10 @@ use keelson_model::spec::{ContainerSpec, MountKind, MountSpec, RootSpec};
 use keelson_store::document::Rest;
 use keelson_store::{Durability, document};
 
-use crate::container::Container;
+use crate::container::{Beginning, Container};
 use crate::document::{CONTAINER, ContainerDocument, Identity, OldDocument};
 use crate::engine::{Inner, off_workers, require_readable};
+use crate::machine::Found;
 use crate::spec::check::{check, check_host};
 use crate::types::{CreateRequest, Created, Scope, Shown, Snapshot, State};
 use crate::{Engine, EngineError, names};
@@ -153,12 +154,10 @@ impl Inner {
                 .map_err(EngineError::io("mkdir", &path))?;
             set_mode(&path, mode)?;
         }
-        let container = Container::new(self.snapshot(
-            (id, name, scope, Timestamp::now()),
-            spec,
-            shown,
-            State::default(),
-        )?);
+        let container = Container::new(
+            self.snapshot((id, name, scope, Timestamp::now()), spec, shown)?,
+            Beginning::New,
+        );
         let snapshot = container.snapshot();
         let document = ContainerDocument::of(&snapshot)?;
         Identity::write(&folder, &document)?;
@@ -189,7 +188,7 @@ impl Inner {
     pub(crate) fn load(
         &self,
         mut document: ContainerDocument,
-        state: State,
+        found: Found,
     ) -> Result<Container, EngineError> {
         let spec = match document.spec.take() {
             Some(spec) => spec,
@@ -202,9 +201,9 @@ impl Inner {
             document.scope,
             document.created,
         );
-        let mut snapshot = self.snapshot(identity, spec, document.shown(), state)?;
+        let mut snapshot = self.snapshot(identity, spec, document.shown())?;
         snapshot.rest = document.rest;
-        Ok(Container::new(snapshot))
+        Ok(Container::new(snapshot, Beginning::Found(found)))
     }
 
     /// The specification of a container that was kept in a client's words.
@@ -229,7 +228,6 @@ impl Inner {
         (id, name, scope, created): (&str, &str, Scope, Timestamp),
         spec: ContainerSpec,
         shown: Option<Shown>,
-        state: State,
     ) -> Result<Snapshot, EngineError> {
         let folder = self.objects.folder(id)?;
         Ok(Snapshot {
@@ -242,7 +240,8 @@ impl Inner {
             spec: Arc::new(spec),
             shown: shown.map(Arc::new),
             rest: Rest::default(),
-            state,
+            // The container's own is put in its place.
+            state: State::default(),
             folder,
             run_folder: self.run.join(id),
         })

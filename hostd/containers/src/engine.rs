@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hostd_images::ImageStore;
 use jiff::Timestamp;
+use keelson_blocking::TaskDied;
 use keelson_model::host::EngineConfig;
 use keelson_model::limits;
 use keelson_store::{Durability, Objects, document};
@@ -63,6 +64,8 @@ pub(crate) struct Inner {
     pub(crate) flusher: Flusher,
     pub(crate) executions: Executions,
     pub(crate) shutting_down: AtomicBool,
+    /// From when on the machines of containers count time.
+    pub(crate) opened: tokio::time::Instant,
 }
 
 impl Engine {
@@ -93,6 +96,7 @@ impl Engine {
                 flusher: Flusher::start(),
                 executions: Executions::default(),
                 shutting_down: AtomicBool::new(false),
+                opened: tokio::time::Instant::now(),
             }),
         }
     }
@@ -101,9 +105,7 @@ impl Engine {
     pub(crate) async fn whole<T: Send + 'static>(
         work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
     ) -> Result<T, EngineError> {
-        tokio::spawn(work)
-            .await
-            .unwrap_or_else(|error| Err(EngineError::Internal(format!("task failed: {error}"))))
+        tokio::spawn(work).await.map_err(TaskDied::from)?
     }
 
     /// All containers of a scope, newest first.
@@ -255,13 +257,16 @@ impl Inner {
     /// Writes the state where the next engine finds it. It is flushed to the disk a moment later:
     /// a start or an exit must not wait for that.
     pub(crate) fn persist(&self, container: &Container) {
-        let snapshot = container.snapshot();
-        if container.unreadable {
-            return;
-        }
+        let (snapshot, state) = {
+            let live = container.live();
+            if live.machine.is_read_only() {
+                return;
+            }
+            (Arc::clone(&live.snapshot), live.machine.record())
+        };
         let written = StateDocument {
             boot: self.boot.clone(),
-            state: snapshot.state.clone(),
+            state,
         };
         let path = snapshot.folder.join(STATE);
         match off_workers(|| {
@@ -297,16 +302,9 @@ pub(crate) fn not_running(container: &Container) -> EngineError {
     EngineError::Conflict(format!("container {} is not running", container.id))
 }
 
-/// Nanoseconds since 1970 as a time.
-pub(crate) fn timestamp(nanoseconds: u64) -> Option<Timestamp> {
-    (nanoseconds > 0)
-        .then(|| Timestamp::from_nanosecond(i128::from(nanoseconds)).ok())
-        .flatten()
-}
-
 /// What is shown although it can't be read is not changed.
 pub(crate) fn require_readable(container: &Container) -> Result<(), EngineError> {
-    match container.unreadable || container.snapshot().state.status == Status::Dead {
+    match container.snapshot().state.status == Status::Dead {
         true => Err(EngineError::Conflict(format!(
             "container {} is dead: {}; it can be removed only",
             container.id,

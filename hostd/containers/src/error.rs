@@ -2,12 +2,16 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hostd_images::ImageError;
+use keelson_blocking::TaskDied;
 use keelson_log::LogError;
 use keelson_model::error::ErrorKind;
-use keelson_shim_protocol::FailReason;
+use keelson_shim_protocol::{FailReason, exit_code};
 use keelson_store::StoreError;
+
+use crate::refused::Refused;
 
 /// An error of the container engine.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +41,15 @@ pub enum EngineError {
     /// Keelson does not have this yet.
     #[error("{0}")]
     NotImplemented(String),
-    /// The container is in the wanted state already.
-    #[error("container {0} is already in that state")]
-    NotModified(String),
+    /// The container's life forbids it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Several waited for what failed.
+    #[error(transparent)]
+    Shared(Arc<EngineError>),
+    /// What was under way was given up with the engine.
+    #[error("container {0}: given up, because the engine ends")]
+    Abandoned(String),
     /// The container could not be started.
     #[error("failed to create task for container: {message}")]
     Start {
@@ -90,6 +100,20 @@ pub enum EngineError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Work of this program died.
+    #[error(transparent)]
+    Died(#[from] TaskDied),
+    /// A document of another container.
+    #[error("{} belongs to container {id}", path.display())]
+    ForeignDocument {
+        /// The document.
+        path: PathBuf,
+        /// Whose it says that it is.
+        id: String,
+    },
+    /// A document that must be there.
+    #[error("{} is missing", .0.display())]
+    MissingDocument(PathBuf),
     /// An inconsistency of our own.
     #[error("{0}")]
     Internal(String),
@@ -108,6 +132,15 @@ impl EngineError {
         }
     }
 
+    /// The exit code of a run that could not be started for this reason.
+    pub(crate) fn exit_code(&self) -> i32 {
+        match self {
+            Self::Start { reason, .. } => reason.exit_code(),
+            Self::Shared(error) => error.exit_code(),
+            _ => exit_code::NOT_STARTED,
+        }
+    }
+
     /// The kind, from which status and exit code follow.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -115,7 +148,8 @@ impl EngineError {
             Self::NameInUse { .. } | Self::Conflict(_) => ErrorKind::Conflict,
             Self::AmbiguousId(_) | Self::Invalid(_) => ErrorKind::InvalidInput,
             Self::NotImplemented(_) => ErrorKind::NotImplemented,
-            Self::NotModified(_) => ErrorKind::NotModified,
+            Self::Refused(refused) => refused.kind(),
+            Self::Shared(error) => error.kind(),
             Self::Start { reason, .. } | Self::Exec { reason, .. } => match reason {
                 FailReason::NotFound | FailReason::NotExecutable => ErrorKind::InvalidInput,
                 FailReason::Internal => ErrorKind::Internal,
@@ -125,6 +159,10 @@ impl EngineError {
             | Self::Shim { .. }
             | Self::Log(_)
             | Self::Io { .. }
+            | Self::Died(_)
+            | Self::Abandoned(_)
+            | Self::ForeignDocument { .. }
+            | Self::MissingDocument(_)
             | Self::Internal(_) => ErrorKind::Internal,
         }
     }

@@ -9,17 +9,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hostd_images::{Holder, ImageLease};
+use keelson_blocking::blocking;
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Objects, document, objects::remove_tree};
 
-use crate::adopt::Found;
 use crate::container::Container;
 use crate::create::DOCUMENT;
 use crate::document::{ContainerDocument, Identity, STATE, StateDocument, boot_id};
 use crate::engine::Inner;
 use crate::host::{self, HostFacts};
+use crate::lifecycle::stop_signal;
+use crate::machine::{Ask, Boot, Found, Stopper};
 use crate::shim::Shim;
-use crate::types::{EngineOptions, Scope, State, Status};
+use crate::types::{EngineOptions, Scope};
 use crate::{Engine, EngineError, names};
 
 /// How long opening waits for shims to answer. They do within milliseconds; one that was stopped
@@ -45,12 +47,11 @@ impl Engine {
             .map_err(EngineError::io("mkdir", &run))?;
         let base = options.root.join("engine/containers");
         let parent = options.cgroup_parent.clone();
-        let (objects, facts) = tokio::task::spawn_blocking(move || {
+        let (objects, facts) = blocking(move || {
             Objects::open(&base, DOCUMENT, &boot_id())
                 .map(|objects| (objects, HostFacts::detect(&parent)))
         })
-        .await
-        .map_err(|error| EngineError::Internal(format!("task failed: {error}")))??;
+        .await??;
         let engine = Self::new(options, objects, facts);
         engine.inner.restore().await?;
         Ok(engine)
@@ -118,12 +119,18 @@ impl Engine {
 impl Inner {
     /// Stops a container with its own stop time, or `limit` where that is shorter.
     async fn stop_at_shutdown(self: &Arc<Self>, container: &Arc<Container>, limit: Duration) {
-        let own = self.patience(container.snapshot().spec.stop.patience);
-        let most = limit.as_secs().max(1);
-        let seconds = own.map_or(most, |own| own.as_secs().min(most));
-        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        match self.stop(container, None, Some(seconds), false).await {
-            Ok(()) | Err(EngineError::NotModified(_) | EngineError::NoSuchContainer(_)) => {}
+        let snapshot = container.snapshot();
+        let own = self.patience_of(&snapshot, None);
+        let most = limit.max(Duration::from_secs(1));
+        let stop = Ask::Stop {
+            by: Stopper::Shutdown,
+            signal: stop_signal(&snapshot, None),
+            patience: Some(own.map_or(most, |own| own.min(most))),
+        };
+        match self.ask(container, stop).await {
+            Ok(()) => {}
+            // It does not run, or is gone.
+            Err(EngineError::Refused(refused)) if !refused.is_failure() => {}
             Err(error) => tracing::error!(id = container.id, %error, "container not stopped"),
         }
         // The exit is recorded under this lock.
@@ -142,9 +149,9 @@ impl Inner {
                 continue;
             }
             match self.restore_one(&id) {
-                Ok((container, found)) => {
+                Ok((container, boot)) => {
                     let inner = Arc::clone(self);
-                    settling.spawn(async move { inner.settle(&container, &found).await });
+                    settling.spawn(async move { inner.settle(&container, boot).await });
                 }
                 Err(error) => self.quarantine(&id, &error),
             }
@@ -176,29 +183,21 @@ impl Inner {
     }
 
     /// Brings one container back as it was written.
-    fn restore_one(&self, id: &str) -> Result<(Arc<Container>, Found), EngineError> {
+    fn restore_one(&self, id: &str) -> Result<(Arc<Container>, Boot), EngineError> {
         let path = self.objects.document(id)?;
         let Some(document): Option<ContainerDocument> = document::read(&path)? else {
-            return Err(EngineError::Internal(format!(
-                "{} is missing",
-                path.display()
-            )));
+            return Err(EngineError::MissingDocument(path));
         };
         if document.id != id {
-            return Err(EngineError::Internal(format!(
-                "{} belongs to container {}",
-                path.display(),
-                document.id
-            )));
+            return Err(EngineError::ForeignDocument {
+                path,
+                id: document.id,
+            });
         }
-        let found = self.read_state(id);
-        let state = found
-            .as_ref()
-            .map(|found| found.state.clone())
-            .unwrap_or_default();
+        let (found, boot) = self.read_state(id);
         let (scope, name) = (document.scope, document.name.clone());
         let lease = self.lease_again(&document);
-        let container = Arc::new(self.load(document, state)?);
+        let container = Arc::new(self.load(document, found)?);
         container.hold(lease);
         self.with_mut(scope, |registry| {
             registry.reserve(&name, id)?;
@@ -217,29 +216,34 @@ impl Inner {
         {
             tracing::warn!(id, %error, "identity of a container not written");
         }
-        // Until its shim was asked.
-        container.live().unknown = true;
-        Ok((container, found))
+        Ok((container, boot))
     }
 
     /// A state that was torn by a power cut says only that the container was run, if that. One
-    /// that can't be read at all says nothing, and is left as it is.
-    fn read_state(&self, id: &str) -> Found {
-        let folder = self.objects.folder(id)?;
-        match document::read(&folder.join(STATE)) {
-            Ok(found) => Ok(found.unwrap_or_default()),
-            Err(error) if error.is_damage() => {
-                tracing::warn!(id, %error, "state was torn, probably by a power cut");
-                Ok(StateDocument {
-                    boot: String::new(),
-                    state: State {
-                        status: Status::Running,
-                        ..State::default()
-                    },
-                })
+    /// that can't be read at all says nothing, and is left as it is. Also: whether it was written
+    /// in this boot.
+    fn read_state(&self, id: &str) -> (Found, Boot) {
+        let read = self.objects.folder(id).map_err(EngineError::from);
+        let read = read.map(|folder| document::read::<StateDocument>(&folder.join(STATE)));
+        let why = match read {
+            Ok(Ok(found)) => {
+                let StateDocument { boot, state } = found.unwrap_or_default();
+                let boot = match boot == self.boot {
+                    true => Boot::This,
+                    false => Boot::Earlier,
+                };
+                return (Found::Written(state), boot);
             }
-            Err(error) => Err(error.into()),
-        }
+            Ok(Err(error)) if error.is_damage() => {
+                tracing::warn!(id, %error, "state was torn, probably by a power cut");
+                return (Found::Torn, Boot::Earlier);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(id, error = why, "state of a container can't be read");
+        let why = format!("the container's state can't be read: {why}");
+        (Found::Unreadable(why), Boot::This)
     }
 
     /// Ends shims without a container: their container was removed, or never quite made.

@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::EngineError;
-use crate::container::Container;
+use crate::container::{Beginning, Container};
 use crate::document::{ContainerDocument, Identity};
 use crate::engine::Inner;
-use crate::types::{Scope, State, Status};
+use crate::types::Scope;
 
 /// Larger documents are not searched for what is left of them.
 const MAX_DOCUMENT: u64 = 16 << 20;
@@ -42,18 +42,12 @@ impl Inner {
                 tracing::warn!(id, name = document.name, "a dead container has no name");
             }
         }
-        let state = State {
-            status: Status::Dead,
-            error: format!("the container can't be read: {reason}"),
-            ..State::default()
-        };
+        let why = format!("the container can't be read: {reason}");
         let lease = self.lease_again(&document);
         let identity = (id, document.name.as_str(), scope, document.created);
-        match self.snapshot(identity, self.spec_of(&document), document.shown(), state) {
+        match self.snapshot(identity, self.spec_of(&document), document.shown()) {
             Ok(snapshot) => {
-                let mut container = Container::new(snapshot);
-                container.unreadable = true;
-                let container = Arc::new(container);
+                let container = Arc::new(Container::new(snapshot, Beginning::Unreadable(why)));
                 container.hold(lease);
                 self.with_mut(scope, |registry| registry.insert(id, container));
             }

@@ -1,191 +1,84 @@
-//! Starting containers.
+//! Starting containers: the effect that makes a shim and lets the command run.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use keelson_shim_protocol::{Request, exit_code};
-use keelson_store::objects::remove_tree;
+use keelson_blocking::blocking;
+use keelson_shim_protocol::{Request, Response};
 
-use crate::adopt::Fate;
+use crate::attach::attach_request;
 use crate::container::{Container, PendingAttach};
 use crate::engine::Inner;
+use crate::machine::{Ask, Event};
 use crate::shim::{Connection, Shim};
-use crate::types::{AttachOptions, Scope, Status};
+use crate::types::Scope;
 use crate::{Engine, EngineError};
-
-/// Who starts a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Starter {
-    Caller,
-    /// The restart policy.
-    Policy,
-}
 
 impl Engine {
     /// Starts a container and returns when its command was executed.
     ///
     /// # Errors
-    /// [`EngineError::NotModified`] when it runs, [`EngineError::Start`] when its command cannot
-    /// be executed, and others.
+    /// [`EngineError::Refused`] when it runs or can't be started, [`EngineError::Start`] when its
+    /// command cannot be executed, and others.
     pub async fn start(&self, scope: Scope, name: &str) -> Result<(), EngineError> {
         let inner = Arc::clone(&self.inner);
         let container = inner.resolve(scope, name)?;
-        Self::whole(async move {
-            let _guard = container.lock().await?;
-            inner.start(&container, Starter::Caller).await
-        })
-        .await
+        Self::whole(async move { inner.ask(&container, Ask::Start).await }).await
     }
+}
+
+/// A command that was executed.
+pub(crate) struct Running {
+    pub(crate) pid: i32,
+    /// From before it was.
+    pub(crate) at: Timestamp,
+    pub(crate) wait: Connection,
 }
 
 impl Inner {
-    /// Starts a container. The caller holds the operation lock.
-    pub(crate) async fn start(
+    /// Makes a run. What fails leaves no shim behind.
+    pub(crate) async fn run(
         self: &Arc<Self>,
         container: &Arc<Container>,
-        starter: Starter,
-    ) -> Result<(), EngineError> {
-        let status = container.snapshot().state.status;
-        match status {
-            Status::Paused => {
-                return Err(EngineError::Conflict(
-                    "cannot start a paused container, try unpause instead".to_owned(),
-                ));
-            }
-            Status::Restarting if starter == Starter::Policy => {}
-            _ if status.counts_as_running() => {
-                return Err(EngineError::NotModified(container.id.clone()));
-            }
-            _ if !status.can_start() => {
-                return Err(EngineError::Conflict(
-                    "container is marked for removal and cannot be started".to_owned(),
-                ));
-            }
-            _ => {}
-        }
-        if container.live().unknown {
-            return Err(EngineError::Conflict(format!(
-                "container {} cannot be started: its shim does not answer, so it may run; try again, or remove it with force",
-                container.id
-            )));
-        }
-        if self.is_shutting_down() {
-            return Err(EngineError::Conflict(
-                "the engine is shutting down".to_owned(),
-            ));
-        }
-        container.live().generation += 1;
-        match self.run(container).await {
-            Ok(running) => {
-                self.started(container, starter, running);
-                Ok(())
-            }
-            Err(error) => {
-                self.start_failed(container, &error).await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn run(self: &Arc<Self>, container: &Arc<Container>) -> Result<Running, EngineError> {
+    ) -> Result<Running, EngineError> {
         let (inner, prepared) = (Arc::clone(self), Arc::clone(container));
-        tokio::task::spawn_blocking(move || inner.prepare(&prepared))
-            .await
-            .map_err(|error| EngineError::Internal(format!("task failed: {error}")))??;
+        blocking(move || inner.prepare(&prepared)).await??;
         let shim = container.shim();
-        shim.spawn(&self.runtime).await?;
-        match connect_and_start(&shim, container).await {
-            Ok(running) => Ok(running),
-            Err(error) => {
-                shim.end().await;
-                Err(error)
-            }
+        let running = match shim.spawn(&self.runtime).await {
+            Ok(()) => connect_and_start(&shim, container).await,
+            // It said so itself, and has ended.
+            Err(error @ EngineError::Start { .. }) => return Err(error),
+            Err(error) => Err(error),
+        };
+        if running.is_err() {
+            shim.end().await;
         }
+        running
     }
 
-    fn started(self: &Arc<Self>, container: &Arc<Container>, starter: Starter, running: Running) {
-        {
-            let mut live = container.live();
-            live.exit_asked = false;
-            if starter == Starter::Caller {
-                live.back_off = None;
-            }
-            live.update(|state| {
-                state.status = Status::Running;
-                state.pid = running.pid;
-                state.exit_code = 0;
-                state.error.clear();
-                state.oom_killed = false;
-                state.started_at = Some(Timestamp::now());
-                match starter {
-                    Starter::Caller => {
-                        state.restart_count = 0;
-                        state.stopped_by_caller = false;
-                    }
-                    Starter::Policy => state.restart_count += 1,
-                }
-            });
-        }
-        self.persist(container);
-        self.emit(container, "start", &[]);
-        self.watch(container, running.wait);
-    }
-
-    /// Waits in the background for a container's end.
-    pub(crate) fn watch(self: &Arc<Self>, container: &Arc<Container>, mut wait: Connection) {
-        let inner = Arc::clone(self);
-        let container = Arc::clone(container);
+    /// Reports the end of a run, from the background.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        pid: i32,
+        mut wait: Connection,
+    ) {
+        let (inner, container) = (Arc::clone(self), Arc::clone(container));
         tokio::spawn(async move {
-            let exit = loop {
+            loop {
                 match wait.receive().await {
-                    Ok(Some(keelson_shim_protocol::Response::Exited(exit))) => break Some(exit),
+                    Ok(Some(Response::Exited(exit))) => {
+                        let ended = Event::Exited { pid, exit };
+                        return inner.handle(&container, ended, None).await;
+                    }
                     Ok(Some(_)) => {}
                     // The shim has ended and left a record, or was killed, or only this connection
                     // broke.
-                    Ok(None) | Err(_) => match inner.find_out(&container).await {
-                        Fate::Lives(again, _) => wait = again,
-                        Fate::Gone(exit) => break exit,
-                    },
+                    Ok(None) | Err(_) => return inner.settle_again(&container).await,
                 }
-            };
-            inner.ended(&container, exit).await;
+            }
         });
     }
-
-    async fn start_failed(self: &Arc<Self>, container: &Container, error: &EngineError) {
-        let code = match error {
-            EngineError::Start { reason, .. } => reason.exit_code(),
-            _ => exit_code::NOT_STARTED,
-        };
-        tracing::warn!(id = container.id, %error, "container not started");
-        if let Err(error) = remove_tree(&container.run_folder) {
-            tracing::warn!(id = container.id, %error, "run folder not removed");
-        }
-        let auto_remove = {
-            let mut live = container.live();
-            // They would wait for a start that was tried and is over.
-            live.pending.clear();
-            live.update(|state| {
-                state.pid = 0;
-                state.exit_code = code;
-                state.error = error.to_string();
-                if state.status == Status::Restarting {
-                    state.status = Status::Exited;
-                }
-            });
-            live.notify(|condition| condition == crate::WaitCondition::NotRunning);
-            live.snapshot.spec.auto_remove
-        };
-        self.persist(container);
-        if auto_remove && let Err(error) = self.remove_now(container) {
-            tracing::error!(id = container.id, %error, "container not removed");
-        }
-    }
-}
-
-struct Running {
-    pid: i32,
-    wait: Connection,
 }
 
 /// Registers the wait and connects all clients that attached before, and only then lets the
@@ -206,15 +99,9 @@ async fn connect_and_start(shim: &Shim, container: &Container) -> Result<Running
             Err(error) => tracing::warn!(id = container.id, %error, "client not attached"),
         }
     }
-    let pid = shim.connect().await?.start().await?;
-    Ok(Running { pid, wait })
-}
-
-pub(crate) fn attach_request(options: AttachOptions) -> Request {
-    Request::Attach {
-        exec: None,
-        stdin: options.stdin,
-        stdout: options.stdout,
-        stderr: options.stderr,
-    }
+    let mut control = shim.connect().await?;
+    // Before the command: its first words are not older than the run.
+    let at = Timestamp::now();
+    let pid = control.start().await?;
+    Ok(Running { pid, at, wait })
 }

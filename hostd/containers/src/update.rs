@@ -60,11 +60,9 @@ impl Inner {
                 return Err(error);
             }
         }
-        {
-            let mut live = container.live();
-            let current = Arc::make_mut(&mut live.snapshot);
+        container.live().update(|current| {
             (current.spec, current.shown) = (changed.spec, changed.shown);
-        }
+        });
         self.emit(container, "update", &[]);
         Ok(())
     }

@@ -79,6 +79,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "hostd-containers",
         &[
+            "keelson-blocking",
             "keelson-cgroup",
             "keelson-sys",
             "keelson-model",

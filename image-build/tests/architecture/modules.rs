@@ -16,7 +16,6 @@ use super::{root, sources};
 const LEFT: &[&str] = &[
     "conformance: case cases container elsewhere lab rootless runner runtime",
     "conformance: cases::mount_options cases::mounts",
-    "hostd/containers: adopt ended start",
     "hostd/containers: document types",
     "qemu-tests: harness::arguments harness::machine harness::prepare harness::spec harness::state",
 ];

@@ -84,9 +84,7 @@ use jiff::Timestamp;
 use keelson_model::spec::RestartPolicy;
 use keelson_shim_protocol::Exit;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "its driver follows"))]
-pub(crate) use self::record::Found;
-pub(crate) use self::record::Record;
+pub(crate) use self::record::{Found, Record, lost_exit};
 use crate::Signal;
 use crate::types::{State, Status};
 

@@ -133,7 +133,7 @@ impl Life {
 }
 
 /// The record of a run whose end nobody saw.
-pub(super) fn lost_exit(reason: &str) -> Exit {
+pub(crate) fn lost_exit(reason: &str) -> Exit {
     Exit {
         version: 1,
         code: exit_code::UNKNOWN,

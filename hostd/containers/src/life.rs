@@ -1,0 +1,311 @@
+//! The driver of a container's machine: it brings events, carries out the actions in order, and
+//! reports what they did.
+//!
+//! Everything happens under the container's operation lock but the making of a shim, during which
+//! the machine is in `Starting` and keeps what is asked for later.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use keelson_blocking::blocking;
+use keelson_shim_protocol::Request;
+use keelson_store::objects::remove_tree;
+
+use crate::EngineError;
+use crate::Signal;
+use crate::container::{Answer, Container, Timer};
+use crate::engine::{Inner, off_workers};
+use crate::machine::{Action, Ask, Event, Happening, Now, Outcome, Over, Purpose, Sending, Ticket};
+use crate::shim::Connection;
+
+/// How long killed processes may take to leave their cgroup.
+const LEFTOVERS_LIMIT: Duration = Duration::from_secs(1);
+
+/// What the actions of one event have at hand.
+#[derive(Default)]
+struct Effects {
+    /// A connection that will tell the end of the run.
+    wait: Option<Connection>,
+    /// Why the last start failed.
+    not_started: Option<Arc<EngineError>>,
+    /// Why the effect that has just reported failed.
+    failed: Option<Arc<EngineError>>,
+    /// Where the container's files are now.
+    trash: Option<PathBuf>,
+}
+
+impl Inner {
+    /// Asks something of a container, and waits for the answer.
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        ask: Ask,
+    ) -> Result<(), EngineError> {
+        let (ticket, answer) = container.live().register();
+        self.handle(container, Event::Request(ticket, ask), None)
+            .await;
+        match answer.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Arc::try_unwrap(error).unwrap_or_else(EngineError::Shared)),
+            // Whoever had it was ended with the engine.
+            Err(_) => Err(EngineError::Abandoned(container.id.clone())),
+        }
+    }
+
+    /// Handles an event and everything that follows from it. `wait`: a connection to the shim that
+    /// will tell the end of the run.
+    pub(crate) async fn handle(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        event: Event,
+        wait: Option<Connection>,
+    ) {
+        let mut effects = Effects {
+            wait,
+            ..Effects::default()
+        };
+        let mut guard = container.operation.lock().await;
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            tracing::trace!(id = container.id, ?event, "life");
+            let mut spawn = false;
+            let actions = container.live().step(event, self.now());
+            for action in actions {
+                match action {
+                    Action::Spawn => spawn = true,
+                    Action::Again(ticket, ask) => events.push_back(Event::Request(ticket, ask)),
+                    action => {
+                        let report = self.carry_out(container, action, &mut effects).await;
+                        // What follows from a report comes before what else was asked for.
+                        if let Some(report) = report {
+                            events.push_front(report);
+                        }
+                    }
+                }
+            }
+            if spawn {
+                self.arm(container);
+                drop(guard);
+                let report = self.spawn(container, &mut effects).await;
+                guard = container.operation.lock().await;
+                events.push_front(report);
+            }
+        }
+        self.arm(container);
+        container.start_over.notify_waiters();
+        drop(guard);
+    }
+
+    /// The moment, for the machine.
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            time: self.opened.elapsed(),
+            clock: Timestamp::now(),
+            shutting_down: self.is_shutting_down(),
+        }
+    }
+
+    /// Has the machine's next deadline brought to it.
+    fn arm(self: &Arc<Self>, container: &Arc<Container>) {
+        let mut live = container.live();
+        let due = live.machine.deadline();
+        if live.timer.as_ref().map(|timer| timer.due) == due {
+            return;
+        }
+        live.timer = due.map(|due| {
+            let (inner, container) = (Arc::clone(self), Arc::clone(container));
+            let at = self.opened.checked_add(due);
+            let task = tokio::spawn(async move {
+                match at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    // Too far away for the clock.
+                    None => std::future::pending().await,
+                }
+                if container.live().timer_fired() {
+                    inner.handle(&container, Event::Time, None).await;
+                }
+            });
+            Timer::new(due, &task)
+        });
+    }
+
+    /// Makes the shim, and lets the command run.
+    async fn spawn(self: &Arc<Self>, container: &Arc<Container>, effects: &mut Effects) -> Event {
+        match self.run(container).await {
+            Ok(running) => {
+                effects.wait = Some(running.wait);
+                Event::Started {
+                    pid: running.pid,
+                    at: running.at,
+                }
+            }
+            Err(error) => {
+                tracing::warn!(id = container.id, %error, "container not started");
+                let (code, text) = (error.exit_code(), error.to_string());
+                effects.not_started = Some(Arc::new(error));
+                Event::NotStarted { code, error: text }
+            }
+        }
+    }
+
+    /// Carries out an action that is not a start; returns what it reports.
+    async fn carry_out(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        action: Action,
+        effects: &mut Effects,
+    ) -> Option<Event> {
+        match action {
+            Action::Watch(pid) => match effects.wait.take() {
+                Some(wait) => self.watch(container, pid, wait),
+                None => tracing::error!(id = container.id, "nothing to watch a run by"),
+            },
+            Action::Send(sending) => return Some(self.send(container, sending, effects).await),
+            Action::Freeze(ticket, by) => {
+                let frozen = container.shim().command("pause", &Request::Pause).await;
+                return Some(match effects.keep(container, "pause", frozen) {
+                    true => Event::Frozen(ticket, by),
+                    false => Event::NotFrozen(ticket),
+                });
+            }
+            Action::Thaw(thaw) => {
+                let thawed = container.shim().command("unpause", &Request::Resume).await;
+                return Some(match effects.keep(container, "unpause", thawed) {
+                    true => Event::Thawed(thaw),
+                    false => Event::NotThawed(thaw),
+                });
+            }
+            Action::Discard => return Some(self.discard(container, effects)),
+            Action::KillLeftovers => self.kill_leftovers(container).await,
+            Action::EndShim => container.shim().end().await,
+            Action::CleanRun => clean_run(container).await,
+            Action::Persist => self.persist(container),
+            Action::Emit(happening) => self.tell(container, happening),
+            Action::Notify(moment) => container.live().notify(moment),
+            Action::DropPending => container.live().pending.clear(),
+            Action::Release => self.release(container, effects.trash.take()),
+            Action::Answer(ticket, outcome) => answer(container, ticket, outcome, effects),
+            // Handled by the caller.
+            Action::Spawn | Action::Again(..) => {}
+        }
+        None
+    }
+
+    async fn send(&self, container: &Container, sending: Sending, effects: &mut Effects) -> Event {
+        let request = Request::Kill {
+            signal: sending.signal.number(),
+            all: sending.signal == Signal::KILL,
+        };
+        let sent = container.shim().command("kill", &request).await;
+        let Err(error) = sent else {
+            return Event::Sent(sending);
+        };
+        // It may have ended by itself in this very moment, and its end waits to be recorded.
+        let over = match container.shim().exit_record() {
+            Ok(Some(_)) => Over::Yes,
+            _ => Over::No,
+        };
+        if over == Over::No && !matches!(sending.purpose, Purpose::Kill(_)) {
+            tracing::warn!(id = container.id, %error, signal = %sending.signal, "signal not sent");
+        }
+        effects.failed = Some(Arc::new(error));
+        Event::NotSent(sending, over)
+    }
+
+    fn tell(&self, container: &Container, happening: Happening) {
+        let action = happening.action();
+        match happening {
+            Happening::Die { code, seconds } => {
+                let code = ("exitCode", code.to_string());
+                let duration = ("execDuration", seconds.to_string());
+                self.emit(container, action, &[code, duration]);
+            }
+            Happening::Kill(signal) => {
+                self.emit(container, action, &[("signal", signal.to_string())]);
+            }
+            _ => self.emit(container, action, &[]),
+        }
+    }
+
+    /// Ends processes that outlived their shim, and removes their cgroup. With a pid namespace
+    /// there are none; a container without one may have some.
+    async fn kill_leftovers(&self, container: &Container) {
+        let Some(mount) = &self.facts.cgroup_mount else {
+            return;
+        };
+        let cgroup = container.snapshot().cgroup.clone();
+        let path = mount.join(cgroup.trim_start_matches('/'));
+        // As a rule there is nothing, and no thread is needed to see that.
+        if !path.exists() {
+            return;
+        }
+        // The kernel removes killed processes from a cgroup only when it has torn them down.
+        let removal = move || keelson_cgroup::remove(&path, LEFTOVERS_LIMIT);
+        match blocking(removal).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(id = container.id, %error, "cgroup not removed"),
+            Err(error) => tracing::error!(id = container.id, %error, "cgroup not removed"),
+        }
+    }
+
+    /// Takes a container's files away. After the rename into the trash it is gone for good.
+    fn discard(&self, container: &Container, effects: &mut Effects) -> Event {
+        match off_workers(|| self.objects.discard(&container.id)) {
+            Ok(trash) => {
+                effects.trash = trash;
+                Event::Removed
+            }
+            Err(error) => {
+                tracing::error!(id = container.id, %error, "container not removed");
+                let text = error.to_string();
+                effects.failed = Some(Arc::new(error.into()));
+                Event::NotRemoved { error: text }
+            }
+        }
+    }
+}
+
+impl Effects {
+    /// Whether an effect succeeded; else the reason is kept for the answer.
+    fn keep(
+        &mut self,
+        container: &Container,
+        what: &'static str,
+        result: Result<(), EngineError>,
+    ) -> bool {
+        match result {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(id = container.id, %error, what, "shim did not obey");
+                self.failed = Some(Arc::new(error));
+                false
+            }
+        }
+    }
+}
+
+/// Deletes what a run leaves. On a thread of its own: those who were told of the end run on this one
+/// as soon as it waits, and must not wait for files.
+async fn clean_run(container: &Container) {
+    let folder = container.run_folder.clone();
+    match blocking(move || remove_tree(&folder)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(id = container.id, %error, "run folder not removed"),
+        Err(error) => tracing::error!(id = container.id, %error, "run folder not removed"),
+    }
+}
+
+fn answer(container: &Container, ticket: Ticket, outcome: Outcome, effects: &Effects) {
+    let snapshot = container.snapshot();
+    let unknown = || Arc::new(EngineError::Abandoned(snapshot.id.clone()));
+    let answer: Answer = match outcome {
+        Outcome::Done => Ok(()),
+        Outcome::Refused(refusal) => Err(Arc::new(EngineError::refused(&snapshot, refusal))),
+        Outcome::NotStarted => Err(effects.not_started.clone().unwrap_or_else(unknown)),
+        Outcome::Failed => Err(effects.failed.clone().unwrap_or_else(unknown)),
+    };
+    container.live().answer(ticket, answer);
+}
