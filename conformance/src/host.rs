@@ -6,12 +6,12 @@ use nix::mount::MntFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The folder in the cgroup hierarchies under which all containers of this run are.
+/// The directory in the cgroup hierarchies under which all containers of this run are.
 pub(crate) fn cgroup_parent() -> String {
     format!("keelson-conformance-{}", std::process::id())
 }
 
-/// Removes the folder of [`cgroup_parent`] everywhere, which is empty when no case runs any more.
+/// Removes the directory of [`cgroup_parent`] everywhere, which is empty when no case runs any more.
 pub(crate) fn remove_cgroup_parent() {
     for mount in cgroup_mounts() {
         let _ = std::fs::remove_dir(mount.join(cgroup_parent()));
@@ -26,12 +26,12 @@ pub(crate) fn cgroup_mounts() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The folders in all hierarchies of a cgroup path (with a leading slash) that exist.
-pub(crate) fn cgroup_folders(path: &str) -> Vec<PathBuf> {
+/// The directories in all hierarchies of a cgroup path (with a leading slash) that exist.
+pub(crate) fn cgroup_directories(path: &str) -> Vec<PathBuf> {
     cgroup_mounts()
         .into_iter()
         .map(|mount| mount.join(path.trim_start_matches('/')))
-        .filter(|folder| folder.is_dir())
+        .filter(|directory| directory.is_dir())
         .collect()
 }
 
@@ -50,15 +50,15 @@ fn mounts() -> impl Iterator<Item = (PathBuf, String)> {
     found.into_iter()
 }
 
-/// Kills processes whose root folder is below a folder, as containers' are seen from the host only
-/// by their mounts: `/proc/PID/mountinfo` names the folder as the source of the root mount.
-pub(crate) fn kill_inside(folder: &Path) {
-    let folder = folder.to_string_lossy().into_owned();
+/// Kills processes whose root directory is below a directory, as containers' are seen from the host only
+/// by their mounts: `/proc/PID/mountinfo` names the directory as the source of the root mount.
+pub(crate) fn kill_inside(directory: &Path) {
+    let directory = directory.to_string_lossy().into_owned();
     for pid in processes() {
         let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
         let inside = mounts
             .lines()
-            .any(|line| line.split(' ').nth(4) == Some("/") && line.contains(&folder));
+            .any(|line| line.split(' ').nth(4) == Some("/") && line.contains(&directory));
         if inside {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
@@ -91,29 +91,29 @@ pub(crate) fn remove_cgroups(name: &str) {
     }
 }
 
-fn remove_cgroup(folder: &Path) {
-    let _ = std::fs::write(folder.join("cgroup.freeze"), "0");
-    let _ = std::fs::write(folder.join("freezer.state"), "THAWED");
-    if let Ok(entries) = std::fs::read_dir(folder) {
+fn remove_cgroup(directory: &Path) {
+    let _ = std::fs::write(directory.join("cgroup.freeze"), "0");
+    let _ = std::fs::write(directory.join("freezer.state"), "THAWED");
+    if let Ok(entries) = std::fs::read_dir(directory) {
         for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
             remove_cgroup(&entry.path());
         }
     }
-    let procs = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let procs = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     for pid in procs.lines().filter_map(|line| line.parse().ok()) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     // Killed processes leave their cgroup only when they have been torn down.
     let _ = crate::command::eventually("empty cgroup", || {
-        Ok(std::fs::remove_dir(folder).is_ok() || !folder.exists())
+        Ok(std::fs::remove_dir(directory).is_ok() || !directory.exists())
     });
 }
 
-/// Unmounts everything below a folder.
-pub(crate) fn unmount_below(folder: &Path) {
+/// Unmounts everything below a directory.
+pub(crate) fn unmount_below(directory: &Path) {
     let mut places: Vec<PathBuf> = mounts()
         .map(|(place, _)| place)
-        .filter(|place| place.starts_with(folder))
+        .filter(|place| place.starts_with(directory))
         .collect();
     places.reverse();
     for place in places {

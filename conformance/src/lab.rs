@@ -1,4 +1,4 @@
-//! The place of one case: a bundle and a state folder of its own, and the removal of whatever the
+//! The place of one case: a bundle and a state directory of its own, and the removal of whatever the
 //! case or the runtime left.
 
 use std::cell::{Cell, RefCell};
@@ -104,7 +104,7 @@ pub(crate) const CAPABILITIES: &[&str] = &[
 #[derive(Debug)]
 pub(crate) struct Lab {
     pub(crate) runtime: Runtime,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     /// Unique on this machine.
     name: String,
     /// What `next_id` gave out.
@@ -118,13 +118,13 @@ impl Lab {
     pub(crate) fn new(runtime: &Runtime) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = tempfile::Builder::new()
+        let directory = tempfile::Builder::new()
             .prefix("conformance-")
             .tempdir()
-            .context("make a temporary folder")?;
+            .context("make a temporary directory")?;
         let lab = Self {
             runtime: runtime.clone(),
-            folder,
+            directory,
             name: format!("case-{}-{number}-", std::process::id()),
             ids: RefCell::default(),
             count: Cell::new(0),
@@ -136,7 +136,7 @@ impl Lab {
 
     /// The bundle that [`Lab::create`] and [`Lab::run`] use.
     pub(crate) fn bundle(&self) -> PathBuf {
-        self.folder.path().join("bundle")
+        self.directory.path().join("bundle")
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {
@@ -145,11 +145,11 @@ impl Lab {
 
     /// A path outside the bundle, removed with the case.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     /// Where the runtime keeps its state.
-    pub(crate) fn state_folder(&self) -> PathBuf {
+    pub(crate) fn state_directory(&self) -> PathBuf {
         self.path("state")
     }
 
@@ -224,12 +224,12 @@ impl Lab {
             .context("write config.json")
     }
 
-    /// A call of the runtime with the case's state folder.
+    /// A call of the runtime with the case's state directory.
     pub(crate) fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = self.runtime.command()?;
         command
             .arg("--root")
-            .arg(self.state_folder())
+            .arg(self.state_directory())
             .args(arguments)
             .current_dir(self.bundle());
         Ok(command)
@@ -396,14 +396,14 @@ impl Lab {
 
     fn clean_up(&self) {
         for id in self.ids.borrow().iter() {
-            let known = self.state_folder().join(id).exists();
+            let known = self.state_directory().join(id).exists();
             if known && let Err(error) = self.call(&["delete", "--force", id]) {
                 eprintln!("{}: delete --force: {error:#}", self.runtime.name);
             }
         }
-        host::kill_inside(self.folder.path());
+        host::kill_inside(self.directory.path());
         host::remove_cgroups(&self.name);
-        host::unmount_below(self.folder.path());
+        host::unmount_below(self.directory.path());
     }
 }
 
@@ -444,20 +444,20 @@ pub(crate) fn push(list: &mut Value, item: Value) {
     }
 }
 
-fn make_root(folder: &Path) -> Result<()> {
-    let bin = folder.join("bin");
+fn make_root(directory: &Path) -> Result<()> {
+    let bin = directory.join("bin");
     std::fs::create_dir_all(&bin)?;
     keelson_testing::busybox::install(&bin.join("busybox"))?;
     for applet in APPLETS {
         symlink("busybox", bin.join(applet))?;
     }
     for name in ["proc", "sys", "dev", "tmp", "etc"] {
-        std::fs::create_dir(folder.join(name))?;
+        std::fs::create_dir(directory.join(name))?;
     }
     std::fs::write(
-        folder.join("etc/passwd"),
+        directory.join("etc/passwd"),
         "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
     )?;
-    std::fs::write(folder.join("etc/group"), "root:x:0:\nuser:x:1000:\n")?;
+    std::fs::write(directory.join("etc/group"), "root:x:0:\nuser:x:1000:\n")?;
     Ok(())
 }

@@ -344,7 +344,7 @@ Where Keelson's runtime is stricter than runc, on purpose:
 |---|---|
 | Members that the specification requires must be there and not null, such as both values of a limit. | runc takes 0, which is another limit than anybody meant. |
 | Files, terminals and FIFOs with a name that are given as standard streams keep their owner; pipes become the user's. | runc changes the owner of all, and a file on the host stays the container's user's. |
-| Identifiers of containers have at most 255 bytes. | runc says 1024, and fails where the folder is made. |
+| Identifiers of containers have at most 255 bytes. | runc says 1024, and fails where the directory is made. |
 | The option `--no-pivot` is refused. | See the exceptions. |
 | A cgroup with processes in it is refused, as by runc 1.3. | They would be limited, frozen and killed with the container. |
 | A bind whose options only allow something (`rw`, `suid`, `dev`, `exec`) loses what its source forbids, as since runc 1.2 and with crun, also in a container with a user namespace. runc 1.1 leaves it as it is, crun does in user namespaces. | Otherwise the option would do nothing without a word. With no option at all, what the source forbids stays forbidden. |

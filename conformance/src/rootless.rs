@@ -217,9 +217,9 @@ pub(crate) fn run(cases: &[&Case], runtimes: &[Runtime], jobs: usize) -> Result<
 
 fn run_one(cases: &[&Case], runtime: &Runtime, user: u32, jobs: usize) -> Result<Value> {
     // Sockets lie below it, whose names are short.
-    let folder = tempfile::Builder::new().prefix("user").tempdir()?;
-    let home = folder.path().join("h");
-    let bin = folder.path().join("bin");
+    let directory = tempfile::Builder::new().prefix("user").tempdir()?;
+    let home = directory.path().join("h");
+    let bin = directory.path().join("bin");
     prepare(&home, user)?;
     // What lies elsewhere the user may not be able to reach.
     std::fs::create_dir(&bin)?;
@@ -227,7 +227,7 @@ fn run_one(cases: &[&Case], runtime: &Runtime, user: u32, jobs: usize) -> Result
     std::fs::copy(std::env::current_exe()?, &program).context("copy this program")?;
     let own = bin.join(&runtime.name);
     std::fs::copy(&runtime.path, &own).context("copy the runtime")?;
-    for path in [folder.path(), &bin, &program, &own] {
+    for path in [directory.path(), &bin, &program, &own] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))?;
     }
     let json = home.join("results.json");
@@ -268,7 +268,7 @@ fn run_one(cases: &[&Case], runtime: &Runtime, user: u32, jobs: usize) -> Result
     serde_json::from_slice(&text).with_context(said)
 }
 
-/// Makes the user's folders and the files that name it.
+/// Makes the user's directories and the files that name it.
 fn prepare(home: &Path, user: u32) -> Result<()> {
     for name in ["etc", "run", "tmp"] {
         std::fs::create_dir_all(home.join(name))?;
@@ -297,14 +297,16 @@ fn prepare(home: &Path, user: u32) -> Result<()> {
 
 /// Requires the programs that make an ordinary user's namespaces.
 fn can_run() -> Result<()> {
-    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
+    let directories = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
     for (program, package) in [
         ("newuidmap", "uidmap"),
         ("setpriv", "util-linux"),
         ("unshare", "util-linux"),
     ] {
         ensure!(
-            folders.iter().any(|folder| folder.join(program).is_file()),
+            directories
+                .iter()
+                .any(|directory| directory.join(program).is_file()),
             "{program} is missing: install the package {package}"
         );
     }

@@ -1,5 +1,5 @@
 //! Runs every case against our runtime and those of the distribution, and against two programs that
-//! are no runtimes. `KEELSON_BIN_DIR` names the folder of keelson-runtime (default: where cargo put
+//! are no runtimes. `KEELSON_BIN_DIR` names the directory of keelson-runtime (default: where cargo put
 //! this package's program).
 
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ fn conformance() -> Command {
 fn installed(name: &str) -> Option<PathBuf> {
     ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
         .iter()
-        .map(|folder| Path::new(folder).join(name))
+        .map(|directory| Path::new(directory).join(name))
         .find(|path| path.is_file())
 }
 
@@ -27,11 +27,11 @@ fn shown(output: &Output) -> String {
 
 fn ours() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_conformance"));
-    let folder = match std::env::var_os("KEELSON_BIN_DIR") {
-        Some(folder) => PathBuf::from(folder),
+    let directory = match std::env::var_os("KEELSON_BIN_DIR") {
+        Some(directory) => PathBuf::from(directory),
         None => program.parent().unwrap().to_owned(),
     };
-    let ours = folder.join("keelson-runtime");
+    let ours = directory.join("keelson-runtime");
     assert!(ours.is_file(), "{} is missing: build it", ours.display());
     ours
 }
@@ -62,11 +62,11 @@ fn our_runtime_passes_every_case() {
 
 /// Runs the suite against a shell script in place of a runtime; gives the cases that it passes.
 fn passed_by(script: &str) -> Vec<String> {
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("impostor");
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("impostor");
     std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let json = folder.path().join("results.json");
+    let json = directory.path().join("results.json");
     let output = conformance()
         .args(["--subject", "impostor", "--deadline", "1", "--jobs", "24"])
         .arg("--runtime")

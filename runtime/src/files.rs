@@ -64,17 +64,17 @@ mod tests {
 
     #[test]
     fn files_of_any_size_are_read_and_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         for size in [0, 1, 16 * 1024, 16 * 1024 + 1, 100_000] {
             let bytes: Vec<u8> = (0..size).map(|number| number as u8).collect();
-            replace(&path, &folder.path().join("new"), &bytes, 0o600).unwrap();
+            replace(&path, &directory.path().join("new"), &bytes, 0o600).unwrap();
             assert_eq!(read(&path).unwrap(), bytes, "{size}");
         }
-        assert!(read(&folder.path().join("none")).is_err());
-        let occupied = folder.path().join("folder");
+        assert!(read(&directory.path().join("none")).is_err());
+        let occupied = directory.path().join("folder");
         std::fs::create_dir(&occupied).unwrap();
-        assert!(replace(&occupied, &folder.path().join("new"), b"x", 0o600).is_err());
-        assert!(!folder.path().join("new").exists());
+        assert!(replace(&occupied, &directory.path().join("new"), b"x", 0o600).is_err());
+        assert!(!directory.path().join("new").exists());
     }
 }

@@ -19,7 +19,7 @@ fn a_container_goes_through_its_life() {
     bundle.create(&["--pid-file", "pid"]);
     let id = bundle.id.as_str();
     assert_eq!(bundle.status(), "created");
-    let pid = std::fs::read_to_string(bundle.folder.path().join("pid")).unwrap();
+    let pid = std::fs::read_to_string(bundle.directory.path().join("pid")).unwrap();
     let state: Value = serde_json::from_str(&bundle.ok(&["state", id])).unwrap();
     assert_eq!(state["pid"].to_string(), pid);
     assert_eq!(bundle.output(), "");
@@ -55,8 +55,8 @@ fn run_gives_output_and_exit_code() {
         return;
     }
     let bundle = Bundle::new(&["sh", "-c", "cat; echo err >&2; exit 5"], |_| {});
-    std::fs::write(bundle.folder.path().join("in"), "input\n").unwrap();
-    let input = std::fs::File::open(bundle.folder.path().join("in")).unwrap();
+    std::fs::write(bundle.directory.path().join("in"), "input\n").unwrap();
+    let input = std::fs::File::open(bundle.directory.path().join("in")).unwrap();
     let output = bundle
         .command(&["run", &bundle.id])
         .stdin(input)
@@ -80,9 +80,9 @@ fn groups_of_the_caller_are_kept_on_request() {
         });
         let output = Command::new("setpriv")
             .args(["--groups", "1234,5678", &RUNTIME, "--root"])
-            .arg(bundle.folder.path().join("root"))
+            .arg(bundle.directory.path().join("root"))
             .args(["run", "--bundle"])
-            .arg(bundle.folder.path())
+            .arg(bundle.directory.path())
             .arg(&bundle.id)
             .output()
             .unwrap();
@@ -101,7 +101,7 @@ fn run_passes_signals_on() {
     }
     let script = "trap 'echo got; exit 4' TERM; echo ready; while true; do sleep 0.05; done";
     let bundle = Bundle::new(&["sh", "-c", script], |_| {});
-    let out = std::fs::File::create(bundle.folder.path().join("out")).unwrap();
+    let out = std::fs::File::create(bundle.directory.path().join("out")).unwrap();
     let mut child = bundle
         .command(&["run", &bundle.id])
         .stdout(out)
@@ -168,7 +168,7 @@ fn the_terminal_goes_to_the_console_socket() {
     let bundle = Bundle::new(&["tty"], |config| {
         config["process"]["terminal"] = true.into()
     });
-    let listener = UnixListener::bind(bundle.folder.path().join("console")).unwrap();
+    let listener = UnixListener::bind(bundle.directory.path().join("console")).unwrap();
     bundle.create(&["--console-socket", "console"]);
     let (socket, _) = listener.accept().unwrap();
     let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
@@ -222,7 +222,7 @@ fn failures_name_the_cause_and_leave_nothing() {
         message.contains("executable file not found in $PATH"),
         "{message}"
     );
-    let log = std::fs::read_to_string(bundle.folder.path().join("log")).unwrap();
+    let log = std::fs::read_to_string(bundle.directory.path().join("log")).unwrap();
     let line: Value = serde_json::from_str(&log).unwrap();
     assert!(line["msg"].as_str().unwrap().contains("not found"), "{log}");
     bundle.assert_gone();
@@ -250,10 +250,10 @@ fn features_and_spec_are_documents() {
     let features: Value = serde_json::from_str(&bundle.ok(&["features"])).unwrap();
     assert_eq!(features["ociVersionMax"], "1.2.0");
     assert_eq!(features["linux"]["seccomp"]["enabled"], json!(true));
-    std::fs::remove_file(bundle.folder.path().join("config.json")).unwrap();
+    std::fs::remove_file(bundle.directory.path().join("config.json")).unwrap();
     bundle.ok(&["spec"]);
     assert!(bundle.fails(&["spec"]).contains("config.json"));
-    let path = bundle.folder.path().join("config.json");
+    let path = bundle.directory.path().join("config.json");
     let mut example: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(example["process"]["terminal"], json!(true));
     example["process"]["args"] = json!(["true"]);
@@ -272,17 +272,17 @@ fn closed_standard_streams_are_the_null_device() {
         return;
     }
     let bundle = Bundle::new(&["sleep", "1000"], |_| {});
-    let state = bundle.folder.path().join("state");
+    let state = bundle.directory.path().join("state");
     let script = "exec \"$0\" --root \"$1\" create --pid-file pid \"$2\" 0<&- 1>&- 2>&-";
     let status = Command::new("sh")
         .args(["-c", script, &RUNTIME])
         .arg(&state)
         .arg(&bundle.id)
-        .current_dir(bundle.folder.path())
+        .current_dir(bundle.directory.path())
         .status()
         .unwrap();
     assert!(status.success());
-    let pid = std::fs::read_to_string(bundle.folder.path().join("pid")).unwrap();
+    let pid = std::fs::read_to_string(bundle.directory.path().join("pid")).unwrap();
     for fd in 0..3 {
         let target = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap();
         assert_eq!(target, Path::new("/dev/null"), "descriptor {fd}");
@@ -304,8 +304,8 @@ fn hooks_run_at_their_time() {
         return;
     }
     let bundle = Bundle::new(&["sleep", "1000"], |_| {});
-    let host = bundle.folder.path().join("hooks");
-    let path = bundle.folder.path().join("config.json");
+    let host = bundle.directory.path().join("hooks");
+    let path = bundle.directory.path().join("config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     for kind in [
         "prestart",
@@ -326,7 +326,7 @@ fn hooks_run_at_their_time() {
     };
 
     bundle.create(&["--pid-file", "pid"]);
-    let inside = bundle.folder.path().join("rootfs/hooks");
+    let inside = bundle.directory.path().join("rootfs/hooks");
     assert_eq!(kinds(), ["prestart", "createRuntime", "createContainer"]);
     assert!(!inside.exists());
     bundle.ok(&["start", &bundle.id]);
@@ -334,7 +334,7 @@ fn hooks_run_at_their_time() {
     bundle.ok(&["delete", "--force", &bundle.id]);
     assert_eq!(kinds().last().unwrap(), "poststop");
 
-    let pid = std::fs::read_to_string(bundle.folder.path().join("pid")).unwrap();
+    let pid = std::fs::read_to_string(bundle.directory.path().join("pid")).unwrap();
     let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
     let text = std::fs::read_to_string(&host).unwrap() + &std::fs::read_to_string(inside).unwrap();
     for (kind, status, outside) in [

@@ -20,8 +20,8 @@ impl Containerd {
             return None;
         }
         let (program, ctr) = (installed("containerd")?, installed("ctr")?);
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\n\
              disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
@@ -32,8 +32,8 @@ impl Containerd {
             path("ttrpc.sock"),
         );
         std::fs::write(path("config.toml"), config).unwrap();
-        let name = unique(&folder);
-        let archive = image(folder.path(), IMAGE);
+        let name = unique(&directory);
+        let archive = image(directory.path(), IMAGE);
         let mut command = Command::new(program);
         command.arg("--config").arg(path("config.toml"));
         let client = Client::new(
@@ -41,7 +41,7 @@ impl Containerd {
             &[&"--address", &path("grpc.sock"), &"--namespace", &name],
         );
         // containerd calls a container's cgroup by the namespace and its name.
-        let mut daemon = Daemon::start(folder, &name, command);
+        let mut daemon = Daemon::start(directory, &name, command);
         daemon.answers(&client, &["version"]);
         let archive = archive.to_string_lossy().into_owned();
         client.ok(&["image", "import", "--snapshotter", "native", &archive]);

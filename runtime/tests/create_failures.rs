@@ -10,36 +10,39 @@ use common::{Setup, can_run, cgroup_of, eventually, is_zombie};
 use keelson_shim_protocol::Rootfs;
 use serde_json::{Value, json};
 
-/// Processes whose command line names a folder, as those of the runtime do that make a container of
+/// Processes whose command line names a directory, as those of the runtime do that make a container of
 /// a bundle in it.
-fn processes_of(folder: &Path) -> Vec<i32> {
-    let folder = folder.to_string_lossy();
+fn processes_of(directory: &Path) -> Vec<i32> {
+    let directory = directory.to_string_lossy();
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
         .filter(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(&*folder) && !is_zombie(*pid)
+            String::from_utf8_lossy(&line).contains(&*directory) && !is_zombie(*pid)
         })
         .collect()
 }
 
-fn nothing_is_mounted_in(folder: &Path, case: &str) {
+fn nothing_is_mounted_in(directory: &Path, case: &str) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let folder = folder.to_string_lossy();
-    assert!(!mounts.contains(&*folder), "{case}: a mount is left");
+    let directory = directory.to_string_lossy();
+    assert!(!mounts.contains(&*directory), "{case}: a mount is left");
 }
 
 fn nothing_is_left(bundle: &Bundle, case: &str) {
-    let folder = bundle.folder.path();
-    let state = folder.join("state");
+    let directory = bundle.directory.path();
+    let state = directory.join("state");
     let entries = std::fs::read_dir(state).into_iter().flatten().count();
-    assert_eq!(entries, 0, "{case}: a state folder is left");
+    assert_eq!(entries, 0, "{case}: a state directory is left");
     let cgroup = cgroup_of(&bundle.id);
     assert!(!cgroup.exists(), "{case}: a cgroup is left");
-    assert!(processes_of(folder).is_empty(), "{case}: a process is left");
-    nothing_is_mounted_in(folder, case);
-    let files = std::fs::read_dir(folder).unwrap().flatten();
+    assert!(
+        processes_of(directory).is_empty(),
+        "{case}: a process is left"
+    );
+    nothing_is_mounted_in(directory, case);
+    let files = std::fs::read_dir(directory).unwrap().flatten();
     let names: Vec<_> = files.map(|entry| entry.file_name()).collect();
     assert!(
         !names
@@ -184,14 +187,14 @@ fn nothing_is_left_by_a_shim_whatever_fails() {
         change(&mut setup.config);
         let message = setup.fails();
         assert!(message.contains(named), "{named}: {message}");
-        let folder = setup.folder.path();
+        let directory = setup.directory.path();
         assert!(
-            !folder.join("shim.sock").exists(),
+            !directory.join("shim.sock").exists(),
             "{named}: a socket is left"
         );
-        assert!(!folder.join("exit.json").exists(), "{named}");
-        eventually(named, || processes_of(folder).is_empty());
-        nothing_is_mounted_in(folder, named);
+        assert!(!directory.join("exit.json").exists(), "{named}");
+        eventually(named, || processes_of(directory).is_empty());
+        nothing_is_mounted_in(directory, named);
     };
     for (named, change) in STAGES {
         refused(Setup::new(&["true"]), named, *change);
@@ -226,7 +229,7 @@ fn nothing_is_left_when_the_caller_can_not_be_given_what_it_asked_for() {
     for (terminal, options, named) in [
         (true, &["--console-socket", "none"][..], "--console-socket"),
         (false, &["--pid-file", "none/pid"], "--pid-file"),
-        // A file can't take a folder's place.
+        // A file can't take a directory's place.
         (false, &["--pid-file", "rootfs"], "--pid-file"),
         (
             true,
@@ -240,10 +243,13 @@ fn nothing_is_left_when_the_caller_can_not_be_given_what_it_asked_for() {
             let message = bundle.fails(&arguments);
             assert!(message.contains(named), "{message}");
             nothing_is_left(&bundle, named);
-            let folder = bundle.folder.path();
-            assert!(folder.join("undone").exists(), "{named}: no poststop hook");
-            assert!(!folder.join("pid").exists(), "{named}");
-            assert!(!folder.join(".rootfs.new").exists(), "{named}");
+            let directory = bundle.directory.path();
+            assert!(
+                directory.join("undone").exists(),
+                "{named}: no poststop hook"
+            );
+            assert!(!directory.join("pid").exists(), "{named}");
+            assert!(!directory.join(".rootfs.new").exists(), "{named}");
         }
     }
 }
@@ -314,7 +320,7 @@ fn what_a_killed_create_leaves_ends_and_can_be_deleted() {
         });
         let output = bundle.call(&["create", &bundle.id]);
         assert_eq!(output.status.code(), None, "{output:?}");
-        eventually("end", || processes_of(bundle.folder.path()).is_empty());
+        eventually("end", || processes_of(bundle.directory.path()).is_empty());
         assert_eq!(bundle.status(), "stopped");
         bundle.ok(&["delete", &bundle.id]);
         nothing_is_left(&bundle, "killed while it runs a hook");
@@ -326,7 +332,7 @@ fn what_a_killed_create_leaves_ends_and_can_be_deleted() {
         let (read, write) = std::io::pipe().unwrap();
         setup.execute(write);
         assert_eq!(std::io::read_to_string(read).unwrap(), "");
-        eventually("end", || processes_of(setup.folder.path()).is_empty());
+        eventually("end", || processes_of(setup.directory.path()).is_empty());
         let cgroup = cgroup_of(&setup.id);
         eventually("the cgroup is empty", || {
             std::fs::remove_dir(&cgroup).is_ok()
@@ -342,15 +348,15 @@ fn what_is_killed_just_before_the_end_of_create_can_be_deleted() {
     let bundle = Bundle::new(&["true"], |config| {
         config["process"]["terminal"] = true.into()
     });
-    let folder = bundle.folder.path();
-    let _full = common::full_socket(&folder.join("console"));
+    let directory = bundle.directory.path();
+    let _full = common::full_socket(&directory.join("console"));
     let mut create = bundle
         .command(&["create", "--console-socket", "console", &bundle.id])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let state = folder.join("state").join(&bundle.id).join("state.json");
+    let state = directory.join("state").join(&bundle.id).join("state.json");
     eventually("the container's process", || state.exists());
     eventually("create waits for the console", || {
         let file = format!("/proc/{}/wchan", create.id());

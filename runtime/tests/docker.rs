@@ -23,9 +23,9 @@ impl Docker {
         let docker = std::env::var_os("KEELSON_DOCKER")
             .map(PathBuf::from)
             .or_else(|| installed("docker"))?;
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        let name = unique(&folder);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let name = unique(&directory);
         let host = format!("unix://{}", path("docker.sock").display());
         let mut command = Command::new(program);
         command
@@ -46,7 +46,7 @@ impl Docker {
         common::make_root(&path("root"));
         archive(&path("root"), &path("root.tar"));
         let contents = path("root.tar").to_string_lossy().into_owned();
-        let mut daemon = Daemon::start(folder, &name, command);
+        let mut daemon = Daemon::start(directory, &name, command);
         daemon.answers(&client, &["version"]);
         client.ok(&["import", &contents, "box:1"]);
         Some(Self {

@@ -146,7 +146,7 @@ fn a_process_shares_everything_with_the_container() {
 }
 
 #[test]
-fn user_folder_environment_and_limits_are_those_asked_for() {
+fn user_directory_environment_and_limits_are_those_asked_for() {
     if !can_run() {
         return;
     }
@@ -197,7 +197,7 @@ fn exit_codes_and_failures_are_told_apart() {
     assert_eq!(exec(&shim, process(&["sh", "-c", "kill -9 $$"])).2, 137);
     let out = exec(&shim, process(&["sh", "-c", "echo out; echo err >&2"]));
     assert_eq!(out, ("out\n".to_owned(), "err\n".to_owned(), 0));
-    std::fs::write(shim.folder.path().join("upper/text"), "text").unwrap();
+    std::fs::write(shim.directory.path().join("upper/text"), "text").unwrap();
     for (command, wanted) in [
         ("no-such", FailReason::NotFound),
         ("/no/such", FailReason::NotFound),
@@ -473,20 +473,20 @@ fn bad_processes_are_refused_by_name() {
 
 /// A container of the command line, deleted at the end.
 struct CliContainer {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     id: String,
 }
 
 impl CliContainer {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let name = folder.path().file_name().unwrap().to_string_lossy();
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().file_name().unwrap().to_string_lossy();
         let id = format!("exec-{}", name.trim_start_matches('.'));
-        common::make_root(&folder.path().join("rootfs"));
+        common::make_root(&directory.path().join("rootfs"));
         let config = common::config(&["sleep", "1000"], &common::cgroup_path(&id));
         let text = serde_json::to_vec(&config).unwrap();
-        std::fs::write(folder.path().join("config.json"), text).unwrap();
-        let container = Self { folder, id };
+        std::fs::write(directory.path().join("config.json"), text).unwrap();
+        let container = Self { directory, id };
         let status = container.command("run", &["--detach"], &[]).status();
         assert!(status.unwrap().success());
         container
@@ -495,12 +495,12 @@ impl CliContainer {
     fn command(&self, command: &str, options: &[&str], rest: &[&str]) -> Command {
         let mut line = Command::new(&*RUNTIME);
         line.arg("--root")
-            .arg(self.folder.path().join("state"))
+            .arg(self.directory.path().join("state"))
             .arg(command)
             .args(options)
             .arg(&self.id)
             .args(rest)
-            .current_dir(self.folder.path())
+            .current_dir(self.directory.path())
             .stdin(Stdio::null());
         line
     }
@@ -554,7 +554,7 @@ fn the_exec_command_is_runcs() {
 
     let mut process = process(&["sh", "-c", "echo from file"]);
     process["user"] = json!({"uid": 0, "gid": 0});
-    let path = container.folder.path().join("process.json");
+    let path = container.directory.path().join("process.json");
     std::fs::write(&path, serde_json::to_vec(&process).unwrap()).unwrap();
     let (code, out, _) = container.exec(&["--process", "process.json"], &[]);
     assert_eq!((code, out.as_str()), (0, "from file\n"));
@@ -563,7 +563,7 @@ fn the_exec_command_is_runcs() {
         .command("exec", &["-d", "--pid-file", "pid"], &["sleep", "999"])
         .status();
     assert!(status.unwrap().success());
-    let pid = std::fs::read_to_string(container.folder.path().join("pid")).unwrap();
+    let pid = std::fs::read_to_string(container.directory.path().join("pid")).unwrap();
     let seen = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
     assert_eq!(seen, "sleep\0999\0");
 
@@ -590,7 +590,7 @@ fn the_exec_command_passes_terminals_and_descriptors_on() {
     assert_eq!(code, 255);
     assert!(error.contains("--console-socket"), "{error}");
 
-    let listener = UnixListener::bind(container.folder.path().join("console")).unwrap();
+    let listener = UnixListener::bind(container.directory.path().join("console")).unwrap();
     let mut child = container
         .command(
             "exec",

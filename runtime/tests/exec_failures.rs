@@ -59,7 +59,7 @@ fn a_process_that_is_killed_before_its_command_was_not_started() {
         return;
     }
     let shim = container();
-    kill_at_execution(&shim.folder.path().join("bundle/config.json"));
+    kill_at_execution(&shim.directory.path().join("bundle/config.json"));
     for terminal in [false, true] {
         let mut process = process(&["true"]);
         process["terminal"] = terminal.into();
@@ -75,12 +75,12 @@ fn a_process_that_is_killed_before_its_command_was_not_started() {
     let bundle = Bundle::new(&["sleep", "1000"], |_| {});
     bundle.create(&[]);
     bundle.ok(&["start", &bundle.id]);
-    kill_at_execution(&bundle.folder.path().join("config.json"));
+    kill_at_execution(&bundle.directory.path().join("config.json"));
     let output = bundle.call(&["exec", "--pid-file", "pid", &bundle.id, "true"]);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(255), "{error}");
     assert!(error.contains("before its command"), "{error}");
-    assert!(!bundle.folder.path().join("pid").exists());
+    assert!(!bundle.directory.path().join("pid").exists());
 }
 
 #[test]
@@ -102,8 +102,8 @@ fn sessions_that_nobody_starts_cost_little_and_are_forgotten() {
     }
     let shim = container();
     let descriptors = || {
-        let folder = format!("/proc/{}/fd", shim.shim_pid);
-        std::fs::read_dir(folder).unwrap().count()
+        let directory = format!("/proc/{}/fd", shim.shim_pid);
+        std::fs::read_dir(directory).unwrap().count()
     };
     let before = descriptors();
     let mut waiter = None;
@@ -210,7 +210,7 @@ fn a_client_that_comes_back_is_told_of_all_sessions() {
     };
     assert_eq!(shim.call(&kill), Response::Done);
     assert_eq!(shim.wait().code, 137);
-    let left = std::fs::read(shim.folder.path().join(EXECUTIONS_FILE)).unwrap();
+    let left = std::fs::read(shim.directory.path().join(EXECUTIONS_FILE)).unwrap();
     let left: EndedExecutions = serde_json::from_slice(&left).unwrap();
     let codes = left
         .executions

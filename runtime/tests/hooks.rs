@@ -10,23 +10,23 @@ use keelson_shim_protocol::{OciStatus, Request, Response};
 use serde_json::{Value, json};
 
 /// A hook that writes what it is told into a file, by way of a name that is complete at once.
-fn recording(folder: &Path, kind: &str) -> Value {
-    let file = folder.join(kind);
+fn recording(directory: &Path, kind: &str) -> Value {
+    let file = directory.join(kind);
     let script = format!("cat > {0}.new && mv {0}.new {0}", file.display());
     json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
 }
 
 /// A hook that waits until a file exists, and records that it is there.
-fn waiting(folder: &Path) -> Value {
+fn waiting(directory: &Path) -> Value {
     let script = format!(
         "echo $$ > {0}/waits; until test -e {0}/go; do sleep 0.01; done; touch {0}/went",
-        folder.display()
+        directory.display()
     );
     json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
 }
 
-fn told(folder: &Path, kind: &str) -> Value {
-    let file = folder.join(kind);
+fn told(directory: &Path, kind: &str) -> Value {
+    let file = directory.join(kind);
     eventually(kind, || file.exists());
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
@@ -37,8 +37,8 @@ fn hooks_are_told_the_state() {
         return;
     }
     let mut setup = Setup::new(&["sleep", "1000"]);
-    let folder = setup.folder.path().join("told");
-    std::fs::create_dir(&folder).unwrap();
+    let directory = setup.directory.path().join("told");
+    std::fs::create_dir(&directory).unwrap();
     let kinds = [
         "prestart",
         "createRuntime",
@@ -47,22 +47,22 @@ fn hooks_are_told_the_state() {
         "poststop",
     ];
     for kind in kinds {
-        setup.config["hooks"][kind] = recording(&folder, kind);
+        setup.config["hooks"][kind] = recording(&directory, kind);
     }
     let shim = setup.create();
     for kind in ["prestart", "createRuntime", "createContainer"] {
         assert!(
-            folder.join(kind).exists(),
+            directory.join(kind).exists(),
             "{kind} runs before create is done"
         );
     }
-    assert!(!folder.join("poststart").exists());
+    assert!(!directory.join("poststart").exists());
     shim.start();
     assert!(
-        folder.join("poststart").exists(),
+        directory.join("poststart").exists(),
         "it runs before start is done"
     );
-    assert!(!folder.join("poststop").exists());
+    assert!(!directory.join("poststop").exists());
     shim.call(&Request::Kill {
         signal: 9,
         all: false,
@@ -72,11 +72,11 @@ fn hooks_are_told_the_state() {
         .into_iter()
         .zip(["creating", "creating", "creating", "running", "stopped"])
     {
-        let state = told(&folder, kind);
+        let state = told(&directory, kind);
         assert_eq!(state["status"], status, "{kind}");
         assert_eq!(state["id"], shim.id.as_str(), "{kind}");
         assert_eq!(state["ociVersion"], "1.2.0", "{kind}");
-        let bundle = shim.folder.path().join("bundle");
+        let bundle = shim.directory.path().join("bundle");
         assert_eq!(state["bundle"], json!(bundle), "{kind}");
         if status == "stopped" {
             assert!(state.get("pid").is_none(), "{state}");
@@ -130,7 +130,7 @@ fn hooks_get_signals_as_usual() {
         "poststop",
     ];
     let mut setup = Setup::new(&["true"]);
-    let file = setup.folder.path().join("status");
+    let file = setup.directory.path().join("status");
     for kind in kinds {
         setup.config["hooks"][kind] = tells_its_status(&file, kind);
     }
@@ -138,8 +138,8 @@ fn hooks_get_signals_as_usual() {
     shim.start();
     no_signal_is_held_back(&file, &kinds);
 
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("status");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("status");
     let bundle = Bundle::new(&["true"], |config| {
         for kind in kinds {
             config["hooks"][kind] = tells_its_status(&file, kind);
@@ -155,18 +155,18 @@ fn a_state_of_any_size_reaches_hooks_and_may_be_left_unread() {
         return;
     }
     let mut setup = Setup::new(&["true"]);
-    let folder = setup.folder.path().join("told");
-    std::fs::create_dir(&folder).unwrap();
+    let directory = setup.directory.path().join("told");
+    std::fs::create_dir(&directory).unwrap();
     let large = "x".repeat(200_000);
     setup.config["annotations"]["org.example.large"] = large.as_str().into();
     let unread = json!({"path": "/bin/sleep", "args": ["sleep", "0.01"], "timeout": 20});
-    let reads = recording(&folder, "createRuntime")[0].clone();
+    let reads = recording(&directory, "createRuntime")[0].clone();
     setup.config["hooks"] = json!({"createRuntime": [unread, reads]});
-    setup.config["hooks"]["poststop"] = recording(&folder, "poststop");
+    setup.config["hooks"]["poststop"] = recording(&directory, "poststop");
     let shim = setup.create();
     shim.start();
     for kind in ["createRuntime", "poststop"] {
-        let state = told(&folder, kind);
+        let state = told(&directory, kind);
         assert_eq!(state["annotations"]["org.example.large"], large.as_str());
     }
 }
@@ -177,20 +177,20 @@ fn a_hook_after_the_start_holds_up_the_start_only() {
         return;
     }
     let mut setup = Setup::new(&["sh", "-c", "echo runs; exec sleep 1000"]);
-    let folder = setup.folder.path().to_owned();
-    setup.config["hooks"] = json!({"poststart": waiting(&folder)});
+    let directory = setup.directory.path().to_owned();
+    setup.config["hooks"] = json!({"poststart": waiting(&directory)});
     let shim = setup.create();
     let mut starter = shim.connect();
     starter.send(&Request::Start);
-    eventually("the hook", || folder.join("waits").exists());
+    eventually("the hook", || directory.join("waits").exists());
     match shim.call(&Request::State) {
         Response::State { status, .. } => assert_eq!(status, OciStatus::Running),
         other => panic!("{other:?}"),
     }
     eventually("output", || shim.output() == "runs\n");
-    std::fs::write(folder.join("go"), "").unwrap();
+    std::fs::write(directory.join("go"), "").unwrap();
     assert_eq!(starter.receive(), Response::Started { pid: shim.pid });
-    assert!(folder.join("went").exists());
+    assert!(directory.join("went").exists());
 }
 
 #[test]
@@ -199,8 +199,8 @@ fn hooks_that_never_end_hold_nobody_up_at_the_end() {
         return;
     }
     let mut setup = Setup::new(&["sh", "-c", "exit 3"]);
-    let folder = setup.folder.path().to_owned();
-    setup.config["hooks"] = json!({"poststop": waiting(&folder)});
+    let directory = setup.directory.path().to_owned();
+    setup.config["hooks"] = json!({"poststop": waiting(&directory)});
     let shim = setup.create();
     let mut waiter = shim.connect();
     waiter.send(&Request::Wait { exec: None });
@@ -211,9 +211,9 @@ fn hooks_that_never_end_hold_nobody_up_at_the_end() {
     assert_eq!(exit.code, 3);
     drop(waiter);
     shim.gone();
-    assert!(!folder.join("went").exists());
-    std::fs::write(folder.join("go"), "").unwrap();
-    eventually("the hook's end", || folder.join("went").exists());
+    assert!(!directory.join("went").exists());
+    std::fs::write(directory.join("go"), "").unwrap();
+    eventually("the hook's end", || directory.join("went").exists());
 }
 
 #[test]
@@ -228,8 +228,8 @@ fn a_hook_that_takes_too_long_is_killed_and_ends_the_container() {
         ("startContainer", false),
     ] {
         let mut setup = Setup::new(&["true"]);
-        let file = setup.folder.path().join("waits");
-        let mut hook = waiting(setup.folder.path());
+        let file = setup.directory.path().join("waits");
+        let mut hook = waiting(setup.directory.path());
         if !creates {
             hook[0]["args"] = json!(["sh", "-c", "while true; do sleep 1; done"]);
         }
@@ -267,7 +267,7 @@ fn a_hook_that_fails_names_itself_and_its_status() {
     for kind in ["prestart", "createRuntime", "createContainer"] {
         let mut setup = Setup::new(&["true"]);
         let fails = json!({"path": "/bin/sh", "args": ["sh", "-c", "echo said >&2; exit 9"]});
-        let never = recording(setup.folder.path(), "never")[0].clone();
+        let never = recording(setup.directory.path(), "never")[0].clone();
         setup.config["hooks"] = json!({kind: [fails, never]});
         let message = setup.fails();
         assert!(
@@ -278,19 +278,19 @@ fn a_hook_that_fails_names_itself_and_its_status() {
         );
         assert!(message.ends_with("stdout: , stderr: said"), "{message}");
         assert!(
-            !setup.folder.path().join("never").exists(),
+            !setup.directory.path().join("never").exists(),
             "no further hook runs"
         );
     }
     // After the start, failures change nothing, and the next hooks run.
     let mut setup = Setup::new(&["sleep", "1000"]);
-    let folder = setup.folder.path().to_owned();
+    let directory = setup.directory.path().to_owned();
     let fails = json!({"path": "/no/such/hook"});
     setup.config["hooks"] =
-        json!({"poststart": [fails, recording(&folder, "poststart")[0].clone()]});
+        json!({"poststart": [fails, recording(&directory, "poststart")[0].clone()]});
     let shim = setup.create();
     shim.start();
-    assert_eq!(told(&folder, "poststart")["status"], "running");
+    assert_eq!(told(&directory, "poststart")["status"], "running");
 }
 
 /// As with runc, startContainer hooks without an environment of their own have the command's.

@@ -7,19 +7,19 @@ use std::os::unix::fs::MetadataExt;
 use common::{Setup, can_run};
 use serde_json::{Value, json};
 
-/// A container that runs a script, with a folder of the host's of user 0 and one of user 1000 in
+/// A container that runs a script, with a directory of the host's of user 0 and one of user 1000 in
 /// it. `mount` is its entry without source and destination.
 fn setup(script: &str, mount: &Value) -> Setup {
     let mut setup = Setup::new(&["sh", "-c", script]);
-    let folder = setup.folder.path().join("shared");
-    std::fs::create_dir_all(folder.join("below")).unwrap();
+    let directory = setup.directory.path().join("shared");
+    std::fs::create_dir_all(directory.join("below")).unwrap();
     for (name, owner) in [("of-0", 0), ("of-1000", 1000)] {
-        std::fs::write(folder.join(name), "").unwrap();
-        std::os::unix::fs::chown(folder.join(name), Some(owner), Some(owner)).unwrap();
+        std::fs::write(directory.join(name), "").unwrap();
+        std::os::unix::fs::chown(directory.join(name), Some(owner), Some(owner)).unwrap();
     }
     let mut mount = mount.clone();
     mount["type"] = json!("bind");
-    mount["source"] = json!(folder);
+    mount["source"] = json!(directory);
     mount["destination"] = json!("/mnt");
     setup.config["mounts"].as_array_mut().unwrap().push(mount);
     setup
@@ -37,12 +37,12 @@ fn owners_are_shown_and_stored_through_the_mapping() {
         &mount,
     );
     setup.config["process"]["user"] = json!({"uid": 5000, "gid": 5000});
-    let folder = setup.folder.path().join("shared");
+    let directory = setup.directory.path().join("shared");
     let shim = setup.create();
     shim.start();
     assert_eq!(shim.wait().code, 0, "{}", shim.output());
     assert_eq!(shim.output(), "5000:5000\n6000:6000\n5000\n");
-    assert_eq!(std::fs::metadata(folder.join("made")).unwrap().uid(), 0);
+    assert_eq!(std::fs::metadata(directory.join("made")).unwrap().uid(), 0);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn the_option_alone_takes_the_containers_mappings() {
     let mount = json!({"options": ["bind", "ridmap"]});
     let map = json!([{"containerID": 0, "hostID": 300_000, "size": 65536}]);
     let mut setup = setup("stat -c %u /mnt/of-0 /mnt/of-1000; touch /mnt/made", &mount);
-    let folder = setup.folder.path().join("shared");
+    let directory = setup.directory.path().join("shared");
     let message = setup.fails();
     assert!(message.contains("uidMappings"), "{message}");
     let linux = &mut setup.config["linux"];
@@ -63,16 +63,16 @@ fn the_option_alone_takes_the_containers_mappings() {
     namespaces.push(json!({"type": "user"}));
     // The root belongs to the host's root user, and everything is there already.
     for name in ["mnt", "dev/pts", "dev/shm", "dev/mqueue"] {
-        std::fs::create_dir_all(setup.folder.path().join("lower").join(name)).unwrap();
+        std::fs::create_dir_all(setup.directory.path().join("lower").join(name)).unwrap();
     }
     setup.spec.rootfs = keelson_shim_protocol::Rootfs::Directory {
-        path: setup.folder.path().join("lower"),
+        path: setup.directory.path().join("lower"),
     };
     let shim = setup.create();
     shim.start();
     assert_eq!(shim.wait().code, 0, "{}", shim.output());
     assert_eq!(shim.output(), "0\n1000\n");
-    assert_eq!(std::fs::metadata(folder.join("made")).unwrap().uid(), 0);
+    assert_eq!(std::fs::metadata(directory.join("made")).unwrap().uid(), 0);
 }
 
 #[test]

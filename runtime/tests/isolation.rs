@@ -133,7 +133,7 @@ fn no_descriptor_and_no_mount_leaks_in() {
     if !can_run() {
         return;
     }
-    // 3 is the folder that ls itself reads.
+    // 3 is the directory that ls itself reads.
     assert_eq!(output("ls /proc/self/fd | tr '\\n' ' '"), "0 1 2 3 ");
     let mounts = output("wc -l < /proc/self/mounts");
     assert!(mounts.trim().parse::<u32>().unwrap() < 30, "{mounts}");
@@ -190,7 +190,7 @@ fn the_own_executable_cannot_be_written() {
 }
 
 #[test]
-fn users_groups_and_folders_are_as_asked() {
+fn users_groups_and_directories_are_as_asked() {
     if !can_run() {
         return;
     }
@@ -251,7 +251,7 @@ fn no_new_privileges_and_ambient_capabilities() {
 }
 
 #[test]
-fn files_and_folders_of_the_host_are_bound() {
+fn files_and_directories_of_the_host_are_bound() {
     if !can_run() {
         return;
     }
@@ -260,7 +260,7 @@ fn files_and_folders_of_the_host_are_bound() {
         "-c",
         "cat /etc/resolv.conf; cat /data/file; echo new > /data/new; echo no > /ro/new; echo code $?; echo w >> /etc/resolv.conf",
     ]);
-    let host = setup.folder.path().join("host");
+    let host = setup.directory.path().join("host");
     std::fs::create_dir(&host).unwrap();
     std::fs::write(host.join("file"), "content\n").unwrap();
     let mounts = setup.config["mounts"].as_array_mut().unwrap();
@@ -269,7 +269,7 @@ fn files_and_folders_of_the_host_are_bound() {
     mounts.push(
         json!({"destination": "/ro", "type": "bind", "source": host, "options": ["bind", "ro"]}),
     );
-    let upper = setup.folder.path().join("upper/etc/resolv.conf");
+    let upper = setup.directory.path().join("upper/etc/resolv.conf");
     let shim = setup.create();
     shim.start();
     shim.wait();
@@ -290,18 +290,19 @@ fn links_of_an_image_do_not_lead_out_of_it() {
         return;
     }
     let mut setup = Setup::new(&["cat", "/outside/file"]);
-    let lower = setup.folder.path().join("lower");
-    let host = setup.folder.path().join("host");
+    let lower = setup.directory.path().join("lower");
+    let host = setup.directory.path().join("host");
     std::fs::create_dir(&host).unwrap();
     std::fs::write(host.join("file"), "bound\n").unwrap();
-    // An absolute link to a folder that exists on the host only.
-    std::os::unix::fs::symlink(setup.folder.path().join("victim"), lower.join("outside")).unwrap();
-    std::fs::create_dir(setup.folder.path().join("victim")).unwrap();
+    // An absolute link to a directory that exists on the host only.
+    std::os::unix::fs::symlink(setup.directory.path().join("victim"), lower.join("outside"))
+        .unwrap();
+    std::fs::create_dir(setup.directory.path().join("victim")).unwrap();
     let mounts = setup.config["mounts"].as_array_mut().unwrap();
     mounts.push(
         json!({"destination": "/outside", "type": "bind", "source": host, "options": ["rbind"]}),
     );
-    let victim = setup.folder.path().join("victim");
+    let victim = setup.directory.path().join("victim");
     // Inside, the link leads to where nothing is yet: that place is made, inside.
     let shim = setup.create();
     shim.start();
@@ -317,7 +318,7 @@ fn proc_replaced_by_a_link_is_refused() {
     }
     for destination in ["/proc", "/proc/", "//proc/."] {
         let mut setup = Setup::new(&["true"]);
-        let lower = setup.folder.path().join("lower");
+        let lower = setup.directory.path().join("lower");
         std::fs::remove_dir(lower.join("proc")).unwrap();
         std::os::unix::fs::symlink("/tmp", lower.join("proc")).unwrap();
         let mounts = setup.config["mounts"].as_array_mut().unwrap();
@@ -345,10 +346,10 @@ fn a_read_only_root_is_read_only() {
         "{output}"
     );
 
-    // Without an upper folder, of one layer or of several.
+    // Without an upper directory, of one layer or of several.
     for layers in [1, 2] {
         let mut setup = Setup::new(&["sh", "-c", "touch /x"]);
-        let path = setup.folder.path();
+        let path = setup.directory.path();
         let lower = [path.join("lower"), path.join("lower2")][..layers].to_vec();
         setup.spec.rootfs = keelson_shim_protocol::Rootfs::Overlay {
             lower,

@@ -137,7 +137,7 @@ fn a_tmpfs_can_begin_with_what_it_covers() {
     let script = "cd /data; cat file sub/inner; readlink link; stat -c '%a %u' . file sub; \
                   test -p fifo && rm file && ls";
     let setup = setup(script, &[mount]);
-    let data = setup.folder.path().join("lower/data");
+    let data = setup.directory.path().join("lower/data");
     std::fs::create_dir_all(data.join("sub")).unwrap();
     std::fs::write(data.join("file"), "one\n").unwrap();
     std::fs::write(data.join("sub/inner"), "two\n").unwrap();
@@ -197,9 +197,9 @@ fn figures_of_procfs_can_be_replaced_and_nothing_else_of_it() {
 struct Shared(PathBuf);
 
 impl Shared {
-    fn new(folder: &std::path::Path) -> Self {
+    fn new(directory: &std::path::Path) -> Self {
         use nix::mount::{MsFlags, mount};
-        let place = folder.join("shared");
+        let place = directory.join("shared");
         std::fs::create_dir(&place).unwrap();
         let none: Option<&str> = None;
         mount(Some("none"), &place, Some("tmpfs"), MsFlags::empty(), none).unwrap();
@@ -235,11 +235,11 @@ fn propagates(bind: &str, root: Option<&str>) -> (bool, bool) {
                   grep -c ' /mnt/sub ' /proc/self/mountinfo; \
                   mount -t tmpfs inside /mnt/sub; exec sleep 1000";
     let mut setup = setup(script, &[]);
-    let shared = Shared::new(setup.folder.path());
+    let shared = Shared::new(setup.directory.path());
     setup.config["mounts"].as_array_mut().unwrap().push(json!(
         {"destination": "/mnt", "type": "bind", "source": shared.0, "options": ["rbind", bind]}
     ));
-    let flag = setup.folder.path().join("flag");
+    let flag = setup.directory.path().join("flag");
     std::fs::create_dir(&flag).unwrap();
     setup.config["mounts"].as_array_mut().unwrap().push(json!(
         {"destination": "/flag", "type": "bind", "source": flag, "options": ["bind"]}
@@ -329,7 +329,7 @@ fn the_hosts_root_can_be_bound_with_hooks_that_look_for_the_containers() {
         let bind = json!({"destination": "/host", "type": "bind", "source": "/", "options": ["rbind", "ro"]});
         let mut setup = setup("test -e /host/proc/self && ls /host", &[bind]);
         setup.shows_host = true;
-        let root = setup.folder.path().join("lower");
+        let root = setup.directory.path().join("lower");
         setup.spec.rootfs = keelson_shim_protocol::Rootfs::Directory { path: root };
         if let Some(command) = hook {
             let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", command]});
@@ -342,7 +342,7 @@ fn the_hosts_root_can_be_bound_with_hooks_that_look_for_the_containers() {
 }
 
 /// Runs a container in a mount namespace that a script has prepared, and gives what it says. In the
-/// script `$rest` is the bundle's folder.
+/// script `$rest` is the bundle's directory.
 fn run_in(prepare: &str, bundle: &Bundle) -> (bool, String) {
     run_with(&RUNTIME, prepare, bundle)
 }
@@ -352,12 +352,12 @@ fn run_with(runtime: &str, prepare: &str, bundle: &Bundle) -> (bool, String) {
     let script = format!(
         "set -e; mount --make-rprivate /; {prepare}; exec {runtime} --root {0}/state run \
          --bundle {0} {1}",
-        bundle.folder.path().display(),
+        bundle.directory.path().display(),
         bundle.id,
     );
     let output = std::process::Command::new("unshare")
         .args(["--mount", "sh", "-c", &script])
-        .env("rest", bundle.folder.path())
+        .env("rest", bundle.directory.path())
         .stdin(std::process::Stdio::null())
         .output()
         .unwrap();
@@ -423,7 +423,7 @@ fn a_file_system_of_the_hosts_is_not_changed() {
         return;
     }
     let mut bundle = Bundle::new(&["true"], |_| {});
-    let shared = bundle.folder.path().join("shared");
+    let shared = bundle.directory.path().join("shared");
     std::fs::create_dir(&shared).unwrap();
     bundle.change(|config| {
         let bind = json!({"destination": "/mnt", "type": "bind", "source": shared,
@@ -474,7 +474,7 @@ fn a_bind_has_the_attributes_that_are_asked_for_and_no_others() {
         for users in [false, true] {
             let script = "grep ' /mnt ' /proc/self/mountinfo";
             let mut bundle = Bundle::new(&["sh", "-c", script], |_| {});
-            let path = bundle.folder.path().join("shared");
+            let path = bundle.directory.path().join("shared");
             std::fs::create_dir(&path).unwrap();
             bundle.change(|config| {
                 let mount = json!({"destination": "/mnt", "type": "bind", "source": path,
@@ -562,7 +562,7 @@ fn binds_have_the_attributes_that_runc_gives_them() {
              mount -o remount,bind,{source} $place"
         ));
     }
-    let sources_folder = bundle.folder.path().join("sources");
+    let sources_directory = bundle.directory.path().join("sources");
     bundle.change(|config| {
         for number in 0..sources.len() {
             for bind in ["bind", "rbind"] {
@@ -576,7 +576,7 @@ fn binds_have_the_attributes_that_runc_gives_them() {
                         config,
                         json!({
                             "destination": format!("/b/{number}-{bind}-{name}"), "type": "bind",
-                            "source": sources_folder.join(number.to_string()), "options": words,
+                            "source": sources_directory.join(number.to_string()), "options": words,
                         }),
                     );
                 }
@@ -600,7 +600,7 @@ fn what_an_earlier_mount_made_can_be_bound_by_its_path_on_the_host() {
     for users in [false, true] {
         let script = "echo made > /mnt/one; cat /two/one; grep -c ' /two ' /proc/self/mountinfo";
         let mut bundle = Bundle::new(&["sh", "-c", script], |_| {});
-        let root = bundle.folder.path().join("rootfs");
+        let root = bundle.directory.path().join("rootfs");
         bundle.change(|config| {
             push(config, tmpfs(&["rw"]));
             let source = root.join("mnt");

@@ -71,8 +71,8 @@ fn the_agent_gets_the_listener_and_the_state() {
     if !can_run() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("agent.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let shim = setup(SCRIPT, &path).create();
     let connection = listener.accept().unwrap().0;
@@ -102,7 +102,7 @@ fn the_agent_gets_the_listener_and_the_state() {
     assert_eq!(state["state"]["status"], "running");
     assert_eq!(
         state["state"]["bundle"],
-        json!(shim.folder.path().join("bundle"))
+        json!(shim.directory.path().join("bundle"))
     );
     drop(fd);
     assert_eq!(shim.session_code("one"), 1);
@@ -113,8 +113,8 @@ fn a_user_namespace_makes_no_difference() {
     if !can_run() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("agent.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let mut setup = setup(SCRIPT, &path);
     let linux = &mut setup.config["linux"];
@@ -136,8 +136,8 @@ fn without_an_agent_there_is_no_container() {
     if !can_run() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let message = setup("true", &folder.path().join("nobody.sock")).fails();
+    let directory = tempfile::tempdir().unwrap();
+    let message = setup("true", &directory.path().join("nobody.sock")).fails();
     assert!(message.contains("linux.seccomp.listenerPath"), "{message}");
 }
 
@@ -146,8 +146,8 @@ fn an_agent_that_accepts_nobody_is_not_waited_for_without_end() {
     if !can_run() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("agent.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.sock");
     let _full = common::full_socket(&path);
     let message = setup("true", &path).fails();
     assert!(message.contains("linux.seccomp.listenerPath"), "{message}");

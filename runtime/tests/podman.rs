@@ -10,7 +10,7 @@ use common::consumer::{Client, installed, remove_cgroup, unique, unmount_below};
 /// Podman with storage and state of the test's own.
 struct Podman {
     client: Client,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     name: String,
 }
 
@@ -21,8 +21,8 @@ impl Podman {
             return None;
         }
         let program = installed("podman")?;
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         common::make_root(&path("rootfs"));
         // Locks in shared memory would be those of the machine's Podman.
         std::fs::write(path("containers.conf"), "[engine]\nlock_type = \"file\"\n").unwrap();
@@ -44,10 +44,10 @@ impl Podman {
             ],
         )
         .with("CONTAINERS_CONF", path("containers.conf"));
-        let name = unique(&folder);
+        let name = unique(&directory);
         Some(Self {
             client,
-            folder,
+            directory,
             name,
         })
     }
@@ -55,7 +55,7 @@ impl Podman {
     /// The arguments of `run`. Podman's own limit of processes is taken off, since a machine whose
     /// controllers belong to version 1 can't set it, and so are limits above the caller's.
     fn run(&self, options: &[&str], command: &[&str]) -> Vec<String> {
-        let rootfs = self.folder.path().join("rootfs").display().to_string();
+        let rootfs = self.directory.path().join("rootfs").display().to_string();
         let parent = format!("--cgroup-parent=/{}", self.name);
         let fixed = [
             "run",
@@ -83,7 +83,7 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         self.client.call(&["rm", "--all", "--force", "--time", "0"]);
-        unmount_below(self.folder.path());
+        unmount_below(self.directory.path());
         remove_cgroup(&self.name);
     }
 }
@@ -107,7 +107,7 @@ fn podman_maps_users() {
     let Some(podman) = Podman::new() else {
         return;
     };
-    common::give(&podman.folder.path().join("rootfs"), 200_000);
+    common::give(&podman.directory.path().join("rootfs"), 200_000);
     let script = "id -u; cat /proc/self/uid_map; stat -c %u /bin; touch /made";
     let map = "0:200000:65536";
     let options = ["--rm", "--uidmap", map, "--gidmap", map];
@@ -115,7 +115,7 @@ fn podman_maps_users() {
     let output = podman.client.ok(&words(&run));
     let words: Vec<&str> = output.split_whitespace().collect();
     assert_eq!(words, ["0", "0", "200000", "65536", "0"]);
-    let made = std::fs::metadata(podman.folder.path().join("rootfs/made")).unwrap();
+    let made = std::fs::metadata(podman.directory.path().join("rootfs/made")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 200_000);
 }
 
@@ -165,8 +165,8 @@ fn podman_does_without_cgroups() {
     let Some(program) = installed("podman") else {
         return;
     };
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
     common::make_root(&path("rootfs"));
     // Podman asks by the program's name whether it can do without cgroups, which it must on a
     // machine whose controllers belong to version 1.

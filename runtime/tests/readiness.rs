@@ -12,20 +12,20 @@ use serde_json::json;
 
 /// A service manager's socket, and what it is told by a command that is called with it.
 struct Manager {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     socket: UnixDatagram,
 }
 
 impl Manager {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = UnixDatagram::bind(folder.path().join("manager")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("manager")).unwrap();
         socket.set_read_timeout(Some(common::DEADLINE)).unwrap();
-        Self { folder, socket }
+        Self { directory, socket }
     }
 
     fn calls(&self, mut command: Command) -> Output {
-        let socket = self.folder.path().join("manager");
+        let socket = self.directory.path().join("manager");
         command.env("NOTIFY_SOCKET", socket).output().unwrap()
     }
 
@@ -76,18 +76,18 @@ fn a_service_manager_is_told_when_the_program_is_ready() {
     }
     let bundle = talker("STATUS=begun,STOPPING=1,X=1\nREADY=1");
     let manager = Manager::new();
-    let out = std::fs::File::create(bundle.folder.path().join("out")).unwrap();
+    let out = std::fs::File::create(bundle.directory.path().join("out")).unwrap();
     let mut create = bundle.command(&["create", "--pid-file", "pid", &bundle.id]);
     create.stdout(out);
     let created = create
-        .env("NOTIFY_SOCKET", manager.folder.path().join("manager"))
+        .env("NOTIFY_SOCKET", manager.directory.path().join("manager"))
         .status()
         .unwrap();
     assert!(created.success());
     let started = manager.calls(bundle.command(&["start", &bundle.id]));
     assert!(started.status.success(), "{started:?}");
     assert_eq!(manager.is_told(), "READY=1");
-    let pid = std::fs::read_to_string(bundle.folder.path().join("pid")).unwrap();
+    let pid = std::fs::read_to_string(bundle.directory.path().join("pid")).unwrap();
     assert_eq!(manager.is_told(), format!("MAINPID={pid}"));
     bundle.ok(&["delete", "--force", &bundle.id]);
     bundle.assert_gone();
@@ -102,7 +102,7 @@ fn a_foreground_passes_readiness_on_beside_its_work() {
     let manager = Manager::new();
     let mut child = bundle
         .command(&["run", &bundle.id])
-        .env("NOTIFY_SOCKET", manager.folder.path().join("manager"))
+        .env("NOTIFY_SOCKET", manager.directory.path().join("manager"))
         .spawn()
         .unwrap();
     assert_eq!(manager.is_told(), "READY=1");
@@ -121,7 +121,7 @@ fn a_service_manager_that_is_gone_takes_no_container_along() {
     let bundle = talker("READY=1");
     let mut child = bundle
         .command(&["run", &bundle.id])
-        .env("NOTIFY_SOCKET", bundle.folder.path().join("nobody"))
+        .env("NOTIFY_SOCKET", bundle.directory.path().join("nobody"))
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

@@ -10,10 +10,10 @@ use common::{RUNTIME, Setup, can_run, eventually};
 use keelson_shim_protocol::Rootfs;
 use serde_json::{Value, json};
 
-/// A container whose root is a folder, which the caller prepares.
+/// A container whose root is a directory, which the caller prepares.
 fn setup(script: &str, prepare: impl FnOnce(&Path)) -> Setup {
     let mut setup = Setup::new(&["sh", "-c", script]);
-    let root = setup.folder.path().join("lower");
+    let root = setup.directory.path().join("lower");
     prepare(&root);
     setup.spec.rootfs = Rootfs::Directory { path: root };
     setup
@@ -82,14 +82,14 @@ fn nodes_of_the_host_are_out_of_reach() {
     eventually("the process executes its command", || {
         std::fs::read_to_string(format!("/proc/{later}/comm")).is_ok_and(|it| it == "sleep\n")
     });
-    let found = common::host_objects::writable(later, shim.folder.path());
+    let found = common::host_objects::writable(later, shim.directory.path());
     assert_eq!(found, [""; 0]);
     drop(shim);
     // Without one: the image's, and nothing at all.
     for node in [true, false] {
         let mut bare = default();
         without(&mut bare, "/dev");
-        let dev = bare.folder.path().join("lower/dev");
+        let dev = bare.directory.path().join("lower/dev");
         if node {
             let (kind, mode) = (rustix::fs::FileType::CharacterDevice, 0o666.into());
             let device = rustix::fs::makedev(1, 3);
@@ -111,7 +111,7 @@ fn the_callers_null_device_is_not_handed_on() {
     }
     let bundle = common::bundle::Bundle::new(&["sleep", "1000"], |_| {});
     let pid = || -> i32 {
-        let text = std::fs::read_to_string(bundle.folder.path().join("pid")).unwrap();
+        let text = std::fs::read_to_string(bundle.directory.path().join("pid")).unwrap();
         text.parse().unwrap()
     };
     let all = |command: &mut std::process::Command| {
@@ -120,7 +120,7 @@ fn the_callers_null_device_is_not_handed_on() {
         assert!(streams.stderr(Stdio::null()).status().unwrap().success());
     };
     let check = || {
-        let found = common::host_objects::writable(pid(), bundle.folder.path());
+        let found = common::host_objects::writable(pid(), bundle.directory.path());
         let is_null = |found: &String| found.contains("null");
         assert!(!found.iter().any(is_null), "{found:?}");
     };
@@ -169,7 +169,7 @@ fn a_false_console_is_not_followed() {
         assert!(message.contains("process.terminal"), "{message}");
         assert!(message.contains("symbolic link"), "{message}");
     }
-    // The folder itself leads into procfs.
+    // The directory itself leads into procfs.
     let mut setup = setup("true", |root| {
         std::fs::remove_dir(root.join("dev")).unwrap();
         symlink("/proc/self/attr", root.join("dev")).unwrap();
@@ -203,7 +203,7 @@ fn nothing_is_mounted_over_procfs_not_even_by_links() {
         "../../proc/thread-self/attr",
     ] {
         let mut setup = setup("true", |root| symlink(target, root.join("data")).unwrap());
-        let source = setup.folder.path().join("lower2");
+        let source = setup.directory.path().join("lower2");
         add(&mut setup, bind(&source, "/data"));
         let message = setup.fails();
         assert!(message.contains("/data"), "{target}: {message}");
@@ -228,7 +228,7 @@ fn parameters_are_written_to_the_real_procfs() {
     setup.config["linux"]["readonlyPaths"] = json!([]);
     setup.config["linux"]["sysctl"] = json!({"net.ipv4.ip_default_ttl": "77"});
     setup.config["process"]["oomScoreAdj"] = json!(321);
-    let fake = setup.folder.path().join("lower/proc");
+    let fake = setup.directory.path().join("lower/proc");
     let shim = setup.create();
     let read = std::process::Command::new("nsenter")
         .args(["-t", &shim.pid.to_string(), "-n"])
@@ -325,7 +325,7 @@ fn no_descriptor_of_the_runtime_is_in_a_container_or_its_hooks() {
     }
     let list = "ls /proc/self/fd | tr '\\n' ' '";
     let mut setup = setup(&format!("{list}; exec sleep 1000"), |_| {});
-    let file = setup.folder.path().join("hook");
+    let file = setup.directory.path().join("hook");
     let script = format!("ls /proc/self/fd | tr '\\n' ' ' > {}", file.display());
     setup.config["hooks"] = json!({"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", script],
         "env": ["PATH=/bin:/usr/bin"]}]});
@@ -335,9 +335,9 @@ fn no_descriptor_of_the_runtime_is_in_a_container_or_its_hooks() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "0 1 2 3 ");
 }
 
-/// A folder of the host's that an image's links aim at.
+/// A directory of the host's that an image's links aim at.
 fn outside(setup: &Setup) -> PathBuf {
-    let outside = setup.folder.path().join("outside");
+    let outside = setup.directory.path().join("outside");
     std::fs::create_dir_all(&outside).unwrap();
     outside
 }
@@ -348,12 +348,12 @@ fn links_at_destinations_stay_inside() {
         return;
     }
     let mut setup = setup("true", |_| {});
-    let (root, target) = (setup.folder.path().join("lower"), outside(&setup));
+    let (root, target) = (setup.directory.path().join("lower"), outside(&setup));
     symlink(&target, root.join("absolute")).unwrap();
     let up = format!("../../../../../../../..{}", target.display());
     symlink(up, root.join("relative")).unwrap();
     symlink("/proc/self/root", root.join("magic")).unwrap();
-    let source = setup.folder.path().join("source");
+    let source = setup.directory.path().join("source");
     std::fs::write(&source, "").unwrap();
     for destination in ["/absolute/made", "/relative/made2"] {
         add(&mut setup, bind(&source, destination));
@@ -373,7 +373,7 @@ fn links_at_destinations_stay_inside() {
     let mut setup = self::setup("true", |root| {
         symlink("/proc/self/root", root.join("magic")).unwrap();
     });
-    let source = setup.folder.path().join("lower2");
+    let source = setup.directory.path().join("lower2");
     add(&mut setup, bind(&source, "/magic/tmp/made"));
     let message = setup.fails();
     assert!(message.contains("/magic/tmp/made"), "{message}");
@@ -387,15 +387,15 @@ fn nodes_of_the_host_keep_their_owner() {
     let null = json!([
         {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "uid": 5, "gid": 6},
     ]);
-    let folder = tempfile::tempdir().unwrap();
-    let node = folder.path().join("null");
+    let directory = tempfile::tempdir().unwrap();
+    let node = directory.path().join("null");
     let device = rustix::fs::makedev(1, 3);
     let kind = rustix::fs::FileType::CharacterDevice;
     let mode = rustix::fs::Mode::from_raw_mode(0o666);
     rustix::fs::mknodat(rustix::fs::CWD, &node, kind, mode, device).unwrap();
     let mut bound = setup("true", |_| {});
     without(&mut bound, "/dev");
-    add(&mut bound, bind(folder.path(), "/dev"));
+    add(&mut bound, bind(directory.path(), "/dev"));
     bound.config["linux"]["devices"] = null.clone();
     bound.shows_host = true;
     let (output, exit) = bound.run();
@@ -409,16 +409,16 @@ fn nodes_of_the_host_keep_their_owner() {
 }
 
 #[test]
-fn a_folder_that_turns_into_a_link_meanwhile_leads_nowhere() {
+fn a_directory_that_turns_into_a_link_meanwhile_leads_nowhere() {
     if !can_run() {
         return;
     }
     let mut setup = setup("true", |root| {
         std::fs::create_dir(root.join("swap")).unwrap();
     });
-    let (root, target) = (setup.folder.path().join("lower"), outside(&setup));
+    let (root, target) = (setup.directory.path().join("lower"), outside(&setup));
     symlink(&target, root.join("link")).unwrap();
-    let source = setup.folder.path().join("source");
+    let source = setup.directory.path().join("source");
     std::fs::write(&source, "").unwrap();
     add(&mut setup, bind(&source, "/swap/a/file"));
     setup.config["process"]["cwd"] = json!("/swap/b/c");

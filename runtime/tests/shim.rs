@@ -40,7 +40,7 @@ fn a_container_that_nobody_waits_for_is_ended() {
     let (read, write) = std::io::pipe().unwrap();
     drop(read);
     setup.execute(write);
-    let path = setup.folder.path();
+    let path = setup.directory.path();
     eventually("exit.json", || path.join("exit.json").exists());
     let exit: Exit =
         serde_json::from_slice(&std::fs::read(path.join("exit.json")).unwrap()).unwrap();
@@ -76,7 +76,7 @@ fn a_file_without_format_fails_at_the_start() {
         return;
     }
     let setup = Setup::new(&["/bin/garbage"]);
-    let path = setup.folder.path().join("lower/bin/garbage");
+    let path = setup.directory.path().join("lower/bin/garbage");
     std::fs::write(&path, "garbage").unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let shim = setup.create();
@@ -286,7 +286,7 @@ fn killing_the_shim_kills_the_container() {
         eventually("end of the container", || {
             !std::path::Path::new(&process).exists() || common::is_zombie(shim.pid)
         });
-        assert!(!shim.folder.path().join("exit.json").exists());
+        assert!(!shim.directory.path().join("exit.json").exists());
     }
 }
 
@@ -399,7 +399,7 @@ fn little_output_costs_an_idle_shim_little_memory() {
     });
 }
 
-/// The folder of the shim and its log are on a file system that the container's own output fills;
+/// The directory of the shim and its log are on a file system that the container's own output fills;
 /// there is room again before the end, or there is not.
 #[test]
 fn a_full_disk_loses_neither_the_exit_record_nor_that_output_was_lost() {
@@ -415,15 +415,15 @@ fn a_full_disk_loses_neither_the_exit_record_nor_that_output_was_lost() {
         let script = "head -c 1000000 /dev/zero; touch /full; \
                       while test ! -e /go; do sleep 0.05; done; echo after; exit 3";
         let mut setup = Setup::new(&["sh", "-c", script]);
-        let root = setup.folder.path().join("lower");
-        let tiny = setup.folder.path().join("tiny");
+        let root = setup.directory.path().join("lower");
+        let tiny = setup.directory.path().join("tiny");
         std::fs::create_dir(&tiny).unwrap();
         let none = rustix::mount::MountFlags::empty();
         rustix::mount::mount("tmpfs", &tiny, "tmpfs", none, c"size=256k").unwrap();
         let path = root.clone();
         setup.spec.rootfs = keelson_shim_protocol::Rootfs::Directory { path };
         setup.spec.log.path = tiny.join("log");
-        setup.shim_folder = Some(tiny.clone());
+        setup.shim_directory = Some(tiny.clone());
         let filler = tiny.join("filler");
         std::fs::write(&filler, [0; 64 * 1024]).unwrap();
         let Hello::Created { .. } = setup.hello() else {

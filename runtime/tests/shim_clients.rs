@@ -268,17 +268,17 @@ struct Small(tempfile::TempDir);
 
 impl Small {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let none = nix::mount::MsFlags::empty();
         nix::mount::mount(
             Some("small"),
-            folder.path(),
+            directory.path(),
             Some("tmpfs"),
             none,
             Some("size=256k"),
         )
         .unwrap();
-        Self(folder)
+        Self(directory)
     }
 }
 

@@ -245,13 +245,13 @@ fn the_console_socket_may_come_late() {
         return;
     }
     let bundle = bundle(&["true"], true);
-    let socket = bundle.folder.path().join("tty.sock");
+    let socket = bundle.directory.path().join("tty.sock");
     let mut command = bundle.command(&["create", "--console-socket"]);
     command.arg(&socket).arg(&bundle.id);
     let mut create = command.spawn().unwrap();
     // The container is made, and its terminal, before anybody listens.
-    let state = bundle.folder.path().join("state").join(&bundle.id);
-    eventually("the container's folder", || state.exists());
+    let state = bundle.directory.path().join("state").join(&bundle.id);
+    eventually("the container's directory", || state.exists());
     let listener = UnixListener::bind(&socket).unwrap();
     let _connection = listener.accept().unwrap();
     assert!(create.wait().unwrap().success());

@@ -18,7 +18,7 @@ fn mappings() -> Value {
 /// A container in a new user namespace that runs a script.
 fn setup(script: &str) -> Setup {
     let mut setup = Setup::new(&["sh", "-c", script]);
-    let root = setup.folder.path().join("lower");
+    let root = setup.directory.path().join("lower");
     common::give(&root, FIRST);
     setup.spec.rootfs = Rootfs::Directory { path: root };
     let linux = &mut setup.config["linux"];
@@ -49,7 +49,7 @@ fn the_root_user_is_nobody_outside() {
     let output = shim.output();
     let words: Vec<&str> = output.split_whitespace().collect();
     assert_eq!(words, ["0", "200000", "65536", "0"]);
-    let made = shim.folder.path().join("lower/tmp/x");
+    let made = shim.directory.path().join("lower/tmp/x");
     eventually("the file", || made.exists());
     assert_eq!(std::fs::metadata(&made).unwrap().uid(), FIRST);
     let status = std::fs::read_to_string(format!("/proc/{}/status", shim.pid)).unwrap();
@@ -86,7 +86,7 @@ fn nodes_cannot_be_made_and_the_hosts_files_not_be_read() {
         return;
     }
     let mut setup = setup("mknod /tmp/m c 1 1 2>&1; cat /secret 2>&1; echo x 2>&1 >/secret");
-    let secret = setup.folder.path().join("secret");
+    let secret = setup.directory.path().join("secret");
     std::fs::write(&secret, "secret").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(&secret, mode).unwrap();
@@ -166,7 +166,7 @@ fn further_processes_are_inside_too() {
     assert!(lines[2].contains("200000"), "{output}");
     assert!(lines[4].ends_with("00000000a80425fb"), "{output}");
     assert_eq!((lines[5], lines[6]), ("to", "same"), "{output}");
-    let made = std::fs::metadata(shim.folder.path().join("lower/tmp/y")).unwrap();
+    let made = std::fs::metadata(shim.directory.path().join("lower/tmp/y")).unwrap();
     assert_eq!(made.uid(), FIRST);
     process["terminal"] = json!(true);
     process["user"] = json!({"uid": 1000, "gid": 1000});
@@ -275,7 +275,7 @@ fn hooks_and_devices_of_config_json() {
         {"path": "/dev/zero", "type": "c", "major": 1, "minor": 5},
         {"path": "/dev/fifo", "type": "p"},
     ]);
-    let script = format!("cat > {}/lower/hooked", setup.folder.path().display());
+    let script = format!("cat > {}/lower/hooked", setup.directory.path().display());
     setup.config["hooks"] =
         json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
     setup.config["process"]["args"] = json!([
@@ -333,8 +333,8 @@ fn owners_of_layers_are_those_of_the_image() {
          echo x >> /etc/passwd; mkdir /tmp/d; stat -c %u /made /tmp/d; \
          test -e /of-1000 || echo gone",
     );
-    let folder = layered.folder.path().to_owned();
-    let file = folder.join("lower/of-1000");
+    let directory = layered.directory.path().to_owned();
+    let file = directory.join("lower/of-1000");
     std::fs::write(&file, "").unwrap();
     std::os::unix::fs::chown(&file, Some(1000), Some(100)).unwrap();
     let shim = layered.create();
@@ -343,11 +343,11 @@ fn owners_of_layers_are_those_of_the_image() {
     assert_eq!(shim.output(), "0:0\n0:0\n0:0\n1000:100\n0\n0\ngone\n");
     // What was changed belongs on the disk to whom it would without a user namespace.
     for name in ["made", "etc/made", "etc/passwd", "tmp/d", "."] {
-        let path = folder.join("upper").join(name);
+        let path = directory.join("upper").join(name);
         assert_eq!(std::fs::metadata(path).unwrap().uid(), 0, "{name}");
     }
     assert_eq!(std::fs::metadata(file).unwrap().uid(), 1000);
-    assert!(!folder.join("lower/made").exists());
+    assert!(!directory.join("lower/made").exists());
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn one_layer_that_nothing_is_written_to_is_mapped_too() {
         return;
     }
     let mut layered = layered("stat -c %u /bin/busybox; touch /x 2>&1");
-    let lower = layered.folder.path().join("lower");
+    let lower = layered.directory.path().join("lower");
     for name in ["proc", "sys", "dev", "tmp"] {
         assert!(lower.join(name).is_dir());
     }

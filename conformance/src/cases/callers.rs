@@ -318,10 +318,10 @@ pub(super) const CASES: &[Case] = &[
             let name = lab.cgroup();
             let mut child = command::quiet("sleep").arg("1000").spawn()?;
             for mount in parents {
-                let folder = mount.join(name.trim_start_matches('/'));
-                if std::fs::create_dir_all(&folder).is_ok() {
+                let directory = mount.join(name.trim_start_matches('/'));
+                if std::fs::create_dir_all(&directory).is_ok() {
                     // Some hierarchies take no process before they are configured.
-                    let _ = std::fs::write(folder.join("cgroup.procs"), child.id().to_string());
+                    let _ = std::fs::write(directory.join("cgroup.procs"), child.id().to_string());
                 }
             }
             let message = lab.refuses(|_| {});

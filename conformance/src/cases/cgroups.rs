@@ -22,7 +22,7 @@ fn cgroups(pid: i32) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The container's folder when cgroup v2 is the machine's only hierarchy and has a controller.
+/// The container's directory when cgroup v2 is the machine's only hierarchy and has a controller.
 pub(super) fn unified(lab: &Lab, controller: &str) -> Result<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let found = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
@@ -41,12 +41,12 @@ pub(super) fn gives(
     resources: Value,
     files: &[(&str, &str)],
 ) -> Result<()> {
-    let folder = unified(lab, controller)?;
+    let directory = unified(lab, controller)?;
     let container = lab.create(|config| config["linux"]["resources"] = resources)?;
     for (file, wanted) in files {
         same(
             file,
-            std::fs::read_to_string(folder.join(file))?.trim(),
+            std::fs::read_to_string(directory.join(file))?.trim(),
             wanted,
         )?;
     }
@@ -60,7 +60,7 @@ pub(super) fn updates(
     options: &[&str],
     files: &[(&str, &str)],
 ) -> Result<()> {
-    let folder = unified(lab, controller)?;
+    let directory = unified(lab, controller)?;
     let container = lab.idle()?;
     let mut arguments = vec!["update"];
     arguments.extend(options);
@@ -68,7 +68,7 @@ pub(super) fn updates(
     for (file, wanted) in files {
         same(
             file,
-            std::fs::read_to_string(folder.join(file))?.trim(),
+            std::fs::read_to_string(directory.join(file))?.trim(),
             wanted,
         )?;
     }
@@ -160,7 +160,7 @@ pub(super) const CASES: &[Case] = &[
             let path = format!("/../../../../..{}", outside.display());
             // Refusing it would be right as well.
             let _ = lab.run(|config| config["linux"]["cgroupsPath"] = json!(path))?;
-            ensure!(!outside.exists(), "a folder was made outside");
+            ensure!(!outside.exists(), "a directory was made outside");
             Ok(())
         },
     ),
@@ -171,9 +171,11 @@ pub(super) const CASES: &[Case] = &[
         |lab| {
             let container = lab.start("sleep 1000 & echo ready; wait", |_| {})?;
             container.says("ready")?;
-            let count = host::cgroup_folders(&lab.cgroup())
+            let count = host::cgroup_directories(&lab.cgroup())
                 .iter()
-                .filter_map(|folder| std::fs::read_to_string(folder.join("cgroup.procs")).ok())
+                .filter_map(|directory| {
+                    std::fs::read_to_string(directory.join("cgroup.procs")).ok()
+                })
                 .map(|text| text.lines().count())
                 .max();
             ensure!(count == Some(2), "{count:?} processes");
@@ -186,13 +188,13 @@ pub(super) const CASES: &[Case] = &[
         "The process is in its cgroup before it is started.",
         |lab| {
             lab.create(|_| {})?;
-            let folders = host::cgroup_folders(&lab.cgroup());
+            let directories = host::cgroup_directories(&lab.cgroup());
             ensure!(
-                folders.iter().any(
-                    |folder| std::fs::read_to_string(folder.join("cgroup.procs"))
-                        .is_ok_and(|text| !text.is_empty())
-                ),
-                "no process in {folders:?}"
+                directories.iter().any(|directory| std::fs::read_to_string(
+                    directory.join("cgroup.procs")
+                )
+                .is_ok_and(|text| !text.is_empty())),
+                "no process in {directories:?}"
             );
             Ok(())
         },

@@ -314,13 +314,13 @@ pub(super) const CASES: &[Case] = &[
     interface(
         "cli.spec.bundle",
         "runc spec --bundle",
-        "The folder can be named.",
+        "The directory can be named.",
         |lab| {
-            let folder = lab.path("other");
-            std::fs::create_dir(&folder)?;
-            lab.call(&["spec", "--bundle", &folder.to_string_lossy()])?
+            let directory = lab.path("other");
+            std::fs::create_dir(&directory)?;
+            lab.call(&["spec", "--bundle", &directory.to_string_lossy()])?
                 .output()?;
-            ensure!(folder.join("config.json").is_file(), "no config.json");
+            ensure!(directory.join("config.json").is_file(), "no config.json");
             Ok(())
         },
     ),

@@ -17,7 +17,7 @@ fn refuses_text(lab: &Lab, text: &[u8]) -> Result<String> {
     let id = lab.next_id();
     let message = lab.call(&["create", &id])?.failure()?;
     ensure!(
-        !lab.state_folder().join(&id).join("state.json").exists(),
+        !lab.state_directory().join(&id).join("state.json").exists(),
         "a container is left"
     );
     Ok(message)

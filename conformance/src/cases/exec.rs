@@ -139,7 +139,7 @@ pub(super) const CASES: &[Case] = &[
     interface(
         "cli.exec.cwd",
         "runc exec --cwd",
-        "The working folder can be chosen.",
+        "The working directory can be chosen.",
         |lab| {
             same(
                 "folder",
@@ -151,7 +151,7 @@ pub(super) const CASES: &[Case] = &[
     interface(
         "cli.exec.cwd-default",
         EXEC,
-        "Without --cwd, the folder is the container's.",
+        "Without --cwd, the directory is the container's.",
         |lab| {
             let container = lab.start("echo ready; exec sleep 1000", |config| {
                 config["process"]["cwd"] = json!("/etc");

@@ -14,8 +14,8 @@ use crate::lab::{Lab, contains, push, same};
 const HELP: &str = "runc --help";
 const DEBUG: &str = "runc --debug";
 
-/// A folder of the root with a mode, to be covered.
-fn folder(lab: &Lab, mode: u32) -> Result<()> {
+/// A directory of the root with a mode, to be covered.
+fn directory(lab: &Lab, mode: u32) -> Result<()> {
     let path = lab.rootfs().join("covered");
     std::fs::create_dir(&path)?;
     std::fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
@@ -271,18 +271,18 @@ pub(super) const CASES: &[Case] = &[
     interface(
         "mounts.tmpfs.mode-of-the-covered",
         "runc: mounts",
-        "A tmpfs without a mode gets that of the folder it covers.",
+        "A tmpfs without a mode gets that of the directory it covers.",
         |lab| {
-            folder(lab, 0o1751)?;
+            directory(lab, 0o1751)?;
             same("mode", &mode_of_tmpfs(lab, &["nosuid"])?, "1751")
         },
     ),
     interface(
         "mounts.tmpfs.mode-given",
         "runc: mounts",
-        "A mode that is given counts more than that of the folder it covers.",
+        "A mode that is given counts more than that of the directory it covers.",
         |lab| {
-            folder(lab, 0o1751)?;
+            directory(lab, 0o1751)?;
             same("mode", &mode_of_tmpfs(lab, &["mode=0410"])?, "410")
         },
     ),
@@ -352,11 +352,11 @@ pub(super) const CASES: &[Case] = &[
             container.stop()?;
             container.delete()?;
             for mount in host::cgroup_mounts() {
-                let folder = mount.join(lab.cgroup().trim_start_matches('/'));
-                let made = std::fs::create_dir_all(&folder);
+                let directory = mount.join(lab.cgroup().trim_start_matches('/'));
+                let made = std::fs::create_dir_all(&directory);
                 for (file, value) in [("cgroup.freeze", "1"), ("freezer.state", "FROZEN")] {
-                    if made.is_ok() && folder.join(file).exists() {
-                        std::fs::write(folder.join(file), value)?;
+                    if made.is_ok() && directory.join(file).exists() {
+                        std::fs::write(directory.join(file), value)?;
                     }
                 }
             }

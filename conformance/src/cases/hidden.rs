@@ -345,7 +345,7 @@ pub(super) const CASES: &[Case] = &[
     must(
         "linux.masked-paths.folder",
         MASKED,
-        "A masked folder is empty and cannot be written.",
+        "A masked directory is empty and cannot be written.",
         |lab| {
             std::fs::create_dir(lab.rootfs().join("secrets"))?;
             std::fs::write(lab.rootfs().join("secrets/one"), "secret")?;
@@ -383,7 +383,7 @@ pub(super) const CASES: &[Case] = &[
         MASKED,
         "A /dev/null that the image replaced by a link is not used for masking (CVE-2025-31133).",
         |lab| {
-            // Without a tmpfs on /dev the image's own folder is the container's.
+            // Without a tmpfs on /dev the image's own directory is the container's.
             std::fs::remove_file(lab.rootfs().join("dev/null")).ok();
             std::os::unix::fs::symlink("/proc/sys/kernel/hostname", lab.rootfs().join("dev/null"))?;
             std::fs::write(lab.rootfs().join("etc/secret"), "secret")?;
@@ -406,7 +406,7 @@ pub(super) const CASES: &[Case] = &[
     must(
         "linux.readonly-paths.folder",
         READONLY,
-        "Nothing in a read-only folder can be written.",
+        "Nothing in a read-only directory can be written.",
         |lab| {
             std::fs::create_dir_all(lab.rootfs().join("fixed/deep"))?;
             let text = lab.script("touch /fixed/x /fixed/deep/x 2>&1 | grep -c 'Read-only'; touch /tmp/x && echo fine", |config| {

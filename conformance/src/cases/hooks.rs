@@ -399,7 +399,7 @@ pub(super) const CASES: &[Case] = &[
                 config["hooks"]["createRuntime"] = json!([hook("exit 1")])
             })?;
             same("list", &lab.call(&["list", "-q"])?.output()?, "")?;
-            let left = host::cgroup_folders(&lab.cgroup());
+            let left = host::cgroup_directories(&lab.cgroup());
             ensure!(left.is_empty(), "cgroups are left: {left:?}");
             Ok(())
         },

@@ -89,7 +89,7 @@ pub(super) const CASES: &[Case] = &[
                 let ended = lab.call(&["create", id])?;
                 ensure!(!ended.status.success(), "{id:?} was accepted");
             }
-            ensure!(!lab.path("escape").exists(), "state outside its folder");
+            ensure!(!lab.path("escape").exists(), "state outside its directory");
             Ok(())
         },
     ),
@@ -129,7 +129,7 @@ pub(super) const CASES: &[Case] = &[
                 config["mounts"][0]["options"] = json!(["bind"]);
             })?;
             same("list", &lab.call(&["list", "-q"])?.output()?, "")?;
-            let left = host::cgroup_folders(&lab.cgroup());
+            let left = host::cgroup_directories(&lab.cgroup());
             ensure!(left.is_empty(), "cgroups are left: {left:?}");
             let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
             let bundle = lab.bundle().to_string_lossy().into_owned();
@@ -348,10 +348,10 @@ pub(super) const CASES: &[Case] = &[
             let container = lab.start("sleep 1000 & echo ready; read never < /dev/zero", |_| {})?;
             container.says("ready")?;
             container.stop()?;
-            let folders = host::cgroup_folders(&lab.cgroup());
+            let directories = host::cgroup_directories(&lab.cgroup());
             eventually("an empty cgroup", || {
-                Ok(folders.iter().all(|folder| {
-                    std::fs::read_to_string(folder.join("cgroup.procs"))
+                Ok(directories.iter().all(|directory| {
+                    std::fs::read_to_string(directory.join("cgroup.procs"))
                         .is_ok_and(|text| text.is_empty())
                 }))
             })
@@ -397,14 +397,14 @@ pub(super) const CASES: &[Case] = &[
         "delete removes what create made: cgroups, state and mounts.",
         |lab| {
             let container = lab.idle()?;
-            let made = host::cgroup_folders(&lab.cgroup());
+            let made = host::cgroup_directories(&lab.cgroup());
             ensure!(!made.is_empty(), "no cgroup {} was made", lab.cgroup());
             container.stop()?;
             container.delete()?;
-            let left = host::cgroup_folders(&lab.cgroup());
+            let left = host::cgroup_directories(&lab.cgroup());
             ensure!(left.is_empty(), "cgroups are left: {left:?}");
             ensure!(
-                !lab.state_folder().join(&container.id).exists(),
+                !lab.state_directory().join(&container.id).exists(),
                 "the state is left"
             );
             Ok(())
@@ -413,7 +413,7 @@ pub(super) const CASES: &[Case] = &[
     must(
         "runtime.delete.foreign-resources",
         DELETE,
-        "delete does not remove what create did not make: root file system, bound folders.",
+        "delete does not remove what create did not make: root file system, bound directories.",
         |lab| {
             let source = lab.path("source");
             std::fs::create_dir(&source)?;
@@ -616,7 +616,7 @@ pub(super) const CASES: &[Case] = &[
     interface(
         "cli.create.bundle",
         "runc create --bundle",
-        "The bundle is named by an option, absolute or relative to the working folder.",
+        "The bundle is named by an option, absolute or relative to the working directory.",
         |lab| {
             lab.write_config(|_| {})?;
             let bundle = lab.bundle().to_string_lossy().into_owned();

@@ -43,30 +43,30 @@ fn undoes(lab: &Lab, options: &[&str], unwanted: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes a folder a mount point of its own that shares its mounts.
-fn shared_folder(lab: &Lab) -> Result<String> {
-    let folder = source(lab)?;
+/// Makes a directory a mount point of its own that shares its mounts.
+fn shared_directory(lab: &Lab) -> Result<String> {
+    let directory = source(lab)?;
     nix::mount::mount(
-        Some(folder.as_str()),
-        folder.as_str(),
+        Some(directory.as_str()),
+        directory.as_str(),
         None::<&str>,
         MsFlags::MS_BIND,
         None::<&str>,
     )?;
     nix::mount::mount(
         None::<&str>,
-        folder.as_str(),
+        directory.as_str(),
         None::<&str>,
         MsFlags::MS_SHARED,
         None::<&str>,
     )?;
-    Ok(folder)
+    Ok(directory)
 }
 
 fn propagation(lab: &Lab, option: &str) -> Result<String> {
-    let folder = shared_folder(lab)?;
+    let directory = shared_directory(lab)?;
     let text = lab.script("cat /proc/self/mountinfo", |config| {
-        bind(config, &folder, "/mnt", &["rbind", option]);
+        bind(config, &directory, "/mnt", &["rbind", option]);
     })?;
     Ok(shown(&text, "/mnt")?.propagation)
 }
@@ -226,9 +226,14 @@ pub(super) const CASES: &[Case] = &[
         OPTIONS,
         "iversion and noiversion are accepted.",
         |lab| {
-            let folder = source(lab)?;
+            let directory = source(lab)?;
             lab.script("true", |config| {
-                bind(config, &folder, "/mnt", &["bind", "iversion", "noiversion"])
+                bind(
+                    config,
+                    &directory,
+                    "/mnt",
+                    &["bind", "iversion", "noiversion"],
+                )
             })
             .map(drop)
         },
@@ -242,19 +247,19 @@ pub(super) const CASES: &[Case] = &[
     must(
         "config.mounts.option-private",
         OPTIONS,
-        "rprivate makes a bound folder private.",
+        "rprivate makes a bound directory private.",
         |lab| same("propagation", &propagation(lab, "rprivate")?, ""),
     ),
     must(
         "config.mounts.option-shared",
         OPTIONS,
-        "rshared makes a bound folder share its mounts.",
+        "rshared makes a bound directory share its mounts.",
         |lab| contains("propagation", &propagation(lab, "rshared")?, "shared:"),
     ),
     must(
         "config.mounts.option-slave",
         OPTIONS,
-        "rslave makes a bound folder receive mounts and not send them.",
+        "rslave makes a bound directory receive mounts and not send them.",
         |lab| {
             let found = propagation(lab, "rslave")?;
             ensure!(
@@ -267,7 +272,7 @@ pub(super) const CASES: &[Case] = &[
     must(
         "config.mounts.option-unbindable",
         OPTIONS,
-        "runbindable makes a bound folder unbindable.",
+        "runbindable makes a bound directory unbindable.",
         |lab| {
             contains(
                 "propagation",
@@ -279,17 +284,17 @@ pub(super) const CASES: &[Case] = &[
     must(
         "config.mounts.slave-receives",
         OPTIONS,
-        "What the host mounts later shows in a folder bound with rslave.",
+        "What the host mounts later shows in a directory bound with rslave.",
         |lab| {
-            let folder = shared_folder(lab)?;
+            let directory = shared_directory(lab)?;
             let container = lab.start(
                 "echo ready; while ! test -e /mnt/below/inner; do sleep 0.01; done; echo seen",
                 |config| {
-                    bind(config, &folder, "/mnt", &["rbind", "rslave"]);
+                    bind(config, &directory, "/mnt", &["rbind", "rslave"]);
                 },
             )?;
             container.says("ready")?;
-            mount_below(&folder)?;
+            mount_below(&directory)?;
             container.says("seen")
         },
     ),
@@ -304,17 +309,17 @@ pub(super) const CASES: &[Case] = &[
         PROPAGATION,
         "slave: mounts of the host show in the root, and not the other way.",
         |lab| {
-            let folder = lab.bundle();
+            let directory = lab.bundle();
             nix::mount::mount(
-                Some(&folder),
-                &folder,
+                Some(&directory),
+                &directory,
                 None::<&str>,
                 MsFlags::MS_BIND,
                 None::<&str>,
             )?;
             nix::mount::mount(
                 None::<&str>,
-                &folder,
+                &directory,
                 None::<&str>,
                 MsFlags::MS_SHARED,
                 None::<&str>,

@@ -43,12 +43,12 @@ pub(super) fn shown(mountinfo: &str, place: &str) -> Result<Shown> {
     })
 }
 
-/// A folder of the host with a file.
+/// A directory of the host with a file.
 pub(super) fn source(lab: &Lab) -> Result<String> {
-    let folder = lab.path("source");
-    std::fs::create_dir_all(folder.join("below"))?;
-    std::fs::write(folder.join("file"), "of the host")?;
-    Ok(folder.to_string_lossy().into_owned())
+    let directory = lab.path("source");
+    std::fs::create_dir_all(directory.join("below"))?;
+    std::fs::write(directory.join("file"), "of the host")?;
+    Ok(directory.to_string_lossy().into_owned())
 }
 
 pub(super) fn bind(config: &mut Value, source: &str, destination: &str, options: &[&str]) {
@@ -58,7 +58,7 @@ pub(super) fn bind(config: &mut Value, source: &str, destination: &str, options:
     );
 }
 
-/// A tmpfs below the source folder, so that recursion shows.
+/// A tmpfs below the source directory, so that recursion shows.
 pub(super) fn mount_below(source: &str) -> Result<()> {
     nix::mount::mount(
         Some("tmpfs"),
@@ -75,7 +75,7 @@ pub(super) const CASES: &[Case] = &[
     must(
         "config.root.missing",
         ROOT,
-        "The root file system's folder must exist.",
+        "The root file system's directory must exist.",
         |lab| {
             lab.refuses(|config| config["root"]["path"] = json!("nonexistent"))
                 .map(drop)
@@ -95,7 +95,7 @@ pub(super) const CASES: &[Case] = &[
     must(
         "config.root.folder",
         ROOT,
-        "The root file system is a folder.",
+        "The root file system is a directory.",
         |lab| {
             std::fs::write(lab.bundle().join("plain"), "")?;
             lab.refuses(|config| config["root"]["path"] = json!("plain"))
@@ -117,9 +117,9 @@ pub(super) const CASES: &[Case] = &[
         ROOT,
         "The path may be absolute and outside the bundle.",
         |lab| {
-            let folder = lab.path("elsewhere");
-            std::fs::rename(lab.rootfs(), &folder)?;
-            lab.script("true", |config| config["root"]["path"] = json!(folder))
+            let directory = lab.path("elsewhere");
+            std::fs::rename(lab.rootfs(), &directory)?;
+            lab.script("true", |config| config["root"]["path"] = json!(directory))
                 .map(drop)
         },
     ),
@@ -169,7 +169,7 @@ pub(super) const CASES: &[Case] = &[
     must(
         "config.root.jailed",
         ROOT,
-        "Nothing of the host is reached through the root folder's parent.",
+        "Nothing of the host is reached through the root directory's parent.",
         |lab| {
             std::fs::write(lab.bundle().join("secret"), "")?;
             let text = lab.script("ls /.. /../../..; cat /../secret || echo none", |_| {})?;
@@ -200,13 +200,13 @@ pub(super) const CASES: &[Case] = &[
         MOUNTS,
         "Mounts are made in the listed order: a later one covers an earlier.",
         |lab| {
-            let folder = source(lab)?;
+            let directory = source(lab)?;
             let text = lab.script("cat /mnt/file; ls /mnt/in | wc -l", |config| {
                 push(
                     &mut config["mounts"],
                     json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs"}),
                 );
-                bind(config, &folder, "/mnt", &["bind"]);
+                bind(config, &directory, "/mnt", &["bind"]);
                 push(
                     &mut config["mounts"],
                     json!({"destination": "/mnt/in", "type": "tmpfs", "source": "tmpfs"}),
@@ -232,16 +232,16 @@ pub(super) const CASES: &[Case] = &[
     must(
         "config.mounts.bind-folder",
         OPTIONS,
-        "A folder of the host is bound.",
+        "A directory of the host is bound.",
         |lab| {
-            let folder = source(lab)?;
+            let directory = source(lab)?;
             let text = lab.script("cat /mnt/file; echo new > /mnt/made", |config| {
-                bind(config, &folder, "/mnt", &["bind"])
+                bind(config, &directory, "/mnt", &["bind"])
             })?;
             same("file", &text, "of the host")?;
             same(
                 "made",
-                &std::fs::read_to_string(format!("{folder}/made"))?,
+                &std::fs::read_to_string(format!("{directory}/made"))?,
                 "new\n",
             )
         },
@@ -251,10 +251,20 @@ pub(super) const CASES: &[Case] = &[
         OPTIONS,
         "A file of the host is bound, also where there is none.",
         |lab| {
-            let folder = source(lab)?;
+            let directory = source(lab)?;
             let text = lab.script("cat /etc/given /etc/passwd", |config| {
-                bind(config, &format!("{folder}/file"), "/etc/given", &["bind"]);
-                bind(config, &format!("{folder}/file"), "/etc/passwd", &["bind"]);
+                bind(
+                    config,
+                    &format!("{directory}/file"),
+                    "/etc/given",
+                    &["bind"],
+                );
+                bind(
+                    config,
+                    &format!("{directory}/file"),
+                    "/etc/passwd",
+                    &["bind"],
+                );
             })?;
             same("files", &text, "of the hostof the host")
         },
@@ -264,10 +274,10 @@ pub(super) const CASES: &[Case] = &[
         OPTIONS,
         "bind leaves out what is mounted below the source.",
         |lab| {
-            let folder = source(lab)?;
-            mount_below(&folder)?;
+            let directory = source(lab)?;
+            mount_below(&directory)?;
             let text = lab.script("ls /mnt/below | wc -l", |config| {
-                bind(config, &folder, "/mnt", &["bind"])
+                bind(config, &directory, "/mnt", &["bind"])
             })?;
             same("files", &text, "0")
         },
@@ -277,10 +287,10 @@ pub(super) const CASES: &[Case] = &[
         OPTIONS,
         "rbind brings what is mounted below the source.",
         |lab| {
-            let folder = source(lab)?;
-            mount_below(&folder)?;
+            let directory = source(lab)?;
+            mount_below(&directory)?;
             let text = lab.script("cat /mnt/below/inner", |config| {
-                bind(config, &folder, "/mnt", &["rbind"])
+                bind(config, &directory, "/mnt", &["rbind"])
             })?;
             same("file", &text, "below")
         },
@@ -288,12 +298,12 @@ pub(super) const CASES: &[Case] = &[
     must(
         "config.mounts.bind-readonly",
         OPTIONS,
-        "A bound folder with ro cannot be written.",
+        "A bound directory with ro cannot be written.",
         |lab| {
-            let folder = source(lab)?;
+            let directory = source(lab)?;
             let ended = lab.run(|config| {
                 config["process"]["args"] = json!(["touch", "/mnt/x"]);
-                bind(config, &folder, "/mnt", &["bind", "ro"]);
+                bind(config, &directory, "/mnt", &["bind", "ro"]);
             })?;
             contains("message", &ended.failure()?, "Read-only file system")
         },
@@ -303,11 +313,11 @@ pub(super) const CASES: &[Case] = &[
         OPTIONS,
         "rro makes also what is mounted below read-only.",
         |lab| {
-            let folder = source(lab)?;
-            mount_below(&folder)?;
+            let directory = source(lab)?;
+            mount_below(&directory)?;
             let ended = lab.run(|config| {
                 config["process"]["args"] = json!(["touch", "/mnt/below/x"]);
-                bind(config, &folder, "/mnt", &["rbind", "rro"]);
+                bind(config, &directory, "/mnt", &["rbind", "rro"]);
             })?;
             contains("message", &ended.failure()?, "Read-only file system")
         },
@@ -317,10 +327,10 @@ pub(super) const CASES: &[Case] = &[
         OPTIONS,
         "ro leaves what is mounted below as it was.",
         |lab| {
-            let folder = source(lab)?;
-            mount_below(&folder)?;
+            let directory = source(lab)?;
+            mount_below(&directory)?;
             lab.script("touch /mnt/below/x && ! touch /mnt/x", |config| {
-                bind(config, &folder, "/mnt", &["rbind", "ro"])
+                bind(config, &directory, "/mnt", &["rbind", "ro"])
             })
             .map(drop)
         },
@@ -474,10 +484,10 @@ pub(super) const CASES: &[Case] = &[
         "config.md#mounts",
         "uidMappings and gidMappings of a bind mount map its owners.",
         |lab| {
-            let folder = source(lab)?;
+            let directory = source(lab)?;
             let mapping = json!([{"containerID": 0, "hostID": 5000, "size": 1000}]);
             let text = lab.script("stat -c %u:%g /mnt/file", |config| {
-            push(&mut config["mounts"], json!({"destination": "/mnt", "type": "bind", "source": folder, "options": ["bind"], "uidMappings": mapping, "gidMappings": mapping}));
+            push(&mut config["mounts"], json!({"destination": "/mnt", "type": "bind", "source": directory, "options": ["bind"], "uidMappings": mapping, "gidMappings": mapping}));
         })?;
             same("owner", &text, "5000:5000")
         },
@@ -490,10 +500,10 @@ pub(super) const CASES: &[Case] = &[
             let outside = lab.path("outside");
             std::fs::create_dir(&outside)?;
             symlink(&outside, lab.rootfs().join("link"))?;
-            let folder = source(lab)?;
+            let directory = source(lab)?;
             // Refusing it would be right as well.
             let _ = lab.script("cat /link/file", |config| {
-                bind(config, &folder, "/link/made", &["bind"])
+                bind(config, &directory, "/link/made", &["bind"])
             });
             ensure!(
                 std::fs::read_dir(&outside)?.next().is_none(),
@@ -507,9 +517,9 @@ pub(super) const CASES: &[Case] = &[
         MOUNTS,
         "A destination with .. stays in the container.",
         |lab| {
-            let folder = source(lab)?;
+            let directory = source(lab)?;
             let _ = lab.script("true", |config| {
-                bind(config, &folder, "/../../escaped", &["bind"])
+                bind(config, &directory, "/../../escaped", &["bind"])
             });
             ensure!(
                 !lab.bundle().join("escaped").exists() && !lab.path("escaped").exists(),

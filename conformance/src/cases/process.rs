@@ -28,8 +28,8 @@ pub(super) const CASES: &[Case] = &[
         PROCESS,
         "The process starts in cwd.",
         |lab| {
-            let folder = lab.script("pwd", |config| config["process"]["cwd"] = json!("/tmp"))?;
-            same("working folder", &folder, "/tmp")
+            let directory = lab.script("pwd", |config| config["process"]["cwd"] = json!("/tmp"))?;
+            same("working directory", &directory, "/tmp")
         },
     ),
     must(
@@ -46,16 +46,16 @@ pub(super) const CASES: &[Case] = &[
         "runc run",
         "A cwd that is missing in the root file system is made.",
         |lab| {
-            let folder = lab.script("pwd", |config| {
+            let directory = lab.script("pwd", |config| {
                 config["process"]["cwd"] = json!("/made/here")
             })?;
-            same("working folder", &folder, "/made/here")
+            same("working directory", &directory, "/made/here")
         },
     ),
     must(
         "config.process.cwd-outside",
         PROCESS,
-        "The working folder is inside the container, though cwd leads through an inherited descriptor.",
+        "The working directory is inside the container, though cwd leads through an inherited descriptor.",
         |lab| {
             for number in 3..12 {
                 let ended = lab.run(|config| {
@@ -63,7 +63,7 @@ pub(super) const CASES: &[Case] = &[
                 })?;
                 ensure!(
                     !ended.status.success(),
-                    "/proc/self/fd/{number} is a folder in the new process"
+                    "/proc/self/fd/{number} is a directory in the new process"
                 );
             }
             Ok(())
@@ -200,7 +200,7 @@ pub(super) const CASES: &[Case] = &[
     must(
         "config.process.args-folder",
         PROCESS,
-        "A folder cannot be executed.",
+        "A directory cannot be executed.",
         |lab| {
             lab.refuses(|config| config["process"]["args"] = json!(["/tmp"]))
                 .map(drop)
@@ -223,7 +223,7 @@ pub(super) const CASES: &[Case] = &[
         PROCESS,
         "No descriptor beyond the standard streams reaches the process.",
         |lab| {
-            // The shell's own look at the folder is one more.
+            // The shell's own look at the directory is one more.
             let text = lab.script("cd /proc/$$/fd && echo *", |_| {})?;
             let text = text.replace(" 3", "");
             same("descriptors", text.trim(), "0 1 2")

@@ -17,12 +17,12 @@ const HUGE: &str = "config-linux.md#huge-page-limits";
 /// The number of a disk whose use can be limited.
 fn disk() -> Result<(u64, u64)> {
     for entry in std::fs::read_dir("/sys/block").context("list disks")? {
-        let folder = entry?.path();
+        let directory = entry?.path();
         // A disk has a device behind it; RAM disks and loops do not.
-        if !folder.join("device").exists() {
+        if !directory.join("device").exists() {
             continue;
         }
-        let text = std::fs::read_to_string(folder.join("dev"))?;
+        let text = std::fs::read_to_string(directory.join("dev"))?;
         let (major, minor) = text.trim().split_once(':').context("device number")?;
         return Ok((major.parse()?, minor.parse()?));
     }
@@ -31,13 +31,13 @@ fn disk() -> Result<(u64, u64)> {
 
 /// Requires one line of a file of the container's cgroup, given resources about a disk.
 fn throttles(lab: &Lab, member: &str, wanted: &str) -> Result<()> {
-    let folder = unified(lab, "io")?;
+    let directory = unified(lab, "io")?;
     let (major, minor) = disk()?;
     let container = lab.create(|config| {
         config["linux"]["resources"]["blockIO"] =
             json!({member: [{"major": major, "minor": minor, "rate": 1_048_576}]});
     })?;
-    let text = std::fs::read_to_string(folder.join("io.max"))?;
+    let text = std::fs::read_to_string(directory.join("io.max"))?;
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix(&format!("{major}:{minor} ")));
@@ -46,11 +46,11 @@ fn throttles(lab: &Lab, member: &str, wanted: &str) -> Result<()> {
 }
 
 /// The file that holds weights: BFQ's own where that scheduler is there.
-fn weights(folder: &Path) -> Result<(String, bool)> {
-    let bfq = folder.join("io.bfq.weight");
+fn weights(directory: &Path) -> Result<(String, bool)> {
+    let bfq = directory.join("io.bfq.weight");
     let path = match bfq.exists() {
         true => bfq.clone(),
-        false => folder.join("io.weight"),
+        false => directory.join("io.weight"),
     };
     if !path.exists() {
         return skip("the kernel has no weights for disks");
@@ -121,13 +121,13 @@ pub(super) const CASES: &[Case] = &[
         CPU,
         "More shares are a greater weight.",
         |lab| {
-            let folder = unified(lab, "cpu")?;
+            let directory = unified(lab, "cpu")?;
             let mut weights = Vec::new();
             for shares in [2, 1024, 262_144] {
                 let container = lab.create(|config| {
                     config["linux"]["resources"]["cpu"] = json!({"shares": shares});
                 })?;
-                let text = std::fs::read_to_string(folder.join("cpu.weight"))?;
+                let text = std::fs::read_to_string(directory.join("cpu.weight"))?;
                 weights.push(text.trim().parse::<u64>()?);
                 container.call(&["delete", "--force"])?.output()?;
             }
@@ -192,7 +192,7 @@ pub(super) const CASES: &[Case] = &[
         BLOCK,
         "weight is the share of a disk's time.",
         |lab| {
-            let folder = unified(lab, "io")?;
+            let directory = unified(lab, "io")?;
             let container = lab.create(|config| {
                 config["linux"]["resources"]["blockIO"] = json!({"weight": 500});
             });
@@ -203,7 +203,7 @@ pub(super) const CASES: &[Case] = &[
                 }
                 Err(error) => return Err(error),
             };
-            let (text, bfq) = weights(&folder)?;
+            let (text, bfq) = weights(&directory)?;
             let wanted = if bfq { "default 500" } else { "default 4950" };
             contains("weights", &text, wanted)?;
             container.stop()
@@ -292,7 +292,7 @@ pub(super) const CASES: &[Case] = &[
         RESOURCES,
         "The device filter holds beside limits.",
         |lab| {
-            let folder = unified(lab, "pids")?;
+            let directory = unified(lab, "pids")?;
             let script = "cat /dev/full | head -c 1 | wc -c; cat /dev/kmsg 2>&1 | head -c 200";
             let said = lab.script(script, |config| {
                 push(
@@ -301,7 +301,7 @@ pub(super) const CASES: &[Case] = &[
                 );
                 config["linux"]["resources"]["pids"] = json!({"limit": 33});
             })?;
-            ensure!(!folder.exists(), "{} is left", folder.display());
+            ensure!(!directory.exists(), "{} is left", directory.display());
             contains("output", &said, "Operation not permitted")?;
             ensure!(said.starts_with('1'), "{said:?}");
             Ok(())
@@ -325,7 +325,7 @@ pub(super) const CASES: &[Case] = &[
         "runc update --memory",
         "A limit of -1 takes the limit of memory away, and that of swap with it.",
         |lab| {
-            let folder = unified(lab, "memory")?;
+            let directory = unified(lab, "memory")?;
             let container = lab.idle()?;
             let update = |options: &[&str]| -> Result<()> {
                 let mut arguments = vec!["update"];
@@ -337,7 +337,7 @@ pub(super) const CASES: &[Case] = &[
             for file in ["memory.max", "memory.swap.max"] {
                 same(
                     file,
-                    std::fs::read_to_string(folder.join(file))?.trim(),
+                    std::fs::read_to_string(directory.join(file))?.trim(),
                     "max",
                 )?;
             }

@@ -9,12 +9,12 @@ use crate::case::{Case, interface};
 use crate::command;
 use crate::lab::Lab;
 
-/// Whether something is called `name` in a folder or below it.
-fn is_below(folder: &Path, name: &str) -> bool {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+/// Whether something is called `name` in a directory or below it.
+fn is_below(directory: &Path, name: &str) -> bool {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries.into_iter().any(|entry| {
-        let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        entry.file_name() == *name || folder && is_below(&entry.path(), name)
+        let directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        entry.file_name() == *name || directory && is_below(&entry.path(), name)
     })
 }
 

@@ -74,11 +74,11 @@ impl Holder {
         PathBuf::from(format!("/proc/{}/{name}", self.0.id()))
     }
 
-    /// Mounts below the case's folder.
+    /// Mounts below the case's directory.
     fn mounts(&self, lab: &Lab) -> Result<Vec<String>> {
         let text = std::fs::read_to_string(self.path("mountinfo"))?;
-        let folder = lab.bundle().to_string_lossy().into_owned();
-        let inside = text.lines().filter(|line| line.contains(&folder));
+        let directory = lab.bundle().to_string_lossy().into_owned();
+        let inside = text.lines().filter(|line| line.contains(&directory));
         Ok(inside.map(str::to_owned).collect())
     }
 }

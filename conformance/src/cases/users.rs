@@ -26,19 +26,19 @@ pub(super) fn user_namespace(config: &mut Value, host: u32) {
     config["linux"]["gidMappings"] = mapping;
 }
 
-/// A root file system whose folders can be used by the users of a user namespace.
+/// A root file system whose directories can be used by the users of a user namespace.
 pub(super) fn open_to(lab: &Lab, host: u32) -> Result<()> {
     for name in ["", "tmp", "etc", "dev", "proc", "sys", "bin"] {
         chown(lab.rootfs().join(name), Some(host), Some(host))?;
     }
     // Whoever is mapped must be able to reach it.
-    let mut folder = lab.bundle();
-    while folder != std::env::temp_dir() && folder.pop() {
-        let mut permissions = std::fs::metadata(&folder)?.permissions();
+    let mut directory = lab.bundle();
+    while directory != std::env::temp_dir() && directory.pop() {
+        let mut permissions = std::fs::metadata(&directory)?.permissions();
         let mode = std::os::unix::fs::PermissionsExt::mode(&permissions);
         std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, mode | 0o011);
-        if folder.starts_with(std::env::temp_dir()) && folder != std::env::temp_dir() {
-            std::fs::set_permissions(&folder, permissions)?;
+        if directory.starts_with(std::env::temp_dir()) && directory != std::env::temp_dir() {
+            std::fs::set_permissions(&directory, permissions)?;
         }
     }
     Ok(())

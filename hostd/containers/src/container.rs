@@ -25,7 +25,7 @@ pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) scope: Scope,
     /// What a reboot (or the end of a run) ends; also the shim's directory.
-    pub(crate) run_folder: PathBuf,
+    pub(crate) run_directory: PathBuf,
     pub(crate) operation: tokio::sync::Mutex<()>,
     /// Whoever reads its output holds a receiver: a removed container's log is deleted only when
     /// they have read it (or take too long).
@@ -92,7 +92,7 @@ impl Container {
         Self {
             id: snapshot.id.clone(),
             scope: snapshot.scope,
-            run_folder: snapshot.run_folder.clone(),
+            run_directory: snapshot.run_directory.clone(),
             operation: tokio::sync::Mutex::new(()),
             readers: tokio::sync::watch::Sender::new(()),
             start_over: Notify::new(),
@@ -133,7 +133,7 @@ impl Container {
     }
 
     pub(crate) fn shim(&self) -> Shim {
-        Shim::new(&self.id, &self.run_folder)
+        Shim::new(&self.id, &self.run_directory)
     }
 
     /// Whether it was removed; whoever still holds it finds nothing.

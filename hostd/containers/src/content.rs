@@ -137,7 +137,7 @@ impl Inner {
     fn writable(&self, container: &Container) -> Result<WritableLayer, EngineError> {
         let snapshot = container.snapshot();
         Ok(WritableLayer {
-            upper: snapshot.folder.join("upper"),
+            upper: snapshot.directory.join("upper"),
             lower: self.layers(container, &snapshot)?,
             volumes: snapshot
                 .spec

@@ -22,7 +22,7 @@ use crate::{Engine, EngineError, names};
 /// How often another name is generated when the last one was taken.
 const NAME_ATTEMPTS: u32 = 64;
 
-/// The current log file of a container, in its folder.
+/// The current log file of a container, in its directory.
 pub(crate) const LOG: &str = "log/container.log";
 
 impl Engine {
@@ -142,12 +142,12 @@ impl Inner {
         spec: ContainerSpec,
         shown: Option<Shown>,
     ) -> Result<Container, EngineError> {
-        let folder = self.objects.prepare(id)?;
+        let directory = self.objects.prepare(id)?;
         // The container's files are not for other users of the machine; `upper` becomes the
-        // container's root folder, which is.
-        set_mode(&folder, 0o700)?;
+        // container's root directory, which is.
+        set_mode(&directory, 0o700)?;
         for (part, mode) in [("upper", 0o755), ("work", 0o700), ("log", 0o700)] {
-            let path = folder.join(part);
+            let path = directory.join(part);
             fs::DirBuilder::new()
                 .mode(mode)
                 .create(&path)
@@ -160,7 +160,7 @@ impl Inner {
         );
         let snapshot = container.snapshot();
         let document = ContainerDocument::of(&snapshot)?;
-        Identity::write(&folder, &document)?;
+        Identity::write(&directory, &document)?;
         self.write_document(&snapshot, &document)?;
         if snapshot.spec.auto_remove {
             // It does not outlive the machine's next start, so it is not flushed.
@@ -229,10 +229,10 @@ impl Inner {
         spec: ContainerSpec,
         shown: Option<Shown>,
     ) -> Result<Snapshot, EngineError> {
-        let folder = self.objects.folder(id)?;
+        let directory = self.objects.directory(id)?;
         Ok(Snapshot {
             cgroup: self.cgroup(scope, id),
-            log_path: folder.join(LOG),
+            log_path: directory.join(LOG),
             id: id.to_owned(),
             name: name.to_owned(),
             scope,
@@ -242,8 +242,8 @@ impl Inner {
             rest: Rest::default(),
             // The container's own is put in its place.
             state: State::default(),
-            folder,
-            run_folder: self.run.join(id),
+            directory,
+            run_directory: self.run.join(id),
         })
     }
 
@@ -266,7 +266,7 @@ impl Inner {
         let document = written.inspect_err(|_| {
             self.with_mut(container.scope, |registry| registry.release(new));
         })?;
-        if let Err(error) = Identity::write(&snapshot.folder, &document) {
+        if let Err(error) = Identity::write(&snapshot.directory, &document) {
             tracing::warn!(id = container.id, %error, "identity of a renamed container not written");
         }
         Arc::make_mut(&mut container.live().snapshot).name = new.to_owned();

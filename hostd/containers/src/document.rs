@@ -150,13 +150,13 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Writes that of a document's container, replacing an earlier one.
-    pub(crate) fn write(folder: &Path, document: &ContainerDocument) -> Result<(), EngineError> {
+    pub(crate) fn write(directory: &Path, document: &ContainerDocument) -> Result<(), EngineError> {
         let image = match document.image_id.as_str() {
             "" => "-",
             id => id,
         };
         let text = format!("{} {image} {}", document.scope.as_str(), document.name);
-        let (temporary, path) = (folder.join(".new-identity"), folder.join(IDENTITY));
+        let (temporary, path) = (directory.join(".new-identity"), directory.join(IDENTITY));
         // Left by an engine that was killed right here.
         let _ = fs::remove_file(&temporary);
         symlink(text, &temporary).map_err(EngineError::io("symlink", &temporary))?;
@@ -164,8 +164,8 @@ impl Identity {
     }
 
     /// Reads it; `None` when there is none, or nothing that this release understands.
-    pub(crate) fn read(folder: &Path) -> Option<Self> {
-        let target = fs::read_link(folder.join(IDENTITY)).ok()?;
+    pub(crate) fn read(directory: &Path) -> Option<Self> {
+        let target = fs::read_link(directory.join(IDENTITY)).ok()?;
         let mut words = target.to_str()?.splitn(3, ' ');
         let scope = match words.next()? {
             "user" => Scope::User,
@@ -208,8 +208,8 @@ mod tests {
 
     #[test]
     fn documents_survive_the_disk() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(CONTAINER);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(CONTAINER);
         let document = ContainerDocument {
             id: "a".repeat(64),
             name: "web".to_owned(),
@@ -239,8 +239,8 @@ mod tests {
                 name: name.to_owned(),
                 ..document.clone()
             };
-            Identity::write(folder.path(), &named).unwrap();
-            let identity = Identity::read(folder.path()).unwrap();
+            Identity::write(directory.path(), &named).unwrap();
+            let identity = Identity::read(directory.path()).unwrap();
             assert_eq!((identity.scope, &*identity.name), (Scope::User, name));
             assert_eq!(identity.image_id, "sha256:x");
         }
@@ -290,8 +290,8 @@ mod tests {
             shown: None,
             rest: Rest::default(),
             state: State::default(),
-            folder: "/f".into(),
-            run_folder: "/r".into(),
+            directory: "/f".into(),
+            run_directory: "/r".into(),
             log_path: "/l".into(),
             cgroup: "/c".to_owned(),
         };

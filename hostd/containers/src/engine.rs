@@ -268,7 +268,7 @@ impl Inner {
             boot: self.boot.clone(),
             state,
         };
-        let path = snapshot.folder.join(STATE);
+        let path = snapshot.directory.join(STATE);
         match off_workers(|| {
             document::write(&path, &written, self.images.era(), Durability::Relaxed)
         }) {

@@ -46,7 +46,7 @@ impl Engine {
             scope,
             container.id.clone(),
             Arc::new(request),
-            Records::of(&container.run_folder),
+            Records::of(&container.run_directory),
             ExecState::Created,
         ));
         let id = exec.id.clone();

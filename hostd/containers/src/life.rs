@@ -290,11 +290,11 @@ impl Effects {
 /// Deletes what a run leaves. On a thread of its own: those who were told of the end run on this one
 /// as soon as it waits, and must not wait for files.
 async fn clean_run(container: &Container) {
-    let folder = container.run_folder.clone();
-    match blocking(move || remove_tree(&folder)).await {
+    let directory = container.run_directory.clone();
+    match blocking(move || remove_tree(&directory)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(id = container.id, %error, "run folder not removed"),
-        Err(error) => tracing::error!(id = container.id, %error, "run folder not removed"),
+        Ok(Err(error)) => tracing::warn!(id = container.id, %error, "run directory not removed"),
+        Err(error) => tracing::error!(id = container.id, %error, "run directory not removed"),
     }
 }
 

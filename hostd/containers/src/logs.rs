@@ -252,20 +252,20 @@ fn time_text(nanoseconds: u64) -> String {
     format!("{time:.9} ")
 }
 
-/// Tells when something changes in a folder.
+/// Tells when something changes in a directory.
 ///
 /// An inotify descriptor is read like a pipe, and tokio's pipe is what registers a descriptor
 /// without `unsafe`.
 struct Watch(pipe::Receiver);
 
 impl Watch {
-    fn new(folder: &Path) -> Result<Self, EngineError> {
-        let error = || EngineError::io("inotify", folder);
+    fn new(directory: &Path) -> Result<Self, EngineError> {
+        let error = || EngineError::io("inotify", directory);
         let handle = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)
             .map_err(|errno| error()(errno.into()))?;
         inotify::add_watch(
             &handle,
-            folder,
+            directory,
             inotify::WatchFlags::MODIFY
                 | inotify::WatchFlags::CREATE
                 | inotify::WatchFlags::MOVED_TO

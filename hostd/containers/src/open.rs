@@ -36,7 +36,7 @@ impl Engine {
     /// while no engine ran, and starts in the background what restart policies ask for.
     ///
     /// # Errors
-    /// When the folders cannot be made or read. A container that can't be read is no error: it is
+    /// When the directories cannot be made or read. A container that can't be read is no error: it is
     /// shown as dead, with the reason, and its files stay as they are.
     pub async fn open(options: EngineOptions) -> Result<Self, EngineError> {
         let run = options.run.join("containers");
@@ -145,7 +145,7 @@ impl Inner {
         for id in self.objects.names()? {
             known.insert(id.clone());
             if !names::is_id(&id) {
-                tracing::warn!(id, "not a container's folder; left alone");
+                tracing::warn!(id, "not a container's directory; left alone");
                 continue;
             }
             match self.restore_one(&id) {
@@ -209,10 +209,10 @@ impl Inner {
             let (objects, id) = (Arc::clone(&self.objects), id.to_owned());
             self.flusher.then(path, move || objects.settle(&id));
         }
-        let folder = self.objects.folder(id)?;
-        if Identity::read(&folder).is_none()
+        let directory = self.objects.directory(id)?;
+        if Identity::read(&directory).is_none()
             && let Err(error) = ContainerDocument::of(&container.snapshot())
-                .and_then(|document| Identity::write(&folder, &document))
+                .and_then(|document| Identity::write(&directory, &document))
         {
             tracing::warn!(id, %error, "identity of a container not written");
         }
@@ -223,8 +223,8 @@ impl Inner {
     /// that can't be read at all says nothing, and is left as it is. Also: whether it was written
     /// in this boot.
     fn read_state(&self, id: &str) -> (Found, Boot) {
-        let read = self.objects.folder(id).map_err(EngineError::from);
-        let read = read.map(|folder| document::read::<StateDocument>(&folder.join(STATE)));
+        let read = self.objects.directory(id).map_err(EngineError::from);
+        let read = read.map(|directory| document::read::<StateDocument>(&directory.join(STATE)));
         let why = match read {
             Ok(Ok(found)) => {
                 let StateDocument { boot, state } = found.unwrap_or_default();
@@ -249,8 +249,8 @@ impl Inner {
     /// Ends shims without a container: their container was removed, or never quite made.
     async fn end_strays(&self, known: &HashSet<String>) -> Result<(), EngineError> {
         let run = &self.run;
-        for entry in fs::read_dir(run).map_err(EngineError::io("read folder", run))? {
-            let entry = entry.map_err(EngineError::io("read folder", run))?;
+        for entry in fs::read_dir(run).map_err(EngineError::io("read directory", run))? {
+            let entry = entry.map_err(EngineError::io("read directory", run))?;
             let id = entry.file_name().to_string_lossy().into_owned();
             if known.contains(&id) {
                 continue;
@@ -268,6 +268,6 @@ impl Inner {
 
 fn remove_stray(path: &Path) {
     if let Err(error) = remove_tree(path) {
-        tracing::warn!(%error, "run folder not removed");
+        tracing::warn!(%error, "run directory not removed");
     }
 }

@@ -1,4 +1,4 @@
-//! What must lie ready before a shim is started: layers, files, folders and `config.json`.
+//! What must lie ready before a shim is started: layers, files, directories and `config.json`.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -22,12 +22,12 @@ use crate::user::{self, User};
 use crate::{EngineError, devices, files};
 
 impl Inner {
-    /// Prepares a run. What it writes is made anew for each run: below the run folder what only the
-    /// shim and this process write to, below the container's own folder what the container may.
+    /// Prepares a run. What it writes is made anew for each run: below the run directory what only the
+    /// shim and this process write to, below the container's own directory what the container may.
     pub(crate) fn prepare(&self, container: &Container) -> Result<(), EngineError> {
         let snapshot = container.snapshot();
         let layers = self.layers(container, &snapshot)?;
-        let run = &snapshot.run_folder;
+        let run = &snapshot.run_directory;
         remove_tree(run)?;
         let bundle = run.join("bundle");
         fs::DirBuilder::new()
@@ -36,12 +36,12 @@ impl Inner {
             .create(&bundle)
             .map_err(EngineError::io("mkdir", &bundle))?;
 
-        let upper = snapshot.folder.join("upper");
+        let upper = snapshot.directory.join("upper");
         let mut visible = vec![upper.clone()];
         visible.extend(layers.lower.iter().cloned());
         let merged = Merged::new(&visible);
         make_bind_sources(&snapshot.spec.mounts)?;
-        let volumes = volume_folders(&snapshot, &merged)?;
+        let volumes = volume_directories(&snapshot, &merged)?;
         let user = find_user(&snapshot.spec.process.user, &snapshot, &visible, &volumes)?;
         let nodes = device_nodes(&snapshot)?;
         let own = snapshot.files();
@@ -78,7 +78,7 @@ impl Inner {
             rootfs: Rootfs::Overlay {
                 lower: layers.lower.clone(),
                 upper: Some(upper),
-                work: Some(snapshot.folder.join("work")),
+                work: Some(snapshot.directory.join("work")),
             },
             open_stdin: stdin != Stdin::Closed,
             stdin_once: stdin == Stdin::OpenOnce,
@@ -92,9 +92,9 @@ impl Inner {
     /// The user of a further process, by the files that the container sees now.
     pub(crate) fn exec_user(&self, name: &str, container: &Container) -> Result<User, EngineError> {
         let snapshot = container.snapshot();
-        let mut visible = vec![snapshot.folder.join("upper")];
+        let mut visible = vec![snapshot.directory.join("upper")];
         visible.extend(self.layers(container, &snapshot)?.lower);
-        let volumes = volume_folders(&snapshot, &Merged::new(&visible))?;
+        let volumes = volume_directories(&snapshot, &Merged::new(&visible))?;
         find_user(name, &snapshot, &visible, &volumes)
     }
 
@@ -172,29 +172,29 @@ fn make_bind_sources(mounts: &[MountSpec]) -> Result<(), EngineError> {
 }
 
 /// Volumes without a mount of their own. A path that the image has stays in the container's own
-/// writable layer, content and owner included; for one that it does not have, a folder of the
+/// writable layer, content and owner included; for one that it does not have, a directory of the
 /// container is mounted. Either way it lives as long as the container.
-fn volume_folders(
+fn volume_directories(
     snapshot: &Snapshot,
     merged: &Merged<'_>,
 ) -> Result<Vec<(PathBuf, PathBuf)>, EngineError> {
-    let mut folders = Vec::new();
+    let mut directories = Vec::new();
     for (index, path) in snapshot.spec.anonymous_volumes.iter().enumerate() {
         let kind = merged
             .kind(&path.to_string_lossy())
             .map_err(EngineError::io("look up in the image", path))?;
-        let folder = snapshot.folder.join("volumes").join(index.to_string());
-        if folder.is_dir() || kind == Kind::Absent {
-            fs::create_dir_all(&folder).map_err(EngineError::io("mkdir", &folder))?;
-            folders.push((folder, path.clone()));
+        let directory = snapshot.directory.join("volumes").join(index.to_string());
+        if directory.is_dir() || kind == Kind::Absent {
+            fs::create_dir_all(&directory).map_err(EngineError::io("mkdir", &directory))?;
+            directories.push((directory, path.clone()));
         } else if snapshot.spec.root.read_only() {
             return Err(EngineError::NotImplemented(format!(
-                "a volume with content of the image in a container with a read-only root is not implemented: {}; mount a folder or a tmpfs there",
+                "a volume with content of the image in a container with a read-only root is not implemented: {}; mount a directory or a tmpfs there",
                 path.display()
             )));
         }
     }
-    Ok(folders)
+    Ok(directories)
 }
 
 fn device_nodes(snapshot: &Snapshot) -> Result<Vec<devices::DeviceNode>, EngineError> {
@@ -249,7 +249,7 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), EngineEr
     write(path, &bytes)
 }
 
-/// A plain write: the run folder is made anew for each run, so half a file is never read.
+/// A plain write: the run directory is made anew for each run, so half a file is never read.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
     fs::write(path, bytes).map_err(EngineError::io("write", path))?;
     // The umask of whoever started hostd must not hide these files from the container's users.

@@ -27,8 +27,8 @@ impl Inner {
     /// Shows a container that can't be read as a dead one.
     pub(crate) fn quarantine(&self, id: &str, reason: &EngineError) {
         tracing::error!(id, error = %reason, "container can't be read; its files are left alone");
-        let mut document = match self.objects.folder(id) {
-            Ok(folder) => remains(&folder, id),
+        let mut document = match self.objects.directory(id) {
+            Ok(directory) => remains(&directory, id),
             Err(error) => return tracing::error!(id, %error, "container can't be shown"),
         };
         let scope = document.scope;
@@ -70,15 +70,15 @@ impl Inner {
 }
 
 /// What is still known of a container whose document can't be read.
-fn remains(folder: &Path, id: &str) -> ContainerDocument {
-    let path = folder.join(crate::document::CONTAINER);
+fn remains(directory: &Path, id: &str) -> ContainerDocument {
+    let path = directory.join(crate::document::CONTAINER);
     let small = fs::metadata(&path).is_ok_and(|found| found.len() <= MAX_DOCUMENT);
     let bytes = match small {
         true => fs::read(&path).unwrap_or_default(),
         false => Vec::new(),
     };
     let members = salvage(&bytes);
-    let identity = Identity::read(folder);
+    let identity = Identity::read(directory);
     let text = |name: &str| member::<String>(&members, name).filter(|text| !text.is_empty());
     let (scope, image_id, name) = match identity {
         Some(identity) => (identity.scope, identity.image_id, identity.name),
@@ -88,7 +88,7 @@ fn remains(folder: &Path, id: &str) -> ContainerDocument {
         id: id.to_owned(),
         name: text("name").unwrap_or(name),
         scope: member(&members, "scope").unwrap_or(scope),
-        created: member(&members, "created").unwrap_or_else(|| made(folder)),
+        created: member(&members, "created").unwrap_or_else(|| made(directory)),
         image: text("image").unwrap_or_else(|| image_id.clone()),
         image_id: text("image_id").unwrap_or(image_id),
         path: text("path").unwrap_or_default(),
@@ -105,9 +105,9 @@ fn member<T: DeserializeOwned>(members: &Map<String, Value>, name: &str) -> Opti
     serde_json::from_value(members.get(name)?.clone()).ok()
 }
 
-/// About when a container was made, by its folder.
-fn made(folder: &Path) -> Timestamp {
-    fs::metadata(folder)
+/// About when a container was made, by its directory.
+fn made(directory: &Path) -> Timestamp {
+    fs::metadata(directory)
         .and_then(|found| found.created().or_else(|_| found.modified()))
         .ok()
         .and_then(|time| Timestamp::try_from(time).ok())

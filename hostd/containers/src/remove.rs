@@ -57,7 +57,7 @@ impl Inner {
         };
         // Before the answer: the image may be removed by the next request.
         drop(image);
-        let (run, id) = (container.run_folder.clone(), container.id.clone());
+        let (run, id) = (container.run_directory.clone(), container.id.clone());
         let readers = container.readers.clone();
         tokio::spawn(async move {
             let deleting = tokio::task::spawn_blocking(move || {

@@ -1,5 +1,5 @@
 //! Looking into a root file system without mounting it: the kernel's overlay rules (upper
-//! before lower, whiteouts, opaque folders) applied to the layers' folders.
+//! before lower, whiteouts, opaque directories) applied to the layers' directories.
 //!
 //! Layers are foreign input. Every component is opened relative to its parent without following
 //! links, links are resolved here within the root, and sizes are bounded.
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// Folders on the way that are kept open for `..`: each is a descriptor in every layer.
+/// Directories on the way that are kept open for `..`: each is a descriptor in every layer.
 const KEPT: usize = 16;
 /// Components looked up for one path, with those of links and those that are opened again.
 const MAX_LOOKUPS: usize = 1 << 16;
@@ -45,7 +45,7 @@ struct Mounted {
 /// One path component in the merged view.
 enum Found {
     Absent,
-    /// The folder in every layer that contributes to it, topmost first.
+    /// The directory in every layer that contributes to it, topmost first.
     Folder(Vec<OwnedFd>),
     Link(PathBuf),
     File(OwnedFd),
@@ -120,7 +120,7 @@ impl<'a> Merged<'a> {
                 continue;
             }
             match way.look(name)? {
-                Found::Folder(folders) => way.keep(folders),
+                Found::Folder(directories) => way.keep(directories),
                 Found::Link(target) => {
                     links += 1;
                     if links > MAX_LINKS {
@@ -143,8 +143,8 @@ impl<'a> Merged<'a> {
         way.end()
     }
 
-    /// What is at a place, whose parent is `folder`.
-    fn look(&self, folder: &[OwnedFd], place: &[String]) -> std::io::Result<Found> {
+    /// What is at a place, whose parent is `directory`.
+    fn look(&self, directory: &[OwnedFd], place: &[String]) -> std::io::Result<Found> {
         if let Some(mounted) = self.mounts.iter().rfind(|mount| mount.at == place) {
             return match &mounted.source {
                 Some(source) => open_source(source),
@@ -152,8 +152,8 @@ impl<'a> Merged<'a> {
             };
         }
         let name = place.last().map_or("", String::as_str);
-        match lookup(folder, name)? {
-            // Folders on the way to a mount are made for it.
+        match lookup(directory, name)? {
+            // Directories on the way to a mount are made for it.
             Found::Absent if self.mounts.iter().any(|mount| mount.at.starts_with(place)) => {
                 Ok(Found::Folder(Vec::new()))
             }
@@ -162,15 +162,15 @@ impl<'a> Merged<'a> {
     }
 
     fn root(&self) -> std::io::Result<Vec<OwnedFd>> {
-        let mut folders = Vec::with_capacity(self.layers.len());
+        let mut directories = Vec::with_capacity(self.layers.len());
         for layer in self.layers {
-            folders.push(rustix::fs::open(
+            directories.push(rustix::fs::open(
                 layer,
                 OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
                 Mode::empty(),
             )?);
         }
-        Ok(folders)
+        Ok(directories)
     }
 }
 
@@ -178,10 +178,10 @@ impl<'a> Merged<'a> {
 struct Way<'a> {
     merged: &'a Merged<'a>,
     root: Vec<OwnedFd>,
-    /// The last folders of the way, at most [`KEPT`]. Those before them are opened again when
+    /// The last directories of the way, at most [`KEPT`]. Those before them are opened again when
     /// `..` comes back to them.
     last: VecDeque<Vec<OwnedFd>>,
-    /// The names of all folders of the way, of which none is a link.
+    /// The names of all directories of the way, of which none is a link.
     place: Vec<String>,
     lookups: usize,
 }
@@ -192,14 +192,14 @@ impl Way<'_> {
         self.last.pop_back();
     }
 
-    fn keep(&mut self, folders: Vec<OwnedFd>) {
-        self.last.push_back(folders);
+    fn keep(&mut self, directories: Vec<OwnedFd>) {
+        self.last.push_back(directories);
         if self.last.len() > KEPT {
             self.last.pop_front();
         }
     }
 
-    /// What is in the folder where the walk is; the name is the last of the place afterwards.
+    /// What is in the directory where the walk is; the name is the last of the place afterwards.
     fn look(&mut self, name: String) -> std::io::Result<Found> {
         if !self.reopen()? {
             return Ok(Found::Absent);
@@ -208,25 +208,25 @@ impl Way<'_> {
         self.look_at(self.place.len())
     }
 
-    /// What is at the first components of the place, in the last folder.
+    /// What is at the first components of the place, in the last directory.
     fn look_at(&mut self, depth: usize) -> std::io::Result<Found> {
         self.lookups += 1;
         if self.lookups > MAX_LOOKUPS {
             return Err(Errno::NAMETOOLONG.into());
         }
-        let folder = self.last.back().unwrap_or(&self.root);
+        let directory = self.last.back().unwrap_or(&self.root);
         let place = self.place.get(..depth).unwrap_or_default();
-        self.merged.look(folder, place)
+        self.merged.look(directory, place)
     }
 
-    /// Opens the last folders when they are closed. `false`: they are no longer there.
+    /// Opens the last directories when they are closed. `false`: they are no longer there.
     fn reopen(&mut self) -> std::io::Result<bool> {
         if !self.last.is_empty() {
             return Ok(true);
         }
         for depth in 1..=self.place.len() {
             match self.look_at(depth)? {
-                Found::Folder(folders) => self.keep(folders),
+                Found::Folder(directories) => self.keep(directories),
                 _ => return Ok(false),
             }
         }
@@ -261,8 +261,8 @@ fn components(path: &str) -> impl Iterator<Item = String> + '_ {
         .map(str::to_owned)
 }
 
-fn lookup(folders: &[OwnedFd], name: &str) -> std::io::Result<Found> {
-    Ok(match overlay::look_up(folders, name.as_bytes())? {
+fn lookup(directories: &[OwnedFd], name: &str) -> std::io::Result<Found> {
+    Ok(match overlay::look_up(directories, name.as_bytes())? {
         Shown::Nothing => Found::Absent,
         Shown::Directory(merged) => {
             Found::Folder(merged.into_iter().map(|entry| entry.handle).collect())
@@ -369,7 +369,7 @@ mod tests {
             see(&[(Some("passwd"), "/etc/passwd")])[..2],
             ["mounted", "image"]
         );
-        // A whole folder; links in it are followed within the container.
+        // A whole directory; links in it are followed within the container.
         assert_eq!(see(&[(Some(""), "/etc")])[..4], ["mounted", "", "", ""]);
         // An empty file system, and a file in it again.
         assert_eq!(
@@ -421,7 +421,7 @@ mod tests {
         let read = |path: &str| merged.read(path, 10).unwrap().unwrap_or_default();
         assert_eq!(read("/link/file"), b"deep");
         assert_eq!(merged.kind("/link").unwrap(), Kind::Folder);
-        // Back over folders that were closed meanwhile, to one of them and to the root.
+        // Back over directories that were closed meanwhile, to one of them and to the root.
         let up = format!("/link/{}", "../".repeat(500));
         assert_eq!(read(&format!("{up}file")), b"up");
         assert_eq!(merged.kind(&up).unwrap(), Kind::Folder);
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn whiteouts_and_opaque_folders() {
+    fn whiteouts_and_opaque_directories() {
         if !keelson_testing::is_root() {
             return;
         }

@@ -25,9 +25,9 @@ impl Engine {
                 "the host has no cgroup v2, by which a container's processes are known".to_owned(),
             ));
         };
-        let folder = mount.join(snapshot.cgroup.trim_start_matches('/'));
+        let directory = mount.join(snapshot.cgroup.trim_start_matches('/'));
         let mut pids = BTreeSet::new();
-        collect(&folder, &mut pids);
+        collect(&directory, &mut pids);
         let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
         Ok(Top {
             titles: TITLES.map(str::to_owned).into(),
@@ -40,10 +40,10 @@ impl Engine {
 }
 
 /// The processes of a cgroup and its children.
-fn collect(folder: &Path, pids: &mut BTreeSet<u32>) {
-    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+fn collect(directory: &Path, pids: &mut BTreeSet<u32>) {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             collect(&entry.path(), pids);
         }
@@ -60,10 +60,10 @@ fn boot_time(stat: &str) -> i64 {
 /// One row; `None` when the process has ended.
 fn process(pid: u32, boot: i64) -> Option<Vec<String>> {
     use std::os::unix::fs::MetadataExt;
-    let folder = format!("/proc/{pid}");
-    let uid = fs::metadata(&folder).ok()?.uid();
-    let stat = Stat::parse(&fs::read_to_string(format!("{folder}/stat")).ok()?)?;
-    let line = fs::read(format!("{folder}/cmdline")).unwrap_or_default();
+    let directory = format!("/proc/{pid}");
+    let uid = fs::metadata(&directory).ok()?.uid();
+    let stat = Stat::parse(&fs::read_to_string(format!("{directory}/stat")).ok()?)?;
+    let line = fs::read(format!("{directory}/cmdline")).unwrap_or_default();
     let ticks = rustix::param::clock_ticks_per_second().max(1);
     let seconds = stat.ticks / ticks;
     let started = boot.saturating_add(i64::try_from(stat.started / ticks).unwrap_or_default());

@@ -55,7 +55,7 @@ pub struct EngineOptions {
     pub images: ImageStore,
     /// Values for what clients leave out.
     pub defaults: EngineConfig,
-    /// Parent of all containers' cgroups, a folder right below the cgroup v2 mount.
+    /// Parent of all containers' cgroups, a directory right below the cgroup v2 mount.
     pub cgroup_parent: CgroupParent,
     /// Reads containers that were kept in a client's words only.
     pub read_old: ReadOld,
@@ -296,10 +296,10 @@ pub struct Snapshot {
     pub(crate) rest: Rest,
     /// What changes.
     pub state: State,
-    /// Its folder on the host, which survives a reboot: `log/`, `upper/`, ….
-    pub folder: PathBuf,
-    /// Its folder for the time of a run: the shim's.
-    pub run_folder: PathBuf,
+    /// Its directory on the host, which survives a reboot: `log/`, `upper/`, ….
+    pub directory: PathBuf,
+    /// Its directory for the time of a run: the shim's.
+    pub run_directory: PathBuf,
     /// Its log on the host.
     pub log_path: PathBuf,
     /// Its cgroup, relative to the cgroup v2 mount.
@@ -329,11 +329,11 @@ impl Snapshot {
         files::host_name(&self.spec.names, &self.id)
     }
 
-    /// The folder of `hostname`, `hosts` and `resolv.conf`. The container may write to them, so
+    /// The directory of `hostname`, `hosts` and `resolv.conf`. The container may write to them, so
     /// they lie beside its writable layer: what it fills is its own part of the disk.
     #[must_use]
     pub fn files(&self) -> PathBuf {
-        self.folder.join("etc")
+        self.directory.join("etc")
     }
 }
 

@@ -56,7 +56,7 @@ fn output_exit_code_log_and_events() {
         assert_eq!(actions, ["create", "attach", "start", "die"]);
         // Nothing of the run is left, a moment after its end.
         let deadline = tokio::time::Instant::now() + LIMIT;
-        while exists(&snapshot.run_folder) {
+        while exists(&snapshot.run_directory) {
             assert!(tokio::time::Instant::now() < deadline);
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
@@ -105,7 +105,7 @@ fn commands_that_cannot_be_executed() {
             assert_eq!(snapshot.state.status, Status::Created);
             // Who attached sees the end.
             assert_eq!(collect(attached).await, (String::new(), String::new()));
-            assert!(!exists(&snapshot.run_folder));
+            assert!(!exists(&snapshot.run_directory));
         }
     });
 }
@@ -131,7 +131,7 @@ fn a_failed_start_removes_what_is_to_be_removed() {
 }
 
 #[test]
-fn users_folders_and_files() {
+fn users_directories_and_files() {
     if !is_root() {
         return;
     }
@@ -264,7 +264,7 @@ fn isolation_from_the_host() {
             *read_only = true;
         }
         request.spec.mounts = vec![tmpfs("/tmp")];
-        // The image's volume is not there, so a folder is mounted; nothing else is writable.
+        // The image's volume is not there, so a directory is mounted; nothing else is writable.
         let ran = run(&engine, request).await;
         assert_eq!(ran.out, "y\n");
         assert!(ran.err.to_lowercase().contains("read-only file system"), "{}", ran.err);
@@ -365,7 +365,7 @@ fn attaching_with_the_log() {
             ..outputs()
         };
         let attached = engine.attach(SCOPE, &id, options).await.unwrap();
-        let upper = engine.inspect(SCOPE, &id).unwrap().folder.join("upper");
+        let upper = engine.inspect(SCOPE, &id).unwrap().directory.join("upper");
         let pid = engine.inspect(SCOPE, &id).unwrap().state.pid;
         std::fs::write(format!("/proc/{pid}/root/tmp/go"), "").unwrap();
         let (out, _) = collect(attached).await;

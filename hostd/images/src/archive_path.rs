@@ -21,7 +21,7 @@ pub(crate) fn normal_name(path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Follows the links of an archive: also a folder on the way may be one.
+/// Follows the links of an archive: also a directory on the way may be one.
 pub(crate) fn follow<'a>(links: &HashMap<String, String>, name: &'a str) -> Cow<'a, str> {
     if links.is_empty() {
         return Cow::Borrowed(name);

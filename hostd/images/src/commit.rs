@@ -87,7 +87,7 @@ pub(crate) fn commit(
     if changed {
         let layer = ingest.finish()?;
         if pins.pin(&layer.diff_id).is_none() {
-            layers.insert(layer.diff_id, layer.folder);
+            layers.insert(layer.diff_id, layer.directory);
         }
         diff_ids.push(layer.diff_id);
     } else {

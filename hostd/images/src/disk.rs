@@ -1,4 +1,4 @@
-//! Where things lie, and how they come to lie there: staging folder, sync of what is in it, renames
+//! Where things lie, and how they come to lie there: staging directory, sync of what is in it, renames
 //! in the order in which things refer to each other.
 
 use std::collections::HashSet;
@@ -19,12 +19,12 @@ use crate::reserve::Reserve;
 use crate::state::{Entry, State};
 use crate::unreadable::Unreadable;
 
-/// Folder of what was put aside because it could not be read.
+/// Directory of what was put aside because it could not be read.
 const ASIDE: &str = "unreadable";
 /// Name of a document of names that was put aside.
 const NAMES_ASIDE: &str = "repositories.json.unreadable";
 
-/// The folders of a store.
+/// The directories of a store.
 #[derive(Debug)]
 pub(crate) struct Disk {
     root: PathBuf,
@@ -35,7 +35,7 @@ pub(crate) struct Disk {
     names_unreadable: AtomicBool,
     /// What makes removals possible on a full disk.
     pub reserve: Reserve,
-    /// Held as long as the store is open: two processes would sweep each other's staging folders.
+    /// Held as long as the store is open: two processes would sweep each other's staging directories.
     _lock: FileLock,
 }
 
@@ -43,7 +43,7 @@ impl Disk {
     pub(crate) fn open(root: &Path, era: Era) -> Result<Self, ImageError> {
         for name in ["", "staging", "layers", "blobs", "images"] {
             let path = root.join(name);
-            fs::create_dir_all(&path).map_err(ImageError::io("create folder", &path))?;
+            fs::create_dir_all(&path).map_err(ImageError::io("create directory", &path))?;
         }
         let lock = FileLock::take(&root.join("images.lock"))?;
         let disk = Self {
@@ -87,11 +87,11 @@ impl Disk {
         Ok(())
     }
 
-    /// A new staging folder; dropping it removes it with all that is still inside.
+    /// A new staging directory; dropping it removes it with all that is still inside.
     pub(crate) fn stage(&self) -> Result<Staging, ImageError> {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let path = self.root.join("staging").join(number.to_string());
-        fs::create_dir(&path).map_err(ImageError::io("create folder", &path))?;
+        fs::create_dir(&path).map_err(ImageError::io("create directory", &path))?;
         Ok(Staging { path })
     }
 
@@ -105,7 +105,7 @@ impl Disk {
         match probed {
             Ok(()) => LayerForm::Erofs,
             Err(error) => {
-                tracing::info!(%error, "layers are unpacked to folders");
+                tracing::info!(%error, "layers are unpacked to directories");
                 LayerForm::Folder
             }
         }
@@ -278,11 +278,11 @@ impl Disk {
         }
     }
 
-    /// Puts a layer's folder that can't be read aside, where nothing looks for layers.
+    /// Puts a layer's directory that can't be read aside, where nothing looks for layers.
     pub(crate) fn put_layer_aside(&self, diff_id: &Digest) -> Result<PathBuf, ImageError> {
-        let folder = self.root.join(ASIDE);
-        fs::create_dir_all(&folder).map_err(ImageError::io("create folder", &folder))?;
-        let target = free_name(&folder.join(format!("layer-{}", diff_id.hex())));
+        let directory = self.root.join(ASIDE);
+        fs::create_dir_all(&directory).map_err(ImageError::io("create directory", &directory))?;
+        let target = free_name(&directory.join(format!("layer-{}", diff_id.hex())));
         let path = self.layer(diff_id);
         fs::rename(&path, &target).map_err(ImageError::io("put aside", &path))?;
         tracing::warn!(to = %target.display(), "an unreadable layer is put aside");
@@ -296,9 +296,9 @@ impl Disk {
         if !found.is_err_and(|error| error.is_too_new()) {
             return Ok(());
         }
-        let folder = self.root.join(ASIDE);
-        fs::create_dir_all(&folder).map_err(ImageError::io("create folder", &folder))?;
-        let target = free_name(&folder.join(format!("image-{}.json", id.hex())));
+        let directory = self.root.join(ASIDE);
+        fs::create_dir_all(&directory).map_err(ImageError::io("create directory", &directory))?;
+        let target = free_name(&directory.join(format!("image-{}.json", id.hex())));
         fs::rename(&path, &target).map_err(ImageError::io("put aside", &path))?;
         tracing::warn!(to = %target.display(), "the record of a newer release is put aside");
         Ok(())
@@ -357,13 +357,13 @@ impl Disk {
         )?)
     }
 
-    /// Writes a blob again. The staging folder is where it can be torn without harm.
+    /// Writes a blob again. The staging directory is where it can be torn without harm.
     pub(crate) fn restore_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
         let staging = self.stage()?;
         let path = staging.path.join("blob");
         file::write(&path, bytes, 0o600, Durability::Flushed)?;
         self.place_blob(&path, digest)?;
-        Ok(file::flush_folder(&self.root.join("blobs"))?)
+        Ok(file::flush_directory(&self.root.join("blobs"))?)
     }
 
     pub(crate) fn write_repositories(&self, repositories: &Repositories) -> Result<(), ImageError> {
@@ -388,7 +388,7 @@ impl Disk {
     /// Makes the renames of a commit survive a power cut.
     pub(crate) fn flush(&self) -> Result<(), ImageError> {
         for name in ["layers", "blobs", "images"] {
-            file::flush_folder(&self.root.join(name))?;
+            file::flush_directory(&self.root.join(name))?;
         }
         Ok(())
     }
@@ -413,7 +413,7 @@ impl Disk {
         }
     }
 
-    /// Removes a layer: out of sight by one rename, into the folder given back, which is to be
+    /// Removes a layer: out of sight by one rename, into the directory given back, which is to be
     /// dropped where time does not matter.
     pub(crate) fn remove_layer(&self, diff_id: &Digest) -> Result<Staging, ImageError> {
         let staging = self.reserve.with(|| self.stage())?;
@@ -426,7 +426,7 @@ impl Disk {
     }
 }
 
-/// A folder for things that are not committed yet.
+/// A directory for things that are not committed yet.
 #[derive(Debug)]
 pub(crate) struct Staging {
     pub path: PathBuf,
@@ -435,7 +435,7 @@ pub(crate) struct Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if let Err(error) = remove_tree(&self.path) {
-            tracing::warn!(%error, "a staging folder is left until the next start");
+            tracing::warn!(%error, "a staging directory is left until the next start");
         }
     }
 }
@@ -473,9 +473,9 @@ fn free_name(path: &Path) -> PathBuf {
     }
 }
 
-fn names(folder: &Path) -> Result<Vec<PathBuf>, ImageError> {
-    let failed = || ImageError::io("read folder", folder);
-    fs::read_dir(folder)
+fn names(directory: &Path) -> Result<Vec<PathBuf>, ImageError> {
+    let failed = || ImageError::io("read directory", directory);
+    fs::read_dir(directory)
         .map_err(failed())?
         .map(|entry| entry.map(|entry| entry.path()).map_err(failed()))
         .collect()
@@ -488,6 +488,6 @@ fn remove_tree(path: &Path) -> Result<(), ImageError> {
         Err(error) if error.kind() == ErrorKind::NotADirectory => {
             fs::remove_file(path).map_err(ImageError::io("remove", path))
         }
-        Err(error) => Err(ImageError::io("remove folder", path)(error)),
+        Err(error) => Err(ImageError::io("remove directory", path)(error)),
     }
 }

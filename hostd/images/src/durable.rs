@@ -11,14 +11,14 @@ use crate::error::ImageError;
 /// More objects than this (layers that are unpacked) are synced with all of their file system.
 const MAX_OBJECTS: usize = 128;
 
-/// Writes these files, and folders with all that is inside, to disk. Only what cannot be told
+/// Writes these files, and directories with all that is inside, to disk. Only what cannot be told
 /// apart cheaply is synced together with what others write to the file system of `root`: a busy
 /// machine may have gigabytes of that.
 pub(crate) fn sync(root: &Path, paths: Vec<PathBuf>) -> Result<(), ImageError> {
     match gather(paths).map_err(ImageError::io("look for what is to be synced in", root))? {
         Some(objects) => objects.flush(),
         None => File::open(root)
-            .and_then(|folder| Ok(rustix::fs::syncfs(&folder)?))
+            .and_then(|directory| Ok(rustix::fs::syncfs(&directory)?))
             .map_err(ImageError::io("sync", root)),
     }
 }
@@ -28,14 +28,14 @@ pub(crate) fn sync(root: &Path, paths: Vec<PathBuf>) -> Result<(), ImageError> {
 #[derive(Default)]
 struct Objects {
     files: Vec<(PathBuf, File)>,
-    folders: Vec<(PathBuf, File)>,
+    directories: Vec<(PathBuf, File)>,
 }
 
 /// `None`: there are many, or some that cannot be opened without effect, or one was moved already.
 fn gather(mut paths: Vec<PathBuf>) -> io::Result<Option<Objects>> {
     let mut objects = Objects::default();
     let mut add = |path: PathBuf, more: &mut Vec<PathBuf>| -> io::Result<bool> {
-        if objects.files.len() + objects.folders.len() >= MAX_OBJECTS {
+        if objects.files.len() + objects.directories.len() >= MAX_OBJECTS {
             return Ok(false);
         }
         let kind = fs::symlink_metadata(&path)?.file_type();
@@ -46,8 +46,8 @@ fn gather(mut paths: Vec<PathBuf>) -> io::Result<Option<Objects>> {
                     return Ok(false);
                 }
             }
-            let folder = File::open(&path)?;
-            objects.folders.push((path, folder));
+            let directory = File::open(&path)?;
+            objects.directories.push((path, directory));
         } else if kind.is_file() {
             let file = File::open(&path)?;
             objects.files.push((path, file));
@@ -76,7 +76,7 @@ impl Objects {
         }
         each(&self.files, writeback::wait)?;
         each(&self.files, File::sync_all)?;
-        each(&self.folders, File::sync_all)
+        each(&self.directories, File::sync_all)
     }
 }
 
@@ -90,36 +90,36 @@ fn each(objects: &[(PathBuf, File)], act: fn(&File) -> io::Result<()>) -> Result
 mod tests {
     use super::*;
 
-    fn gathered(folder: &Path) -> Option<(usize, usize)> {
-        let objects = gather(vec![folder.to_owned()]).unwrap();
-        objects.map(|objects| (objects.files.len(), objects.folders.len()))
+    fn gathered(directory: &Path) -> Option<(usize, usize)> {
+        let objects = gather(vec![directory.to_owned()]).unwrap();
+        objects.map(|objects| (objects.files.len(), objects.directories.len()))
     }
 
     #[test]
-    fn finds_files_and_folders() {
-        let folder = tempfile::tempdir().unwrap();
-        let inside = folder.path().join("layer");
+    fn finds_files_and_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let inside = directory.path().join("layer");
         fs::create_dir(&inside).unwrap();
         for name in ["a", "layer/b", "layer/c"] {
-            fs::write(folder.path().join(name), name).unwrap();
+            fs::write(directory.path().join(name), name).unwrap();
         }
-        assert_eq!(gathered(folder.path()), Some((3, 2)));
-        sync(folder.path(), vec![inside]).unwrap();
+        assert_eq!(gathered(directory.path()), Some((3, 2)));
+        sync(directory.path(), vec![inside]).unwrap();
     }
 
     #[test]
     fn leaves_the_rest_to_the_file_system() {
-        let folder = tempfile::tempdir().unwrap();
-        let inside = folder.path().join("tree");
+        let directory = tempfile::tempdir().unwrap();
+        let inside = directory.path().join("tree");
         fs::create_dir(&inside).unwrap();
         std::os::unix::fs::symlink("/", inside.join("link")).unwrap();
-        assert_eq!(gathered(folder.path()), None);
+        assert_eq!(gathered(directory.path()), None);
         fs::remove_file(inside.join("link")).unwrap();
         for number in 0..MAX_OBJECTS {
             fs::write(inside.join(number.to_string()), "").unwrap();
         }
-        assert_eq!(gathered(folder.path()), None);
-        assert_eq!(gathered(&folder.path().join("gone")), None);
-        sync(folder.path(), vec![inside]).unwrap();
+        assert_eq!(gathered(directory.path()), None);
+        assert_eq!(gathered(&directory.path().join("gone")), None);
+        sync(directory.path(), vec![inside]).unwrap();
     }
 }

@@ -191,7 +191,7 @@ fn advice(error: &io::Error, path: &Path) -> Option<String> {
                         or enlarge the disk, and try again";
     match error.kind() {
         io::ErrorKind::StorageFull => {
-            // The file may not have come to be, but the folder around it has.
+            // The file may not have come to be, but the directory around it has.
             let space = path
                 .ancestors()
                 .find_map(|path| rustix::fs::statvfs(path).ok())?;
@@ -214,7 +214,7 @@ fn advice(error: &io::Error, path: &Path) -> Option<String> {
                 .to_owned(),
         ),
         io::ErrorKind::PermissionDenied => Some(
-            "hostd may not write there: it must run as root, and the folder must not be immutable \
+            "hostd may not write there: it must run as root, and the directory must not be immutable \
              (chattr -i)"
                 .to_owned(),
         ),

@@ -180,8 +180,8 @@ mod tests {
 
     /// Compresses with one, two and three threads, and reads it back.
     fn check(bytes: &[u8]) -> Vec<u8> {
-        let folder = tempfile::tempdir().unwrap();
-        let (from, to) = (folder.path().join("tar"), folder.path().join("gz"));
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("tar"), directory.path().join("gz"));
         std::fs::write(&from, bytes).unwrap();
         let mut results = (1..=3).map(|threads| {
             let (digest, size) = compress_with(&from, &to, threads).unwrap();

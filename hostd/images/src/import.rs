@@ -59,8 +59,8 @@ pub(crate) fn import(
     let start = reader.fill_buf().map_err(interrupted)?;
     let compression = Compression::detect(start.get(..DETECT_BYTES).unwrap_or(start))
         .map_err(|error| ImageError::Archive(format!("imported archive: {error}")))?;
-    let folder = staging.path.join("layer");
-    let mut ingest = Ingest::start(folder, compression, &store.layers)?;
+    let directory = staging.path.join("layer");
+    let mut ingest = Ingest::start(directory, compression, &store.layers)?;
     loop {
         let piece = reader.fill_buf().map_err(interrupted)?;
         if piece.is_empty() {
@@ -85,7 +85,7 @@ pub(crate) fn import(
     })?;
     let mut layers = BTreeMap::new();
     if pins.pin(&layer.diff_id).is_none() {
-        layers.insert(layer.diff_id, layer.folder);
+        layers.insert(layer.diff_id, layer.directory);
     }
     let created = Timestamp::now().to_string();
     let config = ImageConfig {

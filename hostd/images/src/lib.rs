@@ -339,7 +339,7 @@ impl ImageStore {
         self.store.layers.era
     }
 
-    /// Name of the way in which new layers are kept: `erofs` or `folder`.
+    /// Name of the way in which new layers are kept: `erofs` or `directory`.
     pub fn backend(&self) -> &'static str {
         self.store.layers.form.as_str()
     }

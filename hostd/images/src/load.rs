@@ -205,8 +205,8 @@ impl Reader<'_> {
             self.contents.layers.insert(name.to_owned(), Ok(layer));
             return Ok(FileState::Skip);
         }
-        let folder = self.staging.path.join(format!("layer-{}", self.files));
-        let mut ingest = Ingest::start(folder, compression, &self.store.layers)?
+        let directory = self.staging.path.join(format!("layer-{}", self.files));
+        let mut ingest = Ingest::start(directory, compression, &self.store.layers)?
             .keeping_blob(self.store.layers.keep_compressed)?;
         ingest.write(bytes);
         Ok(FileState::Layer(Box::new(ingest)))
@@ -252,9 +252,9 @@ impl Reader<'_> {
                 // The store's own copy, when there is one, must not go away meanwhile.
                 let known = self.pins.pin(&layer.diff_id).is_some();
                 if known || self.staged.contains_key(&layer.diff_id) {
-                    let _ = std::fs::remove_dir_all(&layer.folder);
+                    let _ = std::fs::remove_dir_all(&layer.directory);
                 } else {
-                    self.staged.insert(layer.diff_id, layer.folder);
+                    self.staged.insert(layer.diff_id, layer.directory);
                 }
                 Ok(blob)
             }
@@ -299,8 +299,8 @@ impl Visitor for Reader<'_> {
             EntryKind::Symlink | EntryKind::HardLink => {
                 let link = String::from_utf8_lossy(&entry.link).into_owned();
                 let target = match (entry.kind, name.rsplit_once('/')) {
-                    (EntryKind::Symlink, Some((folder, _))) if !link.starts_with('/') => {
-                        format!("{folder}/{link}")
+                    (EntryKind::Symlink, Some((directory, _))) if !link.starts_with('/') => {
+                        format!("{directory}/{link}")
                     }
                     _ => link,
                 };
@@ -355,9 +355,9 @@ impl Visitor for Reader<'_> {
             FileState::Skip => Ok(()),
             // Some writers make a layer without content a file without content.
             FileState::Start(bytes) if bytes.is_empty() && may_be_layer(&name) => {
-                let folder = self.staging.path.join(format!("layer-{}", self.files));
+                let directory = self.staging.path.join(format!("layer-{}", self.files));
                 let options = &self.store.layers;
-                let ingest = Ingest::start(folder, Compression::Plain, options)?;
+                let ingest = Ingest::start(directory, Compression::Plain, options)?;
                 self.finish_layer(name, ingest)
             }
             FileState::Start(bytes) | FileState::Document(bytes) => {
@@ -378,13 +378,13 @@ fn may_be_layer(name: &str) -> bool {
 }
 
 /// What a layer's file is called in progress, where its digest is not known yet: the digits of the
-/// digest that it or its folder is named by.
+/// digest that it or its directory is named by.
 fn label(name: &str) -> String {
-    let folder_or_file = match name.strip_suffix("/layer.tar") {
-        Some(folder) => folder,
+    let directory_or_file = match name.strip_suffix("/layer.tar") {
+        Some(directory) => directory,
         None => name,
     };
-    let last = folder_or_file.rsplit('/').next().unwrap_or_default();
+    let last = directory_or_file.rsplit('/').next().unwrap_or_default();
     last.chars().take(12).collect()
 }
 

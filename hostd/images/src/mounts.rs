@@ -16,7 +16,7 @@ use crate::error::ImageError;
 /// All mounts of the store.
 #[derive(Debug)]
 pub(crate) struct Mounts {
-    folder: PathBuf,
+    directory: PathBuf,
     /// By name of the mount point.
     held: Mutex<HashMap<String, Held>>,
     /// Told when a hold ends.
@@ -49,14 +49,14 @@ impl Mounts {
     /// Mounts go below `run`/layers. What an earlier process left there is detached: containers
     /// that run on it have their own references, and everybody else asks again.
     pub(crate) fn open(run: &Path, doomed: Arc<Doomed>) -> Result<Arc<Self>, ImageError> {
-        let folder = run.join("layers");
-        fs::create_dir_all(&folder).map_err(ImageError::io("create folder", &folder))?;
+        let directory = run.join("layers");
+        fs::create_dir_all(&directory).map_err(ImageError::io("create directory", &directory))?;
         // mountinfo shows paths without symbolic links.
-        let folder = folder
+        let directory = directory
             .canonicalize()
-            .map_err(ImageError::io("find", &folder))?;
+            .map_err(ImageError::io("find", &directory))?;
         let mounts = Self {
-            folder,
+            directory,
             held: Mutex::default(),
             doomed,
         };
@@ -68,7 +68,7 @@ impl Mounts {
     pub(crate) fn clear(&self) {
         let mut held = self.lock();
         held.clear();
-        let Ok(entries) = fs::read_dir(&self.folder) else {
+        let Ok(entries) = fs::read_dir(&self.directory) else {
             return;
         };
         for entry in entries.flatten() {
@@ -111,7 +111,7 @@ impl Mounts {
         let mut points = Vec::new();
         let mut failed = None;
         for (name, mount) in wanted {
-            let point = self.folder.join(name);
+            let point = self.directory.join(name);
             let used = held.entry(name.clone()).or_default();
             if (used.count == 0 || used.outdated)
                 && let Some(mount) = mount
@@ -145,7 +145,7 @@ impl Mounts {
             used.count = used.count.saturating_sub(1);
             if used.count == 0 {
                 held.remove(name);
-                let point = self.folder.join(name);
+                let point = self.directory.join(name);
                 if point.exists() {
                     while is_mount_point(&point) && detach(&point) {}
                     let _ = fs::remove_dir(&point);
@@ -179,7 +179,7 @@ fn detach(point: &Path) -> bool {
     }
 }
 
-/// Whether something is mounted exactly there: the parent folder is on another mount.
+/// Whether something is mounted exactly there: the parent directory is on another mount.
 fn is_mount_point(path: &Path) -> bool {
     let id = |path: &Path| {
         rustix::fs::statx(
@@ -198,7 +198,7 @@ fn is_mount_point(path: &Path) -> bool {
     }
 }
 
-/// Mounts an EROFS file, read-only, at a folder; `device` is the file that its data lie in when
+/// Mounts an EROFS file, read-only, at a directory; `device` is the file that its data lie in when
 /// they are not in the same one. No loop device is made.
 pub(crate) fn mount_erofs(
     image: &Path,

@@ -18,12 +18,12 @@ pub(crate) struct Reaper {
 impl Reaper {
     /// Starts the thread. What it frees fills the reserve first.
     pub(crate) fn start(reserve: Reserve) -> std::io::Result<Self> {
-        let (queue, folders) = channel::<Staging>();
+        let (queue, directories) = channel::<Staging>();
         let thread = std::thread::Builder::new()
             .name("image-reaper".to_owned())
             .spawn(move || {
-                for folder in folders {
-                    drop(folder);
+                for directory in directories {
+                    drop(directory);
                     reserve.restore();
                 }
             })?;
@@ -33,11 +33,11 @@ impl Reaper {
         })
     }
 
-    /// Has the folder deleted.
-    pub(crate) fn take(&self, folder: Staging) {
+    /// Has the directory deleted.
+    pub(crate) fn take(&self, directory: Staging) {
         if let Some(queue) = &self.queue {
-            // When the thread is gone, the folder comes back and is deleted here.
-            let _ = queue.send(folder);
+            // When the thread is gone, the directory comes back and is deleted here.
+            let _ = queue.send(directory);
         }
     }
 }

@@ -89,13 +89,13 @@ impl Sealer {
     }
 
     /// Has a layer sealed, unless it is.
-    pub(crate) fn take(&self, folder: PathBuf, record: &LayerRecord) {
+    pub(crate) fn take(&self, directory: PathBuf, record: &LayerRecord) {
         // Unpacked layers have too many files.
         if record.form == LayerForm::Erofs
             && let Some(queue) = &self.queue
         {
             // The thread is gone only after a panic; then layers stay unsealed.
-            let _ = queue.send((folder, record.clone()));
+            let _ = queue.send((directory, record.clone()));
         }
     }
 }
@@ -122,8 +122,8 @@ fn try_out(staging: &Staging) -> Result<(), ImageError> {
 fn run(layers: &Receiver<(PathBuf, LayerRecord)>, era: Era, stop: &AtomicBool) {
     // Of this thread only. It works without, too.
     let _ = rustix::process::setpriority_process(None, 19);
-    while let Ok((folder, record)) = layers.recv() {
-        let mut waiting = vec![(folder, record)];
+    while let Ok((directory, record)) = layers.recv() {
+        let mut waiting = vec![(directory, record)];
         // Until nothing came for a while.
         loop {
             match layers.recv_timeout(DELAY) {
@@ -132,13 +132,13 @@ fn run(layers: &Receiver<(PathBuf, LayerRecord)>, era: Era, stop: &AtomicBool) {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-        for (folder, record) in waiting {
+        for (directory, record) in waiting {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
             // A layer that was removed meanwhile is none that failed.
-            if let Err(error) = seal(&folder, &record, era, stop)
-                && folder.exists()
+            if let Err(error) = seal(&directory, &record, era, stop)
+                && directory.exists()
             {
                 tracing::warn!(layer = %record.diff_id, %error, "the layer is not sealed");
             }
@@ -189,15 +189,20 @@ impl SealError {
     }
 }
 
-fn seal(folder: &Path, record: &LayerRecord, era: Era, stop: &AtomicBool) -> Result<(), SealError> {
-    let path = folder.join(SEAL);
+fn seal(
+    directory: &Path,
+    record: &LayerRecord,
+    era: Era,
+    stop: &AtomicBool,
+) -> Result<(), SealError> {
+    let path = directory.join(SEAL);
     match document::read::<Seal>(&path) {
         Ok(Some(_)) => return Ok(()),
         Err(error) if !error.is_damage() => return Err(error.into()),
         _ => {}
     }
     let open = |name: &str| {
-        let path = folder.join(name);
+        let path = directory.join(name);
         let file = File::open(&path).map_err(SealError::io("open", &path))?;
         Ok::<_, SealError>((path, file))
     };
@@ -254,8 +259,8 @@ fn digests(
 
 /// Before a mount: the files of a sealed layer must be those that were sealed. Files that are not
 /// protected (on another file system, after a restore) are no error: nothing is known of them.
-pub(crate) fn check(folder: &Path, record: &LayerRecord) -> Result<(), ImageError> {
-    let seal = match document::read::<Seal>(&folder.join(SEAL)) {
+pub(crate) fn check(directory: &Path, record: &LayerRecord) -> Result<(), ImageError> {
+    let seal = match document::read::<Seal>(&directory.join(SEAL)) {
         Ok(Some(seal)) => seal,
         // As if it were not there: the kernel checks the files' pages all the same.
         Err(error) if error.is_too_new() => {
@@ -268,7 +273,7 @@ pub(crate) fn check(folder: &Path, record: &LayerRecord) -> Result<(), ImageErro
     };
     let made = record.form.backend().made();
     for (name, expected) in [(TAR, seal.archive), (made, seal.index)] {
-        let path = folder.join(name);
+        let path = directory.join(name);
         let measured = File::open(&path)
             .and_then(|file| Ok(verity::measure(&file)?))
             .map_err(ImageError::io("measure", &path))?;
@@ -331,20 +336,20 @@ mod tests {
 
     #[test]
     fn a_layer_is_read_completely_before_it_is_sealed() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(TAR), "another").unwrap();
-        std::fs::write(folder.path().join("index.erofs"), "index").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(TAR), "another").unwrap();
+        std::fs::write(directory.path().join("index.erofs"), "index").unwrap();
         let reason = seal(
-            folder.path(),
+            directory.path(),
             &record(),
             Era::Blessed,
             &AtomicBool::new(false),
         )
         .unwrap_err();
         assert!(matches!(reason, SealError::Damaged(_)), "{reason}");
-        assert!(!folder.path().join(SEAL).exists());
+        assert!(!directory.path().join(SEAL).exists());
         let reason = seal(
-            folder.path(),
+            directory.path(),
             &record(),
             Era::Blessed,
             &AtomicBool::new(true),
@@ -353,12 +358,12 @@ mod tests {
         assert!(matches!(reason, SealError::Ending), "{reason}");
     }
 
-    /// Where the temporary folder's file system has fs-verity; the machine's image has it.
+    /// Where the temporary directory's file system has fs-verity; the machine's image has it.
     #[test]
     fn sealed_files_are_measured_as_computed() {
-        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
         let staging = Staging {
-            path: folder.path().join("staging"),
+            path: directory.path().join("staging"),
         };
         std::fs::create_dir(&staging.path).unwrap();
         if let Err(error) = try_out(&staging) {
@@ -366,7 +371,7 @@ mod tests {
             return;
         }
         let data = vec![7; 1 << 20];
-        let layer = folder.path().join("layer");
+        let layer = directory.path().join("layer");
         std::fs::create_dir(&layer).unwrap();
         std::fs::write(layer.join(TAR), &data).unwrap();
         std::fs::write(layer.join("index.erofs"), "index").unwrap();

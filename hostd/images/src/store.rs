@@ -144,7 +144,7 @@ impl Store {
         let state = disk.read()?;
         let released = Arc::clone(&doomed);
         let leases = Leases::new(move || released.poke());
-        let form = match options.folders {
+        let form = match options.directories {
             true => LayerForm::Folder,
             false => disk.best_form(),
         };
@@ -265,17 +265,17 @@ impl Store {
         layers: &BTreeMap<Digest, PathBuf>,
         staged: &[Staged],
     ) -> Result<(), ImageError> {
-        for (diff_id, folder) in layers {
+        for (diff_id, directory) in layers {
             if state.layers.contains_key(diff_id) && !self.make_room(state, diff_id)? {
                 continue;
             }
-            let record: LayerRecord = document::read(&folder.join(crate::layer::RECORD))?
+            let record: LayerRecord = document::read(&directory.join(crate::layer::RECORD))?
                 .ok_or_else(|| ImageError::Damaged(format!("staged layer {diff_id} vanished")))?;
             if state.unreadable.layers.contains_key(diff_id) {
                 self.disk.put_layer_aside(diff_id)?;
                 state.unreadable.layers.remove(diff_id);
             }
-            self.disk.place_layer(folder, diff_id)?;
+            self.disk.place_layer(directory, diff_id)?;
             self.seal(&record);
             state.layers.insert(*diff_id, record);
             state.damaged.remove(diff_id);
@@ -312,7 +312,7 @@ impl Store {
                     .insert(reference.to_string(), Tagged::new(id, time));
             }
         }
-        // The names' new file is synced before the folders, and takes its place after: so one
+        // The names' new file is synced before the directories, and takes its place after: so one
         // commit of a journal does for all of the renames above, and no name is on the disk before
         // its image.
         let names = (repositories != state.repositories)
@@ -544,14 +544,14 @@ impl Store {
                 .get(diff_id)
                 .ok_or_else(|| ImageError::Damaged(format!("layer {diff_id} is missing")))?;
             let backend = layer.form.backend();
-            let folder = self.disk.layer(diff_id);
-            if let Some(sub_folder) = backend.direct() {
-                direct.insert(name.clone(), folder.join(sub_folder));
+            let directory = self.disk.layer(diff_id);
+            if let Some(sub_directory) = backend.direct() {
+                direct.insert(name.clone(), directory.join(sub_directory));
                 wanted.push((name, None));
             } else {
                 let call = move |point: &Path| {
-                    seal::check(&folder, layer)?;
-                    backend.mount(&folder, point)
+                    seal::check(&directory, layer)?;
+                    backend.mount(&directory, point)
                 };
                 wanted.push((name, Some(Box::new(call))));
             }
@@ -602,7 +602,7 @@ fn now() -> i64 {
     i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
-/// An image whose documents lie in the staging folder.
+/// An image whose documents lie in the staging directory.
 struct Staged {
     entry: Entry,
     config: PathBuf,

@@ -262,7 +262,7 @@ pub struct ImageEvent {
 /// containers that run on them keep working after that, because overlayfs holds its lower layers.
 #[derive(Debug, Clone)]
 pub struct RootfsLayers {
-    /// Folders for overlayfs, topmost first; never empty.
+    /// Directories for overlayfs, topmost first; never empty.
     pub lower: Vec<PathBuf>,
     /// Keeps the mounts.
     #[allow(dead_code, reason = "held for its Drop")]
@@ -272,8 +272,8 @@ pub struct RootfsLayers {
 /// Settings of a store.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Unpack new layers to folders even where the kernel can mount EROFS from a file.
-    pub folders: bool,
+    /// Unpack new layers to directories even where the kernel can mount EROFS from a file.
+    pub directories: bool,
     /// How much a layer may hold.
     pub limits: keelson_oci::layer::Limits,
     /// How registries are spoken to.
@@ -288,7 +288,7 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
-            folders: false,
+            directories: false,
             limits: keelson_oci::layer::Limits::default(),
             registries: keelson_registry::RegistryOptions::default(),
             keep_compressed: true,

@@ -119,8 +119,8 @@ async fn more_layers_than_can_be_mounted_are_refused() {
     let loaded = fixture.load(&archive).await.unwrap();
     let rootfs = fixture.store().mount(&loaded[0].id).unwrap();
     let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
-    for folder in &rootfs.lower {
-        fsconfig_set_string(&overlay, "lowerdir+", folder).unwrap();
+    for directory in &rootfs.lower {
+        fsconfig_set_string(&overlay, "lowerdir+", directory).unwrap();
     }
     fsconfig_create(&overlay).unwrap();
 }

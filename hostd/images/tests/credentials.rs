@@ -14,8 +14,8 @@ use hostd_images::{Credentials, PullOptions};
 /// `keeper:secret`.
 const KEEPER: &str = "a2VlcGVyOnNlY3JldA==";
 
-fn write_auth(folder: &Path, text: &str) -> PathBuf {
-    let path = folder.join("registry-auth.json");
+fn write_auth(directory: &Path, text: &str) -> PathBuf {
+    let path = directory.join("registry-auth.json");
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     path
@@ -42,12 +42,12 @@ async fn the_machine_has_credentials_of_its_own() {
         return;
     }
     let server = guarded(Remote::new(&[busybox_layer()])).await;
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let text = format!(
         r#"{{"auths":{{"{}":{{"auth":"{KEEPER}"}}}}}}"#,
         server.address
     );
-    let path = write_auth(folder.path(), &text);
+    let path = write_auth(directory.path(), &text);
     let fixture = fixture(|registries| registries.credentials = vec![path.clone()]);
     let name = server.name("team/a");
     pull(&fixture, &name).await.unwrap();
@@ -81,9 +81,9 @@ async fn a_mirror_gets_only_what_is_filed_for_it() {
     }
     let remote = Remote::new(&[busybox_layer()]);
     let mirror = guarded(remote).await;
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let hub = r#"{"auths":{"docker.io":{"username":"hub","password":"h"}}}"#;
-    let path = write_auth(folder.path(), hub);
+    let path = write_auth(directory.path(), hub);
     let url = format!("http://{}", mirror.address);
     let fixture = fixture(|registries| {
         registries.credentials = vec![path];
@@ -99,7 +99,7 @@ async fn a_mirror_gets_only_what_is_filed_for_it() {
         "{}":{{"auth":"{KEEPER}"}}}}}}"#,
         mirror.address
     );
-    write_auth(folder.path(), &both);
+    write_auth(directory.path(), &both);
     pull(&fixture, "a").await.unwrap();
 }
 

@@ -45,7 +45,7 @@ fn fill(disk: &SmallDisk) {
     for size in [65_536, 1024, 1] {
         while file.write_all(&vec![1; size]).is_ok() {}
     }
-    // Small files and folders take blocks of their own.
+    // Small files and directories take blocks of their own.
     for number in 0.. {
         if std::fs::create_dir(disk.path().join(format!("filler-{number}"))).is_err() {
             break;
@@ -66,11 +66,11 @@ fn empty(disk: &SmallDisk) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_for_the_disk_leaves_nothing() {
-    for folders in [false, true] {
+    for directories in [false, true] {
         let Some(disk) = SmallDisk::new(24) else {
             return;
         };
-        let mut fixture = Fixture::on(&disk.path().join("engine"), folders);
+        let mut fixture = Fixture::on(&disk.path().join("engine"), directories);
         let store = fixture.store();
         let small = docker_archive("small:1", &[layer(MIB)], "sh");
         fixture.load(&small).await.unwrap();
@@ -113,11 +113,11 @@ async fn what_is_too_large_for_the_disk_leaves_nothing() {
 
 #[tokio::test]
 async fn images_can_be_removed_from_a_full_disk() {
-    for folders in [false, true] {
+    for directories in [false, true] {
         let Some(disk) = SmallDisk::new(24) else {
             return;
         };
-        let mut fixture = Fixture::on(&disk.path().join("engine"), folders);
+        let mut fixture = Fixture::on(&disk.path().join("engine"), directories);
         for name in ["one:1", "two:1"] {
             let size = MIB + name.len();
             fixture

@@ -232,7 +232,7 @@ async fn hostile_layers_are_refused() {
         (
             "below a file",
             file("a").file("a/b", b"", 0o644).finish(),
-            &["a/b", "not a folder"],
+            &["a/b", "not a directory"],
         ),
         (
             "hard link to nothing",
@@ -245,7 +245,7 @@ async fn hostile_layers_are_refused() {
             &["out of the root"],
         ),
         (
-            "hard link to a folder",
+            "hard link to a directory",
             Tar::new()
                 .directory("d", 0o755)
                 .hard_link("a", "d")
@@ -280,7 +280,7 @@ async fn hostile_layers_are_refused() {
         (
             "root as a file",
             file(".").finish(),
-            &["root must be a folder"],
+            &["root must be a directory"],
         ),
         ("whiteout of nothing", file(".wh.").finish(), &["whiteout"]),
         ("inside a whiteout", file(".wh.a/b").finish(), &["whiteout"]),
@@ -336,7 +336,7 @@ async fn hostile_layers_are_refused() {
                 .pax(&[("path", deep.as_bytes())])
                 .file("a", b"", 0o644)
                 .finish(),
-            &["too many folders"],
+            &["too many directories"],
         ),
     ] {
         refused(
@@ -369,8 +369,8 @@ async fn odd_but_harmless_layers_stay_inside() {
         .pax(&[("SCHILY.xattr.trusted.overlay.redirect", b"/etc")])
         .directory("plain", 0o755)
         .finish();
-    for folders in [true, false] {
-        let fixture = Fixture::new(folders);
+    for directories in [true, false] {
+        let fixture = Fixture::new(directories);
         let loaded = fixture.load(&archive_of(layer.clone())).await.unwrap();
         let rootfs = fixture.store().mount(&loaded[0].id).unwrap();
         let root = &rootfs.lower[0];

@@ -471,7 +471,7 @@ async fn old_and_odd_archives_are_loaded() {
     let mut padded = gzip(&docker_archive("padded:1", &layers, "sh"));
     padded.resize(padded.len().next_multiple_of(10_240), 0);
     fixture.load(&padded).await.unwrap();
-    // A layer's folder that is a link, and a layer that is one.
+    // A layer's directory that is a link, and a layer that is one.
     let config = common::config(&layers, "sh");
     let manifest = br#"[{"config":"c.json","REPOTAGS":"linked:1","Parent":null,
         "Layers":["current/0/layer.tar","two/layer.tar"]}]"#;

@@ -42,15 +42,15 @@ async fn a_layer_is_sealed_read_and_removed() {
         .unwrap()[0]
         .id;
     let image = fixture.store().resolve("a:1").unwrap();
-    let folder = fixture.root().join("layers");
-    let folder = folder.join(image.layers[0].diff_id.hex());
+    let directory = fixture.root().join("layers");
+    let directory = directory.join(image.layers[0].diff_id.hex());
     let deadline = Instant::now() + PATIENCE;
-    while !folder.join("seal.json").exists() {
+    while !directory.join("seal.json").exists() {
         assert!(Instant::now() < deadline, "the layer is not sealed");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     for name in ["layer.tar", "index.erofs"] {
-        let path = folder.join(name);
+        let path = directory.join(name);
         let measured = verity::measure(&File::open(&path).unwrap()).unwrap();
         assert!(measured.is_some(), "{name}");
         assert!(File::options().write(true).open(&path).is_err(), "{name}");
@@ -58,7 +58,7 @@ async fn a_layer_is_sealed_read_and_removed() {
     fixture.reopen();
     assert_complete(&fixture, "sealed");
     // Another file in its place, protected as well.
-    let tar = folder.join("layer.tar");
+    let tar = directory.join("layer.tar");
     let mut other = fs::read(&tar).unwrap();
     other[600] ^= 1;
     fs::remove_file(&tar).unwrap();

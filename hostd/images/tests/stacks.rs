@@ -15,10 +15,10 @@ use tar::EntryType;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
-/// What the layers below have made, by path: folders are told from everything else.
+/// What the layers below have made, by path: directories are told from everything else.
 type Known = BTreeMap<String, bool>;
 
-/// Makes layers whose meaning is the same for every engine: each folder on a path has an entry in
+/// Makes layers whose meaning is the same for every engine: each directory on a path has an entry in
 /// the same layer, paths go through no links, and hard links lead to files of the same layer.
 struct Sane<'r> {
     random: &'r mut Random,
@@ -28,7 +28,7 @@ struct Sane<'r> {
 /// One layer at work.
 struct Layer {
     tar: Tar,
-    /// Folders with an entry in this layer.
+    /// Directories with an entry in this layer.
     entered: BTreeSet<String>,
     /// What this layer has brought or hidden: no engine agrees with another on a path that a layer
     /// both hides and brings.
@@ -65,14 +65,14 @@ impl Sane<'_> {
     }
 
     fn step(&mut self, layer: &mut Layer) {
-        // A folder that is there and can be entered, as deep as it goes by chance.
+        // A directory that is there and can be entered, as deep as it goes by chance.
         let mut folder = String::new();
         while self.pick(3) > 0 {
             let inside: Vec<String> = self
                 .known
                 .iter()
-                .filter(|(path, is_folder)| {
-                    **is_folder
+                .filter(|(path, is_directory)| {
+                    **is_directory
                         && path.strip_prefix(&folder).is_some_and(|rest| {
                             !rest.is_empty() && !rest.trim_start_matches('/').contains('/')
                         })
@@ -97,7 +97,7 @@ impl Sane<'_> {
         self.enter(layer, &folder);
         layer.touched.insert(path.clone());
         let mode = [0o644, 0o755, 0o4711, 0o2750, 0o600, 0o1777][self.pick(6)];
-        let is_folder = self.known.get(&path).copied();
+        let is_directory = self.known.get(&path).copied();
         let kind = self.pick(12);
         let tar = std::mem::replace(&mut layer.tar, Tar::new());
         let time = format!(
@@ -107,7 +107,7 @@ impl Sane<'_> {
         );
         let with_time = |tar: Tar| tar.pax(&[("mtime", time.as_bytes())]);
         layer.tar = match kind {
-            0 | 1 if is_folder.is_some() => {
+            0 | 1 if is_directory.is_some() => {
                 let hidden = match folder.is_empty() {
                     true => format!(".wh.{name}"),
                     false => format!("{folder}/.wh.{name}"),
@@ -116,7 +116,7 @@ impl Sane<'_> {
                 self.known.remove(&path);
                 tar.file(&hidden, b"", 0)
             }
-            2 if is_folder == Some(true) => {
+            2 if is_directory == Some(true) => {
                 self.forget(&path);
                 layer.entered.insert(path.clone());
                 with_time(tar)
@@ -125,7 +125,7 @@ impl Sane<'_> {
             }
             3..=5 => {
                 layer.entered.insert(path.clone());
-                // A folder in place of something else hides that, and nothing else.
+                // A directory in place of something else hides that, and nothing else.
                 self.known.insert(path.clone(), true);
                 with_time(tar).directory(&path, mode)
             }
@@ -164,7 +164,7 @@ impl Sane<'_> {
         };
     }
 
-    /// Gives every folder on the way an entry.
+    /// Gives every directory on the way an entry.
     fn enter(&mut self, layer: &mut Layer, folder: &str) {
         let ends = folder.match_indices('/').map(|(at, _)| at);
         for end in ends.chain((!folder.is_empty()).then_some(folder.len())) {
@@ -195,7 +195,7 @@ impl Sane<'_> {
     }
 }
 
-/// Layers of any entries in any order, with paths through links, folders without entries, and
+/// Layers of any entries in any order, with paths through links, directories without entries, and
 /// everything hidden and brought again.
 fn wild(random: &mut Random) -> Vec<u8> {
     let mut pick = |limit: usize| random.below(limit as u64) as usize;

@@ -108,7 +108,7 @@ async fn step(store: &ImageStore, images: &Images, random: &mut Random) {
     }
 }
 
-async fn everything_at_once(folders: bool) {
+async fn everything_at_once(directories: bool) {
     let layers = [layer("base"), layer("one"), layer("two")];
     let first = [layers[0].clone(), layers[1].clone()];
     let second = [layers[0].clone(), layers[2].clone()];
@@ -125,7 +125,7 @@ async fn everything_at_once(folders: bool) {
         ],
         remote: vec![server.name("one"), server.name("two")],
     });
-    let mut fixture = Fixture::new(folders);
+    let mut fixture = Fixture::new(directories);
     let mut seeds = Random::new("together");
     let mut tasks = Vec::new();
     for _ in 0..TASKS {
@@ -158,7 +158,7 @@ async fn everything_at_once_with_indexes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn everything_at_once_with_folders() {
+async fn everything_at_once_with_directories() {
     if is_root() {
         everything_at_once(true).await;
     }

@@ -33,7 +33,7 @@ fn check_index(fixture: &Fixture, layer: &[u8]) {
     assert_eq!(fs::read(folder.join("layer.tar")).unwrap(), layer);
 }
 
-async fn same_as_tar(folders: bool) {
+async fn same_as_tar(directories: bool) {
     let work = tempfile::tempdir_in("/var/tmp").unwrap();
     let source = work.path().join("source");
     fs::create_dir(&source).unwrap();
@@ -69,7 +69,7 @@ async fn same_as_tar(folders: bool) {
             .arg(&path)
             .arg("-C")
             .arg(&extracted));
-        let fixture = Fixture::new(folders);
+        let fixture = Fixture::new(directories);
         let rootfs = mounted(&fixture, std::slice::from_ref(&tar)).await;
         let expected = see(&extracted);
         let found = see(&rootfs.lower[0]);
@@ -77,14 +77,14 @@ async fn same_as_tar(folders: bool) {
             assert_eq!(found.get(path), Some(expected), "{path:?} with {options:?}");
         }
         assert_eq!(found.len(), expected.len());
-        if !folders {
+        if !directories {
             check_index(&fixture, &tar);
         }
     }
 }
 
 #[tokio::test]
-async fn a_folder_holds_what_tar_extracts() {
+async fn a_directory_holds_what_tar_extracts() {
     if is_root() {
         same_as_tar(true).await;
     }
@@ -136,8 +136,8 @@ async fn layers_hide_and_replace_what_is_below() {
         .hard_link("one", ".wh..wh.plnk/12.34")
         .hard_link("kept/two", "/.wh..wh.plnk/12.34")
         .finish();
-    for folders in [true, false] {
-        let fixture = Fixture::new(folders);
+    for directories in [true, false] {
+        let fixture = Fixture::new(directories);
         let rootfs = mounted(&fixture, &[busybox_layer(), lower.clone(), upper.clone()]).await;
         assert_eq!(rootfs.lower.len(), 3);
         let overlay = Overlay::new(&rootfs);

@@ -1,13 +1,13 @@
 //! What a container sees of an image is what `umoci unpack` makes of it, in both backends.
 //!
 //! What is left out, because engines do not agree on it, and what we do there:
-//! * Folders of a path that no entry of the layer names: umoci, which unpacks all layers to one
+//! * Directories of a path that no entry of the layer names: umoci, which unpacks all layers to one
 //!   place, leaves what lower layers say of them; Docker unpacks each layer by itself and makes
 //!   them 0755 of root, which hides the lower layers' attributes. We do as Docker.
 //! * Paths through a symbolic link that a lower layer made: umoci follows it; Docker, and we, make
-//!   a folder of that name.
+//!   a directory of that name.
 //! * A character device 0/0 in an archive: that is overlayfs's whiteout, for Docker as for us.
-//! * The time of the root folder: umoci leaves the time of unpacking. We, as Docker, take the
+//! * The time of the root directory: umoci leaves the time of unpacking. We, as Docker, take the
 //!   archive's.
 //! * Extended attributes without a value: Go's reader of archives drops them, GNU tar and we keep
 //!   them (trees.rs).
@@ -53,9 +53,9 @@ fn tar_of(source: &Path, options: &[&str]) -> Vec<u8> {
 
 /// Mounts the layers in both backends and compares the whole tree with umoci's.
 async fn assert_same(layers: &[Vec<u8>]) {
-    for folders in [false, true] {
+    for directories in [false, true] {
         let work = tempfile::tempdir_in("/var/tmp").unwrap();
-        let fixture = Fixture::new(folders);
+        let fixture = Fixture::new(directories);
         let rootfs = mounted(&fixture, layers).await;
         let unpacked = unpack(&fixture, work.path()).await;
         let overlay = Overlay::new(&rootfs);
@@ -131,7 +131,7 @@ fn second() -> Vec<u8> {
         .file("many/.wh..wh..opq", b"", 0)
         .file("many/file-1", b"another", 0o600)
         .directory("many/sub", 0o3777)
-        // Files and folders change places.
+        // Files and directories change places.
         .file("empty", b"a file now", 0o4711)
         .directory("empty-file", 0o700)
         .file("empty-file/inside", b"x", 0o644)
@@ -146,7 +146,7 @@ fn second() -> Vec<u8> {
         .file(".wh.private", b"", 0)
         .directory("private", 0o755)
         .file("private/new", b"new", 0o644)
-        // Several entries of one path: the last one counts, folders keep what is inside.
+        // Several entries of one path: the last one counts, directories keep what is inside.
         .file("twice", b"first", 0o644)
         .file("twice", b"second", 0o755)
         .directory("again", 0o755)
@@ -171,7 +171,7 @@ fn third() -> Vec<u8> {
     Tar::new()
         .directory("./", 0o755)
         .directory("empty", 0o755)
-        .file("empty/back", b"a folder again", 0o644)
+        .file("empty/back", b"a directory again", 0o644)
         .file("empty-file", b"a file again", 0o600)
         .symlink("short", "dir")
         .directory("turned", 0o755)

@@ -80,8 +80,8 @@ fn files(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-async fn every_flipped_bit_is_found(folders: bool) {
-    let fixture = Fixture::new(folders);
+async fn every_flipped_bit_is_found(directories: bool) {
+    let fixture = Fixture::new(directories);
     let layers = [layer("one"), layer("two")];
     let archive = oci_archive("docker.io/library/a:1", &layers, gzip);
     fixture.load(&archive).await.unwrap();
@@ -96,7 +96,7 @@ async fn every_flipped_bit_is_found(folders: bool) {
             let found = verify(&fixture, &[]).await;
             let what = format!("bit {bit} of {}: {found:?}", path.display());
             assert!(!found.is_empty(), "{what}");
-            // An unpacked file is named in the reason, with its folder as the path.
+            // An unpacked file is named in the reason, with its directory as the path.
             assert!(
                 found
                     .iter()

@@ -92,7 +92,7 @@ impl Drop for Overlay {
     }
 }
 
-/// What can be seen below a folder; how many links folders have differs between file systems.
+/// What can be seen below a directory; how many links directories have differs between file systems.
 fn contents(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut seen = see(root);
     seen.remove(Path::new(""));
@@ -244,8 +244,8 @@ async fn every_change_is_found() {
         "D /old/other",
         "D /old/sub",
         "C /to-file",
-        "C /to-folder",
-        "A /to-folder/inside",
+        "C /to-directory",
+        "A /to-directory/inside",
     ];
     wanted.sort_by_key(|line| line[2..].replace('/', "\0"));
     assert_eq!(overlay.diff(), wanted);
@@ -266,8 +266,8 @@ async fn an_image_of_it_looks_the_same() {
     if !is_root() {
         return;
     }
-    for folders in [false, true] {
-        let fixture = Fixture::new(folders);
+    for directories in [false, true] {
+        let fixture = Fixture::new(directories);
         let store = fixture.store();
         let id = image(&fixture).await;
         let work = tempfile::tempdir_in("/var/tmp").unwrap();
@@ -338,7 +338,7 @@ async fn nothing_changed_is_no_layer() {
     let id = image(&fixture).await;
     let work = tempfile::tempdir_in("/var/tmp").unwrap();
     let overlay = Overlay::new(work.path(), store.mount(&id).unwrap());
-    // What the runtime makes to mount on, which copies a folder up.
+    // What the runtime makes to mount on, which copies a directory up.
     for folder in ["proc", "sys", "dev"] {
         fs::create_dir(overlay.path(folder)).unwrap();
     }

@@ -42,9 +42,9 @@ fn modules_know_each_other_in_one_direction() {
     );
 }
 
-/// The `src` folders of the workspace.
+/// The `src` directories of the workspace.
 fn crates() -> Vec<PathBuf> {
-    let folders: BTreeSet<PathBuf> = sources()
+    let directories: BTreeSet<PathBuf> = sources()
         .iter()
         .filter_map(|path| {
             let src = path.ancestors().find(|above| above.ends_with("src"))?;
@@ -52,8 +52,12 @@ fn crates() -> Vec<PathBuf> {
             package.is_file().then(|| src.to_owned())
         })
         .collect();
-    assert!(folders.len() > 15, "only {} crates found", folders.len());
-    folders.into_iter().collect()
+    assert!(
+        directories.len() > 15,
+        "only {} crates found",
+        directories.len()
+    );
+    directories.into_iter().collect()
 }
 
 /// The cycles of one crate, each in one line.
@@ -102,17 +106,17 @@ fn cycles_of(src: &Path) -> Vec<String> {
 fn modules(src: &Path) -> BTreeMap<Module, PathBuf> {
     let mut found = BTreeMap::new();
     let mut tests = BTreeSet::new();
-    let mut folders = vec![src.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)
-            .expect("a folder of sources")
+    let mut directories = vec![src.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory)
+            .expect("a directory of sources")
             .flatten()
         {
             let path = entry.path();
             if path.is_dir() {
                 // Programs of their own.
                 if !path.ends_with("src/bin") {
-                    folders.push(path);
+                    directories.push(path);
                 }
                 continue;
             }

@@ -245,7 +245,7 @@ fn limits_are_kept() {
 }
 
 #[test]
-fn folders_that_are_only_named_count() {
+fn directories_that_are_only_named_count() {
     let mut builder = TreeBuilder::new(Limits {
         entries: 100,
         ..Limits::default()
@@ -255,7 +255,10 @@ fn folders_that_are_only_named_count() {
     let error = builder
         .add(entry(&deep, EntryKind::Directory, &[]))
         .unwrap_err();
-    assert!(error.to_string().contains("too many folders"), "{error}");
+    assert!(
+        error.to_string().contains("too many directories"),
+        "{error}"
+    );
 }
 
 fn entry(path: &str, kind: EntryKind, xattrs: &[(&str, &[u8])]) -> Entry {

@@ -53,7 +53,7 @@ pub fn flush(path: &Path) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// [`StoreError::Io`].
-pub fn flush_folder(directory: &Path) -> Result<(), StoreError> {
+pub fn flush_directory(directory: &Path) -> Result<(), StoreError> {
     Ok(keelson_files::flush_directory(directory)?)
 }
 

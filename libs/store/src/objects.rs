@@ -1,4 +1,4 @@
-//! A folder per object.
+//! A directory per object.
 //!
 //! ```text
 //! BASE/<name>/            everything that belongs to the object
@@ -24,7 +24,7 @@ use crate::{StoreError, file};
 const TRASH: &str = ".trash";
 const UNSETTLED: &str = ".unsettled";
 
-/// A folder of objects.
+/// A directory of objects.
 #[derive(Debug)]
 pub struct Objects {
     base: PathBuf,
@@ -34,16 +34,16 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Opens the folder, makes it when it does not exist, and cleans up after a crash: objects
+    /// Opens the directory, makes it when it does not exist, and cleans up after a crash: objects
     /// that are known to have never been made and leftover temporary files are removed, and the
     /// trash is emptied. What can't be read or removed is left for another time. `boot` identifies
     /// the running boot of the kernel.
     ///
     /// # Errors
-    /// [`StoreError::Io`], when the folder itself can't be made or read.
+    /// [`StoreError::Io`], when the directory itself can't be made or read.
     pub fn open(base: &Path, document: &'static str, boot: &str) -> Result<Self, StoreError> {
         let trash = base.join(TRASH);
-        fs::create_dir_all(&trash).map_err(StoreError::io("create folder", &trash))?;
+        fs::create_dir_all(&trash).map_err(StoreError::io("create directory", &trash))?;
         let objects = Self {
             base: base.to_owned(),
             document,
@@ -78,10 +78,10 @@ impl Objects {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn names(&self) -> Result<Vec<String>, StoreError> {
-        let read = StoreError::io("read folder", &self.base);
+        let read = StoreError::io("read directory", &self.base);
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.base).map_err(read)? {
-            let entry = entry.map_err(StoreError::io("read folder", &self.base))?;
+            let entry = entry.map_err(StoreError::io("read directory", &self.base))?;
             if let Ok(name) = entry.file_name().into_string()
                 && !name.starts_with('.')
             {
@@ -92,11 +92,11 @@ impl Objects {
         Ok(names)
     }
 
-    /// The folder of an object, whether it exists or not.
+    /// The directory of an object, whether it exists or not.
     ///
     /// # Errors
     /// [`StoreError::Name`] for a name that is not a plain file name.
-    pub fn folder(&self, name: &str) -> Result<PathBuf, StoreError> {
+    pub fn directory(&self, name: &str) -> Result<PathBuf, StoreError> {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
             return Err(StoreError::Name {
                 name: name.to_owned(),
@@ -105,24 +105,24 @@ impl Objects {
         Ok(self.base.join(name))
     }
 
-    /// Makes the folder of a new object. The object exists only once its document is written.
+    /// Makes the directory of a new object. The object exists only once its document is written.
     ///
     /// # Errors
-    /// [`StoreError::Io`] when the folder exists already or cannot be made.
+    /// [`StoreError::Io`] when the directory exists already or cannot be made.
     pub fn prepare(&self, name: &str) -> Result<PathBuf, StoreError> {
-        let folder = self.folder(name)?;
-        fs::create_dir(&folder).map_err(StoreError::io("create folder", &folder))?;
-        let mark = folder.join(UNSETTLED);
+        let directory = self.directory(name)?;
+        fs::create_dir(&directory).map_err(StoreError::io("create directory", &directory))?;
+        let mark = directory.join(UNSETTLED);
         std::os::unix::fs::symlink(&self.boot, &mark).map_err(StoreError::io("mark", &mark))?;
-        Ok(folder)
+        Ok(directory)
     }
 
     /// Says that an object's document is on the disk, or that it need not be: from now on the
     /// object is never taken for one that was not made. A mark that can't be removed is no harm
     /// as long as the document can be read.
     pub fn settle(&self, name: &str) {
-        let removed = self.folder(name).and_then(|folder| {
-            let mark = folder.join(UNSETTLED);
+        let removed = self.directory(name).and_then(|directory| {
+            let mark = directory.join(UNSETTLED);
             fs::remove_file(&mark).map_err(StoreError::io("remove", &mark))
         });
         match removed {
@@ -136,9 +136,9 @@ impl Objects {
     /// The path of an object's document.
     ///
     /// # Errors
-    /// As for [`Objects::folder`].
+    /// As for [`Objects::directory`].
     pub fn document(&self, name: &str) -> Result<PathBuf, StoreError> {
-        Ok(self.folder(name)?.join(self.document))
+        Ok(self.directory(name)?.join(self.document))
     }
 
     /// Removes an object by one rename, and returns where its files wait to be deleted with
@@ -147,17 +147,17 @@ impl Objects {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn discard(&self, name: &str) -> Result<Option<PathBuf>, StoreError> {
-        let folder = self.folder(name)?;
+        let directory = self.directory(name)?;
         let trash = self.base.join(TRASH);
         loop {
             let number = self.counter.fetch_add(1, Ordering::Relaxed);
             let target = trash.join(format!("{name}-{number}"));
-            match fs::rename(&folder, &target) {
+            match fs::rename(&directory, &target) {
                 Ok(()) => return Ok(Some(target)),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 // Left by an earlier run of the process: numbers start at 0 each time.
                 Err(error) if is_taken(&error) => {}
-                Err(error) => return Err(StoreError::io("rename", &folder)(error)),
+                Err(error) => return Err(StoreError::io("rename", &directory)(error)),
             }
         }
     }
@@ -171,11 +171,11 @@ impl Objects {
     /// either is not there or is empty as a power cut since then leaves it. Whatever can't be
     /// found out counts as made.
     fn was_never_made(&self, name: &str) -> bool {
-        let folder = self.base.join(name);
-        let Ok(boot) = fs::read_link(folder.join(UNSETTLED)) else {
+        let directory = self.base.join(name);
+        let Ok(boot) = fs::read_link(directory.join(UNSETTLED)) else {
             return false;
         };
-        match fs::symlink_metadata(folder.join(self.document)) {
+        match fs::symlink_metadata(directory.join(self.document)) {
             Err(error) => error.kind() == ErrorKind::NotFound,
             Ok(found) => {
                 found.is_file() && found.len() == 0 && boot.as_os_str() != self.boot.as_str()
@@ -194,7 +194,7 @@ fn is_taken(error: &std::io::Error) -> bool {
     )
 }
 
-/// Deletes a file or a folder with all that is in it, without following symbolic links; what
+/// Deletes a file or a directory with all that is in it, without following symbolic links; what
 /// does not exist is no error. What others add meanwhile is deleted, too, within reason.
 ///
 /// # Errors
@@ -208,7 +208,7 @@ pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
     let mut result = remove();
     for _ in 1..ATTEMPTS {
         match &result {
-            // Somebody has added something to a folder that was empty before.
+            // Somebody has added something to a directory that was empty before.
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => result = remove(),
             _ => break,
         }
@@ -243,8 +243,8 @@ mod tests {
 
     #[test]
     fn an_object_exists_from_its_document_to_its_removal() {
-        let folder = tempfile::tempdir().unwrap();
-        let objects = open(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let objects = open(directory.path());
         make(&objects, "a");
         make(&objects, "b");
         assert!(objects.prepare("a").is_err());
@@ -256,16 +256,16 @@ mod tests {
         assert_eq!(objects.discard("a").unwrap(), None);
         // The name is free again.
         make(&objects, "a");
-        assert_eq!(open(folder.path()).names().unwrap(), ["a", "b"]);
+        assert_eq!(open(directory.path()).names().unwrap(), ["a", "b"]);
     }
 
     #[test]
     fn every_state_that_a_crash_leaves_is_cleaned() {
-        let folder = tempfile::tempdir().unwrap();
-        let objects = open(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let objects = open(directory.path());
         make(&objects, "whole");
-        fs::write(folder.path().join("whole/.new-object.json-1-1"), "{").unwrap();
-        // Killed after the folder was made.
+        fs::write(directory.path().join("whole/.new-object.json-1-1"), "{").unwrap();
+        // Killed after the directory was made.
         objects.prepare("bare").unwrap();
         // Killed with files in it, and with a half-written document.
         let half = objects.prepare("half").unwrap();
@@ -282,23 +282,25 @@ mod tests {
         objects.discard("gone").unwrap();
 
         // The same boot can't have left an empty document.
-        let objects = open(folder.path());
+        let objects = open(directory.path());
         assert_eq!(objects.names().unwrap(), ["empty", "whole", "written"]);
-        let objects = open_in(folder.path(), "boot-2");
+        let objects = open_in(directory.path(), "boot-2");
         assert_eq!(objects.names().unwrap(), ["whole", "written"]);
-        let left = fs::read_dir(folder.path().join("whole")).unwrap().count();
+        let left = fs::read_dir(directory.path().join("whole"))
+            .unwrap()
+            .count();
         assert_eq!(left, 1, "the temporary file is gone, the document is not");
-        let trash = fs::read_dir(folder.path().join(TRASH)).unwrap().count();
+        let trash = fs::read_dir(directory.path().join(TRASH)).unwrap().count();
         assert_eq!(trash, 0);
     }
 
     #[test]
     fn what_was_made_once_is_never_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let objects = open(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let objects = open(directory.path());
         for name in ["empty", "missing", "folder", "loop", "unsettled-folder"] {
             make(&objects, name);
-            fs::write(folder.path().join(name).join("kept"), "kept").unwrap();
+            fs::write(directory.path().join(name).join("kept"), "kept").unwrap();
             let document = objects.document(name).unwrap();
             fs::remove_file(&document).unwrap();
             match name {
@@ -308,13 +310,13 @@ mod tests {
                 _ => fs::create_dir(&document).unwrap(),
             }
         }
-        let mark = folder.path().join("unsettled-folder").join(UNSETTLED);
+        let mark = directory.path().join("unsettled-folder").join(UNSETTLED);
         std::os::unix::fs::symlink("boot-1", mark).unwrap();
         let before = objects.names().unwrap();
-        let objects = open_in(folder.path(), "boot-2");
+        let objects = open_in(directory.path(), "boot-2");
         assert_eq!(objects.names().unwrap(), before);
         for name in before {
-            assert!(folder.path().join(&name).join("kept").exists(), "{name}");
+            assert!(directory.path().join(&name).join("kept").exists(), "{name}");
         }
     }
 
@@ -327,7 +329,7 @@ mod tests {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     for number in 0..8 {
-                        // Fails as soon as the folder is gone.
+                        // Fails as soon as the directory is gone.
                         let _ = fs::write(run.join("execs").join(number.to_string()), "x");
                     }
                 });
@@ -339,9 +341,9 @@ mod tests {
     }
 
     #[test]
-    fn names_cannot_leave_the_folder() {
-        let folder = tempfile::tempdir().unwrap();
-        let objects = open(folder.path());
+    fn names_cannot_leave_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let objects = open(directory.path());
         for name in ["", ".", "..", ".trash", "a/b", "../a", "a\0b"] {
             assert!(objects.prepare(name).is_err(), "{name:?}");
             assert!(objects.discard(name).is_err(), "{name:?}");
@@ -350,9 +352,9 @@ mod tests {
 
     #[test]
     fn trash_of_an_earlier_run_is_no_obstacle() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = open(folder.path());
-        let second = open(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let first = open(directory.path());
+        let second = open(directory.path());
         make(&first, "a");
         first.discard("a").unwrap();
         make(&first, "a");

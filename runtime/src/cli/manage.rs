@@ -213,7 +213,7 @@ pub(crate) fn delete(global: &Global, arguments: Arguments) -> Result<u8, Failur
     let _lock = store.lock()?;
     let state = match store.load() {
         Ok(state) => state,
-        // A folder without state is what an interrupted create leaves.
+        // A directory without state is what an interrupted create leaves.
         Err(_) if force || store.exists() => {
             store.remove()?;
             return Ok(0);

@@ -50,7 +50,7 @@ pub(crate) fn main(arguments: Vec<String>) -> u8 {
 }
 
 /// Where containers are kept without `--root`. As runc: users without the rights of root have a
-/// folder of their own, be it that they are root of a user namespace.
+/// directory of their own, be it that they are root of a user namespace.
 fn default_root() -> PathBuf {
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     match own {

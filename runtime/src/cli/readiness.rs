@@ -1,7 +1,7 @@
 //! Telling a service manager that a container's program is ready (sd_notify(3)), when the caller's
 //! environment names a socket for it, as runc and crun do.
 //!
-//! The container gets a folder of its state in place of the manager's socket, and `NOTIFY_SOCKET`
+//! The container gets a directory of its state in place of the manager's socket, and `NOTIFY_SOCKET`
 //! names a socket in it, so nothing of the manager's is within its reach. Whoever starts the
 //! container listens there and passes `READY=1` on, nothing else that a program may say. Without a
 //! foreground to wait in, the start takes until then; the manager is told the program's process.
@@ -19,10 +19,10 @@ use crate::spec::{Mount, Spec};
 use crate::state::Store;
 
 const VARIABLE: &str = "NOTIFY_SOCKET";
-/// The folder in a container's state, and its socket.
+/// The directory in a container's state, and its socket.
 const FOLDER: &str = "notify";
 const SOCKET: &str = "notify";
-/// Where the folder is in the container when the manager's socket has no path.
+/// Where the directory is in the container when the manager's socket has no path.
 const PLACE: &str = "/run/notify";
 /// Messages that are looked at before others get their turn.
 const MOST_AT_ONCE: usize = 64;
@@ -32,7 +32,7 @@ const MOST_AT_ONCE: usize = 64;
 pub(super) struct Readiness {
     /// The manager's socket: a path, or a name that begins with `@`.
     manager: String,
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Readiness {
@@ -41,7 +41,7 @@ impl Readiness {
         let manager = std::env::var(VARIABLE).ok()?;
         (manager.starts_with('/') || manager.starts_with('@')).then(|| Self {
             manager,
-            folder: store.path(FOLDER),
+            directory: store.path(FOLDER),
         })
     }
 
@@ -56,14 +56,14 @@ impl Readiness {
         }
         std::fs::DirBuilder::new()
             .mode(0o755)
-            .create(&self.folder)
-            .step(|| format!("{VARIABLE}: make {}", self.folder.display()))?;
+            .create(&self.directory)
+            .step(|| format!("{VARIABLE}: make {}", self.directory.display()))?;
         let place = match self.manager.starts_with('/') {
             true => self.manager.trim_end_matches('/'),
             false => PLACE,
         };
-        let source = std::path::absolute(&self.folder)
-            .step(|| format!("{VARIABLE}: find {}", self.folder.display()))?;
+        let source = std::path::absolute(&self.directory)
+            .step(|| format!("{VARIABLE}: find {}", self.directory.display()))?;
         process.env.push(format!("{prefix}{place}/{SOCKET}"));
         let options = ["bind", "nosuid", "noexec", "nodev", "ro"];
         spec.mounts.push(Mount {
@@ -77,10 +77,10 @@ impl Readiness {
 
     /// Begins to listen, if the container was prepared for it. To be done before it is started.
     pub(super) fn listen(self) -> Result<Option<Waiting>, Failure> {
-        if !self.folder.exists() {
+        if !self.directory.exists() {
             return Ok(None);
         }
-        let path = self.folder.join(SOCKET);
+        let path = self.directory.join(SOCKET);
         let step = || format!("{VARIABLE}: listen on {}", path.display());
         // Of a start that failed.
         let _ = std::fs::remove_file(&path);

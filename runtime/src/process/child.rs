@@ -175,8 +175,8 @@ fn set_up(
     }
     let mounted = mounts::mount_all(root.as_fd(), &spec.mounts, &mut sources, process.terminal)?;
     drop(sources);
-    if let Some(folder) = &mounted.devices {
-        devices::fill(folder, &nodes)?;
+    if let Some(directory) = &mounted.devices {
+        devices::fill(directory, &nodes)?;
     }
     let fresh = mounted.devices.as_ref();
     devices::make(root.as_fd(), &spec.linux.devices, &nodes, fresh)?;
@@ -201,7 +201,7 @@ fn set_up(
     hider.mask(&spec.linux.masked_paths, mounted.devices.as_ref())?;
     hider.finish();
     let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
-    make_working_folder(root.as_fd(), &process.cwd)?;
+    make_working_directory(root.as_fd(), &process.cwd)?;
     let outer_pid = run_hooks(plan, root.as_fd(), channel, outer_pid)?;
     let null = match terminal {
         Some(_) => None,
@@ -414,14 +414,14 @@ fn set_names(spec: &Spec) -> Result<(), Failure> {
 
 /// Makes the working directory where there is nothing. It may be within nobody's reach but the
 /// user's, which the change to it tells.
-fn make_working_folder(root: BorrowedFd<'_>, folder: &str) -> Result<(), Failure> {
-    if folder == "/" {
+fn make_working_directory(root: BorrowedFd<'_>, directory: &str) -> Result<(), Failure> {
+    if directory == "/" {
         return Ok(());
     }
-    match paths::find(root, folder) {
+    match paths::find(root, directory) {
         Ok(found) => put_off(found),
         Err(rustix::io::Errno::NOENT) => {
-            let made = paths::make_folder(root, folder).map_err(|failure| Failure {
+            let made = paths::make_directory(root, directory).map_err(|failure| Failure {
                 message: format!("process.cwd: {}", failure.message),
                 ..failure
             })?;
@@ -430,7 +430,7 @@ fn make_working_folder(root: BorrowedFd<'_>, folder: &str) -> Result<(), Failure
         Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {}
         Err(error) => {
             return Err(confinement::not_changed(
-                folder,
+                directory,
                 Errno::from_raw(error.raw_os_error()),
             ));
         }

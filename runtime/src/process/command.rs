@@ -108,10 +108,10 @@ fn find(name: &str, environment: &[String]) -> Result<String, Failure> {
         .find_map(|entry| entry.strip_prefix("PATH="))
         .unwrap_or(DEFAULT_PATH);
     let mut denied = false;
-    for folder in path.split(':') {
+    for directory in path.split(':') {
         // An empty element means the working directory.
-        let folder = if folder.is_empty() { "." } else { folder };
-        let candidate = format!("{}/{name}", folder.trim_end_matches('/'));
+        let directory = if directory.is_empty() { "." } else { directory };
+        let candidate = format!("{}/{name}", directory.trim_end_matches('/'));
         match check(&candidate) {
             Ok(()) if !name.is_empty() => return Ok(candidate),
             Err(Errno::EACCES) => denied = true,
@@ -141,7 +141,7 @@ fn check(path: &str) -> Result<(), Errno> {
     rustix::fs::accessat(CWD.as_fd(), path, Access::EXEC_OK, AtFlags::EACCESS).map_err(raw)
 }
 
-/// The home folder of a user by the container's /etc/passwd.
+/// The home directory of a user by the container's /etc/passwd.
 fn home_of(uid: u32) -> String {
     const LONGEST: u64 = 1 << 20;
     let Ok(file) = std::fs::File::open("/etc/passwd") else {

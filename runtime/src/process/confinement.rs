@@ -198,38 +198,38 @@ pub(super) fn own_streams_outside(plan: &Confinement<'_>) {
 }
 
 /// Changes to the working directory, as whoever may enter it: first as the runtime, which is the
-/// only one to get by a folder of somebody else's; then as the user, who alone may enter what is
+/// only one to get by a directory of somebody else's; then as the user, who alone may enter what is
 /// closed to root, such as a network file system.
 pub(super) fn become_user(plan: &Confinement<'_>) -> Result<(), Failure> {
-    let folder = &plan.process.cwd;
-    let denied = match change_folder(folder) {
+    let directory = &plan.process.cwd;
+    let denied = match change_directory(directory) {
         Err(Errno::EACCES | Errno::EPERM) => true,
         other => {
-            other.map_err(|errno| not_changed(folder, errno))?;
+            other.map_err(|errno| not_changed(directory, errno))?;
             false
         }
     };
     change_user(plan)?;
     if denied {
-        change_folder(folder).map_err(|errno| not_changed(folder, errno))?;
+        change_directory(directory).map_err(|errno| not_changed(directory, errno))?;
     }
-    check_folder()
+    check_directory()
 }
 
-fn change_folder(folder: &str) -> Result<(), Errno> {
+fn change_directory(directory: &str) -> Result<(), Errno> {
     // The root is where the process is already.
-    if folder == "/" {
+    if directory == "/" {
         return Ok(());
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let within = ResolveFlags::NO_MAGICLINKS;
-    paths::openat2(rustix::fs::CWD, folder, flags, Mode::empty(), within)
+    paths::openat2(rustix::fs::CWD, directory, flags, Mode::empty(), within)
         .and_then(rustix::process::fchdir)
         .map_err(|error| Errno::from_raw(error.raw_os_error()))
 }
 
 /// In the words by which engines tell exit codes.
-pub(super) fn not_changed(folder: &str, errno: Errno) -> Failure {
+pub(super) fn not_changed(directory: &str, errno: Errno) -> Failure {
     let (reason, text) = match errno {
         Errno::ENOENT => (FailReason::NotFound, "no such file or directory"),
         Errno::ENOTDIR => (FailReason::NotExecutable, "not a directory"),
@@ -238,15 +238,15 @@ pub(super) fn not_changed(folder: &str, errno: Errno) -> Failure {
     };
     Failure::command(
         reason,
-        format!("process.cwd: chdir to cwd ({folder:?}) set in config.json failed: {text}"),
+        format!("process.cwd: chdir to cwd ({directory:?}) set in config.json failed: {text}"),
     )
 }
 
 /// Makes sure that the working directory is inside the container's root: a descriptor that leaked
 /// in could lead outside (CVE-2024-21626).
-fn check_folder() -> Result<(), Failure> {
+fn check_directory() -> Result<(), Failure> {
     let path = rustix::process::getcwd(Vec::new()).step(|| "process.cwd: examine")?;
-    // The kernel marks a folder that is not below the root as "(unreachable)".
+    // The kernel marks a directory that is not below the root as "(unreachable)".
     if !path.to_bytes().starts_with(b"/") {
         return Err(Failure::internal(
             "process.cwd: the working directory is outside the container",

@@ -1,4 +1,4 @@
-//! Copying a folder of the image into a tmpfs that covers it (`tmpcopyup`).
+//! Copying a directory of the image into a tmpfs that covers it (`tmpcopyup`).
 //!
 //! Everything is reached from descriptors, one name at a time and without following links. Kept
 //! are names, kinds, owners, modes and contents; hard links become files of their own, and
@@ -15,16 +15,16 @@ use rustix::io::Errno;
 use super::paths;
 use crate::failure::{Failure, Step};
 
-/// Folders in folders are copied down to here.
+/// Directories in directories are copied down to here.
 const DEEPEST: usize = 64;
 
-/// Copies what is in a folder; its mode and owner as well if `like` says so.
+/// Copies what is in a directory; its mode and owner as well if `like` says so.
 pub(super) fn copy(
     from: &OwnedFd,
     to: &OwnedFd,
     (mode, owner): (bool, bool),
 ) -> Result<(), Failure> {
-    let step = || "copy the folder's own mode";
+    let step = || "copy the directory's own mode";
     // What a mount is known by can't be written to.
     let to = open(to.as_fd(), c".", OFlags::RDONLY | OFlags::DIRECTORY).step(step)?;
     let status = rustix::fs::fstat(from).step(step)?;
@@ -39,17 +39,17 @@ pub(super) fn copy(
     if mode {
         rustix::fs::fchmod(&to, Mode::from_raw_mode(status.st_mode & 0o7777)).step(step)?;
     }
-    folder(from.as_fd(), to.as_fd(), DEEPEST)
+    directory(from.as_fd(), to.as_fd(), DEEPEST)
 }
 
-fn folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, left: usize) -> Result<(), Failure> {
+fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, left: usize) -> Result<(), Failure> {
     if left == 0 {
         return Err(Failure::invalid(format!(
-            "there are more than {DEEPEST} folders in each other"
+            "there are more than {DEEPEST} directories in each other"
         )));
     }
-    for entry in Dir::read_from(from).step(|| "read a folder")? {
-        let entry = entry.step(|| "read a folder")?;
+    for entry in Dir::read_from(from).step(|| "read a directory")? {
+        let entry = entry.step(|| "read a directory")?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
             one(from, to, name, left).map_err(|failure| Failure {
@@ -70,7 +70,7 @@ fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, left: usize) -> Re
             rustix::fs::mkdirat(to, name, mode).step(step)?;
             let source = open(from, name, OFlags::RDONLY | OFlags::DIRECTORY).step(step)?;
             let copy = open(to, name, OFlags::RDONLY | OFlags::DIRECTORY).step(step)?;
-            folder(source.as_fd(), copy.as_fd(), left - 1)?;
+            directory(source.as_fd(), copy.as_fd(), left - 1)?;
             own(&copy, &status).step(step)
         }
         FileType::RegularFile => {
@@ -104,11 +104,11 @@ fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, left: usize) -> Re
     }
 }
 
-fn open(folder: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+fn open(directory: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let name = Path::new(OsStr::from_bytes(name.to_bytes()));
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     paths::openat2(
-        folder,
+        directory,
         name,
         flags | OFlags::NOFOLLOW,
         Mode::empty(),

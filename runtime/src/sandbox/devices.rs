@@ -45,22 +45,22 @@ pub(crate) enum Nodes {
 }
 
 /// Fills a fresh /dev with the default devices and links.
-pub(crate) fn fill(folder: &OwnedFd, nodes: &Nodes) -> Result<(), Failure> {
+pub(crate) fn fill(directory: &OwnedFd, nodes: &Nodes) -> Result<(), Failure> {
     for (name, major, minor) in DEFAULT {
         let numbers = (*major, *minor);
         let step = || format!("make device /dev/{name}");
         match nodes {
             Nodes::Made => {
-                make_node(folder, name, FileType::CharacterDevice, 0o666, numbers).step(step)?
+                make_node(directory, name, FileType::CharacterDevice, 0o666, numbers).step(step)?
             }
-            Nodes::Bound(_) => bind_node(folder, name, numbers).map_err(|failure| Failure {
+            Nodes::Bound(_) => bind_node(directory, name, numbers).map_err(|failure| Failure {
                 message: format!("{}: {}", step(), failure.message),
                 ..failure
             })?,
         }
     }
     for (name, target) in LINKS {
-        match rustix::fs::symlinkat(*target, folder, *name) {
+        match rustix::fs::symlinkat(*target, directory, *name) {
             Err(Errno::EXIST) => Ok(()),
             other => other,
         }
@@ -70,26 +70,26 @@ pub(crate) fn fill(folder: &OwnedFd, nodes: &Nodes) -> Result<(), Failure> {
 }
 
 fn make_node(
-    folder: impl AsFd,
+    directory: impl AsFd,
     name: &str,
     kind: FileType,
     mode: u32,
     (major, minor): (u32, u32),
 ) -> Result<(), Errno> {
     let device = rustix::fs::makedev(major, minor);
-    rustix::fs::mknodat(folder, name, kind, Mode::from_raw_mode(mode), device)
+    rustix::fs::mknodat(directory, name, kind, Mode::from_raw_mode(mode), device)
 }
 
 /// Shows one of the host's default nodes.
-fn bind_node(folder: &OwnedFd, name: &str, numbers: (u32, u32)) -> Result<(), Failure> {
+fn bind_node(directory: &OwnedFd, name: &str, numbers: (u32, u32)) -> Result<(), Failure> {
     let kind = FileType::CharacterDevice;
     // As privileged containers of ordinary users have it, to whom engines bind all of the host's.
-    let there = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    let there = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
     if there.is_ok_and(|status| is_device(&status, kind, numbers)) {
         return Ok(());
     }
     let tree = host_node(&format!("/dev/{name}"), kind, numbers)?;
-    attach_node(folder, name, &tree)
+    attach_node(directory, name, &tree)
 }
 
 /// The mount of a node of the host's, which must be the device that is meant.
@@ -121,10 +121,10 @@ pub(crate) fn of_host(devices: &[Device]) -> Result<Vec<(usize, OwnedFd)>, Failu
 }
 
 /// Attaches the mount of a node to a place where nothing is yet.
-fn attach_node(folder: impl AsFd, name: &str, tree: &OwnedFd) -> Result<(), Failure> {
+fn attach_node(directory: impl AsFd, name: &str, tree: &OwnedFd) -> Result<(), Failure> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY;
     let target = paths::openat2(
-        &folder,
+        &directory,
         name,
         flags,
         Mode::from_raw_mode(0o666),
@@ -229,9 +229,9 @@ pub(crate) fn prepare(linux: &Linux) -> Result<Vec<(usize, OwnedFd)>, Failure> {
         .step(|| "make a mount namespace for the devices")?;
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", flags).step(|| "make the host's mounts slaves")?;
-    let folder = filesystem::new_filesystem("tmpfs", None, &[], Attributes::default())
+    let directory = filesystem::new_filesystem("tmpfs", None, &[], Attributes::default())
         .step(|| "make a file system for the devices")?;
-    root::attach(&folder, Path::new("/"))?;
+    root::attach(&directory, Path::new("/"))?;
     for node in nodes {
         let step = || format!("linux.devices[{}]: make device {}", node.index, node.path);
         let outside = |member, mappings: &[IdMapping], id| {
@@ -250,27 +250,27 @@ pub(crate) fn prepare(linux: &Linux) -> Result<Vec<(usize, OwnedFd)>, Failure> {
             outside("gid", &linux.gid_mappings, node.owner.1)?,
         );
         let name = node.index.to_string();
-        make_node(&folder, &name, node.kind, node.mode, node.numbers).step(step)?;
-        own(&folder, &name, owner).step(step)?;
+        make_node(&directory, &name, node.kind, node.mode, node.numbers).step(step)?;
+        own(&directory, &name, owner).step(step)?;
         // What the mask of the process took away, and what the change of the owner did.
         let mode = Mode::from_raw_mode(node.mode);
-        rustix::fs::chmodat(&folder, &name, mode, AtFlags::empty()).step(step)?;
+        rustix::fs::chmodat(&directory, &name, mode, AtFlags::empty()).step(step)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let tree = rustix::mount::open_tree(&folder, &name, flags).step(step)?;
+        let tree = rustix::mount::open_tree(&directory, &name, flags).step(step)?;
         trees.push((node.index, tree));
     }
     // What lies on the root directory when the container's process copies this namespace could not
     // be taken off there.
-    let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
     rustix::mount::unmount(path, UnmountFlags::DETACH)
         .step(|| "take off the file system for the devices")?;
     Ok(trees)
 }
 
-fn own(folder: impl AsFd, name: &str, (uid, gid): (u32, u32)) -> Result<(), Errno> {
+fn own(directory: impl AsFd, name: &str, (uid, gid): (u32, u32)) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::fs::chownat(
-        folder,
+        directory,
         name,
         Some(uid),
         Some(gid),
@@ -287,24 +287,24 @@ pub(crate) fn make(
     fresh: Option<&OwnedFd>,
 ) -> Result<(), Failure> {
     let fresh = match fresh {
-        Some(folder) if !devices.is_empty() => {
-            Some(rustix::fs::fstat(folder).step(|| "examine /dev")?.st_dev)
+        Some(directory) if !devices.is_empty() => {
+            Some(rustix::fs::fstat(directory).step(|| "examine /dev")?.st_dev)
         }
         _ => None,
     };
     for node in read(devices)? {
-        let (folder, name) = paths::split(root, node.path)?;
+        let (directory, name) = paths::split(root, node.path)?;
         let step = || format!("make device {}", node.path);
-        let exists = || rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW);
+        let exists = || rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
         if let Nodes::Bound(trees) = nodes
             && let Some((_, tree)) = trees.iter().find(|(index, _)| *index == node.index)
             && exists().is_err()
         {
-            attach_node(&folder, name, tree)
+            attach_node(&directory, name, tree)
                 .map_err(|failure| refused(node.index, "path", &failure.message))?;
             continue;
         }
-        match make_node(&folder, name, node.kind, node.mode, node.numbers) {
+        match make_node(&directory, name, node.kind, node.mode, node.numbers) {
             // One of the default devices, or made by the image: it must be the one asked for.
             Err(Errno::EXIST) => {
                 let status = exists().step(step)?;
@@ -319,7 +319,7 @@ pub(crate) fn make(
             other => other.step(step)?,
         }
         if node.owner != (0, 0) {
-            own(&folder, name, node.owner).step(step)?;
+            own(&directory, name, node.owner).step(step)?;
         }
     }
     Ok(())
@@ -358,10 +358,10 @@ impl Terminal {
 fn console(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     const NAME: &str = "console";
     let step = || "open /dev/console in the container";
-    let folder = paths::make_folder(root, "/dev")?;
+    let directory = paths::make_directory(root, "/dev")?;
     let open = |flags, mode| {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
-        paths::openat2(&folder, NAME, flags | OFlags::NOFOLLOW, mode, resolve)
+        paths::openat2(&directory, NAME, flags | OFlags::NOFOLLOW, mode, resolve)
     };
     let place = match open(OFlags::PATH, Mode::empty()) {
         Err(Errno::NOENT) => {
@@ -389,8 +389,8 @@ pub(crate) fn make_terminal(
 ) -> Result<Terminal, Failure> {
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let master = match terminals {
-        Some(folder) => paths::openat2(
-            folder,
+        Some(directory) => paths::openat2(
+            directory,
             "ptmx",
             flags,
             Mode::empty(),

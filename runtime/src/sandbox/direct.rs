@@ -36,9 +36,9 @@ pub(crate) fn suits(kind: &str, options: &Options) -> bool {
         && data_is_plain
 }
 
-/// Mounts a new file system on a folder in a folder. The name must not be a link.
+/// Mounts a new file system on a directory in a directory. The name must not be a link.
 pub(crate) fn file_system(
-    folder: impl AsFd,
+    directory: impl AsFd,
     name: &str,
     kind: &str,
     source: &str,
@@ -54,11 +54,11 @@ pub(crate) fn file_system(
     }
     let data = CString::new(data).map_err(|_| Errno::INVAL)?;
     let flags = flags(options.own).ok_or(Errno::INVAL)?;
-    let target = format!("{}/{name}", link(folder));
+    let target = format!("{}/{name}", link(directory));
     rustix::mount::mount(source, target, kind, flags, data.as_c_str())
 }
 
-/// Covers a folder with an empty file system that nothing can be written to.
+/// Covers a directory with an empty file system that nothing can be written to.
 pub(crate) fn empty(target: impl AsFd) -> Result<(), Errno> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("tmpfs", link(target), "tmpfs", flags, c"nr_inodes=1")

@@ -62,7 +62,7 @@ impl<'a> Hider<'a> {
         }
     }
 
-    /// Covers files with the null device and folders with an empty read-only file system. Paths
+    /// Covers files with the null device and directories with an empty read-only file system. Paths
     /// that do not exist are left out. `devices`: the container's own file system at /dev.
     pub(crate) fn mask(
         &mut self,
@@ -159,7 +159,7 @@ impl<'a> Hider<'a> {
     }
 }
 
-/// What engines mask and is a folder, as far as it exists.
+/// What engines mask and is a directory, as far as it exists.
 const FOLDERS: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
@@ -210,7 +210,7 @@ fn find(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Failure> {
         .split_once('/')
         .unwrap_or((path, "."));
     let top = paths::find(root, place).step(step)?;
-    // A container without a procfs or sysfs of its own has an ordinary folder there; and something
+    // A container without a procfs or sysfs of its own has an ordinary directory there; and something
     // of config.json may be mounted below, such as /sys/fs/cgroup. But nothing leads elsewhere.
     let beneath = paths::openat2(
         &top,

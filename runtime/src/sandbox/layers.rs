@@ -52,8 +52,8 @@ impl<'a> Owner<'a> {
             // The two must be on one mount.
             trees.push(self.tree(above_both(upper, work))?);
         }
-        for folder in lower {
-            trees.push(self.tree(folder)?);
+        for directory in lower {
+            trees.push(self.tree(directory)?);
         }
         // What lies above comes first, so that nothing is covered that was put in place.
         for (path, tree) in &trees {
@@ -89,10 +89,10 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// The folder that holds both of two.
+/// The directory that holds both of two.
 fn above_both<'a>(one: &'a Path, other: &Path) -> &'a Path {
     one.ancestors()
-        .find(|folder| other.starts_with(folder) && *folder != one)
+        .find(|directory| other.starts_with(directory) && *directory != one)
         .unwrap_or(Path::new("/"))
 }
 
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_above_both_is_found() {
+    fn the_directory_above_both_is_found() {
         let above = |one, other| above_both(Path::new(one), Path::new(other));
         assert_eq!(above("/a/b/upper", "/a/b/work"), Path::new("/a/b"));
         assert_eq!(above("/a/b/c/upper", "/a/work"), Path::new("/a"));

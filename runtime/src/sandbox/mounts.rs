@@ -75,13 +75,13 @@ impl Mounted {
         true
     }
 
-    /// Takes note of a mount that was attached. `place` has no slash at its end; `folder`: it is
+    /// Takes note of a mount that was attached. `place` has no slash at its end; `directory`: it is
     /// not a mount of a single file, which covers nothing but a file.
-    fn take(&mut self, kind: &str, place: &str, folder: bool, tree: OwnedFd) {
+    fn take(&mut self, kind: &str, place: &str, directory: bool, tree: OwnedFd) {
         // Other file systems have nothing in them that is masked by name, and a place in the image
         // that is a link to /proc or /sys takes nobody from what is masked there to what is not.
         let harmless = ["tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"].contains(&kind);
-        if folder && !harmless {
+        if directory && !harmless {
             self.proc_is_seen = false;
             self.sys = None;
         }
@@ -98,9 +98,9 @@ impl Mounted {
     }
 }
 
-/// Makes a folder, which must not exist.
-fn is_new(folder: &OwnedFd, name: &str) -> bool {
-    rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(0o755)).is_ok()
+/// Makes a directory, which must not exist.
+fn is_new(directory: &OwnedFd, name: &str) -> bool {
+    rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)).is_ok()
 }
 
 /// What mounting depends on besides the mounts.
@@ -371,13 +371,13 @@ pub(crate) fn mount_all(
         if filled_later {
             mounted.readonly_devices = readonly != 0;
         }
-        let folder = bound.as_ref().is_none_or(is_folder);
-        mounted.take(kind, place, folder, tree);
+        let directory = bound.as_ref().is_none_or(is_status_of_directory);
+        mounted.take(kind, place, directory, tree);
     }
     Ok(mounted)
 }
 
-/// As runc: a tmpfs for which no mode is given gets that of the folder that it covers.
+/// As runc: a tmpfs for which no mode is given gets that of the directory that it covers.
 fn take_mode(root: BorrowedFd<'_>, mount: &Mount, options: &mut Options) {
     let given = options.data.iter().any(|(key, _)| key == "mode");
     // What is copied into it brings the mode along.
@@ -386,7 +386,7 @@ fn take_mode(root: BorrowedFd<'_>, mount: &Mount, options: &mut Options) {
     }
     let covered = paths::find(root, &mount.destination).and_then(rustix::fs::fstat);
     if let Ok(status) = covered
-        && is_folder(&status)
+        && is_status_of_directory(&status)
     {
         let mode = format!("{:o}", status.st_mode & 0o7777);
         options.data.push(("mode".to_owned(), Some(mode)));
@@ -519,14 +519,18 @@ fn unused(options: &Options) -> impl Iterator<Item = &(String, Option<String>)> 
 
 /// The place of a procfs or sysfs. As with runc never behind a link of the image's, which would
 /// leave the place that programs look at, and that is masked, to the image.
-fn plain_folder(root: BorrowedFd<'_>, kind: &str, destination: &str) -> Result<OwnedFd, Failure> {
+fn plain_directory(
+    root: BorrowedFd<'_>,
+    kind: &str,
+    destination: &str,
+) -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     // With a slash or a dot at its end a link would be followed.
     let plain: PathBuf = Path::new(destination).components().collect();
     match paths::openat2(root, &plain, flags, Mode::empty(), within) {
-        Ok(folder) => Ok(folder),
-        Err(Errno::NOENT) => paths::make_folder(root, destination),
+        Ok(directory) => Ok(directory),
+        Err(Errno::NOENT) => paths::make_directory(root, destination),
         Err(Errno::LOOP | Errno::NOTDIR) => Err(Failure::invalid(format!(
             "mounts: filesystem {kind:?} must be mounted on ordinary directory, \
              which {destination} is not"
@@ -544,20 +548,20 @@ fn attach_at(
 ) -> Result<(), Failure> {
     let destination = &mount.destination;
     let step = || "attach";
-    let folder = bound.is_none_or(is_folder);
+    let directory = bound.is_none_or(is_status_of_directory);
     let anywhere = leads_anywhere(destination);
     let is_kernels = matches!(mount.kind.as_deref(), Some("proc" | "sysfs"));
     let of_root = match anywhere && !is_kernels {
-        true => paths::find_in_mount(root, destination, folder),
+        true => paths::find_in_mount(root, destination, directory),
         false => None,
     };
     let target = match of_root {
         // Of the mount that the root is, and so not of a procfs.
         Some(target) => target,
         None => {
-            let target = match (mount.kind.as_deref(), folder) {
-                (Some(kind @ ("proc" | "sysfs")), _) => plain_folder(root, kind, destination)?,
-                (_, true) => paths::make_folder(root, destination)?,
+            let target = match (mount.kind.as_deref(), directory) {
+                (Some(kind @ ("proc" | "sysfs")), _) => plain_directory(root, kind, destination)?,
+                (_, true) => paths::make_directory(root, destination)?,
                 (_, false) => paths::make_file(root, destination)?,
             };
             if anywhere {
@@ -567,7 +571,7 @@ fn attach_at(
         }
     };
     match attach(tree, &target) {
-        Err(Errno::INVAL) if !folder && is_directory(&target) => {
+        Err(Errno::INVAL) if !directory && is_directory(&target) => {
             return Err(Failure::invalid(format!(
                 "what is bound is not a directory, but {destination} is one in the container: a file \
                  goes over a file only"
@@ -580,7 +584,7 @@ fn attach_at(
 }
 
 fn is_directory(place: &OwnedFd) -> bool {
-    rustix::fs::fstat(place).is_ok_and(|status| is_folder(&status))
+    rustix::fs::fstat(place).is_ok_and(|status| is_status_of_directory(&status))
 }
 
 /// Shows the ids of a tree through the mappings of a user namespace.
@@ -639,7 +643,7 @@ fn within(step: &str, failure: Failure) -> Failure {
     }
 }
 
-/// Makes a copy of a file's or folder's mount, to be shown inside the container. Without options
+/// Makes a copy of a file's or directory's mount, to be shown inside the container. Without options
 /// about its attributes they are those of what is copied, otherwise the ones that are asked for and
 /// no others, as with runc. Where they are locked, whoever asks for others gets them beside what is
 /// there.
@@ -677,15 +681,15 @@ fn bind(
     Ok(tree)
 }
 
-fn is_folder(status: &Stat) -> bool {
+fn is_status_of_directory(status: &Stat) -> bool {
     FileType::from_raw_mode(status.st_mode) == FileType::Directory
 }
 
 /// Whether the host's root directory is bound, of which the status is given.
 fn is_root(mount: &Mount, status: &Stat) -> bool {
     let same = |root: Stat| (root.st_dev, root.st_ino) == (status.st_dev, status.st_ino);
-    // Which another mount of the same folder would be, too.
-    is_folder(status)
+    // Which another mount of the same directory would be, too.
+    is_status_of_directory(status)
         && rustix::fs::stat("/").is_ok_and(same)
         && mount.source.as_deref().is_some_and(|source| {
             std::fs::canonicalize(source).is_ok_and(|path| path == Path::new("/"))
@@ -699,7 +703,7 @@ fn uncover(
     destination: &str,
     tree: &OwnedFd,
 ) -> Result<(), rustix::io::Errno> {
-    // The lookup ends at the topmost of the mounts on that folder; the descriptor's own path names
+    // The lookup ends at the topmost of the mounts on that directory; the descriptor's own path names
     // that very mount.
     let top = paths::find(root, destination)?;
     let number = |fd: &OwnedFd| {

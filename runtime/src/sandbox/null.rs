@@ -50,7 +50,7 @@ impl Cover {
         }
     }
 
-    /// Covers a file. ENOTDIR: it is a folder.
+    /// Covers a file. ENOTDIR: it is a directory.
     pub(super) fn put_on(&self, target: &OwnedFd) -> Result<(), Errno> {
         let node = match self {
             Self::Own(node) => return direct::bind(node, target),

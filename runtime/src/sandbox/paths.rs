@@ -19,9 +19,9 @@ pub(crate) fn find(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
 }
 
 /// The same for what lies on the root's own mount; `None` when it does not, or is not there.
-pub(crate) fn find_in_mount(root: impl AsFd, path: &str, folder: bool) -> Option<OwnedFd> {
+pub(crate) fn find_in_mount(root: impl AsFd, path: &str, directory: bool) -> Option<OwnedFd> {
     let mut flags = OFlags::PATH;
-    flags.set(OFlags::DIRECTORY, folder);
+    flags.set(OFlags::DIRECTORY, directory);
     let within = INSIDE | ResolveFlags::NO_XDEV;
     openat2(root, path, flags, Mode::empty(), within).ok()
 }
@@ -47,12 +47,12 @@ pub(crate) fn openat2(
 /// Links that are followed to where nothing is yet.
 const MOST_LINKS: usize = 16;
 
-/// Opens a folder under the root; makes it, and those above it, when they do not exist.
-pub(crate) fn make_folder(root: impl AsFd, path: &str) -> Result<OwnedFd, Failure> {
-    folder(root.as_fd(), path, MOST_LINKS)
+/// Opens a directory under the root; makes it, and those above it, when they do not exist.
+pub(crate) fn make_directory(root: impl AsFd, path: &str) -> Result<OwnedFd, Failure> {
+    directory(root.as_fd(), path, MOST_LINKS)
 }
 
-fn folder(root: BorrowedFd<'_>, path: &str, links: usize) -> Result<OwnedFd, Failure> {
+fn directory(root: BorrowedFd<'_>, path: &str, links: usize) -> Result<OwnedFd, Failure> {
     let open = || {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         openat2(root, path, flags, Mode::empty(), INSIDE)
@@ -69,15 +69,15 @@ fn folder(root: BorrowedFd<'_>, path: &str, links: usize) -> Result<OwnedFd, Fai
             "{path}: a path in the container must not contain \"..\""
         )));
     }
-    // As far down as there are folders, then one by one.
+    // As far down as there are directories, then one by one.
     let clean: PathBuf = Path::new(path).components().collect();
     let path = clean.to_str().unwrap_or(path);
     let (parent, name) = split_at(root, path, links)?;
-    let step = || format!("make folder {path} in the container");
+    let step = || format!("make directory {path} in the container");
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
         Ok(()) => open().step(step),
         Err(Errno::EXIST) => match behind_link(&parent, path, name, links)? {
-            Some(target) => folder(root, &target, links - 1),
+            Some(target) => directory(root, &target, links - 1),
             None => open().step(step),
         },
         Err(error) => Err(error).step(step),
@@ -126,8 +126,8 @@ fn behind_link(
     if links == 0 {
         return Err(Errno::LOOP).step(|| format!("follow links from {path} in the container"));
     }
-    let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
-    let target = folder.join(OsStr::from_bytes(target.to_bytes()));
+    let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
+    let target = directory.join(OsStr::from_bytes(target.to_bytes()));
     let mut clean = PathBuf::from("/");
     for part in target.components() {
         match part {
@@ -139,7 +139,7 @@ fn behind_link(
     Ok(Some(clean.to_string_lossy().into_owned()))
 }
 
-/// The folder of a path, made when it does not exist, and the last part of its name.
+/// The directory of a path, made when it does not exist, and the last part of its name.
 pub(crate) fn split(root: impl AsFd, path: &str) -> Result<(OwnedFd, &str), Failure> {
     split_at(root.as_fd(), path, MOST_LINKS)
 }
@@ -157,5 +157,5 @@ fn split_at<'a>(
         return Err(Failure::invalid(format!("{path:?} does not name a file")));
     }
     let parent = if parent.is_empty() { "/" } else { parent };
-    Ok((folder(root, parent, links)?, name))
+    Ok((directory(root, parent, links)?, name))
 }

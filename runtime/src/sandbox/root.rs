@@ -34,7 +34,7 @@ pub(crate) fn attach(root: &OwnedFd, place: &Path) -> Result<(), Failure> {
 }
 
 /// Puts the root together; the descriptor refers to a mount that is attached nowhere. `owner`:
-/// layers are shown through the mappings of a user namespace, a folder is taken as it is.
+/// layers are shown through the mappings of a user namespace, a directory is taken as it is.
 pub(crate) fn make(
     rootfs: &Rootfs,
     propagation: Propagation,
@@ -149,7 +149,7 @@ fn clone_tree(path: &Path, propagation: Propagation) -> Result<OwnedFd, Failure>
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_RECURSIVE,
     )
-    .step(|| format!("bind root folder {}", path.display()))?;
+    .step(|| format!("bind root directory {}", path.display()))?;
     if !propagation.detached {
         change_propagation(&tree, propagation.mount_flag(), true)
             .step(|| format!("make {} private", path.display()))?;
@@ -165,13 +165,13 @@ fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, 
             .map_err(|error| detailed(&context, error))
             .step(|| format!("overlay: set {key} to {}", path.display()))
     };
-    for folder in lower {
-        set("lowerdir+", folder)?;
+    for directory in lower {
+        set("lowerdir+", directory)?;
     }
     if let Some((upper, work)) = upper {
         set("upperdir", upper)?;
         set("workdir", work)?;
-        // The upper folder must tell all changes by itself: it is read without a mount.
+        // The upper directory must tell all changes by itself: it is read without a mount.
         set("redirect_dir", Path::new("off"))?;
     }
     let result = rustix::mount::fsconfig_create(&context);

@@ -2,7 +2,7 @@
 //! mount namespace, or one that is given by path.
 //!
 //! For the namespace's other users nothing may change. So the container's root is attached to the
-//! bundle's root folder and not to `/`, the process's root is changed and not the namespace's, and
+//! bundle's root directory and not to `/`, the process's root is changed and not the namespace's, and
 //! the propagation of mounts that were there stays. Nothing goes away with the process either: what
 //! was mounted is unmounted when the container is deleted, or at once when it can't be made.
 //!

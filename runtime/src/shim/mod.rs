@@ -30,7 +30,7 @@ use crate::failure::{Failure, Step};
 
 /// Arguments of `keelson-runtime shim`.
 struct Arguments {
-    folder: PathBuf,
+    directory: PathBuf,
     ready: i32,
     /// Whether the process that was executed is the shim itself.
     stay: bool,
@@ -54,7 +54,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), Failure> {
         Ok(false) => return Ok(()),
         Err(failure) => return Err(report(&mut ready, failure)),
     }
-    match server::Server::create(&arguments.folder) {
+    match server::Server::create(&arguments.directory) {
         Ok(mut server) => {
             if !hello(&mut ready, &server.hello()) {
                 server.abandon();
@@ -78,7 +78,7 @@ fn report(ready: &mut std::fs::File, failure: Failure) -> Failure {
 
 fn parse(arguments: &[String]) -> Result<Arguments, Failure> {
     let usage = || Failure::invalid("usage: keelson-runtime shim [--stay] --dir DIR --ready-fd N");
-    let (mut folder, mut ready, mut stay) = (None, None, false);
+    let (mut directory, mut ready, mut stay) = (None, None, false);
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
         if name == "--stay" {
@@ -87,13 +87,13 @@ fn parse(arguments: &[String]) -> Result<Arguments, Failure> {
         }
         let value = rest.next().ok_or_else(usage)?;
         match name.as_str() {
-            "--dir" => folder = Some(PathBuf::from(value)),
+            "--dir" => directory = Some(PathBuf::from(value)),
             "--ready-fd" => ready = value.parse().ok().filter(|fd| *fd == 1 || *fd > 2),
             _ => return Err(usage()),
         }
     }
     Ok(Arguments {
-        folder: folder.ok_or_else(usage)?,
+        directory: directory.ok_or_else(usage)?,
         ready: ready.ok_or_else(usage)?,
         stay,
     })
@@ -159,8 +159,8 @@ fn hello(ready: &mut std::fs::File, hello: &Hello) -> bool {
 }
 
 /// Reads `shim.json`.
-fn load_spec(folder: &Path) -> Result<ShimSpec, Failure> {
-    let path = folder.join(SPEC_FILE);
+fn load_spec(directory: &Path) -> Result<ShimSpec, Failure> {
+    let path = directory.join(SPEC_FILE);
     let bytes = crate::files::read(&path).step(|| format!("read {}", path.display()))?;
     let spec: ShimSpec = serde_json::from_slice(&bytes)
         .map_err(|error| Failure::invalid(format!("{}: {error}", path.display())))?;

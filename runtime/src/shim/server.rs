@@ -62,7 +62,7 @@ enum State {
 
 /// The shim of one container.
 pub(crate) struct Server {
-    folder: PathBuf,
+    directory: PathBuf,
     spec: ShimSpec,
     /// Of config.json, what is needed later: everything but hooks and annotations is empty.
     config: spec::Spec,
@@ -91,8 +91,8 @@ pub(crate) struct Server {
 
 impl Server {
     /// Makes the container and the socket.
-    pub(crate) fn create(folder: &Path) -> Result<Self, Failure> {
-        let spec = super::load_spec(folder)?;
+    pub(crate) fn create(directory: &Path) -> Result<Self, Failure> {
+        let spec = super::load_spec(directory)?;
         if let Some(path) = &spec.shim_cgroup {
             Cgroup::create(path)?.add(std::process::id() as i32)?;
         }
@@ -119,9 +119,9 @@ impl Server {
             }
         };
         // Last, because nothing can fail without being undone once there is a file.
-        let listener = connections::listen(folder)?;
-        let reserved = reserve_exit(folder).step(|| {
-            let path = folder.join(EXIT_FILE);
+        let listener = connections::listen(directory)?;
+        let reserved = reserve_exit(directory).step(|| {
+            let path = directory.join(EXIT_FILE);
             format!("reserve room for {}", path.display())
         });
         let made = reserved.and_then(|()| {
@@ -161,11 +161,11 @@ impl Server {
             }
         });
         let (container, streams) = made.inspect_err(|_| {
-            let _ = std::fs::remove_file(folder.join(SOCKET_FILE));
-            let _ = std::fs::remove_file(folder.join(NEW_EXIT_FILE));
+            let _ = std::fs::remove_file(directory.join(SOCKET_FILE));
+            let _ = std::fs::remove_file(directory.join(NEW_EXIT_FILE));
         })?;
         Ok(Self {
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
             spec,
             owns_processes: config.makes(NamespaceKind::Pid),
             config: spec::Spec {
@@ -382,10 +382,10 @@ impl Server {
             log_lost: self.log.lost(),
         };
         // Nobody is there to be told when this fails; their ends are then not known.
-        let _ = self.exec_leave_ends(&self.folder);
-        let _ = write_exit(&self.folder, &exit);
+        let _ = self.exec_leave_ends(&self.directory);
+        let _ = write_exit(&self.directory, &exit);
         self.listener = None;
-        let _ = std::fs::remove_file(self.folder.join(SOCKET_FILE));
+        let _ = std::fs::remove_file(self.directory.join(SOCKET_FILE));
         for client in self.clients.values_mut() {
             if client.waiting {
                 client.waiting = false;
@@ -453,11 +453,11 @@ const NEW_EXIT_FILE: &str = ".exit.json.new";
 const EXIT_ROOM: u64 = 16 * 1024;
 
 /// Takes the room of the exit record when the container is made, so that it can be written however
-/// full the folder's file system is when the container ends.
-fn reserve_exit(folder: &Path) -> rustix::io::Result<()> {
+/// full the directory's file system is when the container ends.
+fn reserve_exit(directory: &Path) -> rustix::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o600);
-    let file = rustix::fs::open(folder.join(NEW_EXIT_FILE), flags, mode)?;
+    let file = rustix::fs::open(directory.join(NEW_EXIT_FILE), flags, mode)?;
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, EXIT_ROOM) {
         // A file system that can't promise anything.
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
@@ -466,8 +466,8 @@ fn reserve_exit(folder: &Path) -> rustix::io::Result<()> {
 }
 
 /// Writes the exit record as a whole. It is not flushed to disk: it is of interest until the next
-/// start of the machine only, and the folder lies in memory there.
-fn write_exit(folder: &Path, exit: &Exit) -> std::io::Result<()> {
-    let (path, temporary) = (folder.join(EXIT_FILE), folder.join(NEW_EXIT_FILE));
+/// start of the machine only, and the directory lies in memory there.
+fn write_exit(directory: &Path, exit: &Exit) -> std::io::Result<()> {
+    let (path, temporary) = (directory.join(EXIT_FILE), directory.join(NEW_EXIT_FILE));
     files::fill(&path, &temporary, &serde_json::to_vec(exit)?)
 }

@@ -75,24 +75,24 @@ pub(crate) enum Progress {
 /// bit.
 const READY_MODE: u32 = 0o1600;
 
-/// A container's folder.
+/// A container's directory.
 #[derive(Debug)]
 pub(crate) struct Store {
-    folder: PathBuf,
+    directory: PathBuf,
     id: String,
 }
 
-/// Longest name of a folder, in bytes.
+/// Longest name of a directory, in bytes.
 const LONGEST_ID: usize = 255;
 
-/// Checks an identifier: it becomes a folder's name.
+/// Checks an identifier: it becomes a directory's name.
 fn check_id(id: &str) -> Result<(), Failure> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
     let refused = |reason: String| Err(Failure::invalid(reason));
     match id {
         "" => refused("container id: is empty".to_owned()),
         "." | ".." => refused(format!(
-            "container id {id:?}: is the name of another folder"
+            "container id {id:?}: is the name of another directory"
         )),
         _ if !id.bytes().all(allowed) => refused(format!(
             "container id {id:?}: only letters, digits and _+-. are allowed"
@@ -108,26 +108,30 @@ fn check_id(id: &str) -> Result<(), Failure> {
 }
 
 impl Store {
-    /// The folder of an identifier, which need not exist.
+    /// The directory of an identifier, which need not exist.
     pub(crate) fn new(root: &Path, id: &str) -> Result<Self, Failure> {
         check_id(id)?;
         Ok(Self {
-            folder: root.join(id),
+            directory: root.join(id),
             id: id.to_owned(),
         })
     }
 
     /// The path of something beside the state.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.directory.join(name)
     }
 
     /// Reserves the identifier.
     pub(crate) fn create(&self) -> Result<(), Failure> {
-        let step = || format!("create {}", self.folder.display());
-        let create = || std::fs::DirBuilder::new().mode(0o700).create(&self.folder);
+        let step = || format!("create {}", self.directory.display());
+        let create = || {
+            std::fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&self.directory)
+        };
         let mut created = create();
-        if let Some(root) = self.folder.parent()
+        if let Some(root) = self.directory.parent()
             && created
                 .as_ref()
                 .is_err_and(|error| error.kind() == ErrorKind::NotFound)
@@ -150,40 +154,40 @@ impl Store {
     /// Keeps others from removing the container until the result is dropped. `None`: somebody has
     /// removed it, perhaps while this waited for them.
     pub(crate) fn lock(&self) -> Result<Option<OwnedFd>, Failure> {
-        let step = || format!("lock {}", self.folder.display());
+        let step = || format!("lock {}", self.directory.display());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = match rustix::fs::open(&self.folder, flags, Mode::empty()) {
+        let directory = match rustix::fs::open(&self.directory, flags, Mode::empty()) {
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             other => other.step(step)?,
         };
         loop {
-            match rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive) {
+            match rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => break other.step(step)?,
             }
         }
         // It may have been removed meanwhile, and its name given to another one.
-        let locked = rustix::fs::fstat(&folder).step(step)?;
-        let removed = match rustix::fs::stat(&self.folder) {
+        let locked = rustix::fs::fstat(&directory).step(step)?;
+        let removed = match rustix::fs::stat(&self.directory) {
             Ok(named) => (named.st_dev, named.st_ino) != (locked.st_dev, locked.st_ino),
             Err(_) => true,
         };
-        Ok((!removed).then_some(folder))
+        Ok((!removed).then_some(directory))
     }
 
     /// Forgets the container. What is gone already is no error.
     pub(crate) fn remove(&self) -> Result<(), Failure> {
         // All that there is in most cases.
-        let _ = std::fs::remove_file(self.folder.join(STATE_FILE));
-        let removed = match std::fs::remove_dir(&self.folder) {
+        let _ = std::fs::remove_file(self.directory.join(STATE_FILE));
+        let removed = match std::fs::remove_dir(&self.directory) {
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
-                std::fs::remove_dir_all(&self.folder)
+                std::fs::remove_dir_all(&self.directory)
             }
             other => other,
         };
         match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).step(|| format!("remove {}", self.folder.display()))
+                Err(error).step(|| format!("remove {}", self.directory.display()))
             }
             _ => Ok(()),
         }
@@ -191,17 +195,17 @@ impl Store {
 
     /// Keeps the state: as a whole or not at all.
     pub(crate) fn save(&self, state: &State) -> Result<(), Failure> {
-        let path = self.folder.join(STATE_FILE);
-        let temporary = self.folder.join(".state.json.new");
+        let path = self.directory.join(STATE_FILE);
+        let temporary = self.directory.join(".state.json.new");
         let json = serde_json::to_vec(state)
             .map_err(|error| Failure::internal(format!("{}: {error}", path.display())))?;
         files::replace(&path, &temporary, &json, 0o600).step(|| format!("write {}", path.display()))
     }
 
-    /// The kept state. A folder without one is a container that is being made, or whose making
+    /// The kept state. A directory without one is a container that is being made, or whose making
     /// was interrupted.
     pub(crate) fn load(&self) -> Result<State, Failure> {
-        let path = self.folder.join(STATE_FILE);
+        let path = self.directory.join(STATE_FILE);
         let bytes = match files::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(Failure::not_found(format!(
@@ -215,14 +219,14 @@ impl Store {
             .map_err(|error| Failure::internal(format!("{}: {error}", path.display())))
     }
 
-    /// Whether the folder exists.
+    /// Whether the directory exists.
     pub(crate) fn exists(&self) -> bool {
-        self.folder.exists()
+        self.directory.exists()
     }
 
     /// How far the container has come.
     pub(crate) fn progress(&self) -> Progress {
-        match rustix::fs::stat(self.folder.join(START_SOCKET)) {
+        match rustix::fs::stat(self.directory.join(START_SOCKET)) {
             Ok(status) if status.st_mode & 0o7777 == READY_MODE => Progress::Created,
             Ok(_) => Progress::Creating,
             Err(_) => Progress::Started,
@@ -231,14 +235,14 @@ impl Store {
 
     /// Notes that the container was made whole.
     pub(crate) fn created(&self) -> Result<(), Failure> {
-        let path = self.folder.join(START_SOCKET);
+        let path = self.directory.join(START_SOCKET);
         rustix::fs::chmod(&path, Mode::from_raw_mode(READY_MODE))
             .step(|| format!("change {}", path.display()))
     }
 
     /// Notes that the container was started.
     pub(crate) fn started(&self) -> Result<(), Failure> {
-        let path = self.folder.join(START_SOCKET);
+        let path = self.directory.join(START_SOCKET);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(error).step(|| format!("remove {}", path.display()))
@@ -249,8 +253,8 @@ impl Store {
 
     /// The socket on which the container's first process waits to be started.
     pub(crate) fn listen(&self) -> Result<OwnedFd, Failure> {
-        let step = || format!("listen on {}", self.folder.join(START_SOCKET).display());
-        let (socket, address, _folder) = self.socket().step(step)?;
+        let step = || format!("listen on {}", self.directory.join(START_SOCKET).display());
+        let (socket, address, _directory) = self.socket().step(step)?;
         rustix::net::bind(&socket, &address).step(step)?;
         rustix::net::listen(&socket, 1).step(step)?;
         Ok(socket)
@@ -258,27 +262,27 @@ impl Store {
 
     /// Connects to that socket.
     pub(crate) fn connect(&self) -> Result<OwnedFd, Failure> {
-        let step = || format!("connect to {}", self.folder.join(START_SOCKET).display());
-        let (socket, address, _folder) = self.socket().step(step)?;
+        let step = || format!("connect to {}", self.directory.join(START_SOCKET).display());
+        let (socket, address, _directory) = self.socket().step(step)?;
         rustix::net::connect(&socket, &address).step(step)?;
         Ok(socket)
     }
 
-    /// A socket and its address by way of an open folder, because addresses are short.
+    /// A socket and its address by way of an open directory, because addresses are short.
     fn socket(&self) -> Result<(OwnedFd, SocketAddrUnix, OwnedFd), rustix::io::Errno> {
-        let folder = rustix::fs::open(
-            &self.folder,
+        let directory = rustix::fs::open(
+            &self.directory,
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        let path = format!("/proc/self/fd/{}/{START_SOCKET}", folder.as_raw_fd());
+        let path = format!("/proc/self/fd/{}/{START_SOCKET}", directory.as_raw_fd());
         let socket = rustix::net::socket_with(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
             None,
         )?;
-        Ok((socket, SocketAddrUnix::new(path)?, folder))
+        Ok((socket, SocketAddrUnix::new(path)?, directory))
     }
 }
 
@@ -342,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identifiers_are_folder_names() {
+    fn identifiers_are_directory_names() {
         assert!(check_id("a-b_c.1").is_ok());
         for id in ["", ".", "..", "a/b", "a b", "ä"] {
             assert!(check_id(id).is_err(), "{id:?}");

@@ -8,29 +8,29 @@ use super::RUNTIME;
 
 /// A bundle and a place for state.
 pub struct Bundle {
-    pub folder: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     pub id: String,
 }
 
 impl Bundle {
     pub fn new(args: &[&str], change: impl FnOnce(&mut Value)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let name = folder.path().file_name().unwrap().to_string_lossy();
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().file_name().unwrap().to_string_lossy();
         let id = format!("cli-{}", name.trim_start_matches('.'));
-        super::make_root(&folder.path().join("rootfs"));
+        super::make_root(&directory.path().join("rootfs"));
         let mut config = super::config(args, &super::cgroup_path(&id));
         change(&mut config);
         std::fs::write(
-            folder.path().join("config.json"),
+            directory.path().join("config.json"),
             serde_json::to_vec(&config).unwrap(),
         )
         .unwrap();
-        Self { folder, id }
+        Self { directory, id }
     }
 
     /// Changes its configuration.
     pub fn change(&mut self, change: impl FnOnce(&mut Value)) {
-        let path = self.folder.path().join("config.json");
+        let path = self.directory.path().join("config.json");
         let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         change(&mut config);
         std::fs::write(path, serde_json::to_vec(&config).unwrap()).unwrap();
@@ -40,9 +40,9 @@ impl Bundle {
         let mut command = Command::new(&*RUNTIME);
         command
             .arg("--root")
-            .arg(self.folder.path().join("state"))
+            .arg(self.directory.path().join("state"))
             .args(arguments)
-            .current_dir(self.folder.path())
+            .current_dir(self.directory.path())
             .stdin(Stdio::null());
         command
     }
@@ -72,7 +72,7 @@ impl Bundle {
 
     /// `create` with output to a file: a pipe would stay open as long as the container.
     pub fn create(&self, options: &[&str]) {
-        let out = std::fs::File::create(self.folder.path().join("out")).unwrap();
+        let out = std::fs::File::create(self.directory.path().join("out")).unwrap();
         let mut arguments = vec!["create"];
         arguments.extend(options);
         arguments.push(&self.id);
@@ -81,14 +81,14 @@ impl Bundle {
     }
 
     pub fn output(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("out")).unwrap()
+        std::fs::read_to_string(self.directory.path().join("out")).unwrap()
     }
 
     pub fn assert_gone(&self) {
         assert!(self.fails(&["state", &self.id]).contains("does not exist"));
         let cgroup = super::cgroup_of(&self.id);
         assert!(!cgroup.exists());
-        let state = self.folder.path().join("state");
+        let state = self.directory.path().join("state");
         assert_eq!(std::fs::read_dir(state).unwrap().count(), 0);
     }
 }

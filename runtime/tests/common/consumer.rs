@@ -13,7 +13,7 @@ use super::{DEADLINE, eventually};
 pub fn installed(name: &str) -> Option<PathBuf> {
     let found = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"]
         .iter()
-        .map(|folder| Path::new(folder).join(name))
+        .map(|directory| Path::new(directory).join(name))
         .find(|path| path.is_file());
     if found.is_none() {
         keelson_testing::skip(name, "it is not installed");
@@ -122,18 +122,18 @@ impl Client {
     }
 }
 
-/// A daemon in a folder of its own, ended and cleaned up after at the end.
+/// A daemon in a directory of its own, ended and cleaned up after at the end.
 pub struct Daemon {
     child: Child,
-    pub folder: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     /// The cgroup, by its path in every hierarchy, under which its containers are.
     cgroup: String,
 }
 
 impl Daemon {
-    /// Starts a daemon; its output goes to `log` in the folder.
-    pub fn start(folder: tempfile::TempDir, cgroup: &str, mut command: Command) -> Self {
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    /// Starts a daemon; its output goes to `log` in the directory.
+    pub fn start(directory: tempfile::TempDir, cgroup: &str, mut command: Command) -> Self {
+        let log = std::fs::File::create(directory.path().join("log")).unwrap();
         let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -142,14 +142,14 @@ impl Daemon {
             .unwrap();
         Self {
             child,
-            folder,
+            directory,
             cgroup: cgroup.to_owned(),
         }
     }
 
     /// Waits until a client can talk to it.
     pub fn answers(&mut self, client: &Client, arguments: &[&str]) {
-        let log = self.folder.path().join("log");
+        let log = self.directory.path().join("log");
         let start = Instant::now();
         while !client.call(arguments).status.success() {
             let ended = self.child.try_wait().unwrap();
@@ -173,29 +173,29 @@ impl Drop for Daemon {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        unmount_below(self.folder.path());
+        unmount_below(self.directory.path());
         remove_cgroup(&self.cgroup);
     }
 }
 
-/// Unmounts what an engine left mounted in its folders.
-pub fn unmount_below(folder: &Path) {
+/// Unmounts what an engine left mounted in its directories.
+pub fn unmount_below(directory: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for place in mounts
         .lines()
         .rev()
         .filter_map(|line| line.split(' ').nth(4))
     {
-        if Path::new(place).starts_with(folder) {
+        if Path::new(place).starts_with(directory) {
             let _ = nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH);
         }
     }
 }
 
-/// Removes what engines left of a cgroup in all hierarchies: empty folders.
+/// Removes what engines left of a cgroup in all hierarchies: empty directories.
 pub fn remove_cgroup(path: &str) {
-    fn remove(folder: &Path) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+    fn remove(directory: &Path) {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             if entry.path().is_dir() {
                 remove(&entry.path());
             } else {
@@ -203,7 +203,7 @@ pub fn remove_cgroup(path: &str) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
-        let _ = std::fs::remove_dir(folder);
+        let _ = std::fs::remove_dir(directory);
     }
     let root = Path::new("/sys/fs/cgroup");
     remove(&root.join(path.trim_start_matches('/')));
@@ -213,12 +213,12 @@ pub fn remove_cgroup(path: &str) {
 }
 
 /// A name that no other test on this machine has now.
-pub fn unique(folder: &tempfile::TempDir) -> String {
-    let name = folder.path().file_name().unwrap().to_string_lossy();
+pub fn unique(directory: &tempfile::TempDir) -> String {
+    let name = directory.path().file_name().unwrap().to_string_lossy();
     format!("keelson-test-{}", name.trim_start_matches('.'))
 }
 
-/// An archive of a folder's contents.
+/// An archive of a directory's contents.
 pub fn archive(contents: &Path, file: &Path) {
     let status = Command::new("tar")
         .arg("--create")
@@ -233,13 +233,13 @@ pub fn archive(contents: &Path, file: &Path) {
 }
 
 /// An archive of an OCI image with one layer, a root file system with busybox.
-pub fn image(folder: &Path, name: &str) -> PathBuf {
-    let (rootfs, layout) = (folder.join("image-root"), folder.join("image"));
+pub fn image(directory: &Path, name: &str) -> PathBuf {
+    let (rootfs, layout) = (directory.join("image-root"), directory.join("image"));
     super::make_root(&rootfs);
     let blobs = layout.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).unwrap();
-    archive(&rootfs, &folder.join("layer.tar"));
-    let layer = std::fs::read(folder.join("layer.tar")).unwrap();
+    archive(&rootfs, &directory.join("layer.tar"));
+    let layer = std::fs::read(directory.join("layer.tar")).unwrap();
     let store = |kind: &str, bytes: &[u8]| {
         let digest = hex::encode(Sha256::digest(bytes));
         std::fs::write(blobs.join(&digest), bytes).unwrap();
@@ -272,7 +272,7 @@ pub fn image(folder: &Path, name: &str) -> PathBuf {
         r#"{"imageLayoutVersion":"1.0.0"}"#,
     )
     .unwrap();
-    let file = folder.join("image.tar");
+    let file = directory.join("image.tar");
     archive(&layout, &file);
     file
 }

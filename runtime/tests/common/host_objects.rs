@@ -46,7 +46,7 @@ fn on_host(host: &[Mount], device: &str, root: &Path) -> Option<PathBuf> {
 }
 
 /// Every object of the host's that the processes of a container can change: through a mount of the
-/// container's or a descriptor of its first process that is not read-only. What lies in the folder
+/// container's or a descriptor of its first process that is not read-only. What lies in the directory
 /// `own` was made for the container.
 pub fn writable(pid: i32, own: &Path) -> Vec<String> {
     let host = mounts("self");

@@ -57,7 +57,7 @@ pub fn cgroup_path(id: &str) -> String {
     format!("/keelson-test-{}", id.trim_start_matches("keelson-test-"))
 }
 
-/// The folder of a container's cgroup.
+/// The directory of a container's cgroup.
 pub fn cgroup_of(id: &str) -> PathBuf {
     cgroup_root().join(cgroup_path(id).trim_start_matches('/'))
 }
@@ -73,8 +73,8 @@ pub fn full_socket(path: &Path) -> (OwnedFd, UnixStream) {
 }
 
 /// Makes a root file system with busybox and some links to it.
-pub fn make_root(folder: &Path) {
-    let bin = folder.join("bin");
+pub fn make_root(directory: &Path) {
+    let bin = directory.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
     keelson_testing::busybox::install(&bin.join("busybox")).unwrap();
     for name in [
@@ -85,19 +85,19 @@ pub fn make_root(folder: &Path) {
         std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
     }
     for name in ["proc", "sys", "dev", "tmp", "etc"] {
-        std::fs::create_dir(folder.join(name)).unwrap();
+        std::fs::create_dir(directory.join(name)).unwrap();
     }
     std::fs::write(
-        folder.join("etc/passwd"),
+        directory.join("etc/passwd"),
         "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
     )
     .unwrap();
 }
 
-/// Gives everything in a folder to a user and the group of the same number.
-pub fn give(folder: &Path, owner: u32) {
-    std::os::unix::fs::lchown(folder, Some(owner), Some(owner)).unwrap();
-    for entry in std::fs::read_dir(folder).unwrap() {
+/// Gives everything in a directory to a user and the group of the same number.
+pub fn give(directory: &Path, owner: u32) {
+    std::os::unix::fs::lchown(directory, Some(owner), Some(owner)).unwrap();
+    for entry in std::fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
         if entry.file_type().unwrap().is_dir() {
             give(&entry.path(), owner);
@@ -175,7 +175,7 @@ pub fn config(args: &[&str], cgroup: &str) -> Value {
 /// A shim with its container.
 pub struct Shim {
     /// Removed at the end.
-    pub folder: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     pub id: String,
     pub shim_pid: i32,
     pub pid: i32,
@@ -183,23 +183,23 @@ pub struct Shim {
 
 /// What to make a shim from.
 pub struct Setup {
-    pub folder: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     pub id: String,
     pub config: Value,
     pub spec: ShimSpec,
     /// Whether the container is given something of the host's on purpose.
     pub shows_host: bool,
-    /// Where the shim keeps its files, when that is not `folder`.
-    pub shim_folder: Option<PathBuf>,
+    /// Where the shim keeps its files, when that is not `directory`.
+    pub shim_directory: Option<PathBuf>,
 }
 
 impl Setup {
     /// A container that runs a command.
     pub fn new(args: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let name = folder.path().file_name().unwrap().to_string_lossy();
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().file_name().unwrap().to_string_lossy();
         let id = format!("keelson-test-{}", name.trim_start_matches('.'));
-        let path = folder.path();
+        let path = directory.path();
         for name in ["bundle", "lower", "lower2", "upper", "work"] {
             std::fs::create_dir(path.join(name)).unwrap();
         }
@@ -224,12 +224,12 @@ impl Setup {
         };
         let config = config(args, &cgroup_path(&id));
         Self {
-            folder,
+            directory,
             id,
             config,
             spec,
             shows_host: false,
-            shim_folder: None,
+            shim_directory: None,
         }
     }
 
@@ -244,13 +244,13 @@ impl Setup {
 
     /// Executes the shim with a pipe to report on.
     pub fn execute(&self, write: std::io::PipeWriter) {
-        let path = self.folder.path();
+        let path = self.directory.path();
         std::fs::write(
             path.join("bundle/config.json"),
             serde_json::to_vec(&self.config).unwrap(),
         )
         .unwrap();
-        let own = self.shim_folder.as_deref().unwrap_or(path);
+        let own = self.shim_directory.as_deref().unwrap_or(path);
         std::fs::write(
             own.join("shim.json"),
             serde_json::to_vec(&self.spec).unwrap(),
@@ -275,13 +275,13 @@ impl Setup {
         match self.hello() {
             Hello::Created { shim_pid, pid } => {
                 let shim = Shim {
-                    folder: self.folder,
+                    directory: self.directory,
                     id: self.id,
                     shim_pid,
                     pid,
                 };
                 if !self.shows_host {
-                    let found = host_objects::writable(pid, shim.folder.path());
+                    let found = host_objects::writable(pid, shim.directory.path());
                     assert_eq!(found, [""; 0], "the container can change");
                 }
                 shim
@@ -370,7 +370,7 @@ impl Connection {
 
 impl Shim {
     pub fn connect(&self) -> Connection {
-        let socket = UnixStream::connect(self.folder.path().join("shim.sock")).unwrap();
+        let socket = UnixStream::connect(self.directory.path().join("shim.sock")).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.set_write_timeout(Some(DEADLINE)).unwrap();
         Connection(socket)
@@ -447,14 +447,14 @@ impl Shim {
 
     /// The exit record; waits for it.
     pub fn wait(&self) -> Exit {
-        let path = self.folder.path().join("exit.json");
+        let path = self.directory.path().join("exit.json");
         eventually("exit.json", || path.exists());
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }
 
     /// What the log holds, standard output and standard error together.
     pub fn output(&self) -> String {
-        let mut reader = keelson_log::Reader::open(&self.folder.path().join("log")).unwrap();
+        let mut reader = keelson_log::Reader::open(&self.directory.path().join("log")).unwrap();
         let mut output = Vec::new();
         while let keelson_log::Next::Record(record) = reader.next().unwrap() {
             output.extend_from_slice(record.payload);
@@ -473,7 +473,7 @@ impl Shim {
             !Path::new(&format!("/proc/{}", self.shim_pid)).exists() || is_zombie(self.shim_pid)
         });
         assert!(!self.cgroup().exists(), "the cgroup is left");
-        assert!(!self.folder.path().join("shim.sock").exists());
+        assert!(!self.directory.path().join("shim.sock").exists());
     }
 }
 

@@ -60,14 +60,14 @@ step none podman ps -a -q
 podman system migrate
 "#;
 
-fn prepare(folder: &Path) {
-    std::fs::create_dir_all(folder.join("etc")).unwrap();
-    std::fs::create_dir_all(folder.join("run")).unwrap();
-    common::make_root(&folder.join("rootfs"));
+fn prepare(directory: &Path) {
+    std::fs::create_dir_all(directory.join("etc")).unwrap();
+    std::fs::create_dir_all(directory.join("run")).unwrap();
+    common::make_root(&directory.join("rootfs"));
     for (file, line) in [
         (
             "passwd",
-            format!("tester:x:{USER}:{USER}::{}:/bin/sh\n", folder.display()),
+            format!("tester:x:{USER}:{USER}::{}:/bin/sh\n", directory.display()),
         ),
         ("group", format!("tester:x:{USER}:\n")),
         ("subuid", format!("tester:{FURTHER}:65536\n")),
@@ -75,23 +75,23 @@ fn prepare(folder: &Path) {
     ] {
         let own = std::fs::read_to_string(Path::new("/etc").join(file)).unwrap_or_default();
         // The first line of a number counts.
-        std::fs::write(folder.join("etc").join(file), line + &own).unwrap();
+        std::fs::write(directory.join("etc").join(file), line + &own).unwrap();
     }
-    std::fs::write(folder.join("steps"), STEPS).unwrap();
+    std::fs::write(directory.join("steps"), STEPS).unwrap();
     // Locks in shared memory would outlive the test.
     let locks = "[engine]\nlock_type = \"file\"\n";
-    std::fs::write(folder.join("containers.conf"), locks).unwrap();
-    common::give(folder, USER);
+    std::fs::write(directory.join("containers.conf"), locks).unwrap();
+    common::give(directory, USER);
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    std::fs::set_permissions(folder.join("run"), mode).unwrap();
+    std::fs::set_permissions(directory.join("run"), mode).unwrap();
 }
 
 fn steps(runtime: &Path, hide: &str) -> (Output, String) {
     // Sockets lie below it, whose names are short.
-    let folder = tempfile::Builder::new().prefix("pm").tempdir().unwrap();
+    let directory = tempfile::Builder::new().prefix("pm").tempdir().unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), mode).unwrap();
-    let home = folder.path().join("u");
+    std::fs::set_permissions(directory.path(), mode).unwrap();
+    let home = directory.path().join("u");
     prepare(&home);
     let output = Command::new("unshare")
         // Podman leaves processes behind that end a little later: they end with the first one.
@@ -121,11 +121,11 @@ fn podman_of_an_ordinary_user_does_the_same_with_ours_and_with_crun() {
     if programs.iter().any(Option::is_none) {
         return;
     }
-    // Not in the folder where it was built, which the user may not be able to enter.
-    let folder = tempfile::tempdir().unwrap();
+    // Not in the directory where it was built, which the user may not be able to enter.
+    let directory = tempfile::tempdir().unwrap();
     let mode: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), mode).unwrap();
-    let ours = folder.path().join("keelson-runtime");
+    std::fs::set_permissions(directory.path(), mode).unwrap();
+    let ours = directory.path().join("keelson-runtime");
     std::fs::copy(&*common::RUNTIME, &ours).unwrap();
 
     let (output, errors) = steps(&ours, "");

@@ -46,7 +46,7 @@ pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, Api
 
 fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
     let state = &snapshot.state;
-    let file = |name: &str| snapshot.folder.join(name).display().to_string();
+    let file = |name: &str| snapshot.directory.join(name).display().to_string();
     let own_file = |name: &str| snapshot.files().join(name).display().to_string();
     let process = &snapshot.spec.process;
     Ok(json!({

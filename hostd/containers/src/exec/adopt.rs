@@ -22,7 +22,7 @@ impl Inner {
     /// Reads what is known of a container's executions. Those that have ended are as they were;
     /// the others count as starting until [`Inner::adopt_executions`].
     pub(crate) fn find_executions(&self, container: &Container) -> FoundExecutions {
-        let records = Records::of(&container.run_folder);
+        let records = Records::of(&container.run_directory);
         let documents = off_workers(|| records.read(MAX_KEPT));
         let found = documents.into_iter().filter_map(|document| {
             let exec = Arc::new(Exec::restored(
@@ -56,7 +56,7 @@ impl Inner {
         }
         match fate {
             Fate::Gone(record) => {
-                let left = off_workers(|| Left::read(&container.run_folder, record.is_some()));
+                let left = off_workers(|| Left::read(&container.run_directory, record.is_some()));
                 for exec in open {
                     let (pid, code) = left.end_of(&exec.id);
                     if let Some(pid) = pid {

@@ -18,7 +18,7 @@ impl Inner {
         console_size: Option<[u16; 2]>,
     ) -> Result<Value, EngineError> {
         let snapshot = container.snapshot();
-        let path = snapshot.run_folder.join("bundle/config.json");
+        let path = snapshot.run_directory.join("bundle/config.json");
         let bytes = std::fs::read(&path).map_err(EngineError::io("read", &path))?;
         let mut config: Value = serde_json::from_slice(&bytes)
             .map_err(|error| EngineError::Internal(format!("{}: {error}", path.display())))?;

@@ -156,7 +156,7 @@ async fn end_of(exec: &Exec, container: &Container, mut connection: Option<Conne
             Ok(None) => {
                 let left = off_workers(|| {
                     let orderly = matches!(shim.exit_record(), Ok(Some(_)));
-                    Left::read(&container.run_folder, orderly)
+                    Left::read(&container.run_directory, orderly)
                 });
                 return End::Code(left.end_of(&exec.id).1);
             }

@@ -16,14 +16,14 @@ fn both() -> LogQuery {
 }
 
 fn log() -> (tempfile::TempDir, PathBuf, Writer) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("container.log");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("container.log");
     let limits = Limits {
         max_size: 1 << 20,
         max_files: 3,
     };
     let writer = Writer::open(&path, limits).unwrap();
-    (folder, path, writer)
+    (directory, path, writer)
 }
 
 async fn collect(path: &Path, query: LogQuery) -> Vec<(u8, String)> {
@@ -44,7 +44,7 @@ async fn collect(path: &Path, query: LogQuery) -> Vec<(u8, String)> {
 
 #[tokio::test]
 async fn streams_times_and_ranges() {
-    let (_folder, path, mut writer) = log();
+    let (_directory, path, mut writer) = log();
     writer.append(Stream::Stdout, b"one\n", SECOND).unwrap();
     writer.append(Stream::Stdout, b"tw", 2 * SECOND).unwrap();
     writer.append(Stream::Stdout, b"o\n", 3 * SECOND).unwrap();
@@ -108,9 +108,9 @@ async fn streams_times_and_ranges() {
 
 #[tokio::test]
 async fn a_missing_log_is_empty() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     assert!(
-        collect(&folder.path().join("none"), both())
+        collect(&directory.path().join("none"), both())
             .await
             .is_empty()
     );
@@ -118,11 +118,11 @@ async fn a_missing_log_is_empty() {
 
 #[tokio::test]
 async fn following_sees_everything_and_ends_with_the_container() {
-    let (folder, path, mut writer) = log();
+    let (directory, path, mut writer) = log();
     writer.append(Stream::Stdout, b"before\n", 1).unwrap();
     let (end, ended) = oneshot::channel();
     let (sender, mut records) = mpsc::channel(4);
-    let watch = Watch::new(folder.path()).unwrap();
+    let watch = Watch::new(directory.path()).unwrap();
     let query = LogQuery {
         follow: true,
         ..both()
@@ -168,10 +168,10 @@ async fn following_sees_everything_and_ends_with_the_container() {
 
 #[tokio::test]
 async fn a_follower_whose_client_left_ends() {
-    let (folder, path, _writer) = log();
+    let (directory, path, _writer) = log();
     let (_end, ended) = oneshot::channel();
     let (sender, records) = mpsc::channel(4);
-    let watch = Watch::new(folder.path()).unwrap();
+    let watch = Watch::new(directory.path()).unwrap();
     let query = LogQuery {
         follow: true,
         ..both()

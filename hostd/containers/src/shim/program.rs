@@ -20,7 +20,7 @@ pub(crate) struct Program {
     /// A read-only copy of its mount, where it lies on a writable one: executed otherwise, it would
     /// have to make one and execute itself again.
     protected: Option<OwnedFd>,
-    /// The folder of the cgroup of all shims, so that they are not stopped together with this
+    /// The directory of the cgroup of all shims, so that they are not stopped together with this
     /// process; made when it does not exist.
     cgroup: Option<PathBuf>,
     environment: Vec<CString>,

@@ -1,4 +1,4 @@
-//! A machine in a temporary folder: image store, engine and a busybox image.
+//! A machine in a temporary directory: image store, engine and a busybox image.
 
 #![allow(
     dead_code,
@@ -43,9 +43,9 @@ fn runtime() -> PathBuf {
     path
 }
 
-/// The folders of a machine. Everything that runs in them is ended with it.
+/// The directories of a machine. Everything that runs in them is ended with it.
 pub struct Machine {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     /// Identifier of the image `box`.
     image: String,
 }
@@ -59,7 +59,7 @@ impl Machine {
     /// With an image `box` whose shell is busybox.
     pub fn new() -> Self {
         let mut machine = Self {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
             image: String::new(),
         };
         machine.image = machine.life(async |engine, images| {
@@ -80,11 +80,11 @@ impl Machine {
     }
 
     pub fn root(&self) -> PathBuf {
-        self.folder.path().join("root")
+        self.directory.path().join("root")
     }
 
     pub fn run(&self) -> PathBuf {
-        self.folder.path().join("run")
+        self.directory.path().join("run")
     }
 
     /// The life of one hostd, which ends as if by SIGKILL: its tasks just stop.
@@ -113,7 +113,7 @@ impl Machine {
             runtime: runtime(),
             images: images.clone(),
             defaults: EngineConfig::default(),
-            cgroup_parent: cgroup_parent(self.folder.path()),
+            cgroup_parent: cgroup_parent(self.directory.path()),
             read_old: |_| Err(EngineError::Invalid("no old containers here".to_owned())),
         })
         .await
@@ -122,8 +122,8 @@ impl Machine {
 }
 
 /// A cgroup of the test's own.
-fn cgroup_parent(folder: &Path) -> CgroupParent {
-    let name = folder.file_name().unwrap().to_string_lossy();
+fn cgroup_parent(directory: &Path) -> CgroupParent {
+    let name = directory.file_name().unwrap().to_string_lossy();
     format!("keelson-test-{}", name.trim_start_matches('.'))
         .parse()
         .unwrap()
@@ -160,8 +160,8 @@ fn busybox_tar() -> Vec<u8> {
             }
         };
         use tar::EntryType::{Directory, Regular, Symlink};
-        for folder in ["bin", "etc", "tmp", "data", "proc", "sys", "dev"] {
-            header(folder, Directory, 0o755, &[], "");
+        for directory in ["bin", "etc", "tmp", "data", "proc", "sys", "dev"] {
+            header(directory, Directory, 0o755, &[], "");
         }
         let busybox = keelson_testing::busybox::bytes().unwrap();
         header("bin/busybox", Regular, 0o755, &busybox, "");

@@ -65,7 +65,7 @@ fn kept(path: &Path) -> PathBuf {
     path.with_extension("kept")
 }
 
-fn folder(machine: &Machine, id: &str) -> PathBuf {
+fn directory(machine: &Machine, id: &str) -> PathBuf {
     machine.root().join("engine/containers").join(id)
 }
 
@@ -92,15 +92,15 @@ fn a_container_that_cannot_be_read_is_kept_and_shown_as_dead() {
         engine.rename(SCOPE, "first", "web").await.unwrap();
         id
     });
-    let document = folder(&machine, &id).join("container.json");
+    let document = directory(&machine, &id).join("container.json");
     // Its document counts as made as soon as it was flushed.
-    let mark = folder(&machine, &id).join(".unsettled");
+    let mark = directory(&machine, &id).join(".unsettled");
     machine.life(async |_engine, _images| {
         while crate::common::exists(&mark) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    let written = folder(&machine, &id).join("upper/kept");
+    let written = directory(&machine, &id).join("upper/kept");
     for fault in FAULTS {
         break_file(&document, fault);
         machine.life(async |engine, images| {
@@ -148,7 +148,7 @@ fn a_container_that_cannot_be_read_is_kept_and_shown_as_dead() {
         assert!(engine.list(SCOPE).is_empty());
         create(&engine, shell("true")).await;
     });
-    assert!(!crate::common::exists(folder(&machine, &id)));
+    assert!(!crate::common::exists(directory(&machine, &id)));
 }
 
 #[test]
@@ -158,11 +158,14 @@ fn an_unknown_image_keeps_all() {
     }
     let machine = Machine::new();
     let id = machine.life(async |engine, _images| create(&engine, shell("true")).await);
-    let identity = folder(&machine, &id).join("identity");
+    let identity = directory(&machine, &id).join("identity");
     // Containers of releases without it get one.
     fs::remove_file(&identity).unwrap();
     machine.life(async |_engine, _images| assert!(crate::common::exists(&identity)));
-    break_file(&folder(&machine, &id).join("container.json"), "I/O error");
+    break_file(
+        &directory(&machine, &id).join("container.json"),
+        "I/O error",
+    );
     fs::remove_file(&identity).unwrap();
     machine.life(async |engine, images| {
         assert_eq!(engine.inspect(SCOPE, &id).unwrap().name, id[..12]);
@@ -190,7 +193,7 @@ fn a_state_that_cannot_be_read_is_not_guessed() {
     });
     for fault in ["newer", "folder", "I/O error", "loop"] {
         for id in [&runs, &ended] {
-            break_file(&folder(&machine, id).join("state.json"), fault);
+            break_file(&directory(&machine, id).join("state.json"), fault);
         }
         machine.life(async |engine, _images| {
             // A shim that lives knows better.
@@ -202,7 +205,7 @@ fn a_state_that_cannot_be_read_is_not_guessed() {
             assert!(state.error.contains("state.json"), "{}", state.error);
         });
         for id in [&runs, &ended] {
-            let path = folder(&machine, id).join("state.json");
+            let path = directory(&machine, id).join("state.json");
             mend_file(&path);
         }
         machine.life(async |engine, _images| {
@@ -223,7 +226,7 @@ fn a_specification_that_contradicts_itself_is_not_run() {
         "/here".clone_into(&mut request.spec.process.working_directory);
         create(&engine, request).await
     });
-    let path = folder(&machine, &id).join("container.json");
+    let path = directory(&machine, &id).join("container.json");
     let text = fs::read_to_string(&path).unwrap();
     let changed = text.replace("\"/here\"", "\"here\"");
     assert_ne!(changed, text);
@@ -322,7 +325,7 @@ fn an_exit_record_that_cannot_be_read_is_told() {
         id
     });
     let state: serde_json::Value =
-        serde_json::from_slice(&fs::read(folder(&machine, &id).join("state.json")).unwrap())
+        serde_json::from_slice(&fs::read(directory(&machine, &id).join("state.json")).unwrap())
             .unwrap();
     let pid = state["state"]["pid"].as_i64().unwrap();
     fs::write(format!("/proc/{pid}/root/tmp/go"), "").unwrap();

@@ -20,11 +20,11 @@ const COPY_BUFFER: usize = 256 << 10;
 pub(crate) struct Erofs;
 
 impl LayerBackend for Erofs {
-    fn prepare(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError> {
-        let path = folder.join(INDEX);
+    fn prepare(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError> {
+        let path = directory.join(INDEX);
         let tar_size = tar
             .metadata()
-            .map_err(ImageError::io("look at", &folder.join(TAR)))?
+            .map_err(ImageError::io("look at", &directory.join(TAR)))?
             .len();
         let index =
             erofs::index(tree, tar_size).map_err(|error| ImageError::Archive(error.to_string()))?;
@@ -50,11 +50,11 @@ impl LayerBackend for Erofs {
         write().map_err(ImageError::io("write", &path))
     }
 
-    fn check(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), String> {
+    fn check(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), String> {
         let unreadable = |error: std::io::Error| format!("it cannot be read: {error}");
         let tar_size = tar.metadata().map_err(unreadable)?.len();
         let index = erofs::index(tree, tar_size).map_err(|error| error.to_string())?;
-        let file = File::open(folder.join(INDEX)).map_err(unreadable)?;
+        let file = File::open(directory.join(INDEX)).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
         if size != index.size {
             return Err(format!(
@@ -84,8 +84,8 @@ impl LayerBackend for Erofs {
         INDEX
     }
 
-    fn mount(&self, folder: &Path, target: &Path) -> Result<(), ImageError> {
-        mount_erofs(&folder.join(INDEX), Some(&folder.join(TAR)), target)
+    fn mount(&self, directory: &Path, target: &Path) -> Result<(), ImageError> {
+        mount_erofs(&directory.join(INDEX), Some(&directory.join(TAR)), target)
     }
 
     fn direct(&self) -> Option<&'static str> {
@@ -151,15 +151,15 @@ impl Compare<'_> {
 
 /// Finds out by a small layer whether this kernel mounts EROFS from files on this file system
 /// (tmpfs, for one, cannot), with an extra device and blocks of 512 bytes.
-pub(crate) fn probe(folder: &Path) -> Result<(), ImageError> {
+pub(crate) fn probe(directory: &Path) -> Result<(), ImageError> {
     const OFFSET: u64 = 512;
     let text = b"readable through the index";
-    let target = folder.join("mounted");
-    let folder = folder.join("probe");
-    for path in [&folder, &target] {
-        fs::create_dir(path).map_err(ImageError::io("create folder", path))?;
+    let target = directory.join("mounted");
+    let directory = directory.join("probe");
+    for path in [&directory, &target] {
+        fs::create_dir(path).map_err(ImageError::io("create directory", path))?;
     }
-    let path = folder.join(TAR);
+    let path = directory.join(TAR);
     let tar = File::options()
         .read(true)
         .write(true)
@@ -187,8 +187,8 @@ pub(crate) fn probe(folder: &Path) -> Result<(), ImageError> {
         sparse: None,
         xattrs: vec![(b"trusted.probe".to_vec(), b"yes".to_vec())],
     })?;
-    Erofs.prepare(&folder, &tree.finish(), &tar)?;
-    Erofs.mount(&folder, &target)?;
+    Erofs.prepare(&directory, &tree.finish(), &tar)?;
+    Erofs.mount(&directory, &target)?;
     let file = target.join("file");
     let read = fs::read(&file).map_err(ImageError::io("read", &file));
     let mut value = [0; 8];

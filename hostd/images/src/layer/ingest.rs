@@ -26,11 +26,11 @@ const HASH_DEPTH: usize = 4;
 /// finds little to do.
 const WRITE_OUT: u64 = 4 << 20;
 
-/// A layer that was read completely and lies in the staging folder.
+/// A layer that was read completely and lies in the staging directory.
 #[derive(Debug)]
 pub(crate) struct StagedLayer {
-    /// Its folder.
-    pub folder: PathBuf,
+    /// Its directory.
+    pub directory: PathBuf,
     /// Digest of the uncompressed archive.
     pub diff_id: Digest,
     /// Digest of the blob as it came.
@@ -44,7 +44,7 @@ pub(crate) struct StagedLayer {
 pub(crate) struct Ingest {
     pipe: Option<PipeSender>,
     worker: Option<JoinHandle<Result<(Digest, u64), ImageError>>>,
-    folder: PathBuf,
+    directory: PathBuf,
     compression: Compression,
     form: LayerForm,
     era: Era,
@@ -57,18 +57,18 @@ pub(crate) struct Ingest {
 }
 
 impl Ingest {
-    /// Starts a layer in the folder, which must not exist yet.
+    /// Starts a layer in the directory, which must not exist yet.
     pub(crate) fn start(
-        folder: PathBuf,
+        directory: PathBuf,
         compression: Compression,
         options: &LayerOptions,
     ) -> Result<Self, ImageError> {
-        std::fs::create_dir(&folder).map_err(ImageError::io("create folder", &folder))?;
+        std::fs::create_dir(&directory).map_err(ImageError::io("create directory", &directory))?;
         let (sender, reader) = pipe();
         let refused = Arc::new(AtomicBool::new(false));
         let job = Job {
             refused: Arc::clone(&refused),
-            folder: folder.clone(),
+            directory: directory.clone(),
             compression,
             form: options.form,
             limits: options.limits.clone(),
@@ -76,11 +76,11 @@ impl Ingest {
         let worker = std::thread::Builder::new()
             .name("layer".to_owned())
             .spawn(move || job.run(reader))
-            .map_err(ImageError::io("start a thread for", &folder))?;
+            .map_err(ImageError::io("start a thread for", &directory))?;
         Ok(Self {
             pipe: Some(sender),
             worker: Some(worker),
-            folder,
+            directory,
             compression,
             form: options.form,
             era: options.era,
@@ -94,7 +94,7 @@ impl Ingest {
     /// Has the compressed blob kept beside the archive. Plain archives are their own blob.
     pub(crate) fn keeping_blob(mut self, keep: bool) -> Result<Self, ImageError> {
         if let Some(format) = BlobFormat::of(self.compression).filter(|_| keep) {
-            let path = self.folder.join(BLOB);
+            let path = self.directory.join(BLOB);
             let file = File::create_new(&path).map_err(ImageError::io("create", &path))?;
             self.kept = Some(Kept {
                 file,
@@ -153,10 +153,10 @@ impl Ingest {
             compressed,
             rest: Rest::default(),
         };
-        let path = self.folder.join(RECORD);
+        let path = self.directory.join(RECORD);
         document::write(&path, &record, self.era, Durability::Relaxed)?;
         Ok(StagedLayer {
-            folder: self.folder.clone(),
+            directory: self.directory.clone(),
             diff_id,
             blob,
             blob_size: self.blob_size,
@@ -172,7 +172,7 @@ impl Ingest {
 impl Drop for Ingest {
     fn drop(&mut self) {
         // The thread ends with an error when the pipe is dropped; it must not write any more when
-        // the staging folder is removed.
+        // the staging directory is removed.
         self.pipe = None;
         if self.worker.is_some() {
             let _ = self.join();
@@ -226,7 +226,7 @@ impl Kept {
 
 struct Job {
     refused: Arc<AtomicBool>,
-    folder: PathBuf,
+    directory: PathBuf,
     compression: Compression,
     form: LayerForm,
     limits: Limits,
@@ -250,7 +250,7 @@ impl Job {
     }
 
     fn read(&self, reader: &mut PipeReader) -> Result<(Digest, u64), ImageError> {
-        let path = self.folder.join(TAR);
+        let path = self.directory.join(TAR);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -281,7 +281,7 @@ impl Job {
         })?;
         let Scan { tree, size, .. } = scan;
         let tree = tree.0.finish();
-        self.form.backend().prepare(&self.folder, &tree, &file)?;
+        self.form.backend().prepare(&self.directory, &tree, &file)?;
         Ok((diff_id, size))
     }
 }

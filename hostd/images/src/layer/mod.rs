@@ -5,9 +5,9 @@
 //! compressed blob that it came as, when that is kept) and what a [`LayerBackend`] made of it for
 //! mounting.
 
+pub(crate) mod directory;
+mod directory_check;
 pub(crate) mod erofs;
-pub(crate) mod folder;
-mod folder_check;
 pub(crate) mod ingest;
 
 use std::fmt::Debug;
@@ -35,7 +35,7 @@ pub(crate) const RECORD: &str = "layer.json";
 pub(crate) enum LayerForm {
     /// An EROFS index over the archive, mounted file-backed.
     Erofs,
-    /// A folder with everything unpacked.
+    /// A directory with everything unpacked.
     Folder,
 }
 
@@ -50,7 +50,7 @@ impl LayerForm {
     pub(crate) fn backend(self) -> &'static dyn LayerBackend {
         match self {
             Self::Erofs => &erofs::Erofs,
-            Self::Folder => &folder::Folder,
+            Self::Folder => &directory::Folder,
         }
     }
 }
@@ -131,19 +131,19 @@ impl Document for LayerRecord {
 
 /// A way to make a layer mountable.
 pub(crate) trait LayerBackend: Debug + Sync {
-    /// Makes what is needed for mounting in the layer's (staged) folder. Nothing is synced to disk.
-    fn prepare(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError>;
+    /// Makes what is needed for mounting in the layer's (staged) directory. Nothing is synced to disk.
+    fn prepare(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError>;
 
     /// Compares what [`Self::prepare`] made with what it would make now; the error says what
     /// differs.
-    fn check(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), String>;
+    fn check(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), String>;
 
-    /// Name of the file or folder that [`Self::prepare`] makes.
+    /// Name of the file or directory that [`Self::prepare`] makes.
     fn made(&self) -> &'static str;
 
-    /// Shows the layer of this folder at `target`, when it needs a mount.
-    fn mount(&self, folder: &Path, target: &Path) -> Result<(), ImageError>;
+    /// Shows the layer of this directory at `target`, when it needs a mount.
+    fn mount(&self, directory: &Path, target: &Path) -> Result<(), ImageError>;
 
-    /// The sub-folder of the layer's folder that can be used as it is, without a mount.
+    /// The sub-directory of the layer's directory that can be used as it is, without a mount.
     fn direct(&self) -> Option<&'static str>;
 }

@@ -31,12 +31,12 @@ pub(crate) struct Downloads {
 /// A layer on its way. It goes on as long as somebody holds this.
 #[derive(Debug)]
 pub(super) struct Download {
-    pub folder: PathBuf,
+    pub directory: PathBuf,
     phase: watch::Receiver<Phase>,
     /// For the pull that has begun it.
     error: Arc<Mutex<Option<ImageError>>>,
     task: AbortHandle,
-    /// The folder lies in it, and outlives the pull that has begun this.
+    /// The directory lies in it, and outlives the pull that has begun this.
     _staging: Arc<Staging>,
 }
 
@@ -69,7 +69,7 @@ impl Downloads {
         }
         let (told, phase) = watch::channel(Phase::Downloading(0));
         let error = Arc::new(Mutex::new(None));
-        let folder = pull.folder.clone();
+        let directory = pull.directory.clone();
         let staging = Arc::clone(&pull.staging);
         let failure = Arc::clone(&error);
         let task = tokio::spawn(async move {
@@ -83,7 +83,7 @@ impl Downloads {
             told.send_replace(last);
         });
         let download = Arc::new(Download {
-            folder,
+            directory,
             phase,
             error,
             task: task.abort_handle(),

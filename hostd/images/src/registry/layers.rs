@@ -1,4 +1,4 @@
-//! Layers on their way from a registry into the staging folder: the blob is downloaded, hashed,
+//! Layers on their way from a registry into the staging directory: the blob is downloaded, hashed,
 //! decompressed, hashed again, written and indexed at the same time.
 
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub(super) enum Phase {
     Downloading(u64),
     /// All bytes are there; they are still being taken in.
     Downloaded,
-    /// The layer lies in its folder, checked.
+    /// The layer lies in its directory, checked.
     Done,
     /// It cannot be had from that registry.
     Failed,
@@ -49,18 +49,18 @@ pub(super) struct LayerPull {
     /// What the configuration says that the layer is.
     pub diff_id: Digest,
     /// Where it is taken in.
-    pub folder: PathBuf,
+    pub directory: PathBuf,
 }
 
 impl LayerPull {
-    /// Brings the layer into its folder.
+    /// Brings the layer into its directory.
     pub(super) async fn run(self, phase: &watch::Sender<Phase>) -> Result<(), ImageError> {
         let (sender, pieces) = mpsc::channel::<Option<Bytes>>(DEPTH);
         let job = {
             let (store, staging) = (Arc::clone(&self.store), Arc::clone(&self.staging));
-            let folder = self.folder.clone();
+            let directory = self.directory.clone();
             threads::begin("layer", move || {
-                let result = take_in(&store, folder, pieces);
+                let result = take_in(&store, directory, pieces);
                 // Held until nothing writes there any more.
                 drop(staging);
                 result
@@ -152,7 +152,7 @@ impl LayerPull {
 /// Takes the pieces of a blob in. Blocks.
 fn take_in(
     store: &Store,
-    folder: PathBuf,
+    directory: PathBuf,
     mut pieces: mpsc::Receiver<Option<Bytes>>,
 ) -> Result<StagedLayer, ImageError> {
     let mut ingest: Option<Ingest> = None;
@@ -175,7 +175,7 @@ fn take_in(
                 let start = gathered.get(..DETECT_BYTES).unwrap_or(&gathered);
                 let compression = Compression::detect(start)
                     .map_err(|error| ImageError::Archive(error.to_string()))?;
-                let started = Ingest::start(folder.clone(), compression, &store.layers)?
+                let started = Ingest::start(directory.clone(), compression, &store.layers)?
                     .keeping_blob(store.layers.keep_compressed)?;
                 ingest.insert(started)
             }

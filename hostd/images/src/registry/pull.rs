@@ -54,7 +54,7 @@ pub(crate) async fn pull(
         staged: BTreeMap::new(),
         downloads: Vec::new(),
         configs: Vec::new(),
-        folders: 0,
+        directories: 0,
         progress: progress.clone(),
         wanted: Wanted::parse(options.platform.as_deref())?,
         reference,
@@ -79,8 +79,8 @@ struct Pull {
     downloads: Vec<Arc<Download>>,
     /// Held as long, too.
     configs: Vec<Arc<OnceCell<Vec<u8>>>>,
-    /// Staging folders given out.
-    folders: usize,
+    /// Staging directories given out.
+    directories: usize,
     progress: mpsc::Sender<Progress>,
     wanted: Wanted,
     reference: Reference,
@@ -268,8 +268,11 @@ impl Pull {
             if at >= PARALLEL {
                 tell(&self.progress, &descriptor.digest.short(), Step::Waiting).await;
             }
-            let folder = self.staging.path.join(format!("layer-{}", self.folders));
-            self.folders += 1;
+            let directory = self
+                .staging
+                .path
+                .join(format!("layer-{}", self.directories));
+            self.directories += 1;
             let pull = LayerPull {
                 store: Arc::clone(&self.store),
                 staging: Arc::clone(&self.staging),
@@ -277,7 +280,7 @@ impl Pull {
                 reference: self.reference.clone(),
                 descriptor,
                 diff_id,
-                folder,
+                directory,
             };
             let (gate, progress) = (Arc::clone(&gate), self.progress.clone());
             let running = Arc::clone(&self.running);
@@ -293,7 +296,7 @@ impl Pull {
             match result.and_then(|result: Result<_, ImageError>| result) {
                 // Kept also when another layer fails: a further attempt needs it.
                 Ok((diff_id, Some(download))) => {
-                    self.staged.insert(diff_id, download.folder.clone());
+                    self.staged.insert(diff_id, download.directory.clone());
                     self.downloads.push(download);
                 }
                 Ok((_, None)) => {}
@@ -390,7 +393,7 @@ async fn fetch_layer(
         if download.wait(&id, pull.descriptor.size, progress).await {
             let there = store.has_layer(&diff_id);
             // It may have been committed and removed again.
-            if there || download.folder.is_dir() {
+            if there || download.directory.is_dir() {
                 return Ok(Some(download));
             }
         } else if own {

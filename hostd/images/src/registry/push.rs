@@ -366,21 +366,21 @@ impl LayerPush {
         blocking(read).await.ok().flatten()
     }
 
-    /// Compresses the layer to a file, which goes with the staging folder.
+    /// Compresses the layer to a file, which goes with the staging directory.
     async fn compress(&self) -> Result<(Staging, PathBuf, CompressedRecord), ImageError> {
         let store = Arc::clone(&self.store);
         let diff_id = self.record.diff_id;
         let job = move || -> Result<_, ImageError> {
             let staging = store.disk.stage()?;
-            let folder = store.disk.layer(&diff_id);
+            let directory = store.disk.layer(&diff_id);
             let path = staging.path.join("layer.gz");
-            let (blob, size) = gzip::compress(&folder.join(TAR), &path)?;
+            let (blob, size) = gzip::compress(&directory.join(TAR), &path)?;
             let record = CompressedRecord {
                 blob,
                 size,
                 rest: Rest::default(),
             };
-            let note = folder.join(COMPRESSED);
+            let note = directory.join(COMPRESSED);
             let found = document::read::<CompressedRecord>(&note);
             let too_new = found.is_err_and(|error| error.is_too_new());
             let era = store.layers.era;

@@ -191,8 +191,8 @@ impl Store {
         else {
             return Ok(());
         };
-        for (diff_id, folder) in layers {
-            if let Some(record) = document::read(&folder.join(RECORD))? {
+        for (diff_id, directory) in layers {
+            if let Some(record) = document::read(&directory.join(RECORD))? {
                 records.entry(*diff_id).or_insert(record);
             }
         }

@@ -1,4 +1,4 @@
-//! `docker diff`: Docker's comparison of two trees, which only looks at what the upper folder
+//! `docker diff`: Docker's comparison of two trees, which only looks at what the upper directory
 //! has, because everything else is the same.
 
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ pub(super) fn list(layer: &WritableLayer) -> Result<Vec<Change>, ImageError> {
         changes: Vec::new(),
     };
     let (upper, lower) = (layer.open_upper()?, layer.open_lower()?);
-    walk.folder(b"", &upper, &lower, false)?;
+    walk.directory(b"", &upper, &lower, false)?;
     let mut changes = walk.changes;
     let slash = |byte: &u8| *byte == b'/';
     changes.sort_by(|a, b| a.path.split(slash).cmp(b.path.split(slash)));
@@ -36,9 +36,9 @@ impl Walk<'_> {
         });
     }
 
-    /// Compares a folder of the upper layer with the folders below it; nothing of those is seen
+    /// Compares a directory of the upper layer with the directories below it; nothing of those is seen
     /// when it is opaque.
-    fn folder(
+    fn directory(
         &mut self,
         path: &[u8],
         upper: &OwnedFd,
@@ -58,8 +58,8 @@ impl Walk<'_> {
             return Ok(());
         }
         let mut hidden = BTreeSet::new();
-        for folder in lower {
-            hidden.extend(names(folder).map_err(at(path))?);
+        for directory in lower {
+            hidden.extend(names(directory).map_err(at(path))?);
         }
         for name in hidden {
             let path = join(path, &name)?;
@@ -89,10 +89,10 @@ impl Walk<'_> {
         if reported {
             self.add(path, ChangeKind::Modified);
         }
-        if new.is_folder() && !self.layer.is_volume(path) {
-            let opened = new.folder().map_err(at(path))?;
+        if new.is_directory() && !self.layer.is_volume(path) {
+            let opened = new.directory().map_err(at(path))?;
             let opaque = new.is_opaque().map_err(at(path))?;
-            self.folder(path, &opened, lower.as_deref().unwrap_or_default(), opaque)?;
+            self.directory(path, &opened, lower.as_deref().unwrap_or_default(), opaque)?;
             if !reported && self.changes.len() > begin {
                 self.add(path, ChangeKind::Modified);
             }
@@ -102,7 +102,7 @@ impl Walk<'_> {
 
     fn added(&mut self, path: &[u8], new: &Object) -> Result<(), ImageError> {
         let hidden = is_mount_point(path);
-        if !new.is_folder() {
+        if !new.is_directory() {
             let empty = new.kind() == FileType::RegularFile && new.stat.st_size == 0;
             if !(hidden && empty) {
                 self.add(path, ChangeKind::Added);
@@ -112,8 +112,8 @@ impl Walk<'_> {
         let begin = self.changes.len();
         self.add(path, ChangeKind::Added);
         if !self.layer.is_volume(path) {
-            let opened = new.folder().map_err(at(path))?;
-            self.folder(path, &opened, &[], false)?;
+            let opened = new.directory().map_err(at(path))?;
+            self.directory(path, &opened, &[], false)?;
         }
         if hidden && self.changes.len() == begin + 1 {
             self.changes.truncate(begin);
@@ -122,10 +122,10 @@ impl Walk<'_> {
     }
 }
 
-/// Docker's test: neither size nor time of a folder say anything, and times are those of archives,
+/// Docker's test: neither size nor time of a directory say anything, and times are those of archives,
 /// which have whole seconds.
 fn differ(old: &Stat, new: &Stat) -> bool {
-    let folder = FileType::from_raw_mode(new.st_mode) == FileType::Directory;
+    let directory = FileType::from_raw_mode(new.st_mode) == FileType::Directory;
     let same_time = old.st_mtime == new.st_mtime
         && (old.st_mtime_nsec == new.st_mtime_nsec
             || old.st_mtime_nsec == 0
@@ -134,5 +134,5 @@ fn differ(old: &Stat, new: &Stat) -> bool {
         || old.st_uid != new.st_uid
         || old.st_gid != new.st_gid
         || old.st_rdev != new.st_rdev
-        || (!folder && (!same_time || old.st_size != new.st_size))
+        || (!directory && (!same_time || old.st_size != new.st_size))
 }

@@ -1,8 +1,8 @@
 //! A container's writable layer over the layers of its image: what has changed in it, how large
 //! it is, and both as tar archives. Nothing is mounted for that: overlayfs's rules are applied to
-//! the folders that it stacks.
+//! the directories that it stacks.
 //!
-//! The container may be running. Every object is reached from its folder's descriptor, never by
+//! The container may be running. Every object is reached from its directory's descriptor, never by
 //! a path and never through a symbolic link, and what vanishes meanwhile is left out.
 
 mod changes;
@@ -24,9 +24,9 @@ use keelson_blocking::TaskDied;
 
 pub(crate) use stream::TarStream;
 
-/// Folders inside one another; a descriptor and a few stack frames are held for each.
+/// Directories inside one another; a descriptor and a few stack frames are held for each.
 const MAX_DEPTH: usize = 256;
-/// Enough for that many folders, also without optimisation.
+/// Enough for that many directories, also without optimisation.
 const STACK: usize = 32 << 20;
 
 /// Objects that the runtime makes to mount something on them when the image does not have them.
@@ -50,7 +50,7 @@ const MOUNT_POINTS: [&[u8]; 12] = [
 /// A container's writable layer and what it lies on.
 #[derive(Debug, Clone)]
 pub struct WritableLayer {
-    /// Overlayfs's upper folder.
+    /// Overlayfs's upper directory.
     pub upper: PathBuf,
     /// The image's layers, mounted.
     pub lower: RootfsLayers,
@@ -62,7 +62,7 @@ pub struct WritableLayer {
 /// What happened to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// It is another one than in the image, or has other attributes, or (a folder) something
+    /// It is another one than in the image, or has other attributes, or (a directory) something
     /// inside has changed.
     Modified = 0,
     /// The image does not have it.
@@ -81,7 +81,7 @@ pub struct Change {
 }
 
 impl WritableLayer {
-    /// What has changed, by path; a folder stands before what is inside it. Blocks.
+    /// What has changed, by path; a directory stands before what is inside it. Blocks.
     pub fn changes(&self) -> Result<Vec<Change>, ImageError> {
         deep(|| changes::list(self))
     }
@@ -135,7 +135,7 @@ fn deep<T: std::marker::Send>(
     })
 }
 
-/// A folder that only the engine can exchange.
+/// A directory that only the engine can exchange.
 fn open(path: &PathBuf) -> Result<OwnedFd, ImageError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
@@ -147,8 +147,8 @@ fn is_mount_point(path: &[u8]) -> bool {
 }
 
 /// An absolute path one name longer; refused when it gets too long or too deep for an archive.
-fn join(folder: &[u8], name: &[u8]) -> Result<Vec<u8>, ImageError> {
-    let path = [folder, b"/", name].concat();
+fn join(directory: &[u8], name: &[u8]) -> Result<Vec<u8>, ImageError> {
+    let path = [directory, b"/", name].concat();
     let depth = path.iter().filter(|byte| **byte == b'/').count();
     if path.len() > keelson_oci::archive::MAX_PATH || depth > MAX_DEPTH {
         let start = String::from_utf8_lossy(path.get(..200).unwrap_or(&path)).into_owned();

@@ -29,7 +29,7 @@ pub(super) struct Object {
 pub(super) struct Attributes {
     /// Those that belong to the object.
     pub(super) own: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Whether overlayfs shows nothing of lower layers in this folder.
+    /// Whether overlayfs shows nothing of lower layers in this directory.
     pub(super) opaque: bool,
 }
 
@@ -44,15 +44,15 @@ impl From<Entry> for Object {
 }
 
 impl Object {
-    /// Finds a name in a folder. `None`: it is not there (any more).
-    pub(super) fn open(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Self>> {
-        Ok(Entry::open(folder, name)?.map(Self::from))
+    /// Finds a name in a directory. `None`: it is not there (any more).
+    pub(super) fn open(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Self>> {
+        Ok(Entry::open(directory, name)?.map(Self::from))
     }
 
     /// Opens a regular file of a layer that nobody changes, ready to be read. `None`: it is none.
-    pub(super) fn open_file(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Self>> {
+    pub(super) fn open_file(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let handle = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+        let handle = rustix::fs::openat(directory, name, flags, Mode::empty())?;
         let stat = rustix::fs::fstat(&handle)?;
         let object = Self {
             handle,
@@ -66,7 +66,7 @@ impl Object {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
-    pub(super) fn is_folder(&self) -> bool {
+    pub(super) fn is_directory(&self) -> bool {
         self.kind() == FileType::Directory
     }
 
@@ -80,8 +80,8 @@ impl Object {
         format!("/proc/self/fd/{}", self.handle.as_raw_fd())
     }
 
-    /// The folder, to be listed.
-    pub(super) fn folder(&self) -> io::Result<OwnedFd> {
+    /// The directory, to be listed.
+    pub(super) fn directory(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.handle, ".", flags, Mode::empty())?)
     }
@@ -99,7 +99,7 @@ impl Object {
         Ok(rustix::fs::readlinkat(&self.handle, "", Vec::new())?.into_bytes())
     }
 
-    /// Whether lower layers stay hidden in this folder.
+    /// Whether lower layers stay hidden in this directory.
     pub(super) fn is_opaque(&self) -> io::Result<bool> {
         overlay::is_opaque(self.handle.as_fd())
     }
@@ -172,16 +172,16 @@ fn value(path: &str, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The names in a folder.
-pub(super) fn names(folder: &OwnedFd) -> io::Result<Vec<Box<[u8]>>> {
-    let entries = entries(folder)?.into_iter();
+/// The names in a directory.
+pub(super) fn names(directory: &OwnedFd) -> io::Result<Vec<Box<[u8]>>> {
+    let entries = entries(directory)?.into_iter();
     Ok(entries.map(|(name, _)| name).collect())
 }
 
-/// The names in a folder and, as far as the file system tells, what they stand for.
-pub(super) fn entries(folder: &OwnedFd) -> io::Result<Vec<(Box<[u8]>, FileType)>> {
+/// The names in a directory and, as far as the file system tells, what they stand for.
+pub(super) fn entries(directory: &OwnedFd) -> io::Result<Vec<(Box<[u8]>, FileType)>> {
     let mut names = Vec::new();
-    for entry in Dir::read_from(folder.as_fd())? {
+    for entry in Dir::read_from(directory.as_fd())? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
@@ -191,19 +191,19 @@ pub(super) fn entries(folder: &OwnedFd) -> io::Result<Vec<(Box<[u8]>, FileType)>
     Ok(names)
 }
 
-/// What a name stands for in a stack of folders.
+/// What a name stands for in a stack of directories.
 pub(super) enum Found {
     /// Nothing, or nothing that is shown.
     Absent,
-    /// A folder: its topmost object, and the folder in every layer that contributes to it.
+    /// A directory: its topmost object, and the directory in every layer that contributes to it.
     Folder(Object, Vec<OwnedFd>),
     /// Anything else.
     Other(Object),
 }
 
-/// Looks a name up by overlayfs's rules; `folders` topmost first.
-pub(super) fn lookup(folders: &[OwnedFd], name: &[u8]) -> io::Result<Found> {
-    Ok(match overlay::look_up(folders, name)? {
+/// Looks a name up by overlayfs's rules; `directories` topmost first.
+pub(super) fn lookup(directories: &[OwnedFd], name: &[u8]) -> io::Result<Found> {
+    Ok(match overlay::look_up(directories, name)? {
         Shown::Nothing => Found::Absent,
         Shown::Other(entry) => Found::Other(entry.into()),
         Shown::Directory(entries) => {
@@ -211,9 +211,9 @@ pub(super) fn lookup(folders: &[OwnedFd], name: &[u8]) -> io::Result<Found> {
             let Some(top) = objects.next() else {
                 return Ok(Found::Absent);
             };
-            let mut inside = vec![top.folder()?];
+            let mut inside = vec![top.directory()?];
             for object in objects {
-                inside.push(object.folder()?);
+                inside.push(object.directory()?);
             }
             Found::Folder(top, inside)
         }

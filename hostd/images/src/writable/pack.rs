@@ -67,7 +67,7 @@ impl<'a, 'b> Packer<'a, 'b> {
         }
     }
 
-    fn folder(
+    fn directory(
         &mut self,
         path: &[u8],
         object: &Object,
@@ -78,7 +78,7 @@ impl<'a, 'b> Packer<'a, 'b> {
         self.header(&mut entry)
     }
 
-    /// Writes anything but a folder. Sockets mean nothing without the process behind them.
+    /// Writes anything but a directory. Sockets mean nothing without the process behind them.
     fn object(&mut self, path: &[u8], object: &Object) -> Result<(), ImageError> {
         let kind = match object.kind() {
             FileType::RegularFile => EntryKind::File,
@@ -138,8 +138,8 @@ impl<'a, 'b> Packer<'a, 'b> {
     }
 
     /// An entry that says something about a name of lower layers.
-    fn mark(&mut self, folder: &[u8], name: &[u8]) -> Result<(), ImageError> {
-        let path = join(folder, name)?;
+    fn mark(&mut self, directory: &[u8], name: &[u8]) -> Result<(), ImageError> {
+        let path = join(directory, name)?;
         self.header(&mut Entry {
             path: relative(&path),
             kind: EntryKind::File,
@@ -216,10 +216,10 @@ fn parts(file: &File, size: u64) -> std::io::Result<Option<Vec<SparsePart>>> {
 
 /// The whole root file system.
 pub(super) fn whole(layer: &WritableLayer, stream: &mut TarStream<'_>) -> Result<(), ImageError> {
-    let mut folders = vec![layer.open_upper()?];
-    folders.extend(layer.open_lower()?);
+    let mut directories = vec![layer.open_upper()?];
+    directories.extend(layer.open_lower()?);
     let mut packer = Packer::new(stream);
-    merged(layer, &mut packer, b"", &folders)?;
+    merged(layer, &mut packer, b"", &directories)?;
     packer.end();
     Ok(())
 }
@@ -228,24 +228,24 @@ fn merged(
     layer: &WritableLayer,
     packer: &mut Packer<'_, '_>,
     path: &[u8],
-    folders: &[OwnedFd],
+    directories: &[OwnedFd],
 ) -> Result<(), ImageError> {
-    // Each name with the topmost folder that has it.
+    // Each name with the topmost directory that has it.
     let mut all: BTreeMap<Box<[u8]>, (usize, FileType)> = BTreeMap::new();
-    for (index, folder) in folders.iter().enumerate() {
-        for (name, kind) in entries(folder).map_err(at(path))? {
+    for (index, directory) in directories.iter().enumerate() {
+        for (name, kind) in entries(directory).map_err(at(path))? {
             all.entry(name).or_insert((index, kind));
         }
     }
     for (name, (index, kind)) in all {
         let path = join(path, &name)?;
-        let from = folders.get(index..).unwrap_or_default();
+        let from = directories.get(index..).unwrap_or_default();
         // Most files are such: nobody exchanges what a layer of the image has, so they need no
         // second look.
         if index > 0
             && kind == FileType::RegularFile
-            && let Some(folder) = from.first()
-            && let Some(object) = Object::open_file(folder.as_fd(), &name).map_err(at(&path))?
+            && let Some(directory) = from.first()
+            && let Some(object) = Object::open_file(directory.as_fd(), &name).map_err(at(&path))?
         {
             packer.object(&path, &object)?;
             continue;
@@ -255,7 +255,7 @@ fn merged(
             Found::Other(object) => packer.object(&path, &object)?,
             Found::Folder(object, mut inside) => {
                 let attributes = object.attributes().map_err(at(&path))?;
-                packer.folder(&path, &object, attributes)?;
+                packer.directory(&path, &object, attributes)?;
                 if index == 0 && layer.is_volume(&path) {
                     inside.remove(0);
                 }
@@ -266,7 +266,7 @@ fn merged(
     Ok(())
 }
 
-/// The changes of the upper folder as a layer: what overlayfs marks in its own way is marked as
+/// The changes of the upper directory as a layer: what overlayfs marks in its own way is marked as
 /// archives of layers do. False: there are none, and nothing was written.
 pub(super) fn upper(layer: &WritableLayer, stream: &mut TarStream<'_>) -> Result<bool, ImageError> {
     let (upper, lower) = (layer.open_upper()?, layer.open_lower()?);
@@ -285,7 +285,7 @@ pub(super) fn upper(layer: &WritableLayer, stream: &mut TarStream<'_>) -> Result
 struct Changes<'a, 'b, 'c> {
     layer: &'a WritableLayer,
     packer: Packer<'b, 'c>,
-    /// Folders on the way that are only written when something inside is.
+    /// Directories on the way that are only written when something inside is.
     pending: Vec<Entry>,
     written: bool,
 }
@@ -310,12 +310,12 @@ impl Changes<'_, '_, '_> {
             || !attributes.own.is_empty()
         {
             self.written = true;
-            self.packer.folder(b"/.", &root, attributes)?;
+            self.packer.directory(b"/.", &root, attributes)?;
         }
         Ok(())
     }
 
-    /// True: there is an empty mount point inside, whose making has changed the folder's time.
+    /// True: there is an empty mount point inside, whose making has changed the directory's time.
     fn contents(
         &mut self,
         path: &[u8],
@@ -345,8 +345,8 @@ impl Changes<'_, '_, '_> {
                     String::from_utf8_lossy(&inside)
                 )));
             }
-            if object.is_folder() {
-                stub |= self.folder(&inside, &object, old)?;
+            if object.is_directory() {
+                stub |= self.directory(&inside, &object, old)?;
                 continue;
             }
             let empty = object.kind() == FileType::RegularFile && object.stat.st_size == 0;
@@ -360,13 +360,13 @@ impl Changes<'_, '_, '_> {
         Ok(stub)
     }
 
-    /// True: the folder is an empty mount point that the image does not have.
-    fn folder(&mut self, path: &[u8], object: &Object, old: Found) -> Result<bool, ImageError> {
+    /// True: the directory is an empty mount point that the image does not have.
+    fn directory(&mut self, path: &[u8], object: &Object, old: Found) -> Result<bool, ImageError> {
         let attributes = object.attributes().map_err(at(path))?;
         let opaque = attributes.opaque;
         let (same, lower) = match &old {
             Found::Folder(old, lower) => (
-                same_folder(object, &attributes, old).map_err(at(path))?,
+                same_directory(object, &attributes, old).map_err(at(path))?,
                 lower.as_slice(),
             ),
             _ => (false, &[][..]),
@@ -385,7 +385,7 @@ impl Changes<'_, '_, '_> {
         }
         let mut stub = false;
         if !self.layer.is_volume(path) {
-            let opened = object.folder().map_err(at(path))?;
+            let opened = object.directory().map_err(at(path))?;
             let lower = if opaque { &[][..] } else { lower };
             stub = self.contents(path, &opened, lower)?;
         }
@@ -403,8 +403,8 @@ impl Changes<'_, '_, '_> {
     }
 }
 
-/// Whether a folder was only copied up, apart from its time.
-fn same_folder(new: &Object, attributes: &Attributes, old: &Object) -> std::io::Result<bool> {
+/// Whether a directory was only copied up, apart from its time.
+fn same_directory(new: &Object, attributes: &Attributes, old: &Object) -> std::io::Result<bool> {
     Ok(new.stat.st_mode == old.stat.st_mode
         && new.stat.st_uid == old.stat.st_uid
         && new.stat.st_gid == old.stat.st_gid

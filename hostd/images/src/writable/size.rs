@@ -11,11 +11,11 @@ use crate::error::ImageError;
 
 pub(super) fn of(layer: &WritableLayer) -> Result<u64, ImageError> {
     let mut links = HashSet::new();
-    folder(b"", &layer.open_upper()?, &mut links)
+    directory(b"", &layer.open_upper()?, &mut links)
 }
 
-/// Bytes of the files in a folder; those with several names count once.
-fn folder(
+/// Bytes of the files in a directory; those with several names count once.
+fn directory(
     path: &[u8],
     opened: &OwnedFd,
     links: &mut HashSet<(u64, u64)>,
@@ -29,8 +29,8 @@ fn folder(
         let stat = &object.stat;
         match object.kind() {
             FileType::Directory => {
-                let opened = object.folder().map_err(at(&path))?;
-                bytes += folder(&path, &opened, links)?;
+                let opened = object.directory().map_err(at(&path))?;
+                bytes += directory(&path, &opened, links)?;
             }
             FileType::RegularFile
                 if stat.st_nlink == 1 || links.insert((stat.st_dev, stat.st_ino)) =>

@@ -155,8 +155,8 @@ mod tests {
 
     #[test]
     fn pieces_are_filled_again_and_hold_what_was_put() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         let content: Vec<u8> = (0..PIECE * 2 + 1000).map(|at| (at % 251) as u8).collect();
         std::fs::write(&path, &content).unwrap();
         let file = File::open(&path).unwrap();

@@ -28,7 +28,7 @@ pub(crate) fn fixture(change: impl FnOnce(&mut RegistryOptions)) -> Fixture {
     change(&mut registries);
     fixture.store = None;
     let options = StoreOptions {
-        folders: false,
+        directories: false,
         limits: Limits {
             bytes: 4 << 20,
             ..Limits::default()

@@ -26,8 +26,8 @@ pub(crate) fn assert_complete(fixture: &Fixture, when: &str) {
         }
         expected.insert(record);
         for layer in &image.layers {
-            let folder = root.join("layers").join(layer.diff_id.hex());
-            files_below(&folder.join("root"), &mut expected);
+            let directory = root.join("layers").join(layer.diff_id.hex());
+            files_below(&directory.join("root"), &mut expected);
             for name in [
                 "layer.json",
                 "layer.tar",
@@ -35,7 +35,7 @@ pub(crate) fn assert_complete(fixture: &Fixture, when: &str) {
                 "index.erofs",
                 "seal.json",
             ] {
-                expected.insert(folder.join(name));
+                expected.insert(directory.join(name));
             }
         }
     }
@@ -56,8 +56,8 @@ fn assert_image(fixture: &Fixture, image: &Image, when: &str) {
     let rootfs = store.mount(&image.id).unwrap();
     let mut seen = 0;
     for (lower, layer) in rootfs.lower.iter().rev().zip(&image.layers) {
-        let folder = fixture.root().join("layers").join(layer.diff_id.hex());
-        let tar = std::fs::read(folder.join("layer.tar")).unwrap();
+        let directory = fixture.root().join("layers").join(layer.diff_id.hex());
+        let tar = std::fs::read(directory.join("layer.tar")).unwrap();
         assert_eq!(Digest::of(&tar), layer.diff_id, "{when}");
         // What is seen through the mount is what is in the archive.
         for entry in tar::Archive::new(&tar[..]).entries().unwrap() {
@@ -78,15 +78,15 @@ fn assert_image(fixture: &Fixture, image: &Image, when: &str) {
     assert!(seen > 0, "{when}");
 }
 
-/// All files (not the folders) below a folder, which need not exist.
-fn files_below(folder: &Path, found: &mut BTreeSet<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(folder) else {
+/// All files (not the directories) below a directory, which need not exist.
+fn files_below(directory: &Path, found: &mut BTreeSet<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
         return;
     };
     for entry in entries {
         let entry = entry.unwrap();
         if entry.file_type().unwrap().is_dir() {
-            // A folder for something that is not there any more is a leak, too.
+            // A directory for something that is not there any more is a leak, too.
             assert_ne!(entry.file_name(), "probe");
             files_below(&entry.path(), found);
         } else {

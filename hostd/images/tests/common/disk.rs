@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// An ext4 file system in a file, mounted; gone at its end.
 pub(crate) struct SmallDisk {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     mounted: bool,
 }
 
@@ -26,16 +26,16 @@ impl SmallDisk {
         if !is_root() {
             return None;
         }
-        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-        let image = folder.path().join("image");
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let image = directory.path().join("image");
         File::create(&image)
             .and_then(|file| file.set_len(mebibytes << 20))
             .unwrap();
         let options = ["-q", "-m", "0", "-E", "lazy_itable_init=1", "-N", "4096"];
         run(Command::new("mkfs.ext4").args(options).arg(&image)).unwrap();
-        std::fs::create_dir(folder.path().join("disk")).unwrap();
+        std::fs::create_dir(directory.path().join("disk")).unwrap();
         let mut disk = Self {
-            folder,
+            directory,
             mounted: false,
         };
         match disk.try_mount() {
@@ -49,16 +49,16 @@ impl SmallDisk {
 
     /// Where it is mounted.
     pub(crate) fn path(&self) -> PathBuf {
-        self.folder.path().join("disk")
+        self.directory.path().join("disk")
     }
 
-    /// A folder beside it, which no power cut touches.
+    /// A directory beside it, which no power cut touches.
     pub(crate) fn beside(&self) -> PathBuf {
-        self.folder.path().join("beside")
+        self.directory.path().join("beside")
     }
 
     fn try_mount(&mut self) -> Result<(), String> {
-        let image = self.folder.path().join("image");
+        let image = self.directory.path().join("image");
         run(Command::new("mount")
             .args(["-t", "ext4", "-o", "loop"])
             .arg(image)
@@ -69,8 +69,8 @@ impl SmallDisk {
 
     /// Loses what is not on the disk, as when the power fails. Every user sees errors from now on.
     pub(crate) fn cut_power(&self) {
-        let folder = File::open(self.path()).unwrap();
-        keelson_sys::filesystem::cut_off(folder.as_fd()).unwrap();
+        let directory = File::open(self.path()).unwrap();
+        keelson_sys::filesystem::cut_off(directory.as_fd()).unwrap();
     }
 
     /// Comes up again; nobody may be using it. The journal is replayed.
@@ -82,7 +82,7 @@ impl SmallDisk {
     /// Whether the kernel still has the file system. Mounting it then would give the old one
     /// back, not what is on the disk.
     fn is_in_use(&self) -> bool {
-        let image = self.folder.path().join("image");
+        let image = self.directory.path().join("image");
         let output = Command::new("losetup").arg("-j").arg(image).output();
         !output.unwrap().stdout.is_empty()
     }
@@ -97,12 +97,12 @@ impl SmallDisk {
 
     /// Whether its structures are sound, in the words of e2fsck; nobody may be using it.
     pub(crate) fn check(&mut self) {
-        let folder = File::open(self.path()).unwrap();
-        rustix::fs::syncfs(&folder).unwrap();
-        drop(folder);
+        let directory = File::open(self.path()).unwrap();
+        rustix::fs::syncfs(&directory).unwrap();
+        drop(directory);
         self.unmount().unwrap();
         self.take_what_is_there();
-        let image = self.folder.path().join("image");
+        let image = self.directory.path().join("image");
         // What somebody else still uses was not unmounted, so its journal holds the last changes.
         let replay = ["-E", "journal_only", "-y"];
         run(Command::new("e2fsck").args(replay).arg(&image)).unwrap();
@@ -136,8 +136,8 @@ impl SmallDisk {
             std::thread::sleep(PAUSE);
         }
         if self.is_in_use() {
-            let copy = self.folder.path().join("copy");
-            let image = self.folder.path().join("image");
+            let copy = self.directory.path().join("copy");
+            let image = self.directory.path().join("image");
             run(Command::new("cp")
                 .args(["--sparse=always"])
                 .arg(&image)

@@ -16,37 +16,37 @@ use std::path::{Path, PathBuf};
 use hostd_images::{Digest, ImageError, ImageStore, Limits, Loaded, StoreOptions};
 use serde_json::json;
 
-/// A store in a temporary folder; unmounts and removes everything at its end.
+/// A store in a temporary directory; unmounts and removes everything at its end.
 pub(crate) struct Fixture {
     pub(crate) store: Option<ImageStore>,
     folder: tempfile::TempDir,
-    /// Where the store keeps its things; below `folder` unless on a disk of its own.
+    /// Where the store keeps its things; below `directory` unless on a disk of its own.
     root: PathBuf,
-    folders: bool,
+    directories: bool,
 }
 
 pub(crate) use keelson_testing::is_root;
 
 impl Fixture {
-    pub(crate) fn new(folders: bool) -> Self {
+    pub(crate) fn new(directories: bool) -> Self {
         // Not in /tmp, which may be a tmpfs: the kernel mounts no EROFS from files there.
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         let root = folder.path().join("engine");
-        Self::open(folder, root, folders)
+        Self::open(folder, root, directories)
     }
 
     /// A store whose files lie elsewhere, on a disk of the test's own.
-    pub(crate) fn on(root: &Path, folders: bool) -> Self {
+    pub(crate) fn on(root: &Path, directories: bool) -> Self {
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-        Self::open(folder, root.to_owned(), folders)
+        Self::open(folder, root.to_owned(), directories)
     }
 
-    fn open(folder: tempfile::TempDir, root: PathBuf, folders: bool) -> Self {
+    fn open(folder: tempfile::TempDir, root: PathBuf, directories: bool) -> Self {
         let mut fixture = Self {
             store: None,
             folder,
             root,
-            folders,
+            directories,
         };
         fixture.reopen();
         fixture
@@ -69,7 +69,7 @@ impl Fixture {
 
     pub(crate) fn reopen(&mut self) {
         self.store = None;
-        self.store = Some(open(&self.root(), &self.run(), self.folders));
+        self.store = Some(open(&self.root(), &self.run(), self.directories));
     }
 
     pub(crate) fn store(&self) -> &ImageStore {
@@ -133,10 +133,10 @@ pub(crate) fn assert_no_mounts(below: &Path) {
     }
 }
 
-pub(crate) fn open(root: &Path, run: &Path, folders: bool) -> ImageStore {
+pub(crate) fn open(root: &Path, run: &Path, directories: bool) -> ImageStore {
     let options = StoreOptions {
         registries: hostd_images::RegistryOptions::default(),
-        folders,
+        directories,
         limits: Limits {
             bytes: 16 << 20,
             entries: 20_000,

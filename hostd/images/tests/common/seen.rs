@@ -37,8 +37,8 @@ pub(crate) fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Everything below a folder. Names that lead nowhere are passed over: overlayfs lists whiteouts
-/// where no lower layer has the folder.
+/// Everything below a directory. Names that lead nowhere are passed over: overlayfs lists whiteouts
+/// where no lower layer has the directory.
 pub(crate) fn see(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut seen = BTreeMap::new();
     let mut left = vec![root.to_owned()];

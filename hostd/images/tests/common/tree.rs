@@ -10,15 +10,15 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev};
 
 use super::{Fixture, docker_archive};
 
-/// A folder with one of everything.
+/// A directory with one of everything.
 pub(crate) fn make_tree(root: &Path) {
     let path = |name: &str| root.join(name);
     let write = |name: &str, data: &[u8], mode: u32| {
         fs::write(path(name), data).unwrap();
         fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
     };
-    for folder in ["dir/deep/er", "empty", "many", "private"] {
-        fs::create_dir_all(path(folder)).unwrap();
+    for directory in ["dir/deep/er", "empty", "many", "private"] {
+        fs::create_dir_all(path(directory)).unwrap();
     }
     write("empty-file", b"", 0o000);
     write("one-byte", b"x", 0o644);
@@ -102,7 +102,7 @@ pub(crate) fn run(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-/// The lower folders of an image of these layers. The archive is loaded from memory.
+/// The lower directories of an image of these layers. The archive is loaded from memory.
 pub(crate) async fn mounted(fixture: &Fixture, layers: &[Vec<u8>]) -> RootfsLayers {
     let loaded = fixture
         .load(&docker_archive("test:1", layers, "sh"))
@@ -116,16 +116,16 @@ pub(crate) struct Overlay(tempfile::TempDir);
 
 impl Overlay {
     pub(crate) fn new(rootfs: &RootfsLayers) -> Self {
-        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
         let lower: Vec<_> = rootfs
             .lower
             .iter()
             .map(|path| path.to_str().unwrap())
             .collect();
         for name in ["upper", "work", "merged"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::create_dir(directory.path().join(name)).unwrap();
         }
-        let path = |name: &str| folder.path().join(name).display().to_string();
+        let path = |name: &str| directory.path().join(name).display().to_string();
         let options = format!(
             "lowerdir={},upperdir={},workdir={}",
             lower.join(":"),
@@ -135,13 +135,13 @@ impl Overlay {
         let options = std::ffi::CString::new(options).unwrap();
         rustix::mount::mount(
             "overlay",
-            folder.path().join("merged"),
+            directory.path().join("merged"),
             "overlay",
             rustix::mount::MountFlags::empty(),
             Some(options.as_c_str()),
         )
         .unwrap();
-        Self(folder)
+        Self(directory)
     }
 
     pub(crate) fn path(&self) -> PathBuf {

@@ -200,8 +200,8 @@ fn a_type_without_a_rest_is_found() {
 
 #[test]
 fn a_missing_file_is_none() {
-    let folder = tempfile::tempdir().unwrap();
-    let read: Option<Thing> = read(&folder.path().join("absent")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let read: Option<Thing> = read(&directory.path().join("absent")).unwrap();
     assert_eq!(read, None);
 }
 
@@ -214,8 +214,8 @@ proptest! {
         unknown: Option<String>,
         trial: bool,
     ) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("thing.json");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("thing.json");
         let members = unknown.map(|value| ("unknown".to_owned(), Value::from(value)));
         let rest = Rest(members.into_iter().collect());
         let thing = Thing { name, size, color, rest };
@@ -226,8 +226,8 @@ proptest! {
 
     #[test]
     fn no_truncation_is_taken_for_a_document(name: String, cut in 0_usize..64) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("thing.json");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("thing.json");
         let thing = Thing { name, size: 1, color: None, rest: Rest::default() };
         write(&path, &thing, Era::Blessed, Durability::Relaxed).unwrap();
         let bytes = std::fs::read(&path).unwrap();

@@ -182,9 +182,9 @@ impl Server {
     }
 }
 
-/// Listens in the shim's folder. Only root may connect.
-pub(super) fn listen(folder: &Path) -> Result<UnixListener, Failure> {
-    let path = folder.join(SOCKET_FILE);
+/// Listens in the shim's directory. Only root may connect.
+pub(super) fn listen(directory: &Path) -> Result<UnixListener, Failure> {
+    let path = directory.join(SOCKET_FILE);
     let step = || format!("listen on {}", path.display());
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
@@ -197,10 +197,10 @@ pub(super) fn listen(folder: &Path) -> Result<UnixListener, Failure> {
     rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600)).step(step)?;
     let bind = || match SocketAddrUnix::new(&path) {
         Ok(address) => rustix::net::bind(&socket, &address),
-        // Socket addresses are at most 107 bytes long; folders may be longer.
+        // Socket addresses are at most 107 bytes long; directories may be longer.
         Err(_) => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let opened = rustix::fs::open(folder, flags, Mode::empty())?;
+            let opened = rustix::fs::open(directory, flags, Mode::empty())?;
             let short = format!("/proc/self/fd/{}/{SOCKET_FILE}", opened.as_raw_fd());
             rustix::net::bind(&socket, &SocketAddrUnix::new(short)?)
         }

@@ -86,20 +86,20 @@ impl<'a> Meter<'a> {
 }
 
 /// Checks what a layer, whose archive is sound, is mounted from; the error names the file or
-/// folder.
+/// directory.
 pub(super) fn mountable(
     record: &LayerRecord,
-    folder: &Path,
+    directory: &Path,
     limits: &Limits,
 ) -> Result<(), (&'static str, String)> {
-    let path = folder.join(TAR);
+    let path = directory.join(TAR);
     let (tar, tree) = open(&path)
         .and_then(|tar| Ok((tree(&tar, limits)?, tar)))
         .map(|(tree, tar)| (tar, tree))
         .map_err(|reason| (TAR, reason))?;
     let backend = record.form.backend();
     backend
-        .check(folder, &tree, &tar)
+        .check(directory, &tree, &tar)
         .map_err(|reason| (backend.made(), reason))
 }
 

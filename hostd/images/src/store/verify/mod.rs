@@ -241,7 +241,7 @@ impl Check<'_> {
 
     fn layer(&self, record: &LayerRecord) {
         let disk = &self.store.disk;
-        let folder = disk.layer(&record.diff_id);
+        let directory = disk.layer(&record.diff_id);
         let object = Object::Layer(record.clone());
         let found = |path: PathBuf, reason, restored| Found {
             kind: "layer",
@@ -250,7 +250,7 @@ impl Check<'_> {
             reason,
             restored,
         };
-        let path = folder.join(RECORD);
+        let path = directory.join(RECORD);
         if let Err(reason) = same_document(&path, record, self.store.disk.era) {
             let restored = {
                 let state = self.store.state();
@@ -258,20 +258,20 @@ impl Check<'_> {
             };
             self.report(found(path, reason, restored));
         }
-        let tar = folder.join(TAR);
+        let tar = directory.join(TAR);
         if let Err(reason) = self.meter.file(&tar, &record.diff_id, Some(record.size)) {
             self.report(found(tar, reason, false));
             return;
         }
         if let Some(blob) = &record.compressed {
-            let path = folder.join(BLOB);
+            let path = directory.join(BLOB);
             if let Err(reason) = self.meter.file(&path, &blob.digest, Some(blob.size)) {
                 self.report(found(path, reason, false));
             }
         }
         let limits = &self.store.layers.limits;
-        if let Err((name, reason)) = file::mountable(record, &folder, limits) {
-            self.report(found(folder.join(name), reason, false));
+        if let Err((name, reason)) = file::mountable(record, &directory, limits) {
+            self.report(found(directory.join(name), reason, false));
         }
     }
 

@@ -26,7 +26,7 @@ pub struct TreeBuilder {
 }
 
 impl TreeBuilder {
-    /// An empty root folder.
+    /// An empty root directory.
     pub fn new(limits: Limits) -> Self {
         Self {
             nodes: vec![implied_directory(false)],
@@ -67,23 +67,28 @@ impl TreeBuilder {
             reason: reason.to_owned(),
         };
         let components = components(&entry.path).map_err(refuse)?;
-        let Some((name, folders)) = components.split_last() else {
+        let Some((name, directories)) = components.split_last() else {
             return match entry.kind {
                 EntryKind::Directory => self.apply(ROOT, entry),
-                _ => Err(refuse("the root must be a folder")),
+                _ => Err(refuse("the root must be a directory")),
             };
         };
-        if let [AUFS_LINKS] = folders {
+        if let [AUFS_LINKS] = directories {
             return self.add_aufs_link(Box::from(*name), entry);
         }
         let is_aufs = |name: &[u8]| name.starts_with(AUFS);
-        if folders.iter().any(|folder| is_aufs(folder)) || (is_aufs(name) && *name != OPAQUE) {
+        if directories.iter().any(|directory| is_aufs(directory))
+            || (is_aufs(name) && *name != OPAQUE)
+        {
             return Ok(());
         }
-        if folders.iter().any(|folder| folder.starts_with(WHITEOUT)) {
+        if directories
+            .iter()
+            .any(|directory| directory.starts_with(WHITEOUT))
+        {
             return Err(refuse("a whiteout cannot have contents"));
         }
-        let parent = self.folder(folders).map_err(refuse)?;
+        let parent = self.directory(directories).map_err(refuse)?;
         if *name == OPAQUE {
             self.set_opaque(parent);
             return Ok(());
@@ -164,7 +169,7 @@ impl TreeBuilder {
     /// Counts against the limits.
     fn count(&mut self, entry: &Entry) -> Result<(), TreeError> {
         self.entries += 1;
-        // The constant stands for the node itself and its place in the folder.
+        // The constant stands for the node itself and its place in the directory.
         let held: usize = entry.path.len()
             + entry.link.len()
             + entry.sparse.as_ref().map_or(0, |parts| parts.len() * 16)
@@ -232,17 +237,17 @@ impl TreeBuilder {
         Ok(())
     }
 
-    pub(super) fn child(&self, folder: NodeId, name: &[u8]) -> Option<NodeId> {
-        match &self.nodes.get(folder as usize)?.kind {
+    pub(super) fn child(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
+        match &self.nodes.get(directory as usize)?.kind {
             NodeKind::Directory { children, .. } => children.get(name).copied(),
             _ => None,
         }
     }
 
-    /// Puts a node into a folder in place of what is there.
-    pub(super) fn attach(&mut self, folder: NodeId, name: Box<[u8]>, id: NodeId) {
+    /// Puts a node into a directory in place of what is there.
+    pub(super) fn attach(&mut self, directory: NodeId, name: Box<[u8]>, id: NodeId) {
         let mut replaced = None;
-        if let Some(node) = self.nodes.get_mut(folder as usize)
+        if let Some(node) = self.nodes.get_mut(directory as usize)
             && let NodeKind::Directory { children, .. } = &mut node.kind
         {
             replaced = children.insert(name, id);
@@ -269,8 +274,8 @@ impl TreeBuilder {
         }
     }
 
-    fn set_opaque(&mut self, folder: NodeId) {
-        if let Some(node) = self.nodes.get_mut(folder as usize)
+    fn set_opaque(&mut self, directory: NodeId) {
+        if let Some(node) = self.nodes.get_mut(directory as usize)
             && let NodeKind::Directory { opaque, .. } = &mut node.kind
         {
             *opaque = true;
@@ -279,7 +284,7 @@ impl TreeBuilder {
 
     fn whiteout(&mut self, parent: NodeId, hidden: &[u8]) -> Result<(), &'static str> {
         match self.child(parent, hidden) {
-            // A folder of the same layer stays, and the lower ones do not shine through it;
+            // A directory of the same layer stays, and the lower ones do not shine through it;
             // anything else covers what is below anyway.
             Some(existing) => self.set_opaque(existing),
             None => {

@@ -2,12 +2,12 @@
 //!
 //! The rules are those of the OCI image specification (layer.md) as Docker applies them:
 //! * Paths are relative to the root, whether they begin with a slash or not; one that climbs out
-//!   of it is refused. Symbolic links inside the layer are followed for the folders of a path, and
+//!   of it is refused. Symbolic links inside the layer are followed for the directories of a path, and
 //!   a link that points above the root ends at the root, as in a chroot.
-//! * A later entry of the same path replaces the earlier one, except that a folder stays and
-//!   takes the new attributes. Folders without an entry of their own belong to root, mode 0755.
+//! * A later entry of the same path replaces the earlier one, except that a directory stays and
+//!   takes the new attributes. Directories without an entry of their own belong to root, mode 0755.
 //! * `.wh.NAME` hides NAME of the layers below; `.wh..wh..opq` hides all that they have in its
-//!   folder. They never hide what the same layer brings. Other names that begin with `.wh..wh.`
+//!   directory. They never hide what the same layer brings. Other names that begin with `.wh..wh.`
 //!   are aufs's own and dropped; hard
 //!   links to files below `.wh..wh.plnk/`, where aufs keeps what has several names, are followed.
 //! * `trusted.overlay.*` attributes are dropped: they would steer overlayfs, not the container.
@@ -28,13 +28,13 @@ pub use build::TreeBuilder;
 /// Index of a node in [`Tree::nodes`].
 pub type NodeId = u32;
 
-/// The root folder.
+/// The root directory.
 pub const ROOT: NodeId = 0;
 
 /// How much a layer may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries of the archive, and folders that they name on the way. A million of them need some
+    /// Entries of the archive, and directories that they name on the way. A million of them need some
     /// 300 MB of memory until the layer is indexed.
     pub entries: u64,
     /// Bytes of the uncompressed archive.
@@ -80,7 +80,7 @@ pub enum TreeError {
     },
 }
 
-/// A file, folder or other object of a layer.
+/// A file, directory or other object of a layer.
 #[derive(Debug, Clone)]
 pub struct Node {
     /// What it is.
@@ -97,14 +97,14 @@ pub struct Node {
     pub mtime_nsec: u32,
     /// Extended attributes by full name.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// How many names it has (folders: 1).
+    /// How many names it has (directories: 1).
     pub names: u32,
 }
 
 /// What a node is.
 #[derive(Debug, Clone)]
 pub enum NodeKind {
-    /// A folder.
+    /// A directory.
     Directory {
         /// Its entries by name.
         children: BTreeMap<Box<[u8]>, NodeId>,
@@ -148,7 +148,7 @@ pub enum NodeKind {
 /// A layer's contents.
 #[derive(Debug, Clone)]
 pub struct Tree {
-    /// All nodes; those that were replaced have no names and are in no folder.
+    /// All nodes; those that were replaced have no names and are in no directory.
     pub nodes: Vec<Node>,
 }
 

@@ -3,7 +3,7 @@
 use crate::archive::MAX_PATH;
 
 pub(super) const MAX_NAME: usize = 255;
-/// Folders inside one another; whoever walks the tree may hold a descriptor for each.
+/// Directories inside one another; whoever walks the tree may hold a descriptor for each.
 pub(super) const MAX_DEPTH: usize = 256;
 pub(super) const WHITEOUT: &[u8] = b".wh.";
 pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -24,7 +24,7 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
             }
             _ if name.len() > MAX_NAME => return Err("a name in its path is too long"),
             _ if name.contains(&0) => return Err("its path has a zero byte"),
-            _ if names.len() >= MAX_DEPTH => return Err("its path has too many folders"),
+            _ if names.len() >= MAX_DEPTH => return Err("its path has too many directories"),
             _ => names.push(name),
         }
     }

@@ -11,14 +11,14 @@ use crate::archive::MAX_PATH;
 const MAX_LINKS: u32 = 40;
 
 impl TreeBuilder {
-    /// Finds the folder, following symbolic links, and makes what is missing.
-    pub(super) fn folder(&mut self, path: &[&[u8]]) -> Result<NodeId, &'static str> {
-        // The usual case: folders all the way.
+    /// Finds the directory, following symbolic links, and makes what is missing.
+    pub(super) fn directory(&mut self, path: &[&[u8]]) -> Result<NodeId, &'static str> {
+        // The usual case: directories all the way.
         let mut at = ROOT;
         for name in path {
             match self.child(at, name) {
                 Some(id) if self.is_directory(id) => at = id,
-                _ => return self.folder_by_links(path),
+                _ => return self.directory_by_links(path),
             }
         }
         Ok(at)
@@ -31,14 +31,14 @@ impl TreeBuilder {
         )
     }
 
-    fn folder_by_links(&mut self, path: &[&[u8]]) -> Result<NodeId, &'static str> {
+    fn directory_by_links(&mut self, path: &[&[u8]]) -> Result<NodeId, &'static str> {
         let mut left: VecDeque<Box<[u8]>> = path.iter().map(|name| Box::from(*name)).collect();
         let mut above = Vec::new();
         let mut at = ROOT;
         let mut links = 0;
         while let Some(name) = left.pop_front() {
             if above.len() >= MAX_DEPTH {
-                return Err("its path has too many folders");
+                return Err("its path has too many directories");
             }
             if *name == *b".." {
                 at = above.pop().unwrap_or(ROOT);
@@ -73,7 +73,7 @@ impl TreeBuilder {
                     }
                 }
                 (Some(_), Some(kind)) if !matches!(kind, NodeKind::Whiteout) => {
-                    return Err("its path leads through something that is not a folder");
+                    return Err("its path leads through something that is not a directory");
                 }
                 (hidden, _) => {
                     if name.starts_with(WHITEOUT) {
@@ -83,7 +83,7 @@ impl TreeBuilder {
                     self.entries += 1;
                     let limits = &self.limits;
                     if self.metadata > limits.metadata || self.entries > limits.entries {
-                        return Err("the layer has too many folders");
+                        return Err("the layer has too many directories");
                     }
                     let id = self
                         .push(implied_directory(hidden.is_some()))
@@ -99,20 +99,20 @@ impl TreeBuilder {
 
     pub(super) fn link_target(&mut self, link: &[u8]) -> Result<NodeId, String> {
         let components = components(link)?;
-        let (name, folders) = components
+        let (name, directories) = components
             .split_last()
             .ok_or_else(|| "it names no file".to_owned())?;
         let missing = "there is no such file in this layer";
-        // Looked up without making anything: a folder that does not exist holds no target.
+        // Looked up without making anything: a directory that does not exist holds no target.
         let before = self.nodes.len();
-        let parent = self.folder(folders)?;
+        let parent = self.directory(directories)?;
         if self.nodes.len() != before {
             return Err(missing.to_owned());
         }
         let id = self.child(parent, name).ok_or(missing)?;
         match self.nodes.get(id as usize).map(|node| &node.kind) {
             None | Some(NodeKind::Whiteout) => Err(missing.to_owned()),
-            Some(NodeKind::Directory { .. }) => Err("that is a folder".to_owned()),
+            Some(NodeKind::Directory { .. }) => Err("that is a directory".to_owned()),
             Some(_) => Ok(id),
         }
     }

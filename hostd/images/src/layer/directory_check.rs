@@ -13,7 +13,7 @@ use keelson_oci::layer::tree::{Node, NodeKind, ROOT};
 const BUFFER: usize = 256 << 10;
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
-/// Compares the folder with the tree; the error names the first path that differs.
+/// Compares the directory with the tree; the error names the first path that differs.
 pub(super) fn check(root: &Path, tree: &Tree, tar: &File) -> Result<(), String> {
     let mut left = vec![(PathBuf::new(), ROOT)];
     while let Some((path, id)) = left.pop() {

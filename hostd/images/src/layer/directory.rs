@@ -1,7 +1,7 @@
-//! Layers unpacked to a folder, for kernels that cannot mount EROFS from a file.
+//! Layers unpacked to a directory, for kernels that cannot mount EROFS from a file.
 //!
 //! The tree has no path that leads anywhere else; every name is made relative to the open
-//! descriptor of the folder that we made for it, and never through a symbolic link.
+//! descriptor of the directory that we made for it, and never through a symbolic link.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use rustix::fs::{self as fs, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Tim
 use super::LayerBackend;
 use crate::error::ImageError;
 
-/// Name of the unpacked root folder.
+/// Name of the unpacked root directory.
 const FOLDER: &str = "root";
 const COPY_BUFFER: usize = 256 << 10;
 
@@ -28,7 +28,7 @@ pub(crate) struct Folder;
 impl LayerBackend for Folder {
     fn prepare(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError> {
         let root = folder.join(FOLDER);
-        std::fs::create_dir(&root).map_err(ImageError::io("create folder", &root))?;
+        std::fs::create_dir(&root).map_err(ImageError::io("create directory", &root))?;
         let directory = fs::open(&root, directory_flags(), Mode::empty())
             .map_err(|error| ImageError::io("open", &root)(error.into()))?;
         let mut unpack = Unpack {
@@ -45,14 +45,14 @@ impl LayerBackend for Folder {
     }
 
     fn check(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), String> {
-        super::folder_check::check(&folder.join(FOLDER), tree, tar)
+        super::directory_check::check(&folder.join(FOLDER), tree, tar)
     }
 
     fn made(&self) -> &'static str {
         FOLDER
     }
 
-    fn mount(&self, _folder: &Path, _target: &Path) -> Result<(), ImageError> {
+    fn mount(&self, _directory: &Path, _target: &Path) -> Result<(), ImageError> {
         Ok(())
     }
 
@@ -70,12 +70,12 @@ struct Unpack<'a> {
     tar: &'a File,
     /// First path of each node with several names, for linkat.
     linked: Vec<Option<Vec<u8>>>,
-    /// Names of the open folders and of the object at work.
+    /// Names of the open directories and of the object at work.
     path: Vec<Vec<u8>>,
     buffer: Vec<u8>,
 }
 
-/// A folder that is being filled: its attributes are set when all is inside, because filling
+/// A directory that is being filled: its attributes are set when all is inside, because filling
 /// changes its time.
 struct Level<'a> {
     fd: OwnedFd,
@@ -91,7 +91,7 @@ impl<'a> Unpack<'a> {
         while let Some(at) = levels.last_mut() {
             let Some((name, id)) = at.children.next() else {
                 if let Some(done) = levels.pop() {
-                    attributes_of_folder(&done)?;
+                    attributes_of_directory(&done)?;
                 }
                 self.path.pop();
                 continue;
@@ -171,7 +171,7 @@ impl<'a> Unpack<'a> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         fs::chownat(folder, name, owner(node.uid), group(node.gid), flags)?;
         if !matches!(node.kind, NodeKind::Symlink { .. }) {
-            // Cannot be a symbolic link: mknodat made it a moment ago in our own folder.
+            // Cannot be a symbolic link: mknodat made it a moment ago in our own directory.
             fs::chmodat(
                 folder,
                 name,
@@ -236,7 +236,7 @@ fn level(tree: &Tree, id: NodeId, fd: OwnedFd) -> io::Result<Level<'_>> {
     }
 }
 
-fn attributes_of_folder(level: &Level<'_>) -> io::Result<()> {
+fn attributes_of_directory(level: &Level<'_>) -> io::Result<()> {
     let (fd, node) = (&level.fd, level.node);
     fs::fchown(fd, owner(node.uid), group(node.gid))?;
     fs::fchmod(fd, Mode::from_raw_mode(node.mode))?;
@@ -249,8 +249,8 @@ fn attributes_of_folder(level: &Level<'_>) -> io::Result<()> {
     Ok(fs::futimens(fd, &times(node))?)
 }
 
-/// Gives an object another name. Both names lie below folders that we made and that hold no
-/// symbolic links on the way, since the first path was walked folder by folder.
+/// Gives an object another name. Both names lie below directories that we made and that hold no
+/// symbolic links on the way, since the first path was walked directory by directory.
 fn link(top: BorrowedFd<'_>, first: &[u8], folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     Ok(fs::linkat(top, first, folder, name, AtFlags::empty())?)
 }
