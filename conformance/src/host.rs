@@ -11,10 +11,11 @@ pub(crate) fn cgroup_parent() -> String {
     format!("keelson-conformance-{}", std::process::id())
 }
 
-/// Removes the directory of [`cgroup_parent`] everywhere, which is empty when no case runs any more.
+/// Removes the directory of [`cgroup_parent`] everywhere when no case runs any more, with what a runtime that
+/// was given up on (crun in a frozen cgroup) made after its case had been cleaned up.
 pub(crate) fn remove_cgroup_parent() {
     for mount in cgroup_mounts() {
-        let _ = std::fs::remove_dir(mount.join(cgroup_parent()));
+        remove_cgroup(&mount.join(cgroup_parent()));
     }
 }
 
