@@ -9,6 +9,22 @@
 //! The engine knows no client's words: what clients are shown of a container is kept beside its
 //! specification ([`Shown`]) and never read here. Anonymous volumes live and end with their
 //! container.
+//!
+//! In the order of a container's life:
+//!
+//! - `engine`, `registry`, `names`: what all operations share; containers by identifier and name;
+//!   [`ScopedEngine`] is the view of one scope.
+//! - `open`, `adopt`, `quarantine`: what an earlier engine left: read, found again, or set aside.
+//! - `create`, `document`: a container is made and kept. `update` changes it, `host` says what can
+//!   be granted.
+//! - `machine`, `life`: its life as a table, and the driver that carries out what the table says.
+//!   `refused` has the words for what it forbids.
+//! - `start`, `prepare`, `spec`, `files`, `devices`, `user`, `rootfs`: a run is prepared and made.
+//! - `shim`: the process that keeps the run.
+//! - `lifecycle`, `remove`, [`signal`]: stopping, signals, pausing, removal.
+//! - `attach`, `logs`, `top`, `content`: what clients see of a container.
+//! - `executions`, `exec`: further processes in it.
+//! - `flush`: what is written is synchronised a moment later.
 
 mod adopt;
 mod attach;
