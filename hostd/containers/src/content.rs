@@ -172,7 +172,13 @@ impl Inner {
                 }
             }
         }
-        let made = result?;
+        // What was removed meanwhile has no files: that is the reason, whatever was missed first.
+        let made = match result {
+            Err(_) if container.is_gone() => {
+                return Err(EngineError::NoSuchContainer(container.id.clone()));
+            }
+            other => other?,
+        };
         let attributes = [
             ("comment", comment),
             ("imageID", made.id.to_string()),

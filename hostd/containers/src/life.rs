@@ -18,7 +18,7 @@ use crate::EngineError;
 use crate::Signal;
 use crate::container::{Answer, Container, Timer};
 use crate::engine::{Inner, off_workers};
-use crate::machine::{Action, Ask, Event, Happening, Now, Outcome, Over, Purpose, Sending, Ticket};
+use crate::machine::{Action, Ask, Event, Happening, Now, Outcome, Over, Ticket};
 use crate::shim::Connection;
 
 /// How long killed processes may take to leave their cgroup.
@@ -163,19 +163,29 @@ impl Inner {
                 Some(wait) => self.watch(container, pid, wait),
                 None => tracing::error!(id = container.id, "nothing to watch a run by"),
             },
-            Action::Send(sending) => return Some(self.send(container, sending, effects).await),
+            Action::Send(sending) => {
+                let request = Request::Kill {
+                    signal: sending.signal.number(),
+                    all: sending.signal == Signal::KILL,
+                };
+                let sent = container.shim().command("kill", &request).await;
+                return Some(match effects.keep(container, "signal", sent) {
+                    Ok(()) => Event::Sent(sending),
+                    Err(over) => Event::NotSent(sending, over),
+                });
+            }
             Action::Freeze(ticket, by) => {
                 let frozen = container.shim().command("pause", &Request::Pause).await;
                 return Some(match effects.keep(container, "pause", frozen) {
-                    true => Event::Frozen(ticket, by),
-                    false => Event::NotFrozen(ticket),
+                    Ok(()) => Event::Frozen(ticket, by),
+                    Err(over) => Event::NotFrozen(ticket, over),
                 });
             }
             Action::Thaw(thaw) => {
                 let thawed = container.shim().command("unpause", &Request::Resume).await;
                 return Some(match effects.keep(container, "unpause", thawed) {
-                    true => Event::Thawed(thaw),
-                    false => Event::NotThawed(thaw),
+                    Ok(()) => Event::Thawed(thaw),
+                    Err(over) => Event::NotThawed(thaw, over),
                 });
             }
             Action::Discard => return Some(self.discard(container, effects)),
@@ -192,27 +202,6 @@ impl Inner {
             Action::Spawn | Action::Again(..) => {}
         }
         None
-    }
-
-    async fn send(&self, container: &Container, sending: Sending, effects: &mut Effects) -> Event {
-        let request = Request::Kill {
-            signal: sending.signal.number(),
-            all: sending.signal == Signal::KILL,
-        };
-        let sent = container.shim().command("kill", &request).await;
-        let Err(error) = sent else {
-            return Event::Sent(sending);
-        };
-        // It may have ended by itself in this very moment, and its end waits to be recorded.
-        let over = match container.shim().exit_record() {
-            Ok(Some(_)) => Over::Yes,
-            _ => Over::No,
-        };
-        if over == Over::No && !matches!(sending.purpose, Purpose::Kill(_)) {
-            tracing::warn!(id = container.id, %error, signal = %sending.signal, "signal not sent");
-        }
-        effects.failed = Some(Arc::new(error));
-        Event::NotSent(sending, over)
     }
 
     fn tell(&self, container: &Container, happening: Happening) {
@@ -269,21 +258,26 @@ impl Inner {
 }
 
 impl Effects {
-    /// Whether an effect succeeded; else the reason is kept for the answer.
+    /// Whether a shim obeyed; else the reason is kept for the answer.
     fn keep(
         &mut self,
         container: &Container,
         what: &'static str,
         result: Result<(), EngineError>,
-    ) -> bool {
-        match result {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(id = container.id, %error, what, "shim did not obey");
-                self.failed = Some(Arc::new(error));
-                false
-            }
+    ) -> Result<(), Over> {
+        let Err(error) = result else {
+            return Ok(());
+        };
+        // It may have ended by itself in this very moment, and its end waits to be recorded.
+        let over = match container.shim().exit_record() {
+            Ok(Some(_)) => Over::Yes,
+            _ => Over::No,
+        };
+        if over == Over::No {
+            tracing::warn!(id = container.id, %error, what, "shim did not obey");
         }
+        self.failed = Some(Arc::new(error));
+        Err(over)
     }
 }
 

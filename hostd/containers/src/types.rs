@@ -236,16 +236,6 @@ impl Status {
     pub const fn counts_as_running(self) -> bool {
         matches!(self, Self::Running | Self::Paused | Self::Restarting)
     }
-
-    /// Whether a start is allowed.
-    pub const fn can_start(self) -> bool {
-        matches!(self, Self::Created | Self::Exited)
-    }
-
-    /// Whether a removal without force is allowed.
-    pub const fn can_remove(self) -> bool {
-        matches!(self, Self::Created | Self::Exited | Self::Dead)
-    }
 }
 
 impl fmt::Display for Status {

@@ -3,6 +3,8 @@
 mod common;
 #[path = "life/faults.rs"]
 mod faults;
+#[path = "life/storm.rs"]
+mod storm;
 
 use std::time::Duration;
 

@@ -279,10 +279,10 @@ pub(crate) enum Event {
     NotSent(Sending, Over),
     /// [`Action::Freeze`].
     Frozen(Ticket, Freezer),
-    NotFrozen(Ticket),
+    NotFrozen(Ticket, Over),
     /// [`Action::Thaw`].
     Thawed(Thaw),
-    NotThawed(Thaw),
+    NotThawed(Thaw, Over),
     /// [`Action::Discard`].
     Removed,
     NotRemoved {
@@ -306,7 +306,7 @@ pub(crate) enum Event {
     Time,
 }
 
-/// Whether a process that could not be signalled has ended.
+/// Whether a shim did not obey because its container has just ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Over {
     Yes,
@@ -578,9 +578,13 @@ impl Machine {
             Event::NotSent(sending, over) => self.not_sent(sending, over),
             Event::Frozen(ticket, by) => self.frozen(ticket, by),
             Event::Thawed(thaw) => self.thawed(thaw),
-            Event::NotFrozen(ticket) => vec![Action::Answer(ticket, Outcome::Failed)],
-            Event::NotThawed(Thaw::Request(ticket) | Thaw::Signal(Some(ticket))) => {
-                vec![Action::Answer(ticket, Outcome::Failed)]
+            Event::NotFrozen(ticket, over)
+            | Event::NotThawed(Thaw::Request(ticket) | Thaw::Signal(Some(ticket)), over) => {
+                let outcome = match over {
+                    Over::Yes => Outcome::Refused(Refusal::NotRunning(Attempt::Pause)),
+                    Over::No => Outcome::Failed,
+                };
+                vec![Action::Answer(ticket, outcome)]
             }
             Event::Time => self.time(now),
             _ => Vec::new(),

@@ -1,5 +1,7 @@
 //! The table of the machine, made by trying every event in every state.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -329,4 +331,65 @@ fn the_table_says_what_the_machine_does() {
             table.join("\n")
         );
     }
+}
+
+/// The lines of the crate's sources that say a status, but for tests of this machine.
+fn assignments(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(assignments(&path));
+            continue;
+        }
+        let own = ["tests.rs", "table.rs", "world.rs"];
+        let name = entry.file_name();
+        if own.iter().any(|test| name == *test) {
+            continue;
+        }
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            let line = line.trim();
+            if line.contains(".status = ") || line.starts_with("status: ") {
+                found.push(format!("{}: {line}", name.to_string_lossy()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_status_is_said_in_one_place() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    assert_eq!(assignments(&sources), ["record.rs: status: life.status(),"]);
+}
+
+/// States as the first releases wrote them: read, and written as they were while nothing happens.
+#[test]
+fn states_of_the_first_releases_are_read_and_written_alike() {
+    for status in [
+        "created",
+        "running",
+        "paused",
+        "restarting",
+        "exited",
+        "removing",
+        "dead",
+    ] {
+        let text = include_str!("../../tests/golden/state.1.json");
+        let text = text.replace("exited", status);
+        let written: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let mut state: State = serde_json::from_value(written["state"].clone()).unwrap();
+        if state.status.has_process() {
+            state.pid = 7;
+        }
+        let machine = Machine::restored(
+            rules(RestartPolicy::Never, false),
+            Found::Written(state.clone()),
+        );
+        assert_eq!(machine.record(), state, "{status}");
+    }
+    // What a start under way writes is the rest that it began from.
+    let mut machine = Machine::new(rules(RestartPolicy::Never, false));
+    machine.step(Event::Request(TICKET, Ask::Start), at(1));
+    assert_eq!(machine.record(), State::default());
 }

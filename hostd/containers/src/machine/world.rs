@@ -462,7 +462,7 @@ impl World {
                         process.frozen = true;
                         Event::Frozen(ticket, by)
                     }
-                    _ => Event::NotFrozen(ticket),
+                    _ => Event::NotFrozen(ticket, self.over()),
                 });
             }
             Action::Thaw(thaw) => {
@@ -471,7 +471,7 @@ impl World {
                         process.frozen = false;
                         Event::Thawed(thaw)
                     }
-                    _ => Event::NotThawed(thaw),
+                    _ => Event::NotThawed(thaw, self.over()),
                 });
             }
             Action::KillLeftovers => {
@@ -532,13 +532,16 @@ impl World {
         None
     }
 
+    fn over(&self) -> Over {
+        match self.record {
+            Some(_) => Over::Yes,
+            None => Over::No,
+        }
+    }
+
     fn send(&mut self, sending: Sending) -> Event {
         let Some(process) = &self.process else {
-            let over = match self.record {
-                Some(_) => Over::Yes,
-                None => Over::No,
-            };
-            return Event::NotSent(sending, over);
+            return Event::NotSent(sending, self.over());
         };
         if !self.answers {
             return Event::NotSent(sending, Over::No);
