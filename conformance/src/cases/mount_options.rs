@@ -4,22 +4,11 @@ use anyhow::{Result, ensure};
 use nix::mount::MsFlags;
 use serde_json::json;
 
-use super::mounts::{OPTIONS, Shown, bind, mount_below, shown, source};
+use super::mounts::{OPTIONS, bind, mount_below, shown, source, tmpfs};
 use crate::case::{Case, must, should};
-use crate::lab::{Lab, contains, push, same};
+use crate::lab::{Lab, contains, same};
 
 const PROPAGATION: &str = "config-linux.md#rootfs-mount-propagation";
-
-/// Mounts a tmpfs with options and shows it.
-pub(super) fn tmpfs(lab: &Lab, options: &[&str]) -> Result<Shown> {
-    let text = lab.script("cat /proc/self/mountinfo", |config| {
-        push(
-            &mut config["mounts"],
-            json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": options}),
-        );
-    })?;
-    shown(&text, "/mnt")
-}
 
 /// Requires an option of a tmpfs.
 fn has(lab: &Lab, option: &str, wanted: &str) -> Result<()> {

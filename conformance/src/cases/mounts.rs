@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use nix::mount::MsFlags;
 use serde_json::{Value, json};
 
-use super::mount_options::tmpfs;
 use crate::case::{Case, interface, must, should};
 use crate::lab::{Lab, contains, push, same};
 
@@ -21,6 +20,17 @@ pub(super) struct Shown {
     pub(super) propagation: String,
     pub(super) kind: String,
     pub(super) data: Vec<String>,
+}
+
+/// Mounts a tmpfs with options and shows it.
+pub(super) fn tmpfs(lab: &Lab, options: &[&str]) -> Result<Shown> {
+    let text = lab.script("cat /proc/self/mountinfo", |config| {
+        push(
+            &mut config["mounts"],
+            json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": options}),
+        );
+    })?;
+    shown(&text, "/mnt")
 }
 
 pub(super) fn shown(mountinfo: &str, place: &str) -> Result<Shown> {

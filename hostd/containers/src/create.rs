@@ -12,9 +12,10 @@ use keelson_store::document::Rest;
 use keelson_store::{Durability, document};
 
 use crate::container::{Beginning, Container};
-use crate::document::{CONTAINER, ContainerDocument, Identity, OldDocument};
+use crate::document::{CONTAINER, ContainerDocument, Identity};
 use crate::engine::{Inner, off_workers, require_readable};
 use crate::machine::Found;
+use crate::old::OldDocument;
 use crate::spec::check::{check, check_host};
 use crate::types::{CreateRequest, Created, Scope, Shown, Snapshot, State};
 use crate::{Engine, EngineError, names};

@@ -17,8 +17,8 @@ use keelson_store::document::Rest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::EngineError;
 use crate::types::{Scope, Shown, Snapshot, State};
-use crate::{EngineError, HostFacts};
 
 /// Name of the document that makes a container exist.
 pub(crate) const CONTAINER: &str = "container.json";
@@ -51,29 +51,6 @@ pub(crate) struct ContainerDocument {
     #[serde(flatten)]
     pub(crate) rest: Rest,
 }
-
-/// A container that was kept in a client's words only.
-#[derive(Debug)]
-pub struct OldDocument<'a> {
-    /// Its identifier.
-    pub id: &'a str,
-    /// Its root file system, taken for writable.
-    pub root: RootSpec,
-    /// Its command and its arguments.
-    pub command: (&'a str, &'a [String]),
-    /// What runs in it, in a client's words.
-    pub config: &'a Value,
-    /// How it runs on this host, in a client's words.
-    pub host_config: &'a Value,
-    /// What the host offers.
-    pub facts: &'a HostFacts,
-    /// The engine's own directory.
-    pub engine: &'a Path,
-}
-
-/// Reads a container that was kept in a client's words only. A parameter of the engine, because it
-/// knows no client's words.
-pub type ReadOld = fn(&OldDocument<'_>) -> Result<ContainerSpec, EngineError>;
 
 impl ContainerDocument {
     /// The document of a container as it is in memory.

@@ -18,10 +18,11 @@ use tokio::sync::broadcast;
 
 use crate::EngineError;
 use crate::container::Container;
-use crate::document::{ReadOld, STATE, StateDocument};
+use crate::document::{STATE, StateDocument};
 use crate::executions::Executions;
 use crate::flush::Flusher;
 use crate::host::HostFacts;
+use crate::old::ReadOld;
 use crate::registry::Registry;
 use crate::shim::Program;
 use crate::types::{

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keelson_cgroup::{Cgroup, controllers};
 
-use crate::types::CgroupParent;
+use crate::cgroup_parent::CgroupParent;
 
 /// Facts that decide which options can be granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@
 //! - `engine`, `registry`, `names`: what all operations share; containers by identifier and name;
 //!   [`ScopedEngine`] is the view of one scope.
 //! - `open`, `adopt`, `quarantine`: what an earlier engine left: read, found again, or set aside.
-//! - `create`, `document`: a container is made and kept. `update` changes it, `host` says what can
+//! - `create`, `document`, `old`: a container is made and kept. `update` changes it, `host` says what can
 //!   be granted.
 //! - `machine`, `life`: its life as a table, and the driver that carries out what the table says.
 //!   `refused` has the words for what it forbids.
@@ -28,6 +28,7 @@
 
 mod adopt;
 mod attach;
+mod cgroup_parent;
 mod container;
 mod content;
 mod create;
@@ -45,6 +46,7 @@ mod lifecycle;
 mod logs;
 mod machine;
 mod names;
+mod old;
 mod open;
 mod prepare;
 mod quarantine;
@@ -62,11 +64,11 @@ pub mod types;
 mod update;
 mod user;
 
-pub use document::{OldDocument, ReadOld};
 pub use engine::{Engine, WaitFuture};
 pub use error::EngineError;
 pub use executions::{ExecRequest, ExecSnapshot, ExecState};
 pub use host::HostFacts;
+pub use old::{OldDocument, ReadOld};
 pub use refused::Refused;
 pub use scoped::ScopedEngine;
 pub use signal::Signal;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -19,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
-use crate::document::ReadOld;
+pub use crate::cgroup_parent::CgroupParent;
+use crate::old::ReadOld;
 use crate::{EngineError, files, names};
 
 /// Whose container it is. The two never see each other.
@@ -59,42 +59,6 @@ pub struct EngineOptions {
     pub cgroup_parent: CgroupParent,
     /// Reads containers that were kept in a client's words only.
     pub read_old: ReadOld,
-}
-
-/// Name of a cgroup right below the root of the hierarchy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CgroupParent(String);
-
-impl CgroupParent {
-    /// What the OS uses.
-    pub const USUAL: &str = "keelson";
-
-    /// The name, without slashes.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Default for CgroupParent {
-    fn default() -> Self {
-        Self(Self::USUAL.to_owned())
-    }
-}
-
-impl FromStr for CgroupParent {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // The kernel's own files in the root have a dot in their names; new ones may come.
-        let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if text.is_empty() || text.len() > 200 || !text.chars().all(usable) {
-            return Err(format!(
-                "{text:?} is not the name of a cgroup of letters, digits, - and _"
-            ));
-        }
-        Ok(Self(text.to_owned()))
-    }
 }
 
 /// The identifier of a container that is about to be made: 64 hexadecimal digits that no other has.

@@ -57,8 +57,18 @@ pub struct Machine {
     report: bool,
 }
 
+impl MachineSpec {
+    /// Starts QEMU.
+    ///
+    /// # Errors
+    /// Something needed is missing, or QEMU ends at once; its messages are in the error.
+    pub fn launch(self) -> Result<Machine, HarnessError> {
+        Machine::launch(self)
+    }
+}
+
 impl Machine {
-    pub(crate) fn launch(spec: MachineSpec) -> Result<Self, HarnessError> {
+    fn launch(spec: MachineSpec) -> Result<Self, HarnessError> {
         let (dir, temporary) = match &spec.dir {
             Some(dir) => {
                 fs::create_dir_all(dir).map_err(HarnessError::io("create", dir))?;

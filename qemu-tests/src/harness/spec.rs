@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::error::HarnessError;
-use super::machine::Machine;
 
 /// How the machine starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,7 +254,7 @@ impl MachineSpec {
         self
     }
 
-    /// Lets [`Machine::detach`] leave QEMU running after this process has ended; otherwise the
+    /// Lets `Machine::detach` leave QEMU running after this process has ended; otherwise the
     /// kernel ends it with this process.
     #[must_use]
     pub fn outlives(mut self) -> Self {
@@ -269,13 +268,5 @@ impl MachineSpec {
     pub fn report_at_end(mut self) -> Self {
         self.report = true;
         self
-    }
-
-    /// Starts QEMU.
-    ///
-    /// # Errors
-    /// Something needed is missing, or QEMU ends at once; its messages are in the error.
-    pub fn launch(self) -> Result<Machine, HarnessError> {
-        Machine::launch(self)
     }
 }

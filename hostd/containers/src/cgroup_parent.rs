@@ -1,0 +1,39 @@
+//! The cgroup that all containers of an engine are in.
+
+use std::str::FromStr;
+
+/// Name of a cgroup right below the root of the hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupParent(String);
+
+impl CgroupParent {
+    /// What the OS uses.
+    pub const USUAL: &str = "keelson";
+
+    /// The name, without slashes.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for CgroupParent {
+    fn default() -> Self {
+        Self(Self::USUAL.to_owned())
+    }
+}
+
+impl FromStr for CgroupParent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The kernel's own files in the root have a dot in their names; new ones may come.
+        let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if text.is_empty() || text.len() > 200 || !text.chars().all(usable) {
+            return Err(format!(
+                "{text:?} is not the name of a cgroup of letters, digits, - and _"
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
