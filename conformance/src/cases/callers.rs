@@ -140,7 +140,7 @@ pub(super) const CASES: &[Case] = &[
                     .as_object_mut()
                     .map(|object| object.remove("hostname"));
             })?;
-            same("folder and name", &text, "/etc\nother")
+            same("directory and name", &text, "/etc\nother")
         },
     ),
     interface(

@@ -90,7 +90,7 @@ pub(super) const CASES: &[Case] = &[
     must(
         "linux.cgroups-path.made",
         PATH,
-        "Folders of the path that are missing are made.",
+        "Directories of the path that are missing are made.",
         |lab| {
             let path = format!("{}/deep/er", lab.cgroup());
             let container = lab.create(|config| config["linux"]["cgroupsPath"] = json!(path))?;

@@ -331,7 +331,7 @@ async fn hostile_layers_are_refused() {
             &["sparse map"],
         ),
         (
-            "folders without end",
+            "directories without end",
             Tar::new()
                 .pax(&[("path", deep.as_bytes())])
                 .file("a", b"", 0o644)
