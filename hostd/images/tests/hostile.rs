@@ -250,7 +250,7 @@ async fn hostile_layers_are_refused() {
                 .directory("d", 0o755)
                 .hard_link("a", "d")
                 .finish(),
-            &["folder"],
+            &["directory"],
         ),
         (
             "links in a circle",

@@ -110,7 +110,7 @@ async fn layers_hide_and_replace_what_is_below() {
         .file("cleared/old", b"old", 0o644)
         .directory("replaced", 0o755)
         .file("replaced/old", b"old", 0o644)
-        .file("becomes-folder", b"file", 0o644)
+        .file("becomes-directory", b"file", 0o644)
         .directory("becomes-file", 0o755)
         .file("becomes-file/x", b"x", 0o644)
         .directory("gone", 0o755)
@@ -126,7 +126,7 @@ async fn layers_hide_and_replace_what_is_below() {
         .file(".wh.replaced", b"", 0o644)
         .directory("replaced", 0o755)
         .file("replaced/new", b"new", 0o644)
-        .directory("becomes-folder", 0o755)
+        .directory("becomes-directory", 0o755)
         .file("becomes-file", b"file", 0o644)
         .file(".wh.gone", b"", 0o644)
         .hard_link(".wh.gone-file", "kept/c")
@@ -167,13 +167,13 @@ async fn layers_hide_and_replace_what_is_below() {
         assert!(!names(".").iter().any(|name| name.starts_with(".wh.")));
         assert_eq!(names("cleared"), ["new"]);
         assert_eq!(names("replaced"), ["new"]);
-        assert_eq!(names("becomes-folder"), [""; 0]);
+        assert_eq!(names("becomes-directory"), [""; 0]);
         assert_eq!(fs::read(root.join("becomes-file")).unwrap(), b"file");
         assert_eq!(
             names(""),
             [
+                "becomes-directory",
                 "becomes-file",
-                "becomes-folder",
                 "bin",
                 "cleared",
                 "etc",

@@ -124,7 +124,7 @@ async fn image(fixture: &Fixture) -> ImageId {
         .file("gone/file", b"gone", 0o644)
         .directory("to-file/", 0o755)
         .file("to-file/inside", b"x", 0o644)
-        .file("to-folder", b"x", 0o644)
+        .file("to-directory", b"x", 0o644)
         .directory("kept/", 0o755)
         .file("kept/file", b"kept", 0o644)
         .finish();
@@ -149,9 +149,9 @@ fn change(overlay: &Overlay) {
     fs::write(path("old/new"), "new").unwrap();
     fs::remove_dir_all(path("to-file")).unwrap();
     fs::write(path("to-file"), "file").unwrap();
-    fs::remove_file(path("to-folder")).unwrap();
-    fs::create_dir(path("to-folder")).unwrap();
-    fs::write(path("to-folder/inside"), "y").unwrap();
+    fs::remove_file(path("to-directory")).unwrap();
+    fs::create_dir(path("to-directory")).unwrap();
+    fs::write(path("to-directory/inside"), "y").unwrap();
     fs::write(path("etc/passwd"), "root\nme\n").unwrap();
     fs::create_dir_all(path("new/deep")).unwrap();
     fs::write(path("new/deep/a"), vec![b'a'; 600_000]).unwrap();

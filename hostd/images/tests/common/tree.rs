@@ -64,7 +64,7 @@ pub(crate) fn make_tree(root: &Path) {
     attribute("one-byte", "user.empty", b"");
     attribute("one-byte", "user.binary", &[0, 255, 10, 0]);
     attribute("odd", "user.large", &[b'v'; 3000]);
-    attribute("dir", "trusted.of-folder", b"yes");
+    attribute("dir", "trusted.of-directory", b"yes");
     attribute("short", "trusted.of-link", b"yes");
     // cap_net_raw=ep, version 2.
     let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
