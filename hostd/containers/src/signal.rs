@@ -3,51 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use keelson_linux::signal;
+
 use crate::EngineError;
 
 /// A signal number of this machine, 1 to 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signal(i32);
-
-/// signal(7), x86-64 and ARM64.
-const NAMES: [(&str, i32); 33] = [
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ILL", 4),
-    ("TRAP", 5),
-    ("ABRT", 6),
-    ("BUS", 7),
-    ("FPE", 8),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("SEGV", 11),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", 15),
-    ("STKFLT", 16),
-    ("CHLD", 17),
-    ("CONT", 18),
-    ("STOP", 19),
-    ("TSTP", 20),
-    ("TTIN", 21),
-    ("TTOU", 22),
-    ("URG", 23),
-    ("XCPU", 24),
-    ("XFSZ", 25),
-    ("VTALRM", 26),
-    ("PROF", 27),
-    ("WINCH", 28),
-    ("IO", 29),
-    ("PWR", 30),
-    ("SYS", 31),
-    ("IOT", 6),
-    ("CLD", 17),
-];
-/// As the C library counts: the two below belong to its threads.
-const RTMIN: i32 = 34;
-const RTMAX: i32 = 64;
 
 impl Signal {
     /// SIGKILL.
@@ -65,9 +27,9 @@ impl TryFrom<i32> for Signal {
     type Error = EngineError;
 
     fn try_from(number: i32) -> Result<Self, EngineError> {
-        match number {
-            1..=31 | RTMIN..=RTMAX => Ok(Self(number)),
-            _ => Err(EngineError::Invalid(format!("invalid signal: {number}"))),
+        match signal::is_usable(number) {
+            true => Ok(Self(number)),
+            false => Err(EngineError::Invalid(format!("invalid signal: {number}"))),
         }
     }
 }
@@ -77,32 +39,11 @@ impl FromStr for Signal {
 
     /// Accepts `15`, `TERM`, `SIGTERM`, `sigterm`, `SIGRTMIN+3`, `RTMAX-1`.
     fn from_str(text: &str) -> Result<Self, EngineError> {
-        let invalid = || EngineError::Invalid(format!("invalid signal: {text}"));
-        let upper = text.to_ascii_uppercase();
-        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let number = if let Some(number) = digits(text) {
-            number
-        } else if let Some((_, number)) = NAMES.iter().find(|(known, _)| *known == name) {
-            *number
-        } else if let Some(rest) = name.strip_prefix("RTMIN") {
-            RTMIN + offset(rest, '+').ok_or_else(invalid)?
-        } else if let Some(rest) = name.strip_prefix("RTMAX") {
-            RTMAX - offset(rest, '-').ok_or_else(invalid)?
-        } else {
-            return Err(invalid());
-        };
-        match number {
-            1..=31 | RTMIN..=RTMAX => Ok(Self(number)),
-            _ => Err(invalid()),
-        }
-    }
-}
-
-/// `` → 0, `+3` → 3.
-fn offset(rest: &str, sign: char) -> Option<i32> {
-    match rest.strip_prefix(sign) {
-        Some(rest) => digits(rest).filter(|number| *number <= RTMAX - RTMIN),
-        None => rest.is_empty().then_some(0),
+        digits(text)
+            .or_else(|| signal::number(text))
+            .filter(|number| signal::is_usable(*number))
+            .map(Self)
+            .ok_or_else(|| EngineError::Invalid(format!("invalid signal: {text}")))
     }
 }
 

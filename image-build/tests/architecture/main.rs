@@ -79,6 +79,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "hostd-containers",
         &[
+            "keelson-linux",
             "keelson-blocking",
             "keelson-cgroup",
             "keelson-sys",

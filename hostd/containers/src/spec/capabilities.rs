@@ -1,55 +1,19 @@
 //! Capabilities by name and number.
 
+use std::sync::LazyLock;
+
 use keelson_model::spec::CapabilitySet;
 
 /// capabilities(7), by number, without `CAP_`.
-const ALL: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
+static ALL: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let names = keelson_linux::capability::names(u64::MAX);
+    let bare = |name: &String| name.strip_prefix("CAP_").unwrap_or(name).to_owned();
+    names.iter().map(bare).collect()
+});
 
 /// Whether there is a capability of that name: `NET_ADMIN`.
 pub fn is_capability(name: &str) -> bool {
-    ALL.contains(&name)
+    ALL.iter().any(|known| known == name)
 }
 
 /// The names in a bit mask, by number: `CHOWN`, ….
@@ -57,7 +21,7 @@ pub fn capabilities_in(mask: u64) -> impl Iterator<Item = &'static str> {
     ALL.iter()
         .enumerate()
         .filter(move |(number, _)| mask & (1 << number) != 0)
-        .map(|(_, name)| *name)
+        .map(|(_, name)| name.as_str())
 }
 
 /// What a container gets of what the host has: `CAP_CHOWN`, …, by number.
