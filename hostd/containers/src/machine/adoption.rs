@@ -5,9 +5,10 @@ use keelson_shim_protocol::Exit;
 use super::policy::Occasion;
 use super::record::lost_exit;
 use super::requests::refuse;
+use super::state::{Ending, Life, Unknown};
 use super::{
-    Action, Alive, Ask, Attempt, Boot, Ending, Freezer, Life, Machine, Now, Outcome, Purpose,
-    Refusal, Sending, Ticket, Unknown,
+    Action, Alive, Ask, Attempt, Boot, Freezer, Machine, Now, Outcome, Purpose, Refusal, Sending,
+    Ticket,
 };
 
 impl Machine {

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use keelson_shim_protocol::{Exit, exit_code};
 
-use super::{Dead, Life, Machine, Rules, Unknown};
+use super::state::{Dead, Life, Unknown};
+use super::{Machine, Rules};
 use crate::types::{State, Status};
 
 /// The last run.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::state::{Dead, Ending, Life, Reason, Rest, Start, Starter, Until};
 use super::{
-    Action, Ask, Attempt, Dead, Ending, Freezer, Happening, Life, Machine, Moment, Now, Outcome,
-    Purpose, Reason, Refusal, Rest, Sending, Start, Starter, Stopper, Thaw, Ticket, Until,
+    Action, Ask, Attempt, Freezer, Happening, Machine, Moment, Now, Outcome, Purpose, Refusal,
+    Sending, Stopper, Thaw, Ticket,
 };
 use crate::Signal;
 

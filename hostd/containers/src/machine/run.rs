@@ -6,9 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use keelson_shim_protocol::Exit;
 
 use super::policy::{self, Occasion};
+use super::state::{Ending, Life, Reason, Rest, Start, Starter, Until};
 use super::{
-    Action, Ending, Freezer, Happening, Life, Machine, Moment, Now, Outcome, Over, Purpose, Reason,
-    Refusal, Rest, Sending, Start, Starter, Thaw, Ticket, Until,
+    Action, Freezer, Happening, Machine, Moment, Now, Outcome, Over, Purpose, Refusal, Sending,
+    Thaw, Ticket,
 };
 use crate::Signal;
 

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use keelson_model::spec::RestartPolicy;
 use keelson_shim_protocol::Exit;
 
+use super::state::*;
 use super::tests::{at, exit, rules};
 use super::*;
 

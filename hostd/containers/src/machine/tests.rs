@@ -1,6 +1,10 @@
 //! Single stories.
 
+use jiff::Timestamp;
+use keelson_shim_protocol::Exit;
+
 use super::*;
+use crate::types::Status;
 
 /// A moment, in seconds.
 pub(super) fn at(seconds: u64) -> Now {

@@ -13,7 +13,9 @@ use keelson_model::spec::RestartPolicy;
 use keelson_shim_protocol::Exit;
 use proptest::prelude::*;
 
+use super::state::*;
 use super::*;
+use crate::types::Status;
 
 /// What may happen.
 #[derive(Debug, Clone)]

@@ -1,0 +1,148 @@
+//! Where a container can be.
+
+use std::time::Duration;
+
+use super::event::{Ask, Freezer, Outcome, Ticket};
+use crate::types::Status;
+
+/// Where a container is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Never ran.
+    Created,
+    /// Its shim is being made.
+    Starting(Start),
+    /// Its first process runs.
+    Running { pid: i32, ending: Option<Ending> },
+    /// Its processes are frozen.
+    Paused {
+        pid: i32,
+        by: Freezer,
+        ending: Option<Ending>,
+    },
+    /// Its restart policy starts it at this time.
+    Restarting { until: Duration },
+    /// Its first process has ended.
+    Exited,
+    /// Its files are being removed; who waits for that, and with which answer.
+    Removing { waiting: Vec<(Ticket, Outcome)> },
+    /// It can't be used; only removal is possible.
+    Dead(Dead),
+    /// What became of its shim is not known.
+    Unknown(Unknown),
+    /// It was removed.
+    Gone,
+}
+
+/// A start that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// Where it came from, and returns to when the start fails.
+    pub(super) from: Rest,
+    pub(super) by: Starter,
+    /// Part of a restart that a caller asked for.
+    pub(super) again: bool,
+    /// They are answered when the start has reported.
+    pub(super) waiting: Vec<Ticket>,
+    /// Requests that are taken up then.
+    pub(super) later: Vec<(Ticket, Ask)>,
+}
+
+/// What a start begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    Created,
+    Exited,
+    Restarting,
+}
+
+/// Who starts a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Starter {
+    Caller,
+    Policy,
+}
+
+/// The end of a run that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub(super) reason: Reason,
+    /// It counts as a stop for clients.
+    pub(super) is_stop: bool,
+    /// When the next, harder step is due; `None`: never.
+    pub(super) next: Option<Duration>,
+    /// SIGKILL was sent.
+    pub(super) killed: bool,
+    pub(super) waiting: Vec<(Ticket, Until)>,
+}
+
+/// Why a run is to end; the later one here overrules the earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reason {
+    Kill,
+    Stop,
+    Shutdown,
+    Restart,
+    Removal,
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    Ended,
+    Started,
+    Removed,
+}
+
+/// Why a container can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Dead {
+    /// Its document can't be read: nothing of it is written, and it may run.
+    Document(String),
+    /// Its state can't be read and its shim is gone: nothing of it is written.
+    State(String),
+    /// Its removal failed.
+    Removal(String),
+}
+
+/// A container whose shim was not asked yet, or does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unknown {
+    /// The last state known: neither `Starting`, `Unknown` nor `Gone`.
+    pub(super) last: Box<Life>,
+    /// Clients are told.
+    pub(super) silent: bool,
+    /// The engine was opened: policies for that apply.
+    pub(super) opening: bool,
+}
+
+impl Life {
+    /// Docker's word for it.
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Self::Created => Status::Created,
+            // What an engine that is rolled back, or starts after a crash, understands.
+            Self::Starting(Start { from, .. }) => match from {
+                Rest::Created => Status::Created,
+                Rest::Exited => Status::Exited,
+                Rest::Restarting => Status::Restarting,
+            },
+            Self::Running { .. } => Status::Running,
+            Self::Paused { .. } => Status::Paused,
+            Self::Restarting { .. } => Status::Restarting,
+            Self::Exited => Status::Exited,
+            Self::Removing { .. } | Self::Gone => Status::Removing,
+            Self::Dead(_) => Status::Dead,
+            Self::Unknown(unknown) => unknown.last.status(),
+        }
+    }
+
+    /// Its first process, while it has one.
+    pub(super) fn pid(&self) -> Option<i32> {
+        match self {
+            Self::Running { pid, .. } | Self::Paused { pid, .. } => Some(*pid),
+            Self::Unknown(unknown) => unknown.last.pid(),
+            _ => None,
+        }
+    }
+}
