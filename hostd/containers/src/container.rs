@@ -213,6 +213,11 @@ impl Live {
         (self.last_ticket, receiver)
     }
 
+    /// How many requests wait for their answer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.requests.len()
+    }
+
     pub(crate) fn answer(&mut self, ticket: Ticket, answer: Answer) {
         if let Some(sender) = self.requests.remove(&ticket) {
             // Whoever asked may have gone away.

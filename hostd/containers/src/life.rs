@@ -18,11 +18,15 @@ use crate::EngineError;
 use crate::Signal;
 use crate::container::{Answer, Container, Timer};
 use crate::engine::{Inner, off_workers};
-use crate::machine::{Action, Ask, Event, Happening, Now, Outcome, Over, Ticket};
+use crate::machine::{Action, Ask, Event, Happening, Now, Outcome, Over, Stopper, Ticket};
 use crate::shim::Connection;
 
 /// How long killed processes may take to leave their cgroup.
 const LEFTOVERS_LIMIT: Duration = Duration::from_secs(1);
+
+/// How many requests of callers may wait for one container. A stop without a time limit waits as long
+/// as its container runs, also when its client has left.
+const MAX_WAITING: usize = 256;
 
 /// What the actions of one event have at hand.
 #[derive(Default)]
@@ -44,7 +48,16 @@ impl Inner {
         container: &Arc<Container>,
         ask: Ask,
     ) -> Result<(), EngineError> {
-        let (ticket, answer) = container.live().register();
+        let (ticket, answer) = {
+            let mut live = container.live();
+            if may_wait_long(&ask) && live.waiting() >= MAX_WAITING {
+                return Err(EngineError::Conflict(format!(
+                    "{MAX_WAITING} requests wait for container {} already: try again when some of them are answered, or remove it with force",
+                    container.id
+                )));
+            }
+            live.register()
+        };
         self.handle(container, Event::Request(ticket, ask), None)
             .await;
         match answer.await {
@@ -279,6 +292,20 @@ impl Effects {
         self.failed = Some(Arc::new(error));
         Err(over)
     }
+}
+
+/// Whether a request may wait as long as its container runs or starts. The others end soon, and some
+/// of them end the waiting: they are always taken.
+fn may_wait_long(ask: &Ask) -> bool {
+    matches!(
+        ask,
+        Ask::Start
+            | Ask::Restart { .. }
+            | Ask::Stop {
+                by: Stopper::Caller,
+                ..
+            }
+    )
 }
 
 /// Deletes what a run leaves. On a thread of its own: those who were told of the end run on this one

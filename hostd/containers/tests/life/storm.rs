@@ -142,6 +142,35 @@ fn storms_of_requests_leave_what_the_kernel_says() {
     });
 }
 
+/// Clients that leave don't take back what they asked for, so what waits is bounded, and what ends the
+/// waiting is always taken.
+#[test]
+fn requests_that_wait_for_one_container_are_bounded() {
+    if !is_root() {
+        return;
+    }
+    Machine::new().life(async |engine, _images| {
+        let id = create(&engine, shell("trap '' TERM; while :; do sleep 0.1; done")).await;
+        within(engine.start(SCOPE, &id)).await.unwrap();
+        let mut stops = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            let (engine, id) = (engine.clone(), id.clone());
+            stops.spawn(async move { engine.stop(SCOPE, &id, None, Some(-1)).await });
+        }
+        for _ in 0..300 - 256 {
+            let refused = within(stops.join_next()).await.unwrap().unwrap();
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
+        }
+        within(engine.kill(SCOPE, &id, "KILL".parse().unwrap()))
+            .await
+            .unwrap();
+        while let Some(stopped) = within(stops.join_next()).await {
+            stopped.unwrap().unwrap();
+        }
+        within(engine.remove(SCOPE, &id, true, true)).await.unwrap();
+    });
+}
+
 fn script_of(spec: &ContainerSpec) -> &str {
     spec.process.args.last().map_or("", String::as_str)
 }
