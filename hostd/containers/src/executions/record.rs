@@ -181,7 +181,13 @@ impl Left {
                 })
                 .map(|ended| ended.executions)
                 .unwrap_or_default(),
-            Err(_) => Vec::new(),
+            Err(error) => {
+                // A shim of an earlier version, or one that was killed, leaves none.
+                if error.kind() != ErrorKind::NotFound {
+                    tracing::warn!(path = %path.display(), %error, "ends of executions not read");
+                }
+                Vec::new()
+            }
         };
         let others = match orderly {
             true => exit_code::killed_by(Signal::KILL.number()),
