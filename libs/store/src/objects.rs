@@ -5,7 +5,7 @@
 //! BASE/<name>/<document>  its document
 //! BASE/<name>/.unsettled  a symbolic link whose target is the boot in which the object was made;
 //!                         there until its document is on the disk
-//! BASE/.trash/<unique>    removed objects whose files are not deleted yet
+//! BASE/.trash/<unique>    removed objects whose files are not deleted yet, and new ones without a mark
 //! ```
 //!
 //! Writing the document is what makes an object, one rename into the trash is what removes it.
@@ -18,6 +18,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::{StoreError, file};
 
@@ -111,10 +113,41 @@ impl Objects {
     /// [`StoreError::Io`] when the directory exists already or cannot be made.
     pub fn prepare(&self, name: &str) -> Result<PathBuf, StoreError> {
         let directory = self.directory(name)?;
-        fs::create_dir(&directory).map_err(StoreError::io("create directory", &directory))?;
-        let mark = directory.join(UNSETTLED);
-        std::os::unix::fs::symlink(&self.boot, &mark).map_err(StoreError::io("mark", &mark))?;
+        // Made and marked where a start of the engine cleans up: without its mark, it must not be
+        // seen under its name, since nobody could know then that it was never made.
+        let made = self.make_in_trash(name)?;
+        let mark = made.join(UNSETTLED);
+        let moved = std::os::unix::fs::symlink(&self.boot, &mark)
+            .map_err(StoreError::io("mark", &mark))
+            .and_then(|()| {
+                renameat_with(CWD, &made, CWD, &directory, RenameFlags::NOREPLACE)
+                    .map_err(|error| StoreError::io("create directory", &directory)(error.into()))
+            });
+        if let Err(error) = moved {
+            // What can't be removed now goes at the next start.
+            let _ = remove_tree(&made);
+            return Err(error);
+        }
         Ok(directory)
+    }
+
+    /// A new empty directory in the trash.
+    fn make_in_trash(&self, name: &str) -> Result<PathBuf, StoreError> {
+        loop {
+            let target = self.in_trash(name);
+            match fs::create_dir(&target) {
+                Ok(()) => return Ok(target),
+                // Left by an earlier run of the process: numbers start at 0 each time.
+                Err(error) if is_taken(&error) => {}
+                Err(error) => return Err(StoreError::io("create directory", &target)(error)),
+            }
+        }
+    }
+
+    /// A path in the trash that this process has not used yet.
+    fn in_trash(&self, name: &str) -> PathBuf {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        self.base.join(TRASH).join(format!("{name}-{number}"))
     }
 
     /// Says that an object's document is on the disk, or that it need not be: from now on the
@@ -148,10 +181,8 @@ impl Objects {
     /// [`StoreError::Io`].
     pub fn discard(&self, name: &str) -> Result<Option<PathBuf>, StoreError> {
         let directory = self.directory(name)?;
-        let trash = self.base.join(TRASH);
         loop {
-            let number = self.counter.fetch_add(1, Ordering::Relaxed);
-            let target = trash.join(format!("{name}-{number}"));
+            let target = self.in_trash(name);
             match fs::rename(&directory, &target) {
                 Ok(()) => return Ok(Some(target)),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -267,6 +298,8 @@ mod tests {
         fs::write(directory.path().join("whole/.new-object.json-1-1"), "{").unwrap();
         // Killed after the directory was made.
         objects.prepare("bare").unwrap();
+        // Killed before the new directory had its mark, or before it had its name.
+        fs::create_dir(directory.path().join(TRASH).join("unmarked-0")).unwrap();
         // Killed with files in it, and with a half-written document.
         let half = objects.prepare("half").unwrap();
         fs::create_dir(half.join("upper")).unwrap();
