@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::case::Verdict;
 use crate::runner::{Outcome, Results};
 use crate::runtime::Runtime;
+use crate::verdict::Verdict;
 
 /// Puts verdicts of `found`, the JSON of a report, where a case was passed over here. Runtimes are
 /// the same when their file names are. Gives the identifiers of the cases.

@@ -10,12 +10,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::case::Skip;
 use crate::command::{self, Ended};
-use crate::container::Container;
 use crate::host;
-use crate::rootless;
-use crate::runtime::Runtime;
+use crate::inside;
+use crate::runtime::{Runtime, UNIFIED};
+use crate::verdict::Skip;
+
+mod container;
+
+pub(crate) use container::Container;
 
 /// Those of busybox that inspect a container from inside.
 const APPLETS: &[&str] = &[
@@ -198,7 +201,7 @@ impl Lab {
                 ]
             }
         });
-        if rootless::is_inside() {
+        if inside::is_inside() {
             // As engines of ordinary users have it, which own no cgroup.
             config["linux"]["cgroupsPath"] = Value::Null;
         }
@@ -207,7 +210,7 @@ impl Lab {
 
     /// Asks for another cgroup than [`Lab::config`], where there is one to ask for.
     pub(crate) fn place(&self, config: &mut Value, name: &str) {
-        config["linux"]["cgroupsPath"] = match rootless::is_inside() {
+        config["linux"]["cgroupsPath"] = match inside::is_inside() {
             true => Value::Null,
             false => json!(format!("{}{name}", self.cgroup())),
         };
@@ -217,8 +220,8 @@ impl Lab {
     pub(crate) fn write_config(&self, edit: impl FnOnce(&mut Value)) -> Result<()> {
         let mut config = self.config();
         edit(&mut config);
-        if rootless::is_inside() {
-            rootless::bind_what_cannot_be_mounted(&mut config);
+        if inside::is_inside() {
+            inside::bind_what_cannot_be_mounted(&mut config);
         }
         std::fs::write(self.bundle().join("config.json"), format!("{config:#}"))
             .context("write config.json")
@@ -417,6 +420,16 @@ impl Drop for Lab {
 struct Attempt {
     id: String,
     created_by: Result<(), Ended>,
+}
+
+/// Finds out how a program must be called.
+pub(crate) fn detect(path: &Path) -> Result<Runtime> {
+    let mut runtime = Runtime::new(path)?;
+    if Path::new(UNIFIED).join("cgroup.procs").exists() {
+        let trial = Lab::new(&runtime)?.run(|_| {})?;
+        runtime.hides_unified = trial.stderr.contains("hybrid mode not supported");
+    }
+    Ok(runtime)
 }
 
 /// Ends a case that says nothing on this machine.

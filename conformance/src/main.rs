@@ -1,24 +1,25 @@
 //! What the OCI runtime specification 1.2 and runc's command line require, as named cases that run
 //! against any runtime. docs/conformance.md lists them.
 //!
-//! - `case`, `cases`: the cases, by section of the specification.
 //! - `runtime`, `exceptions`: the runtimes, and where they are known to differ.
-//! - `lab`, `container`, `command`: what a case works with: bundles, containers, programs.
-//! - `rootless`, `elsewhere`, `host`: other users, other machines, and cleaning up.
+//! - `lab`, `command`, `host`: what a case works with: bundles, containers, programs, cleaning up.
+//! - `case`, `cases`, `verdict`: the cases, by section of the specification, and how they end.
 //! - `runner`, `report`: runs the cases, and writes the table.
+//! - `rootless`, `inside`, `elsewhere`: the cases as an ordinary user, and on other machines.
 
 mod case;
 mod cases;
 mod command;
-mod container;
 mod elsewhere;
 mod exceptions;
 mod host;
+mod inside;
 mod lab;
 mod report;
 mod rootless;
 mod runner;
 mod runtime;
+mod verdict;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
-use runtime::{Runtime, WITHOUT_UNIFIED};
+use runtime::WITHOUT_UNIFIED;
 
 /// Runs the conformance cases against runtimes and compares them.
 #[derive(Debug, Parser)]
@@ -83,7 +84,7 @@ fn main() -> Result<ExitCode> {
     }
     let options = Options::parse();
     if options.inside {
-        rootless::set_inside();
+        inside::set_inside();
     }
     let all = match options.rootless || options.inside {
         true => rootless::cases(),
@@ -117,7 +118,7 @@ fn main() -> Result<ExitCode> {
     };
     let runtimes = paths
         .iter()
-        .map(|path| Runtime::detect(path))
+        .map(|path| lab::detect(path))
         .collect::<Result<Vec<_>>>()?;
     let subject = runtimes
         .iter()

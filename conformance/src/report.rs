@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::case::{Case, Verdict};
+use crate::case::Case;
 use crate::exceptions::{self, EXCEPTIONS, REVIEWED};
 use crate::rootless;
 use crate::runner::Results;
 use crate::runtime::Runtime;
+use crate::verdict::Verdict;
 
 /// What a run found.
 pub(crate) struct Report<'a> {

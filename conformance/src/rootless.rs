@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::case::Case;
 use crate::command;
@@ -133,42 +132,6 @@ pub(crate) fn left_out() -> BTreeMap<Lack, Vec<Case>> {
         }
     }
     found
-}
-
-static INSIDE: AtomicBool = AtomicBool::new(false);
-
-/// Says that this program is the one inside of the namespaces.
-pub(crate) fn set_inside() {
-    INSIDE.store(true, Ordering::Relaxed);
-}
-
-/// Whether this program is the one inside of the namespaces.
-pub(crate) fn is_inside() -> bool {
-    INSIDE.load(Ordering::Relaxed)
-}
-
-/// Changes a configuration as engines of ordinary users do: a procfs or sysfs of a namespace of the
-/// host can't be mounted by a user, who binds the host's.
-pub(crate) fn bind_what_cannot_be_mounted(config: &mut Value) {
-    for (namespace, kind) in [("pid", "proc"), ("network", "sysfs")] {
-        let mut listed = config["linux"]["namespaces"]
-            .as_array()
-            .into_iter()
-            .flatten();
-        if listed.any(|entry| entry["type"] == namespace) {
-            continue;
-        }
-        let mounts = config.get_mut("mounts").and_then(Value::as_array_mut);
-        for mount in mounts
-            .into_iter()
-            .flatten()
-            .filter(|mount| mount["type"] == kind)
-        {
-            mount["type"] = json!("none");
-            mount["source"] = mount["destination"].clone();
-            mount["options"] = json!(["rbind", "nosuid", "noexec", "nodev"]);
-        }
-    }
 }
 
 /// The number of the first runtime's user, which nobody on the machine has, and the further ones that
@@ -326,21 +289,5 @@ mod tests {
                 assert!(cases.iter().any(known), "{lack:?}: {name}");
             }
         }
-    }
-
-    #[test]
-    fn hosts_file_systems_are_bound_where_the_namespace_is_the_hosts() {
-        let mounts = json!([
-            {"destination": "/proc", "type": "proc"},
-            {"destination": "/sys", "type": "sysfs"},
-        ]);
-        let namespaces = json!([{"type": "pid"}]);
-        let mut config = json!({"mounts": mounts, "linux": {"namespaces": namespaces}});
-        bind_what_cannot_be_mounted(&mut config);
-        assert_eq!(config["mounts"][0], mounts[0]);
-        assert_eq!(config["mounts"][1]["source"], "/sys");
-        let mut odd = json!(["no object"]);
-        bind_what_cannot_be_mounted(&mut odd);
-        assert_eq!(odd, json!(["no object"]));
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::case::{Case, Verdict};
+use crate::case::Case;
 use crate::lab::Lab;
 use crate::runtime::Runtime;
+use crate::verdict::Verdict;
 
 /// How one case ended with one runtime, and how long it took.
 #[derive(Debug)]

@@ -29,8 +29,8 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// Finds out how a program must be called.
-    pub(crate) fn detect(path: &Path) -> Result<Self> {
+    /// A program that is asked for its version.
+    pub(crate) fn new(path: &Path) -> Result<Self> {
         let path = path
             .canonicalize()
             .with_context(|| format!("find the runtime {}", path.display()))?;
@@ -40,19 +40,12 @@ impl Runtime {
             .unwrap_or_default();
         let version = command::run(command::quiet(&path).arg("--version"))?;
         let version = version.stdout.lines().next().unwrap_or_default().to_owned();
-        let mut runtime = Self {
+        Ok(Self {
             path,
             name,
             version,
             hides_unified: false,
-        };
-        if Path::new(UNIFIED).join("cgroup.procs").exists() {
-            let lab = crate::lab::Lab::new(&runtime)?;
-            let trial = lab.run(|_| {})?;
-            drop(lab);
-            runtime.hides_unified = trial.stderr.contains("hybrid mode not supported");
-        }
-        Ok(runtime)
+        })
     }
 
     /// A call of the runtime.

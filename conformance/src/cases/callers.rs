@@ -422,7 +422,7 @@ pub(super) const CASES: &[Case] = &[
             let socket = path.to_string_lossy();
             lab.call(&["create", "--pidfd-socket", &socket, &id])?
                 .output()?;
-            let container = crate::container::Container { lab, id };
+            let container = crate::lab::Container { lab, id };
             let (text, pid) = receive()?;
             same("text", &text, "standard")?;
             ensure!(

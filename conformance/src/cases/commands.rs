@@ -27,7 +27,7 @@ fn lists(features: &Value, pointer: &str, words: &[&str]) -> Result<()> {
 }
 
 /// How often a counting container has counted.
-fn count(container: &crate::container::Container<'_>) -> Result<usize> {
+fn count(container: &crate::lab::Container<'_>) -> Result<usize> {
     Ok(container.output()?.lines().count())
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::lifecycle::remove_hostname;
 use crate::case::{Case, must, should};
-use crate::container::Container;
+use crate::lab::Container;
 use crate::lab::{Lab, push, same, skip};
 
 const NAMESPACES: &str = "config-linux.md#namespaces";

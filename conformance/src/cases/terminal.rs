@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::case::{Case, interface, must};
 use crate::command::{self, eventually};
-use crate::container::Container;
+use crate::lab::Container;
 use crate::lab::Lab;
 
 const PROCESS: &str = "config.md#process";

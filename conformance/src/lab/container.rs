@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::{Lab, same};
 use crate::command::{self, Ended, eventually};
-use crate::lab::Lab;
 
 /// A container, deleted with its lab.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Container<'_> {
 
     /// Requires a status.
     pub(crate) fn is(&self, status: &str) -> Result<()> {
-        crate::lab::same("status", &self.status()?, status)
+        same("status", &self.status()?, status)
     }
 
     /// Waits for a status.
