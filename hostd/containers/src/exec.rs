@@ -41,6 +41,11 @@ impl Engine {
         let container = self.inner.resolve(scope, name)?;
         require_active(&container)?;
         request.check()?;
+        // Refused now, as Docker does it. It is found out again at the start, since the container's
+        // files may change.
+        if !request.user.is_empty() {
+            off_workers(|| self.inner.exec_user(&request.user, &container))?;
+        }
         let exec = Arc::new(Exec::new(
             names::new_id(),
             scope,
@@ -130,7 +135,8 @@ impl Engine {
     /// Sets the size of one's terminal, in characters. Waits for a start that is under way.
     ///
     /// # Errors
-    /// [`EngineError::Conflict`] when it does not run.
+    /// [`EngineError::Invalid`] when nobody has started it, [`EngineError::Conflict`] when it does
+    /// not run.
     pub async fn exec_resize(
         &self,
         scope: Scope,
@@ -140,9 +146,13 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let (exec, container) = self.inner.find_exec(scope, id)?;
         require_active(&container)?;
+        if exec.state() == ExecState::Created {
+            return Err(EngineError::Invalid(
+                "exec process is not started".to_owned(),
+            ));
+        }
         let mut states = exec.states();
-        let started =
-            states.wait_for(|state| !matches!(state, ExecState::Created | ExecState::Starting));
+        let started = states.wait_for(|state| *state != ExecState::Starting);
         let running = match tokio::time::timeout(START_TIMEOUT, started).await {
             Ok(Ok(state)) => matches!(*state, ExecState::Running(_)),
             _ => {

@@ -9,6 +9,8 @@ mod host_objects;
 #[path = "../../../runtime/tests/common/host_objects.rs"]
 #[allow(unreachable_pub, reason = "the runtime's tests share it")]
 mod walk;
+#[path = "containers/words.rs"]
+mod words;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;

@@ -131,13 +131,8 @@ fn exec_takes_user_directory_environment_and_privileges() {
         "id -u; id -g; echo $HOME",
     ]);
     assert_eq!(named.ok(), "55\n66\n/home/new");
-    let unknown = host.docker(&["exec", "-u", "nobody-here", "box", "true"]);
-    assert_eq!(unknown.code, 126);
-    assert!(
-        unknown.stdout.contains("unable to find user nobody-here"),
-        "{}",
-        unknown.stdout
-    );
+    host.docker(&["exec", "-u", "nobody-here", "box", "true"])
+        .fails_with("unable to find user nobody-here");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use keelson_shim_protocol::FailReason;
 use keelson_sys::mount_attr::{self, MountAttributes};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
@@ -572,10 +573,10 @@ fn attach_at(
     };
     match attach(tree, &target) {
         Err(Errno::INVAL) if !directory && is_directory(&target) => {
-            return Err(Failure::invalid(format!(
-                "what is bound is not a directory, but {destination} is one in the container: a file \
-                 goes over a file only"
-            )));
+            return Err(Failure::command(
+                FailReason::NotFound,
+                format!("mount over {destination}: not a directory: only a directory goes there"),
+            ));
         }
         other => other.step(step)?,
     }

@@ -10,10 +10,12 @@ pub(crate) mod list;
 pub(crate) mod streams;
 mod versions;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hostd_containers::Snapshot;
 use keelson_model::spec::{MountKind, NetworkMode, Port, ReadOnly};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -22,35 +24,57 @@ use crate::{Api, Call};
 
 /// Rows and columns of the query of a resize request.
 fn terminal_size(call: &Call) -> Result<(u16, u16), ApiError> {
-    let size = |name: &str| {
-        call.query
-            .number(name)?
-            .ok_or_else(|| ApiError::invalid(format!("query parameter {name} is missing")))
+    let size = |name: &str, what: &str| {
+        let value = call.query.get(name).unwrap_or_default();
+        value
+            .parse()
+            .map_err(|_| ApiError::invalid(format!("invalid resize {what} {value:?}")))
     };
-    Ok((size("h")?, size("w")?))
+    Ok((size("h", "height")?, size("w", "width")?))
 }
 
-/// `NetworkSettings.Networks`. The networks that exist assign no addresses.
-fn networks(api: &Api, snapshot: &Snapshot) -> Value {
+/// `NetworkSettings.Networks`: a container's end points by the names of their networks.
+type Networks = BTreeMap<&'static str, EndPoint>;
+
+/// A container's connection to a network. The networks that exist assign no addresses.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EndPoint {
+    #[serde(rename = "IPAMConfig")]
+    ipam_config: (),
+    links: (),
+    aliases: (),
+    mac_address: &'static str,
+    driver_opts: (),
+    gw_priority: i64,
+    #[serde(rename = "NetworkID")]
+    network_id: String,
+    #[serde(rename = "EndpointID")]
+    endpoint_id: String,
+    gateway: &'static str,
+    #[serde(rename = "IPAddress")]
+    ip_address: &'static str,
+    #[serde(rename = "IPPrefixLen")]
+    ip_prefix_len: u8,
+    #[serde(rename = "IPv6Gateway")]
+    ipv6_gateway: &'static str,
+    #[serde(rename = "GlobalIPv6Address")]
+    global_ipv6_address: &'static str,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    global_ipv6_prefix_len: u8,
+    #[serde(rename = "DNSNames")]
+    dns_names: (),
+}
+
+fn networks(api: &Api, snapshot: &Snapshot) -> Networks {
     let name = crate::networks::network_name(snapshot);
-    let (network, end) = crate::networks::ids(api, snapshot, name);
-    json!({name: {
-        "IPAMConfig": null,
-        "Links": null,
-        "Aliases": null,
-        "MacAddress": "",
-        "DriverOpts": null,
-        "GwPriority": 0,
-        "NetworkID": network,
-        "EndpointID": end,
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": null,
-    }})
+    let (network_id, endpoint_id) = crate::networks::ids(api, snapshot, name);
+    let end = EndPoint {
+        network_id,
+        endpoint_id,
+        ..EndPoint::default()
+    };
+    Networks::from([(name, end)])
 }
 
 /// `80/tcp`.

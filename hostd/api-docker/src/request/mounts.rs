@@ -222,7 +222,7 @@ fn check_options(mount: &Mount) -> Result<(), ApiError> {
     ] {
         if given && owner != kind {
             return Err(ApiError::invalid(format!(
-                "invalid mount config for type \"{kind}\": field {name} must not be specified"
+                "{name} must not be specified on mount type {kind:?}"
             )));
         }
     }

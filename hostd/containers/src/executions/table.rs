@@ -118,7 +118,7 @@ impl Exec {
             Refused::HasRun => "has already run",
             Refused::IsRunning | Refused::OutOfTurn => "is already running",
         };
-        EngineError::Conflict(format!("Error: Exec command {} {why}", self.id))
+        EngineError::Conflict(format!("exec command {} {why}", self.id))
     }
 
     /// Writes down what was asked for and how far it is.
