@@ -1,16 +1,19 @@
 //! `GET /containers/json`.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use hostd_containers::{Snapshot, Status};
 use hostd_images::Image;
 use http::{Response, StatusCode};
+use keelson_model::error::ErrorKind;
 use keelson_model::spec::{MountKind, Port};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{mounts, networks, open_ports, sizes};
+use super::{Networks, mounts, networks, open_ports, sizes};
 use crate::error::ApiError;
 use crate::networks::network_name;
 use crate::places::Kind;
@@ -70,9 +73,9 @@ pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         false => None,
     };
     let mut answer = summaries(api, &containers, with_size).await?;
-    if call.version >= ApiVersion::new(1, 46) {
-        for (summary, container) in answer.iter_mut().zip(&containers) {
-            add_annotations(summary, container);
+    if call.version < ApiVersion::new(1, 46) {
+        for summary in &mut answer {
+            summary.host_config.annotations = None;
         }
     }
     Ok(reply::json(StatusCode::OK, &answer))
@@ -251,28 +254,33 @@ impl Ports {
 /// All containers with their sizes, for `GET /system/df`.
 pub(crate) async fn with_sizes(api: &Api) -> Result<Value, ApiError> {
     let containers = api.containers().list();
-    Ok(Value::Array(summaries(api, &containers, true).await?))
+    let list = summaries(api, &containers, true).await?;
+    serde_json::to_value(list).map_err(|error| {
+        ApiError::new(
+            ErrorKind::Internal,
+            format!("list of containers as JSON: {error}"),
+        )
+    })
 }
 
-async fn summaries(
+async fn summaries<'a>(
     api: &Api,
-    containers: &[Arc<Snapshot>],
+    containers: &'a [Arc<Snapshot>],
     with_size: bool,
-) -> Result<Vec<Value>, ApiError> {
+) -> Result<Vec<Summary<'a>>, ApiError> {
     let mut answer = Vec::with_capacity(containers.len());
     for container in containers {
         let mut summary = render(api, container)?;
-        if with_size && let Some(members) = summary.as_object_mut() {
-            // Docker's value for an unknown size.
+        if with_size {
             let (written, whole) = match sizes(api, container).await {
-                Ok((written, whole)) => (json!(written), json!(whole)),
+                Ok((written, whole)) => (Size::Known(written), Size::Known(whole)),
                 Err(error) => {
                     tracing::warn!(id = container.id, %error, "size of a container not found out");
-                    (json!(-1), json!(-1))
+                    (Size::UNKNOWN, Size::UNKNOWN)
                 }
             };
-            members.insert("SizeRw".to_owned(), written);
-            members.insert("SizeRootFs".to_owned(), whole);
+            summary.size_rw = Some(written);
+            summary.size_root_fs = Some(whole);
         }
         answer.push(summary);
     }
@@ -319,29 +327,89 @@ fn descendants(api: &Api, filters: &Filters) -> BTreeSet<String> {
     found
 }
 
-fn render(api: &Api, container: &Snapshot) -> Result<Value, ApiError> {
+/// One container of the list. It is written as it is, without a tree of values in between: a list
+/// of hundreds is asked for often.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Summary<'a> {
+    id: &'a str,
+    names: [String; 1],
+    image: Cow<'a, str>,
+    #[serde(rename = "ImageID")]
+    image_id: &'a str,
+    command: String,
+    created: i64,
+    ports: Vec<Value>,
+    labels: &'a BTreeMap<String, String>,
+    state: &'static str,
+    status: String,
+    host_config: HostPart<'a>,
+    network_settings: NetworkPart,
+    mounts: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_rw: Option<Size>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_root_fs: Option<Size>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostPart<'a> {
+    network_mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<&'a BTreeMap<String, String>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkPart {
+    networks: Networks,
+}
+
+/// Bytes.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Size {
+    Known(u64),
+    Unknown(i64),
+}
+
+impl Size {
+    /// Docker's value for a size that can't be found out.
+    const UNKNOWN: Self = Self::Unknown(-1);
+}
+
+fn render<'a>(api: &Api, container: &'a Snapshot) -> Result<Summary<'a>, ApiError> {
     // The name may belong to another image by now.
     let name = container.image();
     let image = match api.0.images.resolve(&name) {
-        Ok(image) if image.id.to_string() == container.image_id() => &*name,
-        _ => container.image_id(),
+        Ok(image) if image.id.to_string() == container.image_id() => name,
+        _ => container.image_id().into(),
     };
     let process = &container.spec.process;
-    Ok(json!({
-        "Id": container.id,
-        "Names": [format!("/{}", container.name)],
-        "Image": image,
-        "ImageID": container.image_id(),
-        "Command": command(&process.command, &process.args),
-        "Created": container.created.as_second(),
-        "Ports": ports(container),
-        "Labels": container.spec.labels,
-        "State": container.state.status.as_str(),
-        "Status": status(container, jiff::Timestamp::now()),
-        "HostConfig": {"NetworkMode": network_name(container)},
-        "NetworkSettings": {"Networks": networks(api, container)},
-        "Mounts": mounts(container)?,
-    }))
+    let annotations = &container.spec.annotations;
+    Ok(Summary {
+        id: &container.id,
+        names: [format!("/{}", container.name)],
+        image,
+        image_id: container.image_id(),
+        command: command(&process.command, &process.args),
+        created: container.created.as_second(),
+        ports: ports(container),
+        labels: &container.spec.labels,
+        state: container.state.status.as_str(),
+        status: status(container, jiff::Timestamp::now()),
+        host_config: HostPart {
+            network_mode: network_name(container),
+            annotations: (!annotations.is_empty()).then_some(annotations),
+        },
+        network_settings: NetworkPart {
+            networks: networks(api, container),
+        },
+        mounts: mounts(container)?,
+        size_rw: None,
+        size_root_fs: None,
+    })
 }
 
 /// The ports that the container listens on, none of which is published.
@@ -349,15 +417,6 @@ fn ports(container: &Snapshot) -> Vec<Value> {
     open_ports(container)
         .map(|port| json!({"PrivatePort": port.number, "Type": port.protocol.as_str()}))
         .collect()
-}
-
-fn add_annotations(summary: &mut Value, container: &Snapshot) {
-    let annotations = &container.spec.annotations;
-    if let Some(Value::Object(host)) = summary.get_mut("HostConfig")
-        && !annotations.is_empty()
-    {
-        host.insert("Annotations".to_owned(), json!(annotations));
-    }
 }
 
 fn command(path: &str, args: &[String]) -> String {
