@@ -50,9 +50,9 @@ impl Runtimes {
     }
 }
 
-/// The logging drivers that a container may ask for. The first is the default. All of them keep logs
-/// in one format.
-pub(crate) const LOG_DRIVERS: [&str; 2] = ["local", "json-file"];
+/// The logging drivers that a container may ask for, besides `none`. The first is the default. All of
+/// them keep logs in one format.
+pub(crate) const LOG_DRIVERS: [&str; 3] = ["json-file", "local", "syslog"];
 
 /// The default logging driver.
 pub(crate) const LOG_DRIVER: &str = LOG_DRIVERS[0];

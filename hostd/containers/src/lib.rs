@@ -22,7 +22,7 @@
 //! - `start`, `prepare`, `spec`, `files`, `devices`, `user`, `rootfs`: a run is prepared and made.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, [`signal`]: stopping, signals, pausing, removal.
-//! - `attach`, `logs`, `top`, `content`: what clients see of a container.
+//! - `attach`, `logs`, `tag`, `top`, `content`: what clients see of a container.
 //! - `executions`, `exec`: further processes in it.
 //! - `flush`: what is written is synchronised a moment later.
 
@@ -59,6 +59,7 @@ mod shim;
 pub mod signal;
 mod spec;
 mod start;
+mod tag;
 mod top;
 pub mod types;
 mod update;
@@ -76,6 +77,7 @@ pub use spec::capabilities::{capabilities_in, is_capability};
 pub use spec::check::{check, check_host, check_strings};
 pub use spec::merge_environment;
 pub use spec::mounts::usual_propagation;
+pub use tag::{check_tag, tag_of};
 pub use types::{
     AttachOptions, Attached, CgroupParent, CommitRequest, ContainerEvent, CreateRequest, Created,
     EngineOptions, Frame, LogQuery, Logs, NewId, Receiver, Scope, Shown, Snapshot, SpecChange,

@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use keelson_log::{Next, Reader, Record, Stream};
+use keelson_model::spec::LogSpec;
 use rustix::fs::inotify;
 use tokio::net::unix::pipe;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::types::{Frame, LogQuery, Logs, Receiver, Scope, WaitCondition};
+use crate::types::{Frame, LogQuery, Logs, Receiver, Scope, Status, WaitCondition};
 use crate::{Engine, EngineError};
 
 /// Bytes of output that are gathered before they are passed on.
@@ -38,6 +39,16 @@ impl Engine {
             ));
         }
         let snapshot = container.snapshot();
+        if matches!(snapshot.state.status, Status::Dead | Status::Removing) {
+            return Err(EngineError::Conflict(
+                "can not get logs from container which is dead or marked for removal".to_owned(),
+            ));
+        }
+        if snapshot.spec.log == LogSpec::Nowhere {
+            return Err(EngineError::NotImplemented(
+                "configured logging driver does not support reading".to_owned(),
+            ));
+        }
         let path = snapshot.log_path.clone();
         // Both before the first read: what happens after it wakes the follower.
         let watch = if query.follow {
@@ -224,6 +235,9 @@ impl Shaper {
         if self.query.timestamps && begins {
             self.current
                 .extend_from_slice(time_text(record.time).as_bytes());
+        }
+        if begins {
+            self.current.extend_from_slice(self.query.prefix.as_bytes());
         }
         self.current.extend_from_slice(record.payload);
         self.size += record.payload.len() + 32;

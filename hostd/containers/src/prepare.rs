@@ -229,12 +229,23 @@ fn write_files(
     write(resolv_conf, text.as_bytes())
 }
 
+/// Bytes after which the file of a container is rotated whose output goes nowhere.
+const UNKEPT_SIZE: u64 = 4 << 20;
+/// How many such files there are.
+const UNKEPT_FILES: u32 = 2;
+
 /// The container's log, with the host's limits where it has none of its own.
 fn log(snapshot: &Snapshot, defaults: &EngineConfig) -> LogSpec {
-    let model::LogSpec::Files {
-        max_size,
-        max_files,
-    } = &snapshot.spec.log;
+    let (max_size, max_files) = match &snapshot.spec.log {
+        model::LogSpec::Files {
+            max_size,
+            max_files,
+            ..
+        } => (*max_size, *max_files),
+        model::LogSpec::Syslog { .. } => (None, None),
+        // Attached clients are served from there.
+        model::LogSpec::Nowhere => (Some(UNKEPT_SIZE), Some(UNKEPT_FILES)),
+    };
     LogSpec {
         path: snapshot.log_path.clone(),
         max_size: max_size.unwrap_or(defaults.log_max_size),

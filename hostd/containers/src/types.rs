@@ -363,6 +363,8 @@ pub struct LogQuery {
     pub timestamps: bool,
     /// The last so many lines only.
     pub tail: Option<u64>,
+    /// Put before each line, after the time.
+    pub prefix: String,
 }
 
 /// A part of a log.

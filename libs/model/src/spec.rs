@@ -10,6 +10,7 @@
 //! a newer one wrote.
 
 mod limits;
+mod log;
 mod mounts;
 mod security;
 
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use limits::{
     CpuLimits, Limits, MemoryLimits, MemorySwap, PidsLimit, Rlimit, RlimitKind, SHM_SIZE,
 };
+pub use log::{LogMarks, LogSpec, SyslogFormat, SyslogServer};
 pub use mounts::{BindMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount};
 pub use security::{
     CapabilitySet, Confinement, DeviceAccess, DeviceSpec, Hiding, SecuritySpec, SystemCallFilter,
@@ -340,32 +342,6 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Sctp => "sctp",
-        }
-    }
-}
-
-/// Where output goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "driver", rename_all = "snake_case")]
-pub enum LogSpec {
-    /// The engine's own files, which rotate.
-    Files {
-        /// Bytes after which a file is rotated; the host's configuration says it when this does
-        /// not.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        max_size: Option<u64>,
-        /// How many files are kept, the current one included, at least 1; the host's configuration
-        /// says it when this does not.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        max_files: Option<u32>,
-    },
-}
-
-impl Default for LogSpec {
-    fn default() -> Self {
-        Self::Files {
-            max_size: None,
-            max_files: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use hostd_containers::{Snapshot, Status};
 use http::{Response, StatusCode};
+use keelson_model::spec::LogSpec;
 use serde_json::{Value, json};
 
 use super::{mounts, networks, open_ports, port_name, sizes};
@@ -72,7 +73,10 @@ fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
         "ResolvConfPath": own_file("resolv.conf"),
         "HostnamePath": own_file("hostname"),
         "HostsPath": own_file("hosts"),
-        "LogPath": snapshot.log_path.display().to_string(),
+        "LogPath": match &snapshot.spec.log {
+            LogSpec::Nowhere => String::new(),
+            LogSpec::Files { .. } | LogSpec::Syslog { .. } => snapshot.log_path.display().to_string(),
+        },
         "Name": format!("/{}", snapshot.name),
         "RestartCount": state.restart_count,
         "Driver": STORAGE_DRIVER,

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
-use hostd_containers::{AttachOptions, Attached, LogQuery};
+use hostd_containers::{AttachOptions, Attached, LogQuery, Snapshot, tag_of};
 use http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -174,6 +174,27 @@ async fn drain(mut reader: Reader) -> InputEnd {
     }
 }
 
+/// What stands before each line with `details`: names and values in the order of the names, then a
+/// space, also when there are none.
+fn details(container: &Snapshot) -> String {
+    let mut attributes = container
+        .spec
+        .log
+        .marks()
+        .map(|marks| marks.attributes.clone())
+        .unwrap_or_default();
+    let tag = tag_of(container);
+    if !tag.is_empty() {
+        attributes.insert("tag".to_owned(), tag);
+    }
+    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pairs = attributes.iter();
+    let pairs: Vec<_> = pairs
+        .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
+        .collect();
+    format!("{} ", pairs.join(","))
+}
+
 pub(crate) async fn logs(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let query = &call.query;
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
@@ -181,9 +202,6 @@ pub(crate) async fn logs(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         return Err(ApiError::invalid(
             "Bad parameters: you must choose at least one stream",
         ));
-    }
-    if query.flag("details") {
-        return Err(ApiError::not_built("details in logs are not built yet"));
     }
     // 0 is what clients send for "no limit".
     let time = |name| -> Result<Option<u64>, ApiError> {
@@ -198,7 +216,12 @@ pub(crate) async fn logs(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         // Docker reads what is not a number, and negative numbers, as "all".
         Some(text) => text.parse().ok(),
     };
+    let prefix = match query.flag("details") {
+        true => details(&*api.containers().inspect(&call.name)?),
+        false => String::new(),
+    };
     let selection = LogQuery {
+        prefix,
         follow: query.flag("follow"),
         stdout,
         stderr,

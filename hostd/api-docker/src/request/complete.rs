@@ -205,12 +205,8 @@ fn complete_host(
     if host.runtime.is_empty() {
         runtimes.usual().clone_into(&mut host.runtime);
     }
-    match host.log_config.r#type.as_str() {
-        "" => LOG_DRIVER.clone_into(&mut host.log_config.r#type),
-        "json-file" => warnings.push(format!(
-            "logging driver json-file: the log is kept in the format of driver {LOG_DRIVER}, with the same options; docker logs reads it"
-        )),
-        _ => {}
+    if host.log_config.r#type.is_empty() {
+        LOG_DRIVER.clone_into(&mut host.log_config.r#type);
     }
     if host.restart_policy.name.is_empty() {
         "no".clone_into(&mut host.restart_policy.name);

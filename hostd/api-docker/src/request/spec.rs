@@ -33,7 +33,7 @@ pub(super) fn spec(
     let Words { config, host, .. } = *words;
     let limits = limits::limits(host)?;
     let security = security_spec(host, ground)?;
-    let log = log::log(&host.log_config)?;
+    let log = log::log(&host.log_config, config)?;
     let restart = restart_policy(&host.restart_policy)?;
     let namespaces = namespaces(host)?;
     let names = names::names(id, config, host)?;

@@ -14,6 +14,7 @@ use keelson_model::spec::{
 use super::capabilities::{capabilities_in, is_capability};
 use super::mounts::is_of_engine;
 use crate::host::HostFacts;
+use crate::tag::check_tag;
 use crate::{EngineError, Signal};
 
 /// The least memory limit, in bytes: nothing starts with less.
@@ -407,10 +408,17 @@ fn check_sysctls(spec: &ContainerSpec) -> Result<(), EngineError> {
 }
 
 fn check_log(log: &LogSpec) -> Result<(), EngineError> {
+    if let Some(marks) = log.marks() {
+        check_tag(&marks.tag)?;
+    }
     let LogSpec::Files {
         max_size,
         max_files,
-    } = log;
+        ..
+    } = log
+    else {
+        return Ok(());
+    };
     if *max_size == Some(0) {
         return invalid("invalid size of a log file: 0");
     }

@@ -51,6 +51,7 @@ fn what_says_something_is_read_again() {
     spec.log = LogSpec::Files {
         max_size: Some(u64::MAX),
         max_files: None,
+        marks: LogMarks::default(),
     };
     spec.restart = RestartPolicy::OnFailure { attempts: None };
     spec.stop = StopSpec {
