@@ -30,6 +30,8 @@ pub(crate) struct Container {
     /// Whoever reads its output holds a receiver: a removed container's log is deleted only when
     /// they have read it (or take too long).
     pub(crate) readers: tokio::sync::watch::Sender<()>,
+    /// Held while its log is passed on to a server.
+    pub(crate) forwarding: tokio::sync::Mutex<()>,
     /// Told when a start has reported.
     pub(crate) start_over: Notify,
     live: Mutex<Live>,
@@ -95,6 +97,7 @@ impl Container {
             run_directory: snapshot.run_directory.clone(),
             operation: tokio::sync::Mutex::new(()),
             readers: tokio::sync::watch::Sender::new(()),
+            forwarding: tokio::sync::Mutex::new(()),
             start_over: Notify::new(),
             live: Mutex::new(Live {
                 snapshot: Arc::new(snapshot),

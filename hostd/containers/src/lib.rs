@@ -22,7 +22,7 @@
 //! - `start`, `prepare`, `spec`, `files`, `devices`, `user`, `rootfs`: a run is prepared and made.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, [`signal`]: stopping, signals, pausing, removal.
-//! - `attach`, `logs`, `tag`, `top`, `content`: what clients see of a container.
+//! - `attach`, `logs`, `tag`, `forward`, `top`, `content`: what clients see of a container.
 //! - `executions`, `exec`: further processes in it.
 //! - `flush`: what is written is synchronised a moment later.
 
@@ -40,6 +40,7 @@ mod exec;
 mod executions;
 mod files;
 mod flush;
+mod forward;
 mod host;
 mod life;
 mod lifecycle;

@@ -270,10 +270,10 @@ fn time_text(nanoseconds: u64) -> String {
 ///
 /// An inotify descriptor is read like a pipe, and tokio's pipe is what registers a descriptor
 /// without `unsafe`.
-struct Watch(pipe::Receiver);
+pub(crate) struct Watch(pipe::Receiver);
 
 impl Watch {
-    fn new(directory: &Path) -> Result<Self, EngineError> {
+    pub(crate) fn new(directory: &Path) -> Result<Self, EngineError> {
         let error = || EngineError::io("inotify", directory);
         let handle = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)
             .map_err(|errno| error()(errno.into()))?;
@@ -292,7 +292,7 @@ impl Watch {
     }
 
     /// Returns after a change, and takes all notices of changes up to now.
-    async fn changed(&self) -> Result<(), EngineError> {
+    pub(crate) async fn changed(&self) -> Result<(), EngineError> {
         let error = || EngineError::io("inotify", Path::new("log"));
         let mut buffer = [0; 4096];
         let mut seen = false;

@@ -12,7 +12,7 @@ use crate::engine::Inner;
 use crate::machine::{Ask, Event};
 use crate::shim::{Connection, Shim};
 use crate::types::Scope;
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, forward};
 
 impl Engine {
     /// Starts a container and returns when its command was executed.
@@ -43,6 +43,7 @@ impl Inner {
     ) -> Result<Running, EngineError> {
         let (inner, prepared) = (Arc::clone(self), Arc::clone(container));
         blocking(move || inner.prepare(&prepared)).await??;
+        forward::check_server(container).await?;
         let shim = container.shim();
         let running = match shim.spawn(&self.runtime).await {
             Ok(()) => connect_and_start(&shim, container).await,
@@ -63,6 +64,7 @@ impl Inner {
         pid: i32,
         mut wait: Connection,
     ) {
+        forward::start(container);
         let (inner, container) = (Arc::clone(self), Arc::clone(container));
         tokio::spawn(async move {
             loop {

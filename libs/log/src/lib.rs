@@ -27,7 +27,7 @@ mod reader;
 mod writer;
 
 pub use format::{MAX_PAYLOAD, Record, Stream};
-pub use reader::{Next, Reader};
+pub use reader::{Next, Position, Reader};
 pub use writer::{Limits, Writer};
 
 use std::path::{Path, PathBuf};

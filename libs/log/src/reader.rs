@@ -46,6 +46,15 @@ pub struct Reader {
     ended: bool,
 }
 
+/// The place of a record that can be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Of the file.
+    pub generation: u64,
+    /// In the file.
+    pub offset: u64,
+}
+
 /// A record in the buffer.
 struct Located {
     stream: Stream,
@@ -176,6 +185,45 @@ impl Reader {
         let before = entry.map_or(0, |entry| entry.lines);
         self.enter(opened, entry);
         self.skip_lines(skip - before, lines == 0)
+    }
+
+    /// Where the next record is, or will be; `None` when there is no log yet.
+    pub fn position(&self) -> Option<Position> {
+        let opened = self.current.as_ref()?;
+        let unread = self.buffer.len().saturating_sub(self.start) as u64;
+        Some(Position {
+            generation: opened.header.generation,
+            offset: opened.offset.saturating_sub(unread),
+        })
+    }
+
+    /// Goes to where a reader of this log was, or to the oldest record when that file is gone.
+    pub fn seek_position(&mut self, position: Position) -> Result<(), LogError> {
+        self.reset();
+        let mut found = None;
+        for number in 0..MAX_FILES {
+            let Some(opened) = open_file(&rotated(&self.path, number))? else {
+                if number == 0 {
+                    continue;
+                }
+                break;
+            };
+            if opened.header.generation <= position.generation {
+                found = Some(opened).filter(|found| found.header.generation == position.generation);
+                break;
+            }
+        }
+        match found {
+            Some(mut opened) => {
+                opened.offset = position.offset.max(FILE_HEADER as u64);
+                self.done = opened.header.generation;
+                self.current = Some(opened);
+            }
+            None => {
+                self.advance()?;
+            }
+        }
+        Ok(())
     }
 
     /// Goes to the first record that is not older than `time` (nanoseconds since 1970).

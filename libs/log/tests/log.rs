@@ -228,3 +228,43 @@ proptest! {
         prop_assert!(seen == count / 2 || seen + 1 == count / 2, "{} of {}", seen, count);
     }
 }
+
+#[test]
+fn a_reader_goes_on_where_another_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let limits = Limits {
+        max_size: 300,
+        max_files: 3,
+    };
+    let mut writer = Writer::open(&path, limits).unwrap();
+    let mut line = |number: u64| {
+        let text = format!("line {number}\n");
+        writer
+            .append(Stream::Stdout, text.as_bytes(), number)
+            .unwrap();
+    };
+    (0..4).for_each(&mut line);
+    let next = |reader: &mut Reader| match reader.next().unwrap() {
+        Next::Record(record) => Some(record.time),
+        Next::CaughtUp { .. } => None,
+    };
+    let mut first = Reader::open(&path).unwrap();
+    assert_eq!((next(&mut first), next(&mut first)), (Some(0), Some(1)));
+    let position = first.position().unwrap();
+    // The file is rotated, and is still there.
+    (4..14).for_each(&mut line);
+    let mut second = Reader::open(&path).unwrap();
+    second.seek_position(position).unwrap();
+    let rest: Vec<_> = std::iter::from_fn(|| next(&mut second)).collect();
+    assert_eq!(rest, (2..14).collect::<Vec<_>>());
+    // What was written since then is read from the place where everything had been read.
+    let end = second.position().unwrap();
+    line(14);
+    second.seek_position(end).unwrap();
+    assert_eq!((next(&mut second), next(&mut second)), (Some(14), None));
+    // It is gone: the oldest that there is.
+    (15..60).for_each(&mut line);
+    second.seek_position(position).unwrap();
+    assert!(next(&mut second).unwrap() > 14);
+}
