@@ -11,6 +11,8 @@ use crate::progress::{self, Step};
 
 /// The Debian release that the image is made of.
 pub const IMAGE_RELEASE: &str = "trixie";
+/// The release before it, whose clients are still in use.
+pub const FORMER_RELEASE: &str = "bookworm";
 /// Keys that Debian signs its archive with.
 pub const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -94,9 +96,9 @@ fn stanza(fields: &[(String, String)]) -> Vec<Source> {
         .collect()
 }
 
-/// The archives of [`IMAGE_RELEASE`] on the mirrors that `configured` names for another release.
+/// The archives of `wanted` on the mirrors that `configured` names for another release.
 #[must_use]
-pub fn for_image_release(configured: &[Source]) -> Vec<Source> {
+pub fn for_release(wanted: &str, configured: &[Source]) -> Vec<Source> {
     // By the suite's ending, which says what the archive is for.
     const KINDS: [&str; 3] = ["", "-updates", "-security"];
     const RELEASES: [&str; 6] = [
@@ -116,7 +118,7 @@ pub fn for_image_release(configured: &[Source]) -> Vec<Source> {
         if !path.ends_with("/debian") && !path.ends_with("/debian-security") {
             continue;
         }
-        let suite = format!("{IMAGE_RELEASE}{kind}");
+        let suite = format!("{wanted}{kind}");
         if !found.iter().any(|known| known.suite == suite) {
             found.push(Source {
                 uri: source.uri.clone(),
@@ -125,26 +127,34 @@ pub fn for_image_release(configured: &[Source]) -> Vec<Source> {
         }
     }
     // Without its main archive the others are of no use.
-    if !found.iter().any(|source| source.suite == IMAGE_RELEASE) {
+    if !found.iter().any(|source| source.suite == wanted) {
         found.clear();
     }
     found
 }
 
-/// The package archives that the image is built from: named by the variable
-/// `KEELSON_DEBIAN_MIRROR`, or those that the machine uses itself, or, on a machine that is no
-/// Debian, debootstrap's.
+/// The package archives that the image is built from.
+///
+/// # Errors
+/// See [`sources_of`].
+pub fn image_sources() -> Result<Vec<Source>> {
+    sources_of(IMAGE_RELEASE)
+}
+
+/// The package archives of `release`: on the mirror that the variable `KEELSON_DEBIAN_MIRROR`
+/// names, or on those that the machine uses itself, or, on a machine that is no Debian, on
+/// debootstrap's.
 ///
 /// # Errors
 /// None of these names a Debian mirror.
-pub fn image_sources() -> Result<Vec<Source>> {
+pub fn sources_of(release: &str) -> Result<Vec<Source>> {
     if let Ok(mirror) = std::env::var("KEELSON_DEBIAN_MIRROR") {
         return Ok(vec![Source {
             uri: mirror,
-            suite: IMAGE_RELEASE.to_owned(),
+            suite: release.to_owned(),
         }]);
     }
-    let sources = for_image_release(&configured_sources()?);
+    let sources = for_release(release, &configured_sources()?);
     if !sources.is_empty() {
         return Ok(sources);
     }
@@ -153,7 +163,7 @@ pub fn image_sources() -> Result<Vec<Source>> {
     if let Some(mirror) = debootstrap_mirror(&script) {
         return Ok(vec![Source {
             uri: mirror,
-            suite: IMAGE_RELEASE.to_owned(),
+            suite: release.to_owned(),
         }]);
     }
     bail!(
@@ -231,7 +241,22 @@ pub fn fetch_and_unpack(
     destination: &Path,
     logs: &Path,
 ) -> Result<()> {
-    let configuration = private_configuration(directory, &image_sources()?)?;
+    fetch_and_unpack_of(IMAGE_RELEASE, step, name, directory, destination, logs)
+}
+
+/// Like [`fetch_and_unpack`] for a package of `release`, which has a `directory` of its own.
+///
+/// # Errors
+/// The mirror does not answer, its signature does not fit, or it has no such package.
+pub fn fetch_and_unpack_of(
+    release: &str,
+    step: &mut Step,
+    name: &str,
+    directory: &Path,
+    destination: &Path,
+    logs: &Path,
+) -> Result<()> {
+    let configuration = private_configuration(directory, &sources_of(release)?)?;
     let apt_get = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         command
@@ -401,19 +426,19 @@ mod tests {
             source("http://mirror.example/debian", "bookworm-backports"),
         ];
         assert_eq!(
-            for_image_release(&configured),
+            for_release(IMAGE_RELEASE, &configured),
             [
                 source("http://mirror.example/debian/", "trixie"),
                 source("http://mirror.example/debian-security", "trixie-security"),
             ]
         );
         let ubuntu = [source("http://mirror.example/ubuntu", "noble")];
-        assert_eq!(for_image_release(&ubuntu), []);
+        assert_eq!(for_release(IMAGE_RELEASE, &ubuntu), []);
         let security_only = [source(
             "http://mirror.example/debian-security",
             "bookworm-security",
         )];
-        assert_eq!(for_image_release(&security_only), []);
+        assert_eq!(for_release(IMAGE_RELEASE, &security_only), []);
     }
 
     #[test]

@@ -228,6 +228,19 @@ const NEEDS: &[Need] = &[
         "crun",
         "is what our container runtime is compared with",
     ),
+    Need {
+        purpose: Purpose::Test,
+        // Of whichever version is the distribution's.
+        sign: Sign::File(&[
+            "/usr/lib/python3.13/ensurepip/__init__.py",
+            "/usr/lib/python3.12/ensurepip/__init__.py",
+            "/usr/lib/python3.11/ensurepip/__init__.py",
+            "/usr/lib/python3.10/ensurepip/__init__.py",
+            "/usr/lib/python3.14/ensurepip/__init__.py",
+        ]),
+        package: "python3-venv",
+        reason: "unpacks clients that are written in Python",
+    },
     program(
         Purpose::Test,
         "openssl",

@@ -16,7 +16,7 @@ use cargo_metadata::{Metadata, MetadataCommand, Package, TargetKind};
 use crate::privilege::is_root;
 use crate::spent::Spent;
 use crate::workspace::{MUSL_TARGET, Workspace};
-use crate::{binaries, image, progress, tools};
+use crate::{binaries, clients, image, progress, tools};
 
 /// A part of the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -275,6 +275,7 @@ impl<'a> Runner<'a> {
 
     fn host(&self) -> Result<()> {
         binaries::build(self.workspace)?;
+        clients::fetch(self.workspace);
         let wanted = |package: &str| package != VM_PACKAGE && package != TOOL_PACKAGE;
         let first = self.integration("test-host", wanted, self.surroundings()?);
         let tool = ["test", "--package", TOOL_PACKAGE, "--test", "*"];
@@ -363,7 +364,8 @@ impl<'a> Runner<'a> {
         Ok(surroundings
             .with("KEELSON_BIN_DIR", self.workspace.binaries())
             .with("KEELSON_BUSYBOX", tools::busybox(self.workspace)?)
-            .with("KEELSON_DOCKER", tools::docker(self.workspace)?))
+            .with("KEELSON_DOCKER", tools::docker(self.workspace)?)
+            .with("KEELSON_CLIENTS", clients::directory(self.workspace)))
     }
 
     fn tests(&self, log: &str, arguments: &[&str], surroundings: &Surroundings) -> Result<()> {

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use image_build::prerequisites::{self, Purpose};
 use image_build::testing::Stage;
 use image_build::workspace::{Profile, Workspace};
-use image_build::{binaries, image, machine, progress, testing, vm_disk};
+use image_build::{binaries, clients, image, machine, progress, testing, vm_disk};
 
 /// Builds Keelson's executables and images, and runs and tests them.
 #[derive(Debug, Parser)]
@@ -118,6 +118,9 @@ fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Task::Setup { purpose } => {
             prerequisites::ensure(&workspace, purpose)?;
+            if purpose >= Purpose::Test {
+                clients::fetch(&workspace);
+            }
             progress::say("This machine has everything.");
             Ok(())
         }
