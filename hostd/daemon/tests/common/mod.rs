@@ -9,6 +9,7 @@
     reason = "each test file uses its own part"
 )]
 
+pub mod clients;
 pub mod description;
 pub mod front;
 pub mod image;
