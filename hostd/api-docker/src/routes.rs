@@ -105,7 +105,13 @@ pub static ROUTES: Table<Handler> = Table::new(
             handler!(containers::create::create),
         )
         .takes(Takes::Document),
-        not_built("POST", "/containers/prune", 25, Operator),
+        route(
+            "POST",
+            "/containers/prune",
+            25,
+            Operator,
+            handler!(containers::lifecycle::prune),
+        ),
         route(
             "GET",
             "/containers/{id}/json",

@@ -74,12 +74,7 @@ impl Engine {
     pub async fn written_bytes(&self, scope: Scope, name: &str) -> Result<u64, EngineError> {
         let inner = Arc::clone(&self.inner);
         let container = inner.resolve(scope, name)?;
-        blocking(move || {
-            let size = inner.writable(&container)?.size();
-            check_whole(&container)?;
-            Ok(size?)
-        })
-        .await
+        blocking(move || inner.measure(&container)).await
     }
 
     /// Makes an image of a container.
@@ -134,6 +129,13 @@ fn check_whole(container: &Container) -> Result<(), EngineError> {
 }
 
 impl Inner {
+    /// Bytes in a container's writable layer. Blocks.
+    pub(crate) fn measure(&self, container: &Container) -> Result<u64, EngineError> {
+        let size = self.writable(container)?.size();
+        check_whole(container)?;
+        Ok(size?)
+    }
+
     fn writable(&self, container: &Container) -> Result<WritableLayer, EngineError> {
         let snapshot = container.snapshot();
         Ok(WritableLayer {

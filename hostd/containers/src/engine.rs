@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     pub(crate) flusher: Flusher,
     pub(crate) executions: Executions,
     pub(crate) shutting_down: AtomicBool,
+    /// Whether a prune runs.
+    pub(crate) pruning: AtomicBool,
     /// From when on the machines of containers count time.
     pub(crate) opened: tokio::time::Instant,
 }
@@ -97,6 +99,7 @@ impl Engine {
                 flusher: Flusher::start(),
                 executions: Executions::default(),
                 shutting_down: AtomicBool::new(false),
+                pruning: AtomicBool::new(false),
                 opened: tokio::time::Instant::now(),
             }),
         }
@@ -244,12 +247,27 @@ impl Inner {
             let value = limits::shortened(value, limits::EVENT);
             attributes.insert((*name).to_owned(), value);
         }
+        self.send(
+            container.scope,
+            action.into(),
+            container.id.clone(),
+            attributes,
+        );
+    }
+
+    /// Announces that a prune is over.
+    pub(crate) fn emit_prune(&self, scope: Scope, reclaimed: u64) {
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
+        self.send(scope, "prune".to_owned(), String::new(), attributes);
+    }
+
+    fn send(&self, scope: Scope, action: String, id: String, attributes: BTreeMap<String, String>) {
         let time = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
         // Without subscribers there is nobody to tell.
         let _ = self.events.send(ContainerEvent {
-            scope: container.scope,
-            action: action.into(),
-            id: container.id.clone(),
+            scope,
+            action,
+            id,
             attributes,
             time,
         });

@@ -21,7 +21,7 @@
 //!   `refused` has the words for what it forbids.
 //! - `start`, `prepare`, `spec`, `files`, `devices`, `user`, `rootfs`: a run is prepared and made.
 //! - `shim`: the process that keeps the run.
-//! - `lifecycle`, `remove`, [`signal`]: stopping, signals, pausing, removal.
+//! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
 //! - `attach`, `logs`, `tag`, `forward`, `top`, `content`: what clients see of a container.
 //! - `executions`, `exec`: further processes in it.
 //! - `flush`: what is written is synchronised a moment later.
@@ -50,6 +50,7 @@ mod names;
 mod old;
 mod open;
 mod prepare;
+mod prune;
 mod quarantine;
 mod refused;
 mod registry;
@@ -81,6 +82,6 @@ pub use spec::mounts::usual_propagation;
 pub use tag::{check_tag, tag_of};
 pub use types::{
     AttachOptions, Attached, CgroupParent, CommitRequest, ContainerEvent, CreateRequest, Created,
-    EngineOptions, Frame, LogQuery, Logs, NewId, Receiver, Scope, Shown, Snapshot, SpecChange,
+    EngineOptions, Frame, LogQuery, Logs, NewId, Pruned, Receiver, Scope, Shown, Snapshot, SpecChange,
     State, Status, Top, WaitCondition, WaitResult,
 };

@@ -7,8 +7,8 @@ use hostd_images::{Change, ImageId};
 
 use crate::{
     AttachOptions, Attached, CommitRequest, CreateRequest, Created, Engine, EngineError,
-    ExecRequest, ExecSnapshot, LogQuery, Logs, Receiver, Scope, Signal, Snapshot, SpecChange, Top,
-    WaitCondition, WaitFuture,
+    ExecRequest, ExecSnapshot, LogQuery, Logs, Pruned, Receiver, Scope, Signal, Snapshot,
+    SpecChange, Top, WaitCondition, WaitFuture,
 };
 
 /// The containers of one scope. Each method is [`Engine`]'s method of the same name, with the same
@@ -111,6 +111,14 @@ impl ScopedEngine<'_> {
     /// Removes a container.
     pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<(), EngineError> {
         self.engine.remove(self.scope, name, force, volumes).await
+    }
+
+    /// Removes the containers that do not run and that `fits` accepts.
+    pub async fn prune(
+        &self,
+        fits: impl Fn(&Snapshot) -> bool + Send + 'static,
+    ) -> Result<Pruned, EngineError> {
+        self.engine.prune(self.scope, fits).await
     }
 
     /// Registers a wait before it returns; the future gives the result.

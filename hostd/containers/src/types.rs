@@ -149,6 +149,15 @@ pub struct CommitRequest {
     pub pause: bool,
 }
 
+/// What a prune removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Identifiers of the containers.
+    pub removed: Vec<String>,
+    /// Bytes that were in their writable layers.
+    pub reclaimed: u64,
+}
+
 /// What was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {

@@ -267,3 +267,88 @@ fn sizes_are_those_of_the_files() {
     let list = host.docker(&["ps", "-as", "--format={{.Size}}"]).ok();
     assert!(list.starts_with("5kB (virtual "), "{list}");
 }
+
+#[test]
+fn what_does_not_run_is_pruned() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let create = |arguments: &[&str]| {
+        let start = ["create", "--network=none"];
+        host.docker(&[&start, arguments, &["busybox", "sleep", "1000"]].concat())
+            .ok()
+    };
+    host.docker(&[
+        "run",
+        "-d",
+        "--name=alive",
+        "--network=none",
+        "busybox",
+        "sleep",
+        "1000",
+    ])
+    .ok();
+    host.docker(&[
+        "run",
+        "--name=ended",
+        "--network=none",
+        "busybox",
+        "sh",
+        "-c",
+        "head -c 5000 /dev/zero > /a",
+    ])
+    .ok();
+    let ended = host.docker(&["inspect", "-f={{.Id}}", "ended"]).ok();
+    let kept = create(&["--label=keep=1", "--name=kept"]);
+    let prune = |filters: &str| {
+        let (status, text) = host.http(&format!(
+            "POST /v1.51/containers/prune?filters={filters} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        ));
+        (
+            status,
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+        )
+    };
+    // {"until":["1h"]}
+    let (status, none) = prune("%7B%22until%22%3A%5B%221h%22%5D%7D");
+    assert_eq!(status, 200);
+    assert!(none["ContainersDeleted"].is_null());
+    // {"label!":["keep"]}
+    let (_, one) = prune("%7B%22label!%22%3A%5B%22keep%22%5D%7D");
+    assert_eq!(one["ContainersDeleted"], serde_json::json!([ended]));
+    assert_eq!(one["SpaceReclaimed"], 5000);
+    let text = host.docker(&["container", "prune", "-f"]).ok();
+    assert!(text.contains(&kept), "{text}");
+    assert_eq!(
+        host.docker(&["ps", "-a", "--format={{.Names}}"]).ok(),
+        "alive"
+    );
+    for (filters, words) in [
+        (
+            "%7B%22colour%22%3A%5B%22x%22%5D%7D",
+            "invalid filter 'colour'",
+        ),
+        (
+            "%7B%22until%22%3A%5B%22x%22%5D%7D",
+            "invalid filter 'until=x'",
+        ),
+    ] {
+        let (status, error) = prune(filters);
+        assert_eq!(status, 400);
+        assert_eq!(error["message"], words);
+    }
+    let events = host.events_of("container");
+    let prunes: Vec<_> = events
+        .iter()
+        .filter(|event| event["Action"] == "prune")
+        .collect();
+    assert_eq!(prunes.len(), 3);
+    assert_eq!(prunes[1]["Actor"]["ID"], "");
+    let attributes = serde_json::json!({"reclaimed": "5000"});
+    assert_eq!(prunes[1]["Actor"]["Attributes"], attributes);
+    let destroyed = |event: &&serde_json::Value| event["Action"] == "destroy";
+    assert_eq!(events.iter().filter(destroyed).count(), 2);
+    host.docker(&["rm", "-f", "alive"]).ok();
+}

@@ -2,17 +2,18 @@
 
 use bytes::Bytes;
 use futures::stream;
-use hostd_containers::{Signal, WaitCondition};
+use hostd_containers::{Signal, Snapshot, WaitCondition};
 use http::{Response, StatusCode};
 use hyper::body::Body as _;
 use serde_json::json;
 
 use super::versions;
 use crate::error::ApiError;
+use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::wire::HostConfig;
-use crate::{Api, Call, MAX_DOCUMENT};
+use crate::{Api, Call, MAX_DOCUMENT, times};
 
 const DONE: StatusCode = StatusCode::NO_CONTENT;
 
@@ -115,6 +116,24 @@ pub(crate) async fn delete(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     let (force, volumes) = (call.query.flag("force"), call.query.flag("v"));
     api.containers().remove(&call.name, force, volumes).await?;
     Ok(reply::empty(DONE))
+}
+
+pub(crate) async fn prune(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let filters = call.query.filters(&["until", "label", "label!"])?;
+    let until = times::until(&filters)?;
+    let _place = api.place(Kind::Survey, call.role).await?;
+    let fits = move |container: &Snapshot| {
+        let labels = &container.spec.labels;
+        until.is_none_or(|time| container.created <= time)
+            && filters.labels(|key| labels.get(key).map(String::as_str))
+    };
+    let pruned = api.containers().prune(fits).await?;
+    // Docker says null for none.
+    let deleted = (!pruned.removed.is_empty()).then_some(pruned.removed);
+    Ok(reply::json(
+        StatusCode::OK,
+        &json!({"ContainersDeleted": deleted, "SpaceReclaimed": pruned.reclaimed}),
+    ))
 }
 
 pub(crate) async fn top(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
