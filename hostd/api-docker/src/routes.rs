@@ -237,9 +237,29 @@ pub static ROUTES: Table<Handler> = Table::new(
             Operator,
             handler!(containers::lifecycle::delete),
         ),
-        not_built("HEAD", "/containers/{id}/archive", 24, Reader),
-        not_built("GET", "/containers/{id}/archive", 24, Reader).audited(),
-        not_built("PUT", "/containers/{id}/archive", 24, Operator),
+        route(
+            "HEAD",
+            "/containers/{id}/archive",
+            24,
+            Reader,
+            handler!(containers::archive::stat),
+        ),
+        route(
+            "GET",
+            "/containers/{id}/archive",
+            24,
+            Reader,
+            handler!(containers::archive::get),
+        )
+        .audited(),
+        route(
+            "PUT",
+            "/containers/{id}/archive",
+            24,
+            Operator,
+            handler!(containers::archive::put),
+        )
+        .takes(Takes::Stream),
         route(
             "POST",
             "/containers/{id}/exec",

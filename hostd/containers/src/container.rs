@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
+use crate::gate::Gate;
 use crate::machine::{Action, Event, Found, Machine, Moment, Now, Rules, Ticket};
 use crate::shim::Shim;
 use crate::types::{AttachOptions, Scope, Snapshot, WaitCondition, WaitResult};
@@ -32,6 +33,8 @@ pub(crate) struct Container {
     pub(crate) readers: tokio::sync::watch::Sender<()>,
     /// Held while its log is passed on to a server.
     pub(crate) forwarding: tokio::sync::Mutex<()>,
+    /// For those who write to its files from outside.
+    pub(crate) gate: Arc<Gate>,
     /// Told when a start has reported.
     pub(crate) start_over: Notify,
     live: Mutex<Live>,
@@ -98,6 +101,7 @@ impl Container {
             operation: tokio::sync::Mutex::new(()),
             readers: tokio::sync::watch::Sender::new(()),
             forwarding: tokio::sync::Mutex::new(()),
+            gate: Arc::default(),
             start_over: Notify::new(),
             live: Mutex::new(Live {
                 snapshot: Arc::new(snapshot),

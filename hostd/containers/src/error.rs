@@ -11,6 +11,7 @@ use keelson_model::error::ErrorKind;
 use keelson_shim_protocol::{FailReason, exit_code};
 use keelson_store::StoreError;
 
+use crate::copy_error::CopyError;
 use crate::refused::Refused;
 
 /// An error of the container engine.
@@ -81,6 +82,9 @@ pub enum EngineError {
         /// What came instead of an answer.
         reason: String,
     },
+    /// A file of a container could not be read or written.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// The image store's error.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -154,6 +158,7 @@ impl EngineError {
                 FailReason::NotFound | FailReason::NotExecutable => ErrorKind::InvalidInput,
                 FailReason::Internal => ErrorKind::Internal,
             },
+            Self::Copy(error) => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Store(_)
             | Self::Shim { .. }

@@ -22,15 +22,18 @@
 //! - `start`, `prepare`, `spec`, `files`, `devices`, `user`, `rootfs`: a run is prepared and made.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
-//! - `attach`, `logs`, `tag`, `forward`, `top`, `content`: what clients see of a container.
+//! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a container;
+//!   `gate` keeps those who write to its files away from its starts.
 //! - `executions`, `exec`: further processes in it.
 //! - `flush`: what is written is synchronised a moment later.
 
 mod adopt;
+mod archive;
 mod attach;
 mod cgroup_parent;
 mod container;
 mod content;
+mod copy_error;
 mod create;
 mod devices;
 mod document;
@@ -41,6 +44,7 @@ mod executions;
 mod files;
 mod flush;
 mod forward;
+mod gate;
 mod host;
 mod life;
 mod lifecycle;
@@ -67,6 +71,8 @@ pub mod types;
 mod update;
 mod user;
 
+pub use archive::{ExtractOptions, PathArchive, PathStat};
+pub use copy_error::CopyError;
 pub use engine::{Engine, WaitFuture};
 pub use error::EngineError;
 pub use executions::{ExecRequest, ExecSnapshot, ExecState};
@@ -82,6 +88,6 @@ pub use spec::mounts::usual_propagation;
 pub use tag::{check_tag, tag_of};
 pub use types::{
     AttachOptions, Attached, CgroupParent, CommitRequest, ContainerEvent, CreateRequest, Created,
-    EngineOptions, Frame, LogQuery, Logs, NewId, Pruned, Receiver, Scope, Shown, Snapshot, SpecChange,
-    State, Status, Top, WaitCondition, WaitResult,
+    EngineOptions, Frame, LogQuery, Logs, NewId, Pruned, Receiver, Scope, Shown, Snapshot,
+    SpecChange, State, Status, Top, WaitCondition, WaitResult,
 };

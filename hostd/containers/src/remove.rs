@@ -58,7 +58,7 @@ impl Inner {
         // Before the answer: the image may be removed by the next request.
         drop(image);
         let (run, id) = (container.run_directory.clone(), container.id.clone());
-        let readers = container.readers.clone();
+        let (readers, gate) = (container.readers.clone(), Arc::clone(&container.gate));
         tokio::spawn(async move {
             let deleting = tokio::task::spawn_blocking(move || {
                 delete(&id, &run);
@@ -76,6 +76,8 @@ impl Inner {
             {
                 tracing::warn!(id, "output of a removed container was not read in time");
             }
+            // Nothing appears any more in what is deleted.
+            let _closed = gate.close().await;
             let _ = tokio::task::spawn_blocking(move || delete(&id, &trash)).await;
         });
     }

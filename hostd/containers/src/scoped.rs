@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hostd_images::{Change, ImageId};
+use tokio::io::AsyncRead;
 
 use crate::{
     AttachOptions, Attached, CommitRequest, CreateRequest, Created, Engine, EngineError,
-    ExecRequest, ExecSnapshot, LogQuery, Logs, Pruned, Receiver, Scope, Signal, Snapshot,
-    SpecChange, Top, WaitCondition, WaitFuture,
+    ExecRequest, ExecSnapshot, ExtractOptions, LogQuery, Logs, PathArchive, PathStat, Pruned,
+    Receiver, Scope, Signal, Snapshot, SpecChange, Top, WaitCondition, WaitFuture,
 };
 
 /// The containers of one scope. Each method is [`Engine`]'s method of the same name, with the same
@@ -161,6 +162,35 @@ impl ScopedEngine<'_> {
         held: Box<dyn Send>,
     ) -> Result<Receiver<Result<Bytes, EngineError>>, EngineError> {
         self.engine.export(self.scope, name, held).await
+    }
+
+    /// What is at a path of a container.
+    pub async fn path_stat(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
+        self.engine.path_stat(self.scope, name, path).await
+    }
+
+    /// What is at a path of a container as an archive.
+    pub async fn path_archive(
+        &self,
+        name: &str,
+        path: &str,
+        held: Box<dyn Send>,
+    ) -> Result<PathArchive, EngineError> {
+        self.engine.path_archive(self.scope, name, path, held).await
+    }
+
+    /// Extracts an archive into a directory of a container.
+    pub async fn path_extract<R: AsyncRead + Unpin + Send>(
+        &self,
+        name: &str,
+        path: &str,
+        options: ExtractOptions,
+        archive: R,
+        held: Box<dyn Send>,
+    ) -> Result<(), EngineError> {
+        self.engine
+            .path_extract(self.scope, name, path, options, archive, held)
+            .await
     }
 
     /// Bytes that a container has written into its root file system.

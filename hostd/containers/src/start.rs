@@ -41,6 +41,13 @@ impl Inner {
         self: &Arc<Self>,
         container: &Arc<Container>,
     ) -> Result<Running, EngineError> {
+        // The writable layer is mounted by one at a time.
+        let Some(_closed) = container.gate.close().await else {
+            return Err(EngineError::Conflict(format!(
+                "container {}: files are being copied into it; start it again when that has ended",
+                container.id
+            )));
+        };
         let (inner, prepared) = (Arc::clone(self), Arc::clone(container));
         blocking(move || inner.prepare(&prepared)).await??;
         forward::check_server(container).await?;

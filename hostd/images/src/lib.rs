@@ -39,7 +39,7 @@ mod load;
 mod mounts;
 mod original;
 pub mod overlay;
-mod pipe;
+pub mod pipe;
 mod reaper;
 mod records;
 mod registry;
@@ -77,7 +77,7 @@ pub use types::{
     CommitOptions, DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImportOptions,
     Loaded, ManifestSummary, Progress, Pruned, Removed, RootfsLayers, Step, StoreOptions,
 };
-pub use writable::{Change, ChangeKind, WritableLayer};
+pub use writable::{Change, ChangeKind, WritableLayer, is_of_kernel, pack_tree};
 
 use crate::store::Store;
 

@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
 /// Bytes of one piece.
-pub(crate) const PIECE: usize = 256 << 10;
+pub const PIECE: usize = 256 << 10;
 /// Pieces on their way.
 const DEPTH: usize = 8;
 
 /// The receiving end: a blocking reader.
 #[derive(Debug)]
-pub(crate) struct PipeReader {
+pub struct PipeReader {
     pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
     used: SyncSender<Vec<u8>>,
     piece: Vec<u8>,
@@ -26,13 +26,13 @@ pub(crate) struct PipeReader {
 /// The sending end. A reader whose sender goes away without [`Sender::end`] gets an error, so that
 /// an aborted stream is never taken for a complete one.
 #[derive(Debug)]
-pub(crate) struct PipeSender {
+pub struct PipeSender {
     pieces: mpsc::Sender<io::Result<Vec<u8>>>,
     used: Receiver<Vec<u8>>,
 }
 
 /// A new pipe.
-pub(crate) fn pipe() -> (PipeSender, PipeReader) {
+pub fn pipe() -> (PipeSender, PipeReader) {
     let (sender, pieces) = mpsc::channel(DEPTH);
     let (used, returned) = sync_channel(DEPTH + 2);
     let reader = PipeReader {
@@ -51,7 +51,7 @@ pub(crate) fn pipe() -> (PipeSender, PipeReader) {
 
 impl PipeSender {
     /// An empty piece with room for [`PIECE`] bytes.
-    pub(crate) fn piece(&self) -> Vec<u8> {
+    pub fn piece(&self) -> Vec<u8> {
         match self.used.try_recv() {
             Ok(mut piece) => {
                 piece.clear();
@@ -62,12 +62,12 @@ impl PipeSender {
     }
 
     /// Sends a piece, waiting for room; false when nobody reads any more.
-    pub(crate) fn send(&self, piece: Vec<u8>) -> bool {
+    pub fn send(&self, piece: Vec<u8>) -> bool {
         piece.is_empty() || self.pieces.blocking_send(Ok(piece)).is_ok()
     }
 
     /// Says that the stream is complete.
-    pub(crate) fn end(self) {
+    pub fn end(self) {
         let _ = self.pieces.blocking_send(Ok(Vec::new()));
     }
 }
@@ -116,7 +116,7 @@ impl Read for PipeReader {
 
 /// Copies an asynchronous stream into a pipe until it ends or nobody reads any more. When the
 /// returned future is dropped (the client went away), the reader gets an error.
-pub(crate) async fn feed<R: AsyncRead + Unpin + Send>(mut from: R, to: PipeSender) {
+pub async fn feed<R: AsyncRead + Unpin + Send>(mut from: R, to: PipeSender) {
     let PipeSender {
         pieces: sender,
         used,

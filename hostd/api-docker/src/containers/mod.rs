@@ -1,5 +1,6 @@
 //! `/containers/…`.
 
+pub(crate) mod archive;
 pub(crate) mod content;
 pub(crate) mod create;
 mod detach;

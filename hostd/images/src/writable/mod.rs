@@ -10,6 +10,7 @@ mod object;
 mod pack;
 mod size;
 mod stream;
+mod tree;
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -23,6 +24,7 @@ use crate::types::RootfsLayers;
 use keelson_blocking::TaskDied;
 
 pub(crate) use stream::TarStream;
+pub use tree::{is_of_kernel, pack_tree};
 
 /// Directories inside one another; a descriptor and a few stack frames are held for each.
 const MAX_DEPTH: usize = 256;

@@ -22,7 +22,7 @@ const MIN_HOLES: u64 = 64 << 10;
 const MAX_PARTS: usize = 16_384;
 
 /// Writes objects, and remembers under which name those with several came first.
-struct Packer<'a, 'b> {
+pub(super) struct Packer<'a, 'b> {
     stream: &'a mut TarStream<'b>,
     links: HashMap<(u64, u64), Vec<u8>>,
     /// Attributes that no archive can hold.
@@ -33,7 +33,7 @@ struct Packer<'a, 'b> {
 const MAX_TOLD: u64 = 10;
 
 impl<'a, 'b> Packer<'a, 'b> {
-    fn new(stream: &'a mut TarStream<'b>) -> Self {
+    pub(super) fn new(stream: &'a mut TarStream<'b>) -> Self {
         Self {
             stream,
             links: HashMap::new(),
@@ -58,7 +58,7 @@ impl<'a, 'b> Packer<'a, 'b> {
     }
 
     /// Tells how many attributes are missing, when not all were told.
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.left_out > MAX_TOLD {
             tracing::warn!(
                 count = self.left_out,
@@ -67,7 +67,7 @@ impl<'a, 'b> Packer<'a, 'b> {
         }
     }
 
-    fn directory(
+    pub(super) fn directory(
         &mut self,
         path: &[u8],
         object: &Object,
@@ -79,7 +79,7 @@ impl<'a, 'b> Packer<'a, 'b> {
     }
 
     /// Writes anything but a directory. Sockets mean nothing without the process behind them.
-    fn object(&mut self, path: &[u8], object: &Object) -> Result<(), ImageError> {
+    pub(super) fn object(&mut self, path: &[u8], object: &Object) -> Result<(), ImageError> {
         let kind = match object.kind() {
             FileType::RegularFile => EntryKind::File,
             FileType::Symlink => EntryKind::Symlink,

@@ -1,0 +1,114 @@
+//! What can go wrong with files of a container.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hostd_images::ImageError;
+use keelson_model::error::ErrorKind;
+use keelson_oci::archive::ArchiveError;
+use keelson_oci::compression::UnsupportedCompression;
+use rustix::io::Errno;
+
+/// Why a file of a container was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// There is nothing at the path.
+    #[error("Could not find the file {path} in container {container}")]
+    NotFound {
+        /// As the client wrote it.
+        path: String,
+        /// The container as the client named it.
+        container: String,
+    },
+    /// Only into a directory an archive can be extracted.
+    #[error("extraction point is not a directory")]
+    NotDirectory,
+    /// The container's root can't be written to.
+    #[error("container rootfs is marked read-only")]
+    ReadOnlyRoot,
+    /// A mount of the container can't be written to.
+    #[error("mounted volume is marked read-only")]
+    ReadOnlyMount,
+    /// The kernel shows itself there.
+    #[error("{0} is on a file system of the kernel, which keeps no files")]
+    OfKernel(String),
+    /// The client forbids it.
+    #[error("cannot overwrite directory {0:?} with non-directory {0:?}")]
+    OverwritesDirectory(String),
+    /// The client forbids it.
+    #[error("cannot overwrite non-directory {0:?} with directory {0:?}")]
+    OverwritesFile(String),
+    /// An entry's name leads out of the directory.
+    #[error("the archive's entry {0:?} is outside of the directory that it is extracted to")]
+    Outside(String),
+    /// What the archive has cannot be made.
+    #[error("the archive's entry {name:?} is of a type that is not supported: {kind:?}")]
+    Type {
+        /// The entry.
+        name: String,
+        /// The type flag.
+        kind: char,
+    },
+    /// The archive is malformed.
+    #[error("the archive can't be read: {0}")]
+    Archive(#[from] ArchiveError),
+    /// The archive is compressed in another way.
+    #[error("the archive can't be read: {0}")]
+    Compression(#[from] UnsupportedCompression),
+    /// The client left, or its data can't be decompressed.
+    #[error("the archive can't be read: {0}")]
+    Input(io::Error),
+    /// The container was started or removed meanwhile.
+    #[error(
+        "container {0} was started or removed while files were copied into it: copy them again"
+    )]
+    Interrupted(String),
+    /// The container's state changes all the time.
+    #[error("container {0} changes its state all the time: try again")]
+    Restless(String),
+    /// A system call failed.
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        /// What was done.
+        operation: &'static str,
+        /// To what: seen from the container, or a path on the host for mounts.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The archive could not be made.
+    #[error(transparent)]
+    Pack(#[from] ImageError),
+}
+
+impl CopyError {
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(Errno) -> Self + use<> {
+        let path = path.to_owned();
+        move |error| Self::Io {
+            operation,
+            path,
+            source: error.into(),
+        }
+    }
+
+    /// The kind, from which the status follows.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotDirectory
+            | Self::ReadOnlyRoot
+            | Self::ReadOnlyMount
+            | Self::OfKernel(_)
+            | Self::OverwritesDirectory(_)
+            | Self::OverwritesFile(_)
+            | Self::Outside(_)
+            | Self::Type { .. }
+            | Self::Archive(_)
+            | Self::Compression(_)
+            | Self::Input(_) => ErrorKind::InvalidInput,
+            Self::Interrupted(_) | Self::Restless(_) => ErrorKind::Conflict,
+            Self::Pack(error) => error.kind(),
+            Self::Io { .. } => ErrorKind::Internal,
+        }
+    }
+}
