@@ -128,7 +128,7 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     });
     hijacker.take_over(Takeover::new(
         &headers,
-        streams::media_type(tty, call.version),
+        streams::hijacked_type(&headers, tty, call.version),
         api.common_headers(),
         session,
     ));

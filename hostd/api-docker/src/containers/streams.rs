@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use hostd_containers::{AttachOptions, Attached, LogQuery, Snapshot, tag_of};
-use http::Response;
+use http::{HeaderMap, Response, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::detach::DetachKeys;
@@ -19,10 +19,19 @@ const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 
 /// The media type of output, as clients of this version know it.
-pub(super) fn media_type(tty: bool, version: ApiVersion) -> &'static str {
+fn media_type(tty: bool, version: ApiVersion) -> &'static str {
     match tty || version < ApiVersion::new(1, 42) {
         true => RAW,
         false => MULTIPLEXED,
+    }
+}
+
+/// The media type of a stream that takes a connection over. Without an upgrade Docker calls it raw,
+/// whatever it carries.
+pub(super) fn hijacked_type(headers: &HeaderMap, tty: bool, version: ApiVersion) -> &'static str {
+    match headers.contains_key(header::UPGRADE) {
+        true => media_type(tty, version),
+        false => RAW,
     }
 }
 
@@ -49,7 +58,7 @@ pub(crate) async fn attach(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     });
     hijacker.take_over(Takeover::new(
         call.request.headers(),
-        media_type(tty, call.version),
+        hijacked_type(call.request.headers(), tty, call.version),
         api.common_headers(),
         session,
     ));
