@@ -41,6 +41,7 @@ const OBJECTS: &[&str] = &[
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Event {
     status: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     id: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     from: String,
