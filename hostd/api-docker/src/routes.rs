@@ -221,7 +221,14 @@ pub static ROUTES: Table<Handler> = Table::new(
             Operator,
             handler!(containers::streams::attach),
         ),
-        not_built("GET", "/containers/{id}/attach/ws", 24, Operator).audited(),
+        route(
+            "GET",
+            "/containers/{id}/attach/ws",
+            24,
+            Operator,
+            handler!(containers::websocket::attach),
+        )
+        .audited(),
         route(
             "POST",
             "/containers/{id}/wait",

@@ -55,6 +55,23 @@ impl Takeover {
             status,
         }
     }
+
+    /// A WebSocket, opened with this answer to the client's key.
+    pub fn websocket(accept: &str, common: &HeaderMap, session: Session) -> Self {
+        let mut head = Vec::with_capacity(256);
+        head.extend_from_slice(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+              Sec-WebSocket-Accept: ",
+        );
+        head.extend_from_slice(accept.as_bytes());
+        head.extend_from_slice(b"\r\n");
+        end_head(&mut head, common);
+        Self {
+            head,
+            session,
+            status: StatusCode::SWITCHING_PROTOCOLS,
+        }
+    }
 }
 
 /// A handler's means to take over the connection of its request. The driver of the connection puts
@@ -110,6 +127,12 @@ fn head(upgrade: Option<&str>, content_type: &str, common: &HeaderMap) -> Vec<u8
     out.extend_from_slice(b"Content-Type: ");
     out.extend_from_slice(content_type.as_bytes());
     out.extend_from_slice(b"\r\n");
+    end_head(&mut out, common);
+    out
+}
+
+/// The headers of every answer, and the empty line.
+fn end_head(out: &mut Vec<u8>, common: &HeaderMap) {
     for (name, value) in common {
         out.extend_from_slice(title_case(name.as_str()).as_bytes());
         out.extend_from_slice(b": ");
@@ -117,7 +140,6 @@ fn head(upgrade: Option<&str>, content_type: &str, common: &HeaderMap) -> Vec<u8
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
-    out
 }
 
 /// A header's name in the usual spelling, `Api-Version`. Scripts search for it in this form.

@@ -10,6 +10,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod streams;
 mod versions;
+pub(crate) mod websocket;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
