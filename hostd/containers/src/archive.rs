@@ -11,6 +11,7 @@ mod view;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hostd_images::pipe::{PipeReader, feed, pipe};
@@ -36,7 +37,9 @@ use view::Purpose;
 /// Pieces of an archive that wait for a slow client.
 const DEPTH: usize = 2;
 /// How often a container is looked at again that starts or ends meanwhile.
-const TRIES: usize = 10;
+const TRIES: usize = 50;
+/// The time between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// One object in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +151,7 @@ impl Engine {
         let (sender, reader) = pipe();
         let (report, result) = oneshot::channel();
         let work = move || {
-            let destination = asked.clean.trim_end_matches(['/', '.']).as_bytes().to_vec();
+            let destination = asked.directory().as_bytes().to_vec();
             let keep_kinds = options.keep_kinds;
             let result = extract(view, &destination, keep_kinds, owner, reader);
             drop((pass, held));
@@ -219,6 +222,15 @@ impl Asked {
             path: path.to_owned(),
             clean: root::clean(path),
         }
+    }
+
+    /// The path without what says only that it is a directory's.
+    fn directory(&self) -> &str {
+        let clean = self.clean.as_str();
+        clean
+            .strip_suffix("/.")
+            .unwrap_or(clean)
+            .trim_end_matches('/')
     }
 
     fn failed(&self, operation: &'static str) -> impl FnOnce(Errno) -> CopyError + '_ {
@@ -298,9 +310,9 @@ impl Inner {
             if let Some(view) = running(container, snapshot.state.pid).await? {
                 return Ok(view);
             }
-            // It has just ended, and its end is about to be noted.
-            drop(container.lock().await?);
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            // It has just ended, and its end is about to be noted. A start is not waited for: it may
+            // wait for the caller.
+            tokio::time::sleep(PAUSE).await;
         }
         Err(CopyError::Restless(container.id.clone()).into())
     }
@@ -343,5 +355,24 @@ async fn running(container: &Container, pid: i32) -> Result<Option<Root>, Engine
     match poll(&mut ended, Some(&Timespec::default())) {
         Ok(0) => Ok(Some(opened?)),
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_of_clients() {
+        for (path, wanted) in [
+            ("/", ""),
+            ("/.", ""),
+            ("/a.", "/a."),
+            ("/a/.", "/a"),
+            ("/a/b/", "/a/b"),
+            ("..", ""),
+        ] {
+            assert_eq!(Asked::new("it", path).directory(), wanted, "{path}");
+        }
     }
 }
