@@ -293,6 +293,35 @@ fn a_hook_that_fails_names_itself_and_its_status() {
     assert_eq!(told(&directory, "poststart")["status"], "running");
 }
 
+/// As with runc and crun, a hook without an environment of its own has the runtime's; an empty list
+/// is an empty environment.
+#[test]
+fn hooks_outside_inherit_unless_they_have_an_environment() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = Setup::new(&["sleep", "1000"]);
+    let directory = setup.directory.path().join("told");
+    std::fs::create_dir(&directory).unwrap();
+    let hook = |name: &str| {
+        let script = format!("/bin/cat /proc/$$/environ > {}/{name}", directory.display());
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script]})
+    };
+    let (inheriting, mut empty, mut own) = (hook("inheriting"), hook("empty"), hook("own"));
+    empty["env"] = json!([]);
+    own["env"] = json!(["MINE=1"]);
+    setup.config["hooks"]["createRuntime"] = json!([inheriting, empty, own]);
+    let _shim = setup.create();
+    let seen = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap();
+    assert!(
+        seen("inheriting").contains("PATH="),
+        "{}",
+        seen("inheriting")
+    );
+    assert_eq!(seen("empty"), "");
+    assert_eq!(seen("own"), "MINE=1\0");
+}
+
 /// As with runc, startContainer hooks without an environment of their own have the command's.
 #[test]
 fn hooks_inside_have_the_commands_environment() {

@@ -379,9 +379,9 @@ fn run_start_hooks(plan: &Plan<'_>, ready: &Ready) -> Result<(), Failure> {
         return Ok(());
     };
     let mut hooks = hooks.start_container.clone();
-    for hook in hooks.iter_mut().filter(|hook| hook.env.is_empty()) {
+    for hook in hooks.iter_mut().filter(|hook| hook.env.is_none()) {
         // As with runc: they run where the command does.
-        hook.env = ready.command.environment();
+        hook.env = Some(ready.command.environment());
     }
     let subject = plan.common.subject();
     subject.run(HookKind::StartContainer, &hooks, ready.outer_pid)

@@ -146,10 +146,7 @@ fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    command
-        .args(arguments)
-        .env_clear()
-        .stdin(state_file(state)?);
+    command.args(arguments).stdin(state_file(state)?);
     // SAFETY: this program never starts a thread, so the copy may do anything.
     #[allow(unsafe_code)]
     unsafe {
@@ -158,9 +155,13 @@ fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
             signals::reset().map_err(|failure| std::io::Error::other(failure.message))
         });
     }
-    for entry in &hook.env {
-        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-        command.env(name, value);
+    // As with runc and crun: without a list it has the runtime's, with an empty one none.
+    if let Some(environment) = &hook.env {
+        command.env_clear();
+        for entry in environment {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            command.env(name, value);
+        }
     }
     let mut outputs = [Output::new(), Output::new()];
     let [stdout, stderr] = outputs.each_mut().map(Output::writer);

@@ -196,8 +196,9 @@ pub(crate) struct Hook {
     pub(crate) path: PathBuf,
     #[serde(default)]
     pub(crate) args: Vec<String>,
+    /// Its whole environment; `None`: the runtime's.
     #[serde(default)]
-    pub(crate) env: Vec<String>,
+    pub(crate) env: Option<Vec<String>>,
     /// Seconds.
     #[serde(default)]
     pub(crate) timeout: Option<i64>,
