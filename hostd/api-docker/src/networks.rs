@@ -166,8 +166,11 @@ pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, Api
     }
 }
 
-/// Name of the network that a container is connected to.
+/// Name of the network that a container is connected to; empty for one that joins another one's.
 pub(crate) fn network_name(snapshot: &Snapshot) -> &'static str {
+    if snapshot.spec.namespaces.donors.network.is_some() {
+        return "";
+    }
     match snapshot.spec.namespaces.network {
         NetworkMode::Bridge => "bridge",
         NetworkMode::None => "none",

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use keelson_model::spec::{DeviceAccess, DeviceSpec};
+use keelson_model::spec::{DeviceAccess, DeviceKind, DeviceRule, DeviceSpec};
 use serde_json::{Value, json};
 
 use crate::EngineError;
@@ -46,6 +46,22 @@ impl DeviceNode {
             "access": letters(self.access),
         })
     }
+}
+
+/// A rule of `linux.resources.devices`.
+pub(crate) fn rule(rule: &DeviceRule) -> Value {
+    let kind = match rule.kind {
+        DeviceKind::All => "a",
+        DeviceKind::Character => "c",
+        DeviceKind::Block => "b",
+    };
+    json!({
+        "allow": true,
+        "type": kind,
+        "major": rule.major,
+        "minor": rule.minor,
+        "access": letters(rule.access),
+    })
 }
 
 /// Everything that may be done with a device.

@@ -37,6 +37,7 @@ mod copy_error;
 mod create;
 mod devices;
 mod document;
+mod donors;
 mod engine;
 mod error;
 mod exec;

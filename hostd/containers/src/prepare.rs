@@ -14,6 +14,7 @@ use keelson_store::objects::remove_tree;
 
 use crate::container::Container;
 use crate::create::check_binds;
+use crate::donors::{Joined, JoinedAll};
 use crate::engine::Inner;
 use crate::rootfs::{Kind, Merged};
 use crate::spec::{self, HostFiles};
@@ -24,7 +25,11 @@ use crate::{EngineError, devices, files};
 impl Inner {
     /// Prepares a run. What it writes is made anew for each run: below the run directory what only the
     /// shim and this process write to, below the container's own directory what the container may.
-    pub(crate) fn prepare(&self, container: &Container) -> Result<(), EngineError> {
+    pub(crate) fn prepare(
+        &self,
+        container: &Container,
+        joined: &JoinedAll,
+    ) -> Result<(), EngineError> {
         let snapshot = container.snapshot();
         let layers = self.layers(container, &snapshot)?;
         let run = &snapshot.run_directory;
@@ -50,10 +55,15 @@ impl Inner {
             .mode(0o700)
             .create(&own)
             .map_err(EngineError::io("mkdir", &own))?;
-        let names = ["hostname", "hosts", "resolv.conf"].map(|name| own.join(name));
+        // Who shares a network shares the names in it.
+        let named = joined.network.as_ref().map(|network| &network.donor);
+        let etc = named.map_or(own, |donor| donor.files());
+        let names = ["hostname", "hosts", "resolv.conf"].map(|name| etc.join(name));
         let [hostname, hosts, resolv_conf] = &names;
-        let host_name = snapshot.host_name();
-        write_files(&snapshot, (hostname, &host_name), hosts, resolv_conf)?;
+        let host_name = named.unwrap_or(&snapshot).host_name();
+        if named.is_none() {
+            write_files(&snapshot, (hostname, &host_name), hosts, resolv_conf)?;
+        }
 
         let config = spec::build(&spec::Input {
             spec: &snapshot.spec,
@@ -67,6 +77,10 @@ impl Inner {
             volumes: &volumes,
             devices: &nodes,
             cgroup: &snapshot.cgroup,
+            joined: spec::JoinedPaths {
+                network: joined.network.as_ref().map(Joined::path),
+                pid: joined.pid.as_ref().map(Joined::path),
+            },
             facts: &self.facts,
         });
         write_json(&bundle.join("config.json"), &config)?;

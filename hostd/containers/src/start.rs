@@ -49,7 +49,10 @@ impl Inner {
             )));
         };
         let (inner, prepared) = (Arc::clone(self), Arc::clone(container));
-        blocking(move || inner.prepare(&prepared)).await??;
+        // Held until the container is made.
+        let joined = Arc::new(self.join_donors(container).await?);
+        let joining = Arc::clone(&joined);
+        blocking(move || inner.prepare(&prepared, &joining)).await??;
         forward::check_server(container).await?;
         let shim = container.shim();
         let running = match shim.spawn(&self.runtime).await {
@@ -58,6 +61,7 @@ impl Inner {
             Err(error @ EngineError::Start { .. }) => return Err(error),
             Err(error) => Err(error),
         };
+        drop(joined);
         if running.is_err() {
             shim.end().await;
         }

@@ -27,7 +27,8 @@ pub use limits::{
 pub use log::{LogMarks, LogSpec, SyslogFormat, SyslogServer};
 pub use mounts::{BindMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount};
 pub use security::{
-    CapabilitySet, Confinement, DeviceAccess, DeviceSpec, Hiding, SecuritySpec, SystemCallFilter,
+    CapabilitySet, Confinement, DeviceAccess, DeviceKind, DeviceRule, DeviceSpec, Hiding,
+    SecuritySpec, SystemCallFilter,
 };
 
 /// Whether a member says nothing that its absence would not say.
@@ -65,6 +66,9 @@ pub struct ContainerSpec {
     /// Ports on which it serves. They are not open to anybody outside its network by that alone.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub exposed_ports: BTreeSet<Port>,
+    /// Devices that it may use besides those that it has nodes of.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub device_rules: Vec<DeviceRule>,
     /// What it may do.
     pub security: SecuritySpec,
     /// How much it may use.
@@ -113,11 +117,14 @@ impl ContainerSpec {
                 ipc: IpcMode::Private,
                 uts: NamespaceMode::Private,
                 cgroup: NamespaceMode::Private,
+                pid: NamespaceMode::Private,
+                donors: Donors::default(),
             },
             names: NameSpec::default(),
             mounts: Vec::new(),
             anonymous_volumes: Vec::new(),
             devices: Vec::new(),
+            device_rules: Vec::new(),
             exposed_ports: BTreeSet::new(),
             security: SecuritySpec {
                 confinement: Confinement::Confined,
@@ -219,7 +226,7 @@ pub enum Stdin {
     OpenOnce,
 }
 
-/// Which namespaces a container has of its own. Mount and pid namespaces it always has.
+/// Which namespaces a container has of its own. A mount namespace it always has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceSpec {
     /// Network.
@@ -230,6 +237,25 @@ pub struct NamespaceSpec {
     pub uts: NamespaceMode,
     /// View of the cgroup tree.
     pub cgroup: NamespaceMode,
+    /// Processes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pid: NamespaceMode,
+    /// Other containers whose namespaces it joins.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub donors: Donors,
+}
+
+/// Containers, by identifier or name, whose namespaces another one joins. They must run when it
+/// starts. For a namespace with a donor, the mode beside it is not used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Donors {
+    /// Of the network, and of host name, /etc/hosts and /etc/resolv.conf.
+    #[serde(skip_serializing_if = "is_default")]
+    pub network: Option<String>,
+    /// Of processes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pid: Option<String>,
 }
 
 /// Whose namespace a container is in.

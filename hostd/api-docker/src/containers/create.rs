@@ -12,9 +12,9 @@ use super::versions;
 use crate::error::ApiError;
 use crate::images::platform::Platform;
 use crate::reply::{self, Body};
-use crate::request::{Ground, Understood, understand};
+use crate::request::{Ground, Understood, namespaces, understand};
 use crate::version::ApiVersion;
-use crate::wire::CreateBody;
+use crate::wire::{CreateBody, HostConfig};
 use crate::{Api, Call, MAX_DOCUMENT, info};
 
 pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
@@ -40,6 +40,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
             "config.Image cannot be empty in order to create a container",
         ));
     }
+    name_donors_by_id(api, &mut body.host_config);
     let id = NewId::generate();
     let holder = Holder::container(id.as_str());
     let (lease, image) = api.0.images.lease(&body.config.image, holder)?;
@@ -88,6 +89,18 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         StatusCode::CREATED,
         &json!({"Id": created.id, "Warnings": warnings}),
     ))
+}
+
+/// Containers whose namespaces are joined, by identifier instead of name: names change. One that is
+/// not there is missed at the start, since clients take 404 here for a missing image.
+fn name_donors_by_id(api: &Api, host: &mut HostConfig) {
+    for mode in [&mut host.network_mode, &mut host.pid_mode] {
+        if let Some(name) = namespaces::donor(mode)
+            && let Ok(found) = api.containers().inspect(name)
+        {
+            *mode = format!("container:{}", found.id);
+        }
+    }
 }
 
 /// The warning about an image that is for another platform.

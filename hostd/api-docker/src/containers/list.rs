@@ -355,7 +355,7 @@ pub(crate) struct Summary<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct HostPart<'a> {
-    network_mode: &'static str,
+    network_mode: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     annotations: Option<&'a BTreeMap<String, String>>,
 }
@@ -400,7 +400,10 @@ fn render<'a>(api: &Api, container: &'a Snapshot) -> Result<Summary<'a>, ApiErro
         state: container.state.status.as_str(),
         status: status(container, jiff::Timestamp::now()),
         host_config: HostPart {
-            network_mode: network_name(container),
+            network_mode: match &container.spec.namespaces.donors.network {
+                Some(donor) => format!("container:{donor}").into(),
+                None => network_name(container).into(),
+            },
             annotations: (!annotations.is_empty()).then_some(annotations),
         },
         network_settings: NetworkPart {

@@ -69,6 +69,10 @@ struct EndPoint {
 }
 
 fn networks(api: &Api, snapshot: &Snapshot) -> Networks {
+    // Who joins another one's network has no end of its own.
+    if snapshot.spec.namespaces.donors.network.is_some() {
+        return Networks::new();
+    }
     let name = crate::networks::network_name(snapshot);
     let (network_id, endpoint_id) = crate::networks::ids(api, snapshot, name);
     let end = EndPoint {

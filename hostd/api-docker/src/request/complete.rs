@@ -6,7 +6,7 @@ use keelson_model::spec::{Hiding, SHM_SIZE};
 
 use super::refuse::{is_unset, refuse_config, refuse_endpoint, refuse_host};
 use super::spec::Words;
-use super::{Ground, invalid, size};
+use super::{Ground, discard, invalid, namespaces, size};
 use crate::error::ApiError;
 use crate::offers::{CGROUP_NAMESPACE, LOG_DRIVER, Runtimes};
 use crate::wire::{Config, CreateBody, HostConfig, NetworkingConfig};
@@ -46,6 +46,9 @@ pub(super) fn complete(
         networking_config: networking,
     } = body;
     let mut warnings = Vec::new();
+    // First: what a shared namespace forbids has words of its own.
+    namespaces::check(&config, &host)?;
+    discard::discard(&mut host, &mut warnings)?;
     refuse_config(&config)?;
     refuse_host(&host)?;
     size::check(&config, &host)?;
@@ -59,9 +62,6 @@ pub(super) fn complete(
         ground.runtimes,
         &mut warnings,
     )?;
-    if host.uts_mode == "host" && !config.hostname.is_empty() {
-        return invalid("conflicting options: hostname and the UTS mode");
-    }
     config.working_dir = clean_path(&config.working_dir);
     complete_host_name(id, &mut config, &host, ground.machine)?;
     check_names_of_parts(&host, ground.runtimes)?;

@@ -1,6 +1,6 @@
-//! `HostConfig.Devices`.
+//! `HostConfig.Devices` and `HostConfig.DeviceCgroupRules`.
 
-use keelson_model::spec::{DeviceAccess, DeviceSpec};
+use keelson_model::spec::{DeviceAccess, DeviceKind, DeviceRule, DeviceSpec};
 
 use super::invalid;
 use crate::error::ApiError;
@@ -22,17 +22,78 @@ pub(super) fn device(mapping: &DeviceMapping) -> Result<DeviceSpec, ApiError> {
     Ok(DeviceSpec {
         source: mapping.path_on_host.clone().into(),
         target: target.into(),
-        access: DeviceAccess {
-            read: letters.contains('r'),
-            write: letters.contains('w'),
-            make_node: letters.contains('m'),
-        },
+        access: access(letters),
+    })
+}
+
+fn access(letters: &str) -> DeviceAccess {
+    DeviceAccess {
+        read: letters.contains('r'),
+        write: letters.contains('w'),
+        make_node: letters.contains('m'),
+    }
+}
+
+/// A rule: `c 42:* rmw`.
+pub(super) fn rule(text: &str) -> Result<DeviceRule, ApiError> {
+    read_rule(text)
+        .ok_or_else(|| ApiError::invalid(format!("invalid device cgroup rule format: '{text}'")))
+}
+
+fn read_rule(text: &str) -> Option<DeviceRule> {
+    let mut words = text.split(' ');
+    let [kind, numbers, letters] = [words.next()?, words.next()?, words.next()?];
+    let kind = match kind {
+        "a" => DeviceKind::All,
+        "c" => DeviceKind::Character,
+        "b" => DeviceKind::Block,
+        _ => return None,
+    };
+    let number = |text: &str| match text {
+        "*" => Some(None),
+        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok().map(Some),
+        _ => None,
+    };
+    let (major, minor) = numbers.split_once(':')?;
+    let known = (1..=3).contains(&letters.len()) && letters.bytes().all(|b| b"rwm".contains(&b));
+    if !known || words.next().is_some() {
+        return None;
+    }
+    Some(DeviceRule {
+        kind,
+        major: number(major)?,
+        minor: number(minor)?,
+        access: access(letters),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules() {
+        let read = rule("c 42:* rm").unwrap();
+        assert_eq!(read.kind, DeviceKind::Character);
+        assert_eq!((read.major, read.minor), (Some(42), None));
+        assert_eq!(read.access, access("rm"));
+        for text in [
+            "",
+            "c",
+            "d 1:1 r",
+            "c 1:1",
+            "c 1 r",
+            "c 1:1 x",
+            "c +1:1 r",
+            "c 1:1 r r",
+        ] {
+            let error = rule(text).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!("invalid device cgroup rule format: '{text}'")
+            );
+        }
+    }
 
     fn mapping(inside: &str, letters: &str) -> DeviceMapping {
         DeviceMapping {

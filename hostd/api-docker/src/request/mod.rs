@@ -14,10 +14,12 @@
 mod capabilities;
 mod complete;
 mod devices;
+mod discard;
 mod limits;
 mod log;
 pub(crate) mod mounts;
 mod names;
+pub(crate) mod namespaces;
 mod old;
 mod refuse;
 mod seccomp;

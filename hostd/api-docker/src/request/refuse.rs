@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::namespaces::donor;
 use crate::error::ApiError;
 use crate::wire::{Config, EndpointSettings, HealthConfig, HostConfig};
 
@@ -63,16 +64,10 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), ApiError> {
         ("VolumesFrom", any(&host.volumes_from), &host.volumes_from),
         ("Cgroup", !host.cgroup.is_empty(), &host.cgroup),
         ("Links", any(&host.links), &host.links),
-        ("PidMode", !host.pid_mode.is_empty(), &host.pid_mode),
         (
             "UsernsMode",
             !matches!(host.userns_mode.as_str(), "" | "host"),
             &host.userns_mode,
-        ),
-        (
-            "StorageOpt",
-            !host.storage_opt.is_empty(),
-            &host.storage_opt,
         ),
         (
             "CgroupParent",
@@ -116,50 +111,17 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), ApiError> {
             &host.cpu_realtime_runtime,
         ),
         (
-            "DeviceCgroupRules",
-            any(&host.device_cgroup_rules),
-            &host.device_cgroup_rules,
-        ),
-        (
             "DeviceRequests",
             any(&host.device_requests),
             &host.device_requests,
         ),
-        (
-            "KernelMemory",
-            nat(host.kernel_memory.0),
-            &host.kernel_memory.0,
-        ),
-        (
-            "KernelMemoryTCP",
-            nat(host.kernel_memory_tcp.0),
-            &host.kernel_memory_tcp.0,
-        ),
-        (
-            "MemorySwappiness",
-            host.memory_swappiness.is_some_and(|value| value != -1),
-            &host.memory_swappiness,
-        ),
-        ("OomKillDisable", host.oom_kill_disable == Some(true), &true),
         ("Init", host.init == Some(true), &true),
-        ("CpuCount", nat(host.cpu_count), &host.cpu_count),
-        ("CpuPercent", nat(host.cpu_percent), &host.cpu_percent),
-        (
-            "IOMaximumIOps",
-            host.io_maximum_iops != 0,
-            &host.io_maximum_iops,
-        ),
-        (
-            "IOMaximumBandwidth",
-            host.io_maximum_bandwidth != 0,
-            &host.io_maximum_bandwidth,
-        ),
         (
             "NetworkMode",
             !matches!(
                 host.network_mode.as_str(),
                 "" | "default" | "bridge" | "none" | "host"
-            ),
+            ) && donor(&host.network_mode).is_none(),
             &host.network_mode,
         ),
         (

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use hostd_containers::Signal;
 use keelson_model::spec::{
-    Confinement, ContainerSpec, Hiding, IpcMode, NamespaceMode, NamespaceSpec, NetworkMode,
-    Patience, Port, ProcessSpec, Protocol, RestartPolicy, RootSpec, SecuritySpec, Stdin, StopSpec,
-    SystemCallFilter, TerminalSpec,
+    Confinement, ContainerSpec, Hiding, Patience, Port, ProcessSpec, Protocol, RestartPolicy,
+    RootSpec, SecuritySpec, Stdin, StopSpec, SystemCallFilter, TerminalSpec,
 };
 
-use super::{Ground, capabilities, devices, invalid, limits, log, mounts, names, security};
+use super::{
+    Ground, capabilities, devices, invalid, limits, log, mounts, names, namespaces, security,
+};
 use crate::error::ApiError;
 use crate::wire::{self, Config, HostConfig};
 
@@ -35,10 +36,13 @@ pub(super) fn spec(
     let security = security_spec(host, ground)?;
     let log = log::log(&host.log_config, config)?;
     let restart = restart_policy(&host.restart_policy)?;
-    let namespaces = namespaces(host)?;
+    let namespaces = namespaces::namespaces(host)?;
     let names = names::names(id, config, host)?;
     let devices = host.devices.iter().flatten().map(devices::device);
     let devices = devices.collect::<Result<_, _>>()?;
+    let rules = host.device_cgroup_rules.iter().flatten();
+    let device_rules = rules.map(|text| devices::rule(text));
+    let device_rules = device_rules.collect::<Result<_, _>>()?;
     let mounts = mounts::parse(host, ground.engine)?;
     let anonymous_volumes = mounts::volumes(config, &mounts)?;
     Ok(ContainerSpec {
@@ -51,6 +55,7 @@ pub(super) fn spec(
         mounts,
         anonymous_volumes,
         devices,
+        device_rules,
         exposed_ports: config
             .exposed_ports
             .keys()
@@ -103,42 +108,6 @@ fn process(words: &Words<'_>) -> ProcessSpec {
             (true, true) => Stdin::OpenOnce,
         },
     }
-}
-
-fn namespaces(host: &HostConfig) -> Result<NamespaceSpec, ApiError> {
-    let network = match host.network_mode.as_str() {
-        "" | "default" | "bridge" => NetworkMode::Bridge,
-        "none" => NetworkMode::None,
-        "host" => NetworkMode::Host,
-        other => {
-            return Err(ApiError::not_built(format!(
-                "NetworkMode is not implemented (value {other:?})"
-            )));
-        }
-    };
-    let ipc = match host.ipc_mode.as_str() {
-        "" | "private" => IpcMode::Private,
-        "shareable" => IpcMode::Shareable,
-        "none" => IpcMode::None,
-        "host" => IpcMode::Host,
-        other => return invalid(format!("invalid IPC mode: {other}")),
-    };
-    let uts = match host.uts_mode.as_str() {
-        "" => NamespaceMode::Private,
-        "host" => NamespaceMode::Host,
-        other => return invalid(format!("invalid UTS mode: {other}")),
-    };
-    let cgroup = match host.cgroupns_mode.as_str() {
-        "" | "private" => NamespaceMode::Private,
-        "host" => NamespaceMode::Host,
-        other => return invalid(format!("invalid cgroup namespace mode: {other}")),
-    };
-    Ok(NamespaceSpec {
-        network,
-        ipc,
-        uts,
-        cgroup,
-    })
 }
 
 fn security_spec(host: &HostConfig, ground: Ground<'_>) -> Result<SecuritySpec, ApiError> {

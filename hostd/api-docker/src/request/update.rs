@@ -6,7 +6,7 @@ use keelson_model::spec::ContainerSpec;
 
 use super::refuse::{is_unset, refuse_host};
 use super::spec::restart_policy;
-use super::{invalid, limits, shown};
+use super::{discard, invalid, limits, shown};
 use crate::error::ApiError;
 use crate::wire::HostConfig;
 
@@ -34,6 +34,10 @@ fn change(
     request: &HostConfig,
     facts: &HostFacts,
 ) -> Result<bool, ApiError> {
+    let mut request = request.clone();
+    // There is no place for the warnings: older answers have none.
+    discard::discard(&mut request, &mut Vec::new())?;
+    let request = &request;
     refuse_others(request)?;
     check_conflicts(host, request)?;
     merge(host, request);

@@ -17,7 +17,7 @@ use keelson_model::spec::{
 };
 use serde_json::{Value, json};
 
-use crate::devices::DeviceNode;
+use crate::devices::{self, DeviceNode};
 use crate::host::HostFacts;
 use crate::user::User;
 
@@ -31,6 +31,13 @@ pub(crate) struct HostFiles<'a> {
     pub(crate) resolv_conf: &'a Path,
 }
 
+/// Namespaces of other containers, by which they are joined.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct JoinedPaths<'a> {
+    pub(crate) network: Option<&'a Path>,
+    pub(crate) pid: Option<&'a Path>,
+}
+
 /// From what config.json is made.
 pub(crate) struct Input<'a> {
     pub(crate) spec: &'a ContainerSpec,
@@ -41,6 +48,7 @@ pub(crate) struct Input<'a> {
     pub(crate) volumes: &'a [(PathBuf, PathBuf)],
     pub(crate) devices: &'a [DeviceNode],
     pub(crate) cgroup: &'a str,
+    pub(crate) joined: JoinedPaths<'a>,
     pub(crate) facts: &'a HostFacts,
 }
 
@@ -50,7 +58,7 @@ pub(crate) fn build(input: &Input<'_>) -> Value {
     let security = &spec.security;
     let capabilities = capabilities::granted(&security.capabilities, input.facts.capabilities);
     let mut linux = json!({
-        "namespaces": namespaces(&spec.namespaces),
+        "namespaces": namespaces(&spec.namespaces, input.joined),
         "cgroupsPath": input.cgroup,
         "resources": resources_with_devices(input),
         "devices": input.devices.iter().map(DeviceNode::to_oci).collect::<Vec<_>>(),
@@ -152,24 +160,29 @@ pub fn merge_environment(into: &mut Vec<String>, from: &[String]) {
     }
 }
 
-fn namespaces(namespaces: &NamespaceSpec) -> Vec<Value> {
-    let mut kinds = vec!["mount", "pid"];
-    for (kind, shared) in [
-        ("network", namespaces.network == NetworkMode::Host),
-        ("ipc", namespaces.ipc == IpcMode::Host),
-        ("uts", namespaces.uts == NamespaceMode::Host),
-        ("cgroup", namespaces.cgroup == NamespaceMode::Host),
-    ] {
-        if !shared {
-            kinds.push(kind);
-        }
-    }
-    kinds.iter().map(|kind| json!({ "type": kind })).collect()
+fn namespaces(namespaces: &NamespaceSpec, joined: JoinedPaths<'_>) -> Vec<Value> {
+    let host = NamespaceMode::Host;
+    let network = namespaces.network == NetworkMode::Host;
+    [
+        ("mount", false, None),
+        ("pid", namespaces.pid == host, joined.pid),
+        ("network", network, joined.network),
+        ("ipc", namespaces.ipc == IpcMode::Host, None),
+        ("uts", namespaces.uts == host, None),
+        ("cgroup", namespaces.cgroup == host, None),
+    ]
+    .into_iter()
+    .filter_map(|(kind, of_host, path)| match path {
+        Some(path) => Some(json!({ "type": kind, "path": path })),
+        None => (!of_host).then(|| json!({ "type": kind })),
+    })
+    .collect()
 }
 
 fn sysctls(spec: &ContainerSpec) -> Value {
     let mut sysctls = spec.sysctls.clone();
-    if spec.namespaces.network != NetworkMode::Host {
+    let joined = spec.namespaces.donors.network.is_some();
+    if spec.namespaces.network != NetworkMode::Host && !joined {
         // As Docker: ping and ports below 1024 without capabilities, in a namespace of one's own.
         for (name, value) in [
             ("net.ipv4.ip_unprivileged_port_start", "0"),
@@ -310,6 +323,7 @@ fn resources_with_devices(input: &Input<'_>) -> Value {
             rules.push(rule(true, "c", Some(major), minor, "rwm"));
         }
         rules.extend(input.devices.iter().map(DeviceNode::to_rule));
+        rules.extend(input.spec.device_rules.iter().map(devices::rule));
         rules
     };
     resources.insert("devices".to_owned(), Value::Array(rules));

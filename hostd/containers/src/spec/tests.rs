@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use keelson_model::spec::{
-    BindMount, CapabilitySet, Hiding, MountKind, MountSpec, PidsLimit, Propagation, ReadOnly,
-    RootSpec, TerminalSpec, TmpfsMount,
+    BindMount, CapabilitySet, DeviceAccess, DeviceKind, DeviceRule, Donors, Hiding, MountKind,
+    MountSpec, PidsLimit, Propagation, ReadOnly, RootSpec, TerminalSpec, TmpfsMount,
 };
 
 use super::*;
@@ -39,6 +39,16 @@ impl Default for Case {
 }
 
 impl Case {
+    /// What the donors of the specification give, under invented paths.
+    fn joined(&self) -> JoinedPaths<'static> {
+        let donors = &self.spec.namespaces.donors;
+        let path = |path, given| Some(Path::new(path)).filter(|_| given);
+        JoinedPaths {
+            network: path("/proc/1/fd/8", donors.network.is_some()),
+            pid: path("/proc/1/fd/9", donors.pid.is_some()),
+        }
+    }
+
     fn config(&self) -> Value {
         check::check(&self.spec, Path::new("/var/lib/keelson")).unwrap();
         build(&Input {
@@ -53,6 +63,7 @@ impl Case {
             volumes: &[("/r/volume".into(), "/data".into())],
             devices: &self.devices,
             cgroup: "/keelson/user/x",
+            joined: self.joined(),
             facts: &HostFacts {
                 capabilities: FULL,
                 ..HostFacts::default()
@@ -168,11 +179,51 @@ fn the_host_s_namespaces() {
         ipc: IpcMode::Host,
         uts: NamespaceMode::Host,
         cgroup: NamespaceMode::Host,
+        pid: NamespaceMode::Host,
+        donors: Donors::default(),
     };
     let spec = case.config();
-    assert_eq!(kinds(&spec), ["mount", "pid"]);
+    assert_eq!(kinds(&spec), ["mount"]);
     assert_eq!(spec["linux"]["sysctl"], json!({}));
     assert_eq!(spec["hostname"], "");
+}
+
+#[test]
+fn namespaces_of_other_containers() {
+    let mut case = Case::default();
+    case.spec.namespaces.donors = Donors {
+        network: Some("a".to_owned()),
+        pid: Some("b".to_owned()),
+    };
+    let linux = case.config()["linux"].clone();
+    let namespaces = linux["namespaces"].as_array().unwrap();
+    for (kind, path) in [("network", "/proc/1/fd/8"), ("pid", "/proc/1/fd/9")] {
+        let wanted = json!({"type": kind, "path": path});
+        assert!(namespaces.contains(&wanted), "{namespaces:?}");
+    }
+    assert_eq!(namespaces.len(), 6);
+    // Parameters of a network are for its owner to set.
+    assert_eq!(linux["sysctl"], json!({}));
+}
+
+#[test]
+fn rules_for_devices_come_last() {
+    let mut case = Case::default();
+    case.spec.device_rules = vec![DeviceRule {
+        kind: DeviceKind::Character,
+        major: Some(42),
+        minor: None,
+        access: DeviceAccess {
+            read: true,
+            ..DeviceAccess::default()
+        },
+    }];
+    let config = case.config();
+    let rules = config["linux"]["resources"]["devices"].as_array().unwrap();
+    assert_eq!(
+        rules.last().unwrap(),
+        &json!({"allow": true, "type": "c", "major": 42, "minor": null, "access": "r"})
+    );
 }
 
 #[test]

@@ -46,6 +46,11 @@ const IGNORED: &[(&str, &str)] = &[
         "NetworkingConfig.EndpointsConfig.*.DNSNames.[]",
         "told by the engine",
     ),
+    ("HostConfig.KernelMemory", "not in cgroup v2: a warning"),
+    ("HostConfig.KernelMemoryTCP", "not in cgroup v2: a warning"),
+    ("HostConfig.MemorySwappiness", "not in cgroup v2: a warning"),
+    ("HostConfig.OomKillDisable", "not in cgroup v2: a warning"),
+    ("HostConfig.CpuPercent", "for Windows: a warning"),
 ];
 
 /// Members of a commit's configuration that concern containers, not images.
@@ -109,13 +114,14 @@ fn value(path: &str, schema: &Value) -> Value {
         "Mounts.[].Type" => json!("tmpfs"),
         "MaskedPaths.[]" | "ReadonlyPaths.[]" | "Devices.[].PathInContainer" => json!("/x"),
         "Devices.[].PathOnHost" => json!("/dev/zero"),
+        "DeviceCgroupRules.[]" => json!("c 42:* rm"),
         "Devices.[].CgroupPermissions" => json!("r"),
         "StopSignal" => json!("SIGINT"),
         "Ulimits.[].Name" => json!("nproc"),
         "Binds.[]" => json!("/var/tmp:/x"),
         "LogConfig.Type" => json!("local"),
         "LogConfig.Config.*" => json!("5"),
-        "NetworkMode" | "CgroupnsMode" | "IpcMode" | "UTSMode" => json!("host"),
+        "NetworkMode" | "PidMode" | "CgroupnsMode" | "IpcMode" | "UTSMode" => json!("host"),
         "RestartPolicy.Name" => json!("always"),
         "CapAdd.[]" | "CapDrop.[]" => json!("NET_RAW"),
         "Dns.[]" => json!("10.0.0.1"),

@@ -117,6 +117,33 @@ pub struct DeviceSpec {
     pub access: DeviceAccess,
 }
 
+/// Devices that may be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRule {
+    /// Of which kind.
+    pub kind: DeviceKind,
+    /// `None`: every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub major: Option<u32>,
+    /// `None`: every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minor: Option<u32>,
+    /// What may be done with them.
+    pub access: DeviceAccess,
+}
+
+/// A kind of devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// Character and block devices.
+    All,
+    /// Character devices.
+    Character,
+    /// Block devices.
+    Block,
+}
+
 /// What may be done with a device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

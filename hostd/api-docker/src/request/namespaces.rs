@@ -1,0 +1,175 @@
+//! Which namespaces a container has of its own.
+
+use keelson_model::spec::{Donors, IpcMode, NamespaceMode, NamespaceSpec, NetworkMode};
+
+use super::invalid;
+use crate::error::ApiError;
+use crate::wire::{Config, HostConfig};
+
+/// The container that a mode names.
+pub(crate) fn donor(mode: &str) -> Option<&str> {
+    mode.strip_prefix("container:")
+}
+
+/// Checks what the client itself asked for, before the image's configuration is added.
+pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ApiError> {
+    let any = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    if let Some(name) = donor(&host.network_mode) {
+        if name.is_empty() {
+            return invalid(format!(
+                "invalid container format container:<name|id> (NetworkMode {:?})",
+                host.network_mode
+            ));
+        }
+        for (given, words) in [
+            (
+                !config.hostname.is_empty(),
+                "conflicting options: hostname and the network mode",
+            ),
+            (
+                any(&host.links),
+                "conflicting options: container type network can't be used with links. This would result in undefined behavior",
+            ),
+            (
+                any(&host.dns),
+                "conflicting options: dns and the network mode",
+            ),
+            (
+                any(&host.extra_hosts),
+                "conflicting options: custom host-to-IP mapping and the network mode",
+            ),
+            (
+                !config.mac_address.is_empty(),
+                "conflicting options: mac-address and the network mode",
+            ),
+            (
+                !host.port_bindings.is_empty() || host.publish_all_ports,
+                "conflicting options: port publishing and the container type network mode",
+            ),
+            (
+                !config.exposed_ports.is_empty(),
+                "conflicting options: port exposing and the container type network mode",
+            ),
+        ] {
+            if given {
+                return invalid(words);
+            }
+        }
+    }
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return invalid("conflicting options: hostname and the UTS mode");
+    }
+    Ok(())
+}
+
+/// Translates the modes of a completed request.
+pub(super) fn namespaces(host: &HostConfig) -> Result<NamespaceSpec, ApiError> {
+    let mut donors = Donors::default();
+    let network = match host.network_mode.as_str() {
+        "" | "default" | "bridge" => NetworkMode::Bridge,
+        "none" => NetworkMode::None,
+        "host" => NetworkMode::Host,
+        other => match donor(other) {
+            Some(name) => {
+                donors.network = Some(name.to_owned());
+                NetworkMode::None
+            }
+            None => {
+                return Err(ApiError::not_built(format!(
+                    "NetworkMode is not implemented (value {other:?})"
+                )));
+            }
+        },
+    };
+    let pid = match host.pid_mode.as_str() {
+        "" => NamespaceMode::Private,
+        "host" => NamespaceMode::Host,
+        other => match donor(other) {
+            Some(name) if !name.is_empty() => {
+                donors.pid = Some(name.to_owned());
+                NamespaceMode::Private
+            }
+            _ => return invalid(format!("invalid PID mode: {other}")),
+        },
+    };
+    let ipc = match host.ipc_mode.as_str() {
+        "" | "private" => IpcMode::Private,
+        "shareable" => IpcMode::Shareable,
+        "none" => IpcMode::None,
+        "host" => IpcMode::Host,
+        other => return invalid(format!("invalid IPC mode: {other}")),
+    };
+    let uts = match host.uts_mode.as_str() {
+        "" => NamespaceMode::Private,
+        "host" => NamespaceMode::Host,
+        other => return invalid(format!("invalid UTS mode: {other}")),
+    };
+    let cgroup = match host.cgroupns_mode.as_str() {
+        "" | "private" => NamespaceMode::Private,
+        "host" => NamespaceMode::Host,
+        other => return invalid(format!("invalid cgroup namespace mode: {other}")),
+    };
+    Ok(NamespaceSpec {
+        network,
+        ipc,
+        uts,
+        cgroup,
+        pid,
+        donors,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn host(value: Value) -> HostConfig {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn modes_that_name_a_container() {
+        let asked = host(json!({"NetworkMode": "container:a", "PidMode": "container:b"}));
+        let spec = namespaces(&asked).unwrap();
+        assert_eq!(spec.donors.network.as_deref(), Some("a"));
+        assert_eq!(spec.donors.pid.as_deref(), Some("b"));
+        let of_host = namespaces(&host(json!({"PidMode": "host"}))).unwrap();
+        assert_eq!(of_host.pid, NamespaceMode::Host);
+        for mode in ["container:", "mine", "private"] {
+            let error = namespaces(&host(json!({"PidMode": mode}))).unwrap_err();
+            assert_eq!(error.to_string(), format!("invalid PID mode: {mode}"));
+        }
+    }
+
+    #[test]
+    fn what_a_shared_network_has_already() {
+        for (config, more, word) in [
+            (json!({"Hostname": "a"}), json!({}), "hostname"),
+            (json!({}), json!({"Links": ["a"]}), "links"),
+            (json!({}), json!({"Dns": ["1.1.1.1"]}), "dns"),
+            (
+                json!({}),
+                json!({"ExtraHosts": ["a:1.1.1.1"]}),
+                "host-to-IP",
+            ),
+            (json!({"MacAddress": "02::"}), json!({}), "mac-address"),
+            (json!({}), json!({"PublishAllPorts": true}), "publishing"),
+            (
+                json!({"ExposedPorts": {"80/tcp": {}}}),
+                json!({}),
+                "exposing",
+            ),
+        ] {
+            let config: Config = serde_json::from_value(config).unwrap();
+            let mut host = host(more);
+            "container:x".clone_into(&mut host.network_mode);
+            let message = check(&config, &host).unwrap_err().to_string();
+            assert!(message.starts_with("conflicting options: "), "{message}");
+            assert!(message.contains(word), "{word}: {message}");
+        }
+        let empty = host(json!({"NetworkMode": "container:"}));
+        assert!(check(&Config::default(), &empty).is_err());
+    }
+}
