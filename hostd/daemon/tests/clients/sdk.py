@@ -10,11 +10,19 @@ assert client.version()["ApiVersion"] == "1.51"
 assert client.info()["Images"] == 1
 assert [image.tags for image in client.images.list()] == [["busybox:latest"]]
 
+# Output, and a failure with what was written to standard error.
 quiet = {"network_mode": "none"}
+output = client.containers.run("busybox", ["echo", "words"], remove=True, **quiet)
+assert output == b"words\n", output
 try:
-    client.containers.run("no-such-image:1", "true", **quiet)
+    client.containers.run("busybox", ["sh", "-c", "echo bad >&2; exit 7"], remove=True, **quiet)
+    raise SystemExit("a failure passed")
+except docker.errors.ContainerError as error:
+    assert error.exit_status == 7 and error.stderr == b"bad\n", error
+try:
+    client.containers.create("no-such-image:1", "true", **quiet)
     raise SystemExit("a missing image passed")
-except (docker.errors.ImageNotFound, docker.errors.APIError):
+except docker.errors.ImageNotFound:
     pass
 
 # A container that stays.
