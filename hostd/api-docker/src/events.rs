@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::stream;
 use hostd_containers::ContainerEvent;
 use hostd_images::{ImageAction, ImageEvent};
+use hostd_volumes::VolumeEvent;
 use http::Response;
 use serde::Serialize;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -178,7 +179,14 @@ impl From<ImageEvent> for Event {
     }
 }
 
-/// Collects events of both stores for all clients.
+impl From<VolumeEvent> for Event {
+    fn from(event: VolumeEvent) -> Self {
+        let action = event.action.to_owned();
+        Self::new("volume", action, event.name, event.attributes, event.time)
+    }
+}
+
+/// Collects events of all stores for all clients.
 pub(crate) struct EventHub {
     sender: broadcast::Sender<Arc<Event>>,
     past: Arc<Mutex<Past>>,
@@ -208,6 +216,7 @@ impl EventHub {
     pub(crate) fn start(
         containers: broadcast::Receiver<ContainerEvent>,
         images: broadcast::Receiver<ImageEvent>,
+        volumes: broadcast::Receiver<VolumeEvent>,
     ) -> Self {
         let (sender, _) = broadcast::channel(KEPT);
         let past = Arc::default();
@@ -216,6 +225,7 @@ impl EventHub {
             (event.scope == crate::SCOPE).then(|| Event::from(event))
         });
         hub.collect(images, |event: ImageEvent| Some(Event::from(event)));
+        hub.collect(volumes, |event: VolumeEvent| Some(Event::from(event)));
         hub
     }
 

@@ -211,7 +211,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         "DriverStatus": [["Layer format", inner.images.backend()]],
         "DockerRootDir": inner.engine.root().display().to_string(),
         "Plugins": {
-            "Volume": [],
+            "Volume": [hostd_volumes::LOCAL],
             "Network": networks::drivers(),
             "Authorization": [],
             "Log": log_drivers,

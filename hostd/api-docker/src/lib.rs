@@ -6,7 +6,7 @@
 //! - [`version`]: splits the path into API version and page.
 //! - [`routes`]: the table of routes, the only list of what exists and who may use it.
 //! - [`query`]: query parameters and filters.
-//! - `containers`, `images`, `networks`, `events`, `system`, `info`: the handlers.
+//! - `containers`, `images`, `networks`, `volumes`, `events`, `system`, `info`: the handlers.
 //! - `objects`: handlers of routes that are not built, and of empty lists.
 //! - `request`: from a client's container to the engine's specification.
 //! - `offers`: the runtimes, drivers and limits that this engine has.
@@ -30,6 +30,7 @@ pub mod routes;
 mod system;
 mod times;
 pub mod version;
+mod volumes;
 pub mod wire;
 
 use std::path::PathBuf;
@@ -103,7 +104,11 @@ impl Api {
     /// The API of an engine and its image store. It begins to collect events, so it must be called
     /// inside a tokio runtime.
     pub fn new(engine: Engine, images: ImageStore, places: Arc<Places>, facts: Facts) -> Self {
-        let events = EventHub::start(engine.subscribe_from_opening(), images.subscribe());
+        let events = EventHub::start(
+            engine.subscribe_from_opening(),
+            images.subscribe(),
+            engine.volumes().subscribe(),
+        );
         let runtimes = Runtimes::own(&facts.runtime);
         let headers = common_headers(facts.version);
         Self(Arc::new(Inner {

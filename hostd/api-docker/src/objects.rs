@@ -1,5 +1,4 @@
-//! Routes that are not built, and lists that are always empty: volumes end with their containers, and
-//! plugins can't be installed.
+//! Routes that are not built, and lists that are always empty: plugins can't be installed.
 
 use http::{Response, StatusCode};
 use keelson_model::error::ErrorKind;
@@ -9,18 +8,6 @@ use crate::error::ApiError;
 use crate::reply::{self, Body};
 use crate::{Api, Call, version};
 
-/// `GET /volumes`.
-pub(crate) async fn volumes(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    let filters = call
-        .query
-        .filters(&["dangling", "driver", "label", "name"])?;
-    filters.flag("dangling")?;
-    Ok(reply::json(
-        StatusCode::OK,
-        &json!({"Volumes": [], "Warnings": null}),
-    ))
-}
-
 /// `GET /plugins`.
 pub(crate) async fn plugins(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let filters = call.query.filters(&["capability", "enabled"])?;
@@ -28,14 +15,8 @@ pub(crate) async fn plugins(_: &Api, call: Call) -> Result<Response<Body>, ApiEr
     Ok(reply::json(StatusCode::OK, &json!([])))
 }
 
-/// `GET /volumes/{name}`. `docker inspect NAME` looks the name up in every kind of object. It continues
-/// after this answer, and would stop at any other.
-pub(crate) async fn missing_volume(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    let message = format!("get {}: no such volume", call.name);
-    Err(ApiError::new(ErrorKind::NotFound, message))
-}
-
-/// `GET /plugins/{name}/json`, for the same clients.
+/// `GET /plugins/{name}/json`. `docker inspect NAME` looks the name up in every kind of object. It
+/// continues after this answer, and would stop at any other.
 pub(crate) async fn missing_plugin(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let message = format!("plugin \"{}\" not found", call.name);
     Err(ApiError::new(ErrorKind::NotFound, message))

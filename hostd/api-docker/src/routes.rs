@@ -9,7 +9,7 @@ use keelson_http::route::{ApiRoute, Table, Takes};
 
 use crate::error::ApiError;
 use crate::version::ApiVersion;
-use crate::{Api, Call, containers, events, images, info, networks, objects, system};
+use crate::{Api, Call, containers, events, images, info, networks, objects, system, volumes};
 
 /// A function that answers a route.
 pub type Handler = for<'a> fn(&'a Api, Call) -> BoxFuture<'a, Answer>;
@@ -406,19 +406,43 @@ pub static ROUTES: Table<Handler> = Table::new(
             Operator,
             handler!(images::remote::distribution),
         ),
-        route("GET", "/volumes", 24, Reader, handler!(objects::volumes)),
-        not_built("POST", "/volumes/create", 24, Operator),
-        not_built("POST", "/volumes/prune", 25, Operator),
+        route("GET", "/volumes", 24, Reader, handler!(volumes::list)),
+        route(
+            "POST",
+            "/volumes/create",
+            24,
+            Operator,
+            handler!(volumes::create),
+        )
+        .takes(Takes::Document),
+        route(
+            "POST",
+            "/volumes/prune",
+            25,
+            Operator,
+            handler!(volumes::prune),
+        ),
         route(
             "GET",
             "/volumes/{name}",
             24,
             Reader,
-            handler!(objects::missing_volume),
-        )
-        .not_built(),
-        not_built("PUT", "/volumes/{name}", 42, Operator),
-        not_built("DELETE", "/volumes/{name}", 24, Operator),
+            handler!(volumes::inspect),
+        ),
+        route(
+            "PUT",
+            "/volumes/{name}",
+            42,
+            Operator,
+            handler!(volumes::update),
+        ),
+        route(
+            "DELETE",
+            "/volumes/{name}",
+            24,
+            Operator,
+            handler!(volumes::remove),
+        ),
         route("GET", "/networks", 24, Reader, handler!(networks::list)),
         not_built("POST", "/networks/create", 24, Operator),
         not_built("POST", "/networks/prune", 25, Operator),
@@ -491,7 +515,7 @@ pub fn coverage_markdown() -> String {
     let mut out = format!(
         "# Docker Engine API coverage\n\n\
          API versions {} to {}. {built} of {} routes are built; every other one answers 501 and \
-         names itself. Networks, volumes and plugins cannot be made yet; their lists are true: the \
+         names itself. Networks and plugins cannot be made yet; their lists are true: the \
          networks `host` and `none`, and nothing else. Looking one up by a name that does not exist \
          answers 404, so that `docker inspect NAME` says what it always says.\n\n\
          This file is made from the route table (`hostd/api-docker/src/routes.rs`) and a test \

@@ -8,7 +8,7 @@ use crate::images::list::summaries;
 use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
-use crate::{Api, Call, blocking, containers};
+use crate::{Api, Call, blocking, containers, volumes};
 
 const TYPES: &[&str] = &["container", "image", "volume", "build-cache"];
 
@@ -35,10 +35,10 @@ pub(crate) async fn disk_usage(api: &Api, call: Call) -> Result<Response<Body>, 
     if is_wanted("container") {
         put("Containers", containers::list::with_sizes(api).await?);
     }
-    // Volumes end with their containers, and builds leave nothing.
     if is_wanted("volume") {
-        put("Volumes", json!([]));
+        put("Volumes", volumes::with_usage(api).await?);
     }
+    // Builds leave nothing.
     if is_wanted("build-cache") {
         put("BuildCache", json!([]));
         if call.version < ApiVersion::new(1, 42) {

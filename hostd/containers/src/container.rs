@@ -15,6 +15,7 @@ use crate::gate::Gate;
 use crate::machine::{Action, Event, Found, Machine, Moment, Now, Rules, Ticket};
 use crate::shim::Shim;
 use crate::types::{AttachOptions, Scope, Snapshot, WaitCondition, WaitResult};
+use crate::volumes::Held;
 use crate::{EngineError, Signal};
 
 /// A container.
@@ -52,6 +53,8 @@ pub(crate) struct Live {
     pub(crate) pending: Vec<PendingAttach>,
     /// Keeps the image in the store; given up when the container is removed.
     pub(crate) image: Option<ImageLease>,
+    /// What it has of its volumes.
+    pub(crate) volumes: Held,
     /// Keeps the image's layers mounted.
     pub(crate) layers: Option<RootfsLayers>,
     /// Brings [`Event::Time`] when the machine wants it.
@@ -111,6 +114,7 @@ impl Container {
                 waiters: Vec::new(),
                 pending: Vec::new(),
                 image: None,
+                volumes: Held::default(),
                 layers: None,
                 timer: None,
             }),

@@ -145,6 +145,7 @@ impl Inner {
                 .spec
                 .anonymous_volumes
                 .iter()
+                .chain(snapshot.spec.volumes.iter().map(|mount| &mount.target))
                 .map(|path| path.to_string_lossy().into_owned())
                 .collect(),
         })

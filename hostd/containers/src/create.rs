@@ -67,7 +67,7 @@ impl Inner {
     ) -> Result<Created, EngineError> {
         let CreateRequest {
             id,
-            spec,
+            mut spec,
             shown,
             lease,
         } = request;
@@ -81,11 +81,20 @@ impl Inner {
         check_host(&spec, &self.facts)?;
         check_binds(&spec.mounts)?;
         let name = self.reserve(scope, name.as_deref(), id)?;
-        let made = self.make(scope, id, &name, spec, shown);
+        let made = self.make_volumes(id, &mut spec).and_then(|volumes| {
+            match self.make(scope, id, &name, spec, shown) {
+                Ok(container) => Ok((container, volumes)),
+                Err(error) => {
+                    self.unmake_volumes(volumes);
+                    Err(error)
+                }
+            }
+        });
         match made {
-            Ok(container) => {
+            Ok((container, volumes)) => {
                 let container = Arc::new(container);
                 container.hold(lease);
+                container.live().volumes.leases = volumes.leases;
                 self.with_mut(scope, |registry| {
                     registry.insert(id, Arc::clone(&container))
                 });

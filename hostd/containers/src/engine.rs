@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hostd_images::ImageStore;
+use hostd_volumes::VolumeStore;
 use jiff::Timestamp;
 use keelson_blocking::TaskDied;
 use keelson_model::host::EngineConfig;
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) run: PathBuf,
     pub(crate) runtime: Program,
     pub(crate) images: ImageStore,
+    pub(crate) volumes: VolumeStore,
     pub(crate) defaults: EngineConfig,
     pub(crate) facts: HostFacts,
     pub(crate) cgroup_parent: CgroupParent,
@@ -72,7 +74,11 @@ pub(crate) struct Inner {
 }
 
 impl Engine {
-    pub(crate) fn new(options: EngineOptions, objects: Objects, facts: HostFacts) -> Self {
+    pub(crate) fn new(
+        options: EngineOptions,
+        (objects, volumes): (Objects, VolumeStore),
+        facts: HostFacts,
+    ) -> Self {
         let (events, first_events) = broadcast::channel(EVENT_BACKLOG);
         Self {
             inner: Arc::new(Inner {
@@ -87,6 +93,7 @@ impl Engine {
                         .map(|mount| mount.join(options.cgroup_parent.as_str()).join("shim")),
                 ),
                 images: options.images,
+                volumes,
                 defaults: options.defaults,
                 facts,
                 cgroup_parent: options.cgroup_parent,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hostd_images::ImageError;
+use hostd_volumes::VolumeError;
 use keelson_blocking::TaskDied;
 use keelson_log::LogError;
 use keelson_model::error::ErrorKind;
@@ -88,6 +89,9 @@ pub enum EngineError {
     /// The image store's error.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The volume store's error.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// The document store's error.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -160,6 +164,7 @@ impl EngineError {
             },
             Self::Copy(error) => error.kind(),
             Self::Image(error) => error.kind(),
+            Self::Volume(error) => error.kind(),
             Self::Store(_)
             | Self::Shim { .. }
             | Self::Log(_)

@@ -7,8 +7,7 @@
 //! outlives the engine; the engine talks to it through `shim` and finds it again when it is opened.
 //!
 //! The engine knows no client's words: what clients are shown of a container is kept beside its
-//! specification ([`Shown`]) and never read here. Anonymous volumes live and end with their
-//! container.
+//! specification ([`Shown`]) and never read here.
 //!
 //! In the order of a container's life:
 //!
@@ -20,6 +19,7 @@
 //! - `machine`, `life`: its life as a table, and the driver that carries out what the table says.
 //!   `refused` has the words for what it forbids.
 //! - `start`, `prepare`, `spec`, `files`, `devices`, `user`, `rootfs`: a run is prepared and made.
+//! - `volumes`, `copy_up`, `subpath`: what outlives a container is found, filled, held and mounted.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
 //! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a container;
@@ -34,6 +34,7 @@ mod cgroup_parent;
 mod container;
 mod content;
 mod copy_error;
+mod copy_up;
 mod create;
 mod devices;
 mod document;
@@ -66,11 +67,13 @@ mod shim;
 pub mod signal;
 mod spec;
 mod start;
+mod subpath;
 mod tag;
 mod top;
 pub mod types;
 mod update;
 mod user;
+mod volumes;
 
 pub use archive::{ExtractOptions, PathArchive, PathStat};
 pub use copy_error::CopyError;

@@ -20,6 +20,7 @@ use crate::container::{Answer, Container, Timer};
 use crate::engine::{Inner, off_workers};
 use crate::machine::{Action, Ask, Event, Happening, Now, Outcome, Over, Stopper, Ticket};
 use crate::shim::Connection;
+use crate::volumes::end_uses;
 
 /// How long killed processes may take to leave their cgroup.
 const LEFTOVERS_LIMIT: Duration = Duration::from_secs(1);
@@ -310,9 +311,13 @@ fn may_wait_long(ask: &Ask) -> bool {
 
 /// Deletes what a run leaves. On a thread of its own: those who were told of the end run on this one
 /// as soon as it waits, and must not wait for files.
-async fn clean_run(container: &Container) {
-    let directory = container.run_directory.clone();
-    match blocking(move || remove_tree(&directory)).await {
+async fn clean_run(container: &Arc<Container>) {
+    let of = Arc::clone(container);
+    let clean = move || {
+        end_uses(&of);
+        remove_tree(&of.run_directory)
+    };
+    match blocking(clean).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(id = container.id, %error, "run directory not removed"),
         Err(error) => tracing::error!(id = container.id, %error, "run directory not removed"),

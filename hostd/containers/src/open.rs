@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hostd_images::{Holder, ImageLease};
+use hostd_volumes::VolumeStore;
 use keelson_blocking::blocking;
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Objects, document, objects::remove_tree};
@@ -16,7 +17,7 @@ use keelson_store::{Objects, document, objects::remove_tree};
 use crate::container::Container;
 use crate::create::DOCUMENT;
 use crate::document::{ContainerDocument, Identity, STATE, StateDocument, boot_id};
-use crate::engine::Inner;
+use crate::engine::{Inner, off_workers};
 use crate::host::{self, HostFacts};
 use crate::lifecycle::stop_signal;
 use crate::machine::{Ask, Boot, Found, Stopper};
@@ -47,12 +48,16 @@ impl Engine {
             .map_err(EngineError::io("mkdir", &run))?;
         let base = options.root.join("engine/containers");
         let parent = options.cgroup_parent.clone();
-        let (objects, facts) = blocking(move || {
-            Objects::open(&base, DOCUMENT, &boot_id())
-                .map(|objects| (objects, HostFacts::detect(&parent)))
+        let volumes = options.root.join("engine/volumes");
+        let era = options.images.era();
+        let (stores, facts) = blocking(move || {
+            let boot = boot_id();
+            let objects = Objects::open(&base, DOCUMENT, &boot)?;
+            let volumes = VolumeStore::open(&volumes, &boot, era)?;
+            Ok::<_, EngineError>(((objects, volumes), HostFacts::detect(&parent)))
         })
         .await??;
-        let engine = Self::new(options, objects, facts);
+        let engine = Self::new(options, stores, facts);
         engine.inner.restore().await?;
         Ok(engine)
     }
@@ -157,6 +162,7 @@ impl Inner {
             }
         }
         drop(all);
+        off_workers(|| self.unmount_unused_volumes());
         let inner = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = inner.end_strays(&known).await {
@@ -199,6 +205,7 @@ impl Inner {
         let lease = self.lease_again(&document);
         let container = Arc::new(self.load(document, found)?);
         container.hold(lease);
+        self.hold_volumes_again(&container);
         self.with_mut(scope, |registry| {
             registry.reserve(&name, id)?;
             registry.insert(id, Arc::clone(&container));

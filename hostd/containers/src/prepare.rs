@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use hostd_images::RootfsLayers;
 use keelson_model::host::EngineConfig;
 use keelson_model::spec::{
-    self as model, Confinement, MountKind, MountSpec, NetworkMode, RootSpec, Stdin,
+    self as model, BindMount, Confinement, MountKind, MountSpec, NetworkMode, Propagation,
+    ReadOnly, RootSpec, Stdin,
 };
 use keelson_shim_protocol::{LogSpec, Rootfs, SPEC_FILE, ShimSpec};
 use keelson_store::objects::remove_tree;
@@ -46,7 +47,8 @@ impl Inner {
         visible.extend(layers.lower.iter().cloned());
         let merged = Merged::new(&visible);
         make_bind_sources(&snapshot.spec.mounts)?;
-        let volumes = volume_directories(&snapshot, &merged)?;
+        let mut volumes = volume_directories(&snapshot, &merged)?;
+        volumes.extend(self.use_volumes(container, &snapshot)?);
         let user = find_user(&snapshot.spec.process.user, &snapshot, &visible, &volumes)?;
         let nodes = device_nodes(&snapshot)?;
         let own = snapshot.files();
@@ -108,7 +110,8 @@ impl Inner {
         let snapshot = container.snapshot();
         let mut visible = vec![snapshot.directory.join("upper")];
         visible.extend(self.layers(container, &snapshot)?.lower);
-        let volumes = volume_directories(&snapshot, &Merged::new(&visible))?;
+        let mut volumes = volume_directories(&snapshot, &Merged::new(&visible))?;
+        volumes.extend(self.volume_mounts(&snapshot)?);
         find_user(name, &snapshot, &visible, &volumes)
     }
 
@@ -144,20 +147,18 @@ fn find_user(
     name: &str,
     snapshot: &Snapshot,
     visible: &[PathBuf],
-    volumes: &[(PathBuf, PathBuf)],
+    volumes: &[MountSpec],
 ) -> Result<User, EngineError> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let mounts = snapshot.spec.mounts.iter().map(|mount| {
+    let mounts = spec::by_depth(snapshot.spec.mounts.iter().chain(volumes));
+    let mounts = mounts.into_iter().map(|mount| {
         let source = match &mount.kind {
             MountKind::Bind(bind) => Some(bind.source.clone()),
             MountKind::Tmpfs(_) => None,
         };
         (source, text(&mount.target))
     });
-    let volumes = volumes
-        .iter()
-        .map(|(source, target)| (Some(source.clone()), text(target)));
-    let merged = Merged::with_mounts(visible, volumes.chain(mounts));
+    let merged = Merged::with_mounts(visible, mounts);
     let read = |path: &str| {
         merged
             .read(path, user::MAX_FILE)
@@ -185,13 +186,13 @@ fn make_bind_sources(mounts: &[MountSpec]) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Volumes without a mount of their own. A path that the image has stays in the container's own
+/// Volumes of containers that an engine without a volume store made. A path that the image has stays in the container's own
 /// writable layer, content and owner included; for one that it does not have, a directory of the
 /// container is mounted. Either way it lives as long as the container.
 fn volume_directories(
     snapshot: &Snapshot,
     merged: &Merged<'_>,
-) -> Result<Vec<(PathBuf, PathBuf)>, EngineError> {
+) -> Result<Vec<MountSpec>, EngineError> {
     let mut directories = Vec::new();
     for (index, path) in snapshot.spec.anonymous_volumes.iter().enumerate() {
         let kind = merged
@@ -200,7 +201,16 @@ fn volume_directories(
         let directory = snapshot.directory.join("volumes").join(index.to_string());
         if directory.is_dir() || kind == Kind::Absent {
             fs::create_dir_all(&directory).map_err(EngineError::io("mkdir", &directory))?;
-            directories.push((directory, path.clone()));
+            directories.push(MountSpec {
+                target: path.clone(),
+                kind: MountKind::Bind(BindMount {
+                    source: directory,
+                    create_source: false,
+                    recursive: true,
+                    read_only: ReadOnly::No,
+                    propagation: Propagation::RecursivePrivate,
+                }),
+            });
         } else if snapshot.spec.root.read_only() {
             return Err(EngineError::NotImplemented(format!(
                 "a volume with content of the image in a container with a read-only root is not implemented: {}; mount a directory or a tmpfs there",

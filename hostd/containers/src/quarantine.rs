@@ -49,6 +49,8 @@ impl Inner {
             Ok(snapshot) => {
                 let container = Arc::new(Container::new(snapshot, Beginning::Unreadable(why)));
                 container.hold(lease);
+                // Any of them may be its own.
+                container.live().volumes.leases = vec![self.volumes.hold_all(id)];
                 self.with_mut(scope, |registry| registry.insert(id, container));
             }
             Err(error) => tracing::error!(id, %error, "container can't be shown"),

@@ -7,9 +7,10 @@ use std::time::Duration;
 use keelson_store::objects::remove_tree;
 
 use crate::container::Container;
-use crate::engine::Inner;
+use crate::engine::{Inner, off_workers};
 use crate::machine::Ask;
 use crate::types::Scope;
+use crate::volumes::end_uses;
 use crate::{Engine, EngineError};
 
 /// How long the output of a removed container is kept for those who read it. A reader that takes
@@ -17,8 +18,8 @@ use crate::{Engine, EngineError};
 const READERS_TIME: Duration = Duration::from_secs(300);
 
 impl Engine {
-    /// Removes a container; with `force` also a running one. Its anonymous volumes live and end
-    /// with it, so `volumes` makes no difference yet.
+    /// Removes a container; with `force` also a running one, and with `volumes` also its anonymous
+    /// volumes that no other container has.
     ///
     /// # Errors
     /// [`EngineError::Refused`] when it runs and `force` is not given.
@@ -29,9 +30,9 @@ impl Engine {
         force: bool,
         volumes: bool,
     ) -> Result<(), EngineError> {
-        let _ = volumes;
         let inner = Arc::clone(&self.inner);
         let container = inner.resolve(scope, name)?;
+        container.live().volumes.remove = volumes;
         Self::whole(async move { inner.ask(&container, Ask::Remove { force }).await }).await
     }
 }
@@ -51,12 +52,19 @@ impl Inner {
             registry.release(&name);
         });
         self.executions.forget(&container.id);
-        let (layers, image) = {
+        // It has none when it ended before.
+        off_workers(|| end_uses(container));
+        let snapshot = container.snapshot();
+        let (layers, image, volumes) = {
             let mut live = container.live();
-            (live.layers.take(), live.image.take())
+            let volumes = std::mem::take(&mut live.volumes);
+            (live.layers.take(), live.image.take(), volumes)
         };
-        // Before the answer: the image may be removed by the next request.
-        drop(image);
+        // Before the answer: the image and the volumes may be removed by the next request.
+        drop((image, volumes.leases));
+        if volumes.remove || snapshot.spec.auto_remove {
+            off_workers(|| self.drop_anonymous(&snapshot.spec.volumes));
+        }
         let (run, id) = (container.run_directory.clone(), container.id.clone());
         let (readers, gate) = (container.readers.clone(), Arc::clone(&container.gate));
         tokio::spawn(async move {

@@ -84,6 +84,15 @@ impl<'a> Merged<'a> {
         })
     }
 
+    /// The directories that an absolute path leads to, topmost first, links followed; `None` when
+    /// it does not lead to a directory.
+    pub(crate) fn directories(&self, path: &str) -> std::io::Result<Option<Vec<OwnedFd>>> {
+        Ok(match self.walk(path)? {
+            Found::Folder(directories) => Some(directories),
+            Found::File(_) | Found::Absent | Found::Link(_) => None,
+        })
+    }
+
     /// The content of a regular file, links followed; `None` when there is no such file or it is
     /// larger than `limit` bytes.
     pub(crate) fn read(&self, path: &str, limit: u64) -> std::io::Result<Option<Vec<u8>>> {

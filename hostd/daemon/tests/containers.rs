@@ -374,7 +374,6 @@ fn what_is_not_built_is_refused_by_name() {
     for (option, named) in [
         (["--gpus", "all"], "DeviceRequests"),
         (["--storage-opt", "size=1G"], "StorageOpt"),
-        (["--volumes-from", "x"], "VolumesFrom"),
     ] {
         let mut args = vec!["create"];
         args.extend(option);
@@ -390,7 +389,7 @@ fn what_is_not_built_is_refused_by_name() {
     let (status, answer) = host.http(&request);
     assert_eq!(status, 501, "{answer}");
     assert!(answer.contains("DeviceRequests"), "{answer}");
-    host.docker(&["volume", "create", "v"])
+    host.docker(&["network", "create", "n"])
         .fails_with("is not built yet");
 }
 

@@ -128,16 +128,12 @@ fn networks_volumes_and_plugins() {
     ] {
         assert_eq!(api.send(&host, "GET", path, b"").status, status, "{path}");
     }
-    for (path, body) in [
-        ("/networks/create", r#"{"Name":"n"}"#),
-        ("/volumes/create", "{}"),
-    ] {
-        let (status, _) = host.http(&format!(
-            "POST {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        ));
-        assert_eq!(status, 501, "{path}");
-    }
+    let body = r#"{"Name":"n"}"#;
+    let (status, _) = host.http(&format!(
+        "POST /networks/create HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    assert_eq!(status, 501);
 }
 
 #[test]

@@ -89,7 +89,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-oci",
             "keelson-shim-protocol",
             "hostd-images",
+            "hostd-volumes",
         ],
+    ),
+    (
+        "hostd-volumes",
+        &["keelson-lease", "keelson-model", "keelson-store"],
     ),
     (
         "hostd-host-services",
@@ -104,6 +109,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-registry",
             "hostd-images",
             "hostd-containers",
+            "hostd-volumes",
         ],
     ),
     (

@@ -25,7 +25,7 @@ pub use limits::{
     CpuLimits, Limits, MemoryLimits, MemorySwap, PidsLimit, Rlimit, RlimitKind, SHM_SIZE,
 };
 pub use log::{LogMarks, LogSpec, SyslogFormat, SyslogServer};
-pub use mounts::{BindMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount};
+pub use mounts::{BindMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount, VolumeMount};
 pub use security::{
     CapabilitySet, Confinement, DeviceAccess, DeviceKind, DeviceRule, DeviceSpec, Hiding,
     SecuritySpec, SystemCallFilter,
@@ -57,7 +57,11 @@ pub struct ContainerSpec {
     /// Its mounts: no two have the same target, and parents come before children.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mounts: Vec<MountSpec>,
-    /// Targets of volumes that live and end with the container. None of them is in `mounts`.
+    /// Volumes. None of their targets is in `mounts`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub volumes: Vec<VolumeMount>,
+    /// Targets of volumes that live and end with the container, as engines without a volume store
+    /// made them. None of them is in `mounts`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub anonymous_volumes: Vec<PathBuf>,
     /// Device nodes of the host.
@@ -122,6 +126,7 @@ impl ContainerSpec {
             },
             names: NameSpec::default(),
             mounts: Vec::new(),
+            volumes: Vec::new(),
             anonymous_volumes: Vec::new(),
             devices: Vec::new(),
             device_rules: Vec::new(),

@@ -8,7 +8,7 @@ use keelson_model::json::Json;
 use keelson_model::spec::RootSpec;
 use serde_json::json;
 
-use super::versions;
+use super::{donors, versions};
 use crate::error::ApiError;
 use crate::images::platform::Platform;
 use crate::reply::{self, Body};
@@ -72,11 +72,13 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         runtimes: &api.0.runtimes,
     };
     let defaults = Some(&image.config.config);
+    let donors = body.host_config.volumes_from.clone().unwrap_or_default();
     let Understood {
-        spec,
+        mut spec,
         shown,
         mut warnings,
     } = understand(id.as_str(), body, root, defaults, ground)?;
+    donors::add(api, &donors, &mut spec)?;
     let request = CreateRequest {
         id,
         spec,

@@ -87,7 +87,7 @@ fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
         "ExecIDs": null,
         "HostConfig": shown::host_config(snapshot)?,
         "GraphDriver": {"Name": STORAGE_DRIVER, "Data": {"UpperDir": file("upper")}},
-        "Mounts": mounts(snapshot)?,
+        "Mounts": mounts(api, snapshot)?,
         "Config": shown::config(snapshot)?,
         "NetworkSettings": {
             "Bridge": "",

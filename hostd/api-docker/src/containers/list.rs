@@ -192,7 +192,10 @@ impl<'a> Chosen<'a> {
             && filters.labels(|key| labels.get(key).map(String::as_str))
             && (!filters.has("network") || self.in_network(container))
             && filters.any("volume", |wanted| {
-                container.spec.mounts.iter().any(|mount| {
+                let volumes = &container.spec.volumes;
+                volumes.iter().any(|mount| {
+                    mount.target == Path::new(wanted) || mount.name == wanted
+                }) || container.spec.mounts.iter().any(|mount| {
                     let source = match &mount.kind {
                         MountKind::Bind(bind) => Some(bind.source.as_path()),
                         MountKind::Tmpfs(_) => None,
@@ -409,7 +412,7 @@ fn render<'a>(api: &Api, container: &'a Snapshot) -> Result<Summary<'a>, ApiErro
         network_settings: NetworkPart {
             networks: networks(api, container),
         },
-        mounts: mounts(container)?,
+        mounts: mounts(api, container)?,
         size_rw: None,
         size_root_fs: None,
     })

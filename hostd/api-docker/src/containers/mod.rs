@@ -4,6 +4,7 @@ pub(crate) mod archive;
 pub(crate) mod content;
 pub(crate) mod create;
 mod detach;
+mod donors;
 pub(crate) mod exec;
 pub(crate) mod inspect;
 pub(crate) mod lifecycle;
@@ -99,8 +100,32 @@ fn open_ports(snapshot: &Snapshot) -> impl Iterator<Item = &Port> {
 }
 
 /// The mounts of a container as list and inspect show them.
-fn mounts(container: &Snapshot) -> Result<Vec<Value>, ApiError> {
+fn mounts(api: &Api, container: &Snapshot) -> Result<Vec<Value>, ApiError> {
     let mut modes = shown::bind_modes(container)?;
+    let volumes: Vec<_> = container
+        .spec
+        .volumes
+        .iter()
+        .map(|mount| {
+            let target = mount.target.to_string_lossy();
+            let volume = api.0.engine.volumes().inspect(&mount.name).ok();
+            let source = volume
+                .as_ref()
+                .map(|volume| volume.mountpoint.to_string_lossy());
+            let mode = modes.remove(&*target);
+            json!({
+                "Type": "volume",
+                "Name": mount.name,
+                "Source": source.unwrap_or_default(),
+                "Destination": target,
+                "Driver": volume.as_ref().map_or(hostd_volumes::LOCAL, |volume| &volume.driver),
+                // A volume with a name would be relabelled where there are labels.
+                "Mode": mode.unwrap_or_else(|| if mount.anonymous { "" } else { "z" }.to_owned()),
+                "RW": !mount.read_only,
+                "Propagation": "",
+            })
+        })
+        .collect();
     let mounts = container.spec.mounts.iter().map(|mount| {
         let target = mount.target.to_string_lossy();
         let (kind, source, writable, propagation) = match &mount.kind {
@@ -121,7 +146,7 @@ fn mounts(container: &Snapshot) -> Result<Vec<Value>, ApiError> {
             "Propagation": propagation,
         })
     });
-    Ok(mounts.collect())
+    Ok(mounts.chain(volumes).collect())
 }
 
 /// Bytes that the container has written to its root file system, and bytes of the whole root file

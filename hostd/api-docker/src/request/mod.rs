@@ -6,7 +6,8 @@
 //! * [`complete`]: adds what the client left out, from the image and Docker's defaults.
 //! * [`refuse`], [`size`]: refuse options that are not built, and requests that are too large.
 //! * [`spec`]: the completed request in the engine's terms, by its parts: [`capabilities`],
-//!   [`devices`], [`limits`], [`log`], [`mounts`], [`names`], [`seccomp`], [`security`].
+//!   [`devices`], [`limits`], [`log`], [`mounts`], [`names`], [`seccomp`], [`security`],
+//!   [`volumes`].
 //! * [`update`]: `POST /containers/{id}/update`.
 //! * [`shown`]: the request as clients see it in `inspect`.
 //! * [`old`]: reads containers of an engine that did not have the specification yet.
@@ -28,6 +29,7 @@ pub(crate) mod shown;
 mod size;
 mod spec;
 mod update;
+mod volumes;
 
 use std::path::Path;
 
@@ -86,19 +88,10 @@ pub(crate) fn understand(
     limits::check_processors(&completed.host, ground.facts)?;
     check(&spec, ground.engine)?;
     check_host(&spec, ground.facts)?;
-    let mut warnings = completed.warnings;
-    if !spec.anonymous_volumes.is_empty() {
-        let targets = spec.anonymous_volumes.iter();
-        let targets: Vec<_> = targets.map(|path| path.to_string_lossy()).collect();
-        warnings.push(format!(
-            "volumes are not implemented: what the container writes to {} is removed together with the container",
-            targets.join(", ")
-        ));
-    }
     Ok(Understood {
         spec,
         shown: shown::shown(&completed.config, &completed.host)?,
-        warnings,
+        warnings: completed.warnings,
     })
 }
 

@@ -1,22 +1,28 @@
-//! Mounts that clients ask for: `-v`, `--mount`, `--tmpfs`, and volumes of images.
+//! Mounts that clients ask for: `-v`, `--mount` and `--tmpfs`.
 
 use std::path::{Component, Path, PathBuf};
 
 use hostd_containers::usual_propagation;
 use keelson_model::spec::{BindMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount};
 
+use super::volumes::is_named;
 use crate::error::ApiError;
-use crate::wire::{Config, HostConfig, Mount};
+use crate::wire::{HostConfig, Mount};
 
-/// All mounts, ordered by the depth of their targets, so that none hides another. `engine` is the
+/// All mounts but volumes, ordered by the depth of their targets, so that none hides another. `engine` is the
 /// engine's own directory.
 pub(super) fn parse(host: &HostConfig, engine: &Path) -> Result<Vec<MountSpec>, ApiError> {
     let mut mounts = Vec::new();
     for bind in host.binds.iter().flatten() {
-        mounts.push(bind_from_text(bind, engine)?);
+        if !is_named(bind) {
+            mounts.push(bind_from_text(bind, engine)?);
+        }
     }
     for mount in host.mounts.iter().flatten() {
-        mounts.push(from_mount(mount, engine)?);
+        match mount.r#type.as_str() {
+            "volume" => check_options(mount)?,
+            _ => mounts.push(from_mount(mount, engine)?),
+        }
     }
     for (path, options) in &host.tmpfs {
         mounts.push(MountSpec {
@@ -29,18 +35,6 @@ pub(super) fn parse(host: &HostConfig, engine: &Path) -> Result<Vec<MountSpec>, 
     }
     mounts.sort_by_key(|mount| mount.target.components().count());
     Ok(mounts)
-}
-
-/// Paths that are volumes (of the image, or `-v /path`) and have no mount of their own.
-pub(super) fn volumes(config: &Config, mounts: &[MountSpec]) -> Result<Vec<PathBuf>, ApiError> {
-    let mut volumes = Vec::new();
-    for path in config.volumes.keys() {
-        let path = target(path, path)?;
-        if !mounts.iter().any(|mount| mount.target == path) {
-            volumes.push(path);
-        }
-    }
-    Ok(volumes)
 }
 
 /// A propagation by name.
@@ -59,11 +53,6 @@ fn bind_from_text(text: &str, engine: &Path) -> Result<MountSpec, ApiError> {
     let (Some(source), Some(path), None) = (source, path, parts.next()) else {
         return Err(invalid());
     };
-    if !source.starts_with('/') {
-        return Err(ApiError::not_built(format!(
-            "named volumes are not implemented: -v {text}"
-        )));
-    }
     let mut read_only = ReadOnly::No;
     let mut asked_for = None;
     for option in mode.split(',').filter(|option| !option.is_empty()) {
@@ -101,7 +90,7 @@ fn from_mount(mount: &Mount, engine: &Path) -> Result<MountSpec, ApiError> {
     let kind = match kind {
         "bind" => MountKind::Bind(bind(mount, engine)?),
         "tmpfs" => MountKind::Tmpfs(tmpfs(mount)?),
-        "volume" | "image" | "npipe" | "cluster" => {
+        "image" | "npipe" | "cluster" => {
             return Err(ApiError::not_built(format!(
                 "mounts of type {kind:?} are not implemented (target {:?})",
                 mount.target
@@ -248,7 +237,7 @@ fn options_text(list: &[Vec<String>]) -> Result<String, String> {
 }
 
 /// A clean absolute path in the container; `whole` is what the client wrote.
-fn target(path: &str, whole: &str) -> Result<PathBuf, ApiError> {
+pub(super) fn target(path: &str, whole: &str) -> Result<PathBuf, ApiError> {
     let invalid =
         |reason| ApiError::invalid(format!("invalid volume specification: '{whole}': {reason}"));
     if !path.starts_with('/') {

@@ -40,5 +40,10 @@ pub fn read_old(old: &OldDocument<'_>) -> Result<ContainerSpec, EngineError> {
         // It has passed.
         runtimes: &Runtimes::default(),
     };
-    spec(old.id, &words, old.root.clone(), ground).map_err(|error| unfit("", &error))
+    let mut spec =
+        spec(old.id, &words, old.root.clone(), ground).map_err(|error| unfit("", &error))?;
+    // They live in the container's own files.
+    let volumes = std::mem::take(&mut spec.volumes).into_iter();
+    spec.anonymous_volumes = volumes.map(|volume| volume.target).collect();
+    Ok(spec)
 }

@@ -56,12 +56,6 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), ApiError> {
             &host.port_bindings.keys(),
         ),
         ("PublishAllPorts", host.publish_all_ports, &true),
-        (
-            "VolumeDriver",
-            !host.volume_driver.is_empty(),
-            &host.volume_driver,
-        ),
-        ("VolumesFrom", any(&host.volumes_from), &host.volumes_from),
         ("Cgroup", !host.cgroup.is_empty(), &host.cgroup),
         ("Links", any(&host.links), &host.links),
         (

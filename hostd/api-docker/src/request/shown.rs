@@ -6,7 +6,7 @@ use std::path::Path;
 use hostd_containers::{Shown, Snapshot};
 use hostd_images::ContainerDefaults;
 use keelson_model::error::ErrorKind;
-use keelson_model::spec::MountKind;
+use keelson_model::spec::{MountKind, MountSpec};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -62,10 +62,8 @@ pub(crate) fn bind_modes(container: &Snapshot) -> Result<BTreeMap<String, String
     }
 
     let mounts = &container.spec.mounts;
-    if !mounts
-        .iter()
-        .any(|mount| matches!(mount.kind, MountKind::Bind(_)))
-    {
+    let is_bind = |mount: &MountSpec| matches!(mount.kind, MountKind::Bind(_));
+    if container.spec.volumes.is_empty() && !mounts.iter().any(is_bind) {
         return Ok(BTreeMap::new());
     }
     let part: Part = read(container, |shown| &shown.host)?;

@@ -11,6 +11,7 @@ use keelson_model::spec::{
 
 use super::{
     Ground, capabilities, devices, invalid, limits, log, mounts, names, namespaces, security,
+    volumes,
 };
 use crate::error::ApiError;
 use crate::wire::{self, Config, HostConfig};
@@ -44,7 +45,7 @@ pub(super) fn spec(
     let device_rules = rules.map(|text| devices::rule(text));
     let device_rules = device_rules.collect::<Result<_, _>>()?;
     let mounts = mounts::parse(host, ground.engine)?;
-    let anonymous_volumes = mounts::volumes(config, &mounts)?;
+    let volumes = volumes::parse(config, host, &mounts)?;
     Ok(ContainerSpec {
         root: with_access(root, host.readonly_rootfs),
         process: process(words),
@@ -53,7 +54,8 @@ pub(super) fn spec(
         namespaces,
         names,
         mounts,
-        anonymous_volumes,
+        volumes,
+        anonymous_volumes: Vec::new(),
         devices,
         device_rules,
         exposed_ports: config

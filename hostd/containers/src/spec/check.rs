@@ -222,7 +222,28 @@ fn check_mounts(mounts: &[MountSpec], engine: &Path) -> Result<(), EngineError> 
 }
 
 fn check_volumes(spec: &ContainerSpec) -> Result<(), EngineError> {
-    for target in &spec.anonymous_volumes {
+    for mount in &spec.volumes {
+        if let Some(path) = &mount.subpath
+            && !path
+                .components()
+                .all(|part| matches!(part, Component::Normal(_)))
+        {
+            return invalid(format!(
+                "invalid mount config for type \"volume\": subpath must be a relative path within the volume: {path:?}"
+            ));
+        }
+        if !(mount.anonymous && mount.name.is_empty())
+            && let Err(reason) = hostd_volumes::check(&mount.name)
+        {
+            return invalid(format!("create {}: {reason}", mount.name));
+        }
+    }
+    let volumes = spec.volumes.iter().map(|mount| &mount.target);
+    let targets: Vec<_> = volumes.chain(&spec.anonymous_volumes).collect();
+    for (index, &target) in targets.iter().enumerate() {
+        if targets.iter().take(index).any(|other| *other == target) {
+            return invalid(format!("Duplicate mount point: {}", target.display()));
+        }
         if !is_clean(target) {
             return invalid(format!(
                 "invalid volume: the target {target:?} is not a clean absolute path"

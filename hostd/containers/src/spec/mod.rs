@@ -9,11 +9,11 @@ pub(crate) mod check;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use keelson_model::spec::{
-    Confinement, ContainerSpec, IpcMode, NamespaceMode, NamespaceSpec, NetworkMode, ProcessSpec,
-    SystemCallFilter,
+    Confinement, ContainerSpec, IpcMode, MountSpec, NamespaceMode, NamespaceSpec, NetworkMode,
+    ProcessSpec, SystemCallFilter,
 };
 use serde_json::{Value, json};
 
@@ -44,8 +44,8 @@ pub(crate) struct Input<'a> {
     pub(crate) host_name: &'a str,
     pub(crate) user: &'a User,
     pub(crate) files: HostFiles<'a>,
-    /// Directories on the host for volumes whose path the image does not have: source, target.
-    pub(crate) volumes: &'a [(PathBuf, PathBuf)],
+    /// What is mounted for its volumes.
+    pub(crate) volumes: &'a [MountSpec],
     pub(crate) devices: &'a [DeviceNode],
     pub(crate) cgroup: &'a str,
     pub(crate) joined: JoinedPaths<'a>,
@@ -265,7 +265,8 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
     // A mount that was asked for replaces one of these.
     let asked_for = |target: &str| {
         let target = Path::new(target);
-        spec.mounts.iter().any(|mount| mount.target == target)
+        let mut all = spec.mounts.iter().chain(input.volumes);
+        all.any(|mount| mount.target == target)
     };
     list.retain(|mount| {
         let target = mount.get("destination").and_then(Value::as_str);
@@ -285,16 +286,16 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
             list.push(mount(destination, "bind", &path.to_string_lossy(), options));
         }
     }
-    for (source, target) in input.volumes {
-        list.push(mount(
-            &target.to_string_lossy(),
-            "bind",
-            &source.to_string_lossy(),
-            &["rbind", "rprivate"],
-        ));
-    }
-    list.extend(spec.mounts.iter().map(mounts::to_oci));
+    let all = by_depth(spec.mounts.iter().chain(input.volumes));
+    list.extend(all.into_iter().map(mounts::to_oci));
     list
+}
+
+/// Mounts in the order in which none hides another.
+pub(crate) fn by_depth<'a>(mounts: impl Iterator<Item = &'a MountSpec>) -> Vec<&'a MountSpec> {
+    let mut mounts: Vec<_> = mounts.collect();
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    mounts
 }
 
 fn resources_with_devices(input: &Input<'_>) -> Value {

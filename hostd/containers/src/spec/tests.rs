@@ -60,7 +60,16 @@ impl Case {
                 hosts: Path::new("/r/hosts"),
                 resolv_conf: Path::new("/r/resolv.conf"),
             },
-            volumes: &[("/r/volume".into(), "/data".into())],
+            volumes: &[MountSpec {
+                target: "/data".into(),
+                kind: MountKind::Bind(BindMount {
+                    source: "/r/volume".into(),
+                    create_source: false,
+                    recursive: true,
+                    read_only: ReadOnly::No,
+                    propagation: Propagation::RecursivePrivate,
+                }),
+            }],
             devices: &self.devices,
             cgroup: "/keelson/user/x",
             joined: self.joined(),

@@ -119,6 +119,7 @@ fn value(path: &str, schema: &Value) -> Value {
         "StopSignal" => json!("SIGINT"),
         "Ulimits.[].Name" => json!("nproc"),
         "Binds.[]" => json!("/var/tmp:/x"),
+        "VolumesFrom.[]" => json!("it"),
         "LogConfig.Type" => json!("local"),
         "LogConfig.Config.*" => json!("5"),
         "NetworkMode" | "PidMode" | "CgroupnsMode" | "IpcMode" | "UTSMode" => json!("host"),

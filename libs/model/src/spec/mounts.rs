@@ -1,5 +1,6 @@
 //! Mounts of a container.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,36 @@ pub enum MountKind {
     Bind(BindMount),
     /// A temporary file system.
     Tmpfs(TmpfsMount),
+}
+
+/// A volume to mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// Clean absolute path in the container, never `/`.
+    pub target: PathBuf,
+    /// The volume. Empty in a request for an anonymous one; the engine gives it a name.
+    pub name: String,
+    /// Whether it was made for this container, without a name.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub anonymous: bool,
+    /// Nothing may be written.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub read_only: bool,
+    /// It is not filled with what the image has at the target.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub no_copy: bool,
+    /// Only what this relative path in the volume leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subpath: Option<PathBuf>,
+    /// Driver of a volume that has to be made; empty for the usual one. Not kept.
+    #[serde(skip)]
+    pub driver: String,
+    /// Options of a volume that has to be made. Not kept.
+    #[serde(skip)]
+    pub options: BTreeMap<String, String>,
+    /// Labels of a volume that has to be made. Not kept.
+    #[serde(skip)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A directory or file of the host.

@@ -1,0 +1,163 @@
+//! `/volumes`: volumes in Docker's words.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hostd_volumes::{NewVolume, Volume, VolumeError};
+use http::{Response, StatusCode};
+use keelson_model::error::ErrorKind;
+use keelson_model::json::{Json, JsonError};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::error::ApiError;
+use crate::query::Filters;
+use crate::reply::{self, Body};
+use crate::version::ApiVersion;
+use crate::{Api, Call, MAX_DOCUMENT, blocking};
+
+/// The body of `POST /volumes/create`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct CreateVolume {
+    name: Option<String>,
+    driver: Option<String>,
+    driver_opts: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
+    cluster_volume_spec: Option<Value>,
+}
+
+/// `GET /volumes`.
+pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let filters = call
+        .query
+        .filters(&["dangling", "driver", "label", "name"])?;
+    let dangling = filters.flag("dangling")?;
+    let store = api.0.engine.volumes();
+    let volumes = store.list().into_iter().filter(|volume| {
+        filters.any("name", |wanted| volume.name.contains(wanted))
+            && filters.any("driver", |wanted| volume.driver == wanted)
+            && fits_labels(&filters, volume)
+            && dangling.is_none_or(|wanted| store.holders(&volume.name).is_empty() == wanted)
+    });
+    let volumes: Vec<_> = volumes.map(|volume| render(&volume)).collect();
+    Ok(reply::json(
+        StatusCode::OK,
+        &json!({"Volumes": volumes, "Warnings": null}),
+    ))
+}
+
+/// `POST /volumes/create`.
+pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let document = reply::read_document(call.request, MAX_DOCUMENT)
+        .await?
+        .ok_or_else(|| ApiError::invalid("invalid JSON: got EOF while reading request body"))?;
+    let wrong = |error: JsonError| ApiError::invalid(format!("invalid JSON: {}", error.message()));
+    let asked = match document {
+        Json::Null => CreateVolume::default(),
+        document => CreateVolume::deserialize(document).map_err(wrong)?,
+    };
+    if asked
+        .cluster_volume_spec
+        .is_some_and(|spec| !spec.is_null())
+    {
+        return Err(ApiError::new(
+            ErrorKind::Unavailable,
+            "ClusterVolumeSpec: this node is not part of a swarm, which cluster volumes need",
+        ));
+    }
+    let new = NewVolume {
+        name: asked.name.unwrap_or_default(),
+        driver: asked.driver.unwrap_or_default(),
+        options: asked.driver_opts.unwrap_or_default(),
+        labels: asked.labels.unwrap_or_default(),
+    };
+    let store = api.0.engine.volumes().clone();
+    let volume = blocking(move || store.create(new)).await??;
+    Ok(reply::json(StatusCode::CREATED, &render(&volume)))
+}
+
+/// `GET /volumes/{name}`.
+pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let volume = api.0.engine.volumes().inspect(&call.name)?;
+    Ok(reply::json(StatusCode::OK, &render(&volume)))
+}
+
+/// `DELETE /volumes/{name}`.
+pub(crate) async fn remove(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let force = call.query.flag("force");
+    let store = api.0.engine.volumes().clone();
+    match blocking(move || store.remove(&call.name)).await? {
+        Err(VolumeError::NoSuchVolume(_)) if force => {}
+        other => other?,
+    }
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// `POST /volumes/prune`. Since API 1.42 only volumes without a name, unless `all` is asked for.
+pub(crate) async fn prune(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let filters = call.query.filters(&["all", "label", "label!"])?;
+    let all = filters.flag("all")?.unwrap_or(false) || call.version < ApiVersion::new(1, 42);
+    let store = api.0.engine.volumes().clone();
+    let pruned = blocking(move || {
+        store.prune(|volume| (all || volume.is_anonymous()) && fits_labels(&filters, volume))
+    })
+    .await??;
+    let names = (!pruned.names.is_empty()).then_some(&pruned.names);
+    Ok(reply::json(
+        StatusCode::OK,
+        &json!({"VolumesDeleted": names, "SpaceReclaimed": pruned.bytes}),
+    ))
+}
+
+/// `PUT /volumes/{name}`: of cluster volumes only.
+pub(crate) async fn update(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    reply::drain(reply::reader(call.request.into_body()));
+    Err(ApiError::new(
+        ErrorKind::Unavailable,
+        "volume update only valid for cluster volumes, but swarm is unavailable",
+    ))
+}
+
+/// All volumes with what they take, for `GET /system/df`.
+pub(crate) async fn with_usage(api: &Api) -> Result<Value, ApiError> {
+    let store = api.0.engine.volumes().clone();
+    let list = blocking(move || {
+        let list = store.list();
+        let list = list.iter().map(|volume| {
+            let mut shown = render(volume);
+            let usage = json!({
+                "Size": store.bytes(volume),
+                "RefCount": store.references(&volume.name),
+            });
+            if let Some(members) = shown.as_object_mut() {
+                members.insert("UsageData".to_owned(), usage);
+            }
+            shown
+        });
+        list.collect::<Vec<_>>()
+    })
+    .await?;
+    Ok(Value::Array(list))
+}
+
+fn fits_labels(filters: &Filters, volume: &Volume) -> bool {
+    filters.labels(|key| volume.labels.get(key).map(String::as_str))
+}
+
+fn render(volume: &Arc<Volume>) -> Value {
+    let some = |map: &BTreeMap<String, String>| (!map.is_empty()).then(|| map.clone());
+    let mut shown = json!({
+        "CreatedAt": volume.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "Driver": volume.driver,
+        "Labels": some(&volume.labels),
+        "Mountpoint": volume.mountpoint.to_string_lossy(),
+        "Name": volume.name,
+        "Options": some(&volume.options),
+        "Scope": "local",
+    });
+    if let (Some(reason), Some(members)) = (&volume.unreadable, shown.as_object_mut()) {
+        members.insert("Status".to_owned(), json!({"error": reason}));
+    }
+    shown
+}

@@ -1,0 +1,161 @@
+//! Parts of volumes: what a relative path in a volume leads to is found by handles, never outside of
+//! the volume, and that very handle is mounted on a place of the engine's own. The runtime binds from
+//! there, so that nobody can exchange the path in between.
+//!
+//! The places are in RUN/volumes/ID, and not in the container's run directory: that is deleted with
+//! all that is in it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+
+use crate::EngineError;
+
+/// Where the parts of a container's volumes are mounted.
+#[derive(Debug, Clone)]
+pub(crate) struct Places(PathBuf);
+
+impl Places {
+    /// Those of the container `id`; `run` is RUN.
+    pub(crate) fn of(run: &Path, id: &str) -> Self {
+        Self(run.join("volumes").join(id))
+    }
+
+    /// The place of a container's volume with this number.
+    pub(crate) fn place(&self, index: usize) -> PathBuf {
+        self.0.join(index.to_string())
+    }
+
+    /// Mounts what `subpath` leads to in the directory `root`, and returns the place.
+    pub(crate) fn mount(
+        &self,
+        index: usize,
+        root: &Path,
+        subpath: &Path,
+    ) -> Result<PathBuf, EngineError> {
+        let whole = root.join(subpath);
+        let failed =
+            |error: rustix::io::Errno| EngineError::io("find in the volume", &whole)(error.into());
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(CWD, root, flags | OFlags::DIRECTORY, Mode::empty())
+            .map_err(failed)?;
+        let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let found = rustix::fs::openat2(&directory, subpath, flags, Mode::empty(), within)
+            .map_err(failed)?;
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&found).map_err(failed)?.st_mode);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+            .map_err(EngineError::io("mkdir", &self.0))?;
+        let place = self.place(index);
+        match kind {
+            FileType::Directory => fs::create_dir(&place),
+            _ => fs::write(&place, ""),
+        }
+        .map_err(EngineError::io("make", &place))?;
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
+        open_tree(&found, "", clone)
+            .and_then(|tree| {
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                move_mount(&tree, "", CWD, &place, flags)
+            })
+            .map_err(|error| {
+                EngineError::io("mount a part of a volume on", &place)(error.into())
+            })?;
+        Ok(place)
+    }
+
+    /// Unmounts them all. Only the empty places are deleted, never what is in them.
+    pub(crate) fn clear(&self) {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                tracing::warn!(path = %self.0.display(), %error, "parts of volumes not unmounted");
+                return;
+            }
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            // Until nothing is mounted there.
+            while unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
+            let removed = fs::remove_dir(&path).or_else(|_| remove_empty_file(&path));
+            if let Err(error) = removed {
+                tracing::warn!(path = %path.display(), %error, "place of a volume not removed");
+            }
+        }
+        // Fails when something is still mounted in it.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn remove_empty_file(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path)?.len() {
+        0 => fs::remove_file(path),
+        _ => Err(io::Error::other("it is not empty")),
+    }
+}
+
+/// Clears the places of containers that do not run; `runs` says which do.
+pub(crate) fn clear_strays(run: &Path, runs: impl Fn(&str) -> bool) {
+    let Ok(entries) = fs::read_dir(run.join("volumes")) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let id = entry.file_name().to_string_lossy().into_owned();
+        if !runs(&id) {
+            Places::of(run, &id).clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_volume_is_never_outside_of_it() {
+        if !keelson_testing::is_root() {
+            return;
+        }
+        let base = tempfile::tempdir().unwrap();
+        let volume = base.path().join("volume");
+        fs::create_dir_all(volume.join("a/b")).unwrap();
+        fs::write(volume.join("a/b/file"), "inside").unwrap();
+        fs::write(base.path().join("secret"), "outside").unwrap();
+        symlink("/a/b", volume.join("absolute")).unwrap();
+        symlink("../../secret", volume.join("escape")).unwrap();
+        let places = Places::of(base.path(), "c");
+        let at = places.mount(0, &volume, Path::new("a/b")).unwrap();
+        assert_eq!(fs::read_to_string(at.join("file")).unwrap(), "inside");
+        let at = places
+            .mount(1, &volume, Path::new("absolute/file"))
+            .unwrap();
+        assert_eq!(fs::read_to_string(at).unwrap(), "inside");
+        for missing in ["escape", "none"] {
+            let error = places.mount(2, &volume, Path::new(missing)).unwrap_err();
+            assert!(
+                error.to_string().contains("No such file or directory"),
+                "{error}"
+            );
+        }
+        clear_strays(base.path(), |id| id == "c");
+        assert!(places.place(0).join("file").exists());
+        clear_strays(base.path(), |_| false);
+        assert!(!places.0.exists());
+        assert_eq!(
+            fs::read_to_string(volume.join("a/b/file")).unwrap(),
+            "inside"
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! A container's volumes: made or found when it is made, held until it is removed, used while it runs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hostd_volumes::{NewVolume, Volume, VolumeError, VolumeLease, VolumeStore, VolumeUse};
+use keelson_model::spec::{
+    BindMount, ContainerSpec, MountKind, MountSpec, Propagation, ReadOnly, RootSpec, VolumeMount,
+};
+
+use crate::container::Container;
+use crate::copy_up::copy_up;
+use crate::engine::Inner;
+use crate::rootfs::Merged;
+use crate::subpath::{Places, clear_strays};
+use crate::types::Snapshot;
+use crate::{Engine, EngineError};
+
+/// What a container has of its volumes.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Keep them from being removed.
+    pub(crate) leases: Vec<VolumeLease>,
+    /// While it runs.
+    pub(crate) uses: Vec<VolumeUse>,
+    /// Whether the anonymous ones go with it.
+    pub(crate) remove: bool,
+}
+
+/// The volumes of a container that is being made.
+pub(crate) struct Made {
+    pub(crate) leases: Vec<VolumeLease>,
+    /// Those that were made for it and have no name.
+    own: Vec<String>,
+}
+
+impl Engine {
+    /// The volumes of this host.
+    pub fn volumes(&self) -> &VolumeStore {
+        &self.inner.volumes
+    }
+}
+
+impl Inner {
+    /// Makes or finds the volumes of a new container, fills the empty ones from its image, and writes
+    /// their names into its specification. After an error nothing of it is left but volumes with a
+    /// name.
+    pub(crate) fn make_volumes(
+        &self,
+        id: &str,
+        spec: &mut ContainerSpec,
+    ) -> Result<Made, EngineError> {
+        let (mut leases, mut own) = (Vec::new(), Vec::new());
+        let mut volumes = Vec::new();
+        let root = spec.root.clone();
+        let made = spec.volumes.iter_mut().try_for_each(|mount| {
+            let (volume, lease, made) = self.volumes.create_held(new_volume(mount), id)?;
+            leases.push(lease);
+            mount.name.clone_from(&volume.name);
+            if made && mount.anonymous {
+                own.push(volume.name.clone());
+            }
+            volumes.push((volume, mount.clone()));
+            Ok::<_, VolumeError>(())
+        });
+        let filled = made
+            .map_err(unfit)
+            .and_then(|()| self.fill_volumes(id, &root, &volumes));
+        match filled {
+            Ok(()) => Ok(Made { leases, own }),
+            Err(error) => {
+                self.unmake_volumes(Made { leases, own });
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what was made for a container that was not made in the end.
+    pub(crate) fn unmake_volumes(&self, made: Made) {
+        drop(made.leases);
+        self.remove_volumes(&made.own);
+    }
+
+    fn fill_volumes(
+        &self,
+        id: &str,
+        root: &RootSpec,
+        volumes: &[(Arc<Volume>, VolumeMount)],
+    ) -> Result<(), EngineError> {
+        let RootSpec::Image { id: image, .. } = root else {
+            return Ok(());
+        };
+        let mut layers = None;
+        let wanted = |mount: &VolumeMount| !mount.no_copy && mount.subpath.is_none();
+        for (volume, mount) in volumes.iter().filter(|(_, mount)| wanted(mount)) {
+            let layers = match &layers {
+                Some(layers) => layers,
+                None => {
+                    let image = image.parse().map_err(|error| {
+                        EngineError::Internal(format!(
+                            "container {id}: image identifier {image:?}: {error}"
+                        ))
+                    })?;
+                    layers.insert(self.images.mount(&image)?)
+                }
+            };
+            let merged = Merged::new(&layers.lower);
+            let found = merged
+                .directories(&mount.target.to_string_lossy())
+                .map_err(EngineError::io("look up in the image", &mount.target))?;
+            let Some(found) = found else {
+                continue;
+            };
+            // What is mounted there is filled, not what it hides.
+            let used = self.volumes.begin_use(&volume.name, id)?;
+            let copied = self.volumes.fill(volume, |to: &Path| {
+                copy_up(&found, to).map_err(EngineError::io("copy the image's files to", to))
+            });
+            used.end_silently();
+            copied?;
+        }
+        Ok(())
+    }
+
+    /// Removes anonymous volumes that nobody else holds.
+    pub(crate) fn drop_anonymous(&self, volumes: &[VolumeMount]) {
+        let anonymous = volumes.iter().filter(|mount| mount.anonymous);
+        let names: Vec<_> = anonymous.map(|mount| mount.name.clone()).collect();
+        self.remove_volumes(&names);
+    }
+
+    fn remove_volumes(&self, names: &[String]) {
+        for name in names {
+            match self.volumes.remove(name) {
+                Ok(()) | Err(VolumeError::InUse { .. } | VolumeError::NoSuchVolume(_)) => {}
+                Err(error) => tracing::warn!(name, %error, "volume not removed"),
+            }
+        }
+    }
+
+    /// Holds the volumes of a container that was found, and uses them when it may run.
+    pub(crate) fn hold_volumes_again(&self, container: &Container) {
+        let snapshot = container.snapshot();
+        let may_run = snapshot.run_directory.exists();
+        let mut held = Held::default();
+        for mount in &snapshot.spec.volumes {
+            held.leases
+                .push(self.volumes.hold(&mount.name, &snapshot.id));
+            if may_run {
+                match self.volumes.continue_use(&mount.name, &snapshot.id) {
+                    Ok(used) => held.uses.push(used),
+                    Err(error) => tracing::warn!(id = snapshot.id, %error, "volume not found"),
+                }
+            }
+        }
+        container.live().volumes = held;
+    }
+
+    /// Uses the volumes for a run, and returns what is mounted for them.
+    pub(crate) fn use_volumes(
+        &self,
+        container: &Container,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<MountSpec>, EngineError> {
+        // Those of an earlier run whose end was not cleaned.
+        end_uses(container);
+        let places = places(container);
+        let mut mounts = Vec::new();
+        for (index, mount) in snapshot.spec.volumes.iter().enumerate() {
+            let used = self.volumes.begin_use(&mount.name, &snapshot.id)?;
+            let whole = used.volume().mountpoint.clone();
+            used.announce(&mount.target.to_string_lossy(), !mount.read_only, "");
+            container.live().volumes.uses.push(used);
+            let source = match &mount.subpath {
+                Some(subpath) => places.mount(index, &whole, subpath)?,
+                None => whole,
+            };
+            mounts.push(as_bind(mount, source));
+        }
+        Ok(mounts)
+    }
+
+    /// What is mounted for the volumes of a container that runs.
+    pub(crate) fn volume_mounts(&self, snapshot: &Snapshot) -> Result<Vec<MountSpec>, EngineError> {
+        let places = places_of(&snapshot.run_directory, &snapshot.id);
+        let mounts = snapshot.spec.volumes.iter().enumerate();
+        let mounts = mounts.map(|(index, mount)| {
+            let volume = self.volumes.inspect(&mount.name)?;
+            let source = match &mount.subpath {
+                Some(_) => places.place(index),
+                None => volume.mountpoint.clone(),
+            };
+            Ok(as_bind(mount, source))
+        });
+        mounts.collect()
+    }
+
+    /// Unmounts what an earlier engine has mounted for containers that do not run.
+    pub(crate) fn unmount_unused_volumes(&self) {
+        if let Some(run) = self.run.parent() {
+            clear_strays(run, |id| self.run.join(id).exists());
+        }
+        self.volumes.unmount_unused();
+    }
+}
+
+/// Ends a container's use of its volumes.
+pub(crate) fn end_uses(container: &Container) {
+    if !container.snapshot().spec.volumes.is_empty() {
+        places(container).clear();
+    }
+    let uses = std::mem::take(&mut container.live().volumes.uses);
+    uses.into_iter().for_each(VolumeUse::end);
+}
+
+fn places(container: &Container) -> Places {
+    places_of(&container.run_directory, &container.id)
+}
+
+/// `directory` is RUN/containers/ID.
+fn places_of(directory: &Path, id: &str) -> Places {
+    let run = directory.parent().and_then(Path::parent);
+    Places::of(run.unwrap_or(directory), id)
+}
+
+fn new_volume(mount: &mut VolumeMount) -> NewVolume {
+    NewVolume {
+        name: mount.name.clone(),
+        driver: std::mem::take(&mut mount.driver),
+        options: std::mem::take(&mut mount.options),
+        labels: std::mem::take(&mut mount.labels),
+    }
+}
+
+/// Clients take a 404 of a creation for a missing image.
+fn unfit(error: VolumeError) -> EngineError {
+    match error {
+        VolumeError::NoSuchDriver { .. } => EngineError::Invalid(error.to_string()),
+        error => error.into(),
+    }
+}
+
+fn as_bind(mount: &VolumeMount, source: PathBuf) -> MountSpec {
+    MountSpec {
+        target: mount.target.clone(),
+        kind: MountKind::Bind(BindMount {
+            source,
+            create_source: false,
+            recursive: true,
+            read_only: match mount.read_only {
+                true => ReadOnly::Recursive,
+                false => ReadOnly::No,
+            },
+            propagation: Propagation::RecursivePrivate,
+        }),
+    }
+}

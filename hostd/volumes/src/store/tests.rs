@@ -1,0 +1,204 @@
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+
+fn open(base: &Path) -> VolumeStore {
+    VolumeStore::open(base, "boot", Era::Blessed).unwrap()
+}
+
+fn named(name: &str) -> NewVolume {
+    NewVolume {
+        name: name.to_owned(),
+        ..NewVolume::default()
+    }
+}
+
+#[test]
+fn a_volume_lives_until_it_is_removed() {
+    let base = tempfile::tempdir().unwrap();
+    let store = open(base.path());
+    let mut events = store.subscribe();
+    let mut new = named("data");
+    new.labels.insert("a".to_owned(), "b".to_owned());
+    let volume = store.create(new).unwrap();
+    fs::write(volume.mountpoint.join("file"), "12345").unwrap();
+    // The old one, with its labels.
+    assert_eq!(*store.create(named("data")).unwrap(), *volume);
+    assert_eq!(store.bytes(&volume), 5);
+    let anonymous = store.create(NewVolume::default()).unwrap();
+    assert!(anonymous.is_anonymous() && anonymous.name.len() == 64);
+    drop(store);
+
+    let store = open(base.path());
+    assert_eq!(*store.inspect("data").unwrap(), *volume);
+    let pruned = store.prune(Volume::is_anonymous).unwrap();
+    assert_eq!(pruned.names, std::slice::from_ref(&anonymous.name));
+    store.remove("data").unwrap();
+    assert!(!volume.mountpoint.exists());
+    let error = store.remove("data").unwrap_err();
+    assert_eq!(error.to_string(), "get data: no such volume");
+    assert!(store.list().is_empty());
+    let mut actions = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        actions.push(event.action);
+    }
+    assert_eq!(actions, ["create", "create"]);
+}
+
+#[test]
+fn what_is_held_stays() {
+    let base = tempfile::tempdir().unwrap();
+    let store = open(base.path());
+    let (volume, first, made) = store.create_held(named("data"), "c1").unwrap();
+    let (_, second, again) = store.create_held(named("data"), "c2").unwrap();
+    assert!(made && !again);
+    let error = store.remove("data").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "remove data: volume is in use - [c1, c2]"
+    );
+    assert_eq!(store.prune(|_| true).unwrap(), Pruned::default());
+    drop((first, second));
+    let unknown = store.hold_all("c3");
+    assert!(store.remove("data").is_err());
+    assert_eq!(store.references("data"), 0);
+    drop(unknown);
+    store.remove(&volume.name).unwrap();
+}
+
+#[test]
+fn what_can_not_be_read_is_kept_and_listed() {
+    let base = tempfile::tempdir().unwrap();
+    let store = open(base.path());
+    let volume = store.create(named("data")).unwrap();
+    let path = base.path().join("data").join(VOLUME);
+    fs::write(&path, r#"{"version": 99, "readable_from": 99}"#).unwrap();
+    fs::write(volume.mountpoint.join("file"), "1").unwrap();
+    let store = open(base.path());
+    let found = store.inspect("data").unwrap();
+    assert!(found.unreadable.is_some());
+    assert!(store.create_held(named("data"), "c").is_err());
+    assert_eq!(store.prune(|_| true).unwrap(), Pruned::default());
+    assert!(volume.mountpoint.join("file").exists());
+    store.remove("data").unwrap();
+}
+
+#[test]
+fn what_was_never_made_is_cleaned_up() {
+    let base = tempfile::tempdir().unwrap();
+    let store = open(base.path());
+    // As a process that was killed before the document was written leaves it.
+    let half = store.0.objects.prepare("half").unwrap();
+    fs::create_dir(half.join(DATA)).unwrap();
+    let store = open(base.path());
+    assert!(store.list().is_empty() && !half.exists());
+}
+
+#[test]
+fn a_filled_volume_shows_all_or_nothing() {
+    let base = tempfile::tempdir().unwrap();
+    let store = open(base.path());
+    let volume = store.create(named("data")).unwrap();
+    let failed = store.fill(&volume, |directory| {
+        fs::write(directory.join("half"), "").unwrap();
+        Err(VolumeError::Pruning)
+    });
+    assert!(failed.is_err());
+    assert_eq!(fs::read_dir(&volume.mountpoint).unwrap().count(), 0);
+    let write = |directory: &Path| {
+        fs::write(directory.join("all"), "").map_err(VolumeError::io("write", directory))
+    };
+    store.fill(&volume, write).unwrap();
+    assert!(volume.mountpoint.join("all").exists());
+    let never = |_: &Path| -> Result<(), VolumeError> { panic!("it is not empty") };
+    store.fill(&volume, never).unwrap();
+}
+
+#[test]
+fn wrong_requests_change_nothing() {
+    let base = tempfile::tempdir().unwrap();
+    let store = open(base.path());
+    let mut driver = named("data");
+    driver.driver = "other".to_owned();
+    let mut option = named("data");
+    option.options.insert("foo".to_owned(), "1".to_owned());
+    for (new, text) in [
+        (
+            named("a"),
+            "create a: volume name is too short, names should be at least two alphanumeric characters",
+        ),
+        (
+            driver,
+            "create data: error looking up volume plugin other: plugin \"other\" not found",
+        ),
+        (option, "create data: invalid option: \"foo\""),
+    ] {
+        assert_eq!(store.create(new).unwrap_err().to_string(), text);
+    }
+    assert!(store.list().is_empty());
+}
+
+#[test]
+fn mounts_last_from_the_first_use_to_the_last() {
+    if !keelson_testing::is_root() {
+        return;
+    }
+    let base = tempfile::tempdir().unwrap();
+    let store = open(base.path());
+    let mut new = named("data");
+    for (name, value) in [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m")] {
+        new.options.insert(name.to_owned(), value.to_owned());
+    }
+    let volume = store.create(new).unwrap();
+    let first = store.begin_use("data", "c1").unwrap();
+    fs::write(volume.mountpoint.join("file"), "1").unwrap();
+    let second = store.begin_use("data", "c2").unwrap();
+    first.end();
+    assert!(volume.mountpoint.join("file").exists());
+    // As a process that was killed leaves it.
+    std::mem::forget(second);
+    let store = open(base.path());
+    let third = store.continue_use("data", "c2").unwrap();
+    store.unmount_unused();
+    assert!(volume.mountpoint.join("file").exists());
+    third.end();
+    assert!(!volume.mountpoint.join("file").exists());
+    let mut new = named("bad");
+    for (name, value) in [("type", "none"), ("device", "/not/there"), ("o", "bind")] {
+        new.options.insert(name.to_owned(), value.to_owned());
+    }
+    store.create(new).unwrap();
+    let error = store.begin_use("bad", "c").unwrap_err().to_string();
+    assert!(
+        error.contains("failed to mount local volume: mount /not/there:"),
+        "{error}"
+    );
+    store.remove("bad").unwrap();
+}
+
+/// Hundreds of removals against containers that are being made: nothing held goes away.
+#[test]
+fn removals_never_take_what_is_held() {
+    let base = tempfile::tempdir().unwrap();
+    let store = open(base.path());
+    let (held, removed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let (store, held, removed) = (&store, &held, &removed);
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    if worker % 2 == 0 {
+                        let (volume, lease, _) = store.create_held(named("data"), "c").unwrap();
+                        assert!(volume.mountpoint.is_dir());
+                        assert!(store.inspect("data").is_ok());
+                        drop(lease);
+                        held.fetch_add(1, Ordering::Relaxed);
+                    } else if store.remove("data").is_ok() {
+                        removed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(held.into_inner(), 200);
+}

@@ -1,0 +1,241 @@
+//! Volumes of containers that run, what is mounted for them, and how much is in them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use crate::VolumeError;
+use crate::options::{self, Wanted};
+use crate::store::{VolumeStore, lock};
+use crate::types::Volume;
+
+/// Which containers use which volumes now.
+#[derive(Debug, Default)]
+pub(crate) struct Usage(Mutex<BTreeMap<String, BTreeSet<String>>>);
+
+/// A container's use of a volume, until [`VolumeUse::end`].
+#[derive(Debug)]
+pub struct VolumeUse {
+    store: VolumeStore,
+    volume: Arc<Volume>,
+    container: String,
+}
+
+impl VolumeStore {
+    /// Uses a volume for a container that starts. The first use mounts what its options ask for.
+    ///
+    /// # Errors
+    /// There is no such volume, or it can't be mounted.
+    pub fn begin_use(&self, name: &str, container: &str) -> Result<VolumeUse, VolumeError> {
+        let volume = self.inspect(name)?;
+        if let Some(reason) = &volume.unreadable {
+            return Err(VolumeError::Unreadable {
+                name: name.to_owned(),
+                reason: reason.clone(),
+            });
+        }
+        let mut uses = lock(&self.0.usage.0);
+        if let Some(wanted) = options::wanted(&volume.options)
+            && !is_mounted(&volume.mountpoint)
+        {
+            mount(&wanted, &volume.mountpoint)?;
+        }
+        let users = uses.entry(name.to_owned()).or_default();
+        users.insert(container.to_owned());
+        Ok(self.in_use(volume, container))
+    }
+
+    /// Notes a use that began before this store was opened.
+    ///
+    /// # Errors
+    /// There is no such volume.
+    pub fn continue_use(&self, name: &str, container: &str) -> Result<VolumeUse, VolumeError> {
+        let volume = self.inspect(name)?;
+        let mut uses = lock(&self.0.usage.0);
+        let users = uses.entry(name.to_owned()).or_default();
+        users.insert(container.to_owned());
+        Ok(self.in_use(volume, container))
+    }
+
+    fn in_use(&self, volume: Arc<Volume>, container: &str) -> VolumeUse {
+        VolumeUse {
+            store: self.clone(),
+            volume,
+            container: container.to_owned(),
+        }
+    }
+
+    /// Unmounts what an earlier engine has mounted and nobody uses now.
+    pub fn unmount_unused(&self) {
+        let uses = lock(&self.0.usage.0);
+        for volume in self.list() {
+            if uses.contains_key(&volume.name) || options::wanted(&volume.options).is_none() {
+                continue;
+            }
+            if let Err(error) = unmount(&volume.mountpoint) {
+                tracing::warn!(name = volume.name, %error, "volume not unmounted");
+            }
+        }
+    }
+
+    /// Fills a volume when it is empty. `copy` writes to the directory that it gets. As long as nobody
+    /// uses the volume, it shows all that was copied or nothing.
+    ///
+    /// # Errors
+    /// Those of `copy`, and of the disk.
+    pub fn fill<E: From<VolumeError>>(
+        &self,
+        volume: &Volume,
+        copy: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // No use begins or ends meanwhile.
+        let uses = lock(&self.0.usage.0);
+        let data = &volume.mountpoint;
+        let entries = fs::read_dir(data).map_err(VolumeError::io("read directory", data));
+        if entries?.next().is_some() {
+            return Ok(());
+        }
+        // The caller's own use is one.
+        let users = uses.get(&volume.name).map_or(0, BTreeSet::len);
+        if users > 1 || is_mounted(data) {
+            return copy(data);
+        }
+        let staging = data.with_file_name(".new-data");
+        let remove = || keelson_store::objects::remove_tree(&staging).map_err(VolumeError::from);
+        remove()?;
+        fs::create_dir(&staging).map_err(VolumeError::io("mkdir", &staging))?;
+        if let Err(error) = copy(&staging) {
+            remove()?;
+            return Err(error);
+        }
+        // Replaces an empty directory, or fails.
+        fs::rename(&staging, data).map_err(VolumeError::io("rename", &staging))?;
+        Ok(())
+    }
+}
+
+impl VolumeUse {
+    /// The volume.
+    pub fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
+    /// Announces that the container has the volume at `destination`.
+    pub fn announce(&self, destination: &str, writable: bool, propagation: &str) {
+        self.store.0.emit(
+            "mount",
+            &self.volume.name,
+            [
+                ("container", self.container.clone()),
+                ("destination", destination.to_owned()),
+                ("driver", self.volume.driver.clone()),
+                ("propagation", propagation.to_owned()),
+                ("read/write", writable.to_string()),
+            ],
+        );
+    }
+
+    /// Ends the use. After the last one, what was mounted is unmounted.
+    pub fn end(self) {
+        self.end_silently();
+        self.store.0.emit(
+            "unmount",
+            &self.volume.name,
+            [
+                ("container", self.container.clone()),
+                ("driver", self.volume.driver.clone()),
+            ],
+        );
+    }
+
+    /// As [`VolumeUse::end`], of a use that was not announced.
+    pub fn end_silently(&self) {
+        let mut uses = lock(&self.store.0.usage.0);
+        let name = &self.volume.name;
+        let last = match uses.get_mut(name) {
+            Some(users) => {
+                users.remove(&self.container);
+                users.is_empty()
+            }
+            None => true,
+        };
+        if last {
+            uses.remove(name);
+            if options::wanted(&self.volume.options).is_some()
+                && let Err(error) = unmount(&self.volume.mountpoint)
+            {
+                tracing::warn!(name, %error, "volume not unmounted");
+            }
+        }
+    }
+}
+
+fn mount(wanted: &Wanted, path: &Path) -> Result<(), VolumeError> {
+    let failed = |source: std::io::Error| VolumeError::Mount {
+        path: path.to_owned(),
+        device: wanted.device.clone(),
+        flags: wanted.flags.bits(),
+        data: options::without_secrets(&wanted.data),
+        source,
+    };
+    let data = options::resolved(wanted).map_err(failed)?;
+    let data = CString::new(data).map_err(|error| failed(error.into()))?;
+    rustix::mount::mount(
+        wanted.device.as_str(),
+        path,
+        wanted.kind.as_str(),
+        wanted.flags,
+        Some(data.as_c_str()),
+    )
+    .map_err(|error| failed(error.into()))
+}
+
+/// Whether something is mounted at a path.
+fn is_mounted(path: &Path) -> bool {
+    let flags = AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
+    statx(CWD, path, flags, StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Unmounts what is mounted at a path, if anything.
+pub(crate) fn unmount(path: &Path) -> Result<(), VolumeError> {
+    while is_mounted(path) {
+        match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOENT) => break,
+            Err(error) => return Err(VolumeError::io("unmount", path)(error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of a directory's files on the disk; a file with several names counts once.
+pub(crate) fn bytes(directory: &Path) -> u64 {
+    let mut seen = HashSet::new();
+    let mut todo = vec![directory.to_owned()];
+    let mut sum = 0;
+    while let Some(path) = todo.pop() {
+        // What is removed meanwhile takes no room.
+        let Ok(entries) = fs::read_dir(&path) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let Ok(found) = entry.metadata() else {
+                continue;
+            };
+            if found.is_dir() {
+                todo.push(entry.path());
+            } else if found.nlink() == 1 || seen.insert((found.dev(), found.ino())) {
+                sum += found.size();
+            }
+        }
+    }
+    sum
+}
