@@ -303,7 +303,10 @@ impl Inner {
                 let (inner, of) = (Arc::clone(self), Arc::clone(container));
                 let make = move || {
                     let layers = inner.layers(&of, &snapshot)?;
-                    Ok::<_, EngineError>(view::stopped(&snapshot, &layers, purpose)?)
+                    // The view has copies of the mounts, so the use ends with its making.
+                    inner.with_volumes(&snapshot, |volumes| {
+                        Ok(view::stopped(&snapshot, &layers, volumes, purpose)?)
+                    })
                 };
                 return blocking(make).await?;
             }

@@ -12,10 +12,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::gate::Gate;
+use crate::held::Held;
 use crate::machine::{Action, Event, Found, Machine, Moment, Now, Rules, Ticket};
 use crate::shim::Shim;
 use crate::types::{AttachOptions, Scope, Snapshot, WaitCondition, WaitResult};
-use crate::volumes::Held;
 use crate::{EngineError, Signal};
 
 /// A container.

@@ -47,6 +47,7 @@ mod files;
 mod flush;
 mod forward;
 mod gate;
+mod held;
 mod host;
 mod life;
 mod lifecycle;

@@ -11,21 +11,11 @@ use keelson_model::spec::{
 use crate::container::Container;
 use crate::copy_up::copy_up;
 use crate::engine::Inner;
+use crate::held::Held;
 use crate::rootfs::Merged;
 use crate::subpath::{Places, clear_strays};
 use crate::types::Snapshot;
 use crate::{Engine, EngineError};
-
-/// What a container has of its volumes.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    /// Keep them from being removed.
-    pub(crate) leases: Vec<VolumeLease>,
-    /// While it runs.
-    pub(crate) uses: Vec<VolumeUse>,
-    /// Whether the anonymous ones go with it.
-    pub(crate) remove: bool,
-}
 
 /// The volumes of a container that is being made.
 pub(crate) struct Made {
@@ -178,6 +168,40 @@ impl Inner {
             mounts.push(as_bind(mount, source));
         }
         Ok(mounts)
+    }
+
+    /// Uses the volumes of a container that does not run for as long as `work` takes, which gets what
+    /// is mounted for them.
+    pub(crate) fn with_volumes<T>(
+        &self,
+        snapshot: &Snapshot,
+        work: impl FnOnce(&[MountSpec]) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        struct Using(Vec<VolumeUse>, Places);
+        impl Drop for Using {
+            fn drop(&mut self) {
+                self.1.clear();
+                for used in &self.0 {
+                    used.end_silently();
+                }
+            }
+        }
+        // Of its own name: a start that comes meanwhile has other places and other uses.
+        let user = format!("{}-copy-{}", snapshot.id, crate::names::new_id());
+        let run = self.run.parent().unwrap_or(&self.run);
+        let mut using = Using(Vec::new(), Places::of(run, &user));
+        let mut mounts = Vec::new();
+        for (index, mount) in snapshot.spec.volumes.iter().enumerate() {
+            let used = self.volumes.begin_use(&mount.name, &user)?;
+            let whole = used.volume().mountpoint.clone();
+            using.0.push(used);
+            let source = match &mount.subpath {
+                Some(subpath) => using.1.mount(index, &whole, subpath)?,
+                None => whole,
+            };
+            mounts.push(as_bind(mount, source));
+        }
+        work(&mounts)
     }
 
     /// What is mounted for the volumes of a container that runs.

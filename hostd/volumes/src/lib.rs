@@ -6,7 +6,8 @@
 //! and unmounted after the last.
 //!
 //! - `store`: creating, finding, holding, removing.
-//! - `usage`: mounting for containers that run, filling, and counting bytes.
+//! - `usage`: the volumes of containers that run, and filling new ones.
+//! - `mounted`: mounting, unmounting, and counting bytes.
 //! - `options`: what the driver `local` can mount.
 //! - `name`: which names there are.
 //! - `document`: what is kept of a volume on disk.
@@ -14,6 +15,7 @@
 
 mod document;
 mod error;
+mod mounted;
 mod name;
 mod options;
 mod store;

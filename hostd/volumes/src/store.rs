@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use keelson_lease::{Claim, Leases};
@@ -14,10 +14,10 @@ use tokio::sync::broadcast;
 
 use crate::VolumeError;
 use crate::document::{DATA, VOLUME, VolumeDocument};
+use crate::mounted::{self, Usage, lock};
 use crate::name;
 use crate::options;
 use crate::types::{LOCAL, NewVolume, Pruned, Volume, VolumeEvent, VolumeLease};
-use crate::usage::{self, Usage};
 
 /// Events that a slow subscriber may lag behind before it loses some.
 const EVENT_BACKLOG: usize = 1024;
@@ -37,10 +37,6 @@ pub(crate) struct Inner {
     pub(crate) usage: Usage,
     pruning: AtomicBool,
     events: broadcast::Sender<VolumeEvent>,
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl VolumeStore {
@@ -194,7 +190,7 @@ impl VolumeStore {
     pub fn bytes(&self, volume: &Volume) -> u64 {
         match options::wanted(&volume.options) {
             Some(_) => 0,
-            None => usage::bytes(&volume.mountpoint),
+            None => mounted::bytes(&volume.mountpoint),
         }
     }
 
@@ -285,7 +281,7 @@ impl Inner {
             });
         }
         // A mount that an earlier engine has left must not be deleted through.
-        usage::unmount(&volume.mountpoint)?;
+        mounted::unmount(&volume.mountpoint)?;
         let trash = self.objects.discard(name)?;
         volumes.remove(name);
         drop(volumes);

@@ -5,7 +5,6 @@ use std::path::{Component, Path, PathBuf};
 use hostd_containers::usual_propagation;
 use keelson_model::spec::{BindMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount};
 
-use super::volumes::is_named;
 use crate::error::ApiError;
 use crate::wire::{HostConfig, Mount};
 
@@ -198,6 +197,11 @@ fn tmpfs_options(text: &str) -> Result<Vec<String>, ApiError> {
         }
     }
     Ok(options)
+}
+
+/// Whether the source of a `-v` is a name instead of a path.
+pub(super) fn is_named(bind: &str) -> bool {
+    bind.contains(':') && !bind.starts_with('/') && !bind.starts_with(':')
 }
 
 /// Options that belong to another type of mount.

@@ -5,7 +5,7 @@ use std::path::Path;
 use keelson_model::spec::{MountSpec, VolumeMount};
 
 use super::invalid;
-use super::mounts::target;
+use super::mounts::{is_named, target};
 use crate::error::ApiError;
 use crate::wire::{Config, HostConfig, Mount};
 
@@ -41,11 +41,6 @@ pub(super) fn parse(
         }
     }
     Ok(volumes)
-}
-
-/// Whether the source of a `-v` is a name instead of a path.
-pub(super) fn is_named(bind: &str) -> bool {
-    bind.contains(':') && !bind.starts_with('/') && !bind.starts_with(':')
 }
 
 fn from_text(text: &str, driver: &str) -> Result<VolumeMount, ApiError> {

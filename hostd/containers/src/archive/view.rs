@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use hostd_images::RootfsLayers;
 use keelson_blocking::TaskDied;
-use keelson_model::spec::{MountKind, ReadOnly};
+use keelson_model::spec::{MountKind, MountSpec, ReadOnly};
 use keelson_sys::mount_attr::{self, MountAttributes, mount_setattr};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -61,12 +61,13 @@ pub(super) fn running(pid: i32) -> Result<Root, CopyError> {
 pub(super) fn stopped(
     snapshot: &Snapshot,
     layers: &RootfsLayers,
+    volumes: &[MountSpec],
     purpose: Purpose,
 ) -> Result<Root, CopyError> {
     std::thread::scope(|scope| {
         std::thread::Builder::new()
             .name("view".to_owned())
-            .spawn_scoped(scope, || assemble(snapshot, layers, purpose))
+            .spawn_scoped(scope, || assemble(snapshot, layers, volumes, purpose))
             .map_err(|source| CopyError::Io {
                 operation: "start a thread for",
                 path: PathBuf::from(&snapshot.id),
@@ -82,6 +83,7 @@ pub(super) fn stopped(
 fn assemble(
     snapshot: &Snapshot,
     layers: &RootfsLayers,
+    volumes: &[MountSpec],
     purpose: Purpose,
 ) -> Result<Root, CopyError> {
     let top = Path::new("/");
@@ -94,7 +96,7 @@ fn assemble(
     let namespace = rustix::fs::open(namespace, flags, Mode::empty())
         .map_err(CopyError::io("open", namespace))?;
     // Before anything is covered.
-    let binds = binds(snapshot)?;
+    let binds = binds(snapshot, volumes)?;
     let root = match purpose {
         Purpose::Write => overlay(
             &layers.lower,
@@ -207,7 +209,7 @@ fn change(tree: &OwnedFd, path: &Path, set: u64, recursive: bool) -> Result<(), 
 
 /// What is mounted over the root file system, in the order of the mounts. What is in memory in a run
 /// is not there.
-fn binds(snapshot: &Snapshot) -> Result<Vec<Bind>, CopyError> {
+fn binds(snapshot: &Snapshot, volumes: &[MountSpec]) -> Result<Vec<Bind>, CopyError> {
     let mut binds = Vec::new();
     for (index, target) in snapshot.spec.anonymous_volumes.iter().enumerate() {
         let source = snapshot.directory.join("volumes").join(index.to_string());
@@ -229,7 +231,10 @@ fn binds(snapshot: &Snapshot) -> Result<Vec<Bind>, CopyError> {
             )?);
         }
     }
-    for mount in &snapshot.spec.mounts {
+    // Parents before children.
+    let mut mounts: Vec<_> = snapshot.spec.mounts.iter().chain(volumes).collect();
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    for mount in mounts {
         match &mount.kind {
             MountKind::Bind(from) => binds.extend(bind(
                 &from.source,
