@@ -373,7 +373,10 @@ fn what_is_not_built_is_refused_by_name() {
     host.load_busybox();
     for (option, named) in [
         (["--gpus", "all"], "DeviceRequests"),
-        (["--storage-opt", "size=1G"], "StorageOpt"),
+        (
+            ["--storage-opt", "size=1G"],
+            "--storage-opt is supported only for",
+        ),
     ] {
         let mut args = vec!["create"];
         args.extend(option);
