@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hostd_images::tree_bytes;
 use hostd_volumes::{NewVolume, Volume, VolumeError};
 use http::{Response, StatusCode};
 use keelson_model::error::ErrorKind;
@@ -11,7 +12,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
-use crate::query::Filters;
+use crate::places::Kind;
+use crate::query::{Filters, Patterns};
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::{Api, Call, MAX_DOCUMENT, blocking};
@@ -33,9 +35,10 @@ pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         .query
         .filters(&["dangling", "driver", "label", "name"])?;
     let dangling = filters.flag("dangling")?;
+    let names = Patterns::new(filters.values("name"));
     let store = api.0.engine.volumes();
     let volumes = store.list().into_iter().filter(|volume| {
-        filters.any("name", |wanted| volume.name.contains(wanted))
+        names.fit(&volume.name)
             && filters.any("driver", |wanted| volume.driver == wanted)
             && fits_labels(&filters, volume)
             && dangling.is_none_or(|wanted| store.holders(&volume.name).is_empty() == wanted)
@@ -98,9 +101,14 @@ pub(crate) async fn remove(api: &Api, call: Call) -> Result<Response<Body>, ApiE
 pub(crate) async fn prune(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let filters = call.query.filters(&["all", "label", "label!"])?;
     let all = filters.flag("all")?.unwrap_or(false) || call.version < ApiVersion::new(1, 42);
+    // All that is removed is counted before.
+    let _place = api.place(Kind::Survey, call.role).await?;
     let store = api.0.engine.volumes().clone();
     let pruned = blocking(move || {
-        store.prune(|volume| (all || volume.is_anonymous()) && fits_labels(&filters, volume))
+        store.prune(
+            |volume| (all || volume.is_anonymous()) && fits_labels(&filters, volume),
+            |volume| bytes(volume).unwrap_or(0),
+        )
     })
     .await??;
     let names = (!pruned.names.is_empty()).then_some(&pruned.names);
@@ -127,7 +135,8 @@ pub(crate) async fn with_usage(api: &Api) -> Result<Value, ApiError> {
         let list = list.iter().map(|volume| {
             let mut shown = render(volume);
             let usage = json!({
-                "Size": store.bytes(volume),
+                // Docker's value for a size that can't be found out.
+                "Size": bytes(volume).map_or(json!(-1), |bytes| json!(bytes)),
                 "RefCount": store.references(&volume.name),
             });
             if let Some(members) = shown.as_object_mut() {
@@ -139,6 +148,19 @@ pub(crate) async fn with_usage(api: &Api) -> Result<Value, ApiError> {
     })
     .await?;
     Ok(Value::Array(list))
+}
+
+/// Bytes of a volume on the disk; a file system that is mounted there does not count. `None`, and a
+/// line in the log, when it can't be read. Blocks.
+fn bytes(volume: &Volume) -> Option<u64> {
+    if volume.is_mount() {
+        return Some(0);
+    }
+    tree_bytes(&volume.mountpoint)
+        .inspect_err(
+            |error| tracing::warn!(name = volume.name, %error, "size of a volume not found out"),
+        )
+        .ok()
 }
 
 fn fits_labels(filters: &Filters, volume: &Volume) -> bool {

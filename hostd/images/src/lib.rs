@@ -77,7 +77,7 @@ pub use types::{
     CommitOptions, DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImportOptions,
     Loaded, ManifestSummary, Progress, Pruned, Removed, RootfsLayers, Step, StoreOptions,
 };
-pub use writable::{Change, ChangeKind, WritableLayer, is_of_kernel, pack_tree};
+pub use writable::{Change, ChangeKind, WritableLayer, is_of_kernel, pack_tree, tree_bytes};
 
 use crate::store::Store;
 

@@ -1,11 +1,9 @@
-//! What is mounted for volumes, who uses them, and how much is in them.
+//! What is mounted for volumes, and who uses them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
@@ -14,9 +12,26 @@ use rustix::mount::UnmountFlags;
 use crate::VolumeError;
 use crate::options::{self, Wanted};
 
-/// Which containers use which volumes now.
+/// The containers that use a volume now. Held while it is mounted, unmounted or filled, which may
+/// take long; so each volume has its own, and no other volume waits for it.
+pub(crate) type Users = Arc<Mutex<BTreeSet<String>>>;
+
+/// Which containers use which volumes now. A volume that was never used has no entry.
 #[derive(Debug, Default)]
-pub(crate) struct Usage(pub(crate) Mutex<BTreeMap<String, BTreeSet<String>>>);
+pub(crate) struct Usage(Mutex<BTreeMap<String, Users>>);
+
+impl Usage {
+    /// The users of a volume.
+    pub(crate) fn of(&self, volume: &str) -> Users {
+        let mut all = lock(&self.0);
+        Arc::clone(all.entry(volume.to_owned()).or_default())
+    }
+
+    /// Forgets a volume that was removed.
+    pub(crate) fn forget(&self, volume: &str) {
+        lock(&self.0).remove(volume);
+    }
+}
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,44 +59,29 @@ pub(crate) fn mount(wanted: &Wanted, path: &Path) -> Result<(), VolumeError> {
 }
 
 /// Whether something is mounted at a path.
-pub(crate) fn is_mounted(path: &Path) -> bool {
+///
+/// # Errors
+/// It can't be found out, as when a server does not answer. Then it counts as mounted: what is below
+/// may be another machine's.
+pub(crate) fn is_mounted(path: &Path) -> Result<bool, VolumeError> {
     let flags = AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
-    statx(CWD, path, flags, StatxFlags::empty())
-        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    match statx(CWD, path, flags, StatxFlags::empty()) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(VolumeError::io("look at", path)(error.into())),
+    }
 }
 
 /// Unmounts what is mounted at a path, if anything.
 pub(crate) fn unmount(path: &Path) -> Result<(), VolumeError> {
-    while is_mounted(path) {
+    // One whose server does not answer can still be unmounted.
+    while is_mounted(path).unwrap_or(true) {
         match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) => {}
+            // Nothing is mounted there any more.
             Err(Errno::INVAL | Errno::NOENT) => break,
             Err(error) => return Err(VolumeError::io("unmount", path)(error.into())),
         }
     }
     Ok(())
-}
-
-/// Bytes of a directory's files on the disk; a file with several names counts once.
-pub(crate) fn bytes(directory: &Path) -> u64 {
-    let mut seen = HashSet::new();
-    let mut todo = vec![directory.to_owned()];
-    let mut sum = 0;
-    while let Some(path) = todo.pop() {
-        // What is removed meanwhile takes no room.
-        let Ok(entries) = fs::read_dir(&path) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let Ok(found) = entry.metadata() else {
-                continue;
-            };
-            if found.is_dir() {
-                todo.push(entry.path());
-            } else if found.nlink() == 1 || seen.insert((found.dev(), found.ino())) {
-                sum += found.size();
-            }
-        }
-    }
-    sum
 }

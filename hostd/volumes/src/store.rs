@@ -39,6 +39,24 @@ pub(crate) struct Inner {
     events: broadcast::Sender<VolumeEvent>,
 }
 
+/// Keeps a second prune away while it exists.
+struct Turn<'a>(&'a AtomicBool);
+
+impl<'a> Turn<'a> {
+    fn take(pruning: &'a AtomicBool) -> Result<Self, VolumeError> {
+        match pruning.swap(true, Ordering::AcqRel) {
+            true => Err(VolumeError::Pruning),
+            false => Ok(Self(pruning)),
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl VolumeStore {
     /// Opens the volumes in `base`. `boot` identifies the running boot of the kernel. A volume whose
     /// document can't be read is kept as it is, and listed.
@@ -154,21 +172,24 @@ impl VolumeStore {
         Ok(())
     }
 
-    /// Removes the volumes that nobody holds and that `wanted` chooses.
+    /// Removes the volumes that nobody holds and that `wanted` chooses. `measure` says how many bytes
+    /// one takes.
     ///
     /// # Errors
     /// [`VolumeError::Pruning`].
-    pub fn prune(&self, wanted: impl Fn(&Volume) -> bool) -> Result<Pruned, VolumeError> {
-        if self.0.pruning.swap(true, Ordering::AcqRel) {
-            return Err(VolumeError::Pruning);
-        }
+    pub fn prune(
+        &self,
+        wanted: impl Fn(&Volume) -> bool,
+        measure: impl Fn(&Volume) -> u64,
+    ) -> Result<Pruned, VolumeError> {
+        let _turn = Turn::take(&self.0.pruning)?;
         let mut pruned = Pruned::default();
         for volume in self.list() {
             let held = self.0.leases.is_held(&volume.name);
             if held || volume.unreadable.is_some() || !wanted(&volume) {
                 continue;
             }
-            let bytes = self.bytes(&volume);
+            let bytes = measure(&volume);
             match self.0.take_away(&volume.name) {
                 Ok(trash) => {
                     delete(&volume.name, trash);
@@ -180,18 +201,9 @@ impl VolumeStore {
                 Err(error) => tracing::warn!(name = volume.name, %error, "volume not removed"),
             }
         }
-        self.0.pruning.store(false, Ordering::Release);
         self.0
             .emit("prune", "", [("reclaimed", pruned.bytes.to_string())]);
         Ok(pruned)
-    }
-
-    /// Bytes on the disk. A file system that is mounted there does not count.
-    pub fn bytes(&self, volume: &Volume) -> u64 {
-        match options::wanted(&volume.options) {
-            Some(_) => 0,
-            None => mounted::bytes(&volume.mountpoint),
-        }
     }
 
     /// Events from now on.
@@ -285,6 +297,7 @@ impl Inner {
         let trash = self.objects.discard(name)?;
         volumes.remove(name);
         drop(volumes);
+        self.usage.forget(name);
         self.emit("destroy", name, [("driver", volume.driver.clone())]);
         Ok(trash)
     }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use keelson_lease::Lease;
 
 use crate::name::ANONYMOUS;
+use crate::options;
 
 /// The driver that every host has.
 pub const LOCAL: &str = "local";
@@ -47,6 +48,11 @@ impl Volume {
     /// Whether nobody gave it a name.
     pub fn is_anonymous(&self) -> bool {
         self.labels.contains_key(ANONYMOUS)
+    }
+
+    /// Whether its content is another file system's, which is mounted while containers use it.
+    pub fn is_mount(&self) -> bool {
+        options::wanted(&self.options).is_some()
     }
 }
 

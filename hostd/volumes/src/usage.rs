@@ -1,6 +1,5 @@
 //! Volumes of containers that run, and filling new ones.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,13 +31,13 @@ impl VolumeStore {
                 reason: reason.clone(),
             });
         }
-        let mut uses = lock(&self.0.usage.0);
+        let users = self.0.usage.of(name);
+        let mut users = lock(&users);
         if let Some(wanted) = options::wanted(&volume.options)
-            && !is_mounted(&volume.mountpoint)
+            && !is_mounted(&volume.mountpoint)?
         {
             mount(&wanted, &volume.mountpoint)?;
         }
-        let users = uses.entry(name.to_owned()).or_default();
         users.insert(container.to_owned());
         Ok(self.in_use(volume, container))
     }
@@ -49,9 +48,7 @@ impl VolumeStore {
     /// There is no such volume.
     pub fn continue_use(&self, name: &str, container: &str) -> Result<VolumeUse, VolumeError> {
         let volume = self.inspect(name)?;
-        let mut uses = lock(&self.0.usage.0);
-        let users = uses.entry(name.to_owned()).or_default();
-        users.insert(container.to_owned());
+        lock(&self.0.usage.of(name)).insert(container.to_owned());
         Ok(self.in_use(volume, container))
     }
 
@@ -65,12 +62,15 @@ impl VolumeStore {
 
     /// Unmounts what an earlier engine has mounted and nobody uses now.
     pub fn unmount_unused(&self) {
-        let uses = lock(&self.0.usage.0);
         for volume in self.list() {
-            if uses.contains_key(&volume.name) || options::wanted(&volume.options).is_none() {
+            if !volume.is_mount() {
                 continue;
             }
-            if let Err(error) = unmount(&volume.mountpoint) {
+            let users = self.0.usage.of(&volume.name);
+            let users = lock(&users);
+            if users.is_empty()
+                && let Err(error) = unmount(&volume.mountpoint)
+            {
                 tracing::warn!(name = volume.name, %error, "volume not unmounted");
             }
         }
@@ -86,16 +86,16 @@ impl VolumeStore {
         volume: &Volume,
         copy: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<(), E> {
-        // No use begins or ends meanwhile.
-        let uses = lock(&self.0.usage.0);
+        // No use of it begins or ends meanwhile.
+        let users = self.0.usage.of(&volume.name);
+        let users = lock(&users);
         let data = &volume.mountpoint;
         let entries = fs::read_dir(data).map_err(VolumeError::io("read directory", data));
         if entries?.next().is_some() {
             return Ok(());
         }
         // The caller's own use is one.
-        let users = uses.get(&volume.name).map_or(0, BTreeSet::len);
-        if users > 1 || is_mounted(data) {
+        if users.len() > 1 || is_mounted(data)? {
             return copy(data);
         }
         let staging = data.with_file_name(".new-data");
@@ -148,22 +148,15 @@ impl VolumeUse {
 
     /// As [`VolumeUse::end`], of a use that was not announced.
     pub fn end_silently(&self) {
-        let mut uses = lock(&self.store.0.usage.0);
         let name = &self.volume.name;
-        let last = match uses.get_mut(name) {
-            Some(users) => {
-                users.remove(&self.container);
-                users.is_empty()
-            }
-            None => true,
-        };
-        if last {
-            uses.remove(name);
-            if options::wanted(&self.volume.options).is_some()
-                && let Err(error) = unmount(&self.volume.mountpoint)
-            {
-                tracing::warn!(name, %error, "volume not unmounted");
-            }
+        let users = self.store.0.usage.of(name);
+        let mut users = lock(&users);
+        users.remove(&self.container);
+        if users.is_empty()
+            && self.volume.is_mount()
+            && let Err(error) = unmount(&self.volume.mountpoint)
+        {
+            tracing::warn!(name, %error, "volume not unmounted");
         }
     }
 }

@@ -14,7 +14,7 @@ mod tree;
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
@@ -23,6 +23,7 @@ use crate::error::ImageError;
 use crate::types::RootfsLayers;
 use keelson_blocking::TaskDied;
 
+pub use size::tree_bytes;
 pub(crate) use stream::TarStream;
 pub use tree::{is_of_kernel, pack_tree};
 
@@ -114,7 +115,7 @@ impl WritableLayer {
     }
 
     fn open_lower(&self) -> Result<Vec<OwnedFd>, ImageError> {
-        self.lower.lower.iter().map(open).collect()
+        self.lower.lower.iter().map(|path| open(path)).collect()
     }
 
     fn is_volume(&self, path: &[u8]) -> bool {
@@ -138,7 +139,7 @@ fn deep<T: std::marker::Send>(
 }
 
 /// A directory that only the engine can exchange.
-fn open(path: &PathBuf) -> Result<OwnedFd, ImageError> {
+fn open(path: &Path) -> Result<OwnedFd, ImageError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
         .map_err(|error| ImageError::io("open", path)(error.into()))

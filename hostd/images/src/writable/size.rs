@@ -2,16 +2,26 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::FileType;
 
 use super::object::{Object, names};
-use super::{WritableLayer, at, join};
+use super::{WritableLayer, at, deep, join, open};
 use crate::error::ImageError;
 
 pub(super) fn of(layer: &WritableLayer) -> Result<u64, ImageError> {
     let mut links = HashSet::new();
     directory(b"", &layer.open_upper()?, &mut links)
+}
+
+/// Bytes of the files in a directory and below; those with several names count once. Blocks.
+///
+/// # Errors
+/// It can't be read.
+pub fn tree_bytes(path: &Path) -> Result<u64, ImageError> {
+    let opened = open(path)?;
+    deep(|| directory(b"", &opened, &mut HashSet::new()))
 }
 
 /// Bytes of the files in a directory; those with several names count once.

@@ -24,14 +24,13 @@ fn a_volume_lives_until_it_is_removed() {
     fs::write(volume.mountpoint.join("file"), "12345").unwrap();
     // The old one, with its labels.
     assert_eq!(*store.create(named("data")).unwrap(), *volume);
-    assert_eq!(store.bytes(&volume), 5);
     let anonymous = store.create(NewVolume::default()).unwrap();
     assert!(anonymous.is_anonymous() && anonymous.name.len() == 64);
     drop(store);
 
     let store = open(base.path());
     assert_eq!(*store.inspect("data").unwrap(), *volume);
-    let pruned = store.prune(Volume::is_anonymous).unwrap();
+    let pruned = store.prune(Volume::is_anonymous, |_| 5).unwrap();
     assert_eq!(pruned.names, std::slice::from_ref(&anonymous.name));
     store.remove("data").unwrap();
     assert!(!volume.mountpoint.exists());
@@ -57,7 +56,7 @@ fn what_is_held_stays() {
         error.to_string(),
         "remove data: volume is in use - [c1, c2]"
     );
-    assert_eq!(store.prune(|_| true).unwrap(), Pruned::default());
+    assert_eq!(store.prune(|_| true, |_| 0).unwrap(), Pruned::default());
     drop((first, second));
     let unknown = store.hold_all("c3");
     assert!(store.remove("data").is_err());
@@ -78,7 +77,7 @@ fn what_can_not_be_read_is_kept_and_listed() {
     let found = store.inspect("data").unwrap();
     assert!(found.unreadable.is_some());
     assert!(store.create_held(named("data"), "c").is_err());
-    assert_eq!(store.prune(|_| true).unwrap(), Pruned::default());
+    assert_eq!(store.prune(|_| true, |_| 0).unwrap(), Pruned::default());
     assert!(volume.mountpoint.join("file").exists());
     store.remove("data").unwrap();
 }
