@@ -5,6 +5,7 @@
 //! opened in its directory, by name, without following links.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,7 +13,8 @@ use std::path::Path;
 
 use hostd_images::overlay::{self, Entry, Shown};
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -20,13 +22,19 @@ use rustix::io::Errno;
 const DEEPEST: usize = 256;
 /// Longest list of names, or value, of attributes; the kernel's own limit.
 const ATTRIBUTES: usize = 64 << 10;
+/// Bytes of the names of copies that may get further names. A file whose first copy is not known any
+/// more is copied once more.
+const MAX_LINKED: usize = 16 << 20;
 
 /// Copies what the merged directory `from` (topmost layer first) shows to the directory `to`.
 pub(crate) fn copy_up(from: &[OwnedFd], to: &Path) -> io::Result<()> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = rustix::fs::openat(CWD, to, flags, Mode::empty())?;
     let mut copy = Copy {
+        top: &target,
+        way: Vec::new(),
         linked: HashMap::new(),
+        linked_bytes: 0,
     };
     copy.directory(from, &target, 0)?;
     let top = from.first().ok_or(Errno::NOENT)?;
@@ -35,12 +43,16 @@ pub(crate) fn copy_up(from: &[OwnedFd], to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-struct Copy {
-    /// The first copy of a file with several names.
-    linked: HashMap<(u64, u64), OwnedFd>,
+struct Copy<'a> {
+    top: &'a OwnedFd,
+    /// The names from there to the directory that is copied.
+    way: Vec<CString>,
+    /// The path below `top` of the first copy of a file with several names.
+    linked: HashMap<(u64, u64), Vec<u8>>,
+    linked_bytes: usize,
 }
 
-impl Copy {
+impl Copy<'_> {
     fn directory(&mut self, from: &[OwnedFd], to: &OwnedFd, depth: usize) -> io::Result<()> {
         if depth > DEEPEST {
             return Err(Errno::NAMETOOLONG.into());
@@ -67,7 +79,7 @@ impl Copy {
     fn subdirectory(
         &mut self,
         merged: Vec<Entry>,
-        name: &std::ffi::CStr,
+        name: &CStr,
         to: &OwnedFd,
         depth: usize,
     ) -> io::Result<()> {
@@ -75,16 +87,18 @@ impl Copy {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(to, name, flags, Mode::empty())?;
         let handles: Vec<OwnedFd> = merged.into_iter().map(|entry| entry.handle).collect();
+        self.way.push(name.to_owned());
         self.directory(&handles, &made, depth + 1)?;
+        self.way.pop();
         let top = handles.first().ok_or(Errno::NOENT)?;
         finish(top.as_fd(), &rustix::fs::fstat(top)?, made.as_fd())
     }
 
-    fn object(&mut self, entry: &Entry, name: &std::ffi::CStr, to: &OwnedFd) -> io::Result<()> {
+    fn object(&mut self, entry: &Entry, name: &CStr, to: &OwnedFd) -> io::Result<()> {
         let stat = &entry.stat;
         let key = (stat.st_dev, stat.st_ino);
         if stat.st_nlink > 1
-            && let Some(first) = self.linked.get(&key)
+            && let Some(first) = self.first_copy(key)?
         {
             let path = format!("/proc/self/fd/{}", first.as_raw_fd());
             rustix::fs::linkat(CWD, path, to, name, AtFlags::SYMLINK_FOLLOW)?;
@@ -98,14 +112,12 @@ impl Copy {
                 let mut file = File::from(made);
                 io::copy(&mut source, &mut file)?;
                 finish(entry.handle.as_fd(), stat, file.as_fd())?;
-                self.remember(stat, key, to, name)
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&entry.handle, "", Vec::new())?;
                 rustix::fs::symlinkat(target, to, name)?;
                 own(stat, to, name)?;
                 times(stat, to, name)?;
-                self.remember(stat, key, to, name)
             }
             kind => {
                 let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
@@ -116,24 +128,42 @@ impl Copy {
                 let path = format!("/proc/self/fd/{}", made.as_raw_fd());
                 rustix::fs::chmod(path, mode)?;
                 times(stat, to, name)?;
-                self.remember(stat, key, to, name)
             }
+        }
+        if stat.st_nlink > 1 {
+            self.remember(key, name);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, key: (u64, u64), name: &CStr) {
+        let mut path = Vec::new();
+        for directory in &self.way {
+            path.extend_from_slice(directory.to_bytes());
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.to_bytes());
+        let size = path.len() + 64;
+        if self.linked_bytes + size <= MAX_LINKED {
+            self.linked_bytes += size;
+            self.linked.insert(key, path);
         }
     }
 
-    fn remember(
-        &mut self,
-        stat: &Stat,
-        key: (u64, u64),
-        to: &OwnedFd,
-        name: &std::ffi::CStr,
-    ) -> io::Result<()> {
-        if stat.st_nlink > 1 {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let made = rustix::fs::openat(to, name, flags, Mode::empty())?;
-            self.linked.insert(key, made);
+    /// The first copy of a file with several names; `None` when there is none, or somebody who sees
+    /// the volume already has put something else there. No link leads to it, and so not out of the
+    /// volume.
+    fn first_copy(&self, key: (u64, u64)) -> io::Result<Option<OwnedFd>> {
+        let Some(path) = self.linked.get(&key) else {
+            return Ok(None);
+        };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        match rustix::fs::openat2(self.top, path.as_slice(), flags, Mode::empty(), within) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 }
 
@@ -144,7 +174,7 @@ fn ids(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
     )
 }
 
-fn own(stat: &Stat, directory: &OwnedFd, name: &std::ffi::CStr) -> io::Result<()> {
+fn own(stat: &Stat, directory: &OwnedFd, name: &CStr) -> io::Result<()> {
     let (user, group) = ids(stat);
     Ok(rustix::fs::chownat(
         directory,
@@ -167,7 +197,7 @@ fn stamps(stat: &Stat) -> Timestamps {
     }
 }
 
-fn times(stat: &Stat, directory: &OwnedFd, name: &std::ffi::CStr) -> io::Result<()> {
+fn times(stat: &Stat, directory: &OwnedFd, name: &CStr) -> io::Result<()> {
     Ok(rustix::fs::utimensat(
         directory,
         name,
