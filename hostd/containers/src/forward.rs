@@ -17,6 +17,8 @@ use keelson_blocking::blocking;
 use keelson_log::{Next, Position, Reader, Record, Stream};
 use keelson_model::spec::{LogSpec, SyslogServer};
 use keelson_shim_protocol::FailReason;
+use keelson_store::{Document, Durability, Era, Rest, document};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use self::syslog::{Connection, Format, Message};
@@ -56,7 +58,7 @@ pub(crate) async fn check_server(container: &Container) -> Result<(), EngineErro
 }
 
 /// Passes a run's log on, from the background, until its end.
-pub(crate) fn start(container: &Arc<Container>) {
+pub(crate) fn start(container: &Arc<Container>, era: Era) {
     let snapshot = container.snapshot();
     let LogSpec::Syslog { server, .. } = &snapshot.spec.log else {
         return;
@@ -68,7 +70,7 @@ pub(crate) fn start(container: &Arc<Container>) {
         let _only = container.forwarding.lock().await;
         // Keeps the log of a container that is removed meanwhile.
         let _held = container.readers.subscribe();
-        if let Err(error) = pass_on(&container, &snapshot, &server).await {
+        if let Err(error) = pass_on(&container, &snapshot, &server, era).await {
             tracing::warn!(id = container.id, %error, "log not passed on");
         }
     });
@@ -78,6 +80,7 @@ async fn pass_on(
     container: &Container,
     snapshot: &Snapshot,
     server: &SyslogServer,
+    era: Era,
 ) -> Result<(), EngineError> {
     let Some(format) = Format::of(&snapshot.spec.log, tag_of(snapshot)) else {
         return Ok(());
@@ -95,7 +98,7 @@ async fn pass_on(
     };
     tokio::pin!(ended);
     let (log, kept) = (snapshot.log_path.clone(), snapshot.directory.join(POSITION));
-    let mut source = blocking(move || Source::open(&log, kept)).await??;
+    let mut source = blocking(move || Source::open(&log, kept, era)).await??;
     let mut server = Server::new(server.clone());
     loop {
         let (back, messages) = blocking(move || {
@@ -199,6 +202,24 @@ struct Source {
     position: Option<Position>,
     written: Option<Position>,
     saved: Instant,
+    era: Era,
+    /// What a newer release knows besides.
+    rest: Rest,
+}
+
+/// `forwarded.json`: how far a log was passed on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Forwarded {
+    /// [`Position::generation`].
+    generation: u64,
+    /// [`Position::offset`].
+    offset: u64,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+impl Document for Forwarded {
+    const VERSION: u32 = 1;
 }
 
 /// The beginning of a line.
@@ -209,12 +230,17 @@ struct Line {
 }
 
 impl Source {
-    fn open(log: &Path, kept: PathBuf) -> Result<Self, EngineError> {
+    fn open(log: &Path, kept: PathBuf, era: Era) -> Result<Self, EngineError> {
         let mut reader = Reader::open(log)?;
-        // Without it, or when it is damaged, everything is sent that there is.
-        let bytes = std::fs::read(&kept).unwrap_or_default();
-        let written = serde_json::from_slice::<(u64, u64)>(&bytes).ok();
-        let written = written.map(|(generation, offset)| Position { generation, offset });
+        // Without it everything is sent that there is. Twice is better than never.
+        let read = document::read::<Forwarded>(&kept).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the whole log is passed on again");
+            None
+        });
+        let written = read.as_ref().map(|read| Position {
+            generation: read.generation,
+            offset: read.offset,
+        });
         if let Some(position) = written {
             reader.seek_position(position)?;
         }
@@ -226,6 +252,8 @@ impl Source {
             position: None,
             written,
             saved: Instant::now(),
+            era,
+            rest: read.map(|read| read.rest).unwrap_or_default(),
         })
     }
 
@@ -266,11 +294,12 @@ impl Source {
         let Some(position) = self.position.filter(|_| self.position != self.written) else {
             return;
         };
-        let new = self.kept.with_extension("new");
-        let written = serde_json::to_vec(&(position.generation, position.offset))
-            .map_err(std::io::Error::from)
-            .and_then(|bytes| std::fs::write(&new, bytes))
-            .and_then(|()| std::fs::rename(&new, &self.kept));
+        let forwarded = Forwarded {
+            generation: position.generation,
+            offset: position.offset,
+            rest: self.rest.clone(),
+        };
+        let written = document::write(&self.kept, &forwarded, self.era, Durability::Relaxed);
         match written {
             Ok(()) => self.written = Some(position),
             // The directory of a removed container is not there.
@@ -304,5 +333,18 @@ fn finish(line: &mut Line, stream: Stream, messages: &mut Vec<Message>) {
     if !text.is_empty() {
         let time = line.time;
         messages.push(Message { stream, time, text });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keelson_store::document::assert_goes_back;
+
+    use super::*;
+
+    #[test]
+    fn forwarded_json_goes_back() {
+        let golden = include_str!("../tests/golden/forwarded.1.json");
+        assert_goes_back::<Forwarded>(&[(1, golden)]);
     }
 }

@@ -75,7 +75,7 @@ impl Inner {
         pid: i32,
         mut wait: Connection,
     ) {
-        forward::start(container);
+        forward::start(container, self.images.era());
         let (inner, container) = (Arc::clone(self), Arc::clone(container));
         tokio::spawn(async move {
             loop {
