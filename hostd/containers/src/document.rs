@@ -11,9 +11,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use jiff::Timestamp;
-use keelson_model::spec::{ContainerSpec, RootSpec};
+use keelson_model::spec::{ContainerSpec, Donors, LogSpec, NamespaceMode, RootSpec};
 use keelson_store::Document;
-use keelson_store::document::Rest;
+use keelson_store::document::{Members, Misfit, Rest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -111,7 +111,31 @@ impl ContainerDocument {
 }
 
 impl Document for ContainerDocument {
-    const VERSION: u32 = 1;
+    /// Version 2 has what an engine of version 1 would pass over, and run another container than was
+    /// asked for: volumes, logs that go elsewhere than to files, namespaces of others, and rules for
+    /// devices.
+    const VERSION: u32 = 2;
+    const WRITES: u32 = 1;
+
+    fn own_version(&self) -> Option<u32> {
+        let of_2 = self.spec.as_ref().is_some_and(|spec| {
+            let namespaces = &spec.namespaces;
+            !spec.volumes.is_empty()
+                || !matches!(spec.log, LogSpec::Files { .. })
+                || namespaces.pid != NamespaceMode::Private
+                || namespaces.donors != Donors::default()
+                || !spec.device_rules.is_empty()
+        });
+        Some(if of_2 { 2 } else { 1 })
+    }
+
+    fn forward(_: u32, members: Members) -> Result<Members, Misfit> {
+        Ok(members)
+    }
+
+    fn backward(_: u32, members: Members) -> Result<Members, Misfit> {
+        Ok(members)
+    }
 }
 
 /// What must be known of a container even when its document can't be read: whose it is, by which
@@ -240,7 +264,10 @@ mod tests {
         host_config: serde_json::Map<String, Value>,
     }
 
-    const GOLDEN: [(u32, &str); 1] = [(1, include_str!("../tests/golden/container.1.json"))];
+    const GOLDEN: [(u32, &str); 2] = [
+        (1, include_str!("../tests/golden/container.1.json")),
+        (2, include_str!("../tests/golden/container.2.json")),
+    ];
 
     #[test]
     fn container_json_goes_back() {
@@ -250,6 +277,37 @@ mod tests {
         assert!(document.spec.is_none() && document.shown().is_some());
         document.spec = Some(ContainerSpec::new(document.root(), "sh"));
         assert_first_release_reads::<_, Old>(&document, 1);
+    }
+
+    #[test]
+    fn what_an_older_engine_would_pass_over_is_too_new_for_it() {
+        let path = Path::new(CONTAINER);
+        let document: ContainerDocument = parse(path, GOLDEN[1].1.as_bytes()).unwrap();
+        let spec = document.spec.clone().unwrap();
+        type Part = fn(&mut ContainerSpec, ContainerSpec);
+        let parts: [Part; 5] = [
+            |plain, spec| plain.volumes = spec.volumes,
+            |plain, spec| plain.log = spec.log,
+            |plain, spec| plain.namespaces.pid = spec.namespaces.pid,
+            |plain, spec| plain.namespaces.donors = spec.namespaces.donors,
+            |plain, spec| plain.device_rules = spec.device_rules,
+        ];
+        for (index, part) in parts.into_iter().enumerate() {
+            let mut plain = ContainerSpec::new(document.root(), "sh");
+            let version = |plain: &ContainerSpec| {
+                let document = ContainerDocument {
+                    spec: Some(plain.clone()),
+                    ..document.clone()
+                };
+                let bytes =
+                    keelson_store::document::bytes(path, &document, keelson_store::Era::Blessed);
+                let value: Value = serde_json::from_slice(&bytes.unwrap()).unwrap();
+                (value["version"].clone(), value["readable_from"].clone())
+            };
+            assert_eq!(version(&plain), (json!(1), json!(1)));
+            part(&mut plain, spec.clone());
+            assert_eq!(version(&plain), (json!(2), json!(2)), "{index}");
+        }
     }
 
     #[test]

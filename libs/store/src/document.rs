@@ -76,6 +76,13 @@ pub trait Document: Serialize + DeserializeOwned {
         version
     }
 
+    /// The version that this very document is written in, whatever the era, for a type of which most
+    /// documents use nothing of a newer version: the oldest one that can say all of it. Older
+    /// readers take the rest for too new, instead of passing over what they must not.
+    fn own_version(&self) -> Option<u32> {
+        None
+    }
+
     /// Brings the members of an older document one version forward, from `from` to `from + 1`.
     /// They may hold some of newer versions, which an older release has carried over; those may
     /// no longer fit to the others.
@@ -150,11 +157,16 @@ pub fn prepare<T: Document>(path: &Path, document: &T, era: Era) -> Result<Prepa
 /// [`StoreError::Malformed`] when the document cannot be JSON, [`StoreError::Migration`] when it
 /// cannot be brought to the version of the era.
 pub fn bytes<T: Document>(path: &Path, document: &T, era: Era) -> Result<Vec<u8>, StoreError> {
-    let version = match era {
+    bytes_of_version(path, document, version_of(document, era))
+}
+
+/// The version that a document is written in.
+fn version_of<T: Document>(document: &T, era: Era) -> u32 {
+    let of_era = match era {
         Era::Trial => T::WRITES,
         Era::Blessed => T::VERSION,
     };
-    bytes_of_version(path, document, version)
+    document.own_version().unwrap_or(of_era)
 }
 
 fn bytes_of_version<T: Document>(
