@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::container::Container;
 use crate::copy_error::CopyError;
 use crate::engine::Inner;
-use crate::types::{Receiver, Scope};
+use crate::types::{Receiver, Scope, WaitCondition};
 use crate::{Engine, EngineError};
 use root::Root;
 pub use unpack::ExtractOptions;
@@ -37,9 +37,9 @@ use view::Purpose;
 /// Pieces of an archive that wait for a slow client.
 const DEPTH: usize = 2;
 /// How often a container is looked at again that starts or ends meanwhile.
-const TRIES: usize = 50;
-/// The time between two looks.
-const PAUSE: Duration = Duration::from_millis(20);
+const TRIES: usize = 5;
+/// How long the end of a process may take until it is noted.
+const END_TIME: Duration = Duration::from_secs(2);
 
 /// One object in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -298,6 +298,8 @@ impl Inner {
         purpose: Purpose,
     ) -> Result<Root, EngineError> {
         for _ in 0..TRIES {
+            // Registered before the look, so that the end of the process that is seen can't be missed.
+            let ended = container.wait(WaitCondition::NextExit).ok();
             let snapshot = container.snapshot();
             if !snapshot.state.status.has_process() {
                 let (inner, of) = (Arc::clone(self), Arc::clone(container));
@@ -315,7 +317,9 @@ impl Inner {
             }
             // It has just ended, and its end is about to be noted. A start is not waited for: it may
             // wait for the caller.
-            tokio::time::sleep(PAUSE).await;
+            if let Some(ended) = ended {
+                let _ = tokio::time::timeout(END_TIME, ended).await;
+            }
         }
         Err(CopyError::Restless(container.id.clone()).into())
     }

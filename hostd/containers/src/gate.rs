@@ -26,16 +26,10 @@ pub(crate) struct Pass {
 /// Keeps writers away.
 pub(crate) struct Closed<'a> {
     _guard: RwLockWriteGuard<'a, ()>,
-    wanted: &'a watch::Sender<usize>,
+    _wish: Wish<'a>,
 }
 
-impl Drop for Closed<'_> {
-    fn drop(&mut self) {
-        self.wanted.send_modify(|count| *count -= 1);
-    }
-}
-
-/// Withdraws the wish when the gate could not be closed.
+/// That writers stop, as long as it exists.
 struct Wish<'a>(&'a watch::Sender<usize>);
 
 impl Drop for Wish<'_> {
@@ -72,10 +66,9 @@ impl Gate {
         let guard = tokio::time::timeout(STOP_TIME, self.open.write())
             .await
             .ok()?;
-        std::mem::forget(wish);
         Some(Closed {
             _guard: guard,
-            wanted: &self.wanted,
+            _wish: wish,
         })
     }
 }

@@ -154,20 +154,10 @@ impl Inner {
     ) -> Result<Vec<MountSpec>, EngineError> {
         // Those of an earlier run whose end was not cleaned.
         end_uses(container);
-        let places = places(container);
-        let mut mounts = Vec::new();
-        for (index, mount) in snapshot.spec.volumes.iter().enumerate() {
-            let used = self.volumes.begin_use(&mount.name, &snapshot.id)?;
-            let whole = used.volume().mountpoint.clone();
+        self.begin_uses(snapshot, &snapshot.id, &places(container), |mount, used| {
             used.announce(&mount.target.to_string_lossy(), !mount.read_only, "");
             container.live().volumes.uses.push(used);
-            let source = match &mount.subpath {
-                Some(subpath) => places.mount(index, &whole, subpath)?,
-                None => whole,
-            };
-            mounts.push(as_bind(mount, source));
-        }
-        Ok(mounts)
+        })
     }
 
     /// Uses the volumes of a container that does not run for as long as `work` takes, which gets what
@@ -177,31 +167,47 @@ impl Inner {
         snapshot: &Snapshot,
         work: impl FnOnce(&[MountSpec]) -> Result<T, EngineError>,
     ) -> Result<T, EngineError> {
-        struct Using(Vec<VolumeUse>, Places);
+        struct Using {
+            uses: Vec<VolumeUse>,
+            places: Places,
+        }
         impl Drop for Using {
             fn drop(&mut self) {
-                self.1.clear();
-                for used in &self.0 {
-                    used.end_silently();
-                }
+                self.places.clear();
+                self.uses.iter().for_each(VolumeUse::end_silently);
             }
         }
         // Of its own name: a start that comes meanwhile has other places and other uses.
         let user = format!("{}-copy-{}", snapshot.id, crate::names::new_id());
-        let run = self.run.parent().unwrap_or(&self.run);
-        let mut using = Using(Vec::new(), Places::of(run, &user));
-        let mut mounts = Vec::new();
-        for (index, mount) in snapshot.spec.volumes.iter().enumerate() {
-            let used = self.volumes.begin_use(&mount.name, &user)?;
+        let places = Places::of(self.run.parent().unwrap_or(&self.run), &user);
+        let mut using = Using {
+            uses: Vec::new(),
+            places: places.clone(),
+        };
+        let mounts = self.begin_uses(snapshot, &user, &places, |_, used| using.uses.push(used))?;
+        work(&mounts)
+    }
+
+    /// Begins a use of each volume, which `keep` gets at once, and returns what is mounted for them.
+    fn begin_uses(
+        &self,
+        snapshot: &Snapshot,
+        user: &str,
+        places: &Places,
+        mut keep: impl FnMut(&VolumeMount, VolumeUse),
+    ) -> Result<Vec<MountSpec>, EngineError> {
+        let mounts = snapshot.spec.volumes.iter().enumerate();
+        let mounts = mounts.map(|(index, mount)| {
+            let used = self.volumes.begin_use(&mount.name, user)?;
             let whole = used.volume().mountpoint.clone();
-            using.0.push(used);
+            keep(mount, used);
             let source = match &mount.subpath {
-                Some(subpath) => using.1.mount(index, &whole, subpath)?,
+                Some(subpath) => places.mount(index, &whole, subpath)?,
                 None => whole,
             };
-            mounts.push(as_bind(mount, source));
-        }
-        work(&mounts)
+            Ok(as_bind(mount, source))
+        });
+        mounts.collect()
     }
 
     /// What is mounted for the volumes of a container that runs.

@@ -23,6 +23,7 @@ use rustix::mount::{
 
 use super::root::{Root, components};
 use crate::copy_error::CopyError;
+use crate::spec::by_depth;
 use crate::types::Snapshot;
 
 /// `MS_PRIVATE`.
@@ -231,10 +232,7 @@ fn binds(snapshot: &Snapshot, volumes: &[MountSpec]) -> Result<Vec<Bind>, CopyEr
             )?);
         }
     }
-    // Parents before children.
-    let mut mounts: Vec<_> = snapshot.spec.mounts.iter().chain(volumes).collect();
-    mounts.sort_by_key(|mount| mount.target.components().count());
-    for mount in mounts {
+    for mount in by_depth(snapshot.spec.mounts.iter().chain(volumes)) {
         match &mount.kind {
             MountKind::Bind(from) => binds.extend(bind(
                 &from.source,
