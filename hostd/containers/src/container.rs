@@ -152,6 +152,11 @@ impl Container {
         self.live().machine.is_gone()
     }
 
+    /// Whether a start is under way.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.live().machine.is_starting()
+    }
+
     /// Takes the operation lock when no start is under way; fails when the container was removed in
     /// the meantime. What is decided under it by the container's state holds until it is released.
     pub(crate) async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, EngineError> {

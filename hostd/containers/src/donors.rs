@@ -5,8 +5,11 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use keelson_model::spec::Donors;
 use keelson_shim_protocol::{Request, Response};
 
 use crate::EngineError;
@@ -14,11 +17,15 @@ use crate::container::Container;
 use crate::engine::Inner;
 use crate::types::{Snapshot, Status};
 
+/// How long a start waits for a container whose namespaces it joins.
+const DONOR_TIME: Duration = Duration::from_secs(10);
+
+/// Containers that join each other's network in a row.
+const LONGEST_ROW: usize = 32;
+
 /// A namespace that is held open.
 #[derive(Debug)]
 pub(crate) struct Joined {
-    /// The container that it is of.
-    pub(crate) donor: Arc<Snapshot>,
     /// Keeps the namespace, and the path below valid.
     _held: File,
     /// By which every process of the host can open it.
@@ -36,6 +43,8 @@ impl Joined {
 #[derive(Debug, Default)]
 pub(crate) struct JoinedAll {
     pub(crate) network: Option<Joined>,
+    /// The container whose names are those of the network: the one that joins no other.
+    pub(crate) names: Option<Arc<Snapshot>>,
     pub(crate) pid: Option<Joined>,
 }
 
@@ -48,15 +57,65 @@ impl Inner {
         let snapshot = container.snapshot();
         let donors = &snapshot.spec.namespaces.donors;
         let mut all = JoinedAll::default();
+        if *donors == Donors::default() {
+            return Ok(all);
+        }
+        // Until then it is not known of all containers that they exist, and whether they run.
+        let mut settled = self.settled.subscribe();
+        let _ = tokio::time::timeout(DONOR_TIME, settled.wait_for(|settled| *settled)).await;
         if let Some(name) = &donors.network {
             let words = format!("cannot join network namespace of a non running container: {name}");
             all.network = Some(self.join(&snapshot, name, "net", words).await?);
+            all.names = Some(self.owner_of_network(&snapshot, name)?);
         }
         if let Some(name) = &donors.pid {
             let words = format!("can't join PID namespace of container {name}");
             all.pid = Some(self.join(&snapshot, name, "pid", words).await?);
         }
         Ok(all)
+    }
+
+    /// The container whose network a donor has, which may have joined it itself.
+    fn owner_of_network(
+        &self,
+        joining: &Snapshot,
+        name: &str,
+    ) -> Result<Arc<Snapshot>, EngineError> {
+        let mut owner = self.resolve(joining.scope, name)?.snapshot();
+        for _ in 0..LONGEST_ROW {
+            let Some(next) = &owner.spec.namespaces.donors.network else {
+                return Ok(owner);
+            };
+            owner = self.resolve(joining.scope, next)?.snapshot();
+        }
+        Err(EngineError::Conflict(format!(
+            "container {} joins the network of {name}, which leads over more than {LONGEST_ROW} others",
+            joining.id
+        )))
+    }
+
+    /// A donor when it runs, or will not run soon. One that is being started, or will be by its policy,
+    /// is waited for: after a reboot all are started at once.
+    async fn donor(&self, container: &Container, joining: &Snapshot) -> Arc<Snapshot> {
+        if container.id == joining.id {
+            return container.snapshot();
+        }
+        let runs = async {
+            loop {
+                let mut over = pin!(container.start_over.notified());
+                // From here on it is told, however late it looks.
+                over.as_mut().enable();
+                let soon = container.is_starting()
+                    || container.snapshot().state.status == Status::Restarting;
+                if !soon {
+                    return;
+                }
+                over.await;
+            }
+        };
+        // What it is then is what counts.
+        let _ = tokio::time::timeout(DONOR_TIME, runs).await;
+        container.snapshot()
     }
 
     async fn join(
@@ -67,7 +126,7 @@ impl Inner {
         refusal: String,
     ) -> Result<Joined, EngineError> {
         let container = self.resolve(joining.scope, name)?;
-        let donor = container.snapshot();
+        let donor = self.donor(&container, joining).await;
         if donor.id == joining.id {
             return Err(EngineError::Conflict(format!(
                 "{refusal}: a container cannot join its own namespace"
@@ -98,17 +157,14 @@ impl Inner {
                 exit: None,
                 ..
             }) if reported == pid => {}
-            Ok(_) | Err(_) => return Err(not_running()),
+            Ok(_) => return Err(not_running()),
+            Err(error) => return Err(error),
         }
         let path = PathBuf::from(format!(
             "/proc/{}/fd/{}",
             std::process::id(),
             held.as_raw_fd()
         ));
-        Ok(Joined {
-            donor,
-            _held: held,
-            path,
-        })
+        Ok(Joined { _held: held, path })
     }
 }

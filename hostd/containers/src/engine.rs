@@ -15,7 +15,7 @@ use keelson_model::host::EngineConfig;
 use keelson_model::limits;
 use keelson_store::{Durability, Objects, document};
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::EngineError;
 use crate::container::Container;
@@ -69,6 +69,8 @@ pub(crate) struct Inner {
     pub(crate) shutting_down: AtomicBool,
     /// Whether a prune runs.
     pub(crate) pruning: AtomicBool,
+    /// Whether it is known of all containers of an earlier engine what they are now.
+    pub(crate) settled: watch::Sender<bool>,
     /// From when on the machines of containers count time.
     pub(crate) opened: tokio::time::Instant,
 }
@@ -107,6 +109,7 @@ impl Engine {
                 executions: Executions::default(),
                 shutting_down: AtomicBool::new(false),
                 pruning: AtomicBool::new(false),
+                settled: watch::Sender::new(false),
                 opened: tokio::time::Instant::now(),
             }),
         }

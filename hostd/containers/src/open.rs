@@ -162,10 +162,10 @@ impl Inner {
             }
         }
         drop(all);
-        off_workers(|| self.unmount_unused_volumes());
-        let inner = Arc::clone(self);
-        tokio::spawn(async move {
-            if let Err(error) = inner.end_strays(&known).await {
+        off_workers(|| {
+            self.unmount_unused_volumes();
+            // Looked for now: later there are shims of new containers, too.
+            if let Err(error) = self.end_strays(&known) {
                 tracing::error!(%error, "shims without a container not looked for");
             }
         });
@@ -175,6 +175,7 @@ impl Inner {
             self.tell_unknown();
         }
         settling.detach_all();
+        self.settled.send_replace(true);
         Ok(())
     }
 
@@ -253,8 +254,9 @@ impl Inner {
         (Found::Unreadable(why), Boot::This)
     }
 
-    /// Ends shims without a container: their container was removed, or never quite made.
-    async fn end_strays(&self, known: &HashSet<String>) -> Result<(), EngineError> {
+    /// Ends shims without a container, in the background: their container was removed, or never quite
+    /// made.
+    fn end_strays(&self, known: &HashSet<String>) -> Result<(), EngineError> {
         let run = &self.run;
         for entry in fs::read_dir(run).map_err(EngineError::io("read directory", run))? {
             let entry = entry.map_err(EngineError::io("read directory", run))?;

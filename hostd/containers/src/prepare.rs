@@ -58,7 +58,7 @@ impl Inner {
             .create(&own)
             .map_err(EngineError::io("mkdir", &own))?;
         // Who shares a network shares the names in it.
-        let named = joined.network.as_ref().map(|network| &network.donor);
+        let named = joined.names.as_ref();
         let etc = named.map_or(own, |donor| donor.files());
         let names = ["hostname", "hosts", "resolv.conf"].map(|name| etc.join(name));
         let [hostname, hosts, resolv_conf] = &names;
@@ -186,9 +186,9 @@ fn make_bind_sources(mounts: &[MountSpec]) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Volumes of containers that an engine without a volume store made. A path that the image has stays in the container's own
-/// writable layer, content and owner included; for one that it does not have, a directory of the
-/// container is mounted. Either way it lives as long as the container.
+/// Volumes of containers that an engine without a volume store made. A path that the image has stays
+/// in the container's own writable layer, content and owner included; for one that it does not have,
+/// a directory of the container is mounted. Either way it lives as long as the container.
 fn volume_directories(
     snapshot: &Snapshot,
     merged: &Merged<'_>,

@@ -350,6 +350,44 @@ fn an_exit_record_that_cannot_be_read_is_told() {
 }
 
 #[test]
+fn those_who_join_others_are_started_after_them() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    let ids = machine.life(async |engine, _images| {
+        let mut ids: Vec<String> = Vec::new();
+        // Each joins the one before it.
+        for _ in 0..4 {
+            let mut request = shell("echo ready; while :; do sleep 0.05; done");
+            request.spec.restart = RestartPolicy::Always;
+            request.spec.stop.signal = Some(9);
+            request.spec.namespaces.donors.network = ids.last().cloned();
+            let id = create(&engine, request).await;
+            engine.start(SCOPE, &id).await.unwrap();
+            until_logged(&engine, &id, "ready").await;
+            ids.push(id);
+        }
+        within(engine.shutdown()).await;
+        ids
+    });
+    for _ in 0..3 {
+        machine.life(async |engine, _images| {
+            for id in &ids {
+                until_status(&engine, id, Status::Running).await;
+            }
+            let network = |id: &String| {
+                let pid = engine.inspect(SCOPE, id).unwrap().state.pid;
+                std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap()
+            };
+            let first = network(&ids[0]);
+            assert!(ids.iter().all(|id| network(id) == first));
+            within(engine.shutdown()).await;
+        });
+    }
+}
+
+#[test]
 fn restart_policies_apply_when_the_engine_is_opened() {
     if !is_root() {
         return;
