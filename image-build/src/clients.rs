@@ -96,17 +96,21 @@ pub fn directory(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("clients")
 }
 
-/// Fetches what is not there. What can't be had, say without the network, is named; the tests that
-/// need it are skipped then, which continuous integration does not accept.
-pub fn fetch(workspace: &Workspace) {
+/// Fetches what is not there, and returns whether all is there then. What can't be had, say without
+/// the network, is named; the tests that need it are skipped then, which continuous integration does
+/// not accept.
+pub fn fetch(workspace: &Workspace) -> bool {
+    let mut complete = true;
     for client in CLIENTS {
         if let Err(error) = fetch_one(workspace, &client) {
             progress::say(&format!(
                 "   ! the client {} can't be fetched, so its tests are skipped: {error:#}",
                 client.name
             ));
+            complete = false;
         }
     }
+    complete
 }
 
 fn fetch_one(workspace: &Workspace, client: &Client) -> Result<()> {

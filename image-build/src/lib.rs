@@ -12,8 +12,8 @@
 //!
 //! [`image`] runs these stages; [`machine`] boots the result on a disk of the developer's own
 //! ([`vm_disk`]); [`testing`] runs all tests. Helpers: [`apt`], [`distribution`], [`privilege`] and
-//! [`tools`] for the building machine, [`clients`] for the programs that tests drive, [`cpio`] and [`initrd`] for the initrd, [`progress`] and
-//! [`spent`] for the terminal, [`workspace`] for paths.
+//! [`tools`] for the building machine, [`clients`] for the programs that tests drive, [`cpio`] and
+//! [`initrd`] for the initrd, [`progress`] and [`spent`] for the terminal, [`workspace`] for paths.
 
 pub mod apt;
 pub mod base;

@@ -25,6 +25,8 @@ enum Sign {
     Program(&'static str),
     /// One of these files.
     File(&'static [&'static str]),
+    /// A module of the distribution's Python, of whichever version that is.
+    PythonModule(&'static str),
 }
 
 impl Sign {
@@ -32,6 +34,12 @@ impl Sign {
         match self {
             Self::Program(name) => tools::in_path(name).is_some(),
             Self::File(paths) => paths.iter().any(|path| Path::new(path).exists()),
+            Self::PythonModule(name) => std::fs::read_dir("/usr/lib").is_ok_and(|entries| {
+                let mut versions = entries
+                    .flatten()
+                    .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"));
+                versions.any(|version| version.path().join(name).is_dir())
+            }),
         }
     }
 
@@ -39,6 +47,7 @@ impl Sign {
         match self {
             Self::Program(name) => name,
             Self::File(paths) => paths.first().copied().unwrap_or_default(),
+            Self::PythonModule(name) => name,
         }
     }
 }
@@ -230,14 +239,7 @@ const NEEDS: &[Need] = &[
     ),
     Need {
         purpose: Purpose::Test,
-        // Of whichever version is the distribution's.
-        sign: Sign::File(&[
-            "/usr/lib/python3.13/ensurepip/__init__.py",
-            "/usr/lib/python3.12/ensurepip/__init__.py",
-            "/usr/lib/python3.11/ensurepip/__init__.py",
-            "/usr/lib/python3.10/ensurepip/__init__.py",
-            "/usr/lib/python3.14/ensurepip/__init__.py",
-        ]),
+        sign: Sign::PythonModule("ensurepip"),
         package: "python3-venv",
         reason: "unpacks clients that are written in Python",
     },
