@@ -488,12 +488,7 @@ fn bad_requests_hurt_nobody() {
         return;
     }
     let host = Host::start();
-    let post = |body: &str| {
-        host.http(&format!(
-            "POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        ))
-    };
+    let post = |body: &str| host.send("POST", "/containers/create", body);
     let (status, body) = post(r#"{"Image":"a","HostConfig":{"Memory":"much"}}"#);
     assert_eq!(status, 400);
     assert!(

@@ -181,10 +181,7 @@ fn detached_ones_run_on_are_listed_and_announced() {
         assert!(body.contains(wanted), "{wanted}: {body}");
     }
     let again = "{\"Detach\":true}";
-    let (status, body) = host.http(&format!(
-        "POST /exec/{ids}/start HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{again}",
-        again.len()
-    ));
+    let (status, body) = host.send("POST", &format!("/exec/{ids}/start"), again);
     assert_eq!(status, 409);
     assert!(body.contains("is already running"), "{body}");
     host.docker(&["kill", "box"]).ok();

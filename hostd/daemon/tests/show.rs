@@ -339,10 +339,7 @@ fn info_shows_what_create_grants() {
     let info: Value = serde_json::from_str(&info).unwrap();
     let create = |options: Value| -> (u16, Value) {
         let body = json!({"Image": "busybox", "HostConfig": options}).to_string();
-        let (status, answer) = host.http(&format!(
-            "POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        ));
+        let (status, answer) = host.send("POST", "/containers/create", &body);
         (status, serde_json::from_str(&answer).unwrap())
     };
     let inspect = |created: &Value| -> Value {

@@ -196,10 +196,7 @@ fn hijacked_streams_say_what_they_carry_and_close_by_halves() {
         assert!(head.contains(kind), "{name} {version} {headers}: {head}");
         let create = format!("/v{version}/containers/{name}/exec");
         let body = r#"{"Cmd":["true"],"AttachStdout":true}"#;
-        let (_, made) = host.http(&format!(
-            "POST {create} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        ));
+        let (_, made) = host.send("POST", &create, body);
         let made: serde_json::Value = serde_json::from_str(&made).unwrap();
         let path = format!("/v{version}/exec/{}/start", made["Id"].as_str().unwrap());
         let (head, _) = hijack(&host, &path, headers, "{}");

@@ -34,13 +34,6 @@ fn run(host: &Host, options: &[&str], script: &str) -> String {
     host.docker(&args).ok()
 }
 
-fn send(host: &Host, method: &str, path: &str, body: &str) -> (u16, String) {
-    host.http(&format!(
-        "{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    ))
-}
-
 fn volumes(host: &Host) -> Vec<String> {
     let list = host.docker(&["volume", "ls", "-q"]).ok();
     list.lines().map(str::to_owned).collect()
@@ -227,7 +220,7 @@ fn a_container_gets_the_volumes_of_another() {
         ""
     );
     let body = r#"{"Image":"busybox","HostConfig":{"VolumesFrom":["nobody"]}}"#;
-    let (status, text) = send(&host, "POST", "/containers/create", body);
+    let (status, text) = host.send("POST", "/containers/create", body);
     assert_eq!(status, 400, "{text}");
     assert!(text.contains("No such container: nobody"), "{text}");
 }
@@ -261,7 +254,7 @@ fn anonymous_volumes_go_with_their_container_when_asked_to() {
     host.docker(&["rm", "ee"]).ok();
     host.docker(&["volume", "create", "named"]).ok();
     // Only those without a name, since 1.42.
-    let (status, text) = send(&host, "POST", "/v1.42/volumes/prune", "");
+    let (status, text) = host.send("POST", "/v1.42/volumes/prune", "");
     let pruned: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
         (status, pruned["VolumesDeleted"].as_array().unwrap().len()),
@@ -269,7 +262,7 @@ fn anonymous_volumes_go_with_their_container_when_asked_to() {
     );
     assert!(pruned["SpaceReclaimed"].as_u64().unwrap() >= 5);
     assert_eq!(volumes(&host), ["named"]);
-    let (_, text) = send(&host, "POST", "/v1.41/volumes/prune", "");
+    let (_, text) = host.send("POST", "/v1.41/volumes/prune", "");
     assert!(text.contains("named"), "{text}");
     assert_eq!(volumes(&host), [""; 0]);
 }
@@ -371,7 +364,7 @@ fn a_part_of_a_volume_is_mounted() {
         let body = json!({"Image": "busybox", "Cmd": ["sleep", "1000"],
             "HostConfig": {"NetworkMode": "none", "Mounts": [mount]}});
         let path = format!("/containers/create?name={name}");
-        let (status, text) = send(&host, "POST", &path, &body.to_string());
+        let (status, text) = host.send("POST", &path, &body.to_string());
         assert_eq!(status, 201, "{text}");
     };
     create("cc", "link");
@@ -456,7 +449,7 @@ fn wrong_requests_answer_dockers_words() {
             "If you intended to pass a host directory, use absolute path",
         ),
     ] {
-        let (got, text) = send(&host, method, path, body);
+        let (got, text) = host.send(method, path, body);
         assert_eq!(got, status, "{method} {path} {body}: {text}");
         assert!(text.contains(words), "{text}");
     }
@@ -496,7 +489,7 @@ fn wrong_requests_answer_dockers_words() {
         let mount = json!({"Type": "volume", "Source": source, "Target": "/x",
             "VolumeOptions": {"Subpath": subpath}});
         let body = json!({"Image": "busybox", "HostConfig": {"Mounts": [mount]}}).to_string();
-        let (status, text) = send(&host, "POST", "/containers/create", &body);
+        let (status, text) = host.send("POST", "/containers/create", &body);
         assert_eq!(status, 400, "{text}");
         assert!(text.contains(words), "{text}");
     }
@@ -596,17 +589,17 @@ fn removals_race_with_creations() {
         for _ in 0..3 {
             scope.spawn(|| {
                 for _ in 0..60 {
-                    let (status, text) = send(&host, "POST", "/containers/create", body);
+                    let (status, text) = host.send("POST", "/containers/create", body);
                     assert_eq!(status, 201, "{text}");
                     let made: Value = serde_json::from_str(&text).unwrap();
                     assert_eq!(host.get("/volumes/raced").0, 200);
                     let path = format!("/containers/{}", made["Id"].as_str().unwrap());
-                    assert_eq!(send(&host, "DELETE", &path, "").0, 204);
+                    assert_eq!(host.send("DELETE", &path, "").0, 204);
                 }
             });
             scope.spawn(|| {
                 for _ in 0..60 {
-                    let (status, text) = send(&host, "DELETE", "/volumes/raced", "");
+                    let (status, text) = host.send("DELETE", "/volumes/raced", "");
                     assert!(matches!(status, 204 | 404 | 409), "{status} {text}");
                 }
             });

@@ -340,6 +340,16 @@ impl Host {
         assert_eq!(done.ok(), "Loaded image: busybox:latest");
     }
 
+    /// A request with a JSON document, or with nothing; returns the status and the body.
+    #[track_caller]
+    pub fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.http(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
     /// A raw HTTP request; returns the head and the body.
     #[track_caller]
     pub fn exchange(&self, request: &str) -> (String, String) {

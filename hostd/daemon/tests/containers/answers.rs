@@ -204,12 +204,7 @@ fn info_inspect_and_list_tell_what_is() {
     assert_eq!(platform["os"], "linux");
 
     // A resize without a terminal, and ulimits of a container that exists.
-    let post = |path: &str, body: &str| {
-        host.http(&format!(
-            "POST {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        ))
-    };
+    let post = |path: &str, body: &str| host.send("POST", path, body);
     assert_eq!(
         post(&format!("/containers/{default}/resize?h=9&w=9"), "").0,
         200
@@ -436,12 +431,7 @@ fn attaching_with_the_log_before_the_start_waits() {
     host.docker(&["run", "-d", "--name", "cc", "busybox", "sleep", "60"])
         .ok();
     for (tty, framed) in [("true", false), ("false", true)] {
-        let post = |path: &str, body: &str| {
-            host.http(&format!(
-                "POST {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            ))
-        };
+        let post = |path: &str, body: &str| host.send("POST", path, body);
         let (_, made) = post(
             "/containers/cc/exec",
             r#"{"Cmd":["echo","hi"],"AttachStdout":true}"#,

@@ -10,11 +10,7 @@ fn ask(host: &Host, method: &str, path: &str, body: &Value) -> (u16, String) {
         Value::Null => String::new(),
         body => body.to_string(),
     };
-    let (status, answer) = host.http(&format!(
-        "{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    ));
+    let (status, answer) = host.send(method, path, &body);
     let answer: Value = serde_json::from_str(answer.trim()).unwrap_or_default();
     let message = answer["message"].as_str().or(answer["Id"].as_str());
     (status, message.unwrap_or_default().to_owned())

@@ -11,10 +11,7 @@ use crate::host;
 
 fn post(host: &Host, path: &str, body: &Value) -> (u16, String) {
     let body = body.to_string();
-    host.http(&format!(
-        "POST {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    ))
+    host.send("POST", path, &body)
 }
 
 /// Makes an execution of a shell script; its identifier.
