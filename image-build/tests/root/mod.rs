@@ -279,7 +279,7 @@ impl Root {
         let second = self.setup(purpose);
         assert!(second.success, "{}", second.text);
         assert!(!second.text.contains("apt-get"), "{}", second.text);
-        assert!(second.text.contains("has everything"), "{}", second.text);
+        assert!(second.text.contains("has everything."), "{}", second.text);
     }
 }
 
