@@ -575,7 +575,10 @@ fn attach_at(
         Err(Errno::INVAL) if !directory && is_directory(&target) => {
             return Err(Failure::command(
                 FailReason::NotFound,
-                format!("mount over {destination}: not a directory: only a directory goes there"),
+                format!(
+                    "mount: not a directory: what is bound is none, but {destination} is one in the \
+                     container"
+                ),
             ));
         }
         other => other.step(step)?,

@@ -95,10 +95,12 @@ pub(crate) async fn update(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         .await?
         .unwrap_or_default();
     versions::update(&mut wanted, call.version);
+    let mut warnings = Vec::new();
+    crate::request::discard(&mut wanted, &mut warnings)?;
     let facts = api.0.engine.facts().clone();
     let change = move |container: &_| crate::request::update(container, &wanted, &facts);
     api.containers().update(&call.name, change).await?;
-    Ok(reply::json(StatusCode::OK, &json!({"Warnings": []})))
+    Ok(reply::json(StatusCode::OK, &json!({"Warnings": warnings})))
 }
 
 pub(crate) async fn resize(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {

@@ -6,7 +6,7 @@ use crate::error::ApiError;
 use crate::wire::HostConfig;
 
 /// Takes out of a request what has no effect here, with a warning for each.
-pub(super) fn discard(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), ApiError> {
+pub(crate) fn discard(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), ApiError> {
     let mut warn = |text: &str| warnings.push(text.to_owned());
     match host.memory_swappiness {
         // It is what clients send for "not given".

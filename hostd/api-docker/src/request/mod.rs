@@ -41,6 +41,7 @@ use crate::error::ApiError;
 use crate::offers::Runtimes;
 use crate::wire::CreateBody;
 
+pub(crate) use discard::discard;
 pub use old::read_old;
 pub(crate) use update::update;
 

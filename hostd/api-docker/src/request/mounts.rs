@@ -8,8 +8,8 @@ use keelson_model::spec::{BindMount, MountKind, MountSpec, Propagation, ReadOnly
 use crate::error::ApiError;
 use crate::wire::{HostConfig, Mount};
 
-/// All mounts but volumes, ordered by the depth of their targets, so that none hides another. `engine` is the
-/// engine's own directory.
+/// All mounts but volumes, ordered by the depth of their targets, so that none hides another. `engine`
+/// is the engine's own directory.
 pub(super) fn parse(host: &HostConfig, engine: &Path) -> Result<Vec<MountSpec>, ApiError> {
     let mut mounts = Vec::new();
     for bind in host.binds.iter().flatten() {

@@ -6,11 +6,11 @@ use keelson_model::spec::ContainerSpec;
 
 use super::refuse::{is_unset, refuse_host};
 use super::spec::restart_policy;
-use super::{discard, invalid, limits, shown};
+use super::{invalid, limits, shown};
 use crate::error::ApiError;
 use crate::wire::HostConfig;
 
-/// The change that a request asks for. A member with its zero value changes nothing, as everywhere in
+/// The change that a request asks for, without what [`super::discard`] takes out. A member with its zero value changes nothing, as everywhere in
 /// Docker's API.
 pub(crate) fn update(
     container: &Snapshot,
@@ -34,10 +34,6 @@ fn change(
     request: &HostConfig,
     facts: &HostFacts,
 ) -> Result<bool, ApiError> {
-    let mut request = request.clone();
-    // There is no place for the warnings: older answers have none.
-    discard::discard(&mut request, &mut Vec::new())?;
-    let request = &request;
     refuse_others(request)?;
     check_conflicts(host, request)?;
     merge(host, request);

@@ -123,6 +123,11 @@ fn refusals_have_the_words_that_clients_match() {
         "invalid condition: \"x\"",
     );
 
+    // What has no effect is said, as when a container is made.
+    let (status, body) = host.send("POST", &on(&runs, "update"), r#"{"OomKillDisable":true}"#);
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("OomKillDisable discarded."), "{body}");
+
     assert_eq!(post(on(&runs, "pause"), Value::Null).0, 204);
     refused(
         post(on(&runs, "pause"), Value::Null),
