@@ -10,7 +10,10 @@
 //! - `process`: new processes: namespaces, hooks, capabilities, execution.
 //! - `sandbox`: the container's mounts, devices and restrictions.
 //! - `seccomp`: profiles compiled to BPF.
+//! - `reaper`: the small init that runs in a container on request.
 //! - `failure`, `files`: errors with their step, small files.
+
+use std::ffi::OsString;
 
 mod cgroup;
 pub mod check;
@@ -18,14 +21,22 @@ mod cli;
 mod failure;
 mod files;
 mod process;
+mod reaper;
 mod sandbox;
 mod seccomp;
 mod shim;
 mod spec;
 mod state;
 
-/// Runs the program with its arguments (without its name) and returns its exit code.
-pub fn run(arguments: Vec<String>) -> u8 {
+/// Runs the program by its name and arguments, and returns its exit code.
+pub fn run(name: Option<OsString>, arguments: Vec<OsString>) -> u8 {
+    if name.is_some_and(|name| reaper::is_called(&name)) {
+        return reaper::main(arguments);
+    }
+    let arguments: Vec<String> = arguments
+        .into_iter()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
     match arguments.split_first() {
         Some((command, rest)) if command == "shim" => match shim::main(rest) {
             Ok(()) => 0,

@@ -22,11 +22,7 @@ extern "C" fn main(_count: i32, arguments: *mut *const std::ffi::c_char) -> i32 
         eprintln!("keelson-runtime: start: {error}");
         return 1;
     }
-    let arguments = entry::arguments()
-        .into_iter()
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
-    let code = keelson_runtime::run(arguments);
+    let code = keelson_runtime::run(entry::name(), entry::arguments());
     let _ = std::io::Write::flush(&mut std::io::stdout());
     code.into()
 }

@@ -113,7 +113,7 @@ fn fixed() -> Value {
         // An orderly stop of the engine stops its containers, too.
         "LiveRestoreEnabled": false,
         "Isolation": "",
-        "InitBinary": "",
+        "InitBinary": "docker-init",
         "ContainerdCommit": {"ID": ""},
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},

@@ -112,8 +112,8 @@ impl ContainerDocument {
 
 impl Document for ContainerDocument {
     /// Version 2 has what an engine of version 1 would pass over, and run another container than was
-    /// asked for: volumes, logs that go elsewhere than to files, namespaces of others, and rules for
-    /// devices.
+    /// asked for: volumes, logs that go elsewhere than to files, namespaces of others, rules for
+    /// devices, and an init.
     const VERSION: u32 = 2;
     const WRITES: u32 = 1;
 
@@ -125,6 +125,7 @@ impl Document for ContainerDocument {
                 || namespaces.pid != NamespaceMode::Private
                 || namespaces.donors != Donors::default()
                 || !spec.device_rules.is_empty()
+                || spec.process.init
         });
         Some(if of_2 { 2 } else { 1 })
     }
@@ -285,12 +286,13 @@ mod tests {
         let document: ContainerDocument = parse(path, GOLDEN[1].1.as_bytes()).unwrap();
         let spec = document.spec.clone().unwrap();
         type Part = fn(&mut ContainerSpec, ContainerSpec);
-        let parts: [Part; 5] = [
+        let parts: [Part; 6] = [
             |plain, spec| plain.volumes = spec.volumes,
             |plain, spec| plain.log = spec.log,
             |plain, spec| plain.namespaces.pid = spec.namespaces.pid,
             |plain, spec| plain.namespaces.donors = spec.namespaces.donors,
             |plain, spec| plain.device_rules = spec.device_rules,
+            |plain, _| plain.process.init = true,
         ];
         for (index, part) in parts.into_iter().enumerate() {
             let mut plain = ContainerSpec::new(document.root(), "sh");

@@ -23,6 +23,7 @@ use crate::document::{STATE, StateDocument};
 use crate::executions::Executions;
 use crate::flush::Flusher;
 use crate::host::HostFacts;
+use crate::init_program::InitProgram;
 use crate::old::ReadOld;
 use crate::registry::Registry;
 use crate::shim::Program;
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     /// RUN/containers.
     pub(crate) run: PathBuf,
     pub(crate) runtime: Program,
+    pub(crate) init: InitProgram,
     pub(crate) images: ImageStore,
     pub(crate) volumes: VolumeStore,
     pub(crate) defaults: EngineConfig,
@@ -85,6 +87,7 @@ impl Engine {
         Self {
             inner: Arc::new(Inner {
                 objects: Arc::new(objects),
+                init: InitProgram::new(&options.runtime, &options.run),
                 run: options.run.join("containers"),
                 root: options.root,
                 runtime: Program::new(

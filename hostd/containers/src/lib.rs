@@ -49,6 +49,7 @@ mod forward;
 mod gate;
 mod held;
 mod host;
+mod init_program;
 mod life;
 mod lifecycle;
 mod logs;

@@ -67,6 +67,10 @@ impl Inner {
             write_files(&snapshot, (hostname, &host_name), hosts, resolv_conf)?;
         }
 
+        let init = match snapshot.spec.process.init {
+            true => Some(self.init.path()?),
+            false => None,
+        };
         let config = spec::build(&spec::Input {
             spec: &snapshot.spec,
             host_name: &host_name,
@@ -83,6 +87,7 @@ impl Inner {
                 network: joined.network.as_ref().map(Joined::path),
                 pid: joined.pid.as_ref().map(Joined::path),
             },
+            init,
             facts: &self.facts,
         });
         write_json(&bundle.join("config.json"), &config)?;

@@ -72,6 +72,7 @@ const REMEDIES: &[(&str, &str)] = &[
         "engine.log_max_files",
         "use a number of files between 1 and 1000",
     ),
+    ("engine.init", "use true or false"),
 ];
 
 /// The remedy for a wrong value of `field`, for example `network.link[2].mtu`; that of the

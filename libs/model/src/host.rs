@@ -123,6 +123,8 @@ pub struct EngineConfig {
     pub log_max_size: u64,
     /// How many log files of a container are kept, when a client does not say.
     pub log_max_files: u32,
+    /// Run a small init as the first process of containers, when a client does not say; false.
+    pub init: bool,
 }
 
 impl Default for EngineConfig {
@@ -131,6 +133,7 @@ impl Default for EngineConfig {
             stop_timeout: 10,
             log_max_size: 16 << 20,
             log_max_files: 5,
+            init: false,
         }
     }
 }

@@ -113,6 +113,7 @@ impl ContainerSpec {
                 working_directory: "/".to_owned(),
                 terminal: None,
                 stdin: Stdin::Closed,
+                init: false,
             },
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
@@ -208,6 +209,10 @@ pub struct ProcessSpec {
     /// Standard input.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stdin: Stdin,
+    /// A small init of the engine's runs first, with the command as its child: it hands on signals
+    /// and collects orphans. Only where the container has processes of its own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub init: bool,
 }
 
 /// A terminal.

@@ -70,6 +70,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         engine: engine.root(),
         machine: &machine,
         runtimes: &api.0.runtimes,
+        init: engine.defaults().init,
     };
     let defaults = Some(&image.config.config);
     let donors = body.host_config.volumes_from.clone().unwrap_or_default();

@@ -60,6 +60,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) machine: &'a str,
     /// The runtimes that a container may ask for.
     pub(crate) runtimes: &'a Runtimes,
+    /// Whether a small init runs in containers for which nothing is said about that.
+    pub(crate) init: bool,
 }
 
 /// A request that was understood.

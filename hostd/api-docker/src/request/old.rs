@@ -39,6 +39,7 @@ pub fn read_old(old: &OldDocument<'_>) -> Result<ContainerSpec, EngineError> {
         machine: "",
         // It has passed.
         runtimes: &Runtimes::default(),
+        init: false,
     };
     let mut spec =
         spec(old.id, &words, old.root.clone(), ground).map_err(|error| unfit("", &error))?;

@@ -109,7 +109,6 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), ApiError> {
             any(&host.device_requests),
             &host.device_requests,
         ),
-        ("Init", host.init == Some(true), &true),
         (
             "NetworkMode",
             !matches!(

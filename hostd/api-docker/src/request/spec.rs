@@ -48,7 +48,7 @@ pub(super) fn spec(
     let volumes = volumes::parse(config, host, &mounts)?;
     Ok(ContainerSpec {
         root: with_access(root, host.readonly_rootfs),
-        process: process(words),
+        process: process(words, ground),
         labels: config.labels.clone(),
         annotations: host.annotations.clone(),
         namespaces,
@@ -87,7 +87,7 @@ fn with_access(root: RootSpec, read_only: bool) -> RootSpec {
     }
 }
 
-fn process(words: &Words<'_>) -> ProcessSpec {
+fn process(words: &Words<'_>, ground: Ground<'_>) -> ProcessSpec {
     let Words { config, host, .. } = *words;
     let clamped = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
     let [rows, columns] = host.console_size.map(clamped);
@@ -109,6 +109,8 @@ fn process(words: &Words<'_>) -> ProcessSpec {
             (true, false) => Stdin::Open,
             (true, true) => Stdin::OpenOnce,
         },
+        // Among the processes of others there is a first one already.
+        init: host.pid_mode.is_empty() && host.init.unwrap_or(ground.init),
     }
 }
 

@@ -53,6 +53,7 @@ fn ground(facts: &HostFacts) -> Ground<'_> {
         engine: Path::new("/var/lib/keelson"),
         machine: "machine",
         runtimes: &RUNTIMES,
+        init: false,
     }
 }
 

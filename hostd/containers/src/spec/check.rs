@@ -7,8 +7,8 @@ use std::path::{Component, Path};
 use keelson_model::limits;
 use keelson_model::spec::{
     CapabilitySet, ContainerSpec, CpuLimits, HostName, Limits, LogSpec, MemoryLimits, MemorySwap,
-    MountKind, MountSpec, NetworkMode, PidsLimit, ProcessSpec, Propagation, RestartPolicy,
-    SystemCallFilter,
+    MountKind, MountSpec, NamespaceMode, NetworkMode, PidsLimit, ProcessSpec, Propagation,
+    RestartPolicy, SystemCallFilter,
 };
 
 use super::capabilities::{capabilities_in, is_capability};
@@ -31,6 +31,7 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, EngineError> {
 pub fn check(spec: &ContainerSpec, engine: &Path) -> Result<(), EngineError> {
     check_process(&spec.process)?;
     check_names(spec)?;
+    check_init(spec)?;
     check_mounts(&spec.mounts, engine)?;
     check_volumes(spec)?;
     check_devices(spec)?;
@@ -136,6 +137,16 @@ fn check_process(process: &ProcessSpec) -> Result<(), EngineError> {
         ));
     }
     Ok(())
+}
+
+/// An init is the first process of its pid namespace, or none.
+fn check_init(spec: &ContainerSpec) -> Result<(), EngineError> {
+    let namespaces = &spec.namespaces;
+    let own = namespaces.pid == NamespaceMode::Private && namespaces.donors.pid.is_none();
+    match spec.process.init && !own {
+        true => invalid("an init needs a pid namespace of the container's own"),
+        false => Ok(()),
+    }
 }
 
 fn check_names(spec: &ContainerSpec) -> Result<(), EngineError> {

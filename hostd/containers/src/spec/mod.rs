@@ -23,6 +23,8 @@ use crate::user::User;
 
 pub(crate) const DEFAULT_PATH: &str =
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where a container finds its init.
+const INIT: &str = "/sbin/docker-init";
 /// The files that name the container and its resolver, on the host.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HostFiles<'a> {
@@ -49,6 +51,8 @@ pub(crate) struct Input<'a> {
     pub(crate) devices: &'a [DeviceNode],
     pub(crate) cgroup: &'a str,
     pub(crate) joined: JoinedPaths<'a>,
+    /// The program of the init, when one is to run.
+    pub(crate) init: Option<&'a Path>,
     pub(crate) facts: &'a HostFacts,
 }
 
@@ -101,7 +105,16 @@ fn process(input: &Input<'_>, capabilities: &[String]) -> Value {
     let empty: &[String] = &[];
     // As execve(2) would have it: only root keeps what the bounding set allows.
     let held = if user.uid == 0 { capabilities } else { empty };
-    let args: Vec<_> = [&asked.command].into_iter().chain(&asked.args).collect();
+    let init: &[&str] = match input.init {
+        Some(_) => &[INIT, "--"],
+        None => &[],
+    };
+    let command = [&asked.command].into_iter().chain(&asked.args);
+    let args: Vec<_> = init
+        .iter()
+        .copied()
+        .chain(command.map(String::as_str))
+        .collect();
     let rlimits: Vec<_> = spec.limits.rlimits.iter().map(limits::rlimit).collect();
     let mut process = json!({
         "terminal": asked.terminal.is_some(),
@@ -288,6 +301,10 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
     }
     let all = by_depth(spec.mounts.iter().chain(input.volumes));
     list.extend(all.into_iter().map(mounts::to_oci));
+    if let Some(program) = input.init {
+        let options = ["bind", "ro", "nosuid", "nodev"];
+        list.push(mount(INIT, "bind", &program.to_string_lossy(), &options));
+    }
     list
 }
 

@@ -73,6 +73,7 @@ impl Case {
             devices: &self.devices,
             cgroup: "/keelson/user/x",
             joined: self.joined(),
+            init: self.spec.process.init.then_some(Path::new("/r/init")),
             facts: &HostFacts {
                 capabilities: FULL,
                 ..HostFacts::default()

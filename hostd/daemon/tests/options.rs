@@ -1,0 +1,5 @@
+//! Options of containers that reach into several parts: each by the `docker` command.
+
+mod common;
+#[path = "options/init.rs"]
+mod init;
