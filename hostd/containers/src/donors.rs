@@ -4,18 +4,21 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelson_model::spec::Donors;
+use keelson_model::spec::{Donors, IpcMode};
 use keelson_shim_protocol::{Request, Response};
 
 use crate::EngineError;
 use crate::container::Container;
 use crate::engine::Inner;
+use crate::spec::HOST_MEMORY;
 use crate::types::{Snapshot, Status};
+use crate::volumes::places;
 
 /// How long a start waits for a container whose namespaces it joins.
 const DONOR_TIME: Duration = Duration::from_secs(10);
@@ -27,7 +30,7 @@ const LONGEST_ROW: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Joined {
     /// Keeps the namespace, and the path below valid.
-    _held: File,
+    held: File,
     /// By which every process of the host can open it.
     path: PathBuf,
 }
@@ -36,6 +39,16 @@ impl Joined {
     /// The path in config.json.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the other one is this namespace.
+    fn is_same(&self, other: &Self) -> Result<bool, EngineError> {
+        let number = |joined: &Self| {
+            let status = joined.held.metadata();
+            status.map(|status| (status.dev(), status.ino()))
+        };
+        let number = |joined| number(joined).map_err(EngineError::io("stat", &self.path));
+        Ok(number(self)? == number(other)?)
     }
 }
 
@@ -46,6 +59,9 @@ pub(crate) struct JoinedAll {
     /// The container whose names are those of the network: the one that joins no other.
     pub(crate) names: Option<Arc<Snapshot>>,
     pub(crate) pid: Option<Joined>,
+    pub(crate) ipc: Option<Joined>,
+    /// The memory that goes with the IPC namespace, on the host.
+    pub(crate) shared_memory: Option<PathBuf>,
 }
 
 impl Inner {
@@ -66,32 +82,84 @@ impl Inner {
         if let Some(name) = &donors.network {
             let words = format!("cannot join network namespace of a non running container: {name}");
             all.network = Some(self.join(&snapshot, name, "net", words).await?);
-            all.names = Some(self.owner_of_network(&snapshot, name)?);
+            all.names = Some(
+                self.owner(&snapshot, name, |donors| &donors.network)?
+                    .snapshot(),
+            );
         }
         if let Some(name) = &donors.pid {
             let words = format!("can't join PID namespace of container {name}");
             all.pid = Some(self.join(&snapshot, name, "pid", words).await?);
         }
+        if let Some(name) = &donors.ipc {
+            let (joined, memory) = self.join_ipc(&snapshot, name).await?;
+            all.ipc = Some(joined);
+            all.shared_memory = Some(memory);
+        }
         Ok(all)
     }
 
-    /// The container whose network a donor has, which may have joined it itself.
-    fn owner_of_network(
+    /// The container whose namespace a donor has, which may have joined it itself.
+    fn owner(
         &self,
         joining: &Snapshot,
         name: &str,
-    ) -> Result<Arc<Snapshot>, EngineError> {
-        let mut owner = self.resolve(joining.scope, name)?.snapshot();
+        of: fn(&Donors) -> &Option<String>,
+    ) -> Result<Arc<Container>, EngineError> {
+        let mut owner = self.resolve(joining.scope, name)?;
         for _ in 0..LONGEST_ROW {
-            let Some(next) = &owner.spec.namespaces.donors.network else {
-                return Ok(owner);
-            };
-            owner = self.resolve(joining.scope, next)?.snapshot();
+            match of(&owner.snapshot().spec.namespaces.donors) {
+                None => return Ok(owner),
+                Some(next) => owner = self.resolve(joining.scope, next)?,
+            }
         }
         Err(EngineError::Conflict(format!(
-            "container {} joins the network of {name}, which leads over more than {LONGEST_ROW} others",
+            "container {} joins a namespace of {name}, which leads over more than {LONGEST_ROW} others",
             joining.id
         )))
+    }
+
+    /// The IPC namespace of a container that shares it, and the memory that goes with it.
+    async fn join_ipc(
+        &self,
+        joining: &Snapshot,
+        name: &str,
+    ) -> Result<(Joined, PathBuf), EngineError> {
+        const REFUSAL: &str = "failed to join IPC namespace";
+        let unknown = |error| match error {
+            EngineError::NoSuchContainer(_) => EngineError::Invalid(format!("{REFUSAL}: {error}")),
+            error => error,
+        };
+        let owner = self
+            .owner(joining, name, |donors| &donors.ipc)
+            .map_err(unknown)?;
+        let joined = self.join(joining, name, "ipc", REFUSAL.to_owned()).await?;
+        let unshared = || {
+            EngineError::Invalid(format!(
+                "{REFUSAL}: container {name}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+            ))
+        };
+        match owner.snapshot().spec.namespaces.ipc {
+            IpcMode::Shareable => {}
+            IpcMode::Host => return Ok((joined, PathBuf::from(HOST_MEMORY))),
+            IpcMode::Private | IpcMode::None => return Err(unshared()),
+        }
+        // The owner may have ended, or been started anew, since the donor has joined it.
+        let first = self
+            .join(joining, &owner.id, "ipc", REFUSAL.to_owned())
+            .await?;
+        if !joined.is_same(&first)? {
+            return Err(EngineError::Conflict(format!(
+                "{REFUSAL}: container {name} shares that of an earlier run of container {}; restart it",
+                owner.id
+            )));
+        }
+        let memory = places(&owner).shared_memory();
+        // One that an engine has started which shared nothing has none.
+        match memory.is_dir() {
+            true => Ok((joined, memory)),
+            false => Err(unshared()),
+        }
     }
 
     /// A donor when it runs, or will not run soon. One that is being started, or will be by its policy,
@@ -165,6 +233,6 @@ impl Inner {
             std::process::id(),
             held.as_raw_fd()
         ));
-        Ok(Joined { _held: held, path })
+        Ok(Joined { held, path })
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use hostd_images::RootfsLayers;
 use keelson_model::host::EngineConfig;
 use keelson_model::spec::{
-    self as model, BindMount, Confinement, MountKind, MountSpec, NetworkMode, Propagation,
+    self as model, BindMount, Confinement, IpcMode, MountKind, MountSpec, NetworkMode, Propagation,
     ReadOnly, RootSpec, Stdin,
 };
 use keelson_shim_protocol::{LogSpec, Rootfs, SPEC_FILE, ShimSpec};
@@ -21,6 +21,7 @@ use crate::rootfs::{Kind, Merged};
 use crate::spec::{self, HostFiles};
 use crate::types::Snapshot;
 use crate::user::{self, User};
+use crate::volumes::places;
 use crate::{EngineError, devices, files};
 
 impl Inner {
@@ -71,6 +72,13 @@ impl Inner {
             true => Some(self.init.path()?),
             false => None,
         };
+        let shared_memory = match snapshot.spec.namespaces.ipc {
+            IpcMode::Shareable => {
+                let size = snapshot.spec.limits.shm_size;
+                Some(places(container).mount_shared_memory(size)?)
+            }
+            _ => joined.shared_memory.clone(),
+        };
         let config = spec::build(&spec::Input {
             spec: &snapshot.spec,
             host_name: &host_name,
@@ -86,7 +94,9 @@ impl Inner {
             joined: spec::JoinedPaths {
                 network: joined.network.as_ref().map(Joined::path),
                 pid: joined.pid.as_ref().map(Joined::path),
+                ipc: joined.ipc.as_ref().map(Joined::path),
             },
+            shared_memory: shared_memory.as_deref(),
             init,
             facts: &self.facts,
         });

@@ -2,20 +2,26 @@
 //! the volume, and that very handle is mounted on a place of the engine's own. The runtime binds from
 //! there, so that nobody can exchange the path in between.
 //!
+//! Memory that other containers share (`--ipc`) is mounted beside them for as long as the container
+//! runs.
+//!
 //! The places are in RUN/volumes/ID, and not in the container's run directory: that is deleted with
 //! all that is in it.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
+};
 
 use crate::EngineError;
 
-/// Where the parts of a container's volumes are mounted.
+/// Where the parts of a container's volumes are mounted, and the memory that it shares.
 #[derive(Debug, Clone)]
 pub(crate) struct Places(PathBuf);
 
@@ -28,6 +34,28 @@ impl Places {
     /// The place of a container's volume with this number.
     pub(crate) fn place(&self, index: usize) -> PathBuf {
         self.0.join(index.to_string())
+    }
+
+    /// The place of the memory that a container shares.
+    pub(crate) fn shared_memory(&self) -> PathBuf {
+        self.0.join("shm")
+    }
+
+    /// Mounts memory to share, of so many bytes at most, and returns the place.
+    pub(crate) fn mount_shared_memory(&self, size: u64) -> Result<PathBuf, EngineError> {
+        let place = self.shared_memory();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&place)
+            .map_err(EngineError::io("mkdir", &place))?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let failed = EngineError::io("mount shared memory on", &place);
+        let data = CString::new(format!("mode=1777,size={size}"))
+            .map_err(|error| EngineError::io("mount shared memory on", &place)(error.into()))?;
+        rustix::mount::mount("shm", &place, "tmpfs", flags, Some(data.as_c_str()))
+            .map_err(|error| failed(error.into()))?;
+        Ok(place)
     }
 
     /// Mounts what `subpath` leads to in the directory `root`, and returns the place.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use hostd_volumes::{NewVolume, Volume, VolumeError, VolumeLease, VolumeStore, VolumeUse};
 use keelson_model::spec::{
-    BindMount, ContainerSpec, MountKind, MountSpec, Propagation, ReadOnly, RootSpec, VolumeMount,
+    BindMount, ContainerSpec, IpcMode, MountKind, MountSpec, Propagation, ReadOnly, RootSpec,
+    VolumeMount,
 };
 
 use crate::container::Container;
@@ -234,16 +235,18 @@ impl Inner {
     }
 }
 
-/// Ends a container's use of its volumes.
+/// Ends a container's use of its volumes, and of the memory that it shares.
 pub(crate) fn end_uses(container: &Container) {
-    if !container.snapshot().spec.volumes.is_empty() {
+    let spec = &container.snapshot().spec;
+    if !spec.volumes.is_empty() || spec.namespaces.ipc == IpcMode::Shareable {
         places(container).clear();
     }
     let uses = std::mem::take(&mut container.live().volumes.uses);
     uses.into_iter().for_each(VolumeUse::end);
 }
 
-fn places(container: &Container) -> Places {
+/// Where parts of a container's volumes and its shared memory are mounted.
+pub(crate) fn places(container: &Container) -> Places {
     places_of(&container.run_directory, &container.id)
 }
 

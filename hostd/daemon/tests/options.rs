@@ -3,3 +3,5 @@
 mod common;
 #[path = "options/init.rs"]
 mod init;
+#[path = "options/ipc.rs"]
+mod ipc;

@@ -266,6 +266,9 @@ pub struct Donors {
     /// Of processes.
     #[serde(skip_serializing_if = "is_default")]
     pub pid: Option<String>,
+    /// Of System V IPC and POSIX message queues, and of /dev/shm.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ipc: Option<String>,
 }
 
 /// Whose namespace a container is in.

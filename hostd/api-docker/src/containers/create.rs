@@ -97,7 +97,11 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
 /// Containers whose namespaces are joined, by identifier instead of name: names change. One that is
 /// not there is missed at the start, since clients take 404 here for a missing image.
 fn name_donors_by_id(api: &Api, host: &mut HostConfig) {
-    for mode in [&mut host.network_mode, &mut host.pid_mode] {
+    for mode in [
+        &mut host.network_mode,
+        &mut host.pid_mode,
+        &mut host.ipc_mode,
+    ] {
         if let Some(name) = namespaces::donor(mode)
             && let Ok(found) = api.containers().inspect(name)
         {

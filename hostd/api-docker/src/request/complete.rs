@@ -190,12 +190,6 @@ fn complete_host(
     if host.ipc_mode.is_empty() {
         "private".clone_into(&mut host.ipc_mode);
     }
-    if !matches!(
-        host.ipc_mode.as_str(),
-        "private" | "shareable" | "none" | "host"
-    ) {
-        return invalid(format!("invalid IPC mode: {}", host.ipc_mode));
-    }
     if host.shm_size < 0 {
         return invalid("SHM size can not be less than 0");
     }

@@ -97,7 +97,13 @@ pub(super) fn namespaces(host: &HostConfig) -> Result<NamespaceSpec, ApiError> {
         "shareable" => IpcMode::Shareable,
         "none" => IpcMode::None,
         "host" => IpcMode::Host,
-        other => return invalid(format!("invalid IPC mode: {other}")),
+        other => match donor(other) {
+            Some(name) if !name.is_empty() => {
+                donors.ipc = Some(name.to_owned());
+                IpcMode::Private
+            }
+            _ => return invalid(format!("invalid IPC mode: {other}")),
+        },
     };
     let uts = match host.uts_mode.as_str() {
         "" => NamespaceMode::Private,
@@ -131,8 +137,9 @@ mod tests {
 
     #[test]
     fn modes_that_name_a_container() {
-        let asked = host(json!({"NetworkMode": "container:a", "PidMode": "container:b"}));
-        let spec = namespaces(&asked).unwrap();
+        let asked = json!({"NetworkMode": "container:a", "PidMode": "container:b", "IpcMode": "container:c"});
+        let spec = namespaces(&host(asked)).unwrap();
+        assert_eq!(spec.donors.ipc.as_deref(), Some("c"));
         assert_eq!(spec.donors.network.as_deref(), Some("a"));
         assert_eq!(spec.donors.pid.as_deref(), Some("b"));
         let of_host = namespaces(&host(json!({"PidMode": "host"}))).unwrap();
@@ -140,6 +147,10 @@ mod tests {
         for mode in ["container:", "mine", "private"] {
             let error = namespaces(&host(json!({"PidMode": mode}))).unwrap_err();
             assert_eq!(error.to_string(), format!("invalid PID mode: {mode}"));
+        }
+        for mode in ["container:", "mine"] {
+            let error = namespaces(&host(json!({"IpcMode": mode}))).unwrap_err();
+            assert_eq!(error.to_string(), format!("invalid IPC mode: {mode}"));
         }
     }
 

@@ -117,11 +117,6 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), ApiError> {
             ) && donor(&host.network_mode).is_none(),
             &host.network_mode,
         ),
-        (
-            "IpcMode",
-            host.ipc_mode.starts_with("container:"),
-            &host.ipc_mode,
-        ),
     ])?;
     for entry in host.extra_hosts.iter().flatten() {
         if entry.ends_with("host-gateway") {

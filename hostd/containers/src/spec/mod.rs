@@ -23,6 +23,8 @@ use crate::user::User;
 
 pub(crate) const DEFAULT_PATH: &str =
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The memory that the host's processes share.
+pub(crate) const HOST_MEMORY: &str = "/dev/shm";
 /// Where a container finds its init.
 const INIT: &str = "/sbin/docker-init";
 /// The files that name the container and its resolver, on the host.
@@ -38,6 +40,7 @@ pub(crate) struct HostFiles<'a> {
 pub(crate) struct JoinedPaths<'a> {
     pub(crate) network: Option<&'a Path>,
     pub(crate) pid: Option<&'a Path>,
+    pub(crate) ipc: Option<&'a Path>,
 }
 
 /// From what config.json is made.
@@ -51,6 +54,8 @@ pub(crate) struct Input<'a> {
     pub(crate) devices: &'a [DeviceNode],
     pub(crate) cgroup: &'a str,
     pub(crate) joined: JoinedPaths<'a>,
+    /// The memory that it shares with others, for /dev/shm.
+    pub(crate) shared_memory: Option<&'a Path>,
     /// The program of the init, when one is to run.
     pub(crate) init: Option<&'a Path>,
     pub(crate) facts: &'a HostFacts,
@@ -180,7 +185,7 @@ fn namespaces(namespaces: &NamespaceSpec, joined: JoinedPaths<'_>) -> Vec<Value>
         ("mount", false, None),
         ("pid", namespaces.pid == host, joined.pid),
         ("network", network, joined.network),
-        ("ipc", namespaces.ipc == IpcMode::Host, None),
+        ("ipc", namespaces.ipc == IpcMode::Host, joined.ipc),
         ("uts", namespaces.uts == host, None),
         ("cgroup", namespaces.cgroup == host, None),
     ]
@@ -257,14 +262,19 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
         "mqueue",
         &["nosuid", "noexec", "nodev"],
     ));
-    match spec.namespaces.ipc {
-        IpcMode::Host => list.push(mount(
+    let shared = match spec.namespaces.ipc {
+        IpcMode::Host => Some(Path::new(HOST_MEMORY)),
+        _ => input.shared_memory,
+    };
+    match (shared, spec.namespaces.ipc) {
+        (Some(path), _) => list.push(mount(
             "/dev/shm",
             "bind",
-            "/dev/shm",
+            &path.to_string_lossy(),
             &["rbind", "nosuid", "noexec", "nodev"],
         )),
-        IpcMode::Private | IpcMode::Shareable => {
+        (None, IpcMode::None) => {}
+        (None, _) => {
             let size = format!("size={}", spec.limits.shm_size);
             list.push(mount(
                 "/dev/shm",
@@ -273,7 +283,6 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
                 &["nosuid", "noexec", "nodev", "mode=1777", &size],
             ));
         }
-        IpcMode::None => {}
     }
     // A mount that was asked for replaces one of these.
     let asked_for = |target: &str| {

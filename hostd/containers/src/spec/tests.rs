@@ -46,6 +46,7 @@ impl Case {
         JoinedPaths {
             network: path("/proc/1/fd/8", donors.network.is_some()),
             pid: path("/proc/1/fd/9", donors.pid.is_some()),
+            ipc: path("/proc/1/fd/7", donors.ipc.is_some()),
         }
     }
 
@@ -73,6 +74,10 @@ impl Case {
             devices: &self.devices,
             cgroup: "/keelson/user/x",
             joined: self.joined(),
+            shared_memory: Some(Path::new("/r/shm")).filter(|_| {
+                let namespaces = &self.spec.namespaces;
+                namespaces.donors.ipc.is_some() || namespaces.ipc == IpcMode::Shareable
+            }),
             init: self.spec.process.init.then_some(Path::new("/r/init")),
             facts: &HostFacts {
                 capabilities: FULL,
@@ -204,16 +209,27 @@ fn namespaces_of_other_containers() {
     case.spec.namespaces.donors = Donors {
         network: Some("a".to_owned()),
         pid: Some("b".to_owned()),
+        ipc: Some("c".to_owned()),
     };
     let linux = case.config()["linux"].clone();
     let namespaces = linux["namespaces"].as_array().unwrap();
-    for (kind, path) in [("network", "/proc/1/fd/8"), ("pid", "/proc/1/fd/9")] {
+    for (kind, path) in [
+        ("network", "/proc/1/fd/8"),
+        ("pid", "/proc/1/fd/9"),
+        ("ipc", "/proc/1/fd/7"),
+    ] {
         let wanted = json!({"type": kind, "path": path});
         assert!(namespaces.contains(&wanted), "{namespaces:?}");
     }
     assert_eq!(namespaces.len(), 6);
     // Parameters of a network are for its owner to set.
     assert_eq!(linux["sysctl"], json!({}));
+    let config = case.config();
+    let mounts = config["mounts"].as_array().unwrap();
+    let memory = mounts
+        .iter()
+        .find(|mount| mount["destination"] == "/dev/shm");
+    assert_eq!(memory.unwrap()["source"], "/r/shm");
 }
 
 #[test]

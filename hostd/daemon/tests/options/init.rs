@@ -103,6 +103,9 @@ fn signals_reach_the_command() {
             .ok()
     };
     host.docker(&["restart", "-t", "60", "one"]).ok();
+    wait_until("its handlers are there again", || {
+        host.docker(&["logs", "one"]).stdout.matches("up").count() == 2
+    });
     host.docker(&["stop", "-t", "60", "one"]).ok();
     assert_eq!(code(), "7");
 
