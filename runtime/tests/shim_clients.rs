@@ -319,3 +319,75 @@ fn a_full_disk_does_not_hold_the_container_up() {
     assert!(text.starts_with("first\nxx"), "{:?}", &text[..20]);
     assert!(text.ends_with("last\n"), "{:?}", &text[text.len() - 20..]);
 }
+
+fn probe(args: &[&str], limit: u64) -> Request {
+    Request::Probe {
+        exec: "probe".to_owned(),
+        process: common::config(args, "")["process"].clone(),
+        limit,
+        output: 8,
+    }
+}
+
+/// Members of the container's cgroup.
+fn members(shim: &common::Shim) -> usize {
+    let members = std::fs::read_to_string(shim.cgroup().join("cgroup.procs")).unwrap();
+    members.lines().count()
+}
+
+#[test]
+fn a_probe_ends_with_its_time_or_its_client() {
+    if !can_run() {
+        return;
+    }
+    let shim = Setup::new(&["sleep", "1000"]).create();
+    let refused = shim.call(&probe(&["true"], 1_000));
+    assert!(matches!(refused, Response::Failed { .. }), "{refused:?}");
+    shim.start();
+    let result = |code, output: &str| Response::Probed {
+        code,
+        output: output.to_owned(),
+    };
+    // The first bytes of both streams count.
+    let words = ["sh", "-c", "echo 12345678901; exit 7"];
+    let answer = shim.call(&probe(&words, 60_000));
+    assert_eq!(answer, result(Some(7), "12345678"));
+    // Output that somebody else holds open is not waited for.
+    let daemon = ["sh", "-c", "sleep 1000 & echo begun"];
+    let answer = shim.call(&probe(&daemon, 60_000));
+    assert_eq!(answer, result(Some(0), "begun\n"));
+    assert_eq!(members(&shim), 2);
+    let slow = ["sh", "-c", "echo a; sleep 2000 & sleep 2000"];
+    assert_eq!(shim.call(&probe(&slow, 50)), result(None, "a\n"));
+    eventually("the probe's processes are gone", || members(&shim) == 2);
+    // There is one at a time.
+    let mut client = shim.connect();
+    client.send(&probe(&slow, 60_000));
+    eventually("the probe runs", || members(&shim) >= 4);
+    let refused = shim.call(&probe(&["true"], 1_000));
+    assert!(
+        matches!(&refused, Response::Failed { message, .. } if message.contains("has not ended")),
+        "{refused:?}"
+    );
+    drop(client);
+    eventually("the probe ends with its client", || members(&shim) == 2);
+    eventually("the next one is made", || {
+        shim.call(&probe(&["true"], 60_000)) == result(Some(0), "")
+    });
+    // Nothing of them is kept.
+    let none = Response::Executions {
+        executions: Vec::new(),
+    };
+    assert_eq!(shim.call(&Request::Executions), none);
+    let Response::Failed { reason, .. } = shim.call(&probe(&["/no/such"], 1_000)) else {
+        panic!("it was executed");
+    };
+    assert_eq!(reason, keelson_shim_protocol::FailReason::NotFound);
+    let kill = Request::Kill {
+        signal: 9,
+        all: true,
+    };
+    assert_eq!(shim.call(&kill), Response::Done);
+    assert_eq!(shim.wait().code, 137);
+    shim.gone();
+}

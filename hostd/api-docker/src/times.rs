@@ -1,5 +1,7 @@
 //! Points in time and durations in Docker's spellings.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::ApiError;
@@ -107,11 +109,57 @@ pub(crate) fn human_duration(seconds: i64) -> String {
     }
 }
 
+/// A duration as Go writes it: `30s`, `1m30s`, `500ms`.
+pub(crate) fn go_duration(duration: Duration) -> String {
+    let whole = duration.as_secs();
+    let fraction = |unit: u32| {
+        let nanoseconds = duration.subsec_nanos();
+        let digits = unit.ilog10() as usize;
+        let text = format!("{}.{:0digits$}", nanoseconds / unit, nanoseconds % unit);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    if whole == 0 {
+        return match duration.subsec_nanos() {
+            0 => "0s".to_owned(),
+            1..1_000 => format!("{}ns", duration.subsec_nanos()),
+            1_000..1_000_000 => format!("{}µs", fraction(1_000)),
+            _ => format!("{}ms", fraction(1_000_000)),
+        };
+    }
+    let (hours, minutes) = (whole / 3600, whole / 60 % 60);
+    let rest = Duration::new(whole % 60, duration.subsec_nanos());
+    let seconds = format!("{}.{:09}", rest.as_secs(), rest.subsec_nanos());
+    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn durations_as_go_writes_them() {
+        for (milliseconds, text) in [
+            (0, "0s"),
+            (1, "1ms"),
+            (500, "500ms"),
+            (1_500, "1.5s"),
+            (10_000, "10s"),
+            (30_000, "30s"),
+            (90_000, "1m30s"),
+            (3_600_000, "1h0m0s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_millis(milliseconds)), text);
+        }
+        assert_eq!(go_duration(Duration::from_nanos(1_500)), "1.5µs");
+        assert_eq!(go_duration(Duration::from_nanos(7)), "7ns");
+    }
 
     #[test]
     fn times_are_read_in_both_spellings() {

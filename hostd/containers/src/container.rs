@@ -11,10 +11,12 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
+use crate::checks::Checks;
 use crate::gate::Gate;
 use crate::held::Held;
-use crate::machine::{Action, Event, Found, Machine, Moment, Now, Rules, Ticket};
+use crate::machine::{Action, CheckRules, Event, Found, Machine, Moment, Now, Rules, Ticket};
 use crate::shim::Shim;
+use crate::types::health::Health;
 use crate::types::{AttachOptions, Scope, Snapshot, WaitCondition, WaitResult};
 use crate::{EngineError, Signal};
 
@@ -59,6 +61,8 @@ pub(crate) struct Live {
     pub(crate) layers: Option<RootfsLayers>,
     /// Brings [`Event::Time`] when the machine wants it.
     pub(crate) timer: Option<Timer>,
+    /// How its health is found out.
+    pub(crate) checks: Checks,
 }
 
 /// The answer to a request; several may be answered by one failure.
@@ -117,6 +121,7 @@ impl Container {
                 volumes: Held::default(),
                 layers: None,
                 timer: None,
+                checks: Checks::default(),
             }),
         }
     }
@@ -211,7 +216,21 @@ impl Live {
         if self.snapshot.state != shown {
             Arc::make_mut(&mut self.snapshot).state = shown;
         }
+        self.show_health();
         actions
+    }
+
+    fn show_health(&mut self) {
+        let health = self.machine.health();
+        if self.snapshot.health != health {
+            Arc::make_mut(&mut self.snapshot).health = health;
+        }
+    }
+
+    /// Takes over what an earlier engine knew of its health.
+    pub(crate) fn restore_health(&mut self, health: Option<Health>) {
+        self.machine.restore_health(health);
+        self.show_health();
     }
 
     /// The container's specification was changed.
@@ -305,5 +324,6 @@ fn rules(snapshot: &Snapshot) -> Rules {
         stop_signal: signal.unwrap_or(Signal::TERM),
         // Services may have changed with the OS: whoever manages them starts them.
         at_opening: snapshot.scope == Scope::User,
+        health: spec.health.as_ref().map(CheckRules::from),
     }
 }

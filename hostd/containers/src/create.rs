@@ -252,6 +252,7 @@ impl Inner {
             rest: Rest::default(),
             // The container's own is put in its place.
             state: State::default(),
+            health: None,
             directory,
             run_directory: self.run.join(id),
         })

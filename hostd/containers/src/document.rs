@@ -113,7 +113,7 @@ impl ContainerDocument {
 impl Document for ContainerDocument {
     /// Version 2 has what an engine of version 1 would pass over, and run another container than was
     /// asked for: volumes, logs that go elsewhere than to files, namespaces of others, rules for
-    /// devices, and an init.
+    /// devices, an init, and health checks.
     const VERSION: u32 = 2;
     const WRITES: u32 = 1;
 
@@ -126,6 +126,7 @@ impl Document for ContainerDocument {
                 || namespaces.donors != Donors::default()
                 || !spec.device_rules.is_empty()
                 || spec.process.init
+                || spec.health.is_some()
         });
         Some(if of_2 { 2 } else { 1 })
     }
@@ -204,6 +205,9 @@ pub(crate) fn boot_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use keelson_model::spec::HealthCheck;
     use keelson_store::document::{assert_first_release_reads, assert_goes_back, parse};
 
     use super::*;
@@ -286,13 +290,23 @@ mod tests {
         let document: ContainerDocument = parse(path, GOLDEN[1].1.as_bytes()).unwrap();
         let spec = document.spec.clone().unwrap();
         type Part = fn(&mut ContainerSpec, ContainerSpec);
-        let parts: [Part; 6] = [
+        let parts: [Part; 7] = [
             |plain, spec| plain.volumes = spec.volumes,
             |plain, spec| plain.log = spec.log,
             |plain, spec| plain.namespaces.pid = spec.namespaces.pid,
             |plain, spec| plain.namespaces.donors = spec.namespaces.donors,
             |plain, spec| plain.device_rules = spec.device_rules,
             |plain, _| plain.process.init = true,
+            |plain, _| {
+                plain.health = Some(HealthCheck {
+                    command: vec!["true".to_owned()],
+                    interval: Duration::from_secs(1),
+                    timeout: Duration::from_secs(1),
+                    retries: 1,
+                    start_period: Duration::ZERO,
+                    start_interval: Duration::from_secs(1),
+                });
+            },
         ];
         for (index, part) in parts.into_iter().enumerate() {
             let mut plain = ContainerSpec::new(document.root(), "sh");
@@ -327,6 +341,7 @@ mod tests {
             shown: None,
             rest: Rest::default(),
             state: State::default(),
+            health: None,
             directory: "/f".into(),
             run_directory: "/r".into(),
             log_path: "/l".into(),

@@ -25,12 +25,14 @@
 //! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a container;
 //!   `gate` keeps those who write to its files away from its starts.
 //! - `executions`, `exec`: further processes in it.
+//! - `health`, `checks`: how its health is found out.
 //! - `flush`: what is written is synchronised a moment later.
 
 mod adopt;
 mod archive;
 mod attach;
 mod cgroup_parent;
+mod checks;
 mod container;
 mod content;
 mod copy_error;
@@ -47,6 +49,7 @@ mod files;
 mod flush;
 mod forward;
 mod gate;
+mod health;
 mod held;
 mod host;
 mod init_program;
@@ -92,6 +95,7 @@ pub use spec::check::{check, check_host, check_strings};
 pub use spec::merge_environment;
 pub use spec::mounts::usual_propagation;
 pub use tag::{check_tag, tag_of};
+pub use types::health::{CheckOutcome, CheckResult, Health, HealthStatus};
 pub use types::{
     AttachOptions, Attached, CgroupParent, CommitRequest, ContainerEvent, CreateRequest, Created,
     EngineOptions, Frame, LogQuery, Logs, NewId, Pruned, Receiver, Scope, Shown, Snapshot,

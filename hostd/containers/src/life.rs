@@ -177,6 +177,9 @@ impl Inner {
                 Some(wait) => self.watch(container, pid, wait),
                 None => tracing::error!(id = container.id, "nothing to watch a run by"),
             },
+            Action::Check(number) => self.begin_check(container, number),
+            Action::EndCheck(number) => self.end_check(container, number),
+            Action::KeepHealth => self.keep_health(container),
             Action::Send(sending) => {
                 let request = Request::Kill {
                     signal: sending.signal.number(),

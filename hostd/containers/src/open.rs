@@ -206,6 +206,7 @@ impl Inner {
         let lease = self.lease_again(&document);
         let container = Arc::new(self.load(document, found)?);
         container.hold(lease);
+        container.restore_health();
         self.hold_volumes_again(&container);
         self.with_mut(scope, |registry| {
             registry.reserve(&name, id)?;

@@ -1,5 +1,7 @@
 //! What the engine takes and gives.
 
+pub(crate) mod health;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -259,6 +261,8 @@ pub struct Snapshot {
     pub(crate) rest: Rest,
     /// What changes.
     pub state: State,
+    /// Its health; `None` when it is not checked, or never ran.
+    pub health: Option<Arc<health::Health>>,
     /// Its directory on the host, which survives a reboot: `log/`, `upper/`, ….
     pub directory: PathBuf,
     /// Its directory for the time of a run: the shim's.

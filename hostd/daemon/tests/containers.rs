@@ -3,6 +3,8 @@
 #[path = "containers/answers.rs"]
 mod answers;
 mod common;
+#[path = "containers/health.rs"]
+mod health;
 #[path = "containers/host_objects.rs"]
 mod host_objects;
 /// The walk of the runtime's own tests.

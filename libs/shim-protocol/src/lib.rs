@@ -51,7 +51,7 @@ pub mod stream;
 
 pub use frame::{DecodeError, Decoder, EncodeError, MAX_FRAME, encode};
 pub use message::{
-    EndedExecutions, Execution, ExecutionState, Exit, FailReason, Hello, OciStatus, Request,
-    Response,
+    EndedExecutions, Execution, ExecutionState, Exit, FailReason, Hello, MAX_PROBE_OUTPUT,
+    OciStatus, Request, Response,
 };
 pub use spec::{EXECUTIONS_FILE, EXIT_FILE, LogSpec, Rootfs, SOCKET_FILE, SPEC_FILE, ShimSpec};

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Output of a [`Request::Probe`] that a shim keeps at most, in bytes.
+pub const MAX_PROBE_OUTPUT: u32 = 64 * 1024;
+
 /// The single JSON line on the `--ready-fd` descriptor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
@@ -134,6 +137,21 @@ pub enum Request {
         /// The session.
         exec: String,
     },
+    /// Run a session to its end and tell how it went: a health check. Its standard input is empty. It
+    /// is killed, with the processes that it started in its session, when its time is over or the
+    /// connection is closed. Answer: [`Response::Probed`] when it has ended, or [`Response::Failed`]
+    /// when its command was not executed, or the last probe has not ended yet. Not known to shims
+    /// of the second version.
+    Probe {
+        /// Identifier chosen by hostd, not empty.
+        exec: String,
+        /// OCI process object.
+        process: serde_json::Value,
+        /// Milliseconds from the execution of its command.
+        limit: u64,
+        /// Bytes of output that are kept, from the beginning; at most [`MAX_PROBE_OUTPUT`].
+        output: u32,
+    },
     /// Tell what became of all sessions. Answer: [`Response::Executions`], in which an ended one may
     /// be missing after a while: 64 that were told to a client and 1024 in all are kept. Not known to
     /// shims of the first version.
@@ -173,6 +191,14 @@ pub enum Response {
     Executions {
         /// Ended ones first, oldest first.
         executions: Vec<Execution>,
+    },
+    /// The answer to [`Request::Probe`].
+    Probed {
+        /// Exit code; `None` when its time was over.
+        code: Option<i32>,
+        /// What it wrote first to standard output and standard error, as they came. What is no
+        /// UTF-8 is replaced.
+        output: String,
     },
     /// A process ended.
     Exited(Exit),
@@ -289,6 +315,15 @@ mod tests {
             (Request::Pause, json!({"op": "pause"})),
             (Request::Resume, json!({"op": "resume"})),
             (Request::Executions, json!({"op": "executions"})),
+            (
+                Request::Probe {
+                    exec: "a".to_owned(),
+                    process: json!({}),
+                    limit: 30_000,
+                    output: 4096,
+                },
+                json!({"op": "probe", "exec": "a", "process": {}, "limit": 30_000, "output": 4096}),
+            ),
         ] {
             assert_eq!(serde_json::to_value(&request).unwrap(), words);
             assert_eq!(serde_json::from_value::<Request>(words).unwrap(), request);

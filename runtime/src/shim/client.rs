@@ -51,6 +51,8 @@ pub(crate) enum Pending {
     ExecStart(u64),
     /// Its end.
     ExecWait(u64),
+    /// Its end as a probe, which ends with this client.
+    Probe(u64),
 }
 
 /// What an attached client takes part in.

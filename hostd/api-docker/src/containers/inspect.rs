@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use keelson_model::spec::LogSpec;
 use serde_json::{Value, json};
 
-use super::{mounts, networks, open_ports, port_name, sizes};
+use super::{health, mounts, networks, open_ports, port_name, sizes};
 use crate::error::ApiError;
 use crate::offers::STORAGE_DRIVER;
 use crate::places::Kind;
@@ -46,7 +46,6 @@ pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, Api
 }
 
 fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
-    let state = &snapshot.state;
     let file = |name: &str| snapshot.directory.join(name).display().to_string();
     let own_file = |name: &str| snapshot.files().join(name).display().to_string();
     let process = &snapshot.spec.process;
@@ -55,20 +54,7 @@ fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
         "Created": snapshot.created.to_string(),
         "Path": process.command,
         "Args": process.args,
-        "State": {
-            "Status": state.status.as_str(),
-            // Docker calls a paused container running, too.
-            "Running": state.status.counts_as_running(),
-            "Paused": state.status == Status::Paused,
-            "Restarting": state.status == Status::Restarting,
-            "OOMKilled": state.oom_killed,
-            "Dead": state.status == Status::Dead,
-            "Pid": state.pid,
-            "ExitCode": state.exit_code,
-            "Error": state.error,
-            "StartedAt": times::rfc3339(state.started_at),
-            "FinishedAt": times::rfc3339(state.finished_at),
-        },
+        "State": state(snapshot),
         "Image": snapshot.image_id(),
         "ResolvConfPath": own_file("resolv.conf"),
         "HostnamePath": own_file("hostname"),
@@ -78,7 +64,7 @@ fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
             LogSpec::Files { .. } | LogSpec::Syslog { .. } => snapshot.log_path.display().to_string(),
         },
         "Name": format!("/{}", snapshot.name),
-        "RestartCount": state.restart_count,
+        "RestartCount": snapshot.state.restart_count,
         "Driver": STORAGE_DRIVER,
         "Platform": "linux",
         "MountLabel": "",
@@ -112,4 +98,29 @@ fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
             "Networks": networks(api, snapshot),
         },
     }))
+}
+
+fn state(snapshot: &Snapshot) -> Value {
+    let state = &snapshot.state;
+    let mut answer = json!({
+        "Status": state.status.as_str(),
+        // Docker calls a paused container running, too.
+        "Running": state.status.counts_as_running(),
+        "Paused": state.status == Status::Paused,
+        "Restarting": state.status == Status::Restarting,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status == Status::Dead,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": times::rfc3339(state.started_at),
+        "FinishedAt": times::rfc3339(state.finished_at),
+    });
+    // Without a check there is no member at all.
+    if let Some(health) = health::render(snapshot)
+        && let Some(members) = answer.as_object_mut()
+    {
+        members.insert("Health".to_owned(), health);
+    }
+    answer
 }

@@ -13,7 +13,7 @@ use keelson_model::spec::{MountKind, Port};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Networks, mounts, networks, open_ports, sizes};
+use super::{Networks, health, mounts, networks, open_ports, sizes};
 use crate::error::ApiError;
 use crate::networks::network_name;
 use crate::places::Kind;
@@ -50,9 +50,6 @@ const STATES: [Status; 7] = [
     Status::Exited,
     Status::Dead,
 ];
-
-/// The states of health checks. No health check runs yet.
-const HEALTH: &[&str] = &["starting", "healthy", "unhealthy", "none"];
 
 pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let filters = call.query.filters(FILTERS)?;
@@ -109,10 +106,10 @@ impl<'a> Chosen<'a> {
                 return invalid("status", state);
             }
         }
-        for health in filters.values("health") {
-            if !HEALTH.contains(&health.as_str()) {
+        for wanted in filters.values("health") {
+            if !health::WORDS.contains(&wanted.as_str()) {
                 return Err(ApiError::invalid(format!(
-                    "unrecognised filter value for health: {health}"
+                    "unrecognised filter value for health: {wanted}"
                 )));
             }
         }
@@ -181,7 +178,7 @@ impl<'a> Chosen<'a> {
             && (!filters.has("id") || self.ids.contains(&container.id))
             && self.names.fit_name(&container.name)
             && filters.any("status", |wanted| wanted == state.status.as_str())
-            && filters.any("health", |wanted| wanted == "none")
+            && filters.any("health", |wanted| wanted == health::filter_word(container))
             // There are no services whose tasks could be containers.
             && !self.tasks
             && !filters.has("publish")
@@ -445,7 +442,10 @@ fn status(container: &Snapshot, now: jiff::Timestamp) -> String {
     };
     match state.status {
         Status::Created => "Created".to_owned(),
-        Status::Running => format!("Up {}", since(state.started_at)),
+        Status::Running => match health::phrase(container) {
+            Some(health) => format!("Up {} ({health})", since(state.started_at)),
+            None => format!("Up {}", since(state.started_at)),
+        },
         Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
         Status::Restarting => format!(
             "Restarting ({}) {} ago",

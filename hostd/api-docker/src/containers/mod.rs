@@ -6,6 +6,7 @@ pub(crate) mod create;
 mod detach;
 mod donors;
 pub(crate) mod exec;
+mod health;
 pub(crate) mod inspect;
 pub(crate) mod lifecycle;
 pub(crate) mod list;

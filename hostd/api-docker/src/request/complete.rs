@@ -4,9 +4,9 @@ use hostd_containers::merge_environment;
 use hostd_images::ContainerDefaults;
 use keelson_model::spec::{Hiding, SHM_SIZE};
 
-use super::refuse::{is_unset, refuse_config, refuse_endpoint, refuse_host};
+use super::refuse::{refuse_config, refuse_endpoint, refuse_host};
 use super::spec::Words;
-use super::{Ground, discard, invalid, namespaces, size};
+use super::{Ground, discard, health, invalid, namespaces, size};
 use crate::error::ApiError;
 use crate::offers::{CGROUP_NAMESPACE, LOG_DRIVER, Runtimes};
 use crate::wire::{Config, CreateBody, HostConfig, NetworkingConfig};
@@ -52,6 +52,7 @@ pub(super) fn complete(
     refuse_config(&config)?;
     refuse_host(&host)?;
     size::check(&config, &host)?;
+    health::check(&config)?;
     if let Some(image) = image {
         merge_image(&mut config, image, &mut warnings)?;
     }
@@ -146,17 +147,7 @@ fn merge_image(
     if config.stop_signal.is_empty() {
         config.stop_signal = image.stop_signal.clone().unwrap_or_default();
     }
-    let disabled = config
-        .healthcheck
-        .as_ref()
-        .is_some_and(|health| health.test.as_slice() == ["NONE"]);
-    if let (Some(health), false) = (&image.healthcheck, disabled)
-        && !is_unset(health)
-    {
-        warnings.push(
-            "the image's HEALTHCHECK is not run: health checks are not implemented".to_owned(),
-        );
-    }
+    health::merge_image(config, image, warnings);
     Ok(())
 }
 

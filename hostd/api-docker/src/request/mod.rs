@@ -6,7 +6,7 @@
 //! * [`complete`]: adds what the client left out, from the image and Docker's defaults.
 //! * [`refuse`], [`size`]: refuse options that are not built, and requests that are too large.
 //! * [`spec`]: the completed request in the engine's terms, by its parts: [`capabilities`],
-//!   [`devices`], [`limits`], [`log`], [`mounts`], [`names`], [`seccomp`], [`security`],
+//!   [`devices`], [`health`], [`limits`], [`log`], [`mounts`], [`names`], [`seccomp`], [`security`],
 //!   [`volumes`].
 //! * [`update`]: `POST /containers/{id}/update`.
 //! * [`shown`]: the request as clients see it in `inspect`.
@@ -16,6 +16,7 @@ mod capabilities;
 mod complete;
 mod devices;
 mod discard;
+mod health;
 mod limits;
 mod log;
 pub(crate) mod mounts;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::namespaces::donor;
 use crate::error::ApiError;
-use crate::wire::{Config, EndpointSettings, HealthConfig, HostConfig};
+use crate::wire::{Config, EndpointSettings, HostConfig};
 
 /// Whether a JSON value is what clients send for "not given".
 pub(super) fn is_unset(value: &Value) -> bool {
@@ -34,17 +34,11 @@ fn any<T>(list: &Option<Vec<T>>) -> bool {
 }
 
 pub(super) fn refuse_config(config: &Config) -> Result<(), ApiError> {
-    let health = config.healthcheck.as_ref().is_some_and(|health| {
-        *health != HealthConfig::default() && health.test.as_slice() != ["NONE"]
-    });
-    refuse(&[
-        ("Healthcheck", health, &config.healthcheck),
-        (
-            "MacAddress",
-            !config.mac_address.is_empty(),
-            &config.mac_address,
-        ),
-    ])
+    refuse(&[(
+        "MacAddress",
+        !config.mac_address.is_empty(),
+        &config.mac_address,
+    )])
 }
 
 pub(super) fn refuse_host(host: &HostConfig) -> Result<(), ApiError> {

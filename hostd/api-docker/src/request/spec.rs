@@ -10,8 +10,8 @@ use keelson_model::spec::{
 };
 
 use super::{
-    Ground, capabilities, devices, invalid, limits, log, mounts, names, namespaces, security,
-    volumes,
+    Ground, capabilities, devices, health, invalid, limits, log, mounts, names, namespaces,
+    security, volumes,
 };
 use crate::error::ApiError;
 use crate::wire::{self, Config, HostConfig};
@@ -71,8 +71,7 @@ pub(super) fn spec(
         restart,
         auto_remove: host.auto_remove,
         stop: stop(config)?,
-        // Asking for one is refused.
-        health: None,
+        health: health::health(config)?,
     })
 }
 

@@ -360,7 +360,6 @@ fn what_is_not_built_is_refused_by_name() {
         assert!(error.to_string().contains(option), "{error}");
     }
     for value in [
-        json!({"Healthcheck": {"Test": ["CMD", "true"]}}),
         json!({"MacAddress": "02:00:00:00:00:01"}),
         json!({"NetworkingConfig": {"EndpointsConfig": {"other": {}}}}),
         json!({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["a"]}}}}),
@@ -368,7 +367,6 @@ fn what_is_not_built_is_refused_by_name() {
         let error = body(value.clone()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotImplemented, "{value}: {error}");
     }
-    body(json!({"Healthcheck": {"Test": ["NONE"]}})).unwrap();
 }
 
 #[test]
@@ -406,7 +404,7 @@ fn bad_values_are_invalid_input() {
 }
 
 #[test]
-fn volumes_of_the_image_are_made_and_its_health_checks_are_warnings() {
+fn volumes_of_the_image_are_made_and_its_health_checks_are_run() {
     let mut image = image();
     image.volumes = Some([("/data/".to_owned(), json!({}))].into());
     image.healthcheck = Some(json!({"Test": ["CMD", "true"]}));
@@ -421,7 +419,11 @@ fn volumes_of_the_image_are_made_and_its_health_checks_are_warnings() {
     let understood = understand(ID, asked, root(), Some(&image), ground(&facts())).unwrap();
     let volume = &understood.spec.volumes[0];
     assert!(volume.anonymous && volume.target == Path::new("/data"));
-    assert_eq!(understood.warnings.len(), 1);
+    let check = understood.spec.health.as_ref().unwrap();
+    assert_eq!(check.command, ["true"]);
+    // Clients see the whole of it.
+    assert!(understood.shown.config.contains("Healthcheck"));
+    assert!(understood.warnings.is_empty());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::spec::{capabilities, environment, merge_environment, set_member};
 
 impl Inner {
     /// The OCI process object: the container's own with what was asked for.
-    pub(super) fn exec_process(
+    pub(crate) fn exec_process(
         &self,
         request: &ExecRequest,
         container: &Container,

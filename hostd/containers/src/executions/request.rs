@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::EngineError;
 use crate::spec::check::check_strings;
 
+/// Bytes of a command that an event has.
+const IN_EVENT: usize = 1 << 10;
+
 /// What to execute.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -40,6 +43,11 @@ impl ExecRequest {
         let strings = self.args.iter().chain(&self.env);
         let others = [&self.user, &self.working_dir, &self.detach_keys];
         strings.chain(others).map(|text| text.len() + 32).sum()
+    }
+
+    /// The command for events.
+    pub(crate) fn command_line(&self) -> String {
+        limits::shortened(&self.args.join(" "), IN_EVENT)
     }
 
     /// Refuses what can't be executed.

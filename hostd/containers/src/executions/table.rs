@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use keelson_model::limits;
 use keelson_store::document::Rest;
 use tokio::sync::watch;
 
@@ -20,8 +19,6 @@ const KEPT: Duration = Duration::from_secs(300);
 pub(crate) const MAX_KEPT: usize = 4096;
 /// Nor more bytes of requests than these.
 const MAX_KEPT_BYTES: usize = 8 << 20;
-/// Bytes of a command that an event tells.
-const TOLD: usize = 1 << 10;
 
 /// One execution.
 pub(crate) struct Exec {
@@ -137,12 +134,7 @@ impl Exec {
 
     /// For events.
     pub(crate) fn command_line(&self) -> String {
-        let (command, rest) = self
-            .request
-            .args
-            .split_first()
-            .map_or(("", &[][..]), |(command, rest)| (command.as_str(), rest));
-        limits::shortened(&format!("{command} {}", rest.join(" ")), TOLD)
+        self.request.command_line()
     }
 }
 

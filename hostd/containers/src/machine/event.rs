@@ -5,8 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use keelson_shim_protocol::Exit;
 
+use super::health::CheckNumber;
 use crate::Signal;
 use crate::types::Status;
+use crate::types::health::{CheckResult, HealthStatus};
 
 /// A request that waits for its answer. Each is answered exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,6 +110,8 @@ pub(crate) enum Event {
     },
     /// The shim can't be asked; it is asked again until it answers.
     NoAnswer,
+    /// [`Action::Check`]: a check has ended.
+    Checked(CheckNumber, CheckResult),
     /// Time has passed.
     Time,
 }
@@ -173,6 +177,12 @@ pub(crate) enum Action {
     Spawn,
     /// Report the end of the run with this process, from the connection at hand.
     Watch(i32),
+    /// Check its health, and report that later.
+    Check(CheckNumber),
+    /// End a check that nobody waits for any more.
+    EndCheck(CheckNumber),
+    /// Keep the health for the time of the run.
+    KeepHealth,
     Send(Sending),
     Freeze(Ticket, Freezer),
     Thaw(Thaw),
@@ -227,6 +237,8 @@ pub(crate) enum Happening {
     Pause,
     Unpause,
     Destroy,
+    /// Its health has changed.
+    Health(HealthStatus),
 }
 
 impl Happening {
@@ -242,6 +254,9 @@ impl Happening {
             Self::Pause => "pause",
             Self::Unpause => "unpause",
             Self::Destroy => "destroy",
+            Self::Health(HealthStatus::Starting) => "health_status: starting",
+            Self::Health(HealthStatus::Healthy) => "health_status: healthy",
+            Self::Health(HealthStatus::Unhealthy) => "health_status: unhealthy",
         }
     }
 }

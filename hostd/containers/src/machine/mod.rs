@@ -62,11 +62,12 @@
 //!   handled as there; a start, or a removal that might forget a living process, is not.
 //! - **Time** is one event. [`Machine::deadline`] says when it is wanted next; one that comes early
 //!   does nothing, so a timer that was not stopped in time does no harm.
-//! - **Health** will enter here: `Healthy`/`Unhealthy` as reports of an effect `Probe`, its next
-//!   time as one more deadline of `Running`, and its state beside `ending`.
+//! - **Health** follows the life: [`health`] has its table. Checks are made while a container is
+//!   known to run, and only then.
 
 mod adoption;
 mod event;
+mod health;
 mod policy;
 mod record;
 mod requests;
@@ -80,18 +81,22 @@ mod tests;
 #[cfg(test)]
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use keelson_model::spec::RestartPolicy;
+use keelson_model::spec::{HealthCheck, RestartPolicy};
 
 pub(crate) use self::event::{
     Action, Alive, Ask, Attempt, Boot, Event, Freezer, Happening, Moment, Now, Outcome, Over,
     Purpose, Refusal, Sending, Stopper, Thaw, Ticket,
 };
+pub(crate) use self::health::CheckNumber;
+use self::health::Monitor;
 pub(crate) use self::record::{Found, Record, lost_exit};
 use self::state::{Dead, Life, Unknown};
 use crate::Signal;
 use crate::types::State;
+use crate::types::health::{CheckResult, Health, HealthStatus};
 
 /// How long processes may take to end after SIGKILL. More means that they hang in the kernel.
 pub(crate) const KILL_TIME: Duration = Duration::from_secs(10);
@@ -107,6 +112,31 @@ pub(crate) struct Rules {
     /// Whether the policy also applies when the engine is opened: services of the host are started
     /// by whoever manages them.
     pub(crate) at_opening: bool,
+    /// When its health is checked; `None`: never.
+    pub(crate) health: Option<CheckRules>,
+}
+
+/// When a container's health is checked, and what counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CheckRules {
+    pub(crate) interval: Duration,
+    /// Failures in a row that mean unhealthy.
+    pub(crate) retries: u32,
+    /// After the start, in which failures don't count until the first success.
+    pub(crate) start_period: Duration,
+    /// In place of the interval, in that time.
+    pub(crate) start_interval: Duration,
+}
+
+impl From<&HealthCheck> for CheckRules {
+    fn from(check: &HealthCheck) -> Self {
+        Self {
+            interval: check.interval,
+            retries: check.retries,
+            start_period: check.start_period,
+            start_interval: check.start_interval,
+        }
+    }
 }
 
 /// A container's life and what is known of its last run.
@@ -115,6 +145,7 @@ pub(crate) struct Machine {
     life: Life,
     record: Record,
     rules: Rules,
+    monitor: Monitor,
     /// The pause before the last restart by policy.
     pause: Option<Duration>,
 }
@@ -126,6 +157,7 @@ impl Machine {
             life: Life::Created,
             record: Record::default(),
             rules,
+            monitor: Monitor::default(),
             pause: None,
         }
     }
@@ -137,6 +169,14 @@ impl Machine {
 
     /// Takes an event; returns what to do, in order.
     pub(crate) fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+        let starts = matches!(event, Event::Started { .. });
+        let before = self.life.checked();
+        let mut actions = self.live(event, now);
+        self.follow_life(before, starts, now, &mut actions);
+        actions
+    }
+
+    fn live(&mut self, event: Event, now: Now) -> Vec<Action> {
         match event {
             Event::Request(ticket, ask) => self.request(ticket, ask, now),
             Event::Started { pid, at } => self.started(pid, at),
@@ -148,6 +188,7 @@ impl Machine {
             Event::NoAnswer => self.no_answer(),
             // A report of another run would have another process.
             Event::Exited { pid, exit } if self.life.pid() == Some(pid) => self.exited(&exit, now),
+            Event::Checked(number, result) => self.checked(number, result, now),
             event => self.step_known(event, now),
         }
     }
@@ -182,13 +223,27 @@ impl Machine {
                 };
                 vec![Action::Answer(ticket, outcome)]
             }
-            Event::Time => self.time(now),
+            Event::Time => {
+                let mut actions = self.time(now);
+                if self.life.checked().is_some()
+                    && let Some(number) = self.monitor.due(now)
+                {
+                    actions.push(Action::Check(number));
+                }
+                actions
+            }
             _ => Vec::new(),
         }
     }
 
     /// When [`Event::Time`] is wanted.
     pub(crate) fn deadline(&self) -> Option<Duration> {
+        let next = [self.life_deadline(), self.monitor.deadline()];
+        next.into_iter().flatten().min()
+    }
+
+    /// When something of its life is due.
+    fn life_deadline(&self) -> Option<Duration> {
         let life = match &self.life {
             Life::Unknown(unknown) => &unknown.last,
             life => life,
@@ -200,6 +255,70 @@ impl Machine {
             }
             _ => None,
         }
+    }
+
+    /// Checks are made while it is known to run.
+    fn follow_life(
+        &mut self,
+        before: Option<i32>,
+        starts: bool,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(check) = self.rules.health else {
+            return;
+        };
+        match (before, self.life.checked()) {
+            (None, Some(_)) if starts => {
+                self.monitor.start(check, now);
+                actions.push(Action::KeepHealth);
+            }
+            (None, Some(_)) => self.monitor.resume(check, self.record.started_at, now),
+            (before, None) => {
+                // While nobody knows what became of it, its health is the last one known.
+                if let Some(number) = self.monitor.suspend(!self.is_unknown()) {
+                    actions.push(Action::EndCheck(number));
+                }
+                if before.is_some() && self.life.pid().is_some() {
+                    actions.push(Action::KeepHealth);
+                }
+            }
+            (Some(_), Some(_)) => {}
+        }
+    }
+
+    /// What an earlier engine knew of its health. Of a run that is over nothing was kept.
+    pub(crate) fn restore_health(&mut self, kept: Option<Health>) {
+        let over = || {
+            let ran = self.record.started_at.is_some() && self.life.pid().is_none();
+            ran.then(|| Health {
+                status: HealthStatus::Unhealthy,
+                ..Health::default()
+            })
+        };
+        let health = kept.or_else(over);
+        self.monitor.restore(health);
+    }
+
+    fn checked(&mut self, number: CheckNumber, result: CheckResult, now: Now) -> Vec<Action> {
+        let Some(check) = self.rules.health else {
+            return Vec::new();
+        };
+        let started = self.record.started_at;
+        let mut actions = Vec::new();
+        if let Some(changed) = self.monitor.checked(number, result, check, started, now) {
+            actions.push(Action::KeepHealth);
+            if let (true, Some(health)) = (changed, &self.monitor.health) {
+                actions.push(Action::Emit(Happening::Health(health.status)));
+            }
+        }
+        actions
+    }
+
+    /// Its health; `None` when it is not checked, or never ran.
+    pub(crate) fn health(&self) -> Option<Arc<Health>> {
+        self.rules.health?;
+        self.monitor.health.clone()
     }
 
     /// Whether a start is under way.

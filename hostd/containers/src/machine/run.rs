@@ -171,7 +171,7 @@ impl Machine {
     }
 
     pub(super) fn time(&mut self, now: Now) -> Vec<Action> {
-        if self.deadline().is_none_or(|due| now.time < due) {
+        if self.life_deadline().is_none_or(|due| now.time < due) {
             return Vec::new();
         }
         if let Life::Restarting { .. } = self.life {

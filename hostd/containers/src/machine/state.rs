@@ -137,6 +137,14 @@ impl Life {
         }
     }
 
+    /// Its first process, while it is known to run: then its health is checked.
+    pub(super) fn checked(&self) -> Option<i32> {
+        match self {
+            Self::Running { pid, .. } => Some(*pid),
+            _ => None,
+        }
+    }
+
     /// Its first process, while it has one.
     pub(super) fn pid(&self) -> Option<i32> {
         match self {

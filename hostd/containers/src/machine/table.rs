@@ -175,6 +175,9 @@ fn word(action: &Action) -> String {
             return format!("({})", refused(*refusal));
         }
         Action::Again(..) => "again",
+        Action::Check(_) => "check",
+        Action::EndCheck(_) => "end check",
+        Action::KeepHealth => "keep health",
     };
     word.to_owned()
 }
@@ -350,7 +353,9 @@ fn assignments(directory: &Path) -> Vec<String> {
         }
         for line in fs::read_to_string(&path).unwrap().lines() {
             let line = line.trim();
-            if line.contains(".status = ") || line.starts_with("status: ") {
+            // A health has a status, too.
+            let says = line.contains(".status = ") || line.starts_with("status: ");
+            if says && !line.contains("HealthStatus::") {
                 found.push(format!("{}: {line}", name.to_string_lossy()));
             }
         }

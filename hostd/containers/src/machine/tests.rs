@@ -31,6 +31,7 @@ pub(super) fn rules(restart: RestartPolicy, auto_remove: bool) -> Rules {
         auto_remove,
         stop_signal: Signal::TERM,
         at_opening: true,
+        health: None,
     }
 }
 

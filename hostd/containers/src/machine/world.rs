@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use super::state::*;
 use super::*;
 use crate::types::Status;
+use crate::types::health::CheckOutcome;
 
 /// What may happen.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ enum Happens {
     Continued,
     /// The connection to a living shim breaks, and it is asked again.
     Disconnected,
+    /// The health check under way has a result.
+    Checked(i32),
     Passed(u64),
     /// The next removal fails.
     DiskFull,
@@ -100,6 +103,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => Just(Happens::Stopped),
         2 => Just(Happens::Continued),
         1 => Just(Happens::Disconnected),
+        3 => prop_oneof![Just(0), Just(1)].prop_map(Happens::Checked),
         6 => (0u64..15).prop_map(Happens::Passed),
         1 => Just(Happens::DiskFull),
         2 => (0u8..8).prop_map(Happens::Crash),
@@ -145,6 +149,8 @@ struct World {
     spawning: bool,
     watched: Option<i32>,
     reports: VecDeque<Report>,
+    /// The health check under way.
+    checking: Option<CheckNumber>,
     /// Events that wait for the start under way, because its driver has them.
     kept: VecDeque<Event>,
     open: BTreeSet<u64>,
@@ -179,6 +185,7 @@ impl World {
             spawning: false,
             watched: None,
             reports: VecDeque::new(),
+            checking: None,
             kept: VecDeque::new(),
             open: BTreeSet::new(),
             last_ticket: 0,
@@ -218,6 +225,17 @@ impl World {
                 if self.watched.is_some() && self.process.is_some() {
                     self.watched = None;
                     self.find_out();
+                }
+            }
+            Happens::Checked(code) => {
+                if let Some(number) = self.checking.take() {
+                    let result = CheckResult {
+                        start: self.now.clock,
+                        end: self.now.clock,
+                        outcome: CheckOutcome::Exited { code: *code },
+                        output: String::new(),
+                    };
+                    self.drive(Event::Checked(number, result));
                 }
             }
             Happens::Passed(seconds) => {
@@ -396,6 +414,8 @@ impl World {
         self.kept.clear();
         self.reports.clear();
         self.watched = None;
+        // It ends with the connection to the engine.
+        self.checking = None;
         self.crash_in = None;
         self.removal_fails = false;
         self.now.shutting_down = false;
@@ -456,6 +476,14 @@ impl World {
                 assert_eq!(self.watched, None, "watched twice");
                 self.watched = Some(pid);
                 self.running_told.get_or_insert(pid);
+            }
+            Action::Check(number) => {
+                assert_eq!(self.checking, None, "two checks at once");
+                assert!(self.watched.is_some(), "a check of what does not run");
+                self.checking = Some(number);
+            }
+            Action::EndCheck(number) => {
+                assert_eq!(self.checking.take(), Some(number), "not that check");
             }
             Action::Send(sending) => return Some(self.send(sending)),
             Action::Freeze(ticket, by) => {
@@ -527,6 +555,7 @@ impl World {
             }
             Action::Emit(_)
             | Action::Notify(_)
+            | Action::KeepHealth
             | Action::DropPending
             | Action::Release
             | Action::Again(..) => {}
@@ -565,7 +594,7 @@ impl World {
                 self.end_start(Fate::Success);
             }
             self.report();
-            if let Some(due) = self.machine.deadline() {
+            if let Some(due) = self.machine.life_deadline() {
                 self.pass(due.saturating_sub(self.now.time));
                 self.timer();
                 continue;
@@ -573,7 +602,7 @@ impl World {
             let quiet = !self.spawning
                 && self.reports.is_empty()
                 && !self.machine.is_unknown()
-                && self.machine.deadline().is_none();
+                && self.machine.life_deadline().is_none();
             if quiet {
                 return;
             }
@@ -599,6 +628,18 @@ impl World {
             None => assert!(!state.status.has_process(), "{self:#?}"),
         }
         assert!(!self.leftovers || self.machine.is_gone(), "{self:#?}");
+        // Its health is checked as long as it runs, and only then.
+        let checked = self.rules.health.is_some() && state.status == Status::Running;
+        let waiting = self.machine.monitor.deadline().is_some();
+        let down = self.now.shutting_down;
+        assert!(
+            waiting != self.checking.is_some() || !checked || down,
+            "{self:#?}"
+        );
+        assert!(
+            checked || !(waiting || self.checking.is_some()),
+            "{self:#?}"
+        );
         match &self.disk {
             None => assert!(self.machine.is_gone(), "{self:#?}"),
             // What could not be removed is dead for this engine only.
@@ -615,13 +656,29 @@ fn any_rules() -> impl Strategy<Value = Rules> {
         Just(RestartPolicy::UnlessStopped),
         proptest::option::of(1u32..4).prop_map(|attempts| RestartPolicy::OnFailure { attempts }),
     ];
-    (policy, any::<bool>(), any::<bool>()).prop_map(|(restart, auto_remove, at_opening)| Rules {
+    let health = proptest::option::of(any_check());
+    let others = (policy, any::<bool>(), any::<bool>(), health);
+    others.prop_map(|(restart, auto_remove, at_opening, health)| Rules {
         restart,
         // The two exclude each other.
         auto_remove: auto_remove && restart == RestartPolicy::Never,
         stop_signal: Signal::TERM,
         at_opening,
+        health,
     })
+}
+
+fn any_check() -> impl Strategy<Value = CheckRules> {
+    let seconds = |range: std::ops::Range<u64>| range.prop_map(Duration::from_secs);
+    let times = (seconds(1..20), seconds(0..30), seconds(1..5), 1u32..4);
+    times.prop_map(
+        |(interval, start_period, start_interval, retries)| CheckRules {
+            interval,
+            retries,
+            start_period,
+            start_interval,
+        },
+    )
 }
 
 /// A long row of happenings.

@@ -3,12 +3,13 @@
 //! read from disk. Pure: no I/O.
 
 use std::path::{Component, Path};
+use std::time::Duration;
 
 use keelson_model::limits;
 use keelson_model::spec::{
-    CapabilitySet, ContainerSpec, CpuLimits, HostName, Limits, LogSpec, MemoryLimits, MemorySwap,
-    MountKind, MountSpec, NamespaceMode, NetworkMode, PidsLimit, ProcessSpec, Propagation,
-    RestartPolicy, SystemCallFilter,
+    CapabilitySet, ContainerSpec, CpuLimits, HealthCheck, HostName, Limits, LogSpec, MemoryLimits,
+    MemorySwap, MountKind, MountSpec, NamespaceMode, NetworkMode, PidsLimit, ProcessSpec,
+    Propagation, RestartPolicy, SystemCallFilter,
 };
 
 use super::capabilities::{capabilities_in, is_capability};
@@ -39,12 +40,42 @@ pub fn check(spec: &ContainerSpec, engine: &Path) -> Result<(), EngineError> {
     check_limits(&spec.limits)?;
     check_sysctls(spec)?;
     check_log(&spec.log)?;
+    check_health(spec.health.as_ref())?;
     if spec.auto_remove && spec.restart != RestartPolicy::Never {
         return invalid("can't create 'AutoRemove' container with restart policy");
     }
     spec.stop.signal.map(Signal::try_from).transpose()?;
     if let Some(port) = spec.exposed_ports.iter().find(|port| port.number == 0) {
         return invalid(format!("invalid port: 0/{}", port.protocol.as_str()));
+    }
+    Ok(())
+}
+
+/// The least time of a health check: more often would be nothing but checks.
+const MIN_CHECK_TIME: Duration = Duration::from_millis(1);
+
+fn check_health(health: Option<&HealthCheck>) -> Result<(), EngineError> {
+    let Some(health) = health else {
+        return Ok(());
+    };
+    if health.command.first().is_none_or(String::is_empty) {
+        return invalid("the health check has no command");
+    }
+    check_strings("Healthcheck", &health.command)?;
+    if health.command.iter().any(|word| word.contains('\0')) {
+        return invalid("the command of the health check contains a zero byte");
+    }
+    for (name, time) in [
+        ("interval", health.interval),
+        ("timeout", health.timeout),
+        ("start interval", health.start_interval),
+    ] {
+        if time < MIN_CHECK_TIME {
+            return invalid(format!("the {name} of the health check is less than 1ms"));
+        }
+    }
+    if health.retries == 0 {
+        return invalid("the health check's retries are 0, at least 1 is needed");
     }
     Ok(())
 }

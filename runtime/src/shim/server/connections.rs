@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::{INPUT, LISTENER, Server, State, failed};
 use crate::failure::{Failure, Step};
-use crate::shim::client::Client;
+use crate::shim::client::{Client, Pending};
 
 /// How many connections wait until they are accepted; the kernel's own limit is lower, if anything.
 const BACKLOG: i32 = 4096;
@@ -143,7 +143,10 @@ impl Server {
         }
         for token in finished {
             // Closing the descriptor takes it out of the epoll.
-            self.clients.remove(&token);
+            let client = self.clients.remove(&token);
+            if let Some(Pending::Probe(number)) = client.and_then(|client| client.pending) {
+                self.probe_abandoned(number);
+            }
         }
         let pending = !self.streams.pending.is_empty();
         if pending != self.input_watched

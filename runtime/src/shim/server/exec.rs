@@ -8,7 +8,9 @@
 //! container nor the shim. Without clients the output is read and dropped.
 
 mod history;
+mod probe;
 mod progress;
+pub(super) mod result;
 mod session;
 
 use std::os::fd::AsFd;
@@ -90,6 +92,7 @@ impl Server {
             exit: None,
             started_at: 0,
             deadline: None,
+            probe: None,
         };
         self.sessions.map.insert(self.sessions.last, session);
         let is_made: fn(&Phase) -> bool = |phase| matches!(phase, Phase::Made(_));
@@ -129,10 +132,23 @@ impl Server {
             client.pending = Some(Pending::ExecStart(number));
             return Ok(());
         }
-        let Phase::Made(process) = &session.phase else {
+        if !matches!(session.phase, Phase::Made(_)) {
             return Err(Failure::conflict(format!(
                 "exec session {name} was started already"
             )));
+        }
+        self.exec_spawn(number)?;
+        client.pending = Some(Pending::ExecStart(number));
+        Ok(())
+    }
+
+    /// Makes the process of a session that waits for that. A session that fails is forgotten.
+    fn exec_spawn(&mut self, number: u64) -> Result<(), Failure> {
+        let Some(session) = self.sessions.map.get_mut(&number) else {
+            return Err(Failure::internal("the session is gone"));
+        };
+        let Phase::Made(process) = &session.phase else {
+            return Err(Failure::internal("the session was started already"));
         };
         let streams = match process.terminal {
             true => Ok(None),
@@ -176,7 +192,6 @@ impl Server {
                     channel: spawned.channel,
                     terminal: None,
                 };
-                client.pending = Some(Pending::ExecStart(number));
                 Ok(())
             }
             Err(failure) => {

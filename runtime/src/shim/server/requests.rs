@@ -1,12 +1,14 @@
 //! What the requests of clients do.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use keelson_log::Reader;
 use keelson_shim_protocol::{OciStatus, Request, Response};
 use keelson_sys::{clone, sandbox};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
+use super::exec::result::Limits;
 use super::{CHANNEL, Server, State, done, failed};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
@@ -71,6 +73,16 @@ impl Server {
                 process,
                 open_stdin,
             } => self.exec_make(exec, process, open_stdin).map(done),
+            Request::Probe {
+                exec,
+                process,
+                limit,
+                output,
+            } => {
+                let limit = Duration::from_millis(limit);
+                self.probe(exec, process, Limits { limit, output }, client)
+                    .map(|()| None)
+            }
             Request::Executions => Ok(Some(self.exec_list())),
             Request::ExecStart { exec } => self.exec_start(&exec, client).map(|()| None),
             Request::Resize {

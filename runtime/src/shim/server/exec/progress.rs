@@ -72,12 +72,17 @@ impl Server {
                 }
                 session.started_at = crate::shim::now();
                 session.phase = Phase::Running { pid };
+                if let Some(probe) = &session.probe {
+                    session.deadline = Instant::now().checked_add(probe.limit());
+                }
                 self.answer_pending(&Pending::ExecStart(number), &Response::Started { pid });
             }
             Err(failure) => {
                 // Of a process that failed nothing is left but the zombie, which is reaped as
                 // every other.
-                self.answer_pending(&Pending::ExecStart(number), &failed(failure));
+                let failed = failed(failure);
+                self.answer_pending(&Pending::ExecStart(number), &failed);
+                self.answer_pending(&Pending::Probe(number), &failed);
                 self.forget(number);
             }
         }
@@ -157,6 +162,11 @@ impl Server {
             log_lost: 0,
         };
         session.exit = Some(exit.clone());
+        if session.probe.is_some() {
+            let number = *number;
+            self.probe_ended(number, code);
+            return true;
+        }
         self.sessions.history.add(&session.name, pid, &exit);
         let number = *number;
         self.exec_exited(number, exit);
@@ -180,7 +190,7 @@ impl Server {
     }
 
     /// Reads output as long as there is some and every client has room.
-    fn exec_output(&mut self, number: u64, index: usize) {
+    pub(super) fn exec_output(&mut self, number: u64, index: usize) {
         // The other sessions and the container shall have their turn, too.
         for _ in 0..16 {
             let Some(session) = self.sessions.map.get_mut(&number) else {
@@ -206,6 +216,9 @@ impl Server {
             }
             match session.streams.read(index, &mut self.buffer) {
                 Output::Some => {
+                    if let Some(probe) = &mut session.probe {
+                        probe.keep(&self.buffer);
+                    }
                     let stream = match index {
                         0 => OutputStream::Stdout,
                         _ => OutputStream::Stderr,
@@ -258,6 +271,9 @@ impl Server {
             .map(|(number, _)| *number)
             .collect();
         for number in due {
+            if self.probe_expired(number) {
+                continue;
+            }
             for index in 0..2 {
                 self.exec_output(number, index);
             }

@@ -8,6 +8,7 @@ use keelson_shim_protocol::{Execution, ExecutionState, Exit};
 use nix::sys::epoll::Epoll;
 
 use super::history::History;
+use super::result::Probe;
 use crate::failure::Failure;
 use crate::process::channel::Channel;
 use crate::shim::stdio::Streams;
@@ -36,8 +37,10 @@ pub(super) struct Session {
     /// How the process ended.
     pub(super) exit: Option<Exit>,
     pub(super) started_at: u64,
-    /// When output that others hold open is given up.
+    /// When output that others hold open is given up; of a probe that runs: when it is killed.
     pub(super) deadline: Option<Instant>,
+    /// What is kept of a probe.
+    pub(super) probe: Option<Probe>,
 }
 
 pub(super) enum Phase {
@@ -100,7 +103,9 @@ impl Sessions {
 
     /// All of them, for a hostd that was started again.
     pub(super) fn list(&self) -> Vec<Execution> {
-        let alive = self.map.values().filter_map(|session| {
+        // Probes end with whoever asked for them.
+        let others = self.map.values().filter(|session| session.probe.is_none());
+        let alive = others.filter_map(|session| {
             let state = match &session.phase {
                 _ if session.exit.is_some() => return None,
                 Phase::Made(_) => ExecutionState::Made,

@@ -1,0 +1,270 @@
+//! Finding out the health of containers: what [`Action::Check`](crate::machine::Action::Check) and
+//! its companions do. When checks are made and what their results mean is said by the machine
+//! (`machine/health.rs`).
+//!
+//! A check is one request to the container's shim, which executes the command, keeps the first of its
+//! output, and kills it when its time is over or the connection ends: also when this engine is
+//! killed. So nothing has to be found again by the engine after this one.
+//!
+//! The health is written to the directory of the run, which lies in memory: a disk is not worn by
+//! checks, and a health of before a reboot is of no use.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use keelson_model::limits;
+use keelson_model::spec::HealthCheck;
+use keelson_shim_protocol::{Request, Response};
+use keelson_store::document::Rest;
+use keelson_store::{Document, Durability, Era, document};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::checks::Check;
+use crate::container::Container;
+use crate::engine::{Inner, off_workers};
+use crate::executions::ExecRequest;
+use crate::machine::{CheckNumber, Event};
+use crate::types::health::{CheckOutcome, CheckResult, Health};
+use crate::{EngineError, Signal, names};
+
+/// Bytes of a check's output that are kept.
+const OUTPUT: u32 = 4096;
+/// What a check may take besides its own time: to make its process, and to end it.
+const AROUND: Duration = Duration::from_secs(30);
+/// Name of the document.
+const FILE: &str = "health.json";
+/// The engine that reads it may be older than this one, at any time.
+const ERA: Era = Era::Trial;
+
+/// `health.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct HealthDocument {
+    #[serde(flatten)]
+    health: Health,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+impl Document for HealthDocument {
+    const VERSION: u32 = 1;
+}
+
+impl Inner {
+    /// Checks a container's health in the background, and tells its machine.
+    pub(crate) fn begin_check(self: &Arc<Self>, container: &Arc<Container>, number: CheckNumber) {
+        let snapshot = container.snapshot();
+        let Some(check) = snapshot.spec.health.clone() else {
+            return;
+        };
+        let exec = names::new_id();
+        let command = request(&check).command_line();
+        for what in ["exec_create", "exec_start"] {
+            let action = format!("{what}: {command}");
+            self.emit(container, action, &[("execID", exec.clone())]);
+        }
+        // The lock keeps the task from being over before it is known.
+        let mut live = container.live();
+        let (inner, checked, name) = (Arc::clone(self), Arc::clone(container), exec.clone());
+        let pid = snapshot.state.pid;
+        let task = tokio::spawn(async move {
+            let result = inner.check(&checked, pid, &check, name).await;
+            if inner.check_is_over(&checked, number, &result) {
+                let event = Event::Checked(number, result);
+                inner.handle(&checked, event, None).await;
+            }
+        });
+        live.checks.current = Some(Check {
+            number,
+            exec,
+            task: task.abort_handle(),
+        });
+    }
+
+    /// Ends a check whose result is not wanted any more.
+    pub(crate) fn end_check(&self, container: &Container, number: CheckNumber) {
+        // Not held while the event is sent, which takes the lock itself.
+        let over = container.live().checks.take(number);
+        if let Some(check) = over {
+            // With the task its connection ends, and with that the process.
+            check.task.abort();
+            self.tell_end(container, check.exec, Signal::KILL.number() + 128);
+        }
+    }
+
+    /// Tells the end of a check once; false when it was ended meanwhile.
+    fn check_is_over(
+        &self,
+        container: &Container,
+        number: CheckNumber,
+        result: &CheckResult,
+    ) -> bool {
+        let over = container.live().checks.take(number);
+        let Some(check) = over else {
+            return false;
+        };
+        let code = match result.outcome {
+            CheckOutcome::Exited { code } => Some(code),
+            CheckOutcome::TimedOut => Some(Signal::KILL.number() + 128),
+            // There was no process.
+            CheckOutcome::NotExecuted => None,
+        };
+        if let Some(code) = code {
+            self.tell_end(container, check.exec, code);
+        }
+        true
+    }
+
+    fn tell_end(&self, container: &Container, exec: String, code: i32) {
+        let attributes = [("execID", exec), ("exitCode", code.to_string())];
+        self.emit(container, "exec_die", &attributes);
+    }
+
+    async fn check(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        pid: i32,
+        check: &HealthCheck,
+        exec: String,
+    ) -> CheckResult {
+        let start = Timestamp::now();
+        let whole = check.timeout.saturating_add(AROUND);
+        let probe = self.probe(container, pid, check, exec);
+        let (outcome, output) = match tokio::time::timeout(whole, probe).await {
+            Ok(Ok((Some(code), output))) => (CheckOutcome::Exited { code }, output),
+            Ok(Ok((None, output))) => (CheckOutcome::TimedOut, output),
+            Ok(Err(error)) => {
+                let text = limits::shortened(&error.to_string(), OUTPUT as usize);
+                (CheckOutcome::NotExecuted, text)
+            }
+            Err(_) => (CheckOutcome::TimedOut, String::new()),
+        };
+        CheckResult {
+            start,
+            end: Timestamp::now(),
+            outcome,
+            output,
+        }
+    }
+
+    /// Has the shim execute a check's command; its exit code, if it ended in time, and its output.
+    async fn probe(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        pid: i32,
+        check: &HealthCheck,
+        exec: String,
+    ) -> Result<(Option<i32>, String), EngineError> {
+        let process = self.check_process(container, pid, check)?;
+        let request = Request::Probe {
+            exec,
+            process: (*process).clone(),
+            limit: u64::try_from(check.timeout.as_millis()).unwrap_or(u64::MAX),
+            output: OUTPUT,
+        };
+        let mut connection = container.shim().connect().await?;
+        match connection.request_unhurried(&request).await? {
+            Response::Probed { code, output } => Ok((code, output)),
+            Response::Failed { message, reason } => Err(EngineError::Exec { message, reason }),
+            other => Err(EngineError::Shim {
+                id: container.id.clone(),
+                operation: "check the health",
+                reason: format!("unexpected answer {other:?}"),
+            }),
+        }
+    }
+
+    /// The process of a run's checks.
+    fn check_process(
+        &self,
+        container: &Container,
+        pid: i32,
+        check: &HealthCheck,
+    ) -> Result<Arc<Value>, EngineError> {
+        if let Some((run, process)) = &container.live().checks.process
+            && *run == pid
+        {
+            return Ok(Arc::clone(process));
+        }
+        let process = off_workers(|| self.exec_process(&request(check), container, None))?;
+        let process = Arc::new(process);
+        container.live().checks.process = Some((pid, Arc::clone(&process)));
+        Ok(process)
+    }
+
+    /// Keeps a container's health for the engine after this one.
+    pub(crate) fn keep_health(&self, container: &Container) {
+        let snapshot = container.snapshot();
+        let Some(health) = &snapshot.health else {
+            return;
+        };
+        let kept = HealthDocument {
+            health: (**health).clone(),
+            rest: Rest::default(),
+        };
+        let path = snapshot.run_directory.join(FILE);
+        if let Err(error) = off_workers(|| document::write(&path, &kept, ERA, Durability::Relaxed))
+        {
+            tracing::warn!(id = container.id, %error, "health not kept");
+        }
+    }
+}
+
+impl Container {
+    /// Takes over the health that an earlier engine has kept.
+    pub(crate) fn restore_health(&self) {
+        if self.snapshot().spec.health.is_some() {
+            let kept = read(&self.run_directory, &self.id);
+            self.live().restore_health(kept);
+        }
+    }
+}
+
+/// A check as an execution.
+fn request(check: &HealthCheck) -> ExecRequest {
+    ExecRequest {
+        args: check.command.clone(),
+        ..ExecRequest::default()
+    }
+}
+
+/// What is kept of a run; what can't be read is reported and left alone.
+fn read(run: &Path, id: &str) -> Option<Health> {
+    match document::read::<HealthDocument>(&run.join(FILE)) {
+        Ok(kept) => kept.map(|kept| kept.health),
+        Err(error) => {
+            tracing::warn!(id, %error, "health of before is not known");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each version, as it was written by the release that introduced it. Never changed.
+    const GOLDEN: &[(u32, &str)] = &[(
+        1,
+        r#"{"version":1,"readable_from":1,"status":"unhealthy","failing_streak":3,"log":[{"start":"2026-01-02T03:04:05Z","end":"2026-01-02T03:04:06Z","outcome":{"how":"exited","code":1},"output":"no"}]}"#,
+    )];
+
+    #[test]
+    fn documents_of_every_version_are_read() {
+        document::assert_goes_back::<HealthDocument>(GOLDEN);
+        let (_, text) = GOLDEN[0];
+        let kept: HealthDocument = document::parse(Path::new("x"), text.as_bytes()).unwrap();
+        assert_eq!(kept.health.log[0].outcome, CheckOutcome::Exited { code: 1 });
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_no_health_and_stays() {
+        let run = tempfile::tempdir().unwrap();
+        assert_eq!(read(run.path(), "x"), None);
+        std::fs::write(run.path().join(FILE), "{").unwrap();
+        assert_eq!(read(run.path(), "x"), None);
+        assert!(run.path().join(FILE).exists());
+    }
+}
