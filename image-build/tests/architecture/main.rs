@@ -146,7 +146,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "hostd-api-docker",
             "hostd-images",
+            "keelson-cgroup",
             "keelson-config",
+            "keelson-linux",
             "keelson-log",
             "keelson-oci",
             "keelson-registry",

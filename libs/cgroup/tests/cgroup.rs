@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use keelson_cgroup::{Cgroup, Event, controllers, mount_point, remove, remove_when_empty, wait};
+use keelson_cgroup::figures::ProcessorFigures;
+use keelson_cgroup::{
+    Cgroup, Event, Figures, controllers, mount_point, remove, remove_when_empty, wait,
+};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -140,4 +143,37 @@ fn a_controller_that_the_machine_does_not_have_is_refused_by_name() {
         controllers::enable_from(&mount, group.path(), controller).unwrap();
     }
     remove(&path, LIMIT).unwrap();
+}
+
+#[test]
+fn figures_are_those_of_the_processes() {
+    let Some(path) = path("figures") else { return };
+    let group = Cgroup::create(path.join("inner")).unwrap();
+    // What is counted is counted for the cgroups above, too.
+    let mut busy = Command::new("sh")
+        .args(["-c", "while :; do :; done"])
+        .spawn()
+        .unwrap();
+    group.add(busy.id() as i32).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    let figures = loop {
+        let figures = Figures::read(&path).unwrap();
+        if figures.cpu.usage > Duration::from_millis(50) || Instant::now() > deadline {
+            break figures;
+        }
+    };
+    assert!(figures.cpu.usage > Duration::from_millis(50), "{figures:?}");
+    for (controller, found) in [
+        ("memory", figures.memory.is_some()),
+        ("pids", figures.pids.is_some()),
+        ("io", figures.devices.is_some()),
+    ] {
+        assert_eq!(found, controllers::has(&path, controller), "{controller}");
+    }
+    remove(&path, LIMIT).unwrap();
+    busy.wait().unwrap();
+    let error = Figures::read(&path).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    let processors = ProcessorFigures::read().unwrap();
+    assert!(processors.online > 0 && !processors.time.is_zero());
 }
