@@ -201,6 +201,7 @@ fn limits_bite_and_containers_are_isolated() -> Result<()> {
     memory_limit_kills(&machine)?;
     processor_limit_throttles(&machine)?;
     process_limit_stops_forks(&machine)?;
+    figures_are_shown(&machine)?;
     limits_change_while_running(&machine)?;
     isolation_is_as_dockers(&machine)
 }
@@ -249,6 +250,38 @@ fn processor_limit_throttles(machine: &Machine) -> Result<()> {
     ensure!(value("nr_throttled")? > 3, "{seen}");
     // A fifth of two seconds, and room for what was used before the loop.
     ensure!(value("usage_usec")? < 1_200_000, "{seen}");
+    Ok(())
+}
+
+/// `docker stats` of a container that works, has 16 MB in memory, and has limits.
+fn figures_are_shown(machine: &Machine) -> Result<()> {
+    let script = "x=$(head -c 16000000 /dev/zero | tr '\\0' x); touch /full; while :; do :; done";
+    let limits = ["-m", "128m", "--pids-limit", "50"];
+    let start = ["run", "-d", "--name", "busy"];
+    let end = ["busybox", "sh", "-c", script];
+    docker(machine, &[&start[..], &limits, &end].concat())?;
+    until("full memory", Duration::from_secs(60), || {
+        let looked = machine.docker(&["exec", "busy", "ls", "/full"])?;
+        Ok(match looked.code {
+            Some(0) => Ok(()),
+            _ => Err(looked.to_string()),
+        })
+    })?;
+    let format = "{{.CPUPerc}} {{.PIDs}} {{.MemUsage}}";
+    let shown = docker(
+        machine,
+        &["stats", "--no-stream", "--format", format, "busy"],
+    )?;
+    let words: Vec<_> = shown.split(' ').collect();
+    let [cpu, pids, memory, "/", "128MiB"] = words.as_slice() else {
+        anyhow::bail!("{shown:?}");
+    };
+    let cpu: f64 = cpu.trim_end_matches('%').parse()?;
+    ensure!(cpu > 1.0 && cpu <= 400.0, "{shown:?}");
+    let memory: f64 = memory.trim_end_matches("MiB").parse()?;
+    ensure!(memory > 15.0 && memory < 128.0, "{shown:?}");
+    ensure!(pids.parse::<u32>()? >= 1, "{shown:?}");
+    docker(machine, &["rm", "-f", "busy"])?;
     Ok(())
 }
 

@@ -148,7 +148,13 @@ pub static ROUTES: Table<Handler> = Table::new(
             handler!(containers::content::export),
         )
         .audited(),
-        not_built("GET", "/containers/{id}/stats", 24, Reader),
+        route(
+            "GET",
+            "/containers/{id}/stats",
+            24,
+            Reader,
+            handler!(containers::stats::stats),
+        ),
         route(
             "POST",
             "/containers/{id}/resize",

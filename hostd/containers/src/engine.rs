@@ -27,6 +27,7 @@ use crate::init_program::InitProgram;
 use crate::old::ReadOld;
 use crate::registry::Registry;
 use crate::shim::Program;
+use crate::stats::clock::Clock;
 use crate::types::{
     CgroupParent, ContainerEvent, EngineOptions, Scope, Snapshot, Status, WaitCondition, WaitResult,
 };
@@ -71,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) shutting_down: AtomicBool,
     /// Whether a prune runs.
     pub(crate) pruning: AtomicBool,
+    pub(crate) stats_clock: Clock,
     /// Whether it is known of all containers of an earlier engine what they are now.
     pub(crate) settled: watch::Sender<bool>,
     /// From when on the machines of containers count time.
@@ -112,6 +114,7 @@ impl Engine {
                 executions: Executions::default(),
                 shutting_down: AtomicBool::new(false),
                 pruning: AtomicBool::new(false),
+                stats_clock: Clock::default(),
                 settled: watch::Sender::new(false),
                 opened: tokio::time::Instant::now(),
             }),

@@ -24,6 +24,7 @@
 //! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
 //! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a container;
 //!   `gate` keeps those who write to its files away from its starts.
+//! - `stats`: what a container uses.
 //! - `executions`, `exec`: further processes in it.
 //! - `health`, `checks`: how its health is found out.
 //! - `flush`: what is written is synchronised a moment later.
@@ -72,6 +73,7 @@ mod shim;
 pub mod signal;
 mod spec;
 mod start;
+mod stats;
 mod subpath;
 mod tag;
 mod top;
@@ -79,6 +81,9 @@ pub mod types;
 mod update;
 mod user;
 mod volumes;
+
+pub use keelson_cgroup::{Figures, figures};
+pub use keelson_linux::net_dev::{Interface, Traffic};
 
 pub use archive::{ExtractOptions, PathArchive, PathStat};
 pub use copy_error::CopyError;
@@ -94,6 +99,7 @@ pub use spec::capabilities::{capabilities_in, is_capability};
 pub use spec::check::{check, check_host, check_strings};
 pub use spec::merge_environment;
 pub use spec::mounts::usual_propagation;
+pub use stats::{ContainerStats, Measured, StatsWatch};
 pub use tag::{check_tag, tag_of};
 pub use types::health::{CheckOutcome, CheckResult, Health, HealthStatus};
 pub use types::{

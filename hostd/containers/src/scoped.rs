@@ -7,9 +7,10 @@ use hostd_images::{Change, ImageId};
 use tokio::io::AsyncRead;
 
 use crate::{
-    AttachOptions, Attached, CommitRequest, CreateRequest, Created, Engine, EngineError,
-    ExecRequest, ExecSnapshot, ExtractOptions, LogQuery, Logs, PathArchive, PathStat, Pruned,
-    Receiver, Scope, Signal, Snapshot, SpecChange, Top, WaitCondition, WaitFuture,
+    AttachOptions, Attached, CommitRequest, ContainerStats, CreateRequest, Created, Engine,
+    EngineError, ExecRequest, ExecSnapshot, ExtractOptions, LogQuery, Logs, PathArchive, PathStat,
+    Pruned, Receiver, Scope, Signal, Snapshot, SpecChange, StatsWatch, Top, WaitCondition,
+    WaitFuture,
 };
 
 /// The containers of one scope. Each method is [`Engine`]'s method of the same name, with the same
@@ -134,6 +135,16 @@ impl ScopedEngine<'_> {
     /// A container's processes.
     pub async fn top(&self, name: &str) -> Result<Top, EngineError> {
         self.engine.top(self.scope, name).await
+    }
+
+    /// What a container uses now.
+    pub async fn stats(&self, name: &str) -> Result<ContainerStats, EngineError> {
+        self.engine.stats(self.scope, name).await
+    }
+
+    /// What a container uses, again and again.
+    pub async fn watch_stats(&self, name: &str) -> Result<StatsWatch, EngineError> {
+        self.engine.watch_stats(self.scope, name).await
     }
 
     /// Connects to a container's streams.

@@ -353,6 +353,8 @@ fn containers() {
         "/containers/it/json?size=1",
         "/containers/it/top",
         "/containers/it/changes",
+        "/containers/it/stats?stream=0",
+        "/containers/it/stats?stream=0&one-shot=1",
     ] {
         api.get(&host, path);
     }
@@ -373,6 +375,7 @@ fn containers() {
         api.succeed(&host, "POST", &format!("/containers/other/{path}"), b"");
     }
     api.succeed(&host, "POST", "/containers/more/wait", b"");
+    api.get(&host, "/containers/more/stats?stream=0");
     assert_eq!(
         api.send(&host, "POST", "/containers/more/stop", b"").status,
         304
@@ -397,6 +400,8 @@ fn containers() {
     api.get(&host, &format!("/exec/{id}/json"));
     for (method, path, status) in [
         ("GET", "/containers/none/json", 404),
+        ("GET", "/containers/none/stats", 404),
+        ("GET", "/containers/it/stats?one-shot=1", 400),
         ("GET", "/containers/json?filters=x", 400),
         ("POST", "/containers/create", 400),
         ("POST", "/containers/none/start", 404),

@@ -1,6 +1,8 @@
 //! Streams of containers: what a hijacked connection says that it carries, and `attach/ws`, spoken by hand.
 
 mod common;
+#[path = "streams/stats.rs"]
+mod stats;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -40,6 +40,8 @@ pub enum Kind {
     Transfer,
     /// Logs, events, attached streams.
     Follow,
+    /// What containers use, again and again: each is small, and a client has one for each container.
+    Watch,
     /// Walks through file systems: sizes, changes, checks of images.
     Survey,
     /// Large documents in requests. Each is in memory as a whole, more than once.
@@ -47,11 +49,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Export,
         Self::Upload,
         Self::Transfer,
         Self::Follow,
+        Self::Watch,
         Self::Survey,
         Self::Document,
     ];
@@ -63,6 +66,7 @@ impl Kind {
             Self::Upload => (16, 0),
             Self::Transfer => (32, 0),
             Self::Follow => (512, 128),
+            Self::Watch => (1024, 256),
             Self::Survey => (8, 2),
             Self::Document => (8, 2),
         }
@@ -71,7 +75,7 @@ impl Kind {
     /// Whether a client that reads or writes slowly holds such a place longer.
     const fn is_held_by_clients(self) -> bool {
         match self {
-            Self::Export | Self::Upload | Self::Transfer | Self::Follow => true,
+            Self::Export | Self::Upload | Self::Transfer | Self::Follow | Self::Watch => true,
             Self::Survey | Self::Document => false,
         }
     }
@@ -82,6 +86,7 @@ impl Kind {
             Self::Upload => "archives being received",
             Self::Transfer => "transfers with registries",
             Self::Follow => "streams",
+            Self::Watch => "streams of figures",
             Self::Survey => "file systems being looked through",
             Self::Document => "large requests",
         }

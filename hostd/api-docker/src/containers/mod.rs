@@ -10,6 +10,7 @@ mod health;
 pub(crate) mod inspect;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
+pub(crate) mod stats;
 pub(crate) mod streams;
 mod versions;
 pub(crate) mod websocket;

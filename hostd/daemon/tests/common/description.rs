@@ -33,6 +33,7 @@ const UNDESCRIBED: &[(&str, &[&str])] = &[
 /// Definitions whose members Docker shows as null when they are not set, described or not: clients
 /// tell by it what was not set.
 const NULL_MEMBERS: &[&str] = &[
+    "ContainerBlkioStats",
     "ContainerConfig",
     "EndpointSettings",
     "HostConfig",

@@ -1,0 +1,123 @@
+//! What containers use: processor, memory, devices, network.
+//!
+//! One clock measures all containers that somebody watches, once a second, in one go and off the
+//! threads that serve requests; while nobody watches there is none. A watcher gets the latest
+//! measurement when it asks: one that does not ask holds up nothing, and nothing is kept for it.
+//!
+//! * [`measure`]: one measurement of one container.
+//! * [`clock`]: who watches, and the clock.
+
+pub(crate) mod clock;
+mod measure;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use keelson_blocking::blocking;
+use keelson_cgroup::Figures;
+use keelson_cgroup::figures::ProcessorFigures;
+use keelson_linux::net_dev::Interface;
+use tokio::sync::{Semaphore, watch};
+
+use self::clock::Latest;
+use self::measure::{Machine, measure};
+use crate::container::Container;
+use crate::types::Scope;
+use crate::{Engine, EngineError};
+
+/// Measurements out of turn at once: of hundreds of watchers that come together.
+static MEASURES: Semaphore = Semaphore::const_new(4);
+/// Closer measurements say nothing about the time between them: processor time is counted in
+/// hundredths of a second.
+const CLOSEST: Duration = Duration::from_millis(500);
+
+/// What a container uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerStats {
+    /// Its identifier.
+    pub id: String,
+    /// Its name at that time.
+    pub name: String,
+    /// `None`: it did not run.
+    pub measured: Option<Measured>,
+    taken: Instant,
+}
+
+/// What a running container uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured {
+    /// When it was measured.
+    pub at: Timestamp,
+    /// What its processes have used.
+    pub figures: Figures,
+    /// What went through the interfaces of its network, without the loopback. `None`: it has the
+    /// host's network, or none.
+    pub interfaces: Option<Vec<Interface>>,
+    /// The machine's processors.
+    pub processors: ProcessorFigures,
+    /// The machine's memory in bytes.
+    pub machine_memory: u64,
+}
+
+/// Measurements of a container, about one a second, until it is removed.
+pub struct StatsWatch {
+    first: Option<Arc<ContainerStats>>,
+    latest: watch::Receiver<Latest>,
+    last: Instant,
+}
+
+impl StatsWatch {
+    /// The next measurement; the first one is there already. `None`: the container was removed.
+    pub async fn next(&mut self) -> Option<Arc<ContainerStats>> {
+        if let Some(first) = self.first.take() {
+            self.last = first.taken;
+            return Some(first);
+        }
+        loop {
+            self.latest.changed().await.ok()?;
+            let latest = self.latest.borrow_and_update().clone();
+            if let Some(stats) = latest
+                && stats.taken.saturating_duration_since(self.last) >= CLOSEST
+            {
+                self.last = stats.taken;
+                return Some(stats);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// What a container uses now.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub async fn stats(&self, scope: Scope, name: &str) -> Result<ContainerStats, EngineError> {
+        let container = self.inner.resolve(scope, name)?;
+        self.stats_of(container).await
+    }
+
+    /// What a container uses, again and again.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub async fn watch_stats(&self, scope: Scope, name: &str) -> Result<StatsWatch, EngineError> {
+        let container = self.inner.resolve(scope, name)?;
+        let mount = self.inner.facts.cgroup_mount.as_deref();
+        let latest = self.inner.stats_clock.watch(&container, mount);
+        let first = Arc::new(self.stats_of(container).await?);
+        Ok(StatsWatch {
+            last: first.taken,
+            first: Some(first),
+            latest,
+        })
+    }
+
+    async fn stats_of(&self, container: Arc<Container>) -> Result<ContainerStats, EngineError> {
+        let mount = self.inner.facts.cgroup_mount.clone();
+        // Never closed.
+        let _place = MEASURES.acquire().await;
+        let work = move || measure(&container, mount.as_deref(), &Machine::now());
+        Ok(blocking(work).await?)
+    }
+}

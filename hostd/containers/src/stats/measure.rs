@@ -1,0 +1,121 @@
+//! One measurement. It blocks: it reads some ten files.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use keelson_cgroup::Figures;
+use keelson_cgroup::figures::ProcessorFigures;
+use keelson_linux::net_dev::{self, Interface};
+
+use super::{ContainerStats, Measured};
+use crate::container::Container;
+use crate::types::Snapshot;
+
+/// Most bytes of a list of interfaces that are read: a container may make any number of them.
+const LARGEST_LIST: u64 = 32 << 10;
+
+/// What does not depend on the container.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Machine {
+    processors: ProcessorFigures,
+    memory: u64,
+    /// Number of the network namespace of this program.
+    network: Option<u64>,
+}
+
+impl Machine {
+    pub(super) fn now() -> Self {
+        let memory = rustix::system::sysinfo();
+        Self {
+            processors: ProcessorFigures::read().unwrap_or_else(|error| {
+                tracing::warn!(%error, "processor time not known");
+                ProcessorFigures::default()
+            }),
+            memory: memory.totalram.saturating_mul(memory.mem_unit.into()),
+            network: network_namespace("self"),
+        }
+    }
+}
+
+/// Measures a container. One that does not run, or has just ended, uses nothing.
+pub(super) fn measure(
+    container: &Container,
+    mount: Option<&Path>,
+    machine: &Machine,
+) -> ContainerStats {
+    let snapshot = container.snapshot();
+    let runs = snapshot.state.status.has_process();
+    ContainerStats {
+        id: snapshot.id.clone(),
+        name: snapshot.name.clone(),
+        measured: mount
+            .filter(|_| runs)
+            .and_then(|mount| running(&snapshot, mount, machine)),
+        taken: Instant::now(),
+    }
+}
+
+fn running(snapshot: &Snapshot, mount: &Path, machine: &Machine) -> Option<Measured> {
+    let group = mount.join(snapshot.cgroup.trim_start_matches('/'));
+    match Figures::read(&group) {
+        Ok(figures) => Some(Measured {
+            at: Timestamp::now(),
+            figures,
+            interfaces: interfaces(snapshot.state.pid, machine),
+            processors: machine.processors,
+            machine_memory: machine.memory,
+        }),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(id = snapshot.id, %error, "container not measured");
+            }
+            None
+        }
+    }
+}
+
+/// The interfaces of a process whose network is not the host's. `None`: there are none.
+fn interfaces(pid: i32, machine: &Machine) -> Option<Vec<Interface>> {
+    let namespace = network_namespace(&pid.to_string())?;
+    if Some(namespace) == machine.network {
+        return None;
+    }
+    let mut list = Vec::with_capacity(1024);
+    let file = File::open(format!("/proc/{pid}/net/dev")).ok()?;
+    file.take(LARGEST_LIST).read_to_end(&mut list).ok()?;
+    let mut found = net_dev::parse(&list);
+    found.retain(|interface| interface.name != "lo");
+    Some(found).filter(|found| !found.is_empty())
+}
+
+/// The number of a process's network namespace.
+fn network_namespace(process: &str) -> Option<u64> {
+    let found = fs::metadata(format!("/proc/{process}/ns/net")).ok()?;
+    Some(found.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_the_network_of_this_program_has_no_interfaces_of_its_own() {
+        let machine = Machine::now();
+        assert!(machine.network.is_some());
+        assert!(machine.memory > 1 << 20 && machine.processors.online > 0);
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(interfaces(own, &machine), None);
+        assert_eq!(interfaces(-1, &machine), None);
+        // With another network the same interfaces would be shown, the loopback excepted.
+        let elsewhere = Machine {
+            network: Some(0),
+            ..machine
+        };
+        let shown = interfaces(own, &elsewhere).unwrap_or_default();
+        assert!(shown.iter().all(|interface| interface.name != "lo"));
+    }
+}
