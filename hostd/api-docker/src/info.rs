@@ -10,7 +10,7 @@ use crate::error::ApiError;
 use crate::images::platform::go_architecture;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
-use crate::{Api, Call, networks, offers};
+use crate::{Api, Call, blocking, networks, offers};
 
 /// `GET` and `HEAD /_ping`.
 pub(crate) async fn ping(_: &Api, _: Call) -> Result<Response<Body>, ApiError> {
@@ -176,6 +176,8 @@ fn for_version(answer: &mut Map<String, Value>, version: ApiVersion) {
 /// `GET /info`.
 pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let inner = &api.0;
+    let volumes = inner.engine.volumes().clone();
+    let volume_drivers = blocking(move || volumes.drivers()).await?;
     let containers = api.containers().list();
     let count = |fits: fn(Status) -> bool| {
         containers
@@ -211,7 +213,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         "DriverStatus": [["Layer format", inner.images.backend()]],
         "DockerRootDir": inner.engine.root().display().to_string(),
         "Plugins": {
-            "Volume": [hostd_volumes::LOCAL],
+            "Volume": volume_drivers,
             "Network": networks::drivers(),
             "Authorization": [],
             "Log": log_drivers,

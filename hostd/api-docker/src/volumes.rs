@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hostd_images::tree_bytes;
-use hostd_volumes::{NewVolume, Volume, VolumeError};
+use hostd_volumes::{Force, NewVolume, Volume, VolumeError};
 use http::{Response, StatusCode};
 use keelson_model::error::ErrorKind;
 use keelson_model::json::{Json, JsonError};
@@ -36,8 +36,10 @@ pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         .filters(&["dangling", "driver", "label", "name"])?;
     let dangling = filters.flag("dangling")?;
     let names = Patterns::new(filters.values("name"));
-    let store = api.0.engine.volumes();
-    let volumes = store.list().into_iter().filter(|volume| {
+    let store = api.0.engine.volumes().clone();
+    let asked = store.clone();
+    let (all, warnings) = blocking(move || asked.list_all()).await?;
+    let volumes = all.into_iter().filter(|volume| {
         names.fit(&volume.name)
             && filters.any("driver", |wanted| volume.driver == wanted)
             && fits_labels(&filters, volume)
@@ -46,7 +48,7 @@ pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
     let volumes: Vec<_> = volumes.map(|volume| render(&volume)).collect();
     Ok(reply::json(
         StatusCode::OK,
-        &json!({"Volumes": volumes, "Warnings": null}),
+        &json!({"Volumes": volumes, "Warnings": (!warnings.is_empty()).then_some(warnings)}),
     ))
 }
 
@@ -82,16 +84,20 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
 
 /// `GET /volumes/{name}`.
 pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    let volume = api.0.engine.volumes().inspect(&call.name)?;
+    let store = api.0.engine.volumes().clone();
+    let volume = blocking(move || store.look(&call.name)).await??;
     Ok(reply::json(StatusCode::OK, &render(&volume)))
 }
 
 /// `DELETE /volumes/{name}`.
 pub(crate) async fn remove(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    let force = call.query.flag("force");
+    let force = match call.query.flag("force") {
+        true => Force::Yes,
+        false => Force::No,
+    };
     let store = api.0.engine.volumes().clone();
-    match blocking(move || store.remove(&call.name)).await? {
-        Err(VolumeError::NoSuchVolume(_)) if force => {}
+    match blocking(move || store.remove(&call.name, force)).await? {
+        Err(VolumeError::NoSuchVolume(_)) if force == Force::Yes => {}
         other => other?,
     }
     Ok(reply::empty(StatusCode::NO_CONTENT))
@@ -127,12 +133,13 @@ pub(crate) async fn update(_: &Api, call: Call) -> Result<Response<Body>, ApiErr
     ))
 }
 
-/// All volumes with what they take, for `GET /system/df`.
+/// The volumes on this host's disk with what they take, for `GET /system/df`.
 pub(crate) async fn with_usage(api: &Api) -> Result<Value, ApiError> {
     let store = api.0.engine.volumes().clone();
     let list = blocking(move || {
         let list = store.list();
-        let list = list.iter().map(|volume| {
+        let own = |volume: &&Arc<Volume>| volume.is_local() && volume.options.is_empty();
+        let list = list.iter().filter(own).map(|volume| {
             let mut shown = render(volume);
             let usage = json!({
                 // Docker's value for a size that can't be found out.
@@ -150,12 +157,8 @@ pub(crate) async fn with_usage(api: &Api) -> Result<Value, ApiError> {
     Ok(Value::Array(list))
 }
 
-/// Bytes of a volume on the disk; a file system that is mounted there does not count. `None`, and a
-/// line in the log, when it can't be read. Blocks.
+/// Bytes of a volume on this host's disk. `None`, and a line in the log, when it can't be read. Blocks.
 fn bytes(volume: &Volume) -> Option<u64> {
-    if volume.is_mount() {
-        return Some(0);
-    }
     tree_bytes(&volume.mountpoint)
         .inspect_err(
             |error| tracing::warn!(name = volume.name, %error, "size of a volume not found out"),
@@ -176,8 +179,12 @@ fn render(volume: &Arc<Volume>) -> Value {
         "Mountpoint": volume.mountpoint.to_string_lossy(),
         "Name": volume.name,
         "Options": some(&volume.options),
-        "Scope": "local",
+        "Scope": volume.reach.as_str(),
     });
+    let told = volume.status.as_deref().map(serde_json::from_str::<Value>);
+    if let (Some(Ok(status)), Some(members)) = (told, shown.as_object_mut()) {
+        members.insert("Status".to_owned(), status);
+    }
     if let (Some(reason), Some(members)) = (&volume.unreadable, shown.as_object_mut()) {
         members.insert("Status".to_owned(), json!({"error": reason}));
     }

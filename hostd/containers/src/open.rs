@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hostd_images::{Holder, ImageLease};
-use hostd_volumes::VolumeStore;
+use hostd_volumes::{StoreOptions, VolumeStore};
 use keelson_blocking::blocking;
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Objects, document, objects::remove_tree};
@@ -48,12 +48,16 @@ impl Engine {
             .map_err(EngineError::io("mkdir", &run))?;
         let base = options.root.join("engine/containers");
         let parent = options.cgroup_parent.clone();
-        let volumes = options.root.join("engine/volumes");
-        let era = options.images.era();
+        let volumes = StoreOptions {
+            base: options.root.join("engine/volumes"),
+            uses: options.run.join("volume-uses"),
+            boot: boot_id(),
+            era: options.images.era(),
+            plugins: options.plugins.clone(),
+        };
         let (stores, facts) = blocking(move || {
-            let boot = boot_id();
-            let objects = Objects::open(&base, DOCUMENT, &boot)?;
-            let volumes = VolumeStore::open(&volumes, &boot, era)?;
+            let objects = Objects::open(&base, DOCUMENT, &volumes.boot)?;
+            let volumes = VolumeStore::open(volumes)?;
             Ok::<_, EngineError>(((objects, volumes), HostFacts::detect(&parent)))
         })
         .await??;

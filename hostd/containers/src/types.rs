@@ -57,6 +57,8 @@ pub struct EngineOptions {
     pub images: ImageStore,
     /// Values for what clients leave out.
     pub defaults: EngineConfig,
+    /// Where volume plugins are looked for.
+    pub plugins: Vec<PathBuf>,
     /// Parent of all containers' cgroups, a directory right below the cgroup v2 mount.
     pub cgroup_parent: CgroupParent,
     /// Reads containers that were kept in a client's words only.

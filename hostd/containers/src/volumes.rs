@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hostd_volumes::{NewVolume, Volume, VolumeError, VolumeLease, VolumeStore, VolumeUse};
+use hostd_volumes::{Force, NewVolume, Volume, VolumeError, VolumeLease, VolumeStore, VolumeUse};
+use keelson_model::error::ErrorKind;
 use keelson_model::spec::{
     BindMount, ContainerSpec, IpcMode, MountKind, MountSpec, Propagation, ReadOnly, RootSpec,
     VolumeMount,
@@ -104,7 +105,7 @@ impl Inner {
             };
             // What is mounted there is filled, not what it hides.
             let used = self.volumes.begin_use(&volume.name, id)?;
-            let copied = self.volumes.fill(volume, |to: &Path| {
+            let copied = self.volumes.fill(&used, |to: &Path| {
                 copy_up(&found, to).map_err(EngineError::io("copy the image's files to", to))
             });
             used.end_silently();
@@ -122,7 +123,7 @@ impl Inner {
 
     fn remove_volumes(&self, names: &[String]) {
         for name in names {
-            match self.volumes.remove(name) {
+            match self.volumes.remove(name, Force::No) {
                 Ok(()) | Err(VolumeError::InUse { .. } | VolumeError::NoSuchVolume(_)) => {}
                 Err(error) => tracing::warn!(name, %error, "volume not removed"),
             }
@@ -200,7 +201,7 @@ impl Inner {
         let mounts = snapshot.spec.volumes.iter().enumerate();
         let mounts = mounts.map(|(index, mount)| {
             let used = self.volumes.begin_use(&mount.name, user)?;
-            let whole = used.volume().mountpoint.clone();
+            let whole = used.directory().to_owned();
             keep(mount, used);
             let source = match &mount.subpath {
                 Some(subpath) => places.mount(index, &whole, subpath)?,
@@ -216,10 +217,17 @@ impl Inner {
         let places = places_of(&snapshot.run_directory, &snapshot.id);
         let mounts = snapshot.spec.volumes.iter().enumerate();
         let mounts = mounts.map(|(index, mount)| {
-            let volume = self.volumes.inspect(&mount.name)?;
             let source = match &mount.subpath {
                 Some(_) => places.place(index),
-                None => volume.mountpoint.clone(),
+                None => {
+                    let directory = self.volumes.directory(&mount.name, &snapshot.id)?;
+                    directory.ok_or_else(|| {
+                        EngineError::Internal(format!(
+                            "container {}: it is not known where volume {} is mounted; restart the container",
+                            snapshot.id, mount.name
+                        ))
+                    })?
+                }
             };
             Ok(as_bind(mount, source))
         });
@@ -267,9 +275,9 @@ fn new_volume(mount: &mut VolumeMount) -> NewVolume {
 
 /// Clients take a 404 of a creation for a missing image.
 fn unfit(error: VolumeError) -> EngineError {
-    match error {
-        VolumeError::NoSuchDriver { .. } => EngineError::Invalid(error.to_string()),
-        error => error.into(),
+    match error.kind() {
+        ErrorKind::NotFound => EngineError::Invalid(error.to_string()),
+        _ => error.into(),
     }
 }
 

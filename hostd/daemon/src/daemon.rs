@@ -88,6 +88,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         runtime: runtime.clone(),
         images: images.clone(),
         defaults: loaded.config.engine.clone(),
+        plugins: options.plugins.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
         read_old: hostd_api_docker::read_old,
     })

@@ -11,6 +11,13 @@ use hostd_images::{Endpoint, HostRule};
 use keelson_store::Era;
 use tracing_subscriber::filter::Targets;
 
+/// Where Docker looks for plugins.
+const PLUGINS: [&str; 3] = [
+    "/run/docker/plugins",
+    "/etc/docker/plugins",
+    "/usr/lib/docker/plugins",
+];
+
 /// The Keelson engine daemon: containers, images and system services behind the Docker Engine
 /// API and the host API.
 ///
@@ -44,6 +51,11 @@ pub(crate) struct Options {
     /// Root of the host configuration's layers (etc/keelson/host.toml and others below it).
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) config: PathBuf,
+
+    /// Directory where volume plugins are looked for: NAME.sock, NAME.spec and NAME.json; may be
+    /// repeated.
+    #[arg(long, value_name = "DIR", default_values = PLUGINS)]
+    pub(crate) plugins: Vec<PathBuf>,
 
     /// Mirror of Docker Hub (https://host[:port]), asked before Docker Hub; may be repeated.
     #[arg(long, value_name = "URL")]

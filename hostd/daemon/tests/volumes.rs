@@ -1,6 +1,8 @@
 //! Volumes, through the `docker` command and plain requests.
 
 mod common;
+#[path = "volumes/plugins.rs"]
+mod plugins;
 
 use std::path::PathBuf;
 

@@ -98,6 +98,7 @@ impl Machine {
                 runtime: runtime(),
                 images,
                 defaults: EngineConfig::default(),
+                plugins: Vec::new(),
                 cgroup_parent: cgroup_parent(self.directory.path()),
                 read_old: |_| Err(EngineError::Invalid("no old containers here".to_owned())),
             })

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use keelson_store::Document;
-use keelson_store::document::Rest;
+use keelson_store::document::{Members, Misfit, Rest};
 use serde::{Deserialize, Serialize};
+
+use crate::types::LOCAL;
 
 /// Name of the document that makes a volume exist.
 pub(crate) const VOLUME: &str = "volume.json";
@@ -27,7 +29,22 @@ pub(crate) struct VolumeDocument {
 }
 
 impl Document for VolumeDocument {
-    const VERSION: u32 = 1;
+    /// In version 2 the driver may be a plugin, whose volume an engine of version 1 would take for an
+    /// empty one of its own.
+    const VERSION: u32 = 2;
+    const WRITES: u32 = 1;
+
+    fn own_version(&self) -> Option<u32> {
+        Some(if self.driver == LOCAL { 1 } else { 2 })
+    }
+
+    fn forward(_: u32, members: Members) -> Result<Members, Misfit> {
+        Ok(members)
+    }
+
+    fn backward(_: u32, members: Members) -> Result<Members, Misfit> {
+        Ok(members)
+    }
 }
 
 #[cfg(test)]
@@ -36,7 +53,10 @@ mod tests {
 
     use super::*;
 
-    const GOLDEN: [(u32, &str); 1] = [(1, include_str!("../tests/golden/volume.1.json"))];
+    const GOLDEN: [(u32, &str); 2] = [
+        (1, include_str!("../tests/golden/volume.1.json")),
+        (2, include_str!("../tests/golden/volume.2.json")),
+    ];
 
     #[test]
     fn volume_json_goes_back() {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use keelson_model::error::ErrorKind;
 use keelson_store::StoreError;
 
+use crate::plugins::PluginError;
+
 /// An error of the volume store.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
@@ -28,16 +30,37 @@ pub enum VolumeError {
         /// What is wrong, and what would be right.
         reason: String,
     },
-    /// There is no such driver.
-    #[error(
-        "create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"
-    )]
-    NoSuchDriver {
+    /// Its driver can't be asked, or refuses.
+    #[error("{operation} {name}: {source}")]
+    Driver {
+        /// What was to be done: `create`, `get`, `remove`.
+        operation: &'static str,
         /// The volume.
         name: String,
-        /// The driver.
-        driver: String,
+        /// Why it was not.
+        source: PluginError,
     },
+    /// Its driver does not mount it.
+    #[error("error while mounting volume '{name}': {source}")]
+    NotMounted {
+        /// The volume.
+        name: String,
+        /// Why.
+        source: PluginError,
+    },
+    /// The name is another volume's.
+    #[error("create {name}: {reason}: volume name must be unique")]
+    Taken {
+        /// The volume.
+        name: String,
+        /// Whose it is.
+        reason: String,
+    },
+    /// Too many wait for it.
+    #[error(
+        "volume {0}: many requests wait for its plugin already: try again later, and see why it does not answer"
+    )]
+    Busy(String),
     /// Another cleaning is under way.
     #[error("a prune operation is already running")]
     Pruning,
@@ -82,6 +105,18 @@ pub enum VolumeError {
 }
 
 impl VolumeError {
+    pub(crate) fn driver(
+        operation: &'static str,
+        name: &str,
+    ) -> impl FnOnce(PluginError) -> Self + use<> {
+        let name = name.to_owned();
+        move |source| Self::Driver {
+            operation,
+            name,
+            source,
+        }
+    }
+
     pub(crate) fn io(
         operation: &'static str,
         path: &Path,
@@ -97,12 +132,16 @@ impl VolumeError {
     /// The kind, from which status and exit code follow.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoSuchVolume(_) | Self::NoSuchDriver { .. } => ErrorKind::NotFound,
-            Self::InUse { .. } | Self::Pruning => ErrorKind::Conflict,
+            Self::NoSuchVolume(_) => ErrorKind::NotFound,
+            Self::Driver { source, .. } => source.kind(),
+            Self::InUse { .. } | Self::Taken { .. } | Self::Pruning => ErrorKind::Conflict,
             Self::Invalid { .. } => ErrorKind::InvalidInput,
-            Self::Unreadable { .. } | Self::Mount { .. } | Self::Store(_) | Self::Io { .. } => {
-                ErrorKind::Internal
-            }
+            Self::Busy(_) => ErrorKind::Unavailable,
+            Self::NotMounted { .. }
+            | Self::Unreadable { .. }
+            | Self::Mount { .. }
+            | Self::Store(_)
+            | Self::Io { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -5,25 +5,36 @@
 //! the container's start to its end. What a volume's options ask for is mounted for the first use
 //! and unmounted after the last.
 //!
-//! - `store`: creating, finding, holding, removing.
+//! - `store`: all volumes in memory; `making`, `removing`: changing them; `looking`: asking plugins.
 //! - `usage`: the volumes of containers that run, and filling new ones.
-//! - `mounted`: mounting, unmounting, and counting bytes.
+//! - `mounted`: mounting and unmounting for this host's own driver.
+//! - `ledger`: what plugins have mounted for whom.
+//! - `plugins`: programs that keep volumes elsewhere.
 //! - `options`: what the driver `local` can mount.
-//! - `name`: which names there are.
+//! - `name`: which names there are; `names`: one at a time for each.
 //! - `document`: what is kept of a volume on disk.
 //! - `types`: what the store takes and gives.
 
 mod document;
 mod error;
+mod ledger;
+mod lock;
+mod looking;
+mod making;
 mod mounted;
 mod name;
+mod names;
 mod options;
+mod plugins;
+mod removing;
 mod store;
 mod types;
 mod usage;
 
 pub use error::VolumeError;
-pub use name::{ANONYMOUS, check, generate};
+pub use name::{ANONYMOUS, check_foreign, generate};
+pub use plugins::PluginError;
+pub use removing::Force;
 pub use store::VolumeStore;
-pub use types::{LOCAL, NewVolume, Pruned, Volume, VolumeEvent, VolumeLease};
+pub use types::{LOCAL, NewVolume, Pruned, Reach, StoreOptions, Volume, VolumeEvent, VolumeLease};
 pub use usage::VolumeUse;

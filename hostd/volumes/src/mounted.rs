@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use crate::VolumeError;
+use crate::lock::lock;
 use crate::options::{self, Wanted};
 
 /// The containers that use a volume now. Held while it is mounted, unmounted or filled, which may
@@ -31,10 +32,6 @@ impl Usage {
     pub(crate) fn forget(&self, volume: &str) {
         lock(&self.0).remove(volume);
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Mounts what a volume's options ask for.

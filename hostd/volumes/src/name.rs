@@ -10,7 +10,7 @@ const LONGEST: usize = 255;
 ///
 /// # Errors
 /// What is wrong with it, in Docker's words.
-pub fn check(name: &str) -> Result<(), String> {
+pub(crate) fn check(name: &str) -> Result<(), String> {
     if name.len() < 2 {
         return Err(
             "volume name is too short, names should be at least two alphanumeric characters"
@@ -33,6 +33,46 @@ pub fn check(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Bytes of a plugin's volume's name that is no plain file name: the name of its directory is longer.
+const LONGEST_FOREIGN: usize = 120;
+
+/// What begins the name of the directory of a volume whose name is none of a file.
+const FOREIGN: char = '=';
+
+/// Whether a volume of any driver may have a name. Plugins have their own rules: some take a path on a
+/// server.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_foreign(name: &str) -> Result<(), String> {
+    if check(name).is_ok() {
+        return Ok(());
+    }
+    match name.len() {
+        1..=LONGEST_FOREIGN if !name.chars().any(char::is_control) => Ok(()),
+        1..=LONGEST_FOREIGN => Err("volume name has control characters".to_owned()),
+        _ => Err(format!(
+            "volume name has not 1 to {LONGEST_FOREIGN} bytes (up to {LONGEST} when all of them are of [a-zA-Z0-9_.-])"
+        )),
+    }
+}
+
+/// The name of a volume's directory.
+pub(crate) fn directory(name: &str) -> String {
+    match check(name) {
+        Ok(()) => name.to_owned(),
+        Err(_) => format!("{FOREIGN}{}", hex::encode(name)),
+    }
+}
+
+/// The name of the volume that has a directory of this name.
+pub(crate) fn of_directory(directory: &str) -> String {
+    let foreign = directory.strip_prefix(FOREIGN);
+    let foreign = foreign.and_then(|digits| hex::decode(digits).ok());
+    let foreign = foreign.and_then(|bytes| String::from_utf8(bytes).ok());
+    foreign.unwrap_or_else(|| directory.to_owned())
+}
+
 /// A name that no other volume has: 64 hexadecimal digits.
 pub fn generate() -> String {
     hex::encode(rand::random::<[u8; 32]>())
@@ -41,6 +81,19 @@ pub fn generate() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_name_has_a_directory() {
+        for name in ["ab", "a", "server/path", "ä b", &"a".repeat(255)] {
+            assert_eq!(check_foreign(name), Ok(()), "{name}");
+            let directory = directory(name);
+            assert_eq!(of_directory(&directory), name);
+            assert!(directory.len() <= LONGEST && !directory.contains('/'));
+        }
+        for bad in ["", "a\nb", &"/".repeat(121), &"a".repeat(256)] {
+            assert!(check_foreign(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn names_are_plain_file_names() {

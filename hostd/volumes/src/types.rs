@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use keelson_lease::Lease;
+use keelson_store::Era;
 
 use crate::name::ANONYMOUS;
 use crate::options;
@@ -12,12 +13,47 @@ use crate::options;
 /// The driver that every host has.
 pub const LOCAL: &str = "local";
 
+/// With what a store is opened.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Where volumes are kept.
+    pub base: PathBuf,
+    /// Where it is kept which plugins' volumes are mounted; gone with the boot.
+    pub uses: PathBuf,
+    /// Identifies the running boot of the kernel.
+    pub boot: String,
+    /// Whether documents are written as the release before wrote them.
+    pub era: Era,
+    /// Where plugins are looked for.
+    pub plugins: Vec<PathBuf>,
+}
+
+/// Where a volume is the same one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// On this host.
+    #[default]
+    Local,
+    /// On every host that has its plugin.
+    Global,
+}
+
+impl Reach {
+    /// `local` or `global`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Global => "global",
+        }
+    }
+}
+
 /// What volume to make.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewVolume {
     /// Its name; empty: one is made up.
     pub name: String,
-    /// Its driver; empty: [`LOCAL`].
+    /// Its driver: [`LOCAL`] or a plugin; empty: the one that has a volume of that name, or [`LOCAL`].
     pub driver: String,
     /// Options of the driver.
     pub options: BTreeMap<String, String>,
@@ -38,8 +74,13 @@ pub struct Volume {
     pub options: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// The directory that containers see, on the host.
+    /// The directory that containers see, on the host. Of a plugin's volume it is empty as long as the
+    /// plugin does not say it.
     pub mountpoint: PathBuf,
+    /// Where it is the same volume.
+    pub reach: Reach,
+    /// What its plugin says of it: a JSON object as text.
+    pub status: Option<Box<str>>,
     /// Why its document can't be read. Such a volume is listed, and can be removed by name only.
     pub unreadable: Option<String>,
 }
@@ -50,9 +91,19 @@ impl Volume {
         self.labels.contains_key(ANONYMOUS)
     }
 
+    /// Whether it is kept by this host's own driver, not by a plugin.
+    pub fn is_local(&self) -> bool {
+        self.driver == LOCAL
+    }
+
+    /// Whether a cleaning may remove it: it is on this host's disk, and it is known what it is.
+    pub fn is_prunable(&self) -> bool {
+        self.is_local() && self.options.is_empty() && self.unreadable.is_none()
+    }
+
     /// Whether its content is another file system's, which is mounted while containers use it.
     pub fn is_mount(&self) -> bool {
-        options::wanted(&self.options).is_some()
+        !self.is_local() || options::wanted(&self.options).is_some()
     }
 }
 

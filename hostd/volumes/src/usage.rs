@@ -1,13 +1,16 @@
 //! Volumes of containers that run, and filling new ones.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::VolumeError;
-use crate::mounted::{is_mounted, lock, mount, unmount};
+use crate::ledger::Record;
+use crate::lock::lock;
+use crate::mounted::{is_mounted, mount, unmount};
 use crate::options;
-use crate::store::VolumeStore;
+use crate::plugins::{Plugin, PluginError};
+use crate::store::{Inner, VolumeStore};
 use crate::types::Volume;
 
 /// A container's use of a volume, until [`VolumeUse::end`].
@@ -16,10 +19,12 @@ pub struct VolumeUse {
     store: VolumeStore,
     volume: Arc<Volume>,
     container: String,
+    directory: PathBuf,
 }
 
 impl VolumeStore {
-    /// Uses a volume for a container that starts. The first use mounts what its options ask for.
+    /// Uses a volume for a container that starts. The first use mounts what its options ask for; a
+    /// plugin is asked to mount for each container.
     ///
     /// # Errors
     /// There is no such volume, or it can't be mounted.
@@ -31,39 +36,38 @@ impl VolumeStore {
                 reason: reason.clone(),
             });
         }
-        let users = self.0.usage.of(name);
-        let mut users = lock(&users);
-        if let Some(wanted) = options::wanted(&volume.options)
-            && !is_mounted(&volume.mountpoint)?
-        {
-            mount(&wanted, &volume.mountpoint)?;
-        }
-        users.insert(container.to_owned());
-        Ok(self.in_use(volume, container))
+        let directory = match volume.is_local() {
+            true => self.0.use_local(&volume, container)?,
+            false => self.0.use_plugins(&volume, container)?,
+        };
+        Ok(self.in_use(volume, container, directory))
     }
 
-    /// Notes a use that began before this store was opened.
+    /// Notes a use that began before this store was opened. Nobody is asked.
     ///
     /// # Errors
     /// There is no such volume.
     pub fn continue_use(&self, name: &str, container: &str) -> Result<VolumeUse, VolumeError> {
         let volume = self.inspect(name)?;
+        let directory = self.directory(name, container)?.unwrap_or_default();
         lock(&self.0.usage.of(name)).insert(container.to_owned());
-        Ok(self.in_use(volume, container))
+        Ok(self.in_use(volume, container, directory))
     }
 
-    fn in_use(&self, volume: Arc<Volume>, container: &str) -> VolumeUse {
+    fn in_use(&self, volume: Arc<Volume>, container: &str, directory: PathBuf) -> VolumeUse {
         VolumeUse {
             store: self.clone(),
             volume,
             container: container.to_owned(),
+            directory,
         }
     }
 
-    /// Unmounts what an earlier engine has mounted and nobody uses now.
+    /// Unmounts what an earlier engine has mounted and nobody uses now; plugins are asked in the
+    /// background.
     pub fn unmount_unused(&self) {
         for volume in self.list() {
-            if !volume.is_mount() {
+            if !volume.is_local() || !volume.is_mount() {
                 continue;
             }
             let users = self.0.usage.of(&volume.name);
@@ -74,28 +78,48 @@ impl VolumeStore {
                 tracing::warn!(name = volume.name, %error, "volume not unmounted");
             }
         }
+        let left = self.0.ledger.all();
+        let left: Vec<Record> = left
+            .into_iter()
+            .filter(|record| !lock(&self.0.usage.of(&record.volume)).contains(&record.user))
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        let store = self.clone();
+        let work = move || {
+            for record in left {
+                store.0.unmount_left(&record);
+            }
+        };
+        let thread = std::thread::Builder::new().name("volumes-left".to_owned());
+        if let Err(error) = thread.spawn(work) {
+            tracing::warn!(%error, "volumes of plugins not unmounted");
+        }
     }
 
-    /// Fills a volume when it is empty. `copy` writes to the directory that it gets. As long as nobody
-    /// uses the volume, it shows all that was copied or nothing.
+    /// Fills a volume when it is empty, for a container that uses it. `copy` writes to the directory
+    /// that it gets. As long as nobody else uses the volume, it shows all that was copied or nothing;
+    /// that does not hold for what is mounted.
     ///
     /// # Errors
     /// Those of `copy`, and of the disk.
     pub fn fill<E: From<VolumeError>>(
         &self,
-        volume: &Volume,
+        used: &VolumeUse,
         copy: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<(), E> {
+        let volume = &used.volume;
         // No use of it begins or ends meanwhile.
         let users = self.0.usage.of(&volume.name);
         let users = lock(&users);
-        let data = &volume.mountpoint;
+        let data = &used.directory;
         let entries = fs::read_dir(data).map_err(VolumeError::io("read directory", data));
         if entries?.next().is_some() {
             return Ok(());
         }
         // The caller's own use is one.
-        if users.len() > 1 || is_mounted(data)? {
+        if users.len() > 1 || !volume.is_local() || is_mounted(data)? {
             return copy(data);
         }
         let staging = data.with_file_name(".new-data");
@@ -112,10 +136,158 @@ impl VolumeStore {
     }
 }
 
+impl Inner {
+    fn use_local(&self, volume: &Volume, container: &str) -> Result<PathBuf, VolumeError> {
+        let users = self.usage.of(&volume.name);
+        let mut users = lock(&users);
+        if let Some(wanted) = options::wanted(&volume.options)
+            && !is_mounted(&volume.mountpoint)?
+        {
+            mount(&wanted, &volume.mountpoint)?;
+        }
+        users.insert(container.to_owned());
+        Ok(volume.mountpoint.clone())
+    }
+
+    fn use_plugins(&self, volume: &Volume, container: &str) -> Result<PathBuf, VolumeError> {
+        let name = &volume.name;
+        let not_mounted = |source| VolumeError::NotMounted {
+            name: name.clone(),
+            source,
+        };
+        let plugin = self.plugins.find_soon(&volume.driver);
+        let plugin = plugin.map_err(not_mounted)?;
+        let _place = plugin.enter().map_err(not_mounted)?;
+        let users = self.usage.of(name);
+        let mut users = lock(&users);
+        let earlier = self.ledger.get(name, container);
+        if users.contains(container)
+            && let Some(path) = earlier.as_ref().and_then(|record| record.path.clone())
+        {
+            // It has the volume at several places.
+            return Ok(path);
+        }
+        if earlier.is_some() {
+            // An earlier engine was killed, or the plugin did not answer in time. One that counts
+            // has counted it.
+            let ended = plugin.unmount(name, container);
+            ended.map_err(not_mounted)?;
+            self.ledger.forget(name, container);
+        }
+        let path = self.mount_in(&plugin, volume, container)?;
+        users.insert(container.to_owned());
+        Ok(path)
+    }
+
+    fn mount_in(
+        &self,
+        plugin: &Plugin,
+        volume: &Volume,
+        container: &str,
+    ) -> Result<PathBuf, VolumeError> {
+        let name = &volume.name;
+        let mut record = Record {
+            volume: name.clone(),
+            user: container.to_owned(),
+            driver: volume.driver.clone(),
+            path: None,
+        };
+        self.ledger.write(record.clone())?;
+        match plugin.mount(name, container) {
+            Ok(path) => {
+                record.path = Some(path.clone());
+                if let Err(error) = self.ledger.write(record) {
+                    self.end_in(plugin, name, container);
+                    return Err(error);
+                }
+                Ok(path)
+            }
+            Err(source) => {
+                if !source.may_be_done() {
+                    self.ledger.forget(name, container);
+                }
+                Err(VolumeError::NotMounted {
+                    name: name.clone(),
+                    source,
+                })
+            }
+        }
+    }
+
+    /// Asks a plugin to unmount. What it does not do is done at the next start of hostd or of the
+    /// container.
+    fn end_in(&self, plugin: &Plugin, name: &str, user: &str) {
+        match plugin.unmount(name, user) {
+            Ok(()) => self.ledger.forget(name, user),
+            // It has its own words for a volume that it does not know any more.
+            Err(error @ PluginError::Refused(_)) => {
+                tracing::warn!(name, user, %error, "volume not unmounted");
+                self.ledger.forget(name, user);
+            }
+            Err(error) => tracing::warn!(name, user, %error, "volume not unmounted"),
+        }
+    }
+
+    /// Unmounts what an earlier engine has left.
+    fn unmount_left(&self, record: &Record) {
+        let found = self.plugins.find_soon(&record.driver);
+        let entered = found.and_then(|plugin| Ok((plugin.enter()?, plugin)));
+        let (_place, plugin) = match entered {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(name = record.volume, %error, "volume not unmounted");
+                return;
+            }
+        };
+        let users = self.usage.of(&record.volume);
+        let users = lock(&users);
+        // A container may have been started meanwhile.
+        if !users.contains(&record.user) && self.ledger.get(&record.volume, &record.user).is_some()
+        {
+            self.end_in(&plugin, &record.volume, &record.user);
+        }
+    }
+
+    /// Ends a container's use of a volume. After the last one, what was mounted is unmounted.
+    fn end_use(&self, volume: &Volume, container: &str) {
+        let name = &volume.name;
+        if volume.is_local() {
+            let users = self.usage.of(name);
+            let mut users = lock(&users);
+            users.remove(container);
+            if users.is_empty()
+                && volume.is_mount()
+                && let Err(error) = unmount(&volume.mountpoint)
+            {
+                tracing::warn!(name, %error, "volume not unmounted");
+            }
+            return;
+        }
+        // The plugin may be gone by now.
+        let found = self.plugins.find(&volume.driver);
+        let entered = found.and_then(|plugin| Ok((plugin.enter()?, plugin)));
+        let users = self.usage.of(name);
+        let mut users = lock(&users);
+        if !users.remove(container) {
+            // It had the volume at several places.
+            return;
+        }
+        match entered {
+            Ok((_place, plugin)) => self.end_in(&plugin, name, container),
+            Err(error) => tracing::warn!(name, container, %error, "volume not unmounted"),
+        }
+    }
+}
+
 impl VolumeUse {
     /// The volume.
     pub fn volume(&self) -> &Volume {
         &self.volume
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Announces that the container has the volume at `destination`.
@@ -148,15 +320,6 @@ impl VolumeUse {
 
     /// As [`VolumeUse::end`], of a use that was not announced.
     pub fn end_silently(&self) {
-        let name = &self.volume.name;
-        let users = self.store.0.usage.of(name);
-        let mut users = lock(&users);
-        users.remove(&self.container);
-        if users.is_empty()
-            && self.volume.is_mount()
-            && let Err(error) = unmount(&self.volume.mountpoint)
-        {
-            tracing::warn!(name, %error, "volume not unmounted");
-        }
+        self.store.0.end_use(&self.volume, &self.container);
     }
 }

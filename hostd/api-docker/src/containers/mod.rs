@@ -111,14 +111,13 @@ fn mounts(api: &Api, container: &Snapshot) -> Result<Vec<Value>, ApiError> {
         .map(|mount| {
             let target = mount.target.to_string_lossy();
             let volume = api.0.engine.volumes().inspect(&mount.name).ok();
-            let source = volume
-                .as_ref()
-                .map(|volume| volume.mountpoint.to_string_lossy());
+            let source = api.0.engine.volumes().directory(&mount.name, &container.id);
+            let source = source.ok().flatten().unwrap_or_default();
             let mode = modes.remove(&*target);
             json!({
                 "Type": "volume",
                 "Name": mount.name,
-                "Source": source.unwrap_or_default(),
+                "Source": source.to_string_lossy(),
                 "Destination": target,
                 "Driver": volume.as_ref().map_or(hostd_volumes::LOCAL, |volume| &volume.driver),
                 // A volume with a name would be relabelled where there are labels.

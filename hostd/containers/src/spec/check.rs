@@ -275,7 +275,7 @@ fn check_volumes(spec: &ContainerSpec) -> Result<(), EngineError> {
             ));
         }
         if !(mount.anonymous && mount.name.is_empty())
-            && let Err(reason) = hostd_volumes::check(&mount.name)
+            && let Err(reason) = hostd_volumes::check_foreign(&mount.name)
         {
             return invalid(format!("create {}: {reason}", mount.name));
         }

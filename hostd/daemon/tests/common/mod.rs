@@ -14,6 +14,7 @@ pub mod description;
 pub mod front;
 pub mod image;
 pub mod peers;
+pub mod plugin;
 pub mod registry;
 
 use std::fs::{self, File};
@@ -183,6 +184,11 @@ impl Host {
         self.dir.path()
     }
 
+    /// Where this hostd looks for plugins.
+    pub fn plugins(&self) -> PathBuf {
+        self.path().join("plugins")
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.path().join("docker.sock")
     }
@@ -218,6 +224,8 @@ impl Host {
             .arg(self.path().join("no-services"))
             .arg("--config")
             .arg(self.path().join("config"))
+            .arg("--plugins")
+            .arg(self.plugins())
             .args(["--listen", &self.url()])
             .args(["--cgroup-parent", &self.cgroup_parent()])
             .args(&self.extra)

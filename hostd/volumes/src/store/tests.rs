@@ -1,9 +1,18 @@
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::removing::Force;
+use crate::types::{NewVolume, Pruned};
 
 fn open(base: &Path) -> VolumeStore {
-    VolumeStore::open(base, "boot", Era::Blessed).unwrap()
+    VolumeStore::open(StoreOptions {
+        base: base.to_owned(),
+        uses: base.join(".uses"),
+        boot: "boot".to_owned(),
+        era: Era::Blessed,
+        plugins: Vec::new(),
+    })
+    .unwrap()
 }
 
 fn named(name: &str) -> NewVolume {
@@ -32,9 +41,9 @@ fn a_volume_lives_until_it_is_removed() {
     assert_eq!(*store.inspect("data").unwrap(), *volume);
     let pruned = store.prune(Volume::is_anonymous, |_| 5).unwrap();
     assert_eq!(pruned.names, std::slice::from_ref(&anonymous.name));
-    store.remove("data").unwrap();
+    store.remove("data", Force::No).unwrap();
     assert!(!volume.mountpoint.exists());
-    let error = store.remove("data").unwrap_err();
+    let error = store.remove("data", Force::No).unwrap_err();
     assert_eq!(error.to_string(), "get data: no such volume");
     assert!(store.list().is_empty());
     let mut actions = Vec::new();
@@ -51,7 +60,7 @@ fn what_is_held_stays() {
     let (volume, first, made) = store.create_held(named("data"), "c1").unwrap();
     let (_, second, again) = store.create_held(named("data"), "c2").unwrap();
     assert!(made && !again);
-    let error = store.remove("data").unwrap_err();
+    let error = store.remove("data", Force::No).unwrap_err();
     assert_eq!(
         error.to_string(),
         "remove data: volume is in use - [c1, c2]"
@@ -59,10 +68,10 @@ fn what_is_held_stays() {
     assert_eq!(store.prune(|_| true, |_| 0).unwrap(), Pruned::default());
     drop((first, second));
     let unknown = store.hold_all("c3");
-    assert!(store.remove("data").is_err());
+    assert!(store.remove("data", Force::No).is_err());
     assert_eq!(store.references("data"), 0);
     drop(unknown);
-    store.remove(&volume.name).unwrap();
+    store.remove(&volume.name, Force::No).unwrap();
 }
 
 #[test]
@@ -79,7 +88,7 @@ fn what_can_not_be_read_is_kept_and_listed() {
     assert!(store.create_held(named("data"), "c").is_err());
     assert_eq!(store.prune(|_| true, |_| 0).unwrap(), Pruned::default());
     assert!(volume.mountpoint.join("file").exists());
-    store.remove("data").unwrap();
+    store.remove("data", Force::No).unwrap();
 }
 
 #[test]
@@ -98,7 +107,8 @@ fn a_filled_volume_shows_all_or_nothing() {
     let base = tempfile::tempdir().unwrap();
     let store = open(base.path());
     let volume = store.create(named("data")).unwrap();
-    let failed = store.fill(&volume, |directory| {
+    let used = store.begin_use("data", "c").unwrap();
+    let failed = store.fill(&used, |directory| {
         fs::write(directory.join("half"), "").unwrap();
         Err(VolumeError::Pruning)
     });
@@ -107,10 +117,10 @@ fn a_filled_volume_shows_all_or_nothing() {
     let write = |directory: &Path| {
         fs::write(directory.join("all"), "").map_err(VolumeError::io("write", directory))
     };
-    store.fill(&volume, write).unwrap();
+    store.fill(&used, write).unwrap();
     assert!(volume.mountpoint.join("all").exists());
     let never = |_: &Path| -> Result<(), VolumeError> { panic!("it is not empty") };
-    store.fill(&volume, never).unwrap();
+    store.fill(&used, never).unwrap();
 }
 
 #[test]
@@ -172,7 +182,7 @@ fn mounts_last_from_the_first_use_to_the_last() {
         error.contains("failed to mount local volume: mount /not/there:"),
         "{error}"
     );
-    store.remove("bad").unwrap();
+    store.remove("bad", Force::No).unwrap();
 }
 
 /// Hundreds of removals against containers that are being made: nothing held goes away.
@@ -192,7 +202,7 @@ fn removals_never_take_what_is_held() {
                         assert!(store.inspect("data").is_ok());
                         drop(lease);
                         held.fetch_add(1, Ordering::Relaxed);
-                    } else if store.remove("data").is_ok() {
+                    } else if store.remove("data", Force::No).is_ok() {
                         removed.fetch_add(1, Ordering::Relaxed);
                     }
                 }
