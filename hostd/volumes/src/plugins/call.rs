@@ -11,12 +11,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use super::address::Address;
 use super::error::CallError;
+use super::limits::{LONGEST_ANSWER, LONGEST_HEAD};
 
-/// Bytes of an answer.
-const LONGEST: usize = 1 << 20;
-/// Bytes of its head.
-const LONGEST_HEAD: usize = 16 << 10;
-/// Fields of its head.
+/// Fields of a head.
 const FIELDS: usize = 64;
 /// Bytes of a line that begins a part of an answer.
 const LONGEST_LINE: usize = 256;
@@ -260,8 +257,8 @@ impl<R: Read> Input<'_, R> {
     }
 
     fn take(&mut self, length: usize) -> Result<Vec<u8>, CallError> {
-        if length > LONGEST {
-            return Err(CallError::TooLong(LONGEST));
+        if length > LONGEST_ANSWER {
+            return Err(CallError::TooLong(LONGEST_ANSWER));
         }
         while self.bytes.len() < length {
             self.more_or_broken()?;
@@ -281,8 +278,8 @@ impl<R: Read> Input<'_, R> {
                 // What may follow says nothing about the body.
                 return Ok(body);
             }
-            if length > LONGEST - body.len() {
-                return Err(CallError::TooLong(LONGEST));
+            if length > LONGEST_ANSWER - body.len() {
+                return Err(CallError::TooLong(LONGEST_ANSWER));
             }
             body.extend(self.take(length)?);
             if self.take(2)? != b"\r\n" {
@@ -292,12 +289,12 @@ impl<R: Read> Input<'_, R> {
     }
 
     fn rest(&mut self) -> Result<Vec<u8>, CallError> {
-        while self.bytes.len() <= LONGEST {
+        while self.bytes.len() <= LONGEST_ANSWER {
             if !self.more()? {
                 return Ok(std::mem::take(&mut self.bytes));
             }
         }
-        Err(CallError::TooLong(LONGEST))
+        Err(CallError::TooLong(LONGEST_ANSWER))
     }
 }
 
@@ -344,7 +341,7 @@ mod tests {
 
     #[test]
     fn wrong_and_endless_answers_are_refused() {
-        let long = "x".repeat(LONGEST + 1);
+        let long = "x".repeat(LONGEST_ANSWER + 1);
         for (text, reason) in [
             ("", "breaks off"),
             ("hello\r\n\r\n", "invalid"),
@@ -389,28 +386,19 @@ mod tests {
         let address = Address::Unix(path.clone(), None);
         let limit = Duration::from_millis(80);
         let began = Instant::now();
-        // It accepts nothing; after a while its queue is full, too.
-        let mut held = Vec::new();
-        loop {
-            let error = call(&address, "X.Y", b"{}", limit).unwrap_err();
-            assert!(matches!(error, CallError::TimedOut(_)), "{error}");
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let filler = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-            if held.len() > 10_000
-                || connect(&filler, &SocketAddrUnix::new(&path).unwrap()).is_err()
-            {
-                break;
-            }
-            held.push(filler);
-            while held.len() < 10_000 {
-                let filler =
-                    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-                if connect(&filler, &SocketAddrUnix::new(&path).unwrap()).is_err() {
-                    break;
-                }
-                held.push(filler);
-            }
-        }
+        // It accepts nothing.
+        let error = call(&address, "X.Y", b"{}", limit).unwrap_err();
+        assert!(matches!(error, CallError::TimedOut(_)), "{error}");
+        // Until its queue is full.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let to = SocketAddrUnix::new(&path).unwrap();
+        let held: Vec<_> = std::iter::repeat_with(|| {
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+            connect(&socket, &to).is_ok().then_some(socket)
+        })
+        .map_while(|socket| socket)
+        .take(10_000)
+        .collect();
         let error = call(&address, "X.Y", b"{}", limit).unwrap_err();
         assert!(matches!(error, CallError::TimedOut(_)), "{error}");
         assert!(began.elapsed() < Duration::from_secs(5));

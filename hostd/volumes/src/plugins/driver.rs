@@ -13,23 +13,9 @@ use serde_json::{Map, Value};
 use super::address::Address;
 use super::call::call;
 use super::error::{CallError, PluginError};
+use super::limits::{GLANCE, LONG, LONGEST_PATH, MOST_ALL, MOST_EACH, SHORT, SILENCE};
 use crate::lock::lock;
 use crate::types::Reach;
-
-/// What changes a volume may take this long.
-const LONG: Duration = Duration::from_secs(120);
-/// What only looks, when somebody asks for this plugin.
-pub(super) const SHORT: Duration = Duration::from_secs(20);
-/// What only looks, when all plugins are asked.
-pub(super) const GLANCE: Duration = Duration::from_secs(2);
-/// For how long one that was silent then is left out.
-pub(super) const SILENCE: Duration = Duration::from_secs(30);
-/// How many wait for one plugin.
-pub(super) const MOST_EACH: usize = 64;
-/// How many wait for all plugins. Each of them holds a thread.
-const MOST_ALL: usize = 192;
-/// Bytes of a path.
-const LONGEST_PATH: usize = 4096;
 
 /// A volume as its plugin tells of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

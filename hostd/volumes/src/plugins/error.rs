@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use keelson_model::error::ErrorKind;
 
-use super::driver::{MOST_EACH, SILENCE};
+use super::limits::{MOST_EACH, SILENCE};
 
 /// Why a volume plugin did not do what was asked for.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@
 //! - `call`: one request and its answer, bounded in bytes and time.
 //! - `driver`: what a plugin can be asked for.
 //! - `error`: what can go wrong.
+//! - `limits`: what it may take.
 //!
 //! [`Plugins`] knows them all. A plugin that hangs costs time only those who ask for its own volumes:
 //! how many of them wait is bounded, and whoever asks all plugins leaves a silent one out.
@@ -13,6 +14,7 @@ mod address;
 mod call;
 mod driver;
 mod error;
+mod limits;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -61,7 +63,7 @@ impl Plugins {
     /// There is none, it can't be asked, or it keeps none.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Plugin>, PluginError> {
         let plugin = self.known(name)?;
-        plugin.activate(driver::SHORT)?;
+        plugin.activate(limits::SHORT)?;
         Ok(plugin)
     }
 
@@ -99,7 +101,7 @@ impl Plugins {
             let plugin = self.known(name)?;
             plugin.unless_silent(|| {
                 let _place = plugin.enter()?;
-                plugin.activate(driver::GLANCE)?;
+                plugin.activate(limits::GLANCE)?;
                 ask(&plugin)
             })
         };
