@@ -38,7 +38,7 @@ pub enum VolumeError {
         /// The volume.
         name: String,
         /// Why it was not.
-        source: PluginError,
+        source: Box<PluginError>,
     },
     /// Its driver does not mount it.
     #[error("error while mounting volume '{name}': {source}")]
@@ -46,7 +46,7 @@ pub enum VolumeError {
         /// The volume.
         name: String,
         /// Why.
-        source: PluginError,
+        source: Box<PluginError>,
     },
     /// The name is another volume's.
     #[error("create {name}: {reason}: volume name must be unique")]
@@ -113,7 +113,7 @@ impl VolumeError {
         move |source| Self::Driver {
             operation,
             name,
-            source,
+            source: Box::new(source),
         }
     }
 

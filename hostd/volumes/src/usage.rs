@@ -153,7 +153,7 @@ impl Inner {
         let name = &volume.name;
         let not_mounted = |source| VolumeError::NotMounted {
             name: name.clone(),
-            source,
+            source: Box::new(source),
         };
         let plugin = self.plugins.find_soon(&volume.driver);
         let plugin = plugin.map_err(not_mounted)?;
@@ -208,7 +208,7 @@ impl Inner {
                 }
                 Err(VolumeError::NotMounted {
                     name: name.clone(),
-                    source,
+                    source: Box::new(source),
                 })
             }
         }
