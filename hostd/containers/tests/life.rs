@@ -173,6 +173,34 @@ fn removal() {
 }
 
 #[test]
+fn a_second_prune_is_refused_while_one_runs() {
+    if !is_root() {
+        return;
+    }
+    Machine::new().life(async |engine, _images| {
+        let id = create(&engine, polite()).await;
+        let (begin, begun) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let pruning = tokio::spawn({
+            let engine = engine.clone();
+            // Looks at its only container until it is told to go on.
+            let look = move |_: &_| begin.send(()).is_ok() && ended.recv().is_err();
+            async move { engine.prune(SCOPE, look).await }
+        });
+        tokio::task::block_in_place(|| begun.recv()).unwrap();
+        let error = engine.prune(SCOPE, |_| true).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert_eq!(error.to_string(), "a prune operation is already running");
+        drop(end);
+        let pruned = within(pruning).await.unwrap().unwrap();
+        assert_eq!(pruned.removed, [id]);
+        // It is over for the next one, too.
+        let pruned = engine.prune(SCOPE, |_| true).await.unwrap();
+        assert!(pruned.removed.is_empty());
+    });
+}
+
+#[test]
 fn restart_policies() {
     if !is_root() {
         return;
