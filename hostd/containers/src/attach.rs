@@ -62,9 +62,10 @@ impl Engine {
                 live.pending.push(PendingAttach { options, connected });
             }
             let reading = container.readers.subscribe();
+            let carrying = container.carriers.subscribe();
             tokio::spawn(async move {
-                pump(stream, sender, reader).await;
-                drop(reading);
+                carry(stream, sender, reader).await;
+                drop((reading, carrying));
             });
         }
         drop(guard);
@@ -158,15 +159,16 @@ impl Engine {
         let (input, reader) = input_pipe(options.stdin && process.stdin != Stdin::Closed);
         let (sender, output) = mpsc::channel(OUTPUT_BUFFER);
         let (id, reading) = (container.id.clone(), container.readers.subscribe());
+        let carrying = container.carriers.subscribe();
         tokio::spawn(async move {
             let whole = match past {
                 Some(mut past) => forward(&mut past, &sender, &id).await,
                 None => true,
             };
             if whole {
-                pump(stream, sender, reader).await;
+                carry(stream, sender, reader).await;
             }
-            drop(reading);
+            drop((reading, carrying));
         });
         self.inner.emit(container, "attach", &[]);
         Ok(Attached {
@@ -214,6 +216,18 @@ pub(crate) fn input_pipe(wanted: bool) -> (Input, Option<DuplexStream>) {
     }
     let (writer, reader) = tokio::io::duplex(INPUT_BUFFER);
     (Some(Box::new(writer)), Some(reader))
+}
+
+/// Carries a container's streams until the client has taken everything.
+async fn carry(
+    stream: oneshot::Receiver<UnixStream>,
+    output: mpsc::Sender<Frame>,
+    input: Option<DuplexStream>,
+) {
+    let held = output.clone();
+    pump(stream, output, input).await;
+    // All places are free when nothing is left to take. An error: the client is gone.
+    let _ = held.reserve_many(OUTPUT_BUFFER).await;
 }
 
 /// Carries bytes between a client and a shim, as soon as the shim is there.

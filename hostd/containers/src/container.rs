@@ -34,6 +34,9 @@ pub(crate) struct Container {
     /// Whoever reads its output holds a receiver: a removed container's log is deleted only when
     /// they have read it (or take too long).
     pub(crate) readers: tokio::sync::watch::Sender<()>,
+    /// Attached clients hold a receiver until they have taken all output of the run: its end is
+    /// reported after that.
+    pub(crate) carriers: tokio::sync::watch::Sender<()>,
     /// Held while its log is passed on to a server.
     pub(crate) forwarding: tokio::sync::Mutex<()>,
     /// For those who write to its files from outside.
@@ -107,6 +110,7 @@ impl Container {
             run_directory: snapshot.run_directory.clone(),
             operation: tokio::sync::Mutex::new(()),
             readers: tokio::sync::watch::Sender::new(()),
+            carriers: tokio::sync::watch::Sender::new(()),
             forwarding: tokio::sync::Mutex::new(()),
             gate: Arc::default(),
             start_over: Notify::new(),

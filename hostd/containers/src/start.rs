@@ -1,6 +1,7 @@
 //! Starting containers: the effect that makes a shim and lets the command run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use keelson_blocking::blocking;
@@ -13,6 +14,10 @@ use crate::machine::{Ask, Event};
 use crate::shim::{Connection, Shim};
 use crate::types::Scope;
 use crate::{Engine, EngineError, forward};
+
+/// How long the report of an end waits for attached clients to take the output. Some clients read no
+/// more when they know of the end.
+const OUTPUT_TIME: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// Starts a container and returns when its command was executed.
@@ -81,6 +86,10 @@ impl Inner {
             loop {
                 match wait.receive().await {
                     Ok(Some(Response::Exited(exit))) => {
+                        let taken = container.carriers.closed();
+                        if tokio::time::timeout(OUTPUT_TIME, taken).await.is_err() {
+                            tracing::debug!(id = container.id, "an attached client does not read");
+                        }
                         let ended = Event::Exited { pid, exit };
                         return inner.handle(&container, ended, None).await;
                     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::clients::{command, file, script};
-use common::{Done, Host, is_root, run};
+use common::{Done, Host, is_root, run, wait_until};
 
 fn host() -> Option<Host> {
     is_root().then(|| {
@@ -131,6 +131,7 @@ impl Cli<'_> {
         assert_eq!(self.ok(&["diff", "case"]), "A /new");
         let made = self.ok(&["commit", "case", "made:1"]);
         assert!(made.starts_with("sha256:"), "{made}");
+        self.files_and_volumes(alone);
         self.ok(&["stop", "case"]);
         assert_eq!(self.ok(&["wait", "case"]), "137");
         self.ok(&["start", "case"]);
@@ -148,5 +149,44 @@ impl Cli<'_> {
         ]);
         assert!(events.contains("destroy"), "{events}");
         assert_eq!(self.ok(&["ps", "-aq"]), "");
+    }
+    /// Volumes, health and copies of files, beside the container `case`, which runs.
+    fn files_and_volumes(&self, alone: &str) {
+        assert_eq!(
+            self.ok(&["volume", "create", "--label=part=two", "goods"]),
+            "goods"
+        );
+        let mounted = ["-v", "goods:/goods", alone, "--stop-signal=KILL"];
+        let check = [
+            "--health-cmd=test -e /goods/item",
+            "--health-interval=100ms",
+        ];
+        let head = [&["run", "-d", "--name=shop"], &mounted[..], &check].concat();
+        self.ok(&[&head[..], &["busybox", "sleep", "1000"]].concat());
+        let health = || self.ok(&["inspect", "-f", "{{.State.Health.Status}}", "shop"]);
+        assert_ne!(health(), "healthy");
+        let item = self.host.path().join("item");
+        std::fs::write(&item, "words").unwrap();
+        self.ok(&["cp", &item.display().to_string(), "shop:/goods/"]);
+        wait_until("the check succeeds", || health() == "healthy");
+        let archive = self.run(&["cp", "shop:/goods/item", "-"], b"");
+        assert!(archive.ok().contains("words"));
+        let filtered = self.ok(&["volume", "ls", "-q", "--filter=label=part=two"]);
+        assert_eq!(filtered, "goods");
+        let refused = self.run(&["volume", "rm", "goods"], b"");
+        refused.fails_with("volume is in use");
+        self.ok(&["rm", "-f", "shop"]);
+        let again = [
+            "run",
+            "--rm",
+            "-v",
+            "goods:/goods:ro",
+            alone,
+            "busybox",
+            "cat",
+            "/goods/item",
+        ];
+        assert_eq!(self.ok(&again), "words");
+        assert_eq!(self.ok(&["volume", "rm", "goods"]), "goods");
     }
 }

@@ -150,6 +150,8 @@ fn streams_go_over_websockets() {
     host.docker(&["rm", "-f", "echo", "old", "keys"]).ok();
 }
 
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
+
 /// Opens a stream that is no WebSocket; the head of the answer, and the rest.
 fn hijack(host: &Host, path: &str, headers: &str, body: &str) -> (String, UnixStream) {
     let mut stream = UnixStream::connect(host.socket()).unwrap();
@@ -174,7 +176,6 @@ fn hijacked_streams_say_what_they_carry_and_close_by_halves() {
     if !is_root() {
         return;
     }
-    const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
     let host = Host::start();
     host.load_busybox();
     create(&host, "plain", &[], "exec cat");
@@ -226,4 +227,41 @@ fn hijacked_streams_say_what_they_carry_and_close_by_halves() {
     assert_eq!(rest, b"\x01\0\0\0\0\0\0\x04half");
     assert_eq!(host.docker(&["wait", "plain"]).ok(), "0");
     host.docker(&["rm", "-f", "plain", "tty"]).ok();
+}
+
+/// Clients that stop reading when they know of the end (dockerode's `run`) miss nothing.
+#[test]
+fn the_end_is_told_after_the_output() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    for round in 0..20 {
+        let name = format!("short{round}");
+        create(&host, &name, &[], "echo words");
+        let path = format!("/v1.51/containers/{name}/attach?stream=1&stdout=1");
+        let (_, mut stream) = hijack(&host, &path, UPGRADE, "");
+        assert_eq!(
+            host.send("POST", &format!("/containers/{name}/start"), "")
+                .0,
+            204
+        );
+        let (status, _) = host.send("POST", &format!("/containers/{name}/wait"), "");
+        assert_eq!(status, 200);
+        stream.set_nonblocking(true).unwrap();
+        let mut output = [0; 64];
+        let length = stream.read(&mut output).unwrap_or_default();
+        assert!(
+            output[..length].ends_with(b"words\n"),
+            "round {round}: {length} bytes"
+        );
+    }
+    // Who doesn't read at all holds it up for a moment only.
+    create(&host, "long", &[], "yes | head -c 10000000");
+    let path = "/v1.51/containers/long/attach?stream=1&stdout=1";
+    let (_, stalled) = hijack(&host, path, UPGRADE, "");
+    assert_eq!(host.send("POST", "/containers/long/start", "").0, 204);
+    assert_eq!(host.send("POST", "/containers/long/wait", "").0, 200);
+    drop(stalled);
 }

@@ -14,16 +14,21 @@ x-all: &all
 services:
   store:
     <<: *all
-    command: ["sh", "-c", "echo store is up; touch /tmp/ready; while :; do sleep 1; done"]
+    command: ["sh", "-c", "echo store is up; echo goods > /goods/item; touch /tmp/ready; while :; do sleep 1; done"]
     labels: {tier: "back"}
+    volumes: ["goods:/goods"]
+    healthcheck:
+      test: ["CMD-SHELL", "test -e /tmp/ready"]
+      interval: 100ms
   front:
     <<: *all
-    command: ["sh", "-c", "echo front sees $$(cat /etc/greeting) $$(cat /run/secrets/word); while :; do sleep 1; done"]
+    command: ["sh", "-c", "echo front sees $$(cat /etc/greeting) $$(cat /run/secrets/word) $$(cat /goods/item); while :; do sleep 1; done"]
     depends_on:
-      store: {condition: service_started}
+      store: {condition: service_healthy}
       once: {condition: service_completed_successfully}
     configs: [{source: greeting, target: /etc/greeting}]
     secrets: [word]
+    volumes: ["goods:/goods:ro"]
     environment: {LEVEL: "${LEVEL:-low}"}
   once:
     <<: *all
@@ -32,8 +37,19 @@ services:
     <<: *all
     profiles: [more]
     command: ["sleep", "1000"]
+  sick:
+    <<: *all
+    profiles: [sick]
+    command: ["sleep", "1000"]
+    healthcheck: {test: ["CMD", "false"], interval: 50ms, retries: 2}
+  waits:
+    <<: *all
+    profiles: [sick]
+    command: ["true"]
+    depends_on: {sick: {condition: service_healthy}}
 configs: {greeting: {file: ./greeting}}
 secrets: {word: {file: ./word}}
+volumes: {goods: {labels: {tier: back}}}
 "#;
 
 /// The identifier of a service's container.
@@ -57,7 +73,7 @@ fn compose_through_a_projects_life() {
     let logs = project.run(&["logs", "--no-color", "--no-log-prefix", "front"]);
     // Before it stands what clears a line of a terminal.
     let logs = logs.ok();
-    assert!(logs.ends_with("front sees hello sesame"), "{logs:?}");
+    assert!(logs.ends_with("front sees hello sesame goods"), "{logs:?}");
     let store = id(&project, "store");
     let services = project.run(&["ps", "--services", "--status=running"]).ok();
     let mut services: Vec<&str> = services.lines().collect();
@@ -73,6 +89,27 @@ fn compose_through_a_projects_life() {
     assert_eq!(out.ok(), "once");
     assert!(project.run(&["top", "store"]).ok().contains("sleep"));
     labels(&host, &project);
+    let status = project.run(&["ps", "--format=json", "store"]).ok();
+    assert!(status.contains("\"Health\":\"healthy\""), "{status}");
+    let volume = ["volume", "ls", "-q", "--filter=label=tier=back"];
+    assert_eq!(host.docker(&volume).ok().trim(), "shop_goods");
+
+    // What is not healthy keeps back those who wait for it.
+    let sick = project.run(&["--profile=sick", "up", "-d", "waits"]);
+    assert!(
+        sick.code != 0 && sick.stderr.contains("is unhealthy"),
+        "{}",
+        sick.stderr
+    );
+    project
+        .run(&["--profile=sick", "rm", "-fs", "sick", "waits"])
+        .ok();
+
+    // Files into a service and out of it.
+    project.write("note", "remember");
+    project.run(&["cp", "note", "store:/tmp/note"]).ok();
+    let read = project.run(&["exec", "-T", "store", "cat", "/tmp/note"]);
+    assert_eq!(read.ok(), "remember");
 
     // Nothing changed: nothing is made anew. One service changed: that one alone.
     let front = id(&project, "front");
@@ -106,8 +143,11 @@ fn compose_through_a_projects_life() {
     project.run(&["kill", "extra"]).ok();
     project.run(&["rm", "-f", "extra"]).ok();
 
+    project.run(&["--profile=more", "down"]).ok();
+    assert_eq!(host.docker(&volume).ok().trim(), "shop_goods");
     project.run(&["--profile=more", "down", "-v"]).ok();
     assert_eq!(host.docker(&["ps", "-aq"]).ok(), "");
+    assert_eq!(host.docker(&["volume", "ls", "-q"]).ok(), "");
 }
 
 /// Compose finds its containers again by labels, in lists and in events.

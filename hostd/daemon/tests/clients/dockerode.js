@@ -75,8 +75,29 @@ async function main() {
   assert.equal((await echoed)[0], "to exec\n");
   assert.equal((await exec.inspect()).ExitCode, 6);
   assert.ok((await long.top()).Processes.length >= 1);
+  // An archive that was taken out of one place goes into another.
+  const archive = await long.getArchive({ path: "/bin/busybox" });
+  await long.putArchive(archive, { path: "/tmp" });
+  const stat = await long.infoArchive({ path: "/tmp/busybox" });
+  assert.ok(stat.headers["x-docker-container-path-stat"]);
+  stat.resume();
   await long.stop();
   await long.remove();
+  const goods = await docker.createVolume({ Name: "goods", Labels: { part: "two" } });
+  assert.equal((await goods.inspect()).Driver, "local");
+  const checked = await docker.createContainer({
+    Image: "busybox", name: "checked", Cmd: ["sleep", "1000"], StopSignal: "SIGKILL",
+    Healthcheck: { Test: ["CMD", "true"], Interval: 5e7 },
+    HostConfig: { NetworkMode: "none", Binds: ["goods:/goods"] } });
+  await checked.start();
+  while ((await checked.inspect()).State.Health.Status !== "healthy") {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  const volumes = await docker.listVolumes({ filters: { label: ["part=two"] } });
+  assert.deepEqual(volumes.Volumes.map((volume) => volume.Name), ["goods"]);
+  await assert.rejects(goods.remove(), (error) => error.statusCode === 409);
+  await checked.remove({ force: true });
+  await goods.remove();
   await assert.rejects(long.inspect(), (error) => error.statusCode === 404);
   const until = Math.floor(Date.now() / 1000) + 1;
   const events = await text(await docker.getEvents({ since: 0, until, filters: { container: ["long"] } }));

@@ -1,5 +1,7 @@
 """A container's life by docker's Python SDK, against the host of DOCKER_HOST."""
 
+import io
+import tarfile
 import time
 
 import docker
@@ -64,6 +66,46 @@ box.restart(timeout=0)
 box.reload()
 assert box.status == "running"
 assert [c.id for c in client.containers.list(filters={"label": "part=one"})] == [box.id]
+
+# Files into it and out of it.
+packed = io.BytesIO()
+with tarfile.open(fileobj=packed, mode="w") as archive:
+    member = tarfile.TarInfo("note")
+    member.size = 5
+    archive.addfile(member, io.BytesIO(b"words"))
+assert box.put_archive("/scratch", packed.getvalue())
+assert box.exec_run("cat /scratch/note").output == b"words"
+chunks, stat = box.get_archive("/scratch/note")
+assert (stat["name"], stat["size"]) == ("note", 5), stat
+with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+    assert archive.extractfile("note").read() == b"words"
+
+# A volume, and a container that is checked.
+goods = client.volumes.create("goods", labels={"part": "two"})
+assert [v.name for v in client.volumes.list(filters={"label": "part=two"})] == ["goods"]
+checked = client.containers.run(
+    "busybox",
+    ["sleep", "1000"],
+    detach=True,
+    volumes={"goods": {"bind": "/goods", "mode": "rw"}},
+    healthcheck={"test": ["CMD-SHELL", "test -e /goods/item"], "interval": 50_000_000},
+    stop_signal="SIGKILL",
+    **quiet,
+)
+checked.reload()
+assert checked.health in ("starting", "unhealthy"), checked.health
+assert checked.exec_run("touch /goods/item").exit_code == 0
+while checked.health != "healthy":
+    time.sleep(0.05)
+    checked.reload()
+try:
+    goods.remove()
+    raise SystemExit("a volume in use was removed")
+except docker.errors.APIError as error:
+    assert error.status_code == 409, error
+checked.remove(force=True)
+goods.remove()
+assert client.volumes.prune()["VolumesDeleted"] in (None, [])
 
 # Its image, its end, and what was reported meanwhile.
 image = box.commit("made", "1")
