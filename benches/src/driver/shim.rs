@@ -48,6 +48,7 @@ pub fn prepare(bundle: &Path, root: &Path, id: &str) -> Result<()> {
             max_files: 1,
         },
         shim_cgroup: None,
+        runtime: None,
     };
     std::fs::write(bundle.join(SPEC_FILE), serde_json::to_vec(&spec)?)?;
     Ok(())

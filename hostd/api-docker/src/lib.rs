@@ -109,7 +109,7 @@ impl Api {
             images.subscribe(),
             engine.volumes().subscribe(),
         );
-        let runtimes = Runtimes::own(&facts.runtime);
+        let runtimes = Runtimes::new(&facts.runtime, &engine.defaults().runtimes);
         let headers = common_headers(facts.version);
         Self(Arc::new(Inner {
             engine,

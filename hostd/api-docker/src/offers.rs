@@ -1,9 +1,11 @@
 //! What this engine offers, by Docker's names. It decides which requests are accepted. `/info`,
 //! `/version` and `inspect` are rendered from it too, so they show what the engine really accepts.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use hostd_containers::HostFacts;
+use keelson_model::host::RuntimeConfig;
 use serde_json::{Map, Value, json};
 
 /// The names of our own runtime. The first is the usual one. The others are the names that Docker's
@@ -18,16 +20,24 @@ const OWN: [&str; 4] = [
 /// The runtimes that a container may ask for by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Runtimes {
-    /// Names and executables. The first is the default.
-    entries: Vec<(String, PathBuf)>,
+    /// Names, executables and their arguments. The first is the default.
+    entries: Vec<(String, RuntimeConfig)>,
 }
 
 impl Runtimes {
-    /// Our own runtime, under all its names.
-    pub(crate) fn own(executable: &Path) -> Self {
-        let entry = |name: &str| (name.to_owned(), executable.to_owned());
+    /// Our own runtime, under all its names, and those of the host's configuration, which can't take
+    /// these names.
+    pub(crate) fn new(executable: &Path, configured: &BTreeMap<String, RuntimeConfig>) -> Self {
+        let own = RuntimeConfig {
+            path: executable.to_owned(),
+            arguments: Vec::new(),
+        };
+        let own = OWN.map(|name| (name.to_owned(), own.clone()));
+        let others = configured.iter();
+        let others = others.filter(|(name, _)| !OWN.contains(&name.as_str()));
+        let others = others.map(|(name, runtime)| (name.clone(), runtime.clone()));
         Self {
-            entries: OWN.map(entry).into(),
+            entries: own.into_iter().chain(others).collect(),
         }
     }
 
@@ -45,9 +55,21 @@ impl Runtimes {
     pub(crate) fn render(&self) -> Map<String, Value> {
         let entries = self.entries.iter();
         entries
-            .map(|(name, path)| (name.clone(), json!({"path": path.display().to_string()})))
+            .map(|(name, runtime)| {
+                let mut shown = json!({"path": runtime.path.display().to_string()});
+                if !runtime.arguments.is_empty() {
+                    shown["runtimeArgs"] = json!(runtime.arguments);
+                }
+                (name.clone(), shown)
+            })
             .collect()
     }
+}
+
+/// The runtime of this name as the engine knows it: `None` for its own.
+pub(crate) fn runtime(name: &str) -> Option<String> {
+    let own = name.is_empty() || OWN.contains(&name);
+    (!own).then(|| name.to_owned())
 }
 
 /// The logging drivers that a container may ask for, besides `none`. The first is the default. All of
@@ -124,15 +146,26 @@ mod tests {
 
     #[test]
     fn every_runtime_that_is_shown_can_be_asked_for() {
-        let runtimes = Runtimes::own(Path::new("/usr/bin/keelson-runtime"));
+        let other = |path: &str| RuntimeConfig {
+            path: path.into(),
+            arguments: vec!["--debug".to_owned()],
+        };
+        let configured = [("crun", "/usr/bin/crun"), ("runc", "/evil")];
+        let configured = configured.map(|(name, path)| (name.to_owned(), other(path)));
+        let own = Path::new("/usr/bin/keelson-runtime");
+        let runtimes = Runtimes::new(own, &configured.into());
         let shown = runtimes.render();
-        assert_eq!(shown.len(), 4);
-        for (name, runtime) in &shown {
+        assert_eq!(shown.len(), 5);
+        for (name, shown) in &shown {
             assert!(runtimes.has(name), "{name}");
-            assert_eq!(runtime["path"], "/usr/bin/keelson-runtime");
+            let wanted = match runtime(name) {
+                None => json!({"path": "/usr/bin/keelson-runtime"}),
+                Some(_) => json!({"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}),
+            };
+            assert_eq!(*shown, wanted, "{name}");
         }
         assert!(shown.contains_key(runtimes.usual()));
-        assert!(!runtimes.has("crun"));
+        assert!(!runtimes.has("youki"));
     }
 
     #[test]

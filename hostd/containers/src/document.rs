@@ -113,7 +113,7 @@ impl ContainerDocument {
 impl Document for ContainerDocument {
     /// Version 2 has what an engine of version 1 would pass over, and run another container than was
     /// asked for: volumes, logs that go elsewhere than to files, namespaces of others, rules for
-    /// devices, an init, and health checks.
+    /// devices, an init, health checks, and another runtime.
     const VERSION: u32 = 2;
     const WRITES: u32 = 1;
 
@@ -127,6 +127,7 @@ impl Document for ContainerDocument {
                 || !spec.device_rules.is_empty()
                 || spec.process.init
                 || spec.health.is_some()
+                || spec.runtime.is_some()
         });
         Some(if of_2 { 2 } else { 1 })
     }
@@ -290,7 +291,7 @@ mod tests {
         let document: ContainerDocument = parse(path, GOLDEN[1].1.as_bytes()).unwrap();
         let spec = document.spec.clone().unwrap();
         type Part = fn(&mut ContainerSpec, ContainerSpec);
-        let parts: [Part; 7] = [
+        let parts: [Part; 8] = [
             |plain, spec| plain.volumes = spec.volumes,
             |plain, spec| plain.log = spec.log,
             |plain, spec| plain.namespaces.pid = spec.namespaces.pid,
@@ -307,6 +308,7 @@ mod tests {
                     start_interval: Duration::from_secs(1),
                 });
             },
+            |plain, _| plain.runtime = Some("crun".to_owned()),
         ];
         for (index, part) in parts.into_iter().enumerate() {
             let mut plain = ContainerSpec::new(document.root(), "sh");

@@ -10,7 +10,7 @@ use keelson_model::spec::{
     self as model, BindMount, Confinement, IpcMode, MountKind, MountSpec, NetworkMode, Propagation,
     ReadOnly, RootSpec, Stdin,
 };
-use keelson_shim_protocol::{LogSpec, Rootfs, SPEC_FILE, ShimSpec};
+use keelson_shim_protocol::{LogSpec, OtherRuntime, Rootfs, SPEC_FILE, ShimSpec};
 use keelson_store::objects::remove_tree;
 
 use crate::container::Container;
@@ -116,8 +116,26 @@ impl Inner {
             log: log(&snapshot, &self.defaults),
             // It is started in it.
             shim_cgroup: None,
+            runtime: self.other_runtime(&snapshot)?,
         };
         write_json(&run.join(SPEC_FILE), &shim)
+    }
+
+    /// The runtime that a container is to be made by, when it is not our own.
+    fn other_runtime(&self, snapshot: &Snapshot) -> Result<Option<OtherRuntime>, EngineError> {
+        let Some(name) = &snapshot.spec.runtime else {
+            return Ok(None);
+        };
+        let configured = self.defaults.runtimes.get(name).ok_or_else(|| {
+            EngineError::Invalid(format!(
+                "unknown or invalid runtime name: {name}; name it in the host's configuration again ([engine.runtimes.{name}]), or make container {} anew",
+                snapshot.id
+            ))
+        })?;
+        Ok(Some(OtherRuntime {
+            path: configured.path.clone(),
+            arguments: configured.arguments.clone(),
+        }))
     }
 
     /// The user of a further process, by the files that the container sees now.

@@ -5,3 +5,5 @@ mod common;
 mod init;
 #[path = "options/ipc.rs"]
 mod ipc;
+#[path = "options/runtimes.rs"]
+mod runtimes;

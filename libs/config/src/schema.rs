@@ -73,6 +73,10 @@ const REMEDIES: &[(&str, &str)] = &[
         "use a number of files between 1 and 1000",
     ),
     ("engine.init", "use true or false"),
+    (
+        "engine.runtimes",
+        "write a table for each: [engine.runtimes.NAME], of letters, digits, '.', '_' and '-'",
+    ),
 ];
 
 /// The remedy for a wrong value of `field`, for example `network.link[2].mtu`; that of the

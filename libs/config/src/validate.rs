@@ -164,6 +164,21 @@ fn check_engine(engine: &EngineConfig, faults: &mut Faults) {
             format!("{} is out of range", engine.log_max_files),
         );
     }
+    for (name, runtime) in &engine.runtimes {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
+            faults.add(
+                "engine.runtimes",
+                format!("{name:?} is no name of a runtime"),
+            );
+        }
+        if !runtime.path.is_absolute() {
+            faults.add(
+                &format!("engine.runtimes.{name}.path"),
+                format!("{} is not an absolute path", runtime.path.display()),
+            );
+        }
+    }
 }
 
 fn check_registries(registries: &RegistriesConfig, faults: &mut Faults) {

@@ -1,7 +1,9 @@
 //! The host configuration: one TOML schema for every layer (`host.toml`). Reading, merging and
 //! reporting of errors is the business of crate `keelson-config`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +127,19 @@ pub struct EngineConfig {
     pub log_max_files: u32,
     /// Run a small init as the first process of containers, when a client does not say; false.
     pub init: bool,
+    /// `[engine.runtimes.NAME]`: further OCI runtimes that clients may ask for by name.
+    pub runtimes: BTreeMap<String, RuntimeConfig>,
+}
+
+/// `[engine.runtimes.NAME]`: a program that understands runc's command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// The program.
+    pub path: PathBuf,
+    /// Arguments that stand before its command.
+    #[serde(default)]
+    pub arguments: Vec<String>,
 }
 
 impl Default for EngineConfig {
@@ -134,6 +149,7 @@ impl Default for EngineConfig {
             log_max_size: 16 << 20,
             log_max_files: 5,
             init: false,
+            runtimes: BTreeMap::new(),
         }
     }
 }

@@ -41,6 +41,9 @@ fn is_default<T: Default + PartialEq>(member: &T) -> bool {
 pub struct ContainerSpec {
     /// From what its root file system is made.
     pub root: RootSpec,
+    /// Which runtime makes it, by its name in the host's configuration; `None`: the engine's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// What runs in it first.
     pub process: ProcessSpec,
     /// Labels, which mean something to clients only.
@@ -104,6 +107,7 @@ impl ContainerSpec {
     pub fn new(root: RootSpec, command: impl Into<String>) -> Self {
         Self {
             root,
+            runtime: None,
             process: ProcessSpec {
                 command: command.into(),
                 args: Vec::new(),

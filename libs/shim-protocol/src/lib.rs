@@ -54,4 +54,6 @@ pub use message::{
     EndedExecutions, Execution, ExecutionState, Exit, FailReason, Hello, MAX_PROBE_OUTPUT,
     OciStatus, Request, Response,
 };
-pub use spec::{EXECUTIONS_FILE, EXIT_FILE, LogSpec, Rootfs, SOCKET_FILE, SPEC_FILE, ShimSpec};
+pub use spec::{
+    EXECUTIONS_FILE, EXIT_FILE, LogSpec, OtherRuntime, Rootfs, SOCKET_FILE, SPEC_FILE, ShimSpec,
+};

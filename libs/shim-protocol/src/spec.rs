@@ -37,6 +37,20 @@ pub struct ShimSpec {
     /// cgroup v2 path, relative to the mount, for the shim itself (`/keelson/shim`); made when
     /// it does not exist. `None`: the shim stays where it was started.
     pub shim_cgroup: Option<String>,
+    /// Another runtime that makes the container; `None`: the shim does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<OtherRuntime>,
+}
+
+/// A program that understands runc's command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OtherRuntime {
+    /// The program.
+    pub path: PathBuf,
+    /// Arguments that stand before its command.
+    #[serde(default)]
+    pub arguments: Vec<String>,
 }
 
 /// The root file system of a container. The mounts are made inside the container's mount

@@ -6,7 +6,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use crate::failure::{Failure, Step};
 
 /// None of them is ignored or blocked, whatever the runtime or its caller does with them.
-pub(super) fn reset() -> Result<(), Failure> {
+pub(crate) fn reset() -> Result<(), Failure> {
     for signal in [
         Signal::SIGPIPE,
         Signal::SIGHUP,

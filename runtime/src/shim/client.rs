@@ -46,6 +46,8 @@ pub(crate) enum Pending {
     Start,
     /// The end of the hooks after the start, run by this process.
     Started(i32),
+    /// The end of another runtime's call, which is this process.
+    Call(i32),
     // By the session's number:
     /// The execution of its command.
     ExecStart(u64),

@@ -12,6 +12,7 @@
 //! that the slowest of them neither holds the container up nor loses anything that the log has.
 
 mod client;
+mod foreign;
 mod recorder;
 mod server;
 mod stdio;

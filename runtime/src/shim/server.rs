@@ -1,5 +1,6 @@
 //! The shim's event loop.
 
+mod calls;
 mod connections;
 mod exec;
 mod requests;
@@ -22,6 +23,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 
 use super::client::{Client, Pending};
+use super::foreign::Foreign;
 use super::recorder::Recorder;
 use super::stdio::{self, Output, Streams};
 use crate::cgroup::Cgroup;
@@ -67,6 +69,8 @@ pub(crate) struct Server {
     /// Of config.json, what is needed later: everything but hooks and annotations is empty.
     config: spec::Spec,
     container: Container,
+    /// When another runtime has made it.
+    foreign: Option<Foreign>,
     streams: Streams,
     log: Recorder,
     /// How many records were written to the log.
@@ -124,7 +128,12 @@ impl Server {
             let path = directory.join(EXIT_FILE);
             format!("reserve room for {}", path.display())
         });
+        let other = spec.runtime.clone();
+        let mut foreign = other.map(|runtime| Foreign::new(runtime, &spec.id, directory));
         let made = reserved.and_then(|()| {
+            if let Some(foreign) = &mut foreign {
+                return foreign.create(&spec, &config, stdio);
+            }
             spawn::create(spawn::Request {
                 common: Asked {
                     id: &spec.id,
@@ -154,8 +163,13 @@ impl Server {
             match watched {
                 Ok(streams) => Ok((container, streams)),
                 Err(failure) => {
-                    let subject = Subject::new(&spec.id, &config, &spec.bundle);
-                    container.discard(subject, &config, Keeper::Shim);
+                    match &mut foreign {
+                        Some(foreign) => foreign.delete(),
+                        None => {
+                            let subject = Subject::new(&spec.id, &config, &spec.bundle);
+                            container.discard(subject, &config, Keeper::Shim);
+                        }
+                    }
                     Err(failure)
                 }
             }
@@ -170,11 +184,13 @@ impl Server {
             owns_processes: config.makes(NamespaceKind::Pid),
             config: spec::Spec {
                 oci_version: config.oci_version,
-                hooks: config.hooks,
+                // Another runtime runs them itself.
+                hooks: config.hooks.filter(|_| foreign.is_none()),
                 annotations: config.annotations,
                 ..spec::Spec::default()
             },
             container,
+            foreign,
             streams,
             log: Recorder::new(log),
             recorded: 0,
@@ -227,7 +243,8 @@ impl Server {
                     (false, _) => give_up = None,
                 }
             }
-            let deadline = [give_up, self.sessions.deadline()];
+            let calls = self.foreign.as_ref().and_then(Foreign::deadline);
+            let deadline = [give_up, self.sessions.deadline(), calls];
             let timeout = match deadline.into_iter().flatten().min() {
                 None => EpollTimeout::NONE,
                 Some(at) => {
@@ -259,6 +276,9 @@ impl Server {
                 self.handle(event.data(), event.events());
             }
             self.exec_expire();
+            if let Some(foreign) = &mut self.foreign {
+                foreign.expire();
+            }
             self.serve();
             let only_connections = events
                 .iter()
@@ -318,19 +338,28 @@ impl Server {
                 // Stopped or continued, which was not asked for.
                 (None, None) => continue,
             };
-            if self.answer_pending(&Pending::Started(pid), &self.started()) {
+            if self.answer_pending(&Pending::Started(pid), &self.started())
+                || self.called(pid, code)
+                || self.exec_reaped(pid, code)
+            {
                 continue;
             }
             // Others are orphans that were given to the subreaper.
-            if !self.exec_reaped(pid, code) && pid == self.container.pid {
-                self.finish(code);
+            match &mut self.foreign {
+                _ if pid == self.container.pid => {
+                    self.settle_start();
+                    self.finish(code);
+                }
+                Some(foreign) => foreign.note_stray(pid, code),
+                None => {}
             }
         }
     }
 
     /// Collects one ended process.
     fn collect(&mut self) -> Option<(i32, rustix::process::WaitStatus)> {
-        let starting = self.exec_is_starting() || self.state == State::Delayed;
+        let delayed = self.state == State::Delayed && self.foreign.is_none();
+        let starting = self.exec_is_starting() || delayed;
         let collected = match starting.then(next_ended) {
             // What it has reported is read before its number is free to be used again.
             Some(ended) => {
@@ -367,6 +396,9 @@ impl Server {
         }
         self.log.finish(finished_at);
         self.recorded += 1;
+        if let Some(foreign) = &mut self.foreign {
+            foreign.delete();
+        }
         if let Some(cgroup) = &self.container.cgroup {
             // Whoever starts the container again right after the exit record finds no leftovers.
             let _ = cgroup.remove();

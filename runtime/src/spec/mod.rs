@@ -383,38 +383,38 @@ pub(crate) struct RdmaLimit {
 }
 
 /// `linux.seccomp`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Seccomp {
     pub(crate) default_action: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) default_errno_ret: Option<u32>,
     #[serde(default)]
     pub(crate) architectures: Vec<String>,
     #[serde(default)]
     pub(crate) flags: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) listener_path: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) listener_metadata: Option<String>,
     #[serde(default)]
     pub(crate) syscalls: Vec<SeccompRule>,
 }
 
 /// One of `linux.seccomp.syscalls`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SeccompRule {
     pub(crate) names: Vec<String>,
     pub(crate) action: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) errno_ret: Option<u32>,
     #[serde(default)]
     pub(crate) args: Vec<SeccompArgument>,
 }
 
 /// One of `linux.seccomp.syscalls[].args`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SeccompArgument {
     pub(crate) index: u32,

@@ -221,6 +221,7 @@ impl Setup {
                 max_files: 1,
             },
             shim_cgroup: None,
+            runtime: None,
         };
         let config = config(args, &cgroup_path(&id));
         Self {

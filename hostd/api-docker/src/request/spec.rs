@@ -14,6 +14,7 @@ use super::{
     security, volumes,
 };
 use crate::error::ApiError;
+use crate::offers;
 use crate::wire::{self, Config, HostConfig};
 
 /// A completed request.
@@ -48,6 +49,7 @@ pub(super) fn spec(
     let volumes = volumes::parse(config, host, &mounts)?;
     Ok(ContainerSpec {
         root: with_access(root, host.readonly_rootfs),
+        runtime: offers::runtime(&host.runtime),
         process: process(words, ground),
         labels: config.labels.clone(),
         annotations: host.annotations.clone(),

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use keelson_model::error::ErrorKind;
@@ -45,7 +46,7 @@ fn root() -> RootSpec {
 }
 
 static RUNTIMES: LazyLock<Runtimes> =
-    LazyLock::new(|| Runtimes::own(Path::new("/usr/bin/keelson-runtime")));
+    LazyLock::new(|| Runtimes::new(Path::new("/usr/bin/keelson-runtime"), &BTreeMap::new()));
 
 fn ground(facts: &HostFacts) -> Ground<'_> {
     Ground {

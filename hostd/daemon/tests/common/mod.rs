@@ -207,7 +207,7 @@ impl Host {
     }
 
     /// The cgroup of this hostd's containers.
-    fn cgroup_parent(&self) -> String {
+    pub fn cgroup_parent(&self) -> String {
         let name = self.path().file_name().unwrap().to_string_lossy();
         format!("keelson-test-{}", name.trim_start_matches('.'))
     }

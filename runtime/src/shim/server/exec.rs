@@ -77,6 +77,7 @@ impl Server {
                 self.spec.id
             )));
         }
+        let given = self.foreign.as_ref().map(|_| Box::new(process.clone()));
         let process = Json::deserialize(process)
             .map_err(|error| Failure::invalid(format!("process: {error}")))?;
         let process = spec::process_of(process)?;
@@ -85,7 +86,7 @@ impl Server {
         let session = Session {
             name,
             open_stdin,
-            phase: Phase::Made(Box::new(process)),
+            phase: Phase::Made(Box::new(process), given),
             streams: Streams::default(),
             watched: [false; 2],
             input_watched: false,
@@ -95,7 +96,7 @@ impl Server {
             probe: None,
         };
         self.sessions.map.insert(self.sessions.last, session);
-        let is_made: fn(&Phase) -> bool = |phase| matches!(phase, Phase::Made(_));
+        let is_made: fn(&Phase) -> bool = |phase| matches!(phase, Phase::Made(..));
         for number in self.sessions.all_but_latest(MAX_MADE, is_made) {
             self.forget(number);
         }
@@ -110,8 +111,7 @@ impl Server {
                 self.spec.id
             )));
         }
-        let frozen = self.container.cgroup.as_ref();
-        if frozen.is_some_and(crate::cgroup::Cgroup::is_frozen) {
+        if self.is_frozen() {
             return Err(Failure::conflict(format!(
                 "container {} is paused, unpause the container before exec",
                 self.spec.id
@@ -127,12 +127,12 @@ impl Server {
         let Some(session) = self.sessions.map.get_mut(&number) else {
             return Err(Failure::internal("the session is gone"));
         };
-        if let Phase::Starting { .. } = &session.phase {
+        if let Phase::Starting { .. } | Phase::Calling { .. } = &session.phase {
             // A hostd that was started again asks what became of it.
             client.pending = Some(Pending::ExecStart(number));
             return Ok(());
         }
-        if !matches!(session.phase, Phase::Made(_)) {
+        if !matches!(session.phase, Phase::Made(..)) {
             return Err(Failure::conflict(format!(
                 "exec session {name} was started already"
             )));
@@ -147,13 +147,33 @@ impl Server {
         let Some(session) = self.sessions.map.get_mut(&number) else {
             return Err(Failure::internal("the session is gone"));
         };
-        let Phase::Made(process) = &session.phase else {
+        let Phase::Made(process, given) = &session.phase else {
             return Err(Failure::internal("the session was started already"));
         };
         let streams = match process.terminal {
             true => Ok(None),
             false => stdio::pipes(session.open_stdin).map(Some),
         };
+        if let (Some(foreign), Some(given)) = (&mut self.foreign, given) {
+            let called = streams.and_then(|streams| {
+                let (streams, stdio) = streams.unzip();
+                let (call, console) = foreign.exec(number, given, stdio)?;
+                Ok((call, console, streams))
+            });
+            return match called {
+                Ok((call, console, streams)) => {
+                    if let Some(streams) = streams {
+                        session.connect(streams);
+                    }
+                    session.phase = Phase::Calling { call, console };
+                    Ok(())
+                }
+                Err(failure) => {
+                    self.forget(number);
+                    Err(failure)
+                }
+            };
+        }
         let spawned = streams.and_then(|streams| {
             let (streams, stdio) = streams.unzip();
             let spawned = exec::spawn(exec::Request {

@@ -65,6 +65,11 @@ impl Server {
                 ));
                 Ok(None)
             }
+            request @ (Request::Pause | Request::Resume | Request::Update { .. })
+                if self.foreign.is_some() =>
+            {
+                self.call(request, client).map(|()| None)
+            }
             Request::Pause => self.freeze(true).map(done),
             Request::Resume => self.freeze(false).map(done),
             Request::Update { resources } => self.update(resources).map(done),
@@ -105,6 +110,9 @@ impl Server {
     fn start(&mut self, client: &mut Client) -> Result<Option<Response>, Failure> {
         if self.state != State::Created {
             return Err(Failure::conflict("the container was started already"));
+        }
+        if self.foreign.is_some() {
+            return self.call(Request::Start, client).map(|()| None);
         }
         self.container.channel.start()?;
         let hooks = self.config.hooks.as_ref();
@@ -152,7 +160,7 @@ impl Server {
 
     /// The same when the event loop has waited for it.
     pub(super) fn execution(&mut self) {
-        if self.state != State::Delayed {
+        if self.state != State::Delayed || self.foreign.is_some() {
             return;
         }
         let executed = self.executed();
@@ -192,10 +200,7 @@ impl Server {
     }
 
     fn report(&self) -> Response {
-        let frozen = || {
-            let cgroup = self.container.cgroup.as_ref();
-            cgroup.is_some_and(Cgroup::is_frozen)
-        };
+        let frozen = || self.is_frozen();
         let (status, exit) = match &self.state {
             State::Created | State::Delayed => (OciStatus::Created, None),
             State::Running if frozen() => (OciStatus::Paused, None),
@@ -217,6 +222,10 @@ impl Server {
         if !all {
             return clone::signal_process(self.container.pidfd.as_fd(), signal).step(step);
         }
+        if self.foreign.is_some() && self.container.cgroup.is_none() {
+            // Its namespace ends with it.
+            return clone::signal_process(self.container.pidfd.as_fd(), signal).step(step);
+        }
         let cgroup = self.container.cgroup.as_ref().ok_or_else(|| {
             Failure::invalid("only a container with a cgroup can be signalled as a whole")
         })?;
@@ -230,6 +239,17 @@ impl Server {
                     .step(|| "set the terminal's size")
             }
             _ => Err(Failure::invalid("the container has no terminal")),
+        }
+    }
+
+    /// Whether the container is paused.
+    pub(super) fn is_frozen(&self) -> bool {
+        match &self.foreign {
+            Some(foreign) => foreign.paused,
+            None => {
+                let cgroup = self.container.cgroup.as_ref();
+                cgroup.is_some_and(Cgroup::is_frozen)
+            }
         }
     }
 

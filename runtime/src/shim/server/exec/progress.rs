@@ -1,6 +1,6 @@
 //! What happens to exec sessions by themselves: execution, output, end.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use keelson_shim_protocol::stream::OutputStream;
@@ -61,12 +61,47 @@ impl Server {
             Err(failure) => Err(failure),
         };
         let _ = self.epoll.delete(&*channel);
-        let result = result.and_then(|terminal| match terminal {
-            Some(master) => stdio::terminal(master, session.open_stdin).map(Some),
-            None => Ok(None),
+        self.exec_executed(number, result.map(|terminal| (pid, terminal)));
+    }
+
+    /// The end of another runtime's call that was to make the process.
+    pub(in crate::shim::server) fn exec_called(
+        &mut self,
+        number: u64,
+        outcome: Result<(), Failure>,
+    ) {
+        let (Some(foreign), Some(session)) = (&self.foreign, self.sessions.map.get_mut(&number))
+        else {
+            return;
+        };
+        let Phase::Calling { console, .. } = &mut session.phase else {
+            return;
+        };
+        let console = console.take();
+        let made = foreign.exec_pid(number);
+        let result = outcome.and(made).and_then(|pid| {
+            let terminal = console.map(|console| console.terminal()).transpose()?;
+            Ok((pid, terminal))
+        });
+        let pid = result.as_ref().map_or(0, |(pid, _)| *pid);
+        self.exec_executed(number, result);
+        let foreign = self.foreign.as_mut();
+        if let Some(code) = foreign.and_then(|foreign| foreign.claim_stray(pid)) {
+            self.exec_reaped(pid, code);
+        }
+    }
+
+    /// A command was executed by this process, which may have a terminal; or was not.
+    fn exec_executed(&mut self, number: u64, result: Result<(i32, Option<OwnedFd>), Failure>) {
+        let Some(session) = self.sessions.map.get_mut(&number) else {
+            return;
+        };
+        let result = result.and_then(|(pid, terminal)| match terminal {
+            Some(master) => Ok((pid, Some(stdio::terminal(master, session.open_stdin)?))),
+            None => Ok((pid, None)),
         });
         match result {
-            Ok(terminal) => {
+            Ok((pid, terminal)) => {
                 if let Some(streams) = terminal {
                     session.connect(streams);
                 }
@@ -297,7 +332,7 @@ impl Server {
         for (number, session) in &mut self.sessions.map {
             if !matches!(
                 session.phase,
-                Phase::Running { .. } | Phase::Starting { .. }
+                Phase::Running { .. } | Phase::Starting { .. } | Phase::Calling { .. }
             ) {
                 continue;
             }
@@ -331,7 +366,7 @@ impl Server {
             .sessions
             .map
             .iter()
-            .filter(|(_, session)| matches!(session.phase, Phase::Made(_)))
+            .filter(|(_, session)| matches!(session.phase, Phase::Made(..)))
             .map(|(number, _)| *number)
             .collect();
         for number in made {

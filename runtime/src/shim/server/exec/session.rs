@@ -11,6 +11,7 @@ use super::history::History;
 use super::result::Probe;
 use crate::failure::Failure;
 use crate::process::channel::Channel;
+use crate::shim::foreign::Console;
 use crate::shim::stdio::Streams;
 use crate::spec::Process;
 
@@ -44,8 +45,10 @@ pub(super) struct Session {
 }
 
 pub(super) enum Phase {
-    /// Waits to be started.
-    Made(Box<Process>),
+    /// Waits to be started; as it was given, too, for another runtime.
+    Made(Box<Process>, Option<Box<serde_json::Value>>),
+    /// Another runtime makes it, by this call, and sends the terminal there.
+    Calling { call: i32, console: Option<Console> },
     /// On its way to its command; the terminal when it came already.
     Starting {
         pid: i32,
@@ -62,7 +65,7 @@ impl Session {
     pub(super) fn pid(&self) -> Option<i32> {
         match &self.phase {
             Phase::Starting { pid, .. } | Phase::Running { pid } => Some(*pid),
-            Phase::Made(_) | Phase::Over => None,
+            Phase::Made(..) | Phase::Calling { .. } | Phase::Over => None,
         }
     }
 
@@ -73,7 +76,10 @@ impl Session {
     pub(super) fn push_input(&mut self, bytes: &[u8]) {
         // The pipe or terminal is not there yet.
         if self.streams.input.is_none()
-            && matches!(self.phase, Phase::Made(_) | Phase::Starting { .. })
+            && matches!(
+                self.phase,
+                Phase::Made(..) | Phase::Calling { .. } | Phase::Starting { .. }
+            )
         {
             if self.open_stdin && !self.streams.closing {
                 self.streams.pending.extend_from_slice(bytes);
@@ -108,7 +114,8 @@ impl Sessions {
         let alive = others.filter_map(|session| {
             let state = match &session.phase {
                 _ if session.exit.is_some() => return None,
-                Phase::Made(_) => ExecutionState::Made,
+                Phase::Made(..) => ExecutionState::Made,
+                Phase::Calling { call, .. } => ExecutionState::Starting { pid: *call },
                 Phase::Starting { pid, .. } => ExecutionState::Starting { pid: *pid },
                 Phase::Running { pid } => ExecutionState::Running { pid: *pid },
                 Phase::Over => return None,
