@@ -50,7 +50,9 @@ const LINGER: Duration = Duration::from_secs(10);
 const UNSTARTED: Duration = Duration::from_secs(60);
 
 /// After so many milliseconds without anything to do the shim gives up what memory it can.
-const QUIET: u8 = 200;
+const QUIET: u16 = 200;
+/// The same where health is checked: fetching everything again for each of frequent checks costs more.
+const QUIET_WITH_CHECKS: u16 = 2_000;
 
 /// Where the container is in its life.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +70,8 @@ pub(crate) struct Server {
     spec: ShimSpec,
     /// Of config.json, what is needed later: everything but hooks and annotations is empty.
     config: spec::Spec,
+    /// All of config.json, once health is checked: checks are made often.
+    probed: Option<Box<spec::Spec>>,
     container: Container,
     /// When another runtime has made it.
     foreign: Option<Foreign>,
@@ -189,6 +193,7 @@ impl Server {
                 annotations: config.annotations,
                 ..spec::Spec::default()
             },
+            probed: None,
             container,
             foreign,
             streams,
@@ -252,7 +257,10 @@ impl Server {
                     EpollTimeout::try_from(left).unwrap_or(EpollTimeout::ZERO)
                 }
             };
-            let soon = EpollTimeout::from(QUIET);
+            let soon = EpollTimeout::from(match self.probed {
+                Some(_) => QUIET_WITH_CHECKS,
+                None => QUIET,
+            });
             let quiet = timeout.is_none() || timeout > soon;
             if !busy && quiet {
                 // What was done needed most of the program, and the next thing to do may be hours

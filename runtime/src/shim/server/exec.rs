@@ -176,11 +176,20 @@ impl Server {
         }
         let spawned = streams.and_then(|streams| {
             let (streams, stdio) = streams.unzip();
+            let read;
+            let container = match (&self.probed, session.probe.is_some()) {
+                (Some(spec), _) => spec.as_ref(),
+                (None, true) => self.probed.insert(Box::new(spec::load(&self.spec.bundle)?)),
+                (None, false) => {
+                    read = spec::load(&self.spec.bundle)?;
+                    &read
+                }
+            };
             let spawned = exec::spawn(exec::Request {
                 common: Asked {
                     id: &self.spec.id,
                     bundle: &self.spec.bundle,
-                    spec: &spec::load(&self.spec.bundle)?,
+                    spec: container,
                     stdio,
                     keeper: Keeper::Shim,
                     relayed: false,
