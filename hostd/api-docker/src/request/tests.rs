@@ -350,9 +350,7 @@ fn what_is_not_built_is_refused_by_name() {
         ("PublishAllPorts", json!(true)),
         ("UsernsMode", json!("keep-id")),
         ("NetworkMode", json!("mine")),
-        ("IpcMode", json!("container:x")),
         ("DeviceRequests", json!([{"Driver": "nvidia"}])),
-        ("Init", json!(true)),
         ("BlkioWeight", json!(100)),
         ("Links", json!(["a"])),
     ] {
