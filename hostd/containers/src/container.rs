@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::held::Held;
 use crate::machine::{Action, CheckRules, Event, Found, Machine, Moment, Now, Rules, Ticket};
 use crate::shim::Shim;
 use crate::types::health::Health;
-use crate::types::{AttachOptions, Scope, Snapshot, WaitCondition, WaitResult};
+use crate::types::{AttachOptions, Scope, Snapshot, Status, WaitCondition, WaitResult};
 use crate::{EngineError, Signal};
 
 /// A container.
@@ -41,6 +42,8 @@ pub(crate) struct Container {
     pub(crate) forwarding: tokio::sync::Mutex<()>,
     /// For those who write to its files from outside.
     pub(crate) gate: Arc<Gate>,
+    /// Whether it was found by this engine, which has not started it yet.
+    not_started_since: AtomicBool,
     /// Told when a start has reported.
     pub(crate) start_over: Notify,
     live: Mutex<Live>,
@@ -98,6 +101,7 @@ pub(crate) enum Beginning {
 impl Container {
     pub(crate) fn new(mut snapshot: Snapshot, beginning: Beginning) -> Self {
         let rules = rules(&snapshot);
+        let found = matches!(beginning, Beginning::Found(_));
         let machine = match beginning {
             Beginning::New => Machine::new(rules),
             Beginning::Found(found) => Machine::restored(rules, found),
@@ -113,6 +117,7 @@ impl Container {
             carriers: tokio::sync::watch::Sender::new(()),
             forwarding: tokio::sync::Mutex::new(()),
             gate: Arc::default(),
+            not_started_since: AtomicBool::new(found),
             start_over: Notify::new(),
             live: Mutex::new(Live {
                 snapshot: Arc::new(snapshot),
@@ -164,6 +169,24 @@ impl Container {
     /// Whether a start is under way.
     pub(crate) fn is_starting(&self) -> bool {
         self.live().machine.is_starting()
+    }
+
+    /// Waits until it is not being started, and will not be by its policy.
+    pub(crate) async fn decided(&self) {
+        loop {
+            let mut over = pin!(self.start_over.notified());
+            // From here on it is told, however late it looks.
+            over.as_mut().enable();
+            if !self.is_starting() && self.snapshot().state.status != Status::Restarting {
+                return;
+            }
+            over.await;
+        }
+    }
+
+    /// Whether it was found by this engine and has not been started since; after that it has.
+    pub(crate) fn take_first_start(&self) -> bool {
+        self.not_started_since.swap(false, Ordering::AcqRel)
     }
 
     /// Takes the operation lock when no start is under way; fails when the container was removed in

@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,21 +167,8 @@ impl Inner {
         if container.id == joining.id {
             return container.snapshot();
         }
-        let runs = async {
-            loop {
-                let mut over = pin!(container.start_over.notified());
-                // From here on it is told, however late it looks.
-                over.as_mut().enable();
-                let soon = container.is_starting()
-                    || container.snapshot().state.status == Status::Restarting;
-                if !soon {
-                    return;
-                }
-                over.await;
-            }
-        };
         // What it is then is what counts.
-        let _ = tokio::time::timeout(DONOR_TIME, runs).await;
+        let _ = tokio::time::timeout(DONOR_TIME, container.decided()).await;
         container.snapshot()
     }
 

@@ -61,6 +61,7 @@ mod machine;
 mod names;
 mod old;
 mod open;
+mod order;
 mod prepare;
 mod prune;
 mod quarantine;

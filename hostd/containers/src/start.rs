@@ -46,6 +46,7 @@ impl Inner {
         self: &Arc<Self>,
         container: &Arc<Container>,
     ) -> Result<Running, EngineError> {
+        self.await_turn(container).await;
         // The writable layer is mounted by one at a time.
         let Some(_closed) = container.gate.close().await else {
             return Err(EngineError::Conflict(format!(

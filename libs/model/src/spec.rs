@@ -12,6 +12,7 @@
 mod limits;
 mod log;
 mod mounts;
+mod order;
 mod security;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ pub use limits::{
 };
 pub use log::{LogMarks, LogSpec, SyslogFormat, SyslogServer};
 pub use mounts::{BindMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount, VolumeMount};
+pub use order::{Part, StartOrder};
 pub use security::{
     CapabilitySet, Confinement, DeviceAccess, DeviceKind, DeviceRule, DeviceSpec, Hiding,
     SecuritySpec, SystemCallFilter,
@@ -90,6 +92,9 @@ pub struct ContainerSpec {
     /// What happens when its process ends.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restart: RestartPolicy,
+    /// After which others its policy starts it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub start_order: StartOrder,
     /// Remove it when its process has ended.
     #[serde(default, skip_serializing_if = "is_default")]
     pub auto_remove: bool,
@@ -147,6 +152,7 @@ impl ContainerSpec {
             sysctls: BTreeMap::new(),
             log: LogSpec::default(),
             restart: RestartPolicy::Never,
+            start_order: StartOrder::default(),
             auto_remove: false,
             stop: StopSpec::default(),
             health: None,

@@ -18,6 +18,7 @@ pub(super) fn add(api: &Api, names: &[String], spec: &mut ContainerSpec) -> Resu
             .containers()
             .inspect(name)
             .map_err(|error| ApiError::invalid(error.to_string()))?;
+        spec.start_order.after.push(donor.id.clone());
         let binds = donor.spec.mounts.iter();
         for mount in binds.filter(|mount| matches!(mount.kind, MountKind::Bind(_))) {
             give_bind(mount, read_only, spec);

@@ -6,7 +6,7 @@
 //! * [`complete`]: adds what the client left out, from the image and Docker's defaults.
 //! * [`refuse`], [`size`]: refuse options that are not built, and requests that are too large.
 //! * [`spec`]: the completed request in the engine's terms, by its parts: [`capabilities`],
-//!   [`devices`], [`health`], [`limits`], [`log`], [`mounts`], [`names`], [`seccomp`], [`security`],
+//!   [`devices`], [`health`], [`limits`], [`log`], [`mounts`], [`names`], [`order`], [`seccomp`], [`security`],
 //!   [`volumes`].
 //! * [`update`]: `POST /containers/{id}/update`.
 //! * [`shown`]: the request as clients see it in `inspect`.
@@ -23,6 +23,7 @@ pub(crate) mod mounts;
 mod names;
 pub(crate) mod namespaces;
 mod old;
+mod order;
 mod refuse;
 mod seccomp;
 mod security;

@@ -10,7 +10,7 @@ use keelson_model::spec::{
 };
 
 use super::{
-    Ground, capabilities, devices, health, invalid, limits, log, mounts, names, namespaces,
+    Ground, capabilities, devices, health, invalid, limits, log, mounts, names, namespaces, order,
     security, volumes,
 };
 use crate::error::ApiError;
@@ -71,6 +71,7 @@ pub(super) fn spec(
         sysctls: host.sysctls.clone(),
         log,
         restart,
+        start_order: order::order(config, host),
         auto_remove: host.auto_remove,
         stop: stop(config)?,
         health: health::health(config)?,

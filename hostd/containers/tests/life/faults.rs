@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hostd_containers::{Engine, EngineError, SpecChange, Status, WaitCondition};
 use keelson_model::error::ErrorKind;
-use keelson_model::spec::RestartPolicy;
+use keelson_model::spec::{Part, RestartPolicy, StartOrder};
 use rustix::process::Signal as Kill;
 
 use crate::common::{
@@ -382,6 +382,66 @@ fn those_who_join_others_are_started_after_them() {
             };
             let first = network(&ids[0]);
             assert!(ids.iter().all(|id| network(id) == first));
+            within(engine.shutdown()).await;
+        });
+    }
+}
+
+/// Those that others depend on are started before them, by name and by service; what depends on itself
+/// is started all the same.
+#[test]
+fn policies_start_containers_in_their_order() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    let part = |service: usize| {
+        Some(Part {
+            group: "shop".to_owned(),
+            service: service.to_string(),
+        })
+    };
+    let ids = machine.life(async |engine, _images| {
+        let mut ids: Vec<String> = Vec::new();
+        for number in 0..8_usize {
+            let mut request = shell("echo ready; while :; do sleep 0.05; done");
+            request.spec.restart = RestartPolicy::Always;
+            request.spec.stop.signal = Some(9);
+            request.spec.start_order = StartOrder {
+                part_of: part(number),
+                ..StartOrder::default()
+            };
+            let order = &mut request.spec.start_order;
+            match (number, ids.last()) {
+                // They name each other.
+                (6 | 7, _) => order.after_services.push((13 - number).to_string()),
+                (_, None) => {}
+                (2 | 4, _) => order.after_services.push((number - 1).to_string()),
+                (_, Some(last)) => order.after.push(last.clone()),
+            }
+            let id = create(&engine, request).await;
+            engine.start(SCOPE, &id).await.unwrap();
+            until_logged(&engine, &id, "ready").await;
+            ids.push(id);
+        }
+        within(engine.shutdown()).await;
+        ids
+    });
+    for _ in 0..3 {
+        machine.life(async |engine, _images| {
+            let mut times = Vec::new();
+            for id in &ids {
+                until_status(&engine, id, Status::Running).await;
+                times.push(engine.inspect(SCOPE, id).unwrap().state.started_at);
+            }
+            assert!(times[..6].is_sorted_by(|a, b| a < b), "{times:?}");
+            // What clients start waits for nobody.
+            for id in &ids {
+                engine.stop(SCOPE, id, None, Some(0)).await.unwrap();
+            }
+            for id in ids.iter().rev() {
+                within(engine.start(SCOPE, id)).await.unwrap();
+            }
             within(engine.shutdown()).await;
         });
     }

@@ -1,0 +1,87 @@
+//! What Compose and Docker's links say about the order of containers.
+
+use std::collections::BTreeMap;
+
+use keelson_model::spec::{Part, StartOrder};
+
+use crate::wire::{Config, HostConfig};
+
+const PROJECT: &str = "com.docker.compose.project";
+const SERVICE: &str = "com.docker.compose.service";
+/// `db:service_healthy:false,cache:service_started:true`.
+const DEPENDS_ON: &str = "com.docker.compose.depends_on";
+
+/// The order that a request asks for. Those that it has volumes from are added where they are found.
+pub(super) fn order(config: &Config, host: &HostConfig) -> StartOrder {
+    let part_of = part(&config.labels);
+    let after_services = match &part_of {
+        Some(_) => services(config.labels.get(DEPENDS_ON).map_or("", String::as_str)),
+        None => Vec::new(),
+    };
+    let links = host.links.iter().flatten();
+    let after = links.map(|link| link.split(':').next().unwrap_or_default());
+    StartOrder {
+        part_of,
+        after_services,
+        after: after
+            .map(|name| name.trim_start_matches('/').to_owned())
+            .collect(),
+    }
+}
+
+fn part(labels: &BTreeMap<String, String>) -> Option<Part> {
+    let label = |name: &str| labels.get(name).filter(|value| !value.is_empty()).cloned();
+    Some(Part {
+        group: label(PROJECT)?,
+        service: label(SERVICE)?,
+    })
+}
+
+fn services(text: &str) -> Vec<String> {
+    let names = text.split(',').filter_map(|entry| entry.split(':').next());
+    let names = names.map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn composes_labels_are_understood() {
+        let labels = [
+            (PROJECT, "shop"),
+            (SERVICE, "web"),
+            (
+                DEPENDS_ON,
+                "db:service_healthy:false, cache:service_started,queue",
+            ),
+        ];
+        let mut config = Config {
+            labels: labels
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            ..Config::default()
+        };
+        let host = HostConfig {
+            links: Some(vec!["/old:alias".to_owned()]),
+            ..HostConfig::default()
+        };
+        let found = order(&config, &host);
+        assert_eq!(
+            found.part_of,
+            Some(Part {
+                group: "shop".to_owned(),
+                service: "web".to_owned()
+            })
+        );
+        assert_eq!(found.after_services, ["db", "cache", "queue"]);
+        assert_eq!(found.after, ["old"]);
+        config.labels.remove(PROJECT);
+        let found = order(&config, &HostConfig::default());
+        assert_eq!(found, StartOrder::default());
+        for (text, wanted) in [("", vec![]), (",:,a", vec!["a"])] {
+            assert_eq!(services(text), wanted);
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! In which order containers are started when nobody starts them by hand.
+
+use serde::{Deserialize, Serialize};
+
+use super::is_default;
+
+/// After which others a container is started when restart policies start them all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartOrder {
+    /// What it is a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<Part>,
+    /// Other services of the same group.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub after_services: Vec<String>,
+    /// Containers by identifier or name.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub after: Vec<String>,
+}
+
+/// A service of a group of containers that belong together, which may have several containers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Part {
+    /// The group.
+    pub group: String,
+    /// The service.
+    pub service: String,
+}
