@@ -1,12 +1,31 @@
-//! A log file with any content: decoding ends, and what is decoded lies inside.
+//! A log file with any content: decoding ends, and what is decoded lies inside. What is found after
+//! damage is whole.
 #![cfg_attr(fuzzing, no_main)]
 
-use keelson_log::format::{Decoded, decode};
+use keelson_log::format::{Decoded, decode, next_whole};
 
 keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     let mut rest = bytes;
-    while let Decoded::Record(_, taken) | Decoded::End(taken) = decode(rest) {
-        assert!(taken > 0 && taken <= rest.len());
-        rest = &rest[taken..];
+    loop {
+        match decode(rest) {
+            Decoded::Record(_, taken) | Decoded::End(taken) => {
+                assert!(taken > 0 && taken <= rest.len());
+                rest = &rest[taken..];
+            }
+            Decoded::Incomplete | Decoded::Invalid => match next_whole(rest) {
+                Ok(at) => {
+                    assert!(at > 0);
+                    rest = &rest[at..];
+                    assert!(matches!(
+                        decode(rest),
+                        Decoded::Record(..) | Decoded::End(_)
+                    ));
+                }
+                Err(open) => {
+                    assert!(open <= rest.len());
+                    break;
+                }
+            },
+        }
     }
 });

@@ -196,6 +196,35 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
     Decoded::Record(record, total)
 }
 
+/// Where the next record or mark stands that is whole, after the first byte; what is at the start of
+/// `bytes` is damaged. The error is the first place behind which one may begin that ends later.
+pub fn next_whole(bytes: &[u8]) -> Result<usize, usize> {
+    let mut open = None;
+    for at in 1..bytes.len() {
+        let rest = bytes.get(at..).unwrap_or_default();
+        if !may_begin(rest) {
+            continue;
+        }
+        match decode(rest) {
+            Decoded::Record(..) | Decoded::End(_) => return Ok(at),
+            Decoded::Incomplete => open = open.or(Some(at)),
+            Decoded::Invalid => {}
+        }
+    }
+    Err(open.unwrap_or(bytes.len()))
+}
+
+/// Whether bytes look like a record or the beginning of one. It costs less than [`decode`].
+fn may_begin(bytes: &[u8]) -> bool {
+    match bytes.get(4..8) {
+        Some([1 | 2, 0 | FLAG_PARTIAL, 0, 0] | [0, FLAG_END, 0, 0]) => {
+            bytes.len() < 12 || u32_at(bytes, 8) as usize <= MAX_PAYLOAD
+        }
+        Some(_) => false,
+        None => true,
+    }
+}
+
 /// A place in a log file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexEntry {
@@ -321,8 +350,23 @@ mod tests {
         }
 
         #[test]
+        fn after_damage_the_next_record_is_found(
+            damage in proptest::collection::vec(any::<u8>(), 1..100),
+            payload in proptest::collection::vec(any::<u8>(), 0..100),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = damage.clone();
+            encode_record(&mut bytes, &Record { stream: Stream::Stderr, partial: true, time: 7, payload: &payload });
+            prop_assert_eq!(next_whole(&bytes), Ok(damage.len()));
+            // One that is not whole yet is not passed over.
+            let cut = damage.len() + cut.index(bytes.len() - damage.len());
+            let open = next_whole(&bytes[..cut]).unwrap_err();
+            prop_assert!(open <= damage.len());
+        }
+
+        #[test]
         fn any_bytes_decode_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = decode(&bytes);
+            let _ = (decode(&bytes), next_whole(&bytes));
             let _ = IndexEntry::decode(&bytes);
             let _ = FileHeader::decode(&bytes, LOG_MAGIC);
         }

@@ -58,11 +58,6 @@ impl Index {
         self.entry(number)
     }
 
-    /// The first entry behind an offset: where to go on after damaged data.
-    pub(crate) fn first_after(&self, offset: u64) -> Option<IndexEntry> {
-        self.entry(self.partition(&|entry: &IndexEntry| entry.offset <= offset))
-    }
-
     /// How many leading entries satisfy `before`.
     pub(crate) fn partition(&self, before: &impl Fn(&IndexEntry) -> bool) -> u64 {
         let (mut low, mut high) = (0, self.count);

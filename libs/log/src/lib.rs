@@ -19,11 +19,15 @@
 //! - [`format`]: headers and records as bytes.
 //! - [`Writer`]: appends records and rotates files.
 //! - `index`: the entries of `FILE.idx`.
+//! - `cursor`: the records of one file, also after damage.
 //! - [`Reader`]: reads records, from the start, the end or a time on, and follows the log.
+//! - [`shape`]: records as lines for clients, many at once.
 
+mod cursor;
 pub mod format;
 mod index;
 mod reader;
+pub mod shape;
 mod writer;
 
 pub use format::{MAX_PAYLOAD, Record, Stream};

@@ -1,19 +1,15 @@
 //! Reading a log while it may still be written and rotated.
 
 use std::fs::File;
-use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::format::{
-    Decoded, FILE_HEADER, FileHeader, IndexEntry, LOG_MAGIC, Record, Stream, decode,
-};
+use crate::cursor::{Cursor, Found, Located};
+use crate::format::{FILE_HEADER, FileHeader, IndexEntry, LOG_MAGIC, Record};
 use crate::index::Index;
 use crate::{LogError, rotated};
 
-/// How many bytes are read at once.
-const CHUNK: usize = 128 * 1024;
 /// More rotated files than this are not looked for.
 const MAX_FILES: u32 = 10_000;
 
@@ -41,8 +37,6 @@ pub struct Reader {
     current: Option<Opened>,
     /// Files of this generation and older ones have been read.
     done: u64,
-    buffer: Vec<u8>,
-    start: usize,
     ended: bool,
 }
 
@@ -55,21 +49,10 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// A record in the buffer.
-struct Located {
-    stream: Stream,
-    partial: bool,
-    time: u64,
-    payload: Range<usize>,
-}
-
 /// An opened file of the log.
 struct Opened {
-    file: File,
-    path: PathBuf,
+    cursor: Cursor,
     header: FileHeader,
-    /// Offset in the file of the end of what is in the buffer.
-    offset: u64,
 }
 
 impl Reader {
@@ -81,8 +64,6 @@ impl Reader {
             _directory: directory,
             current: None,
             done: 0,
-            buffer: Vec::new(),
-            start: 0,
             ended: false,
         };
         reader.advance()?;
@@ -93,46 +74,35 @@ impl Reader {
     /// repeated at any time; rotation in between loses nothing as long as the files exist.
     #[allow(clippy::should_implement_trait)] // The record borrows the reader's buffer.
     pub fn next(&mut self) -> Result<Next<'_>, LogError> {
-        let Some(located) = self.locate()? else {
+        let located = self.locate()?;
+        let (Some(located), Some(opened)) = (located, &mut self.current) else {
             return Ok(Next::CaughtUp { ended: self.ended });
         };
-        self.start = located.payload.end;
         self.ended = false;
+        opened.cursor.pass(&located);
         Ok(Next::Record(Record {
             stream: located.stream,
             partial: located.partial,
             time: located.time,
-            payload: self.buffer.get(located.payload).unwrap_or_default(),
+            payload: opened.cursor.payload(located),
         }))
     }
 
-    /// Finds the next record in the buffer, which is filled when needed, without passing it.
+    /// Finds the next record without passing it.
     fn locate(&mut self) -> Result<Option<Located>, LogError> {
         loop {
-            match decode(self.buffer.get(self.start..).unwrap_or_default()) {
-                Decoded::Record(record, taken) => {
-                    let end = self.start + taken;
-                    return Ok(Some(Located {
-                        stream: record.stream,
-                        partial: record.partial,
-                        time: record.time,
-                        payload: end - record.payload.len()..end,
-                    }));
-                }
-                Decoded::End(taken) => {
-                    self.start += taken;
-                    self.ended = true;
-                }
-                Decoded::Incomplete => {
-                    if !self.fill()? && !self.advance()? {
-                        return Ok(None);
+            if let Some(opened) = &mut self.current {
+                match opened.cursor.find()? {
+                    Found::Record(located) => return Ok(Some(located)),
+                    Found::End => {
+                        self.ended = true;
+                        continue;
                     }
+                    Found::Nothing => {}
                 }
-                Decoded::Invalid => {
-                    if !self.skip_damage() && !self.advance()? {
-                        return Ok(None);
-                    }
-                }
+            }
+            if !self.advance()? {
+                return Ok(None);
             }
         }
     }
@@ -155,7 +125,7 @@ impl Reader {
         let mut wanted = lines;
         let mut number = 0;
         let mut chosen: Option<(Opened, u64)> = None;
-        while let Some(opened) = open_file(&rotated(&self.path, number))? {
+        while let Some(mut opened) = open_file(&rotated(&self.path, number))? {
             // A rotation since the last step shows the same file again.
             if chosen
                 .as_ref()
@@ -164,7 +134,7 @@ impl Reader {
                 number += 1;
                 continue;
             }
-            let (total, unfinished) = self.count(&opened)?;
+            let (total, unfinished) = self.count(&mut opened)?;
             let here = total + u64::from(unfinished && number == 0);
             if wanted <= here {
                 chosen = Some((opened, here - wanted));
@@ -180,8 +150,7 @@ impl Reader {
         let Some((opened, skip)) = chosen else {
             return Ok(());
         };
-        let index = Index::open(&opened.path, opened.header);
-        let entry = index.last_where(|entry| entry.lines <= skip);
+        let entry = opened.index().last_where(|entry| entry.lines <= skip);
         let before = entry.map_or(0, |entry| entry.lines);
         self.enter(opened, entry);
         self.skip_lines(skip - before, lines == 0)
@@ -190,10 +159,9 @@ impl Reader {
     /// Where the next record is, or will be; `None` when there is no log yet.
     pub fn position(&self) -> Option<Position> {
         let opened = self.current.as_ref()?;
-        let unread = self.buffer.len().saturating_sub(self.start) as u64;
         Some(Position {
             generation: opened.header.generation,
-            offset: opened.offset.saturating_sub(unread),
+            offset: opened.cursor.position(),
         })
     }
 
@@ -215,7 +183,7 @@ impl Reader {
         }
         match found {
             Some(mut opened) => {
-                opened.offset = position.offset.max(FILE_HEADER as u64);
+                opened.cursor.seek(position.offset.max(FILE_HEADER as u64));
                 self.done = opened.header.generation;
                 self.current = Some(opened);
             }
@@ -242,14 +210,15 @@ impl Reader {
         let Some(opened) = chosen else {
             return Ok(());
         };
-        let index = Index::open(&opened.path, opened.header);
-        let entry = index.last_where(|entry| entry.time < time);
+        let entry = opened.index().last_where(|entry| entry.time < time);
         self.enter(opened, entry);
         while let Some(located) = self.locate()? {
             if located.time >= time {
                 break;
             }
-            self.start = located.payload.end;
+            if let Some(opened) = &mut self.current {
+                opened.cursor.pass(&located);
+            }
         }
         Ok(())
     }
@@ -257,17 +226,15 @@ impl Reader {
     fn reset(&mut self) {
         self.current = None;
         self.done = 0;
-        self.buffer.clear();
-        self.start = 0;
         self.ended = false;
     }
 
     /// Continues in a file at an index entry, or at its first record.
     fn enter(&mut self, mut opened: Opened, entry: Option<IndexEntry>) {
-        opened.offset = entry.map_or(FILE_HEADER as u64, |entry| entry.offset);
+        opened
+            .cursor
+            .seek(entry.map_or(FILE_HEADER as u64, |entry| entry.offset));
         self.done = opened.header.generation;
-        self.buffer.clear();
-        self.start = 0;
         self.current = Some(opened);
     }
 
@@ -284,79 +251,36 @@ impl Reader {
 
     /// Counts a file's lines from its last index entry on. Also returns whether its last record is
     /// a line that continues.
-    fn count(&self, opened: &Opened) -> Result<(u64, bool), LogError> {
-        let index = Index::open(&opened.path, opened.header);
-        let entry = index.last_where(|_| true);
+    fn count(&self, opened: &mut Opened) -> Result<(u64, bool), LogError> {
+        let entry = opened.index().last_where(|_| true);
         let mut lines = entry.map_or(0, |entry| entry.lines);
-        let mut offset = entry.map_or(FILE_HEADER as u64, |entry| entry.offset);
         let mut unfinished = false;
-        let mut buffer = Vec::new();
-        while read_more(&opened.file, &opened.path, &mut buffer, offset)? > 0 {
-            let mut used = 0;
-            loop {
-                used += match decode(buffer.get(used..).unwrap_or_default()) {
-                    Decoded::Record(record, taken) => {
-                        unfinished = record.partial;
-                        lines += u64::from(!record.partial);
-                        taken
-                    }
-                    Decoded::End(taken) => taken,
-                    Decoded::Incomplete | Decoded::Invalid => break,
-                };
+        let cursor = &mut opened.cursor;
+        cursor.seek(entry.map_or(FILE_HEADER as u64, |entry| entry.offset));
+        loop {
+            match cursor.find()? {
+                Found::Record(record) => {
+                    unfinished = record.partial;
+                    lines += u64::from(!record.partial);
+                    cursor.pass(&record);
+                }
+                Found::End => {}
+                Found::Nothing => return Ok((lines, unfinished)),
             }
-            if used == 0 {
-                break;
-            }
-            offset += used as u64;
-            buffer.clear();
         }
-        Ok((lines, unfinished))
-    }
-
-    /// Reads more of the current file; false when it has no more now.
-    fn fill(&mut self) -> Result<bool, LogError> {
-        let Some(opened) = &mut self.current else {
-            return Ok(false);
-        };
-        self.buffer.drain(..self.start.min(self.buffer.len()));
-        self.start = 0;
-        let read = read_more(&opened.file, &opened.path, &mut self.buffer, opened.offset)?;
-        opened.offset += read as u64;
-        Ok(read > 0)
-    }
-
-    /// After damaged data, continues at the next index entry of the file; false when there is none.
-    fn skip_damage(&mut self) -> bool {
-        let Some(opened) = &mut self.current else {
-            return false;
-        };
-        let unread = self.buffer.len().saturating_sub(self.start) as u64;
-        let position = opened.offset.saturating_sub(unread);
-        let index = Index::open(&opened.path, opened.header);
-        let Some(entry) = index.first_after(position) else {
-            return false;
-        };
-        opened.offset = entry.offset;
-        self.buffer.clear();
-        self.start = 0;
-        true
     }
 
     /// Continues with the oldest file that was not read yet; false when there is none.
     fn advance(&mut self) -> Result<bool, LogError> {
-        if self.current.is_some() {
+        if let Some(opened) = &self.current {
             // The cheap and usual case: the file that was read is still the current one.
             let newest = std::fs::metadata(&self.path).ok().map(|meta| meta.ino());
-            let ours = self
-                .current
-                .as_ref()
-                .and_then(|opened| opened.file.metadata().ok())
-                .map(|meta| meta.ino());
-            if newest.is_none() || newest == ours {
+            let ours = opened.cursor.file().metadata().ok();
+            if newest.is_none() || newest == ours.map(|meta| meta.ino()) {
                 return Ok(false);
             }
             // Rotated: the writer may have appended between our last read and its rotation.
-            if self.start >= self.buffer.len() && self.fill()? {
+            if opened.cursor.has_grown()? {
                 return Ok(true);
             }
         }
@@ -381,35 +305,24 @@ impl Reader {
     }
 }
 
+impl Opened {
+    fn index(&self) -> Index {
+        Index::open(self.cursor.path(), self.header)
+    }
+}
+
 /// The time of a file's first record.
 fn first_time(opened: &Opened) -> Option<u64> {
-    let mut buffer = vec![0; crate::format::RECORD_HEADER];
+    let mut buffer = [0; crate::format::RECORD_HEADER];
     opened
-        .file
+        .cursor
+        .file()
         .read_exact_at(&mut buffer, FILE_HEADER as u64)
         .ok()?;
     let time = buffer.get(12..20)?.try_into().ok()?;
     Some(u64::from_le_bytes(time))
 }
 
-/// Appends up to [`CHUNK`] bytes from a position of a file to the buffer.
-fn read_more(
-    file: &File,
-    path: &Path,
-    buffer: &mut Vec<u8>,
-    offset: u64,
-) -> Result<usize, LogError> {
-    let kept = buffer.len();
-    buffer.resize(kept + CHUNK, 0);
-    let read = file
-        .read_at(buffer.get_mut(kept..).unwrap_or_default(), offset)
-        .map_err(LogError::io("read", path));
-    let length = *read.as_ref().unwrap_or(&0);
-    buffer.truncate(kept + length);
-    read
-}
-
-/// Opens one file of a log. `None`: it does not exist, or its header is not written yet.
 /// The same file by way of an open descriptor of its directory, where there is one.
 fn through_directory(path: &Path) -> (Option<File>, PathBuf) {
     let parts = path.parent().zip(path.file_name());
@@ -425,6 +338,7 @@ fn through_directory(path: &Path) -> (Option<File>, PathBuf) {
     (None, path.to_owned())
 }
 
+/// Opens one file of a log. `None`: it does not exist, or its header is not written yet.
 fn open_file(path: &Path) -> Result<Option<Opened>, LogError> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -442,10 +356,6 @@ fn open_file(path: &Path) -> Result<Option<Opened>, LogError> {
         path: path.to_owned(),
         reason,
     })?;
-    Ok(Some(Opened {
-        file,
-        path: path.to_owned(),
-        header,
-        offset: FILE_HEADER as u64,
-    }))
+    let cursor = Cursor::new(file, path.to_owned(), FILE_HEADER as u64);
+    Ok(Some(Opened { cursor, header }))
 }

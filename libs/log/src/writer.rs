@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::cursor::{Cursor, Found};
 use crate::format::{
-    Decoded, FILE_HEADER, FileHeader, INDEX_ENTRY, INDEX_MAGIC, IndexEntry, LOG_MAGIC, Stream,
-    decode, encode_end, encode_output,
+    FILE_HEADER, FileHeader, INDEX_ENTRY, INDEX_MAGIC, IndexEntry, LOG_MAGIC, Stream, encode_end,
+    encode_output,
 };
 use crate::index::Index;
 use crate::{LogError, index_path, rotated};
@@ -172,22 +173,19 @@ impl Writer {
             self.lines = entry.lines;
             self.next_entry = entry.offset + INDEX_STEP;
         }
-        let mut bytes = vec![0; (length - self.size.min(length)) as usize];
-        self.file
-            .read_exact_at(&mut bytes, self.size)
-            .map_err(LogError::io("read", &self.path))?;
-        let mut rest = bytes.as_slice();
+        let file = self.file.try_clone();
+        let file = file.map_err(LogError::io("open", &self.path))?;
+        let mut cursor = Cursor::new(file, self.path.clone(), self.size);
         loop {
-            let taken = match decode(rest) {
-                Decoded::Record(record, taken) => {
+            match cursor.find()? {
+                Found::Record(record) => {
                     self.lines += u64::from(!record.partial);
-                    taken
+                    cursor.pass(&record);
                 }
-                Decoded::End(taken) => taken,
-                Decoded::Incomplete | Decoded::Invalid => break,
-            };
-            self.size += taken as u64;
-            rest = rest.get(taken..).unwrap_or_default();
+                Found::End => {}
+                Found::Nothing => break,
+            }
+            self.size = cursor.position();
         }
         if self.size < length {
             self.file

@@ -268,3 +268,82 @@ fn a_reader_goes_on_where_another_was() {
     second.seek_position(position).unwrap();
     assert!(next(&mut second).unwrap() > 14);
 }
+
+#[test]
+fn damage_costs_the_record_that_it_is_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
+    let mut writer = Writer::open(&path, LARGE).unwrap();
+    append_lines(&mut writer, 0..1_000);
+    let whole = std::fs::read(&path).unwrap();
+    let follower = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        let mut reader = Reader::open(&path).unwrap();
+        let found = drain(&mut reader).0.len();
+        (reader, found)
+    };
+    let find = |text: &str| {
+        let place = whole.windows(text.len());
+        place
+            .into_iter()
+            .position(|found| found == text.as_bytes())
+            .unwrap()
+    };
+    // A byte of a line, and a length that leads behind the end.
+    for (at, byte) in [(find("line 500\n"), b'L'), (find("line 990\n") - 11, 0x3f)] {
+        let mut bytes = whole.clone();
+        bytes[at] = byte;
+        let (mut reader, found) = follower(&bytes);
+        assert_eq!(found, 999);
+        assert_eq!(
+            tail(&path, 5),
+            (995..1_000)
+                .map(|n| format!("line {n}\n"))
+                .collect::<Vec<_>>()
+        );
+        // The reader goes on, and so does the next writer.
+        let mut writer = Writer::open(&path, LARGE).unwrap();
+        append_lines(&mut writer, 1_000..1_002);
+        assert_eq!(drain(&mut reader).0, ["line 1000\n", "line 1001\n"]);
+        assert_eq!(tail(&path, 3)[0], "line 999\n");
+    }
+}
+
+#[test]
+fn a_follower_sees_what_is_written_in_place_of_a_torn_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
+    append_lines(&mut Writer::open(&path, LARGE).unwrap(), 0..10);
+    let whole = std::fs::read(&path).unwrap();
+    // Torn, and with zeros in place of data.
+    let mut zeros = whole.clone();
+    zeros[whole.len() - 3..].fill(0);
+    zeros.extend([0; 5000]);
+    for bytes in [&whole[..whole.len() - 3], &zeros] {
+        std::fs::write(&path, bytes).unwrap();
+        let mut reader = Reader::open(&path).unwrap();
+        assert_eq!(drain(&mut reader).0.len(), 9);
+        assert!(drain(&mut reader).0.is_empty());
+        append_lines(&mut Writer::open(&path, LARGE).unwrap(), 100..102);
+        assert_eq!(drain(&mut reader).0, ["line 100\n", "line 101\n"]);
+    }
+}
+
+#[test]
+fn what_was_torn_when_it_was_read_is_whole_after_a_rotation() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
+    append_lines(&mut Writer::open(&path, LARGE).unwrap(), 0..10);
+    let whole = std::fs::read(&path).unwrap();
+    // As a reader may see the file in the middle of a write.
+    std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+    let mut reader = Reader::open(&path).unwrap();
+    assert_eq!(drain(&mut reader).0.len(), 9);
+    std::fs::write(&path, &whole).unwrap();
+    let limits = Limits {
+        max_size: 1,
+        max_files: 3,
+    };
+    append_lines(&mut Writer::open(&path, limits).unwrap(), 10..11);
+    assert_eq!(drain(&mut reader).0, ["line 9\n", "line 10\n"]);
+}

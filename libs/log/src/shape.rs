@@ -1,0 +1,195 @@
+//! Turns records into what a client reads: whole lines, or pieces of long ones, of the streams and the
+//! time that it wants, many of them at once.
+
+use std::ops::Range;
+
+use crate::format::{Record, Stream};
+use crate::{LogError, Next, Reader};
+
+/// Bytes that are gathered before they are passed on.
+const BATCH: usize = 256 << 10;
+/// Bytes of a log that are looked at before the caller is heard again, however little is wanted of them.
+const SCAN: usize = 4 << 20;
+/// Bytes of one piece, about: a longer line is passed on in pieces.
+const PIECE: usize = 16 << 10;
+
+/// What stands before each piece in the client's protocol: made of the stream and the length.
+pub type Header = fn(Stream, usize) -> [u8; HEADER];
+/// Length of such a header.
+pub const HEADER: usize = 8;
+
+/// What is wanted of a log.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+    /// Nothing older than this, in nanoseconds since 1970.
+    pub since: Option<u64>,
+    /// Nothing newer than this, in nanoseconds since 1970.
+    pub until: Option<u64>,
+    /// Put the time before each line. The function writes the seconds since 1970 as text; nine digits
+    /// of a fraction and `Z` follow.
+    pub times: Option<fn(u64) -> String>,
+    /// Put before each line, after the time.
+    pub prefix: String,
+    /// Put before each piece.
+    pub header: Option<Header>,
+}
+
+/// A part of a log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// All pieces, one after the other, each with its header.
+    pub bytes: Vec<u8>,
+    /// Where the pieces are. None are listed where headers tell.
+    pub pieces: Vec<Piece>,
+}
+
+/// A line, or a part of a long one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it comes from.
+    pub stream: Stream,
+    /// Its place in the batch.
+    pub range: Range<usize>,
+}
+
+/// Whether there is more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The batch is full.
+    More,
+    /// Everything recorded so far was read.
+    CaughtUp,
+    /// What follows is newer than asked for.
+    Over,
+}
+
+/// Makes batches.
+#[derive(Debug)]
+pub struct Shaper {
+    selection: Selection,
+    /// Whether the last record of standard output and of standard error goes on.
+    inside_line: [bool; 2],
+    /// The second whose text was made last.
+    second: Option<(u64, String)>,
+    /// The piece that is being made: its stream, and where it begins with its header.
+    open: Option<(Stream, usize)>,
+    /// Whether the last batch was full.
+    busy: bool,
+}
+
+impl Shaper {
+    /// One that has seen nothing yet.
+    pub fn new(selection: Selection) -> Self {
+        Self {
+            selection,
+            inside_line: [false; 2],
+            second: None,
+            open: None,
+            busy: false,
+        }
+    }
+
+    /// The next part.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn batch(&mut self, reader: &mut Reader) -> Result<(Batch, Progress), LogError> {
+        let mut batch = Batch::default();
+        if self.busy {
+            batch.bytes.reserve(BATCH + 2 * PIECE);
+        }
+        let mut seen = 0;
+        let progress = loop {
+            if batch.bytes.len() >= BATCH || seen >= SCAN {
+                break Progress::More;
+            }
+            match reader.next()? {
+                Next::Record(record) if self.selection.until.is_some_and(|at| record.time > at) => {
+                    break Progress::Over;
+                }
+                Next::Record(record) => {
+                    seen += record.payload.len() + crate::format::RECORD_HEADER;
+                    self.push(&record, &mut batch);
+                }
+                Next::CaughtUp { .. } => break Progress::CaughtUp,
+            }
+        };
+        self.close(&mut batch);
+        self.busy = progress == Progress::More && !batch.bytes.is_empty();
+        Ok((batch, progress))
+    }
+
+    fn push(&mut self, record: &Record<'_>, batch: &mut Batch) {
+        let [out, error] = &mut self.inside_line;
+        let (inside, wanted) = match record.stream {
+            Stream::Stdout => (out, self.selection.stdout),
+            Stream::Stderr => (error, self.selection.stderr),
+        };
+        let begins = !std::mem::replace(inside, record.partial);
+        if !wanted || self.selection.since.is_some_and(|at| record.time < at) {
+            return;
+        }
+        let fits = |(stream, start): (Stream, usize)| {
+            stream == record.stream && !begins && batch.bytes.len() - start < PIECE
+        };
+        if !self.open.is_some_and(fits) {
+            self.close(batch);
+            self.open = Some((record.stream, batch.bytes.len()));
+            if self.selection.header.is_some() {
+                batch.bytes.extend_from_slice(&[0; HEADER]);
+            }
+        }
+        if begins {
+            if let Some(text) = self.selection.times {
+                self.put_time(record.time, text, &mut batch.bytes);
+            }
+            batch
+                .bytes
+                .extend_from_slice(self.selection.prefix.as_bytes());
+        }
+        batch.bytes.extend_from_slice(record.payload);
+        if !record.partial {
+            self.close(batch);
+        }
+    }
+
+    /// Ends the piece that is being made.
+    fn close(&mut self, batch: &mut Batch) {
+        let Some((stream, start)) = self.open.take() else {
+            return;
+        };
+        let end = batch.bytes.len();
+        let Some(header) = self.selection.header else {
+            batch.pieces.push(Piece {
+                stream,
+                range: start..end,
+            });
+            return;
+        };
+        if let Some(place) = batch.bytes.get_mut(start..start + HEADER) {
+            place.copy_from_slice(&header(stream, end - start - HEADER));
+        }
+    }
+
+    /// `2026-11-21T01:02:03.000000004Z `: nine digits always, so that the texts sort like the times.
+    fn put_time(&mut self, time: u64, text: fn(u64) -> String, into: &mut Vec<u8>) {
+        const SECOND: u64 = 1_000_000_000;
+        let seconds = time / SECOND;
+        let (_, text) = match &mut self.second {
+            Some(second) if second.0 == seconds => second,
+            other => other.insert((seconds, text(seconds))),
+        };
+        into.extend_from_slice(text.as_bytes());
+        let mut fraction = *b".000000000Z ";
+        let mut rest = time % SECOND;
+        for digit in fraction.iter_mut().skip(1).take(9).rev() {
+            *digit += (rest % 10) as u8;
+            rest /= 10;
+        }
+        into.extend_from_slice(&fraction);
+    }
+}
