@@ -3,6 +3,7 @@
 //!
 //! - [`build`], [`tools`]: the measured programs, ours and others'.
 //! - [`engines`], [`bundle`]: what they run: engines with their daemons, bundles for runtimes.
+//! - [`http`]: requests to daemons.
 //! - [`rounds`]: the order of the measurements.
 //! - [`driver`], [`usage`], [`group`], [`memory`], [`calls`]: one measurement: time, processor,
 //!   memory, system calls.
@@ -14,6 +15,7 @@ pub mod calls;
 pub mod driver;
 pub mod engines;
 pub mod group;
+pub mod http;
 pub mod memory;
 pub mod rounds;
 pub mod stats;

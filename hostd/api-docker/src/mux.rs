@@ -3,26 +3,23 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Frames data of a stream (0 standard input, 1 standard output, 2 standard error). With a
-/// terminal there is only one stream, and the data is not framed.
+/// What stands before data of a stream (0 standard input, 1 standard output, 2 standard error).
+pub fn header(stream: u8, length: usize) -> [u8; 8] {
+    // A frame of a shim's is shorter (keelson_shim_protocol::stream::MAX_DATA), as is a piece of a log.
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    [stream, 0, 0, 0, a, b, c, d]
+}
+
+/// Frames data of a stream. With a terminal there is only one stream, and the data is not framed.
 pub fn frame(stream: u8, data: Bytes, tty: bool) -> Bytes {
     if tty {
         return data;
     }
-    let mut out = BytesMut::with_capacity(8 + data.len());
-    put(&mut out, stream, &data, tty);
+    let header = header(stream, data.len());
+    let mut out = BytesMut::with_capacity(header.len() + data.len());
+    out.put_slice(&header);
+    out.put_slice(&data);
     out.freeze()
-}
-
-/// Like [`frame`], appended to others.
-pub fn put(out: &mut BytesMut, stream: u8, data: &[u8], tty: bool) {
-    if !tty {
-        out.put_u8(stream);
-        out.put_bytes(0, 3);
-        // A frame of a shim's is shorter (keelson_shim_protocol::stream::MAX_DATA).
-        out.put_u32(u32::try_from(data.len()).unwrap_or(u32::MAX));
-    }
-    out.put_slice(data);
 }
 
 #[cfg(test)]

@@ -192,14 +192,14 @@ pub(crate) fn attach_request(options: AttachOptions) -> Request {
 /// Passes the frames of a log on; false when it could not be read to its end or nobody takes them.
 async fn forward(logs: &mut Logs, sender: &mpsc::Sender<Frame>, id: &str) -> bool {
     while let Some(batch) = logs.records.recv().await {
-        let frames = match batch {
-            Ok(frames) => frames,
+        let part = match batch {
+            Ok(part) => part,
             Err(error) => {
                 tracing::warn!(id, %error, "log not read for an attached client");
                 return false;
             }
         };
-        for frame in frames {
+        for frame in part.frames() {
             if sender.send(frame).await.is_err() {
                 return false;
             }

@@ -85,6 +85,7 @@ mod volumes;
 
 pub use keelson_cgroup::{Figures, figures};
 pub use keelson_linux::net_dev::{Interface, Traffic};
+pub use keelson_log::Stream;
 
 pub use archive::{ExtractOptions, PathArchive, PathStat};
 pub use copy_error::CopyError;
@@ -105,6 +106,6 @@ pub use tag::{check_tag, tag_of};
 pub use types::health::{CheckOutcome, CheckResult, Health, HealthStatus};
 pub use types::{
     AttachOptions, Attached, CgroupParent, CommitRequest, ContainerEvent, CreateRequest, Created,
-    EngineOptions, Frame, LogQuery, Logs, NewId, Pruned, Receiver, Scope, Shown, Snapshot,
+    EngineOptions, Frame, LogPart, LogQuery, Logs, NewId, Pruned, Receiver, Scope, Shown, Snapshot,
     SpecChange, State, Status, Top, WaitCondition, WaitResult,
 };

@@ -3,23 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::Timestamp;
-use keelson_log::{Next, Reader, Record, Stream};
+use keelson_log::Reader;
+use keelson_log::shape::{Progress, Selection, Shaper};
 use keelson_model::spec::LogSpec;
 use rustix::fs::inotify;
 use tokio::net::unix::pipe;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::types::{Frame, LogQuery, Logs, Receiver, Scope, Status, WaitCondition};
+use crate::types::{LogPart, LogQuery, Logs, Receiver, Scope, Status, WaitCondition};
 use crate::{Engine, EngineError};
 
-/// Bytes of output that are gathered before they are passed on.
-const BATCH: usize = 128 << 10;
 /// Reads at once. Each is short, but hundreds of clients would fill the threads that starts use.
 static READS: Semaphore = Semaphore::const_new(16);
-/// Bytes of one frame, about: a longer line is passed on in pieces, as Docker's drivers do.
-const FRAME: usize = 16 << 10;
 
 impl Engine {
     /// Reads a container's log.
@@ -68,7 +65,6 @@ impl Engine {
         });
         Ok(Logs {
             records: Receiver(records),
-            tty: snapshot.spec.process.terminal.is_some(),
         })
     }
 }
@@ -84,7 +80,7 @@ async fn read(
     query: LogQuery,
     watch: Option<Watch>,
     ended: Option<tokio::sync::oneshot::Receiver<crate::WaitResult>>,
-    sender: &mpsc::Sender<Result<Vec<Frame>, EngineError>>,
+    sender: &mpsc::Sender<Result<LogPart, EngineError>>,
 ) -> Result<(), EngineError> {
     let mut over = ended.is_none();
     let ended = async {
@@ -101,14 +97,19 @@ async fn read(
     })
     .await?;
     loop {
-        let (back, batch, state) = blocking(move || {
+        let (back, part, state) = blocking(move || {
             let mut job = job;
-            let (batch, state) = job.batch()?;
-            Ok((job, batch, state))
+            let (batch, state) = job.shaper.batch(&mut job.reader)?;
+            let part = LogPart {
+                bytes: Bytes::from(batch.bytes),
+                pieces: batch.pieces,
+            };
+            Ok((job, part, state))
         })
         .await?;
         job = back;
-        if !batch.is_empty() && sender.send(Ok(batch)).await.is_err() {
+        // Also when nothing of a long log is wanted it is noticed that the client has left.
+        if sender.is_closed() || !part.bytes.is_empty() && sender.send(Ok(part)).await.is_err() {
             return Ok(());
         }
         match state {
@@ -154,116 +155,29 @@ fn open(path: &Path, query: LogQuery) -> Result<Job, EngineError> {
         (None, Some(since)) => reader.seek_since(since)?,
         (None, None) => {}
     }
+    let selection = Selection {
+        stdout: query.stdout,
+        stderr: query.stderr,
+        since: query.since,
+        until: query.until,
+        times: query.timestamps.then_some(second),
+        prefix: query.prefix,
+        header: query.header,
+        joined: query.joined,
+    };
     Ok(Job {
         reader,
-        shaper: Shaper {
-            query,
-            frames: Vec::new(),
-            current: BytesMut::new(),
-            current_stream: 0,
-            inside_line: [false; 2],
-            size: 0,
-        },
+        shaper: Shaper::new(selection),
     })
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// The batch is full.
-    More,
-    /// Everything recorded so far was read.
-    CaughtUp,
-    /// What follows is newer than asked for.
-    Over,
-}
-
-impl Job {
-    fn batch(&mut self) -> Result<(Vec<Frame>, Progress), EngineError> {
-        let mut progress = Progress::More;
-        while self.shaper.size < BATCH {
-            match self.reader.next()? {
-                Next::Record(record) => {
-                    if self
-                        .shaper
-                        .query
-                        .until
-                        .is_some_and(|until| record.time > until)
-                    {
-                        progress = Progress::Over;
-                        break;
-                    }
-                    self.shaper.push(&record);
-                }
-                Next::CaughtUp { .. } => {
-                    progress = Progress::CaughtUp;
-                    break;
-                }
-            }
-        }
-        Ok((self.shaper.take(), progress))
-    }
-}
-
-/// Turns records into frames, one for each line however the process wrote it; times are put before
-/// lines.
-struct Shaper {
-    query: LogQuery,
-    frames: Vec<Frame>,
-    current: BytesMut,
-    current_stream: u8,
-    /// Whether the last record of standard output and of standard error goes on.
-    inside_line: [bool; 2],
-    size: usize,
-}
-
-impl Shaper {
-    fn push(&mut self, record: &Record<'_>) {
-        let (number, wanted) = match record.stream {
-            Stream::Stdout => (1, self.query.stdout),
-            Stream::Stderr => (2, self.query.stderr),
-        };
-        let [out, error] = &mut self.inside_line;
-        let inside = if number == 1 { out } else { error };
-        let begins = !std::mem::replace(inside, record.partial);
-        if !wanted || self.query.since.is_some_and(|since| record.time < since) {
-            return;
-        }
-        if self.current_stream != number || begins || self.current.len() >= FRAME {
-            self.finish();
-            self.current_stream = number;
-        }
-        if self.query.timestamps && begins {
-            self.current
-                .extend_from_slice(time_text(record.time).as_bytes());
-        }
-        if begins {
-            self.current.extend_from_slice(self.query.prefix.as_bytes());
-        }
-        self.current.extend_from_slice(record.payload);
-        self.size += record.payload.len() + 32;
-    }
-
-    fn finish(&mut self) {
-        if !self.current.is_empty() {
-            let bytes: Bytes = self.current.split().freeze();
-            self.frames.push(Frame {
-                stream: self.current_stream,
-                bytes,
-            });
-        }
-    }
-
-    fn take(&mut self) -> Vec<Frame> {
-        self.finish();
-        self.size = 0;
-        std::mem::take(&mut self.frames)
-    }
-}
-
-/// `2026-11-21T01:02:03.000000004Z `: nine digits always, so that the texts sort like the times.
-fn time_text(nanoseconds: u64) -> String {
-    let time = Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default();
-    format!("{time:.9} ")
+/// `2026-11-21T01:02:03`, in UTC.
+fn second(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok();
+    let time = time.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let mut text = time.unwrap_or_default().to_string();
+    text.pop();
+    text
 }
 
 /// Tells when something changes in a directory.

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hostd_images::{ContainerDefaults, ImageLease, ImageStore};
 use jiff::Timestamp;
+use keelson_log::shape::{Header, Piece};
 use keelson_model::host::EngineConfig;
 use keelson_model::spec::{ContainerSpec, RootSpec};
 use keelson_store::document::Rest;
@@ -362,7 +363,7 @@ pub struct Attached {
 }
 
 /// Which part of a log to read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct LogQuery {
     /// Go on until the container ends.
     pub follow: bool,
@@ -380,14 +381,34 @@ pub struct LogQuery {
     pub tail: Option<u64>,
     /// Put before each line, after the time.
     pub prefix: String,
+    /// Put before each line, or piece of a long one; then nothing else tells where they are.
+    pub header: Option<Header>,
+    /// Let a piece have several lines, of one stream: for clients that need not tell them apart.
+    pub joined: bool,
+}
+
+/// Lines of a log, and pieces of long ones.
+#[derive(Debug, Clone, Default)]
+pub struct LogPart {
+    /// All of them, with what the query puts before each.
+    pub bytes: Bytes,
+    pub(crate) pieces: Vec<Piece>,
+}
+
+impl LogPart {
+    /// One by one. There are none where the query puts a header before each.
+    pub fn frames(&self) -> impl Iterator<Item = Frame> {
+        self.pieces.iter().map(|piece| Frame {
+            stream: piece.stream as u8,
+            bytes: self.bytes.slice(piece.range.clone()),
+        })
+    }
 }
 
 /// A part of a log.
 pub struct Logs {
-    /// Frames in order, several at once for speed; ends after an error.
-    pub records: Receiver<Result<Vec<Frame>, EngineError>>,
-    /// Whether the container has a terminal (then no framing towards the client).
-    pub tty: bool,
+    /// The lines in order, many at once; ends after an error.
+    pub records: Receiver<Result<LogPart, EngineError>>,
 }
 
 /// A stream of items that another task makes.

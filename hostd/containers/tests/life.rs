@@ -322,7 +322,7 @@ fn containers_outlive_the_engine() {
         assert_eq!(collect(attached).await.0, "two\n");
         let mut text = Vec::new();
         while let Some(batch) = within(logs.records.recv()).await {
-            for frame in batch.unwrap() {
+            for frame in batch.unwrap().frames() {
                 text.extend_from_slice(&frame.bytes);
             }
         }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -261,4 +261,127 @@ fn a_syslog_server_that_is_not_there_fails_the_start_only() {
     let length = server.recv(&mut buffer).unwrap();
     let text = String::from_utf8_lossy(&buffer[..length]);
     assert!(text.ends_with("]: hello"), "{text}");
+}
+
+/// The lines of a number of frames.
+fn framed(body: &[u8]) -> Vec<String> {
+    let mut rest = body;
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let (head, tail) = rest.split_at(8);
+        let length = u32::from_be_bytes(head[4..].try_into().unwrap()) as usize;
+        found.push(String::from_utf8_lossy(&tail[..length]).into_owned());
+        rest = &tail[length..];
+    }
+    found
+}
+
+#[test]
+fn a_frame_is_a_line_but_for_the_docker_command() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let args = ["run", "--network=none", "--name=it", "busybox", "sh", "-c"];
+    host.docker(&[&args[..], &["echo a; echo b; echo c >&2; echo d"]].concat())
+        .ok();
+    let frames = |agent: &str| {
+        let (status, body) = host.http(&format!(
+            "GET /containers/it/logs?stdout=1&stderr=1 HTTP/1.0\r\nUser-Agent: {agent}\r\n\r\n"
+        ));
+        assert_eq!(status, 200);
+        framed(body.as_bytes())
+    };
+    let mut lines = frames("docker-sdk-python/7.1.0");
+    // Between the streams there is no order.
+    lines.sort();
+    assert_eq!(lines, ["a\n", "b\n", "c\n", "d\n"]);
+    let joined = frames("Docker-Client/28.2.2 (linux)");
+    assert!(joined.len() < 4, "{joined:?}");
+    assert_eq!(joined.concat().len(), 8);
+    host.docker(&["rm", "it"]).ok();
+}
+
+#[test]
+fn following_goes_on_across_rotations_and_damage() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let args = [
+        "run",
+        "-d",
+        "--network=none",
+        "--name=it",
+        "--log-opt=max-size=16k",
+        "--log-opt=max-file=500",
+        "busybox",
+        "sh",
+        "-c",
+        "seq 1 100000",
+    ];
+    host.docker(&args).ok();
+    let followed = host.docker(&["logs", "-f", "it"]).ok();
+    let expected = |last: u32| -> Vec<String> { (1..=last).map(|n| n.to_string()).collect() };
+    assert!(followed.lines().eq(expected(100_000)), "{}", followed.len());
+    let path = json(&host, "/containers/it/json")["LogPath"].clone();
+    let path = std::path::PathBuf::from(path.as_str().unwrap());
+    assert!(path.with_extension("log.3").exists(), "nothing was rotated");
+    // A line before the last is no longer what it was, and behind all there is something torn.
+    let names = ["log", "log.1", "log.2"].map(|end| path.with_extension(end));
+    let damaged = names.iter().any(|name| {
+        let mut bytes = std::fs::read(name).unwrap();
+        let mut places = bytes.windows(6);
+        let Some(at) = places.position(|found| found == b"99999\n") else {
+            return false;
+        };
+        bytes[at] = b'2';
+        std::fs::write(name, &bytes).unwrap();
+        true
+    });
+    assert!(damaged, "there is no such line");
+    let mut newest = std::fs::File::options().append(true).open(&path).unwrap();
+    newest.write_all(&[0; 100]).unwrap();
+    let read = host.docker(&["logs", "it"]).ok();
+    let last: Vec<_> = read.lines().rev().take(2).collect();
+    assert_eq!(last, ["100000", "99998"]);
+    assert_eq!(host.docker(&["logs", "--tail=1", "it"]).ok(), "100000");
+    // A later run writes behind it.
+    host.docker(&["start", "it"]).ok();
+    let followed = host.docker(&["logs", "-f", "it"]).ok();
+    let lines: Vec<_> = followed.lines().collect();
+    assert_eq!(lines.len(), 199_999);
+    assert_eq!(&lines[99_998..100_000], ["100000", "1"]);
+    host.docker(&["rm", "-f", "it"]).ok();
+}
+
+#[test]
+fn the_log_of_a_dead_container_is_not_read() {
+    if !is_root() {
+        return;
+    }
+    let mut host = Host::start();
+    host.load_busybox();
+    let args = [
+        "run",
+        "--network=none",
+        "--name=it",
+        "busybox",
+        "echo",
+        "hello",
+    ];
+    assert_eq!(host.docker(&args).ok(), "hello");
+    let id = host.docker(&["inspect", "-f={{.Id}}", "it"]).ok();
+    host.kill_daemon();
+    let directory = host.path().join("root/engine/containers").join(&id);
+    std::fs::write(directory.join("container.json"), "{").unwrap();
+    host.start_daemon();
+    let state = json(&host, &format!("/containers/{id}/json"))["State"].clone();
+    assert_eq!(state["Dead"], true, "{state}");
+    let (status, body) = host.get(&format!("/containers/{id}/logs?stdout=1"));
+    assert_eq!(status, 409, "{body}");
+    assert!(body.contains("can not get logs from container which is dead or marked for removal"));
+    host.docker(&["rm", "-f", &id]).ok();
 }

@@ -167,6 +167,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "keelson-cgroup",
             "keelson-linux",
+            "keelson-log",
             "keelson-model",
             "keelson-sys",
             "keelson-oci",

@@ -36,6 +36,8 @@ pub struct Selection {
     pub prefix: String,
     /// Put before each piece.
     pub header: Option<Header>,
+    /// Let a piece have several lines, of one stream: for clients that need not tell them apart.
+    pub joined: bool,
 }
 
 /// A part of a log.
@@ -47,7 +49,7 @@ pub struct Batch {
     pub pieces: Vec<Piece>,
 }
 
-/// A line, or a part of a long one.
+/// A line, a part of a long one, or joined lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
     /// Where it comes from.
@@ -134,7 +136,8 @@ impl Shaper {
             return;
         }
         let fits = |(stream, start): (Stream, usize)| {
-            stream == record.stream && !begins && batch.bytes.len() - start < PIECE
+            let goes_on = !begins || self.selection.joined;
+            stream == record.stream && goes_on && batch.bytes.len() - start < PIECE
         };
         if !self.open.is_some_and(fits) {
             self.close(batch);
@@ -152,7 +155,7 @@ impl Shaper {
                 .extend_from_slice(self.selection.prefix.as_bytes());
         }
         batch.bytes.extend_from_slice(record.payload);
-        if !record.partial {
+        if !record.partial && !self.selection.joined {
             self.close(batch);
         }
     }

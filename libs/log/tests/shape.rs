@@ -154,13 +154,18 @@ proptest! {
             found[usize::from(stream == Stream::Stderr)].extend(piece);
         }
         prop_assert_eq!(&found, &expected);
-        let headed = Selection { header: Some(header), ..selection };
-        let mut found = [Vec::new(), Vec::new()];
-        for batch in batches(&path, headed) {
-            for (stream, piece) in framed(&batch.bytes) {
-                found[usize::from(stream == 2)].extend(piece);
+        for joined in [false, true] {
+            let headed = Selection { header: Some(header), joined, ..selection.clone() };
+            let mut found = [Vec::new(), Vec::new()];
+            let mut last = 0;
+            for batch in batches(&path, headed) {
+                for (stream, piece) in framed(&batch.bytes) {
+                    prop_assert!(!joined || stream != last, "not joined");
+                    last = stream;
+                    found[usize::from(stream == 2)].extend(piece);
+                }
             }
+            prop_assert_eq!(&found, &expected);
         }
-        prop_assert_eq!(&found, &expected);
     }
 }

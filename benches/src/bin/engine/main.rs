@@ -1,13 +1,12 @@
 //! The life of containers over the Docker API: hostd beside Docker. See README.md.
 
-mod http;
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use keelson_benches::engines::Engine;
+use keelson_benches::http;
 use keelson_benches::rounds::{Series, interleave};
 use keelson_benches::stats::Summary;
 use keelson_benches::table::{self, Cell, Table};

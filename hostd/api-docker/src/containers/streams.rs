@@ -204,6 +204,13 @@ fn details(container: &Snapshot) -> String {
     format!("{} ", pairs.join(","))
 }
 
+/// Whether lines need no frames of their own. SDKs hand frames to their users, who take them for lines;
+/// the docker command only takes the streams apart, and would need most of its time for small frames.
+fn takes_joined_lines(headers: &HeaderMap) -> bool {
+    let agent = headers.get(header::USER_AGENT);
+    agent.is_some_and(|agent| agent.as_bytes().starts_with(b"Docker-Client/"))
+}
+
 pub(crate) async fn logs(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let query = &call.query;
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
@@ -225,10 +232,12 @@ pub(crate) async fn logs(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         // Docker reads what is not a number, and negative numbers, as "all".
         Some(text) => text.parse().ok(),
     };
+    let container = api.containers().inspect(&call.name)?;
     let prefix = match query.flag("details") {
-        true => details(&*api.containers().inspect(&call.name)?),
+        true => details(&container),
         false => String::new(),
     };
+    let tty = container.spec.process.terminal.is_some();
     let selection = LogQuery {
         prefix,
         follow: query.flag("follow"),
@@ -238,27 +247,22 @@ pub(crate) async fn logs(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         until: time("until")?,
         timestamps: query.flag("timestamps"),
         tail,
+        header: (!tty).then_some(|stream, length| mux::header(stream as u8, length)),
+        joined: tty || takes_joined_lines(call.request.headers()),
     };
     let place = api.place(Kind::Follow, call.role).await?;
     let logs = api.containers().logs(&call.name, selection).await?;
-    let tty = logs.tty;
-    let body = logs.records.filter_map(move |batch| {
+    let body = logs.records.map(move |part| {
         let _held = &place;
-        futures::future::ready(match batch {
-            Ok(frames) => {
-                let mut out = BytesMut::new();
-                for frame in frames {
-                    mux::put(&mut out, frame.stream, &frame.bytes, tty);
-                }
-                Some(out.freeze())
-            }
-            Err(error) => {
+        part.map_or_else(
+            |error| {
                 tracing::warn!(%error, "log can't be read");
                 // Inside a stream Docker reports a failure as text on standard error.
                 let text = Bytes::from(format!("Error grabbing logs: {error}\n"));
-                Some(mux::frame(2, text, tty))
-            }
-        })
+                mux::frame(2, text, tty)
+            },
+            |part| part.bytes,
+        )
     });
     Ok(reply::stream(media_type(tty, call.version), body))
 }

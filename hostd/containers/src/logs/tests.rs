@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use keelson_log::{Limits, Writer};
+use keelson_log::{Limits, Stream, Writer};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -32,7 +32,7 @@ async fn collect(path: &Path, query: LogQuery) -> Vec<(u8, String)> {
     drop(sender);
     let mut result = Vec::new();
     while let Some(batch) = records.recv().await {
-        for frame in batch.unwrap() {
+        for frame in batch.unwrap().frames() {
             result.push((
                 frame.stream,
                 String::from_utf8(frame.bytes.to_vec()).unwrap(),
@@ -132,10 +132,8 @@ async fn following_sees_everything_and_ends_with_the_container() {
             .await
             .unwrap();
     });
-    assert_eq!(
-        &records.recv().await.unwrap().unwrap()[0].bytes[..],
-        b"before\n"
-    );
+    let first = records.recv().await.unwrap().unwrap();
+    assert_eq!(&first.bytes[..], b"before\n");
     // More than one file holds, so that the follower has to follow a rotation.
     let line = [b'x'; 1000];
     let mut seen = 0;
@@ -143,11 +141,7 @@ async fn following_sees_everything_and_ends_with_the_container() {
         writer.append(Stream::Stdout, &line, number + 2).unwrap();
         if number % 100 == 0 {
             while let Ok(batch) = records.try_recv() {
-                seen += batch
-                    .unwrap()
-                    .iter()
-                    .map(|frame| frame.bytes.len())
-                    .sum::<usize>();
+                seen += batch.unwrap().bytes.len();
             }
             tokio::task::yield_now().await;
         }
@@ -156,7 +150,7 @@ async fn following_sees_everything_and_ends_with_the_container() {
     end.send(crate::WaitResult::default()).unwrap();
     let mut tail = Vec::new();
     while let Some(batch) = records.recv().await {
-        for frame in batch.unwrap() {
+        for frame in batch.unwrap().frames() {
             seen += frame.bytes.len();
             tail = frame.bytes.to_vec();
         }

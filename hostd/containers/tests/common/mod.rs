@@ -295,7 +295,7 @@ pub async fn log_text(engine: &Engine, id: &str, query: LogQuery) -> String {
     let mut logs = engine.logs(SCOPE, id, query).await.unwrap();
     let mut text = Vec::new();
     while let Some(batch) = within(logs.records.recv()).await {
-        for frame in batch.unwrap() {
+        for frame in batch.unwrap().frames() {
             text.extend_from_slice(&frame.bytes);
         }
     }
@@ -336,7 +336,7 @@ pub async fn until_logged(engine: &Engine, id: &str, text: &str) {
     let mut seen = String::new();
     while !seen.contains(text) {
         let batch = within(logs.records.recv()).await.expect("more output");
-        for frame in batch.unwrap() {
+        for frame in batch.unwrap().frames() {
             seen.push_str(std::str::from_utf8(&frame.bytes).unwrap());
         }
     }

@@ -8,7 +8,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// Sends a request; [`answer`] waits for what comes back.
-pub(crate) fn send(socket: &Path, method: &str, path: &str, body: &[u8]) -> Result<UnixStream> {
+///
+/// # Errors
+/// The socket does not take it.
+pub fn send(socket: &Path, method: &str, path: &str, body: &[u8]) -> Result<UnixStream> {
     let mut stream = UnixStream::connect(socket)?;
     let kind = match body.first() {
         None | Some(b'{') => "application/json",
@@ -25,7 +28,10 @@ pub(crate) fn send(socket: &Path, method: &str, path: &str, body: &[u8]) -> Resu
 }
 
 /// The body of a response, which must report success.
-pub(crate) fn answer(mut stream: UnixStream) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// It reports a failure, or is cut off.
+pub fn answer(mut stream: UnixStream) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let end = bytes
@@ -64,17 +70,42 @@ fn joined(mut body: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// A request and its answer.
-pub(crate) fn call(socket: &Path, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// As for [`send`] and [`answer`].
+pub fn call(socket: &Path, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
     send(socket, method, path, body)
         .and_then(answer)
         .with_context(|| format!("{method} {path}"))
 }
 
 /// A request with an object, and the object that comes back.
-pub(crate) fn post(socket: &Path, path: &str, body: &Value) -> Result<Value> {
+///
+/// # Errors
+/// As for [`call`], and when no object comes back.
+pub fn post(socket: &Path, path: &str, body: &Value) -> Result<Value> {
     let answer = call(socket, "POST", path, body.to_string().as_bytes())?;
     if answer.is_empty() {
         return Ok(Value::Null);
     }
     serde_json::from_slice(&answer).with_context(|| format!("POST {path}: the answer"))
+}
+
+/// Reads a response, which must report success, and drops it; returns how many bytes it had.
+///
+/// # Errors
+/// It reports a failure, or can't be read.
+pub fn drain(mut stream: UnixStream) -> Result<u64> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut read = stream.read(&mut buffer)?;
+    let start = buffer.get(..read).unwrap_or_default();
+    if !start.starts_with(b"HTTP/1.1 200 ") {
+        bail!("{}", String::from_utf8_lossy(start));
+    }
+    let mut bytes = 0;
+    while read > 0 {
+        bytes += read as u64;
+        read = stream.read(&mut buffer)?;
+    }
+    Ok(bytes)
 }
