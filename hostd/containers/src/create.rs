@@ -241,7 +241,7 @@ impl Inner {
     ) -> Result<Snapshot, EngineError> {
         let directory = self.objects.directory(id)?;
         Ok(Snapshot {
-            cgroup: self.cgroup(scope, id),
+            cgroup: self.cgroup(scope, id, spec.cgroup_parent.as_deref()),
             log_path: directory.join(LOG),
             id: id.to_owned(),
             name: name.to_owned(),

@@ -24,6 +24,13 @@ pub(crate) struct DeviceNode {
     pub(crate) access: DeviceAccess,
 }
 
+/// A block device by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockDevice {
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
+}
+
 impl DeviceNode {
     pub(crate) fn to_oci(&self) -> Value {
         json!({
@@ -104,6 +111,23 @@ pub(crate) fn resolve(device: &DeviceSpec) -> Result<Vec<DeviceNode>, EngineErro
         )));
     }
     Ok(nodes)
+}
+
+/// The number of a block device.
+pub(crate) fn block(path: &Path) -> Result<BlockDevice, EngineError> {
+    let metadata = fs::metadata(path)
+        .map_err(|error| EngineError::Invalid(format!("stat {}: {error}", path.display())))?;
+    if !metadata.file_type().is_block_device() {
+        return Err(EngineError::Invalid(format!(
+            "{} is no block device, so reading and writing it can't be limited",
+            path.display()
+        )));
+    }
+    let number = metadata.rdev();
+    Ok(BlockDevice {
+        major: rustix::fs::major(number),
+        minor: rustix::fs::minor(number),
+    })
 }
 
 /// All nodes of the host, for privileged containers.

@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use jiff::Timestamp;
-use keelson_model::spec::{ContainerSpec, Donors, LogSpec, NamespaceMode, RootSpec};
+use keelson_model::spec::{ContainerSpec, Donors, IoLimits, LogSpec, NamespaceMode, RootSpec};
 use keelson_store::Document;
 use keelson_store::document::{Members, Misfit, Rest};
 use serde::{Deserialize, Serialize};
@@ -113,7 +113,8 @@ impl ContainerDocument {
 impl Document for ContainerDocument {
     /// Version 2 has what an engine of version 1 would pass over, and run another container than was
     /// asked for: volumes, logs that go elsewhere than to files, namespaces of others, rules for
-    /// devices, an init, health checks, and another runtime.
+    /// devices, an init, health checks, another runtime, limits of block devices, and another
+    /// cgroup.
     const VERSION: u32 = 2;
     const WRITES: u32 = 1;
 
@@ -128,6 +129,8 @@ impl Document for ContainerDocument {
                 || spec.process.init
                 || spec.health.is_some()
                 || spec.runtime.is_some()
+                || spec.limits.io != IoLimits::default()
+                || spec.cgroup_parent.is_some()
         });
         Some(if of_2 { 2 } else { 1 })
     }
@@ -291,7 +294,7 @@ mod tests {
         let document: ContainerDocument = parse(path, GOLDEN[1].1.as_bytes()).unwrap();
         let spec = document.spec.clone().unwrap();
         type Part = fn(&mut ContainerSpec, ContainerSpec);
-        let parts: [Part; 8] = [
+        let parts: &[Part] = &[
             |plain, spec| plain.volumes = spec.volumes,
             |plain, spec| plain.log = spec.log,
             |plain, spec| plain.namespaces.pid = spec.namespaces.pid,
@@ -309,8 +312,10 @@ mod tests {
                 });
             },
             |plain, _| plain.runtime = Some("crun".to_owned()),
+            |plain, _| plain.limits.io.weight = Some(10),
+            |plain, _| plain.cgroup_parent = Some("/a".into()),
         ];
-        for (index, part) in parts.into_iter().enumerate() {
+        for (index, part) in parts.iter().enumerate() {
             let mut plain = ContainerSpec::new(document.root(), "sh");
             let version = |plain: &ContainerSpec| {
                 let document = ContainerDocument {

@@ -241,8 +241,14 @@ impl Inner {
         self.with(scope, |registry| registry.resolve(name))
     }
 
-    pub(crate) fn cgroup(&self, scope: Scope, id: &str) -> String {
-        format!("/{}/{}/{id}", self.cgroup_parent.as_str(), scope.as_str())
+    /// The path of a container's cgroup.
+    pub(crate) fn cgroup(&self, scope: Scope, id: &str, parent: Option<&Path>) -> String {
+        let own = Path::new("/").join(self.cgroup_parent.as_str());
+        let parent = match parent {
+            Some(parent) => own.join(parent),
+            None => own.join(scope.as_str()),
+        };
+        parent.join(id).to_string_lossy().into_owned()
     }
 
     /// Announces that something happened to a container.

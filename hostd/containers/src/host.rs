@@ -53,7 +53,10 @@ pub(crate) fn remove_cgroups(mount: &Path, parent: &CgroupParent) {
             tracing::warn!(%error, "cgroup not removed");
         }
     }
-    let _ = fs::remove_dir(parent);
+    // Containers may have asked for others there.
+    if let Err(error) = keelson_cgroup::remove_when_empty(&parent, Duration::from_secs(1)) {
+        tracing::warn!(%error, "cgroup not removed");
+    }
 }
 
 fn bounding_set(status: &str) -> Option<u64> {

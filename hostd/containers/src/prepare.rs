@@ -52,6 +52,9 @@ impl Inner {
         volumes.extend(self.use_volumes(container, &snapshot)?);
         let user = find_user(&snapshot.spec.process.user, &snapshot, &visible, &volumes)?;
         let nodes = device_nodes(&snapshot)?;
+        let limited = snapshot.spec.limits.io.devices.iter();
+        let limited = limited.map(|device| devices::block(&device.node));
+        let block_devices: Vec<_> = limited.collect::<Result<_, _>>()?;
         let own = snapshot.files();
         remove_tree(&own)?;
         fs::DirBuilder::new()
@@ -90,6 +93,7 @@ impl Inner {
             },
             volumes: &volumes,
             devices: &nodes,
+            block_devices: &block_devices,
             cgroup: &snapshot.cgroup,
             joined: spec::JoinedPaths {
                 network: joined.network.as_ref().map(Joined::path),

@@ -23,7 +23,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use limits::{
-    CpuLimits, Limits, MemoryLimits, MemorySwap, PidsLimit, Rlimit, RlimitKind, SHM_SIZE,
+    CpuLimits, DeviceIo, IoLimits, Limits, MemoryLimits, MemorySwap, PidsLimit, Rlimit, RlimitKind,
+    SHM_SIZE,
 };
 pub use log::{LogMarks, LogSpec, SyslogFormat, SyslogServer};
 pub use mounts::{BindMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount, VolumeMount};
@@ -83,6 +84,10 @@ pub struct ContainerSpec {
     /// How much it may use.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,
+    /// The cgroup that its own is made in: from the root of the hierarchy when it begins with a
+    /// slash, otherwise from the engine's. `None`: where the engine puts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_parent: Option<PathBuf>,
     /// Kernel parameters of its namespaces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctls: BTreeMap<String, String>,
@@ -149,6 +154,7 @@ impl ContainerSpec {
                 hiding: Hiding::usual(),
             },
             limits: Limits::default(),
+            cgroup_parent: None,
             sysctls: BTreeMap::new(),
             log: LogSpec::default(),
             restart: RestartPolicy::Never,

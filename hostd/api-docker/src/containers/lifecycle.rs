@@ -96,7 +96,7 @@ pub(crate) async fn update(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         .unwrap_or_default();
     versions::update(&mut wanted, call.version);
     let mut warnings = Vec::new();
-    crate::request::discard(&mut wanted, &mut warnings)?;
+    crate::request::discard(&mut wanted, api.0.engine.facts(), &mut warnings)?;
     let facts = api.0.engine.facts().clone();
     let change = move |container: &_| crate::request::update(container, &wanted, &facts);
     api.containers().update(&call.name, change).await?;

@@ -48,7 +48,7 @@ pub(super) fn complete(
     let mut warnings = Vec::new();
     // First: what a shared namespace forbids has words of its own.
     namespaces::check(&config, &host)?;
-    discard::discard(&mut host, &mut warnings)?;
+    discard::discard(&mut host, ground.facts, &mut warnings)?;
     refuse_config(&config)?;
     refuse_host(&host)?;
     size::check(&config, &host)?;

@@ -5,7 +5,7 @@ use keelson_model::spec::{
     CpuLimits, Limits, MemoryLimits, MemorySwap, PidsLimit, Rlimit, RlimitKind, SHM_SIZE,
 };
 
-use super::invalid;
+use super::{block_io, invalid};
 use crate::error::ApiError;
 use crate::wire::{HostConfig, Ulimit};
 
@@ -26,6 +26,7 @@ pub(super) fn limits(host: &HostConfig) -> Result<Limits, ApiError> {
                 Err(_) => return invalid("invalid pids limit: must be -1, 0 or greater"),
             },
         },
+        io: block_io::limits(host)?,
         rlimits: rlimits.collect::<Result<_, _>>()?,
         shm_size: match u64::try_from(host.shm_size) {
             Ok(0) => SHM_SIZE,

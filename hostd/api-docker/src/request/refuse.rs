@@ -42,7 +42,6 @@ pub(super) fn refuse_config(config: &Config) -> Result<(), ApiError> {
 }
 
 pub(super) fn refuse_host(host: &HostConfig) -> Result<(), ApiError> {
-    let nat = |number: i64| number != 0;
     refuse(&[
         (
             "PortBindings",
@@ -56,47 +55,6 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), ApiError> {
             "UsernsMode",
             !matches!(host.userns_mode.as_str(), "" | "host"),
             &host.userns_mode,
-        ),
-        (
-            "CgroupParent",
-            !host.cgroup_parent.is_empty(),
-            &host.cgroup_parent,
-        ),
-        ("BlkioWeight", host.blkio_weight != 0, &host.blkio_weight),
-        (
-            "BlkioWeightDevice",
-            any(&host.blkio_weight_device),
-            &host.blkio_weight_device,
-        ),
-        (
-            "BlkioDeviceReadBps",
-            any(&host.blkio_device_read_bps),
-            &host.blkio_device_read_bps,
-        ),
-        (
-            "BlkioDeviceWriteBps",
-            any(&host.blkio_device_write_bps),
-            &host.blkio_device_write_bps,
-        ),
-        (
-            "BlkioDeviceReadIOps",
-            any(&host.blkio_device_read_iops),
-            &host.blkio_device_read_iops,
-        ),
-        (
-            "BlkioDeviceWriteIOps",
-            any(&host.blkio_device_write_iops),
-            &host.blkio_device_write_iops,
-        ),
-        (
-            "CpuRealtimePeriod",
-            nat(host.cpu_realtime_period),
-            &host.cpu_realtime_period,
-        ),
-        (
-            "CpuRealtimeRuntime",
-            nat(host.cpu_realtime_runtime),
-            &host.cpu_realtime_runtime,
         ),
         (
             "DeviceRequests",

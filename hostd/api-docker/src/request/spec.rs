@@ -1,6 +1,6 @@
 //! A completed request in the engine's terms.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use hostd_containers::Signal;
@@ -68,6 +68,7 @@ pub(super) fn spec(
             .collect(),
         security,
         limits,
+        cgroup_parent: cgroup_parent(&host.cgroup_parent)?,
         sysctls: host.sysctls.clone(),
         log,
         restart,
@@ -147,6 +148,19 @@ fn security_spec(host: &HostConfig, ground: Ground<'_>) -> Result<SecuritySpec, 
             },
         },
     })
+}
+
+/// The cgroup that a container's is made in.
+fn cgroup_parent(text: &str) -> Result<Option<PathBuf>, ApiError> {
+    let path = Path::new(text);
+    let leads_up = path.components().any(|part| part == Component::ParentDir);
+    // As a unit of systemd's it would mean something else.
+    if leads_up || text.contains(['\0', '\n', ':']) || text.ends_with(".slice") {
+        return invalid(format!(
+            "invalid CgroupParent {text:?}: use the path of a cgroup, such as \"/batch\""
+        ));
+    }
+    Ok((!text.is_empty()).then(|| path.components().collect()))
 }
 
 /// The restart policy.

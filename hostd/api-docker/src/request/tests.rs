@@ -351,7 +351,6 @@ fn what_is_not_built_is_refused_by_name() {
         ("UsernsMode", json!("keep-id")),
         ("NetworkMode", json!("mine")),
         ("DeviceRequests", json!([{"Driver": "nvidia"}])),
-        ("BlkioWeight", json!(100)),
         ("Links", json!(["a"])),
     ] {
         let error = body(json!({"HostConfig": {option: value}})).unwrap_err();

@@ -148,6 +148,9 @@ fn merge(host: &mut HostConfig, request: &HostConfig) {
             value.clone_from(given);
         }
     }
+    if request.blkio_weight != 0 {
+        host.blkio_weight = request.blkio_weight;
+    }
     if request.pids_limit.is_some() {
         host.pids_limit = request.pids_limit;
     }
@@ -281,7 +284,11 @@ mod tests {
                 "MaximumRetryCount",
             ),
             (json!({}), json!({"Memory": 1024}), "memory"),
-            (json!({}), json!({"BlkioWeight": 300}), "BlkioWeight"),
+            (
+                json!({}),
+                json!({"BlkioDeviceReadBps": [{"Path": "/dev/a", "Rate": 1}]}),
+                "BlkioDeviceReadBps",
+            ),
             (json!({}), json!({"Privileged": true}), "Privileged"),
             (json!({}), json!({"Binds": ["/a:/b"]}), "Binds"),
         ] {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use keelson_model::limits;
 use keelson_model::spec::{
-    CapabilitySet, ContainerSpec, CpuLimits, HealthCheck, HostName, Limits, LogSpec, MemoryLimits,
-    MemorySwap, MountKind, MountSpec, NamespaceMode, NetworkMode, PidsLimit, ProcessSpec,
+    CapabilitySet, ContainerSpec, CpuLimits, HealthCheck, HostName, IoLimits, Limits, LogSpec,
+    MemoryLimits, MemorySwap, MountKind, MountSpec, NamespaceMode, NetworkMode, PidsLimit, ProcessSpec,
     Propagation, RestartPolicy, SystemCallFilter,
 };
 
@@ -39,6 +39,7 @@ pub fn check(spec: &ContainerSpec, engine: &Path) -> Result<(), EngineError> {
     check_security(spec)?;
     check_limits(&spec.limits)?;
     check_sysctls(spec)?;
+    check_cgroup_parent(spec.cgroup_parent.as_deref())?;
     check_log(&spec.log)?;
     check_health(spec.health.as_ref())?;
     if spec.auto_remove && spec.restart != RestartPolicy::Never {
@@ -117,6 +118,7 @@ pub(crate) fn check_controllers(limits: &Limits, facts: &HostFacts) -> Result<()
             !cpu.cpus.is_empty() || !cpu.memory_nodes.is_empty(),
         ),
         ("pids", matches!(limits.pids, PidsLimit::AtMost(_))),
+        ("io", limits.io != IoLimits::default()),
     ] {
         if used && !facts.controllers.iter().any(|known| known == controller) {
             return invalid(format!(
@@ -352,6 +354,7 @@ fn check_security(spec: &ContainerSpec) -> Result<(), EngineError> {
 fn check_limits(limits: &Limits) -> Result<(), EngineError> {
     check_memory(&limits.memory)?;
     check_cpu(&limits.cpu)?;
+    check_io(&limits.io)?;
     // The kernel's numbers have a sign.
     let too_large = |number: u64| i64::try_from(number).is_err();
     if limits.shm_size == 0 || too_large(limits.shm_size) {
@@ -419,6 +422,27 @@ fn check_memory(memory: &MemoryLimits) -> Result<(), EngineError> {
     Ok(())
 }
 
+fn check_io(io: &IoLimits) -> Result<(), EngineError> {
+    let weights = io.devices.iter().filter_map(|device| device.weight);
+    let mut weights = weights.chain(io.weight);
+    if let Some(weight) = weights.find(|weight| !(10..=1000).contains(weight)) {
+        return invalid(format!(
+            "Range of blkio weight is from 10 to 1000 (it is {weight})"
+        ));
+    }
+    for (index, device) in io.devices.iter().enumerate() {
+        let node = &device.node;
+        let mut earlier = io.devices.iter().take(index);
+        if !node.is_absolute() || earlier.any(|other| other.node == *node) {
+            return invalid(format!(
+                "limits of the block device {}: its path must be absolute, and given once",
+                node.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn check_cpu(cpu: &CpuLimits) -> Result<(), EngineError> {
     if cpu
         .period
@@ -448,6 +472,26 @@ fn is_number_list(text: &str) -> bool {
         }
         None => number(part).is_some(),
     })
+}
+
+/// A path that stays below where it begins.
+fn check_cgroup_parent(parent: Option<&Path>) -> Result<(), EngineError> {
+    let Some(parent) = parent else {
+        return Ok(());
+    };
+    let is_plain = |part: Component<'_>| match part {
+        Component::RootDir => true,
+        // The kernel's own files have a dot in their names.
+        Component::Normal(name) => name.len() <= 255 && !name.as_encoded_bytes().contains(&0),
+        _ => false,
+    };
+    match parent.components().all(is_plain) && parent.components().count() <= 16 {
+        true => Ok(()),
+        false => invalid(format!(
+            "the parent cgroup {} is no plain path of at most 16 names",
+            parent.display()
+        )),
+    }
 }
 
 fn check_sysctls(spec: &ContainerSpec) -> Result<(), EngineError> {

@@ -1,7 +1,9 @@
 //! Limits, brought to the OCI specification's `linux.resources` and `process.rlimits`.
 
-use keelson_model::spec::{Limits, MemorySwap, PidsLimit, Rlimit};
+use keelson_model::spec::{DeviceIo, IoLimits, Limits, MemorySwap, PidsLimit, Rlimit};
 use serde_json::{Map, Value, json};
+
+use crate::devices::BlockDevice;
 
 /// `linux.resources` without devices, for a start. Only what was asked for is there, so that
 /// nothing is written to cgroup files that need not be.
@@ -43,6 +45,9 @@ pub(crate) fn for_start(limits: &Limits) -> Map<String, Value> {
             resources.insert(name.to_owned(), Value::Object(members));
         }
     }
+    if let Some(weight) = limits.io.weight {
+        resources.insert("blockIO".to_owned(), json!({ "weight": weight }));
+    }
     if let PidsLimit::AtMost(limit) = limits.pids {
         resources.insert("pids".to_owned(), json!({ "limit": limit }));
     }
@@ -57,6 +62,41 @@ pub(crate) fn for_update(limits: &Limits) -> Value {
         resources.insert("pids".to_owned(), json!({ "limit": -1 }));
     }
     Value::Object(resources)
+}
+
+/// `linux.resources.blockIO`, for devices that were found under these numbers. `None`: nothing was
+/// asked for.
+pub(crate) fn block_io(limits: &IoLimits, found: &[BlockDevice]) -> Option<Value> {
+    type Rates<'a> = (&'a str, fn(&DeviceIo) -> Option<u64>);
+    const RATES: [Rates<'_>; 4] = [
+        ("throttleReadBpsDevice", |device| device.read_bytes),
+        ("throttleWriteBpsDevice", |device| device.written_bytes),
+        ("throttleReadIOPSDevice", |device| device.reads),
+        ("throttleWriteIOPSDevice", |device| device.writes),
+    ];
+    let mut members = Map::new();
+    if let Some(weight) = limits.weight {
+        members.insert("weight".to_owned(), json!(weight));
+    }
+    let devices = || limits.devices.iter().zip(found);
+    let weights = devices().filter_map(|(device, BlockDevice { major, minor })| {
+        let weight = device.weight?;
+        Some(json!({ "major": major, "minor": minor, "weight": weight }))
+    });
+    let mut lists = vec![("weightDevice", weights.collect::<Vec<_>>())];
+    lists.extend(RATES.map(|(name, rate)| {
+        let rates = devices().filter_map(|(device, BlockDevice { major, minor })| {
+            let rate = rate(device)?;
+            Some(json!({ "major": major, "minor": minor, "rate": rate }))
+        });
+        (name, rates.collect())
+    }));
+    for (name, list) in lists {
+        if !list.is_empty() {
+            members.insert(name.to_owned(), Value::Array(list));
+        }
+    }
+    (!members.is_empty()).then_some(Value::Object(members))
 }
 
 /// One of `process.rlimits`.
@@ -102,6 +142,43 @@ mod tests {
             })
         );
         assert!(for_start(&Limits::default()).is_empty());
+    }
+
+    #[test]
+    fn limits_of_block_devices_are_by_number() {
+        let device = |node: &str| DeviceIo {
+            node: node.into(),
+            ..DeviceIo::default()
+        };
+        let limits = IoLimits {
+            weight: Some(20),
+            devices: vec![
+                DeviceIo {
+                    weight: Some(30),
+                    reads: Some(5),
+                    ..device("/dev/a")
+                },
+                DeviceIo {
+                    written_bytes: Some(7),
+                    reads: Some(6),
+                    ..device("/dev/b")
+                },
+            ],
+        };
+        let found = [(8, 0), (8, 16)].map(|(major, minor)| BlockDevice { major, minor });
+        assert_eq!(
+            block_io(&limits, &found).unwrap(),
+            json!({
+                "weight": 20,
+                "weightDevice": [{"major": 8, "minor": 0, "weight": 30}],
+                "throttleWriteBpsDevice": [{"major": 8, "minor": 16, "rate": 7}],
+                "throttleReadIOPSDevice": [
+                    {"major": 8, "minor": 0, "rate": 5},
+                    {"major": 8, "minor": 16, "rate": 6},
+                ],
+            })
+        );
+        assert_eq!(block_io(&IoLimits::default(), &[]), None);
     }
 
     #[test]

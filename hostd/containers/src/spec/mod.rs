@@ -17,7 +17,7 @@ use keelson_model::spec::{
 };
 use serde_json::{Value, json};
 
-use crate::devices::{self, DeviceNode};
+use crate::devices::{self, BlockDevice, DeviceNode};
 use crate::host::HostFacts;
 use crate::user::User;
 
@@ -52,6 +52,8 @@ pub(crate) struct Input<'a> {
     /// What is mounted for its volumes.
     pub(crate) volumes: &'a [MountSpec],
     pub(crate) devices: &'a [DeviceNode],
+    /// Those that have limits, in the order of their limits.
+    pub(crate) block_devices: &'a [BlockDevice],
     pub(crate) cgroup: &'a str,
     pub(crate) joined: JoinedPaths<'a>,
     /// The memory that it shares with others, for /dev/shm.
@@ -326,6 +328,9 @@ pub(crate) fn by_depth<'a>(mounts: impl Iterator<Item = &'a MountSpec>) -> Vec<&
 
 fn resources_with_devices(input: &Input<'_>) -> Value {
     let mut resources = limits::for_start(&input.spec.limits);
+    if let Some(block) = limits::block_io(&input.spec.limits.io, input.block_devices) {
+        resources.insert("blockIO".to_owned(), block);
+    }
     let rule = |allow: bool, kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| json!({ "allow": allow, "type": kind, "major": major, "minor": minor, "access": access });
     let rules = if input.spec.security.confinement == Confinement::Privileged {
         vec![json!({ "allow": true, "access": "rwm" })]

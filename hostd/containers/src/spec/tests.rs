@@ -73,6 +73,7 @@ impl Case {
             }],
             devices: &self.devices,
             cgroup: "/keelson/user/x",
+            block_devices: &[],
             joined: self.joined(),
             shared_memory: Some(Path::new("/r/shm")).filter(|_| {
                 let namespaces = &self.spec.namespaces;

@@ -1,5 +1,7 @@
 //! How much a container may use.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::is_default;
@@ -20,6 +22,9 @@ pub struct Limits {
     /// Processes and threads.
     #[serde(skip_serializing_if = "is_default")]
     pub pids: PidsLimit,
+    /// Block devices.
+    #[serde(skip_serializing_if = "is_default")]
+    pub io: IoLimits,
     /// Limits of each process (setrlimit(2)); no kind twice.
     #[serde(skip_serializing_if = "is_default")]
     pub rlimits: Vec<Rlimit>,
@@ -33,6 +38,7 @@ impl Default for Limits {
             memory: MemoryLimits::default(),
             cpu: CpuLimits::default(),
             pids: PidsLimit::default(),
+            io: IoLimits::default(),
             rlimits: Vec::new(),
             shm_size: SHM_SIZE,
         }
@@ -102,6 +108,41 @@ pub enum PidsLimit {
     Unlimited,
     /// So many.
     AtMost(u64),
+}
+
+/// Reading from and writing to block devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IoLimits {
+    /// Relative weight on all devices, 10 to 1000.
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight: Option<u16>,
+    /// Single devices, none of them twice.
+    #[serde(skip_serializing_if = "is_default")]
+    pub devices: Vec<DeviceIo>,
+}
+
+/// How much of a block device a container may use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceIo {
+    /// Its node on the host.
+    pub node: PathBuf,
+    /// Relative weight, 10 to 1000.
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight: Option<u16>,
+    /// Bytes that are read in a second.
+    #[serde(skip_serializing_if = "is_default")]
+    pub read_bytes: Option<u64>,
+    /// Bytes that are written in a second.
+    #[serde(skip_serializing_if = "is_default")]
+    pub written_bytes: Option<u64>,
+    /// Reads in a second.
+    #[serde(skip_serializing_if = "is_default")]
+    pub reads: Option<u64>,
+    /// Writes in a second.
+    #[serde(skip_serializing_if = "is_default")]
+    pub writes: Option<u64>,
 }
 
 /// A limit of each process.
