@@ -137,14 +137,24 @@ impl Container {
 
     /// Keeps its image until it is removed. The store asks by the lease whether it runs.
     pub(crate) fn hold(self: &Arc<Self>, lease: Option<ImageLease>) {
-        if let Some(lease) = &lease {
+        self.answer_for(&lease);
+        self.live().image = lease;
+    }
+
+    /// The same for images that are mounted in it.
+    pub(crate) fn hold_mounted(self: &Arc<Self>, leases: Vec<ImageLease>) {
+        self.answer_for(&leases);
+        self.live().volumes.images = leases;
+    }
+
+    fn answer_for<'a>(self: &Arc<Self>, leases: impl IntoIterator<Item = &'a ImageLease>) {
+        for lease in leases {
             let this = Arc::downgrade(self);
             lease.ask(move || {
                 this.upgrade()
                     .is_some_and(|this| this.snapshot().state.status.counts_as_running())
             });
         }
-        self.live().image = lease;
     }
 
     /// The values. A panic elsewhere cannot leave them half-changed in a way that matters more

@@ -80,6 +80,7 @@ impl Inner {
         check(&spec, &self.root)?;
         check_host(&spec, &self.facts)?;
         check_binds(&spec.mounts)?;
+        let images = self.hold_images(id, &mut spec)?;
         let name = self.reserve(scope, name.as_deref(), id)?;
         let made = self.make_volumes(id, &mut spec).and_then(|volumes| {
             match self.make(scope, id, &name, spec, shown) {
@@ -95,6 +96,7 @@ impl Inner {
                 let container = Arc::new(container);
                 container.hold(lease);
                 container.live().volumes.leases = volumes.leases;
+                container.hold_mounted(images);
                 self.with_mut(scope, |registry| {
                     registry.insert(id, Arc::clone(&container))
                 });

@@ -113,8 +113,8 @@ impl ContainerDocument {
 impl Document for ContainerDocument {
     /// Version 2 has what an engine of version 1 would pass over, and run another container than was
     /// asked for: volumes, logs that go elsewhere than to files, namespaces of others, rules for
-    /// devices, an init, health checks, another runtime, limits of block devices, and another
-    /// cgroup.
+    /// devices, an init, health checks, another runtime, limits of block devices, another cgroup, and
+    /// images that are mounted.
     const VERSION: u32 = 2;
     const WRITES: u32 = 1;
 
@@ -122,6 +122,7 @@ impl Document for ContainerDocument {
         let of_2 = self.spec.as_ref().is_some_and(|spec| {
             let namespaces = &spec.namespaces;
             !spec.volumes.is_empty()
+                || !spec.images.is_empty()
                 || !matches!(spec.log, LogSpec::Files { .. })
                 || namespaces.pid != NamespaceMode::Private
                 || namespaces.donors != Donors::default()
@@ -211,7 +212,7 @@ pub(crate) fn boot_id() -> String {
 mod tests {
     use std::time::Duration;
 
-    use keelson_model::spec::HealthCheck;
+    use keelson_model::spec::{HealthCheck, ImageMount};
     use keelson_store::document::{assert_first_release_reads, assert_goes_back, parse};
 
     use super::*;
@@ -313,6 +314,14 @@ mod tests {
             },
             |plain, _| plain.runtime = Some("crun".to_owned()),
             |plain, _| plain.limits.io.weight = Some(10),
+            |plain, _| {
+                plain.images.push(ImageMount {
+                    target: "/i".into(),
+                    name: "box".to_owned(),
+                    id: "sha256:0".to_owned(),
+                    subpath: None,
+                });
+            },
             |plain, _| plain.cgroup_parent = Some("/a".into()),
         ];
         for (index, part) in parts.iter().enumerate() {

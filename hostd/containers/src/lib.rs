@@ -19,7 +19,8 @@
 //! - `machine`, `life`: its life as a table, and the driver that carries out what the table says.
 //!   `refused` has the words for what it forbids.
 //! - `start`, `prepare`, `spec`, `files`, `devices`, `user`, `rootfs`: a run is prepared and made.
-//! - `volumes`, `copy_up`, `subpath`: what outlives a container is found, filled, held and mounted.
+//! - `volumes`, `copy_up`, `subpath`, `image_mounts`: what outlives a container is found, filled, held
+//!   and mounted.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
 //! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a container;
@@ -53,6 +54,7 @@ mod gate;
 mod health;
 mod held;
 mod host;
+mod image_mounts;
 mod init_program;
 mod life;
 mod lifecycle;

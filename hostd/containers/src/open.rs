@@ -212,6 +212,7 @@ impl Inner {
         container.hold(lease);
         container.restore_health();
         self.hold_volumes_again(&container);
+        self.hold_images_again(&container);
         self.with_mut(scope, |registry| {
             registry.reserve(&name, id)?;
             registry.insert(id, Arc::clone(&container));

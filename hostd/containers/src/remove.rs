@@ -61,7 +61,7 @@ impl Inner {
             (live.layers.take(), live.image.take(), volumes)
         };
         // Before the answer: the image and the volumes may be removed by the next request.
-        drop((image, volumes.leases));
+        drop((image, volumes.leases, volumes.images));
         if volumes.remove || snapshot.spec.auto_remove {
             off_workers(|| self.drop_anonymous(&snapshot.spec.volumes));
         }

@@ -9,6 +9,7 @@
 //! all that is in it.
 
 use std::ffi::CString;
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -21,6 +22,8 @@ use rustix::mount::{
 
 use crate::EngineError;
 
+const SHARED_MEMORY: &str = "shm";
+
 /// Where the parts of a container's volumes are mounted, and the memory that it shares.
 #[derive(Debug, Clone)]
 pub(crate) struct Places(PathBuf);
@@ -31,24 +34,30 @@ impl Places {
         Self(run.join("volumes").join(id))
     }
 
-    /// The place of a container's volume with this number.
-    pub(crate) fn place(&self, index: usize) -> PathBuf {
-        self.0.join(index.to_string())
+    /// The place of this name: the number of a volume, for example.
+    pub(crate) fn place(&self, name: impl Display) -> PathBuf {
+        self.0.join(name.to_string())
     }
 
-    /// The place of the memory that a container shares.
-    pub(crate) fn shared_memory(&self) -> PathBuf {
-        self.0.join("shm")
-    }
-
-    /// Mounts memory to share, of so many bytes at most, and returns the place.
-    pub(crate) fn mount_shared_memory(&self, size: u64) -> Result<PathBuf, EngineError> {
-        let place = self.shared_memory();
+    /// Makes a directory for a place.
+    pub(crate) fn make(&self, name: impl Display) -> Result<PathBuf, EngineError> {
+        let place = self.place(name);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&place)
             .map_err(EngineError::io("mkdir", &place))?;
+        Ok(place)
+    }
+
+    /// The place of the memory that a container shares.
+    pub(crate) fn shared_memory(&self) -> PathBuf {
+        self.place(SHARED_MEMORY)
+    }
+
+    /// Mounts memory to share, of so many bytes at most, and returns the place.
+    pub(crate) fn mount_shared_memory(&self, size: u64) -> Result<PathBuf, EngineError> {
+        let place = self.make(SHARED_MEMORY)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         let failed = EngineError::io("mount shared memory on", &place);
         let data = CString::new(format!("mode=1777,size={size}"))
@@ -61,13 +70,14 @@ impl Places {
     /// Mounts what `subpath` leads to in the directory `root`, and returns the place.
     pub(crate) fn mount(
         &self,
-        index: usize,
+        name: impl Display,
         root: &Path,
         subpath: &Path,
     ) -> Result<PathBuf, EngineError> {
         let whole = root.join(subpath);
-        let failed =
-            |error: rustix::io::Errno| EngineError::io("find in the volume", &whole)(error.into());
+        let failed = |error: rustix::io::Errno| {
+            EngineError::io("find in what is mounted", &whole)(error.into())
+        };
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(CWD, root, flags | OFlags::DIRECTORY, Mode::empty())
             .map_err(failed)?;
@@ -80,7 +90,7 @@ impl Places {
             .mode(0o700)
             .create(&self.0)
             .map_err(EngineError::io("mkdir", &self.0))?;
-        let place = self.place(index);
+        let place = self.place(name);
         match kind {
             FileType::Directory => fs::create_dir(&place),
             _ => fs::write(&place, ""),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hostd_images::RootfsLayers;
 use hostd_volumes::{Force, NewVolume, Volume, VolumeError, VolumeLease, VolumeStore, VolumeUse};
 use keelson_model::error::ErrorKind;
 use keelson_model::spec::{
@@ -14,6 +15,7 @@ use crate::container::Container;
 use crate::copy_up::copy_up;
 use crate::engine::Inner;
 use crate::held::Held;
+use crate::image_mounts::image_mounts;
 use crate::rootfs::Merged;
 use crate::subpath::{Places, clear_strays};
 use crate::types::Snapshot;
@@ -156,10 +158,15 @@ impl Inner {
     ) -> Result<Vec<MountSpec>, EngineError> {
         // Those of an earlier run whose end was not cleaned.
         end_uses(container);
-        self.begin_uses(snapshot, &snapshot.id, &places(container), |mount, used| {
+        let places = places(container);
+        let mut mounts = self.begin_uses(snapshot, &snapshot.id, &places, |mount, used| {
             used.announce(&mount.target.to_string_lossy(), !mount.read_only, "");
             container.live().volumes.uses.push(used);
-        })
+        })?;
+        mounts.extend(self.mount_images(&snapshot.spec, &places, |layers| {
+            container.live().volumes.layers.push(layers);
+        })?);
+        Ok(mounts)
     }
 
     /// Uses the volumes of a container that does not run for as long as `work` takes, which gets what
@@ -171,6 +178,7 @@ impl Inner {
     ) -> Result<T, EngineError> {
         struct Using {
             uses: Vec<VolumeUse>,
+            layers: Vec<RootfsLayers>,
             places: Places,
         }
         impl Drop for Using {
@@ -184,9 +192,13 @@ impl Inner {
         let places = Places::of(self.run.parent().unwrap_or(&self.run), &user);
         let mut using = Using {
             uses: Vec::new(),
+            layers: Vec::new(),
             places: places.clone(),
         };
-        let mounts = self.begin_uses(snapshot, &user, &places, |_, used| using.uses.push(used))?;
+        let mut mounts =
+            self.begin_uses(snapshot, &user, &places, |_, used| using.uses.push(used))?;
+        let keep = |layers| using.layers.push(layers);
+        mounts.extend(self.mount_images(&snapshot.spec, &places, keep)?);
         work(&mounts)
     }
 
@@ -231,7 +243,9 @@ impl Inner {
             };
             Ok(as_bind(mount, source))
         });
-        mounts.collect()
+        let mut mounts = mounts.collect::<Result<Vec<_>, EngineError>>()?;
+        mounts.extend(image_mounts(&snapshot.spec, &places));
+        Ok(mounts)
     }
 
     /// Unmounts what an earlier engine has mounted for containers that do not run.
@@ -246,9 +260,13 @@ impl Inner {
 /// Ends a container's use of its volumes, and of the memory that it shares.
 pub(crate) fn end_uses(container: &Container) {
     let spec = &container.snapshot().spec;
-    if !spec.volumes.is_empty() || spec.namespaces.ipc == IpcMode::Shareable {
+    let has_places = !spec.volumes.is_empty() || !spec.images.is_empty();
+    if has_places || spec.namespaces.ipc == IpcMode::Shareable {
         places(container).clear();
     }
+    let held = std::mem::take(&mut container.live().volumes.layers);
+    // May unmount them.
+    drop(held);
     let uses = std::mem::take(&mut container.live().volumes.uses);
     uses.into_iter().for_each(VolumeUse::end);
 }

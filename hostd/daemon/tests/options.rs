@@ -1,6 +1,8 @@
 //! Options of containers that reach into several parts: each by the `docker` command.
 
 mod common;
+#[path = "options/images.rs"]
+mod images;
 #[path = "options/init.rs"]
 mod init;
 #[path = "options/ipc.rs"]

@@ -27,7 +27,9 @@ pub use limits::{
     SHM_SIZE,
 };
 pub use log::{LogMarks, LogSpec, SyslogFormat, SyslogServer};
-pub use mounts::{BindMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount, VolumeMount};
+pub use mounts::{
+    BindMount, ImageMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount, VolumeMount,
+};
 pub use order::{Part, StartOrder};
 pub use security::{
     CapabilitySet, Confinement, DeviceAccess, DeviceKind, DeviceRule, DeviceSpec, Hiding,
@@ -66,6 +68,9 @@ pub struct ContainerSpec {
     /// Volumes. None of their targets is in `mounts`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub volumes: Vec<VolumeMount>,
+    /// Images. None of their targets is in `mounts` or `volumes`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub images: Vec<ImageMount>,
     /// Targets of volumes that live and end with the container, as engines without a volume store
     /// made them. None of them is in `mounts`.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -142,6 +147,7 @@ impl ContainerSpec {
             names: NameSpec::default(),
             mounts: Vec::new(),
             volumes: Vec::new(),
+            images: Vec::new(),
             anonymous_volumes: Vec::new(),
             devices: Vec::new(),
             device_rules: Vec::new(),

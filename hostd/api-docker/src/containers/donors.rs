@@ -87,7 +87,8 @@ fn make_way(target: &Path, spec: &mut ContainerSpec) -> bool {
     spec.volumes
         .retain(|volume| volume.target != target || !is_of_image(volume));
     let taken = spec.volumes.iter().any(|other| other.target == target)
-        || spec.mounts.iter().any(|other| other.target == target);
+        || spec.mounts.iter().any(|other| other.target == target)
+        || spec.images.iter().any(|other| other.target == target);
     !taken
 }
 

@@ -127,6 +127,18 @@ fn mounts(api: &Api, container: &Snapshot) -> Result<Vec<Value>, ApiError> {
             })
         })
         .collect();
+    let images = container.spec.images.iter().map(|mount| {
+        json!({
+            "Type": "image",
+            "Name": mount.name,
+            "Source": mount.id,
+            "Destination": mount.target.to_string_lossy(),
+            "Mode": "",
+            "RW": false,
+            "Propagation": "",
+        })
+    });
+    let images: Vec<_> = images.collect();
     let mounts = container.spec.mounts.iter().map(|mount| {
         let target = mount.target.to_string_lossy();
         let (kind, source, writable, propagation) = match &mount.kind {
@@ -147,7 +159,7 @@ fn mounts(api: &Api, container: &Snapshot) -> Result<Vec<Value>, ApiError> {
             "Propagation": propagation,
         })
     });
-    Ok(mounts.chain(volumes).collect())
+    Ok(mounts.chain(volumes).chain(images).collect())
 }
 
 /// Bytes that the container has written to its root file system, and bytes of the whole root file

@@ -6,9 +6,8 @@
 //! * [`complete`]: adds what the client left out, from the image and Docker's defaults.
 //! * [`refuse`], [`size`]: refuse options that are not built, and requests that are too large.
 //! * [`spec`]: the completed request in the engine's terms, by its parts: [`block_io`],
-//!   [`capabilities`], [`devices`], [`health`], [`limits`], [`log`], [`mounts`], [`names`],
-//!   [`order`], [`seccomp`], [`security`],
-//!   [`volumes`].
+//!   [`capabilities`], [`devices`], [`health`], [`images`], [`limits`], [`log`], [`mounts`],
+//!   [`names`], [`order`], [`seccomp`], [`security`], [`volumes`].
 //! * [`update`]: `POST /containers/{id}/update`.
 //! * [`shown`]: the request as clients see it in `inspect`.
 //! * [`old`]: reads containers of an engine that did not have the specification yet.
@@ -19,6 +18,7 @@ mod complete;
 mod devices;
 mod discard;
 mod health;
+mod images;
 mod limits;
 mod log;
 pub(crate) mod mounts;

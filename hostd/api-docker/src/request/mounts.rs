@@ -8,7 +8,7 @@ use keelson_model::spec::{BindMount, MountKind, MountSpec, Propagation, ReadOnly
 use crate::error::ApiError;
 use crate::wire::{HostConfig, Mount};
 
-/// All mounts but volumes, ordered by the depth of their targets, so that none hides another. `engine`
+/// All mounts but volumes and images, ordered by the depth of their targets, so that none hides another. `engine`
 /// is the engine's own directory.
 pub(super) fn parse(host: &HostConfig, engine: &Path) -> Result<Vec<MountSpec>, ApiError> {
     let mut mounts = Vec::new();
@@ -19,7 +19,7 @@ pub(super) fn parse(host: &HostConfig, engine: &Path) -> Result<Vec<MountSpec>, 
     }
     for mount in host.mounts.iter().flatten() {
         match mount.r#type.as_str() {
-            "volume" => check_options(mount)?,
+            "volume" | "image" => check_options(mount)?,
             _ => mounts.push(from_mount(mount, engine)?),
         }
     }
@@ -89,7 +89,7 @@ fn from_mount(mount: &Mount, engine: &Path) -> Result<MountSpec, ApiError> {
     let kind = match kind {
         "bind" => MountKind::Bind(bind(mount, engine)?),
         "tmpfs" => MountKind::Tmpfs(tmpfs(mount)?),
-        "image" | "npipe" | "cluster" => {
+        "npipe" | "cluster" => {
             return Err(ApiError::not_built(format!(
                 "mounts of type {kind:?} are not implemented (target {:?})",
                 mount.target

@@ -10,8 +10,8 @@ use keelson_model::spec::{
 };
 
 use super::{
-    Ground, capabilities, devices, health, invalid, limits, log, mounts, names, namespaces, order,
-    security, volumes,
+    Ground, capabilities, devices, health, images, invalid, limits, log, mounts, names, namespaces,
+    order, security, volumes,
 };
 use crate::error::ApiError;
 use crate::offers;
@@ -46,7 +46,8 @@ pub(super) fn spec(
     let device_rules = rules.map(|text| devices::rule(text));
     let device_rules = device_rules.collect::<Result<_, _>>()?;
     let mounts = mounts::parse(host, ground.engine)?;
-    let volumes = volumes::parse(config, host, &mounts)?;
+    let images = images::parse(host)?;
+    let volumes = volumes::parse(config, host, &mounts, &images)?;
     Ok(ContainerSpec {
         root: with_access(root, host.readonly_rootfs),
         runtime: offers::runtime(&host.runtime),
@@ -57,6 +58,7 @@ pub(super) fn spec(
         names,
         mounts,
         volumes,
+        images,
         anonymous_volumes: Vec::new(),
         devices,
         device_rules,

@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
-use keelson_model::spec::{MountSpec, VolumeMount};
+use keelson_model::spec::{ImageMount, MountSpec, VolumeMount};
 
 use super::invalid;
 use super::mounts::{is_named, target};
 use crate::error::ApiError;
 use crate::wire::{Config, HostConfig, Mount};
 
-/// All volumes. `mounts` are those that are no volumes: what is mounted at a path of the image is no
+/// All volumes. `mounts` and `images` are those that are no volumes: what is mounted at a path of the image is no
 /// volume of the image.
 pub(super) fn parse(
     config: &Config,
     host: &HostConfig,
     mounts: &[MountSpec],
+    images: &[ImageMount],
 ) -> Result<Vec<VolumeMount>, ApiError> {
     let mut volumes = Vec::new();
     for bind in host.binds.iter().flatten() {
@@ -30,7 +31,8 @@ pub(super) fn parse(
     for path in config.volumes.keys() {
         let path = target(path, path)?;
         let taken = volumes.iter().any(|mount| mount.target == path)
-            || mounts.iter().any(|mount| mount.target == path);
+            || mounts.iter().any(|mount| mount.target == path)
+            || images.iter().any(|mount| mount.target == path);
         if !taken {
             volumes.push(VolumeMount {
                 target: path,

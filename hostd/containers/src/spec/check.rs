@@ -282,8 +282,21 @@ fn check_volumes(spec: &ContainerSpec) -> Result<(), EngineError> {
             return invalid(format!("create {}: {reason}", mount.name));
         }
     }
+    for mount in &spec.images {
+        let mut parts = mount.subpath.iter().flat_map(|path| path.components());
+        if !parts.all(|part| matches!(part, Component::Normal(_))) {
+            return invalid(format!(
+                "invalid mount config for type \"image\": subpath must be a relative path within the volume: {:?}",
+                mount.subpath
+            ));
+        }
+    }
     let volumes = spec.volumes.iter().map(|mount| &mount.target);
-    let targets: Vec<_> = volumes.chain(&spec.anonymous_volumes).collect();
+    let images = spec.images.iter().map(|mount| &mount.target);
+    let targets: Vec<_> = volumes
+        .chain(images)
+        .chain(&spec.anonymous_volumes)
+        .collect();
     for (index, &target) in targets.iter().enumerate() {
         if targets.iter().take(index).any(|other| *other == target) {
             return invalid(format!("Duplicate mount point: {}", target.display()));

@@ -56,6 +56,20 @@ pub struct VolumeMount {
     pub labels: BTreeMap<String, String>,
 }
 
+/// The files of an image to mount. Nothing can be written to them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMount {
+    /// Clean absolute path in the container, never `/`.
+    pub target: PathBuf,
+    /// The image as it was named.
+    pub name: String,
+    /// `sha256:…`. Empty in a request; the engine finds it.
+    pub id: String,
+    /// Only what this relative path in the image leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subpath: Option<PathBuf>,
+}
+
 /// A directory or file of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindMount {

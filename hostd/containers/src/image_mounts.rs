@@ -1,0 +1,145 @@
+//! Images that are mounted in a container: found and held when it is made, held until it is removed,
+//! mounted while it runs.
+//!
+//! The layers are put together on a place of the engine's own, from where the runtime binds them, as
+//! with parts of volumes ([`crate::subpath`]). Nobody can write to what is there.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hostd_images::{Holder, ImageError, ImageLease, RootfsLayers};
+use keelson_model::spec::{
+    BindMount, ContainerSpec, ImageMount, MountKind, MountSpec, Propagation, ReadOnly,
+};
+use rustix::fs::CWD;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
+
+use crate::EngineError;
+use crate::container::Container;
+use crate::engine::Inner;
+use crate::subpath::Places;
+
+impl Inner {
+    /// Finds and holds the images of a new container, and writes their identifiers into its
+    /// specification.
+    pub(crate) fn hold_images(
+        &self,
+        id: &str,
+        spec: &mut ContainerSpec,
+    ) -> Result<Vec<ImageLease>, EngineError> {
+        let mounts = spec.images.iter_mut();
+        let leases = mounts.map(|mount| {
+            let holder = Holder::container(id);
+            let (lease, image) = self.images.lease(&mount.name, holder).map_err(unfit)?;
+            mount.id = image.id.to_string();
+            Ok(lease)
+        });
+        leases.collect()
+    }
+
+    /// Holds the images of a container that was found.
+    pub(crate) fn hold_images_again(&self, container: &Arc<Container>) {
+        let snapshot = container.snapshot();
+        let mounts = snapshot.spec.images.iter();
+        let leases = mounts.map(|mount| {
+            let holder = Holder::container(&snapshot.id);
+            self.images.lease_again(mount.id.parse().ok(), holder)
+        });
+        container.hold_mounted(leases.collect());
+    }
+
+    /// Puts the images together for a run. `keep` gets what keeps their layers.
+    pub(crate) fn mount_images(
+        &self,
+        spec: &ContainerSpec,
+        places: &Places,
+        mut keep: impl FnMut(RootfsLayers),
+    ) -> Result<Vec<MountSpec>, EngineError> {
+        let mounts = spec.images.iter().enumerate();
+        let mounts = mounts.map(|(index, mount)| {
+            let id = mount.id.parse().map_err(|error| {
+                EngineError::Internal(format!(
+                    "image {} at {}: identifier {:?}: {error}",
+                    mount.name,
+                    mount.target.display(),
+                    mount.id
+                ))
+            })?;
+            let layers = self.images.mount(&id)?;
+            let whole = places.make(whole_name(index))?;
+            // An overlay wants two layers, and one alone would show what it takes away from others.
+            let empty = places.make("empty")?;
+            let lower = layers.lower.iter().chain([&empty]);
+            overlay(lower, &whole).map_err(|error| {
+                EngineError::io("put the layers together at", &whole)(error.into())
+            })?;
+            keep(layers);
+            if let Some(subpath) = &mount.subpath {
+                places.mount(part_name(index), &whole, subpath)?;
+            }
+            Ok(as_bind(mount, index, places))
+        });
+        mounts.collect()
+    }
+}
+
+/// What is mounted for the images of a container that runs.
+pub(crate) fn image_mounts(spec: &ContainerSpec, places: &Places) -> Vec<MountSpec> {
+    let mounts = spec.images.iter().enumerate();
+    mounts
+        .map(|(index, mount)| as_bind(mount, index, places))
+        .collect()
+}
+
+fn whole_name(index: usize) -> String {
+    format!("image-{index}")
+}
+
+fn part_name(index: usize) -> String {
+    format!("image-{index}-part")
+}
+
+fn as_bind(mount: &ImageMount, index: usize, places: &Places) -> MountSpec {
+    let name = match mount.subpath {
+        Some(_) => part_name(index),
+        None => whole_name(index),
+    };
+    MountSpec {
+        target: mount.target.clone(),
+        kind: MountKind::Bind(BindMount {
+            source: places.place(name),
+            create_source: false,
+            recursive: true,
+            read_only: ReadOnly::Recursive,
+            propagation: Propagation::RecursivePrivate,
+        }),
+    }
+}
+
+/// Mounts layers, the topmost first, at a place.
+fn overlay<'a>(
+    lower: impl Iterator<Item = &'a PathBuf>,
+    place: &Path,
+) -> Result<(), rustix::io::Errno> {
+    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for directory in lower {
+        rustix::mount::fsconfig_set_string(&context, "lowerdir+", directory)?;
+    }
+    rustix::mount::fsconfig_set_string(&context, "redirect_dir", "off")?;
+    rustix::mount::fsconfig_create(&context)?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mount = rustix::mount::fsmount(&context, flags, attributes)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(&mount, "", CWD, place, flags)
+}
+
+/// Clients take a 404 of a creation for a missing image of the container itself.
+fn unfit(error: ImageError) -> EngineError {
+    match error {
+        ImageError::NotFound(_) => {
+            EngineError::Invalid(format!("invalid mount config for type \"image\": {error}"))
+        }
+        error => error.into(),
+    }
+}
