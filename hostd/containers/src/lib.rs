@@ -18,7 +18,8 @@
 //!   be granted.
 //! - `machine`, `life`: its life as a table, and the driver that carries out what the table says.
 //!   `refused` has the words for what it forbids.
-//! - `start`, `prepare`, `spec`, `files`, `devices`, `user`, `rootfs`: a run is prepared and made.
+//! - `start`, `prepare`, `spec`, `files`, `devices`, `propagation`, `user`, `rootfs`: a run is prepared
+//!   and made.
 //! - `volumes`, `copy_up`, `subpath`, `image_mounts`: what outlives a container is found, filled, held
 //!   and mounted.
 //! - `shim`: the process that keeps the run.
@@ -65,6 +66,7 @@ mod old;
 mod open;
 mod order;
 mod prepare;
+mod propagation;
 mod prune;
 mod quarantine;
 mod refused;

@@ -22,7 +22,7 @@ use crate::spec::{self, HostFiles};
 use crate::types::Snapshot;
 use crate::user::{self, User};
 use crate::volumes::places;
-use crate::{EngineError, devices, files};
+use crate::{EngineError, devices, files, propagation};
 
 impl Inner {
     /// Prepares a run. What it writes is made anew for each run: below the run directory what only the
@@ -48,6 +48,7 @@ impl Inner {
         visible.extend(layers.lower.iter().cloned());
         let merged = Merged::new(&visible);
         make_bind_sources(&snapshot.spec.mounts)?;
+        propagation::check(&snapshot.spec.mounts, &self.root)?;
         let mut volumes = volume_directories(&snapshot, &merged)?;
         volumes.extend(self.use_volumes(container, &snapshot)?);
         let user = find_user(&snapshot.spec.process.user, &snapshot, &visible, &volumes)?;

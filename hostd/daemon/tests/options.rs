@@ -7,5 +7,7 @@ mod images;
 mod init;
 #[path = "options/ipc.rs"]
 mod ipc;
+#[path = "options/propagation.rs"]
+mod propagation;
 #[path = "options/runtimes.rs"]
 mod runtimes;

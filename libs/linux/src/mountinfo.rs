@@ -13,12 +13,18 @@ use std::path::PathBuf;
 /// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
+    /// The kernel's number for it, as statx(2) tells it.
+    pub id: u64,
     /// The part of the file system that is mounted; `/` for all of it.
     pub root: PathBuf,
     /// The mount point, relative to the root directory of the process.
     pub target: PathBuf,
     /// Type of the file system: `ext4`, `cgroup2`, ….
     pub kind: String,
+    /// Mounts and unmounts below it show in its peers.
+    pub is_shared: bool,
+    /// Mounts and unmounts below its master show in it.
+    pub is_slave: bool,
 }
 
 /// The mounts of this process, the latest last.
@@ -39,11 +45,20 @@ pub fn parse(bytes: &[u8]) -> Vec<Mount> {
 
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let root = unescape(fields.nth(3)?);
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let root = unescape(fields.nth(2)?);
     let target = unescape(fields.next()?);
     // The number of optional fields varies; a single hyphen ends them.
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let (mut is_shared, mut is_slave) = (false, false);
+    for field in fields.by_ref().skip(1).take_while(|field| *field != b"-") {
+        is_shared |= field.starts_with(b"shared:");
+        is_slave |= field.starts_with(b"master:");
+    }
+    let kind = fields.next()?;
     Some(Mount {
+        id,
+        is_shared,
+        is_slave,
         root: PathBuf::from(OsString::from_vec(root)),
         target: PathBuf::from(OsString::from_vec(target)),
         kind: String::from_utf8_lossy(kind).into_owned(),
@@ -102,6 +117,10 @@ mod tests {
                 ("/", "ext4")
             ]
         );
+        let propagation = mounts.iter().map(|mount| (mount.is_shared, mount.is_slave));
+        let none = (false, false);
+        assert_eq!(propagation.collect::<Vec<_>>(), [none, (true, true), none, none]);
+        assert_eq!(mounts[1].id, 33);
         assert_eq!(mounts[1].target, Path::new("/sys/fs/cgroup/unified"));
         assert_eq!(mounts[2].target, Path::new("/var/lib/a b\\c"));
         assert!(parse(b"").is_empty());

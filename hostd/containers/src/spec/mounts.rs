@@ -54,7 +54,7 @@ pub(super) fn root_propagation(mounts: &[MountSpec]) -> &'static str {
 }
 
 /// Whether a mount shares with the host what the engine keeps, or a directory that that lies in.
-pub(super) fn is_of_engine(source: &Path, engine: &Path) -> bool {
+pub(crate) fn is_of_engine(source: &Path, engine: &Path) -> bool {
     source.starts_with(engine) || engine.starts_with(source)
 }
 

@@ -1,0 +1,105 @@
+//! Whether what is bound can do what a bind asks for: a mount passes mounts on to others, or gets them,
+//! only when the mount that it is made from does.
+
+use std::fs;
+use std::path::Path;
+
+use keelson_linux::mountinfo::{self, Mount};
+use keelson_model::spec::{MountKind, MountSpec, Propagation};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use crate::EngineError;
+use crate::spec::mounts::is_of_engine;
+
+/// What a bind asks of the mount that its source lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Shared,
+    SharedOrSlave,
+}
+
+/// Checks all binds that ask for propagation. `engine` is the engine's own directory, whose binds
+/// follow the host as far as that is possible, whether or not anybody asked for it.
+pub(crate) fn check(mounts: &[MountSpec], engine: &Path) -> Result<(), EngineError> {
+    let mut known = None;
+    for mount in mounts {
+        let MountKind::Bind(bind) = &mount.kind else {
+            continue;
+        };
+        let wanted = match bind.propagation {
+            Propagation::Shared | Propagation::RecursiveShared => Wanted::Shared,
+            Propagation::Slave | Propagation::RecursiveSlave => Wanted::SharedOrSlave,
+            Propagation::Private | Propagation::RecursivePrivate => continue,
+        };
+        if wanted == Wanted::SharedOrSlave && is_of_engine(&bind.source, engine) {
+            continue;
+        }
+        let known = match &known {
+            Some(known) => known,
+            None => known.insert(
+                mountinfo::of_this_process()
+                    .map_err(EngineError::io("read", Path::new("/proc/self/mountinfo")))?,
+            ),
+        };
+        check_one(&bind.source, wanted, known)?;
+    }
+    Ok(())
+}
+
+fn check_one(source: &Path, wanted: Wanted, known: &[Mount]) -> Result<(), EngineError> {
+    let whole = fs::canonicalize(source).map_err(EngineError::io("find", source))?;
+    // Of several mounts on one another the kernel tells the one that is seen.
+    let status = rustix::fs::statx(CWD, &whole, AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID)
+        .map_err(|error| EngineError::io("stat", &whole)(error.into()))?;
+    let carrier = known.iter().find(|mount| mount.id == status.stx_mnt_id);
+    let carrier = carrier.ok_or_else(|| {
+        EngineError::Invalid(format!(
+            "path {}: the mount that it is on is not known",
+            source.display()
+        ))
+    })?;
+    judge(source, wanted, carrier)
+}
+
+fn judge(source: &Path, wanted: Wanted, carrier: &Mount) -> Result<(), EngineError> {
+    let (fits, name) = match wanted {
+        Wanted::Shared => (carrier.is_shared, "shared"),
+        Wanted::SharedOrSlave => (carrier.is_shared || carrier.is_slave, "shared or slave"),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(EngineError::Invalid(format!(
+            "path {} is mounted on {} but it is not a {name} mount",
+            source.display(),
+            carrier.target.display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_gives_only_what_it_has() {
+        let mounts = mountinfo::parse(
+            b"30 1 0:26 / / rw - ext4 /dev/vda rw\n\
+              33 30 0:29 / /a rw shared:9 - tmpfs tmpfs rw\n\
+              34 30 0:30 / /b rw master:9 - tmpfs tmpfs rw\n",
+        );
+        let fits = |index: usize, wanted| {
+            let judged = judge(Path::new("/s"), wanted, &mounts[index]);
+            judged.map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            fits(0, Wanted::Shared).unwrap_err(),
+            "path /s is mounted on / but it is not a shared mount"
+        );
+        assert_eq!(
+            fits(0, Wanted::SharedOrSlave).unwrap_err(),
+            "path /s is mounted on / but it is not a shared or slave mount"
+        );
+        assert!(fits(1, Wanted::Shared).is_ok() && fits(1, Wanted::SharedOrSlave).is_ok());
+        assert!(fits(2, Wanted::Shared).is_err() && fits(2, Wanted::SharedOrSlave).is_ok());
+    }
+}
