@@ -19,6 +19,9 @@ pub struct HostFacts {
     pub cpus: u32,
     /// Capabilities that containers can have, as a bit mask.
     pub capabilities: u64,
+    /// Directories of sysfs that tell how hot processors are, which is nobody's business in a
+    /// container.
+    pub thermal: Vec<PathBuf>,
 }
 
 impl HostFacts {
@@ -40,8 +43,28 @@ impl HostFacts {
             controllers,
             cpus,
             capabilities,
+            thermal: thermal(Path::new("/sys/devices/system/cpu")),
         }
     }
+}
+
+/// The `cpuN/thermal_throttle` below a directory, by number.
+fn thermal(processors: &Path) -> Vec<PathBuf> {
+    let number = |path: &Path| -> Option<u32> {
+        path.file_name()?
+            .to_str()?
+            .strip_prefix("cpu")?
+            .parse()
+            .ok()
+    };
+    let entries = fs::read_dir(processors).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter_map(|path| Some((number(&path)?, path.join("thermal_throttle"))))
+        .filter(|(_, path)| path.is_dir())
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
 }
 
 /// Removes the cgroups that [`HostFacts::detect`] and the shims made, as far as they are empty.
@@ -98,6 +121,19 @@ fn prepare_cgroups(mount: &Path, parent: &CgroupParent) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_that_tell_how_hot_they_are() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path();
+        for name in ["cpu10", "cpu2", "cpufreq", "cpuidle"] {
+            fs::create_dir_all(base.join(name).join("thermal_throttle")).unwrap();
+        }
+        fs::create_dir_all(base.join("cpu3/topology")).unwrap();
+        let wanted = ["cpu2", "cpu10"].map(|name| base.join(name).join("thermal_throttle"));
+        assert_eq!(thermal(base), wanted);
+        assert_eq!(thermal(&base.join("none")), Vec::<PathBuf>::new());
+    }
 
     #[test]
     fn the_bounding_set_is_a_mask() {

@@ -119,7 +119,10 @@ mod tests {
         );
         let propagation = mounts.iter().map(|mount| (mount.is_shared, mount.is_slave));
         let none = (false, false);
-        assert_eq!(propagation.collect::<Vec<_>>(), [none, (true, true), none, none]);
+        assert_eq!(
+            propagation.collect::<Vec<_>>(),
+            [none, (true, true), none, none]
+        );
         assert_eq!(mounts[1].id, 33);
         assert_eq!(mounts[1].target, Path::new("/sys/fs/cgroup/unified"));
         assert_eq!(mounts[2].target, Path::new("/var/lib/a b\\c"));

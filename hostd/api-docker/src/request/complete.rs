@@ -56,13 +56,7 @@ pub(super) fn complete(
     if let Some(image) = image {
         merge_image(&mut config, image, &mut warnings)?;
     }
-    complete_host(
-        &mut host,
-        &config,
-        &networking,
-        ground.runtimes,
-        &mut warnings,
-    )?;
+    complete_host(&mut host, &config, &networking, ground, &mut warnings)?;
     config.working_dir = clean_path(&config.working_dir);
     complete_host_name(id, &mut config, &host, ground.machine)?;
     check_names_of_parts(&host, ground.runtimes)?;
@@ -155,7 +149,7 @@ fn complete_host(
     host: &mut HostConfig,
     config: &Config,
     networking: &NetworkingConfig,
-    runtimes: &Runtimes,
+    ground: Ground<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(), ApiError> {
     check_networking(host, networking)?;
@@ -188,7 +182,7 @@ fn complete_host(
         host.shm_size = SHM_SIZE.cast_signed();
     }
     if host.runtime.is_empty() {
-        runtimes.usual().clone_into(&mut host.runtime);
+        ground.runtimes.usual().clone_into(&mut host.runtime);
     }
     if host.log_config.r#type.is_empty() {
         LOG_DRIVER.clone_into(&mut host.log_config.r#type);
@@ -197,7 +191,9 @@ fn complete_host(
         "no".clone_into(&mut host.restart_policy.name);
     }
     if host.masked_paths.is_none() {
-        host.masked_paths = Some(texts(&Hiding::usual().masked));
+        let mut masked = texts(&Hiding::usual().masked);
+        masked.extend(texts(&ground.facts.thermal));
+        host.masked_paths = Some(masked);
     }
     if host.readonly_paths.is_none() {
         host.readonly_paths = Some(texts(&Hiding::usual().read_only));

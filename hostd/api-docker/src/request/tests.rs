@@ -23,6 +23,7 @@ fn facts() -> HostFacts {
         cpus: 2,
         capabilities: (1 << 41) - 1,
         cgroup_mount: None,
+        thermal: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
     }
 }
 
@@ -477,4 +478,16 @@ fn working_directories_are_normalised() {
         assert_eq!(completed.config.working_dir, kept);
     }
     assert!(body(json!({"Image": "x", "WorkingDir": "a/b"})).is_err());
+}
+
+#[test]
+fn what_tells_how_hot_processors_are_is_hidden() {
+    let masked = |host: Value| {
+        let completed = completed(json!({"Cmd": ["x"], "HostConfig": host})).unwrap();
+        completed.host.masked_paths.unwrap()
+    };
+    let thermal = "/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned();
+    assert!(masked(json!({})).contains(&thermal));
+    assert!(masked(json!({})).contains(&"/proc/interrupts".to_owned()));
+    assert_eq!(masked(json!({"MaskedPaths": ["/x"]})), ["/x"]);
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use keelson_model::limits;
 use keelson_model::spec::{
     CapabilitySet, ContainerSpec, CpuLimits, HealthCheck, HostName, IoLimits, Limits, LogSpec,
-    MemoryLimits, MemorySwap, MountKind, MountSpec, NamespaceMode, NetworkMode, PidsLimit, ProcessSpec,
-    Propagation, RestartPolicy, SystemCallFilter,
+    MemoryLimits, MemorySwap, MountKind, MountSpec, NamespaceMode, NetworkMode, PidsLimit,
+    ProcessSpec, Propagation, RestartPolicy, SystemCallFilter,
 };
 
 use super::capabilities::{capabilities_in, is_capability};
