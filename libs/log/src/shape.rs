@@ -154,7 +154,7 @@ impl Shaper {
                 .bytes
                 .extend_from_slice(self.selection.prefix.as_bytes());
         }
-        batch.bytes.extend_from_slice(record.payload);
+        append(&mut batch.bytes, record.payload);
         if !record.partial && !self.selection.joined {
             self.close(batch);
         }
@@ -194,5 +194,26 @@ impl Shaper {
             rest /= 10;
         }
         into.extend_from_slice(&fraction);
+    }
+}
+
+/// Appends bytes. musl's `memcpy`, made for large copies, takes longer for a usual line.
+fn append(into: &mut Vec<u8>, bytes: &[u8]) {
+    const LARGE: usize = 1024;
+    if bytes.len() >= LARGE {
+        into.extend_from_slice(bytes);
+        return;
+    }
+    into.reserve(bytes.len());
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for block in blocks {
+        into.extend_from_slice(block);
+    }
+    let (words, rest) = rest.as_chunks::<8>();
+    for word in words {
+        into.extend_from_slice(word);
+    }
+    for byte in rest {
+        into.push(*byte);
     }
 }
