@@ -11,8 +11,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use keelson_shim_protocol::exit_code;
-use keelson_sys::clone;
+use keelson_sys::{clone, idle};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, Pid};
@@ -20,6 +21,9 @@ use rustix::process::WaitOptions;
 
 /// The name by which the program is called.
 const NAME: &str = "docker-init";
+
+/// Milliseconds without a signal after which memory is given up.
+const QUIET: u8 = 200;
 
 /// Exit code when there is nothing to execute or no process to be had, as for a command's own fault.
 const FAULT: u8 = 1;
@@ -71,6 +75,7 @@ fn keep(command: &[CString]) -> Result<i32, Errno> {
         ForkResult::Parent { child } => child,
     };
     loop {
+        wait(&signals);
         let Some(signal) = signals.read_signal()? else {
             continue;
         };
@@ -84,6 +89,15 @@ fn keep(command: &[CString]) -> Result<i32, Errno> {
             Ok(number) => drop(clone::signal_pid(child.as_raw(), number)),
             Err(_) => {}
         }
+    }
+}
+
+/// Waits for a signal. When none has come for a while, most of the program takes no memory meanwhile:
+/// there may be one such process for each container.
+fn wait(signals: &SignalFd) {
+    let mut ready = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    if nix::poll::poll(&mut ready, QUIET) == Ok(0) {
+        idle::wait_readable(signals.as_fd(), -1);
     }
 }
 
