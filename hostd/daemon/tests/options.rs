@@ -7,6 +7,8 @@ mod images;
 mod init;
 #[path = "options/ipc.rs"]
 mod ipc;
+#[path = "options/limits.rs"]
+mod limits;
 #[path = "options/propagation.rs"]
 mod propagation;
 #[path = "options/runtimes.rs"]

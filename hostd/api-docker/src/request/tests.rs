@@ -140,7 +140,9 @@ fn the_default_is_confined() {
     let security = &spec.security;
     assert_eq!(security.confinement, Confinement::Confined);
     assert_eq!(security.system_calls, SystemCallFilter::BuiltIn);
-    assert_eq!(security.hiding, Hiding::usual());
+    let mut hiding = Hiding::usual();
+    hiding.masked.extend(facts().thermal);
+    assert_eq!(security.hiding, hiding);
     assert!(
         matches!(&security.capabilities, CapabilitySet::Only(names) if names.len() == 14),
         "{security:?}"

@@ -142,12 +142,12 @@ fn long_form_and_tmpfs() {
     assert!(!bind.recursive && !bind.create_source);
     assert_eq!(bind.read_only, ReadOnly::Top);
     assert_eq!(options_of(&mounts[2]), ["nosuid", "nodev", "size=1m"]);
-    let image = Mount {
-        r#type: "image".to_owned(),
+    let cluster = Mount {
+        r#type: "cluster".to_owned(),
         target: "/v".to_owned(),
         ..Mount::default()
     };
-    let error = from_mount(&image, Path::new(ENGINE)).unwrap_err();
+    let error = from_mount(&cluster, Path::new(ENGINE)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotImplemented);
 }
 
