@@ -118,7 +118,6 @@ fn fixed() -> Value {
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},
         "SecurityOptions": offers::SECURITY_OPTIONS,
-        "CDISpecDirs": [],
     })
 }
 
@@ -238,6 +237,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         "Name": host_name(),
         "ServerVersion": inner.facts.version,
         "Runtimes": inner.runtimes.render(),
+        "CDISpecDirs": inner.engine.defaults().cdi_directories,
         "DefaultRuntime": inner.runtimes.usual(),
         "HttpProxy": proxy(&proxies.http),
         "HttpsProxy": proxy(&proxies.https),

@@ -113,8 +113,8 @@ impl ContainerDocument {
 impl Document for ContainerDocument {
     /// Version 2 has what an engine of version 1 would pass over, and run another container than was
     /// asked for: volumes, logs that go elsewhere than to files, namespaces of others, rules for
-    /// devices, an init, health checks, another runtime, limits of block devices, another cgroup, and
-    /// images that are mounted.
+    /// devices, described devices, an init, health checks, another runtime, limits of block devices,
+    /// another cgroup, and images that are mounted.
     const VERSION: u32 = 2;
     const WRITES: u32 = 1;
 
@@ -129,6 +129,7 @@ impl Document for ContainerDocument {
                 || !spec.device_rules.is_empty()
                 || spec.process.init
                 || spec.health.is_some()
+                || !spec.described_devices.is_empty()
                 || spec.runtime.is_some()
                 || spec.limits.io != IoLimits::default()
                 || spec.cgroup_parent.is_some()
@@ -301,6 +302,7 @@ mod tests {
             |plain, spec| plain.namespaces.pid = spec.namespaces.pid,
             |plain, spec| plain.namespaces.donors = spec.namespaces.donors,
             |plain, spec| plain.device_rules = spec.device_rules,
+            |plain, _| plain.described_devices.push("v.com/c=d".to_owned()),
             |plain, _| plain.process.init = true,
             |plain, _| {
                 plain.health = Some(HealthCheck {

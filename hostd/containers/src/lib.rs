@@ -18,7 +18,7 @@
 //!   be granted.
 //! - `machine`, `life`: its life as a table, and the driver that carries out what the table says.
 //!   `refused` has the words for what it forbids.
-//! - `start`, `prepare`, `spec`, `files`, `devices`, `propagation`, `user`, `rootfs`: a run is prepared
+//! - `start`, `prepare`, `spec`, `files`, `devices`, `cdi`, `propagation`, `user`, `rootfs`: a run is prepared
 //!   and made.
 //! - `volumes`, `copy_up`, `subpath`, `image_mounts`: what outlives a container is found, filled, held
 //!   and mounted.
@@ -34,6 +34,7 @@
 mod adopt;
 mod archive;
 mod attach;
+mod cdi;
 mod cgroup_parent;
 mod checks;
 mod container;

@@ -22,7 +22,7 @@ use crate::spec::{self, HostFiles};
 use crate::types::Snapshot;
 use crate::user::{self, User};
 use crate::volumes::places;
-use crate::{EngineError, devices, files, propagation};
+use crate::{EngineError, cdi, devices, files, propagation};
 
 impl Inner {
     /// Prepares a run. What it writes is made anew for each run: below the run directory what only the
@@ -52,7 +52,12 @@ impl Inner {
         let mut volumes = volume_directories(&snapshot, &merged)?;
         volumes.extend(self.use_volumes(container, &snapshot)?);
         let user = find_user(&snapshot.spec.process.user, &snapshot, &visible, &volumes)?;
-        let nodes = device_nodes(&snapshot)?;
+        let described = cdi::find(
+            &self.defaults.cdi_directories,
+            &snapshot.spec.described_devices,
+        )?;
+        let mut nodes = device_nodes(&snapshot)?;
+        nodes.extend(cdi::nodes(&described, (user.uid, user.gid))?);
         let limited = snapshot.spec.limits.io.devices.iter();
         let limited = limited.map(|device| devices::block(&device.node));
         let block_devices: Vec<_> = limited.collect::<Result<_, _>>()?;
@@ -83,7 +88,7 @@ impl Inner {
             }
             _ => joined.shared_memory.clone(),
         };
-        let config = spec::build(&spec::Input {
+        let mut config = spec::build(&spec::Input {
             spec: &snapshot.spec,
             host_name: &host_name,
             user: &user,
@@ -105,6 +110,7 @@ impl Inner {
             init,
             facts: &self.facts,
         });
+        cdi::apply(&described, &mut config);
         write_json(&bundle.join("config.json"), &config)?;
         let stdin = snapshot.spec.process.stdin;
         let shim = ShimSpec {

@@ -367,6 +367,61 @@ fn containers_run_at_the_same_time() {
 }
 
 #[test]
+fn devices_that_a_vendor_describes() {
+    if !is_root() {
+        return;
+    }
+    let mut host = Host::start();
+    host.load_busybox();
+    let directory = host.path().join("cdi");
+    std::fs::create_dir(&directory).unwrap();
+    let text = format!(
+        "[engine]\ncdi_directories = [{:?}]\n",
+        directory.display().to_string()
+    );
+    let configuration = host.path().join("config/etc/keelson");
+    std::fs::create_dir_all(&configuration).unwrap();
+    std::fs::write(configuration.join("host.toml"), text).unwrap();
+    host.stop_daemon();
+    host.start_daemon();
+    std::fs::write(directory.join("tool"), "words").unwrap();
+    let document = format!(
+        r#"
+cdiVersion: 0.6.0
+kind: vendor.com/thing
+containerEdits:
+  env: [VENDOR=yes]
+devices:
+- name: one
+  containerEdits:
+    deviceNodes: [{{path: /dev/thing, hostPath: /dev/zero, permissions: r}}]
+    mounts: [{{hostPath: {}, containerPath: /opt/tool, options: [ro, bind]}}]
+    additionalGids: [4242]
+"#,
+        directory.join("tool").display()
+    );
+    std::fs::write(directory.join("vendor.yaml"), document).unwrap();
+    let script = "echo $VENDOR; cat /opt/tool; echo; id -G; head -c 3 /dev/thing | wc -c";
+    let device = "--device=vendor.com/thing=one";
+    let run = [
+        "run",
+        "--rm",
+        "--network=none",
+        device,
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ];
+    assert_eq!(host.docker(&run).ok(), "yes\nwords\n0 4242\n3");
+    let device = "--device=vendor.com/thing=two";
+    let missing = host.docker(&["run", "--rm", "--network=none", device, "busybox", "true"]);
+    missing.fails_with("unresolvable CDI devices vendor.com/thing=two");
+    let shown = host.docker(&["info", "-f", "{{.CDISpecDirs}}"]).ok();
+    assert_eq!(shown, format!("[{}]", directory.display()));
+}
+
+#[test]
 fn what_is_not_built_is_refused_by_name() {
     if !is_root() {
         return;
@@ -374,7 +429,10 @@ fn what_is_not_built_is_refused_by_name() {
     let host = Host::start();
     host.load_busybox();
     for (option, named) in [
-        (["--gpus", "all"], "DeviceRequests"),
+        (
+            ["--gpus", "all"],
+            "could not select device driver \"\" with capabilities: [[gpu]]",
+        ),
         (
             ["--storage-opt", "size=1G"],
             "--storage-opt is supported only for",
@@ -386,14 +444,14 @@ fn what_is_not_built_is_refused_by_name() {
         host.docker(&args).fails_with(named);
     }
     assert_eq!(host.docker(&["ps", "-aq"]).ok(), "");
-    let body = r#"{"Image":"busybox","hostconfig":{"deviceREQUESTS":[{"driver":"x"}]}}"#;
+    let body = r#"{"Image":"busybox","hostconfig":{"linkS":["x"]}}"#;
     let request = format!(
         "POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let (status, answer) = host.http(&request);
     assert_eq!(status, 501, "{answer}");
-    assert!(answer.contains("DeviceRequests"), "{answer}");
+    assert!(answer.contains("Links"), "{answer}");
     host.docker(&["network", "create", "n"])
         .fails_with("is not built yet");
 }

@@ -74,6 +74,10 @@ const REMEDIES: &[(&str, &str)] = &[
     ),
     ("engine.init", "use true or false"),
     (
+        "engine.cdi_directories",
+        "use a list of absolute paths: [\"/etc/cdi\"]",
+    ),
+    (
         "engine.runtimes",
         "write a table for each: [engine.runtimes.NAME], of letters, digits, '.', '_' and '-'",
     ),

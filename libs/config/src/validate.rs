@@ -164,6 +164,16 @@ fn check_engine(engine: &EngineConfig, faults: &mut Faults) {
             format!("{} is out of range", engine.log_max_files),
         );
     }
+    for path in engine
+        .cdi_directories
+        .iter()
+        .filter(|path| !path.is_absolute())
+    {
+        faults.add(
+            "engine.cdi_directories",
+            format!("{} is not an absolute path", path.display()),
+        );
+    }
     for (name, runtime) in &engine.runtimes {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {

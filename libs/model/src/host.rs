@@ -127,6 +127,8 @@ pub struct EngineConfig {
     pub log_max_files: u32,
     /// Run a small init as the first process of containers, when a client does not say; false.
     pub init: bool,
+    /// Where vendors describe devices (CDI); later ones overrule.
+    pub cdi_directories: Vec<PathBuf>,
     /// `[engine.runtimes.NAME]`: further OCI runtimes that clients may ask for by name.
     pub runtimes: BTreeMap<String, RuntimeConfig>,
 }
@@ -148,6 +150,7 @@ impl Default for EngineConfig {
             stop_timeout: 10,
             log_max_size: 16 << 20,
             log_max_files: 5,
+            cdi_directories: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
             init: false,
             runtimes: BTreeMap::new(),
         }

@@ -78,6 +78,10 @@ pub struct ContainerSpec {
     /// Device nodes of the host.
     #[serde(default, skip_serializing_if = "is_default")]
     pub devices: Vec<DeviceSpec>,
+    /// Devices that documents of the host describe, by their names in full:
+    /// `vendor.com/class=device`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub described_devices: Vec<String>,
     /// Ports on which it serves. They are not open to anybody outside its network by that alone.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub exposed_ports: BTreeSet<Port>,
@@ -150,6 +154,7 @@ impl ContainerSpec {
             images: Vec::new(),
             anonymous_volumes: Vec::new(),
             devices: Vec::new(),
+            described_devices: Vec::new(),
             device_rules: Vec::new(),
             exposed_ports: BTreeSet::new(),
             security: SecuritySpec {

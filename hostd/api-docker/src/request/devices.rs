@@ -1,10 +1,10 @@
-//! `HostConfig.Devices` and `HostConfig.DeviceCgroupRules`.
+//! `HostConfig.Devices`, `HostConfig.DeviceRequests` and `HostConfig.DeviceCgroupRules`.
 
 use keelson_model::spec::{DeviceAccess, DeviceKind, DeviceRule, DeviceSpec};
 
 use super::invalid;
 use crate::error::ApiError;
-use crate::wire::DeviceMapping;
+use crate::wire::{DeviceMapping, DeviceRequest};
 
 /// One device. The engine checks whether its paths are absolute.
 pub(super) fn device(mapping: &DeviceMapping) -> Result<DeviceSpec, ApiError> {
@@ -32,6 +32,40 @@ fn access(letters: &str) -> DeviceAccess {
         write: letters.contains('w'),
         make_node: letters.contains('m'),
     }
+}
+
+/// The driver of devices that vendors describe.
+const DESCRIBED: &str = "cdi";
+
+/// Devices by driver: the names of those that vendors describe. There is no other driver.
+pub(super) fn described(requests: &[DeviceRequest]) -> Result<Vec<String>, ApiError> {
+    let mut names = Vec::new();
+    for request in requests {
+        if request.driver != DESCRIBED {
+            return invalid(format!(
+                "could not select device driver \"{}\" with capabilities: {}",
+                request.driver,
+                go_lists(request.capabilities.as_deref().unwrap_or_default())
+            ));
+        }
+        if request.count != 0 {
+            return invalid("unexpected count in CDI device request");
+        }
+        if !request.options.is_empty() {
+            return invalid("unexpected options in CDI device request");
+        }
+        names.extend(request.device_ids.iter().flatten().cloned());
+    }
+    Ok(names)
+}
+
+/// As Go prints lists of lists: `[[gpu] [a b]]`.
+fn go_lists(lists: &[Vec<String>]) -> String {
+    let lists: Vec<_> = lists
+        .iter()
+        .map(|list| format!("[{}]", list.join(" ")))
+        .collect();
+    format!("[{}]", lists.join(" "))
 }
 
 /// A rule: `c 42:* rmw`.

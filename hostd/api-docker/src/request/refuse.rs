@@ -57,11 +57,6 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), ApiError> {
             &host.userns_mode,
         ),
         (
-            "DeviceRequests",
-            any(&host.device_requests),
-            &host.device_requests,
-        ),
-        (
             "NetworkMode",
             !matches!(
                 host.network_mode.as_str(),

@@ -42,6 +42,8 @@ pub(super) fn spec(
     let names = names::names(id, config, host)?;
     let devices = host.devices.iter().flatten().map(devices::device);
     let devices = devices.collect::<Result<_, _>>()?;
+    let requests = host.device_requests.as_deref().unwrap_or_default();
+    let described_devices = devices::described(requests)?;
     let rules = host.device_cgroup_rules.iter().flatten();
     let device_rules = rules.map(|text| devices::rule(text));
     let device_rules = device_rules.collect::<Result<_, _>>()?;
@@ -61,6 +63,7 @@ pub(super) fn spec(
         images,
         anonymous_volumes: Vec::new(),
         devices,
+        described_devices,
         device_rules,
         exposed_ports: config
             .exposed_ports

@@ -353,7 +353,6 @@ fn what_is_not_built_is_refused_by_name() {
         ("PublishAllPorts", json!(true)),
         ("UsernsMode", json!("keep-id")),
         ("NetworkMode", json!("mine")),
-        ("DeviceRequests", json!([{"Driver": "nvidia"}])),
         ("Links", json!(["a"])),
     ] {
         let error = body(json!({"HostConfig": {option: value}})).unwrap_err();
@@ -367,6 +366,34 @@ fn what_is_not_built_is_refused_by_name() {
     ] {
         let error = body(value.clone()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotImplemented, "{value}: {error}");
+    }
+}
+
+#[test]
+fn devices_that_vendors_describe() {
+    let asked = |request: serde_json::Value| {
+        let asked = body(json!({"HostConfig": {"DeviceRequests": [request]}}));
+        asked.map(|understood| understood.spec.described_devices)
+    };
+    let names = json!({"Driver": "cdi", "DeviceIDs": ["v.com/c=a", "v.com/c=b"]});
+    assert_eq!(asked(names).unwrap(), ["v.com/c=a", "v.com/c=b"]);
+    for (request, words) in [
+        (
+            json!({"Count": -1, "Capabilities": [["gpu"]]}),
+            "could not select device driver \"\" with capabilities: [[gpu]]",
+        ),
+        (
+            json!({"Driver": "cdi", "Count": 1}),
+            "unexpected count in CDI device request",
+        ),
+        (
+            json!({"Driver": "cdi", "Options": {"a": "b"}}),
+            "unexpected options in CDI device request",
+        ),
+    ] {
+        let error = asked(request).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), words);
     }
 }
 
