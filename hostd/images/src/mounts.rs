@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -205,7 +206,15 @@ pub(crate) fn mount_erofs(
     device: Option<&Path>,
     point: &Path,
 ) -> Result<(), ImageError> {
-    let attempt = || -> rustix::io::Result<()> {
+    let mount = detached_erofs(image, device)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", rustix::fs::CWD, point, flags)
+        .map_err(|error| ImageError::io("mount with EROFS", image)(error.into()))
+}
+
+/// As [`mount_erofs`], but nowhere: it ends with the descriptor of its root, or with this process.
+pub(crate) fn detached_erofs(image: &Path, device: Option<&Path>) -> Result<OwnedFd, ImageError> {
+    let attempt = || -> rustix::io::Result<OwnedFd> {
         let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&context, "source", image)?;
         if let Some(device) = device {
@@ -213,17 +222,10 @@ pub(crate) fn mount_erofs(
         }
         fsconfig_set_flag(&context, "ro")?;
         fsconfig_create(&context)?;
-        let mount = fsmount(
+        fsmount(
             &context,
             FsMountFlags::FSMOUNT_CLOEXEC,
             MountAttrFlags::MOUNT_ATTR_RDONLY,
-        )?;
-        move_mount(
-            &mount,
-            "",
-            rustix::fs::CWD,
-            point,
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
         )
     };
     attempt().map_err(|error| ImageError::io("mount with EROFS", image)(error.into()))
