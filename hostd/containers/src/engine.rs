@@ -303,7 +303,7 @@ impl Inner {
             if live.machine.is_read_only() {
                 return;
             }
-            (Arc::clone(&live.snapshot), live.machine.record())
+            (Arc::clone(&live.snapshot), live.machine.kept())
         };
         let written = StateDocument {
             boot: self.boot.clone(),

@@ -8,7 +8,7 @@ use super::requests::refuse;
 use super::state::{Ending, Life, Unknown};
 use super::{
     Action, Alive, Ask, Attempt, Boot, Freezer, Machine, Now, Outcome, Purpose, Refusal, Sending,
-    Ticket,
+    Thaw, Ticket,
 };
 
 impl Machine {
@@ -59,8 +59,10 @@ impl Machine {
         let Some((last, _)) = self.take_last() else {
             return Vec::new();
         };
+        // Nobody was told that it is paused.
+        let left = alive.paused && matches!(last, Life::Running { .. });
         let (by, ending) = match last {
-            Life::Running { ending, .. } => (Freezer::Caller, ending),
+            Life::Running { ending, .. } => (Freezer::Commit, ending),
             Life::Paused { by, ending, .. } => (by, ending),
             _ => (Freezer::Caller, None),
         };
@@ -87,6 +89,8 @@ impl Machine {
                 signal: self.rules.stop_signal,
                 purpose: Purpose::Stop,
             }));
+        } else if left {
+            actions.push(Action::Thaw(Thaw::Left));
         }
         actions
     }

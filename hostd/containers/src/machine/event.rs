@@ -168,6 +168,8 @@ pub(crate) enum Thaw {
     Request(Ticket),
     /// Frozen processes can't act upon a signal.
     Signal(Option<Ticket>),
+    /// It was frozen for a moment, as by a commit, by an engine that was killed then.
+    Left,
 }
 
 /// What to do. At most one action of a step reports back: [`Action::reports`].

@@ -341,9 +341,25 @@ impl Machine {
         matches!(self.life, Life::Unknown(_))
     }
 
-    /// What is kept on the disk.
+    /// What is known of it.
     pub(crate) fn record(&self) -> State {
         self.record.project(&self.life)
+    }
+
+    /// What is kept on the disk. What is frozen only for a commit runs for whoever finds it.
+    pub(crate) fn kept(&self) -> State {
+        let life = match &self.life {
+            Life::Unknown(unknown) => &*unknown.last,
+            life => life,
+        };
+        match *life {
+            Life::Paused {
+                pid,
+                by: Freezer::Commit,
+                ..
+            } => self.record.project(&Life::Running { pid, ending: None }),
+            _ => self.record(),
+        }
     }
 
     /// What clients see.

@@ -350,6 +350,30 @@ fn a_commit_thaws_what_it_has_frozen_and_nothing_else() {
 }
 
 #[test]
+fn what_a_commit_has_frozen_does_not_stay_so_when_its_engine_is_killed() {
+    let mut machine = running(rules(NEVER, false));
+    ask(&mut machine, 1, Ask::Pause(Freezer::Commit), 1);
+    assert_eq!(machine.kept().status, Status::Running);
+    let alive = Alive {
+        pid: machine.record().pid,
+        paused: true,
+        started_at: None,
+    };
+    let mut next = Machine::restored(rules(NEVER, false), Found::Written(machine.kept()));
+    let actions = next.step(Event::FoundAlive(alive), at(2));
+    assert!(actions.contains(&Action::Thaw(Thaw::Left)));
+    next.step(Event::Thawed(Thaw::Left), at(2));
+    assert_eq!(next.record().status, Status::Running);
+    // A caller's pause stays.
+    let mut machine = running(rules(NEVER, false));
+    ask(&mut machine, 1, Ask::Pause(Freezer::Caller), 1);
+    let mut next = Machine::restored(rules(NEVER, false), Found::Written(machine.kept()));
+    let actions = next.step(Event::FoundAlive(alive), at(2));
+    assert!(!actions.contains(&Action::Thaw(Thaw::Left)));
+    assert_eq!(next.record().status, Status::Paused);
+}
+
+#[test]
 fn the_end_of_another_run_is_none_of_this_one() {
     let mut machine = running(rules(ALWAYS, false));
     assert_eq!(end(&mut machine, 6, 1, at(2)), []);
@@ -390,7 +414,7 @@ fn what_is_found_at_the_opening() {
         let mut machine = found(status, none);
         let alive = Alive {
             pid: 8,
-            paused: status == Status::Running,
+            paused: status == Status::Exited,
             started_at: None,
         };
         let actions = machine.step(Event::FoundAlive(alive), at(2));

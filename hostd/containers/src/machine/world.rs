@@ -167,7 +167,7 @@ impl World {
     fn new(rules: Rules) -> Self {
         let machine = Machine::new(rules);
         Self {
-            disk: Some(machine.record()),
+            disk: Some(machine.kept()),
             machine,
             rules,
             now: Now {
@@ -532,7 +532,7 @@ impl World {
             Action::Persist => {
                 assert!(self.disk.is_some(), "a state without a container");
                 assert!(!self.machine.is_read_only());
-                self.disk = Some(self.machine.record());
+                self.disk = Some(self.machine.kept());
             }
             Action::Emit(Happening::Start) => {
                 let started = self.lives.insert(self.last_pid, 0);
@@ -644,7 +644,7 @@ impl World {
             None => assert!(self.machine.is_gone(), "{self:#?}"),
             // What could not be removed is dead for this engine only.
             Some(_) if state.status == Status::Dead => {}
-            Some(disk) => assert_eq!(*disk, state, "{self:#?}"),
+            Some(disk) => assert_eq!(*disk, self.machine.kept(), "{self:#?}"),
         }
     }
 }
