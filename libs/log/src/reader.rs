@@ -123,29 +123,17 @@ impl Reader {
     pub fn seek_tail(&mut self, lines: u64) -> Result<(), LogError> {
         self.reset();
         let mut wanted = lines;
-        let mut number = 0;
+        let mut files = self.files();
         let mut chosen: Option<(Opened, u64)> = None;
-        while let Some(mut opened) = open_file(&rotated(&self.path, number))? {
-            // A rotation since the last step shows the same file again.
-            if chosen
-                .as_ref()
-                .is_some_and(|(newer, _)| newer.header.generation <= opened.header.generation)
-            {
-                number += 1;
-                continue;
-            }
+        while let Some(mut opened) = files.next()? {
             let (total, unfinished) = self.count(&mut opened)?;
-            let here = total + u64::from(unfinished && number == 0);
+            let here = total + u64::from(unfinished && chosen.is_none());
             if wanted <= here {
                 chosen = Some((opened, here - wanted));
                 break;
             }
             wanted -= here;
             chosen = Some((opened, 0));
-            number += 1;
-            if number > MAX_FILES {
-                break;
-            }
         }
         let Some((opened, skip)) = chosen else {
             return Ok(());
@@ -169,13 +157,8 @@ impl Reader {
     pub fn seek_position(&mut self, position: Position) -> Result<(), LogError> {
         self.reset();
         let mut found = None;
-        for number in 0..MAX_FILES {
-            let Some(opened) = open_file(&rotated(&self.path, number))? else {
-                if number == 0 {
-                    continue;
-                }
-                break;
-            };
+        let mut files = self.files();
+        while let Some(opened) = files.next()? {
             if opened.header.generation <= position.generation {
                 found = Some(opened).filter(|found| found.header.generation == position.generation);
                 break;
@@ -197,13 +180,12 @@ impl Reader {
     /// Goes to the first record that is not older than `time` (nanoseconds since 1970).
     pub fn seek_since(&mut self, time: u64) -> Result<(), LogError> {
         self.reset();
-        let mut number = 0;
+        let mut files = self.files();
         let mut chosen: Option<Opened> = None;
-        while let Some(opened) = open_file(&rotated(&self.path, number))? {
+        while let Some(opened) = files.next()? {
             let first = first_time(&opened);
             chosen = Some(opened);
-            number += 1;
-            if first.is_some_and(|first| first < time) || number > MAX_FILES {
+            if first.is_some_and(|first| first < time) {
                 break;
             }
         }
@@ -221,6 +203,15 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// The files of the log, newest first.
+    fn files(&self) -> Files {
+        Files {
+            path: self.path.clone(),
+            number: 0,
+            generation: u64::MAX,
+        }
     }
 
     fn reset(&mut self) {
@@ -285,13 +276,8 @@ impl Reader {
             }
         }
         let mut oldest: Option<Opened> = None;
-        for number in 0..MAX_FILES {
-            let Some(opened) = open_file(&rotated(&self.path, number))? else {
-                if number == 0 {
-                    continue;
-                }
-                break;
-            };
+        let mut files = self.files();
+        while let Some(opened) = files.next()? {
             if opened.header.generation <= self.done {
                 break;
             }
@@ -302,6 +288,39 @@ impl Reader {
         };
         self.enter(opened, None);
         Ok(true)
+    }
+}
+
+/// The files of a log, newest first, while it may be rotated.
+///
+/// A rotation gives each file the next number, the oldest first, so at any moment at most one number
+/// is missing in between. Files move in the direction in which they are looked at: none is missed,
+/// and one may be seen again.
+struct Files {
+    path: PathBuf,
+    /// The number to look at next.
+    number: u32,
+    /// Of the last file.
+    generation: u64,
+}
+
+impl Files {
+    /// The next older file; `None`: there is none.
+    fn next(&mut self) -> Result<Option<Opened>, LogError> {
+        let mut missing = 0;
+        while missing < 2 && self.number < MAX_FILES {
+            let found = open_file(&rotated(&self.path, self.number))?;
+            self.number += 1;
+            match found {
+                None => missing += 1,
+                Some(opened) if opened.header.generation < self.generation => {
+                    self.generation = opened.header.generation;
+                    return Ok(Some(opened));
+                }
+                Some(_) => missing = 0,
+            }
+        }
+        Ok(None)
     }
 }
 

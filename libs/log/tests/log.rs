@@ -115,6 +115,33 @@ fn rotation_keeps_the_newest_files_and_readers_follow_it() {
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
+/// While a rotation renames many files, one number after the other is missing.
+#[test]
+fn nothing_is_missed_in_the_middle_of_a_rotation() {
+    const LINES: u64 = 10_000;
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory);
+    let limits = Limits {
+        max_size: 1_000,
+        max_files: 1_000,
+    };
+    let mut writer = Writer::open(&path, limits).unwrap();
+    append_lines(&mut writer, 0..1);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || append_lines(&mut writer, 1..LINES));
+        while !writing.is_finished() {
+            let found = drain(&mut Reader::open(&path).unwrap()).0;
+            for (number, line) in found.iter().enumerate() {
+                assert_eq!(*line, format!("line {number}\n"));
+            }
+        }
+    });
+    assert_eq!(
+        drain(&mut Reader::open(&path).unwrap()).0.len() as u64,
+        LINES
+    );
+}
+
 #[test]
 fn a_slow_reader_goes_on_with_what_is_left() {
     let directory = tempfile::tempdir().unwrap();

@@ -94,6 +94,9 @@ fn companions(path: &str) -> Value {
             json!({"HostConfig": {"Ulimits": [{"Name": "nofile", "Hard": 9}]}})
         }
         _ if path.starts_with("Ulimits") => json!({"Ulimits": [{"Name": "nofile", "Hard": 9}]}),
+        _ if path.starts_with("HostConfig.DeviceRequests") => {
+            json!({"HostConfig": {"DeviceRequests": [{"Driver": "cdi"}]}})
+        }
         _ if path.starts_with("HostConfig.Devices") => {
             json!({"HostConfig": {"Devices": [{"PathOnHost": "/dev/null"}]}})
         }
