@@ -181,6 +181,11 @@ fn complete_host(
     if host.shm_size == 0 {
         host.shm_size = SHM_SIZE.cast_signed();
     }
+    for request in host.device_requests.iter_mut().flatten() {
+        // Clients are shown lists.
+        request.device_ids.get_or_insert_default();
+        request.capabilities.get_or_insert_default();
+    }
     if host.runtime.is_empty() {
         ground.runtimes.usual().clone_into(&mut host.runtime);
     }
