@@ -1,8 +1,12 @@
 //! hostd dies, containers live.
 
 mod common;
+#[path = "recovery/full_disk.rs"]
+mod full_disk;
 #[path = "recovery/leases.rs"]
 mod leases;
+#[path = "recovery/storm.rs"]
+mod storm;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;

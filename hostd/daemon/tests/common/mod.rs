@@ -11,6 +11,8 @@
 
 pub mod clients;
 pub mod description;
+#[path = "../../../images/tests/common/disk.rs"]
+pub mod disk;
 pub mod front;
 pub mod image;
 pub mod peers;
@@ -57,6 +59,19 @@ fn programs() -> PathBuf {
         );
     }
     dir
+}
+
+/// The docker command for the hostd at an address.
+pub fn docker_at(home: &Path, url: &str, args: &[&str]) -> Command {
+    let program = std::env::var_os("KEELSON_DOCKER").unwrap_or_else(|| "docker".into());
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home)
+        .env("DOCKER_HOST", url);
+    command
 }
 
 /// hostctl, when it was built beside hostd.
@@ -155,6 +170,8 @@ fn read_all(from: &mut impl Read) -> Vec<u8> {
 pub struct Host {
     dir: TempDir,
     daemon: Option<Child>,
+    /// What must survive a reboot.
+    root: PathBuf,
     extra: Vec<String>,
 }
 
@@ -166,12 +183,22 @@ impl Host {
 
     /// Starts hostd with further arguments.
     pub fn start_with(extra: &[&str]) -> Self {
+        Self::start_in(None, extra)
+    }
+
+    /// Starts hostd with its root directory on another file system.
+    pub fn start_on(root: &Path) -> Self {
+        Self::start_in(Some(root), &[])
+    }
+
+    fn start_in(root: Option<&Path>, extra: &[&str]) -> Self {
         // Not /tmp: overlayfs and file-backed mounts want a real file system.
         let dir = tempfile::Builder::new()
             .prefix("keelson-test-")
             .tempdir_in("/var/tmp")
             .unwrap();
         let mut host = Self {
+            root: root.map_or_else(|| dir.path().join("root"), Path::to_owned),
             dir,
             daemon: None,
             extra: extra.iter().map(|&s| s.to_owned()).collect(),
@@ -217,7 +244,7 @@ impl Host {
         let mut command = Command::new(programs().join("hostd"));
         command
             .arg("--root")
-            .arg(self.path().join("root"))
+            .arg(&self.root)
             .arg("--run")
             .arg(self.path().join("run"))
             .arg("--services")
@@ -241,6 +268,12 @@ impl Host {
 
     /// Like [`Host::start_daemon`], with further variables in its environment.
     pub fn start_daemon_with(&mut self, variables: &[(&str, &str)]) {
+        self.spawn_daemon(variables);
+        self.await_daemon();
+    }
+
+    /// Starts the daemon (again) and waits for nothing.
+    pub fn spawn_daemon(&mut self, variables: &[(&str, &str)]) {
         let log = File::options()
             .create(true)
             .append(true)
@@ -254,6 +287,10 @@ impl Host {
             .spawn()
             .unwrap();
         self.daemon = Some(child);
+    }
+
+    /// Waits until the API answers.
+    pub fn await_daemon(&mut self) {
         let socket = self.socket();
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(&socket).is_err() {
@@ -318,15 +355,7 @@ impl Host {
 
     /// The docker command, set up for this hostd.
     pub fn docker_command(&self, args: &[&str]) -> Command {
-        let program = std::env::var_os("KEELSON_DOCKER").unwrap_or_else(|| "docker".into());
-        let mut command = Command::new(program);
-        command
-            .args(args)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.path())
-            .env("DOCKER_HOST", self.url());
-        command
+        docker_at(self.path(), &self.url(), args)
     }
 
     /// Runs `docker …`.

@@ -20,7 +20,13 @@ const WORKERS: usize = 4;
 const IMAGES: usize = 2;
 
 /// A request; `None` when the daemon was killed under it.
-fn ask(socket: &Path, method: &str, path: &str, body: &[u8], kind: &str) -> Option<(u16, Value)> {
+pub(crate) fn ask(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: &[u8],
+    kind: &str,
+) -> Option<(u16, Value)> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let head = format!(
