@@ -296,12 +296,12 @@ impl Inner {
     }
 
     /// Writes the state where the next engine finds it. It is flushed to the disk a moment later:
-    /// a start or an exit must not wait for that.
-    pub(crate) fn persist(&self, container: &Container) {
+    /// a start or an exit must not wait for that. False: it could not be written.
+    pub(crate) fn persist(&self, container: &Container) -> bool {
         let (snapshot, state) = {
             let live = container.live();
             if live.machine.is_read_only() {
-                return;
+                return true;
             }
             (Arc::clone(&live.snapshot), live.machine.kept())
         };
@@ -313,10 +313,15 @@ impl Inner {
         match off_workers(|| {
             document::write(&path, &written, self.images.era(), Durability::Relaxed)
         }) {
-            Ok(()) if snapshot.spec.auto_remove => {}
-            Ok(()) => self.flusher.later(path),
+            Ok(()) => {
+                if !snapshot.spec.auto_remove {
+                    self.flusher.later(path);
+                }
+                true
+            }
             Err(error) => {
                 tracing::error!(id = container.id, %error, "container state not written");
+                false
             }
         }
     }

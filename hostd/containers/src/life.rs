@@ -38,6 +38,8 @@ struct Effects {
     not_started: Option<Arc<EngineError>>,
     /// Why the effect that has just reported failed.
     failed: Option<Arc<EngineError>>,
+    /// The state could not be written, as on a full disk.
+    unwritten: bool,
     /// Where the container's files are now.
     trash: Option<PathBuf>,
 }
@@ -208,8 +210,8 @@ impl Inner {
             Action::Discard => return Some(self.discard(container, effects)),
             Action::KillLeftovers => self.kill_leftovers(container).await,
             Action::EndShim => container.shim().end().await,
-            Action::CleanRun => clean_run(container).await,
-            Action::Persist => self.persist(container),
+            Action::CleanRun => clean_run(container, effects.unwritten).await,
+            Action::Persist => effects.unwritten = !self.persist(container),
             Action::Emit(happening) => self.tell(container, happening),
             Action::Notify(moment) => container.live().notify(moment),
             Action::DropPending => container.live().pending.clear(),
@@ -313,12 +315,16 @@ fn may_wait_long(ask: &Ask) -> bool {
 }
 
 /// Deletes what a run leaves. On a thread of its own: those who were told of the end run on this one
-/// as soon as it waits, and must not wait for files.
-async fn clean_run(container: &Arc<Container>) {
+/// as soon as it waits, and must not wait for files. Where the end is written nowhere else, the shim's
+/// record of it stays, for the next engine.
+async fn clean_run(container: &Arc<Container>, unwritten: bool) {
     let of = Arc::clone(container);
     let clean = move || {
         end_uses(&of);
-        remove_tree(&of.run_directory)
+        match unwritten {
+            true => Ok(()),
+            false => remove_tree(&of.run_directory),
+        }
     };
     match blocking(clean).await {
         Ok(Ok(())) => {}
