@@ -34,8 +34,9 @@ pub(crate) fn ask(
          Content-Length: {}\r\n\r\n",
         body.len()
     );
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(body).ok()?;
+    // At once: a body that comes after the answer is never read, and the connection is then reset
+    // instead of closed.
+    stream.write_all(&[head.as_bytes(), body].concat()).ok()?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
