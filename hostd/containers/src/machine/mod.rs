@@ -275,11 +275,20 @@ impl Machine {
             }
             (None, Some(_)) => self.monitor.resume(check, self.record.started_at, now),
             (before, None) => {
-                // While nobody knows what became of it, its health is the last one known.
-                if let Some(number) = self.monitor.suspend(!self.is_unknown()) {
+                // While nobody knows what became of it, its health is the last one known. A commit
+                // freezes it for a moment, which says nothing about it.
+                let for_commit = matches!(
+                    self.life,
+                    Life::Paused {
+                        by: Freezer::Commit,
+                        ..
+                    }
+                );
+                let verdict = !self.is_unknown() && !for_commit;
+                if let Some(number) = self.monitor.suspend(verdict) {
                     actions.push(Action::EndCheck(number));
                 }
-                if before.is_some() && self.life.pid().is_some() {
+                if verdict && before.is_some() && self.life.pid().is_some() {
                     actions.push(Action::KeepHealth);
                 }
             }

@@ -5,6 +5,7 @@ use keelson_shim_protocol::Exit;
 
 use super::*;
 use crate::types::Status;
+use crate::types::health::CheckOutcome;
 
 /// A moment, in seconds.
 pub(super) fn at(seconds: u64) -> Now {
@@ -347,6 +348,48 @@ fn a_commit_thaws_what_it_has_frozen_and_nothing_else() {
     let actions = ask(&mut machine, 4, Ask::Unpause(commit), 1);
     assert_eq!(answers(&actions), [(4, refusal(Refusal::NotPaused))]);
     assert_eq!(machine.record().status, Status::Paused);
+}
+
+/// Runs since second 1, and is healthy by its first check, in second 2.
+fn healthy() -> Machine {
+    let second = Duration::from_secs(1);
+    let mut machine = running(Rules {
+        health: Some(CheckRules {
+            interval: second,
+            retries: 1,
+            start_period: Duration::ZERO,
+            start_interval: second,
+        }),
+        ..rules(NEVER, false)
+    });
+    let actions = machine.step(Event::Time, at(3));
+    let [Action::Check(number)] = actions[..] else {
+        panic!("no check is made: {actions:?}");
+    };
+    let result = CheckResult {
+        start: at(3).clock,
+        end: at(3).clock,
+        outcome: CheckOutcome::Exited { code: 0 },
+        output: String::new(),
+    };
+    machine.step(Event::Checked(number, result), at(3));
+    assert_eq!(machine.health().unwrap().status, HealthStatus::Healthy);
+    machine
+}
+
+#[test]
+fn a_commit_leaves_the_health_as_it_is_and_a_pause_does_not() {
+    for (by, status) in [
+        (Freezer::Commit, HealthStatus::Healthy),
+        (Freezer::Caller, HealthStatus::Unhealthy),
+    ] {
+        let mut machine = healthy();
+        machine.step(Event::Frozen(Ticket(1), by), at(4));
+        assert_eq!(machine.deadline(), None, "a frozen container is checked");
+        machine.step(Event::Thawed(Thaw::Request(Ticket(2))), at(4));
+        assert_eq!(machine.health().unwrap().status, status);
+        assert_eq!(machine.deadline(), Some(at(5).time));
+    }
 }
 
 #[test]
