@@ -1,13 +1,16 @@
 //! Which plugin's volumes are mounted for whom: a file for each use, written before the plugin is asked
 //! to mount and removed when it has unmounted. So a hostd that was killed in between knows what to
-//! unmount. The files are gone with the boot, as the mounts are.
+//! unmount. The files are gone with the boot, as the mounts are. What can't be read stays as it is: a
+//! later hostd may understand it.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use keelson_store::{Durability, file};
+use keelson_store::document::Rest;
+use keelson_store::{Document, Durability, Era, document, file};
 use serde::{Deserialize, Serialize};
 
 use crate::VolumeError;
@@ -16,6 +19,8 @@ use crate::name;
 
 /// Bytes of a file.
 const LONGEST: u64 = 64 << 10;
+/// The engine that reads them may be older than this one, at any time.
+const ERA: Era = Era::Trial;
 
 /// A use: the volume and its user.
 pub(crate) type Use = (String, String);
@@ -29,6 +34,12 @@ pub(crate) struct Record {
     /// `None`: the plugin was asked to mount it, and did not say yet where.
     #[serde(default)]
     pub(crate) path: Option<PathBuf>,
+    #[serde(flatten)]
+    pub(crate) rest: Rest,
+}
+
+impl Document for Record {
+    const VERSION: u32 = 1;
 }
 
 /// All uses.
@@ -42,17 +53,14 @@ impl Ledger {
     /// Reads what an earlier hostd has left.
     pub(crate) fn open(directory: &Path) -> Self {
         let mut records = BTreeMap::new();
-        // None was needed before.
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let path = entry.path();
+        for path in files(directory) {
             match read(&path) {
-                Some(record) => {
+                Ok(record) => {
                     let key = (record.volume.clone(), record.user.clone());
                     records.insert(key, (path, record));
                 }
-                None => {
-                    tracing::warn!(path = %path.display(), "use of a volume can't be read; forgotten");
-                    let _ = fs::remove_file(&path);
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "use of a volume can't be read; its plugin is not asked to unmount it");
                 }
             }
         }
@@ -70,10 +78,8 @@ impl Ledger {
             Some((path, _)) => path.clone(),
             None => self.directory.join(name::generate()),
         };
-        let bytes = serde_json::to_vec(&record)
-            .map_err(|error| VolumeError::io("write", &path)(error.into()))?;
         fs::create_dir_all(&self.directory).map_err(VolumeError::io("mkdir", &self.directory))?;
-        file::write(&path, &bytes, 0o600, Durability::Relaxed)?;
+        document::write(&path, &record, ERA, Durability::Relaxed)?;
         records.insert(key, (path, record));
         Ok(())
     }
@@ -103,12 +109,36 @@ impl Ledger {
     }
 }
 
-fn read(path: &Path) -> Option<Record> {
-    let found = fs::symlink_metadata(path).ok()?;
+/// The files of a directory, which is made for the first use.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) => {
+            if error.kind() != ErrorKind::NotFound {
+                tracing::error!(path = %directory.display(), %error, "uses of volumes not read");
+            }
+            return Vec::new();
+        }
+    };
+    let paths = entries.filter_map(|entry| match entry {
+        Ok(entry) => Some(entry.path()),
+        Err(error) => {
+            tracing::error!(path = %directory.display(), %error, "uses of volumes not all read");
+            None
+        }
+    });
+    let is_whole = |path: &PathBuf| !path.file_name().is_some_and(file::is_temporary);
+    paths.filter(is_whole).collect()
+}
+
+fn read(path: &Path) -> Result<Record, VolumeError> {
+    let found = fs::symlink_metadata(path).map_err(VolumeError::io("stat", path))?;
     if !found.is_file() || found.len() > LONGEST {
-        return None;
+        let error = std::io::Error::from(ErrorKind::InvalidData);
+        return Err(VolumeError::io("read", path)(error));
     }
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    let gone = || VolumeError::io("read", path)(ErrorKind::NotFound.into());
+    document::read(path)?.ok_or_else(gone)
 }
 
 #[cfg(test)]
@@ -125,17 +155,30 @@ mod tests {
             user: "c".to_owned(),
             driver: "p".to_owned(),
             path: None,
+            rest: Rest::default(),
         };
         ledger.write(record.clone()).unwrap();
         record.path = Some("/x".into());
         ledger.write(record.clone()).unwrap();
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
-        fs::write(directory.join("half"), "{").unwrap();
+        let half = directory.join("half");
+        fs::write(&half, "{").unwrap();
         let ledger = Ledger::open(&directory);
         assert_eq!(ledger.all(), std::slice::from_ref(&record));
         assert_eq!(ledger.get("a/b", "c"), Some(record));
         ledger.forget("a/b", "c");
         assert_eq!(ledger.get("a/b", "c"), None);
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+        assert_eq!(files(&directory), [half], "what can't be read stays");
+    }
+
+    /// One of each version, as it was written by the release that introduced it. Never changed.
+    const GOLDEN: &[(u32, &str)] = &[(
+        1,
+        r#"{"version":1,"readable_from":1,"volume":"a","user":"b","driver":"c","path":"/d"}"#,
+    )];
+
+    #[test]
+    fn documents_of_every_version_are_read() {
+        document::assert_goes_back::<Record>(GOLDEN);
     }
 }

@@ -136,6 +136,13 @@ impl Inner {
         holders
     }
 
+    /// Whether a container of which it is not known what it has may have a volume.
+    pub(crate) fn may_be_held_unseen(&self, name: &str) -> bool {
+        let known = self.leases.known_holders(&name.to_owned());
+        let all = self.leases.holders(&name.to_owned());
+        all.iter().any(|holder| !known.contains(holder))
+    }
+
     pub(crate) fn emit<const N: usize>(
         &self,
         action: &'static str,

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use keelson_store::document::Rest;
+
 use crate::VolumeError;
 use crate::ledger::Record;
 use crate::lock::lock;
@@ -82,6 +84,8 @@ impl VolumeStore {
         let left: Vec<Record> = left
             .into_iter()
             .filter(|record| !lock(&self.0.usage.of(&record.volume)).contains(&record.user))
+            // A container that can't be read may run with any volume.
+            .filter(|record| !self.0.may_be_held_unseen(&record.volume))
             .collect();
         if left.is_empty() {
             return;
@@ -187,6 +191,7 @@ impl Inner {
     ) -> Result<PathBuf, VolumeError> {
         let name = &volume.name;
         let mut record = Record {
+            rest: Rest::default(),
             volume: name.clone(),
             user: container.to_owned(),
             driver: volume.driver.clone(),
