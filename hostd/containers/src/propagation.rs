@@ -48,7 +48,7 @@ pub(crate) fn check(mounts: &[MountSpec], engine: &Path) -> Result<(), EngineErr
 
 fn check_one(source: &Path, wanted: Wanted, known: &[Mount]) -> Result<(), EngineError> {
     let whole = fs::canonicalize(source).map_err(EngineError::io("find", source))?;
-    // Of several mounts on one another the kernel tells the one that is seen.
+    // Where mounts are stacked, the kernel names the topmost one.
     let status = rustix::fs::statx(CWD, &whole, AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID)
         .map_err(|error| EngineError::io("stat", &whole)(error.into()))?;
     let carrier = known.iter().find(|mount| mount.id == status.stx_mnt_id);

@@ -137,7 +137,7 @@ pub enum Request {
         /// The session.
         exec: String,
     },
-    /// Run a session to its end and tell how it went: a health check. Its standard input is empty. It
+    /// Run a session to its end and report its result: a health check. Its standard input is empty. It
     /// is killed, with the processes that it started in its session, when its time is over or the
     /// connection is closed. Answer: [`Response::Probed`] when it has ended, or [`Response::Failed`]
     /// when its command was not executed, or the last probe has not ended yet. Not known to shims

@@ -9,8 +9,8 @@ use crate::failure::Failure;
 use crate::seccomp::profile;
 use crate::spec::SECCOMP_ANNOTATION;
 
-/// The version of the specification that is told. Older runtimes refuse later ones, of which nothing
-/// is used that they would have to understand.
+/// The version of the specification that the other runtime reads. Older runtimes refuse later
+/// versions, and nothing of those is used here.
 const VERSION: &str = "1.0.2";
 
 /// Rewrites a configuration for a root file system that is mounted at `root`.
