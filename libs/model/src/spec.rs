@@ -12,6 +12,7 @@
 mod limits;
 mod log;
 mod mounts;
+mod network;
 mod order;
 mod security;
 
@@ -30,6 +31,7 @@ pub use log::{LogMarks, LogSpec, SyslogFormat, SyslogServer};
 pub use mounts::{
     BindMount, ImageMount, MountKind, MountSpec, Propagation, ReadOnly, TmpfsMount, VolumeMount,
 };
+pub use network::{ConnectionSpec, ContainerLink, Mac, PortRange, PublishedPort};
 pub use order::{Part, StartOrder};
 pub use security::{
     CapabilitySet, Confinement, DeviceAccess, DeviceKind, DeviceRule, DeviceSpec, Hiding,
@@ -85,6 +87,16 @@ pub struct ContainerSpec {
     /// Ports on which it serves. They are not open to anybody outside its network by that alone.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub exposed_ports: BTreeSet<Port>,
+    /// The networks that it is connected to when [`NamespaceSpec::network`] is
+    /// [`NetworkMode::Bridge`], the main one first; `None`: the default bridge network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Vec<ConnectionSpec>>,
+    /// Ports that are reached from outside.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub published_ports: Vec<PublishedPort>,
+    /// Publish every exposed port that is not in `published_ports`, at any port of the host.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub publish_exposed: bool,
     /// Devices that it may use besides those that it has nodes of.
     #[serde(default, skip_serializing_if = "is_default")]
     pub device_rules: Vec<DeviceRule>,
@@ -157,6 +169,9 @@ impl ContainerSpec {
             described_devices: Vec::new(),
             device_rules: Vec::new(),
             exposed_ports: BTreeSet::new(),
+            connections: None,
+            published_ports: Vec::new(),
+            publish_exposed: false,
             security: SecuritySpec {
                 confinement: Confinement::Confined,
                 capabilities: CapabilitySet::Only(BTreeSet::new()),
@@ -313,7 +328,7 @@ pub enum NamespaceMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkMode {
-    /// The default bridge network. (Until there are bridges: as `None`.)
+    /// A namespace of its own, connected to what [`ContainerSpec::connections`] says.
     #[default]
     Bridge,
     /// A namespace of its own with the loopback interface only.

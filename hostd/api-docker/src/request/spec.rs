@@ -71,6 +71,9 @@ pub(super) fn spec(
             // Text that is no port exposes nothing. It is shown unchanged.
             .filter_map(|text| port(text))
             .collect(),
+        connections: None,
+        published_ports: Vec::new(),
+        publish_exposed: false,
         security,
         limits,
         cgroup_parent: cgroup_parent(&host.cgroup_parent)?,

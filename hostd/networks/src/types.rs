@@ -1,0 +1,341 @@
+//! What networks are, and the connections of running containers to them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use jiff::Timestamp;
+use keelson_model::ip::IpPrefix;
+use keelson_model::spec::{ConnectionSpec, Mac, Port, PublishedPort};
+use serde::{Deserialize, Serialize};
+
+/// What network to make.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewNetwork {
+    /// Its name.
+    pub name: String,
+    /// `bridge`, `macvlan` or `ipvlan`; empty: `bridge`.
+    pub driver: String,
+    /// Containers in it reach each other and the host only.
+    pub internal: bool,
+    /// Kept for clients; it has no meaning on one machine.
+    pub attachable: bool,
+    /// Whether containers get IPv4 addresses; `None`: yes.
+    pub ipv4: Option<bool>,
+    /// Whether containers get IPv6 addresses; `None`: when a default option says so.
+    pub ipv6: Option<bool>,
+    /// Address management.
+    pub addressing: Addressing,
+    /// Options of the driver, as they were given.
+    pub options: BTreeMap<String, String>,
+    /// Labels, which mean something to clients only.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Address management as it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Addressing {
+    /// `default`, `null`; empty: `default`.
+    pub driver: String,
+    /// Options of that driver.
+    pub options: Option<BTreeMap<String, String>>,
+    /// Subnets, as texts: they are checked all at once. A text that is empty was not given.
+    pub subnets: Vec<AskedSubnet>,
+}
+
+/// A subnet as it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AskedSubnet {
+    /// `192.0.2.0/24`; empty: one from the default pools.
+    pub subnet: String,
+    /// Where automatic addresses are taken from.
+    pub range: String,
+    /// The address of the bridge, and the default route of containers.
+    pub gateway: String,
+    /// Addresses that others have, by their hosts' names.
+    pub auxiliary: BTreeMap<String, String>,
+}
+
+/// A subnet of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    /// Network address with its prefix length; host bits are zero.
+    pub prefix: IpPrefix,
+    /// Where automatic addresses are taken from; `None`: the whole subnet.
+    pub range: Option<IpPrefix>,
+    /// The address of the bridge, and the default route of containers.
+    pub gateway: Option<IpAddr>,
+    /// Addresses that others have, by their hosts' names.
+    pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
+/// A network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name, unique.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What it is made of.
+    pub driver: Driver,
+    /// No way out, and none in but from the host.
+    pub internal: bool,
+    /// Kept for clients.
+    pub attachable: bool,
+    /// Whether containers get IPv4 addresses.
+    pub ipv4: bool,
+    /// Whether containers get IPv6 addresses.
+    pub ipv6: bool,
+    /// Its subnets: those of IPv4 first.
+    pub subnets: Vec<Subnet>,
+    /// Address management as it was asked for.
+    pub asked: Addressing,
+    /// Options of the driver, as they were given.
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether every engine has it, so that it can't be removed.
+    pub predefined: bool,
+    /// Why its document can't be read. Such a network is listed, holds its subnets when they are known,
+    /// and can be removed by name only.
+    pub unreadable: Option<String>,
+}
+
+impl Network {
+    /// The subnets of a family.
+    pub fn subnets_of(&self, ipv6: bool) -> impl Iterator<Item = &Subnet> {
+        let all = self.subnets.iter();
+        all.filter(move |subnet| subnet.prefix.address.is_ipv6() == ipv6)
+    }
+
+    /// The options of a bridge network.
+    pub const fn bridge(&self) -> Option<&Bridge> {
+        match &self.driver {
+            Driver::Bridge(bridge) => Some(bridge),
+            _ => None,
+        }
+    }
+}
+
+/// What a network is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Driver {
+    /// A switch of the host.
+    Bridge(Bridge),
+    /// Further hardware addresses on a link of the host.
+    Macvlan(Parent<MacvlanMode>),
+    /// Further addresses on a link of the host.
+    Ipvlan(Parent<IpvlanMode>),
+    /// The host's own network.
+    Host,
+    /// Nothing but loopback.
+    Nothing,
+}
+
+impl Driver {
+    /// `bridge`, `macvlan`, `ipvlan`, `host` or `null`.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Bridge(_) => "bridge",
+            Self::Macvlan(_) => "macvlan",
+            Self::Ipvlan(_) => "ipvlan",
+            Self::Host => "host",
+            Self::Nothing => "null",
+        }
+    }
+}
+
+/// Options of a bridge network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// Name of the bridge's link: at most 15 bytes.
+    pub link: String,
+    /// Whether its containers reach each other.
+    pub inter_container: bool,
+    /// Whether what goes out gets an address of the host.
+    pub masquerade: bool,
+    /// The address that what goes out gets, instead of that of the link it goes out by.
+    pub source_ipv4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub source_ipv6: Option<Ipv6Addr>,
+    /// Where ports are published that name no address of the host.
+    pub default_binding: Option<IpAddr>,
+    /// How IPv4 is routed.
+    pub mode_ipv4: GatewayMode,
+    /// How IPv6 is routed.
+    pub mode_ipv6: GatewayMode,
+    /// Maximum transmission unit in bytes; `None`: the kernel's.
+    pub mtu: Option<u32>,
+    /// What interfaces in containers are called, without their number.
+    pub interface_prefix: String,
+    /// The bridge gets no IPv4 address.
+    pub inhibit_ipv4: bool,
+    /// Links of the host whose neighbours may reach containers directly.
+    pub trusted: Vec<String>,
+}
+
+impl Bridge {
+    /// A bridge of that name with the usual options.
+    pub fn new(link: impl Into<String>) -> Self {
+        Self {
+            link: link.into(),
+            inter_container: true,
+            masquerade: true,
+            source_ipv4: None,
+            source_ipv6: None,
+            default_binding: None,
+            mode_ipv4: GatewayMode::Nat,
+            mode_ipv6: GatewayMode::Nat,
+            mtu: None,
+            interface_prefix: "eth".to_owned(),
+            inhibit_ipv4: false,
+            trusted: Vec::new(),
+        }
+    }
+
+    /// How a family is routed.
+    pub const fn mode(&self, ipv6: bool) -> GatewayMode {
+        match ipv6 {
+            true => self.mode_ipv6,
+            false => self.mode_ipv4,
+        }
+    }
+}
+
+/// How packets between a network and others are routed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GatewayMode {
+    /// Published ports are reached at addresses of the host only.
+    Nat,
+    /// The same, and any port of a container is reached at its own address.
+    NatUnprotected,
+    /// Containers are reached at their own addresses, at published ports only.
+    Routed,
+    /// The bridge has no address: containers reach each other only.
+    Isolated,
+}
+
+/// A network on a link of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent<M> {
+    /// The link of the host; `None`: a link that leads nowhere, which is made with the network.
+    pub link: Option<ParentLink>,
+    /// How containers are separated from each other and from others.
+    pub mode: M,
+    /// Maximum transmission unit in bytes; `None`: the link's.
+    pub mtu: Option<u32>,
+}
+
+/// A link of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentLink {
+    /// Its name.
+    pub name: String,
+    /// `(eth0, 10)` for `eth0.10`: it is made when there is none, and then removed with the network.
+    pub vlan: Option<(String, u16)>,
+}
+
+/// How macvlan links forward. See `ip-link(8)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the kernel's mode of the same name")]
+pub enum MacvlanMode {
+    Bridge,
+    Private,
+    Vepa,
+    Passthru,
+}
+
+/// How ipvlan links forward. See `ip-link(8)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the kernel's mode of the same name")]
+pub enum IpvlanMode {
+    L2(IpvlanFlag),
+    L3(IpvlanFlag),
+    L3S(IpvlanFlag),
+}
+
+/// Who else on the parent link is reached. See `ip-link(8)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the kernel's flag of the same name")]
+pub enum IpvlanFlag {
+    Bridge,
+    Private,
+    Vepa,
+}
+
+/// The connection of a running container to a network: what was allocated for the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// 64 hexadecimal digits, new for each run.
+    pub id: String,
+    /// The network's identifier.
+    pub network: String,
+    /// As it was asked for.
+    pub asked: ConnectionSpec,
+    /// Address and prefix length.
+    #[serde(with = "prefix_text", default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<IpPrefix>,
+    /// Address and prefix length.
+    #[serde(with = "prefix_text", default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<IpPrefix>,
+    /// The network's gateway of IPv4, when it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_ipv4: Option<Ipv4Addr>,
+    /// The network's gateway of IPv6, when it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_ipv6: Option<Ipv6Addr>,
+    /// Hardware address; `None` where the driver has none of its own for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// The link's name in the container.
+    pub interface: String,
+    /// The name of its other end on the host; empty when it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host_link: String,
+    /// Whether the container's default route of IPv4 leads here.
+    #[serde(default)]
+    pub default_ipv4: bool,
+    /// Whether the container's default route of IPv6 leads here.
+    #[serde(default)]
+    pub default_ipv6: bool,
+}
+
+/// A published port of a running container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Binding {
+    /// What asked for it.
+    pub asked: PublishedPort,
+    /// The container's port.
+    pub port: Port,
+    /// The host's address; unspecified (`0.0.0.0` or `::`): all of its family.
+    pub host: IpAddr,
+    /// The host's port; 0 where the network is routed and the host has none.
+    pub host_port: u16,
+}
+
+/// A prefix as text in documents.
+mod prefix_text {
+    use keelson_model::ip::IpPrefix;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(
+        prefix: &Option<IpPrefix>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match prefix {
+            Some(prefix) => serializer.collect_str(prefix),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<IpPrefix>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(de::Error::custom))
+            .transpose()
+    }
+}
