@@ -8,6 +8,7 @@
 //! * [`spec`]: the completed request in the engine's terms, by its parts: [`block_io`],
 //!   [`capabilities`], [`devices`], [`health`], [`images`], [`limits`], [`log`], [`mounts`],
 //!   [`names`], [`order`], [`seccomp`], [`security`], [`volumes`].
+//! * [`endpoints`]: a connection to a network, also of a container that exists.
 //! * [`update`]: `POST /containers/{id}/update`.
 //! * [`shown`]: the request as clients see it in `inspect`.
 //! * [`old`]: reads containers of an engine that did not have the specification yet.
@@ -17,6 +18,7 @@ mod capabilities;
 mod complete;
 mod devices;
 mod discard;
+pub(crate) mod endpoints;
 mod health;
 mod images;
 mod limits;

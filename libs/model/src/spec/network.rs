@@ -45,6 +45,10 @@ pub struct ConnectionSpec {
     /// interface's: `net.ipv4.conf.IFNAME.log_martians`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sysctls: BTreeMap<String, String>,
+    /// Further options for the network's driver, which mean nothing to the drivers that there are. They
+    /// are kept for clients.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub options: BTreeMap<String, String>,
 }
 
 /// A name for another container.

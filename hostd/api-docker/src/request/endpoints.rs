@@ -1,0 +1,322 @@
+//! A container's connection to a network, as a client asks for it: at the container's creation, and in
+//! `POST /networks/{id}/connect`. What depends on the network itself (its subnets) is checked by whoever
+//! has the network.
+
+#![cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the creation of containers will use it")
+)]
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use keelson_model::limits::shortened;
+use keelson_model::spec::{ConnectionSpec, ContainerLink, Mac};
+
+use crate::error::ApiError;
+use crate::wire::EndpointSettings;
+
+/// Option: kernel parameters of the interface, `net.ipv4.conf.IFNAME.log_martians=1,…`.
+const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+/// Option: the interface's name in the container.
+const INTERFACE: &str = "com.docker.network.endpoint.ifname";
+/// What stands for the interface's name in a kernel parameter.
+const PLACEHOLDER: &str = "IFNAME";
+
+/// Bytes of an interface's name: `IFNAMSIZ` without the zero at the end.
+const LONGEST_INTERFACE: usize = 15;
+/// Bytes of a name that a DNS message carries, and of each of its labels (RFC 1035, section 2.3.4).
+const LONGEST_NAME: usize = 253;
+const LONGEST_LABEL: usize = 63;
+/// Bytes of all texts of a connection. They stay in memory as long as the container exists.
+const LARGEST: usize = 64 << 10;
+
+/// Reads the settings of a connection to a network. `network` is what the client calls it.
+///
+/// # Errors
+/// InvalidInput. It names every value that is wrong, as Docker does.
+pub(crate) fn connection(
+    network: &str,
+    settings: &EndpointSettings,
+) -> Result<ConnectionSpec, ApiError> {
+    let mut problems = Problems::default();
+    let ipam = settings.ipam_config.clone().unwrap_or_default();
+    let aliases = settings.aliases.clone().unwrap_or_default();
+    if !is_user_defined(network) {
+        if !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty() {
+            problems.add("user specified IP address is supported on user defined networks only");
+        }
+        if !aliases.is_empty() {
+            problems.add(
+                "network-scoped alias is supported only for containers in user defined networks",
+            );
+        }
+    }
+    let ipv4 = given(&ipam.ipv4_address).and_then(|text| problems.take(ipv4(text)));
+    let ipv6 = given(&ipam.ipv6_address).and_then(|text| problems.take(ipv6(text)));
+    let link_local = ipam.link_local_ips.iter().flatten();
+    let link_local = link_local
+        .filter_map(|text| problems.take(link_local_address(text)))
+        .collect();
+    for alias in &aliases {
+        problems.take(check_alias(alias));
+    }
+    let links = settings.links.iter().flatten();
+    let links = links
+        .filter_map(|text| problems.take(read_link(text)))
+        .collect();
+    let mac = given(&settings.mac_address).and_then(|text| problems.take(read_mac(text)));
+    let mut options = settings.driver_opts.clone();
+    let sysctls = options
+        .remove(SYSCTLS)
+        .map(|list| sysctls(&list, &mut problems));
+    let interface = options
+        .remove(INTERFACE)
+        .filter(|name| !name.is_empty())
+        .and_then(|name| problems.take(check_interface(&name).map(|()| name)));
+    let size = size(settings);
+    if size > LARGEST {
+        problems.add(format!(
+            "its texts have {size} bytes, at most {LARGEST} are allowed: use fewer Aliases, Links or DriverOpts"
+        ));
+    }
+    problems.none()?;
+    Ok(ConnectionSpec {
+        network: network.to_owned(),
+        aliases,
+        links,
+        ipv4,
+        ipv6,
+        link_local,
+        mac,
+        gateway_priority: settings.gw_priority,
+        interface,
+        sysctls: sysctls.unwrap_or_default(),
+        options,
+    })
+}
+
+/// Reads `container:alias`, or `container` alone, or `/container:/own/alias` as `inspect` shows it.
+///
+/// # Errors
+/// InvalidInput, in Docker's words.
+pub(crate) fn link(text: &str) -> Result<ContainerLink, ApiError> {
+    read_link(text).map_err(ApiError::invalid)
+}
+
+/// Reads a hardware address of Ethernet.
+///
+/// # Errors
+/// InvalidInput, in Docker's words.
+pub(crate) fn mac(text: &str) -> Result<Mac, ApiError> {
+    read_mac(text).map_err(ApiError::invalid)
+}
+
+/// Whether a network is none of those that every engine has, as far as its name says.
+pub(crate) fn is_user_defined(network: &str) -> bool {
+    !matches!(network, "" | "default" | "bridge" | "host" | "none")
+}
+
+/// All that is wrong. Docker reports it in one message.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, problem: impl Into<String>) {
+        self.0.push(problem.into());
+    }
+
+    fn take<T>(&mut self, result: Result<T, String>) -> Option<T> {
+        result.map_err(|problem| self.0.push(problem)).ok()
+    }
+
+    fn none(self) -> Result<(), ApiError> {
+        let text = match self.0.as_slice() {
+            [] => return Ok(()),
+            [one] => one.clone(),
+            many => format!("* {}", many.join("\n* ")),
+        };
+        Err(ApiError::invalid(format!(
+            "invalid endpoint settings:\n{text}"
+        )))
+    }
+}
+
+fn given(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
+    let address = text.parse::<Ipv4Addr>().ok();
+    address
+        .filter(|address| !address.is_unspecified())
+        .ok_or_else(|| format!("invalid IPv4 address: {text}"))
+}
+
+fn ipv6(text: &str) -> Result<Ipv6Addr, String> {
+    let address = text.parse::<Ipv6Addr>().ok();
+    address
+        .filter(|address| !address.is_unspecified() && address.to_ipv4_mapped().is_none())
+        .ok_or_else(|| format!("invalid IPv6 address: {text}"))
+}
+
+fn link_local_address(text: &str) -> Result<IpAddr, String> {
+    let address = text.parse::<IpAddr>().ok();
+    address
+        .filter(|address| !address.is_unspecified())
+        .ok_or_else(|| format!("invalid link-local IP address: {text}"))
+}
+
+/// A name that no DNS message can carry would never be found.
+fn check_alias(alias: &str) -> Result<(), String> {
+    let name = alias.strip_suffix('.').unwrap_or(alias);
+    let fits = |label: &str| {
+        (1..=LONGEST_LABEL).contains(&label.len())
+            && !label.contains(|char: char| char.is_whitespace() || char.is_control())
+    };
+    match name.len() <= LONGEST_NAME && name.split('.').all(fits) {
+        true => Ok(()),
+        false => Err(format!(
+            "invalid alias {:?}: it must be a name that DNS can carry, of at most {LONGEST_NAME} bytes in parts of 1 to {LONGEST_LABEL} bytes without spaces",
+            shortened(alias, LONGEST_NAME)
+        )),
+    }
+}
+
+fn read_link(text: &str) -> Result<ContainerLink, String> {
+    let link = |container: &str, alias: &str| match container.is_empty() || alias.is_empty() {
+        true => Err(format!("bad format for links: {text}")),
+        false => Ok(ContainerLink {
+            container: container.to_owned(),
+            alias: alias.to_owned(),
+        }),
+    };
+    if text.is_empty() {
+        return Err("empty string specified for links".to_owned());
+    }
+    match text.split_once(':') {
+        None => link(text, text),
+        Some((_, rest)) if rest.contains(':') => Err(format!("bad format for links: {text}")),
+        Some((container, alias)) => match container.strip_prefix('/') {
+            Some(container) => link(container, alias.rsplit('/').next().unwrap_or(alias)),
+            None => link(container, alias),
+        },
+    }
+}
+
+/// `02:42:ac:11:00:02`, `02-42-ac-11-00-02` or `0242.ac11.0002`.
+fn read_mac(text: &str) -> Result<Mac, String> {
+    let wrong = |reason: &str| Err(format!("invalid MAC address {text}{reason}"));
+    let Some(mac) = mac_digits(text).and_then(|digits| {
+        let mut mac = Mac::default();
+        hex_pairs(&digits, &mut mac).then_some(mac)
+    }) else {
+        return wrong("");
+    };
+    if mac == Mac::default() {
+        return wrong(": it is zero, which no interface can have");
+    }
+    match mac.first().is_some_and(|byte| byte & 1 == 1) {
+        true => wrong(
+            ": it is a group's address, which no interface can have; the last bit of the first byte must be 0",
+        ),
+        false => Ok(mac),
+    }
+}
+
+/// The twelve digits, when what separates them stands where it should.
+fn mac_digits(text: &str) -> Option<String> {
+    let (separator, width) = match text {
+        text if text.contains('.') => ('.', 4),
+        text if text.contains('-') => ('-', 2),
+        _ => (':', 2),
+    };
+    let parts: Vec<&str> = text.split(separator).collect();
+    let fits = parts.len() * width == 12 && parts.iter().all(|part| part.len() == width);
+    fits.then(|| parts.concat())
+}
+
+fn hex_pairs(digits: &str, mac: &mut Mac) -> bool {
+    let digits = digits.as_bytes();
+    digits.iter().all(u8::is_ascii_hexdigit)
+        && digits.len() == 2 * mac.len()
+        && mac.iter_mut().zip(digits.chunks(2)).all(|(byte, pair)| {
+            let value = std::str::from_utf8(pair).ok();
+            let value = value.and_then(|pair| u8::from_str_radix(pair, 16).ok());
+            value.inspect(|value| *byte = *value).is_some()
+        })
+}
+
+/// The parameters of a list, by their names with [`PLACEHOLDER`] in the place of the interface's name.
+fn sysctls(list: &str, problems: &mut Problems) -> BTreeMap<String, String> {
+    let list = list.split(',');
+    list.filter_map(|entry| problems.take(sysctl(entry)))
+        .collect()
+}
+
+fn sysctl(entry: &str) -> Result<(String, String), String> {
+    let unknown = || {
+        format!(
+            "unrecognised network interface sysctl '{entry}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+        )
+    };
+    let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+    let parts: Vec<&str> = name.split('.').collect();
+    let [net, family, kind, interface, parameter] = parts.as_slice() else {
+        return Err(unknown());
+    };
+    // The command line writes it in small letters.
+    let is_placeholder = [PLACEHOLDER, "ifname"].contains(interface);
+    if *net != "net" || !matches!(*family, "ipv4" | "ipv6" | "mpls") || !is_placeholder {
+        return Err(unknown());
+    }
+    // They become parts of a path.
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    if !plain(kind) || !plain(parameter) {
+        return Err(unknown());
+    }
+    if !entry.contains('=') || value.is_empty() || value.contains(char::is_control) {
+        return Err(format!(
+            "expected sysctl '{entry}' to have format name=value"
+        ));
+    }
+    let name = format!("net.{family}.{kind}.{PLACEHOLDER}.{parameter}");
+    Ok((name, value.to_owned()))
+}
+
+fn check_interface(name: &str) -> Result<(), String> {
+    // The kernel's rules (`dev_valid_name`), and `%`, which it would put a number for.
+    let fits = |char: char| char.is_ascii_graphic() && !matches!(char, '/' | ':' | '%');
+    let ok = (1..=LONGEST_INTERFACE).contains(&name.len())
+        && name.chars().all(fits)
+        && !matches!(name, "." | ".." | "lo" | "all" | "default");
+    match ok {
+        true => Ok(()),
+        false => Err(format!(
+            "invalid interface name {:?} ({INTERFACE}): use 1 to {LONGEST_INTERFACE} letters and digits, and not lo, all or default",
+            shortened(name, LARGEST)
+        )),
+    }
+}
+
+/// Bytes of all texts that are kept.
+fn size(settings: &EndpointSettings) -> usize {
+    let lists = [&settings.aliases, &settings.links];
+    let lists = lists.into_iter().flatten().flatten().map(String::len);
+    let options = settings.driver_opts.iter();
+    let options = options.map(|(name, value)| name.len() + value.len());
+    let addresses = settings
+        .ipam_config
+        .iter()
+        .flat_map(|ipam| &ipam.link_local_ips);
+    let addresses = addresses.flatten().map(String::len);
+    lists.chain(options).chain(addresses).sum()
+}
+
+#[cfg(test)]
+mod tests;
