@@ -185,6 +185,12 @@ const NEEDS: &[Need] = &[
     program(Purpose::Test, "ip", "iproute2", "makes networks for tests"),
     program(
         Purpose::Test,
+        "nft",
+        "nftables",
+        "shows tests what the kernel's packet filter has",
+    ),
+    program(
+        Purpose::Test,
         "dnsmasq",
         "dnsmasq-base",
         "is the DHCP server of tests",

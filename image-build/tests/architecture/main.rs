@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keelson-cgroup", &["keelson-linux"]),
     ("keelson-model", &[]),
     ("keelson-netlink", &["keelson-model"]),
-    ("keelson-nftables", &[]),
+    ("keelson-nftables", &["keelson-netlink"]),
     ("keelson-resolver-protocol", &[]),
     (
         "keelson-resolver",

@@ -1,0 +1,73 @@
+//! Why a call failed.
+
+use std::io;
+
+use rustix::io::Errno;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NftError {
+    /// A system call on the netfilter socket failed.
+    #[error("can't {operation} the netfilter socket: {source}")]
+    Socket {
+        /// `open`, `bind`, `send to`, `read`.
+        operation: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused a message; nothing of its transaction was done.
+    #[error("can't {message}: {source}")]
+    Refused {
+        /// What the message asked for: `add chain input of table inet x`.
+        message: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel has not answered.
+    #[error("the kernel gave no answer to: {message}")]
+    Silent {
+        /// What the message asked for.
+        message: String,
+    },
+    /// The transaction does not fit into one message to the kernel.
+    #[error("a transaction of {bytes} bytes is larger than {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The largest possible size.
+        limit: usize,
+    },
+    /// What was listed changed again and again meanwhile.
+    #[error("can't {message}: it changed during each of {attempts} attempts")]
+    Unstable {
+        /// What the message asked for.
+        message: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+impl NftError {
+    /// The kernel's error number.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Socket { source, .. } | Self::Refused { source, .. } => source.raw_os_error(),
+            Self::Silent { .. } | Self::TooLarge { .. } | Self::Unstable { .. } => None,
+        }
+    }
+
+    /// Whether something that the message names is not there (`ENOENT`).
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.errno() == Some(Errno::NOENT.raw_os_error())
+    }
+
+    /// Whether something is there already, with another content (`EEXIST`, `EBUSY`).
+    #[must_use]
+    pub fn is_other(&self) -> bool {
+        [Errno::EXIST, Errno::BUSY]
+            .iter()
+            .any(|errno| self.errno() == Some(errno.raw_os_error()))
+    }
+}

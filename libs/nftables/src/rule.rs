@@ -1,0 +1,380 @@
+//! Rules: comparisons, look-ups, and what follows from them.
+
+use std::net::SocketAddr;
+
+use crate::object::Family;
+use crate::value::{Value, Verdict, name_bytes};
+use crate::wire::Writer;
+
+/// What can be read of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// Name of the link that it came in by.
+    InputName,
+    /// Name of the link that it goes out by.
+    OutputName,
+    /// The protocol above IP.
+    Protocol,
+    /// Where it comes from. Meaningful after [`Rule::family`].
+    SourceIpv4,
+    /// Where it goes. Meaningful after [`Rule::family`].
+    DestinationIpv4,
+    /// Where it comes from. Meaningful after [`Rule::family`].
+    SourceIpv6,
+    /// Where it goes. Meaningful after [`Rule::family`].
+    DestinationIpv6,
+    /// Where it goes. For protocols without ports it has no meaning, so compare the protocol, too.
+    DestinationPort,
+}
+
+impl Field {
+    /// Bytes of registers that it takes.
+    const fn space(self) -> u32 {
+        match self {
+            Self::InputName | Self::OutputName | Self::SourceIpv6 | Self::DestinationIpv6 => 16,
+            _ => 4,
+        }
+    }
+}
+
+/// How the sender is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reject {
+    /// A TCP connection is reset. Matters after `protocol(6)` only.
+    Reset,
+    /// By an ICMP message: nobody uses the port.
+    PortUnreachable,
+}
+
+/// What the sets of a rule are asked with is put into registers of four bytes, from the first on.
+/// Those that begin at a multiple of 16 bytes have an older number.
+const fn register(index: u32) -> u32 {
+    match index % 4 {
+        0 => 1 + index / 4,
+        _ => 8 + index,
+    }
+}
+
+const VERDICT_REGISTER: u32 = 0;
+/// Bits of the state of a connection: established, and related to one that is.
+const KNOWN_STATES: u32 = 0b110;
+/// Bit of the status of a connection: its destination was changed.
+const DESTINATION_CHANGED: u32 = 0x20;
+/// `RTN_LOCAL`.
+const LOCAL: u32 = 2;
+
+/// A rule. Its parts are tried in their order, and the first that does not match ends it.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub(crate) chain: &'static str,
+    pub(crate) comment: &'static str,
+    pub(crate) expressions: Writer,
+}
+
+impl Rule {
+    /// A rule at the end of a chain.
+    #[must_use]
+    pub fn new(chain: &'static str) -> Self {
+        Self {
+            chain,
+            comment: "",
+            expressions: Writer::default(),
+        }
+    }
+
+    /// What `nft list` shows behind it, at most 100 bytes.
+    #[must_use]
+    pub const fn comment(mut self, comment: &'static str) -> Self {
+        self.comment = comment;
+        self
+    }
+
+    /// Packets of IPv4 or of IPv6.
+    #[must_use]
+    pub fn family(self, family: Family) -> Self {
+        self.meta(15, 0).compare(0, true, &[family.number()])
+    }
+
+    /// Packets of a protocol above IP.
+    #[must_use]
+    pub fn protocol(self, number: u8) -> Self {
+        self.meta(16, 0).compare(0, true, &[number])
+    }
+
+    /// Packets that come in by a link.
+    #[must_use]
+    pub fn input(self, name: &str) -> Self {
+        self.meta(6, 0).compare(0, true, &name_bytes(name))
+    }
+
+    /// Packets that come in by any other link.
+    #[must_use]
+    pub fn not_input(self, name: &str) -> Self {
+        self.meta(6, 0).compare(0, false, &name_bytes(name))
+    }
+
+    /// Packets whose field is within a network: the first `bits` bits are those of the address.
+    #[must_use]
+    pub fn within(self, field: Field, network: &Value, bits: u32) -> Self {
+        let bytes = crate::value::join(std::slice::from_ref(network));
+        let length = u32::try_from(bytes.len()).unwrap_or(0);
+        let mask: Vec<u8> = (0..length)
+            .map(|byte| match bits.saturating_sub(8 * byte) {
+                left @ 0..8 => !(0xff_u8 >> left),
+                _ => 0xff,
+            })
+            .collect();
+        let rule = self.load(field, 0);
+        let rule = match mask.iter().all(|byte| *byte == 0xff) {
+            true => rule,
+            false => rule.mask(0, &mask),
+        };
+        rule.compare(0, true, &bytes)
+    }
+
+    /// Packets to an address of this machine.
+    #[must_use]
+    pub fn to_local(self) -> Self {
+        self.route_type(2)
+    }
+
+    /// Packets from an address of this machine.
+    #[must_use]
+    pub fn from_local(self) -> Self {
+        self.route_type(1)
+    }
+
+    /// Packets of a connection that has begun, and errors that belong to one.
+    #[must_use]
+    pub fn known(self) -> Self {
+        self.connection(0, KNOWN_STATES)
+    }
+
+    /// Packets of a connection whose destination a NAT chain has changed.
+    #[must_use]
+    pub fn redirected(self) -> Self {
+        self.connection(2, DESTINATION_CHANGED)
+    }
+
+    /// Packets whose fields, in their order, are a member of a set.
+    #[must_use]
+    pub fn member(self, fields: &[Field], set: &str) -> Self {
+        self.look_up(fields, set, None)
+    }
+
+    /// Does what a map has for the fields, if anything.
+    #[must_use]
+    pub fn verdict_of(self, fields: &[Field], map: &str) -> Self {
+        self.look_up(fields, map, Some(VERDICT_REGISTER))
+    }
+
+    /// Changes the destination of the connection to what a map has for the fields: an address, and a
+    /// port.
+    #[must_use]
+    pub fn destination_of(self, family: Family, fields: &[Field], map: &str) -> Self {
+        let port = match family {
+            Family::Ipv6 => 4,
+            _ => 1,
+        };
+        self.look_up(fields, map, Some(register(0)))
+            .translate(1, family, Some(port))
+    }
+
+    /// Changes the source of the connection to the address that a map has for the fields.
+    #[must_use]
+    pub fn source_of(self, family: Family, fields: &[Field], map: &str) -> Self {
+        self.look_up(fields, map, Some(register(0)))
+            .translate(0, family, None)
+    }
+
+    /// Changes the destination of the connection.
+    #[must_use]
+    pub fn destination(self, to: SocketAddr) -> Self {
+        let port = to.port().to_be_bytes();
+        let rule = match to {
+            SocketAddr::V4(to) => self.immediate(0, &to.ip().octets()),
+            SocketAddr::V6(to) => self.immediate(0, &to.ip().octets()),
+        };
+        let (family, register) = match to.is_ipv4() {
+            true => (Family::Ipv4, 1),
+            false => (Family::Ipv6, 4),
+        };
+        let rule = rule.immediate(register, &port);
+        rule.translate(1, family, Some(register))
+    }
+
+    /// Changes the source of the connection to the address of the link that it goes out by.
+    #[must_use]
+    pub fn masquerade(self) -> Self {
+        self.expression("masq", |_| {})
+    }
+
+    /// Drops the packet and tells its sender.
+    #[must_use]
+    pub fn reject(self, how: Reject) -> Self {
+        self.expression("reject", |writer| match how {
+            Reject::Reset => {
+                writer.number(1, 1);
+                writer.attribute(2, &[0]);
+            }
+            // By the message of the packet's family, both of which have this code's meaning.
+            Reject::PortUnreachable => {
+                writer.number(1, 2);
+                writer.attribute(2, &[1]);
+            }
+        })
+    }
+
+    /// Counts packets and bytes.
+    #[must_use]
+    pub fn counter(self) -> Self {
+        self.expression("counter", |_| {})
+    }
+
+    /// What becomes of the packet.
+    #[must_use]
+    pub fn verdict(self, verdict: &Verdict) -> Self {
+        self.expression("immediate", |writer| {
+            writer.number(1, VERDICT_REGISTER);
+            writer.nested(2, |writer| verdict.write(writer));
+        })
+    }
+}
+
+/// The expressions that rules are made of.
+impl Rule {
+    fn expression(mut self, name: &str, fill: impl FnOnce(&mut Writer)) -> Self {
+        self.expressions.nested(1, |writer| {
+            writer.text(1, name);
+            writer.nested(2, fill);
+        });
+        self
+    }
+
+    fn meta(self, key: u32, to: u32) -> Self {
+        self.expression("meta", |writer| {
+            writer.number(1, register(to));
+            writer.number(2, key);
+        })
+    }
+
+    fn load(self, field: Field, to: u32) -> Self {
+        const NETWORK: u32 = 1;
+        const TRANSPORT: u32 = 2;
+        let (base, offset, length) = match field {
+            Field::InputName => return self.meta(6, to),
+            Field::OutputName => return self.meta(7, to),
+            Field::Protocol => return self.meta(16, to),
+            Field::SourceIpv4 => (NETWORK, 12, 4),
+            Field::DestinationIpv4 => (NETWORK, 16, 4),
+            Field::SourceIpv6 => (NETWORK, 8, 16),
+            Field::DestinationIpv6 => (NETWORK, 24, 16),
+            Field::DestinationPort => (TRANSPORT, 2, 2),
+        };
+        self.expression("payload", |writer| {
+            writer.number(1, register(to));
+            writer.number(2, base);
+            writer.number(3, offset);
+            writer.number(4, length);
+        })
+    }
+
+    fn mask(self, at: u32, mask: &[u8]) -> Self {
+        self.expression("bitwise", |writer| {
+            writer.number(1, register(at));
+            writer.number(2, register(at));
+            writer.number(3, u32::try_from(mask.len()).unwrap_or(0));
+            writer.nested(4, |writer| writer.attribute(1, mask));
+            writer.nested(5, |writer| writer.attribute(1, &vec![0; mask.len()]));
+        })
+    }
+
+    fn compare(self, at: u32, equal: bool, bytes: &[u8]) -> Self {
+        self.expression("cmp", |writer| {
+            writer.number(1, register(at));
+            writer.number(2, u32::from(!equal));
+            writer.nested(3, |writer| writer.attribute(1, bytes));
+        })
+    }
+
+    fn immediate(self, at: u32, bytes: &[u8]) -> Self {
+        self.expression("immediate", |writer| {
+            writer.number(1, register(at));
+            writer.nested(2, |writer| writer.attribute(1, bytes));
+        })
+    }
+
+    /// Flags say whose address is looked up in the routing table: 1 the source's, 2 the destination's.
+    fn route_type(self, flags: u32) -> Self {
+        let rule = self.expression("fib", |writer| {
+            writer.number(1, register(0));
+            writer.number(2, 3);
+            writer.number(3, flags);
+        });
+        rule.compare(0, true, &LOCAL.to_ne_bytes())
+    }
+
+    fn connection(self, key: u32, bits: u32) -> Self {
+        let rule = self.expression("ct", |writer| {
+            writer.number(1, register(0));
+            writer.number(2, key);
+        });
+        rule.mask(0, &bits.to_ne_bytes()).compare(0, false, &[0; 4])
+    }
+
+    fn look_up(self, fields: &[Field], set: &str, to: Option<u32>) -> Self {
+        let mut rule = self;
+        let mut at = 0;
+        for field in fields {
+            rule = rule.load(*field, at / 4);
+            at += field.space();
+        }
+        rule.expression("lookup", |writer| {
+            writer.text(1, set);
+            writer.number(2, register(0));
+            if let Some(to) = to {
+                writer.number(3, to);
+            }
+        })
+    }
+
+    /// Changes an address, which is in the first register. `kind`: 0 the source, 1 the destination.
+    fn translate(self, kind: u32, family: Family, port: Option<u32>) -> Self {
+        self.expression("nat", |writer| {
+            writer.number(1, kind);
+            writer.number(2, u32::from(family.number()));
+            writer.number(3, register(0));
+            if let Some(port) = port {
+                writer.number(5, register(port));
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    #[test]
+    fn registers_have_the_numbers_that_the_kernel_lists() {
+        let numbers: Vec<_> = (0..6).map(register).collect();
+        assert_eq!(numbers, [1, 9, 10, 11, 2, 13]);
+    }
+
+    #[test]
+    fn masks_cover_the_bits_of_a_network() {
+        let rule = |bits| {
+            let network = Value::Ipv6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0));
+            Rule::new("c").within(Field::DestinationIpv6, &network, bits)
+        };
+        let has = |rule: &Rule, bytes: &[u8]| {
+            let all = rule.expressions.as_bytes();
+            all.windows(bytes.len()).any(|window| window == bytes)
+        };
+        assert!(has(&rule(10), &[20, 0, 1, 0, 0xff, 0xc0, 0, 0, 0]));
+        assert!(has(&rule(8), &[20, 0, 1, 0, 0xff, 0, 0, 0, 0]));
+        assert!(!has(&rule(128), b"bitwise"));
+    }
+}
