@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keelson-linux", &[]),
     ("keelson-cgroup", &["keelson-linux"]),
     ("keelson-model", &[]),
-    ("keelson-netlink", &["keelson-model"]),
+    ("keelson-netlink", &["keelson-model", "keelson-sys"]),
     ("keelson-nftables", &["keelson-netlink"]),
     ("keelson-resolver-protocol", &[]),
     (

@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use keelson_model::ip::IpPrefix;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    BridgePortState, InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo,
+    LinkLayerType, LinkMessage,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -26,6 +29,9 @@ pub(crate) fn link(message: &LinkMessage) -> Option<Link> {
     let mut max_mtu = None;
     let mut kind = None;
     let mut controller = None;
+    let mut parent = None;
+    let mut alias = None;
+    let mut forwards = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
@@ -34,10 +40,16 @@ pub(crate) fn link(message: &LinkMessage) -> Option<Link> {
             // Zero means that the driver has no limit.
             LinkAttribute::MaxMtu(bytes) => max_mtu = (*bytes > 0).then_some(*bytes),
             LinkAttribute::Controller(index) => controller = Some(*index),
+            LinkAttribute::Link(index) => parent = Some(*index),
+            LinkAttribute::IfAlias(text) => alias = Some(text.clone()),
             // Links that a user makes (veth, bridge, dummy, VLAN, tun …) have a kind.
             LinkAttribute::LinkInfo(info) => {
                 kind = info.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+                forwards = info.iter().find_map(|info| match info {
+                    LinkInfo::PortData(InfoPortData::BridgePort(port)) => Some(is_forwarding(port)),
                     _ => None,
                 });
             }
@@ -51,12 +63,19 @@ pub(crate) fn link(message: &LinkMessage) -> Option<Link> {
         ethernet: header.link_layer_type == LinkLayerType::Ether && mac.is_some(),
         kind,
         controller,
+        parent,
+        alias,
+        forwards,
         loopback: header.flags.contains(LinkFlags::Loopback),
         up: header.flags.contains(LinkFlags::Up),
         carrier: header.flags.contains(LinkFlags::LowerUp),
         mtu,
         max_mtu,
     })
+}
+
+fn is_forwarding(port: &[InfoBridgePort]) -> bool {
+    port.contains(&InfoBridgePort::State(BridgePortState::Forwarding))
 }
 
 /// An address of a link.

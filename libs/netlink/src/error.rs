@@ -29,6 +29,19 @@ pub enum NetlinkError {
         /// The kernel's answer.
         source: rtnetlink::Error,
     },
+    /// The kernel refused a request of a batch.
+    #[error("{operation}: {}", explain(.source, .detail))]
+    Refused {
+        /// The operation and its object, such as `create veth link v0`.
+        operation: String,
+        /// The kernel's answer.
+        source: io::Error,
+        /// The kernel's words for it, often none.
+        detail: String,
+    },
+    /// The thread that works for a [`crate::Worker`] ended before it was done.
+    #[error("the thread that visits network namespaces ended")]
+    Worker,
     /// A route or rule that mixes addresses of both families.
     #[error("{operation}: addresses of IPv4 and IPv6 are mixed")]
     MixedFamilies {
@@ -42,8 +55,10 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Request { source, .. } => errno(source),
-            Self::Socket(source) | Self::Namespace { source, .. } => source.raw_os_error(),
-            Self::MixedFamilies { .. } => None,
+            Self::Socket(source)
+            | Self::Namespace { source, .. }
+            | Self::Refused { source, .. } => source.raw_os_error(),
+            Self::MixedFamilies { .. } | Self::Worker => None,
         }
     }
 
@@ -52,7 +67,9 @@ impl NetlinkError {
         match self {
             Self::Request { source, .. } => describe(source),
             Self::Socket(source) | Self::Namespace { source, .. } => source.to_string(),
+            Self::Refused { source, detail, .. } => explain(source, detail),
             Self::MixedFamilies { .. } => "addresses of IPv4 and IPv6 are mixed".to_owned(),
+            Self::Worker => self.to_string(),
         }
     }
 
@@ -68,6 +85,14 @@ fn describe(error: &rtnetlink::Error) -> String {
     match errno(error) {
         Some(errno) => io::Error::from_raw_os_error(errno).to_string(),
         None => error.to_string(),
+    }
+}
+
+/// The system's message, with the kernel's own words when it has some.
+fn explain(source: &io::Error, detail: &str) -> String {
+    match detail {
+        "" => source.to_string(),
+        detail => format!("{source}: {detail}"),
     }
 }
 

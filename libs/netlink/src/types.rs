@@ -27,6 +27,12 @@ pub struct Link {
     pub kind: Option<String>,
     /// Index of the bridge or bond that it belongs to.
     pub controller: Option<u32>,
+    /// Index of the link that it is made on, or of the other end of a pair.
+    pub parent: Option<u32>,
+    /// A text that somebody gave it.
+    pub alias: Option<String>,
+    /// As a port of a bridge: whether that forwards what comes and goes here.
+    pub forwards: Option<bool>,
     /// Whether it is the loopback link.
     pub loopback: bool,
     /// Whether it is switched on.

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// EtherType of ARP.
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 /// The Ethernet broadcast address.
@@ -92,13 +94,10 @@ impl PacketSocket {
             ethertype,
         };
         if !filter.is_empty() {
-            let program = Program {
-                length: u16::try_from(filter.len()).map_err(|_| invalid("filter"))?,
-                instructions: filter.as_ptr(),
-            };
-            socket.set_option(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
+            attach_filter(socket.as_fd(), filter)?;
         }
-        socket.set_option::<libc::c_int>(libc::SOL_PACKET, PACKET_AUXDATA, &1)?;
+        let fd = socket.as_fd();
+        set_option::<libc::c_int>(fd, libc::SOL_PACKET, PACKET_AUXDATA, &1)?;
         let address = socket.address([0; 6]);
         // SAFETY: the pointer and the length describe `address`, which outlives the call.
         let result = unsafe {
@@ -119,22 +118,7 @@ impl PacketSocket {
     /// # Errors
     /// The system's answer: ENETDOWN when the link is down, EAGAIN when its queue is full.
     pub fn send(&self, destination: [u8; 6], payload: &[u8]) -> io::Result<()> {
-        let address = self.address(destination);
-        // SAFETY: both pointer and length pairs describe live values that are only read.
-        let sent = unsafe {
-            libc::sendto(
-                self.fd.as_raw_fd(),
-                payload.as_ptr().cast(),
-                payload.len(),
-                libc::MSG_NOSIGNAL,
-                (&raw const address).cast(),
-                size_of_address(),
-            )
-        };
-        if sent < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
+        send_to(self.fd.as_fd(), &self.address(destination), payload)
     }
 
     /// Takes one packet, without its Ethernet header.
@@ -187,37 +171,7 @@ impl PacketSocket {
     }
 
     fn address(&self, hardware: [u8; 6]) -> libc::sockaddr_ll {
-        let mut sll_addr = [0; 8];
-        for (to, from) in sll_addr.iter_mut().zip(hardware) {
-            *to = from;
-        }
-        libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
-            sll_protocol: self.ethertype.to_be(),
-            sll_ifindex: self.link,
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 6,
-            sll_addr,
-        }
-    }
-
-    fn set_option<T>(&self, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
-        // SAFETY: pointer and length describe `value`; a filter program's own pointer was made
-        // from a slice that outlives the call, and the kernel copies it.
-        let result = unsafe {
-            libc::setsockopt(
-                self.fd.as_raw_fd(),
-                level,
-                name,
-                std::ptr::from_ref(value).cast(),
-                mem::size_of::<T>() as libc::socklen_t,
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
+        address(self.link, self.ethertype, hardware)
     }
 }
 
@@ -230,6 +184,120 @@ impl AsRawFd for PacketSocket {
 impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// A packet socket that only sends, to one link. It receives nothing at any time, so it costs
+/// nothing while it is open.
+///
+/// Closing it waits until no processor looks at it any more (an RCU grace period, which can be
+/// milliseconds): close it where nobody waits.
+#[derive(Debug)]
+pub struct PacketSender {
+    fd: OwnedFd,
+    link: libc::c_int,
+}
+
+impl PacketSender {
+    /// Opens a socket that sends on the link with the index `link`.
+    ///
+    /// # Errors
+    /// The system's answer: EPERM without CAP_NET_RAW.
+    pub fn open(link: u32) -> io::Result<Self> {
+        let link = libc::c_int::try_from(link).map_err(|_| invalid("link index"))?;
+        // SAFETY: socket takes no pointers; the descriptor it returns is owned by nobody else.
+        let fd = unsafe {
+            let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+            // Protocol 0 receives nothing.
+            let fd = libc::socket(libc::AF_PACKET, kind, 0);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        Ok(Self { fd, link })
+    }
+
+    /// Sends `payload` (what follows the Ethernet header) to a hardware address.
+    ///
+    /// # Errors
+    /// The system's answer: ENETDOWN when the link is down, ENXIO when it is gone, EAGAIN when its
+    /// queue is full.
+    pub fn send(&self, ethertype: u16, destination: [u8; 6], payload: &[u8]) -> io::Result<()> {
+        send_to(
+            self.fd.as_fd(),
+            &address(self.link, ethertype, destination),
+            payload,
+        )
+    }
+}
+
+/// Attaches a filter to a socket: messages that it does not let pass are not received.
+///
+/// # Errors
+/// EINVAL when the filter is wrong.
+pub fn attach_filter(socket: BorrowedFd<'_>, filter: &[FilterInstruction]) -> io::Result<()> {
+    let program = Program {
+        length: u16::try_from(filter.len()).map_err(|_| invalid("filter"))?,
+        instructions: filter.as_ptr(),
+    };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+fn set_option<T>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    // SAFETY: pointer and length describe `value`; a filter program's own pointer was made from a
+    // slice that outlives the call, and the kernel copies it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            mem::size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn send_to(socket: BorrowedFd<'_>, address: &libc::sockaddr_ll, payload: &[u8]) -> io::Result<()> {
+    // SAFETY: both pointer and length pairs describe live values that are only read.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            payload.as_ptr().cast(),
+            payload.len(),
+            libc::MSG_NOSIGNAL,
+            std::ptr::from_ref(address).cast(),
+            size_of_address(),
+        )
+    };
+    if sent < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn address(link: libc::c_int, ethertype: u16, hardware: [u8; 6]) -> libc::sockaddr_ll {
+    let mut sll_addr = [0; 8];
+    for (to, from) in sll_addr.iter_mut().zip(hardware) {
+        *to = from;
+    }
+    libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: ethertype.to_be(),
+        sll_ifindex: link,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr,
     }
 }
 

@@ -1,0 +1,370 @@
+//! Requests in batches: the kernel works through the messages of one send in their order before it
+//! returns, and its answers are there then. A batch of any length costs two system calls, and no
+//! change of threads; [`crate::Netlink`] needs several of both for each request.
+//!
+//! - [`request`]: requests as plain values.
+//! - [`encode`]: their messages.
+//! - [`answer`]: the kernel's answers, from bytes.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::route::RouteMessage;
+use rtnetlink::packet_core::{Emitable, Parseable};
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::net::{RecvFlags, recv};
+
+use crate::{Address, Link, NetlinkError, Route, convert};
+use answer::{Message, messages};
+pub use request::{
+    BridgePort, Ipvlan, IpvlanIsolation, LinkChange, LinkId, Macvlan, NewAddress, Request,
+    VirtualKind, VirtualLink,
+};
+
+mod answer;
+mod encode;
+pub(crate) mod request;
+
+/// Longest answer: the kernel splits lists into pieces of at most this size.
+const ANSWER: usize = 32 * 1024;
+
+/// Longest batch in bytes. The kernel copies it whole, within `net.core.wmem_max` (208 KiB).
+const BATCH: usize = 64 * 1024;
+
+/// How often a list is asked for again that changed while it was read.
+const TRIES: usize = 10;
+
+/// A connection to the kernel that sends batches and does not wait. It belongs to the network
+/// namespace in which it was opened.
+pub struct Batches {
+    socket: Socket,
+    sequence: u32,
+    out: Vec<u8>,
+    answer: Box<[u8]>,
+}
+
+impl Batches {
+    /// Connects in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// No socket could be opened.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let open = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            // Errors with the kernel's words, and without a copy of the request.
+            socket.set_ext_ack(true)?;
+            socket.set_cap_ack(true)?;
+            // Lists of one family or table only, when one was asked for.
+            socket.set_netlink_get_strict_chk(true)?;
+            Ok(socket)
+        };
+        Ok(Self {
+            socket: open().map_err(NetlinkError::Socket)?,
+            sequence: 0,
+            out: Vec::new(),
+            answer: vec![0; ANSWER].into_boxed_slice(),
+        })
+    }
+
+    /// Sends all requests at once. Each is tried, also after one that failed. Links that are to be
+    /// made elsewhere are made in the namespace `elsewhere`.
+    ///
+    /// # Errors
+    /// The socket fails, which it does not while the kernel has memory, or there are too many
+    /// requests. What becomes of a request is in its own result.
+    pub fn try_all(
+        &mut self,
+        requests: &[Request],
+        elsewhere: Option<BorrowedFd<'_>>,
+    ) -> Result<Vec<Result<(), NetlinkError>>, NetlinkError> {
+        let first = self.sequence.wrapping_add(1);
+        self.out.clear();
+        let mut results: Vec<Option<Result<(), NetlinkError>>> = Vec::new();
+        results.resize_with(requests.len(), || None);
+        for (request, result) in requests.iter().zip(&mut results) {
+            self.sequence = self.sequence.wrapping_add(1);
+            if !encode::request(&mut self.out, self.sequence, request, elsewhere) {
+                let operation = request.to_string();
+                *result = Some(Err(NetlinkError::MixedFamilies { operation }));
+            }
+        }
+        self.send("change the network")?;
+        while results.iter().any(Option::is_none) {
+            let length = self.receive("change the network")?;
+            let answer = self.answer.get(..length).unwrap_or_default();
+            for message in messages(answer) {
+                let Message::End {
+                    sequence,
+                    errno,
+                    detail,
+                    ..
+                } = message
+                else {
+                    continue;
+                };
+                let index = sequence.wrapping_sub(first) as usize;
+                let (Some(request), Some(result)) = (requests.get(index), results.get_mut(index))
+                else {
+                    continue;
+                };
+                *result = Some(judge(request, errno, detail));
+            }
+        }
+        Ok(results
+            .into_iter()
+            .map(|result| result.unwrap_or(Ok(())))
+            .collect())
+    }
+
+    /// Sends all requests at once, see [`Batches::try_all`].
+    ///
+    /// # Errors
+    /// That of the first request that failed; those after it were tried, too.
+    pub fn run(
+        &mut self,
+        requests: &[Request],
+        elsewhere: Option<BorrowedFd<'_>>,
+    ) -> Result<(), NetlinkError> {
+        self.try_all(requests, elsewhere)?.into_iter().collect()
+    }
+
+    /// The links of these names or indices, in their order; `None` for those that don't exist.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn find_links(&mut self, ids: &[LinkId]) -> Result<Vec<Option<Link>>, NetlinkError> {
+        let first = self.sequence.wrapping_add(1);
+        self.out.clear();
+        for id in ids {
+            self.sequence = self.sequence.wrapping_add(1);
+            let body = encode::get_link(id);
+            encode::message(&mut self.out, encode::GET_LINK, 0, self.sequence, &body);
+        }
+        let mut found: Vec<Option<Option<Link>>> = vec![None; ids.len()];
+        self.send("find links")?;
+        while found.iter().any(Option::is_none) {
+            let length = self.receive("find links")?;
+            let answer = self.answer.get(..length).unwrap_or_default();
+            for message in messages(answer) {
+                let index = message.sequence().wrapping_sub(first) as usize;
+                let (Some(id), Some(place)) = (ids.get(index), found.get_mut(index)) else {
+                    continue;
+                };
+                match message {
+                    Message::Data { kind, body, .. } if kind == encode::NEW_LINK => {
+                        let link = LinkMessage::parse(body).ok();
+                        *place = Some(link.as_ref().and_then(convert::link));
+                    }
+                    Message::End { errno, detail, .. } if errno != 0 => {
+                        let error = refused(format!("find link {id}"), errno, detail);
+                        match error.is_not_found() {
+                            true => *place = Some(None),
+                            false => return Err(error),
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(found.into_iter().map(Option::flatten).collect())
+    }
+
+    /// The link of a name; `None` when there is none.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn find_link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let found = self.find_links(&[LinkId::Name(name.to_owned())])?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    /// All links, by index.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the list changes all the time.
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let mut query = LinkMessage::default();
+        let mask = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
+        query.attributes.push(mask);
+        let mut links = self.dump("list links", encode::GET_LINK, &query, |kind, body| {
+            let message = (kind == encode::NEW_LINK).then(|| LinkMessage::parse(body).ok());
+            message.flatten().as_ref().and_then(convert::link)
+        })?;
+        links.sort_by_key(|link| link.index);
+        Ok(links)
+    }
+
+    /// The addresses of all links.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the list changes all the time.
+    pub fn addresses(&mut self) -> Result<Vec<Address>, NetlinkError> {
+        let query = AddressMessage::default();
+        self.dump(
+            "list addresses",
+            encode::GET_ADDRESS,
+            &query,
+            |kind, body| {
+                let message = (kind == encode::NEW_ADDRESS).then(|| AddressMessage::parse(body));
+                convert::address(&message?.ok()?)
+            },
+        )
+    }
+
+    /// The unicast routes with one next hop, of all tables.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the list changes all the time.
+    pub fn routes(&mut self) -> Result<Vec<Route>, NetlinkError> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut query = RouteMessage::default();
+            query.header.address_family = family;
+            let found = self.dump("list routes", encode::GET_ROUTE, &query, |kind, body| {
+                let message = (kind == encode::NEW_ROUTE).then(|| RouteMessage::parse(body));
+                convert::route(&message?.ok()?)
+            });
+            match found {
+                Ok(found) => routes.extend(found),
+                // A kernel without IPv6 has no such routes.
+                Err(NetlinkError::Refused { .. }) if family == AddressFamily::Inet6 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(routes)
+    }
+
+    /// Asks for a list until it was read in one piece: one that changes meanwhile may lack entries
+    /// that were there all the time, which the kernel says by a flag or by EINTR.
+    fn dump<T>(
+        &mut self,
+        operation: &'static str,
+        kind: u16,
+        query: &impl Emitable,
+        mut parse: impl FnMut(u16, &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        const EINTR: i32 = 4;
+        for _ in 0..TRIES {
+            let mut found = Vec::new();
+            let mut changed = false;
+            self.sequence = self.sequence.wrapping_add(1);
+            self.out.clear();
+            encode::message(&mut self.out, kind, encode::DUMP, self.sequence, query);
+            self.send(operation)?;
+            let mut ended = false;
+            while !ended {
+                let length = self.receive(operation)?;
+                let answer = self.answer.get(..length).unwrap_or_default();
+                for message in messages(answer) {
+                    if message.sequence() != self.sequence {
+                        continue;
+                    }
+                    match message {
+                        Message::Data {
+                            kind,
+                            body,
+                            interrupted,
+                            ..
+                        } => {
+                            changed |= interrupted;
+                            found.extend(parse(kind, body));
+                        }
+                        Message::End {
+                            errno,
+                            detail,
+                            interrupted,
+                            ..
+                        } => {
+                            ended = true;
+                            changed |= interrupted || errno == EINTR;
+                            if errno != 0 && errno != EINTR {
+                                return Err(refused(operation.to_owned(), errno, detail));
+                            }
+                        }
+                    }
+                }
+            }
+            if !changed {
+                return Ok(found);
+            }
+        }
+        let source = io::ErrorKind::Interrupted.into();
+        Err(NetlinkError::Refused {
+            operation: operation.to_owned(),
+            source,
+            detail: "it changed each time it was read".to_owned(),
+        })
+    }
+
+    fn send(&mut self, operation: &str) -> Result<(), NetlinkError> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let failed = |source| NetlinkError::Refused {
+            operation: operation.to_owned(),
+            source,
+            detail: String::new(),
+        };
+        if self.out.len() > BATCH {
+            let text = "too many requests for one batch";
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
+        // What is left of the answers to a batch that was given up.
+        while recv(&self.socket, &mut *self.answer, RecvFlags::DONTWAIT).is_ok() {}
+        self.socket.send(&self.out, 0).map(drop).map_err(failed)
+    }
+
+    /// Takes one piece of the answer, which is there already.
+    fn receive(&mut self, operation: &str) -> Result<usize, NetlinkError> {
+        let received = recv(&self.socket, &mut *self.answer, RecvFlags::DONTWAIT);
+        let (length, _) = received.map_err(|source| NetlinkError::Refused {
+            operation: operation.to_owned(),
+            source: source.into(),
+            detail: "the answer is missing".to_owned(),
+        })?;
+        Ok(length)
+    }
+}
+
+/// The indices of the links that a report says are gone.
+pub(crate) fn removed_links(report: &[u8]) -> impl Iterator<Item = u32> {
+    messages(report).filter_map(|message| match message {
+        Message::Data { kind, body, .. } if kind == encode::DELETE_LINK => {
+            let link = LinkMessage::parse(body).ok()?;
+            // A bridge reports in its own family that a link is no port any more.
+            let is_link = link.header.interface_family == AddressFamily::Unspec;
+            is_link.then_some(link.header.index)
+        }
+        _ => None,
+    })
+}
+
+/// The result of a request.
+fn judge(request: &Request, errno: i32, detail: String) -> Result<(), NetlinkError> {
+    if errno == 0 {
+        return Ok(());
+    }
+    let error = refused(request.to_string(), errno, detail);
+    let removal = matches!(
+        request,
+        Request::RemoveLink(_) | Request::RemoveAddress { .. } | Request::RemoveRoute(_)
+    );
+    // The object of a removal may be gone already, with its link or its address.
+    match removal && error.is_not_found() {
+        true => Ok(()),
+        false => Err(error),
+    }
+}
+
+fn refused(operation: String, errno: i32, detail: String) -> NetlinkError {
+    NetlinkError::Refused {
+        operation,
+        source: io::Error::from_raw_os_error(errno),
+        detail,
+    }
+}

@@ -1,0 +1,116 @@
+//! Reports of links that are gone.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use keelson_sys::packet::{FilterInstruction, attach_filter};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
+
+use crate::namespace::run_in;
+use crate::{NetlinkError, batch};
+
+/// RTNLGRP_LINK.
+const LINKS: u32 = 1;
+/// RTM_DELLINK.
+const DELETE_LINK: u16 = 17;
+
+/// Longest report. One of a link is about 2 KiB long.
+const REPORT: usize = 32 * 1024;
+
+/// Reports removed links, and nothing else: reports of changes, of which the start of a container
+/// makes a dozen, are dropped by a filter in the kernel and wake nobody.
+pub struct Removals {
+    socket: TokioSocket,
+    buffer: Vec<u8>,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// The links of these indices.
+    Links(Vec<u32>),
+    /// Reports were lost, since there were too many at once: anything.
+    Anything,
+}
+
+impl Removals {
+    /// Starts to report what is removed in the network namespace of the calling thread. Must be
+    /// called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// No socket could be opened.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let open = || {
+            let mut tokio = TokioSocket::new(NETLINK_ROUTE)?;
+            let socket = tokio.socket_mut();
+            attach_filter(socket.as_fd(), &only(DELETE_LINK))?;
+            socket.bind_auto()?;
+            socket.add_membership(LINKS)?;
+            Ok(tokio)
+        };
+        Ok(Self {
+            socket: open().map_err(NetlinkError::Socket)?,
+            buffer: Vec::with_capacity(REPORT),
+        })
+    }
+
+    /// The same in another network namespace.
+    ///
+    /// # Errors
+    /// The caller may not enter the namespace, or no socket could be opened.
+    pub fn open_in(namespace: BorrowedFd<'_>) -> Result<Self, NetlinkError> {
+        let runtime = tokio::runtime::Handle::current();
+        run_in(namespace, || {
+            let _runtime = runtime.enter();
+            Self::open()
+        })?
+    }
+
+    /// Waits until something was removed.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub async fn next(&mut self) -> Result<Removed, NetlinkError> {
+        loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer).await {
+                Ok(()) => {
+                    let links: Vec<_> = batch::removed_links(&self.buffer).collect();
+                    if !links.is_empty() {
+                        return Ok(Removed::Links(links));
+                    }
+                }
+                Err(error) if is_overrun(&error) => return Ok(Removed::Anything),
+                Err(error) => return Err(NetlinkError::Socket(error)),
+            }
+        }
+    }
+}
+
+fn is_overrun(error: &io::Error) -> bool {
+    const ENOBUFS: i32 = 105;
+    error.raw_os_error() == Some(ENOBUFS)
+}
+
+/// Lets messages of one type pass. Filters load in network byte order, while netlink's headers are
+/// in that of the machine.
+fn only(kind: u16) -> [FilterInstruction; 4] {
+    const LOAD_HALF: u16 = 0x28;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let instruction = |code, jump_true, jump_false, operand| FilterInstruction {
+        code,
+        jump_true,
+        jump_false,
+        operand,
+    };
+    let kind = u16::from_be_bytes(kind.to_ne_bytes());
+    [
+        // `nlmsg_type` is behind the length.
+        instruction(LOAD_HALF, 0, 0, 4),
+        instruction(JUMP_IF_EQUAL, 0, 1, kind.into()),
+        instruction(RETURN, 0, 0, u32::MAX),
+        instruction(RETURN, 0, 0, 0),
+    ]
+}
