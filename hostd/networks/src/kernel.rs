@@ -1,0 +1,277 @@
+//! Networks in the kernel: bridges and other links of the host, and the interfaces of containers.
+//!
+//! - [`marks`]: how links are recognised as ours.
+//! - [`settings`]: kernel parameters.
+//! - [`plan`]: what networks and endpoints need, as values.
+//! - [`host`]: the links of networks on the host.
+//! - [`namespace`]: the network namespaces of containers.
+//! - [`announce`]: packets that tell neighbours of an interface. [`announcer`]: when they are sent.
+//! - [`attach`]: the interfaces of containers.
+//! - [`forwarding`]: forwarding between links of the host.
+//! - [`watch`]: links that somebody else removes.
+//! - [`error`]: what the kernel refuses.
+//!
+//! Everything can be done again: the second time changes nothing.
+
+use std::sync::Arc;
+
+use keelson_model::ip::IpPrefix;
+use keelson_netlink::{Removals, Worker};
+
+use crate::{Endpoint, Network};
+
+mod announce;
+mod announcer;
+mod attach;
+mod error;
+mod forwarding;
+mod host;
+mod marks;
+mod namespace;
+mod plan;
+mod settings;
+mod watch;
+
+use announcer::Announcer;
+pub(crate) use error::KernelError;
+pub(crate) use forwarding::Forwarding;
+use marks::Owner;
+pub(crate) use namespace::ContainerNamespace;
+use plan::endpoint::EndpointPlan;
+use plan::network::HostLink;
+use watch::Present;
+pub(crate) use watch::Watch;
+
+/// The kernel's network configuration in one network namespace, the host's. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Kernel {
+    owner: Owner,
+    /// For what a container's start waits for. Nothing it does takes longer than a millisecond,
+    /// unless others keep the kernel's one lock of links.
+    worker: Arc<Worker>,
+    /// For what is removed, which waits for RCU grace periods.
+    background: Arc<Worker>,
+    announcer: Announcer,
+    present: Present,
+}
+
+impl Kernel {
+    /// Works in the network namespace of the calling thread. `engine` is the engine's identifier:
+    /// links of other engines are not touched.
+    pub(crate) fn connect(engine: &str) -> Result<Self, KernelError> {
+        Ok(Self {
+            owner: Owner::new(engine),
+            worker: Arc::new(Worker::start("links")?),
+            background: Arc::new(Worker::start("links-removal")?),
+            announcer: Announcer::new(),
+            present: Present::default(),
+        })
+    }
+
+    /// Makes the link of a network on the host, as it is described. One that is there already is
+    /// adopted, and one that somebody else made is not removed later. When it fails, nothing is
+    /// left that was not there before.
+    pub(crate) async fn ensure(&self, network: &Network) -> Result<(), KernelError> {
+        let plan = HostLink::of(network, &self.owner);
+        let ensure = move |site: &mut keelson_netlink::Site| host::ensure(&mut site.batches, &plan);
+        if let Some(link) = self.worker.run(ensure).await?? {
+            self.present.insert(&network.id, link.index);
+        }
+        Ok(())
+    }
+
+    /// Makes the link of a network that vanished, and the links of living containers its ports
+    /// again.
+    pub(crate) async fn restore(
+        &self,
+        network: &Network,
+        endpoints: &[Endpoint],
+    ) -> Result<(), KernelError> {
+        let plan = HostLink::of(network, &self.owner);
+        let mut plans = Vec::new();
+        for endpoint in endpoints {
+            plans.extend(EndpointPlan::of(network, endpoint, 1, &self.owner)?);
+        }
+        let restored = self.worker.run(move |site| {
+            let link = host::ensure(&mut site.batches, &plan)?;
+            if let Some(link) = &link {
+                attach::reattach(&mut site.batches, link.index, &plans)?;
+            }
+            Ok::<_, KernelError>(link)
+        });
+        if let Some(link) = restored.await?? {
+            self.present.insert(&network.id, link.index);
+        }
+        Ok(())
+    }
+
+    /// Removes the link of a network, if it is one that was made for it.
+    pub(crate) async fn remove(&self, network: &Network) -> Result<(), KernelError> {
+        self.present.remove(&network.id);
+        let plan = HostLink::of(network, &self.owner);
+        let removed = self
+            .background
+            .run(move |site| host::remove_link(&mut site.batches, &plan));
+        removed.await?
+    }
+
+    /// Makes the interfaces of a container in its namespace, with addresses and default routes, and
+    /// announces them. Then `inside` is run on a thread that is in the namespace, before this
+    /// returns: what else has to be opened there, such as sockets; it must not block.
+    ///
+    /// When a container that runs is connected to a further network, the default routes have to be
+    /// set anew afterwards.
+    ///
+    /// When it fails, none of these interfaces is left.
+    pub(crate) async fn attach<T: Send + 'static>(
+        &self,
+        namespace: &ContainerNamespace,
+        connections: &[(&Network, &Endpoint)],
+        inside: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, KernelError> {
+        let plans = self.plans(connections)?;
+        let namespace = namespace.clone();
+        let attached = self
+            .worker
+            .run(move |site| attach::attach(site, &namespace, &plans, inside));
+        let (result, announcements) = attached.await??;
+        for announcement in announcements {
+            self.announcer.begin(announcement, &self.worker);
+        }
+        Ok(result)
+    }
+
+    /// Removes an interface of a container. `namespace` is needed for interfaces without a link on
+    /// the host (macvlan and ipvlan) while the container runs; without it they end with their
+    /// namespace. Nothing is sent or received by the interface when this returns.
+    pub(crate) async fn detach(
+        &self,
+        network: &Network,
+        endpoint: &Endpoint,
+        namespace: Option<&ContainerNamespace>,
+    ) -> Result<(), KernelError> {
+        self.announcer.end(&endpoint.id);
+        let Some(plan) = EndpointPlan::of(network, endpoint, 1, &self.owner)? else {
+            return Ok(());
+        };
+        let namespace = namespace.cloned();
+        let removed = self.background.run(move |site| match namespace {
+            Some(namespace) if plan.host_link().is_none() => {
+                attach::detach_inside(site, &namespace, &plan)
+            }
+            _ => attach::detach_outside(&mut site.batches, &plan),
+        });
+        removed.await?
+    }
+
+    /// Makes the default routes of a running container those of all its endpoints: to be called
+    /// after one was added or removed.
+    pub(crate) async fn set_default_routes(
+        &self,
+        namespace: &ContainerNamespace,
+        connections: &[(&Network, &Endpoint)],
+    ) -> Result<(), KernelError> {
+        let plans = self.plans(connections)?;
+        let namespace = namespace.clone();
+        let set = self
+            .worker
+            .run(move |site| attach::set_default_routes(site, &namespace, &plans));
+        set.await?
+    }
+
+    /// Announces the interfaces of a container that was found running after a restart of the
+    /// engine.
+    pub(crate) async fn announce(
+        &self,
+        namespace: &ContainerNamespace,
+        connections: &[(&Network, &Endpoint)],
+    ) -> Result<(), KernelError> {
+        let plans = self.plans(connections)?;
+        let namespace = namespace.clone();
+        let opened = self
+            .worker
+            .run(move |site| attach::announcements(site, &namespace, &plans));
+        for announcement in opened.await?? {
+            self.announcer.begin(announcement, &self.worker);
+        }
+        Ok(())
+    }
+
+    /// Runs a function on a thread that is in a container's namespace. It must not block.
+    pub(crate) async fn visit<T: Send + 'static>(
+        &self,
+        namespace: &ContainerNamespace,
+        function: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, KernelError> {
+        use std::os::fd::AsFd;
+        let namespace = namespace.clone();
+        let visited = self
+            .worker
+            .run(move |site| site.visit(namespace.as_fd(), |_| function()));
+        Ok(visited.await??)
+    }
+
+    /// The networks that are on links of the host: those of its addresses, and those that routes of
+    /// any table reach without a gateway. Default routes are not among them.
+    pub(crate) async fn on_link_routes(&self) -> Result<Vec<IpPrefix>, KernelError> {
+        let listed = self
+            .background
+            .run(|site| host::on_link_routes(&mut site.batches));
+        listed.await?
+    }
+
+    /// Removes links that this engine made for networks and endpoints that are not there any more.
+    /// `networks`: the identifiers of those that are there; `host_links`: the names of living
+    /// containers' links on the host. The result is the names of what was removed.
+    pub(crate) async fn sweep(
+        &self,
+        networks: Vec<String>,
+        host_links: Vec<String>,
+    ) -> Result<Vec<String>, KernelError> {
+        let owner = self.owner.clone();
+        let swept = self
+            .background
+            .run(move |site| host::sweep(&mut site.batches, &owner, &networks, &host_links));
+        swept.await?
+    }
+
+    /// Switches on the forwarding that is wanted, and says what was off before.
+    pub(crate) async fn enable_forwarding(
+        &self,
+        wanted: Forwarding,
+    ) -> Result<Forwarding, KernelError> {
+        let owner = self.owner.clone();
+        let enabled = self
+            .worker
+            .run(move |site| forwarding::enable(&mut site.batches, &owner, wanted));
+        enabled.await?
+    }
+
+    /// Starts to notice that links of networks vanish.
+    pub(crate) async fn watch(&self) -> Result<Watch, KernelError> {
+        // Opened on the worker, which is in the right namespace.
+        let runtime = tokio::runtime::Handle::current();
+        let opened = self.worker.run(move |_| {
+            let _runtime = runtime.enter();
+            Removals::open()
+        });
+        Ok(Watch {
+            removals: opened.await??,
+            present: self.present.clone(),
+        })
+    }
+
+    fn plans(
+        &self,
+        connections: &[(&Network, &Endpoint)],
+    ) -> Result<Vec<EndpointPlan>, KernelError> {
+        let endpoints = connections.len();
+        let plans = connections
+            .iter()
+            .map(|(network, endpoint)| EndpointPlan::of(network, endpoint, endpoints, &self.owner));
+        plans.filter_map(Result::transpose).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

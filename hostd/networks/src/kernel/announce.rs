@@ -1,0 +1,154 @@
+//! Tells the neighbours of an interface which hardware address its addresses have now: by
+//! unsolicited ARP replies (RFC 5227, 3) and neighbour advertisements (RFC 4861, 7.2.6). Otherwise
+//! those who knew the last owner of an address keep sending to that one for up to a minute.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use keelson_model::spec::Mac;
+use keelson_netlink::Link;
+use keelson_sys::packet::{BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV6, PacketSender};
+
+use super::plan::endpoint::{Attachment, EndpointPlan};
+
+/// How often it is said: a packet may be lost.
+pub(super) const TIMES: u32 = 3;
+/// The time between.
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is announced for one interface. It holds a socket in the container's namespace, and with it
+/// that namespace; closing it takes milliseconds.
+#[derive(Debug)]
+pub(super) struct Announcement {
+    /// The endpoint's identifier.
+    pub(super) endpoint: String,
+    /// The link on the host that has to forward, where there is one.
+    pub(super) port: Option<String>,
+    socket: PacketSender,
+    mac: Mac,
+    addresses: Vec<IpAddr>,
+}
+
+impl Announcement {
+    /// For an interface; to be called in the container's namespace. `None` when it has no addresses
+    /// or no hardware address of its own.
+    pub(super) fn open(plan: &EndpointPlan, link: &Link) -> io::Result<Option<Self>> {
+        let Some(mac) = link.mac else {
+            return Ok(None);
+        };
+        if plan.addresses.is_empty() || matches!(plan.attachment, Attachment::Ipvlan(..)) {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            endpoint: plan.id.clone(),
+            port: plan.host_link().map(str::to_owned),
+            socket: PacketSender::open(link.index)?,
+            mac,
+            addresses: plan.addresses.iter().map(|prefix| prefix.address).collect(),
+        }))
+    }
+
+    /// Says it once.
+    pub(super) fn send(&self) -> io::Result<()> {
+        for address in &self.addresses {
+            match address {
+                IpAddr::V4(address) => {
+                    let packet = arp(self.mac, *address);
+                    self.socket.send(ETHERTYPE_ARP, BROADCAST, &packet)?;
+                }
+                IpAddr::V6(address) => {
+                    let packet = advertisement(self.mac, *address);
+                    self.socket.send(ETHERTYPE_IPV6, ALL_NODES_MAC, &packet)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All nodes of a link, and the hardware address that belongs to it (RFC 2464, 7).
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];
+
+/// An ARP request for the own address (RFC 5227, 2.3): hosts update what they know by it, and old
+/// ones take requests only.
+fn arp(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(28);
+    // Ethernet, IPv4, lengths of their addresses, request.
+    packet.extend([0, 1, 8, 0, 6, 4, 0, 1]);
+    packet.extend(mac);
+    packet.extend(address.octets());
+    packet.extend([0; 6]);
+    packet.extend(address.octets());
+    packet
+}
+
+/// An unsolicited neighbour advertisement, with its IPv6 header.
+fn advertisement(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
+    const ICMPV6: u8 = 58;
+    let mut message = Vec::with_capacity(32);
+    // Neighbour advertisement; the checksum comes later; override what was known.
+    message.extend([136, 0, 0, 0, 0x20, 0, 0, 0]);
+    message.extend(address.octets());
+    // Target link-layer address, one unit of eight bytes.
+    message.extend([2, 1]);
+    message.extend(mac);
+    let sum = checksum(address, ALL_NODES, ICMPV6, &message);
+    if let Some(place) = message.get_mut(2..4) {
+        place.copy_from_slice(&sum.to_be_bytes());
+    }
+    let length = u16::try_from(message.len()).unwrap_or_default();
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(length.to_be_bytes());
+    // Routers would have changed the hop limit: 255 proves a neighbour.
+    packet.extend([ICMPV6, 255]);
+    packet.extend(address.octets());
+    packet.extend(ALL_NODES.octets());
+    packet.extend(message);
+    packet
+}
+
+/// The Internet checksum with IPv6's pseudo header (RFC 8200, 8.1).
+fn checksum(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, message: &[u8]) -> u16 {
+    let words = |bytes: &[u8]| -> u32 {
+        let pairs = bytes.chunks(2).map(|pair| {
+            let high = pair.first().copied().unwrap_or(0);
+            let low = pair.get(1).copied().unwrap_or(0);
+            u32::from(u16::from_be_bytes([high, low]))
+        });
+        pairs.sum()
+    };
+    let length = u32::try_from(message.len()).unwrap_or_default();
+    let mut sum = words(&source.octets()) + words(&destination.octets()) + length;
+    sum += u32::from(protocol) + words(message);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_advertisement_is_valid() {
+        let mac = [2, 0, 0, 0, 0, 9];
+        let address: Ipv6Addr = "fd00::9".parse().unwrap();
+        let packet = advertisement(mac, address);
+        assert_eq!(packet.len(), 72);
+        assert_eq!(packet[4..8], [0, 32, 58, 255]);
+        // Summed with its own checksum, a message yields zero.
+        assert_eq!(checksum(address, ALL_NODES, 58, &packet[40..]), 0);
+        assert_eq!(packet[66..72], mac);
+    }
+
+    #[test]
+    fn an_arp_request_asks_for_the_own_address() {
+        let packet = arp([2, 0, 0, 0, 0, 9], [192, 0, 2, 9].into());
+        assert_eq!(packet.len(), 28);
+        assert_eq!(packet[8..14], [2, 0, 0, 0, 0, 9]);
+        assert_eq!(packet[14..18], packet[24..28]);
+    }
+}

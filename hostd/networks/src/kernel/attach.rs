@@ -1,0 +1,293 @@
+//! The interfaces of containers: made, configured and removed.
+//!
+//! A start waits for all of this, so everything is sent in as few batches as its order allows, and
+//! the container's namespace is entered once. Nothing here waits for an RCU grace period: links get
+//! their names, addresses and namespaces when they are made, and nothing is removed.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use keelson_netlink::{
+    Batches, Link, LinkChange, LinkId, NetlinkError, Request, Site, VirtualKind, VirtualLink,
+};
+use tracing::{debug, warn};
+
+use super::KernelError;
+use super::announce::Announcement;
+use super::host::{ensure, no_kind};
+use super::namespace::ContainerNamespace;
+use super::plan::endpoint::EndpointPlan;
+use super::plan::network::remove;
+use super::plan::routes::{DefaultRoute, move_defaults};
+
+/// Index of the loopback link, in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// Makes and configures the interfaces of a container, and runs `inside` in its namespace
+/// afterwards. What fails leaves no interface.
+pub(super) fn attach<T>(
+    site: &mut Site,
+    namespace: &ContainerNamespace,
+    plans: &[EndpointPlan],
+    inside: impl FnOnce() -> T,
+) -> Result<(T, Vec<Announcement>), KernelError> {
+    let mut made = Vec::new();
+    let result = make(&mut site.batches, namespace.as_fd(), plans, &mut made).and_then(|()| {
+        site.visit(namespace.as_fd(), |host| {
+            let announcements = configure(host, plans)?;
+            Ok((inside(), announcements))
+        })?
+    });
+    if result.is_err() {
+        for plan in plans.iter().filter(|plan| made.contains(&plan.id)) {
+            let undone = match plan.host_link() {
+                Some(link) => {
+                    let request = Request::RemoveLink(LinkId::Name(link.to_owned()));
+                    site.batches
+                        .run(&[request], None)
+                        .map_err(KernelError::from)
+                }
+                None => detach_inside(site, namespace, plan),
+            };
+            if let Err(error) = undone {
+                warn!(interface = plan.interface, %error, "an interface is left");
+            }
+        }
+    }
+    result
+}
+
+/// Makes the interfaces. The identifiers of endpoints that were begun are added to `made`.
+fn make(
+    batches: &mut Batches,
+    namespace: BorrowedFd<'_>,
+    plans: &[EndpointPlan],
+    made: &mut Vec<String>,
+) -> Result<(), KernelError> {
+    let ids: Vec<_> = plans
+        .iter()
+        .filter_map(|plan| plan.on.name())
+        .map(|name| LinkId::Name(name.to_owned()))
+        .collect();
+    let found = batches.find_links(&ids)?;
+    let mut requests = Vec::new();
+    for (plan, link) in plans.iter().zip(found) {
+        let on = match link {
+            Some(link) => link,
+            // Something removed it; the network is still there.
+            None => ensure(batches, &plan.on)?.ok_or_else(|| KernelError::Vanished {
+                interface: plan.interface.clone(),
+            })?,
+        };
+        requests.push(plan.create(on.index, on.mtu));
+    }
+    let results = batches.try_all(&requests, Some(namespace))?;
+    let mut failed = None;
+    for ((plan, request), result) in plans.iter().zip(&requests).zip(results) {
+        match (result, request) {
+            (Ok(()), _) => made.push(plan.id.clone()),
+            (Err(error), Request::CreateLink(VirtualLink { kind, name, .. })) => {
+                failed.get_or_insert_with(|| no_kind(error, kind, name));
+            }
+            (Err(error), _) => {
+                failed.get_or_insert_with(|| error.into());
+            }
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    for setting in plans.iter().flat_map(EndpointPlan::host_settings) {
+        setting.apply()?;
+    }
+    let up: Vec<_> = plans.iter().filter_map(EndpointPlan::host_up).collect();
+    Ok(batches.run(&up, None)?)
+}
+
+/// Configures the interfaces; to be called in the container's namespace. `host`: the connection in
+/// the host's.
+fn configure(host: &mut Batches, plans: &[EndpointPlan]) -> Result<Vec<Announcement>, KernelError> {
+    let mut batches = Batches::open()?;
+    let ids: Vec<_> = plans
+        .iter()
+        .map(|plan| LinkId::Name(plan.interface.clone()))
+        .collect();
+    let found = batches.find_links(&ids)?;
+    // Programs in the container may rely on it, whatever runtime started them.
+    let mut requests = vec![Request::ChangeLink(
+        LinkId::Index(LOOPBACK),
+        LinkChange::up(),
+    )];
+    let mut links = Vec::new();
+    for (plan, link) in plans.iter().zip(found) {
+        let link = link.ok_or_else(|| KernelError::Vanished {
+            interface: plan.interface.clone(),
+        })?;
+        for setting in &plan.settings {
+            setting.apply()?;
+        }
+        requests.extend(plan.configure(link.index));
+        links.push((plan, link));
+    }
+    batches.run(&requests, None)?;
+    settle(host, &mut batches, &links);
+    let announcements = links.into_iter().filter_map(|(plan, link)| {
+        Announcement::open(plan, &link)
+            .inspect_err(|error| debug!(interface = plan.interface, %error, "not announced"))
+            .ok()
+            .flatten()
+    });
+    Ok(announcements.collect())
+}
+
+/// Lets the kernel take notice of the carriers now, by asking for the links (Linux 6.7 and newer):
+/// usually a worker of the kernel does it some time later, and until then the bridge forwards
+/// nothing and IPv6 has no routes.
+fn settle(host: &mut Batches, inside: &mut Batches, links: &[(&EndpointPlan, Link)]) {
+    let outside: Vec<_> = links
+        .iter()
+        .filter_map(|(plan, _)| plan.host_link())
+        .map(|name| LinkId::Name(name.to_owned()))
+        .collect();
+    let ids: Vec<_> = links
+        .iter()
+        .map(|(_, link)| LinkId::Index(link.index))
+        .collect();
+    let asked = inside.find_links(&ids).and(host.find_links(&outside));
+    if let Err(error) = asked {
+        debug!(%error, "links are not asked for their carriers");
+    }
+}
+
+/// Removes an endpoint's link on the host, and with it the interface, whether the container's
+/// namespace is still there or not.
+pub(super) fn detach_outside(
+    batches: &mut Batches,
+    plan: &EndpointPlan,
+) -> Result<(), KernelError> {
+    let Some(name) = plan.host_link() else {
+        return Ok(());
+    };
+    let Some(link) = batches.find_link(name)? else {
+        return Ok(());
+    };
+    // Without an alias it is one that a crash left before it got one.
+    let ours = match (&plan.attachment, link.alias.as_deref()) {
+        (super::plan::endpoint::Attachment::Port { alias, .. }, Some(found)) => found == alias,
+        (_, None) => true,
+        _ => false,
+    };
+    if !ours || link.kind.as_deref() != Some("veth") {
+        debug!(link = name, "the link is not this endpoint's any more");
+        return Ok(());
+    }
+    Ok(batches.run(&[remove(link.index)], None)?)
+}
+
+/// Removes an interface that has no link on the host from its container's namespace. The container
+/// may have renamed it: then its hardware address tells.
+pub(super) fn detach_inside(
+    site: &mut Site,
+    namespace: &ContainerNamespace,
+    plan: &EndpointPlan,
+) -> Result<(), KernelError> {
+    let removed: Result<(), NetlinkError> = site.visit(namespace.as_fd(), |_| {
+        let mut batches = Batches::open()?;
+        let request = plan.create(0, 0);
+        let kind = match &request {
+            Request::CreateLink(VirtualLink { kind, .. }) => VirtualKind::as_str(kind),
+            _ => return Ok(()),
+        };
+        let links = batches.links()?;
+        let of_kind = || {
+            links
+                .iter()
+                .filter(|link| link.kind.as_deref() == Some(kind))
+        };
+        let by_mac = of_kind().find(|link| plan.mac.is_some() && link.mac == plan.mac);
+        let found = by_mac.or_else(|| of_kind().find(|link| link.name == plan.interface));
+        match found {
+            Some(link) => batches.run(&[remove(link.index)], None),
+            None => Ok(()),
+        }
+    })?;
+    Ok(removed?)
+}
+
+/// Makes the links of living containers ports of a bridge that was made anew. Containers that ended
+/// meanwhile are left out.
+pub(super) fn reattach(
+    batches: &mut Batches,
+    bridge: u32,
+    plans: &[EndpointPlan],
+) -> Result<(), KernelError> {
+    let requests: Vec<_> = plans
+        .iter()
+        .flat_map(|plan| plan.reattach(bridge))
+        .collect();
+    for result in batches.try_all(&requests, None)? {
+        match result {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Opens what is needed to announce interfaces that were made earlier.
+pub(super) fn announcements(
+    site: &mut Site,
+    namespace: &ContainerNamespace,
+    plans: &[EndpointPlan],
+) -> Result<Vec<Announcement>, KernelError> {
+    let opened: Result<_, KernelError> = site.visit(namespace.as_fd(), |_| {
+        let mut batches = Batches::open()?;
+        let ids: Vec<_> = plans
+            .iter()
+            .map(|plan| LinkId::Name(plan.interface.clone()))
+            .collect();
+        let found = batches.find_links(&ids)?;
+        let announcements = plans.iter().zip(found).filter_map(|(plan, link)| {
+            let opened = Announcement::open(plan, &link?);
+            opened.ok().flatten()
+        });
+        Ok(announcements.collect())
+    })?;
+    opened
+}
+
+/// Makes the default routes of a container those of its endpoints.
+pub(super) fn set_default_routes(
+    site: &mut Site,
+    namespace: &ContainerNamespace,
+    plans: &[EndpointPlan],
+) -> Result<(), KernelError> {
+    let changed: Result<(), KernelError> = site.visit(namespace.as_fd(), |_| {
+        let mut batches = Batches::open()?;
+        let links = batches.links()?;
+        let mut wanted: Vec<(u32, DefaultRoute)> = Vec::new();
+        for plan in plans {
+            let by_name = links.iter().find(|link| link.name == plan.interface);
+            let by_mac = || {
+                links
+                    .iter()
+                    .find(|link| plan.mac.is_some() && link.mac == plan.mac)
+            };
+            // The container may have removed it: that is its own affair.
+            let Some(link) = by_name.or_else(by_mac) else {
+                continue;
+            };
+            let routes = plan.routes.iter().cloned();
+            wanted.extend(routes.map(|route| (link.index, route)));
+            for setting in plan
+                .settings
+                .iter()
+                .filter(|setting| setting.is("rp_filter"))
+            {
+                setting.apply()?;
+            }
+        }
+        let requests = move_defaults(&wanted, &batches.routes()?);
+        Ok(batches.run(&requests, None)?)
+    })?;
+    changed
+}

@@ -1,0 +1,77 @@
+//! What the kernel refuses, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use keelson_netlink::NetlinkError;
+
+/// Links, addresses or routes could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KernelError {
+    /// A request failed; it names its operation and object.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The kernel lacks a kind of links.
+    #[error("create link {link}: the kernel has no {kind}: load or build the module {module}")]
+    NoKind {
+        /// The link.
+        link: String,
+        /// The kind.
+        kind: &'static str,
+        /// Its module.
+        module: &'static str,
+    },
+    /// The bridge's name is that of another link.
+    #[error(
+        "link {link} exists and is not a bridge: give another name in the option \
+         com.docker.network.bridge.name"
+    )]
+    NotABridge {
+        /// The link.
+        link: String,
+    },
+    /// The parent link does not exist.
+    #[error("parent link {link} does not exist: name a link of the host in the option parent")]
+    NoParent {
+        /// The link.
+        link: String,
+    },
+    /// The parent link is the loopback link.
+    #[error("loopback interface is not a valid {driver} parent link")]
+    LoopbackParent {
+        /// `macvlan` or `ipvlan`.
+        driver: &'static str,
+    },
+    /// An interface is not where it was made, since something removed it.
+    #[error("interface {interface} vanished while it was set up")]
+    Vanished {
+        /// The interface.
+        interface: String,
+    },
+    /// A kernel parameter could not be set.
+    #[error("set {name} to {value:?}: {source}")]
+    Setting {
+        /// Its name with dots.
+        name: String,
+        /// The value.
+        value: String,
+        /// Why it was refused.
+        source: io::Error,
+    },
+    /// A kernel parameter of an endpoint that is none of its interface.
+    #[error(
+        "endpoint sysctl {name:?} is none of an interface: write it as net.ipv4.conf.IFNAME.NAME"
+    )]
+    NotOfInterface {
+        /// Its name with dots.
+        name: String,
+    },
+    /// The container's network namespace can't be opened.
+    #[error("open network namespace {}: {source}", path.display())]
+    Namespace {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}

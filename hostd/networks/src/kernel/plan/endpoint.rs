@@ -1,0 +1,287 @@
+//! An endpoint's links, addresses and parameters.
+
+use std::net::IpAddr;
+
+use keelson_model::ip::IpPrefix;
+use keelson_model::spec::Mac;
+use keelson_netlink::{
+    BridgePort, Ipvlan, IpvlanIsolation, LinkChange, LinkId, Macvlan, NewAddress, Request,
+    VirtualKind, VirtualLink,
+};
+
+use crate::kernel::KernelError;
+use crate::kernel::marks::Owner;
+use crate::kernel::plan::network::HostLink;
+use crate::kernel::plan::routes::{DefaultRoute, default_routes};
+use crate::kernel::settings::Setting;
+use crate::{Bridge, Driver, Endpoint, IpvlanFlag, IpvlanMode, MacvlanMode, Network};
+
+/// What an endpoint needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::kernel) struct EndpointPlan {
+    /// The endpoint's identifier.
+    pub(in crate::kernel) id: String,
+    /// The network's link.
+    pub(in crate::kernel) on: HostLink,
+    /// How the interface is made.
+    pub(in crate::kernel) attachment: Attachment,
+    /// The interface's name.
+    pub(in crate::kernel) interface: String,
+    /// The interface's hardware address, where it has one of its own.
+    pub(in crate::kernel) mac: Option<Mac>,
+    /// Maximum transmission unit in bytes, when one was asked for.
+    pub(in crate::kernel) mtu: Option<u32>,
+    /// The interface's addresses.
+    pub(in crate::kernel) addresses: Vec<IpPrefix>,
+    /// Addresses that are valid on the link only.
+    pub(in crate::kernel) link_local: Vec<IpPrefix>,
+    /// The interface's parameters, in their order.
+    pub(in crate::kernel) settings: Vec<Setting>,
+    /// Default routes that lead by it.
+    pub(in crate::kernel) routes: Vec<DefaultRoute>,
+}
+
+/// How an interface is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::kernel) enum Attachment {
+    /// The end of a pair whose other end is a port of a bridge.
+    Port {
+        /// Name of the other end.
+        host_link: String,
+        /// Alias of the other end.
+        alias: String,
+        /// Whether other ports of its kind are not reached.
+        isolated: bool,
+    },
+    /// A macvlan link.
+    Macvlan(Macvlan),
+    /// An ipvlan link.
+    Ipvlan(Ipvlan, IpvlanIsolation),
+}
+
+impl EndpointPlan {
+    /// What an endpoint needs, in a container that has `endpoints` of them; `None` when the network
+    /// has no links at all.
+    pub(in crate::kernel) fn of(
+        network: &Network,
+        endpoint: &Endpoint,
+        endpoints: usize,
+        owner: &Owner,
+    ) -> Result<Option<Self>, KernelError> {
+        let (attachment, mtu) = match &network.driver {
+            Driver::Bridge(bridge) => (port(bridge, endpoint, owner), bridge.mtu),
+            Driver::Macvlan(parent) => (Attachment::Macvlan(macvlan(parent.mode)), parent.mtu),
+            Driver::Ipvlan(parent) => {
+                let (mode, isolation) = ipvlan(parent.mode);
+                (Attachment::Ipvlan(mode, isolation), parent.mtu)
+            }
+            Driver::Host | Driver::Nothing => return Ok(None),
+        };
+        let addresses = endpoint.ipv4.into_iter().chain(endpoint.ipv6);
+        let of_link = endpoint.asked.link_local.iter();
+        Ok(Some(Self {
+            id: endpoint.id.clone(),
+            on: HostLink::of(network, owner),
+            attachment,
+            interface: endpoint.interface.clone(),
+            mac: endpoint.mac,
+            mtu,
+            addresses: addresses.collect(),
+            link_local: of_link.map(|address| link_local(*address)).collect(),
+            settings: settings(network, endpoint, endpoints)?,
+            routes: default_routes(network, endpoint),
+        }))
+    }
+
+    /// The request that makes the interface. `on`: index of the network's link; `usual_mtu`: that
+    /// link's MTU.
+    pub(in crate::kernel) fn create(&self, on: u32, usual_mtu: u32) -> Request {
+        // A pair has 1500 bytes whatever its bridge has; links on a parent take the parent's.
+        let mtu = self.mtu.unwrap_or(usual_mtu);
+        Request::CreateLink(match &self.attachment {
+            Attachment::Port { host_link, .. } => VirtualLink {
+                mtu: Some(mtu),
+                controller: Some(on),
+                ..VirtualLink::new(
+                    host_link,
+                    VirtualKind::Veth {
+                        peer: self.interface.clone(),
+                        peer_mac: self.mac,
+                        peer_mtu: Some(mtu),
+                    },
+                )
+            },
+            Attachment::Macvlan(mode) => VirtualLink {
+                mac: self.mac,
+                mtu: self.mtu,
+                elsewhere: true,
+                ..VirtualLink::new(
+                    &self.interface,
+                    VirtualKind::Macvlan {
+                        parent: on,
+                        mode: *mode,
+                    },
+                )
+            },
+            Attachment::Ipvlan(mode, isolation) => VirtualLink {
+                mtu: self.mtu,
+                elsewhere: true,
+                ..VirtualLink::new(
+                    &self.interface,
+                    VirtualKind::Ipvlan {
+                        parent: on,
+                        mode: *mode,
+                        isolation: *isolation,
+                    },
+                )
+            },
+        })
+    }
+
+    /// The link's name on the host, when it has one there.
+    pub(in crate::kernel) fn host_link(&self) -> Option<&str> {
+        match &self.attachment {
+            Attachment::Port { host_link, .. } => Some(host_link),
+            Attachment::Macvlan(_) | Attachment::Ipvlan(..) => None,
+        }
+    }
+
+    /// Parameters of the link on the host, to be set before it is switched on. A port has no
+    /// use for IPv6 of its own, and must not believe router advertisements (CVE-2020-13401).
+    pub(in crate::kernel) fn host_settings(&self) -> Vec<Setting> {
+        let settings = |link| {
+            vec![
+                Setting::of_link(true, link, "accept_ra", 0),
+                Setting::of_link(true, link, "disable_ipv6", 1),
+            ]
+        };
+        self.host_link().map(settings).unwrap_or_default()
+    }
+
+    /// The request that marks the link on the host and switches it on.
+    pub(in crate::kernel) fn host_up(&self) -> Option<Request> {
+        let Attachment::Port {
+            host_link,
+            alias,
+            isolated,
+        } = &self.attachment
+        else {
+            return None;
+        };
+        let change = LinkChange {
+            alias: Some(alias.clone()),
+            port: Some(BridgePort {
+                hairpin: true,
+                isolated: *isolated,
+            }),
+            ..LinkChange::up()
+        };
+        Some(Request::ChangeLink(LinkId::Name(host_link.clone()), change))
+    }
+
+    /// The requests that make the link on the host a port of a new bridge, whose index is `bridge`.
+    pub(in crate::kernel) fn reattach(&self, bridge: u32) -> Vec<Request> {
+        let Some(link) = self.host_link() else {
+            return Vec::new();
+        };
+        let change = LinkChange {
+            controller: Some(bridge),
+            ..LinkChange::default()
+        };
+        let id = LinkId::Name(link.to_owned());
+        let requests = [Request::ChangeLink(id, change)];
+        requests.into_iter().chain(self.host_up()).collect()
+    }
+
+    /// The requests that give the interface its addresses and switch it on.
+    pub(in crate::kernel) fn configure(&self, index: u32) -> Vec<Request> {
+        let address = |link_local| {
+            move |prefix: &IpPrefix| {
+                Request::AddAddress(NewAddress {
+                    link: index,
+                    prefix: *prefix,
+                    protocol: 0,
+                    link_local,
+                })
+            }
+        };
+        let up = Request::ChangeLink(LinkId::Index(index), LinkChange::up());
+        let addresses = self.addresses.iter().map(address(false));
+        let of_link = self.link_local.iter().map(address(true));
+        let routes = self.routes.iter().map(|route| route.add(index));
+        addresses.chain(of_link).chain([up]).chain(routes).collect()
+    }
+}
+
+fn port(bridge: &Bridge, endpoint: &Endpoint, owner: &Owner) -> Attachment {
+    Attachment::Port {
+        host_link: endpoint.host_link.clone(),
+        alias: owner.endpoint(&endpoint.id),
+        isolated: !bridge.inter_container,
+    }
+}
+
+const fn macvlan(mode: MacvlanMode) -> Macvlan {
+    match mode {
+        MacvlanMode::Bridge => Macvlan::Bridge,
+        MacvlanMode::Private => Macvlan::Private,
+        MacvlanMode::Vepa => Macvlan::Vepa,
+        MacvlanMode::Passthru => Macvlan::Passthru,
+    }
+}
+
+const fn ipvlan(mode: IpvlanMode) -> (Ipvlan, IpvlanIsolation) {
+    let (mode, flag) = match mode {
+        IpvlanMode::L2(flag) => (Ipvlan::L2, flag),
+        IpvlanMode::L3(flag) => (Ipvlan::L3, flag),
+        IpvlanMode::L3S(flag) => (Ipvlan::L3S, flag),
+    };
+    let isolation = match flag {
+        IpvlanFlag::Bridge => IpvlanIsolation::Bridge,
+        IpvlanFlag::Private => IpvlanIsolation::Private,
+        IpvlanFlag::Vepa => IpvlanIsolation::Vepa,
+    };
+    (mode, isolation)
+}
+
+/// With the length of the network that link-local addresses share; any other address is alone.
+fn link_local(address: IpAddr) -> IpPrefix {
+    let length = match address {
+        IpAddr::V4(address) if address.is_link_local() => 16,
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(address) if address.is_unicast_link_local() => 64,
+        IpAddr::V6(_) => 128,
+    };
+    IpPrefix { address, length }
+}
+
+/// The interface's parameters; those of the user come last and win.
+fn settings(
+    network: &Network,
+    endpoint: &Endpoint,
+    endpoints: usize,
+) -> Result<Vec<Setting>, KernelError> {
+    let interface = &endpoint.interface;
+    let mut settings = Vec::new();
+    if endpoint.ipv6.is_some() || network.ipv6 {
+        // A bridge's addresses are all known; only another container would send advertisements.
+        // On a link of the host, routers may.
+        if matches!(network.driver, Driver::Bridge(_)) {
+            settings.push(Setting::of_link(true, interface, "accept_ra", 0));
+        }
+        settings.push(Setting::of_link(true, interface, "disable_ipv6", 0));
+    } else {
+        // A network without IPv6 has none: not even addresses of the link, nor what a router of
+        // the parent's network advertises (CVE-2024-32473).
+        settings.push(Setting::of_link(true, interface, "disable_ipv6", 1));
+    }
+    if endpoints > 1 && endpoint.ipv4.is_some() {
+        // Strictly, answers would be dropped that come by another interface than the default
+        // route's.
+        settings.push(Setting::of_link(false, interface, "rp_filter", 2));
+    }
+    for (name, value) in &endpoint.asked.sysctls {
+        settings.push(Setting::of_user(name, value, interface)?);
+    }
+    Ok(settings)
+}

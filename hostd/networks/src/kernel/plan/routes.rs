@@ -1,0 +1,113 @@
+//! Default routes of containers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use keelson_model::ip::IpPrefix;
+use keelson_netlink::{Request, Route, RouteProtocol, TABLE_MAIN};
+
+use crate::{Driver, Endpoint, IpvlanMode, Network};
+
+/// A default route by an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::kernel) struct DefaultRoute {
+    /// Of which family.
+    pub(in crate::kernel) ipv6: bool,
+    /// The next hop; `None`: everything is asked for on the link.
+    pub(in crate::kernel) gateway: Option<IpAddr>,
+}
+
+impl DefaultRoute {
+    fn route(&self, index: u32) -> Route {
+        let address = match self.ipv6 {
+            true => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            false => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        };
+        Route {
+            table: TABLE_MAIN,
+            link: index,
+            destination: IpPrefix { address, length: 0 },
+            gateway: self.gateway,
+            metric: 0,
+            source: None,
+            // How ours are told from those that the container makes.
+            protocol: RouteProtocol::Static,
+        }
+    }
+
+    /// The request that adds it, by the interface of an index. It takes the place of another one.
+    pub(in crate::kernel) fn add(&self, index: u32) -> Request {
+        Request::SetRoute(self.route(index))
+    }
+}
+
+/// The default routes that lead by an endpoint.
+pub(in crate::kernel) fn default_routes(
+    network: &Network,
+    endpoint: &Endpoint,
+) -> Vec<DefaultRoute> {
+    if network.internal {
+        return Vec::new();
+    }
+    // A link that routes by itself needs no gateway. Other links of the host get no route that
+    // nobody asked for: only the operator knows the gateway.
+    let routes_itself = match &network.driver {
+        Driver::Ipvlan(parent) => matches!(parent.mode, IpvlanMode::L3(_) | IpvlanMode::L3S(_)),
+        _ => false,
+    };
+    let families = [
+        (
+            endpoint.default_ipv4 && endpoint.ipv4.is_some(),
+            endpoint.gateway_ipv4.map(IpAddr::V4),
+            false,
+        ),
+        (
+            endpoint.default_ipv6 && endpoint.ipv6.is_some(),
+            endpoint.gateway_ipv6.map(IpAddr::V6),
+            true,
+        ),
+    ];
+    let mut routes = Vec::new();
+    for (default, gateway, ipv6) in families {
+        let gateway = gateway.filter(|_| !routes_itself);
+        if default && (routes_itself || gateway.is_some()) {
+            routes.push(DefaultRoute { ipv6, gateway });
+        }
+    }
+    routes
+}
+
+/// The requests that make a container's default routes the wanted ones: `wanted` with the index of
+/// its interface each, `present` all routes of the container. Routes that the container made itself
+/// are left alone. A route is replaced before others go, so that there is always one.
+pub(in crate::kernel) fn move_defaults(
+    wanted: &[(u32, DefaultRoute)],
+    present: &[Route],
+) -> Vec<Request> {
+    let additions: Vec<_> = wanted
+        .iter()
+        .map(|(index, route)| route.route(*index))
+        .collect();
+    let ours = present.iter().filter(|route| {
+        route.table == TABLE_MAIN
+            && route.destination.length == 0
+            && route.protocol == RouteProtocol::Static
+    });
+    let is_wanted = |route: &Route| {
+        additions.iter().any(|wanted| {
+            let same = |family: &Route| family.destination.address.is_ipv6();
+            wanted.link == route.link
+                && wanted.gateway == route.gateway
+                && same(wanted) == same(route)
+        })
+    };
+    // The kernel replaces the first route of the same destination and metric. It may be the one
+    // that stays: then the other one is removed here, and removing what is gone is no error.
+    let stale = ours.filter(|route| !is_wanted(route)).cloned();
+    let stale: Vec<_> = stale.map(Request::RemoveRoute).collect();
+    additions
+        .iter()
+        .cloned()
+        .map(Request::SetRoute)
+        .chain(stale)
+        .collect()
+}

@@ -1,0 +1,8 @@
+//! Tests against the kernel, in network namespaces of their own: one is the host, others are
+//! containers and neighbours. They need root, and do nothing without.
+
+mod bench;
+mod bridges;
+mod lab;
+mod life;
+mod parents;
