@@ -102,6 +102,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "hostd-networks",
         &[
+            "keelson-blocking",
             "keelson-sys",
             "keelson-lease",
             "keelson-model",

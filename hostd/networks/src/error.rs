@@ -1,0 +1,173 @@
+//! What can go wrong with networks, in the words that Docker's clients match on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use keelson_model::error::ErrorKind;
+use keelson_store::StoreError;
+
+use crate::ipam::{AddressError, SubnetError};
+use crate::options::OptionError;
+
+/// An error of container networks.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// There is no such network.
+    #[error("network {0} not found")]
+    NotFound(String),
+    /// The name is another network's.
+    #[error("network with name {0} already exists")]
+    Exists(String),
+    /// Several identifiers begin with it.
+    #[error("network {term} is ambiguous ({count} matches found based on ID prefix)")]
+    Ambiguous {
+        /// What was looked for.
+        term: String,
+        /// How many networks it may mean.
+        count: usize,
+    },
+    /// Every engine has a network of that name.
+    #[error("operation is not permitted on predefined {0} network")]
+    Predefined(String),
+    /// Every engine has it.
+    #[error("{0} is a pre-defined network and cannot be removed")]
+    NotRemovable(String),
+    /// Running containers are in it.
+    #[error(
+        "error while removing network: network {name} has active endpoints ({})", endpoints.join(", ")
+    )]
+    InUse {
+        /// The network.
+        name: String,
+        /// `name:"c1" id:"0123456789ab"` for each endpoint.
+        endpoints: Vec<String>,
+    },
+    /// The caller's input is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// It can't be beside another network.
+    #[error(
+        "cannot create network {id} ({link}): conflicts with network {other} ({other_link}): {reason}"
+    )]
+    Conflict {
+        /// The new network.
+        id: String,
+        /// Its bridge.
+        link: String,
+        /// The network that is there.
+        other: String,
+        /// Its bridge.
+        other_link: String,
+        /// What they have in common.
+        reason: &'static str,
+    },
+    /// Its driver can't be had, or refuses an option.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// Its subnets can't be had.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// A container can't have an address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// What a container's connection asks for does not fit to the network.
+    #[error("invalid endpoint settings:\n{0}")]
+    Endpoint(String),
+    /// All addresses are in use.
+    #[error("no available IPv{family} addresses on this network's address pools: {name} ({id})")]
+    Exhausted {
+        /// 4 or 6.
+        family: u8,
+        /// The network's name.
+        name: String,
+        /// The network's identifier.
+        id: String,
+    },
+    /// The container is in the network already.
+    #[error("endpoint with name {container} already exists in network {network}")]
+    Connected {
+        /// The container's name.
+        container: String,
+        /// The network's name.
+        network: String,
+    },
+    /// The container is not in the network.
+    #[error("container {container} is not connected to network {network}")]
+    NotConnected {
+        /// The container's identifier.
+        container: String,
+        /// The network's name, or what the caller called it.
+        network: String,
+    },
+    /// Another cleaning is under way.
+    #[error("a prune operation is already running")]
+    Pruning,
+    /// Its document can't be read.
+    #[error("network {name} can't be used: {reason}")]
+    Unreadable {
+        /// The network.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The document store's error.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A system call failed.
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        /// What was done: `mkdir`, `remove`, ….
+        operation: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The work on files ended without a result.
+    #[error("work on networks: {0}")]
+    TaskDied(#[from] keelson_blocking::TaskDied),
+}
+
+impl NetworkError {
+    pub(crate) fn io(
+        operation: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
+    }
+
+    /// The kind, from which status and exit code follow.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound(_)
+            | Self::Option(OptionError::NoDriver(_))
+            | Self::Subnet(SubnetError::NoDriver(_)) => ErrorKind::NotFound,
+            Self::Exists(_) | Self::Pruning => ErrorKind::Conflict,
+            Self::Predefined(_)
+            | Self::NotRemovable(_)
+            | Self::InUse { .. }
+            | Self::Conflict { .. }
+            | Self::Connected { .. }
+            | Self::Option(OptionError::OnlyOne(_) | OptionError::NoSwarm)
+            | Self::Subnet(SubnetError::Several | SubnetError::Overlap { .. })
+            | Self::Address(AddressError::Taken(_)) => ErrorKind::Forbidden,
+            Self::Ambiguous { .. }
+            | Self::Invalid(_)
+            | Self::Option(_)
+            | Self::Subnet(_)
+            | Self::Endpoint(_)
+            | Self::Address(AddressError::Outside(_)) => ErrorKind::InvalidInput,
+            Self::Exhausted { .. }
+            | Self::NotConnected { .. }
+            | Self::Unreadable { .. }
+            | Self::Store(_)
+            | Self::Io { .. }
+            | Self::TaskDied(_) => ErrorKind::Internal,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The addresses of one subnet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use keelson_model::ip::IpPrefix;
+
+use super::block::{Block, address, number};
+use super::check::{unusable, usable};
+use crate::types::Subnet;
+
+/// The addresses of one subnet: only those that somebody has are kept.
+#[derive(Debug, Clone)]
+pub(super) struct Addresses {
+    prefix: IpPrefix,
+    /// Where automatic addresses are taken from.
+    range: Block,
+    /// Never given away: the gateway's and auxiliary ones, with what they are for.
+    fixed: BTreeMap<u128, String>,
+    /// Given away, with who has them.
+    used: BTreeMap<u128, String>,
+    /// The last one that was chosen automatically.
+    last: Option<u128>,
+}
+
+impl Addresses {
+    pub(super) fn new(subnet: &Subnet) -> Self {
+        let mut range = usable(subnet.prefix);
+        if let Some(asked) = subnet.range.map(Block::of) {
+            range.first = range.first.max(asked.first);
+            range.last = range.last.min(asked.last);
+        }
+        let auxiliary = subnet.auxiliary.iter();
+        let mut fixed: BTreeMap<u128, String> = auxiliary
+            .map(|(name, address)| {
+                let use_of = format!("reserved for {name:?} (auxiliary address)");
+                (number(*address), use_of)
+            })
+            .collect();
+        if let Some(gateway) = subnet.gateway {
+            fixed.insert(number(gateway), "the gateway's".to_owned());
+        }
+        Self {
+            prefix: subnet.prefix,
+            range,
+            fixed,
+            used: BTreeMap::new(),
+            last: None,
+        }
+    }
+
+    pub(super) const fn prefix(&self) -> IpPrefix {
+        self.prefix
+    }
+
+    /// Gives away any address of the range: the next one after the last that was given, so that an
+    /// address that is freed is not another container's at once, while neighbours and clients still
+    /// remember it. Those in `avoided` are given only when no other is free.
+    pub(super) fn take_any(&mut self, holder: &str, avoided: &BTreeSet<u128>) -> Option<IpAddr> {
+        let nothing = BTreeSet::new();
+        let found = self.find(avoided).or_else(|| match avoided.is_empty() {
+            true => None,
+            false => self.find(&nothing),
+        })?;
+        self.last = Some(found);
+        self.used.insert(found, holder.to_owned());
+        Some(address(self.range.ipv6, found))
+    }
+
+    fn find(&self, avoided: &BTreeSet<u128>) -> Option<u128> {
+        let Block { first, last, .. } = self.range;
+        let after = self.last.and_then(|last| last.checked_add(1));
+        let start = after.map_or(first, |after| after.max(first));
+        self.search(start, last, avoided)
+            .or_else(|| self.search(first, start.checked_sub(1)?.min(last), avoided))
+    }
+
+    /// The first free address between two. It looks at no more addresses than are taken or avoided,
+    /// and one.
+    fn search(&self, first: u128, last: u128, avoided: &BTreeSet<u128>) -> Option<u128> {
+        let mut number = first;
+        while number <= last {
+            let taken = self.used.contains_key(&number)
+                || self.fixed.contains_key(&number)
+                || avoided.contains(&number);
+            if !taken {
+                return Some(number);
+            }
+            number = number.checked_add(1)?;
+        }
+        None
+    }
+
+    /// Gives away one address of the subnet.
+    ///
+    /// # Errors
+    /// Whose it is.
+    pub(super) fn take(&mut self, address: IpAddr, holder: &str) -> Result<(), String> {
+        if let Some(why) = unusable(self.prefix, address) {
+            return Err(format!("{address}: {why}"));
+        }
+        let number = number(address);
+        if let Some(use_of) = self.fixed.get(&number) {
+            return Err(format!("{address} is {use_of}"));
+        }
+        if let Some(other) = self.used.get(&number) {
+            return Err(format!("{address} is the address of container {other}"));
+        }
+        self.used.insert(number, holder.to_owned());
+        Ok(())
+    }
+
+    /// Makes an address free again.
+    pub(super) fn release(&mut self, address: IpAddr) {
+        self.used.remove(&number(address));
+    }
+}

@@ -1,0 +1,78 @@
+//! The addresses of a network: those of all its subnets.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use keelson_model::ip::IpPrefix;
+
+use super::addresses::Addresses;
+use super::block::number;
+use crate::types::Subnet;
+
+/// Why a container can't have an address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// It is another's. Docker's words are the first ones; who has it comes after them.
+    #[error("Address already in use: {0}")]
+    Taken(String),
+    /// It is in no subnet.
+    #[error("no configured subnet or ip-range contain the IP address {0}")]
+    Outside(IpAddr),
+}
+
+/// The addresses of a network.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Space(Vec<Addresses>);
+
+impl Space {
+    pub(crate) fn new(subnets: &[Subnet]) -> Self {
+        Self(subnets.iter().map(Addresses::new).collect())
+    }
+
+    /// Gives away any address of a family, with the prefix length of its subnet. `None`: there is none
+    /// left. Those in `avoided` are given only when no other is free.
+    pub(crate) fn take_any(
+        &mut self,
+        ipv6: bool,
+        holder: &str,
+        avoided: &[IpAddr],
+    ) -> Option<IpPrefix> {
+        let avoided = avoided.iter().filter(|address| address.is_ipv6() == ipv6);
+        let avoided: BTreeSet<u128> = avoided.map(|address| number(*address)).collect();
+        let subnets = self.0.iter_mut();
+        let mut subnets = subnets.filter(|one| one.prefix().address.is_ipv6() == ipv6);
+        subnets.find_map(|subnet| {
+            let address = subnet.take_any(holder, &avoided)?;
+            Some(IpPrefix {
+                address,
+                length: subnet.prefix().length,
+            })
+        })
+    }
+
+    /// Gives away this address.
+    ///
+    /// # Errors
+    /// [`AddressError`].
+    pub(crate) fn take(&mut self, address: IpAddr, holder: &str) -> Result<IpPrefix, AddressError> {
+        let subnet = self.subnet_of(address);
+        let subnet = subnet.ok_or(AddressError::Outside(address))?;
+        subnet.take(address, holder).map_err(AddressError::Taken)?;
+        Ok(IpPrefix {
+            address,
+            length: subnet.prefix().length,
+        })
+    }
+
+    /// Makes an address free again; that of nobody is no error.
+    pub(crate) fn release(&mut self, address: IpAddr) {
+        if let Some(subnet) = self.subnet_of(address) {
+            subnet.release(address);
+        }
+    }
+
+    fn subnet_of(&mut self, address: IpAddr) -> Option<&mut Addresses> {
+        let mut subnets = self.0.iter_mut();
+        subnets.find(|subnet| subnet.prefix().contains(address))
+    }
+}
