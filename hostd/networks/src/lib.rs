@@ -4,19 +4,28 @@
 //! - `error`: what can go wrong, in Docker's words.
 //! - `options`: from a driver's options to what it does.
 //! - `ipam`: subnets and addresses.
+//! - `settings`: with what networks are opened.
+//! - `store`: networks on disk and in memory, and who is in them.
 //! - `kernel`: networks in the kernel: links of the host, and interfaces of containers.
+//! - `networks`: the calls that the engine and its clients use.
 
 mod error;
 mod ipam;
 #[expect(dead_code, reason = "only its tests call most of it yet")]
 mod kernel;
+mod networks;
 mod options;
+mod settings;
+mod store;
 mod types;
 
 pub use error::NetworkError;
 pub use ipam::{AddressError, AddressPool, PoolError, Pools, SubnetError};
+pub use networks::{Created, Networks};
 pub use options::OptionError;
+pub use settings::{DefaultBridge, NetworkOptions};
 pub use types::{
     Addressing, AskedSubnet, Binding, Bridge, Driver, Endpoint, GatewayMode, IpvlanFlag,
-    IpvlanMode, MacvlanMode, Network, NewNetwork, Parent, ParentLink, Subnet,
+    IpvlanMode, MacvlanMode, Network, NetworkEvent, NetworkMember, NewNetwork, Parent, ParentLink,
+    Recovered, Subnet,
 };

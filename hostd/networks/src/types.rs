@@ -8,6 +8,43 @@ use keelson_model::ip::IpPrefix;
 use keelson_model::spec::{ConnectionSpec, Mac, Port, PublishedPort};
 use serde::{Deserialize, Serialize};
 
+/// Something that happened to a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkEvent {
+    /// `create`, `connect`, `disconnect`, `destroy` or `prune`.
+    pub action: &'static str,
+    /// The network's identifier; empty for `prune`.
+    pub id: String,
+    /// Further facts.
+    pub attributes: BTreeMap<String, String>,
+    /// Nanoseconds since 1970.
+    pub time: i64,
+}
+
+/// What a running container had in its networks when an earlier engine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// Its identifier.
+    pub container: String,
+    /// Its name.
+    pub name: String,
+    /// Its connections.
+    pub endpoints: Vec<Endpoint>,
+    /// Its published ports.
+    pub bindings: Vec<Binding>,
+}
+
+/// A running container in a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkMember {
+    /// Its identifier.
+    pub container: String,
+    /// Its name.
+    pub name: String,
+    /// Its connection.
+    pub endpoint: Endpoint,
+}
+
 /// What network to make.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewNetwork {
@@ -47,7 +84,7 @@ pub struct Addressing {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AskedSubnet {
-    /// `192.0.2.0/24`; empty: one from the default pools.
+    /// `192.0.2.0/24`. Who wants one from the default pools asks for none.
     pub subnet: String,
     /// Where automatic addresses are taken from.
     pub range: String,

@@ -15,12 +15,12 @@ mod pools;
 mod space;
 mod subnets;
 
-pub(crate) use block::overlap;
+pub(crate) use block::{masked, overlap};
 pub use pools::{AddressPool, PoolError, Pools};
 pub use space::AddressError;
 pub(crate) use space::Space;
 pub use subnets::SubnetError;
-pub(crate) use subnets::{Allocated, SubnetRequest, allocate_subnets};
+pub(crate) use subnets::{SubnetRequest, allocate_subnets};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use keelson_model::ip::IpPrefix;
 use proptest::prelude::*;
 
 use super::block::{Block, address, number};
+use super::subnets::Allocated;
 use super::*;
 use crate::types::{Addressing, AskedSubnet, Subnet};
 

@@ -1,0 +1,251 @@
+//! What is kept of a network on disk.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::Path;
+
+use jiff::Timestamp;
+use keelson_model::ip::IpPrefix;
+use keelson_store::document::Rest;
+use keelson_store::{Document, Objects, document};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::predefined;
+use crate::NetworkError;
+use crate::options::{self, Asked};
+use crate::types::{Addressing, Driver, Network, Subnet};
+
+/// Name of the document that makes a network exist.
+pub(super) const NETWORK: &str = "network.json";
+/// Bytes of a document that can't be read of which something is looked for.
+const LONGEST: u64 = 4 << 20;
+
+/// `network.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NetworkDocument {
+    id: String,
+    name: String,
+    created: Timestamp,
+    driver: String,
+    #[serde(default)]
+    internal: bool,
+    #[serde(default)]
+    attachable: bool,
+    ipv4: bool,
+    ipv6: bool,
+    /// What was allocated. What was asked for is in `addressing`, and the two are never mixed: who
+    /// copies what was asked for must not get what was given.
+    #[serde(default)]
+    subnets: Vec<SubnetDocument>,
+    #[serde(default)]
+    addressing: Addressing,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    options: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SubnetDocument {
+    subnet: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    range: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    auxiliary: BTreeMap<String, IpAddr>,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+impl Document for NetworkDocument {
+    const VERSION: u32 = 1;
+}
+
+impl NetworkDocument {
+    pub(super) fn new(network: &Network) -> Self {
+        let subnets = network.subnets.iter().map(|subnet| SubnetDocument {
+            subnet: subnet.prefix.to_string(),
+            range: subnet.range.map(|range| range.to_string()),
+            gateway: subnet.gateway,
+            auxiliary: subnet.auxiliary.clone(),
+            rest: Rest::default(),
+        });
+        Self {
+            id: network.id.clone(),
+            name: network.name.clone(),
+            created: network.created,
+            driver: network.driver.as_str().to_owned(),
+            internal: network.internal,
+            attachable: network.attachable,
+            ipv4: network.ipv4,
+            ipv6: network.ipv6,
+            subnets: subnets.collect(),
+            addressing: network.asked.clone(),
+            options: network.options.clone(),
+            labels: network.labels.clone(),
+            rest: Rest::default(),
+        }
+    }
+
+    /// The network that it describes.
+    fn network(self, engine: &str) -> Result<Network, String> {
+        let predefined = self.id == predefined::id(predefined::BRIDGE, engine);
+        let understood = options::read(Asked {
+            id: &self.id,
+            driver: &self.driver,
+            options: &self.options,
+            internal: self.internal,
+            of_engine: predefined,
+        });
+        let understood = understood.map_err(|error| error.to_string())?;
+        // An engine with other rules made it. It works on, without the option.
+        for problem in &understood.problems {
+            tracing::warn!(name = self.name, %problem, "option of a network has no effect");
+        }
+        let subnets = self.subnets.into_iter().map(SubnetDocument::subnet);
+        Ok(Network {
+            id: self.id,
+            name: self.name,
+            created: self.created,
+            driver: understood.driver,
+            internal: understood.internal,
+            attachable: self.attachable,
+            ipv4: self.ipv4,
+            ipv6: self.ipv6,
+            subnets: subnets.collect::<Result<_, _>>()?,
+            asked: self.addressing,
+            options: self.options,
+            labels: self.labels,
+            predefined,
+            unreadable: None,
+        })
+    }
+}
+
+impl SubnetDocument {
+    fn subnet(self) -> Result<Subnet, String> {
+        let prefix = |text: &str| {
+            let prefix = text.parse::<IpPrefix>();
+            prefix.map_err(|error| format!("subnet {text:?}: {error}"))
+        };
+        Ok(Subnet {
+            prefix: prefix(&self.subnet)?,
+            range: self.range.as_deref().map(prefix).transpose()?,
+            gateway: self.gateway,
+            auxiliary: self.auxiliary,
+        })
+    }
+}
+
+/// A network as it is on the disk.
+pub(super) fn read(objects: &Objects, id: &str, engine: &str) -> Network {
+    let path = match objects.document(id) {
+        Ok(path) => path,
+        Err(error) => return unreadable(id, Path::new(""), error.to_string()),
+    };
+    let why = match document::read::<NetworkDocument>(&path) {
+        Ok(Some(found)) if found.id == id => match found.network(engine) {
+            Ok(network) => return network,
+            Err(why) => why,
+        },
+        Ok(Some(found)) => format!("its document is of network {}", found.id),
+        Ok(None) => "its document is missing".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    unreadable(id, &path, why)
+}
+
+/// What can be known of a network whose document can't be read: perhaps a newer engine has written it,
+/// and its name and subnets are where they always were.
+fn unreadable(id: &str, path: &Path, why: String) -> Network {
+    tracing::error!(id, error = why, "network can't be read");
+    let known = members(path);
+    let name = known.get("name").and_then(Value::as_str);
+    let subnets = known.get("subnets").and_then(Value::as_array);
+    let subnets = subnets.into_iter().flatten().filter_map(|subnet| {
+        let prefix = subnet.get("subnet")?.as_str()?.parse().ok()?;
+        Some(Subnet {
+            prefix,
+            range: None,
+            gateway: None,
+            auxiliary: BTreeMap::new(),
+        })
+    });
+    Network {
+        id: id.to_owned(),
+        name: name.unwrap_or(id).to_owned(),
+        created: Timestamp::UNIX_EPOCH,
+        driver: Driver::Nothing,
+        internal: false,
+        attachable: false,
+        ipv4: false,
+        ipv6: false,
+        subnets: subnets.collect(),
+        asked: Addressing::default(),
+        options: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        predefined: false,
+        unreadable: Some(why),
+    }
+}
+
+/// The members of a document, as far as it is JSON.
+fn members(path: &Path) -> Value {
+    let read = || {
+        let mut text = String::new();
+        let file = File::open(path).ok()?;
+        file.take(LONGEST).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    };
+    read().unwrap_or_default()
+}
+
+/// Writes what makes a network exist.
+pub(super) fn write(
+    objects: &Objects,
+    era: keelson_store::Era,
+    network: &Network,
+) -> Result<(), NetworkError> {
+    let path = objects.document(&network.id)?;
+    let found = NetworkDocument::new(network);
+    Ok(document::write(
+        &path,
+        &found,
+        era,
+        keelson_store::Durability::Flushed,
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use keelson_store::document::assert_goes_back;
+
+    use super::*;
+
+    const GOLDEN: [(u32, &str); 1] = [(1, include_str!("../../tests/golden/network.1.json"))];
+
+    #[test]
+    fn network_json_goes_back() {
+        assert_goes_back::<NetworkDocument>(&GOLDEN);
+    }
+
+    #[test]
+    fn a_network_is_what_its_document_says() {
+        let path = Path::new("network.json");
+        let read = |text: &str| document::parse::<NetworkDocument>(path, text.as_bytes()).unwrap();
+        let found = read(GOLDEN[0].1);
+        let network = found.clone().network("engine").unwrap();
+        assert_eq!(NetworkDocument::new(&network), found);
+        // An engine with stricter rules must not lose it.
+        let other = GOLDEN[0].1.replace("routed", "sideways");
+        let other = read(&other).network("engine").unwrap();
+        assert_eq!(other.bridge().unwrap().mode_ipv4, crate::GatewayMode::Nat);
+        assert_eq!(other.subnets, network.subnets);
+    }
+}

@@ -1,0 +1,182 @@
+//! The networks of a host, and which containers are in them.
+//!
+//! A network is a directory with a document, and exists from its document to its removal. What a
+//! running container has in its networks is one document in the run directory, which a reboot empties:
+//! so an engine that was killed knows what to give back, and nothing is counted that nobody has.
+//!
+//! - `document`: what is kept of a network; `runs`: what is kept of a running container.
+//! - `state`: all of it in memory, and how a network is found.
+//! - `predefined`: the networks that every engine has.
+//! - `making`: making and removing networks, each in two steps with the kernel's work in between.
+//! - `plan`: the order of a container's interfaces, their names, and its default routes.
+//! - `giving`: what a connection gets of its network, and whether it fits.
+//! - `members`: the connections of containers.
+
+mod document;
+mod giving;
+mod making;
+mod members;
+mod plan;
+mod predefined;
+mod runs;
+mod state;
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use keelson_model::ip::IpPrefix;
+use keelson_store::{Era, Objects};
+use tokio::sync::broadcast;
+
+use crate::NetworkError;
+use crate::ipam::Pools;
+use crate::settings::NetworkOptions;
+use crate::types::{Network, NetworkEvent, Recovered};
+use document::NETWORK;
+use runs::Runs;
+use state::State;
+
+/// Events that a slow subscriber may lag behind before it loses some.
+const EVENT_BACKLOG: usize = 1024;
+
+/// A network that the host reaches through a link, without a router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostRoute {
+    /// The link's name.
+    pub(crate) link: String,
+    /// The network.
+    pub(crate) prefix: IpPrefix,
+}
+
+/// The networks of a host. All calls that change something block on files.
+#[derive(Debug)]
+pub(crate) struct Store {
+    objects: Objects,
+    era: Era,
+    runs: Runs,
+    pools: Pools,
+    engine: String,
+    state: Mutex<State>,
+    recovered: Mutex<Vec<Recovered>>,
+    events: broadcast::Sender<NetworkEvent>,
+}
+
+impl Store {
+    /// Opens the networks of a host. One whose document can't be read is kept as it is, and listed.
+    ///
+    /// # Errors
+    /// A directory can't be made or read, or the default bridge network gets no subnet.
+    pub(crate) fn open(
+        options: NetworkOptions,
+        routes: &[HostRoute],
+    ) -> Result<Self, NetworkError> {
+        make_directory(&options.base)?;
+        make_directory(&options.run)?;
+        let objects = Objects::open(&options.base, NETWORK, &options.boot)?;
+        let runs = Runs::new(options.run.clone());
+        let mut state = State::default();
+        for id in objects.names()? {
+            state.add(document::read(&objects, &id, &options.engine));
+        }
+        for network in predefined::plain(&options.engine) {
+            state.add(network);
+        }
+        let recovered = state.recover(runs.read());
+        let store = Self {
+            objects,
+            era: options.era,
+            runs,
+            pools: Pools::new(&options.pools, &options.engine),
+            engine: options.engine,
+            state: Mutex::new(state),
+            recovered: Mutex::new(recovered),
+            events: broadcast::channel(EVENT_BACKLOG).0,
+        };
+        store.open_default_bridge(options.default_bridge.as_ref(), routes)?;
+        Ok(store)
+    }
+
+    /// What containers had when this store was opened, each once.
+    pub(crate) fn recovered(&self) -> Vec<Recovered> {
+        std::mem::take(&mut *locked(&self.recovered))
+    }
+
+    /// From where subnets are taken.
+    pub(crate) const fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
+    /// All networks, by name.
+    pub(crate) fn list(&self) -> Vec<Arc<Network>> {
+        self.state().list()
+    }
+
+    /// A network by its identifier, its name, or the beginning of its identifier.
+    ///
+    /// # Errors
+    /// [`NetworkError::NotFound`], [`NetworkError::Ambiguous`].
+    pub(crate) fn find(&self, term: &str) -> Result<Arc<Network>, NetworkError> {
+        let state = self.state();
+        state.find(term).map(|entry| Arc::clone(&entry.network))
+    }
+
+    /// Events from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<NetworkEvent> {
+        self.events.subscribe()
+    }
+
+    /// Says that something happened to a network.
+    fn emit(&self, action: &'static str, network: &Network, container: Option<&str>) {
+        let mut attributes = vec![
+            ("name".to_owned(), network.name.clone()),
+            ("type".to_owned(), network.driver.as_str().to_owned()),
+        ];
+        attributes.extend(container.map(|id| ("container".to_owned(), id.to_owned())));
+        self.send(action, &network.id, attributes);
+    }
+
+    /// Says that unused networks were removed.
+    pub(crate) fn emit_prune(&self) {
+        // Docker's word and value: networks take no room on the disk.
+        let attributes = vec![("reclaimed".to_owned(), "0".to_owned())];
+        self.send("prune", "", attributes);
+    }
+
+    fn send(&self, action: &'static str, id: &str, attributes: Vec<(String, String)>) {
+        // Without subscribers there is nobody to tell.
+        let _ = self.events.send(NetworkEvent {
+            action,
+            id: id.to_owned(),
+            attributes: attributes.into_iter().collect(),
+            time: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+}
+
+/// The value, also when its last user panicked: every change is made when nothing can fail any more.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn make_directory(path: &Path) -> Result<(), NetworkError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(NetworkError::io("mkdir", path))
+}
+
+/// 64 hexadecimal digits that nothing else has.
+fn new_id() -> String {
+    hex::encode(rand::random::<[u8; 32]>())
+}
+
+#[cfg(test)]
+mod tests;

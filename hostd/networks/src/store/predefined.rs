@@ -1,0 +1,202 @@
+//! The networks that every engine has: `bridge`, `host` and `none`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use keelson_model::ip::IpPrefix;
+use sha2::{Digest, Sha256};
+
+use super::state::State;
+use super::{HostRoute, Store};
+use crate::NetworkError;
+use crate::ipam::{SubnetRequest, allocate_subnets, overlap};
+use crate::options::{self, Asked, DEFAULT_BRIDGE};
+use crate::settings::DefaultBridge;
+use crate::types::{Addressing, AskedSubnet, Driver, Network};
+
+/// The default bridge network.
+pub(super) const BRIDGE: &str = "bridge";
+const HOST: &str = "host";
+const NONE: &str = "none";
+
+/// Option with the name of a bridge's link.
+const LINK: &str = "com.docker.network.bridge.name";
+
+/// Names that no other network may have: those of networks, and of network modes.
+pub(super) fn is_reserved(name: &str) -> bool {
+    matches!(name, BRIDGE | HOST | NONE | "default") || name.starts_with("container:")
+}
+
+/// The identifier of a network, which stays the same as long as the engine has the same one.
+pub(super) fn id(name: &str, engine: &str) -> String {
+    hex::encode(Sha256::digest(format!("network {name} of {engine}")))
+}
+
+/// The year 1: when it is not known, as Docker says it.
+fn never() -> Timestamp {
+    "0001-01-01T00:00:00Z"
+        .parse()
+        .unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// `host` and `none`, which have nothing to keep.
+pub(super) fn plain(engine: &str) -> [Network; 2] {
+    let network = |name: &str, driver: Driver, ipv4| Network {
+        id: id(name, engine),
+        name: name.to_owned(),
+        created: never(),
+        driver,
+        internal: false,
+        attachable: false,
+        ipv4,
+        ipv6: false,
+        subnets: Vec::new(),
+        asked: Addressing::default(),
+        options: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        predefined: true,
+        unreadable: None,
+    };
+    [
+        network(HOST, Driver::Host, true),
+        network(NONE, Driver::Nothing, false),
+    ]
+}
+
+impl Store {
+    /// Makes the default bridge network what the options say. Its subnet stays the same: clients and
+    /// operators write it down. It changes with the options, or when the host has come to reach it
+    /// elsewhere, and never while containers are in it.
+    pub(super) fn open_default_bridge(
+        &self,
+        wanted: Option<&DefaultBridge>,
+        routes: &[HostRoute],
+    ) -> Result<(), NetworkError> {
+        let id = id(BRIDGE, &self.engine);
+        let mut state = self.state();
+        let known = state.network(&id).map(|entry| Arc::clone(&entry.network));
+        let in_use = state.members_in(&id).next().is_some();
+        let Some(wanted) = wanted else {
+            if known.is_some() && !in_use {
+                state.remove(&id);
+            } else if known.is_some() {
+                tracing::warn!(
+                    "containers are in the default bridge network: it stays until they end"
+                );
+            }
+            return Ok(());
+        };
+        let mut network = wanted.network(&id)?;
+        let unreadable = known.as_ref().and_then(|known| known.unreadable.clone());
+        let known = known.filter(|known| known.unreadable.is_none());
+        let on_link = own_routes_left_out(&state, routes);
+        let kept = known.as_ref().filter(|known| {
+            let same = known.asked == network.asked && known.ipv6 == network.ipv6;
+            let elsewhere = on_link.iter().any(|route| {
+                let mut subnets = known.subnets.iter();
+                subnets.any(|subnet| overlap(subnet.prefix, *route))
+            });
+            if in_use && (!same || elsewhere) {
+                tracing::warn!("containers are in the default bridge network: it keeps its subnet");
+            }
+            in_use || (same && !elsewhere)
+        });
+        match kept {
+            Some(known) => {
+                network.subnets.clone_from(&known.subnets);
+                network.asked.clone_from(&known.asked);
+                network.ipv6 = known.ipv6;
+            }
+            None => {
+                let request = SubnetRequest {
+                    asked: &network.asked,
+                    ipv4: true,
+                    ipv6: network.ipv6,
+                    gateway_ipv4: true,
+                    gateway_ipv6: true,
+                    one_each: true,
+                    taken: &state.subnets_but(&id),
+                    on_link: &on_link,
+                    pools: &self.pools,
+                };
+                network.subnets = allocate_subnets(request)?.subnets;
+            }
+        }
+        if let Some(known) = &known {
+            network.created = known.created;
+        }
+        match unreadable {
+            // Perhaps a newer engine can read it. Until then the network is only in memory.
+            Some(error) => {
+                tracing::error!(
+                    error,
+                    "default bridge network can't be read; it is not kept"
+                );
+            }
+            None if known.as_deref() == Some(&network) => {}
+            None => self.keep(&network)?,
+        }
+        state.replace(network);
+        Ok(())
+    }
+}
+
+/// What the host reaches through links that are not those of our networks.
+pub(super) fn own_routes_left_out(state: &State, routes: &[HostRoute]) -> Vec<IpPrefix> {
+    let own = state.bridges();
+    let others = routes.iter().filter(|route| !own.contains(&route.link));
+    others.map(|route| route.prefix).collect()
+}
+
+impl DefaultBridge {
+    /// The network without its subnets.
+    fn network(&self, id: &str) -> Result<Network, NetworkError> {
+        let mut options = self.options.clone();
+        options.insert(DEFAULT_BRIDGE.to_owned(), "true".to_owned());
+        options.insert(LINK.to_owned(), self.link.clone());
+        for (name, value) in [
+            ("com.docker.network.bridge.enable_icc", "true"),
+            ("com.docker.network.bridge.enable_ip_masquerade", "true"),
+            ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
+        ] {
+            let entry = options.entry(name.to_owned());
+            entry.or_insert_with(|| value.to_owned());
+        }
+        let understood = options::read(Asked {
+            id,
+            driver: BRIDGE,
+            options: &options,
+            internal: false,
+            of_engine: true,
+        })?;
+        if let Some(problem) = understood.problems.into_iter().next() {
+            return Err(problem.into());
+        }
+        let addresses = [self.address, self.address_ipv6];
+        let subnets = addresses.into_iter().flatten().map(|address| AskedSubnet {
+            subnet: crate::ipam::masked(address).to_string(),
+            gateway: address.address.to_string(),
+            ..AskedSubnet::default()
+        });
+        Ok(Network {
+            id: id.to_owned(),
+            name: BRIDGE.to_owned(),
+            created: Timestamp::now(),
+            driver: understood.driver,
+            internal: false,
+            attachable: false,
+            ipv4: true,
+            ipv6: self.ipv6 || self.address_ipv6.is_some(),
+            subnets: Vec::new(),
+            asked: Addressing {
+                subnets: subnets.collect(),
+                ..Addressing::default()
+            },
+            options,
+            labels: BTreeMap::new(),
+            predefined: true,
+            unreadable: None,
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! What running containers have in their networks: a file for each container, gone with the boot. It
+//! is written before the kernel is asked for anything, and removed when everything is given back. What
+//! can't be read stays as it is: a later hostd may understand it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use keelson_store::document::Rest;
+use keelson_store::{Document, Durability, Era, StoreError, document, file};
+use serde::{Deserialize, Serialize};
+
+use super::state::Member;
+use crate::NetworkError;
+use crate::types::{Binding, Endpoint, Recovered};
+
+/// Bytes of a file.
+const LONGEST: u64 = 16 << 20;
+/// The engine that reads them may be older than this one, at any time.
+const ERA: Era = Era::Trial;
+const ENDING: &str = ".json";
+
+/// What a running container has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RunDocument {
+    container: String,
+    name: String,
+    endpoints: Vec<Endpoint>,
+    #[serde(default)]
+    bindings: Vec<Binding>,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+impl Document for RunDocument {
+    const VERSION: u32 = 1;
+}
+
+impl RunDocument {
+    fn recovered(self) -> Recovered {
+        Recovered {
+            container: self.container,
+            name: self.name,
+            endpoints: self.endpoints,
+            bindings: self.bindings,
+        }
+    }
+}
+
+/// The directory of the files.
+#[derive(Debug)]
+pub(super) struct Runs(PathBuf);
+
+impl Runs {
+    pub(super) const fn new(directory: PathBuf) -> Self {
+        Self(directory)
+    }
+
+    /// What an earlier hostd has left.
+    pub(super) fn read(&self) -> Vec<Recovered> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::error!(path = %self.0.display(), %error, "networks of running containers not read");
+                return Vec::new();
+            }
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = match entry {
+                Ok(entry) => entry.path(),
+                Err(error) => {
+                    tracing::error!(path = %self.0.display(), %error, "networks of running containers not all read");
+                    continue;
+                }
+            };
+            let name = path.file_name().and_then(|name| name.to_str());
+            let Some(container) = name.and_then(|name| name.strip_suffix(ENDING)) else {
+                // Begun by a hostd that was killed; the old file is still whole.
+                if path.file_name().is_some_and(file::is_temporary) {
+                    let _ = fs::remove_file(&path);
+                }
+                continue;
+            };
+            match read(&path) {
+                Ok(document) if document.container == container => {
+                    found.push(document.recovered());
+                }
+                Ok(document) => {
+                    tracing::error!(path = %path.display(), container = document.container, "networks of another container; left alone");
+                }
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "networks of a container can't be read; its addresses may be given away again");
+                }
+            }
+        }
+        found.sort_by(|a, b| a.container.cmp(&b.container));
+        found
+    }
+
+    /// Keeps what a container has; with nothing left its file is removed.
+    pub(super) fn write(&self, container: &str, member: &Member) -> Result<(), NetworkError> {
+        let path = self.path(container)?;
+        if member.endpoints.is_empty() && member.bindings.is_empty() {
+            return match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(NetworkError::io("remove", &path)(error))
+                }
+                _ => Ok(()),
+            };
+        }
+        let found = RunDocument {
+            container: container.to_owned(),
+            name: member.name.clone(),
+            endpoints: member.endpoints.clone(),
+            bindings: member.bindings.clone(),
+            rest: Rest::default(),
+        };
+        Ok(document::write(&path, &found, ERA, Durability::Relaxed)?)
+    }
+
+    fn path(&self, container: &str) -> Result<PathBuf, NetworkError> {
+        let plain = !container.is_empty()
+            && container
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        match plain {
+            true => Ok(self.0.join(format!("{container}{ENDING}"))),
+            false => Err(StoreError::Name {
+                name: container.to_owned(),
+            }
+            .into()),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<RunDocument, NetworkError> {
+    let found = fs::symlink_metadata(path).map_err(NetworkError::io("stat", path))?;
+    if !found.is_file() || found.len() > LONGEST {
+        return Err(NetworkError::io("read", path)(
+            ErrorKind::InvalidData.into(),
+        ));
+    }
+    let gone = || NetworkError::io("read", path)(ErrorKind::NotFound.into());
+    document::read(path)?.ok_or_else(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each version, as it was written by the release that introduced it. Never changed.
+    const GOLDEN: &[(u32, &str)] = &[(1, include_str!("../../tests/golden/run.1.json"))];
+
+    #[test]
+    fn documents_of_every_version_are_read() {
+        document::assert_goes_back::<RunDocument>(GOLDEN);
+    }
+
+    #[test]
+    fn what_is_not_ours_stays() {
+        let base = tempfile::tempdir().unwrap();
+        let runs = Runs::new(base.path().to_owned());
+        let golden =
+            document::parse::<RunDocument>(Path::new("x"), GOLDEN[0].1.as_bytes()).unwrap();
+        let member = Member {
+            name: golden.name.clone(),
+            endpoints: golden.endpoints.clone(),
+            bindings: golden.bindings.clone(),
+            ..Member::default()
+        };
+        runs.write("c1", &member).unwrap();
+        fs::write(base.path().join("half.json"), "{").unwrap();
+        fs::copy(base.path().join("c1.json"), base.path().join("c2.json")).unwrap();
+        fs::write(base.path().join(".new-c1.json-1-1"), "{").unwrap();
+        let found = runs.read();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].endpoints, golden.endpoints);
+        assert_eq!(found[0].bindings, golden.bindings);
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 3);
+        runs.write("c1", &Member::default()).unwrap();
+        runs.write("c1", &Member::default()).unwrap();
+        assert_eq!(runs.read(), []);
+        for bad in ["", "../x", "a.b"] {
+            assert!(runs.write(bad, &member).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! All networks and their members in memory. Nothing here can fail half-way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use keelson_model::ip::IpPrefix;
+use keelson_model::spec::ConnectionSpec;
+
+use crate::NetworkError;
+use crate::ipam::Space;
+use crate::types::{Binding, Driver, Endpoint, Network, NetworkMember, Recovered};
+
+/// What is done with a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It is being made: its name and subnets are taken, and nobody sees it.
+    Making,
+    /// It is there.
+    Ready,
+    /// It is being removed: nobody can be connected to it any more.
+    Going,
+}
+
+/// A network and its addresses.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) network: Arc<Network>,
+    pub(super) space: Space,
+    pub(super) phase: Phase,
+}
+
+impl Entry {
+    pub(super) fn new(network: Network, phase: Phase) -> Self {
+        Self {
+            space: Space::new(&network.subnets),
+            network: Arc::new(network),
+            phase,
+        }
+    }
+}
+
+/// A running container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) name: String,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) bindings: Vec<Binding>,
+    /// The endpoints of which subscribers know.
+    pub(super) announced: BTreeSet<String>,
+}
+
+/// Addresses that a container asks for at each start, with the network in which.
+type Configured = Vec<(String, Vec<IpAddr>)>;
+
+/// All networks and their members.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    networks: BTreeMap<String, Entry>,
+    pub(super) members: BTreeMap<String, Member>,
+    configured: BTreeMap<String, Configured>,
+}
+
+impl State {
+    /// Adds a network that is there.
+    pub(super) fn add(&mut self, network: Network) {
+        let entry = Entry::new(network, Phase::Ready);
+        self.networks.insert(entry.network.id.clone(), entry);
+    }
+
+    /// Adds a network that is being made.
+    pub(super) fn begin(&mut self, network: Network) -> Arc<Network> {
+        let entry = Entry::new(network, Phase::Making);
+        let network = Arc::clone(&entry.network);
+        self.networks.insert(network.id.clone(), entry);
+        network
+    }
+
+    /// Puts a network in the place of an older one with the same identifier. Its members keep what they
+    /// have.
+    pub(super) fn replace(&mut self, network: Network) {
+        let id = network.id.clone();
+        self.add(network);
+        let members: Vec<_> = self.members_in(&id).collect();
+        if let Some(entry) = self.networks.get_mut(&id) {
+            for member in members {
+                take_again(&mut entry.space, &member.name, &member.endpoint);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: &str) {
+        self.networks.remove(id);
+    }
+
+    pub(super) fn network(&self, id: &str) -> Option<&Entry> {
+        self.networks.get(id)
+    }
+
+    pub(super) fn network_mut(&mut self, id: &str) -> Option<&mut Entry> {
+        self.networks.get_mut(id)
+    }
+
+    /// All that are there or become so or were so, for what no two may have.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Network> {
+        self.networks.values().map(|entry| &*entry.network)
+    }
+
+    /// Those that are there, by name.
+    pub(super) fn list(&self) -> Vec<Arc<Network>> {
+        let there = self.networks.values();
+        let there = there.filter(|entry| entry.phase == Phase::Ready);
+        let mut list: Vec<_> = there.map(|entry| Arc::clone(&entry.network)).collect();
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        list
+    }
+
+    /// A network by its identifier, its name, or the beginning of its identifier, in this order.
+    pub(super) fn find(&self, term: &str) -> Result<&Entry, NetworkError> {
+        let there = |entry: &&Entry| entry.phase == Phase::Ready;
+        if let Some(entry) = self.networks.get(term).filter(there) {
+            return Ok(entry);
+        }
+        let named = |entry: &&Entry| entry.network.name == term;
+        if let Some(entry) = self.networks.values().filter(there).find(named) {
+            return Ok(entry);
+        }
+        let begins = |entry: &&Entry| !term.is_empty() && entry.network.id.starts_with(term);
+        let found: Vec<_> = self
+            .networks
+            .values()
+            .filter(there)
+            .filter(begins)
+            .collect();
+        match found.as_slice() {
+            [] => Err(NetworkError::NotFound(term.to_owned())),
+            [entry] => Ok(entry),
+            several => Err(NetworkError::Ambiguous {
+                term: term.to_owned(),
+                count: several.len(),
+            }),
+        }
+    }
+
+    /// The names of all bridges' links.
+    pub(super) fn bridges(&self) -> BTreeSet<String> {
+        let bridges = self.all().filter_map(Network::bridge);
+        bridges.map(|bridge| bridge.link.clone()).collect()
+    }
+
+    /// The subnets of all networks but one.
+    pub(super) fn subnets_but(&self, id: &str) -> Vec<IpPrefix> {
+        let others = self.all().filter(|network| network.id != id);
+        let subnets = others.flat_map(|network| &network.subnets);
+        subnets.map(|subnet| subnet.prefix).collect()
+    }
+
+    /// The running containers in a network.
+    pub(super) fn members_in(&self, id: &str) -> impl Iterator<Item = NetworkMember> {
+        let all = self.members.iter().flat_map(|(container, member)| {
+            let endpoints = member.endpoints.iter();
+            endpoints.map(move |endpoint| (container, &member.name, endpoint))
+        });
+        let inside = all.filter(move |(.., endpoint)| endpoint.network == id);
+        inside.map(|(container, name, endpoint)| NetworkMember {
+            container: container.clone(),
+            name: name.clone(),
+            endpoint: endpoint.clone(),
+        })
+    }
+
+    /// The host's ends of all containers' interfaces.
+    pub(super) fn host_links(&self) -> impl Iterator<Item = &str> {
+        let members = self.members.values();
+        let endpoints = members.flat_map(|member| &member.endpoints);
+        endpoints.map(|endpoint| endpoint.host_link.as_str())
+    }
+
+    /// Counts again what running containers have. What is in no network that is known belongs to a
+    /// container all the same.
+    pub(super) fn recover(&mut self, found: Vec<Recovered>) -> Vec<Recovered> {
+        for one in &found {
+            for endpoint in &one.endpoints {
+                match self.networks.get_mut(&endpoint.network) {
+                    Some(entry) => take_again(&mut entry.space, &one.name, endpoint),
+                    None => {
+                        tracing::warn!(
+                            container = one.container,
+                            network = endpoint.network,
+                            "container is in a network that is gone"
+                        );
+                    }
+                }
+            }
+            let member = Member {
+                name: one.name.clone(),
+                endpoints: one.endpoints.clone(),
+                bindings: one.bindings.clone(),
+                announced: one.endpoints.iter().map(|end| end.id.clone()).collect(),
+            };
+            self.members.insert(one.container.clone(), member);
+        }
+        found
+    }
+
+    /// Notes which addresses a container asks for at each start.
+    pub(super) fn configure(&mut self, container: &str, connections: &[ConnectionSpec]) {
+        let configured: Configured = connections
+            .iter()
+            .filter_map(|one| {
+                let ipv4 = one.ipv4.map(IpAddr::V4);
+                let addresses: Vec<_> = ipv4.into_iter().chain(one.ipv6.map(IpAddr::V6)).collect();
+                (!addresses.is_empty()).then(|| (one.network.clone(), addresses))
+            })
+            .collect();
+        match configured.is_empty() {
+            true => drop(self.configured.remove(container)),
+            false => drop(self.configured.insert(container.to_owned(), configured)),
+        }
+    }
+
+    pub(super) fn forget(&mut self, container: &str) {
+        self.configured.remove(container);
+    }
+
+    /// The addresses in a network that containers other than this one ask for at each start.
+    pub(super) fn configured_by_others(&self, network: &Network, container: &str) -> Vec<IpAddr> {
+        let others = self.configured.iter().filter(|(id, _)| *id != container);
+        let connections = others.flat_map(|(_, connections)| connections);
+        let inside = connections.filter(|(term, _)| *term == network.name || *term == network.id);
+        inside
+            .flat_map(|(_, addresses)| addresses.clone())
+            .collect()
+    }
+}
+
+/// Counts what a living container has.
+fn take_again(space: &mut Space, name: &str, endpoint: &Endpoint) {
+    let prefixes = [endpoint.ipv4, endpoint.ipv6];
+    for prefix in prefixes.into_iter().flatten() {
+        if let Err(error) = space.take(prefix.address, name) {
+            tracing::error!(container = name, %error, "address of a running container");
+        }
+    }
+}
+
+impl Network {
+    /// Whether it leads to nothing of ours: the host's network, or none.
+    pub(super) const fn is_plain(&self) -> bool {
+        matches!(self.driver, Driver::Host | Driver::Nothing)
+    }
+}
