@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hostd_images::ImageStore;
+use hostd_networks::Networks;
 use hostd_volumes::VolumeStore;
 use jiff::Timestamp;
 use keelson_blocking::TaskDied;
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) init: InitProgram,
     pub(crate) images: ImageStore,
     pub(crate) volumes: VolumeStore,
+    pub(crate) networks: Networks,
     pub(crate) defaults: EngineConfig,
     pub(crate) facts: HostFacts,
     pub(crate) cgroup_parent: CgroupParent,
@@ -82,7 +84,7 @@ pub(crate) struct Inner {
 impl Engine {
     pub(crate) fn new(
         options: EngineOptions,
-        (objects, volumes): (Objects, VolumeStore),
+        (objects, volumes, networks): (Objects, VolumeStore, Networks),
         facts: HostFacts,
     ) -> Self {
         let (events, first_events) = broadcast::channel(EVENT_BACKLOG);
@@ -101,6 +103,7 @@ impl Engine {
                 ),
                 images: options.images,
                 volumes,
+                networks,
                 defaults: options.defaults,
                 facts,
                 cgroup_parent: options.cgroup_parent,
@@ -161,6 +164,11 @@ impl Engine {
         let mut first = self.inner.first_events.lock();
         let first = first.as_mut().ok().and_then(|first| first.take());
         first.unwrap_or_else(|| self.inner.events.subscribe())
+    }
+
+    /// The networks of this host.
+    pub fn networks(&self) -> &Networks {
+        &self.inner.networks
     }
 
     /// What the host offers.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hostd_images::ImageError;
+use hostd_networks::NetworkError;
 use hostd_volumes::VolumeError;
 use keelson_blocking::TaskDied;
 use keelson_log::LogError;
@@ -92,6 +93,9 @@ pub enum EngineError {
     /// The volume store's error.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// An error of container networks.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The document store's error.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -165,6 +169,7 @@ impl EngineError {
             Self::Copy(error) => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Volume(error) => error.kind(),
+            Self::Network(error) => error.kind(),
             Self::Store(_)
             | Self::Shim { .. }
             | Self::Log(_)

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hostd_images::{Holder, ImageLease};
+use hostd_networks::{DefaultBridge, NetworkOptions, Networks};
 use hostd_volumes::{StoreOptions, VolumeStore};
 use keelson_blocking::blocking;
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
@@ -55,13 +56,23 @@ impl Engine {
             era: options.images.era(),
             plugins: options.plugins.clone(),
         };
-        let (stores, facts) = blocking(move || {
+        let networks = Networks::open(NetworkOptions {
+            base: options.root.join("engine/networks"),
+            run: options.run.join("networks"),
+            boot: boot_id(),
+            era: options.images.era(),
+            engine: options.id.clone(),
+            pools: Vec::new(),
+            default_bridge: Some(DefaultBridge::default()),
+        })
+        .await?;
+        let ((objects, volumes), facts) = blocking(move || {
             let objects = Objects::open(&base, DOCUMENT, &volumes.boot)?;
             let volumes = VolumeStore::open(volumes)?;
             Ok::<_, EngineError>(((objects, volumes), HostFacts::detect(&parent)))
         })
         .await??;
-        let engine = Self::new(options, stores, facts);
+        let engine = Self::new(options, (objects, volumes, networks), facts);
         engine.inner.restore().await?;
         Ok(engine)
     }

@@ -48,6 +48,8 @@ impl Scope {
 /// With what an engine is opened.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
+    /// The engine's identifier, which is the same after a restart.
+    pub id: String,
     /// Where containers are kept (ROOT; the engine uses ROOT/engine/containers).
     pub root: PathBuf,
     /// Where what a reboot ends is kept (RUN; the engine uses RUN/containers).

@@ -82,7 +82,9 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     };
     let images = ImageStore::open_with(&root.join("engine"), &run, store)
         .with_context(|| format!("can't open the image store in {}", root.display()))?;
+    let id = engine_id(&root)?;
     let engine = Engine::open(EngineOptions {
+        id: id.clone(),
         root: root.clone(),
         run: run.clone(),
         runtime: runtime.clone(),
@@ -114,7 +116,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     };
 
     let facts = Facts {
-        id: engine_id(&root)?,
+        id,
         runtime,
         version: VERSION,
         warnings: warnings.clone(),

@@ -93,6 +93,7 @@ impl Machine {
             let root = self.path("root");
             let images = ImageStore::open(&root.join("engine"), &self.path("run")).unwrap();
             let engine = Engine::open(EngineOptions {
+                id: "engine".to_owned(),
                 root: root.clone(),
                 run: self.path("run"),
                 runtime: runtime(),

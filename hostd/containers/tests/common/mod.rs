@@ -108,6 +108,7 @@ impl Machine {
 
     async fn open(&self, images: &ImageStore) -> Engine {
         Engine::open(EngineOptions {
+            id: "engine".to_owned(),
             root: self.root(),
             run: self.run(),
             runtime: runtime(),
