@@ -25,6 +25,10 @@ const ACCEPT: u32 = 1;
 /// Flag of a set that has data.
 const MAP: u32 = 8;
 
+/// What nft keeps with a set.
+const KEY_BYTE_ORDER: u8 = 0;
+const HOST_ORDER: u32 = 1;
+
 /// Elements in one message: its list has at most 65,535 bytes, an element at most 120.
 const ELEMENTS_PER_MESSAGE: usize = 400;
 
@@ -132,6 +136,12 @@ impl Batch {
             }
             // By which the messages of this transaction could name it; required.
             writer.number(10, number);
+            // nft does not know by the type alone in which order the bytes of a name are.
+            if let [Kind::Name] = set.key {
+                let mut data = vec![KEY_BYTE_ORDER, 4];
+                data.extend_from_slice(&HOST_ORDER.to_ne_bytes());
+                writer.attribute(13, &data);
+            }
         });
     }
 
