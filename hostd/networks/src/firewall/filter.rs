@@ -1,0 +1,212 @@
+//! The kernel's table, kept as it should be.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use keelson_nftables::{Batch, Element, Monitor, Netfilter, NftError, Value};
+
+use super::flows;
+use super::foreign;
+use super::part::{Elements, Part};
+use super::table::{self, TABLE};
+
+/// Why the packet filter could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// The kernel refuses, or can't be asked. Nothing was changed.
+    #[error("packet filter: {0}")]
+    Kernel(#[from] NftError),
+    /// The reports of changes can't be awaited.
+    #[error("packet filter: can't wait for reports of changes: {0}")]
+    Wait(#[source] std::io::Error),
+}
+
+/// What becomes of forwarded packets that are no container's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    /// That is not ours to say.
+    #[default]
+    Others,
+    /// They are dropped, but between these pairs of links, from the first to the second: forwarding was
+    /// switched on for containers, which must not make the machine a router.
+    Only(Vec<(String, String)>),
+}
+
+/// The packet filter of containers: the table `inet keelson` in the network namespace of the thread that
+/// opened it. Its calls block for a fraction of a millisecond.
+#[derive(Debug)]
+pub struct Firewall {
+    state: Mutex<State>,
+    forwarding: Forwarding,
+    /// Taken by [`Self::watch`].
+    pub(super) monitor: Mutex<Option<Monitor>>,
+}
+
+#[derive(Debug)]
+struct State {
+    netfilter: Netfilter,
+    /// What is in the table, and should be.
+    elements: Elements,
+}
+
+impl Firewall {
+    /// Opens it. The kernel's table stays what it is until [`Self::restore`] is called, so that
+    /// containers that run keep their ports meanwhile.
+    ///
+    /// # Errors
+    /// There is no such part of the kernel, or the caller may not use it.
+    pub fn open(forwarding: Forwarding) -> Result<Self, FirewallError> {
+        let netfilter = Netfilter::open()?;
+        // Before the table is made: nothing is missed.
+        let monitor = Monitor::open(TABLE, netfilter.port())?;
+        Ok(Self {
+            state: Mutex::new(State {
+                netfilter,
+                elements: Elements::default(),
+            }),
+            forwarding,
+            monitor: Mutex::new(Some(monitor)),
+        })
+    }
+
+    /// Makes the table anew with these elements and no others, in one transaction: packets meet the old
+    /// table or the whole new one.
+    ///
+    /// # Errors
+    /// The kernel refuses; then the old table is still there.
+    pub fn restore(&self, everything: Elements) -> Result<(), FirewallError> {
+        self.make(&mut self.state(), everything)
+    }
+
+    /// Adds and removes elements, in one transaction. An element that is there already, or is gone
+    /// already, does not matter, so the call can be repeated. Removing what was given to somebody else
+    /// meanwhile does not take it away.
+    ///
+    /// # Errors
+    /// The kernel refuses; then nothing was changed.
+    pub fn apply(&self, add: &Elements, remove: &Elements) -> Result<(), FirewallError> {
+        let state = &mut *self.state();
+        let mut changed = Vec::new();
+        let mut next = None;
+        let mut gone = Elements::default();
+        let mut new = Elements::default();
+        for (part, key, datum) in remove.iter() {
+            let stays = add.contains(part, key, datum);
+            if state.elements.contains(part, key, datum) && !stays {
+                gone.put(part, key, datum.clone());
+            }
+        }
+        for (part, key, datum) in add.iter() {
+            match state.elements.get(part, key) {
+                Some(old) if old == datum => continue,
+                Some(old) => gone.put(part, key, old.clone()),
+                None => {}
+            }
+            new.put(part, key, datum.clone());
+        }
+        if gone.is_empty() && new.is_empty() {
+            return Ok(());
+        }
+        for (part, key, _) in gone.iter().chain(new.iter()) {
+            changed.push((part, key));
+        }
+        match state.netfilter.commit(&changes(&gone, &new)) {
+            Ok(()) => {}
+            // Somebody has deleted the table, or changed it, and it is not restored yet.
+            Err(error) if error.is_missing() || error.is_other() => {
+                tracing::warn!(%error, "the packet filter is not as it was left: making it anew");
+                let mut all = state.elements.clone();
+                for (part, key, _) in gone.iter() {
+                    all.remove(part, key);
+                }
+                all.merge(new.clone());
+                next = Some(all);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        match next {
+            Some(all) => self.make(state, all)?,
+            None => {
+                for (part, key, _) in gone.iter() {
+                    state.elements.remove(part, key);
+                }
+                state.elements.merge(new.clone());
+                flows::forget_stale(&mut state.netfilter, &state.elements, &changed);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the tables of others do to containers, one text for each: an accept of ours is not final,
+    /// any other chain may drop the packet.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn warnings(&self) -> Result<Vec<String>, FirewallError> {
+        let chains = self.state().netfilter.base_chains()?;
+        Ok(foreign::warnings(&chains, TABLE))
+    }
+
+    /// Makes the table anew with what should be in it, unless it is as it should be.
+    pub(super) fn repair(&self, known_to_differ: bool) -> Result<bool, FirewallError> {
+        let state = &mut *self.state();
+        if !known_to_differ && state.is_whole()? {
+            return Ok(false);
+        }
+        let elements = state.elements.clone();
+        self.make(state, elements)?;
+        Ok(true)
+    }
+
+    fn make(&self, state: &mut State, mut elements: Elements) -> Result<(), FirewallError> {
+        if let Forwarding::Only(pairs) = &self.forwarding {
+            for (from, to) in pairs {
+                let key = [Value::Name(from.clone()), Value::Name(to.clone())];
+                elements.put(Part::Transit, key, None);
+            }
+        }
+        let only_containers = self.forwarding != Forwarding::Others;
+        let batch = table::whole(&elements, only_containers);
+        state.netfilter.commit(&batch)?;
+        state.elements = elements;
+        let all: Vec<_> = state.elements.iter().collect();
+        let keys: Vec<_> = all.iter().map(|(part, key, _)| (*part, *key)).collect();
+        flows::forget_stale(&mut state.netfilter, &state.elements, &keys);
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether the table has the elements that it should have. Its rules are not compared.
+    fn is_whole(&mut self) -> Result<bool, FirewallError> {
+        for part in Part::ALL {
+            let listed = self.netfilter.elements(TABLE, &part.set(), table::TARGETS);
+            let mut found = match listed {
+                Ok(found) => found,
+                Err(error) if error.is_missing() => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+            found.sort();
+            if found != self.elements.of(part) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The transaction that takes elements away and puts others there.
+fn changes(gone: &Elements, new: &Elements) -> Batch {
+    let mut batch = Batch::new();
+    let of = |elements: &Elements, part| -> Vec<Element> { elements.of(part) };
+    for part in Part::ALL {
+        batch.delete_elements(TABLE, &part.set(), &of(gone, part));
+    }
+    for part in Part::ALL {
+        batch.add_elements(TABLE, &part.set(), &of(new, part));
+    }
+    batch
+}
