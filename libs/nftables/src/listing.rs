@@ -6,6 +6,7 @@ use crate::wire::{self, Attributes, NFTABLES};
 use crate::{Netfilter, NftError};
 
 const GET_TABLE: u16 = NFTABLES | 1;
+const GET_RULES: u16 = NFTABLES | 7;
 const GET_ELEMENTS: u16 = NFTABLES | 13;
 const GET_GENERATION: u16 = NFTABLES | 16;
 
@@ -38,6 +39,22 @@ impl Netfilter {
                 }
             })
         })
+    }
+
+    /// How many rules a table has.
+    ///
+    /// # Errors
+    /// The kernel refuses. A table that is not there has none.
+    pub fn rules(&mut self, table: Table) -> Result<usize, NftError> {
+        let label = format!("list the rules of {table}");
+        let found = self.list(&label, |netfilter, found| {
+            let fill = |writer: &mut wire::Writer| writer.text(1, table.name);
+            let family = table.family.number();
+            netfilter.request(&label, GET_RULES, wire::DUMP, family, fill, |_| {
+                found.push(());
+            })
+        })?;
+        Ok(found.len())
     }
 
     /// Whether there is a table.

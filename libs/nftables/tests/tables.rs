@@ -72,9 +72,11 @@ fn elements_come_and_go() {
     run(|| {
         let mut netfilter = Netfilter::open().unwrap();
         assert!(!netfilter.has_table(TABLE).unwrap());
+        assert_eq!(netfilter.rules(TABLE).unwrap(), 0);
         netfilter.commit(&Batch::new()).unwrap();
         netfilter.commit(&table()).unwrap();
         assert!(netfilter.has_table(TABLE).unwrap());
+        assert_eq!(netfilter.rules(TABLE).unwrap(), 1);
         // More than one message holds, and more than one answer.
         let many: Vec<_> = (1..=5000).map(|number| port(number, number)).collect();
         netfilter.commit(&add(&PORTS, &many)).unwrap();

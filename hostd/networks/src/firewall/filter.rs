@@ -149,7 +149,7 @@ impl Firewall {
     /// Makes the table anew with what should be in it, unless it is as it should be.
     pub(super) fn repair(&self, known_to_differ: bool) -> Result<bool, FirewallError> {
         let state = &mut *self.state();
-        if !known_to_differ && state.is_whole()? {
+        if !known_to_differ && state.is_whole(self.only_containers())? {
             return Ok(false);
         }
         let elements = state.elements.clone();
@@ -164,8 +164,7 @@ impl Firewall {
                 elements.put(Part::Transit, key, None);
             }
         }
-        let only_containers = self.forwarding != Forwarding::Others;
-        let batch = table::whole(&elements, only_containers);
+        let batch = table::whole(&elements, self.only_containers());
         state.netfilter.commit(&batch)?;
         state.elements = elements;
         let all: Vec<_> = state.elements.iter().collect();
@@ -174,14 +173,21 @@ impl Firewall {
         Ok(())
     }
 
+    fn only_containers(&self) -> bool {
+        self.forwarding != Forwarding::Others
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Whether the table has the elements that it should have. Its rules are not compared.
-    fn is_whole(&mut self) -> Result<bool, FirewallError> {
+    /// Whether the table has the elements that it should have, and as many rules.
+    fn is_whole(&mut self, only_containers: bool) -> Result<bool, FirewallError> {
+        if self.netfilter.rules(TABLE)? != table::rules(only_containers).len() {
+            return Ok(false);
+        }
         for part in Part::ALL {
             let listed = self.netfilter.elements(TABLE, &part.set(), table::TARGETS);
             let mut found = match listed {

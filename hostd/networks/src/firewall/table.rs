@@ -85,7 +85,8 @@ const fn name(part: Part) -> &'static str {
     part.set().name
 }
 
-fn rules(only_containers: bool) -> Vec<Rule> {
+/// All rules, those of one chain in their order.
+pub(super) fn rules(only_containers: bool) -> Vec<Rule> {
     let mut rules = Vec::new();
     rules.extend(untracked());
     rules.extend(input());
