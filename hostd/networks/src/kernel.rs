@@ -33,6 +33,7 @@ mod settings;
 mod watch;
 
 use announcer::Announcer;
+pub(crate) use attach::Attached;
 pub(crate) use error::KernelError;
 pub(crate) use forwarding::Forwarding;
 use marks::Owner;
@@ -128,17 +129,17 @@ impl Kernel {
         namespace: &ContainerNamespace,
         connections: &[(&Network, &Endpoint)],
         inside: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, KernelError> {
+    ) -> Result<Attached<T>, KernelError> {
         let plans = self.plans(connections)?;
         let namespace = namespace.clone();
         let attached = self
             .worker
             .run(move |site| attach::attach(site, &namespace, &plans, inside));
-        let (result, announcements) = attached.await??;
+        let (attached, announcements) = attached.await??;
         for announcement in announcements {
             self.announcer.begin(announcement, &self.worker);
         }
-        Ok(result)
+        Ok(attached)
     }
 
     /// Removes an interface of a container. `namespace` is needed for interfaces without a link on

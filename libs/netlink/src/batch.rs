@@ -4,7 +4,7 @@
 //!
 //! - [`request`]: requests as plain values.
 //! - [`encode`]: their messages.
-//! - [`answer`]: the kernel's answers, from bytes.
+//! - [`answer`]: the kernel's answers, from bytes. [`link`]: the links in them.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -26,6 +26,7 @@ pub use request::{
 
 mod answer;
 mod encode;
+mod link;
 pub(crate) mod request;
 
 /// Longest answer: the kernel splits lists into pieces of at most this size.
@@ -44,6 +45,10 @@ pub struct Batches {
     sequence: u32,
     out: Vec<u8>,
     answer: Box<[u8]>,
+    /// All of the last answer was read.
+    settled: bool,
+    /// Lists are of what was asked for only.
+    strict: bool,
 }
 
 impl Batches {
@@ -53,14 +58,12 @@ impl Batches {
     /// No socket could be opened.
     pub fn open() -> Result<Self, NetlinkError> {
         let open = || {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind_auto()?;
+            let socket = Socket::new(NETLINK_ROUTE)?;
+            // To the kernel: nobody else's messages are received then.
             socket.connect(&SocketAddr::new(0, 0))?;
             // Errors with the kernel's words, and without a copy of the request.
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
-            // Lists of one family or table only, when one was asked for.
-            socket.set_netlink_get_strict_chk(true)?;
             Ok(socket)
         };
         Ok(Self {
@@ -68,6 +71,8 @@ impl Batches {
             sequence: 0,
             out: Vec::new(),
             answer: vec![0; ANSWER].into_boxed_slice(),
+            settled: true,
+            strict: false,
         })
     }
 
@@ -84,17 +89,36 @@ impl Batches {
     ) -> Result<Vec<Result<(), NetlinkError>>, NetlinkError> {
         let first = self.sequence.wrapping_add(1);
         self.out.clear();
-        let mut results: Vec<Option<Result<(), NetlinkError>>> = Vec::new();
-        results.resize_with(requests.len(), || None);
-        for (request, result) in requests.iter().zip(&mut results) {
+        let mut results = Vec::with_capacity(requests.len());
+        let last = requests.len().saturating_sub(1);
+        for (index, request) in requests.iter().enumerate() {
             self.sequence = self.sequence.wrapping_add(1);
-            if !encode::request(&mut self.out, self.sequence, request, elsewhere) {
-                let operation = request.to_string();
-                *result = Some(Err(NetlinkError::MixedFamilies { operation }));
-            }
+            let end = index == last;
+            let encoded = encode::request(&mut self.out, self.sequence, request, end, elsewhere);
+            results.push(match encoded {
+                true => Ok(()),
+                false => Err(NetlinkError::MixedFamilies {
+                    operation: request.to_string(),
+                }),
+            });
+        }
+        if results.last().is_none_or(Result::is_err) {
+            // Without the last one nothing would say where the answer ends.
+            return match results.pop() {
+                None => Ok(results),
+                Some(error) => {
+                    let mut before = requests.to_vec();
+                    before.pop();
+                    results = self.try_all(&before, elsewhere)?;
+                    results.push(error);
+                    Ok(results)
+                }
+            };
         }
         self.send("change the network")?;
-        while results.iter().any(Option::is_none) {
+        // The kernel answers in the order of the requests: errors, and the end of the last one.
+        let mut ended = false;
+        while !ended {
             let length = self.receive("change the network")?;
             let answer = self.answer.get(..length).unwrap_or_default();
             for message in messages(answer) {
@@ -108,17 +132,15 @@ impl Batches {
                     continue;
                 };
                 let index = sequence.wrapping_sub(first) as usize;
-                let (Some(request), Some(result)) = (requests.get(index), results.get_mut(index))
-                else {
-                    continue;
-                };
-                *result = Some(judge(request, errno, detail));
+                if let (Some(request), Some(result)) = (requests.get(index), results.get_mut(index))
+                {
+                    *result = judge(request, errno, detail);
+                    ended |= index == last;
+                }
             }
         }
-        Ok(results
-            .into_iter()
-            .map(|result| result.unwrap_or(Ok(())))
-            .collect())
+        self.settled = true;
+        Ok(results)
     }
 
     /// Sends all requests at once, see [`Batches::try_all`].
@@ -157,8 +179,7 @@ impl Batches {
                 };
                 match message {
                     Message::Data { kind, body, .. } if kind == encode::NEW_LINK => {
-                        let link = LinkMessage::parse(body).ok();
-                        *place = Some(link.as_ref().and_then(convert::link));
+                        *place = Some(link::link(body));
                     }
                     Message::End { errno, detail, .. } if errno != 0 => {
                         let error = refused(format!("find link {id}"), errno, detail);
@@ -171,6 +192,7 @@ impl Batches {
                 }
             }
         }
+        self.settled = true;
         Ok(found.into_iter().map(Option::flatten).collect())
     }
 
@@ -192,8 +214,9 @@ impl Batches {
         let mask = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
         query.attributes.push(mask);
         let mut links = self.dump("list links", encode::GET_LINK, &query, |kind, body| {
-            let message = (kind == encode::NEW_LINK).then(|| LinkMessage::parse(body).ok());
-            message.flatten().as_ref().and_then(convert::link)
+            (kind == encode::NEW_LINK)
+                .then(|| link::link(body))
+                .flatten()
         })?;
         links.sort_by_key(|link| link.index);
         Ok(links)
@@ -249,6 +272,11 @@ impl Batches {
         mut parse: impl FnMut(u16, &[u8]) -> Option<T>,
     ) -> Result<Vec<T>, NetlinkError> {
         const EINTR: i32 = 4;
+        if !self.strict {
+            let strict = self.socket.set_netlink_get_strict_chk(true);
+            strict.map_err(NetlinkError::Socket)?;
+            self.strict = true;
+        }
         for _ in 0..TRIES {
             let mut found = Vec::new();
             let mut changed = false;
@@ -289,6 +317,7 @@ impl Batches {
                     }
                 }
             }
+            self.settled = true;
             if !changed {
                 return Ok(found);
             }
@@ -315,7 +344,8 @@ impl Batches {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
         // What is left of the answers to a batch that was given up.
-        while recv(&self.socket, &mut *self.answer, RecvFlags::DONTWAIT).is_ok() {}
+        while !self.settled && recv(&self.socket, &mut *self.answer, RecvFlags::DONTWAIT).is_ok() {}
+        self.settled = false;
         self.socket.send(&self.out, 0).map(drop).map_err(failed)
     }
 

@@ -32,12 +32,16 @@ pub(super) struct Announcement {
 
 impl Announcement {
     /// For an interface; to be called in the container's namespace. `None` when it has no addresses
-    /// or no hardware address of its own.
-    pub(super) fn open(plan: &EndpointPlan, link: &Link) -> io::Result<Option<Self>> {
+    /// or no hardware address of its own. `ipv6`: whether the container has IPv6.
+    pub(super) fn open(plan: &EndpointPlan, link: &Link, ipv6: bool) -> io::Result<Option<Self>> {
         let Some(mac) = link.mac else {
             return Ok(None);
         };
-        if plan.addresses.is_empty() || matches!(plan.attachment, Attachment::Ipvlan(..)) {
+        let addresses = plan.addresses.iter().map(|prefix| prefix.address);
+        let addresses: Vec<_> = addresses
+            .filter(|address| ipv6 || address.is_ipv4())
+            .collect();
+        if addresses.is_empty() || matches!(plan.attachment, Attachment::Ipvlan(..)) {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -45,7 +49,7 @@ impl Announcement {
             port: plan.host_link().map(str::to_owned),
             socket: PacketSender::open(link.index)?,
             mac,
-            addresses: plan.addresses.iter().map(|prefix| prefix.address).collect(),
+            addresses,
         }))
     }
 

@@ -18,9 +18,20 @@ use super::namespace::ContainerNamespace;
 use super::plan::endpoint::EndpointPlan;
 use super::plan::network::remove;
 use super::plan::routes::{DefaultRoute, move_defaults};
+use super::settings::Setting;
 
 /// Index of the loopback link, in every namespace.
 const LOOPBACK: u32 = 1;
+
+/// A container that was attached.
+#[derive(Debug)]
+pub(crate) struct Attached<T> {
+    /// What the function returned that ran inside.
+    pub(crate) inside: T,
+    /// Whether the container has IPv6 at all: its own kernel parameters may switch it off. Without,
+    /// its interfaces have no IPv6 addresses, whatever their networks have.
+    pub(crate) ipv6: bool,
+}
 
 /// Makes and configures the interfaces of a container, and runs `inside` in its namespace
 /// afterwards. What fails leaves no interface.
@@ -29,12 +40,14 @@ pub(super) fn attach<T>(
     namespace: &ContainerNamespace,
     plans: &[EndpointPlan],
     inside: impl FnOnce() -> T,
-) -> Result<(T, Vec<Announcement>), KernelError> {
+) -> Result<(Attached<T>, Vec<Announcement>), KernelError> {
     let mut made = Vec::new();
     let result = make(&mut site.batches, namespace.as_fd(), plans, &mut made).and_then(|()| {
         site.visit(namespace.as_fd(), |host| {
-            let announcements = configure(host, plans)?;
-            Ok((inside(), announcements))
+            let ipv6 = has_ipv6();
+            let announcements = configure(host, plans, ipv6)?;
+            let inside = inside();
+            Ok((Attached { inside, ipv6 }, announcements))
         })?
     });
     if result.is_err() {
@@ -103,9 +116,21 @@ fn make(
     Ok(batches.run(&up, None)?)
 }
 
+/// Whether the namespace of the calling thread has IPv6: the kernel may lack it, and containers may
+/// be started with a parameter that switches it off. The loopback link tells, since that one is
+/// not configured by networks.
+fn has_ipv6() -> bool {
+    let loopback = Setting::of_link(true, "lo", "disable_ipv6", 0);
+    loopback.current().as_deref() == Some("0")
+}
+
 /// Configures the interfaces; to be called in the container's namespace. `host`: the connection in
 /// the host's.
-fn configure(host: &mut Batches, plans: &[EndpointPlan]) -> Result<Vec<Announcement>, KernelError> {
+fn configure(
+    host: &mut Batches,
+    plans: &[EndpointPlan],
+    ipv6: bool,
+) -> Result<Vec<Announcement>, KernelError> {
     let mut batches = Batches::open()?;
     let ids: Vec<_> = plans
         .iter()
@@ -122,16 +147,16 @@ fn configure(host: &mut Batches, plans: &[EndpointPlan]) -> Result<Vec<Announcem
         let link = link.ok_or_else(|| KernelError::Vanished {
             interface: plan.interface.clone(),
         })?;
-        for setting in &plan.settings {
+        for setting in plan.settings(ipv6) {
             setting.apply()?;
         }
-        requests.extend(plan.configure(link.index));
+        requests.extend(plan.configure(link.index, ipv6));
         links.push((plan, link));
     }
     batches.run(&requests, None)?;
     settle(host, &mut batches, &links);
     let announcements = links.into_iter().filter_map(|(plan, link)| {
-        Announcement::open(plan, &link)
+        Announcement::open(plan, &link, ipv6)
             .inspect_err(|error| debug!(interface = plan.interface, %error, "not announced"))
             .ok()
             .flatten()
@@ -246,8 +271,9 @@ pub(super) fn announcements(
             .map(|plan| LinkId::Name(plan.interface.clone()))
             .collect();
         let found = batches.find_links(&ids)?;
+        let ipv6 = has_ipv6();
         let announcements = plans.iter().zip(found).filter_map(|(plan, link)| {
-            let opened = Announcement::open(plan, &link?);
+            let opened = Announcement::open(plan, &link?, ipv6);
             opened.ok().flatten()
         });
         Ok(announcements.collect())

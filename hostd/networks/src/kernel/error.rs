@@ -21,6 +21,15 @@ pub(crate) enum KernelError {
         /// Its module.
         module: &'static str,
     },
+    /// No link can have that name.
+    #[error(
+        "interface name {name:?} is invalid: it has 1 to 15 characters, without spaces, '/', ':' \
+         and '%'"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
     /// The bridge's name is that of another link.
     #[error(
         "link {link} exists and is not a bridge: give another name in the option \

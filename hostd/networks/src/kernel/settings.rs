@@ -2,8 +2,10 @@
 //! that opens the file.
 
 use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags};
 
 use super::KernelError;
 
@@ -67,8 +69,12 @@ impl Setting {
     /// Sets it in the network namespace of the calling thread.
     pub(super) fn apply(&self) -> Result<(), KernelError> {
         let write = || {
-            let mut file = OpenOptions::new().write(true).open(self.path())?;
-            file.write_all(self.value.as_bytes())
+            // A start waits for some of these: no system call that is not needed.
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = rustix::fs::open(self.path(), flags, Mode::empty())?;
+            // The kernel takes a value whole or not at all.
+            rustix::io::write(&file, self.value.as_bytes())?;
+            Ok::<_, io::Error>(())
         };
         match write() {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.optional => Ok(()),

@@ -63,16 +63,18 @@ pub(crate) fn message(
 }
 
 /// Adds the message of a request to a buffer; `false` when the request mixes both families of
-/// addresses.
+/// addresses. Errors are always answered; with `acknowledge`, success is, too.
 pub(crate) fn request(
     buffer: &mut Vec<u8>,
     sequence: u32,
     request: &Request,
+    acknowledge: bool,
     elsewhere: Option<BorrowedFd<'_>>,
 ) -> bool {
     let elsewhere = elsewhere.map(|namespace| namespace.as_raw_fd());
+    let acknowledge = if acknowledge { ACKNOWLEDGE } else { 0 };
     let mut add = |kind, flags, body: &dyn Body| {
-        message(buffer, kind, ACKNOWLEDGE | flags, sequence, &Wrapped(body));
+        message(buffer, kind, acknowledge | flags, sequence, &Wrapped(body));
     };
     match request {
         Request::CreateLink(link) => {
@@ -175,9 +177,11 @@ fn create_link(link: &VirtualLink, elsewhere: Option<RawFd>) -> LinkMessage {
             peer_mac,
             peer_mtu,
         } => {
+            attributes.extend(ONE_QUEUE);
             let mut other = LinkMessage::default();
             let attributes = &mut other.attributes;
             attributes.push(LinkAttribute::IfName(peer.clone()));
+            attributes.extend(ONE_QUEUE);
             attributes.extend(hardware(*peer_mac, *peer_mtu));
             if let Some(namespace) = elsewhere {
                 attributes.push(LinkAttribute::NetNsFd(namespace));
@@ -223,6 +227,11 @@ fn create_link(link: &VirtualLink, elsewhere: Option<RawFd>) -> LinkMessage {
     attributes.push(LinkAttribute::LinkInfo(info));
     message
 }
+
+/// One queue for each direction. The kernel would make one for each processor, with two directories
+/// in /sys for each; but a pair has no hardware to share among processors, and does not queue.
+const ONE_QUEUE: [LinkAttribute; 2] =
+    [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
 
 fn hardware(mac: Option<Mac>, mtu: Option<u32>) -> impl Iterator<Item = LinkAttribute> {
     let mac = mac.map(|mac| LinkAttribute::Address(mac.to_vec()));

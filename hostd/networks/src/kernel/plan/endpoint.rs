@@ -77,6 +77,10 @@ impl EndpointPlan {
             }
             Driver::Host | Driver::Nothing => return Ok(None),
         };
+        check_name(&endpoint.interface)?;
+        if let Attachment::Port { host_link, .. } = &attachment {
+            check_name(host_link)?;
+        }
         let addresses = endpoint.ipv4.into_iter().chain(endpoint.ipv6);
         let of_link = endpoint.asked.link_local.iter();
         Ok(Some(Self {
@@ -193,23 +197,45 @@ impl EndpointPlan {
         requests.into_iter().chain(self.host_up()).collect()
     }
 
-    /// The requests that give the interface its addresses and switch it on.
-    pub(in crate::kernel) fn configure(&self, index: u32) -> Vec<Request> {
-        let address = |link_local| {
-            move |prefix: &IpPrefix| {
-                Request::AddAddress(NewAddress {
-                    link: index,
-                    prefix: *prefix,
-                    protocol: 0,
-                    link_local,
-                })
-            }
-        };
+    /// The interface's parameters, in their order. `ipv6`: whether the container has IPv6.
+    pub(in crate::kernel) fn settings(&self, ipv6: bool) -> impl Iterator<Item = &Setting> {
+        // Who switched IPv6 off for a container meant its interfaces, too.
+        let settings = self.settings.iter();
+        settings.filter(move |setting| ipv6 || !setting.is("disable_ipv6"))
+    }
+
+    /// The requests that give the interface its addresses and routes, and switch it on. `ipv6`:
+    /// whether the container has IPv6.
+    pub(in crate::kernel) fn configure(&self, index: u32, ipv6: bool) -> Vec<Request> {
+        let addresses = self.addresses.iter().map(|prefix| (prefix, false));
+        let of_link = self.link_local.iter().map(|prefix| (prefix, true));
+        let usable = addresses
+            .chain(of_link)
+            .filter(|(prefix, _)| ipv6 || prefix.address.is_ipv4());
+        let addresses = usable.map(|(prefix, link_local)| {
+            Request::AddAddress(NewAddress {
+                link: index,
+                prefix: *prefix,
+                protocol: 0,
+                link_local,
+            })
+        });
         let up = Request::ChangeLink(LinkId::Index(index), LinkChange::up());
-        let addresses = self.addresses.iter().map(address(false));
-        let of_link = self.link_local.iter().map(address(true));
-        let routes = self.routes.iter().map(|route| route.add(index));
-        addresses.chain(of_link).chain([up]).chain(routes).collect()
+        let routes = self.routes.iter().filter(|route| ipv6 || !route.ipv6);
+        let routes = routes.map(|route| route.add(index));
+        addresses.chain([up]).chain(routes).collect()
+    }
+}
+
+/// Refuses names that the kernel would take for none, or refuses without saying why.
+fn check_name(name: &str) -> Result<(), KernelError> {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%');
+    let fits = (1..=15).contains(&name.len()) && name.bytes().all(allowed);
+    match fits && name != "." && name != ".." {
+        true => Ok(()),
+        false => Err(KernelError::Name {
+            name: name.to_owned(),
+        }),
     }
 }
 
@@ -285,3 +311,6 @@ fn settings(
     }
     Ok(settings)
 }
+
+#[cfg(test)]
+mod tests;

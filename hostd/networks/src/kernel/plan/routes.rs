@@ -111,3 +111,82 @@ pub(in crate::kernel) fn move_defaults(
         .chain(stale)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_default() -> impl Strategy<Value = DefaultRoute> {
+        (any::<bool>(), prop::option::of(1u8..4)).prop_map(|(ipv6, gateway)| {
+            let gateway = gateway.map(|last| match ipv6 {
+                true => IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into())),
+                false => IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)),
+            });
+            DefaultRoute { ipv6, gateway }
+        })
+    }
+
+    /// What the kernel does with requests, as far as it matters here.
+    fn apply(routes: &mut Vec<Route>, request: &Request) {
+        match request {
+            Request::SetRoute(new) => {
+                let same = |old: &&mut Route| {
+                    old.destination == new.destination && old.metric == new.metric
+                };
+                match routes.iter_mut().find(same) {
+                    Some(old) => *old = new.clone(),
+                    None => routes.push(new.clone()),
+                }
+            }
+            Request::RemoveRoute(gone) => routes.retain(|route| route != gone),
+            other => panic!("{other}"),
+        }
+    }
+
+    proptest! {
+        /// At most one endpoint of a container has the default route of a family.
+        #[test]
+        fn the_wanted_routes_are_left_and_those_of_the_container(
+            present in prop::collection::vec((2u32..5, any_default()), 0..4),
+            wanted in prop::collection::vec((2u32..5, any_default()), 0..4),
+            foreign in any::<bool>(),
+        ) {
+            let mut wanted = wanted;
+            let mut families = std::collections::BTreeSet::new();
+            wanted.retain(|(_, route)| families.insert(route.ipv6));
+            let mut routes = Vec::new();
+            for (number, (index, route)) in present.iter().enumerate() {
+                let route = route.route(*index);
+                // Several of one destination differ by their metrics.
+                routes.push(Route { metric: u32::try_from(number).unwrap() * 100, ..route });
+            }
+            let own = Route {
+                metric: 7,
+                protocol: RouteProtocol::Boot,
+                ..DefaultRoute { ipv6: false, gateway: None }.route(9)
+            };
+            if foreign {
+                routes.push(own.clone());
+            }
+            let requests = move_defaults(&wanted, &routes);
+            for request in &requests {
+                apply(&mut routes, request);
+            }
+            let ours: Vec<_> = routes
+                .iter()
+                .filter(|route| route.protocol == RouteProtocol::Static)
+                .map(|route| (route.link, route.gateway, route.destination.address.is_ipv6()))
+                .collect();
+            for (index, route) in &wanted {
+                prop_assert!(ours.contains(&(*index, route.gateway, route.ipv6)));
+            }
+            for (index, gateway, ipv6) in &ours {
+                let route = DefaultRoute { ipv6: *ipv6, gateway: *gateway };
+                prop_assert!(wanted.contains(&(*index, route)));
+            }
+            prop_assert_eq!(routes.contains(&own), foreign);
+        }
+    }
+}

@@ -167,6 +167,25 @@ fn a_network_has_one_family_or_the_other() {
 }
 
 #[test]
+fn a_container_without_ipv6_gets_none() {
+    let Some(lab) = Lab::new() else { return };
+    let network = dual('a');
+    lab.block_on(lab.kernel.ensure(&network)).unwrap();
+    let container = Container::new();
+    // As by `--sysctl net.ipv6.conf.all.disable_ipv6=1`.
+    let disable = || std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+    container.namespace.run(disable).unwrap().unwrap();
+    let first = endpoint(&network, 2, &["192.0.2.2/24", "fd00:2::2/64"]);
+    let connections = [(&network, &first)];
+    let attached = lab.kernel.attach(&container.fd, &connections, || ());
+    assert!(!lab.block_on(attached).unwrap().ipv6);
+    udp(&lab.host, &container.namespace, "192.0.2.2");
+    let addresses = batches(&container.namespace, |batches| batches.addresses().unwrap());
+    let mut addresses = addresses.iter().map(|address| address.prefix.address);
+    assert!(addresses.all(|address| address.is_ipv4()));
+}
+
+#[test]
 fn addresses_of_bridges_follow_the_options() {
     let Some(lab) = Lab::new() else { return };
     let addresses = |link: &str| {
@@ -402,7 +421,9 @@ fn everything_happens_in_one_visit_of_the_namespace() {
     let inside = || Batches::open().unwrap().find_link("eth0").unwrap();
     let connections = [(&network, &first)];
     let attached = lab.kernel.attach(&container.fd, &connections, inside);
-    let eth0 = lab.block_on(attached).unwrap().unwrap();
+    let attached = lab.block_on(attached).unwrap();
+    assert!(attached.ipv6);
+    let eth0 = attached.inside.unwrap();
     assert!(eth0.up && eth0.carrier);
     let visited = lab.kernel.visit(&container.fd, || {
         std::net::UdpSocket::bind("192.0.2.2:0").unwrap()

@@ -53,7 +53,7 @@ impl Lab {
         connections: &[(&Network, &Endpoint)],
     ) -> Result<(), KernelError> {
         let attached = self.kernel.attach(&container.fd, connections, || ());
-        self.block_on(attached)
+        self.block_on(attached).map(drop)
     }
 
     pub(super) fn run(&self, requests: &[Request]) {
