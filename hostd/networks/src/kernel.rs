@@ -16,7 +16,8 @@
 use std::sync::Arc;
 
 use keelson_model::ip::IpPrefix;
-use keelson_netlink::{Removals, Worker};
+use keelson_netlink::{Removals, Site, Worker};
+use tracing::warn;
 
 use crate::{Endpoint, Network};
 
@@ -74,7 +75,7 @@ impl Kernel {
     /// left that was not there before.
     pub(crate) async fn ensure(&self, network: &Network) -> Result<(), KernelError> {
         let plan = HostLink::of(network, &self.owner);
-        let ensure = move |site: &mut keelson_netlink::Site| host::ensure(&mut site.batches, &plan);
+        let ensure = move |site: &mut Site| host::ensure(&mut site.batches, &plan);
         if let Some(link) = self.worker.run(ensure).await?? {
             self.present.insert(&network.id, link.index);
         }
@@ -142,9 +143,12 @@ impl Kernel {
         Ok(attached)
     }
 
-    /// Removes an interface of a container. `namespace` is needed for interfaces without a link on
-    /// the host (macvlan and ipvlan) while the container runs; without it they end with their
-    /// namespace. Nothing is sent or received by the interface when this returns.
+    /// Removes an interface of a container. Nothing is sent or received by it when this returns,
+    /// so its addresses can be given to others.
+    ///
+    /// With the namespace of a container that runs, the interface is gone then, too. Without, the
+    /// container has ended: what is left of the interface ends with the namespace or is removed
+    /// soon, and nobody waits for that.
     pub(crate) async fn detach(
         &self,
         network: &Network,
@@ -155,14 +159,37 @@ impl Kernel {
         let Some(plan) = EndpointPlan::of(network, endpoint, 1, &self.owner)? else {
             return Ok(());
         };
-        let namespace = namespace.cloned();
-        let removed = self.background.run(move |site| match namespace {
-            Some(namespace) if plan.host_link().is_none() => {
-                attach::detach_inside(site, &namespace, &plan)
+        if plan.host_link().is_none() {
+            // The only way to it is its namespace.
+            let Some(namespace) = namespace.cloned() else {
+                return Ok(());
+            };
+            let removed = self
+                .background
+                .run(move |site| attach::detach_inside(site, &namespace, &plan));
+            return removed.await?;
+        }
+        let cut = self
+            .worker
+            .run(move |site| attach::cut(&mut site.batches, &plan));
+        let Some(index) = cut.await?? else {
+            return Ok(());
+        };
+        let background = Arc::clone(&self.background);
+        let removal = async move {
+            let removed = background.run(move |site| attach::remove_cut(&mut site.batches, index));
+            removed.await?
+        };
+        if namespace.is_some() {
+            return removal.await;
+        }
+        tokio::spawn(async move {
+            if let Err(error) = removal.await {
+                // The next sweep tries again.
+                warn!(index, %error, "the link of a container that ended is left");
             }
-            _ => attach::detach_outside(&mut site.batches, &plan),
         });
-        removed.await?
+        Ok(())
     }
 
     /// Makes the default routes of a running container those of all its endpoints: to be called

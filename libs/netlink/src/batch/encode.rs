@@ -294,3 +294,6 @@ fn address(new: &NewAddress) -> AddressMessage {
     }
     message
 }
+
+#[cfg(test)]
+mod tests;

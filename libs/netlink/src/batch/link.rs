@@ -161,4 +161,23 @@ mod tests {
         }
         assert_eq!(link(&[0xff; 64]), None);
     }
+
+    proptest::proptest! {
+        /// Whatever stands in an answer: reading ends, and never panics.
+        #[test]
+        fn any_bytes_are_read(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+            place in 0usize..80,
+        ) {
+            drop(link(&bytes));
+            // Close to a right one, too.
+            let mut body = port();
+            for (to, from) in body.iter_mut().skip(place).zip(&bytes) {
+                *to = *from;
+            }
+            drop(link(&body));
+            let count = super::super::answer::messages(&bytes).count();
+            proptest::prop_assert!(count <= bytes.len() / 16);
+        }
+    }
 }

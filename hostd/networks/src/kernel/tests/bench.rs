@@ -191,3 +191,56 @@ fn bench() {
         }
     }
 }
+
+/// How long an attach takes while other containers end all the time: their removal has the kernel's
+/// lock of links in between.
+#[test]
+#[ignore = "a benchmark"]
+fn bench_beside_removals() {
+    let Some(lab) = Lab::new() else { return };
+    let network = bridge('a', &[("192.0.2.0/24", Some("192.0.2.1"))]);
+    lab.block_on(lab.kernel.ensure(&network)).unwrap();
+    let mut times = Vec::new();
+    for round in 0..60 {
+        let others: Vec<_> = (10..20).map(|number| (Container::new(), number)).collect();
+        let endpoints: Vec<_> = others
+            .iter()
+            .map(|(_, number)| endpoint(&network, *number, &["192.0.2.9/24"]))
+            .collect();
+        for ((container, _), endpoint) in others.iter().zip(&endpoints) {
+            lab.attach(container, &[(&network, endpoint)]);
+        }
+        let container = Container::new();
+        let own = endpoint(&network, 2, &["192.0.2.2/24"]);
+        let took = lab.block_on(async {
+            let removals: Vec<_> = endpoints
+                .iter()
+                .map(|endpoint| {
+                    let (kernel, network) = (lab.kernel.clone(), network.clone());
+                    let endpoint = endpoint.clone();
+                    tokio::spawn(async move { kernel.detach(&network, &endpoint, None).await })
+                })
+                .collect();
+            tokio::time::sleep(Duration::from_millis(round % 20)).await;
+            let begun = Instant::now();
+            let connections = [(&network, &own)];
+            lab.kernel
+                .attach(&container.fd, &connections, || ())
+                .await
+                .unwrap();
+            let took = begun.elapsed();
+            for removal in removals {
+                removal.await.unwrap().unwrap();
+            }
+            took
+        });
+        times.push(took);
+        lab.block_on(lab.kernel.detach(&network, &own, None))
+            .unwrap();
+    }
+    times.sort();
+    println!(
+        "beside removals: {:?} / {:?} / {:?}",
+        times[6], times[30], times[54]
+    );
+}

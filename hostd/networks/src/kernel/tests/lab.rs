@@ -63,6 +63,15 @@ impl Lab {
     pub(super) fn link(&self, name: &str) -> Option<Link> {
         link(&self.host, name)
     }
+
+    /// Waits until a link is gone.
+    pub(super) fn wait_gone(&self, name: &str) {
+        let end = std::time::Instant::now() + PATIENCE;
+        while let Some(link) = self.link(name) {
+            assert!(std::time::Instant::now() < end, "{link:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 pub(super) struct Container {

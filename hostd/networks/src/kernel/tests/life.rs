@@ -32,8 +32,20 @@ fn detaching_works_with_and_without_the_namespace_and_twice() {
     lab.attach(&container, &[(&network, &first)]);
     drop(container);
     detach(None);
-    assert!(lab.link("vetha2").is_none());
+    lab.wait_gone("vetha2");
     detach(None);
+    // While its namespace still is there, nothing passes any more.
+    let container = Container::new();
+    lab.attach(&container, &[(&network, &first)]);
+    udp(&lab.host, &container.namespace, "192.0.2.2");
+    detach(None);
+    let error = try_udp(&lab.host, &container.namespace, "192.0.2.2").unwrap_err();
+    let missing = [Some(99), Some(113)];
+    assert!(
+        is_lost(&error) || missing.contains(&error.raw_os_error()),
+        "{error}"
+    );
+    lab.wait_gone("vetha2");
     // A link of that name that is not ours stays.
     let kind = VirtualKind::Veth {
         peer: "other".to_owned(),
@@ -48,8 +60,12 @@ fn detaching_works_with_and_without_the_namespace_and_twice() {
         Request::CreateLink(VirtualLink::new("vetha2", kind)),
         Request::ChangeLink(name("vetha2"), alias),
     ]);
+    run(
+        &lab.host,
+        &[Request::ChangeLink(name("vetha2"), LinkChange::up())],
+    );
     detach(None);
-    assert!(lab.link("vetha2").is_some());
+    assert!(lab.link("vetha2").unwrap().up);
 }
 
 #[test]
