@@ -59,6 +59,12 @@ impl From<hostd_containers::EngineError> for ApiError {
     }
 }
 
+impl From<hostd_networks::NetworkError> for ApiError {
+    fn from(error: hostd_networks::NetworkError) -> Self {
+        Self::new(error.kind(), chain(&error))
+    }
+}
+
 impl From<hostd_volumes::VolumeError> for ApiError {
     fn from(error: hostd_volumes::VolumeError) -> Self {
         Self::new(error.kind(), chain(&error))

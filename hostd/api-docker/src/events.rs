@@ -1,4 +1,4 @@
-//! `GET /events`: what happens to containers and images, and what happened recently.
+//! `GET /events`: what happens to containers, images, volumes and networks, and what happened recently.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::stream;
 use hostd_containers::ContainerEvent;
 use hostd_images::{ImageAction, ImageEvent};
+use hostd_networks::NetworkEvent;
 use hostd_volumes::VolumeEvent;
 use http::Response;
 use serde::Serialize;
@@ -186,6 +187,13 @@ impl From<VolumeEvent> for Event {
     }
 }
 
+impl From<NetworkEvent> for Event {
+    fn from(event: NetworkEvent) -> Self {
+        let action = event.action.to_owned();
+        Self::new("network", action, event.id, event.attributes, event.time)
+    }
+}
+
 /// Collects events of all stores for all clients.
 pub(crate) struct EventHub {
     sender: broadcast::Sender<Arc<Event>>,
@@ -217,6 +225,7 @@ impl EventHub {
         containers: broadcast::Receiver<ContainerEvent>,
         images: broadcast::Receiver<ImageEvent>,
         volumes: broadcast::Receiver<VolumeEvent>,
+        networks: broadcast::Receiver<NetworkEvent>,
     ) -> Self {
         let (sender, _) = broadcast::channel(KEPT);
         let past = Arc::default();
@@ -226,6 +235,7 @@ impl EventHub {
         });
         hub.collect(images, |event: ImageEvent| Some(Event::from(event)));
         hub.collect(volumes, |event: VolumeEvent| Some(Event::from(event)));
+        hub.collect(networks, |event: NetworkEvent| Some(Event::from(event)));
         hub
     }
 
@@ -398,6 +408,25 @@ mod tests {
             past.push(Arc::new(event));
         }
         assert_eq!(past.events.len(), KEPT);
+    }
+
+    #[test]
+    fn networks_have_events() {
+        let attributes = [("name", "front"), ("type", "bridge"), ("container", "c1")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let event = Event::from(NetworkEvent {
+            action: "connect",
+            id: "abc".to_owned(),
+            attributes: attributes.into(),
+            time: 7,
+        });
+        let shown = serde_json::to_value(&event).unwrap();
+        assert_eq!(shown["Type"], "network");
+        assert_eq!(shown["Action"], "connect");
+        assert_eq!(shown["Actor"]["ID"], "abc");
+        assert_eq!(shown["Actor"]["Attributes"]["container"], "c1");
+        assert!(event.fits(&filters(r#"{"type":["network"],"network":["front"]}"#)));
+        assert!(!event.fits(&filters(r#"{"network":["back"]}"#)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 
 use hostd_containers::Status;
+use hostd_networks::Pools;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
@@ -213,7 +214,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         "DockerRootDir": inner.engine.root().display().to_string(),
         "Plugins": {
             "Volume": volume_drivers,
-            "Network": networks::drivers(),
+            "Network": networks::DRIVERS,
             "Authorization": [],
             "Log": log_drivers,
         },
@@ -242,6 +243,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         "HttpProxy": proxy(&proxies.http),
         "HttpsProxy": proxy(&proxies.https),
         "NoProxy": proxies.direct.join(","),
+        "DefaultAddressPools": pools(inner.engine.networks().pools()),
         "Warnings": warnings,
         "RegistryConfig": crate::images::remote::registry_config(api),
     });
@@ -253,6 +255,13 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         for_version(answer, call.version);
     }
     Ok(reply::json(StatusCode::OK, &answer))
+}
+
+/// From where networks get their subnets.
+fn pools(pools: &Pools) -> Vec<Value> {
+    let all = pools.all().iter();
+    all.map(|pool| json!({"Base": pool.base.to_string(), "Size": pool.size}))
+        .collect()
 }
 
 #[cfg(test)]

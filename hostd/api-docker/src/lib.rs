@@ -108,6 +108,7 @@ impl Api {
             engine.subscribe_from_opening(),
             images.subscribe(),
             engine.volumes().subscribe(),
+            engine.networks().subscribe(),
         );
         let runtimes = Runtimes::new(&facts.runtime, &engine.defaults().runtimes);
         let headers = common_headers(facts.version);

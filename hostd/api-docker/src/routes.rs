@@ -450,18 +450,52 @@ pub static ROUTES: Table<Handler> = Table::new(
             handler!(volumes::remove),
         ),
         route("GET", "/networks", 24, Reader, handler!(networks::list)),
-        not_built("POST", "/networks/create", 24, Operator),
-        not_built("POST", "/networks/prune", 25, Operator),
+        route(
+            "POST",
+            "/networks/create",
+            24,
+            Operator,
+            handler!(networks::create),
+        )
+        .takes(Takes::Document),
+        route(
+            "POST",
+            "/networks/prune",
+            25,
+            Operator,
+            handler!(networks::prune),
+        ),
         route(
             "GET",
-            "/networks/{id}",
+            "/networks/{id*}",
             24,
             Reader,
             handler!(networks::inspect),
         ),
-        not_built("DELETE", "/networks/{id}", 24, Operator),
-        not_built("POST", "/networks/{id}/connect", 24, Operator),
-        not_built("POST", "/networks/{id}/disconnect", 24, Operator),
+        route(
+            "DELETE",
+            "/networks/{id*}",
+            24,
+            Operator,
+            handler!(networks::remove),
+        ),
+        route(
+            "POST",
+            "/networks/{id*}/connect",
+            24,
+            Operator,
+            handler!(networks::connect),
+        )
+        .takes(Takes::Document)
+        .not_built(),
+        route(
+            "POST",
+            "/networks/{id*}/disconnect",
+            24,
+            Operator,
+            handler!(networks::disconnect),
+        )
+        .not_built(),
         route("GET", "/plugins", 25, Reader, handler!(objects::plugins)),
         not_built("GET", "/plugins/privileges", 25, Operator),
         not_built("POST", "/plugins/pull", 25, Admin),
@@ -521,9 +555,8 @@ pub fn coverage_markdown() -> String {
     let mut out = format!(
         "# Docker Engine API coverage\n\n\
          API versions {} to {}. {built} of {} routes are built; every other one answers 501 and \
-         names itself. Networks and plugins cannot be made yet; their lists are true: the \
-         networks `host` and `none`, and nothing else. Looking one up by a name that does not exist \
-         answers 404, so that `docker inspect NAME` says what it always says.\n\n\
+         names itself. Plugins cannot be installed; their list is true. Looking one up by a name \
+         that does not exist answers 404, so that `docker inspect NAME` says what it always says.\n\n\
          This file is made from the route table (`hostd/api-docker/src/routes.rs`) and a test \
          holds it to it: `KEELSON_WRITE_COVERAGE=1 cargo test -p hostd-api-docker coverage` \
          writes it anew.\n\n\

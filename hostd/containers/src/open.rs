@@ -1,6 +1,6 @@
 //! Opening the engine on what an earlier one left, and closing it with the machine.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -63,6 +63,7 @@ impl Engine {
             era: options.images.era(),
             engine: options.id.clone(),
             pools: Vec::new(),
+            default_options: BTreeMap::new(),
             default_bridge: Some(DefaultBridge::default()),
         })
         .await?;

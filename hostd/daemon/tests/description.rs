@@ -77,7 +77,7 @@ fn networks_volumes_and_plugins() {
         .iter()
         .map(|n| &n["Name"])
         .collect();
-    assert_eq!(names, ["host", "none"]);
+    assert_eq!(names, ["bridge", "host", "none"]);
     let none = api.get(&host, "/networks/none");
     let id = none["Id"].as_str().unwrap();
     assert_eq!(id.len(), 64);
@@ -118,7 +118,8 @@ fn networks_volumes_and_plugins() {
     assert_eq!(volumes, json!({"Volumes": [], "Warnings": null}));
     assert_eq!(api.get(&host, "/plugins"), json!([]));
     for (path, status) in [
-        ("/networks/bridge", 404),
+        ("/networks/bridge?scope=swarm", 404),
+        ("/networks/none?verbose=x", 400),
         ("/volumes/none", 404),
         ("/networks?filters={\"x\":[\"y\"]}", 400),
         ("/networks?filters={\"type\":[\"y\"]}", 400),
@@ -128,12 +129,104 @@ fn networks_volumes_and_plugins() {
     ] {
         assert_eq!(api.send(&host, "GET", path, b"").status, status, "{path}");
     }
-    let body = r#"{"Name":"n"}"#;
-    let (status, _) = host.http(&format!(
-        "POST /networks/create HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    ));
-    assert_eq!(status, 501);
+    let bridge = api.get(&host, "/networks/bridge");
+    assert_eq!(
+        bridge["Options"]["com.docker.network.bridge.name"],
+        "docker0"
+    );
+    let pools = api.get(&host, "/info")["DefaultAddressPools"].clone();
+    assert_eq!(pools[0], json!({"Base": "172.17.0.0/16", "Size": 16}));
+}
+
+#[test]
+fn networks_are_made_and_removed() {
+    if !is_root() {
+        return;
+    }
+    let (api, host) = stocked();
+    let send = |method: &str, path: &str, body: Value| {
+        let answer = api.send(&host, method, path, body.to_string().as_bytes());
+        (answer.status, answer.json())
+    };
+    let subnet = json!({"Subnet": "10.93.7.0/24", "Gateway": "10.93.7.9"});
+    let body = json!({
+        "Name": "front",
+        "Internal": true,
+        "IPAM": {"Config": [subnet]},
+        "Labels": {"com.docker.compose.network": "front"},
+        "Options": {"com.docker.network.bridge.enable_icc": "false", "foo": "bar"},
+    });
+    let (status, made) = send("POST", "/networks/create", body.clone());
+    assert_eq!((status, &made["Warning"]), (201, &json!("")));
+    let front = api.get(&host, "/networks/front");
+    assert_eq!(front["Id"], made["Id"]);
+    assert_eq!(front["IPAM"]["Config"], json!([subnet]));
+    assert_eq!(front["Labels"], body["Labels"]);
+    assert_eq!(front["Options"], body["Options"]);
+    let message = |answer: &Value| answer["message"].as_str().unwrap().to_owned();
+    let (status, answer) = send("POST", "/networks/create", body);
+    assert_eq!(status, 409);
+    assert_eq!(message(&answer), "network with name front already exists");
+    for (body, status, words) in [
+        (
+            json!({"Name": "bridge"}),
+            403,
+            "operation is not permitted on predefined bridge network",
+        ),
+        (
+            json!({"Name": "x", "Driver": "overlay"}),
+            403,
+            "This node is not a swarm manager.",
+        ),
+        (
+            json!({"Name": "x", "Driver": "weave"}),
+            404,
+            "plugin \"weave\" not found",
+        ),
+        (json!({}), 400, "invalid name: name is empty"),
+        (
+            json!({"Name": "x", "IPAM": {"Config": [{"Subnet": "10.1.1.1/24"}]}}),
+            400,
+            "invalid network config:\ninvalid subnet 10.1.1.1/24: it should be 10.1.1.0/24",
+        ),
+        (
+            json!({"Name": "x", "IPAM": {"Config": [{"Subnet": "10.93.0.0/16"}]}}),
+            403,
+            "invalid pool request: Pool overlaps with other one on this address space",
+        ),
+    ] {
+        let (found, answer) = send("POST", "/networks/create", body);
+        assert_eq!(found, status, "{answer}");
+        assert!(message(&answer).starts_with(words), "{answer}");
+    }
+    let (status, answer) = send("DELETE", "/networks/host", Value::Null);
+    assert_eq!(status, 403);
+    assert_eq!(
+        message(&answer),
+        "host is a pre-defined network and cannot be removed"
+    );
+    let (status, _) = send("POST", "/networks/create", json!({"Name": "unused"}));
+    assert_eq!(status, 201);
+    let pruned = format!(
+        "/networks/prune?filters={}",
+        encoded(r#"{"label!":["com.docker.compose.network"]}"#)
+    );
+    assert_eq!(
+        send("POST", &pruned, Value::Null).1,
+        json!({"NetworksDeleted": ["unused"]})
+    );
+    // As Docker says it, against its own description.
+    let (_, nothing) = host.http(&format!("POST {pruned} HTTP/1.0\r\n\r\n"));
+    assert_eq!(nothing.trim(), r#"{"NetworksDeleted":null}"#);
+    assert_eq!(
+        api.send(&host, "DELETE", "/networks/front", b"").status,
+        204
+    );
+    let (status, answer) = send("DELETE", "/networks/front", Value::Null);
+    assert_eq!(
+        (status, message(&answer).as_str()),
+        (404, "network front not found")
+    );
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct NetworkOptions {
     pub engine: String,
     /// From where subnets are taken that nobody asked for. A family without any gets Docker's.
     pub pools: Vec<AddressPool>,
+    /// Options that new networks of a driver get when they are not given, by the driver's name.
+    pub default_options: BTreeMap<String, BTreeMap<String, String>>,
     /// The network of containers that name none; `None`: there is no such network, and these
     /// containers have none.
     pub default_bridge: Option<DefaultBridge>,

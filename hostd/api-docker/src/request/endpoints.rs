@@ -2,11 +2,6 @@
 //! `POST /networks/{id}/connect`. What depends on the network itself (its subnets) is checked by whoever
 //! has the network.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the creation of containers will use it")
-)]
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -100,6 +95,10 @@ pub(crate) fn connection(
 ///
 /// # Errors
 /// InvalidInput, in Docker's words.
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the creation of containers will use it")
+)]
 pub(crate) fn link(text: &str) -> Result<ContainerLink, ApiError> {
     read_link(text).map_err(ApiError::invalid)
 }
@@ -108,6 +107,10 @@ pub(crate) fn link(text: &str) -> Result<ContainerLink, ApiError> {
 ///
 /// # Errors
 /// InvalidInput, in Docker's words.
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the creation of containers will use it")
+)]
 pub(crate) fn mac(text: &str) -> Result<Mac, ApiError> {
     read_mac(text).map_err(ApiError::invalid)
 }

@@ -18,6 +18,8 @@ const UNNAMED: &[(u16, &str)] = &[
     (404, "/distribution/{name}/json"),
     (404, "/images/get"),
     (404, "/images/{name}/get"),
+    // A name that another network has; clients retry.
+    (409, "/networks/create"),
 ];
 
 /// Members that Docker answers with, too, although they are not described: clients read them.

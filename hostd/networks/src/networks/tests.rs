@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use keelson_store::Era;
@@ -13,6 +14,7 @@ async fn open(base: &Path) -> Networks {
         era: Era::Blessed,
         engine: "engine".to_owned(),
         pools: Vec::new(),
+        default_options: BTreeMap::new(),
         default_bridge: Some(DefaultBridge::default()),
     })
     .await
@@ -89,4 +91,34 @@ async fn subnets_are_never_given_twice() {
     assert_eq!(subnets.len(), all);
     let error = networks.create(named("n0")).await.unwrap_err();
     assert_eq!(error.to_string(), "network with name n0 already exists");
+}
+
+#[tokio::test]
+#[ignore = "prints figures"]
+async fn a_thousand_containers() {
+    let base = tempfile::Builder::new().tempdir_in("/dev/shm").unwrap();
+    let networks = open(base.path()).await;
+    networks.create(named("front")).await.unwrap();
+    let both = [to("front"), to("bridge")];
+    let start = std::time::Instant::now();
+    for number in 0..1000 {
+        let id = format!("{number:064x}");
+        networks.configure(&id, &both);
+        networks.reserve(&id, "name", &both).unwrap();
+    }
+    let given = start.elapsed();
+    let one = std::time::Instant::now();
+    networks.reserve("one", "one", &both).unwrap();
+    let one = one.elapsed();
+    let start = std::time::Instant::now();
+    let again = open(base.path()).await;
+    let opened = start.elapsed();
+    let start = std::time::Instant::now();
+    for number in 0..1000 {
+        again.release_all(&format!("{number:064x}"));
+    }
+    let taken = start.elapsed();
+    println!(
+        "two networks: reserve 1000 {given:?}, the next {one:?}, open {opened:?}, release {taken:?}"
+    );
 }

@@ -16,9 +16,9 @@ pub(crate) use bridge::DEFAULT_BRIDGE;
 pub use values::OptionError;
 
 /// Option: whether the network has IPv4, when the request does not say it.
-const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
+pub(crate) const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
 /// Option: whether the network has IPv6, when the request does not say it.
-const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
+pub(crate) const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
 
 /// What a network's driver is told.
 #[derive(Debug, Clone, Copy)]

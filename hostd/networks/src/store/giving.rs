@@ -92,9 +92,16 @@ pub(super) fn give(
         if network.subnets_of(ipv6).next().is_none() {
             return Ok(None);
         }
+        let previous = state.previous(container, &network.id, ipv6);
+        let previous = previous.filter(|address| !avoided.contains(address));
         let Some(entry) = state.network_mut(&network.id) else {
             return Err(NetworkError::NotFound(network.name.clone()));
         };
+        if let (None, Some(address)) = (asked, previous)
+            && let Ok(prefix) = entry.space.take(address, name)
+        {
+            return Ok(Some(prefix));
+        }
         match asked {
             Some(address) => Ok(Some(entry.space.take(address, name)?)),
             None => {
@@ -173,8 +180,8 @@ fn new_mac(state: &State, network: &Network) -> Mac {
         if let Some(first) = mac.first_mut() {
             *first = (*first & 0xfc) | 0x02;
         }
-        let mut members = state.members_in(&network.id);
-        if !members.any(|member| member.endpoint.mac == Some(mac)) {
+        let mut inside = state.inside(&network.id);
+        if !inside.any(|(.., endpoint)| endpoint.mac == Some(mac)) {
             return mac;
         }
     }

@@ -44,6 +44,7 @@ impl Store {
     ) -> Result<Made, NetworkError> {
         check_name(&new.name)?;
         check_size(&new)?;
+        let new = self.with_default_options(new);
         let (ipv4, ipv6) = options::families(new.ipv4, new.ipv6, &new.options)?;
         let id = new_id();
         let understood = understand(&id, &new)?;
@@ -91,6 +92,25 @@ impl Store {
         }
     }
 
+    /// With the options that were not given. What the request says itself overrules them.
+    fn with_default_options(&self, mut new: NewNetwork) -> NewNetwork {
+        let driver = match new.driver.as_str() {
+            "" => "bridge",
+            driver => driver,
+        };
+        for (name, value) in self.default_options.get(driver).into_iter().flatten() {
+            let said = match name.as_str() {
+                options::ENABLE_IPV4 => new.ipv4.is_some(),
+                options::ENABLE_IPV6 => new.ipv6.is_some(),
+                _ => false,
+            };
+            if !said && !new.options.contains_key(name) {
+                new.options.insert(name.clone(), value.clone());
+            }
+        }
+        new
+    }
+
     /// Shows a network that was begun, when the kernel's work is done.
     pub(crate) fn publish(&self, id: &str) {
         let mut state = self.state();
@@ -117,12 +137,11 @@ impl Store {
         if network.predefined {
             return Err(NetworkError::NotRemovable(network.name.clone()));
         }
-        let members = state.members_in(&network.id);
-        let endpoints: Vec<_> = members
-            .map(|member| {
-                let id = member.endpoint.id;
-                let digits = id.get(..12).unwrap_or(&id);
-                format!("name:{:?} id:{digits:?}", member.name)
+        let inside = state.inside(&network.id);
+        let endpoints: Vec<_> = inside
+            .map(|(_, name, endpoint)| {
+                let digits = endpoint.id.get(..12).unwrap_or(&endpoint.id);
+                format!("name:{name:?} id:{digits:?}")
             })
             .collect();
         if !endpoints.is_empty() {
@@ -176,7 +195,7 @@ impl Store {
         list.retain(|network| {
             !network.predefined
                 && network.unreadable.is_none()
-                && state.members_in(&network.id).next().is_none()
+                && state.inside(&network.id).next().is_none()
         });
         list
     }

@@ -100,6 +100,7 @@ impl Store {
             tracing::warn!(container, %error, "networks of a container not written down");
         }
         take_back(&mut state, &gone);
+        state.remember(container, &gone);
         for end in gone {
             if member.announced.remove(&end.id)
                 && let Some(entry) = state.network(&end.network)
@@ -207,10 +208,10 @@ impl Store {
     pub(crate) fn endpoint(&self, container: &str, term: &str) -> Result<Endpoint, NetworkError> {
         let state = self.state();
         let network = &state.find(term)?.network;
-        let mut inside = state.members_in(&network.id);
-        let found = inside.find(|member| member.container == container);
+        let mut inside = state.inside(&network.id);
+        let found = inside.find(|(id, ..)| *id == container);
         found
-            .map(|member| member.endpoint)
+            .map(|(.., endpoint)| endpoint.clone())
             .ok_or_else(|| NetworkError::NotConnected {
                 container: container.to_owned(),
                 network: network.name.clone(),
@@ -219,7 +220,7 @@ impl Store {
 
     /// The running containers in a network, by their identifiers.
     pub(crate) fn endpoints_in(&self, id: &str) -> Vec<NetworkMember> {
-        self.state().members_in(id).collect()
+        self.state().members_in(id)
     }
 
     /// Notes that a running container has another name.

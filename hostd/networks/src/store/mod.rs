@@ -21,6 +21,7 @@ mod predefined;
 mod runs;
 mod state;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -59,6 +60,7 @@ pub(crate) struct Store {
     runs: Runs,
     pools: Pools,
     engine: String,
+    default_options: BTreeMap<String, BTreeMap<String, String>>,
     state: Mutex<State>,
     recovered: Mutex<Vec<Recovered>>,
     events: broadcast::Sender<NetworkEvent>,
@@ -91,6 +93,7 @@ impl Store {
             runs,
             pools: Pools::new(&options.pools, &options.engine),
             engine: options.engine,
+            default_options: options.default_options,
             state: Mutex::new(state),
             recovered: Mutex::new(recovered),
             events: broadcast::channel(EVENT_BACKLOG).0,

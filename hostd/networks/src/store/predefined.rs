@@ -76,7 +76,7 @@ impl Store {
         let id = id(BRIDGE, &self.engine);
         let mut state = self.state();
         let known = state.network(&id).map(|entry| Arc::clone(&entry.network));
-        let in_use = state.members_in(&id).next().is_some();
+        let in_use = state.inside(&id).next().is_some();
         let Some(wanted) = wanted else {
             if known.is_some() && !in_use {
                 state.remove(&id);

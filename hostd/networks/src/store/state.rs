@@ -53,12 +53,19 @@ pub(super) struct Member {
 /// Addresses that a container asks for at each start, with the network in which.
 type Configured = Vec<(String, Vec<IpAddr>)>;
 
+/// The addresses that a container had in networks without having asked for them.
+type Previous = BTreeMap<String, Vec<IpAddr>>;
+
+/// Containers of which it is remembered which addresses they had.
+const MOST_REMEMBERED: usize = 4096;
+
 /// All networks and their members.
 #[derive(Debug, Default)]
 pub(super) struct State {
     networks: BTreeMap<String, Entry>,
     pub(super) members: BTreeMap<String, Member>,
     configured: BTreeMap<String, Configured>,
+    previous: BTreeMap<String, Previous>,
 }
 
 impl State {
@@ -81,7 +88,7 @@ impl State {
     pub(super) fn replace(&mut self, network: Network) {
         let id = network.id.clone();
         self.add(network);
-        let members: Vec<_> = self.members_in(&id).collect();
+        let members = self.members_in(&id);
         if let Some(entry) = self.networks.get_mut(&id) {
             for member in members {
                 take_again(&mut entry.space, &member.name, &member.endpoint);
@@ -155,18 +162,25 @@ impl State {
         subnets.map(|subnet| subnet.prefix).collect()
     }
 
-    /// The running containers in a network.
-    pub(super) fn members_in(&self, id: &str) -> impl Iterator<Item = NetworkMember> {
+    /// The running containers in a network: identifier, name and connection.
+    pub(super) fn inside(&self, id: &str) -> impl Iterator<Item = (&str, &str, &Endpoint)> {
         let all = self.members.iter().flat_map(|(container, member)| {
             let endpoints = member.endpoints.iter();
-            endpoints.map(move |endpoint| (container, &member.name, endpoint))
+            endpoints.map(move |endpoint| (container.as_str(), member.name.as_str(), endpoint))
         });
-        let inside = all.filter(move |(.., endpoint)| endpoint.network == id);
-        inside.map(|(container, name, endpoint)| NetworkMember {
-            container: container.clone(),
-            name: name.clone(),
-            endpoint: endpoint.clone(),
-        })
+        all.filter(move |(.., endpoint)| endpoint.network == id)
+    }
+
+    /// The same to keep.
+    pub(super) fn members_in(&self, id: &str) -> Vec<NetworkMember> {
+        let inside = self.inside(id);
+        inside
+            .map(|(container, name, endpoint)| NetworkMember {
+                container: container.to_owned(),
+                name: name.to_owned(),
+                endpoint: endpoint.clone(),
+            })
+            .collect()
     }
 
     /// The host's ends of all containers' interfaces.
@@ -221,6 +235,29 @@ impl State {
 
     pub(super) fn forget(&mut self, container: &str) {
         self.configured.remove(container);
+        self.previous.remove(container);
+    }
+
+    /// Remembers which addresses a container had: it gets them again when they are free, since those that
+    /// look up names only once would not find it elsewhere.
+    pub(super) fn remember(&mut self, container: &str, ends: &[Endpoint]) {
+        if self.previous.len() >= MOST_REMEMBERED && !self.previous.contains_key(container) {
+            self.previous.pop_first();
+        }
+        let previous = self.previous.entry(container.to_owned()).or_default();
+        for end in ends {
+            let ipv4 = end.ipv4.filter(|_| end.asked.ipv4.is_none());
+            let ipv6 = end.ipv6.filter(|_| end.asked.ipv6.is_none());
+            let addresses = ipv4.into_iter().chain(ipv6);
+            let addresses = addresses.map(|prefix| prefix.address).collect();
+            previous.insert(end.network.clone(), addresses);
+        }
+    }
+
+    /// The address of a family that a container had in a network.
+    pub(super) fn previous(&self, container: &str, network: &str, ipv6: bool) -> Option<IpAddr> {
+        let addresses = self.previous.get(container)?.get(network)?;
+        addresses.iter().copied().find(|one| one.is_ipv6() == ipv6)
     }
 
     /// The addresses in a network that containers other than this one ask for at each start.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use keelson_model::error::ErrorKind;
@@ -19,6 +20,7 @@ fn options(base: &Path) -> NetworkOptions {
         era: Era::Blessed,
         engine: "engine".to_owned(),
         pools: Vec::new(),
+        default_options: BTreeMap::new(),
         default_bridge: Some(DefaultBridge::default()),
     }
 }
@@ -433,6 +435,34 @@ fn wrong_requests_change_nothing() {
     assert_eq!(fixture.store.list(), before);
     // Several macvlan networks share a link.
     fixture.make(with_option("mac2", "macvlan", ("parent", "eth0")));
+}
+
+/// IPv6 has three values: what is not said takes the default, and what is said overrules it.
+#[test]
+fn options_have_defaults() {
+    let base = tempfile::tempdir().unwrap();
+    let defaults = [
+        ("com.docker.network.enable_ipv6", "true"),
+        ("com.docker.network.driver.mtu", "1400"),
+    ];
+    let defaults = defaults.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let options = NetworkOptions {
+        default_options: [("bridge".to_owned(), defaults.into())].into(),
+        ..options(base.path())
+    };
+    let store = Store::open(options, &[]).unwrap();
+    let made = |new: NewNetwork| store.begin(new, &[]).unwrap().network;
+    let plain = made(named("plain"));
+    assert!(plain.ipv6 && plain.ipv4);
+    assert_eq!(plain.bridge().unwrap().mtu, Some(1400));
+    let mut said = with_option("said", "bridge", ("com.docker.network.driver.mtu", "1300"));
+    said.ipv6 = Some(false);
+    let said = made(said);
+    assert!(!said.ipv6);
+    assert_eq!(said.bridge().unwrap().mtu, Some(1300));
+    assert!(!said.options.contains_key("com.docker.network.enable_ipv6"));
+    let other = made(with_option("other", "macvlan", ("parent", "eth0")));
+    assert!(!other.ipv6);
 }
 
 #[test]

@@ -170,20 +170,35 @@ fn static_addresses() {
         .iter()
         .map(|id| address(&store.reserve(id, id, &[to("front")]).unwrap()[0]))
         .collect();
-    assert_eq!(all, ["10.9.0.131/24", "10.9.0.128/24", "10.9.0.130/24"]);
+    assert_eq!(all, ["10.9.0.128/24", "10.9.0.130/24", "10.9.0.131/24"]);
     store.forget("c3");
     store.release_all("d2");
     assert_eq!(
         address(&store.reserve("d4", "d4", &[to("front")]).unwrap()[0]),
-        "10.9.0.128/24"
+        "10.9.0.129/24"
     );
     let given = store.reserve("d5", "d5", &[to("front")]).unwrap();
-    assert_eq!(address(&given[0]), "10.9.0.129/24");
+    assert_eq!(address(&given[0]), "10.9.0.130/24");
     let (error, kind) = refused(store.reserve("d6", "d6", &[to("front")]));
     let id = &store.find("front").unwrap().id;
     let words =
         format!("no available IPv4 addresses on this network's address pools: front ({id})");
     assert_eq!((error, kind), (words, ErrorKind::Internal));
+}
+
+/// A container keeps its address over a restart, and another does not get it at once.
+#[test]
+fn an_address_is_given_to_its_container_again() {
+    let fixture = Fixture::new();
+    let store = &fixture.store;
+    let start = |id: &str| address(&store.reserve(id, id, &[to("bridge")]).unwrap()[0]);
+    assert_eq!(start("a"), "172.17.0.2/16");
+    store.release_all("a");
+    assert_eq!(start("b"), "172.17.0.3/16");
+    assert_eq!(start("a"), "172.17.0.2/16");
+    store.release_all("a");
+    store.forget("a");
+    assert_eq!(start("a"), "172.17.0.4/16");
 }
 
 #[test]

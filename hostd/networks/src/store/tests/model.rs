@@ -1,6 +1,6 @@
 //! Random lives of networks and containers beside a model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 

@@ -1,0 +1,94 @@
+//! `POST /networks/{id}/connect` and `POST /networks/{id}/disconnect`.
+
+use http::Response;
+use keelson_model::spec::ConnectionSpec;
+use serde::Deserialize;
+
+use crate::error::ApiError;
+use crate::reply::{self, Body};
+use crate::request::endpoints::connection;
+use crate::version::ApiVersion;
+use crate::wire::EndpointSettings;
+use crate::{Api, Call, MAX_DOCUMENT};
+
+/// The body of a request to connect.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct Connect {
+    container: String,
+    endpoint_config: Option<EndpointSettings>,
+}
+
+/// The body of a request to disconnect.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Disconnect {
+    container: String,
+    force: bool,
+}
+
+/// `POST /networks/{id}/connect`.
+pub(crate) async fn connect(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let (term, version) = (call.name, call.version);
+    let body: Connect = body(reply::read_json(call.request, MAX_DOCUMENT).await?)?;
+    // A container that does not run may name a network that is still to be made.
+    let network = match api.0.engine.networks().find(&term) {
+        Ok(network) => network.name.clone(),
+        Err(_) => term,
+    };
+    let (container, wanted) = read_connect(&network, body, version)?;
+    let container = api.containers().inspect(&container)?;
+    // `engine.connect(container, wanted)` belongs here.
+    Err(ApiError::not_built(format!(
+        "connecting container {} to network {} is not built yet",
+        container.name, wanted.network
+    )))
+}
+
+/// `POST /networks/{id}/disconnect`.
+pub(crate) async fn disconnect(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let term = call.name;
+    let body: Disconnect = body(reply::read_json(call.request, MAX_DOCUMENT).await?)?;
+    check_name(&body.container)?;
+    // `engine.disconnect(container, network, force)` belongs here. With force, a container that is not
+    // there may have left a connection behind.
+    let container = api.containers().inspect(&body.container)?;
+    let force = if body.force { " by force" } else { "" };
+    Err(ApiError::not_built(format!(
+        "disconnecting container {} from network {term}{force} is not built yet",
+        container.name
+    )))
+}
+
+fn body<T>(document: Option<T>) -> Result<T, ApiError> {
+    document.ok_or_else(|| ApiError::invalid("invalid JSON: got EOF while reading request body"))
+}
+
+fn check_name(container: &str) -> Result<(), ApiError> {
+    match container.is_empty() {
+        true => Err(ApiError::invalid("No container name or ID supplied")),
+        false => Ok(()),
+    }
+}
+
+/// The container and the connection that a body of a version of the API asks for.
+///
+/// # Errors
+/// InvalidInput.
+pub(super) fn read_connect(
+    network: &str,
+    body: Connect,
+    version: ApiVersion,
+) -> Result<(String, ConnectionSpec), ApiError> {
+    check_name(&body.container)?;
+    let mut settings = body.endpoint_config.unwrap_or_default();
+    // Older versions don't have these members. In between, Docker passes over the hardware address,
+    // which nobody who writes it can want.
+    if version < ApiVersion::new(1, 44) {
+        settings.mac_address.clear();
+    }
+    if version < ApiVersion::new(1, 48) {
+        settings.gw_priority = 0;
+    }
+    Ok((body.container, connection(network, &settings)?))
+}
