@@ -83,9 +83,7 @@ pub(super) fn give(
 ) -> Result<Endpoint, NetworkError> {
     let avoided = state.configured_by_others(network, container);
     let mac = match network.driver {
-        Driver::Bridge(_) | Driver::Macvlan(_) => {
-            Some(connection.mac.unwrap_or_else(|| new_mac(state, network)))
-        }
+        Driver::Bridge(_) | Driver::Macvlan(_) => Some(connection.mac.unwrap_or_else(new_mac)),
         Driver::Ipvlan(_) | Driver::Host | Driver::Nothing => None,
     };
     let mut take = |ipv6: bool, asked: Option<IpAddr>| {
@@ -173,18 +171,14 @@ pub(super) fn take_back(state: &mut State, ends: &[Endpoint]) {
     }
 }
 
-/// A hardware address at random: a locally administered one of a single interface.
-fn new_mac(state: &State, network: &Network) -> Mac {
-    loop {
-        let mut mac: Mac = rand::random();
-        if let Some(first) = mac.first_mut() {
-            *first = (*first & 0xfc) | 0x02;
-        }
-        let mut inside = state.inside(&network.id);
-        if !inside.any(|(.., endpoint)| endpoint.mac == Some(mac)) {
-            return mac;
-        }
+/// A hardware address at random: a locally administered one of a single interface. Of 46 random bits no
+/// two are the same.
+fn new_mac() -> Mac {
+    let mut mac: Mac = rand::random();
+    if let Some(first) = mac.first_mut() {
+        *first = (*first & 0xfc) | 0x02;
     }
+    mac
 }
 
 /// A name that no other link of ours has.
