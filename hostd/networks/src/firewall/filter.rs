@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use keelson_nftables::{Batch, Element, Monitor, Netfilter, NftError, Value};
 
-use super::flows;
+use super::flows::Sweeper;
 use super::foreign;
 use super::part::{Elements, Part};
 use super::table::{self, TABLE};
@@ -37,6 +37,7 @@ pub enum Forwarding {
 pub struct Firewall {
     state: Mutex<State>,
     forwarding: Forwarding,
+    pub(super) sweeper: Sweeper,
     /// Taken by [`Self::watch`].
     pub(super) monitor: Mutex<Option<Monitor>>,
 }
@@ -58,12 +59,14 @@ impl Firewall {
         let netfilter = Netfilter::open()?;
         // Before the table is made: nothing is missed.
         let monitor = Monitor::open(TABLE, netfilter.port())?;
+        let sweeper = Sweeper::new(Netfilter::open()?);
         Ok(Self {
             state: Mutex::new(State {
                 netfilter,
                 elements: Elements::default(),
             }),
             forwarding,
+            sweeper,
             monitor: Mutex::new(Some(monitor)),
         })
     }
@@ -85,7 +88,6 @@ impl Firewall {
     /// The kernel refuses; then nothing was changed.
     pub fn apply(&self, add: &Elements, remove: &Elements) -> Result<(), FirewallError> {
         let state = &mut *self.state();
-        let mut changed = Vec::new();
         let mut next = None;
         let mut gone = Elements::default();
         let mut new = Elements::default();
@@ -105,9 +107,6 @@ impl Firewall {
         }
         if gone.is_empty() && new.is_empty() {
             return Ok(());
-        }
-        for (part, key, _) in gone.iter().chain(new.iter()) {
-            changed.push((part, key));
         }
         match state.netfilter.commit(&changes(&gone, &new)) {
             Ok(()) => {}
@@ -130,7 +129,11 @@ impl Firewall {
                     state.elements.remove(part, key);
                 }
                 state.elements.merge(new.clone());
-                flows::forget_stale(&mut state.netfilter, &state.elements, &changed);
+                let went = gone.iter().map(|(part, key, _)| (part, key, None));
+                let came = new.iter();
+                // In this order: what was replaced went first.
+                self.sweeper
+                    .add(went.chain(came.map(|(part, key, datum)| (part, key, datum.as_ref()))));
             }
         }
         Ok(())
@@ -167,9 +170,10 @@ impl Firewall {
         let batch = table::whole(&elements, self.only_containers());
         state.netfilter.commit(&batch)?;
         state.elements = elements;
-        let all: Vec<_> = state.elements.iter().collect();
-        let keys: Vec<_> = all.iter().map(|(part, key, _)| (*part, *key)).collect();
-        flows::forget_stale(&mut state.netfilter, &state.elements, &keys);
+        // While the table was not there, connections began past it.
+        let all = state.elements.iter();
+        self.sweeper
+            .add(all.map(|(part, key, datum)| (part, key, datum.as_ref())));
         Ok(())
     }
 

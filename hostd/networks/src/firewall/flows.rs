@@ -2,132 +2,214 @@
 //! kernel remembers it. What a client sends again and again by UDP from one port is one connection for as
 //! long as it sends: it would never meet a port that was published later, and would be sent to a
 //! container that is gone.
+//!
+//! The kernel looks through its whole table to find them, so that is done beside the calls that change
+//! ports, once for all that have changed meanwhile.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use keelson_nftables::{Datum, Flow, Netfilter, NftError, Value};
 
-use super::part::{Elements, Part};
+use super::part::Part;
 
 /// The protocol's number.
 pub(super) const UDP: u8 = 17;
 
-/// Up to this number of ports the kernel is asked for each; beyond, once for all.
-const SINGLY: usize = 8;
+/// How long changes are gathered.
+const GATHER: Duration = Duration::from_millis(20);
 /// How often the kernel is asked when there are more connections than it lists at once.
 const PASSES: u32 = 32;
 
-/// A port of the host whose meaning changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Changed<'a> {
-    /// `None`: at any address of the host.
-    host: Option<IpAddr>,
-    port: u16,
-    part: Part,
-    key: &'a [Value],
+/// A port of UDP, in a map, that leads elsewhere now.
+type Key = (Part, Vec<Value>);
+
+/// Where it leads: the container's address and port. `None`: nowhere.
+type Place = Option<(IpAddr, u16)>;
+
+/// Forgets connections of UDP to ports that lead elsewhere now.
+#[derive(Debug)]
+pub(super) struct Sweeper(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    netfilter: Mutex<Netfilter>,
+    work: Mutex<Work>,
 }
 
-/// Forgets connections of UDP to the ports among `changed` that lead elsewhere than the elements say. What
-/// fails is logged: such connections end by themselves when they are silent for some time.
-pub(super) fn forget_stale(
-    netfilter: &mut Netfilter,
-    elements: &Elements,
-    changed: &[(Part, &[Value])],
-) {
-    let changed: Vec<_> = changed
-        .iter()
-        .filter_map(|(part, key)| udp(*part, key))
-        .collect();
-    for ipv6 in [false, true] {
-        let of_family =
-            |changed: &&Changed<'_>| matches!(changed.part, Part::Ports6 | Part::Any6) == ipv6;
-        let ports: Vec<_> = changed.iter().filter(of_family).copied().collect();
-        let asked: Vec<Option<u16>> = match ports.len() {
-            0 => continue,
-            1..=SINGLY => ports.iter().map(|changed| Some(changed.port)).collect(),
-            _ => vec![None],
-        };
-        for port in asked {
-            if let Err(error) = forget(netfilter, elements, &ports, ipv6, port) {
+#[derive(Debug, Default)]
+struct Work {
+    changed: BTreeMap<Key, Place>,
+    /// Whether a thread is at it.
+    running: bool,
+}
+
+impl Sweeper {
+    pub(super) fn new(netfilter: Netfilter) -> Self {
+        Self(Arc::new(Shared {
+            netfilter: Mutex::new(netfilter),
+            work: Mutex::default(),
+        }))
+    }
+
+    /// Takes note of elements that came (with what they are) or went. Those that are no ports of UDP do
+    /// not matter. What leads where it should is left alone. What fails is logged: such connections end
+    /// by themselves when they are silent for some time.
+    pub(super) fn add<'a>(
+        &self,
+        changed: impl IntoIterator<Item = (Part, &'a [Value], Option<&'a Datum>)>,
+    ) {
+        let changed = changed
+            .into_iter()
+            .filter(|(part, key, _)| port(*part, key).is_some());
+        let mut work = lock(&self.0.work);
+        for (part, key, datum) in changed {
+            work.changed
+                .insert((part, key.to_vec()), datum.and_then(place));
+        }
+        if work.changed.is_empty() || work.running {
+            return;
+        }
+        work.running = true;
+        drop(work);
+        // It is in the network namespace of this thread, and ends when there is nothing more to do.
+        let shared = Arc::clone(&self.0);
+        let thread = thread::Builder::new().name("flows".to_owned());
+        if let Err(error) = thread.spawn(move || shared.run()) {
+            tracing::warn!(%error, "can't start a thread that looks for old connections of UDP");
+            lock(&self.0.work).running = false;
+        }
+    }
+
+    /// Whether all is done.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        !lock(&self.0.work).running
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        loop {
+            thread::sleep(GATHER);
+            let changed = {
+                let mut work = lock(&self.work);
+                if work.changed.is_empty() {
+                    work.running = false;
+                    return;
+                }
+                std::mem::take(&mut work.changed)
+            };
+            if let Err(error) = self.sweep(&changed) {
                 tracing::warn!(%error, "can't forget connections of UDP to published ports");
             }
         }
     }
-}
 
-fn forget(
-    netfilter: &mut Netfilter,
-    elements: &Elements,
-    ports: &[Changed<'_>],
-    ipv6: bool,
-    port: Option<u16>,
-) -> Result<(), NftError> {
-    for _ in 0..PASSES {
-        let mut stale = netfilter.flows(ipv6, UDP, port)?;
-        stale.retain(|flow| {
-            ports
+    fn sweep(&self, changed: &BTreeMap<Key, Place>) -> Result<(), NftError> {
+        for ipv6 in [false, true] {
+            let ports: Vec<_> = changed
                 .iter()
-                .any(|changed| is_stale(flow, changed, elements))
-        });
-        if stale.is_empty() {
-            break;
+                .filter(|((part, _), _)| matches!(part, Part::Ports6 | Part::Any6) == ipv6)
+                .filter_map(|((part, key), place)| {
+                    let (host, number) = port(*part, key)?;
+                    Some(Changed {
+                        host,
+                        number,
+                        place: *place,
+                    })
+                })
+                .collect();
+            if !ports.is_empty() {
+                self.sweep_family(ipv6, &ports)?;
+            }
         }
-        for flow in &stale {
-            netfilter.forget(flow)?;
-        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn is_stale(flow: &Flow, changed: &Changed<'_>, elements: &Elements) -> bool {
-    if flow.port != changed.port {
-        return false;
-    }
-    let addressed = match changed.host {
-        Some(host) => host == flow.destination,
-        None => is_local(flow.destination),
-    };
-    let expected = elements.get(changed.part, changed.key);
-    addressed
-        && match expected.and_then(Option::as_ref).and_then(place) {
-            Some(expected) => (flow.answers, flow.answers_port) != expected,
-            // Nobody has the port: only what leads to a container is wrong.
-            None => flow.answers != flow.destination,
-        }
-}
-
-fn place(datum: &Datum) -> Option<(IpAddr, u16)> {
-    match datum {
-        Datum::Values(values) => match values.as_slice() {
-            [Value::Ipv4(address), Value::Port(port)] => Some((IpAddr::V4(*address), *port)),
-            [Value::Ipv6(address), Value::Port(port)] => Some((IpAddr::V6(*address), *port)),
+    fn sweep_family(&self, ipv6: bool, ports: &[Changed]) -> Result<(), NftError> {
+        let netfilter = &mut *lock(&self.netfilter);
+        let only = match ports {
+            [first, others @ ..] if others.iter().all(|other| other.number == first.number) => {
+                Some(first.number)
+            }
             _ => None,
-        },
-        Datum::Verdict(_) => None,
+        };
+        for _ in 0..PASSES {
+            let mut stale = netfilter.flows(ipv6, UDP, only)?;
+            stale.retain(|flow| ports.iter().any(|changed| changed.makes_stale(flow)));
+            if stale.is_empty() {
+                break;
+            }
+            for flow in &stale {
+                netfilter.forget(flow)?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn udp(part: Part, key: &[Value]) -> Option<Changed<'_>> {
-    let (host, port) = match (part, key) {
+/// A port of the host whose meaning changed.
+#[derive(Debug, Clone, Copy)]
+struct Changed {
+    /// `None`: at any address of the host.
+    host: Option<IpAddr>,
+    number: u16,
+    place: Place,
+}
+
+impl Changed {
+    fn makes_stale(&self, flow: &Flow) -> bool {
+        if flow.port != self.number {
+            return false;
+        }
+        let addressed = match self.host {
+            Some(host) => host == flow.destination,
+            None => is_local(flow.destination),
+        };
+        addressed
+            && match self.place {
+                Some(place) => (flow.answers, flow.answers_port) != place,
+                // Nobody has the port: only what leads to a container is wrong.
+                None => flow.answers != flow.destination,
+            }
+    }
+}
+
+fn place(datum: &Datum) -> Place {
+    let Datum::Values(values) = datum else {
+        return None;
+    };
+    match values.as_slice() {
+        [Value::Ipv4(address), Value::Port(port)] => Some((IpAddr::V4(*address), *port)),
+        [Value::Ipv6(address), Value::Port(port)] => Some((IpAddr::V6(*address), *port)),
+        _ => None,
+    }
+}
+
+/// The host's address, if it is one, and port of a published port of UDP.
+fn port(part: Part, key: &[Value]) -> Option<(Option<IpAddr>, u16)> {
+    match (part, key) {
         (Part::Ports4, [Value::Ipv4(host), Value::Protocol(UDP), Value::Port(port)]) => {
-            (Some(IpAddr::V4(*host)), *port)
+            Some((Some(IpAddr::V4(*host)), *port))
         }
         (Part::Ports6, [Value::Ipv6(host), Value::Protocol(UDP), Value::Port(port)]) => {
-            (Some(IpAddr::V6(*host)), *port)
+            Some((Some(IpAddr::V6(*host)), *port))
         }
-        (Part::Any4 | Part::Any6, [Value::Protocol(UDP), Value::Port(port)]) => (None, *port),
-        _ => return None,
-    };
-    Some(Changed {
-        host,
-        port,
-        part,
-        key,
-    })
+        (Part::Any4 | Part::Any6, [Value::Protocol(UDP), Value::Port(port)]) => Some((None, *port)),
+        _ => None,
+    }
 }
 
 /// Whether this machine has the address: a connection that it forwards to a port of the same number
 /// elsewhere has nothing to do with ours.
 fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,15 +8,12 @@ use keelson_model::spec::Protocol;
 
 /// How long processes are looked at.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// State of a connection of TCP that nobody has any more (`TCP_TIME_WAIT`).
-const TIME_WAIT: u8 = 6;
 
 /// A socket in the kernel's table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     address: IpAddr,
     port: u16,
-    state: u8,
     inode: u64,
 }
 
@@ -56,10 +53,11 @@ pub(super) fn program(protocol: Protocol, host: IpAddr, port: u16) -> Option<Str
     None
 }
 
-/// Whether all that has a port of TCP are connections that have ended.
+/// Whether all that has a port of TCP are connections that their programs have closed: no file leads to
+/// such a socket.
 pub(super) fn only_lingers(host: IpAddr, port: u16) -> bool {
     let found = entries(Protocol::Tcp, host, port);
-    !found.is_empty() && found.iter().all(|entry| entry.state == TIME_WAIT)
+    !found.is_empty() && found.iter().all(|entry| entry.inode == 0)
 }
 
 fn is_number(text: &str) -> bool {
@@ -111,7 +109,6 @@ fn parse(text: &str) -> impl Iterator<Item = Entry> {
         Some(Entry {
             address,
             port: u16::from_str_radix(port, 16).ok()?,
-            state: u8::from_str_radix(fields.get(3)?, 16).ok()?,
             inode: fields.get(9)?.parse().ok()?,
         })
     })
@@ -129,18 +126,14 @@ mod tests {
    2: torn line
 ";
         let found: Vec<_> = parse(text).collect();
-        let expected = |address: &str, port, state, inode| Entry {
+        let expected = |address: &str, port, inode| Entry {
             address: address.parse().unwrap(),
             port,
-            state,
             inode,
         };
         assert_eq!(
             found,
-            [
-                expected("127.0.0.1", 80, 10, 4711),
-                expected("::1", 8080, 6, 0)
-            ]
+            [expected("127.0.0.1", 80, 4711), expected("::1", 8080, 0)]
         );
     }
 }

@@ -5,6 +5,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use keelson_model::spec::{Port, PortRange, Protocol, PublishedPort};
 use rustix::io::Errno;
@@ -21,6 +23,9 @@ const EPHEMERAL: PortRange = PortRange {
     first: 32768,
     last: 60999,
 };
+
+/// Milliseconds between attempts for a port.
+const PAUSES: &[u64] = &[1, 3, 10, 20];
 
 /// A container that has ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,7 +252,7 @@ impl State {
             if avoided.iter().any(|avoided| avoided.contains(&port)) {
                 continue;
             }
-            match self.take_port(group, port, own) {
+            match self.take_patiently(group, port, own, only.is_some()) {
                 Ok(taken) => {
                     for (spot, reserved) in taken {
                         self.book.add(spot.0, spot.1, spot.2, container.id);
@@ -271,6 +276,29 @@ impl State {
             errno: Errno::ADDRINUSE,
         });
         Err((only, refusal))
+    }
+
+    /// Reserves one port. When no other will do it is tried for some moments: a process that is being
+    /// started has copies of all our files until it executes its program, and so of the socket that a
+    /// container gave back just now.
+    fn take_patiently(
+        &self,
+        group: &Group,
+        port: u16,
+        own: &mut HashMap<Spot, Reserved>,
+        only: bool,
+    ) -> Result<Vec<(Spot, Reserved)>, Refusal> {
+        let mut pauses = if only { PAUSES } else { &[] }.iter();
+        loop {
+            let refusal = match self.take_port(group, port, own) {
+                Err(refusal @ Refusal::Host { errno, .. }) if errno == Errno::ADDRINUSE => refusal,
+                other => return other,
+            };
+            match pauses.next() {
+                Some(pause) => thread::sleep(Duration::from_millis(*pause)),
+                None => return Err(refusal),
+            }
+        }
     }
 
     /// Reserves one port at all addresses of a group.

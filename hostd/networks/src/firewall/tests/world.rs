@@ -220,11 +220,22 @@ impl World {
     pub(super) fn restore(&self, everything: Elements) {
         let restore = || self.firewall.restore(everything);
         self.host.run(restore).unwrap().unwrap();
+        self.settle();
     }
 
     pub(super) fn apply(&self, add: &Elements, remove: &Elements) {
         let apply = || self.firewall.apply(add, remove);
         self.host.run(apply).unwrap().unwrap();
+        self.settle();
+    }
+
+    /// Waits until old connections of UDP are forgotten.
+    fn settle(&self) {
+        let begun = Instant::now();
+        while !self.firewall.sweeper.is_idle() {
+            assert!(begun.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
