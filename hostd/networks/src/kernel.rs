@@ -124,7 +124,8 @@ impl Kernel {
     /// When a container that runs is connected to a further network, the default routes have to be
     /// set anew afterwards.
     ///
-    /// When it fails, none of these interfaces is left.
+    /// When it fails, none of these interfaces is left. A caller that stops waiting does not stop it:
+    /// then the endpoints have to be detached.
     pub(crate) async fn attach<T: Send + 'static>(
         &self,
         namespace: &ContainerNamespace,

@@ -165,12 +165,17 @@ fn configure(
 }
 
 /// Lets the kernel take notice of the carriers now, by asking for the links (Linux 6.7 and newer):
-/// usually a worker of the kernel does it some time later, and until then the bridge forwards
-/// nothing and IPv6 has no routes.
+/// usually a worker of the kernel does it some time later. Until then an interface drops what it is
+/// given to send, and a bridge forwards nothing. The order is that in which one carrier follows from
+/// another: both ends of the pair, then the bridge, which has none while it has no port.
 fn settle(host: &mut Batches, inside: &mut Batches, links: &[(&EndpointPlan, Link)]) {
-    let outside: Vec<_> = links
+    let ports = links.iter().filter_map(|(plan, _)| plan.host_link());
+    let bridges = links
         .iter()
-        .filter_map(|(plan, _)| plan.host_link())
+        .filter(|(plan, _)| plan.host_link().is_some())
+        .filter_map(|(plan, _)| plan.on.name());
+    let outside: Vec<_> = ports
+        .chain(bridges)
         .map(|name| LinkId::Name(name.to_owned()))
         .collect();
     let ids: Vec<_> = links

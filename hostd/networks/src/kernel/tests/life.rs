@@ -244,8 +244,18 @@ fn a_bridge_that_vanishes_is_made_again_with_its_ports() {
     // Containers know its address already.
     assert_eq!(lab.link("br-a").unwrap().mac, mac);
     assert!(mac.is_some());
-    // A removal by us is not reported; a start makes the bridge again, too.
-    lab.run(&[Request::RemoveLink(name("br-a"))]);
+    // A removal by us is not reported.
+    let removed = dual('b');
+    lab.block_on(lab.kernel.ensure(&removed)).unwrap();
+    lab.block_on(async {
+        let mut watch = lab.kernel.watch().await.unwrap();
+        lab.kernel.remove(&removed).await.unwrap();
+        lab.run(&[Request::RemoveLink(name("br-a"))]);
+        let vanished = tokio::time::timeout(Duration::from_secs(20), watch.vanished());
+        let vanished = vanished.await.unwrap().unwrap();
+        assert_eq!(vanished, std::slice::from_ref(&network.id));
+    });
+    // A start makes the bridge again, too.
     let third = Container::new();
     let endpoint = endpoint(&network, 5, &["192.0.2.5/24"]);
     lab.attach(&third, &[(&network, &endpoint)]);
