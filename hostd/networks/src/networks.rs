@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use keelson_blocking::blocking;
+use keelson_model::ip::IpPrefix;
 use keelson_model::spec::ConnectionSpec;
 use keelson_netlink::Netlink;
 use tokio::sync::broadcast;
@@ -15,6 +16,9 @@ use crate::store::{HostRoute, Store};
 use crate::types::{
     Binding, Endpoint, Network, NetworkEvent, NetworkMember, NewNetwork, Recovered,
 };
+
+/// The least length of a prefix that somebody uses as a network: 10.0.0.0/8, and fd00::/8 in IPv6.
+const SHORTEST: u8 = 8;
 
 /// The networks of a host. Clones share them.
 ///
@@ -43,7 +47,7 @@ impl Networks {
     /// ([`Networks::recovered`]).
     ///
     /// # Errors
-    /// A directory can't be made or read, or there is no subnet for the default bridge network.
+    /// A directory can't be made or read, or an option of the default bridge network is wrong.
     pub async fn open(options: NetworkOptions) -> Result<Self, NetworkError> {
         let routes = host_routes().await;
         let store = blocking(move || Store::open(options, &routes)).await??;
@@ -308,7 +312,7 @@ async fn host_routes() -> Vec<HostRoute> {
         let routes = netlink.routes().await?;
         let on_link = routes
             .into_iter()
-            .filter(|route| route.gateway.is_none() && route.destination.length > 0);
+            .filter(|route| route.gateway.is_none() && is_network(route.destination));
         let named = on_link.filter_map(|route| {
             let link = links.iter().find(|link| link.index == route.link)?;
             Some(HostRoute {
@@ -322,6 +326,12 @@ async fn host_routes() -> Vec<HostRoute> {
         tracing::warn!(%error, "routes of the host not read: new subnets may be those of its links");
         Vec::new()
     })
+}
+
+/// Whether a route names a network on a link, and not half of the Internet, as a VPN does that takes the
+/// place of the default route.
+const fn is_network(destination: IpPrefix) -> bool {
+    destination.length >= SHORTEST
 }
 
 #[cfg(test)]

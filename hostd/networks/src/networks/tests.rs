@@ -93,6 +93,20 @@ async fn subnets_are_never_given_twice() {
     assert_eq!(error.to_string(), "network with name n0 already exists");
 }
 
+#[test]
+fn half_of_the_internet_is_no_network() {
+    for (prefix, expected) in [
+        ("0.0.0.0/1", false),
+        ("128.0.0.0/1", false),
+        ("8000::/1", false),
+        ("10.0.0.0/8", true),
+        ("192.168.1.0/24", true),
+        ("fe80::/64", true),
+    ] {
+        assert_eq!(is_network(prefix.parse().unwrap()), expected, "{prefix}");
+    }
+}
+
 #[tokio::test]
 #[ignore = "prints figures"]
 async fn a_thousand_containers() {

@@ -70,7 +70,7 @@ impl Store {
     /// Opens the networks of a host. One whose document can't be read is kept as it is, and listed.
     ///
     /// # Errors
-    /// A directory can't be made or read, or the default bridge network gets no subnet.
+    /// A directory can't be made or read, or an option of the default bridge network is wrong.
     pub(crate) fn open(
         options: NetworkOptions,
         routes: &[HostRoute],

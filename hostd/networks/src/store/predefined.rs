@@ -67,7 +67,7 @@ pub(super) fn plain(engine: &str) -> [Network; 2] {
 impl Store {
     /// Makes the default bridge network what the options say. Its subnet stays the same: clients and
     /// operators write it down. It changes with the options, or when the host has come to reach it
-    /// elsewhere, and never while containers are in it.
+    /// elsewhere, and never while containers are in it. Without any free subnet there is no such network.
     pub(super) fn open_default_bridge(
         &self,
         wanted: Option<&DefaultBridge>,
@@ -102,12 +102,8 @@ impl Store {
             }
             in_use || (same && !elsewhere)
         });
-        match kept {
-            Some(known) => {
-                network.subnets.clone_from(&known.subnets);
-                network.asked.clone_from(&known.asked);
-                network.ipv6 = known.ipv6;
-            }
+        let allocated = match kept {
+            Some(_) => None,
             None => {
                 let request = SubnetRequest {
                     asked: &network.asked,
@@ -120,8 +116,23 @@ impl Store {
                     on_link: &on_link,
                     pools: &self.pools,
                 };
-                network.subnets = allocate_subnets(request)?.subnets;
+                let allocated = allocate_subnets(request);
+                allocated
+                    .inspect_err(|error| {
+                        tracing::error!(%error, "the default bridge network gets no new subnet");
+                    })
+                    .ok()
             }
+        };
+        match (allocated, &known) {
+            (Some(allocated), _) => network.subnets = allocated.subnets,
+            (None, Some(known)) => {
+                network.subnets.clone_from(&known.subnets);
+                network.asked.clone_from(&known.asked);
+                network.ipv6 = known.ipv6;
+            }
+            // Whoever can reach the API can put it right, so everything else must work without.
+            (None, None) => return Ok(()),
         }
         if let Some(known) = &known {
             network.created = known.created;

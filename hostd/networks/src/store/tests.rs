@@ -274,6 +274,30 @@ fn the_default_bridge_keeps_its_subnet() {
     assert!(matches!(error, NetworkError::Predefined(_)));
 }
 
+/// A host that is in all private networks has an engine all the same.
+#[test]
+fn an_engine_opens_without_a_free_subnet() {
+    let base = tempfile::tempdir().unwrap();
+    let everything = ["172.16.0.0/12", "192.168.0.0/16"].map(|prefix| HostRoute {
+        link: "eth0".to_owned(),
+        prefix: prefix.parse().unwrap(),
+    });
+    let store = Store::open(options(base.path()), &everything).unwrap();
+    assert!(store.find("bridge").is_err());
+    let error = store.begin(named("front"), &everything).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let words = "all predefined address pools have been fully subnetted";
+    assert!(error.to_string().starts_with(words), "{error}");
+    store
+        .begin(with_subnets("asked", &["10.9.0.0/24"]), &everything)
+        .unwrap();
+    // One that had a subnet keeps it.
+    let store = open(base.path());
+    let subnet = store.find("bridge").unwrap().subnets.clone();
+    let store = Store::open(options(base.path()), &everything).unwrap();
+    assert_eq!(store.find("bridge").unwrap().subnets, subnet);
+}
+
 #[test]
 fn networks_are_found_in_docker_s_order() {
     let fixture = Fixture::new();
