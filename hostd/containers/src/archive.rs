@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hostd_images::Owners;
 use hostd_images::pipe::{PipeReader, feed, pipe};
 use jiff::Timestamp;
 use keelson_blocking::{TaskDied, blocking};
@@ -104,10 +105,10 @@ impl Engine {
         self.inner.emit(&container, "archive-path", &[]);
         let (sender, pieces) = mpsc::channel(DEPTH);
         let work = move || {
-            let _held = (held, view);
+            let _held = held;
             let mut send = |piece| sender.blocking_send(Ok(piece)).is_ok();
             let name = root::base(&asked.clean).as_bytes();
-            let packed = hostd_images::pack_tree(object, name, &mut send);
+            let packed = hostd_images::pack_tree(object, name, view.owners(), &mut send);
             if let Err(error) = packed {
                 // Without a reader there is nobody to report it to.
                 let _ = sender.blocking_send(Err(error.into()));
@@ -193,7 +194,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), CopyErr
     })
 }
 
-/// The view is given up before anybody learns the result.
+/// The view is given up before anybody learns the result. On a thread for that alone.
 fn extract(
     view: Root,
     destination: &[u8],
@@ -201,7 +202,10 @@ fn extract(
     owner: Option<(u32, u32)>,
     reader: PipeReader,
 ) -> Result<(), EngineError> {
-    let work = || unpack::unpack(&view, destination, keep_kinds, owner, reader);
+    let work = || {
+        view.act_as_root()?;
+        unpack::unpack(&view, destination, keep_kinds, owner, reader)
+    };
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
         Ok(result) => Ok(result?),
         Err(panic) => Err(TaskDied::of_panic(&*panic).into()),
@@ -356,7 +360,8 @@ async fn running(container: &Container, pid: i32) -> Result<Option<Root>, Engine
         }) if of == pid && matches!(status, OciStatus::Running | OciStatus::Paused) => {}
         _ => return Ok(None),
     }
-    let opened = blocking(move || view::running(pid)).await?;
+    let owners = Owners::from(container.snapshot().spec.namespaces.users);
+    let opened = blocking(move || view::running(pid, owners)).await?;
     // While it lives, nobody else has its number.
     let mut ended = [PollFd::new(&handle, PollFlags::IN)];
     match poll(&mut ended, Some(&Timespec::default())) {

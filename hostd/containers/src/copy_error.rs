@@ -49,6 +49,16 @@ pub enum CopyError {
         /// The type flag.
         kind: char,
     },
+    /// The container has a user namespace without this user or group.
+    #[error(
+        "the archive's entry {name:?} belongs to user or group {id}, which does not exist in the container's user namespace"
+    )]
+    NoSuchUser {
+        /// The entry.
+        name: String,
+        /// Who it is.
+        id: u32,
+    },
     /// The archive is malformed.
     #[error("the archive can't be read: {0}")]
     Archive(#[from] ArchiveError),
@@ -103,6 +113,7 @@ impl CopyError {
             | Self::OverwritesFile(_)
             | Self::Outside(_)
             | Self::Type { .. }
+            | Self::NoSuchUser { .. }
             | Self::Archive(_)
             | Self::Compression(_)
             | Self::Input(_) => ErrorKind::InvalidInput,

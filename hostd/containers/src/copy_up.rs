@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use hostd_images::Owners;
 use hostd_images::overlay::{self, Entry, Shown};
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
@@ -26,8 +27,9 @@ const ATTRIBUTES: usize = 64 << 10;
 /// more is copied once more.
 const MAX_LINKED: usize = 16 << 20;
 
-/// Copies what the merged directory `from` (topmost layer first) shows to the directory `to`.
-pub(crate) fn copy_up(from: &[OwnedFd], to: &Path) -> io::Result<()> {
+/// Copies what the merged directory `from` (topmost layer first) shows to the directory `to`, where it
+/// belongs to `owners` of the container.
+pub(crate) fn copy_up(from: &[OwnedFd], to: &Path, owners: Owners) -> io::Result<()> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = rustix::fs::openat(CWD, to, flags, Mode::empty())?;
     let mut copy = Copy {
@@ -35,10 +37,16 @@ pub(crate) fn copy_up(from: &[OwnedFd], to: &Path) -> io::Result<()> {
         way: Vec::new(),
         linked: HashMap::new(),
         linked_bytes: 0,
+        owners,
     };
     copy.directory(from, &target, 0)?;
     let top = from.first().ok_or(Errno::NOENT)?;
-    finish(top.as_fd(), &rustix::fs::fstat(top)?, target.as_fd())?;
+    finish(
+        top.as_fd(),
+        &rustix::fs::fstat(top)?,
+        target.as_fd(),
+        owners,
+    )?;
     rustix::fs::fsync(&target)?;
     Ok(())
 }
@@ -50,6 +58,7 @@ struct Copy<'a> {
     /// The path below `top` of the first copy of a file with several names.
     linked: HashMap<(u64, u64), Vec<u8>>,
     linked_bytes: usize,
+    owners: Owners,
 }
 
 impl Copy<'_> {
@@ -91,7 +100,8 @@ impl Copy<'_> {
         self.directory(&handles, &made, depth + 1)?;
         self.way.pop();
         let top = handles.first().ok_or(Errno::NOENT)?;
-        finish(top.as_fd(), &rustix::fs::fstat(top)?, made.as_fd())
+        let stat = rustix::fs::fstat(top)?;
+        finish(top.as_fd(), &stat, made.as_fd(), self.owners)
     }
 
     fn object(&mut self, entry: &Entry, name: &CStr, to: &OwnedFd) -> io::Result<()> {
@@ -111,18 +121,18 @@ impl Copy<'_> {
                 let mut source = File::open(format!("/proc/self/fd/{}", entry.handle.as_raw_fd()))?;
                 let mut file = File::from(made);
                 io::copy(&mut source, &mut file)?;
-                finish(entry.handle.as_fd(), stat, file.as_fd())?;
+                finish(entry.handle.as_fd(), stat, file.as_fd(), self.owners)?;
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&entry.handle, "", Vec::new())?;
                 rustix::fs::symlinkat(target, to, name)?;
-                own(stat, to, name)?;
+                own(stat, to, name, self.owners)?;
                 times(stat, to, name)?;
             }
             kind => {
                 let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
                 rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?;
-                own(stat, to, name)?;
+                own(stat, to, name, self.owners)?;
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let made = rustix::fs::openat(to, name, flags, Mode::empty())?;
                 let path = format!("/proc/self/fd/{}", made.as_raw_fd());
@@ -167,15 +177,17 @@ impl Copy<'_> {
     }
 }
 
-fn ids(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
-    (
-        Some(Uid::from_raw(stat.st_uid)),
-        Some(Gid::from_raw(stat.st_gid)),
-    )
+/// Fails for somebody who does not exist in the container.
+fn ids(stat: &Stat, owners: Owners) -> Result<(Option<Uid>, Option<Gid>), Errno> {
+    let outside = |id| owners.outside(id).ok_or(Errno::OVERFLOW);
+    Ok((
+        Some(Uid::from_raw(outside(stat.st_uid)?)),
+        Some(Gid::from_raw(outside(stat.st_gid)?)),
+    ))
 }
 
-fn own(stat: &Stat, directory: &OwnedFd, name: &CStr) -> io::Result<()> {
-    let (user, group) = ids(stat);
+fn own(stat: &Stat, directory: &OwnedFd, name: &CStr, owners: Owners) -> io::Result<()> {
+    let (user, group) = ids(stat, owners)?;
     Ok(rustix::fs::chownat(
         directory,
         name,
@@ -207,16 +219,16 @@ fn times(stat: &Stat, directory: &OwnedFd, name: &CStr) -> io::Result<()> {
 }
 
 /// Gives a file or directory what its original has beside content.
-fn finish(from: BorrowedFd<'_>, stat: &Stat, to: BorrowedFd<'_>) -> io::Result<()> {
-    let (user, group) = ids(stat);
+fn finish(from: BorrowedFd<'_>, stat: &Stat, to: BorrowedFd<'_>, owners: Owners) -> io::Result<()> {
+    let (user, group) = ids(stat, owners)?;
     rustix::fs::fchown(to, user, group)?;
     // After the owner: a change of it clears bits, and capabilities, too.
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    attributes(from, to)?;
+    attributes(from, to, owners)?;
     Ok(rustix::fs::futimens(to, &stamps(stat))?)
 }
 
-fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owners: Owners) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", from.as_raw_fd());
     let mut names = vec![0; ATTRIBUTES];
     let length = match rustix::fs::listxattr(&path, &mut names[..]) {
@@ -239,8 +251,11 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
             Err(Errno::NODATA) => continue,
             Err(error) => return Err(error.into()),
         };
-        let value = value.get(..length).unwrap_or_default();
-        match rustix::fs::fsetxattr(to, name, value, XattrFlags::empty()) {
+        let value = value.get(..length).unwrap_or_default().to_vec();
+        let Some(value) = owners.attribute_outside(name, value) else {
+            continue;
+        };
+        match rustix::fs::fsetxattr(to, name, &value, XattrFlags::empty()) {
             // The volume's file system has none.
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
@@ -284,7 +299,7 @@ mod tests {
         rustix::fs::fsetxattr(&file, "user.a", b"b", XattrFlags::empty()).unwrap();
         let to = base.path().join("to");
         fs::create_dir(&to).unwrap();
-        copy_up(&handles(&layers), &to).unwrap();
+        copy_up(&handles(&layers), &to, Owners::default()).unwrap();
         assert_eq!(fs::read_to_string(to.join("file")).unwrap(), "up");
         let found = fs::metadata(to.join("file")).unwrap();
         assert_eq!(found.mode() & 0o7777, 0o640);

@@ -59,6 +59,9 @@ pub(crate) struct JoinedAll {
     pub(crate) names: Option<Arc<Snapshot>>,
     pub(crate) pid: Option<Joined>,
     pub(crate) ipc: Option<Joined>,
+    /// The user namespace that owns these, when the container is to have users of its own: only whoever
+    /// is in it may set up a container in them.
+    pub(crate) users: Option<Joined>,
     /// The memory that goes with the IPC namespace, on the host.
     pub(crate) shared_memory: Option<PathBuf>,
 }
@@ -95,7 +98,36 @@ impl Inner {
             all.ipc = Some(joined);
             all.shared_memory = Some(memory);
         }
+        all.users = self.join_users(&snapshot).await?;
         Ok(all)
+    }
+
+    /// The user namespace of all donors.
+    async fn join_users(&self, joining: &Snapshot) -> Result<Option<Joined>, EngineError> {
+        let Some(users) = joining.spec.namespaces.users else {
+            return Ok(None);
+        };
+        let Donors { network, pid, ipc } = &joining.spec.namespaces.donors;
+        let mut joined: Option<Joined> = None;
+        for name in [network, pid, ipc].into_iter().flatten() {
+            let refusal = format!("cannot join the namespaces of container {name}");
+            let donor = self.resolve(joining.scope, name)?.snapshot();
+            if donor.spec.namespaces.users != Some(users) {
+                return Err(EngineError::Conflict(format!(
+                    "{refusal}: its users are others on the host; make both containers anew with the same --userns"
+                )));
+            }
+            let found = self.join(joining, name, "user", refusal.clone()).await?;
+            match &joined {
+                Some(first) if !first.is_same(&found)? => {
+                    return Err(EngineError::Conflict(format!(
+                        "{refusal}: another container whose namespaces are joined has another user namespace; use --userns=host for all of them, or let one join the other"
+                    )));
+                }
+                _ => joined = Some(found),
+            }
+        }
+        Ok(joined)
     }
 
     /// The container whose namespace a donor has, which may have joined it itself.

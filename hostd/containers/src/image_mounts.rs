@@ -4,19 +4,22 @@
 //! The layers are put together on a place of the engine's own, from where the runtime binds them, as
 //! with parts of volumes ([`crate::subpath`]). Nobody can write to what is there.
 
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hostd_images::{Holder, ImageError, ImageLease, RootfsLayers};
 use keelson_model::spec::{
     BindMount, ContainerSpec, ImageMount, MountKind, MountSpec, Propagation, ReadOnly,
 };
+use keelson_model::users::UserRange;
 use rustix::fs::CWD;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
 
 use crate::EngineError;
 use crate::container::Container;
 use crate::engine::Inner;
+use crate::id_maps::IdMap;
 use crate::subpath::Places;
 
 impl Inner {
@@ -48,11 +51,13 @@ impl Inner {
         container.hold_mounted(leases.collect());
     }
 
-    /// Puts the images together for a run. `keep` gets what keeps their layers.
+    /// Puts the images together. `users`: those of the container, to whom the files belong then;
+    /// `None`: owners are as the disk has them. `keep` gets what keeps their layers.
     pub(crate) fn mount_images(
         &self,
         spec: &ContainerSpec,
         places: &Places,
+        users: Option<UserRange>,
         mut keep: impl FnMut(RootfsLayers),
     ) -> Result<Vec<MountSpec>, EngineError> {
         let mounts = spec.images.iter().enumerate();
@@ -69,10 +74,19 @@ impl Inner {
             let whole = places.make(whole_name(index))?;
             // An overlay wants two layers, and one alone would show what it takes away from others.
             let empty = places.make("empty")?;
-            let lower = layers.lower.iter().chain([&empty]);
-            overlay(lower, &whole).map_err(|error| {
-                EngineError::io("put the layers together at", &whole)(error.into())
-            })?;
+            let lower: Vec<_> = layers.lower.iter().cloned().chain([empty]).collect();
+            let make = || {
+                overlay(&lower).map_err(|error| {
+                    EngineError::io("put the layers together at", &whole)(error.into())
+                })
+            };
+            let tree = match users {
+                Some(users) => IdMap::outwards(users)?.within(&layers.lower, make)?,
+                None => make()?,
+            };
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            rustix::mount::move_mount(&tree, "", CWD, &whole, flags)
+                .map_err(|error| EngineError::io("mount an image at", &whole)(error.into()))?;
             keep(layers);
             if let Some(subpath) = &mount.subpath {
                 places.mount(part_name(index), &whole, subpath)?;
@@ -112,15 +126,14 @@ fn as_bind(mount: &ImageMount, index: usize, places: &Places) -> MountSpec {
             recursive: true,
             read_only: ReadOnly::Recursive,
             propagation: Propagation::RecursivePrivate,
+            // The layers are, as far as they have to be.
+            mapped: false,
         }),
     }
 }
 
-/// Mounts layers, the topmost first, at a place.
-fn overlay<'a>(
-    lower: impl Iterator<Item = &'a PathBuf>,
-    place: &Path,
-) -> Result<(), rustix::io::Errno> {
+/// Layers, the topmost first, as a mount that is attached nowhere.
+fn overlay(lower: &[PathBuf]) -> Result<OwnedFd, rustix::io::Errno> {
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for directory in lower {
         rustix::mount::fsconfig_set_string(&context, "lowerdir+", directory)?;
@@ -129,9 +142,7 @@ fn overlay<'a>(
     rustix::mount::fsconfig_create(&context)?;
     let flags = FsMountFlags::FSMOUNT_CLOEXEC;
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let mount = rustix::mount::fsmount(&context, flags, attributes)?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    rustix::mount::move_mount(&mount, "", CWD, place, flags)
+    rustix::mount::fsmount(&context, flags, attributes)
 }
 
 /// Clients take a 404 of a creation for a missing image of the container itself.

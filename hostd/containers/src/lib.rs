@@ -21,7 +21,7 @@
 //! - `start`, `prepare`, `spec`, `files`, `devices`, `cdi`, `propagation`, `user`, `rootfs`: a run is prepared
 //!   and made.
 //! - `volumes`, `copy_up`, `subpath`, `image_mounts`: what outlives a container is found, filled, held
-//!   and mounted.
+//!   and mounted; `id_maps` shows it to users of the container's own.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
 //! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a container;
@@ -56,6 +56,7 @@ mod gate;
 mod health;
 mod held;
 mod host;
+mod id_maps;
 mod image_mounts;
 mod init_program;
 mod life;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use hostd_images::RootfsLayers;
 use keelson_model::host::EngineConfig;
 use keelson_model::spec::{
-    self as model, BindMount, Confinement, IpcMode, MountKind, MountSpec, NetworkMode, Propagation,
-    ReadOnly, RootSpec, Stdin,
+    self as model, BindMount, Confinement, ContainerSpec, IpcMode, MountKind, MountSpec,
+    NetworkMode, Propagation, ReadOnly, RootSpec, Stdin,
 };
+use keelson_model::users::UserRange;
 use keelson_shim_protocol::{LogSpec, OtherRuntime, Rootfs, SPEC_FILE, ShimSpec};
 use keelson_store::objects::remove_tree;
 
@@ -47,7 +48,7 @@ impl Inner {
         let mut visible = vec![upper.clone()];
         visible.extend(layers.lower.iter().cloned());
         let merged = Merged::new(&visible);
-        make_bind_sources(&snapshot.spec.mounts)?;
+        make_bind_sources(&snapshot.spec)?;
         propagation::check(&snapshot.spec.mounts, &self.root)?;
         let mut volumes = volume_directories(&snapshot, &merged)?;
         volumes.extend(self.use_volumes(container, &snapshot)?);
@@ -75,6 +76,7 @@ impl Inner {
         let host_name = named.unwrap_or(&snapshot).host_name();
         if named.is_none() {
             write_files(&snapshot, (hostname, &host_name), hosts, resolv_conf)?;
+            give_to_root(&names, snapshot.spec.namespaces.users)?;
         }
 
         let init = match snapshot.spec.process.init {
@@ -102,6 +104,7 @@ impl Inner {
             block_devices: &block_devices,
             cgroup: &snapshot.cgroup,
             joined: spec::JoinedPaths {
+                users: joined.users.as_ref().map(Joined::path),
                 network: joined.network.as_ref().map(Joined::path),
                 pid: joined.pid.as_ref().map(Joined::path),
                 ipc: joined.ipc.as_ref().map(Joined::path),
@@ -217,17 +220,32 @@ fn find_user(
     )
 }
 
-fn make_bind_sources(mounts: &[MountSpec]) -> Result<(), EngineError> {
-    check_binds(mounts)?;
-    for mount in mounts {
+fn make_bind_sources(spec: &ContainerSpec) -> Result<(), EngineError> {
+    check_binds(&spec.mounts)?;
+    for mount in &spec.mounts {
         if let MountKind::Bind(bind) = &mount.kind
             && bind.create_source
             && fs::symlink_metadata(&bind.source).is_err()
         {
+            let missing = bind.source.ancestors();
+            let missing = missing.take_while(|path| fs::symlink_metadata(path).is_err());
+            let missing: Vec<_> = missing.map(Path::to_owned).collect();
             fs::create_dir_all(&bind.source).map_err(EngineError::io("mkdir", &bind.source))?;
+            give_to_root(&missing, spec.namespaces.users)?;
         }
     }
     Ok(())
+}
+
+/// Gives files of the host to the container's root user, when that is not the host's.
+fn give_to_root(paths: &[PathBuf], users: Option<UserRange>) -> Result<(), EngineError> {
+    let Some(UserRange { base, .. }) = users else {
+        return Ok(());
+    };
+    paths.iter().try_for_each(|path| {
+        std::os::unix::fs::lchown(path, Some(base), Some(base))
+            .map_err(EngineError::io("chown", path))
+    })
 }
 
 /// Volumes of containers that an engine without a volume store made. A path that the image has stays
@@ -253,6 +271,7 @@ fn volume_directories(
                     recursive: true,
                     read_only: ReadOnly::No,
                     propagation: Propagation::RecursivePrivate,
+                    mapped: true,
                 }),
             });
         } else if snapshot.spec.root.read_only() {

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hostd_images::RootfsLayers;
+use hostd_images::{Owners, RootfsLayers};
 use hostd_volumes::{Force, NewVolume, Volume, VolumeError, VolumeLease, VolumeStore, VolumeUse};
 use keelson_model::error::ErrorKind;
 use keelson_model::spec::{
     BindMount, ContainerSpec, IpcMode, MountKind, MountSpec, Propagation, ReadOnly, RootSpec,
     VolumeMount,
 };
+use keelson_model::users::UserRange;
 
 use crate::container::Container;
 use crate::copy_up::copy_up;
@@ -46,7 +47,7 @@ impl Inner {
     ) -> Result<Made, EngineError> {
         let (mut leases, mut own) = (Vec::new(), Vec::new());
         let mut volumes = Vec::new();
-        let root = spec.root.clone();
+        let (root, users) = (spec.root.clone(), spec.namespaces.users);
         let made = spec.volumes.iter_mut().try_for_each(|mount| {
             let (volume, lease, made) = self.volumes.create_held(new_volume(mount), id)?;
             leases.push(lease);
@@ -59,7 +60,7 @@ impl Inner {
         });
         let filled = made
             .map_err(unfit)
-            .and_then(|()| self.fill_volumes(id, &root, &volumes));
+            .and_then(|()| self.fill_volumes(id, &root, users, &volumes));
         match filled {
             Ok(()) => Ok(Made { leases, own }),
             Err(error) => {
@@ -79,6 +80,7 @@ impl Inner {
         &self,
         id: &str,
         root: &RootSpec,
+        users: Option<UserRange>,
         volumes: &[(Arc<Volume>, VolumeMount)],
     ) -> Result<(), EngineError> {
         let RootSpec::Image { id: image, .. } = root else {
@@ -107,8 +109,10 @@ impl Inner {
             };
             // What is mounted there is filled, not what it hides.
             let used = self.volumes.begin_use(&volume.name, id)?;
+            let owners = Owners::from(users.filter(|_| !used.is_own()));
             let copied = self.volumes.fill(&used, |to: &Path| {
-                copy_up(&found, to).map_err(EngineError::io("copy the image's files to", to))
+                copy_up(&found, to, owners)
+                    .map_err(EngineError::io("copy the image's files to", to))
             });
             used.end_silently();
             copied?;
@@ -163,14 +167,15 @@ impl Inner {
             used.announce(&mount.target.to_string_lossy(), !mount.read_only, "");
             container.live().volumes.uses.push(used);
         })?;
-        mounts.extend(self.mount_images(&snapshot.spec, &places, |layers| {
+        let users = snapshot.spec.namespaces.users;
+        mounts.extend(self.mount_images(&snapshot.spec, &places, users, |layers| {
             container.live().volumes.layers.push(layers);
         })?);
         Ok(mounts)
     }
 
     /// Uses the volumes of a container that does not run for as long as `work` takes, which gets what
-    /// is mounted for them.
+    /// is mounted for them. Owners are as the disk has them.
     pub(crate) fn with_volumes<T>(
         &self,
         snapshot: &Snapshot,
@@ -198,7 +203,7 @@ impl Inner {
         let mut mounts =
             self.begin_uses(snapshot, &user, &places, |_, used| using.uses.push(used))?;
         let keep = |layers| using.layers.push(layers);
-        mounts.extend(self.mount_images(&snapshot.spec, &places, keep)?);
+        mounts.extend(self.mount_images(&snapshot.spec, &places, None, keep)?);
         work(&mounts)
     }
 
@@ -213,13 +218,13 @@ impl Inner {
         let mounts = snapshot.spec.volumes.iter().enumerate();
         let mounts = mounts.map(|(index, mount)| {
             let used = self.volumes.begin_use(&mount.name, user)?;
-            let whole = used.directory().to_owned();
+            let (whole, mapped) = (used.directory().to_owned(), used.is_own());
             keep(mount, used);
             let source = match &mount.subpath {
                 Some(subpath) => places.mount(index, &whole, subpath)?,
                 None => whole,
             };
-            Ok(as_bind(mount, source))
+            Ok(as_bind(mount, source, mapped))
         });
         mounts.collect()
     }
@@ -241,7 +246,8 @@ impl Inner {
                     })?
                 }
             };
-            Ok(as_bind(mount, source))
+            // Where it is mounted, owners do not matter any more.
+            Ok(as_bind(mount, source, false))
         });
         let mut mounts = mounts.collect::<Result<Vec<_>, EngineError>>()?;
         mounts.extend(image_mounts(&snapshot.spec, &places));
@@ -299,7 +305,7 @@ fn unfit(error: VolumeError) -> EngineError {
     }
 }
 
-fn as_bind(mount: &VolumeMount, source: PathBuf) -> MountSpec {
+fn as_bind(mount: &VolumeMount, source: PathBuf, mapped: bool) -> MountSpec {
     MountSpec {
         target: mount.target.clone(),
         kind: MountKind::Bind(BindMount {
@@ -311,6 +317,7 @@ fn as_bind(mount: &VolumeMount, source: PathBuf) -> MountSpec {
                 false => ReadOnly::No,
             },
             propagation: Propagation::RecursivePrivate,
+            mapped,
         }),
     }
 }

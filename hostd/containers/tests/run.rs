@@ -175,6 +175,7 @@ fn bind(source: &Path, target: &str, read_only: ReadOnly) -> MountSpec {
             recursive: true,
             read_only,
             propagation: Propagation::RecursivePrivate,
+            mapped: false,
         }),
     }
 }

@@ -13,3 +13,5 @@ mod limits;
 mod propagation;
 #[path = "options/runtimes.rs"]
 mod runtimes;
+#[path = "options/users.rs"]
+mod users;

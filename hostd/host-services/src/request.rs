@@ -130,6 +130,7 @@ fn mounts(
                     true => ReadOnly::No,
                     false => ReadOnly::Recursive,
                 },
+                mapped: false,
             }),
         });
     let scratch = SCRATCH.iter().map(|path| MountSpec {

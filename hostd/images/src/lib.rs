@@ -39,6 +39,7 @@ mod load;
 mod mounts;
 mod original;
 pub mod overlay;
+mod owners;
 pub mod pipe;
 mod reaper;
 mod records;
@@ -71,6 +72,7 @@ pub use keelson_registry::{
 };
 pub use keelson_store::Era;
 pub use lease::{Holder, ImageLease};
+pub use owners::Owners;
 pub use registry::{Distribution, PullOptions, Pulled, Pushed};
 pub use save::SavedImages;
 pub use types::{

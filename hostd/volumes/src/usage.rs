@@ -290,6 +290,12 @@ impl VolumeUse {
         &self.volume
     }
 
+    /// Whether it is a directory of this host's own driver, of which nobody else decides who its files
+    /// belong to.
+    pub fn is_own(&self) -> bool {
+        !self.volume.is_mount()
+    }
+
     /// Where its files are.
     pub fn directory(&self) -> &Path {
         &self.directory

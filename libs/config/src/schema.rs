@@ -78,6 +78,19 @@ const REMEDIES: &[(&str, &str)] = &[
         "use a list of absolute paths: [\"/etc/cdi\"]",
     ),
     (
+        "engine.user_namespaces",
+        "write a table: [engine.user_namespaces]",
+    ),
+    ("engine.user_namespaces.enabled", "use true or false"),
+    (
+        "engine.user_namespaces.base",
+        "use the first of a range of ids that nobody on the host has, at least 65536, such as 100000",
+    ),
+    (
+        "engine.user_namespaces.size",
+        "use a number of ids, at least 65536, such as 65536",
+    ),
+    (
         "engine.runtimes",
         "write a table for each: [engine.runtimes.NAME], of letters, digits, '.', '_' and '-'",
     ),

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use keelson_model::host::{
-    EngineConfig, LinkConfig, MachineConfig, NetworkConfig, RegistriesConfig,
+    EngineConfig, LinkConfig, MachineConfig, NetworkConfig, RegistriesConfig, UserNamespacesConfig,
 };
 
 use keelson_model::ip::IpPrefix;
+use keelson_model::users::UserRange;
 
 /// A wrong value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +175,7 @@ fn check_engine(engine: &EngineConfig, faults: &mut Faults) {
             format!("{} is not an absolute path", path.display()),
         );
     }
+    check_users(&engine.user_namespaces, faults);
     for (name, runtime) in &engine.runtimes {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
@@ -188,6 +190,32 @@ fn check_engine(engine: &EngineConfig, faults: &mut Faults) {
                 format!("{} is not an absolute path", runtime.path.display()),
             );
         }
+    }
+}
+
+/// Ids below this belong to the host's own users, and 65534 is nobody.
+const FIRST_USER: u32 = 65_536;
+
+fn check_users(users: &UserNamespacesConfig, faults: &mut Faults) {
+    let UserNamespacesConfig { base, size, .. } = *users;
+    if base < FIRST_USER {
+        faults.add(
+            "engine.user_namespaces.base",
+            format!("{base} is too small"),
+        );
+    }
+    // With fewer, the "nobody" of most images does not exist.
+    if size < FIRST_USER {
+        faults.add(
+            "engine.user_namespaces.size",
+            format!("{size} is too small"),
+        );
+    }
+    if !(UserRange { base, size }).is_valid() {
+        faults.add(
+            "engine.user_namespaces.size",
+            format!("{size} ids from {base} on are more than there are"),
+        );
     }
 }
 

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::users::UserRange;
+
 /// The configuration of a machine. Every member is optional in a file; a later layer replaces
 /// the members that it names, table by table, and whole lists.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -129,8 +131,46 @@ pub struct EngineConfig {
     pub init: bool,
     /// Where vendors describe devices (CDI); later ones overrule.
     pub cdi_directories: Vec<PathBuf>,
+    /// `[engine.user_namespaces]`: who the users of containers are on the host.
+    pub user_namespaces: UserNamespacesConfig,
     /// `[engine.runtimes.NAME]`: further OCI runtimes that clients may ask for by name.
     pub runtimes: BTreeMap<String, RuntimeConfig>,
+}
+
+/// `[engine.user_namespaces]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UserNamespacesConfig {
+    /// Give containers a user namespace unless a client says `--userns=host`; false.
+    pub enabled: bool,
+    /// The user and group of the host that root in such a container is; 100000. Nobody else may have
+    /// the ids from there on.
+    pub base: u32,
+    /// How many users and groups there are in such a container; 65536.
+    pub size: u32,
+}
+
+impl UserNamespacesConfig {
+    /// The users of containers for which a client says nothing; `None`: those of the host.
+    pub fn range(&self) -> Option<UserRange> {
+        let Self {
+            enabled,
+            base,
+            size,
+        } = *self;
+        enabled.then_some(UserRange { base, size })
+    }
+}
+
+impl Default for UserNamespacesConfig {
+    fn default() -> Self {
+        // The first range that /etc/subuid usually has.
+        Self {
+            enabled: false,
+            base: 100_000,
+            size: 65_536,
+        }
+    }
 }
 
 /// `[engine.runtimes.NAME]`: a program that understands runc's command line.
@@ -152,6 +192,7 @@ impl Default for EngineConfig {
             log_max_files: 5,
             cdi_directories: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
             init: false,
+            user_namespaces: UserNamespacesConfig::default(),
             runtimes: BTreeMap::new(),
         }
     }

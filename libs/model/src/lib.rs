@@ -4,7 +4,7 @@
 //!
 //! - [`host`], [`ip`]: the host's configuration.
 //! - [`init`]: the control socket of PID 1.
-//! - [`spec`]: what a container is, in the engine's own terms.
+//! - [`spec`], [`users`]: what a container is, in the engine's own terms.
 //! - [`service`]: the file that describes a service of the host.
 //! - [`host_api`], [`verify`]: the host API.
 //! - [`error`]: kinds of errors, with their HTTP status and exit code.
@@ -19,4 +19,5 @@ pub mod json;
 pub mod limits;
 pub mod service;
 pub mod spec;
+pub mod users;
 pub mod verify;

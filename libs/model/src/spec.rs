@@ -23,6 +23,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::users::UserRange;
+
 pub use limits::{
     CpuLimits, DeviceIo, IoLimits, Limits, MemoryLimits, MemorySwap, PidsLimit, Rlimit, RlimitKind,
     SHM_SIZE,
@@ -158,6 +160,7 @@ impl ContainerSpec {
                 uts: NamespaceMode::Private,
                 cgroup: NamespaceMode::Private,
                 pid: NamespaceMode::Private,
+                users: None,
                 donors: Donors::default(),
             },
             names: NameSpec::default(),
@@ -292,6 +295,10 @@ pub struct NamespaceSpec {
     /// Processes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pid: NamespaceMode,
+    /// Users: who those of the container are on the host; `None`: those of the host. With a donor of
+    /// another namespace, that one's user namespace is joined, which must have the same users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<UserRange>,
     /// Other containers whose namespaces it joins.
     #[serde(default, skip_serializing_if = "is_default")]
     pub donors: Donors,

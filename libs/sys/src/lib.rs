@@ -12,6 +12,7 @@
 //! For containers and their shims, in the order of a start:
 //!
 //! - [`clone`]: new processes in new namespaces and cgroups.
+//! - [`userns`]: user namespaces.
 //! - [`mount_attr`]: attributes of mounts.
 //! - [`bpf`]: the device filter of a cgroup.
 //! - [`sandbox`]: capabilities, limits and other properties of the calling process.
@@ -43,6 +44,7 @@ pub mod scheduling;
 pub mod seccomp;
 pub mod socket;
 pub mod spawn;
+pub mod userns;
 
 // The image store.
 pub mod filesystem;

@@ -2,15 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use keelson_sys::clone::{self, CloneRequest, Cloned};
 use keelson_sys::sandbox;
-use rustix::fs::{Mode, OFlags};
+use keelson_sys::userns::{self as made, MakeError};
 
 use super::options;
 use crate::failure::{Failure, Step};
 use crate::spec::{IdMapping, Mount, mappings};
-
-const CLONE_NEWUSER: u64 = 0x1000_0000;
 
 /// Whether this program lacks the rights of the machine's root: it is an ordinary user's, or root in
 /// a user namespace, as under rootless Podman.
@@ -26,49 +23,22 @@ fn maps_everybody(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Makes a user namespace. Only the descriptor keeps it.
-///
-/// A process is needed to make one, and is gone when this returns. So the mappings are complete
-/// before anything is in the namespace, and the same serves containers and mounts.
+/// Makes a user namespace, with nobody in it. Only the descriptor keeps it. The same serves containers
+/// and mounts.
 pub(crate) fn make(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd, Failure> {
-    let request = CloneRequest {
-        namespaces: CLONE_NEWUSER,
-        ..CloneRequest::default()
-    };
-    let own = nix::unistd::getpid();
-    // SAFETY: this program never starts a thread.
-    #[allow(unsafe_code)]
-    let cloned = unsafe { clone::clone3(&request) };
-    let (pid, pidfd) = match cloned.step(|| "make a user namespace")? {
-        Cloned::Child => loop {
-            // It is killed. That its parent was killed before is unlikely, but then it must end.
-            if sandbox::die_with_parent().is_err() || nix::unistd::getppid() != own {
-                clone::exit_now(1);
-            }
-            nix::unistd::pause();
-        },
-        Cloned::Parent { pid, pidfd } => (pid, pidfd),
-    };
-    let opened = write_maps(pid, uids, gids).and_then(|()| {
-        let path = format!("/proc/{pid}/ns/user");
-        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .step(|| format!("open {path}"))
-    });
-    let _ = clone::signal_process(pidfd.as_fd(), libc::SIGKILL);
-    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
-    opened
-}
-
-fn write_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), Failure> {
-    for (file, member, list) in [
-        ("uid_map", "uidMappings", uids),
-        ("gid_map", "gidMappings", gids),
-    ] {
-        let text = mappings::text(list);
-        std::fs::write(format!("/proc/{pid}/{file}"), &text)
-            .step(|| format!("{member}: write {:?} to {file}", text.replace('\n', ", ")))?;
+    let (uid_map, gid_map) = (mappings::text(uids), mappings::text(gids));
+    match made::make(&uid_map, &gid_map) {
+        Ok(made) => Ok(made),
+        Err(MakeError::Clone(error)) => Err(error).step(|| "make a user namespace"),
+        Err(MakeError::Open(error)) => Err(error).step(|| "open a user namespace"),
+        Err(MakeError::Map(file, error)) => {
+            let (member, text) = match file {
+                "uid_map" => ("uidMappings", uid_map),
+                _ => ("gidMappings", gid_map),
+            };
+            Err(error).step(|| format!("{member}: write {:?} to {file}", text.replace('\n', ", ")))
+        }
     }
-    Ok(())
 }
 
 /// Becomes root of the user namespace that was entered. Groups of the host's were given up before.

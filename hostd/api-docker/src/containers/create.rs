@@ -71,6 +71,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         machine: &machine,
         runtimes: &api.0.runtimes,
         init: engine.defaults().init,
+        users: engine.defaults().user_namespaces.range(),
     };
     let defaults = Some(&image.config.config);
     let donors = body.host_config.volumes_from.clone().unwrap_or_default();

@@ -42,6 +42,7 @@ use std::path::Path;
 use hostd_containers::{HostFacts, Shown, check, check_host};
 use hostd_images::ContainerDefaults;
 use keelson_model::spec::{ContainerSpec, RootSpec};
+use keelson_model::users::UserRange;
 
 use crate::error::ApiError;
 use crate::offers::Runtimes;
@@ -68,6 +69,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) runtimes: &'a Runtimes,
     /// Whether a small init runs in containers for which nothing is said about that.
     pub(crate) init: bool,
+    /// The users of containers for which nothing is said about that.
+    pub(crate) users: Option<UserRange>,
 }
 
 /// A request that was understood.

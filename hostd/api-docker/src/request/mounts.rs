@@ -78,6 +78,7 @@ fn bind_from_text(text: &str, engine: &Path) -> Result<MountSpec, ApiError> {
             recursive: true,
             read_only,
             propagation: asked_for.unwrap_or(usual),
+            mapped: false,
         }),
     })
 }
@@ -145,6 +146,7 @@ fn bind(mount: &Mount, engine: &Path) -> Result<BindMount, ApiError> {
         recursive: !options.non_recursive,
         read_only,
         propagation,
+        mapped: false,
     })
 }
 

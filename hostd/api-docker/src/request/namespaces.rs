@@ -1,6 +1,7 @@
 //! Which namespaces a container has of its own.
 
 use keelson_model::spec::{Donors, IpcMode, NamespaceMode, NamespaceSpec, NetworkMode};
+use keelson_model::users::UserRange;
 
 use super::invalid;
 use crate::error::ApiError;
@@ -62,8 +63,11 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ApiError> 
     Ok(())
 }
 
-/// Translates the modes of a completed request.
-pub(super) fn namespaces(host: &HostConfig) -> Result<NamespaceSpec, ApiError> {
+/// Translates the modes of a completed request. `usual`: the users of containers that say nothing.
+pub(super) fn namespaces(
+    host: &HostConfig,
+    usual: Option<UserRange>,
+) -> Result<NamespaceSpec, ApiError> {
     let mut donors = Donors::default();
     let network = match host.network_mode.as_str() {
         "" | "default" | "bridge" => NetworkMode::Bridge,
@@ -115,12 +119,18 @@ pub(super) fn namespaces(host: &HostConfig) -> Result<NamespaceSpec, ApiError> {
         "host" => NamespaceMode::Host,
         other => return invalid(format!("invalid cgroup namespace mode: {other}")),
     };
+    let users = match host.userns_mode.as_str() {
+        "" => usual,
+        "host" => None,
+        other => return invalid(format!("invalid user namespace mode: {other}")),
+    };
     Ok(NamespaceSpec {
         network,
         ipc,
         uts,
         cgroup,
         pid,
+        users,
         donors,
     })
 }
@@ -138,19 +148,37 @@ mod tests {
     #[test]
     fn modes_that_name_a_container() {
         let asked = json!({"NetworkMode": "container:a", "PidMode": "container:b", "IpcMode": "container:c"});
-        let spec = namespaces(&host(asked)).unwrap();
+        let spec = namespaces(&host(asked), None).unwrap();
         assert_eq!(spec.donors.ipc.as_deref(), Some("c"));
         assert_eq!(spec.donors.network.as_deref(), Some("a"));
         assert_eq!(spec.donors.pid.as_deref(), Some("b"));
-        let of_host = namespaces(&host(json!({"PidMode": "host"}))).unwrap();
+        let of_host = namespaces(&host(json!({"PidMode": "host"})), None).unwrap();
         assert_eq!(of_host.pid, NamespaceMode::Host);
         for mode in ["container:", "mine", "private"] {
-            let error = namespaces(&host(json!({"PidMode": mode}))).unwrap_err();
+            let error = namespaces(&host(json!({"PidMode": mode})), None).unwrap_err();
             assert_eq!(error.to_string(), format!("invalid PID mode: {mode}"));
         }
         for mode in ["container:", "mine"] {
-            let error = namespaces(&host(json!({"IpcMode": mode}))).unwrap_err();
+            let error = namespaces(&host(json!({"IpcMode": mode})), None).unwrap_err();
             assert_eq!(error.to_string(), format!("invalid IPC mode: {mode}"));
+        }
+    }
+
+    #[test]
+    fn users_of_its_own() {
+        let usual = Some(UserRange {
+            base: 100_000,
+            size: 65_536,
+        });
+        let users = |mode: &str| {
+            let host = host(json!({ "UsernsMode": mode }));
+            namespaces(&host, usual).map(|spec| spec.users)
+        };
+        assert_eq!(users("").unwrap(), usual);
+        assert_eq!(users("host").unwrap(), None);
+        for mode in ["private", "keep-id", "container:x"] {
+            let error = users(mode).unwrap_err().to_string();
+            assert_eq!(error, format!("invalid user namespace mode: {mode}"));
         }
     }
 

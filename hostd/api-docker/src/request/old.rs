@@ -40,6 +40,8 @@ pub fn read_old(old: &OldDocument<'_>) -> Result<ContainerSpec, EngineError> {
         // It has passed.
         runtimes: &Runtimes::default(),
         init: false,
+        // There were none.
+        users: None,
     };
     let mut spec =
         spec(old.id, &words, old.root.clone(), ground).map_err(|error| unfit("", &error))?;

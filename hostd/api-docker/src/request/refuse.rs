@@ -52,11 +52,6 @@ pub(super) fn refuse_host(host: &HostConfig) -> Result<(), ApiError> {
         ("Cgroup", !host.cgroup.is_empty(), &host.cgroup),
         ("Links", any(&host.links), &host.links),
         (
-            "UsernsMode",
-            !matches!(host.userns_mode.as_str(), "" | "host"),
-            &host.userns_mode,
-        ),
-        (
             "NetworkMode",
             !matches!(
                 host.network_mode.as_str(),

@@ -38,7 +38,7 @@ pub(super) fn spec(
     let security = security_spec(host, ground)?;
     let log = log::log(&host.log_config, config)?;
     let restart = restart_policy(&host.restart_policy)?;
-    let namespaces = namespaces::namespaces(host)?;
+    let namespaces = namespaces::namespaces(host, ground.users)?;
     let names = names::names(id, config, host)?;
     let devices = host.devices.iter().flatten().map(devices::device);
     let devices = devices.collect::<Result<_, _>>()?;

@@ -7,6 +7,7 @@ use keelson_model::spec::{
     CapabilitySet, Confinement, Hiding, HostName, Limits, LogMarks, LogSpec, NetworkMode,
     RestartPolicy, Stdin, SystemCallFilter,
 };
+use keelson_model::users::UserRange;
 use serde_json::{Value, json};
 
 use super::complete::Completed;
@@ -56,6 +57,7 @@ fn ground(facts: &HostFacts) -> Ground<'_> {
         machine: "machine",
         runtimes: &RUNTIMES,
         init: false,
+        users: None,
     }
 }
 
@@ -347,11 +349,49 @@ fn the_client_s_environment_wins() {
 }
 
 #[test]
+fn users_of_its_own_exclude_what_is_the_hosts() {
+    let users = Some(UserRange {
+        base: 100_000,
+        size: 65_536,
+    });
+    let asked = |host: Value| {
+        let body = read(&json!({"HostConfig": host}));
+        let facts = facts();
+        let ground = Ground {
+            users,
+            ..ground(&facts)
+        };
+        understand(ID, body, root(), Some(&image()), ground)
+    };
+    assert_eq!(asked(json!({})).unwrap().spec.namespaces.users, users);
+    for (host, words) in [
+        (
+            json!({"Privileged": true}),
+            "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode",
+        ),
+        (
+            json!({"NetworkMode": "host"}),
+            "cannot share the host's network namespace when user namespaces are enabled",
+        ),
+        (
+            json!({"PidMode": "host"}),
+            "cannot share the host PID namespace when user namespaces are enabled",
+        ),
+    ] {
+        let error = asked(host.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), words);
+        let mut of_host = host;
+        of_host["UsernsMode"] = json!("host");
+        assert_eq!(asked(of_host).unwrap().spec.namespaces.users, None);
+    }
+}
+
+#[test]
 fn what_is_not_built_is_refused_by_name() {
     for (option, value) in [
         ("PortBindings", json!({"80/tcp": [{"HostPort": "8080"}]})),
         ("PublishAllPorts", json!(true)),
-        ("UsernsMode", json!("keep-id")),
         ("NetworkMode", json!("mine")),
         ("Links", json!(["a"])),
     ] {

@@ -9,8 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
+use hostd_images::Owners;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
+
+use crate::copy_error::CopyError;
 
 /// How often a path is looked up again whose parts were moved meanwhile.
 const TRIES: usize = 100;
@@ -24,14 +27,37 @@ const MAX_COMPONENTS: usize = 4096;
 pub(super) struct Root {
     handle: OwnedFd,
     _namespace: OwnedFd,
+    owners: Owners,
 }
 
 impl Root {
-    pub(super) fn new(handle: OwnedFd, namespace: OwnedFd) -> Self {
+    pub(super) fn new(handle: OwnedFd, namespace: OwnedFd, owners: Owners) -> Self {
         Self {
             handle,
             _namespace: namespace,
+            owners,
         }
+    }
+
+    /// Who the owners that are seen here are in the container.
+    pub(super) fn owners(&self) -> Owners {
+        self.owners
+    }
+
+    /// Makes this thread make files as the container's root user, with all rights of the host's: one
+    /// of the host's own users can't own anything in the layers of a container with users of its own.
+    /// For the rest of the thread's life.
+    pub(super) fn act_as_root(&self) -> Result<(), CopyError> {
+        let root = match self.owners.outside(0) {
+            None | Some(0) => return Ok(()),
+            Some(root) => root,
+        };
+        let failed = || CopyError::io("act as the root user of", Path::new("/"));
+        let all = rustix::thread::capabilities(None).map_err(failed())?;
+        nix::unistd::setfsgid(nix::unistd::Gid::from_raw(root));
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(root));
+        // The change of user took some away.
+        rustix::thread::set_capabilities(None, all).map_err(failed())
     }
 
     /// Opens an object, which can't be read through the handle. The last component is followed too
@@ -184,7 +210,7 @@ mod tests {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             rustix::fs::open(directory, flags, Mode::empty()).unwrap()
         };
-        Root::new(open(), open())
+        Root::new(open(), open(), Owners::default())
     }
 
     #[test]

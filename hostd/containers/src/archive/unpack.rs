@@ -114,6 +114,8 @@ impl Visitor for Unpacker<'_> {
 
     fn entry(&mut self, entry: Entry) -> Result<(), CopyError> {
         let place = inside(&entry.path, &entry)?;
+        // Before anything is taken away for it.
+        self.owner_of(&entry)?;
         let Some((name, above)) = place.split_last() else {
             // The directory itself stays what it is.
             return Ok(());
@@ -173,7 +175,7 @@ impl Visitor for Unpacker<'_> {
                     .map_err(failed("symlink", &path))?;
                 let handle = open(&parent, name).map_err(failed("open", &path))?;
                 self.own(&handle, &entry, &path)?;
-                xattrs(&handle, &entry, &path)?;
+                self.xattrs(&handle, &entry, &path)?;
                 touch(&parent, name, &times(&entry)).map_err(failed("set times of", &path))?;
             }
             EntryKind::CharDevice | EntryKind::BlockDevice | EntryKind::Fifo => {
@@ -353,9 +355,21 @@ impl Unpacker<'_> {
         Err(failed("remove", path)(Errno::BUSY))
     }
 
-    fn own(&self, object: &OwnedFd, entry: &Entry, path: &[u8]) -> Result<(), CopyError> {
+    /// Who an object will belong to, as the host sees it.
+    fn owner_of(&self, entry: &Entry) -> Result<(Uid, Gid), CopyError> {
         let (uid, gid) = self.owner.unwrap_or((entry.uid, entry.gid));
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let outside = |id| {
+            let found = self.root.owners().outside(id);
+            found.ok_or_else(|| CopyError::NoSuchUser {
+                name: entry.name(),
+                id,
+            })
+        };
+        Ok((Uid::from_raw(outside(uid)?), Gid::from_raw(outside(gid)?)))
+    }
+
+    fn own(&self, object: &OwnedFd, entry: &Entry, path: &[u8]) -> Result<(), CopyError> {
+        let (uid, gid) = self.owner_of(entry)?;
         let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::chownat(object, "", Some(uid), Some(gid), flags).map_err(failed("chown", path))
     }
@@ -366,7 +380,32 @@ impl Unpacker<'_> {
         let mode = Mode::from_raw_mode(entry.mode & 0o7777);
         rustix::fs::chmod(by_descriptor(object), mode).map_err(failed("chmod", path))?;
         // A change of the owner takes file capabilities away.
-        xattrs(object, entry, path)
+        self.xattrs(object, entry, path)
+    }
+
+    /// Sets the attributes that belong to an object wherever it is. A file system that has none takes the
+    /// file without them.
+    fn xattrs(&self, object: &OwnedFd, entry: &Entry, path: &[u8]) -> Result<(), CopyError> {
+        let by_descriptor = by_descriptor(object);
+        for (name, value) in &entry.xattrs {
+            let kinds: [&[u8]; 3] = [b"user.", b"trusted.", b"system.posix_acl_"];
+            let belongs = name == b"security.capability"
+                || (kinds.iter().any(|kind| name.starts_with(kind))
+                    && !name.starts_with(overlay::ATTRIBUTES));
+            if !belongs {
+                continue;
+            }
+            let value = self.root.owners().attribute_outside(name, value.clone());
+            let Some(value) = value else {
+                continue;
+            };
+            match rustix::fs::setxattr(&by_descriptor, name.as_slice(), &value, XattrFlags::empty())
+            {
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(failed("set an attribute of", path)(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Keeps a directory's time until everything in it was made.
@@ -453,26 +492,6 @@ fn times(entry: &Entry) -> Timestamps {
 
 fn device(entry: &Entry) -> u64 {
     rustix::fs::makedev(entry.major, entry.minor)
-}
-
-/// Sets the attributes that belong to an object wherever it is. A file system that has none takes the
-/// file without them.
-fn xattrs(object: &OwnedFd, entry: &Entry, path: &[u8]) -> Result<(), CopyError> {
-    let by_descriptor = by_descriptor(object);
-    for (name, value) in &entry.xattrs {
-        let kinds: [&[u8]; 3] = [b"user.", b"trusted.", b"system.posix_acl_"];
-        let belongs = name == b"security.capability"
-            || (kinds.iter().any(|kind| name.starts_with(kind))
-                && !name.starts_with(overlay::ATTRIBUTES));
-        if !belongs {
-            continue;
-        }
-        match rustix::fs::setxattr(&by_descriptor, name.as_slice(), value, XattrFlags::empty()) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(failed("set an attribute of", path)(error)),
-        }
-    }
-    Ok(())
 }
 
 fn shown(path: &[u8]) -> PathBuf {

@@ -6,11 +6,12 @@
 //! are made and found inside the root by descriptor: what the container left there can't lead a mount
 //! elsewhere.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use hostd_images::RootfsLayers;
+use hostd_images::{Owners, RootfsLayers};
 use keelson_blocking::TaskDied;
 use keelson_model::spec::{MountKind, MountSpec, ReadOnly};
 use keelson_sys::mount_attr::{self, MountAttributes, mount_setattr};
@@ -23,6 +24,7 @@ use rustix::mount::{
 
 use super::root::{Root, components};
 use crate::copy_error::CopyError;
+use crate::id_maps::IdMap;
 use crate::spec::by_depth;
 use crate::types::Snapshot;
 
@@ -47,7 +49,7 @@ struct Bind {
 
 /// The root of a running container, by its first process. The caller makes sure that the number is
 /// still that process's afterwards. Blocks.
-pub(super) fn running(pid: i32) -> Result<Root, CopyError> {
+pub(super) fn running(pid: i32, owners: Owners) -> Result<Root, CopyError> {
     let open = |name: &str, flags: OFlags| {
         let path = PathBuf::from(format!("/proc/{pid}/{name}"));
         rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty())
@@ -55,7 +57,7 @@ pub(super) fn running(pid: i32) -> Result<Root, CopyError> {
     };
     let handle = open("root", OFlags::PATH | OFlags::DIRECTORY)?;
     let namespace = open("ns/mnt", OFlags::RDONLY)?;
-    Ok(Root::new(handle, namespace))
+    Ok(Root::new(handle, namespace, owners))
 }
 
 /// The root of a container that does not run. Blocks.
@@ -116,7 +118,8 @@ fn assemble(
     if purpose == Purpose::Write && snapshot.spec.root.read_only() {
         change(&root, top, mount_attr::RDONLY, false)?;
     }
-    Ok(Root::new(root, namespace))
+    // The disk has the owners that the container sees.
+    Ok(Root::new(root, namespace, Owners::default()))
 }
 
 fn raw(error: nix::errno::Errno) -> Errno {
@@ -211,10 +214,20 @@ fn change(tree: &OwnedFd, path: &Path, set: u64, recursive: bool) -> Result<(), 
 /// What is mounted over the root file system, in the order of the mounts. What is in memory in a run
 /// is not there.
 fn binds(snapshot: &Snapshot, volumes: &[MountSpec]) -> Result<Vec<Bind>, CopyError> {
+    let users = snapshot.spec.namespaces.users;
+    let map = users
+        .map(IdMap::inwards)
+        .transpose()
+        .map_err(|error| CopyError::Io {
+            operation: "show the owners of",
+            path: PathBuf::from(&snapshot.id),
+            source: io::Error::other(error),
+        })?;
+    let map = map.as_ref();
     let mut binds = Vec::new();
     for (index, target) in snapshot.spec.anonymous_volumes.iter().enumerate() {
         let source = snapshot.directory.join("volumes").join(index.to_string());
-        binds.extend(bind(&source, target, false, ReadOnly::No)?);
+        binds.extend(bind(&source, target, false, ReadOnly::No, None)?);
     }
     for name in ["hostname", "hosts", "resolv.conf"] {
         let target = Path::new("/etc").join(name);
@@ -229,6 +242,7 @@ fn binds(snapshot: &Snapshot, volumes: &[MountSpec]) -> Result<Vec<Bind>, CopyEr
                 &target,
                 false,
                 ReadOnly::No,
+                map,
             )?);
         }
     }
@@ -239,6 +253,7 @@ fn binds(snapshot: &Snapshot, volumes: &[MountSpec]) -> Result<Vec<Bind>, CopyEr
                 &mount.target,
                 from.recursive,
                 from.read_only,
+                map.filter(|_| !from.mapped),
             )?),
             MountKind::Tmpfs(_) => {}
         }
@@ -246,12 +261,14 @@ fn binds(snapshot: &Snapshot, volumes: &[MountSpec]) -> Result<Vec<Bind>, CopyEr
     Ok(binds)
 }
 
-/// A copy of the mount of a file or directory of the host; `None` when there is nothing yet.
+/// A copy of the mount of a file or directory of the host; `None` when there is nothing yet. `map` shows
+/// owners as the container sees them.
 fn bind(
     source: &Path,
     target: &Path,
     recursive: bool,
     read_only: ReadOnly,
+    map: Option<&IdMap>,
 ) -> Result<Option<Bind>, CopyError> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
@@ -263,6 +280,10 @@ fn bind(
         Err(error) => return Err(CopyError::io("bind", source)(error)),
     };
     change(&tree, source, 0, true)?;
+    if let Some(Err(error)) = map.map(|map| map.apply(&tree, recursive)) {
+        // Not every file system can. The container sees these files all the same.
+        tracing::warn!(source = %source.display(), %error, "owners are shown as the host has them");
+    }
     match read_only {
         ReadOnly::No => {}
         ReadOnly::Top => change(&tree, source, mount_attr::RDONLY, false)?,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use keelson_model::limits;
 use keelson_model::spec::{
-    CapabilitySet, ContainerSpec, CpuLimits, HealthCheck, HostName, IoLimits, Limits, LogSpec,
-    MemoryLimits, MemorySwap, MountKind, MountSpec, NamespaceMode, NetworkMode, PidsLimit,
+    CapabilitySet, Confinement, ContainerSpec, CpuLimits, HealthCheck, HostName, IoLimits, Limits,
+    LogSpec, MemoryLimits, MemorySwap, MountKind, MountSpec, NamespaceMode, NetworkMode, PidsLimit,
     ProcessSpec, Propagation, RestartPolicy, SystemCallFilter,
 };
 
@@ -37,6 +37,7 @@ pub fn check(spec: &ContainerSpec, engine: &Path) -> Result<(), EngineError> {
     check_volumes(spec)?;
     check_devices(spec)?;
     check_security(spec)?;
+    check_users(spec)?;
     check_limits(&spec.limits)?;
     check_sysctls(spec)?;
     check_cgroup_parent(spec.cgroup_parent.as_deref())?;
@@ -360,6 +361,40 @@ fn check_security(spec: &ContainerSpec) -> Result<(), EngineError> {
                 "invalid annotation {name:?}: the name is empty or reserved"
             ));
         }
+    }
+    Ok(())
+}
+
+/// What belongs to the host's users can't be had by others.
+fn check_users(spec: &ContainerSpec) -> Result<(), EngineError> {
+    let namespaces = &spec.namespaces;
+    let Some(users) = namespaces.users else {
+        return Ok(());
+    };
+    if !users.is_valid() {
+        return invalid(format!(
+            "invalid range of users: {} from {} on",
+            users.size, users.base
+        ));
+    }
+    if let Some(runtime) = &spec.runtime {
+        // Its user could not reach the root file system, which lies where only root gets.
+        return Err(EngineError::NotImplemented(format!(
+            "containers of the runtime {runtime} cannot have a user namespace; use --userns=host, or no other runtime"
+        )));
+    }
+    if spec.security.confinement == Confinement::Privileged {
+        return invalid(
+            "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode",
+        );
+    }
+    if namespaces.network == NetworkMode::Host {
+        return invalid(
+            "cannot share the host's network namespace when user namespaces are enabled",
+        );
+    }
+    if namespaces.pid == NamespaceMode::Host {
+        return invalid("cannot share the host PID namespace when user namespaces are enabled");
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use keelson_model::spec::{
     Confinement, ContainerSpec, IpcMode, MountSpec, NamespaceMode, NamespaceSpec, NetworkMode,
     ProcessSpec, SystemCallFilter,
 };
+use keelson_model::users::UserRange;
 use serde_json::{Value, json};
 
 use crate::devices::{self, BlockDevice, DeviceNode};
@@ -38,6 +39,7 @@ pub(crate) struct HostFiles<'a> {
 /// Namespaces of other containers, by which they are joined.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct JoinedPaths<'a> {
+    pub(crate) users: Option<&'a Path>,
     pub(crate) network: Option<&'a Path>,
     pub(crate) pid: Option<&'a Path>,
     pub(crate) ipc: Option<&'a Path>,
@@ -79,6 +81,11 @@ pub(crate) fn build(input: &Input<'_>) -> Value {
         "readonlyPaths": security.hiding.read_only,
     });
     let mut annotations = json!(spec.annotations);
+    if let Some(UserRange { base, size }) = spec.namespaces.users {
+        let map = json!([{ "containerID": 0, "hostID": base, "size": size }]);
+        set_member(&mut linux, "uidMappings", map.clone());
+        set_member(&mut linux, "gidMappings", map);
+    }
     match &security.system_calls {
         SystemCallFilter::BuiltIn => {
             set_member(&mut annotations, "io.keelson.seccomp", json!("default"));
@@ -184,6 +191,7 @@ fn namespaces(namespaces: &NamespaceSpec, joined: JoinedPaths<'_>) -> Vec<Value>
     let host = NamespaceMode::Host;
     let network = namespaces.network == NetworkMode::Host;
     [
+        ("user", namespaces.users.is_none(), joined.users),
         ("mount", false, None),
         ("pid", namespaces.pid == host, joined.pid),
         ("network", network, joined.network),
@@ -204,13 +212,14 @@ fn sysctls(spec: &ContainerSpec) -> Value {
     let joined = spec.namespaces.donors.network.is_some();
     if spec.namespaces.network != NetworkMode::Host && !joined {
         // As Docker: ping and ports below 1024 without capabilities, in a namespace of one's own.
+        // The kernel takes groups only that exist in the user namespace.
+        let users = spec.namespaces.users;
+        let last = users.map_or(i32::MAX as u32, |users| users.size.saturating_sub(1));
         for (name, value) in [
-            ("net.ipv4.ip_unprivileged_port_start", "0"),
-            ("net.ipv4.ping_group_range", "0 2147483647"),
+            ("net.ipv4.ip_unprivileged_port_start", "0".to_owned()),
+            ("net.ipv4.ping_group_range", format!("0 {last}")),
         ] {
-            sysctls
-                .entry(name.to_owned())
-                .or_insert_with(|| value.to_owned());
+            sysctls.entry(name.to_owned()).or_insert(value);
         }
     }
     json!(sysctls)
@@ -311,7 +320,11 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
         }
     }
     let all = by_depth(spec.mounts.iter().chain(input.volumes));
-    list.extend(all.into_iter().map(mounts::to_oci));
+    let own_users = spec.namespaces.users.is_some();
+    list.extend(
+        all.into_iter()
+            .map(|mount| mounts::to_oci(mount, own_users)),
+    );
     if let Some(program) = input.init {
         let options = ["bind", "ro", "nosuid", "nodev"];
         list.push(mount(INIT, "bind", &program.to_string_lossy(), &options));

@@ -5,8 +5,8 @@ use std::path::Path;
 use keelson_model::spec::{MountKind, MountSpec, Propagation, ReadOnly};
 use serde_json::{Value, json};
 
-/// The OCI mount.
-pub(crate) fn to_oci(mount: &MountSpec) -> Value {
+/// The OCI mount. `own_users`: in a container with a user namespace.
+pub(crate) fn to_oci(mount: &MountSpec, own_users: bool) -> Value {
     let (kind, source, options) = match &mount.kind {
         MountKind::Bind(bind) => {
             let mut options = vec![if bind.recursive { "rbind" } else { "bind" }.to_owned()];
@@ -20,6 +20,9 @@ pub(crate) fn to_oci(mount: &MountSpec) -> Value {
                 options.push("rro".to_owned());
             }
             options.push(bind.propagation.as_str().to_owned());
+            if own_users && bind.mapped {
+                options.push("idmap".to_owned());
+            }
             ("bind", bind.source.as_path(), options)
         }
         MountKind::Tmpfs(tmpfs) => {
@@ -83,6 +86,7 @@ mod tests {
                 recursive,
                 read_only,
                 propagation,
+                mapped: false,
             }),
         }
     }
@@ -103,11 +107,11 @@ mod tests {
                 json!(["bind", "ro", "rprivate"]),
             ),
         ] {
-            assert_eq!(to_oci(&mount)["options"], options);
+            assert_eq!(to_oci(&mount, false)["options"], options);
         }
         for propagation in Propagation::ALL {
             let mount = bind(true, ReadOnly::No, propagation);
-            assert_eq!(to_oci(&mount)["options"][1], propagation.as_str());
+            assert_eq!(to_oci(&mount, false)["options"][1], propagation.as_str());
         }
     }
 
@@ -121,7 +125,7 @@ mod tests {
             }),
         };
         for options in [&["nodev", "ro"][..], &["nodev"]] {
-            let options = to_oci(&tmpfs(options))["options"].clone();
+            let options = to_oci(&tmpfs(options), false)["options"].clone();
             assert_eq!(options, json!(["nodev", "ro"]));
         }
     }

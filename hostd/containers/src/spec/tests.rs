@@ -44,6 +44,10 @@ impl Case {
         let donors = &self.spec.namespaces.donors;
         let path = |path, given| Some(Path::new(path)).filter(|_| given);
         JoinedPaths {
+            users: path(
+                "/proc/1/fd/6",
+                self.spec.namespaces.users.is_some() && *donors != Donors::default(),
+            ),
             network: path("/proc/1/fd/8", donors.network.is_some()),
             pid: path("/proc/1/fd/9", donors.pid.is_some()),
             ipc: path("/proc/1/fd/7", donors.ipc.is_some()),
@@ -69,6 +73,7 @@ impl Case {
                     recursive: true,
                     read_only: ReadOnly::No,
                     propagation: Propagation::RecursivePrivate,
+                    mapped: true,
                 }),
             }],
             devices: &self.devices,
@@ -196,6 +201,7 @@ fn the_host_s_namespaces() {
         uts: NamespaceMode::Host,
         cgroup: NamespaceMode::Host,
         pid: NamespaceMode::Host,
+        users: None,
         donors: Donors::default(),
     };
     let spec = case.config();
@@ -234,6 +240,37 @@ fn namespaces_of_other_containers() {
 }
 
 #[test]
+fn users_of_the_containers_own() {
+    let mut case = Case::default();
+    case.spec.namespaces.users = Some(UserRange {
+        base: 100_000,
+        size: 65_536,
+    });
+    let config = case.config();
+    assert_eq!(kinds(&config)[0], "user");
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    let linux = &config["linux"];
+    assert_eq!((&linux["uidMappings"], &linux["gidMappings"]), (&map, &map));
+    assert_eq!(linux["sysctl"]["net.ipv4.ping_group_range"], "0 65535");
+    // What is the engine's own is shown through the same mappings.
+    let options = |config: &Value| {
+        let mounts = config["mounts"].as_array().unwrap().clone();
+        let volume = mounts
+            .into_iter()
+            .find(|mount| mount["destination"] == "/data");
+        volume.unwrap()["options"].to_string()
+    };
+    assert!(options(&config).contains("idmap"), "{config}");
+    assert!(!options(&Case::default().config()).contains("idmap"));
+    case.spec.namespaces.donors.network = Some("a".to_owned());
+    let namespaces = case.config()["linux"]["namespaces"].clone();
+    assert_eq!(
+        namespaces[0],
+        json!({"type": "user", "path": "/proc/1/fd/6"})
+    );
+}
+
+#[test]
 fn rules_for_devices_come_last() {
     let mut case = Case::default();
     case.spec.device_rules = vec![DeviceRule {
@@ -262,6 +299,7 @@ fn a_mount_that_was_asked_for_replaces_a_default_one() {
         recursive: true,
         read_only: ReadOnly::Recursive,
         propagation: Propagation::RecursivePrivate,
+        mapped: false,
     };
     case.spec.mounts = vec![
         MountSpec {

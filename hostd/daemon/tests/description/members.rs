@@ -132,7 +132,9 @@ fn value(path: &str, schema: &Value) -> Value {
         "VolumesFrom.[]" => json!("it"),
         "LogConfig.Type" => json!("local"),
         "LogConfig.Config.*" => json!("5"),
-        "NetworkMode" | "PidMode" | "CgroupnsMode" | "IpcMode" | "UTSMode" => json!("host"),
+        "NetworkMode" | "PidMode" | "CgroupnsMode" | "IpcMode" | "UTSMode" | "UsernsMode" => {
+            json!("host")
+        }
         "RestartPolicy.Name" => json!("always"),
         "CapAdd.[]" | "CapDrop.[]" => json!("NET_RAW"),
         "Dns.[]" => json!("10.0.0.1"),

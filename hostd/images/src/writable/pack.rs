@@ -13,6 +13,7 @@ use super::object::{Attributes, Found, Object, entries, lookup, names};
 use super::stream::TarStream;
 use super::{WritableLayer, at, is_mount_point, join};
 use crate::error::ImageError;
+use crate::owners::Owners;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -27,6 +28,7 @@ pub(super) struct Packer<'a, 'b> {
     links: HashMap<(u64, u64), Vec<u8>>,
     /// Attributes that no archive can hold.
     left_out: u64,
+    owners: Owners,
 }
 
 /// Attributes that are left out are told one by one up to this number.
@@ -38,10 +40,25 @@ impl<'a, 'b> Packer<'a, 'b> {
             stream,
             links: HashMap::new(),
             left_out: 0,
+            owners: Owners::default(),
         }
     }
 
+    /// Writes the owners that these are in the container.
+    pub(super) fn with_owners(self, owners: Owners) -> Self {
+        Self { owners, ..self }
+    }
+
     fn header(&mut self, entry: &mut Entry) -> Result<(), ImageError> {
+        let owners = self.owners;
+        (entry.uid, entry.gid) = (owners.inside(entry.uid), owners.inside(entry.gid));
+        let attributes = std::mem::take(&mut entry.xattrs).into_iter();
+        entry.xattrs = attributes
+            .filter_map(|(name, value)| {
+                let value = owners.attribute_inside(&name, value)?;
+                Some((name, value))
+            })
+            .collect();
         for attribute in tar_entry::leave_out(entry) {
             self.left_out += 1;
             if self.left_out <= MAX_TOLD {

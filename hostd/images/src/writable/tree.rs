@@ -11,6 +11,7 @@ use super::stream::TarStream;
 use super::{at, deep, join};
 use crate::error::ImageError;
 use crate::overlay::Entry;
+use crate::owners::Owners;
 
 /// File systems in which the kernel shows itself. They keep no files, and reading some of theirs never
 /// ends. In an archive they are empty directories.
@@ -40,14 +41,15 @@ pub fn is_of_kernel(object: impl AsFd) -> std::io::Result<bool> {
 }
 
 /// Gives an object with all below it as a tar archive, in pieces, to `send`, which says whether anybody
-/// still wants them. `name` is what the object is called in the archive. The object's descriptor may
-/// be one that can't be read. Blocks.
+/// still wants them. `name` is what the object is called in the archive; `owners` are translated to the
+/// container's. The object's descriptor may be one that can't be read. Blocks.
 ///
 /// # Errors
 /// A file can't be read, or nobody wants the archive.
 pub fn pack_tree<'a>(
     object: OwnedFd,
     name: &[u8],
+    owners: Owners,
     send: &'a mut (dyn FnMut(Bytes) -> bool + Send + 'a),
 ) -> Result<(), ImageError> {
     let mut stream = TarStream::new(send);
@@ -63,7 +65,7 @@ pub fn pack_tree<'a>(
         stat,
     });
     deep(|| {
-        let mut packer = Packer::new(&mut stream);
+        let mut packer = Packer::new(&mut stream).with_owners(owners);
         match object.is_directory() {
             true => directory(&mut packer, &top, &inside, &object)?,
             false => packer.object(&top, &object)?,

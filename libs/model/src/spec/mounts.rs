@@ -85,6 +85,11 @@ pub struct BindMount {
     /// Whether later mounts and unmounts pass from or to the host.
     #[serde(default, skip_serializing_if = "is_default")]
     pub propagation: Propagation,
+    /// In a container with users of its own, files belong to those that the disk says, seen from
+    /// inside: it is the engine's own directory. Otherwise the disk says users of the host. Not kept:
+    /// the engine knows what is its own.
+    #[serde(skip)]
+    pub mapped: bool,
 }
 
 /// What of a bind mount is read-only.

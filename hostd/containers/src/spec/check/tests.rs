@@ -37,6 +37,7 @@ fn bind(source: &str, propagation: Propagation) -> MountSpec {
             recursive: true,
             read_only: ReadOnly::No,
             propagation,
+            mapped: false,
         }),
     }
 }
