@@ -6,7 +6,7 @@
 //! 1. [`prerequisites`] gets what the building machine lacks ([`needs`], [`install`]).
 //! 2. [`binaries`] builds our static executables.
 //! 3. [`base`] lets mkosi build the Debian trees: the system and its services.
-//! 4. [`overlay`] collects what we add: executables, initrd, services, defaults.
+//! 4. [`overlay`] collects what we add: executables, initrd, services, defaults, the AppArmor profile.
 //! 5. [`deployment`] commits both to an ostree repository and deploys the commit.
 //! 6. [`disk`] writes the deployment into a GPT disk image.
 //!
@@ -15,6 +15,7 @@
 //! [`tools`] for the building machine, [`clients`] for the programs that tests drive, [`cpio`] and
 //! [`initrd`] for the initrd, [`progress`] and [`spent`] for the terminal, [`workspace`] for paths.
 
+mod apparmor;
 pub mod apt;
 pub mod base;
 pub mod binaries;

@@ -105,6 +105,12 @@ const NEEDS: &[Need] = &[
     ),
     program(
         Purpose::Image,
+        "apparmor_parser",
+        "apparmor",
+        "compiles the AppArmor profile of containers",
+    ),
+    program(
+        Purpose::Image,
         "mmd",
         "mtools",
         "writes the EFI system partition",
@@ -157,12 +163,6 @@ const NEEDS: &[Need] = &[
         "debootstrap",
         "debootstrap",
         "makes the machines on which these steps are tested",
-    ),
-    program(
-        Purpose::Test,
-        "apparmor_parser",
-        "apparmor",
-        "compiles profiles for tests in the virtual machine",
     ),
     program(
         Purpose::Test,

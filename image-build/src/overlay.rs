@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::apparmor;
 use crate::base::Base;
 use crate::binaries::BINARIES;
 use crate::deployment;
@@ -23,7 +24,7 @@ const EROFS_UUID: &str = "8f2b6c1e-1d59-4a37-9f0c-0c6a5a0f7d11";
 /// and the hash of its inputs.
 ///
 /// # Errors
-/// An input is missing, or mkfs.erofs or zstd fails.
+/// An input is missing, or mkfs.erofs, apparmor_parser or zstd fails.
 pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
     let binaries = workspace.binaries();
     let files = workspace.root().join("image-build/files");
@@ -71,6 +72,12 @@ pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
     for name in ["host.toml", "modules.conf"] {
         put(&keelson.join(name), &fs::read(files.join(name))?, 0o644)?;
     }
+    let profile = files.join("apparmor/docker-default");
+    put(
+        &keelson.join("apparmor/docker-default"),
+        &apparmor::compile(workspace, &mut step, &profile)?,
+        0o644,
+    )?;
     put(
         &overlay.join("usr/lib/os-release"),
         os_release(&key).as_bytes(),

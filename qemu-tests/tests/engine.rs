@@ -564,3 +564,100 @@ fn a_hung_daemon_is_started_again_and_its_containers_live_on() -> Result<()> {
     ensure!(line.is_none(), "{}", machine.details());
     Ok(())
 }
+
+/// What AppArmor leaves a container, and what takes it away.
+#[test]
+fn apparmor_confines_containers() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let machine = lab.direct("apparmor")?.launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+    load_busybox(&machine)?;
+    let info = docker(
+        &machine,
+        &["info", "--format", "{{.SecurityOptions}} {{.Warnings}}"],
+    )?;
+    ensure!(info.contains("name=apparmor"), "{info}");
+    ensure!(!info.contains("AppArmor"), "{info}");
+
+    let label = "cat /proc/self/attr/current";
+    let confined = "docker-default (enforce)";
+    let unconfined = ["--security-opt", "apparmor=unconfined"];
+    for (options, wanted) in [
+        (&[][..], confined),
+        (&["--user", "7", "--cap-drop", "ALL"], confined),
+        (&["--security-opt", "no-new-privileges"], confined),
+        (
+            &["--security-opt", "apparmor=docker-default", "--privileged"],
+            confined,
+        ),
+        (&unconfined, "unconfined"),
+        (&["--privileged"], "unconfined"),
+    ] {
+        let seen = shell(&machine, options, label)?;
+        ensure!(seen == wanted, "{options:?}: {seen:?}");
+    }
+    // Behind read-only mounts and missing capabilities, too: nothing is left but AppArmor.
+    let open = ["--cap-add", "ALL", "--security-opt", "seccomp=unconfined"];
+    let open = [&open[..], &["--security-opt", "systempaths=unconfined"]].concat();
+    let script = "mount -t tmpfs x /mnt 2>/dev/null || mount -t tmpfs x /tmp || echo no mount; \
+        (: >/proc/sysrq-trigger) 2>/dev/null || echo no sysrq; \
+        cat /proc/kcore >/dev/null 2>&1 || echo no kcore; \
+        (echo 1 >/proc/sys/kernel/sysrq) 2>/dev/null || echo no sysctl; \
+        (echo 1 >/proc/sys/vm/swappiness) 2>/dev/null || echo no vm";
+    let seen = shell(&machine, &open, script)?;
+    let wanted = ["no mount", "no sysrq", "no kcore", "no sysctl", "no vm"];
+    ensure!(seen.lines().eq(wanted), "{seen}");
+    // What containers usually do.
+    let script = "echo x >/tmp/f && mkdir /d && chown 3 /d && kill -0 1 && cat /proc/1/cmdline >/dev/null \
+        && (echo test | cat) && echo 5 >/proc/self/oom_score_adj && sleep 100 & kill $! && echo all";
+    let seen = shell(&machine, &[], script)?;
+    ensure!(seen.ends_with("all"), "{seen}");
+
+    docker(
+        &machine,
+        &["run", "-d", "--name", "one", "busybox", "sleep", "1000"],
+    )?;
+    let profile =
+        |name: &str| Ok::<_, anyhow::Error>(inspect(&machine, name)?["AppArmorProfile"].clone());
+    ensure!(profile("one")? == "docker-default", "{}", profile("one")?);
+    for privileged in [&[][..], &["--privileged"]] {
+        let exec = [&["exec"], privileged, &["one", "sh", "-c", label]].concat();
+        let seen = docker(&machine, &exec)?;
+        ensure!(seen == confined, "{privileged:?}: {seen:?}");
+    }
+    docker(&machine, &["stop", "-t", "1", "one"])?;
+    // A name of a privileged container stays over its starts.
+    let named = [
+        "run",
+        "-d",
+        "--name",
+        "two",
+        "--privileged",
+        "--security-opt",
+    ];
+    let named = [
+        &named[..],
+        &["apparmor=docker-default", "busybox", "sleep", "1000"],
+    ]
+    .concat();
+    docker(&machine, &named)?;
+    docker(&machine, &["restart", "-t", "0", "two"])?;
+    ensure!(profile("two")? == "docker-default");
+    ensure!(docker(&machine, &["exec", "two", "sh", "-c", label])? == confined);
+    // One that is not loaded is refused, and nothing runs.
+    let unknown = [
+        "run",
+        "--rm",
+        "--security-opt",
+        "apparmor=nobody-has-it",
+        "busybox",
+        "true",
+    ];
+    let output = machine.docker(&unknown)?;
+    ensure!(output.code == Some(125), "{output}");
+    ensure!(output.stderr.contains("apparmor"), "{output}");
+    Ok(())
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use hostd_containers::Status;
+use hostd_containers::{Status, apparmor_warning};
 use hostd_networks::Pools;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -118,7 +118,6 @@ fn fixed() -> Value {
         "ContainerdCommit": {"ID": ""},
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},
-        "SecurityOptions": offers::SECURITY_OPTIONS,
     })
 }
 
@@ -199,6 +198,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         .map(|list| list.clone())
         .unwrap_or_default();
     warnings.extend(offers::missing_limits(facts));
+    warnings.extend(apparmor_warning(&facts.apparmor));
     let proxies = &inner.images.registry_options().proxies;
     let mut log_drivers = offers::LOG_DRIVERS;
     log_drivers.sort_unstable();
@@ -240,6 +240,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         "Runtimes": inner.runtimes.render(),
         "CDISpecDirs": inner.engine.defaults().cdi_directories,
         "DefaultRuntime": inner.runtimes.usual(),
+        "SecurityOptions": offers::security_options(facts, inner.engine.defaults()),
         "HttpProxy": proxy(&proxies.http),
         "HttpsProxy": proxy(&proxies.https),
         "NoProxy": proxies.direct.join(","),

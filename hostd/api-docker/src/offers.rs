@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hostd_containers::HostFacts;
-use keelson_model::host::RuntimeConfig;
+use hostd_containers::{AppArmorState, HostFacts};
+use keelson_model::host::{EngineConfig, RuntimeConfig};
 use serde_json::{Map, Value, json};
 
 /// The names of our own runtime. The first is the usual one. The others are the names that Docker's
@@ -85,9 +85,20 @@ pub(crate) const STORAGE_DRIVER: &str = "overlayfs";
 /// The default cgroup namespace.
 pub(crate) const CGROUP_NAMESPACE: &str = "private";
 
-/// The default protection of containers: the engine's seccomp policy, and a cgroup namespace of their
-/// own.
-pub(crate) const SECURITY_OPTIONS: [&str; 2] = ["name=seccomp,profile=builtin", "name=cgroupns"];
+/// The default protection of containers: AppArmor where the host has it, the engine's seccomp policy,
+/// users of their own when the host says so, and a cgroup namespace of their own.
+pub(crate) fn security_options(facts: &HostFacts, defaults: &EngineConfig) -> Vec<&'static str> {
+    let users = defaults.user_namespaces.enabled;
+    [
+        ("name=apparmor", facts.apparmor != AppArmorState::Off),
+        ("name=seccomp,profile=builtin", true),
+        ("name=userns", users),
+        ("name=cgroupns", true),
+    ]
+    .into_iter()
+    .filter_map(|(option, given)| given.then_some(option))
+    .collect()
+}
 
 /// The cgroup controllers that limits need. With each: the member of `GET /info` that shows whether
 /// there are such limits, and their name in a warning.
@@ -166,6 +177,27 @@ mod tests {
         }
         assert!(shown.contains_key(runtimes.usual()));
         assert!(!runtimes.has("youki"));
+    }
+
+    #[test]
+    fn protections_follow_the_host() {
+        let mut defaults = EngineConfig::default();
+        let mut facts = HostFacts::default();
+        assert_eq!(
+            security_options(&facts, &defaults),
+            ["name=seccomp,profile=builtin", "name=cgroupns"]
+        );
+        defaults.user_namespaces.enabled = true;
+        facts.apparmor = AppArmorState::NoProfile;
+        assert_eq!(
+            security_options(&facts, &defaults),
+            [
+                "name=apparmor",
+                "name=seccomp,profile=builtin",
+                "name=userns",
+                "name=cgroupns"
+            ]
+        );
     }
 
     #[test]

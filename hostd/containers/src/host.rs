@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use keelson_cgroup::{Cgroup, controllers};
 
+use crate::apparmor::{self, AppArmorState};
 use crate::cgroup_parent::CgroupParent;
 
 /// Facts that decide which options can be granted.
@@ -22,6 +23,8 @@ pub struct HostFacts {
     /// Directories of sysfs that tell how hot processors are, which is nobody's business in a
     /// container.
     pub thermal: Vec<PathBuf>,
+    /// Whether AppArmor confines containers.
+    pub apparmor: AppArmorState,
 }
 
 impl HostFacts {
@@ -44,6 +47,7 @@ impl HostFacts {
             cpus,
             capabilities,
             thermal: thermal(Path::new("/sys/devices/system/cpu")),
+            apparmor: apparmor::Places::default().load(),
         }
     }
 }

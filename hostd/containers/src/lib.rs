@@ -18,8 +18,8 @@
 //!   be granted.
 //! - `machine`, `life`: its life as a table, and the driver that carries out what the table says.
 //!   `refused` has the words for what it forbids.
-//! - `start`, `prepare`, `spec`, `files`, `devices`, `cdi`, `propagation`, `user`, `rootfs`: a run is prepared
-//!   and made.
+//! - `start`, `prepare`, `spec`, `files`, `devices`, `cdi`, `propagation`, `user`, `rootfs`, `apparmor`: a run
+//!   is prepared and made.
 //! - `volumes`, `copy_up`, `subpath`, `image_mounts`: what outlives a container is found, filled, held
 //!   and mounted; `id_maps` shows it to users of the container's own.
 //! - `shim`: the process that keeps the run.
@@ -32,6 +32,7 @@
 //! - `flush`: what is written is synchronised a moment later.
 
 mod adopt;
+mod apparmor;
 mod archive;
 mod attach;
 mod cdi;
@@ -93,6 +94,7 @@ pub use keelson_cgroup::{Figures, figures};
 pub use keelson_linux::net_dev::{Interface, Traffic};
 pub use keelson_log::Stream;
 
+pub use apparmor::{AppArmorState, shown_profile, warning as apparmor_warning};
 pub use archive::{ExtractOptions, PathArchive, PathStat};
 pub use copy_error::CopyError;
 pub use engine::{Engine, WaitFuture};

@@ -36,7 +36,7 @@ pub use mounts::{
 pub use network::{ConnectionSpec, ContainerLink, Mac, PortRange, PublishedPort};
 pub use order::{Part, StartOrder};
 pub use security::{
-    CapabilitySet, Confinement, DeviceAccess, DeviceKind, DeviceRule, DeviceSpec, Hiding,
+    AppArmor, CapabilitySet, Confinement, DeviceAccess, DeviceKind, DeviceRule, DeviceSpec, Hiding,
     SecuritySpec, SystemCallFilter,
 };
 
@@ -179,6 +179,7 @@ impl ContainerSpec {
                 confinement: Confinement::Confined,
                 capabilities: CapabilitySet::Only(BTreeSet::new()),
                 system_calls: SystemCallFilter::BuiltIn,
+                apparmor: AppArmor::Usual,
                 no_new_privileges: true,
                 hiding: Hiding::usual(),
             },

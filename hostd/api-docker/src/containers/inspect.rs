@@ -1,6 +1,6 @@
 //! `GET /containers/{id}/json`.
 
-use hostd_containers::{Snapshot, Status};
+use hostd_containers::{Snapshot, Status, shown_profile};
 use http::{Response, StatusCode};
 use keelson_model::spec::LogSpec;
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": shown_profile(&snapshot.spec.security, &api.0.engine.facts().apparmor),
         "ExecIDs": null,
         "HostConfig": shown::host_config(snapshot)?,
         "GraphDriver": {"Name": STORAGE_DRIVER, "Data": {"UpperDir": file("upper")}},

@@ -1,6 +1,6 @@
 //! `HostConfig.SecurityOpt`.
 
-use keelson_model::spec::SystemCallFilter;
+use keelson_model::spec::{AppArmor, SystemCallFilter};
 
 use super::{invalid, seccomp};
 use crate::error::ApiError;
@@ -10,6 +10,7 @@ use crate::error::ApiError;
 pub(super) struct Security {
     pub(super) no_new_privileges: bool,
     pub(super) system_calls: SystemCallFilter,
+    pub(super) apparmor: AppArmor,
     /// No path of /proc and /sys is masked or read-only.
     pub(super) unmask: bool,
 }
@@ -32,9 +33,13 @@ pub(super) fn parse(options: &[String], capabilities: &[String]) -> Result<Secur
                     SystemCallFilter::Profile(seccomp::translate(profile, capabilities)?);
             }
             ("systempaths", "unconfined") => security.unmask = true,
-            // Neither is ever applied to containers, so nothing has to be done.
-            ("apparmor", "unconfined") | ("label", "disable") => {}
-            ("apparmor" | "label" | "writable-cgroups", _) => {
+            ("apparmor", "unconfined") => security.apparmor = AppArmor::Unconfined,
+            // As Docker: no name is no wish.
+            ("apparmor", "") => security.apparmor = AppArmor::Usual,
+            ("apparmor", name) => security.apparmor = AppArmor::Named(name.to_owned()),
+            // It is never applied to containers, so nothing has to be done.
+            ("label", "disable") => {}
+            ("label" | "writable-cgroups", _) => {
                 return Err(ApiError::not_built(format!(
                     "--security-opt {option} is not implemented"
                 )));
@@ -73,6 +78,11 @@ mod tests {
         assert!(security(&["systempaths=unconfined"]).unwrap().unmask);
         let unconfined = security(&["seccomp=unconfined", "apparmor=unconfined"]).unwrap();
         assert_eq!(unconfined.system_calls, SystemCallFilter::Unconfined);
+        assert_eq!(unconfined.apparmor, AppArmor::Unconfined);
+        for option in ["apparmor=mine", "apparmor:mine"] {
+            let named = security(&[option]).unwrap().apparmor;
+            assert_eq!(named, AppArmor::Named("mine".to_owned()));
+        }
         let profile = security(&[r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW"}"#]).unwrap();
         assert!(matches!(profile.system_calls, SystemCallFilter::Profile(_)));
     }
@@ -81,7 +91,6 @@ mod tests {
     fn refusals() {
         use keelson_model::error::ErrorKind;
         let kind = |option| security(&[option]).unwrap_err().kind();
-        assert_eq!(kind("apparmor=mine"), ErrorKind::NotImplemented);
         assert_eq!(kind("label=type:x"), ErrorKind::NotImplemented);
         assert_eq!(kind("nonsense"), ErrorKind::InvalidInput);
         assert_eq!(kind("no-new-privileges=maybe"), ErrorKind::InvalidInput);

@@ -147,6 +147,7 @@ fn security_spec(host: &HostConfig, ground: Ground<'_>) -> Result<SecuritySpec, 
             SystemCallFilter::BuiltIn if host.privileged => SystemCallFilter::Unconfined,
             filter => filter,
         },
+        apparmor: options.apparmor,
         no_new_privileges: options.no_new_privileges,
         hiding: match host.privileged || options.unmask {
             true => Hiding::default(),

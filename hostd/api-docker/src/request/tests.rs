@@ -25,6 +25,7 @@ fn facts() -> HostFacts {
         capabilities: (1 << 41) - 1,
         cgroup_mount: None,
         thermal: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
+        ..HostFacts::default()
     }
 }
 

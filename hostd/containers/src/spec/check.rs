@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use keelson_model::limits;
 use keelson_model::spec::{
-    CapabilitySet, Confinement, ContainerSpec, CpuLimits, HealthCheck, HostName, IoLimits, Limits,
-    LogSpec, MemoryLimits, MemorySwap, MountKind, MountSpec, NamespaceMode, NetworkMode, PidsLimit,
-    ProcessSpec, Propagation, RestartPolicy, SystemCallFilter,
+    AppArmor, CapabilitySet, Confinement, ContainerSpec, CpuLimits, HealthCheck, HostName,
+    IoLimits, Limits, LogSpec, MemoryLimits, MemorySwap, MountKind, MountSpec, NamespaceMode,
+    NetworkMode, PidsLimit, ProcessSpec, Propagation, RestartPolicy, SystemCallFilter,
 };
 
 use super::capabilities::{capabilities_in, is_capability};
 use super::mounts::is_of_engine;
+use crate::apparmor;
 use crate::host::HostFacts;
 use crate::tag::check_tag;
 use crate::{EngineError, Signal};
@@ -341,6 +342,11 @@ fn check_security(spec: &ContainerSpec) -> Result<(), EngineError> {
         && !profile.is_object()
     {
         return invalid("the profile of system calls is not an object");
+    }
+    if let AppArmor::Named(name) = &security.apparmor
+        && !apparmor::is_name(name)
+    {
+        return invalid(format!("invalid AppArmor profile: {name:?}"));
     }
     let hiding = &security.hiding;
     if let Some(path) = hiding

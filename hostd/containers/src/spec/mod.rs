@@ -18,6 +18,7 @@ use keelson_model::spec::{
 use keelson_model::users::UserRange;
 use serde_json::{Value, json};
 
+use crate::apparmor;
 use crate::devices::{self, BlockDevice, DeviceNode};
 use crate::host::HostFacts;
 use crate::user::User;
@@ -149,6 +150,9 @@ fn process(input: &Input<'_>, capabilities: &[String]) -> Value {
         "noNewPrivileges": spec.security.no_new_privileges,
         "oomScoreAdj": spec.limits.memory.oom_score_adjustment,
     });
+    if let Some(profile) = apparmor::profile(&spec.security, &input.facts.apparmor) {
+        set_member(&mut process, "apparmorProfile", json!(profile));
+    }
     if let Some((rows, columns)) = asked.terminal.and_then(|terminal| terminal.size) {
         set_member(
             &mut process,

@@ -19,6 +19,9 @@ pub struct SecuritySpec {
     /// System calls.
     #[serde(default, skip_serializing_if = "is_default")]
     pub system_calls: SystemCallFilter,
+    /// What AppArmor confines it to.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub apparmor: AppArmor,
     /// No program gains privileges by being executed (`set-user-ID`, file capabilities).
     #[serde(default, skip_serializing_if = "is_default")]
     pub no_new_privileges: bool,
@@ -59,6 +62,19 @@ pub enum SystemCallFilter {
     Unconfined,
     /// `linux.seccomp` of the OCI runtime specification.
     Profile(Value),
+}
+
+/// An AppArmor profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AppArmor {
+    /// The engine's own, where the host has AppArmor; none for a privileged container.
+    #[default]
+    Usual,
+    /// None.
+    Unconfined,
+    /// One of this name, which must be loaded when the container starts.
+    Named(String),
 }
 
 /// What of /proc and /sys is not there or can't be written: absolute paths.
