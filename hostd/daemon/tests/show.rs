@@ -384,7 +384,12 @@ fn info_shows_what_create_grants() {
         ("PidsLimit", json!({"PidsLimit": 10})),
     ] {
         let (status, answer) = create(option);
-        assert_eq!(info[member], status == 201, "{member}: {answer}");
+        assert_eq!(status, 201, "{member}: {answer}");
+        assert_eq!(
+            info[member],
+            !answer["Warnings"].to_string().contains("discarded"),
+            "{member}: {answer}"
+        );
     }
     assert_eq!(info["CgroupVersion"], "2");
 }

@@ -1,11 +1,15 @@
-//! Limits that no Linux with cgroup v2 has. Docker drops them there with a warning, or refuses them;
-//! clients know the words.
+//! Limits that no Linux with cgroup v2 has, or that this host has no controller for. Docker drops them
+//! with a warning, or refuses them; clients know the words. What is wrong on every host is refused all
+//! the same.
 
 use hostd_containers::HostFacts;
 
 use super::invalid;
 use crate::error::ApiError;
 use crate::wire::HostConfig;
+
+/// The least memory limit, in bytes.
+const MIN_MEMORY: i64 = 6 << 20;
 
 /// Takes out of a request what has no effect here, with a warning for each.
 pub(crate) fn discard(
@@ -18,7 +22,27 @@ pub(crate) fn discard(
             "Your kernel does not support CPU real-time scheduler (CpuRealtimePeriod, CpuRealtimeRuntime): cgroup v2 does not have it",
         );
     }
-    if !facts.controllers.iter().any(|known| known == "io") {
+    let lacks = |controller: &str| !facts.controllers.iter().any(|known| known == controller);
+    if lacks("memory") {
+        discard_memory(host, warnings)?;
+    }
+    if lacks("cpu") {
+        discard_cpu(host, warnings)?;
+    }
+    if lacks("cpuset") && !(host.cpuset_cpus.is_empty() && host.cpuset_mems.is_empty()) {
+        host.cpuset_cpus.clear();
+        host.cpuset_mems.clear();
+        warn_of(warnings, "cpuset", "Cpuset");
+    }
+    if lacks("pids") {
+        let limit = host.pids_limit.take();
+        if limit.is_some_and(|limit| limit > 0) {
+            warn_of(warnings, "PIDs limit capabilities", "PIDs limit");
+        } else if limit.is_some_and(|limit| limit < -1) {
+            return invalid("invalid pids limit: must be -1, 0 or greater");
+        }
+    }
+    if lacks("io") {
         discard_io(host, warnings);
     }
     if host.blkio_weight > 0 && !(10..=1000).contains(&host.blkio_weight) {
@@ -71,13 +95,55 @@ pub(crate) fn discard(
     Ok(())
 }
 
+/// Warns of something that the host can't limit.
+fn warn_of(warnings: &mut Vec<String>, what: &str, discarded: &str) {
+    warnings.push(format!(
+        "Your kernel does not support {what} or the cgroup is not mounted. {discarded} discarded."
+    ));
+}
+
+/// Takes out the limits of memory.
+fn discard_memory(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), ApiError> {
+    if host.memory != 0 && host.memory < MIN_MEMORY {
+        return invalid("Minimum memory limit allowed is 6MB");
+    }
+    if host.memory > 0 {
+        host.memory = 0;
+        host.memory_swap = -1;
+        warn_of(warnings, "memory limit capabilities", "Limitation");
+    }
+    if host.memory_reservation > 0 {
+        host.memory_reservation = 0;
+        warn_of(warnings, "memory soft limit capabilities", "Limitation");
+    }
+    Ok(())
+}
+
+/// Takes out the limits of processors.
+fn discard_cpu(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), ApiError> {
+    if host.nano_cpus > 0 {
+        // There is no other way to say it, so Docker does not go on without.
+        return invalid(
+            "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted",
+        );
+    }
+    if host.cpu_shares > 0 {
+        host.cpu_shares = 0;
+        warn_of(warnings, "CPU shares", "Shares");
+    }
+    if host.cpu_period != 0 || host.cpu_quota != 0 {
+        (host.cpu_period, host.cpu_quota) = (0, 0);
+        warnings.push(
+            "Your kernel does not support CPU CFS scheduler. CPU period/quota discarded."
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
 /// Takes out the limits of block devices.
 fn discard_io(host: &mut HostConfig, warnings: &mut Vec<String>) {
-    let mut warn = |what: &str, discarded: &str| {
-        warnings.push(format!(
-            "Your kernel does not support {what} or the cgroup is not mounted. {discarded} discarded."
-        ));
-    };
+    let mut warn = |what: &str, discarded: &str| warn_of(warnings, what, discarded);
     if host.blkio_weight > 0 {
         host.blkio_weight = 0;
         warn("Block I/O weight", "Weight");
@@ -125,6 +191,13 @@ mod tests {
     #[test]
     fn what_this_kernel_has_not_is_discarded_with_a_warning() {
         for (member, value) in [
+            ("MemoryReservation", json!(64 << 20)),
+            ("CpuShares", json!(512)),
+            ("CpuPeriod", json!(50_000)),
+            ("CpuQuota", json!(50_000)),
+            ("CpusetCpus", json!("0")),
+            ("CpusetMems", json!("0")),
+            ("PidsLimit", json!(9)),
             ("MemorySwappiness", json!(60)),
             ("KernelMemory", json!(1 << 30)),
             ("KernelMemoryTCP", json!(1 << 30)),
@@ -156,6 +229,23 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_memory_takes_that_of_swap_along() {
+        let read = |value| serde_json::from_value::<HostConfig>(value).unwrap();
+        let mut host = read(json!({"Memory": 64 << 20, "MemorySwap": 65 << 20}));
+        let mut warnings = Vec::new();
+        discard(&mut host, &HostFacts::default(), &mut warnings).unwrap();
+        assert_eq!(host, read(json!({"MemorySwap": -1})));
+        let wanted = "Your kernel does not support memory limit capabilities or the cgroup is not mounted. Limitation discarded.";
+        assert_eq!(warnings, [wanted]);
+        // What is none anyway needs no warning.
+        for value in [json!({"PidsLimit": 0}), json!({"PidsLimit": -1})] {
+            let mut warnings = Vec::new();
+            discard(&mut read(value), &HostFacts::default(), &mut warnings).unwrap();
+            assert_eq!(warnings, [""; 0]);
+        }
+    }
+
+    #[test]
     fn a_host_with_the_controller_keeps_what_is_right() {
         let facts = HostFacts {
             controllers: vec!["io".to_owned()],
@@ -183,6 +273,9 @@ mod tests {
     fn what_no_linux_has_is_refused() {
         for (member, value) in [
             ("MemorySwappiness", json!(101)),
+            ("Memory", json!(1024)),
+            ("NanoCpus", json!(500_000_000)),
+            ("PidsLimit", json!(-2)),
             ("IOMaximumIOps", json!(5)),
             ("IOMaximumBandwidth", json!(5)),
             ("StorageOpt", json!({"size": "1g"})),

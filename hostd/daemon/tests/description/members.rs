@@ -55,9 +55,17 @@ const IGNORED: &[(&str, &str)] = &[
 
 /// Whether a member changes nothing on this machine.
 fn is_ignored(host: &Host, path: &str) -> bool {
-    let of_io = path.starts_with("HostConfig.Blkio");
-    let lacks_io = || host.get("/info").1.contains("No io limit support");
-    IGNORED.iter().any(|(name, _)| *name == path) || (of_io && lacks_io())
+    let member = path.strip_prefix("HostConfig.").unwrap_or_default();
+    let limit = match member {
+        "Memory" | "MemoryReservation" => "memory limit",
+        "CpuShares" | "CpuPeriod" | "CpuQuota" => "cpu cfs quota and shares",
+        "CpusetCpus" | "CpusetMems" => "cpuset",
+        "PidsLimit" => "pids limit",
+        _ if member.starts_with("Blkio") => "io limit",
+        _ => "",
+    };
+    let lacks = || host.get("/info").1.contains(&format!("No {limit} support"));
+    IGNORED.iter().any(|(name, _)| *name == path) || (!limit.is_empty() && lacks())
 }
 
 /// Members of a commit's configuration that concern containers, not images.

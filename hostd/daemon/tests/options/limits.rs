@@ -20,6 +20,72 @@ fn what_the_host_can_not_limit_is_discarded_with_a_warning() {
     let format = "{{.HostConfig.BlkioWeight}}";
     let weight = host.docker(&["inspect", "-f", format, &id]).ok();
     assert_eq!(weight, if lacks_io { "0" } else { "300" });
+
+    // Every other limit likewise, when a container is made and when it is changed.
+    for (option, value, format, limit, warned) in [
+        (
+            "--memory",
+            "64m",
+            "{{.HostConfig.Memory}}",
+            "memory limit",
+            "memory limit capabilities",
+        ),
+        (
+            "--memory-reservation",
+            "32m",
+            "{{.HostConfig.MemoryReservation}}",
+            "memory limit",
+            "memory soft limit capabilities",
+        ),
+        (
+            "--cpu-shares",
+            "512",
+            "{{.HostConfig.CpuShares}}",
+            "cpu cfs quota",
+            "CPU shares",
+        ),
+        (
+            "--cpu-quota",
+            "50000",
+            "{{.HostConfig.CpuQuota}}",
+            "cpu cfs quota",
+            "CPU CFS scheduler",
+        ),
+        (
+            "--cpuset-cpus",
+            "0",
+            "{{.HostConfig.CpusetCpus}}",
+            "cpuset",
+            "cpuset",
+        ),
+        (
+            "--pids-limit",
+            "9",
+            "{{.HostConfig.PidsLimit}}",
+            "pids limit",
+            "PIDs limit capabilities",
+        ),
+    ] {
+        let lacks = host.get("/info").1.contains(&format!("No {limit}"));
+        let none = host.docker(&["create", "busybox"]).ok();
+        let shown = |id: &str| host.docker(&["inspect", "-f", format, id]).ok();
+        let made = host.docker(&["create", option, value, "busybox"]);
+        let changed = host.docker(&["update", option, value, &none]);
+        for done in [&made, &changed] {
+            let text = format!("{}{}", done.stdout, done.stderr);
+            assert_eq!(text.contains("discarded."), lacks, "{option}: {text}");
+            assert_eq!(text.contains(warned), lacks, "{option}: {text}");
+        }
+        changed.ok();
+        let made = made.ok();
+        assert_eq!(shown(&made), shown(&none), "{option}");
+        let unlimited = shown(&host.docker(&["create", "busybox"]).ok());
+        assert_eq!(shown(&made) == unlimited, lacks, "{option}");
+        // Such a container runs.
+        host.docker(&["start", &made]).ok();
+    }
+    host.docker(&["create", "--memory", "1m", "busybox"])
+        .fails_with("Minimum memory limit allowed is 6MB");
     host.docker(&["create", "--cpu-rt-runtime", "5", "busybox"])
         .fails_with("kernel does not support CPU real-time scheduler");
 }
