@@ -10,7 +10,7 @@ use crate::engine::{Inner, require_readable};
 use crate::spec::check::{check, check_controllers};
 use crate::spec::limits;
 use crate::types::{Scope, Snapshot, SpecChange};
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, devices};
 
 impl Engine {
     /// Changes limits and restart policy, also of a running container. `change` gets the container
@@ -49,11 +49,15 @@ impl Inner {
             shown: change.shown.map(Arc::new),
             ..Snapshot::clone(&snapshot)
         };
+        // What is not there is missed before anything is changed.
+        let io = limits::io_of_update(&snapshot.spec.limits.io, &changed.spec.limits.io);
+        let devices = io.devices.iter().map(|device| devices::block(&device.node));
+        let devices: Vec<_> = devices.collect::<Result<_, _>>()?;
+        let resources = limits::for_update(&changed.spec.limits, &io, &devices);
         // The document first: when the engine is killed in between, the next start of the
         // container has the new limits.
         self.write_document(&changed, &ContainerDocument::of(&changed)?)?;
         if change.limits && snapshot.state.status.has_process() {
-            let resources = limits::for_update(&changed.spec.limits);
             let request = Request::Update { resources };
             if let Err(error) = container.shim().command("update", &request).await {
                 self.write_document(&snapshot, &ContainerDocument::of(&snapshot)?)?;

@@ -367,7 +367,12 @@ fn plan_block(block: &BlockIo, settings: &mut Vec<Setting>) -> Result<(), Failur
         for (index, device) in devices.iter().enumerate() {
             let member = format!("blockIO.{member}[{index}]");
             let of = device_number(&member, device.major, device.minor)?;
-            let value = format!("{of} {key}={}", device.rate);
+            // The kernel takes no 0; callers lift an earlier limit by it.
+            let rate = match device.rate {
+                0 => "max".to_owned(),
+                rate => rate.to_string(),
+            };
+            let value = format!("{of} {key}={rate}");
             settings.push(setting(&member, "io.max", value));
         }
     }

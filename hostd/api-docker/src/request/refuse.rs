@@ -29,7 +29,7 @@ fn refuse(options: &[(&str, bool, &dyn std::fmt::Debug)]) -> Result<(), ApiError
     }
 }
 
-fn any<T>(list: &Option<Vec<T>>) -> bool {
+pub(super) fn any<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_some_and(|list| !list.is_empty())
 }
 

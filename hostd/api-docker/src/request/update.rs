@@ -4,14 +4,14 @@ use hostd_containers::{HostFacts, Snapshot, SpecChange};
 use keelson_model::error::ErrorKind;
 use keelson_model::spec::ContainerSpec;
 
-use super::refuse::{is_unset, refuse_host};
+use super::refuse::{any, is_unset, refuse_host};
 use super::spec::restart_policy;
 use super::{invalid, limits, shown};
 use crate::error::ApiError;
 use crate::wire::HostConfig;
 
-/// The change that a request asks for, without what [`super::discard`] takes out. A member with its zero value changes nothing, as everywhere in
-/// Docker's API.
+/// The change that a request asks for, without what [`super::discard`] takes out. A member with its zero
+/// value changes nothing, as everywhere in Docker's API.
 pub(crate) fn update(
     container: &Snapshot,
     request: &HostConfig,
@@ -151,6 +151,32 @@ fn merge(host: &mut HostConfig, request: &HostConfig) {
     if request.blkio_weight != 0 {
         host.blkio_weight = request.blkio_weight;
     }
+    if any(&request.blkio_weight_device) {
+        host.blkio_weight_device
+            .clone_from(&request.blkio_weight_device);
+    }
+    for (list, given) in [
+        (
+            &mut host.blkio_device_read_bps,
+            &request.blkio_device_read_bps,
+        ),
+        (
+            &mut host.blkio_device_write_bps,
+            &request.blkio_device_write_bps,
+        ),
+        (
+            &mut host.blkio_device_read_iops,
+            &request.blkio_device_read_iops,
+        ),
+        (
+            &mut host.blkio_device_write_iops,
+            &request.blkio_device_write_iops,
+        ),
+    ] {
+        if any(given) {
+            list.clone_from(given);
+        }
+    }
     if request.pids_limit.is_some() {
         host.pids_limit = request.pids_limit;
     }
@@ -166,7 +192,9 @@ fn merge(host: &mut HostConfig, request: &HostConfig) {
 
 #[cfg(test)]
 mod tests {
-    use keelson_model::spec::{MemorySwap, PidsLimit, RestartPolicy, RlimitKind, RootSpec};
+    use keelson_model::spec::{
+        DeviceIo, MemorySwap, PidsLimit, RestartPolicy, RlimitKind, RootSpec,
+    };
     use serde_json::{Value, json};
 
     use super::*;
@@ -229,6 +257,22 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_block_devices_replaces_the_earlier_one() {
+        let list = |path: &str, rate: u64| json!([{"Path": path, "Rate": rate}]);
+        let update = updated(
+            json!({"BlkioDeviceReadBps": list("/dev/a", 5), "BlkioDeviceWriteBps": list("/dev/a", 6)}),
+            json!({"BlkioDeviceReadBps": list("/dev/b", 7), "BlkioDeviceWriteIOps": []}),
+        )
+        .unwrap();
+        assert!(update.limits);
+        let shown = serde_json::to_value(&update.host).unwrap();
+        assert_eq!(shown["BlkioDeviceReadBps"], list("/dev/b", 7));
+        let rates = |device: &DeviceIo| (device.read_bytes, device.written_bytes);
+        let devices: Vec<_> = update.spec.limits.io.devices.iter().map(rates).collect();
+        assert_eq!(devices, [(Some(7), None), (None, Some(6))]);
+    }
+
+    #[test]
     fn ulimits_are_for_the_next_start() {
         let limits = json!([{"Name": "nofile", "Soft": 10, "Hard": 20}]);
         let update = updated(json!({}), json!({"Ulimits": limits})).unwrap();
@@ -286,7 +330,7 @@ mod tests {
             (json!({}), json!({"Memory": 1024}), "memory"),
             (
                 json!({}),
-                json!({"BlkioDeviceReadBps": [{"Path": "/dev/a", "Rate": 1}]}),
+                json!({"BlkioDeviceReadBps": [{"Path": "a", "Rate": 1}]}),
                 "BlkioDeviceReadBps",
             ),
             (json!({}), json!({"Privileged": true}), "Privileged"),

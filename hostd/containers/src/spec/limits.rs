@@ -54,10 +54,44 @@ pub(crate) fn for_start(limits: &Limits) -> Map<String, Value> {
     resources
 }
 
+/// The limits of block devices that a running container is brought to: a rate that is limited no longer
+/// is 0, which lifts it. Devices stay as they are where nothing about them changes.
+pub(crate) fn io_of_update(before: &IoLimits, after: &IoLimits) -> IoLimits {
+    let same_node = |one: &DeviceIo, other: &DeviceIo| one.node == other.node;
+    let of = |list: &IoLimits, device: &DeviceIo| {
+        let mut found = list.devices.iter();
+        found.find(|other| same_node(other, device)).cloned()
+    };
+    let gone = before
+        .devices
+        .iter()
+        .filter(|device| of(after, device).is_none());
+    let devices = after.devices.iter().chain(gone).filter_map(|device| {
+        let was = of(before, device).unwrap_or_default();
+        let is = of(after, device).unwrap_or_default();
+        let rate = |was: Option<u64>, is: Option<u64>| is.or(was.map(|_| 0));
+        (was != is).then(|| DeviceIo {
+            node: device.node.clone(),
+            weight: is.weight,
+            read_bytes: rate(was.read_bytes, is.read_bytes),
+            written_bytes: rate(was.written_bytes, is.written_bytes),
+            reads: rate(was.reads, is.reads),
+            writes: rate(was.writes, is.writes),
+        })
+    });
+    IoLimits {
+        weight: after.weight,
+        devices: devices.collect(),
+    }
+}
+
 /// `linux.resources` that bring a running container to these limits: an earlier limit of processes
-/// is lifted.
-pub(crate) fn for_update(limits: &Limits) -> Value {
+/// is lifted. `io`: what changes for the block devices, which were found under these numbers.
+pub(crate) fn for_update(limits: &Limits, io: &IoLimits, found: &[BlockDevice]) -> Value {
     let mut resources = for_start(limits);
+    if let Some(block) = block_io(io, found) {
+        resources.insert("blockIO".to_owned(), block);
+    }
     if limits.pids == PidsLimit::Unlimited {
         resources.insert("pids".to_owned(), json!({ "limit": -1 }));
     }
@@ -192,13 +226,44 @@ mod tests {
         };
         assert!(!for_start(&limits).contains_key("pids"));
         assert_eq!(
-            for_update(&limits),
+            for_update(&limits, &IoLimits::default(), &[]),
             json!({
                 "memory": {"limit": 64 << 20, "swap": -1},
                 "cpu": {"quota": -1},
                 "pids": {"limit": -1},
             })
         );
+    }
+
+    #[test]
+    fn rates_that_are_limited_no_longer_are_lifted() {
+        let device = |node: &str, read_bytes, writes| DeviceIo {
+            node: node.into(),
+            read_bytes,
+            writes,
+            ..DeviceIo::default()
+        };
+        let io = |devices| IoLimits {
+            weight: None,
+            devices,
+        };
+        let before = io(vec![
+            device("/dev/a", Some(1), Some(2)),
+            device("/dev/b", Some(3), None),
+            device("/dev/c", Some(4), None),
+        ]);
+        let after = io(vec![
+            device("/dev/c", Some(4), None),
+            device("/dev/a", Some(5), None),
+            device("/dev/d", None, Some(6)),
+        ]);
+        let wanted = [
+            device("/dev/a", Some(5), Some(0)),
+            device("/dev/d", None, Some(6)),
+            device("/dev/b", Some(0), None),
+        ];
+        assert_eq!(io_of_update(&before, &after).devices, wanted);
+        assert_eq!(io_of_update(&after, &after).devices, []);
     }
 
     #[test]
