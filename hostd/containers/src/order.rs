@@ -2,20 +2,27 @@
 //! others is started after them. Docker starts them in any order.
 //!
 //! Only the first start of each container that was found waits, and only for what is being started or
-//! will be by its policy. What leads back to the container itself is not waited for, so nobody waits in
+//! will be by its policy, and for its first good health where that is asked for. What leads back to the container itself is not waited for, so nobody waits in
 //! a circle. Those whose namespaces are joined are waited for at every start (`donors`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use keelson_model::spec::{Part, StartOrder};
 
 use crate::container::Container;
 use crate::engine::Inner;
+use crate::types::Snapshot;
+use crate::types::health::HealthStatus;
 
 /// How long after the opening a start waits for others.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long it waits for their health. A machine that serves without is better than one that does not.
+const HEALTH_LIMIT: Duration = Duration::from_secs(180);
+/// How often their health is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Who is to be started after whom, by identifier.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -88,20 +95,53 @@ impl Inner {
         {
             return;
         }
-        let deadline = self.opened + LIMIT;
         let waiting = async {
             let mut settled = self.settled.subscribe();
             let _ = settled.wait_for(|settled| *settled).await;
-            for other in self.before(container) {
+            let before = self.before(container);
+            for other in &before {
                 other.decided().await;
             }
+            before
         };
-        if tokio::time::timeout_at(deadline, waiting).await.is_err() {
+        let late = |what: &str, limit: Duration| {
             tracing::warn!(
                 id = container.id,
-                "those that it is to be started after are not started within {} s; it is started now",
-                LIMIT.as_secs()
+                "those that it is to be started after are not {what} within {} s; it is started now",
+                limit.as_secs()
             );
+        };
+        match tokio::time::timeout_at(self.opened + LIMIT, waiting).await {
+            Err(_) => late("started", LIMIT),
+            Ok(before) => {
+                let healthy = before
+                    .iter()
+                    .filter(|other| wants_healthy(&container.snapshot(), &other.snapshot()));
+                let waiting = async {
+                    for other in healthy {
+                        self.healthy_or_ended(other).await;
+                    }
+                };
+                let deadline = self.opened + HEALTH_LIMIT;
+                if tokio::time::timeout_at(deadline, waiting).await.is_err() {
+                    late("healthy", HEALTH_LIMIT);
+                }
+            }
+        }
+    }
+
+    /// Waits until a container is healthy, or nothing says whether it is, or everything is stopped.
+    async fn healthy_or_ended(&self, container: &Container) {
+        while !self.shutting_down.load(Ordering::Acquire) {
+            let snapshot = container.snapshot();
+            let unknown = snapshot
+                .health
+                .as_ref()
+                .is_none_or(|health| health.status == HealthStatus::Healthy);
+            if unknown || !snapshot.state.status.counts_as_running() {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -116,6 +156,17 @@ impl Inner {
         let order = Order::of(orders, |name| find(name).map(|found| found.id.clone()));
         let before = order.before(&container.id);
         before.into_iter().filter_map(find).collect()
+    }
+}
+
+/// Whether a container is to be started only when another one is healthy.
+fn wants_healthy(container: &Snapshot, other: &Snapshot) -> bool {
+    let (own, of_other) = (&container.spec.start_order, &other.spec.start_order);
+    match (&own.part_of, &of_other.part_of) {
+        (Some(part), Some(other)) => {
+            part.group == other.group && own.healthy_services.contains(&other.service)
+        }
+        _ => false,
     }
 }
 
@@ -145,6 +196,7 @@ mod tests {
         let web = StartOrder {
             part_of: part("web"),
             after_services: vec!["db".to_owned(), "gone".to_owned()],
+            healthy_services: vec!["db".to_owned()],
             after: vec!["e".to_owned(), "gone".to_owned()],
         };
         let db = StartOrder {

@@ -14,15 +14,18 @@ const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 /// The order that a request asks for. Those that it has volumes from are added where they are found.
 pub(super) fn order(config: &Config, host: &HostConfig) -> StartOrder {
     let part_of = part(&config.labels);
-    let after_services = match &part_of {
-        Some(_) => services(config.labels.get(DEPENDS_ON).map_or("", String::as_str)),
-        None => Vec::new(),
+    let depends_on = match &part_of {
+        Some(_) => config.labels.get(DEPENDS_ON).map_or("", String::as_str),
+        None => "",
     };
+    let services = services(depends_on);
+    let healthy = services.iter().filter(|(_, healthy)| *healthy);
     let links = host.links.iter().flatten();
     let after = links.map(|link| link.split(':').next().unwrap_or_default());
     StartOrder {
         part_of,
-        after_services,
+        healthy_services: healthy.map(|(name, _)| name.clone()).collect(),
+        after_services: services.into_iter().map(|(name, _)| name).collect(),
         after: after
             .map(|name| name.trim_start_matches('/').to_owned())
             .collect(),
@@ -37,10 +40,14 @@ fn part(labels: &BTreeMap<String, String>) -> Option<Part> {
     })
 }
 
-fn services(text: &str) -> Vec<String> {
-    let names = text.split(',').filter_map(|entry| entry.split(':').next());
-    let names = names.map(str::trim).filter(|name| !name.is_empty());
-    names.map(str::to_owned).collect()
+/// The services, and whether they should be healthy.
+fn services(text: &str) -> Vec<(String, bool)> {
+    let entries = text.split(',').map(|entry| {
+        let mut parts = entry.split(':').map(str::trim);
+        let name = parts.next().unwrap_or_default().to_owned();
+        (name, parts.next() == Some("service_healthy"))
+    });
+    entries.filter(|(name, _)| !name.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -76,11 +83,12 @@ mod tests {
             })
         );
         assert_eq!(found.after_services, ["db", "cache", "queue"]);
+        assert_eq!(found.healthy_services, ["db"]);
         assert_eq!(found.after, ["old"]);
         config.labels.remove(PROJECT);
         let found = order(&config, &HostConfig::default());
         assert_eq!(found, StartOrder::default());
-        for (text, wanted) in [("", vec![]), (",:,a", vec!["a"])] {
+        for (text, wanted) in [("", vec![]), (",:,a", vec![("a".to_owned(), false)])] {
             assert_eq!(services(text), wanted);
         }
     }

@@ -366,3 +366,62 @@ fn wrong_checks_are_refused() {
     }
     assert_eq!(names(&host, "status=created"), "");
 }
+
+/// When the machine comes up again, who depends on a healthy service is started when it is healthy.
+#[test]
+fn who_depends_on_a_healthy_service_waits_for_it() {
+    if !is_root() {
+        return;
+    }
+    let mut host = Host::start();
+    host.load_busybox();
+    let run = |name: &str, more: &[&str], script: &str| {
+        let service = format!("com.docker.compose.service={name}");
+        let begin = [
+            "run",
+            "-d",
+            "--restart",
+            "always",
+            "--name",
+            name,
+            "--label",
+            &service,
+        ];
+        let project = [
+            "--label",
+            "com.docker.compose.project=shop",
+            "--stop-signal",
+            "KILL",
+        ];
+        let end = ["busybox", "sh", "-c", script];
+        host.docker(&[&begin[..], &project, more, &end].concat())
+            .ok();
+    };
+    let check = [
+        "--health-cmd",
+        "test -e /memory/up",
+        "--health-interval",
+        "200ms",
+        "--tmpfs",
+        "/memory",
+    ];
+    run("db", &check, "sleep 1.5; touch /memory/up; exec sleep 1000");
+    for (name, condition) in [("web", "service_healthy"), ("log", "service_started")] {
+        let label = format!("com.docker.compose.depends_on=db:{condition}:false");
+        run(name, &["--label", &label], "exec sleep 1000");
+    }
+    host.stop_daemon();
+    host.start_daemon();
+    let state = |name: &str| -> Value {
+        let (_, body) = host.get(&format!("/containers/{name}/json"));
+        serde_json::from_str::<Value>(&body).unwrap()["State"].clone()
+    };
+    wait_until("web runs", || state("web")["Status"] == "running");
+    assert_eq!(state("db")["Health"]["Status"], "healthy");
+    let started = |name: &str| -> jiff::Timestamp {
+        state(name)["StartedAt"].as_str().unwrap().parse().unwrap()
+    };
+    let after = |name: &str| started(name).duration_since(started("db")).as_secs_f64();
+    assert!(after("web") > 1.4, "{}", after("web"));
+    assert!((0.0..1.4).contains(&after("log")), "{}", after("log"));
+}

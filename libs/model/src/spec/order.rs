@@ -13,6 +13,9 @@ pub struct StartOrder {
     /// Other services of the same group.
     #[serde(default, skip_serializing_if = "is_default")]
     pub after_services: Vec<String>,
+    /// Those of them whose containers should be healthy then, not only started.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub healthy_services: Vec<String>,
     /// Containers by identifier or name.
     #[serde(default, skip_serializing_if = "is_default")]
     pub after: Vec<String>,
