@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use hostd_images::Holder;
 use jiff::Timestamp;
 use keelson_model::spec::ContainerSpec;
 use keelson_store::document::Rest;
@@ -49,8 +50,11 @@ impl Inner {
             Ok(snapshot) => {
                 let container = Arc::new(Container::new(snapshot, Beginning::Unreadable(why)));
                 container.hold(lease);
-                // Any of them may be its own.
+                // Any of them may be its own, and any image be mounted in it: what breaks off does not
+                // tell what came behind.
                 container.live().volumes.leases = vec![self.volumes.hold_all(id)];
+                let any = self.images.lease_again(None, Holder::container(id));
+                container.hold_mounted(vec![any]);
                 self.with_mut(scope, |registry| registry.insert(id, container));
             }
             Err(error) => tracing::error!(id, %error, "container can't be shown"),
