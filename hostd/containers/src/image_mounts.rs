@@ -4,8 +4,6 @@
 //! The layers are put together on a place of the engine's own, from where the runtime binds them, as
 //! with parts of volumes ([`crate::subpath`]). Nobody can write to what is there.
 
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use hostd_images::{Holder, ImageError, ImageLease, RootfsLayers};
@@ -14,13 +12,13 @@ use keelson_model::spec::{
 };
 use keelson_model::users::UserRange;
 use rustix::fs::CWD;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
+use rustix::mount::MoveMountFlags;
 
-use crate::EngineError;
 use crate::container::Container;
 use crate::engine::Inner;
 use crate::id_maps::IdMap;
 use crate::subpath::Places;
+use crate::{EngineError, overlay};
 
 impl Inner {
     /// Finds and holds the images of a new container, and writes their identifiers into its
@@ -76,7 +74,7 @@ impl Inner {
             let empty = places.make("empty")?;
             let lower: Vec<_> = layers.lower.iter().cloned().chain([empty]).collect();
             let make = || {
-                overlay(&lower).map_err(|error| {
+                overlay::read_only(&lower).map_err(|error| {
                     EngineError::io("put the layers together at", &whole)(error.into())
                 })
             };
@@ -130,19 +128,6 @@ fn as_bind(mount: &ImageMount, index: usize, places: &Places) -> MountSpec {
             mapped: false,
         }),
     }
-}
-
-/// Layers, the topmost first, as a mount that is attached nowhere.
-fn overlay(lower: &[PathBuf]) -> Result<OwnedFd, rustix::io::Errno> {
-    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for directory in lower {
-        rustix::mount::fsconfig_set_string(&context, "lowerdir+", directory)?;
-    }
-    rustix::mount::fsconfig_set_string(&context, "redirect_dir", "off")?;
-    rustix::mount::fsconfig_create(&context)?;
-    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
-    rustix::mount::fsmount(&context, flags, attributes)
 }
 
 /// Clients take a 404 of a creation for a missing image of the container itself.

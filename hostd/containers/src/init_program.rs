@@ -4,19 +4,26 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use keelson_store::objects::remove_tree;
 use keelson_store::{Durability, file};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, UnmountFlags};
 
-use crate::EngineError;
+use crate::{EngineError, overlay};
 
 /// Its name, by which the runtime's program knows that it is to be an init.
 const NAME: &str = "docker-init";
 
-/// A copy of the runtime's program, which containers see read-only. A container that may change its
-/// mounts could write to it all the same; so it is not the file that runs on the host.
+/// A copy of the runtime's program, on an overlay without a writable layer. A container that may change
+/// mounts could make a read-only bind writable again, also the file system that it is from; this one the
+/// kernel makes writable for nobody.
 #[derive(Debug)]
 pub(crate) struct InitProgram {
     runtime: PathBuf,
-    path: PathBuf,
+    /// Where the copy is.
+    files: PathBuf,
+    /// Where it is seen.
+    place: PathBuf,
     /// Whether the copy is that of the present runtime.
     made: Mutex<bool>,
 }
@@ -26,20 +33,44 @@ impl InitProgram {
     pub(crate) fn new(runtime: &Path, run: &Path) -> Self {
         Self {
             runtime: runtime.to_owned(),
-            path: run.join(NAME),
+            files: run.join("init-files"),
+            place: run.join("init"),
             made: Mutex::new(false),
         }
     }
 
     /// The copy. Containers that run keep an earlier one.
-    pub(crate) fn path(&self) -> Result<&Path, EngineError> {
+    pub(crate) fn path(&self) -> Result<PathBuf, EngineError> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if !*made {
-            let program =
-                fs::read(&self.runtime).map_err(EngineError::io("read", &self.runtime))?;
-            file::write(&self.path, &program, 0o555, Durability::Relaxed)?;
+            self.clear();
+            let (program, empty) = (self.files.join("program"), self.files.join("empty"));
+            for directory in [&self.place, &program, &empty] {
+                fs::create_dir_all(directory).map_err(EngineError::io("mkdir", directory))?;
+            }
+            let bytes = fs::read(&self.runtime).map_err(EngineError::io("read", &self.runtime))?;
+            file::write(&program.join(NAME), &bytes, 0o555, Durability::Relaxed)?;
+            let attach = || {
+                // An overlay wants two layers.
+                let tree = overlay::read_only(&[program, empty])?;
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                rustix::mount::move_mount(&tree, "", CWD, &self.place, flags)
+            };
+            attach().map_err(|error| {
+                EngineError::io("mount the init of containers at", &self.place)(error.into())
+            })?;
             *made = true;
         }
-        Ok(&self.path)
+        Ok(self.place.join(NAME))
+    }
+
+    /// Takes away what is there, of an earlier engine too. Containers that run keep theirs.
+    pub(crate) fn clear(&self) {
+        while rustix::mount::unmount(&self.place, UnmountFlags::DETACH).is_ok() {}
+        for directory in [&self.place, &self.files] {
+            if let Err(error) = remove_tree(directory) {
+                tracing::warn!(path = %directory.display(), %error, "init of containers not removed");
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@
 //! - `start`, `prepare`, `spec`, `files`, `devices`, `cdi`, `propagation`, `user`, `rootfs`, `apparmor`: a run
 //!   is prepared and made.
 //! - `volumes`, `copy_up`, `subpath`, `image_mounts`: what outlives a container is found, filled, held
-//!   and mounted; `id_maps` shows it to users of the container's own.
+//!   and mounted, by `overlay` and `id_maps`, which shows it to users of the container's own.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
 //! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a container;
@@ -68,6 +68,7 @@ mod names;
 mod old;
 mod open;
 mod order;
+mod overlay;
 mod prepare;
 mod propagation;
 mod prune;

@@ -129,6 +129,8 @@ impl Engine {
     pub async fn shutdown(&self) {
         self.shutdown_scope(Scope::User, USER_STOP_SHARE).await;
         self.shutdown_scope(Scope::System, SYSTEM_STOP_SHARE).await;
+        let inner = Arc::clone(&self.inner);
+        let _ = tokio::task::spawn_blocking(move || inner.init.clear()).await;
         let parent = self.inner.cgroup_parent.clone();
         if let Some(mount) = self.inner.facts.cgroup_mount.clone() {
             let removal = move || host::remove_cgroups(&mount, &parent);

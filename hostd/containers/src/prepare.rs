@@ -110,7 +110,7 @@ impl Inner {
                 ipc: joined.ipc.as_ref().map(Joined::path),
             },
             shared_memory: shared_memory.as_deref(),
-            init,
+            init: init.as_deref(),
             facts: &self.facts,
         });
         cdi::apply(&described, &mut config);

@@ -39,8 +39,9 @@ fn the_first_process_is_the_init_and_the_command_its_child() {
     let done = run(&[&least[..], &["busybox", "sh", "-c", FIRST]].concat());
     assert!(done.ok().starts_with("/sbin/docker-init"));
 
-    // Nobody writes to the program, whatever it runs as.
-    let write = "echo x >/sbin/docker-init || echo x >/proc/1/exe";
+    // Nobody writes to the program, whatever it runs as and mounts.
+    let write = "for options in rw,bind rw; do mount -o remount,$options /sbin/docker-init; done; \
+        echo x >/sbin/docker-init || echo x >/proc/1/exe";
     for more in [&[][..], &["--privileged"]] {
         let done = run(&[more, &["busybox", "sh", "-c", write]].concat());
         assert_ne!(done.code, 0, "{more:?}");
