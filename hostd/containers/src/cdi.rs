@@ -15,12 +15,21 @@ mod registry;
 use keelson_model::spec::{DeviceAccess, DeviceSpec};
 use serde_json::{Value, json};
 
-pub(crate) use document::Edits;
-pub(crate) use registry::find;
+pub(crate) use document::{Document, DocumentError, Edits};
+pub(crate) use registry::{choose_one, find};
 
 use crate::EngineError;
 use crate::devices::{self, DeviceNode};
 use crate::spec::{merge_environment, set_member};
+
+/// A document, and the names in full of its devices.
+pub(crate) fn read(bytes: &[u8]) -> Result<(Document, Vec<String>), DocumentError> {
+    let document = document::parse(bytes)?;
+    let names = document.devices.iter();
+    let names = names.map(|device| format!("{}={}", document.kind, device.name));
+    let names = names.collect();
+    Ok((document, names))
+}
 
 /// The nodes of a device, seen on this host. `user`: who gets those that name no owner.
 pub(crate) fn nodes(edits: &Edits, user: (u32, u32)) -> Result<Vec<DeviceNode>, EngineError> {

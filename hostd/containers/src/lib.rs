@@ -53,6 +53,8 @@ mod executions;
 mod files;
 mod flush;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod health;
 mod held;

@@ -166,6 +166,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "keelson-fuzz",
         &[
             "hostd-api-docker",
+            "hostd-containers",
             "hostd-images",
             "keelson-cgroup",
             "keelson-config",

@@ -104,6 +104,11 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What one device of a document wants; an error when the document has it not, or twice.
+pub(crate) fn choose_one(document: &Document, name: &str) -> Result<Edits, Vec<String>> {
+    choose(&[vec![document.clone()]], &[name.to_owned()])
+}
+
 /// What devices of one document want.
 #[cfg(test)]
 pub(super) fn of_one(document: Document, names: &[&str]) -> Edits {
