@@ -53,9 +53,28 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What the kernel says of a file system without room.
+const FULL: &str = "No space left on device";
+const REMEDY: &str = "the disk is full: remove what is not needed (docker system prune) or enlarge it, and try again";
+
+/// Says what a person can do about a full disk, where nobody has said it. By the text, because the
+/// runtime's errors come as text.
+fn with_remedy(text: String) -> String {
+    match text.contains(FULL) && !text.contains("docker system prune") {
+        true => format!("{text}; {REMEDY}"),
+        false => text,
+    }
+}
+
 impl From<hostd_containers::EngineError> for ApiError {
     fn from(error: hostd_containers::EngineError) -> Self {
-        Self::new(error.kind(), chain(&error))
+        let text = chain(&error);
+        let text = match error {
+            // It may be memory of the container's that is full.
+            hostd_containers::EngineError::Copy(_) => text,
+            _ => with_remedy(text),
+        };
+        Self::new(error.kind(), text)
     }
 }
 
@@ -67,7 +86,7 @@ impl From<hostd_networks::NetworkError> for ApiError {
 
 impl From<hostd_volumes::VolumeError> for ApiError {
     fn from(error: hostd_volumes::VolumeError) -> Self {
-        Self::new(error.kind(), chain(&error))
+        Self::new(error.kind(), with_remedy(chain(&error)))
     }
 }
 

@@ -31,13 +31,15 @@ fn empty(disk: &SmallDisk) {
     }
 }
 
-/// The error names a path on the disk, and says that there is no room.
+/// The error names a path on the disk, says that there is no room, and what to do.
 #[track_caller]
 fn says_full(done: &Done, disk: &SmallDisk) {
     assert_ne!(done.code, 0, "{}", done.stdout);
     let path = disk.path().display().to_string();
     assert!(
-        done.stderr.contains("No space left on device") && done.stderr.contains(&path),
+        done.stderr.contains("No space left on device")
+            && done.stderr.contains(&path)
+            && done.stderr.contains("docker system prune"),
         "{}",
         done.stderr
     );
