@@ -383,3 +383,117 @@ fn slow_clients_hold_nobody_up() {
     host.docker(&["exec", "lives", "cat", "/tmp/x"]).ok();
     host.docker(&["rm", "-f", "it", "lives"]).ok();
 }
+
+/// An archive of a file with a hole, extended attributes and an owner.
+fn detailed() -> Vec<u8> {
+    let mut records = Vec::new();
+    let mut record = |name: &str, value: &[u8]| {
+        let rest = [format!(" {name}=").as_bytes(), value, b"\n"].concat();
+        let digits = (1..9).find(|digits| (rest.len() + digits).to_string().len() == *digits);
+        records.extend((rest.len() + digits.unwrap()).to_string().into_bytes());
+        records.extend(rest);
+    };
+    record("SCHILY.xattr.user.note", b"kept");
+    record("SCHILY.xattr.trusted.other", b"too");
+    // Eight bytes at the beginning and at the end, and nothing in between.
+    record("GNU.sparse.major", b"1");
+    record("GNU.sparse.minor", b"0");
+    record("GNU.sparse.name", b"file");
+    record("GNU.sparse.realsize", b"4194304");
+    let mut map = b"2\n0\n8\n4194296\n8\n".to_vec();
+    map.resize(512, 0);
+    let content = [&map[..], b"beginnin", b"the end."].concat();
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::XHeader);
+    header.set_size(records.len() as u64);
+    builder
+        .append_data(&mut header, "pax", &records[..])
+        .unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o640);
+    header.set_uid(3);
+    header.set_gid(4);
+    builder
+        .append_data(&mut header, "file", &content[..])
+        .unwrap();
+    builder.into_inner().unwrap()
+}
+
+#[test]
+fn attributes_holes_and_owners_are_kept() {
+    if !is_root() {
+        return;
+    }
+    use std::os::unix::fs::MetadataExt;
+    let host = Host::start();
+    host.load_busybox();
+    host.docker(&[
+        "run",
+        "-d",
+        "--network=none",
+        "--user=9:8",
+        "--name=it",
+        "busybox",
+        "sleep",
+        "1000",
+    ])
+    .ok();
+    let id = host.docker(&["inspect", "-f", "{{.Id}}", "it"]).ok();
+    let upper = host
+        .path()
+        .join("root/engine/containers")
+        .join(&id)
+        .join("upper");
+    for (number, (state, more, owner)) in [
+        ("running", "", (3, 4)),
+        ("running", "&copyUIDGID=1", (9, 8)),
+        ("stopped", "", (3, 4)),
+        ("stopped", "&copyUIDGID=true", (9, 8)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if number == 2 {
+            host.docker(&["stop", "-t=0", "it"]).ok();
+        }
+        let (status, body) = put(
+            &host,
+            &format!("/containers/it/archive?path=/{more}"),
+            &detailed(),
+        );
+        assert_eq!(status, 200, "{state} {more}: {body}");
+        let file = upper.join("file");
+        let found = fs::metadata(&file).unwrap();
+        assert_eq!((found.uid(), found.gid()), owner, "{state} {more}");
+        assert_eq!((found.len(), found.mode() & 0o7777), (4_194_304, 0o640));
+        assert!(found.blocks() < 64, "{state}: {} blocks", found.blocks());
+        let content = fs::read(&file).unwrap();
+        assert!(content.starts_with(b"beginnin\0") && content.ends_with(b"\0the end."));
+        for (name, value) in [("user.note", &b"kept"[..]), ("trusted.other", b"too")] {
+            let mut buffer = [0; 16];
+            let length = rustix::fs::getxattr(&file, name, &mut buffer[..]).unwrap();
+            assert_eq!(&buffer[..length], value, "{state} {name}");
+        }
+        // Out again: the same, and no longer than what is in it.
+        let out = host
+            .docker_command(&["cp", "it:/file", "-"])
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{out:?}");
+        assert!(out.stdout.len() < 65_536, "{}", out.stdout.len());
+        let text = String::from_utf8_lossy(&out.stdout);
+        for word in [
+            "SCHILY.xattr.user.note=kept",
+            "SCHILY.xattr.trusted.other=too",
+            "GNU.sparse.realsize=4194304",
+        ] {
+            assert!(text.contains(word), "{state} {word}");
+        }
+        fs::remove_file(host.path().join("out")).ok();
+        let to = host.path().join("out");
+        host.docker(&["cp", "it:/file", to.to_str().unwrap()]).ok();
+        assert_eq!(fs::read(&to).unwrap(), content, "{state}");
+    }
+}

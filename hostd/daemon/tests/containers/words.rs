@@ -221,3 +221,43 @@ fn a_failed_start_says_what_is_wrong() {
         assert_eq!(state["Error"], message.as_str());
     }
 }
+
+#[test]
+fn of_two_prunes_at_once_one_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let body = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}});
+    let prune = || host.send("POST", "/containers/prune", "");
+    let refused = (0..10).any(|_| {
+        for _ in 0..20 {
+            create(&host, &body);
+        }
+        // Of those that begin together, the first has work for a while.
+        let answers = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(prune)).collect();
+            let all = all.into_iter().map(|one| one.join().unwrap());
+            all.collect::<Vec<_>>()
+        });
+        for (status, message) in &answers {
+            match status {
+                200 => {}
+                409 => assert!(
+                    message.contains("a prune operation is already running"),
+                    "{message}"
+                ),
+                _ => panic!("{status} {message}"),
+            }
+        }
+        assert!(
+            answers.iter().any(|(status, _)| *status == 200),
+            "{answers:?}"
+        );
+        answers.iter().any(|(status, _)| *status == 409)
+    });
+    assert!(refused);
+    assert_eq!(prune().0, 200);
+    assert_eq!(host.docker(&["ps", "-aq"]).ok(), "");
+}

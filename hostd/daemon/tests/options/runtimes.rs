@@ -220,6 +220,55 @@ fn everything_that_is_done_to_a_container() {
 }
 
 #[test]
+fn its_health_is_checked() {
+    let Some(other) = Other::start() else {
+        return;
+    };
+    let health = |field: &str| {
+        let format = format!("{{{{json .State.Health.{field}}}}}");
+        let shown = other.docker(&["inspect", "-f", &format, "one"]).ok();
+        shown.trim_matches('"').to_owned()
+    };
+    let check = "echo looked; cat /memory/slow 2>/dev/null && sleep 1000; test -e /memory/up";
+    let run = [
+        "run",
+        "-d",
+        "--runtime",
+        "crun",
+        "--name",
+        "one",
+        "--tmpfs",
+        "/memory",
+    ];
+    let rules = [
+        "--health-cmd",
+        check,
+        "--health-interval",
+        "100ms",
+        "--health-retries",
+        "2",
+    ];
+    let end = ["--health-timeout", "1s", "busybox", "sleep", "1000"];
+    other.docker(&[&run[..], &rules, &end].concat()).ok();
+    let change = |script: &str| {
+        other.docker(&["exec", "one", "sh", "-c", script]).ok();
+    };
+    wait_until("it is unhealthy", || health("Status") == "unhealthy");
+    change("touch /memory/up");
+    wait_until("it is healthy", || health("Status") == "healthy");
+    assert!(health("Log").contains("looked"), "{}", health("Log"));
+    // One that hangs is killed, and the next one is made.
+    change("echo >/memory/slow");
+    wait_until("a check took too long", || {
+        health("Log").contains("exceeded timeout")
+    });
+    change("rm /memory/slow");
+    wait_until("it is healthy again", || {
+        health("Status") == "healthy" && health("FailingStreak") == "0"
+    });
+}
+
+#[test]
 fn the_host_says_which_runtimes_there_are() {
     let Some(other) = Other::start() else {
         return;
