@@ -1,4 +1,4 @@
-//! What a case is.
+//! The type of a case.
 
 use anyhow::Result;
 
@@ -11,7 +11,7 @@ pub(crate) enum Level {
     Must,
     /// SHOULD, SHOULD NOT of the specification.
     Should,
-    /// runc's command line, which callers rely on though no specification has it.
+    /// runc's command line: no specification has it, but callers rely on it.
     Interface,
 }
 
@@ -28,12 +28,12 @@ impl Level {
 /// One requirement and how to check it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
-    /// Like `config.process.cwd-absolute`; never reused for something else.
+    /// Like `config.process.cwd-absolute`. Never reused for another case.
     pub(crate) id: &'static str,
     pub(crate) level: Level,
     /// Document and section, like `config.md#process`, or a command of runc's.
     pub(crate) section: &'static str,
-    /// What is required, in our own words.
+    /// The requirement in our own words.
     pub(crate) requirement: &'static str,
     pub(crate) run: fn(&Lab) -> Result<()>,
 }

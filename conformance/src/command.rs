@@ -1,4 +1,4 @@
-//! Running a program to its end, within a time.
+//! Runs a program to its end, with a time limit.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Longest time that anything may take, in seconds.
+/// Longest time that a call may take, in seconds.
 static DEADLINE: AtomicU64 = AtomicU64::new(10);
 
-/// Sets the longest time that anything may take.
+/// Sets the longest time that a call may take.
 pub(crate) fn set_deadline(deadline: Duration) {
     DEADLINE.store(deadline.as_secs(), Ordering::Relaxed);
 }
 
-/// Longest time that anything may take.
+/// Longest time that a call may take.
 pub(crate) fn deadline() -> Duration {
     Duration::from_secs(DEADLINE.load(Ordering::Relaxed))
 }
@@ -31,18 +31,18 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// The exit code; -1 when a signal ended it.
+    /// The exit code. -1 if a signal ended it.
     pub(crate) fn code(&self) -> i32 {
         self.status.code().unwrap_or(-1)
     }
 
-    /// Requires success; gives standard output without white space around it.
+    /// Requires success, and returns standard output without white space around it.
     pub(crate) fn output(self) -> Result<String> {
         ensure!(self.status.success(), "{self}");
         Ok(self.stdout.trim().to_owned())
     }
 
-    /// Requires a failure that is an answer and not a crash; gives what was written about it.
+    /// Requires a failure that is an answer and not a crash, and returns its message.
     pub(crate) fn failure(self) -> Result<String> {
         ensure!(!self.status.success(), "it succeeded where it must fail");
         ensure!(self.status.signal().is_none(), "it crashed: {self}");
@@ -61,8 +61,8 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// Runs a program. Output goes to files, since a container that outlives the program keeps them
-/// open: the end of a pipe would never come.
+/// Runs a program. Its output goes to files: a container that outlives the program keeps its output
+/// open, so a pipe would never end.
 pub(crate) fn run(command: &mut Command) -> Result<Ended> {
     let mut stdout = tempfile::tempfile().context("make a file for standard output")?;
     let mut stderr = tempfile::tempfile().context("make a file for standard error")?;
@@ -85,7 +85,7 @@ fn run_shown(command: &mut Command, stdout: &mut File, stderr: &mut File) -> Res
     })
 }
 
-/// Waits for the end of a program and kills it when it takes too long.
+/// Waits for the end of a program, and kills it if it takes too long.
 pub(crate) fn wait(child: &mut Child) -> Result<ExitStatus> {
     let start = Instant::now();
     loop {
@@ -114,7 +114,7 @@ fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !holds()? {
@@ -124,7 +124,7 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) ->
     Ok(())
 }
 
-/// A program with nothing to read.
+/// A program without input.
 pub(crate) fn quiet(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! Results of a run on another machine, for what this one lacks.
+//! Results of a run on another machine, for cases that this machine can't run.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::runner::{Outcome, Results};
 use crate::runtime::Runtime;
 use crate::verdict::Verdict;
 
-/// Puts verdicts of `found`, the JSON of a report, where a case was passed over here. Runtimes are
-/// the same when their file names are. Gives the identifiers of the cases.
+/// Takes verdicts from `found`, the JSON of a report, for cases that were skipped here. Runtimes
+/// with the same file name count as the same. Returns the identifiers of the cases.
 pub(crate) fn fill_in(
     results: &mut Results,
     runtimes: &[Runtime],
@@ -34,7 +34,7 @@ pub(crate) fn fill_in(
     filled_in
 }
 
-/// How a case ended with a runtime, by the JSON of a report.
+/// The verdict of a case with a runtime, from the JSON of a report.
 pub(crate) fn outcome_of(found: &Value, case: &str, runtime: &str) -> Option<Outcome> {
     let cases = found.as_array()?;
     let entry = cases.iter().find(|entry| entry["case"] == case)?;
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_passed_over_is_filled_in() {
+    fn only_skipped_cases_are_filled_in() {
         let runtime = Runtime {
             path: "/here/runc".into(),
             name: "runc".to_owned(),

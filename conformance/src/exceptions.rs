@@ -1,13 +1,13 @@
 //! Cases that Keelson's runtime may fail, and cases that the others fail, each with the reason.
 
-/// A case and why failing it is right.
+/// A case, and why it is correct to fail it.
 pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[(
     "cli.create.no-pivot",
     "refused by name: pivot_root is always used, since a root that is only moved leaves the host's \
      mounts within reach",
 )];
 
-/// The reason for which a case may fail.
+/// The reason why a case may fail.
 pub(crate) fn reason(case: &str) -> Option<&'static str> {
     EXCEPTIONS
         .iter()
@@ -15,8 +15,7 @@ pub(crate) fn reason(case: &str) -> Option<&'static str> {
         .map(|(_, reason)| *reason)
 }
 
-/// Cases that Debian 12's runc 1.1.5 and crun 1.8.1 both fail, and why the case is right all the
-/// same.
+/// Cases that Debian 12's runc 1.1.5 and crun 1.8.1 both fail, and why the case is correct anyway.
 pub(crate) const REVIEWED: &[(&str, &str)] = &[
     ("config.process.scheduler", NEWER),
     ("config.process.scheduler-invalid", NEWER),

@@ -1,4 +1,4 @@
-//! The machine: where its cgroups are, and the removal of what a case left on it.
+//! The machine: finds its cgroups, and removes everything that a case left behind.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,14 @@ use nix::mount::MntFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The directory in the cgroup hierarchies under which all containers of this run are.
+/// The directory, in every cgroup hierarchy, for all containers of this run.
 pub(crate) fn cgroup_parent() -> String {
     format!("keelson-conformance-{}", std::process::id())
 }
 
-/// Removes the directory of [`cgroup_parent`] everywhere when no case runs any more, with what a runtime that
-/// was given up on (crun in a frozen cgroup) made after its case had been cleaned up.
+/// Removes the directory of [`cgroup_parent`] in all hierarchies when no case runs any more. A
+/// runtime that was abandoned (crun in a frozen cgroup) may have made cgroups there after its case
+/// was cleaned up.
 pub(crate) fn remove_cgroup_parent() {
     for mount in cgroup_mounts() {
         remove_cgroup(&mount.join(cgroup_parent()));
@@ -51,8 +52,9 @@ fn mounts() -> impl Iterator<Item = (PathBuf, String)> {
     found.into_iter()
 }
 
-/// Kills processes whose root directory is below a directory, as containers' are seen from the host only
-/// by their mounts: `/proc/PID/mountinfo` names the directory as the source of the root mount.
+/// Kills processes whose root directory is below a directory. From the host, the root of a
+/// container shows only in its mounts: `/proc/PID/mountinfo` names the directory as the source of
+/// the root mount.
 pub(crate) fn kill_inside(directory: &Path) {
     let directory = directory.to_string_lossy().into_owned();
     for pid in processes() {
@@ -77,8 +79,8 @@ pub(crate) fn processes() -> Vec<i32> {
         .collect()
 }
 
-/// Removes the cgroups of a case in every hierarchy; `name` ends where numbers of other cases can't
-/// go on.
+/// Removes the cgroups of a case in every hierarchy. `name` is a prefix that does not match the
+/// names of other cases.
 pub(crate) fn remove_cgroups(name: &str) {
     for mount in cgroup_mounts() {
         let Ok(entries) = std::fs::read_dir(mount.join(cgroup_parent())) else {
@@ -104,7 +106,7 @@ fn remove_cgroup(directory: &Path) {
     for pid in procs.lines().filter_map(|line| line.parse().ok()) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
-    // Killed processes leave their cgroup only when they have been torn down.
+    // A killed process stays in its cgroup until the kernel has cleaned it up.
     let _ = crate::command::eventually("empty cgroup", || {
         Ok(std::fs::remove_dir(directory).is_ok() || !directory.exists())
     });

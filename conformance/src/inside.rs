@@ -1,4 +1,5 @@
-//! Whether this program runs in an ordinary user's namespaces, and what can't be mounted there.
+//! Whether this program runs in an ordinary user's namespaces, and which file systems can't be
+//! mounted there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,18 +7,18 @@ use serde_json::{Value, json};
 
 static INSIDE: AtomicBool = AtomicBool::new(false);
 
-/// Says that this program is the one inside of the namespaces.
+/// Records that this program runs inside the namespaces.
 pub(crate) fn set_inside() {
     INSIDE.store(true, Ordering::Relaxed);
 }
 
-/// Whether this program is the one inside of the namespaces.
+/// Whether this program runs inside the namespaces.
 pub(crate) fn is_inside() -> bool {
     INSIDE.load(Ordering::Relaxed)
 }
 
-/// Changes a configuration as engines of ordinary users do: a procfs or sysfs of a namespace of the
-/// host can't be mounted by a user, who binds the host's.
+/// Changes a configuration as engines of ordinary users do: a user can't mount a procfs or sysfs of
+/// a host namespace, so the host's is bound instead.
 pub(crate) fn bind_what_cannot_be_mounted(config: &mut Value) {
     for (namespace, kind) in [("pid", "proc"), ("network", "sysfs")] {
         let mut listed = config["linux"]["namespaces"]
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_file_systems_are_bound_where_the_namespace_is_the_hosts() {
+    fn the_hosts_file_systems_are_bound_for_shared_namespaces() {
         let mounts = json!([
             {"destination": "/proc", "type": "proc"},
             {"destination": "/sys", "type": "sysfs"},

@@ -1,5 +1,5 @@
-//! The place of one case: a bundle and a state directory of its own, and the removal of whatever the
-//! case or the runtime left.
+//! The environment of one case: its own bundle and state directory. At the end, everything that the
+//! case or the runtime left is removed.
 
 use std::cell::{Cell, RefCell};
 use std::os::unix::fs::symlink;
@@ -20,7 +20,7 @@ mod container;
 
 pub(crate) use container::Container;
 
-/// Those of busybox that inspect a container from inside.
+/// The programs of busybox that inspect a container from inside.
 const APPLETS: &[&str] = &[
     "[",
     "awk",
@@ -103,17 +103,17 @@ pub(crate) const CAPABILITIES: &[&str] = &[
     "CAP_AUDIT_WRITE",
 ];
 
-/// The place of one case.
+/// The environment of one case.
 #[derive(Debug)]
 pub(crate) struct Lab {
     pub(crate) runtime: Runtime,
     directory: tempfile::TempDir,
     /// Unique on this machine.
     name: String,
-    /// What `next_id` gave out.
+    /// The identifiers that `next_id` returned.
     ids: RefCell<Vec<String>>,
     count: Cell<usize>,
-    /// A container was seen to do what only a runtime makes it do.
+    /// Whether a container did something that only a real runtime can make it do.
     witnessed: Cell<bool>,
 }
 
@@ -137,7 +137,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// The bundle that [`Lab::create`] and [`Lab::run`] use.
+    /// The bundle for [`Lab::create`] and [`Lab::run`].
     pub(crate) fn bundle(&self) -> PathBuf {
         self.directory.path().join("bundle")
     }
@@ -170,7 +170,7 @@ impl Lab {
         format!("/{}/{}", host::cgroup_parent(), self.name)
     }
 
-    /// A configuration like the one that `runc spec` writes, for a process that does nothing.
+    /// A configuration like that of `runc spec`, for a process that does nothing.
     pub(crate) fn config(&self) -> Value {
         let mut config = json!({
             "ociVersion": "1.0.2",
@@ -202,13 +202,13 @@ impl Lab {
             }
         });
         if inside::is_inside() {
-            // As engines of ordinary users have it, which own no cgroup.
+            // As in engines of ordinary users, which own no cgroup.
             config["linux"]["cgroupsPath"] = Value::Null;
         }
         config
     }
 
-    /// Asks for another cgroup than [`Lab::config`], where there is one to ask for.
+    /// Asks for a cgroup other than that of [`Lab::config`], if the machine allows one.
     pub(crate) fn place(&self, config: &mut Value, name: &str) {
         config["linux"]["cgroupsPath"] = match inside::is_inside() {
             true => Value::Null,
@@ -249,9 +249,9 @@ impl Lab {
         self.call(&["run", &self.next_id()])
     }
 
-    /// Runs a shell script in a container of the changed configuration; gives its output.
+    /// Runs a shell script in a container of the changed configuration, and returns its output.
     pub(crate) fn script(&self, script: &str, edit: impl FnOnce(&mut Value)) -> Result<String> {
-        // Said before anything else, so that what follows is known to come from the script.
+        // Printed first, so that the rest is known to come from the script.
         let word = &self.name;
         let text = self
             .run(|config| {
@@ -268,9 +268,9 @@ impl Lab {
         })
     }
 
-    /// Expects that a container can't be created, or not be started: the specification leaves open
-    /// which operation finds an error. Gives the message. That the container without the edit runs
-    /// is required by [`Lab::prove`].
+    /// Expects that a container can't be created, or can't be started: the specification leaves
+    /// open which operation finds an error. Returns the message. [`Lab::prove`] requires that the
+    /// container runs without the edit.
     pub(crate) fn refuses(&self, edit: impl FnOnce(&mut Value)) -> Result<String> {
         self.write_config(edit)?;
         let container = self.created()?;
@@ -282,15 +282,15 @@ impl Lab {
             !ended.status.success(),
             "the container was created and started, it must be refused"
         );
-        // A runtime of this kind that says nothing is of no help to whoever calls it.
+        // A failure without a message does not help the caller.
         let said = !ended.stderr.trim().is_empty();
         let message = ended.failure()?;
         ensure!(said, "it is refused without a word");
         Ok(message)
     }
 
-    /// Like [`Lab::refuses`], for what is wrong only together with something else: with the first
-    /// edit alone the container runs, with both it is refused.
+    /// Like [`Lab::refuses`], for settings that are wrong only in combination: with the first edit
+    /// alone the container runs, with both it is refused.
     pub(crate) fn refuses_within(
         &self,
         setting: impl Fn(&mut Value),
@@ -306,7 +306,7 @@ impl Lab {
         })
     }
 
-    /// Expects that a call says that there is no such container.
+    /// Expects a call to report that there is no such container.
     pub(crate) fn knows_none(&self, arguments: &[&str]) -> Result<()> {
         let message = self.call(arguments)?.failure()?;
         let words = ["not exist", "No such file", "not found"];
@@ -317,15 +317,14 @@ impl Lab {
         Ok(())
     }
 
-    /// Notes that a container was seen to do what only a runtime makes it do.
+    /// Records that a container did something that only a real runtime can make it do.
     pub(crate) fn witness(&self) {
         self.witnessed.set(true);
     }
 
-    /// Requires of a runtime that nothing was seen of yet in this case that it runs the
-    /// configuration that all others are made from. Else a program that fails whatever it is asked
-    /// would pass where something must be refused, and one that always succeeds where nothing
-    /// need be seen.
+    /// If the runtime has not proved yet, in this case, that it works, requires that it runs the
+    /// base configuration. Otherwise a program that always fails would pass cases that expect an
+    /// error, and a program that always succeeds would pass cases that check no effect.
     pub(crate) fn prove(&self) -> Result<()> {
         if self.witnessed.get() {
             return Ok(());
@@ -338,7 +337,7 @@ impl Lab {
         same("output of an ordinary container", &text, word)
     }
 
-    /// Calls `create` with the bundle's configuration, whatever comes of it.
+    /// Calls `create` with the bundle's configuration, and accepts any result.
     fn created(&self) -> Result<Attempt> {
         let id = self.next_id();
         let out = self.path(&format!("{id}.out"));
@@ -422,7 +421,7 @@ struct Attempt {
     created_by: Result<(), Ended>,
 }
 
-/// Finds out how a program must be called.
+/// Finds the path for calling a program.
 pub(crate) fn detect(path: &Path) -> Result<Runtime> {
     let mut runtime = Runtime::new(path)?;
     if Path::new(UNIFIED).join("cgroup.procs").exists() {
@@ -432,7 +431,7 @@ pub(crate) fn detect(path: &Path) -> Result<Runtime> {
     Ok(runtime)
 }
 
-/// Ends a case that says nothing on this machine.
+/// Ends a case that can't be tested on this machine.
 pub(crate) fn skip<T>(reason: impl Into<String>) -> Result<T> {
     Err(Skip(reason.into()).into())
 }

@@ -1,9 +1,9 @@
-//! What the OCI runtime specification 1.2 and runc's command line require, as named cases that run
-//! against any runtime. docs/conformance.md lists them.
+//! The requirements of the OCI runtime specification 1.2 and of runc's command line, as named cases
+//! that run against any runtime. docs/conformance.md lists them.
 //!
-//! - `runtime`, `exceptions`: the runtimes, and where they are known to differ.
-//! - `lab`, `command`, `host`: what a case works with: bundles, containers, programs, cleaning up.
-//! - `case`, `cases`, `verdict`: the cases, by section of the specification, and how they end.
+//! - `runtime`, `exceptions`: the runtimes, and their known differences.
+//! - `lab`, `command`, `host`: tools for cases: bundles, containers, programs, cleaning up.
+//! - `case`, `cases`, `verdict`: the cases, by section of the specification, and their results.
 //! - `runner`, `report`: runs the cases, and writes the table.
 //! - `rootless`, `inside`, `elsewhere`: the cases as an ordinary user, and on other machines.
 

@@ -11,14 +11,14 @@ use crate::runner::Results;
 use crate::runtime::Runtime;
 use crate::verdict::Verdict;
 
-/// What a run found.
+/// The results of a run.
 pub(crate) struct Report<'a> {
     pub(crate) cases: &'a [&'a Case],
     pub(crate) runtimes: &'a [Runtime],
     pub(crate) results: &'a Results,
     /// Cases whose results come from another machine.
     pub(crate) elsewhere: &'a BTreeSet<&'static str>,
-    /// The place of the runtime that must pass.
+    /// The position of the runtime that must pass.
     pub(crate) subject: usize,
 }
 
@@ -34,8 +34,9 @@ impl Report<'_> {
         (0..self.runtimes.len()).filter(|index| *index != self.subject)
     }
 
-    /// Cases that the subject fails and no exception names, and those that it passes against an
-    /// exception, which is to be struck off then. What the others do counts for nothing.
+    /// Cases that the subject fails without an exception, and cases that it passes although an
+    /// exception names them (then the exception must be removed). Results of the other runtimes do
+    /// not count.
     fn wrong(&self) -> Vec<&Case> {
         self.cases
             .iter()
@@ -52,7 +53,7 @@ impl Report<'_> {
         !self.wrong().is_empty()
     }
 
-    /// Whether any case says nothing about a runtime.
+    /// Whether any case was skipped for a runtime.
     pub(crate) fn passes_over(&self) -> bool {
         let mut outcomes = self.results.values();
         outcomes.any(|outcome| matches!(outcome.verdict, Verdict::Skip(_)))
@@ -102,7 +103,7 @@ impl Report<'_> {
         text
     }
 
-    /// How many cases a runtime passed, failed and was not tried in.
+    /// How many cases a runtime passed, failed and skipped.
     fn counts(&self, runtime: usize) -> [usize; 3] {
         ["pass", "FAIL", "skip"].map(|word| {
             let words = self
@@ -187,7 +188,7 @@ impl Report<'_> {
         json!(cases)
     }
 
-    /// The results for the documentation, with those as an ordinary user.
+    /// The results for the documentation, including those as an ordinary user.
     pub(crate) fn page(&self, user: &Report<'_>) -> String {
         let mut text = String::from(PAGE_HEAD);
         text.push_str(&self.sums());
@@ -263,8 +264,7 @@ impl Report<'_> {
         text
     }
 
-    /// The verdicts without the requirements, which the page has further up, but for those that it
-    /// has not.
+    /// The verdicts. Requirements are added only where the page does not have them further up.
     fn verdicts(&self) -> String {
         let mut text = String::from("| case |");
         for runtime in self.runtimes {
@@ -282,7 +282,7 @@ impl Report<'_> {
     }
 }
 
-/// The part of a row of the page that doesn't depend on a run.
+/// The part of a row of the page that does not depend on a run.
 fn row(case: &Case) -> String {
     format!(
         "| `{}` | {} | {} | {} |",
@@ -401,7 +401,7 @@ mod tests {
         check(page, &cases.iter().collect::<Vec<_>>(), 4, super::row);
     }
 
-    /// Holds a part of the page against the cases that it is of. Verdicts follow some columns.
+    /// Compares a part of the page with its cases. Verdicts follow after some columns.
     fn check(page: &str, cases: &[&Case], columns: usize, row: fn(&Case) -> String) {
         let rows: Vec<&str> = page
             .lines()
@@ -416,7 +416,7 @@ mod tests {
         }
         assert_eq!(rows.len(), cases.len(), "rows of docs/conformance.md");
 
-        // A row that was added or changed by hand leaves the sums of the run as they were.
+        // A row that was added or changed by hand does not change the sums of the run.
         let sums: Vec<Vec<&str>> = table(page, "| runtime | version |");
         assert!(!sums.is_empty(), "docs/conformance.md has no sums");
         for (index, sum) in sums.iter().enumerate() {

@@ -1,9 +1,9 @@
-//! The suite as an ordinary user, the way that rootless engines call a runtime: the user makes a user
-//! namespace by newuidmap(1) and a mount namespace, and calls the runtime as root inside. It has no
-//! right outside of them and no cgroup of its own.
+//! Runs the suite as an ordinary user, in the way that rootless engines call a runtime. The user
+//! makes a user namespace with newuidmap(1) and a mount namespace, and calls the runtime as root
+//! inside. The runtime has no rights outside of them and no cgroup.
 //!
-//! The user exists in a mount namespace only, where /etc/passwd and the like are this run's own. A
-//! process namespace around all of it ends whatever a case leaves.
+//! The user exists only in a mount namespace, where this run has its own /etc/passwd and similar
+//! files. Everything runs in a pid namespace, whose end kills all processes that a case leaves.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -19,7 +19,7 @@ use crate::elsewhere::outcome_of;
 use crate::runner::Results;
 use crate::runtime::{Runtime, UNIFIED};
 
-/// What an ordinary user can't have, for which cases say nothing about the user's runtime.
+/// Rights that an ordinary user can't have. Cases that need one do not apply to the user's runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lack {
     /// A place in the host's cgroups.
@@ -33,7 +33,7 @@ pub(crate) enum Lack {
 }
 
 impl Lack {
-    /// Why the cases don't apply.
+    /// Why the cases do not apply.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Cgroup => {
@@ -50,7 +50,7 @@ impl Lack {
     }
 }
 
-/// The cases that don't apply, by the whole identifier or by its beginning up to a point.
+/// The cases that do not apply: the whole identifier, or its beginning up to a dot.
 const LACKS: &[(Lack, &[&str])] = &[
     (
         Lack::Cgroup,
@@ -107,7 +107,7 @@ const LACKS: &[(Lack, &[&str])] = &[
     ),
 ];
 
-/// What a user lacks that the case is about.
+/// The missing right because of which the case does not apply.
 pub(crate) fn lack(case: &str) -> Option<Lack> {
     LACKS.iter().find_map(|(lack, names)| {
         let named = |name: &&str| *name == case || name.ends_with('.') && case.starts_with(*name);
@@ -123,7 +123,7 @@ pub(crate) fn cases() -> Vec<Case> {
     all
 }
 
-/// The cases that don't apply, by what a user lacks for them.
+/// The cases that do not apply, by the missing right.
 pub(crate) fn left_out() -> BTreeMap<Lack, Vec<Case>> {
     let mut found = BTreeMap::<Lack, Vec<Case>>::new();
     for case in crate::cases::all() {
@@ -134,13 +134,13 @@ pub(crate) fn left_out() -> BTreeMap<Lack, Vec<Case>> {
     found
 }
 
-/// The number of the first runtime's user, which nobody on the machine has, and the further ones that
-/// each may map. The kernel counts keyrings by user, so that each runtime has a user of its own.
+/// The user number for the first runtime, which is not used on the machine, and the ids that each
+/// user may map. Each runtime has its own user, because the kernel counts keyrings by user.
 const FIRST_USER: u32 = 54_321;
 const FURTHER: &str = "700000:1000000";
 
-/// Makes the mount namespace in which the user exists, becomes it, and enters its user namespace.
-/// `$HIDE` is what the runtime doesn't get along with.
+/// Makes the mount namespace in which the user exists, becomes the user, and enters its user
+/// namespace. `$HIDE` is a mount that the runtime can't handle.
 const ENTER: &str = r#"
 set -e
 mount --make-rprivate /
@@ -157,7 +157,7 @@ exec setpriv --reuid "$USER_ID" --regid "$USER_ID" --clear-groups \
 /// Runs the cases that apply as an ordinary user, with every runtime.
 pub(crate) fn run(cases: &[&Case], runtimes: &[Runtime], jobs: usize) -> Result<Results> {
     can_run()?;
-    // They are slow by waiting, so that all run at the same time.
+    // All run at the same time, because they mostly wait.
     let found: Vec<Result<Value>> = std::thread::scope(|scope| {
         let run = |(user, runtime)| scope.spawn(move || run_one(cases, runtime, user, jobs));
         let running: Vec<_> = (FIRST_USER..).zip(runtimes).map(run).collect();
@@ -179,12 +179,12 @@ pub(crate) fn run(cases: &[&Case], runtimes: &[Runtime], jobs: usize) -> Result<
 }
 
 fn run_one(cases: &[&Case], runtime: &Runtime, user: u32, jobs: usize) -> Result<Value> {
-    // Sockets lie below it, whose names are short.
+    // Sockets are below it, and their paths must be short.
     let directory = tempfile::Builder::new().prefix("user").tempdir()?;
     let home = directory.path().join("h");
     let bin = directory.path().join("bin");
     prepare(&home, user)?;
-    // What lies elsewhere the user may not be able to reach.
+    // The user may not be able to reach files elsewhere.
     std::fs::create_dir(&bin)?;
     let program = bin.join("conformance");
     std::fs::copy(std::env::current_exe()?, &program).context("copy this program")?;
@@ -246,10 +246,10 @@ fn prepare(home: &Path, user: u32) -> Result<()> {
         ("subgid", format!("tester:{FURTHER}\n")),
     ] {
         let own = std::fs::read_to_string(Path::new("/etc").join(file)).unwrap_or_default();
-        // The first line of a number counts.
+        // Only the first line of a number counts.
         std::fs::write(home.join("etc").join(file), line + &own)?;
     }
-    // Users of the containers pass through all but the one for sockets.
+    // The containers' users must be able to pass through all directories but the one for sockets.
     for (name, mode) in [("", 0o755), ("tmp", 0o755), ("run", 0o700)] {
         let path = home.join(name);
         chown(&path, Some(user), Some(user))?;
@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_exists() {
+    fn excluded_cases_exist() {
         let cases = crate::cases::all();
         for (lack, names) in LACKS {
             for name in *names {

@@ -11,14 +11,14 @@ use crate::lab::Lab;
 use crate::runtime::Runtime;
 use crate::verdict::Verdict;
 
-/// How one case ended with one runtime, and how long it took.
+/// The result of one case with one runtime, and its duration.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
     pub(crate) time: Duration,
 }
 
-/// Outcomes by case and by the runtime's place in the list.
+/// Outcomes by case, and by the runtime's position in the list.
 pub(crate) type Results = BTreeMap<(&'static str, usize), Outcome>;
 
 /// Runs every case with every runtime.
@@ -55,7 +55,7 @@ pub(crate) fn run(cases: &[&Case], runtimes: &[Runtime], jobs: usize) -> Results
 }
 
 fn check(case: &Case, runtime: &Runtime) -> Verdict {
-    // The lab's end cleans up, after a panic too.
+    // Dropping the lab cleans up, even after a panic.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let lab = Lab::new(runtime)?;
         (case.run)(&lab)?;

@@ -16,15 +16,15 @@ pub(crate) const UNIFIED: &str = "/sys/fs/cgroup/unified";
 /// The first argument with which this program starts a runtime in [`without_unified`].
 pub(crate) const WITHOUT_UNIFIED: &str = "--run-without-unified";
 
-/// A runtime and how to call it.
+/// A runtime, and how to call it.
 #[derive(Debug, Clone)]
 pub(crate) struct Runtime {
     pub(crate) path: PathBuf,
-    /// The file's name, by which reports call it.
+    /// The name of its file, which reports use.
     pub(crate) name: String,
-    /// The first line of what it says to `--version`.
+    /// The first line of its output for `--version`.
     pub(crate) version: String,
-    /// It refuses a host with both versions of cgroups, so that version 2 is hidden from it.
+    /// It refuses a host with both versions of cgroups, so version 2 is hidden from it.
     pub(crate) hides_unified: bool,
 }
 
@@ -69,8 +69,8 @@ pub(crate) fn installed() -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Executes a program that doesn't see the cgroup2 mount of a hybrid layout; returns only when that
-/// fails. What is mounted on the host later still arrives.
+/// Executes a program that doesn't see the cgroup2 mount of a hybrid layout. Returns only if that
+/// fails. The program still sees later mounts of the host.
 pub(crate) fn without_unified(
     mut arguments: impl Iterator<Item = std::ffi::OsString>,
 ) -> Result<()> {

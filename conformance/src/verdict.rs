@@ -1,9 +1,9 @@
-//! How a case ended.
+//! The results of cases.
 
 use anyhow::Result;
 
-/// Why a case says nothing about a runtime on this machine. Travels as an error, so that a case can
-/// end anywhere.
+/// Why a case can't test a runtime on this machine. It is an error type, so that a case can end
+/// anywhere.
 #[derive(Debug)]
 pub(crate) struct Skip(pub(crate) String);
 
@@ -15,7 +15,7 @@ impl std::fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
-/// How a case ended.
+/// The result of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Pass,

@@ -42,7 +42,7 @@ fn our_runtime_passes_every_case() {
         return;
     }
     let mut command = conformance();
-    // Most of the time is spent waiting for those that don't answer.
+    // Most of the time is spent waiting for programs that don't answer.
     command.args(["--jobs", "4"]);
     for name in ["runc", "crun"] {
         match installed(name) {
@@ -56,11 +56,12 @@ fn our_runtime_passes_every_case() {
     let table = shown(&output);
     println!("{table}");
     assert!(output.status.success(), "see the table");
-    // A run in which nothing could be checked is no success.
+    // A run in which nothing could be checked must not succeed.
     assert!(table.contains("keelson-runtime passes every case"));
 }
 
-/// Runs the suite against a shell script in place of a runtime; gives the cases that it passes.
+/// Runs the suite against a shell script instead of a runtime, and returns the cases that it
+/// passes.
 fn passed_by(script: &str) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("impostor");
@@ -93,7 +94,7 @@ const NONE: [String; 0] = [];
 fn a_program_that_always_fails_passes_nothing() {
     if is_root() {
         assert_eq!(passed_by("exit 1"), NONE);
-        // A text that would suit many refusals is no proof either.
+        // A text that many errors contain proves nothing either.
         let script = "echo \"container does not exist: $*\" >&2; exit 1";
         assert_eq!(passed_by(script), NONE);
     }
@@ -125,7 +126,7 @@ fn our_runtime_passes_what_applies_to_an_ordinary_user() {
         return;
     }
     let mut command = conformance();
-    // The page shows the others beside it, which would be waited for here.
+    // The other runtimes are left out: only the page needs them, and they would take time.
     command.args(["--rootless", "--jobs", "4"]);
     let output = command.arg("--runtime").arg(ours()).output().unwrap();
     let table = shown(&output);

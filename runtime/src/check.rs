@@ -1,5 +1,5 @@
-//! The parsers by themselves, for fuzz targets, benchmarks and whoever wants to know whether a
-//! document would be taken. Nothing here touches the machine.
+//! The parsers alone, for fuzz targets, benchmarks, and callers who want to know whether a document
+//! would be accepted. Nothing here touches the machine.
 
 use keelson_sys::seccomp::Instruction;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ pub use crate::seccomp::meaning::{Call, system_calls};
 use crate::seccomp::{self, Filter, profile};
 use crate::spec;
 
-/// A seccomp filter as the kernel takes it.
+/// A seccomp filter in the form that the kernel takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     /// The instructions.
@@ -28,7 +28,7 @@ impl From<Filter> for Program {
     }
 }
 
-/// Why a document would not be taken. Its text names the member that it is about.
+/// Why a document would not be accepted. The text names the member that is wrong.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Refusal(#[from] Why);
@@ -42,7 +42,7 @@ enum Why {
 }
 
 /// Parses and checks a `config.json`, as far as that can be done without the machine, and compiles
-/// its seccomp filter, if it has one. The error names the member that it is about.
+/// its seccomp filter, if it has one. The error names the member that is wrong.
 pub fn config(bytes: &[u8]) -> Result<Option<Program>, Refusal> {
     let spec = spec::parse(bytes).map_err(Why::from)?;
     settings::check(&spec).map_err(Why::from)?;
@@ -50,23 +50,23 @@ pub fn config(bytes: &[u8]) -> Result<Option<Program>, Refusal> {
     Ok(filter.map(Program::from))
 }
 
-/// Parses an object as it stands under `linux.seccomp` and compiles it. The error names the
-/// member that it is about.
+/// Parses an object as it stands under `linux.seccomp` and compiles it. The error names the member
+/// that is wrong.
 pub fn seccomp_profile(bytes: &[u8]) -> Result<Program, Refusal> {
     let profile = spec::parse_seccomp(bytes).map_err(Why::from)?;
     let filter = seccomp::compile(&profile).map_err(Why::from)?;
     Ok(filter.into())
 }
 
-/// What a profile, as [`seccomp_profile`] takes it, means for a system call: a `SECCOMP_RET_…`
-/// value with its data. Found without compiling it.
+/// What a profile (in the form that [`seccomp_profile`] takes) decides about a system call: a
+/// `SECCOMP_RET_…` value with its data. The profile is not compiled for this.
 pub fn meaning(bytes: &[u8], call: &Call) -> Result<u32, Refusal> {
     let profile = spec::parse_seccomp(bytes).map_err(Why::from)?;
     Ok(seccomp::meaning::of(&profile, call).map_err(Why::from)?)
 }
 
-/// What a program does about a system call, as the kernel would run it; `None` when the kernel
-/// would not have taken the program.
+/// What a filter program decides about a system call, as the kernel would run it. `None` if the
+/// kernel would refuse the program.
 pub fn decision(program: &Program, call: &Call) -> Option<u32> {
     seccomp::meaning::run(&program.instructions, call)
 }

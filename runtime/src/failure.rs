@@ -1,4 +1,5 @@
-//! How a step of making a container fails: in the parent, and in the child that tells its parent.
+//! How a step of creating a container fails: in the parent, and in the child, which reports to its
+//! parent.
 
 use std::sync::OnceLock;
 
@@ -6,7 +7,7 @@ use keelson_model::error::ErrorKind;
 use keelson_shim_protocol::FailReason;
 use nix::errno::Errno;
 
-/// A step that failed, with its object, fit to be shown to whoever asked for the container.
+/// A step that failed, with its object, in words for the caller who asked for the container.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Failure {
@@ -21,7 +22,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Something of the machine's failed.
+    /// Something on the machine failed.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(FailReason::Internal, ErrorKind::Internal, message)
     }
@@ -41,7 +42,7 @@ impl Failure {
         Self::new(FailReason::Internal, ErrorKind::NotFound, message)
     }
 
-    /// This program does not have it yet.
+    /// The program does not support it yet.
     pub(crate) fn unsupported(message: impl Into<String>) -> Self {
         Self::new(FailReason::Internal, ErrorKind::NotImplemented, message)
     }
@@ -59,14 +60,15 @@ impl Failure {
         }
     }
 
-    /// The exit code of a process that fails before it executes its command, as shells have them.
+    /// The exit code of a process that fails before it executes its command. The codes are those of
+    /// shells.
     pub(crate) fn exit_code(&self) -> i32 {
         self.reason.exit_code()
     }
 
-    /// What engines are told. As Docker judges it: whatever is not there counts as a command that
-    /// does not exist, and whatever may not be done as one that can't be executed, be it the
-    /// working directory or the source of a mount.
+    /// The exit code that engines get, as Docker decides it: anything that does not exist counts as
+    /// a missing command, and anything that is not permitted counts as a command that can't be
+    /// executed. This also holds for the working directory and the source of a mount.
     pub(crate) fn told_reason(&self) -> FailReason {
         match (self.reason, self.cause) {
             (FailReason::Internal, Some(Errno::EACCES | Errno::EISDIR)) => {
@@ -87,20 +89,20 @@ impl Failure {
     }
 }
 
-/// Who is told of warnings, if not simply standard error.
+/// Where warnings go, if not to standard error.
 static WARNINGS: OnceLock<fn(&str)> = OnceLock::new();
 
-/// Says where warnings go. Counts the first time.
+/// Sets where warnings go. Only the first call counts.
 pub(crate) fn tell_warnings(to: fn(&str)) {
     let _ = WARNINGS.set(to);
 }
 
-/// Tells of failures that change nothing any more.
+/// Reports failures that no longer change anything.
 pub(crate) fn warn(failures: &[Failure]) {
     failures.iter().for_each(warning);
 }
 
-/// Tells of something that the caller should know of.
+/// Reports a warning to the caller.
 pub(crate) fn warning(message: impl std::fmt::Display) {
     match WARNINGS.get() {
         Some(tell) => tell(&message.to_string()),
@@ -108,7 +110,7 @@ pub(crate) fn warning(message: impl std::fmt::Display) {
     }
 }
 
-/// Names the step of a system call's failure.
+/// Adds the name of the step to a system call's failure.
 pub(crate) trait Step<T> {
     /// `step` is evaluated only when there is a failure: `format!("mount {kind} on {path}")`.
     fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T, Failure>;
@@ -156,7 +158,7 @@ mod tests {
             assert_eq!(failure.told_reason().exit_code(), code, "{failure}");
             assert_eq!(failure.exit_code(), 128);
         }
-        // What a step says itself counts more.
+        // A kind that the step sets itself has priority.
         let said = Failure {
             cause: Some(Errno::EACCES),
             ..Failure::command(FailReason::NotFound, "exec")

@@ -1,5 +1,6 @@
-//! Whole small files. The standard library's functions take more system calls: with musl it sets
-//! close-on-exec twice, and it asks for a size that is known only afterwards.
+//! Reads and writes whole small files. The standard library's functions make more system calls:
+//! with musl they set close-on-exec twice, and they ask for the size, which these files do not know
+//! beforehand.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,9 +23,8 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Writes a file as a whole: whoever looks finds the old one, or none, until it is complete. It is
-/// not flushed to disk. The temporary name must be free to be overwritten; it is free again when
-/// this fails.
+/// Writes a file as a whole: readers find the old file, or none, until the new one is complete. It
+/// is not flushed to disk. A file at the temporary name is overwritten, and removed if this fails.
 pub(crate) fn replace(path: &Path, temporary: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let file = rustix::fs::open(temporary, flags, Mode::from_raw_mode(mode))?;
@@ -38,8 +38,8 @@ pub(crate) fn replace(path: &Path, temporary: &Path, bytes: &[u8], mode: u32) ->
     Ok(replaced?)
 }
 
-/// The same by a temporary file that is there and whose room is used: nothing is allocated that it has
-/// already.
+/// The same through a temporary file that exists already. Its space is reused, so that nothing new
+/// is allocated.
 pub(crate) fn fill(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = rustix::fs::open(temporary, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     write(&file, bytes)?;

@@ -1,6 +1,6 @@
 //! The program: its memory, its start, and the library's [`keelson_runtime::run`].
 
-// The standard library's start-up code would be run twice for every command, see `entry`.
+// Otherwise the standard library's start-up code would run twice for every command, see `entry`.
 // `cargo test --bins` makes a program with a main of its own.
 #![cfg_attr(not(test), no_main)]
 

@@ -1,9 +1,9 @@
-//! The small init of a container that asked for one: the first process of its pid namespace, with
-//! the container's command as its child.
+//! The small init of containers that ask for one. It is the first process of the container's pid
+//! namespace, and the container's command is its child.
 //!
-//! `docker-init [--] COMMAND [ARGUMENT…]`; that name is what makes the program an init. It hands
-//! every signal on to the command, collects whatever ends in the container, and ends as the command
-//! did. With it ends its pid namespace.
+//! `docker-init [--] COMMAND [ARGUMENT…]`; the program is an init when it is called by that name.
+//! It passes every signal on to the command, reaps all processes that end in the container, and
+//! ends when the command ends, with its exit code. When it ends, the pid namespace ends.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::AsFd;
@@ -22,10 +22,11 @@ use rustix::process::WaitOptions;
 /// The name by which the program is called.
 const NAME: &str = "docker-init";
 
-/// Milliseconds without a signal after which memory is given up.
+/// Milliseconds without a signal after which memory is returned to the kernel.
 const QUIET: u8 = 200;
 
-/// Exit code when there is nothing to execute or no process to be had, as for a command's own fault.
+/// Exit code if there is no command or no process can be made. It is the same as for an error of
+/// the command itself.
 const FAULT: u8 = 1;
 
 /// Whether the program was called as an init.
@@ -33,7 +34,7 @@ pub(crate) fn is_called(name: &OsStr) -> bool {
     Path::new(name).file_name() == Some(OsStr::new(NAME))
 }
 
-/// Runs the command, and gives its exit code when it has ended.
+/// Runs the command, and returns its exit code when it has ended.
 pub(crate) fn main(arguments: Vec<OsString>) -> u8 {
     let Some(command) = command(arguments) else {
         eprintln!("{NAME}: no command; usage: {NAME} [--] COMMAND [ARGUMENT…]");
@@ -48,12 +49,12 @@ pub(crate) fn main(arguments: Vec<OsString>) -> u8 {
     }
 }
 
-/// The command's words as execve(2) takes them. `None`: there are none.
+/// The command's arguments in the form for execve(2). `None`: there is no command.
 fn command(mut arguments: Vec<OsString>) -> Option<Vec<CString>> {
     if arguments.first().is_some_and(|first| first == "--") {
         arguments.remove(0);
     }
-    // An argument of a process holds no zero byte.
+    // An argument of a process never contains a zero byte.
     let words = arguments
         .into_iter()
         .map(|word| CString::new(word.into_vec()));
@@ -62,11 +63,12 @@ fn command(mut arguments: Vec<OsString>) -> Option<Vec<CString>> {
 }
 
 fn keep(command: &[CString]) -> Result<i32, Errno> {
-    // All wait in the descriptor from now on, also those that come before the command is there.
+    // From now on all signals wait in the descriptor, also those that come before the command is
+    // started.
     let all = SigSet::all();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None)?;
     let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC)?;
-    // An ignored one would not arrive.
+    // An ignored signal would not arrive.
     clone::set_ignored(Signal::SIGPIPE, false)?;
     // SAFETY: this program never starts a thread.
     #[allow(unsafe_code)]
@@ -85,15 +87,15 @@ fn keep(command: &[CString]) -> Result<i32, Errno> {
                     return Ok(code);
                 }
             }
-            // It may be ending right now.
+            // The command may be ending right now.
             Ok(number) => drop(clone::signal_pid(child.as_raw(), number)),
             Err(_) => {}
         }
     }
 }
 
-/// Waits for a signal. When none has come for a while, most of the program takes no memory meanwhile:
-/// there may be one such process for each container.
+/// Waits for a signal. When none has come for a while, most of the program's memory is returned to
+/// the kernel, because there may be one such process for each container.
 fn wait(signals: &SignalFd) {
     let mut ready = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     if nix::poll::poll(&mut ready, QUIET) == Ok(0) {
@@ -101,7 +103,8 @@ fn wait(signals: &SignalFd) {
     }
 }
 
-/// Collects all processes that have ended; the exit code of the command when that is one of them.
+/// Reaps all processes that have ended. Returns the command's exit code if the command is one of
+/// them.
 fn collect(command: Pid) -> Option<i32> {
     let mut code = None;
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
@@ -113,12 +116,13 @@ fn collect(command: Pid) -> Option<i32> {
     code
 }
 
-/// Becomes the command, in a group of its own, which its terminal's keys are for.
+/// Becomes the command, in a process group of its own. The terminal's keys (such as Ctrl-C) signal
+/// that group.
 fn execute(command: &[CString]) -> ! {
     let own = Pid::from_raw(0);
     let _ = nix::unistd::setpgid(own, own);
-    // Where standard input is no terminal, there is nothing to be taken. As long as signals are
-    // blocked, a process in the background may do this.
+    // If standard input is no terminal, there is nothing to do. A background process may do this as
+    // long as signals are blocked.
     let _ = nix::unistd::tcsetpgrp(std::io::stdin().as_fd(), nix::unistd::getpid());
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     let Some(name) = command.first() else {

@@ -118,7 +118,7 @@ fn run_passes_signals_on() {
 }
 
 #[test]
-fn all_processes_are_signalled_also_those_that_the_first_left() {
+fn all_processes_are_signalled_also_those_that_the_first_one_left_behind() {
     if !can_run() {
         return;
     }
@@ -154,7 +154,7 @@ fn delete_by_force_kills() {
     bundle.ok(&["delete", "--force", &bundle.id]);
     bundle.assert_gone();
     bundle.ok(&["delete", "--force", &bundle.id]);
-    // One that was never started needs no force.
+    // A container that was never started needs no force.
     bundle.create(&[]);
     bundle.ok(&["delete", &bundle.id]);
     bundle.assert_gone();
@@ -203,7 +203,7 @@ fn the_terminal_goes_to_the_console_socket() {
     assert_eq!(seen, b"/dev/pts/0\r\n");
 }
 
-/// The descriptor that the message brought, which lives as long as the test.
+/// The received descriptor. It lives as long as the test.
 #[allow(unsafe_code)]
 fn borrowed(fd: std::os::fd::RawFd) -> std::os::fd::BorrowedFd<'static> {
     // SAFETY: received above and never closed.

@@ -40,7 +40,7 @@ impl Containerd {
             &ctr,
             &[&"--address", &path("grpc.sock"), &"--namespace", &name],
         );
-        // containerd calls a container's cgroup by the namespace and its name.
+        // containerd names a container's cgroup after the namespace and the container.
         let mut daemon = Daemon::start(directory, &name, command);
         daemon.answers(&client, &["version"]);
         let archive = archive.to_string_lossy().into_owned();
@@ -89,7 +89,7 @@ fn ctr_executes_pauses_kills_and_removes() {
     client.says("RUNNING", &["tasks", "list"]);
     client.ok(&["tasks", "kill", "--signal", "SIGKILL", "one"]);
     client.says("STOPPED", &["tasks", "list"]);
-    // It tells the container's exit code by its own.
+    // Its exit code is the container's exit code.
     client.call(&["tasks", "rm", "one"]);
     client.ok(&["containers", "rm", "one"]);
     assert_eq!(client.ok(&["containers", "list", "-q"]), "");

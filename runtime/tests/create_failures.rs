@@ -10,8 +10,8 @@ use common::{Setup, can_run, cgroup_of, eventually, is_zombie};
 use keelson_shim_protocol::Rootfs;
 use serde_json::{Value, json};
 
-/// Processes whose command line names a directory, as those of the runtime do that make a container of
-/// a bundle in it.
+/// Processes whose command line names a directory, such as those of the runtime that make a
+/// container from a bundle in it.
 fn processes_of(directory: &Path) -> Vec<i32> {
     let directory = directory.to_string_lossy();
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
@@ -213,7 +213,7 @@ fn nothing_is_left_by_a_shim_whatever_fails() {
 }
 
 #[test]
-fn nothing_is_left_when_the_caller_can_not_be_given_what_it_asked_for() {
+fn nothing_is_left_if_the_caller_can_not_get_its_pid_file_or_terminal() {
     if !can_run() {
         return;
     }
@@ -229,7 +229,7 @@ fn nothing_is_left_when_the_caller_can_not_be_given_what_it_asked_for() {
     for (terminal, options, named) in [
         (true, &["--console-socket", "none"][..], "--console-socket"),
         (false, &["--pid-file", "none/pid"], "--pid-file"),
-        // A file can't take a directory's place.
+        // A file can't replace a directory.
         (false, &["--pid-file", "rootfs"], "--pid-file"),
         (
             true,
@@ -255,7 +255,7 @@ fn nothing_is_left_when_the_caller_can_not_be_given_what_it_asked_for() {
 }
 
 #[test]
-fn mounts_in_the_runtimes_own_namespace_are_taken_away() {
+fn mounts_in_the_runtimes_own_namespace_are_removed() {
     if !can_run() {
         return;
     }
@@ -321,7 +321,7 @@ fn what_a_killed_create_leaves_ends_and_can_be_deleted() {
         let output = bundle.call(&["create", &bundle.id]);
         assert_eq!(output.status.code(), None, "{output:?}");
         eventually("end", || processes_of(bundle.directory.path()).is_empty());
-        // A process that ends is gone from the list before the kernel says that it has ended.
+        // An ending process disappears from the list before the kernel reports that it has ended.
         eventually("stopped", || bundle.status() == "stopped");
         bundle.ok(&["delete", &bundle.id]);
         nothing_is_left(&bundle, "killed while it runs a hook");
@@ -342,7 +342,7 @@ fn what_a_killed_create_leaves_ends_and_can_be_deleted() {
 }
 
 #[test]
-fn what_is_killed_just_before_the_end_of_create_can_be_deleted() {
+fn a_container_whose_create_was_killed_at_its_end_can_be_deleted() {
     if !can_run() {
         return;
     }

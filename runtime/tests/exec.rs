@@ -1,4 +1,4 @@
-//! Further processes in a container: sessions of the shim, and the `exec` command.
+//! Additional processes in a container: sessions of the shim, and the `exec` command.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{Connection, RUNTIME, Setup, Shim, can_run, eventually};
 use keelson_shim_protocol::{FailReason, Request, Response};
 use serde_json::{Value, json};
 
-/// A container that does nothing but run.
+/// A container that only sleeps.
 fn container() -> Shim {
     let shim = Setup::new(&["sleep", "1000"]).create();
     shim.start();
@@ -133,7 +133,7 @@ fn a_process_shares_everything_with_the_container() {
         script(&shim, "hostname; ls / | grep -c proc"),
         "testhost\n1\n"
     );
-    // Nothing of the shim's is open.
+    // No descriptor of the shim is open.
     let session = Session::make(&shim, "files", process(&["sleep", "1000"]), false);
     let pid = session.start(&shim);
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
@@ -217,7 +217,7 @@ fn exit_codes_and_failures_are_told_apart() {
         exec: Some("unknown".to_owned()),
     });
     assert!(matches!(unknown, Response::Failed { .. }), "{unknown:?}");
-    // None of that disturbed the container.
+    // Nothing of this disturbed the container.
     assert!(script(&shim, "ps").contains("sleep 1000"));
     assert_eq!(shim.output(), "");
 }
@@ -290,7 +290,7 @@ fn many_sessions_run_at_the_same_time_and_end_with_the_container() {
             });
         }
     });
-    // The end comes while others are on their way to their command.
+    // The end comes while other processes have not executed their command yet.
     let mut connections = Vec::new();
     for number in 0..20 {
         let name = format!("late{number}");
@@ -305,7 +305,7 @@ fn many_sessions_run_at_the_same_time_and_end_with_the_container() {
     };
     assert_eq!(shim.call(&kill), Response::Done);
     for (mut session, mut starting) in connections {
-        // Started or failed, but answered, and the stream ends.
+        // It started or failed; in both cases it is answered, and the stream ends.
         starting.receive();
         assert_eq!(session.attached.frame(), None);
     }

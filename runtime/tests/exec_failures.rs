@@ -1,4 +1,4 @@
-//! Further processes that don't come to run, and sessions that nobody starts.
+//! Additional processes that never execute their command, and sessions that nobody starts.
 
 mod common;
 
@@ -43,7 +43,7 @@ fn attach(shim: &Shim, name: &str) -> Connection {
     connection
 }
 
-/// From now on the kernel kills further processes when they execute their command.
+/// From now on the kernel kills additional processes when they execute their command.
 fn kill_at_execution(config: &Path) {
     let mut spec: Value = serde_json::from_slice(&std::fs::read(config).unwrap()).unwrap();
     spec["linux"]["seccomp"] = json!({
@@ -148,7 +148,7 @@ fn input_that_comes_before_the_start_is_kept() {
     assert_eq!(shim.session_code("one"), 0);
 }
 
-/// What the shim says of its sessions.
+/// What the shim reports about its sessions.
 fn executions(shim: &Shim) -> Vec<(String, ExecutionState)> {
     match shim.call(&Request::Executions) {
         Response::Executions { executions } => executions
@@ -178,7 +178,7 @@ fn a_client_that_comes_back_is_told_of_all_sessions() {
     assert_eq!(make(&shim, "made", exit("exit 0"), false), Response::Done);
     let pids = ["told", "untold", "runs"].map(|name| shim.start_session(name).unwrap());
     assert_eq!(shim.session_code("told"), 7);
-    // As often as it is asked for.
+    // Every time that a client asks.
     assert_eq!(shim.session_code("told"), 7);
     common::eventually("both have ended", || {
         let ended = executions(&shim);

@@ -9,7 +9,7 @@ use common::{Setup, can_run, eventually};
 use keelson_shim_protocol::{OciStatus, Request, Response};
 use serde_json::{Value, json};
 
-/// A hook that writes what it is told into a file, by way of a name that is complete at once.
+/// A hook that writes its input into a file. A rename makes the file appear complete.
 fn recording(directory: &Path, kind: &str) -> Value {
     let file = directory.join(kind);
     let script = format!("cat > {0}.new && mv {0}.new {0}", file.display());
@@ -32,7 +32,7 @@ fn told(directory: &Path, kind: &str) -> Value {
 }
 
 #[test]
-fn hooks_are_told_the_state() {
+fn hooks_get_the_state() {
     if !can_run() {
         return;
     }
@@ -172,7 +172,7 @@ fn a_state_of_any_size_reaches_hooks_and_may_be_left_unread() {
 }
 
 #[test]
-fn a_hook_after_the_start_holds_up_the_start_only() {
+fn a_slow_hook_after_the_start_delays_only_the_start() {
     if !can_run() {
         return;
     }
@@ -194,7 +194,7 @@ fn a_hook_after_the_start_holds_up_the_start_only() {
 }
 
 #[test]
-fn hooks_that_never_end_hold_nobody_up_at_the_end() {
+fn hooks_that_never_end_do_not_block_the_containers_end() {
     if !can_run() {
         return;
     }

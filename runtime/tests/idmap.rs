@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use common::{Setup, can_run};
 use serde_json::{Value, json};
 
-/// A container that runs a script, with a directory of the host's of user 0 and one of user 1000 in
-/// it. `mount` is its entry without source and destination.
+/// A container that runs a script. It has bind mounts of two host directories, of user 0 and of
+/// user 1000. `mount` is their entry without source and destination.
 fn setup(script: &str, mount: &Value) -> Setup {
     let mut setup = Setup::new(&["sh", "-c", script]);
     let directory = setup.directory.path().join("shared");

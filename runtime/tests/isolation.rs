@@ -177,8 +177,8 @@ fn the_own_executable_cannot_be_written() {
     let shim = Setup::new(&["true"]).create();
     for pid in [shim.pid, shim.shim_pid] {
         let exe = format!("/proc/{pid}/exe");
-        // Whether it is busy passes as soon as the process ends; whether the mount can be written
-        // through does not.
+        // A busy file becomes writable as soon as the process ends; a read-only mount stays
+        // read-only.
         let flags = nix::sys::statvfs::statvfs(exe.as_str()).unwrap().flags();
         assert!(
             flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY),
@@ -294,7 +294,7 @@ fn links_of_an_image_do_not_lead_out_of_it() {
     let host = setup.directory.path().join("host");
     std::fs::create_dir(&host).unwrap();
     std::fs::write(host.join("file"), "bound\n").unwrap();
-    // An absolute link to a directory that exists on the host only.
+    // An absolute link to a directory that exists only on the host.
     std::os::unix::fs::symlink(setup.directory.path().join("victim"), lower.join("outside"))
         .unwrap();
     std::fs::create_dir(setup.directory.path().join("victim")).unwrap();
@@ -303,7 +303,7 @@ fn links_of_an_image_do_not_lead_out_of_it() {
         json!({"destination": "/outside", "type": "bind", "source": host, "options": ["rbind"]}),
     );
     let victim = setup.directory.path().join("victim");
-    // Inside, the link leads to where nothing is yet: that place is made, inside.
+    // In the container the link's target does not exist yet: it is made there.
     let shim = setup.create();
     shim.start();
     assert_eq!(shim.wait().code, 0);

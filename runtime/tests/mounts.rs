@@ -10,7 +10,7 @@ use common::consumer::installed;
 use common::{RUNTIME, Setup, can_run, eventually};
 use serde_json::{Value, json};
 
-/// A container with further mounts that runs a script.
+/// A container with additional mounts that runs a script.
 fn setup(script: &str, mounts: &[Value]) -> Setup {
     let mut setup = Setup::new(&["sh", "-c", script]);
     let list = setup.config["mounts"].as_array_mut().unwrap();
@@ -18,7 +18,7 @@ fn setup(script: &str, mounts: &[Value]) -> Setup {
     setup
 }
 
-/// What a script says in such a container.
+/// The output of a script in such a container.
 fn output(script: &str, mounts: &[Value]) -> String {
     let (output, exit) = setup(script, mounts).run();
     assert_eq!(exit.code, 0, "{output}");
@@ -193,7 +193,7 @@ fn figures_of_procfs_can_be_replaced_and_nothing_else_of_it() {
     }
 }
 
-/// A mount of the host's that is shared, in a place of its own.
+/// A shared mount of the host in a directory of its own.
 struct Shared(PathBuf);
 
 impl Shared {
@@ -229,7 +229,7 @@ impl Drop for Shared {
     }
 }
 
-/// Whether a mount that the host makes later shows in the container, and the other way round.
+/// Whether a later mount of the host shows in the container, and the other way round.
 fn propagates(bind: &str, root: Option<&str>) -> (bool, bool) {
     let script = "until test -e /flag/go; do sleep 0.01; done; \
                   grep -c ' /mnt/sub ' /proc/self/mountinfo; \
@@ -284,7 +284,7 @@ fn mounts_propagate_as_asked_for() {
     assert_eq!(propagates("rslave", Some("rslave")), (true, false));
     assert_eq!(propagates("rshared", Some("shared")), (true, true));
     assert_eq!(propagates("rprivate", Some("shared")), (false, false));
-    // Nothing reaches the host when the root is not shared as well.
+    // No mount reaches the host unless the root is shared as well.
     assert_eq!(propagates("rshared", None), (true, false));
 }
 
@@ -341,8 +341,8 @@ fn the_hosts_root_can_be_bound_with_hooks_that_look_for_the_containers() {
     }
 }
 
-/// Runs a container in a mount namespace that a script has prepared, and gives what it says. In the
-/// script `$rest` is the bundle's directory.
+/// Runs a container in a mount namespace that a script has prepared, and returns its output. In the
+/// script, `$rest` is the bundle's directory.
 fn run_in(prepare: &str, bundle: &Bundle) -> (bool, String) {
     run_with(&RUNTIME, prepare, bundle)
 }
@@ -376,7 +376,7 @@ fn share_cgroups(config: &mut Value) {
 }
 
 /// A new mount of cgroup2 takes flags away from the host's, and a wait for the kernel with it. Here
-/// the host has mounted a part only, which a new mount would not be.
+/// the host has mounted only a part of the hierarchy; a new mount would show all of it.
 #[test]
 fn the_machines_cgroups_are_shown_and_not_mounted_again() {
     if !can_run() {
@@ -416,7 +416,7 @@ fn the_machines_cgroups_are_shown_and_not_mounted_again() {
     }
 }
 
-/// Options of a file system, unlike those of a mount, are those of everybody's mounts of it.
+/// Options of a file system, unlike those of a mount, apply to all its mounts.
 #[test]
 fn a_file_system_of_the_hosts_is_not_changed() {
     if !can_run() {
@@ -436,7 +436,7 @@ fn a_file_system_of_the_hosts_is_not_changed() {
     assert!(!done && text.contains("for the whole machine"), "{text}");
 }
 
-/// What runc 1.3 makes of the attributes of what is bound.
+/// The attributes of binds as runc 1.3 sets them.
 #[test]
 fn a_bind_has_the_attributes_that_are_asked_for_and_no_others() {
     if !can_run() {
@@ -517,8 +517,8 @@ fn binds_with(runtime: &str, prepare: &str, bundle: &Bundle) -> BTreeMap<String,
         .collect()
 }
 
-/// Every usual option over sources of every kind. docs/conformance.md tells of what is left out:
-/// runc before 1.2 (Debian 12 has 1.1.5) doesn't touch a bind whose options only allow something.
+/// Every usual option over sources of every kind. docs/conformance.md says what is left out: runc
+/// before 1.2 (Debian 12 has 1.1.5) doesn't touch a bind whose options only allow something.
 #[test]
 fn binds_have_the_attributes_that_runc_gives_them() {
     if !can_run() {
@@ -555,7 +555,7 @@ fn binds_have_the_attributes_that_runc_gives_them() {
     let mut bundle = Bundle::new(&["cat", "/proc/self/mountinfo"], |_| {});
     let mut prepare = "mkdir -p $rest/sources; mount -t tmpfs tmpfs $rest/sources".to_owned();
     for (number, source) in sources.iter().enumerate() {
-        // With a mount below, which only recursive options may change.
+        // With a mount below it: only recursive options may change that.
         prepare.push_str(&format!(
             "; place=$rest/sources/{number}; mkdir $place; mount -t tmpfs tmpfs $place; \
              mkdir $place/below; mount -t tmpfs -o nodev tmpfs $place/below; \
@@ -585,7 +585,7 @@ fn binds_have_the_attributes_that_runc_gives_them() {
     });
     let ours = binds_with(&RUNTIME, &prepare, &bundle);
     let theirs = binds_with(&runc.to_string_lossy(), &prepare, &bundle);
-    // Those below are mounts, too, of every recursive bind.
+    // Recursive binds include the mounts below.
     assert_eq!(ours.len(), sources.len() * options.len() * 3);
     for (name, attributes) in &ours {
         assert_eq!(Some(attributes), theirs.get(name), "{name}");
@@ -593,7 +593,7 @@ fn binds_have_the_attributes_that_runc_gives_them() {
 }
 
 #[test]
-fn what_an_earlier_mount_made_can_be_bound_by_its_path_on_the_host() {
+fn an_earlier_mount_can_be_bound_by_its_path_on_the_host() {
     if !can_run() {
         return;
     }

@@ -54,8 +54,7 @@ fn is_listener(fd: &OwnedFd) -> bool {
     link.to_string_lossy().contains("seccomp notify")
 }
 
-/// The script's shell waits in mkdir until the agent is gone, and then is told that there is no
-/// such call.
+/// The script's shell waits in mkdir until the agent is gone. Then the call fails with ENOSYS.
 const SCRIPT: &str = "echo before; /bin/busybox mkdir /tmp/x; echo code $?; exec sleep 1000";
 
 fn assert_ends_with_the_agent(shim: &Shim, fd: OwnedFd) {
@@ -76,7 +75,7 @@ fn the_agent_gets_the_listener_and_the_state() {
     let listener = UnixListener::bind(&path).unwrap();
     let shim = setup(SCRIPT, &path).create();
     let connection = listener.accept().unwrap().0;
-    // When it is made already: an agent may have to do something before the start.
+    // At creation already: an agent may have work to do before the start.
     let (state, fd) = receive(connection);
     shim.start();
     assert_eq!(state["ociVersion"], "1.2.0");
@@ -90,7 +89,7 @@ fn the_agent_gets_the_listener_and_the_state() {
     assert!(is_listener(&fd));
     assert_ends_with_the_agent(&shim, fd);
 
-    // A further process has a filter, and so a listener, of its own.
+    // An additional process has a filter of its own, and so its own listener.
     let process = json!({
         "args": ["/bin/busybox", "mkdir", "/tmp/y"], "cwd": "/", "user": {"uid": 0, "gid": 0},
     });

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use common::consumer::{Client, installed, remove_cgroup, unique, unmount_below};
 
-/// Podman with storage and state of the test's own.
+/// Podman with separate storage and state for the test.
 struct Podman {
     client: Client,
     directory: tempfile::TempDir,
@@ -24,7 +24,7 @@ impl Podman {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         common::make_root(&path("rootfs"));
-        // Locks in shared memory would be those of the machine's Podman.
+        // With locks in shared memory it would share them with the machine's Podman.
         std::fs::write(path("containers.conf"), "[engine]\nlock_type = \"file\"\n").unwrap();
         let client = Client::new(
             &program,
@@ -52,8 +52,8 @@ impl Podman {
         })
     }
 
-    /// The arguments of `run`. Podman's own limit of processes is taken off, since a machine whose
-    /// controllers belong to version 1 can't set it, and so are limits above the caller's.
+    /// The arguments of `run`. Podman's default limit of processes is removed, because a machine
+    /// with version 1 controllers can't set it. Limits above the caller's are removed, too.
     fn run(&self, options: &[&str], command: &[&str]) -> Vec<String> {
         let rootfs = self.directory.path().join("rootfs").display().to_string();
         let parent = format!("--cgroup-parent=/{}", self.name);
@@ -168,8 +168,8 @@ fn podman_does_without_cgroups() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     common::make_root(&path("rootfs"));
-    // Podman asks by the program's name whether it can do without cgroups, which it must on a
-    // machine whose controllers belong to version 1.
+    // Podman decides by the program's name whether the runtime can work without cgroups. On a
+    // machine with version 1 controllers it must.
     std::os::unix::fs::symlink(&*common::RUNTIME, path("crun")).unwrap();
     let output = Command::new(program)
         .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])

@@ -1,4 +1,4 @@
-//! Telling a service manager that a container's program is ready.
+//! A service manager learns that a container's program is ready.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::bundle::Bundle;
 use common::can_run;
 use serde_json::json;
 
-/// A service manager's socket, and what it is told by a command that is called with it.
+/// A service manager's socket, and the messages that a command sends to it.
 struct Manager {
     directory: tempfile::TempDir,
     socket: UnixDatagram,
@@ -36,12 +36,12 @@ impl Manager {
     }
 }
 
-/// Says what sd_notify(3) does, with the program that the test itself is: busybox has none that
-/// sends a datagram to a socket of the file system.
+/// Sends the same as sd_notify(3). The program is this test itself, because busybox can't send a
+/// datagram to a socket in the file system.
 const SAY: &str = "SAY_TO_NOTIFY_SOCKET";
 
 #[test]
-fn says_what_it_is_told_to() {
+fn sends_the_given_message() {
     let Ok(words) = std::env::var(SAY) else {
         return;
     };
@@ -54,7 +54,7 @@ fn says_what_it_is_told_to() {
 
 /// A bundle with this test as its program.
 fn talker(words: &str) -> Bundle {
-    let script = "/talker --exact says_what_it_is_told_to >/dev/null && sleep 1000";
+    let script = "/talker --exact sends_the_given_message >/dev/null && sleep 1000";
     Bundle::new(&["sh", "-c", script], |config| {
         let own = std::env::current_exe().unwrap();
         config["process"]["env"]
@@ -114,7 +114,7 @@ fn a_foreground_passes_readiness_on_beside_its_work() {
 }
 
 #[test]
-fn a_service_manager_that_is_gone_takes_no_container_along() {
+fn a_container_survives_the_end_of_its_service_manager() {
     if !can_run() {
         return;
     }

@@ -1,5 +1,5 @@
-//! Limits of containers: what this machine's cgroup v2 has is set for real, the rest is refused by
-//! name.
+//! Limits of containers: those that this machine's cgroup v2 has are really set, the others are
+//! refused by name.
 
 mod common;
 
@@ -134,7 +134,7 @@ fn files_are_set_by_name() {
 }
 
 #[test]
-fn what_version_2_does_not_have_is_refused_by_name() {
+fn limits_that_version_2_does_not_have_are_refused_by_name() {
     if !can_run() {
         return;
     }
@@ -202,12 +202,12 @@ fn labels_and_the_like_that_this_kernel_lacks_are_refused_by_name() {
 }
 
 #[test]
-fn a_further_process_runs_where_it_is_told() {
+fn an_additional_process_runs_in_the_requested_cgroup() {
     if !can_run() {
         return;
     }
     let mut setup = setup(&json!({}));
-    // For further processes only.
+    // For additional processes only.
     setup.config["process"]["execCPUAffinity"] = json!({"final": "0"});
     let shim = setup.create();
     shim.start();
@@ -235,7 +235,7 @@ fn a_further_process_runs_where_it_is_told() {
 }
 
 #[test]
-fn what_needs_a_cgroup_is_refused_without_one() {
+fn settings_that_need_a_cgroup_are_refused_without_one() {
     if !can_run() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Ways out of containers that were found in other runtimes, by the number of the report.
+//! Container escapes that were found in other runtimes, by the number of the report.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn setup(script: &str, prepare: impl FnOnce(&Path)) -> Setup {
     setup
 }
 
-/// Takes mounts out of a configuration.
+/// Removes mounts from a configuration.
 fn without(setup: &mut Setup, destination: &str) {
     let mounts = setup.config["mounts"].as_array_mut().unwrap();
     mounts.retain(|mount| {
@@ -38,14 +38,14 @@ fn add(setup: &mut Setup, mount: Value) {
     setup.config["mounts"].as_array_mut().unwrap().push(mount);
 }
 
-/// Changes whatever there is of the null device by name, below masked paths and by descriptor, and
-/// says what that came to.
+/// Tries to change every node of the null device: by name, below masked paths, and through
+/// descriptors. Prints the results.
 const ATTACK: &str = "for path in /dev/null /dev/zero /dev/tty /proc/timer_list /proc/keys \
     /proc/self/fd/0; do chmod 601 $path; chown 7:8 $path; touch -t 200001010000 $path; done \
     2>/dev/null; for path in /dev/null /proc/self/fd/0; do stat -L -c '%t:%T' $path; \
     echo x > $path && echo written; done";
 
-/// The node of a device is the machine's, whatever mount namespace it is reached from.
+/// A device node belongs to the machine, whatever mount namespace it is reached from.
 #[test]
 fn nodes_of_the_host_are_out_of_reach() {
     if !can_run() {
@@ -66,7 +66,7 @@ fn nodes_of_the_host_are_out_of_reach() {
     shim.start();
     shim.wait();
     assert_eq!(shim.output(), expected);
-    // In what a process gets that comes later, too.
+    // Also for a process that is added later.
     let mut waiting = default();
     waiting.config["process"]["args"] = json!(["sleep", "1000"]);
     let shim = waiting.create();
@@ -85,7 +85,7 @@ fn nodes_of_the_host_are_out_of_reach() {
     let found = common::host_objects::writable(later, shim.directory.path());
     assert_eq!(found, [""; 0]);
     drop(shim);
-    // Without one: the image's, and nothing at all.
+    // Without one: with the image's node, and with no node.
     for node in [true, false] {
         let mut bare = default();
         without(&mut bare, "/dev");
@@ -103,7 +103,7 @@ fn nodes_of_the_host_are_out_of_reach() {
     }
 }
 
-/// What a caller gives as standard streams, and what nobody gave.
+/// Standard streams that the caller passes, and those that it does not.
 #[test]
 fn the_callers_null_device_is_not_handed_on() {
     if !can_run() {
@@ -133,7 +133,8 @@ fn the_callers_null_device_is_not_handed_on() {
     common::host_objects::assert_unchanged();
 }
 
-/// CVE-2025-31133: what hides a file was the container's /dev/null, for which an image has a link.
+/// CVE-2025-31133: files were hidden by the container's /dev/null, which an image could replace by
+/// a link.
 #[test]
 fn a_false_null_device_hides_nothing_else() {
     if !can_run() {
@@ -169,7 +170,7 @@ fn a_false_console_is_not_followed() {
         assert!(message.contains("process.terminal"), "{message}");
         assert!(message.contains("symbolic link"), "{message}");
     }
-    // The directory itself leads into procfs.
+    // The directory itself is a link into procfs.
     let mut setup = setup("true", |root| {
         std::fs::remove_dir(root.join("dev")).unwrap();
         symlink("/proc/self/attr", root.join("dev")).unwrap();
@@ -210,7 +211,7 @@ fn nothing_is_mounted_over_procfs_not_even_by_links() {
     }
 }
 
-/// The same: parameters reach the kernel, whatever the image has in the place of procfs.
+/// The same CVE: parameters reach the kernel, whatever the image has at the path of procfs.
 #[test]
 fn parameters_are_written_to_the_real_procfs() {
     if !can_run() {
@@ -250,8 +251,8 @@ fn parameters_are_written_to_the_real_procfs() {
     }
 }
 
-/// CVE-2019-5736: the runtime's own file, which the container's processes can name while they are
-/// still the runtime, or by a script that names it as its interpreter.
+/// CVE-2019-5736: the runtime's own file. The container's processes can name it while they are
+/// still the runtime, or through a script that has it as its interpreter.
 #[test]
 fn the_runtimes_file_cannot_be_reached_by_an_interpreter() {
     if !can_run() {
@@ -263,7 +264,7 @@ fn the_runtimes_file_cannot_be_reached_by_an_interpreter() {
         let path = root.join("bin/trap");
         std::fs::write(&path, "#!/proc/self/exe\n").unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-        // Tries to write to the file of every process that comes along.
+        // Tries to write to the program file of every process that appears.
         let thief = "for i in $(seq 200); do for p in /proc/[0-9]*; do \
                      (echo x > $p/exe) 2>/dev/null && echo written to $(readlink $p/exe); \
                      done; done; echo tried";
@@ -293,7 +294,7 @@ fn the_runtimes_file_cannot_be_reached_by_an_interpreter() {
     );
 }
 
-/// CVE-2024-21626: a descriptor that leaked in leads out by way of the working directory.
+/// CVE-2024-21626: a leaked descriptor leads outside through the working directory.
 #[test]
 fn the_working_directory_is_never_a_descriptor() {
     if !can_run() {
@@ -335,7 +336,7 @@ fn no_descriptor_of_the_runtime_is_in_a_container_or_its_hooks() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "0 1 2 3 ");
 }
 
-/// A directory of the host's that an image's links aim at.
+/// A directory of the host that an image's links point to.
 fn outside(setup: &Setup) -> PathBuf {
     let outside = setup.directory.path().join("outside");
     std::fs::create_dir_all(&outside).unwrap();
@@ -364,7 +365,7 @@ fn links_at_destinations_stay_inside() {
     setup.config["process"]["cwd"] = json!("/relative/cwd");
     let shim = setup.create();
     assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
-    // As the container sees them, the links name this.
+    // In the container, the links lead to this path.
     let inside = root.join(target.strip_prefix("/").unwrap());
     for name in ["made", "made2", "node", "cwd"] {
         assert!(inside.join(name).exists(), "{name}");

@@ -190,7 +190,7 @@ fn input_ends_with_the_client_only_when_asked_for() {
 }
 
 #[test]
-fn late_and_slow_clients_lose_nothing_and_hold_nobody_up() {
+fn late_and_slow_clients_lose_nothing_and_block_nobody() {
     if !can_run() {
         return;
     }
@@ -199,7 +199,7 @@ fn late_and_slow_clients_lose_nothing_and_hold_nobody_up() {
     setup.spec.open_stdin = true;
     let shim = setup.create();
     let mut early = shim.attach(true);
-    // Reads nothing until the container is through.
+    // Reads nothing until the container has written everything.
     let mut slow = shim.attach(false);
     shim.start();
     assert_eq!(early.frame().unwrap().1, b"first\n");
@@ -291,7 +291,7 @@ fn killing_the_shim_kills_the_container() {
 }
 
 #[test]
-fn freezing_stops_and_thawing_continues() {
+fn a_frozen_container_stops_and_goes_on_when_thawed() {
     if !can_run() {
         return;
     }
@@ -331,7 +331,7 @@ fn large_output_is_recorded_whole_and_rotated() {
 }
 
 #[test]
-fn requests_that_make_no_sense_get_an_answer() {
+fn invalid_requests_get_an_answer() {
     if !can_run() {
         return;
     }
@@ -399,14 +399,14 @@ fn little_output_costs_an_idle_shim_little_memory() {
     });
 }
 
-/// The directory of the shim and its log are on a file system that the container's own output fills;
-/// there is room again before the end, or there is not.
+/// The shim's directory and its log are on a file system that the container's own output fills. In
+/// one case there is room again before the end, in the other there is not.
 #[test]
 fn a_full_disk_loses_neither_the_exit_record_nor_that_output_was_lost() {
     if !can_run() {
         return;
     }
-    // A mount namespace of this test's thread.
+    // A mount namespace for this test's thread.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
     let flags = rustix::mount::MountPropagationFlags::PRIVATE;
     let all = rustix::mount::MountPropagationFlags::REC;
@@ -437,7 +437,7 @@ fn a_full_disk_loses_neither_the_exit_record_nor_that_output_was_lost() {
         match room {
             true => std::fs::remove_file(&filler).unwrap(),
             false => {
-                // Nothing at all is left.
+                // No space is left at all.
                 let mut rest = std::fs::File::create(tiny.join("rest")).unwrap();
                 while rest.write(&[0; 4096]).is_ok() {}
             }

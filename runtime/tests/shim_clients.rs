@@ -1,4 +1,4 @@
-//! Clients and containers that don't behave: the shim goes on, and takes no more than it should.
+//! Clients and containers that misbehave: the shim goes on, and uses no more than it should.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn is_running(shim: &Shim) -> bool {
 }
 
 #[test]
-fn requests_behind_one_that_waits_are_answered_in_turn() {
+fn requests_after_a_waiting_one_are_answered_in_order() {
     if !can_run() {
         return;
     }
@@ -69,7 +69,7 @@ fn requests_behind_one_that_waits_are_answered_in_turn() {
 }
 
 #[test]
-fn a_client_that_reads_no_answers_can_not_ask_without_end() {
+fn a_client_that_reads_no_answers_can_not_send_requests_without_end() {
     if !can_run() {
         return;
     }
@@ -83,7 +83,7 @@ fn a_client_that_reads_no_answers_can_not_ask_without_end() {
         .unwrap();
     let mut sent = 0;
     loop {
-        // Where the last write has ended, in the middle of a request or not.
+        // The last write may have ended in the middle of a request.
         match connection.0.write(&requests[sent % each..]) {
             Ok(length) => sent += length,
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -92,7 +92,7 @@ fn a_client_that_reads_no_answers_can_not_ask_without_end() {
         assert!(sent < 64 << 20, "the shim takes whatever comes");
     }
     assert!(is_running(&shim), "others are served");
-    // What was taken is answered when there is room.
+    // Accepted requests are answered when there is room.
     connection.0.shutdown(Shutdown::Write).unwrap();
     for _ in 0..sent / each {
         assert!(matches!(connection.receive(), Response::State { .. }));
@@ -101,7 +101,7 @@ fn a_client_that_reads_no_answers_can_not_ask_without_end() {
 }
 
 #[test]
-fn half_requests_and_garbage_hold_nobody_up() {
+fn half_requests_and_garbage_block_nobody() {
     if !can_run() {
         return;
     }
@@ -120,7 +120,7 @@ fn half_requests_and_garbage_hold_nobody_up() {
         drop(connection);
     }
     assert!(is_running(&shim));
-    // The other halves come after all, and once not at all.
+    // The second halves come later, except for one.
     let (gone, _) = halves.pop().unwrap();
     drop(gone);
     for (mut connection, rest) in halves {
@@ -196,7 +196,7 @@ fn connections_without_a_descriptor_wait_and_the_shim_does_not_spin() {
             sleeps()
         })
     });
-    // Those that waited have their turn when others leave.
+    // The waiting connections are accepted when others leave.
     let last = clients.split_off(59);
     drop(clients);
     for mut client in last {
@@ -209,7 +209,7 @@ fn connections_without_a_descriptor_wait_and_the_shim_does_not_spin() {
 }
 
 #[test]
-fn a_hook_in_the_container_holds_up_its_start_only() {
+fn a_slow_hook_in_the_container_delays_only_its_start() {
     if !can_run() {
         return;
     }
@@ -246,12 +246,12 @@ fn a_hook_in_the_container_holds_up_its_start_only() {
 }
 
 #[test]
-fn what_goes_on_writing_does_not_hold_the_end_up() {
+fn endless_output_does_not_delay_the_end() {
     if !can_run() {
         return;
     }
     let mut setup = Setup::new(&["sh", "-c", "cat /dev/zero & sleep 0.1; exit 3"]);
-    // Neither the kernel nor a cgroup ends what the first process leaves.
+    // Neither the kernel nor a cgroup ends the processes that the first one leaves behind.
     setup.config["linux"]["cgroupsPath"] = json!(null);
     setup.config["linux"]["resources"] = json!(null);
     let namespaces = setup.config["linux"]["namespaces"].as_array_mut().unwrap();
@@ -289,7 +289,7 @@ impl Drop for Small {
 }
 
 #[test]
-fn a_full_disk_does_not_hold_the_container_up() {
+fn a_full_disk_does_not_block_the_container() {
     if !can_run() {
         return;
     }
@@ -348,11 +348,11 @@ fn a_probe_ends_with_its_time_or_its_client() {
         code,
         output: output.to_owned(),
     };
-    // The first bytes of both streams count.
+    // The first bytes of both streams are kept.
     let words = ["sh", "-c", "echo 12345678901; exit 7"];
     let answer = shim.call(&probe(&words, 60_000));
     assert_eq!(answer, result(Some(7), "12345678"));
-    // Output that somebody else holds open is not waited for.
+    // Output that another process holds open is not waited for.
     let daemon = ["sh", "-c", "sleep 1000 & echo begun"];
     let answer = shim.call(&probe(&daemon, 60_000));
     assert_eq!(answer, result(Some(0), "begun\n"));
@@ -360,7 +360,7 @@ fn a_probe_ends_with_its_time_or_its_client() {
     let slow = ["sh", "-c", "echo a; sleep 2000 & sleep 2000"];
     assert_eq!(shim.call(&probe(&slow, 50)), result(None, "a\n"));
     eventually("the probe's processes are gone", || members(&shim) == 2);
-    // There is one at a time.
+    // Only one runs at a time.
     let mut client = shim.connect();
     client.send(&probe(&slow, 60_000));
     eventually("the probe runs", || members(&shim) >= 4);
@@ -374,7 +374,7 @@ fn a_probe_ends_with_its_time_or_its_client() {
     eventually("the next one is made", || {
         shim.call(&probe(&["true"], 60_000)) == result(Some(0), "")
     });
-    // Nothing of them is kept.
+    // No trace of them is kept.
     let none = Response::Executions {
         executions: Vec::new(),
     };

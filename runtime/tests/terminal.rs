@@ -1,4 +1,4 @@
-//! Containers and further processes with a terminal in the foreground.
+//! Containers and additional processes with a terminal in the foreground.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn bundle(args: &[&str], terminal: bool) -> Bundle {
     })
 }
 
-/// A terminal as a user has it, with a program in it.
+/// A user's terminal with a program in it.
 struct Screen {
     master: File,
     slave: OwnedFd,
@@ -58,7 +58,7 @@ impl Screen {
             .unwrap()
     }
 
-    /// Reads until something shows.
+    /// Reads until a text appears.
     fn until(&mut self, text: &str) {
         while !self.seen.contains(text) {
             let mut ready = [nix::poll::PollFd::new(
@@ -177,7 +177,7 @@ fn exec_has_a_terminal_and_a_cgroup() {
 }
 
 #[test]
-fn what_goes_on_writing_does_not_hold_exec_up() {
+fn endless_output_does_not_block_exec() {
     if !can_run() {
         return;
     }
@@ -205,7 +205,7 @@ fn what_goes_on_writing_does_not_hold_exec_up() {
 }
 
 #[test]
-fn nobody_would_hold_the_terminal_of_a_detached_container() {
+fn a_detached_container_needs_a_console_socket_for_its_terminal() {
     if !can_run() {
         return;
     }
@@ -220,7 +220,7 @@ fn nobody_would_hold_the_terminal_of_a_detached_container() {
 }
 
 #[test]
-fn line_ends_come_out_as_they_were_written() {
+fn line_ends_are_passed_on_unchanged() {
     if !can_run() {
         return;
     }
@@ -249,7 +249,7 @@ fn the_console_socket_may_come_late() {
     let mut command = bundle.command(&["create", "--console-socket"]);
     command.arg(&socket).arg(&bundle.id);
     let mut create = command.spawn().unwrap();
-    // The container is made, and its terminal, before anybody listens.
+    // The container and its terminal are made before anybody listens.
     let state = bundle.directory.path().join("state").join(&bundle.id);
     eventually("the container's directory", || state.exists());
     let listener = UnixListener::bind(&socket).unwrap();

@@ -149,7 +149,7 @@ fn bad_mappings_are_refused_by_name() {
 }
 
 #[test]
-fn further_processes_are_inside_too() {
+fn additional_processes_are_inside_too() {
     if !can_run() {
         return;
     }
@@ -297,7 +297,7 @@ fn hooks_and_devices_of_config_json() {
 }
 
 #[test]
-fn devices_that_the_host_has_no_node_of_are_made() {
+fn devices_without_a_node_on_the_host_are_made() {
     if !can_run() {
         return;
     }
@@ -341,7 +341,7 @@ fn owners_of_layers_are_those_of_the_image() {
     shim.start();
     assert_eq!(shim.wait().code, 0, "{}", shim.output());
     assert_eq!(shim.output(), "0:0\n0:0\n0:0\n1000:100\n0\n0\ngone\n");
-    // What was changed belongs on the disk to whom it would without a user namespace.
+    // On the disk, changed files have the same owners as without a user namespace.
     for name in ["made", "etc/made", "etc/passwd", "tmp/d", "."] {
         let path = directory.join("upper").join(name);
         assert_eq!(std::fs::metadata(path).unwrap().uid(), 0, "{name}");
@@ -351,7 +351,7 @@ fn owners_of_layers_are_those_of_the_image() {
 }
 
 #[test]
-fn one_layer_that_nothing_is_written_to_is_mapped_too() {
+fn a_single_read_only_layer_is_mapped_too() {
     if !can_run() {
         return;
     }

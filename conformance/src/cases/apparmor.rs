@@ -12,14 +12,14 @@ use crate::lab::{Lab, contains, same, skip};
 
 const PROCESS: &str = "config.md#linux-process";
 
-/// A profile in the kernel, taken out again at the end.
+/// A profile in the kernel. It is removed at the end.
 struct Profile {
     name: String,
     text: String,
 }
 
 impl Profile {
-    /// Everything is allowed but to write to one file.
+    /// Everything is allowed, except writing to one file.
     fn load(lab: &Lab) -> Result<Self> {
         let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
         if !enabled.is_ok_and(|text| text.starts_with('Y'))
@@ -70,7 +70,7 @@ impl Drop for Profile {
     }
 }
 
-/// Says what the process is confined by, and tries the rule.
+/// Prints the process's profile, and tries the rule.
 const LOOK: &str = "cat /proc/self/attr/current; echo a > /tmp/allowed && echo allowed; \
     (echo b > /tmp/denied) 2> /dev/null || echo denied";
 

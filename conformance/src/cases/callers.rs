@@ -1,5 +1,5 @@
-//! What programs that call a runtime give it and expect of it: documents as Go's encoder writes
-//! them, paths and cgroups in the forms of engines, standard streams, and errors that they parse.
+//! What callers pass to a runtime and expect from it: documents as Go's encoder writes them, paths
+//! and cgroups in the forms of engines, standard streams, and errors that they parse.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
@@ -77,7 +77,7 @@ fn with_nulls(config: &mut Value) {
     }
 }
 
-/// What a failing call writes, with these options before the command.
+/// The output of a failing call, with these options before the command.
 fn error_of(lab: &Lab, options: &[&str]) -> Result<String> {
     let mut arguments = options.to_vec();
     arguments.extend(["state", "nobody"]);
@@ -102,7 +102,7 @@ fn through_pipe(lab: &Lab, script: &str, edit: impl FnOnce(&mut Value)) -> Resul
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The message about a hook that fails, wherever it is told.
+/// The message about a failed hook, wherever it is written.
 fn failing_hook(lab: &Lab, kind: &str) -> Result<String> {
     let hook = |script: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
     lab.refuses_within(
@@ -320,7 +320,7 @@ pub(super) const CASES: &[Case] = &[
             for mount in parents {
                 let directory = mount.join(name.trim_start_matches('/'));
                 if std::fs::create_dir_all(&directory).is_ok() {
-                    // Some hierarchies take no process before they are configured.
+                    // Some hierarchies accept no process before they are configured.
                     let _ = std::fs::write(directory.join("cgroup.procs"), child.id().to_string());
                 }
             }

@@ -13,7 +13,7 @@ const PATH: &str = "config-linux.md#cgroups-path";
 pub(super) const RESOURCES: &str = "config-linux.md#control-groups";
 pub(super) const UNIFIED: &str = "config-linux.md#unified";
 
-/// The cgroups of a process, by the host's view.
+/// The cgroups of a process, as the host sees them.
 fn cgroups(pid: i32) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     Ok(text
@@ -22,7 +22,7 @@ fn cgroups(pid: i32) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The container's directory when cgroup v2 is the machine's only hierarchy and has a controller.
+/// The container's directory, if cgroup v2 is the machine's only hierarchy and has a controller.
 pub(super) fn unified(lab: &Lab, controller: &str) -> Result<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let found = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
@@ -34,7 +34,7 @@ pub(super) fn unified(lab: &Lab, controller: &str) -> Result<PathBuf> {
     Ok(root.join(lab.cgroup().trim_start_matches('/')))
 }
 
-/// Requires that resources give these contents of the container's cgroup v2 files.
+/// Requires that resources lead to these contents of the container's cgroup v2 files.
 pub(super) fn gives(
     lab: &Lab,
     controller: &str,
@@ -53,7 +53,7 @@ pub(super) fn gives(
     container.stop()
 }
 
-/// Requires that `update` with these options gives these contents.
+/// Requires that `update` with these options leads to these contents.
 pub(super) fn updates(
     lab: &Lab,
     controller: &str,
@@ -158,7 +158,7 @@ pub(super) const CASES: &[Case] = &[
         |lab| {
             let outside = lab.path("outside");
             let path = format!("/../../../../..{}", outside.display());
-            // Refusing it would be right as well.
+            // To refuse it would be correct as well.
             let _ = lab.run(|config| config["linux"]["cgroupsPath"] = json!(path))?;
             ensure!(!outside.exists(), "a directory was made outside");
             Ok(())

@@ -7,7 +7,7 @@ use crate::case::{Case, interface, must};
 use crate::command::eventually;
 use crate::lab::{Lab, contains, same};
 
-/// `features` as JSON; a runtime of before version 1.1 may not have it.
+/// `features` as JSON. Runtimes older than version 1.1 may not have it.
 fn features(lab: &Lab) -> Result<Value> {
     let text = lab.call(&["features"])?.output()?;
     serde_json::from_str(&text).with_context(|| format!("features is no JSON: {text:?}"))
@@ -214,7 +214,7 @@ pub(super) const CASES: &[Case] = &[
             let container = lab.idle()?;
             container.call(&["pause"])?.output()?;
             container.kill("KILL")?;
-            // Some thaw it by themselves.
+            // Some runtimes thaw it themselves.
             let _ = container.call(&["resume"])?;
             container.becomes("stopped")
         },

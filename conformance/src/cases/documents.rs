@@ -1,4 +1,4 @@
-//! What is wrong with a config.json, and what must be passed over.
+//! Errors in a config.json, and members that must be ignored.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ const EXTENSIBILITY: &str = "config.md#extensibility";
 const ANNOTATIONS: &str = "config.md#annotations";
 const VALID: &str = "config.md#valid-values";
 
-/// A text in place of config.json must be refused.
+/// A text instead of config.json must be refused.
 fn refuses_text(lab: &Lab, text: &[u8]) -> Result<String> {
     std::fs::write(lab.bundle().join("config.json"), text)?;
     let id = lab.next_id();
@@ -250,7 +250,7 @@ pub(super) const CASES: &[Case] = &[
         "config.md#linux-process",
         "An AppArmor profile is applied or refused, never passed over.",
         |lab| {
-            // With AppArmor, too: nobody has loaded it.
+            // Also on a kernel with AppArmor: the profile is not loaded.
             lab.refuses(|config| config["process"]["apparmorProfile"] = json!("some-profile"))
                 .map(drop)
         },

@@ -1,4 +1,4 @@
-//! Further processes in a running container.
+//! Additional processes in a running container.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -438,7 +438,7 @@ pub(super) const CASES: &[Case] = &[
             )?;
             container.says("ready")?;
             for _ in 0..5 {
-                // What comes of it is of no interest, only what the container could write.
+                // The result does not matter, only what the container could write.
                 container.exec(&[], &["/bin/again", "--version"])?;
             }
             let after = std::fs::metadata(&lab.runtime.path)?;

@@ -1,4 +1,4 @@
-//! What callers rely on of runc that no document requires.
+//! Behaviour of runc that callers rely on, although no document requires it.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::lab::{Lab, contains, push, same};
 const HELP: &str = "runc --help";
 const DEBUG: &str = "runc --debug";
 
-/// A directory of the root with a mode, to be covered.
+/// A directory of the root with a mode. A mount will cover it.
 fn directory(lab: &Lab, mode: u32) -> Result<()> {
     let path = lab.rootfs().join("covered");
     std::fs::create_dir(&path)?;
@@ -311,7 +311,7 @@ pub(super) const CASES: &[Case] = &[
                 });
                 config["hooks"]["startContainer"] = hook("exec mkdir /tmp/made-by-hook");
             })?;
-            // Not every runtime knows by then.
+            // Not every runtime knows it at that point.
             let _ = container.call(&["start"])?;
             container.becomes("stopped")?;
             ensure!(
@@ -347,7 +347,7 @@ pub(super) const CASES: &[Case] = &[
         "runc: linux.cgroupsPath",
         "A cgroup that is frozen already is refused.",
         |lab| {
-            // Where the runtime keeps its cgroups: in the hierarchy that can freeze.
+            // The runtime keeps its cgroups in the hierarchy that can freeze.
             let container = lab.idle()?;
             container.stop()?;
             container.delete()?;

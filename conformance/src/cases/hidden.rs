@@ -20,8 +20,8 @@ fn device(config: &mut Value, device: Value) {
     push(&mut config["linux"]["devices"], device);
 }
 
-/// Whether a script that touches the device `$NODE`, which no container has by default and whose
-/// opening needs no capability, ends well with these rules.
+/// Whether a script that opens the device `$NODE` succeeds with these rules. No container has the
+/// device by default, and opening it needs no capability.
 fn with_rules(lab: &Lab, script: &str, rules: Value) -> Result<bool> {
     if !std::path::Path::new("/dev/loop-control").exists() {
         return skip("the kernel has no /dev/loop-control");
@@ -383,7 +383,7 @@ pub(super) const CASES: &[Case] = &[
         MASKED,
         "A /dev/null that the image replaced by a link is not used for masking (CVE-2025-31133).",
         |lab| {
-            // Without a tmpfs on /dev the image's own directory is the container's.
+            // Without a tmpfs on /dev, the container uses the image's directory.
             std::fs::remove_file(lab.rootfs().join("dev/null")).ok();
             std::os::unix::fs::symlink("/proc/sys/kernel/hostname", lab.rootfs().join("dev/null"))?;
             std::fs::write(lab.rootfs().join("etc/secret"), "secret")?;
@@ -581,7 +581,7 @@ pub(super) const CASES: &[Case] = &[
         |lab| {
             let victim = lab.path("victim");
             std::fs::write(&victim, "untouched")?;
-            // Refusing such a mount would be right as well.
+            // To refuse such a mount would be correct as well.
             let _ = lab.run(|config| {
                 push(
                     &mut config["mounts"],

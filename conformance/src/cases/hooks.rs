@@ -10,8 +10,8 @@ use crate::lab::{Lab, contains, same};
 const HOOKS: &str = "config.md#posix-platform-hooks";
 const LIFECYCLE: &str = "runtime.md#lifecycle";
 
-/// A hook that runs a script of the host's shell, after it has read the state if the script
-/// doesn't: a runtime may be ended by writing to a hook that has ended.
+/// A hook that runs a script in the host's shell. It also reads the state if the script doesn't: a
+/// runtime may die when it writes to a hook that has ended.
 fn hook(script: &str) -> Value {
     let script = match script.contains("cat >") || script.contains("tr -d") {
         true => script.to_owned(),
@@ -32,7 +32,7 @@ fn note(lab: &Lab, word: &str) -> String {
     format!("echo {word} >> {}", lab.path("log").display())
 }
 
-/// What each hook got on standard input.
+/// The standard input of each hook.
 fn states(lab: &Lab, kinds: &[&str]) -> Result<Vec<Value>> {
     let container = lab.create(|config| {
         for kind in kinds {
@@ -52,12 +52,12 @@ fn states(lab: &Lab, kinds: &[&str]) -> Result<Vec<Value>> {
         .collect()
 }
 
-/// A configuration with a hook that is as it must be.
+/// A configuration with a correct hook.
 fn with_hook(config: &mut Value) {
     config["hooks"]["createRuntime"] = json!([hook("true")]);
 }
 
-/// A hook of a kind that fails: create or start must fail, and nothing be left.
+/// A failing hook of a kind: create or start must fail, and nothing may be left.
 fn ends_container(lab: &Lab, kind: &str) -> Result<()> {
     let poststop = lab.path("stopped");
     lab.refuses_within(

@@ -51,7 +51,7 @@ pub(super) const CASES: &[Case] = &[
             let container = lab.create(|config| {
                 config["process"]["args"] = json!(["sh", "-c", "echo ran; touch /marker"]);
             })?;
-            // A runtime that runs it would have to do so within this time to be noticed.
+            // If a runtime ran it, it would have to do so within this time to be noticed.
             std::thread::sleep(std::time::Duration::from_millis(100));
             ensure!(!lab.rootfs().join("marker").exists(), "the process ran");
             container.is("created")?;
@@ -600,7 +600,7 @@ pub(super) const CASES: &[Case] = &[
                 config["process"]["args"] =
                     json!(["sh", "-c", "cat <&3; ls /proc/self/fd | wc -l"]);
             })?;
-            // The shell opens the descriptor: it can be told which number it gets.
+            // The shell opens the descriptor, because there the number can be chosen.
             let runtime = lab.command(&["run", "--preserve-fds", "1", &lab.next_id()])?;
             let mut shell = crate::command::quiet("/bin/sh");
             shell
@@ -669,7 +669,7 @@ pub(super) const CASES: &[Case] = &[
         "runc create --no-new-keyring",
         "The process has a session keyring of its own, but for --no-new-keyring.",
         |lab| {
-            // Only keys that the process possesses are listed: its session's keyring is.
+            // Only keys that the process possesses are listed. Its session keyring is one of them.
             let keyring = |options: &[&str]| {
                 lab.write_config(|config| {
                     config["process"]["args"] = json!(["sh", "-c", "cat /proc/keys; true"]);
@@ -708,7 +708,7 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
-/// Without an UTS namespace of its own a container may not have a name of its own.
+/// A container without its own UTS namespace may not have its own name.
 pub(super) fn remove_hostname(config: &mut serde_json::Value) {
     config
         .as_object_mut()

@@ -51,7 +51,7 @@ pub(crate) fn all() -> Vec<Case> {
     .concat()
 }
 
-/// Cases that only say something about the runtime of an ordinary user.
+/// Cases that apply only to the runtime of an ordinary user.
 pub(crate) fn of_users() -> Vec<Case> {
     rootless::CASES.to_vec()
 }

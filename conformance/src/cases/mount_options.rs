@@ -32,7 +32,7 @@ fn undoes(lab: &Lab, options: &[&str], unwanted: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes a directory a mount point of its own that shares its mounts.
+/// Makes a directory a shared mount point.
 fn shared_directory(lab: &Lab) -> Result<String> {
     let directory = source(lab)?;
     nix::mount::mount(

@@ -22,7 +22,7 @@ pub(super) struct Shown {
     pub(super) data: Vec<String>,
 }
 
-/// Mounts a tmpfs with options and shows it.
+/// Mounts a tmpfs with options, and prints its mountinfo.
 pub(super) fn tmpfs(lab: &Lab, options: &[&str]) -> Result<Shown> {
     let text = lab.script("cat /proc/self/mountinfo", |config| {
         push(
@@ -467,7 +467,7 @@ pub(super) const CASES: &[Case] = &[
                 },
             )?;
             ensure!(!text.is_empty(), "no file cgroup.procs");
-            // Cgroups of other containers go while they are looked through.
+            // Cgroups of other containers may disappear during the search.
             for line in text.lines().filter(|line| !line.contains("nonexistent")) {
                 contains("writing", line, "Read-only file system")?;
             }
@@ -511,7 +511,7 @@ pub(super) const CASES: &[Case] = &[
             std::fs::create_dir(&outside)?;
             symlink(&outside, lab.rootfs().join("link"))?;
             let directory = source(lab)?;
-            // Refusing it would be right as well.
+            // To refuse it would be correct as well.
             let _ = lab.script("cat /link/file", |config| {
                 bind(config, &directory, "/link/made", &["bind"])
             });

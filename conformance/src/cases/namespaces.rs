@@ -17,7 +17,7 @@ fn own(name: &str) -> Result<String> {
     Ok(link.to_string_lossy().into_owned())
 }
 
-/// Leaves out a type of namespace, and what can't be without it.
+/// Removes a type of namespace, and settings that need it.
 fn without(config: &mut Value, kind: &str) {
     if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
         list.retain(|item| item["type"] != kind);
@@ -36,7 +36,7 @@ fn with_path(config: &mut Value, kind: &str, path: &str) {
     );
 }
 
-/// A listed type gives a new namespace.
+/// A listed type makes a new namespace.
 fn makes(lab: &Lab, kind: &str, name: &str) -> Result<()> {
     let inside = lab.script(&format!("readlink /proc/self/ns/{name}"), |config| {
         without(config, kind);
@@ -65,7 +65,7 @@ fn joins(lab: &Lab, kind: &str, name: &str) -> Result<()> {
     same("namespace", &inside?, &first.namespace(name)?)
 }
 
-/// A path is refused, where that of the namespace of the first container is joined.
+/// A wrong path is refused, while the path of the first container's namespace is joined.
 fn refuses_path(
     lab: &Lab,
     kind: &str,

@@ -223,7 +223,7 @@ pub(super) const CASES: &[Case] = &[
         PROCESS,
         "No descriptor beyond the standard streams reaches the process.",
         |lab| {
-            // The shell's own look at the directory is one more.
+            // The shell's own descriptor of the directory is one more.
             let text = lab.script("cd /proc/$$/fd && echo *", |_| {})?;
             let text = text.replace(" 3", "");
             same("descriptors", text.trim(), "0 1 2")

@@ -29,7 +29,7 @@ fn disk() -> Result<(u64, u64)> {
     skip("this machine has no disk")
 }
 
-/// Requires one line of a file of the container's cgroup, given resources about a disk.
+/// Requires a line in a file of the container's cgroup, for resources of a disk.
 fn throttles(lab: &Lab, member: &str, wanted: &str) -> Result<()> {
     let directory = unified(lab, "io")?;
     let (major, minor) = disk()?;
@@ -45,7 +45,7 @@ fn throttles(lab: &Lab, member: &str, wanted: &str) -> Result<()> {
     container.stop()
 }
 
-/// The file that holds weights: BFQ's own where that scheduler is there.
+/// The file with weights: BFQ's own if the kernel has that scheduler.
 fn weights(directory: &Path) -> Result<(String, bool)> {
     let bfq = directory.join("io.bfq.weight");
     let path = match bfq.exists() {

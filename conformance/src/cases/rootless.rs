@@ -1,4 +1,4 @@
-//! What only callers without the rights of the machine's root rely on.
+//! Behaviour that only callers without the rights of the machine's root rely on.
 
 use std::path::Path;
 

@@ -14,7 +14,7 @@ use crate::lab::{Lab, contains, same};
 
 const SECCOMP: &str = "config-linux.md#seccomp";
 
-/// Runs a script under a filter that allows all but these rules.
+/// Runs a script under a filter that allows everything, with these rules as exceptions.
 fn filtered(lab: &Lab, script: &str, rules: Value) -> Result<Ended> {
     lab.run(|config| {
         config["process"]["args"] = json!(["sh", "-c", script]);
@@ -26,10 +26,10 @@ fn filtered(lab: &Lab, script: &str, rules: Value) -> Result<Ended> {
     })
 }
 
-/// The names of what `mkdir` calls.
+/// The system calls of `mkdir`.
 const MKDIR: [&str; 2] = ["mkdir", "mkdirat"];
 
-/// How a process ends whose `mkdir` has an action.
+/// How a process ends if the filter has an action for `mkdir`.
 fn mkdir_with(lab: &Lab, action: &str) -> Result<String> {
     filtered(
         lab,
@@ -39,7 +39,7 @@ fn mkdir_with(lab: &Lab, action: &str) -> Result<String> {
     .output()
 }
 
-/// Which of the signals 0, 10, 18 and 28 a filter on kill's second argument lets through.
+/// Which of the signals 0, 10, 18 and 28 pass a filter on kill's second argument.
 fn signals_passed(lab: &Lab, op: &str, value: u64, value_two: u64) -> Result<String> {
     filtered(
         lab,
@@ -494,7 +494,7 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
-/// What busybox and the runtimes need to come so far, without `mkdir`.
+/// The system calls that busybox and the runtimes need to get this far, without `mkdir`.
 const ALLOWED: &[&str] = &[
     "access",
     "arch_prctl",

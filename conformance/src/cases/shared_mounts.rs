@@ -1,5 +1,5 @@
 //! Containers in a mount namespace that is not their own. The runtime runs in a namespace made for
-//! the case, since some leave their mounts there.
+//! the case, because some runtimes leave their mounts there.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use crate::lab::{Lab, push, same, skip};
 const NAMESPACES: &str = "config-linux.md#namespaces";
 const DELETE: &str = "runtime.md#delete";
 
-/// Leaves the mount namespace out, or gives it a path.
+/// Removes the mount namespace, or sets its path.
 fn mounts_of(config: &mut Value, path: Option<&Path>) {
     if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
         list.retain(|item| item["type"] != "mount");
@@ -25,8 +25,8 @@ fn mounts_of(config: &mut Value, path: Option<&Path>) {
     }
 }
 
-/// Runs a container without a mount namespace entry; `after` is a shell script that is run behind
-/// it in the runtime's own namespace. Its first line of output is that namespace.
+/// Runs a container without a mount namespace entry. `after` is a shell script that runs afterwards
+/// in the runtime's own namespace. Its first line of output is that namespace.
 fn inherits(lab: &Lab, script: &str, after: &str) -> Result<Ended> {
     lab.write_config(|config| {
         config["process"]["args"] = json!(["sh", "-c", script]);

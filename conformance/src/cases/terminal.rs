@@ -1,4 +1,4 @@
-//! Terminals, of containers and of further processes.
+//! Terminals of containers and of additional processes.
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
@@ -18,13 +18,13 @@ use crate::lab::Lab;
 const PROCESS: &str = "config.md#process";
 const CONSOLE: &str = "runc create --console-socket";
 
-/// A terminal's master end that a runtime sent, and what has been read from it.
+/// A terminal's master end that a runtime sent, and the text that was read from it.
 struct Terminal {
     master: File,
     seen: String,
 }
 
-/// Takes the one descriptor that arrives over a socket, and the text with it.
+/// Receives one descriptor over a socket, and the text with it.
 pub(super) fn take_descriptor(listener: &UnixListener) -> Result<(String, OwnedFd)> {
     listener.set_nonblocking(true)?;
     let mut socket = None;
@@ -63,7 +63,7 @@ pub(super) fn take_descriptor(listener: &UnixListener) -> Result<(String, OwnedF
 }
 
 impl Terminal {
-    /// Takes the one descriptor that arrives on a console socket.
+    /// Receives one descriptor on a console socket.
     fn receive(listener: &UnixListener) -> Result<Self> {
         let (_, master) = take_descriptor(listener)?;
         rustix::io::ioctl_fionbio(&master, true)?;
@@ -73,11 +73,11 @@ impl Terminal {
         })
     }
 
-    /// Reads until a text has come.
+    /// Reads until a text has arrived.
     fn says(&mut self, text: &str) -> Result<()> {
         let result = eventually(text, || {
             let mut bytes = [0; 4096];
-            // An error is the end, or that nothing is there yet.
+            // An error means the end, or that nothing has arrived yet.
             if let Ok(count) = self.master.read(&mut bytes) {
                 self.seen.push_str(&String::from_utf8_lossy(
                     bytes.get(..count).unwrap_or_default(),
@@ -339,7 +339,7 @@ pub(super) const CASES: &[Case] = &[
             let victim = lab.rootfs().join("etc/victim");
             std::fs::write(&victim, "untouched")?;
             std::os::unix::fs::symlink("/etc/victim", lab.rootfs().join("dev/console"))?;
-            // Refusing it would be right as well.
+            // To refuse it would be correct as well.
             let started = start(
                 lab,
                 "stat -c %F /etc/victim; echo done; sleep 1000",

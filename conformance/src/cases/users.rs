@@ -18,7 +18,7 @@ fn status(lab: &Lab, name: &str, edit: impl FnOnce(&mut Value)) -> Result<String
     Ok(field(&lab.script("cat /proc/self/status", edit)?, name))
 }
 
-/// Adds a user namespace in which root is `host` and up.
+/// Adds a user namespace that maps root and higher ids to `host` and higher ids.
 pub(super) fn user_namespace(config: &mut Value, host: u32) {
     push(&mut config["linux"]["namespaces"], json!({"type": "user"}));
     let mapping = json!([{"containerID": 0, "hostID": host, "size": 65536}]);
@@ -31,7 +31,7 @@ pub(super) fn open_to(lab: &Lab, host: u32) -> Result<()> {
     for name in ["", "tmp", "etc", "dev", "proc", "sys", "bin"] {
         chown(lab.rootfs().join(name), Some(host), Some(host))?;
     }
-    // Whoever is mapped must be able to reach it.
+    // The mapped users must be able to reach it.
     let mut directory = lab.bundle();
     while directory != std::env::temp_dir() && directory.pop() {
         let mut permissions = std::fs::metadata(&directory)?.permissions();
@@ -44,7 +44,7 @@ pub(super) fn open_to(lab: &Lab, host: u32) -> Result<()> {
     Ok(())
 }
 
-/// Where the users of the user namespace are outside.
+/// The ids outside for the users of the user namespace.
 pub(super) const HOST: u32 = 100_000;
 
 pub(super) const CASES: &[Case] = &[
@@ -123,7 +123,7 @@ pub(super) const CASES: &[Case] = &[
                     "effective": ["CAP_KILL"],
                     "inheritable": ["CAP_CHOWN"]
                 });
-                // Executing as root would give all that is in the bounding set.
+                // Root would get the whole bounding set when it executes a program.
                 config["process"]["user"] = json!({"uid": 0, "gid": 0});
             })?;
             // CHOWN is bit 0, KILL 5, SETUID 7.

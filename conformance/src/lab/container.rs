@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Lab, same};
 use crate::command::{self, Ended, eventually};
 
-/// A container, deleted with its lab.
+/// A container. It is deleted with its lab.
 #[derive(Debug)]
 pub(crate) struct Container<'a> {
     pub(crate) lab: &'a Lab,
@@ -28,7 +28,7 @@ impl Container<'_> {
         Ok(())
     }
 
-    /// What `state` prints.
+    /// The output of `state`.
     pub(crate) fn state(&self) -> Result<Value> {
         let text = self.call(&["state"])?.output().context("state")?;
         serde_json::from_str(&text).with_context(|| format!("state is no JSON: {text:?}"))
@@ -66,7 +66,7 @@ impl Container<'_> {
         Ok(PathBuf::from(format!("/proc/{}/{name}", self.pid()?)))
     }
 
-    /// Where a namespace link of the container's process leads.
+    /// The target of a namespace link of the container's process.
     pub(crate) fn namespace(&self, name: &str) -> Result<String> {
         let link = std::fs::read_link(self.proc(&format!("ns/{name}"))?)?;
         Ok(link.to_string_lossy().into_owned())
@@ -91,7 +91,7 @@ impl Container<'_> {
         Ok(())
     }
 
-    /// Executes a further process; options stand before the container.
+    /// Executes an additional process. Options come before the container.
     pub(crate) fn exec(&self, options: &[&str], process: &[&str]) -> Result<Ended> {
         let mut all = vec!["exec"];
         all.extend(options);
@@ -100,12 +100,12 @@ impl Container<'_> {
         self.lab.call(&all)
     }
 
-    /// Executes a shell script in the container; gives its output.
+    /// Executes a shell script in the container, and returns its output.
     pub(crate) fn script(&self, options: &[&str], script: &str) -> Result<String> {
         self.exec(options, &["sh", "-c", script])?.output()
     }
 
-    /// What the container's process has written.
+    /// The output of the container's process.
     pub(crate) fn output(&self) -> Result<String> {
         let path = self.lab.path(&format!("{}.out", self.id));
         let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
@@ -123,7 +123,7 @@ impl Container<'_> {
         })
     }
 
-    /// Waits for the end of the container's process; gives its output.
+    /// Waits for the end of the container's process, and returns its output.
     pub(crate) fn ends(&self) -> Result<String> {
         self.becomes("stopped")?;
         self.output()

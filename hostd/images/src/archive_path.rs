@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Links that are followed on the way to one file.
+/// How many links are followed on the way to one file.
 const MAX_LINKS: usize = 40;
 
-/// A path without `.`, `..` and doubled slashes; `None` when it leads out of the archive.
+/// A path without `.`, `..` and doubled slashes. `None` if it leads out of the archive.
 pub(crate) fn normal_name(path: &str) -> Option<String> {
     let mut parts = Vec::new();
     for part in path.split('/') {
@@ -21,7 +21,7 @@ pub(crate) fn normal_name(path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Follows the links of an archive: also a directory on the way may be one.
+/// Follows the links of an archive. A directory on the way may be a link, too.
 pub(crate) fn follow<'a>(links: &HashMap<String, String>, name: &'a str) -> Cow<'a, str> {
     if links.is_empty() {
         return Cow::Borrowed(name);

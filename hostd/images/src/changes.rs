@@ -12,19 +12,19 @@ use serde_json::{Map, Value};
 use crate::error::ImageError;
 use words::{pairs, single, words};
 
-/// The name that a new image gets.
+/// The name of a new image.
 pub(crate) fn new_name(name: &str) -> Result<Reference, ImageError> {
     let reference = name.parse::<Reference>()?.with_default_tag();
     match reference.digest() {
         None => Ok(reference),
-        // Docker says so for commits, too.
+        // Docker uses the same words for commits.
         Some(_) => Err(ImageError::Invalid(
             "cannot import digest reference".to_owned(),
         )),
     }
 }
 
-/// Completes what a commit asks for by what its container has, by Docker's rules.
+/// Completes the options of a commit from its container, by Docker's rules.
 pub(crate) fn inherit(wanted: &mut ContainerDefaults, container: ContainerDefaults) {
     fn union<T>(
         wanted: &mut Option<std::collections::BTreeMap<String, T>>,
@@ -84,7 +84,7 @@ pub(crate) fn apply(
             .map_err(|reason| ImageError::Invalid(format!("change {change:?}: {reason}")))?;
         match instruction.as_str() {
             "CMD" => has_command = true,
-            // The arguments were those of another entry point.
+            // The old arguments belonged to another entry point.
             "ENTRYPOINT" if !has_command => defaults.cmd = None,
             _ => {}
         }
@@ -111,7 +111,7 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
         "STOPSIGNAL" => defaults.stop_signal = Some(single(rest, &variable)?),
         "WORKDIR" => {
             let path = single(rest, &variable)?;
-            // What begins with a slash takes the place of what is there.
+            // A path that begins with a slash replaces the present one.
             let path = Path::new("/").join(&defaults.working_dir).join(path);
             defaults.working_dir = lexical(&path);
         }
@@ -179,7 +179,7 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
     Ok(())
 }
 
-/// An absolute path without `.` and `..`, as they read.
+/// An absolute path without `.` and `..`. Links are not followed.
 fn lexical(path: &Path) -> String {
     let mut parts = Vec::new();
     for part in path.components() {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_what_the_instructions_say() {
+    fn instructions_set_their_members() {
         let defaults = changed(&[
             r#"CMD ["sh", "-l"]"#,
             "entrypoint echo hi",
@@ -291,7 +291,7 @@ mod tests {
                 .eq(["80/tcp", "81/tcp", "82/tcp"])
         );
         assert_eq!((&*defaults.working_dir, &*defaults.user), ("/a b", "a b"));
-        // Another entry point has no use for the old arguments.
+        // A new entry point does not get the old arguments.
         let defaults = changed(&["CMD a", "ENTRYPOINT b"]).unwrap();
         assert!(defaults.cmd.is_some());
         let mut defaults = changed(&["CMD a"]).unwrap();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest() {
+    fn other_instructions_are_refused() {
         for change in [
             "RUN true",
             "CMD",

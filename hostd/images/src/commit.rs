@@ -1,4 +1,4 @@
-//! Making an image of a container.
+//! Makes an image from a container.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,8 +47,8 @@ pub(crate) fn check(options: CommitOptions) -> Result<Checked, ImageError> {
     })
 }
 
-/// Reads the writable layer and commits the image. `wanted` is asked when everything was read
-/// whether what was read is whole. Blocks.
+/// Reads the writable layer and commits the image. After everything was read, `wanted` says whether
+/// it is complete. Blocks.
 pub(crate) fn commit(
     store: &Arc<Store>,
     layer: &WritableLayer,
@@ -75,7 +75,7 @@ pub(crate) fn commit(
         Ok(changed)
     });
     let changed = match packed {
-        // The layer's reader gave up first and knows why.
+        // The layer's reader failed first and knows why.
         Err(ImageError::Interrupted(reason)) => {
             ingest.finish()?;
             return Err(ImageError::Interrupted(reason));
@@ -99,7 +99,7 @@ pub(crate) fn commit(
         ));
     }
     let mut options = options;
-    // Containers do not carry the image's.
+    // The container's specification does not have the image's value.
     let health = &mut options.defaults.healthcheck;
     *health = health.take().or_else(|| below.config.healthcheck.clone());
     let image = image(options, parent.id, &below, diff_ids, !changed)?;

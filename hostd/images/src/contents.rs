@@ -1,4 +1,5 @@
-//! What an image archive holds, and which images that makes: pure, after all of it was read.
+//! The contents of an image archive, and the images in it. Pure: works on an archive that was read
+//! completely.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,11 +18,11 @@ use crate::error::ImageError;
 use crate::registry::Wanted;
 use crate::store::NewImage;
 
-/// Indexes inside indexes.
+/// How many levels of indexes are followed.
 const MAX_NESTING: u32 = 4;
-/// Bytes of documents that are read, beside a few times all that there are. Each counts as often as
-/// something refers to it: a few of a kilobyte that refer to each other many times would keep a
-/// processor busy for years.
+/// How many bytes of documents are read, in addition to a few times the size of all documents. A
+/// document counts each time that something refers to it: without this limit, a few small documents
+/// that refer to each other many times would keep a processor busy for years.
 const EXAMINED: u64 = 16 << 20;
 
 /// A layer of the archive.
@@ -49,21 +50,21 @@ pub(crate) struct Contents {
 struct Candidate<'a> {
     bytes: &'a Vec<u8>,
     layers: Vec<Descriptor>,
-    /// Whether its entry says that an image came with it.
+    /// Whether its entry says that it is an image's original manifest.
     is_marked: bool,
 }
 
-/// What an index of an archive leads to.
+/// The images that an index of an archive leads to.
 #[derive(Default)]
 struct Found {
     /// By the digest of the configuration.
     images: BTreeMap<Digest, NewImage>,
-    /// What was passed over, for people.
+    /// What was skipped, as text for people.
     remarks: String,
 }
 
 impl Found {
-    /// Longest text about what was passed over.
+    /// Longest text about what was skipped.
     const MAX_REMARKS: usize = 1000;
 
     fn pass_over(&mut self, descriptor: &Descriptor, why: &str) {
@@ -150,7 +151,7 @@ impl Contents {
             let mut image = self.archive_image(image)?;
             let id = Digest::of(&image.raw);
             parents.extend(parent.map(|parent: Digest| (id, parent)));
-            // Some writers list an image once for each of its names.
+            // Some programs list an image once for each of its names.
             match known.get(&id).and_then(|at: &usize| images.get_mut(*at)) {
                 Some(other) => other.references.extend(image.references),
                 None => {
@@ -202,7 +203,7 @@ impl Contents {
             .document(&path)
             .ok_or_else(|| wrong(format!("its configuration {path:?} is not in the archive")))?;
         self.examine(raw).map_err(wrong)?;
-        // Named by its digest by every known writer.
+        // All known programs name it by its digest.
         let file = path.rsplit('/').next().unwrap_or_default();
         let named = file.strip_suffix(".json").unwrap_or(file);
         if let Ok(expected) = Digest::from_hex(named) {
@@ -220,8 +221,7 @@ impl Contents {
         })
     }
 
-    /// The manifest that an image of `manifest.json` came with, where the archive is an OCI layout,
-    /// too.
+    /// The original manifest of an image of `manifest.json`, if the archive is an OCI layout, too.
     fn original(
         &self,
         image: &NewImage,
@@ -236,7 +236,8 @@ impl Contents {
         Some(candidates?.iter().find(fits)?.bytes.clone())
     }
 
-    /// Gathers the manifests of an index. Those of other machines need not be in the archive.
+    /// Collects the manifests of an index. Manifests for other platforms may be missing in the
+    /// archive.
     fn candidates<'a>(
         &'a self,
         index: &[u8],
@@ -273,7 +274,7 @@ impl Contents {
         }
     }
 
-    /// Whether the archive has these layers, as they are described.
+    /// Whether the archive has these layers as described.
     fn has_blobs(&self, layers: &[Descriptor], diff_ids: &[Digest]) -> bool {
         layers.iter().zip(diff_ids).all(|(layer, diff_id)| {
             let wanted = LayerBlob {
@@ -285,7 +286,7 @@ impl Contents {
         })
     }
 
-    /// Checks that the layers are those which the configuration names.
+    /// Checks that the layers are those that the configuration names.
     fn check_layers<'a>(
         &self,
         config: &ImageConfig,
@@ -318,7 +319,7 @@ impl Contents {
         }
     }
 
-    /// Gathers the images of an index of an OCI layout.
+    /// Collects the images of an index of an OCI layout.
     fn index(
         &self,
         label: &str,
@@ -368,7 +369,7 @@ impl Contents {
                     self.index(&label, bytes, name, (wanted, depth + 1), found)?;
                 }
                 DocumentKind::Manifest(config, layers) => {
-                    // A signature that calls itself an image, for one.
+                    // For example, a signature that claims to be an image.
                     if let Some(other) = layers.iter().find(|l| names_other_format(&l.media_type)) {
                         found.pass_over(
                             descriptor,
@@ -453,8 +454,8 @@ impl Contents {
     }
 }
 
-/// Whether all layers are without compression. Such a manifest was usually made for an archive
-/// only, and is not one that an image came with: by it, a push would send them like that.
+/// Whether all layers are uncompressed. Such a manifest was usually made only for an archive, and
+/// is not the image's original one. With it, a push would send uncompressed layers.
 fn is_plain(layers: &[Descriptor], diff_ids: &[Digest]) -> bool {
     let mut pairs = layers.iter().zip(diff_ids);
     pairs.all(|(layer, diff_id)| layer.digest == *diff_id)
@@ -489,15 +490,15 @@ fn check_digest(what: &str, path: &str, expected: &Digest, found: &Digest) -> Re
     ))
 }
 
-/// Whether an image can have been made from another: it has its layers and steps, and more steps.
-/// An archive may claim anything.
+/// Whether an image can have been made from another: it has that image's layers and steps, and more
+/// steps. This is checked because an archive may claim anything.
 fn grew(parent: &ImageConfig, child: &ImageConfig) -> bool {
     child.history.len() > parent.history.len()
         && child.history.starts_with(&parent.history)
         && child.rootfs.diff_ids.starts_with(&parent.rootfs.diff_ids)
 }
 
-/// The name that an index entry gives its image: a full one, or none when it is only a tag.
+/// The name of an index entry's image: a full name, or `None` if it is only a tag.
 fn name_of(descriptor: &Descriptor) -> Option<Reference> {
     let text = descriptor.annotation(ANNOTATION_IMAGE_NAME).or_else(|| {
         descriptor

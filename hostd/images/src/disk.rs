@@ -1,5 +1,5 @@
-//! Where things lie, and how they come to lie there: staging directory, sync of what is in it, renames
-//! in the order in which things refer to each other.
+//! The directories of the store, and how objects get there: files are written to a staging
+//! directory, synchronised, and renamed in the order in which they refer to each other.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,23 +19,23 @@ use crate::reserve::Reserve;
 use crate::state::{Entry, State};
 use crate::unreadable::Unreadable;
 
-/// Directory of what was put aside because it could not be read.
+/// Directory for objects that were moved aside because they could not be read.
 const ASIDE: &str = "unreadable";
-/// Name of a document of names that was put aside.
+/// Name of a document of names that was moved aside.
 const NAMES_ASIDE: &str = "repositories.json.unreadable";
 
 /// The directories of a store.
 #[derive(Debug)]
 pub(crate) struct Disk {
     root: PathBuf,
-    /// For whom documents are written.
+    /// The release that documents are written for.
     pub era: Era,
     counter: AtomicU64,
-    /// Whether the document of names is there and can't be read.
+    /// Whether the document of names exists but can't be read.
     names_unreadable: AtomicBool,
-    /// What makes removals possible on a full disk.
+    /// The reserved space that makes removals possible on a full disk.
     pub reserve: Reserve,
-    /// Held as long as the store is open: two processes would sweep each other's staging directories.
+    /// Held while the store is open: two processes would delete each other's staging directories.
     _lock: FileLock,
 }
 
@@ -87,7 +87,7 @@ impl Disk {
         Ok(())
     }
 
-    /// A new staging directory; dropping it removes it with all that is still inside.
+    /// A new staging directory. Dropping it removes it with its contents.
     pub(crate) fn stage(&self) -> Result<Staging, ImageError> {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let path = self.root.join("staging").join(number.to_string());
@@ -97,7 +97,7 @@ impl Disk {
 
     /// The best way to keep layers that this machine has.
     pub(crate) fn best_form(&self) -> LayerForm {
-        // A full disk says nothing about the kernel.
+        // A full disk does not mean that the kernel lacks EROFS.
         let probed = self
             .reserve
             .with(|| self.stage().and_then(|staging| erofs::probe(&staging.path)));
@@ -111,15 +111,15 @@ impl Disk {
         }
     }
 
-    /// Reads everything that was committed. What can't be read stays as it is and is remembered; only
-    /// what is known to be of no image is removed.
+    /// Reads everything that was committed. Unreadable objects are kept and remembered; only
+    /// objects that belong to no image are removed.
     pub(crate) fn read(&self) -> Result<State, ImageError> {
         let mut state = State::default();
         for path in names(&self.root.join("layers"))? {
             let Some(diff_id) = digest_of(&path, "") else {
                 continue;
             };
-            // A killed process may have been writing its record again.
+            // A killed process may have been rewriting the record.
             if let Err(error) = file::sweep(&path) {
                 tracing::warn!(path = %path.display(), %error, "not swept");
             }
@@ -180,7 +180,7 @@ impl Disk {
             if !name.is_some_and(|name| name.starts_with(NAMES_ASIDE)) {
                 continue;
             }
-            // One that was put aside as too new, when this is the release that wrote it.
+            // A document that an older release moved aside as too new, if this release can read it.
             if readable && let Ok(Some(found)) = document::read::<Repositories>(&path) {
                 for (name, tagged) in found.references {
                     state.repositories.references.entry(name).or_insert(tagged);
@@ -278,7 +278,7 @@ impl Disk {
         }
     }
 
-    /// Puts a layer's directory that can't be read aside, where nothing looks for layers.
+    /// Moves a layer's unreadable directory aside, to a place where no layers are looked for.
     pub(crate) fn put_layer_aside(&self, diff_id: &Digest) -> Result<PathBuf, ImageError> {
         let directory = self.root.join(ASIDE);
         fs::create_dir_all(&directory).map_err(ImageError::io("create directory", &directory))?;
@@ -289,7 +289,7 @@ impl Disk {
         Ok(target)
     }
 
-    /// Puts an image's record aside that a newer release wrote: another is about to take its place.
+    /// Moves an image's record aside that a newer release wrote, because a new one will replace it.
     pub(crate) fn spare_newer_image(&self, id: &Digest) -> Result<(), ImageError> {
         let path = self.image(id);
         let found = document::read::<ImageRecord>(&path);
@@ -304,12 +304,12 @@ impl Disk {
         Ok(())
     }
 
-    /// What was put aside because it could not be read.
+    /// The objects that were moved aside because they could not be read.
     pub(crate) fn aside(&self) -> Vec<PathBuf> {
         names(&self.root.join(ASIDE)).unwrap_or_default()
     }
 
-    /// Moves a staged layer to its place. False when it is there already.
+    /// Moves a staged layer to its place. False if it is there already.
     pub(crate) fn place_layer(&self, staged: &Path, diff_id: &Digest) -> Result<bool, ImageError> {
         let target = self.layer(diff_id);
         match fs::rename(staged, &target) {
@@ -357,7 +357,8 @@ impl Disk {
         )?)
     }
 
-    /// Writes a blob again. The staging directory is where it can be torn without harm.
+    /// Writes a blob again. It is written in the staging directory, where an incomplete file does
+    /// no harm.
     pub(crate) fn restore_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
         let staging = self.stage()?;
         let path = staging.path.join("blob");
@@ -370,7 +371,7 @@ impl Disk {
         Ok(self.prepare_repositories(repositories)?.place()?)
     }
 
-    /// Brings the names to the disk, so that they only need their place.
+    /// Writes the names to a staged file and synchronises it, so that only the rename is left.
     pub(crate) fn prepare_repositories(
         &self,
         repositories: &Repositories,
@@ -385,7 +386,7 @@ impl Disk {
         Ok(document::prepare(&path, repositories, self.era)?)
     }
 
-    /// Makes the renames of a commit survive a power cut.
+    /// Synchronises directories, so that the renames of a commit survive a power cut.
     pub(crate) fn flush(&self) -> Result<(), ImageError> {
         for name in ["layers", "blobs", "images"] {
             file::flush_directory(&self.root.join(name))?;
@@ -402,7 +403,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Removes a blob that nothing refers to any more. One that stays is swept by the next start.
+    /// Removes a blob that nothing refers to any more. If that fails, the next start removes it.
     pub(crate) fn remove_blob(&self, digest: &Digest) {
         let path = self.blob(digest);
         match fs::remove_file(&path) {
@@ -413,8 +414,8 @@ impl Disk {
         }
     }
 
-    /// Removes a layer: out of sight by one rename, into the directory given back, which is to be
-    /// dropped where time does not matter.
+    /// Removes a layer: one rename moves it into the returned directory. Drop that where time does
+    /// not matter.
     pub(crate) fn remove_layer(&self, diff_id: &Digest) -> Result<Staging, ImageError> {
         let staging = self.reserve.with(|| self.stage())?;
         let path = self.layer(diff_id);
@@ -426,7 +427,7 @@ impl Disk {
     }
 }
 
-/// A directory for things that are not committed yet.
+/// A directory for objects that are not committed yet.
 #[derive(Debug)]
 pub(crate) struct Staging {
     pub path: PathBuf,
@@ -440,7 +441,7 @@ impl Drop for Staging {
     }
 }
 
-/// Reads a document that must be there; the error says why it can't be read.
+/// Reads a document that must exist. The error says why it can't be read.
 fn read_document<T: document::Document>(path: &Path) -> Result<T, String> {
     match document::read(path) {
         Ok(Some(found)) => Ok(found),
@@ -449,7 +450,7 @@ fn read_document<T: document::Document>(path: &Path) -> Result<T, String> {
     }
 }
 
-/// The digest that a file is named by. What has another name is not ours, and left alone.
+/// The digest that a file is named after. Files with other names are not ours, and are left alone.
 fn digest_of(path: &Path, ending: &str) -> Option<Digest> {
     let name = path.file_name()?.to_str()?;
     let digest = Digest::from_hex(name.strip_suffix(ending)?).ok();
@@ -459,7 +460,7 @@ fn digest_of(path: &Path, ending: &str) -> Option<Digest> {
     digest
 }
 
-/// A name that nothing has: `path.0`, `path.1`, ….
+/// An unused name: `path.0`, `path.1`, ….
 fn free_name(path: &Path) -> PathBuf {
     let mut number = 0_u64;
     loop {

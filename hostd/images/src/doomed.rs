@@ -1,33 +1,33 @@
-//! What was removed while it was held goes with its last holder.
+//! Objects that were removed while they were held: they are deleted after their last holder.
 
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether something was left in the store only because somebody holds it, and how it is removed
-/// when that ends.
+/// Whether the store keeps objects only because they are held, and how these are deleted later.
 ///
-/// Who leaves something calls [`Doomed::mark`] and then looks again whether it is held; who gives
-/// something up calls [`Doomed::poke`] after that. One of the two sees the other.
+/// Code that keeps a held object calls [`Doomed::mark`], and then checks again whether it is held.
+/// Code that drops a lease calls [`Doomed::poke`] afterwards. So at least one of the two sees the
+/// other's change.
 #[derive(Default)]
 pub(crate) struct Doomed {
     any: AtomicBool,
-    /// Looks for what is not held any more, on a thread of its own.
+    /// Looks for objects that are no longer held, on a thread of its own.
     look: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Doomed {
-    /// Says how to look. Calls before are lost.
+    /// Sets the function that looks for them. Calls of [`Doomed::poke`] before this have no effect.
     pub(crate) fn set_look(&self, look: impl Fn() + Send + Sync + 'static) {
         let _ = self.look.set(Box::new(look));
     }
 
-    /// Something is left.
+    /// An object is kept for a holder.
     pub(crate) fn mark(&self) {
         self.any.store(true, Ordering::SeqCst);
     }
 
-    /// Something was given up.
+    /// A lease was dropped.
     pub(crate) fn poke(&self) {
         if let Some(look) = self.look.get()
             && self.any.swap(false, Ordering::SeqCst)

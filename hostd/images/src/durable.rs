@@ -1,4 +1,4 @@
-//! What was staged reaches the disk before it gets its place.
+//! Synchronises staged objects before they are moved to their place.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,12 +8,12 @@ use keelson_sys::writeback;
 
 use crate::error::ImageError;
 
-/// More objects than this (layers that are unpacked) are synced with all of their file system.
+/// If there are more objects than this (unpacked layers), the whole file system is synchronised.
 const MAX_OBJECTS: usize = 128;
 
-/// Writes these files, and directories with all that is inside, to disk. Only what cannot be told
-/// apart cheaply is synced together with what others write to the file system of `root`: a busy
-/// machine may have gigabytes of that.
+/// Writes these files and directories with their contents to disk. The whole file system of `root`
+/// is synchronised only if listing the objects costs too much: on a busy machine that may mean
+/// gigabytes of other programs' data.
 pub(crate) fn sync(root: &Path, paths: Vec<PathBuf>) -> Result<(), ImageError> {
     match gather(paths).map_err(ImageError::io("look for what is to be synced in", root))? {
         Some(objects) => objects.flush(),
@@ -23,15 +23,16 @@ pub(crate) fn sync(root: &Path, paths: Vec<PathBuf>) -> Result<(), ImageError> {
     }
 }
 
-/// Everything below some paths, opened: another commit may move a layer that both wanted to its
-/// place at any time.
+/// Opens everything below some paths. Open files stay reachable: another commit may move a layer
+/// that both wanted to its place at any time.
 #[derive(Default)]
 struct Objects {
     files: Vec<(PathBuf, File)>,
     directories: Vec<(PathBuf, File)>,
 }
 
-/// `None`: there are many, or some that cannot be opened without effect, or one was moved already.
+/// `None`: there are too many objects, or some that can't be opened without side effects, or one
+/// was moved already.
 fn gather(mut paths: Vec<PathBuf>) -> io::Result<Option<Objects>> {
     let mut objects = Objects::default();
     let mut add = |path: PathBuf, more: &mut Vec<PathBuf>| -> io::Result<bool> {
@@ -68,8 +69,8 @@ fn gather(mut paths: Vec<PathBuf>) -> io::Result<Option<Objects>> {
 }
 
 impl Objects {
-    /// All data first, then everything that describes them: so the first fsync commits the journal
-    /// for all, and the others find nothing to do.
+    /// All data first, then the metadata: so the first fsync commits the journal for all files, and
+    /// the others find nothing to do.
     fn flush(self) -> Result<(), ImageError> {
         for (_, file) in &self.files {
             writeback::start(file, 0, 0);

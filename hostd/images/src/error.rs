@@ -1,4 +1,4 @@
-//! What can go wrong in the image store.
+//! The errors of the image store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub enum ImageError {
     Unreadable {
         /// The image.
         id: keelson_oci::digest::Digest,
-        /// Which file, and why not.
+        /// Which file, and why it can't be read.
         reason: String,
     },
     /// A short identifier fits more than one image.
@@ -33,16 +33,16 @@ pub enum ImageError {
     /// An archive cannot be used; nothing of it was kept.
     #[error("{0}")]
     Archive(String),
-    /// Containers or other images forbid it. Docker's words.
+    /// Containers or other images prevent it. In Docker's words.
     #[error("{0}")]
     Conflict(String),
-    /// Something that we do not have.
+    /// A feature that is not supported.
     #[error("{0}")]
     NotImplemented(String),
     /// The client went away before the archive was complete.
     #[error("the archive ended before it was complete: {0}")]
     Interrupted(String),
-    /// A registry, or what it sent. The text names the image.
+    /// A registry failed, or sent something unusable. The text names the image.
     #[error("{message}")]
     Registry {
         /// What the caller can do about it.
@@ -53,29 +53,29 @@ pub enum ImageError {
     /// A system call failed.
     #[error("cannot {operation} {}: {source}", path.display())]
     Io {
-        /// What was tried: `create`, `mount`, ….
+        /// The operation: `create`, `mount`, ….
         operation: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The disk takes nothing more. Nothing of what was being made is kept.
+    /// The disk is full. Nothing of the unfinished object is kept.
     #[error("cannot {operation} {}: {source}; {advice}", path.display())]
     Disk {
-        /// What was tried: `create`, `write`, ….
+        /// The operation: `create`, `write`, ….
         operation: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
-        /// How much is free, and what to do.
+        /// How much space is free, and what to do.
         advice: String,
     },
-    /// What was being done when another error came up.
+    /// Adds the task that failed to another error.
     #[error("{what}: {source}")]
     During {
-        /// `cannot pull a:1: layer sha256:…`.
+        /// The task: `cannot pull a:1: layer sha256:…`.
         what: String,
         /// The error.
         source: Box<ImageError>,
@@ -86,7 +86,7 @@ pub enum ImageError {
     /// A layer's archive cannot be used.
     #[error(transparent)]
     Layer(#[from] keelson_oci::layer::TreeError),
-    /// Work of this program died; the store is as it was.
+    /// A task of this program panicked; the store is unchanged.
     #[error(transparent)]
     Died(#[from] TaskDied),
     /// The store itself is damaged.
@@ -120,7 +120,7 @@ impl From<keelson_oci::reference::ReferenceError> for ImageError {
 }
 
 impl ImageError {
-    /// Makes an error of a failed system call.
+    /// Makes an error from a failed system call.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| match advice(&source, path) {
             Some(advice) => Self::Disk {
@@ -137,7 +137,7 @@ impl ImageError {
         }
     }
 
-    /// Says what was being done, for errors that do not know it.
+    /// Adds the task to errors that do not name it.
     pub(crate) fn during(self, what: impl Into<String>) -> Self {
         Self::During {
             what: what.into(),
@@ -145,7 +145,7 @@ impl ImageError {
         }
     }
 
-    /// Whether the disk is full, as far as this process may use it.
+    /// Whether the disk is full for this process.
     pub(crate) fn is_full(&self) -> bool {
         match self {
             Self::Disk { source, .. } => is_full(source),
@@ -184,14 +184,14 @@ fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// What a person can do about an error of the disk; `None` for all others.
+/// What a person can do about an error of the disk. `None` for all other errors.
 fn advice(error: &io::Error, path: &Path) -> Option<String> {
     const MIB: f64 = 1_048_576.0;
     const FREE: &str = "nothing of it was kept. Remove what is not needed (docker system prune) \
                         or enlarge the disk, and try again";
     match error.kind() {
         io::ErrorKind::StorageFull => {
-            // The file may not have come to be, but the directory around it has.
+            // The file may not exist, but its directory does.
             let space = path
                 .ancestors()
                 .find_map(|path| rustix::fs::statvfs(path).ok())?;

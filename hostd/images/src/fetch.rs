@@ -1,4 +1,4 @@
-//! Import of an archive that lies on a server.
+//! Imports an archive from a server.
 
 use std::io;
 use std::pin::Pin;
@@ -18,9 +18,9 @@ use crate::store::Store;
 use crate::threads;
 use crate::types::{ImageId, ImportOptions, Progress, Step};
 
-/// Pieces between the connection and the pipe.
+/// How many pieces wait between the connection and the pipe.
 const DEPTH: usize = 4;
-/// Progress is told after so many bytes.
+/// Progress is reported each time that this many bytes were read.
 const STEP: u64 = 512 << 10;
 
 impl From<DownloadError> for ImageError {
@@ -32,7 +32,7 @@ impl From<DownloadError> for ImageError {
     }
 }
 
-/// Makes an image of the archive at an address. Closing `progress` gives it up.
+/// Makes an image from the archive at an address. Closing `progress` cancels it.
 pub(crate) async fn import(
     store: &Arc<Store>,
     client: &Client,
@@ -40,7 +40,7 @@ pub(crate) async fn import(
     options: &ImportOptions,
     progress: &mpsc::Sender<Progress>,
 ) -> Result<ImageId, ImageError> {
-    // Before anything is fetched.
+    // Checked before anything is fetched.
     let mut checked = import::check(options)?;
     let mut download = client.download(address, store.layers.limits.bytes).await?;
     download.address().clone_into(&mut checked.source);
@@ -70,7 +70,7 @@ pub(crate) async fn import(
     fetched.and(imported)
 }
 
-/// Hands the file on until it ends or nobody takes it any more.
+/// Passes the file on until it ends or its reader is gone.
 async fn forward(
     download: &mut Download,
     pieces: mpsc::Sender<io::Result<Bytes>>,
@@ -86,7 +86,7 @@ async fn forward(
             }
             Ok(None) => return Ok(()),
             Err(error) => {
-                // What came so far must not be taken for the whole.
+                // An incomplete file must not be mistaken for the whole.
                 let _ = pieces.send(Err(io::Error::other(error.to_string()))).await;
                 return Err(error.into());
             }

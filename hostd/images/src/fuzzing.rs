@@ -1,11 +1,11 @@
-//! For the fuzz targets: what reads bytes from outside and has no public name.
+//! Parsers of bytes from outside that are private otherwise, for the fuzz targets.
 
 use keelson_oci::digest::Digest;
 
 use crate::contents::{Contents, LayerBlob};
 use crate::registry::Wanted;
 
-/// The documents of an image archive, by path. Each is there under its digest, too, as a document
+/// The documents of an image archive, by path. Each is also present under its digest, as a document
 /// and as a layer.
 pub fn archive(files: &[(&str, &[u8])]) {
     let mut contents = Contents::default();
@@ -27,7 +27,7 @@ pub fn archive(files: &[(&str, &[u8])]) {
     }
 }
 
-/// A platform in the words of a client.
+/// A platform as a client writes it.
 pub fn platform(text: &str) {
     if let Ok(wanted) = Wanted::parse(Some(text)) {
         let again = Wanted::parse(Some(&wanted.to_string()));

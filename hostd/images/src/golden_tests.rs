@@ -1,4 +1,4 @@
-//! The documents of the store against their golden files (docs/decisions/0019).
+//! Compares the documents of the store with their golden files (docs/decisions/0019).
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ macro_rules! golden {
 }
 
 #[test]
-fn documents_go_forward_and_back() {
+fn documents_migrate_forward_and_back() {
     golden! {
         "image": ImageRecord,
         "repositories": Repositories,
@@ -31,7 +31,7 @@ fn documents_go_forward_and_back() {
     }
 }
 
-/// The types as they stood in the first releases, whose readers know no `readable_from`.
+/// The types of the first releases, whose readers do not know `readable_from`.
 #[allow(dead_code, reason = "only read")]
 mod first {
     use super::*;
@@ -121,7 +121,7 @@ fn the_first_releases_read_them() {
     assert_first_release_reads::<_, first::CompressedRecord>(&compressed, 1);
 }
 
-/// What a newer release says of one name survives that this one gives another.
+/// Members that a newer release wrote for one name survive when this release adds another name.
 #[test]
 fn members_of_names_are_kept() {
     let text = include_str!("../tests/golden/repositories.1.json");

@@ -1,6 +1,6 @@
-//! Gzip by several threads. The output depends on the input alone, not on the number of threads:
-//! every block of a fixed size becomes a member of its own (RFC 1952, section 2.2), as in eStargz
-//! layers, which all engines read.
+//! Gzip with several threads. The output depends only on the input, not on the number of threads:
+//! every block of a fixed size becomes a separate member (RFC 1952, section 2.2). eStargz layers
+//! have the same form, and all engines read them.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -18,12 +18,12 @@ use crate::error::ImageError;
 const LEVEL: i32 = 1;
 /// Bytes of one block. Another size would change digests.
 const BLOCK: usize = 1 << 20;
-/// Blocks that wait for one thread.
+/// How many blocks may wait for one thread.
 const DEPTH: usize = 2;
-/// Threads; each holds some blocks in memory.
+/// How many threads there are. Each holds some blocks in memory.
 const MAX_THREADS: usize = 4;
 
-/// Compresses a file; gives the digest and the size of the result. Blocks.
+/// Compresses a file, and returns the digest and the size of the result. Blocks.
 pub(crate) fn compress(from: &Path, to: &Path) -> Result<(Digest, u64), ImageError> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS));
     compress_with(from, to, threads)
@@ -43,7 +43,7 @@ fn compress_with(from: &Path, to: &Path, threads: usize) -> Result<(Digest, u64)
     Ok((sink.digester.finish(), sink.size))
 }
 
-/// Hands blocks to the threads in turn and takes the results in the same order.
+/// Sends blocks to the threads in turn, and receives the results in the same order.
 fn squeeze<'scope>(
     scope: &'scope Scope<'scope, '_>,
     source: &File,
@@ -78,7 +78,7 @@ fn squeeze<'scope>(
     Ok(())
 }
 
-/// Writes a worker's next result, and gives back its memory.
+/// Writes a worker's next result, and reuses its memory.
 fn take(worker: &mut Worker<'_>, sink: &mut Sink) -> io::Result<Block> {
     let done = worker.results.recv().map_err(|_| died())??;
     sink.put(done.member.get(..done.length).unwrap_or_default())?;
@@ -104,11 +104,11 @@ fn read_block(source: &File, bytes: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// A block and what became of it.
+/// A block and its result.
 #[derive(Default)]
 struct Block {
     bytes: Vec<u8>,
-    /// Holds the member at its beginning.
+    /// The compressed member is at its beginning.
     member: Vec<u8>,
     length: usize,
 }
@@ -116,7 +116,7 @@ struct Block {
 struct Worker<'scope> {
     blocks: SyncSender<Block>,
     results: Receiver<io::Result<Block>>,
-    /// The scope waits for it.
+    /// The scope waits for this thread.
     _thread: ScopedJoinHandle<'scope, ()>,
 }
 
@@ -192,7 +192,7 @@ mod tests {
         });
         let first = results.next().unwrap();
         assert!(results.all(|other| other == first));
-        // Members with right checksums and lengths, and nothing after them.
+        // The members have correct checksums and lengths, and nothing follows them.
         let mut back = Vec::new();
         let mut rest = &first[..];
         MultiGzDecoder::new(&mut rest)
@@ -214,7 +214,7 @@ mod tests {
             .collect();
         let squeezed = check(&text);
         assert!(squeezed.len() < text.len() / 2);
-        // Neither time nor name.
+        // The header has neither time nor name.
         assert_eq!(squeezed.get(3..8), Some(&[0; 5][..]));
         for edge in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK] {
             check(&text[..edge]);

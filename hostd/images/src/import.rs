@@ -1,4 +1,4 @@
-//! Making an image of a root file system's archive.
+//! Makes an image from a root file system's archive.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -23,7 +23,7 @@ use crate::types::{ImageAction, ImageId, ImportOptions};
 pub(crate) struct Checked {
     reference: Option<Reference>,
     message: String,
-    /// Where the archive comes from, for people; `-` is the client itself.
+    /// The source of the archive, as text for people. `-` is the client itself.
     pub source: String,
     defaults: ContainerDefaults,
     platform: Platform,
@@ -69,7 +69,7 @@ pub(crate) fn import(
         let taken = ingest.write(piece) && !ingest.is_refused();
         let length = piece.len();
         reader.consume(length);
-        // It has no end perhaps.
+        // The archive may be endless.
         if !taken {
             break;
         }

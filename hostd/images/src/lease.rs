@@ -7,7 +7,7 @@ use keelson_lease::{Claim, Lease};
 
 use crate::types::ImageId;
 
-/// Says whether a holder runs.
+/// A function that returns whether a holder runs.
 type Probe = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Who holds an image.
@@ -16,14 +16,14 @@ pub struct Holder {
     running: OnceLock<Probe>,
 }
 
-/// What holds it.
+/// The kind of holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum HolderKind {
     /// The container with this identifier.
     Container(String),
     /// A commit, of its parent.
     Commit,
-    /// The engine that has not read its containers yet.
+    /// The engine, while it has not read its containers yet.
     Start,
 }
 
@@ -49,7 +49,7 @@ impl Holder {
         }
     }
 
-    /// The container that it is.
+    /// The holder's container, if it is one.
     pub(crate) fn container_id(&self) -> Option<&str> {
         match &self.kind {
             HolderKind::Container(id) => Some(id),
@@ -57,7 +57,7 @@ impl Holder {
         }
     }
 
-    /// Whether it runs (or is paused). A container that is just being made does not.
+    /// Whether it runs (or is paused). A container that is being made does not run.
     pub(crate) fn is_running(&self) -> bool {
         self.running.get().is_some_and(|running| running())
     }
@@ -93,7 +93,7 @@ impl fmt::Debug for Holder {
 pub struct ImageLease(pub(crate) Lease<ImageId, Holder>);
 
 impl ImageLease {
-    /// The image; `None` when it is not known which: it may be any.
+    /// The image. `None` if it is unknown: it may be any image.
     pub fn image(&self) -> Option<ImageId> {
         match self.0.claim() {
             Claim::One(id) => Some(*id),
@@ -101,10 +101,11 @@ impl ImageLease {
         }
     }
 
-    /// Has the holder asked by `running` whether it runs. The store calls it under its lock, so it
-    /// must neither wait nor call the store. To be called once; until then it does not run.
+    /// Sets the function that says whether the holder runs. The store calls it under its lock, so
+    /// it must neither wait nor call the store. Call this once. Before that, the holder counts as
+    /// not running.
     pub fn ask(&self, running: impl Fn() -> bool + Send + Sync + 'static) {
-        // Said twice, the first counts: it is the same container.
+        // If it is set twice, the first one stays: it is the same container.
         let _ = self.0.holder().running.set(Box::new(running));
     }
 }

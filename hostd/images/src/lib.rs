@@ -12,11 +12,11 @@
 //! RUN/layers/<diff-id>/      mounted layers
 //! ```
 //!
-//! Things become visible by renames, after all of them was synced, in the order in which they
-//! refer to each other: layers, blobs, image record, names. They go in the opposite order. So
-//! every image that is listed is complete, whenever the process or the machine stopped, and what
-//! nothing refers to is removed by the next start. What can't be read is kept, listed and told, and
-//! nothing counts as unused to which it could refer.
+//! Objects become visible by renames, after all of them were synchronised, in the order in which
+//! they refer to each other: layers, blobs, image record, names. They are removed in the opposite
+//! order. So every image in the list is complete, whenever the process or the machine stopped. The
+//! next start removes objects that nothing refers to. Unreadable objects are kept, listed and
+//! reported, and nothing that they may refer to counts as unused.
 
 mod archive_path;
 mod changes;
@@ -91,13 +91,13 @@ pub struct ImageStore {
 }
 
 impl ImageStore {
-    /// Opens the store under `root` (ROOT/engine); layers are mounted under `run`/layers.
-    /// What was never committed is swept away.
+    /// Opens the store under `root` (ROOT/engine); layers are mounted under `run`/layers. Objects
+    /// that were never committed are deleted.
     pub fn open(root: &Path, run: &Path) -> Result<Self, ImageError> {
         Self::open_with(root, run, StoreOptions::default())
     }
 
-    /// Like [`Self::open`], with other settings than the usual ones.
+    /// Like [`Self::open`], with settings other than the defaults.
     pub fn open_with(root: &Path, run: &Path, options: StoreOptions) -> Result<Self, ImageError> {
         let store = Arc::new(Store::open(root, run, &options)?);
         store.release_by_itself();
@@ -105,8 +105,8 @@ impl ImageStore {
         Ok(Self { store, registries })
     }
 
-    /// Loads the images of a docker-archive or OCI-layout tar, compressed or not. Either all of
-    /// them are visible afterwards, or nothing is.
+    /// Loads the images of a docker-archive or OCI-layout tar, compressed or not. Afterwards either
+    /// all of them are visible, or none.
     pub async fn load<R: AsyncRead + Unpin + Send>(
         &self,
         archive: R,
@@ -115,7 +115,7 @@ impl ImageStore {
         self.load_for(archive, None, progress).await
     }
 
-    /// Like [`Self::load`] of those images that are for a platform (`os[/architecture[/variant]]`).
+    /// Like [`Self::load`], but only for the images of a platform (`os[/architecture[/variant]]`).
     pub async fn load_for<R: AsyncRead + Unpin + Send>(
         &self,
         archive: R,
@@ -140,8 +140,8 @@ impl ImageStore {
         self.stream(archive, job).await
     }
 
-    /// Like [`Self::import`] of an archive at an address (`http://…`, `https://…`). Closing
-    /// `progress` gives the import up.
+    /// Like [`Self::import`], but for an archive at an address (`http://…`, `https://…`). Closing
+    /// `progress` cancels the import.
     pub async fn import_from(
         &self,
         address: &str,
@@ -158,8 +158,8 @@ impl ImageStore {
         .await
     }
 
-    /// Makes an image of a container's writable layer. `wanted` is asked when all of it was read
-    /// whether it was whole until then. Blocks.
+    /// Makes an image from a container's writable layer. After all of it was read, `wanted` says
+    /// whether it was complete until then. Blocks.
     pub fn commit(
         &self,
         layer: &WritableLayer,
@@ -169,13 +169,13 @@ impl ImageStore {
         commit::commit(&self.store, layer, commit::check(options)?, wanted)
     }
 
-    /// Finds the images to be saved to an archive by [`SavedImages::write_to`]. A repository
-    /// without a tag stands for all its tags.
+    /// Finds the images that [`SavedImages::write_to`] will write to an archive. A repository
+    /// without a tag means all its tags.
     pub fn save(&self, names: &[String]) -> Result<SavedImages, ImageError> {
         save::prepare(&self.store, names)
     }
 
-    /// Pulls an image from its registry. Closing `progress` gives the pull up; then, and when it
+    /// Pulls an image from its registry. Closing `progress` cancels the pull. If it is cancelled or
     /// fails, nothing of it is left.
     pub async fn pull(
         &self,
@@ -186,7 +186,7 @@ impl ImageStore {
         registry::pull(&self.store, &self.registries, reference, options, &progress).await
     }
 
-    /// The tags that a repository has in its registry, as references.
+    /// The tags of a repository in its registry, as references.
     pub async fn remote_tags(
         &self,
         repository: &str,
@@ -195,7 +195,7 @@ impl ImageStore {
         registry::tags(&self.registries.client, repository, credentials).await
     }
 
-    /// What a reference stands for in its registry.
+    /// Resolves a reference in its registry.
     pub async fn distribution(
         &self,
         reference: &str,
@@ -204,8 +204,8 @@ impl ImageStore {
         registry::inspect(&self.registries.client, reference, credentials).await
     }
 
-    /// Pushes a tag, or all tags of a repository that is named without one. Closing `progress`
-    /// gives the push up.
+    /// Pushes a tag, or all tags of a repository if no tag is named. Closing `progress` cancels the
+    /// push.
     pub async fn push(
         &self,
         name: &str,
@@ -239,12 +239,12 @@ impl ImageStore {
         registry::login(&self.registries.client, domain, credentials).await
     }
 
-    /// The settings by which registries are spoken to.
+    /// The settings for the connection to registries.
     pub fn registry_options(&self) -> &RegistryOptions {
         self.registries.client.options()
     }
 
-    /// Runs a job on a thread while the archive flows to it.
+    /// Runs a job on a thread while the archive is sent to it.
     async fn stream<R, T>(
         &self,
         archive: R,
@@ -265,12 +265,12 @@ impl ImageStore {
         self.store.list()
     }
 
-    /// Finds an image by tag, repository@digest, identifier or unique beginning of one.
+    /// Finds an image by tag, repository@digest, identifier or unique prefix of an identifier.
     pub fn resolve(&self, name: &str) -> Result<Arc<Image>, ImageError> {
         self.store.resolve(name)
     }
 
-    /// The manifest that an image would be given away with now.
+    /// The manifest that a save or a push of the image would use now.
     pub fn manifest(&self, id: &ImageId) -> Result<ManifestSummary, ImageError> {
         save::describe(&self.store, id)
     }
@@ -280,8 +280,8 @@ impl ImageStore {
         self.store.tag(name, reference)
     }
 
-    /// Finds an image as [`Self::resolve`] does and holds it, in one step: from then on it stays,
-    /// whoever removes or prunes, until the lease is given up.
+    /// Finds an image as [`Self::resolve`] does and holds it, in one step. From then on no removal
+    /// or prune deletes it, until the lease is dropped.
     pub fn lease(
         &self,
         name: &str,
@@ -290,8 +290,8 @@ impl ImageStore {
         self.store.lease(name, holder)
     }
 
-    /// Holds an image by its identifier, whether it is there or not: for a container that has used
-    /// it before. Without an identifier every image is held, since it may be any.
+    /// Holds an image by its identifier, whether it exists or not: for a container that has used it
+    /// before. Without an identifier every image is held, because it may be any.
     pub fn lease_again(&self, id: Option<ImageId>, holder: Holder) -> ImageLease {
         self.store.lease_again(id, holder)
     }
@@ -301,8 +301,8 @@ impl ImageStore {
         self.store.containers(id)
     }
 
-    /// Removes a name or an image by Docker's rules. What is held stays: a conflict says who holds
-    /// it, and with `force` it loses its names, and goes with its last holder.
+    /// Removes a name or an image by Docker's rules. A held image stays: the conflict error names
+    /// its holder. With `force` the image loses its names, and is deleted after its last holder.
     pub fn remove(
         &self,
         name: &str,
@@ -318,9 +318,9 @@ impl ImageStore {
         self.store.prune(all, fits)
     }
 
-    /// Reads everything that images consist of again and compares it with what it was; `names`
-    /// chooses images, none of them stands for all. Tells what it finds by `lines`, and gives the
-    /// number of damaged objects. Closing `lines` ends it.
+    /// Reads all objects of images again and compares them with what was stored. `names` selects
+    /// images; an empty list means all. Sends its findings to `lines`, and returns the number of
+    /// damaged objects. Closing `lines` ends the check.
     pub async fn verify(
         &self,
         names: Vec<String>,
@@ -336,12 +336,12 @@ impl ImageStore {
         self.store.disk_usage()
     }
 
-    /// For whom documents are written.
+    /// The release that documents are written for.
     pub fn era(&self) -> Era {
         self.store.layers.era
     }
 
-    /// Name of the way in which new layers are kept: `erofs` or `directory`.
+    /// The name of the backend for new layers: `erofs` or `directory`.
     pub fn backend(&self) -> &'static str {
         self.store.layers.form.as_str()
     }
@@ -352,7 +352,7 @@ impl ImageStore {
         self.store.mount(id)
     }
 
-    /// Mounts a ready EROFS file as the single layer of a root file system.
+    /// Mounts an existing EROFS file as the only layer of a root file system.
     pub fn system_image(&self, erofs: &Path, name: &str) -> Result<RootfsLayers, ImageError> {
         self.store.system_image(erofs, name)
     }

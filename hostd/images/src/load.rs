@@ -1,8 +1,8 @@
-//! Loading of image archives: what `docker save` writes, and OCI layouts in a tar.
+//! Loads image archives: those of `docker save`, and OCI layouts in a tar.
 //!
-//! The archive is read once, as it comes. Which of its files are layers is only known at its end
-//! (the manifest may come last), so every file that is a tar archive, compressed or not, is taken
-//! in as a layer, and every small file as a document.
+//! The archive is read once, as a stream. Which files are layers is known only at the end, because
+//! the manifest may come last. So every file that is a tar archive, compressed or not, is read as a
+//! layer, and every small file as a document.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -31,7 +31,7 @@ const MAX_DOCUMENT: u64 = keelson_oci::config::MAX_CONFIG_SIZE;
 const MAX_DOCUMENTS: u64 = 64 << 20;
 /// Files in an archive.
 const MAX_FILES: usize = 100_000;
-/// Progress is told after so many bytes.
+/// Progress is reported each time that this many bytes were read.
 const PROGRESS_STEP: u64 = 1 << 20;
 
 /// Reads the archive and commits its images. Blocks.
@@ -98,7 +98,7 @@ pub(crate) fn load(
         .collect())
 }
 
-/// Shows the whole archive to the visitor.
+/// Passes the whole archive to the visitor.
 fn scan(reader: &mut PipeReader, visitor: &mut Reader<'_>) -> Result<(), ImageError> {
     let interrupted = |error: std::io::Error| ImageError::Interrupted(error.to_string());
     let start = reader.fill_buf().map_err(interrupted)?;
@@ -150,13 +150,14 @@ fn in_archive(error: ImageError) -> ImageError {
     }
 }
 
-/// What is done with the file at hand.
+/// What is done with the current file.
 enum FileState {
-    /// Its first bytes are gathered to find out what it is.
+    /// Its first bytes are collected to find out what it is.
     Start(Vec<u8>),
     Document(Vec<u8>),
     Layer(Box<Ingest>),
-    /// Nothing: not a file, a layer that the store has, or neither document nor archive.
+    /// It is skipped: it is not a file, or a layer that the store has, or neither a document nor an
+    /// archive.
     Skip,
 }
 
@@ -197,7 +198,7 @@ impl Reader<'_> {
             }
             return Ok(FileState::Document(bytes.to_vec()));
         }
-        // A blob named by its digest need not be read when it is a layer that we have.
+        // A blob that is named by its digest need not be read if the store has that layer.
         if let Some(digest) = blob_digest(name)
             && let Some(layer) = self.known(compression, digest, size)
         {
@@ -212,7 +213,7 @@ impl Reader<'_> {
         Ok(FileState::Layer(Box::new(ingest)))
     }
 
-    /// The layer whose blob this is, pinned, when the store has it.
+    /// The layer of this blob, pinned, if the store has it.
     fn known(&mut self, compression: Compression, blob: Digest, size: u64) -> Option<LayerBlob> {
         let diff_id = match compression {
             Compression::Plain => blob,
@@ -228,9 +229,9 @@ impl Reader<'_> {
         })
     }
 
-    /// Tells about a file of the archive.
+    /// Reports progress about a file of the archive.
     fn tell(&self, name: &str, step: Step, current: u64, total: Option<u64>) {
-        // Progress is for people: what does not fit into the channel is left out.
+        // Progress is for people: if the channel is full, it is dropped.
         let _ = self.progress.try_send(Progress {
             id: label(name),
             step,
@@ -249,7 +250,7 @@ impl Reader<'_> {
                 };
                 let size = layer.blob_size;
                 self.tell(&name, Step::Loading, size, Some(size));
-                // The store's own copy, when there is one, must not go away meanwhile.
+                // The store's own copy, if there is one, must not be deleted meanwhile.
                 let known = self.pins.pin(&layer.diff_id).is_some();
                 if known || self.staged.contains_key(&layer.diff_id) {
                     let _ = std::fs::remove_dir_all(&layer.directory);
@@ -258,8 +259,8 @@ impl Reader<'_> {
                 }
                 Ok(blob)
             }
-            // Whether the layer belongs to an image is not known yet, but the machine's own
-            // failures concern every layer.
+            // It is not known yet whether the layer belongs to an image, but failures of the
+            // machine affect every layer.
             Err(error @ (ImageError::Archive(_) | ImageError::Layer(_))) => Err(error),
             Err(error) => {
                 return Err(error.during(format!("layer {name:?} of the image archive")));
@@ -287,7 +288,7 @@ impl Visitor for Reader<'_> {
                 entry.name()
             )));
         };
-        // A later entry takes the place of an earlier one.
+        // A later entry replaces an earlier one.
         self.contents.links.remove(&name);
         self.state = match entry.kind {
             EntryKind::File if entry.sparse.is_none() => FileState::Start(Vec::new()),
@@ -353,7 +354,7 @@ impl Visitor for Reader<'_> {
         };
         match state {
             FileState::Skip => Ok(()),
-            // Some writers make a layer without content a file without content.
+            // Some programs write an empty layer as an empty file.
             FileState::Start(bytes) if bytes.is_empty() && may_be_layer(&name) => {
                 let directory = self.staging.path.join(format!("layer-{}", self.files));
                 let options = &self.store.layers;
@@ -369,7 +370,7 @@ impl Visitor for Reader<'_> {
     }
 }
 
-/// Whether a file is named as writers name layers.
+/// Whether a file has a usual name of a layer.
 fn may_be_layer(name: &str) -> bool {
     Path::new(name)
         .extension()
@@ -377,8 +378,8 @@ fn may_be_layer(name: &str) -> bool {
         || blob_digest(name).is_some()
 }
 
-/// What a layer's file is called in progress, where its digest is not known yet: the digits of the
-/// digest that it or its directory is named by.
+/// The name of a layer's file in progress messages while its digest is unknown: the hex digits of
+/// the digest in the name of the file or its directory.
 fn label(name: &str) -> String {
     let directory_or_file = match name.strip_suffix("/layer.tar") {
         Some(directory) => directory,
@@ -388,8 +389,8 @@ fn label(name: &str) -> String {
     last.chars().take(12).collect()
 }
 
-/// Whether the first block can be that of a tar archive: a header with a right checksum, or the
-/// zeros that end an empty one.
+/// Whether the first block can be that of a tar archive: a header with a correct checksum, or the
+/// zeros that end an empty archive.
 fn is_tar(start: &[u8]) -> bool {
     let Some(block) = start.get(..BLOCK) else {
         return false;
@@ -420,7 +421,7 @@ fn is_tar(start: &[u8]) -> bool {
     u32::from_str_radix(&digits, 8) == Ok(sum)
 }
 
-/// The digest that a blob of an OCI layout is named by.
+/// The digest in the path of an OCI layout's blob.
 fn blob_digest(name: &str) -> Option<Digest> {
     Digest::from_hex(name.strip_prefix("blobs/sha256/")?).ok()
 }

@@ -1,4 +1,4 @@
-//! Mounts of layers, counted by who holds them.
+//! Mounts of layers, with a count of their holders.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,15 +20,15 @@ pub(crate) struct Mounts {
     directory: PathBuf,
     /// By name of the mount point.
     held: Mutex<HashMap<String, Held>>,
-    /// Told when a hold ends.
+    /// Called when a hold ends.
     doomed: Arc<Doomed>,
 }
 
-/// How a mount point is used.
+/// The use of a mount point.
 #[derive(Debug, Default)]
 struct Held {
     count: usize,
-    /// The files behind it were replaced: the next user gets them mounted on top.
+    /// The files behind it were replaced: for the next user the new ones are mounted on top.
     outdated: bool,
 }
 
@@ -47,12 +47,12 @@ impl Drop for Hold {
 }
 
 impl Mounts {
-    /// Mounts go below `run`/layers. What an earlier process left there is detached: containers
-    /// that run on it have their own references, and everybody else asks again.
+    /// Mounts are made below `run`/layers. Mounts of an earlier process are detached there: running
+    /// containers have their own references, and all others ask again.
     pub(crate) fn open(run: &Path, doomed: Arc<Doomed>) -> Result<Arc<Self>, ImageError> {
         let directory = run.join("layers");
         fs::create_dir_all(&directory).map_err(ImageError::io("create directory", &directory))?;
-        // mountinfo shows paths without symbolic links.
+        // Because mountinfo shows paths without symbolic links.
         let directory = directory
             .canonicalize()
             .map_err(ImageError::io("find", &directory))?;
@@ -74,7 +74,7 @@ impl Mounts {
         };
         for entry in entries.flatten() {
             let path = entry.path();
-            // Several mounts may lie on one another after crashes between mount and record.
+            // After a crash between the mount and its record, several mounts may be stacked.
             while is_mount_point(&path) && detach(&path) {}
             if let Err(error) = fs::remove_dir(&path) {
                 tracing::warn!(path = %path.display(), %error, "a mount point is left");
@@ -91,15 +91,15 @@ impl Mounts {
         self.lock().contains_key(name)
     }
 
-    /// Has the next user of this name get what is on disk then.
+    /// Makes the next user of this name mount the files that are on disk then.
     pub(crate) fn renew(&self, name: &str) {
         if let Some(held) = self.lock().get_mut(name) {
             held.outdated = true;
         }
     }
 
-    /// Takes a hold on each named object, mounting those that are not yet by `mount`, which gets
-    /// the mount point. Gives the mount points in the same order.
+    /// Takes a hold on each named object. `mount` mounts those that are not mounted yet; it gets
+    /// the mount point. Returns the mount points in the same order.
     pub(crate) fn hold(
         self: &Arc<Self>,
         wanted: &[(String, MountCall<'_>)],
@@ -156,7 +156,7 @@ impl Mounts {
     }
 }
 
-/// Mounts an object at a path; `None` for an object that needs no mount and is only counted.
+/// Mounts an object at a path. `None` for an object that needs no mount and is only counted.
 pub(crate) type MountCall<'a> = Option<Box<dyn Fn(&Path) -> Result<(), ImageError> + 'a>>;
 
 fn mount_at(
@@ -180,7 +180,7 @@ fn detach(point: &Path) -> bool {
     }
 }
 
-/// Whether something is mounted exactly there: the parent directory is on another mount.
+/// Whether the path is a mount point: its parent directory is on another mount.
 fn is_mount_point(path: &Path) -> bool {
     let id = |path: &Path| {
         rustix::fs::statx(
@@ -193,14 +193,14 @@ fn is_mount_point(path: &Path) -> bool {
     };
     match (id(path), path.parent().map(id)) {
         (Ok(own), Some(Ok(parent))) => own != parent,
-        // A mount whose backing file is gone cannot even be looked at.
+        // If the backing file of a mount is gone, even statx fails.
         (Err(_), _) => true,
         _ => false,
     }
 }
 
-/// Mounts an EROFS file, read-only, at a directory; `device` is the file that its data lie in when
-/// they are not in the same one. No loop device is made.
+/// Mounts an EROFS file, read-only, at a directory. `device` is the file with its data, if that is
+/// another file. No loop device is made.
 pub(crate) fn mount_erofs(
     image: &Path,
     device: Option<&Path>,
@@ -212,7 +212,8 @@ pub(crate) fn mount_erofs(
         .map_err(|error| ImageError::io("mount with EROFS", image)(error.into()))
 }
 
-/// As [`mount_erofs`], but nowhere: it ends with the descriptor of its root, or with this process.
+/// As [`mount_erofs`], but not attached anywhere: the mount ends with the descriptor of its root,
+/// or with this process.
 pub(crate) fn detached_erofs(image: &Path, device: Option<&Path>) -> Result<OwnedFd, ImageError> {
     let attempt = || -> rustix::io::Result<OwnedFd> {
         let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;

@@ -1,5 +1,5 @@
-//! The manifest that an image came with, and the blobs that it names: what a save and a push give
-//! back byte for byte.
+//! The original manifest of an image, and the blobs that it names. A save and a push return them
+//! byte for byte.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(crate) struct Original {
 }
 
 impl Original {
-    /// Reads a manifest; `None` when it is not one of this image (`id`, with a configuration of
+    /// Reads a manifest. `None` if it does not belong to this image (`id`, with a configuration of
     /// `size` bytes and `layers` layers).
     pub(crate) fn parse(bytes: Vec<u8>, id: &Digest, size: usize, layers: usize) -> Option<Self> {
         let Ok(DocumentKind::Manifest(config, descriptors)) = Document::parse(&bytes) else {
@@ -32,7 +32,7 @@ impl Original {
             && config.size == size as u64
             && descriptors.len() == layers
             && !descriptors.iter().any(Descriptor::is_foreign);
-        // OCI allows to leave it out.
+        // OCI makes it optional.
         let media_type = match (Document::media_type_of(&bytes), config.media_type.as_str()) {
             (Some(media_type), _) => media_type,
             (None, DOCKER_CONFIG) => DOCKER_MANIFEST.to_owned(),
@@ -45,7 +45,7 @@ impl Original {
         })
     }
 
-    /// Whether every blob that it names is kept in these layers.
+    /// Whether these layers have every blob that the manifest names.
     pub(crate) fn is_kept<'a>(
         &self,
         diff_ids: &[Digest],
@@ -57,7 +57,7 @@ impl Original {
     }
 }
 
-/// Whether a layer has a blob with this digest: the one that it came as, or its plain archive.
+/// Whether a layer has a blob with this digest: its original blob, or its plain archive.
 fn keeps(record: &LayerRecord, digest: &Digest, size: u64) -> bool {
     let kept = record
         .compressed
@@ -77,8 +77,8 @@ pub(crate) fn blob_file(disk: &Disk, record: &LayerRecord, blob: &Descriptor) ->
     Some(disk.layer(&record.diff_id).join(name))
 }
 
-/// Reads the manifest that an image came with. One that cannot be read counts as none: it costs
-/// digests, not data.
+/// Reads the original manifest of an image. An unreadable one counts as none: only digests are
+/// lost, no data.
 pub(crate) fn read(
     disk: &Disk,
     manifest: Option<Digest>,

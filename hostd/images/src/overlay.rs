@@ -1,12 +1,12 @@
-//! What a stack of overlay layers shows at a name: the kernel's rules
-//! (`Documentation/filesystems/overlayfs.rst`), applied without a mount.
+//! Finds what a stack of overlay layers shows at a name. It follows the kernel's rules
+//! (`Documentation/filesystems/overlayfs.rst`), without a mount.
 //!
 //! An upper object hides what lower layers have at its name, except that directories are merged. A
 //! *whiteout* (a character device 0:0) shows nothing. An *opaque* directory
 //! (`trusted.overlay.opaque=y`) ends the merging.
 //!
-//! Layers are foreign input: a name is opened in its directory without following links, and looking
-//! at devices and pipes has no effect.
+//! Layers are untrusted input: a name is opened in its directory without following links, and
+//! examining devices and pipes has no effect.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -24,7 +24,7 @@ pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 pub struct Entry {
     /// The object, which can't be read through this handle.
     pub handle: OwnedFd,
-    /// What it is.
+    /// Its kind.
     pub stat: Stat,
 }
 
@@ -37,7 +37,7 @@ impl Entry {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
             Ok(handle) => handle,
-            // Names that no file system could hold are not there either.
+            // A name that no file system allows does not exist either.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::INVAL) => {
                 return Ok(None);
             }
@@ -53,7 +53,7 @@ impl Entry {
     }
 }
 
-/// What a stack shows at a name.
+/// The object that a stack shows at a name.
 #[derive(Debug)]
 pub enum Shown {
     /// Nothing.
@@ -111,7 +111,7 @@ pub fn is_opaque(directory: BorrowedFd<'_>) -> io::Result<bool> {
     let mut value = [0; 1];
     match rustix::fs::getxattr(path, OPAQUE, &mut value[..]) {
         Ok(1) => Ok(value == *b"y"),
-        // Overlayfs writes other values for other purposes, such as `x`.
+        // Overlayfs uses other values, such as `x`, for other purposes.
         Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
         Err(error) => Err(error.into()),
     }

@@ -1,6 +1,6 @@
-//! Bytes from asynchronous code to a thread, and between threads, with bounded memory. Pieces go
-//! back to the sender to be filled again: memory that is new each time costs a system call and a
-//! page fault for every 4 KiB.
+//! A pipe for bytes from asynchronous code to a thread, and between threads, with bounded memory.
+//! Pieces return to the sender and are filled again: new memory would cost a system call and a page
+//! fault for every 4 KiB.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -8,9 +8,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
-/// Bytes of one piece.
+/// The size of a piece in bytes.
 pub const PIECE: usize = 256 << 10;
-/// Pieces on their way.
+/// How many pieces are on their way.
 const DEPTH: usize = 8;
 
 /// The receiving end: a blocking reader.
@@ -61,12 +61,12 @@ impl PipeSender {
         }
     }
 
-    /// Sends a piece, waiting for room; false when nobody reads any more.
+    /// Sends a piece, and waits for room. False if the reader is gone.
     pub fn send(&self, piece: Vec<u8>) -> bool {
         piece.is_empty() || self.pieces.blocking_send(Ok(piece)).is_ok()
     }
 
-    /// Says that the stream is complete.
+    /// Marks the stream as complete.
     pub fn end(self) {
         let _ = self.pieces.blocking_send(Ok(Vec::new()));
     }
@@ -81,7 +81,7 @@ impl BufRead for PipeReader {
                     let used = std::mem::replace(&mut self.piece, piece);
                     self.at = 0;
                     if used.capacity() >= PIECE {
-                        // Nobody takes it back when the sender makes pieces of its own.
+                        // A sender that makes its own pieces does not take them back.
                         let _ = self.used.try_send(used);
                     }
                 }
@@ -114,8 +114,8 @@ impl Read for PipeReader {
     }
 }
 
-/// Copies an asynchronous stream into a pipe until it ends or nobody reads any more. When the
-/// returned future is dropped (the client went away), the reader gets an error.
+/// Copies an asynchronous stream into a pipe until it ends or the reader is gone. If the returned
+/// future is dropped (the client went away), the reader gets an error.
 pub async fn feed<R: AsyncRead + Unpin + Send>(mut from: R, to: PipeSender) {
     let PipeSender {
         pieces: sender,
@@ -127,7 +127,7 @@ pub async fn feed<R: AsyncRead + Unpin + Send>(mut from: R, to: PipeSender) {
             .unwrap_or_else(|_| Vec::with_capacity(PIECE));
         piece.clear();
         let mut failed = None;
-        // Small reads (a socket's) are gathered: every piece costs a change of threads.
+        // Small reads (from a socket) are collected, because every piece costs a switch of threads.
         while piece.len() < PIECE / 2 {
             match from.read_buf(&mut piece).await {
                 Ok(0) => break,

@@ -1,6 +1,6 @@
-//! Deletes what was moved out of sight. Freeing the blocks of a large layer takes a second, and
-//! an unpacked one many; nobody waits for that, and the store's lock is not held meanwhile. What a
-//! process leaves is swept by the next one.
+//! Deletes objects that were moved out of sight. Freeing the blocks of a large layer takes a
+//! second, and of an unpacked one many seconds. Nobody waits for that, and the store's lock is not
+//! held meanwhile. The next process deletes what this one leaves.
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ pub(crate) struct Reaper {
 }
 
 impl Reaper {
-    /// Starts the thread. What it frees fills the reserve first.
+    /// Starts the thread. Freed space fills the reserve first.
     pub(crate) fn start(reserve: Reserve) -> std::io::Result<Self> {
         let (queue, directories) = channel::<Staging>();
         let thread = std::thread::Builder::new()
@@ -33,10 +33,10 @@ impl Reaper {
         })
     }
 
-    /// Has the directory deleted.
+    /// Queues the directory for deletion.
     pub(crate) fn take(&self, directory: Staging) {
         if let Some(queue) = &self.queue {
-            // When the thread is gone, the directory comes back and is deleted here.
+            // If the thread is gone, the channel returns the directory, and it is deleted here.
             let _ = queue.send(directory);
         }
     }

@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 /// `images/<id>.json`: an image whose configuration and layers are complete on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ImageRecord {
-    /// Digest of the configuration, which lies in `blobs/`.
+    /// Digest of the configuration, which is stored in `blobs/`.
     pub id: Digest,
-    /// The manifest that the image came with, when it came with one; it lies in `blobs/`, so that
-    /// it can be given back unchanged.
+    /// The original manifest of the image, if it had one. It is stored in `blobs/`, so that it can
+    /// be returned unchanged.
     pub manifest: Option<Digest>,
-    /// The image that it was built upon here.
+    /// The image that it was built from on this machine.
     pub parent: Option<Digest>,
-    /// Removed by force while somebody held it: kept for its holders, not shown.
+    /// It was removed by force while it was held: it is kept for its holders, and not shown.
     #[serde(default)]
     pub hidden: bool,
-    /// What a newer release wrote.
+    /// Members that a newer release wrote.
     #[serde(flatten)]
     pub rest: Rest,
 }
@@ -28,12 +28,12 @@ impl Document for ImageRecord {
     const VERSION: u32 = 1;
 }
 
-/// `repositories.json`: which name stands for which image.
+/// `repositories.json`: the names, and the image of each.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Repositories {
     /// By full reference: `docker.io/library/busybox:latest`.
     pub references: BTreeMap<String, Tagged>,
-    /// What a newer release wrote.
+    /// Members that a newer release wrote.
     #[serde(flatten)]
     pub rest: Rest,
 }
@@ -42,14 +42,14 @@ impl Document for Repositories {
     const VERSION: u32 = 1;
 }
 
-/// What a name stands for.
+/// The target of a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tagged {
     /// The image.
     pub id: Digest,
-    /// When the name was given: RFC 3339.
+    /// When the name was set: RFC 3339.
     pub time: String,
-    /// What a newer release wrote.
+    /// Members that a newer release wrote.
     #[serde(flatten)]
     pub rest: Rest,
 }

@@ -1,4 +1,4 @@
-//! A second look at what start-up could not read, and the report of it.
+//! Reads again what start-up could not read, and reports it.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::state::State;
 use crate::unreadable::Unreadable;
 
 impl State {
-    /// Tries again to read images; what made them unreadable may have gone.
+    /// Tries again to read images, because the cause may be gone.
     pub(crate) fn read_again(&mut self, disk: &Disk) {
         for (id, unreadable) in std::mem::take(&mut self.unreadable.images) {
             let record = match unreadable.record.clone() {
@@ -40,7 +40,7 @@ impl State {
         }
     }
 
-    /// What a check tells of all this.
+    /// The report of a check about unreadable objects.
     pub(crate) fn unreadable_damage(&self, disk: &Disk) -> Vec<Damage> {
         let damage = |kind: &str, digest: String, path: &Path, reason: &str, remedy: &str| Damage {
             kind: kind.to_owned(),

@@ -1,5 +1,5 @@
-//! Room for removing things from a full disk: changing a document and moving a layer out of sight
-//! take some blocks, too.
+//! Reserved space for removing objects from a full disk: changing a document and moving a layer out
+//! of sight need some blocks, too.
 
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use crate::error::ImageError;
 /// Bytes. The largest need is a new copy of the list of names.
 const SIZE: u64 = 512 << 10;
 
-/// A file of nothing but blocks.
+/// A file that only occupies blocks.
 #[derive(Debug, Clone)]
 pub(crate) struct Reserve {
     path: PathBuf,
@@ -28,8 +28,8 @@ impl Reserve {
         reserve
     }
 
-    /// Takes the room, unless it is there. A disk that has none left gets another chance when
-    /// something was removed.
+    /// Reserves the space, unless it is reserved already. If the disk is full, it is tried again
+    /// when something was removed.
     pub(crate) fn restore(&self) {
         let whole = |blocks: u64| blocks * 512 >= SIZE;
         if fs::metadata(&self.path).is_ok_and(|file| whole(file.blocks())) {
@@ -47,7 +47,7 @@ impl Reserve {
         }
     }
 
-    /// Does a part of a removal, with the room that was kept when the disk is full.
+    /// Runs a part of a removal. If the disk is full, it uses the reserved space.
     pub(crate) fn with<T>(
         &self,
         mut action: impl FnMut() -> Result<T, ImageError>,
@@ -55,7 +55,7 @@ impl Reserve {
         match action() {
             Err(error) if error.is_full() => match fs::remove_file(&self.path) {
                 Ok(()) => action(),
-                // Another removal had it.
+                // Another removal used it.
                 Err(gone) if gone.kind() == ErrorKind::NotFound => action(),
                 Err(_) => Err(error),
             },

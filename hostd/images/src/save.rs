@@ -1,6 +1,6 @@
-//! Writing of image archives: the form that `docker save` has, which is an OCI layout and a
-//! docker-archive in one. An image whose compressed layers are kept is given back byte for byte,
-//! with the manifest that it came with; other layers go in as plain archives.
+//! Writes image archives in the format of `docker save`, which is an OCI layout and a
+//! docker-archive in one. An image whose compressed layers are kept is written byte for byte, with
+//! its original manifest. Other layers are written as plain archives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,23 +24,22 @@ use crate::state::Entry;
 use crate::store::{Pins, Store};
 use crate::types::{ImageId, ManifestSummary};
 
-/// Images that are ready to be written to an archive. Their layers stay in the store until this
-/// is dropped.
+/// Images to write to an archive. Their layers stay in the store until this is dropped.
 #[derive(Debug)]
 pub struct SavedImages {
-    /// Small files by path in the archive.
+    /// Small files, by their path in the archive.
     documents: BTreeMap<String, Vec<u8>>,
-    /// What the archives of Docker before 1.10 had: repository, tag, topmost layer.
+    /// The file for Docker before 1.10: repository, tag, topmost layer.
     repositories: BTreeMap<String, BTreeMap<String, String>>,
     /// Layers: path in the archive, file, size.
     layers: Vec<(String, PathBuf, u64)>,
-    /// Times of the archive's entries: that of the youngest image, so that the same images always
-    /// give the same archive.
+    /// The time of all entries is that of the youngest image, so that the same images always make
+    /// the same archive.
     mtime: u64,
     pins: Pins,
 }
 
-/// An image with those of its names that go into the archive.
+/// An image with its names for the archive.
 struct Chosen {
     names: BTreeSet<Reference>,
     raw: Arc<[u8]>,
@@ -146,7 +145,7 @@ impl SavedImages {
             paths.push(path);
         }
         let mut annotations = BTreeMap::new();
-        // Others show it by their compressed layers.
+        // Other manifests show it by their compressed layers.
         let plain = blobs
             .iter()
             .zip(&image.diff_ids)
@@ -218,17 +217,17 @@ impl SavedImages {
     }
 }
 
-/// The manifest that an image is given away with.
+/// The manifest that a save or a push uses for an image.
 struct ChosenManifest {
     bytes: Vec<u8>,
     media_type: String,
     /// One for each layer.
     blobs: Vec<Descriptor>,
-    /// Whether it is the one that the image came with.
+    /// Whether it is the image's original manifest.
     original: bool,
 }
 
-/// The manifest that the image came with when all its blobs are kept, or else one of ours.
+/// The original manifest if all its blobs are kept, otherwise a new one.
 fn choose_manifest(
     store: &Store,
     id: &Digest,
@@ -265,7 +264,7 @@ fn choose_manifest(
     }
 }
 
-/// What is known of the manifest that an image would be given away with now.
+/// Digest and sizes of the manifest that a save or a push would use now.
 pub(crate) fn describe(store: &Arc<Store>, id: &ImageId) -> Result<ManifestSummary, ImageError> {
     let missing = || ImageError::NotFound(id.to_string());
     let entry = store.entry(id).ok_or_else(missing)?;
@@ -283,7 +282,7 @@ pub(crate) fn describe(store: &Arc<Store>, id: &ImageId) -> Result<ManifestSumma
     })
 }
 
-/// The form in which a layer goes into an archive: compressed where that is kept.
+/// The form of a layer in an archive: compressed if that blob is kept.
 fn best_blob(record: &LayerRecord) -> Descriptor {
     let (suffix, digest, size) = match record.compressed {
         Some(blob) => {
@@ -305,7 +304,7 @@ fn best_blob(record: &LayerRecord) -> Descriptor {
     }
 }
 
-/// A manifest for an image that came without one, or whose blobs are not kept.
+/// A new manifest for an image that had none, or whose blobs are not kept.
 fn manifest(id: &Digest, size: usize, blobs: &[Descriptor]) -> Vec<u8> {
     let layers: Vec<Value> = blobs
         .iter()

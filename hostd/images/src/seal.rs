@@ -1,10 +1,10 @@
-//! Sealing of layers with fs-verity, where the file system has it (decision 0010).
+//! Seals layers with fs-verity, if the file system has it (decision 0010).
 //!
-//! A layer's files are sealed some time after they came, by a thread that gives way to everything
-//! else: it reads the archive again, checks it against its digest, computes its fs-verity digest on
-//! the way, has the kernel protect the files, and writes down the digests (`seal.json`). From then
-//! on the kernel checks every page that it reads of them, and a mount checks that they are the
-//! files that were sealed.
+//! A layer's files are sealed some time after they arrived, by a thread of low priority. It reads
+//! the archive again, checks it against its digest, computes its fs-verity digest at the same time,
+//! makes the kernel protect the files, and stores the digests (`seal.json`). From then on the
+//! kernel checks every page that it reads from them, and a mount checks that they are the files
+//! that were sealed.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -27,19 +27,19 @@ use crate::layer::{LayerForm, LayerRecord, TAR};
 
 /// Name of the document.
 pub(crate) const SEAL: &str = "seal.json";
-/// A layer that has just come is left alone for this long: the pull that it belongs to, and the
-/// container that it is for, need the machine.
+/// A new layer is not touched for this long: its pull, and the container that needs it, use the
+/// machine.
 const DELAY: Duration = Duration::from_secs(10);
 const PIECE: usize = 256 << 10;
 
 /// `seal.json`: the fs-verity digests of the files that the layer is mounted from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Seal {
-    /// Of the archive.
+    /// The digest of the archive.
     pub archive: Digest,
-    /// Of what [`crate::layer::LayerBackend::made`] names.
+    /// The digest of the file that [`crate::layer::LayerBackend::made`] names.
     pub index: Digest,
-    /// What a newer release wrote.
+    /// Members that a newer release wrote.
     #[serde(flatten)]
     pub rest: Rest,
 }
@@ -48,7 +48,7 @@ impl Document for Seal {
     const VERSION: u32 = 1;
 }
 
-/// The sealing thread. Dropping this waits until it has ended, which is soon.
+/// The sealing thread. Dropping this waits for its end, which comes soon.
 #[derive(Debug)]
 pub(crate) struct Sealer {
     queue: Option<Sender<(PathBuf, LayerRecord)>>,
@@ -57,7 +57,7 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    /// Starts the thread; `None` where the file system has no fs-verity.
+    /// Starts the thread. `None` if the file system has no fs-verity.
     pub(crate) fn start(disk: &Disk) -> Option<Self> {
         let (queue, layers) = channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -88,13 +88,13 @@ impl Sealer {
         }
     }
 
-    /// Has a layer sealed, unless it is.
+    /// Queues a layer for sealing, unless it is sealed.
     pub(crate) fn take(&self, directory: PathBuf, record: &LayerRecord) {
         // Unpacked layers have too many files.
         if record.form == LayerForm::Erofs
             && let Some(queue) = &self.queue
         {
-            // The thread is gone only after a panic; then layers stay unsealed.
+            // The thread is gone only after a panic. Then layers stay unsealed.
             let _ = queue.send((directory, record.clone()));
         }
     }
@@ -120,11 +120,11 @@ fn try_out(staging: &Staging) -> Result<(), ImageError> {
 }
 
 fn run(layers: &Receiver<(PathBuf, LayerRecord)>, era: Era, stop: &AtomicBool) {
-    // Of this thread only. It works without, too.
+    // For this thread only. It also works without it.
     let _ = rustix::process::setpriority_process(None, 19);
     while let Ok((directory, record)) = layers.recv() {
         let mut waiting = vec![(directory, record)];
-        // Until nothing came for a while.
+        // Until no layer has arrived for a while.
         loop {
             match layers.recv_timeout(DELAY) {
                 Ok(layer) => waiting.push(layer),
@@ -136,7 +136,7 @@ fn run(layers: &Receiver<(PathBuf, LayerRecord)>, era: Era, stop: &AtomicBool) {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
-            // A layer that was removed meanwhile is none that failed.
+            // A layer that was removed meanwhile is not a failure.
             if let Err(error) = seal(&directory, &record, era, stop)
                 && directory.exists()
             {
@@ -146,7 +146,7 @@ fn run(layers: &Receiver<(PathBuf, LayerRecord)>, era: Era, stop: &AtomicBool) {
     }
 }
 
-/// Why a layer is not sealed. It can be used all the same.
+/// Why a layer is not sealed. It can be used anyway.
 #[derive(Debug, thiserror::Error)]
 enum SealError {
     /// The seal could not be read or written.
@@ -162,15 +162,15 @@ enum SealError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The archive has changed since it came.
+    /// The archive has changed since it was stored.
     #[error("its archive is damaged: its digest is {0}; hostctl image verify says more")]
     Damaged(Digest),
     /// The kernel computes another digest than this program.
     #[error("fs-verity says {found:?} where {expected} is expected")]
     Measured {
-        /// Ours.
+        /// The digest of this program.
         expected: Digest,
-        /// The kernel's.
+        /// The digest of the kernel.
         found: Option<Digest>,
     },
     /// The store is being closed.
@@ -214,7 +214,7 @@ fn seal(
     let (_, index_digest) = digests(&index, stop)?;
     for ((path, file), expected) in [(&archive, archive_digest), (&index, index_digest)] {
         match verity::enable(file).map_err(io::Error::from) {
-            // Before a crash, by the same thread.
+            // The same thread did it before a crash.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(SealError::io("protect with fs-verity", path)(error)),
             Ok(()) => {}
@@ -231,7 +231,7 @@ fn seal(
         index: index_digest,
         rest: Rest::default(),
     };
-    // Lost by a power cut, it is made again.
+    // If a power cut loses it, it is made again.
     Ok(document::write(&path, &seal, era, Durability::Relaxed)?)
 }
 
@@ -257,12 +257,13 @@ fn digests(
     }
 }
 
-/// Before a mount: the files of a sealed layer must be those that were sealed. Files that are not
-/// protected (on another file system, after a restore) are no error: nothing is known of them.
+/// Checks before a mount that the files of a sealed layer are those that were sealed. Files that
+/// are not protected (on another file system, after a restore) are no error, because nothing is
+/// known about them.
 pub(crate) fn check(directory: &Path, record: &LayerRecord) -> Result<(), ImageError> {
     let seal = match document::read::<Seal>(&directory.join(SEAL)) {
         Ok(Some(seal)) => seal,
-        // As if it were not there: the kernel checks the files' pages all the same.
+        // It counts as missing: the kernel checks the pages of the files anyway.
         Err(error) if error.is_too_new() => {
             tracing::warn!(layer = %record.diff_id, %error, "a seal is passed over");
             return Ok(());
@@ -358,7 +359,8 @@ mod tests {
         assert!(matches!(reason, SealError::Ending), "{reason}");
     }
 
-    /// Where the temporary directory's file system has fs-verity; the machine's image has it.
+    /// Runs only if the file system of the temporary directory has fs-verity. On the machine's
+    /// image it has.
     #[test]
     fn sealed_files_are_measured_as_computed() {
         let directory = tempfile::tempdir_in("/var/tmp").unwrap();

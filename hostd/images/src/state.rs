@@ -1,4 +1,4 @@
-//! What the store knows in memory, and the pure questions about it.
+//! The state of the store in memory, and pure queries on it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::records::{ImageRecord, Repositories};
 use crate::types::{Image, ImageId, ImageLayer};
 use crate::unreadable::{AllUnreadable, Unreadable};
 
-/// Label of an image that can't be read, in lists: why.
+/// The label that shows, in lists, why an image can't be read.
 const LABEL: &str = "io.keelson.unreadable";
 
 /// An image in memory.
@@ -33,7 +33,7 @@ impl Entry {
             .created
             .as_deref()
             .and_then(|text| text.parse::<Timestamp>().ok())
-            // Go's zero time, the year 1, stands for "not said".
+            // Go's zero time, the year 1, means "unknown".
             .map_or(0, |time| time.as_second().max(0));
         Self {
             record,
@@ -48,23 +48,23 @@ impl Entry {
     }
 }
 
-/// The state of the store. On disk the same stands in documents.
+/// The state of the store. The documents on disk have the same content.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub images: BTreeMap<ImageId, Entry>,
     pub repositories: Repositories,
     pub layers: HashMap<Digest, LayerRecord>,
-    /// Layers that a running load relies on without an image record yet.
+    /// Layers that a running load needs, but that no image record names yet.
     pub pins: HashMap<Digest, usize>,
-    /// Layers, configurations and manifests that a check found damaged: the next pull or load
+    /// Layers, configurations and manifests that a check found damaged. The next pull or load
     /// replaces them.
     pub damaged: HashSet<Digest>,
-    /// What start-up could not read.
+    /// Objects that start-up could not read.
     pub unreadable: AllUnreadable,
 }
 
 impl State {
-    /// The image for the world outside.
+    /// The image as callers see it.
     pub(crate) fn image(&self, entry: &Entry) -> Image {
         let id = entry.record.id;
         let mut repo_tags = Vec::new();
@@ -102,7 +102,7 @@ impl State {
         }
     }
 
-    /// All references of an image, with the time at which each was given.
+    /// All references of an image, with the time when each was set.
     pub(crate) fn references_of(&self, id: ImageId) -> Vec<(Reference, String)> {
         self.repositories
             .references
@@ -112,8 +112,8 @@ impl State {
             .collect()
     }
 
-    /// Finds an image by reference, identifier or unique beginning of one; also says by which
-    /// reference, when it was one.
+    /// Finds an image by reference, identifier or unique prefix of an identifier. Also returns the
+    /// reference, if it was found by one.
     pub(crate) fn find(&self, name: &str) -> Result<(&Entry, Option<Reference>), ImageError> {
         let visible = |id: &ImageId| self.images.get(id).filter(|entry| !entry.record.hidden);
         let missing = |id: &ImageId| {
@@ -125,11 +125,11 @@ impl State {
                 .map(|entry| (entry, None))
                 .ok_or_else(|| missing(&id));
         }
-        // Names go before short identifiers, as with Docker.
+        // Names have priority over short identifiers, as in Docker.
         let reference = name.parse::<Reference>();
         if let Ok(reference) = &reference {
             let reference = reference.clone().with_default_tag();
-            // A digest says more than the tag beside it.
+            // A digest is more specific than the tag beside it.
             let wanted = match reference.digest() {
                 Some(digest) => reference.with_digest(digest),
                 None => reference.clone(),
@@ -177,8 +177,8 @@ impl State {
         }
     }
 
-    /// The images that a name stands for when they are saved: all tags of a repository that is
-    /// named without one, and no name at all for an identifier.
+    /// The images that a name means for a save: all tags of a repository if no tag is named, and no
+    /// name for an identifier.
     pub(crate) fn choose(
         &self,
         name: &str,
@@ -204,7 +204,7 @@ impl State {
         Ok(vec![(entry.record.id, reference)])
     }
 
-    /// The layer whose compressed blob this is.
+    /// The layer with this compressed blob.
     pub(crate) fn layer_of_blob(&self, blob: &Digest) -> Option<Digest> {
         self.layers
             .values()
@@ -219,7 +219,7 @@ impl State {
             && manifest.is_none_or(|manifest| !self.damaged.contains(&manifest))
     }
 
-    /// Layers that no image and no running load needs, as far as it is known.
+    /// Layers that no image and no running load needs, as far as known.
     pub(crate) fn unused_layers(&self) -> Vec<Digest> {
         let Some(unreadable) = self.unreadable.used_layers() else {
             return Vec::new();
@@ -238,14 +238,14 @@ impl State {
             .collect()
     }
 
-    /// Images that were built upon this one.
+    /// Images that were built from this one.
     pub(crate) fn has_children(&self, id: ImageId) -> bool {
         self.images
             .values()
             .any(|entry| entry.record.parent == Some(id) && !entry.record.hidden)
     }
 
-    /// Whether the layers of an image are there.
+    /// Whether the layers of an image exist.
     pub(crate) fn has_layers(&self, entry: &Entry) -> Result<(), String> {
         for diff_id in entry.diff_ids() {
             if !self.layers.contains_key(diff_id) {
@@ -258,7 +258,7 @@ impl State {
         Ok(())
     }
 
-    /// An unreadable image for the world outside: what is known of it, and why there is no more.
+    /// An unreadable image as callers see it: the known facts, and why it can't be read.
     pub(crate) fn unreadable_image(&self, id: ImageId, unreadable: &Unreadable) -> Image {
         let record = ImageRecord {
             id,

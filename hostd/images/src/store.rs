@@ -1,7 +1,7 @@
 //! The store itself: state, commits, mounts, events.
 //!
-//! Nobody outside locks the state: others ask (`questions`), or have something done. What removes
-//! and what checks is inside.
+//! No other module locks the state. They use the methods in `questions`. The modules for removal
+//! and for checks are inside.
 
 mod questions;
 mod remove;
@@ -36,24 +36,25 @@ use crate::seal::{self, Sealer};
 use crate::state::{Entry, State};
 use crate::types::{Image, ImageAction, ImageEvent, ImageId, RootfsLayers, StoreOptions};
 
-/// Layers of one image; overlayfs stacks no more.
+/// How many layers an image may have: overlayfs stacks no more.
 pub(crate) const MAX_LAYERS: usize = 500;
-/// Events that a slow reader may lag behind before it loses some.
+/// How many events a slow reader may be behind before it loses some.
 const EVENT_QUEUE: usize = 1024;
 
 /// The store, shared by all clones of [`crate::ImageStore`].
 #[derive(Debug)]
 pub(crate) struct Store {
-    /// Before the disk, whose lock must be held until all is deleted.
+    /// Dropped before the disk, whose lock must be held until everything is deleted.
     reaper: Reaper,
     sealer: Option<Sealer>,
     pub disk: Disk,
     /// How new layers are made.
     pub layers: LayerOptions,
     mounts: Arc<Mounts>,
-    /// Who holds images. Leases are taken, and asked for before a removal, under the state's lock.
+    /// The holders of images. Leases are taken under the state's lock, and checked under it before
+    /// a removal.
     leases: Leases<ImageId, Holder>,
-    /// What is left for those who hold it.
+    /// Removed objects that are kept for their holders.
     doomed: Arc<Doomed>,
     state: Mutex<State>,
     events: broadcast::Sender<ImageEvent>,
@@ -110,7 +111,7 @@ impl Pins {
         known
     }
 
-    /// Pins a layer if the store has it and it is not known to be damaged, and gives its record.
+    /// Pins a layer if the store has it and it is not known to be damaged, and returns its record.
     pub(crate) fn pin(&mut self, layer: &Digest) -> Option<LayerRecord> {
         let mut state = self.store.state();
         let record = state.layers.get(layer)?.clone();
@@ -122,8 +123,8 @@ impl Pins {
         Some(record)
     }
 
-    /// Pins a layer whether the store has it already or will have it; says whether it has, and is
-    /// not known to be damaged.
+    /// Pins a layer, whether the store has it now or will have it. Returns whether the store has it
+    /// and it is not known to be damaged.
     pub(crate) fn expect(&mut self, layer: &Digest) -> bool {
         let mut state = self.store.state();
         *state.pins.entry(*layer).or_insert(0) += 1;
@@ -206,7 +207,7 @@ impl Store {
         durable::sync(&staging.path, paths)?;
         let mut state = self.state();
         if let Err(error) = self.place(&mut state, layers, &staged) {
-            // A full disk, for one: what became visible on disk goes again.
+            // For example, the disk is full: what became visible on disk is removed again.
             for image in &staged {
                 let record = &image.entry.record;
                 if !state.images.contains_key(&record.id)
@@ -223,7 +224,7 @@ impl Store {
             let id = image.entry.record.id;
             let manifest = image.entry.record.manifest;
             state.unreadable.images.remove(&id);
-            // Not before all is done: until then the image is the one that came with it.
+            // Only after everything is done: until then the layer belongs to its earlier image.
             if let Some(known) = state.images.insert(id, image.entry)
                 && let Some(old) = known.record.manifest.filter(|old| manifest != Some(*old))
             {
@@ -243,7 +244,7 @@ impl Store {
             }
             ids.push(id);
         }
-        // A layer that came may be the one that others missed.
+        // A new layer may be the one that other images lacked.
         state.read_again(&self.disk);
         Ok(ids)
     }
@@ -257,8 +258,8 @@ impl Store {
         Staged::write(staging, image, known.unwrap_or_default(), self.layers.era)
     }
 
-    /// The renames of a commit, in the order in which things refer to each other. What a crash
-    /// leaves without an image is removed by the next start.
+    /// The renames of a commit, in the order in which objects refer to each other. After a crash,
+    /// the next start removes objects without an image.
     fn place(
         &self,
         state: &mut State,
@@ -312,9 +313,9 @@ impl Store {
                     .insert(reference.to_string(), Tagged::new(id, time));
             }
         }
-        // The names' new file is synced before the directories, and takes its place after: so one
-        // commit of a journal does for all of the renames above, and no name is on the disk before
-        // its image.
+        // The new file of names is synchronised before the directories, and renamed after them. So
+        // one commit of the journal is enough for all renames above, and no name is on the disk
+        // before its image.
         let names = (repositories != state.repositories)
             .then(|| self.disk.prepare_repositories(&repositories))
             .transpose()?;
@@ -326,15 +327,15 @@ impl Store {
         Ok(())
     }
 
-    /// Has a layer sealed some time later, where that is possible.
+    /// Queues a layer for sealing, if sealing is possible.
     fn seal(&self, record: &LayerRecord) {
         if let Some(sealer) = &self.sealer {
             sealer.take(self.disk.layer(&record.diff_id), record);
         }
     }
 
-    /// Makes room for another copy of a layer that a check found damaged; false when the present
-    /// one stays. What is mounted goes on reading the damaged files until it is let go.
+    /// Moves a damaged layer out of the way of a new copy. False if the damaged one stays. Existing
+    /// mounts read the damaged files until they are released.
     fn make_room(&self, state: &mut State, diff_id: &Digest) -> Result<bool, ImageError> {
         let Some(record) = state
             .layers
@@ -354,14 +355,14 @@ impl Store {
         Ok(true)
     }
 
-    /// Sends an event about an image, which must still be there for its labels.
+    /// Sends an event about an image. The image must still exist, because the event has its labels.
     fn emit(&self, state: &State, action: ImageAction, id: ImageId, name: String) {
         let labels = state
             .images
             .get(&id)
             .and_then(|entry| entry.config.config.labels.as_ref())
             .map(|labels| {
-                // As many as an event may carry: they wait in queues.
+                // Labels are limited, because events wait in queues.
                 limits::fitting(labels, limits::EVENT)
                     .map(|(key, value)| (key.clone(), value.clone()))
                     .collect()
@@ -377,7 +378,7 @@ impl Store {
         });
     }
 
-    /// Tells that images without use were removed.
+    /// Reports that unused images were removed.
     fn emit_prune(&self, reclaimed: u64) {
         self.send(ImageEvent {
             action: ImageAction::Prune,
@@ -466,7 +467,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives an image a further name, and tells about what led to it.
+    /// Gives an image another name, and sends the event that caused it.
     pub(crate) fn name(
         &self,
         id: ImageId,
@@ -475,7 +476,7 @@ impl Store {
         event_name: String,
     ) -> Result<(), ImageError> {
         let mut state = self.state();
-        // It may have been removed meanwhile; then it gets no name.
+        // It may have been removed meanwhile. Then it gets no name.
         if state
             .images
             .get(&id)
@@ -494,7 +495,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes layers that nothing needs, and gives their digests and sizes.
+    /// Removes layers that nothing needs, and returns their digests and sizes.
     fn remove_unused_layers(&self, state: &mut State) -> Result<Vec<(Digest, u64)>, ImageError> {
         let (mut removed, mut held) = (Vec::new(), Vec::new());
         for diff_id in state.unused_layers() {
@@ -514,7 +515,7 @@ impl Store {
         Ok(removed)
     }
 
-    /// Leaves something for those who hold it. `is_held` is asked again.
+    /// Keeps an object for its holders. `is_held` is called again.
     fn leave(&self, is_held: impl Fn() -> bool) {
         self.doomed.mark();
         if !is_held() {
@@ -535,7 +536,7 @@ impl Store {
         let mut direct = HashMap::new();
         for diff_id in entry.diff_ids().iter().rev() {
             let name = diff_id.hex();
-            // A layer that appears twice has its effect where it is topmost.
+            // A layer that appears twice has its effect at the topmost position.
             if wanted.iter().any(|(other, _)| *other == name) {
                 continue;
             }
@@ -612,7 +613,7 @@ struct Staged {
 }
 
 impl Staged {
-    /// What the disk must have before the image gets its place.
+    /// The objects that must be on the disk before the image becomes visible.
     fn files(&self) -> impl Iterator<Item = PathBuf> {
         let files = [
             Some(&self.config),

@@ -1,7 +1,7 @@
-//! Threads of their own for work whose length others decide: a client that sends or reads slowly, a
-//! registry that answers slowly. The threads that tokio keeps for blocking work are shared with
-//! everything that must be quick, and such work would take them all. How much of it there is at
-//! once is bounded by the API, which hands out places for it.
+//! Separate threads for work whose duration others decide: a client that sends or reads slowly, a
+//! registry that answers slowly. Tokio's threads for blocking work are shared with work that must
+//! be quick, and slow work could occupy them all. The API bounds the amount of this work: each task
+//! needs a place first.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::error::ImageError;
 
-/// Work on its way.
+/// Running work.
 #[derive(Debug)]
 pub(crate) struct Work<T>(oneshot::Receiver<Result<T, ImageError>>);
 
@@ -23,7 +23,7 @@ pub(crate) fn begin<T: Send + 'static>(
 ) -> Work<T> {
     let (sender, receiver) = oneshot::channel();
     let started = Builder::new().name(name.to_owned()).spawn(move || {
-        // Told on, and nothing of the work is used any more.
+        // The panic is passed on, and nothing of the work is used afterwards.
         let result = catch_unwind(AssertUnwindSafe(work))
             .unwrap_or_else(|panic| Err(TaskDied::of_panic(&*panic).into()));
         // The caller may be gone.
@@ -44,7 +44,7 @@ fn failed<T>(error: io::Error) -> oneshot::Receiver<Result<T, ImageError>> {
 }
 
 impl<T> Work<T> {
-    /// Waits for its end. The work goes on when nobody waits.
+    /// Waits for its end. The work continues if nobody waits.
     pub(crate) async fn end(self) -> Result<T, ImageError> {
         self.0.await.unwrap_or(Err(TaskDied::Cancelled.into()))
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn results_and_panics_are_told() {
+    async fn results_and_panics_are_returned() {
         assert_eq!(begin("t", || Ok(7)).end().await.unwrap(), 7);
         let panicked = begin::<()>("t", || panic!("on purpose")).end().await;
         assert!(

@@ -1,4 +1,4 @@
-//! What the image store takes and gives.
+//! The types of the image store's interface.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use keelson_oci::digest::Digest;
 /// An image's identifier: the digest of its configuration. Shown as `sha256:<hex>`.
 pub type ImageId = Digest;
 
-/// An image as it stands in the store.
+/// An image in the store.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// Digest of the configuration.
     pub id: ImageId,
-    /// The image that this one was built upon, when it was built here.
+    /// The image that this one was built from, if it was built here.
     pub parent: Option<ImageId>,
-    /// When the image was made, seconds since 1970; 0 when its configuration does not say.
+    /// When the image was made, in seconds since 1970. 0 if its configuration does not say.
     pub created: i64,
     /// Bytes of all layers' uncompressed archives.
     pub size: u64,
@@ -24,11 +24,11 @@ pub struct Image {
     pub repo_tags: Vec<String>,
     /// Familiar names with digest: `busybox@sha256:…`.
     pub repo_digests: Vec<String>,
-    /// When a name was last given to the image: RFC 3339.
+    /// When the image last got a name: RFC 3339.
     pub last_tagged: Option<String>,
     /// The configuration.
     pub config: Arc<ImageConfig>,
-    /// The configuration, byte for byte as its digest covers it.
+    /// The configuration's bytes, which the digest covers.
     pub raw_config: Arc<[u8]>,
     /// Layers, lowest first.
     pub layers: Vec<ImageLayer>,
@@ -43,16 +43,16 @@ pub struct ImageLayer {
     pub size: u64,
 }
 
-/// The manifest that an image is given away with.
+/// The manifest that a save or a push uses for an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestSummary {
-    /// Of the manifest.
+    /// Digest of the manifest.
     pub media_type: String,
-    /// Of the manifest.
+    /// Media type of the manifest.
     pub digest: Digest,
     /// Bytes of the manifest.
     pub size: u64,
-    /// Bytes of the manifest and of everything that it names.
+    /// Size in bytes of the manifest and everything that it names.
     pub content: u64,
     /// Bytes of the layers' uncompressed archives.
     pub unpacked: u64,
@@ -61,9 +61,9 @@ pub struct ManifestSummary {
 /// A step of a load, pull or import, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// Which object: the first 12 digits of a layer's digest, or the entry's name in the archive.
+    /// The object: the first 12 digits of a layer's digest, or the entry's name in the archive.
     pub id: String,
-    /// What happens to it.
+    /// The step.
     pub step: Step,
     /// Bytes done.
     pub current: u64,
@@ -71,41 +71,41 @@ pub struct Progress {
     pub total: Option<u64>,
 }
 
-/// What happens to an object on its way, or to all of them.
+/// A step of a transfer, of one object or of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A pull begins, of this repository (its path in the registry).
+    /// A pull begins. The repository's path in the registry.
     PullingFrom(String),
-    /// A layer that is pulled is here already.
+    /// A layer to pull exists here already.
     AlreadyExists,
-    /// A layer is to be pulled.
+    /// A layer will be pulled.
     PullingLayer,
     /// A layer waits for others.
     Waiting,
-    /// A layer comes; [`Progress`] says how much of it has.
+    /// A layer is downloaded; [`Progress`] has the bytes.
     Downloading,
-    /// All of a layer has come.
+    /// A layer is downloaded completely.
     Downloaded,
     /// A layer is pulled.
     PullComplete,
-    /// What the name stands for in the registry.
+    /// The digest that the name refers to in the registry.
     Digest(Digest),
     /// A pull has ended.
     Pulled {
         /// Familiar name.
         reference: String,
-        /// Whether it stands for something new.
+        /// Whether the name refers to something new.
         updated: bool,
     },
-    /// A push begins, to this repository.
+    /// A push to this repository begins.
     PushingTo(String),
-    /// A layer is to be pushed.
+    /// A layer will be pushed.
     Preparing,
-    /// A layer that is pushed or loaded is there already.
+    /// A layer to push or load exists there already.
     LayerExists,
     /// A layer was taken from another repository of the same registry.
     MountedFrom(String),
-    /// A layer goes; [`Progress`] says how much of it has.
+    /// A layer is uploaded; [`Progress`] has the bytes.
     Pushing,
     /// A layer is pushed.
     Pushed,
@@ -118,29 +118,29 @@ pub enum Step {
         /// Bytes of its manifest.
         size: u64,
     },
-    /// A layer comes by an archive; [`Progress`] says how much of it has.
+    /// A layer is read from an archive; [`Progress`] has the bytes.
     Loading,
     /// An archive is fetched from this address.
     DownloadingFrom(String),
-    /// An archive comes; [`Progress`] says how much of it has.
+    /// An archive is downloaded; [`Progress`] has the bytes.
     Importing,
 }
 
-/// An image that a load brought or a commit made.
+/// An image that a load or a commit made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// The image.
     pub id: ImageId,
-    /// Familiar names that it got.
+    /// The familiar names that it got.
     pub references: Vec<String>,
-    /// Those of them that another image had until then, and which.
+    /// The names that another image had until then, with that image.
     pub replaced: Vec<(String, ImageId)>,
 }
 
-/// How an archive of a root file system becomes an image.
+/// Options of an import: a root file system's archive becomes an image.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// Name that the image gets: `repository[:tag]`.
+    /// The image's name: `repository[:tag]`.
     pub reference: Option<String>,
     /// Commit message.
     pub message: String,
@@ -150,42 +150,42 @@ pub struct ImportOptions {
     pub platform: Option<String>,
 }
 
-/// How a container becomes an image.
+/// Options of a commit: a container becomes an image.
 #[derive(Debug, Clone)]
 pub struct CommitOptions {
-    /// The image that the container was made from.
+    /// The container's image.
     pub parent: ImageId,
-    /// Name that the image gets: `repository[:tag]`.
+    /// The image's name: `repository[:tag]`.
     pub reference: Option<String>,
-    /// Who made it.
+    /// The author.
     pub author: String,
-    /// Why.
+    /// The commit message.
     pub comment: String,
     /// The container's command, for the image's history.
     pub command: String,
-    /// What the image's containers run; where it says nothing, the container's own counts.
+    /// The command and other defaults of the image. Unset members are taken from the container.
     pub defaults: ContainerDefaults,
     /// Dockerfile instructions that change the defaults.
     pub changes: Vec<String>,
-    /// What the container runs.
+    /// The container's own values.
     pub container: ContainerDefaults,
 }
 
 /// One line of the answer to a removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removed {
-    /// A name was taken away: familiar reference.
+    /// A name was removed: familiar reference.
     Untagged(String),
-    /// An image or a layer is gone: `sha256:…`.
+    /// An image or a layer was deleted: `sha256:…`.
     Deleted(String),
 }
 
-/// What [`crate::ImageStore::prune`] did.
+/// The result of [`crate::ImageStore::prune`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Names and objects.
+    /// The removed names and objects.
     pub removed: Vec<Removed>,
-    /// Bytes of disk that are free again.
+    /// Freed bytes on the disk.
     pub reclaimed: u64,
 }
 
@@ -194,26 +194,27 @@ pub struct Pruned {
 pub struct DiskUsage {
     /// Bytes of all layers, each counted once.
     pub layers: u64,
-    /// For each image the bytes of those of its layers that other images have, too.
+    /// For each image: the bytes of its layers that other images share.
     pub shared: Vec<(ImageId, u64)>,
 }
 
-/// What happened to an image.
+/// The kind of an event about an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageAction {
-    /// Came by an archive.
+    /// Loaded from an archive.
     Load,
-    /// Came from a registry.
+    /// Pulled from a registry.
     Pull,
-    /// Went to a registry.
+    /// Pushed to a registry.
     Push,
-    /// Was made of a root file system's archive.
+    /// Imported from a root file system's archive.
     Import,
-    /// Was made of a container. Docker tells this of the container, so the store does not tell it.
+    /// Made from a container. In Docker this is an event of the container, so the store does not
+    /// send it.
     Commit,
-    /// Went to an archive.
+    /// Saved to an archive.
     Save,
-    /// Those without use were removed. Concerns no image of its own.
+    /// Unused images were removed. The event belongs to no single image.
     Prune,
     /// Got a name.
     Tag,
@@ -244,15 +245,15 @@ impl ImageAction {
 /// An event of the store.
 #[derive(Debug, Clone)]
 pub struct ImageEvent {
-    /// What happened.
+    /// The kind of event.
     pub action: ImageAction,
-    /// To which image; `None` when it concerns no single one.
+    /// The image. `None` if the event belongs to no single image.
     pub id: Option<ImageId>,
     /// The attribute `name` of Docker's event: a familiar reference, or the identifier.
     pub name: String,
-    /// Bytes of disk that became free by it.
+    /// Bytes of disk that were freed.
     pub reclaimed: Option<u64>,
-    /// Labels of the image, which Docker's event carries as attributes.
+    /// Labels of the image. Docker's event has them as attributes.
     pub labels: Vec<(String, String)>,
     /// Nanoseconds since 1970 (CLOCK_REALTIME).
     pub time: i64,
@@ -264,7 +265,7 @@ pub struct ImageEvent {
 pub struct RootfsLayers {
     /// Directories for overlayfs, topmost first; never empty.
     pub lower: Vec<PathBuf>,
-    /// Keeps the mounts.
+    /// Keeps the mounts alive.
     #[allow(dead_code, reason = "held for its Drop")]
     pub(crate) hold: Arc<crate::mounts::Hold>,
 }
@@ -274,14 +275,14 @@ pub struct RootfsLayers {
 pub struct StoreOptions {
     /// Unpack new layers to directories even where the kernel can mount EROFS from a file.
     pub directories: bool,
-    /// How much a layer may hold.
+    /// Limits of a layer's contents.
     pub limits: keelson_oci::layer::Limits,
-    /// How registries are spoken to.
+    /// Settings for the connection to registries.
     pub registries: keelson_registry::RegistryOptions,
-    /// Keep the compressed blobs of pulled and loaded layers beside their archives, so that they
-    /// can be given back with the digests that they came with.
+    /// Keep the compressed blobs of pulled and loaded layers beside their archives, so that saves
+    /// and pushes have the original digests.
     pub keep_compressed: bool,
-    /// Whether the running release may still be taken back.
+    /// Whether the running release may still be rolled back.
     pub era: keelson_store::Era,
 }
 

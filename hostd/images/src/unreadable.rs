@@ -1,6 +1,6 @@
-//! What start-up could not read. Nothing of it is deleted: a disk that fails for a moment must not
-//! cost an image, and what is really broken is the operator's to judge. As long as it is there,
-//! nothing counts as unused to which it could refer.
+//! Objects that start-up could not read. None is deleted: a short failure of the disk must not lose
+//! an image, and the operator decides what is really broken. As long as such an object exists,
+//! nothing that it may refer to counts as unused.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::types::ImageId;
 /// An image that could not be read.
 #[derive(Debug, Clone)]
 pub(crate) struct Unreadable {
-    /// Which file, and why not.
+    /// Which file, and why it can't be read.
     pub reason: String,
     /// Its record, if that could be read.
     pub record: Option<ImageRecord>,
@@ -23,7 +23,7 @@ pub(crate) struct Unreadable {
 }
 
 impl Unreadable {
-    /// An image of which something else is missing.
+    /// An image whose record is readable, but of which another part is missing.
     pub(crate) fn of(record: &ImageRecord, layers: &[Digest], reason: String) -> Self {
         Self {
             reason,
@@ -54,7 +54,7 @@ impl AllUnreadable {
         self.images.insert(id, unreadable);
     }
 
-    /// The error of whoever wants the image, if it is one of these.
+    /// The error for a caller that asks for the image, if it is one of these.
     pub(crate) fn error(&self, id: &ImageId) -> Option<ImageError> {
         let found = self.images.get(id)?;
         Some(ImageError::Unreadable {
@@ -63,14 +63,15 @@ impl AllUnreadable {
         })
     }
 
-    /// Layers that these images need; `None` when it may be any.
+    /// Layers that these images need. `None` if it may be any layer.
     pub(crate) fn used_layers(&self) -> Option<Vec<&Digest>> {
         let layers = self.images.values().map(|one| one.layers.as_ref());
         let layers: Option<Vec<&Vec<Digest>>> = layers.collect();
         Some(layers?.into_iter().flatten().collect())
     }
 
-    /// Whether an image may have a name or others built upon it of which nothing is known.
+    /// Whether an image may have names, or images built from it, that are unknown because of
+    /// unreadable objects.
     pub(crate) fn may_refer_to(&self, id: ImageId) -> bool {
         self.names.is_some()
             || self.images.values().any(|one| {

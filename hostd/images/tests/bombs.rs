@@ -1,5 +1,5 @@
-//! Archives of some kilobytes that would keep the machine busy for ever, or make images that no
-//! kernel mounts.
+//! Small archives that would keep the machine busy for ever, or make images that no kernel can
+//! mount.
 
 mod common;
 
@@ -52,7 +52,7 @@ fn nested(blobs: &mut Blobs, width: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn indexes_that_multiply_are_refused() {
+async fn indexes_that_name_each_other_many_times_are_refused() {
     if !is_root() {
         return;
     }
@@ -63,7 +63,7 @@ async fn indexes_that_multiply_are_refused() {
 }
 
 #[tokio::test]
-async fn beside_a_manifest_they_are_looked_at_once() {
+async fn indexes_beside_a_manifest_are_read_once() {
     if !is_root() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Who is let in: credentials of the machine and of the client, tokens and their renewal.
+//! Access to registries: credentials of the machine and of the client, tokens and their renewal.
 
 mod common;
 
@@ -51,7 +51,7 @@ async fn the_machine_has_credentials_of_its_own() {
     let fixture = fixture(|registries| registries.credentials = vec![path.clone()]);
     let name = server.name("team/a");
     pull(&fixture, &name).await.unwrap();
-    // What the client sends goes first.
+    // The client's credentials have priority.
     let own = PullOptions {
         credentials: Some(Credentials {
             username: "other".to_owned(),
@@ -75,7 +75,7 @@ async fn the_machine_has_credentials_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mirror_gets_only_what_is_filed_for_it() {
+async fn a_mirror_gets_only_its_own_credentials() {
     if !is_root() {
         return;
     }
@@ -182,7 +182,7 @@ async fn a_token_that_runs_out_in_a_long_pull_is_renewed() {
         let layer = remote.is_layer(seen);
         let resumed = seen.header("range").is_some();
         match seen.header("authorization") {
-            // Good for the first half only.
+            // Valid for the first half only.
             Some("Bearer t0") if !resumed => {
                 let mut reply = remote.answer(seen);
                 if layer {

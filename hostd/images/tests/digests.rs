@@ -1,4 +1,4 @@
-//! Pull, save, load, push: every digest stays what it was.
+//! Pull, save, load, push: every digest stays the same.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn layers() -> Vec<Vec<u8>> {
     vec![busybox_layer(), more]
 }
 
-/// An image whose layers are in a form that no engine makes by itself.
+/// An image whose layers are compressed as no engine would do it.
 fn odd_image() -> Remote {
     let mut remote = Remote::new(&layers());
     let blobs = [zstd(&layers()[0]), strange_gzip(&layers()[1])];
@@ -54,7 +54,7 @@ async fn serve_storage() -> (Arc<Storage>, Server) {
     (storage, server)
 }
 
-/// Whether a registry has the image with the very same bytes.
+/// Whether a registry has the image with exactly the same bytes.
 fn assert_same(storage: &Storage, repository: &str, remote: &Remote) {
     let (_, manifest) = storage.manifest(repository, "latest");
     assert_eq!(manifest, remote.manifest);
@@ -106,7 +106,7 @@ async fn pull_save_load_and_push_keep_every_digest() {
     assert_same(&storage, "copy", &remote);
     // Saved again it is the same archive.
     assert_eq!(save(&second, &copy).await, archive);
-    // What is there already is not taken in again, and takes nothing away.
+    // Existing layers are not stored again, and nothing is lost.
     let objects = second.objects();
     second.load(&archive).await.unwrap();
     assert_eq!(second.objects(), objects);
@@ -142,7 +142,7 @@ async fn plain_layers_of_a_registry_stay_plain() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plain_archive_takes_no_digests_away() {
+async fn a_plain_archive_changes_no_digests() {
     if !is_root() {
         return;
     }

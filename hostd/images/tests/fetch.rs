@@ -1,4 +1,4 @@
-//! Import from an address: what servers send and how they fail.
+//! Imports from an address: answers of servers, and their failures.
 
 mod common;
 
@@ -9,7 +9,7 @@ use hostd_images::{ImageError, ImageId, ImportOptions, Progress, Step};
 use keelson_model::error::ErrorKind;
 use tokio::sync::mpsc;
 
-/// Imports as `got:1`; gives what was told on the way, too.
+/// Imports as `got:1`. Returns the progress messages, too.
 async fn import(fixture: &Fixture, address: &str) -> (Result<ImageId, ImageError>, Vec<Progress>) {
     let (sender, mut steps) = mpsc::channel(64);
     let options = ImportOptions {

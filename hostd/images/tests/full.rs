@@ -1,5 +1,5 @@
-//! A disk that is full or takes nothing: the error says what, where and what to do, nothing of it
-//! is left, and the store goes on working.
+//! A full or read-only disk: the error says what failed, where, and what to do. Nothing is left
+//! behind, and the store goes on working.
 
 mod common;
 
@@ -14,12 +14,12 @@ use hostd_images::{ImageError, ImportOptions, PullOptions};
 
 const MIB: usize = 1 << 20;
 
-/// A layer of so many bytes.
+/// A layer of this many bytes.
 fn layer(bytes: usize) -> Vec<u8> {
     Tar::new().file("data", &vec![b'd'; bytes], 0o644).finish()
 }
 
-/// Says what failed, that the disk is full, how much is free, and what to do.
+/// Checks that the error says what failed, that the disk is full, how much is free, and what to do.
 fn assert_explained(error: &ImageError, words: &[&str]) {
     let text = error.to_string();
     let usual = [
@@ -65,7 +65,7 @@ fn empty(disk: &SmallDisk) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_for_the_disk_leaves_nothing() {
+async fn an_image_too_large_for_the_disk_leaves_nothing() {
     for directories in [false, true] {
         let Some(disk) = SmallDisk::new(24) else {
             return;
@@ -132,7 +132,7 @@ async fn images_can_be_removed_from_a_full_disk() {
         let store = fixture.store();
         store.remove("one:1", false, false).unwrap();
         assert_eq!(store.list().len(), 1);
-        // Room enough for something smaller, with everything else still on the disk.
+        // Enough room for a smaller image, with everything else still on the disk.
         fixture.objects();
         fixture.load(&third).await.unwrap();
         assert_complete(&fixture, "on a full disk");

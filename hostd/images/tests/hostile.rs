@@ -1,5 +1,5 @@
-//! Archives that are broken or mean harm: each gets an error that names what is wrong, and leaves
-//! nothing behind.
+//! Broken or malicious archives: each causes an error that names what is wrong, and leaves nothing
+//! behind.
 
 mod common;
 
@@ -346,7 +346,7 @@ async fn hostile_layers_are_refused() {
         )
         .await;
     }
-    // 20 MiB of zeros in some 20 KiB, where the tests' stores allow 16 MiB.
+    // 20 MiB of zeros in about 20 KiB; the tests' stores allow 16 MiB.
     let bomb = Tar::new().file("zeros", &vec![0; 20 << 20], 0o644).finish();
     let archive = oci_archive("docker.io/library/bomb:1", &[bomb], gzip);
     refused("bomb", &archive, &["bomb:1", "16777216 bytes"]).await;
@@ -391,7 +391,7 @@ async fn odd_but_harmless_layers_stay_inside() {
     }
 }
 
-/// A reader that fails in the middle, as a connection that breaks.
+/// A reader that fails in the middle, like a broken connection.
 struct Broken<'a>(&'a [u8]);
 
 impl tokio::io::AsyncRead for Broken<'_> {
@@ -494,8 +494,8 @@ async fn loads_mounts_and_removals_of_the_same_image_go_together() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Whatever is flipped, cut or doubled: an error or a complete image, never a panic, and
-    /// never anything left of what was refused.
+    /// Flipped, cut or doubled bytes cause an error or a complete image, never a panic; and nothing
+    /// is left of a refused archive.
     #[test]
     fn mangled_archives_do_no_harm(at in 0_usize..4000, value: u8, cut in 0_usize..9000, squeeze: bool) {
         if keelson_testing::is_root() {

@@ -110,7 +110,7 @@ async fn names_move_and_removal_follows_docker() {
     assert!(matches!(store.tag("a:1", "A"), Err(ImageError::Invalid(_))));
     assert!(matches!(store.tag("x", "b"), Err(ImageError::NotFound(_))));
 
-    // Another image takes the name; the first keeps its others.
+    // Another image gets the name; the first keeps its other names.
     let second = fixture
         .load(&docker_archive("b", &[layer], "two"))
         .await
@@ -160,7 +160,7 @@ async fn names_move_and_removal_follows_docker() {
             .contains("(cannot be forced) - image is being used by running")
     );
 
-    // Forced: the name goes, the layers stay for the container until it has gone.
+    // Forced: the name is removed, the layers stay until the container is gone.
     let removed = store.remove("a:1", true, false).unwrap();
     assert_eq!(
         removed,
@@ -178,7 +178,7 @@ async fn names_move_and_removal_follows_docker() {
     drop(lease);
     common::until("the image is gone", || store.mount(&first).is_err());
 
-    // The layer is shared with the second image, and goes with it.
+    // The layer is shared with the second image, and is deleted with it.
     let removed = store.remove("b", false, false).unwrap();
     assert_eq!(removed.len(), 3);
     assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
@@ -201,7 +201,7 @@ async fn prune_removes_what_nobody_needs() {
         .load(&docker_archive("b", &[layer("2")], "two"))
         .await
         .unwrap();
-    // Also one that may be any image's is spared.
+    // Objects that may belong to any image are kept, too.
     for image in [Some(dangling), None] {
         let _lease = store.lease_again(image, Holder::container(&"c".repeat(64)));
         assert_eq!(store.prune(false, &|_| true).unwrap().removed, []);
@@ -268,7 +268,7 @@ async fn an_import_makes_an_image_of_one_layer() {
 }
 
 #[tokio::test]
-async fn what_is_saved_loads_as_the_same_images() {
+async fn saved_images_load_as_the_same_images() {
     if !is_root() {
         return;
     }
@@ -375,7 +375,7 @@ fn layout(entries: &[serde_json::Value], blobs: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_no_image_in_a_layout_is_passed_over() {
+async fn layout_entries_that_are_no_images_are_skipped() {
     if !is_root() {
         return;
     }
@@ -452,7 +452,7 @@ async fn what_is_no_image_in_a_layout_is_passed_over() {
             .load(&layout(&[other.clone(), own.clone()], &blobs))
             .await;
         assert_eq!(loaded.unwrap()[0].references, ["img:1"], "{other}");
-        // Alone it is told why there is none.
+        // If it is the only entry, the error says why there is no image.
         let error = fixture
             .load(&layout(std::slice::from_ref(other), &blobs))
             .await

@@ -1,4 +1,4 @@
-//! A store whose process is killed at any moment is complete when it is opened again.
+//! A store is complete when it is opened again, at whatever moment its process was killed.
 
 mod common;
 
@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 /// Where the killed process keeps its store, and where it mounts.
 const ROOT: &str = "KEELSON_TEST_KILLED_ROOT";
 const RUN: &str = "KEELSON_TEST_KILLED_RUN";
-/// What it does: [`work`].
+/// Its work: [`work`].
 const WORK: &str = "KEELSON_TEST_KILLED_WORK";
 /// Names in a registry, for the one that pulls.
 const NAMES: &str = "KEELSON_TEST_KILLED_NAMES";
@@ -152,7 +152,7 @@ fn kill_and_check(work: &str, names: &str, rounds: u64) {
         fixture.store = None;
         let life = Duration::from_micros(random.below(LIFE));
         let mut child = start(&fixture.root(), &fixture.run(), work, names);
-        // Not a wait for something to happen: the moment of death is what is tested.
+        // This does not wait for an event: the moment of the kill is what is tested.
         std::thread::sleep(life);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -165,7 +165,7 @@ fn kill_and_check(work: &str, names: &str, rounds: u64) {
         *found.entry(fixture.store().list().len()).or_insert(0) += 1;
     }
     eprintln!("{work}: images found after kills (number: times): {found:?}");
-    // What was interrupted can be done again, and nothing is left when all is gone.
+    // Interrupted work can be repeated, and nothing is left after all images are removed.
     let runtime = runtime();
     for archive in archives() {
         runtime.block_on(fixture.load(&archive)).unwrap();
@@ -207,7 +207,7 @@ fn a_process_killed_while_it_pulls_leaves_a_complete_store() {
     kill_and_check("pull", &registry(&runtime), rounds(100));
 }
 
-/// Cuts the power at random moments: what was not on the disk is lost.
+/// Cuts the power at random moments: data that was not on the disk is lost.
 fn cut_and_check(work: &str, names: &str, rounds: u64) {
     let Some(mut disk) = SmallDisk::new(64) else {
         return;

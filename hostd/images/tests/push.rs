@@ -34,7 +34,7 @@ async fn with_image(name: &str, layers: usize, change: fn(&mut RegistryOptions))
     fixture
 }
 
-/// A registry in which something happens to requests.
+/// A registry that handles requests in a special way.
 struct Target {
     storage: Arc<Storage>,
     server: Server,
@@ -62,7 +62,7 @@ impl Target {
         !blobs.is_empty() && blobs.iter().all(|blob| text.contains(&blob.to_string()))
     }
 
-    /// The requests that sent a layer's bytes: method and what `Content-Range` said.
+    /// The requests that sent a layer's bytes: method and `Content-Range`.
     fn parts(&self) -> Vec<(String, Option<String>)> {
         let seen = self.server.seen();
         let of = |seen: &Seen| {
@@ -249,7 +249,7 @@ async fn a_token_that_runs_out_is_renewed_on_the_way() {
     assert_eq!(target.server.count("GET", "/token?"), 2);
 }
 
-/// What a hostile registry does, and what the error must say.
+/// The actions of a hostile registry, and words that the error must contain.
 type Trick = (
     &'static str,
     fn(&Seen) -> Take,
@@ -395,7 +395,7 @@ fn tricks() -> Vec<Trick> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_tricks_nothing_is_left() {
+async fn hostile_registries_leave_nothing() {
     if !is_root() {
         return;
     }

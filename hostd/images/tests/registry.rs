@@ -1,5 +1,5 @@
-//! Pulling from registries that are broken or hostile: what can be saved is saved, and of
-//! everything else nothing is left.
+//! Pulls from broken or hostile registries: a pull succeeds if it can, and otherwise nothing is
+//! left of it.
 
 mod common;
 
@@ -43,14 +43,13 @@ async fn an_honest_registry_gives_the_image_once() {
         [format!("{}@{}", server.name("a"), pulled.digest)]
     );
     let requests = server.count("GET", "/blobs/");
-    // What is there is not fetched again, also under another name.
+    // Existing layers are not fetched again, also under another name.
     assert!(!pull(&fixture, &server.name("a")).await.unwrap().updated);
     assert!(pull(&fixture, &server.name("b")).await.unwrap().updated);
     assert_eq!(server.count("GET", "/blobs/"), requests);
 }
 
-/// What registries have, whatever they call it, is an image; and what else an index lists is passed
-/// over.
+/// Images are accepted with unusual media types, and other entries of an index are skipped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_media_types_and_entries_are_no_obstacle() {
     if !is_root() {
@@ -134,7 +133,7 @@ async fn broken_connections_are_resumed() {
     }
 }
 
-/// One byte at a time, each well before a stalled connection would be given up: by that a layer of
+/// One byte at a time, each well before the limit for a stalled connection: in this way a layer of
 /// a megabyte would take a day.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registries_that_drip_are_given_up() {
@@ -192,7 +191,7 @@ async fn busy_registries_are_asked_again() {
     assert_eq!(server.count("GET", "/manifests/"), 3);
 }
 
-/// A lie about an image, and what the error must say.
+/// A lie about an image, and words that the error must contain.
 type Lie = (
     &'static str,
     Box<dyn Fn(&Remote, &Seen) -> Option<Reply> + Send + Sync>,
@@ -213,7 +212,7 @@ fn lies() -> Vec<Lie> {
         lie("other layer", "is corrupt", |remote, seen| {
             let mut reply = remote.answer(seen);
             let last = reply.body.len().checked_sub(1)?;
-            // The last byte of gzip: the size, which nobody but the digest would miss.
+            // The last byte of gzip: the size. Only the digest shows the change.
             reply.body[last] ^= 0;
             remote.is_layer(seen).then(|| {
                 reply.body[9] ^= 0x55;
@@ -326,7 +325,7 @@ fn lies() -> Vec<Lie> {
         lie("truncated layer", "the connection broke", |remote, seen| {
             let mut reply = remote.answer(seen);
             let length = reply.body.len();
-            // Also when it is asked for the rest, at whose end it breaks each time.
+            // Also when the rest is requested: it breaks at the end each time.
             reply.cut = Some(length - length.min(10));
             remote.is_layer(seen).then_some(reply)
         }),
@@ -407,7 +406,7 @@ fn lies() -> Vec<Lie> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_lies_nothing_is_left() {
+async fn lying_registries_leave_nothing() {
     if !is_root() {
         return;
     }
@@ -502,7 +501,7 @@ async fn the_platform_is_chosen_and_attestations_are_not() {
     };
     let name = server.name("a");
     let (pulled, _) = pull_with(&fixture, &name, platform("linux/amd64")).await;
-    // The name stands for the index.
+    // The name refers to the index.
     assert_eq!(pulled.unwrap().digest, root);
     let (error, _) = pull_with(&fixture, &name, platform("linux/riscv64")).await;
     let error = error.unwrap_err().to_string();

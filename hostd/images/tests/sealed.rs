@@ -1,4 +1,4 @@
-//! Layers on a file system with fs-verity are sealed some time after they came.
+//! Layers on a file system with fs-verity are sealed some time after they arrived.
 
 mod common;
 
@@ -9,10 +9,10 @@ use common::complete::assert_complete;
 use common::{Fixture, Tar, docker_archive, is_root};
 use keelson_sys::verity;
 
-/// Longer than the store waits, on a slow machine.
+/// Longer than the store waits, even on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Whether the file system of the stores of tests has it; the machine's own has.
+/// Whether the file system of the tests' stores has fs-verity. The machine's own has.
 fn is_supported(fixture: &Fixture) -> bool {
     let path = fixture.run().join("probe");
     fs::write(&path, "probe").unwrap();
@@ -57,7 +57,7 @@ async fn a_layer_is_sealed_read_and_removed() {
     }
     fixture.reopen();
     assert_complete(&fixture, "sealed");
-    // Another file in its place, protected as well.
+    // Replaced by another file, which is protected as well.
     let tar = directory.join("layer.tar");
     let mut other = fs::read(&tar).unwrap();
     other[600] ^= 1;

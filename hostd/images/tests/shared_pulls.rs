@@ -1,4 +1,4 @@
-//! Pulls at the same time: what one fetches, another one waits for.
+//! Simultaneous pulls: if one fetches an object, the others wait for it.
 
 mod common;
 
@@ -42,7 +42,7 @@ impl Running {
     }
 }
 
-/// A server whose answers for layers stall in the middle as long as they are not resumed.
+/// A server whose answers for layers stall in the middle until they are resumed.
 async fn stalling(remote: Remote) -> Server {
     Server::start(move |seen: &Seen| {
         let mut reply = remote.answer(seen);
@@ -99,14 +99,14 @@ async fn a_download_goes_on_for_those_that_wait() {
         .seen()
         .into_iter()
         .filter(|seen| remote.is_layer(seen));
-    // Once whole, and once from where it stalled.
+    // Once completely, and once from where it stalled.
     assert_eq!(of_layer.count(), 2);
     assert!(fixture.store().resolve(&server.name("b")).is_ok());
     assert!(fixture.store().resolve(&server.name("a")).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failure_is_only_that_of_the_pull_that_began() {
+async fn a_failed_download_fails_only_the_pull_that_began_it() {
     if !is_root() {
         return;
     }
@@ -174,7 +174,7 @@ async fn pulls_loads_and_removals_of_the_same_layers_go_together() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_registry_that_stalls_holds_up_no_other() {
+async fn a_stalled_registry_delays_no_other() {
     if !is_root() {
         return;
     }

@@ -1,5 +1,5 @@
-//! Random stacks of layers: both ways of keeping layers give the same tree, which is the one that
-//! `umoci unpack` makes where the layers leave no room for different readings.
+//! Random stacks of layers: both backends produce the same tree. If the layers are unambiguous, it
+//! is the tree that `umoci unpack` makes.
 
 mod common;
 
@@ -15,7 +15,7 @@ use tar::EntryType;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
-/// What the layers below have made, by path: directories are told from everything else.
+/// The objects of the layers below, by path: a directory or anything else.
 type Known = BTreeMap<String, bool>;
 
 /// Makes layers whose meaning is the same for every engine: each directory on a path has an entry in
@@ -25,13 +25,13 @@ struct Sane<'r> {
     known: Known,
 }
 
-/// One layer at work.
+/// The current layer.
 struct Layer {
     tar: Tar,
     /// Directories with an entry in this layer.
     entered: BTreeSet<String>,
-    /// What this layer has brought or hidden: no engine agrees with another on a path that a layer
-    /// both hides and brings.
+    /// The paths that this layer adds or hides: engines disagree about a path that one layer both
+    /// hides and adds.
     touched: BTreeSet<String>,
     files: Vec<String>,
 }
@@ -65,7 +65,7 @@ impl Sane<'_> {
     }
 
     fn step(&mut self, layer: &mut Layer) {
-        // A directory that is there and can be entered, as deep as it goes by chance.
+        // A random existing directory, at a random depth.
         let mut folder = String::new();
         while self.pick(3) > 0 {
             let inside: Vec<String> = self
@@ -125,7 +125,7 @@ impl Sane<'_> {
             }
             3..=5 => {
                 layer.entered.insert(path.clone());
-                // A directory in place of something else hides that, and nothing else.
+                // A directory in the place of another object hides only that.
                 self.known.insert(path.clone(), true);
                 with_time(tar).directory(&path, mode)
             }
@@ -196,7 +196,7 @@ impl Sane<'_> {
 }
 
 /// Layers of any entries in any order, with paths through links, directories without entries, and
-/// everything hidden and brought again.
+/// objects that are hidden and added again.
 fn wild(random: &mut Random) -> Vec<u8> {
     let mut pick = |limit: usize| random.below(limit as u64) as usize;
     let mut tar = Tar::new();
@@ -264,7 +264,7 @@ impl Pair {
                     let rootfs = fixture.store().mount(&loaded[0].id).unwrap();
                     let overlay = Overlay::new(&rootfs);
                     let mut tree = see(&overlay.path());
-                    // That of the writable layer on top.
+                    // The directory of the writable layer on top.
                     tree.remove(Path::new(""));
                     Ok(tree)
                 }
@@ -282,7 +282,7 @@ impl Pair {
     }
 }
 
-/// What differs between two trees, for people.
+/// The differences between two trees, as text for people.
 fn differences(one: &BTreeMap<PathBuf, Seen>, other: &BTreeMap<PathBuf, Seen>) -> Vec<String> {
     let paths: BTreeSet<_> = one.keys().chain(other.keys()).collect();
     paths
@@ -298,7 +298,7 @@ fn differences(one: &BTreeMap<PathBuf, Seen>, other: &BTreeMap<PathBuf, Seen>) -
         .collect()
 }
 
-/// For looking at a failure: where the layers were written.
+/// For examining a failure: where the layers were written.
 fn keep(layers: &[Vec<u8>]) -> String {
     let folder = tempfile::tempdir_in("/var/tmp").unwrap().keep();
     for (number, layer) in layers.iter().enumerate() {
@@ -308,7 +308,7 @@ fn keep(layers: &[Vec<u8>]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_ways_of_keeping_layers_agree_on_any_stack() {
+async fn both_backends_agree_on_any_stack() {
     if !is_root() {
         return;
     }
@@ -335,11 +335,11 @@ async fn both_ways_of_keeping_layers_agree_on_any_stack() {
         }
         pair.clear();
     }
-    eprintln!("{taken} stacks were taken");
+    eprintln!("{taken} stacks were accepted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sane_stacks_are_what_umoci_unpacks() {
+async fn unambiguous_stacks_are_what_umoci_unpacks() {
     if !is_root() {
         return;
     }
@@ -361,7 +361,7 @@ async fn sane_stacks_are_what_umoci_unpacks() {
         expected.remove(Path::new(""));
         for mut found in [index, folder] {
             for seen in expected.values_mut().chain(found.values_mut()) {
-                // Of a file with names in several layers overlayfs counts only some.
+                // If a file has names in several layers, overlayfs counts only some of them.
                 seen.links = 0;
             }
             let different = differences(&found, &expected);

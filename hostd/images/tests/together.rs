@@ -1,5 +1,5 @@
-//! Everything at once on the same images: whatever the order, nothing fails but for reasons that
-//! the order gives, what is listed is complete, and in the end nothing is left.
+//! Everything at once on the same images. Operations fail only for reasons that their order
+//! explains, listed images are complete, and in the end nothing is left.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{Fixture, Random, Tar, docker_archive, is_root};
 use hostd_images::{Holder, ImageError, ImageStore, ImportOptions, PullOptions, VerifyLine};
 use tokio::sync::mpsc;
 
-/// What one task does in all.
+/// How many operations one task does.
 const STEPS: u64 = 40;
 const TASKS: u64 = 8;
 
@@ -31,7 +31,7 @@ struct Images {
 /// All names that an image may have.
 const NAMES: [&str; 4] = ["one:1", "two:1", "extra:1", "imported:1"];
 
-/// Expects success, or that the image had gone meanwhile.
+/// Expects success, or that the image was removed meanwhile.
 fn may_be_gone<T>(what: &str, result: Result<T, ImageError>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
@@ -66,7 +66,7 @@ async fn step(store: &ImageStore, images: &Images, random: &mut Random) {
             };
             store.import(&layer("base")[..], options).await.unwrap();
         }
-        // A container runs: what it reads is right as long as it holds its layers.
+        // A container runs: its files are correct as long as it holds its layers.
         5 => {
             if let Some(image) = may_be_gone("find", store.resolve(name))
                 && let Some(rootfs) = may_be_gone("mount", store.mount(&image.id))
@@ -87,8 +87,8 @@ async fn step(store: &ImageStore, images: &Images, random: &mut Random) {
             may_be_gone("tag", store.tag(name, "extra:1"));
             if let Some(saved) = may_be_gone("save", store.save(&[name.to_owned()])) {
                 let mut archive = Vec::new();
-                // Layers may go while they are read; then the archive is not complete, which its
-                // reader is told.
+                // Layers may be removed while they are read. Then the archive is incomplete, and
+                // its reader gets an error.
                 if saved.write_to(&mut archive).await.is_ok() {
                     common::load(store, &archive).await.unwrap();
                 }
@@ -164,8 +164,8 @@ async fn everything_at_once_with_directories() {
     }
 }
 
-/// Forced removals beside containers that come and go: what is kept for a stopped one is freed
-/// after it has gone.
+/// Forced removals beside containers that come and go: objects kept for a stopped container are
+/// freed after it is gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn forced_removals_free_everything_in_the_end() {
     if !is_root() {
@@ -186,7 +186,7 @@ async fn forced_removals_free_everything_in_the_end() {
                 let holder = Holder::container(&format!("{number}").repeat(64));
                 let leased = may_be_gone("lease", store.lease(&image.to_string(), holder));
                 may_be_gone("remove", store.remove("one:1", true, false));
-                // What is held is there.
+                // Held images exist.
                 if let Some(lease) = leased {
                     let rootfs = store.mount(&image).unwrap();
                     assert!(rootfs.lower[1].join("d/file").exists());

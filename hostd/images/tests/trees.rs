@@ -1,4 +1,5 @@
-//! What a container sees of a layer is what `tar x` makes of its archive, in both backends.
+//! A container sees the same files of a layer that `tar x` makes from its archive, in both
+//! backends.
 
 mod common;
 
@@ -21,7 +22,7 @@ fn check_index(fixture: &Fixture, layer: &[u8]) {
     match output {
         Ok(output) => {
             let message = String::from_utf8_lossy(&output.stderr).into_owned();
-            // Older versions know blocks of the page's size only; the kernel's own checks remain.
+            // Older versions support only blocks of the page size. The kernel's own checks remain.
             if message.contains("blksize 512 isn't supported") {
                 keelson_testing::skip("fsck.erofs that knows blocks of 512 bytes", message.trim());
             } else {
@@ -187,7 +188,7 @@ async fn layers_hide_and_replace_what_is_below() {
             fs::metadata(root.join("cleared")).unwrap().mode() & 0o777,
             0o700
         );
-        // What runs from it runs.
+        // Its programs run.
         let output =
             run(Command::new("chroot")
                 .arg(&root)
@@ -195,7 +196,7 @@ async fn layers_hide_and_replace_what_is_below() {
         assert_eq!(output, b"42\n");
         fs::write(root.join("kept/b"), b"copied up").unwrap();
         assert_eq!(fs::read(root.join("kept/b")).unwrap(), b"copied up");
-        // The layers may be let go while the overlay holds them.
+        // The layers may be released while the overlay holds them.
         drop(rootfs);
         common::assert_no_mounts(&fixture.run());
         assert_eq!(fs::read(root.join("cleared/new")).unwrap(), b"new");
@@ -228,7 +229,7 @@ async fn mounts_are_shared_counted_and_made_again() {
     drop(second);
     common::assert_no_mounts(&fixture.run());
 
-    // What was held back goes with the next removal or start.
+    // Kept objects are deleted by the next removal or start.
     fixture.reopen();
     assert_eq!(fixture.objects(), Vec::<PathBuf>::new());
 }

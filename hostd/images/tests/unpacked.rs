@@ -1,18 +1,19 @@
-//! What a container sees of an image is what `umoci unpack` makes of it, in both backends.
+//! A container sees the same files of an image that `umoci unpack` makes, in both backends.
 //!
-//! What is left out, because engines do not agree on it, and what we do there:
-//! * Directories of a path that no entry of the layer names: umoci, which unpacks all layers to one
-//!   place, leaves what lower layers say of them; Docker unpacks each layer by itself and makes
-//!   them 0755 of root, which hides the lower layers' attributes. We do as Docker.
+//! These cases are left out, because engines do not agree on them. This is what we do:
+//! * Directories of a path that no entry of the layer names: umoci unpacks all layers to one place
+//!   and keeps the attributes of lower layers. Docker unpacks each layer separately and makes the
+//!   directories 0755 with owner root, which hides the lower layers' attributes. We do the same as
+//!   Docker.
 //! * Paths through a symbolic link that a lower layer made: umoci follows it; Docker, and we, make
 //!   a directory of that name.
-//! * A character device 0/0 in an archive: that is overlayfs's whiteout, for Docker as for us.
-//! * The time of the root directory: umoci leaves the time of unpacking. We, as Docker, take the
-//!   archive's.
+//! * A character device 0/0 in an archive: it is a whiteout of overlayfs, for Docker and for us.
+//! * The time of the root directory: umoci leaves the time of unpacking. We use the archive's time,
+//!   as Docker does.
 //! * Extended attributes without a value: Go's reader of archives drops them, GNU tar and we keep
 //!   them (trees.rs).
 //! * How many links a file has whose other names an upper layer hid: overlayfs shows the lower
-//!   layer's number. Which visible names belong together is compared instead.
+//!   layer's number. Instead, the test compares which visible names belong together.
 
 mod common;
 
@@ -27,7 +28,7 @@ use common::tree::{Overlay, make_tree, mounted, run, unpack};
 use common::{Fixture, Tar, is_root};
 use tar::EntryType;
 
-/// Names that belong to one file.
+/// Names of the same file.
 fn groups(root: &Path, tree: &BTreeMap<PathBuf, Seen>) -> BTreeSet<BTreeSet<PathBuf>> {
     let mut by_inode: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for path in tree.keys() {
@@ -103,7 +104,7 @@ async fn one_layer_of_everything_is_what_umoci_unpacks() {
     let source = work.path().join("source");
     fs::create_dir(&source).unwrap();
     make_tree(&source);
-    // Go's archive/tar, which umoci reads with, knows sparse files of every format.
+    // Go's archive/tar, which umoci uses, reads sparse files of every format.
     for options in [
         &["--format=gnu"][..],
         &["--format=gnu", "--sparse"],
@@ -115,7 +116,7 @@ async fn one_layer_of_everything_is_what_umoci_unpacks() {
     }
 }
 
-/// A layer that changes what [`make_tree`] made, in every way that there is.
+/// A layer that changes the tree of [`make_tree`] in every possible way.
 fn second() -> Vec<u8> {
     let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     Tar::new()
@@ -131,7 +132,7 @@ fn second() -> Vec<u8> {
         .file("many/.wh..wh..opq", b"", 0)
         .file("many/file-1", b"another", 0o600)
         .directory("many/sub", 0o3777)
-        // Files and directories change places.
+        // Files become directories, and directories become files.
         .file("empty", b"a file now", 0o4711)
         .directory("empty-file", 0o700)
         .file("empty-file/inside", b"x", 0o644)
@@ -178,7 +179,7 @@ fn third() -> Vec<u8> {
         .file("turned/.wh.in", b"", 0)
         .file(".wh.whited", b"", 0)
         .file(".wh.never-there", b"", 0)
-        // What the same layer brings stays, whichever comes first.
+        // Objects of the same layer stay, whichever entry comes first.
         .file(".wh.again", b"", 0)
         .directory("again", 0o755)
         .file("again/new", b"new", 0o644)

@@ -1,4 +1,5 @@
-//! A check of the store finds a flipped bit, wherever it is, and says what to do; doing that heals.
+//! A check of the store finds a flipped bit anywhere, and says what to do. Doing that repairs the
+//! store.
 
 mod common;
 
@@ -12,7 +13,7 @@ use common::server::Remote;
 use common::{Fixture, Random, Tar, docker_archive, gzip, is_root, oci_archive};
 use hostd_images::{Damage, Holder, Image, ImageError, PullOptions, VerifyLine};
 
-/// What a check of these images finds.
+/// The findings of a check of these images.
 async fn verify(fixture: &Fixture, names: &[&str]) -> Vec<Damage> {
     let (sender, mut lines) = tokio::sync::mpsc::channel(64);
     let names = names.iter().map(|&name| name.to_owned()).collect();
@@ -33,7 +34,7 @@ async fn verify(fixture: &Fixture, names: &[&str]) -> Vec<Damage> {
     damage
 }
 
-/// Flips a bit as a bad disk does: the time stays.
+/// Flips a bit like a bad disk: the file's time stays.
 fn flip(path: &Path, bit: u64) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let time = file.metadata().unwrap().modified().unwrap();
@@ -111,7 +112,7 @@ async fn every_flipped_bit_is_found(directories: bool) {
                     "{what}"
                 );
             }
-            // What is in memory was written again.
+            // Documents in memory were written again.
             let restored = found.iter().all(|damage| damage.remedy.contains("written"));
             if !restored {
                 flip(&path, bit);
@@ -155,7 +156,7 @@ async fn missing_and_short_files_are_found() {
         let names = path.ends_with("repositories.json");
         assert!(!found.is_empty() || names, "{}", path.display());
         assert!(!all.is_empty() || path.exists(), "{}", path.display());
-        // Loading again puts it back.
+        // Loading again restores it.
         fixture.load(&archive).await.unwrap();
         assert_eq!(verify(&fixture, &[]).await, [], "{}", path.display());
         assert_complete(&fixture, "loaded again");
@@ -232,7 +233,7 @@ async fn pulling_again_heals_a_layer_that_is_in_use() {
     drop(fresh);
     common::assert_no_mounts(&fixture.run());
     assert_complete(&fixture, "pulled again");
-    // Nothing to be done a second time.
+    // The second time nothing has to be done.
     assert!(!pull().await.unwrap().updated);
     fixture.close();
 }
@@ -252,10 +253,10 @@ async fn a_store_with_a_damaged_document_opens_with_everything_else() {
     let layer = format!("layers/{}/layer.json", of_a.layers[0].diff_id.hex());
     for (path, left) in [(record, 1), (layer, 1), ("repositories.json".to_owned(), 2)] {
         fixture.store = None;
-        // The opening brace becomes something else.
+        // The opening brace becomes another character.
         flip(&fixture.root().join(&path), 0);
         fixture.reopen();
-        // What can't be read is listed, too.
+        // Unreadable images are listed, too.
         let store = fixture.store();
         assert_eq!(store.list().len(), 2, "{path}");
         let readable = |image: &Arc<Image>| store.resolve(&image.id.to_string()).is_ok();
@@ -290,10 +291,10 @@ fn files_of(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What a release wrote that this one can't read.
+/// A document of a newer release that this one can't read.
 const NEWER: &str = r#"{"version":9,"readable_from":9,"everything":"else"}"#;
 
-/// Puts something that can't be read in a file's place.
+/// Replaces a file by something unreadable.
 fn spoil(path: &Path, fault: &str) {
     use std::os::unix::fs::symlink;
     let bytes = fs::read(path).unwrap();
@@ -310,10 +311,10 @@ fn spoil(path: &Path, fault: &str) {
     }
 }
 
-/// A fault of one file at start-up costs nothing for good: whatever is done then, the image is
-/// there again when the fault has gone.
+/// An unreadable file at start-up loses nothing permanently: whatever is done then, the image is
+/// back when the fault is gone.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_start_up_cannot_read_is_kept() {
+async fn unreadable_objects_are_kept() {
     if !is_root() {
         return;
     }
@@ -345,7 +346,7 @@ async fn what_start_up_cannot_read_is_kept() {
             spoil(path, fault);
             fixture.reopen();
             let store = fixture.store();
-            // The spoilt object is named, and what is unused is not known.
+            // The unreadable object is named, and it is unknown what is unused.
             let damages = verify(&fixture, &[]).await;
             let says = |part: &str| damages.iter().any(|d| format!("{d:?}").contains(part));
             assert!(says(&path.display().to_string()), "{label}: {damages:?}");
@@ -381,9 +382,9 @@ async fn what_start_up_cannot_read_is_kept() {
     }
 }
 
-/// What can't be read is replaced by the next load, and put aside.
+/// The next load replaces unreadable objects, and moves them aside.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_start_up_cannot_read_is_replaced_by_a_load() {
+async fn unreadable_objects_are_replaced_by_a_load() {
     if !is_root() {
         return;
     }
@@ -404,7 +405,7 @@ async fn what_start_up_cannot_read_is_replaced_by_a_load() {
     let root = fixture.root();
     assert_eq!(fs::read_dir(root.join("unreadable")).unwrap().count(), 2);
     assert!(root.join("repositories.json.unreadable.0").exists());
-    // As long as names may be missed, nothing is pruned.
+    // As long as names may be missing, nothing is pruned.
     let pruned = fixture.store().prune(true, &|_| true).unwrap();
     assert!(pruned.removed.is_empty());
     fs::remove_file(root.join("repositories.json.unreadable.0")).unwrap();
@@ -414,8 +415,8 @@ async fn what_start_up_cannot_read_is_replaced_by_a_load() {
     assert!(!pruned.removed.is_empty());
 }
 
-/// Start-up with documents from the future is no error; they are kept whatever is done then, and
-/// the release that wrote them finds them again.
+/// Documents of a newer release are no error at start-up. They are kept, whatever is done then, and
+/// the newer release finds them again.
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_of_a_newer_release_are_kept() {
     if !is_root() {
@@ -444,7 +445,7 @@ async fn documents_of_a_newer_release_are_kept() {
         assert_eq!(fs::read_to_string(path).unwrap(), NEWER);
     }
     assert!(fixture.store().list().iter().any(|image| image.id == id));
-    // What the user asks for is done beside them.
+    // The user's requests are carried out beside them.
     fixture.load(&archive).await.unwrap();
     fixture.store().tag("a:1", "b:1").unwrap();
     fixture.store().mount(&id).unwrap();
@@ -462,7 +463,7 @@ async fn documents_of_a_newer_release_are_kept() {
     assert!(kept.all(|path| fs::read_to_string(path).unwrap() == NEWER));
     fixture.store().remove("a:1", false, false).unwrap();
     fixture.close();
-    // The newer release is back: it reads its names, and keeps those that were given meanwhile.
+    // The newer release is back: it reads its names, and keeps those that were added meanwhile.
     fs::write(root.join("repositories.json.unreadable.0"), names).unwrap();
     fixture.reopen();
     for name in ["a:1", "b:1"] {

@@ -1,5 +1,5 @@
-//! A container's writable layer: its changes, its archive, and the image that is made of it, over
-//! an overlay that the kernel itself mounts.
+//! A container's writable layer: its changes, its archive, and the image that is made from it, over
+//! an overlay that the kernel mounts.
 
 mod common;
 
@@ -20,7 +20,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 /// cap_net_raw=ep, version 2.
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// A root file system as a container has it.
+/// A container's root file system.
 struct Overlay {
     layer: WritableLayer,
     merged: PathBuf,
@@ -92,7 +92,8 @@ impl Drop for Overlay {
     }
 }
 
-/// What can be seen below a directory; how many links directories have differs between file systems.
+/// Everything visible below a directory. The number of links of directories is left out, because it
+/// differs between file systems.
 fn contents(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut seen = see(root);
     seen.remove(Path::new(""));
@@ -140,7 +141,7 @@ async fn image(fixture: &Fixture) -> ImageId {
     loaded[0].id
 }
 
-/// One of everything that can happen to a root file system.
+/// One of each possible change of a root file system.
 fn change(overlay: &Overlay) {
     let path = |name: &str| overlay.path(name);
     fs::remove_dir_all(path("gone")).unwrap();
@@ -338,7 +339,7 @@ async fn nothing_changed_is_no_layer() {
     let id = image(&fixture).await;
     let work = tempfile::tempdir_in("/var/tmp").unwrap();
     let overlay = Overlay::new(work.path(), store.mount(&id).unwrap());
-    // What the runtime makes to mount on, which copies a directory up.
+    // Mount points that the runtime makes; making one copies its directory up.
     for folder in ["proc", "sys", "dev"] {
         fs::create_dir(overlay.path(folder)).unwrap();
     }
@@ -358,7 +359,7 @@ async fn nothing_changed_is_no_layer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_committed_leaves_nothing() {
+async fn a_commit_that_fails_leaves_nothing() {
     if !is_root() {
         return;
     }
@@ -388,7 +389,7 @@ async fn what_cannot_be_committed_leaves_nothing() {
         deep.push("d");
         fs::create_dir(&deep).unwrap();
         if depth == 256 {
-            // So deep it still works.
+            // This depth still works.
             assert_eq!(overlay.diff().len(), depth);
         }
     }

@@ -1,9 +1,9 @@
 //! The device filter of cgroup v2: an eBPF program made from the OCI device rules.
 //!
 //! The last rule that matches decides; what no rule matches is denied. The devices that every
-//! container has (null, zero, full, random, urandom, tty, ptmx, terminals) are always allowed, and
-//! so is making nodes: those of `linux.devices` are made under the filter, and a node that can't be
-//! opened is of no use to anyone.
+//! container has (null, zero, full, random, urandom, tty, ptmx, terminals) are always allowed.
+//! Making device nodes is always allowed, too: the nodes of `linux.devices` are made under the
+//! filter, and nobody can use a node that can't be opened.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -49,10 +49,10 @@ pub(crate) fn attach(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<(),
         .step(|| "linux.resources.devices: attach the device filter to the cgroup")
 }
 
-/// Whether rules that are checked by the way restrict nothing: there are none, or the last one
-/// about all devices allows them and none behind it denies any.
+/// Whether the rules restrict nothing: there are none, or the last rule about all devices allows
+/// them and no later rule denies any. The rules are checked, too.
 pub(crate) fn allow_everything(rules: &[DeviceRule]) -> Result<bool, Failure> {
-    // What no rule matches is denied.
+    // Anything that no rule matches is denied.
     let mut everything = rules.is_empty();
     for rule in check(rules)?.iter().take(rules.len()) {
         let about_all =
@@ -150,7 +150,7 @@ const EXIT: u8 = 0x95;
 const MINOR_BITS: i32 = 20;
 
 impl Rule {
-    /// Both numbers in one, of a rule about all access to one device.
+    /// Both numbers in one, when the rule is about all access to one device.
     fn device(&self) -> Option<i32> {
         let (major, minor) = (self.major?, self.minor?);
         // Immediate values are signed.
@@ -159,8 +159,9 @@ impl Rule {
     }
 }
 
-/// One comparison for each of several devices with the same answer; such lists are most of every
-/// container's rules, and what the verifier spends on a filter shows in every start.
+/// One comparison for each of several devices with the same answer. Most rules of every container
+/// form such lists, and every start pays for the time that the kernel's verifier spends on the
+/// filter.
 fn devices_block(rules: &[&Rule], kind: i32, allow: bool) -> Vec<u64> {
     let devices: Vec<i32> = rules.iter().filter_map(|rule| rule.device()).collect();
     let count = devices.len() as i16;
@@ -210,10 +211,10 @@ fn program(rules: &[Rule]) -> Vec<u64> {
             block.push((MOVE, 1, 3, 0));
             block.push((AND, 1, 0, rule.access));
             if rule.allow {
-                // All that is asked for must be allowed.
+                // Every access that is asked for must be allowed.
                 block.push((JUMP_UNEQUAL_REGISTER, 1, 3, 0));
             } else {
-                // One of what is asked for is enough to deny.
+                // One access that is asked for and denied is enough.
                 block.push((JUMP_EQUAL, 1, 0, 0));
             }
         }

@@ -1,7 +1,8 @@
 //! cgroup v2: a container's cgroup is made, limited, watched, frozen, killed and removed here.
 //!
-//! On a hybrid host (version 1 controllers beside a bare cgroup2 mount) all of it works except
-//! limits, whose controllers are not there: asking for one is an error that names it.
+//! On a hybrid host (version 1 controllers beside a bare cgroup2 mount) everything works except
+//! limits, because their controllers are missing: a limit that is asked for is an error that names
+//! it.
 
 pub(crate) mod devices;
 pub(crate) mod resources;
@@ -97,7 +98,7 @@ impl Cgroup {
         Ok(self.0.add(pid)?)
     }
 
-    /// Gives the cgroup to a user, but not its limits, which stay the host's.
+    /// Makes a user the owner of the cgroup, but not of its limits: those stay the host's.
     pub(crate) fn delegate(&self, owner: u32) -> Result<(), Failure> {
         Ok(self.0.delegate(owner)?)
     }
@@ -111,7 +112,7 @@ impl Cgroup {
         Ok(self.0.read(file)?)
     }
 
-    /// Changes limits. Unlike with a new cgroup, -1 takes a limit away.
+    /// Changes limits. Unlike for a new cgroup, -1 removes a limit.
     pub(crate) fn update(&self, resources: &Resources) -> Result<(), Failure> {
         if !resources.devices.is_empty() {
             return Err(Failure::unsupported(
@@ -125,7 +126,8 @@ impl Cgroup {
         self.write_settings(&settings)
     }
 
-    /// With `memory.checkBeforeUpdate`, refuses a limit that the kernel would kill for.
+    /// With `memory.checkBeforeUpdate`, refuses a limit so low that the kernel would kill
+    /// processes.
     fn check_memory(&self, resources: &Resources) -> Result<(), Failure> {
         let memory = resources.memory.as_ref();
         let limit = memory
@@ -166,7 +168,7 @@ impl Cgroup {
         self.write(&setting.file, &setting.value)
     }
 
-    /// Applies limits, all but the device filter. Every limit is applied or the call fails.
+    /// Applies all limits but the device filter. If one can't be applied, the call fails.
     pub(crate) fn limit(&self, resources: &Resources) -> Result<(), Failure> {
         let mut settings = resources::plan(resources)?;
         settings.retain(|setting| !setting.is_usual() || machine_has(&setting.controller));
@@ -174,8 +176,8 @@ impl Cgroup {
         self.write_settings(&settings)
     }
 
-    /// Applies the device filter. It may come after the processes: it decides when a device is
-    /// opened.
+    /// Applies the device filter. Processes may be in the cgroup already: the filter is asked each
+    /// time a device is opened.
     pub(crate) fn filter_devices(&self, resources: &Resources) -> Result<(), Failure> {
         if !resources.devices.is_empty() {
             devices::attach(self.directory(), &resources.devices)?;
@@ -183,7 +185,8 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Makes the controllers that settings need available here, from the root downwards.
+    /// Makes the controllers that the settings need available here, from the root of the hierarchy
+    /// downwards.
     fn enable_controllers(&self, settings: &[Setting]) -> Result<(), Failure> {
         let root = mount_point().unwrap_or_default();
         let mut seen = BTreeSet::new();
@@ -224,7 +227,7 @@ impl Cgroup {
         Ok(self.0.kill()?)
     }
 
-    /// Sends a signal to all processes, with SIGKILL also to those that are made meanwhile.
+    /// Sends a signal to all processes. SIGKILL also reaches those that are made meanwhile.
     pub(crate) fn signal(&self, signal: i32) -> Result<(), Failure> {
         if signal == libc::SIGKILL && self.kill().is_ok() {
             return Ok(());

@@ -14,7 +14,7 @@ pub(crate) struct Setting {
     pub(crate) file: String,
     /// What to write.
     pub(crate) value: String,
-    /// A file and its value that stand for the same thing on some machines.
+    /// Another file that sets the same limit on some machines, with its value.
     pub(crate) variant: Option<Variant>,
 }
 
@@ -23,24 +23,24 @@ pub(crate) struct Setting {
 pub(crate) enum Variant {
     /// Where this file exists, it is written and the usual one is not.
     Instead(&'static str, String),
-    /// Where this file exists, the value is written there, too.
+    /// Where this file exists, the value is written to it as well.
     Beside(String),
     /// Where the file does not exist, there is nothing to do.
     IfThere,
 }
 
-/// The shares that every process has which nobody gave any.
+/// The CPU shares of a process that was given none.
 const USUAL_SHARES: u64 = 1024;
 
 impl Setting {
-    /// Whether it asks for what holds without the controller too: containerd's `ctr` asks for the
-    /// usual CPU shares unless asked otherwise.
+    /// Whether the setting is what holds without the controller anyway: containerd's `ctr` asks for
+    /// the usual CPU shares by default.
     pub(crate) fn is_usual(&self) -> bool {
         self.file == "cpu.weight" && self.value == weight_of(USUAL_SHARES).to_string()
     }
 }
 
-/// 2..=262144 of version 1 onto 1..=10000.
+/// Maps 2..=262144 of version 1 to 1..=10000.
 fn weight_of(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
 }
@@ -59,8 +59,8 @@ fn refused(member: &str, reason: &str) -> Failure {
     Failure::invalid(format!("linux.resources.{member}: {reason}"))
 }
 
-/// Computes what to write. A limit of -1 (none) yields nothing, because that is how a new cgroup
-/// starts; what cgroup v2 cannot do is refused.
+/// Computes what to write. A limit of -1 (none) needs no write, because a new cgroup has no limits.
+/// What cgroup v2 can't do is an error.
 pub(crate) fn plan(resources: &Resources) -> Result<Vec<Setting>, Failure> {
     let mut settings = Vec::new();
     if let Some(memory) = &resources.memory {
@@ -136,13 +136,13 @@ pub(crate) fn plan(resources: &Resources) -> Result<Vec<Setting>, Failure> {
     Ok(settings)
 }
 
-/// What takes away the limits that are given as -1.
+/// The writes that remove the limits that are given as -1.
 pub(crate) fn lifted(resources: &Resources) -> Vec<Setting> {
     let memory = resources.memory.as_ref();
     let cpu = resources.cpu.as_ref();
     let pids = resources.pids.as_ref();
     let period = cpu.and_then(|cpu| cpu.period).filter(|period| *period > 0);
-    // Where nothing is said about swap, memory without a limit is meant with swap.
+    // If swap is not mentioned, memory without a limit means swap without a limit, too.
     let with_swap = memory
         .filter(|memory| memory.limit == Some(-1) && memory.swap.unwrap_or(0) == 0)
         .map(|_| Setting {
@@ -168,7 +168,7 @@ pub(crate) fn lifted(resources: &Resources) -> Vec<Setting> {
             "memory.low",
             "0",
         ),
-        // With a period, the quota was written along with it.
+        // With a period, the quota was written together with it.
         (
             cpu.and_then(|cpu| cpu.quota).filter(|_| period.is_none()),
             "cpu.quota",
@@ -271,7 +271,7 @@ fn plan_cpu(cpu: &Cpu, settings: &mut Vec<Setting>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Times that the kernel takes, in microseconds.
+/// Times that the kernel accepts, in microseconds.
 fn check_times(cpu: &Cpu, quota: Option<i64>, period: Option<u64>) -> Result<(), Failure> {
     if let Some(period) = period.filter(|period| !(1_000..=1_000_000).contains(period)) {
         let reason = format!("{period} is not between 1000 and 1000000 microseconds");
@@ -303,7 +303,7 @@ fn check_weight(member: &str, weight: u16) -> Result<Option<u16>, Failure> {
 }
 
 /// A share of a device's time, by the BFQ scheduler where the kernel has it: it counts as version 1
-/// did, `io.weight` onto 1..=10000 for 10..=1000.
+/// did. `io.weight` maps 10..=1000 to 1..=10000.
 fn weight(member: &str, of: &str, weight: u16) -> Setting {
     let converted = 1 + (u64::from(weight).saturating_sub(10)) * 9_999 / 990;
     let variant = Variant::Instead("io.bfq.weight", format!("{of} {weight}"));
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_by_name() {
+    fn impossible_limits_are_refused_by_name() {
         for (json, member) in [
             (r#"{"memory":{"swap":5}}"#, "memory.swap"),
             (r#"{"memory":{"limit":9,"swap":5}}"#, "memory.swap"),

@@ -1,4 +1,4 @@
-//! Reading of arguments. By hand, because a container's start is measured in microseconds.
+//! Reads arguments. Written by hand, because a container's start is measured in microseconds.
 
 use std::collections::VecDeque;
 
@@ -46,19 +46,19 @@ impl Arguments {
         self.attached.take().is_none_or(|value| value != "false")
     }
 
-    /// Whether the next is a call for help.
+    /// Whether the next argument asks for help.
     pub(crate) fn asks_for_help(&self) -> bool {
         let next = self.rest.front().map(String::as_str);
         matches!(next, Some("--help" | "-h"))
     }
 
-    /// Everything that was not read yet, as it was given.
+    /// All arguments that were not read yet, unchanged.
     pub(crate) fn remaining(self) -> Vec<String> {
         self.rest.into()
     }
 
-    /// Parts the arguments behind the first that is no option: what follows is for another
-    /// program. The options named have a value.
+    /// Splits the arguments after the first one that is no option: the rest is for another program.
+    /// `with_value` names the options that have a value.
     pub(crate) fn split_after_first(self, with_value: &[&str]) -> (Self, Vec<String>) {
         let mut own: Vec<String> = self.rest.into();
         let mut position = 0;
@@ -93,8 +93,8 @@ impl Arguments {
     }
 }
 
-/// Reads the options of a command by a function, which tells whether it knows an option, and
-/// collects what is left over.
+/// Reads the options of a command and returns the other arguments. `take` handles an option, and
+/// returns whether it knows the option.
 pub(crate) fn read(
     mut arguments: Arguments,
     mut option: impl FnMut(&str, &mut Arguments) -> Result<bool, Failure>,

@@ -34,7 +34,7 @@ struct Options {
     pid_file: Option<PathBuf>,
     pidfd_socket: Option<PathBuf>,
     preserved: u32,
-    /// How many of the preserved descriptors are sockets that a service manager gave.
+    /// How many of the preserved descriptors are sockets from a service manager.
     listening: u32,
     no_new_keyring: bool,
     detach: bool,
@@ -58,7 +58,7 @@ fn parse(arguments: Arguments, run: bool) -> Result<(Options, String), Failure> 
                 })?;
             }
             "--no-new-keyring" => options.no_new_keyring = rest.switch(),
-            // Another way into the root would leave the host's mounts within reach.
+            // Any other way of entering the root would leave the host's mounts within reach.
             "--no-pivot" => {
                 if rest.switch() {
                     return Err(Failure::unsupported(
@@ -66,7 +66,7 @@ fn parse(arguments: Arguments, run: bool) -> Result<(Options, String), Failure> 
                     ));
                 }
             }
-            // Other processes of the container's go to the machine's init anyway.
+            // Orphaned processes of the container go to the machine's init anyway.
             "--no-subreaper" if run => {
                 rest.switch();
             }
@@ -82,7 +82,7 @@ fn parse(arguments: Arguments, run: bool) -> Result<(Options, String), Failure> 
     Ok((options, only_id(positional)?))
 }
 
-/// How many sockets a service manager has given to this process (sd_listen_fds(3)).
+/// How many sockets this process got from a service manager (sd_listen_fds(3)).
 fn activation_sockets() -> u32 {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
     match number("LISTEN_PID") {
@@ -219,7 +219,8 @@ fn look_at_cgroup(path: &str) -> Result<(), Failure> {
     }
     let found = cgroup.processes()?.len();
     if found > 0 {
-        // Whatever is there would be limited, frozen and killed with the container.
+        // Processes that are in the cgroup already would be limited, frozen and killed with the
+        // container.
         return Err(Failure::conflict(format!(
             "linux.cgroupsPath {path}: container's cgroup is not empty: {found} process(es) found"
         )));
@@ -236,7 +237,7 @@ fn make_in(
     rootfs: PathBuf,
 ) -> Result<Container, Failure> {
     let socket = store.listen()?;
-    // runc's words for these steps, by which its debug log is read.
+    // The words that runc's debug log has for these steps; tools look for them.
     log::debug(|| format!("nsexec container setup: make the first process of {id}"));
     let container = spawn::create(spawn::Request {
         common: Asked {
@@ -288,7 +289,8 @@ fn state_of(id: &str, spec: &spec::Spec, bundle: &Path, rootfs: &Path, pid: i32)
     }
 }
 
-/// Gives the caller what it asked for, and notes that the container waits to be started.
+/// Hands over what the caller asked for (pid file, terminal, pidfd), and records that the container
+/// waits to be started.
 fn hand_out(store: &Store, options: &Options, container: &Container) -> Result<(), Failure> {
     if let (Some(path), Some(terminal)) = (&options.console_socket, &container.terminal) {
         send_terminal(path, terminal)?;
@@ -302,7 +304,7 @@ fn hand_out(store: &Store, options: &Options, container: &Container) -> Result<(
     store.created()
 }
 
-/// Whoever watches for the file must never read half a number.
+/// A program that watches for the file must never read half a number.
 pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Failure> {
     let name = path
         .file_name()
@@ -332,20 +334,20 @@ fn connect(path: &Path) -> std::io::Result<UnixStream> {
     }
 }
 
-/// Hands the terminal's master end to whoever listens on the console socket.
+/// Sends the terminal's master end to the listener of the console socket.
 pub(super) fn send_terminal(path: &Path, terminal: &OwnedFd) -> Result<(), Failure> {
     let step = || format!("--console-socket: send the terminal to {}", path.display());
     send(path, b"/dev/ptmx", terminal.as_fd()).step(step)
 }
 
-/// Hands a process to whoever listens on the socket for it. `name`: what kind of process it is, in
-/// runc's words: `standard`, or `setns` for a further one.
+/// Sends a process's descriptor to the listener of the pidfd socket. `name` is the kind of the
+/// process in runc's words: `standard`, or `setns` for an additional process.
 pub(super) fn send_pidfd(path: &Path, name: &str, process: BorrowedFd<'_>) -> Result<(), Failure> {
     let step = || format!("--pidfd-socket: send the process to {}", path.display());
     send(path, name.as_bytes(), process).step(step)
 }
 
-/// Sends a descriptor together with a text.
+/// Sends a descriptor and a text in one message.
 fn send(path: &Path, text: &[u8], fd: BorrowedFd<'_>) -> std::io::Result<()> {
     let socket = connect(path)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

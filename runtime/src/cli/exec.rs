@@ -1,4 +1,4 @@
-//! `exec`: a further process in a container.
+//! `exec`: an additional process in a container.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ fn number(option: &str, value: &str) -> Result<u32, Failure> {
         .map_err(|_| Failure::invalid(format!("{option}: {value:?} is not a number")))
 }
 
-/// Options stand before the identifier; everything behind it is the command.
+/// Options come before the identifier; everything after it is the command.
 fn parse(mut arguments: Arguments) -> Result<(Options, String, Vec<String>), Failure> {
     let mut options = Options::default();
     let id = loop {
@@ -85,7 +85,7 @@ fn parse(mut arguments: Arguments) -> Result<(Options, String, Vec<String>), Fai
     Ok((options, id, arguments.remaining()))
 }
 
-/// The process: from its own file, or the container's one with changes.
+/// The process: read from a file of its own, or the container's process with changes.
 fn process(options: &Options, spec: &Spec, command: Vec<String>) -> Result<Process, Failure> {
     if let Some(path) = &options.process {
         let bytes = std::fs::read(path).step(|| format!("--process: read {}", path.display()))?;
@@ -135,7 +135,8 @@ fn process(options: &Options, spec: &Spec, command: Vec<String>) -> Result<Proce
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
             set.extend(options.capabilities.iter().cloned());
         }
-        // As runc: ambient ones are within the inheritable ones, of which most containers have none.
+        // As runc: ambient capabilities must be inheritable, and most containers have no
+        // inheritable ones.
         if !sets.inheritable.is_empty() {
             sets.ambient.extend(options.capabilities.iter().cloned());
         }
@@ -237,12 +238,12 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     }
 }
 
-/// Hooks and the like belong to a container's own start.
+/// Only a container's own start has hooks and the like.
 fn unexpected() -> Failure {
     Failure::internal("the process reported what only a container's first one does")
 }
 
-/// A cgroup below the container's, by its path from there.
+/// A cgroup below the container's cgroup, by its path relative to that one.
 fn cgroup_below(state: &State, path: &str) -> Result<Cgroup, Failure> {
     let refused = |reason: &str| Failure::invalid(format!("--cgroup {path:?}: {reason}"));
     if path.contains(':') {
@@ -271,7 +272,8 @@ fn cgroup_below(state: &State, path: &str) -> Result<Cgroup, Failure> {
     Cgroup::open(&cgroup).map_err(|failure| refused(&failure.message))
 }
 
-/// Waits until the command is executed. Gives the terminal, unless somebody else was to have it.
+/// Waits until the command is executed. Returns the terminal, unless it was sent to a console
+/// socket.
 fn follow(spawned: &Spawned, options: &Options) -> Result<Option<OwnedFd>, Failure> {
     let mut kept = None;
     loop {

@@ -19,7 +19,7 @@ pub(crate) fn print() -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Made from the tables that the work is done with.
+/// Made from the same tables that the runtime works with.
 fn document() -> Value {
     fn names<T>(table: &[(&'static str, T)]) -> Vec<&'static str> {
         table.iter().map(|(name, _)| *name).collect()
@@ -81,8 +81,8 @@ pub(crate) fn write_spec(arguments: Arguments) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Changes an example so that its root is the caller: in a user namespace of one user, without a
-/// network of its own and without limits, which need rights outside.
+/// Changes an example so that its root is the caller: in a user namespace of one user. It has no
+/// network of its own and no limits, because both need rights outside of the namespace.
 fn without_root(document: &mut Value) {
     let linux = &mut document["linux"];
     let own = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
@@ -103,7 +103,7 @@ fn without_root(document: &mut Value) {
                         "options": ["rbind", "nosuid", "noexec", "nodev", "ro"],
                     });
                 }
-                // There is no group but 0.
+                // The user namespace has no group but 0.
                 Some("/dev/pts") => {
                     if let Some(options) = mount["options"].as_array_mut() {
                         options.retain(|option| option != "gid=5");

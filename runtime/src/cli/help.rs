@@ -25,7 +25,7 @@ const COMMANDS: &[Command] = &[
     ),
     command(
         "create",
-        "make a container, whose command waits to be started",
+        "create a container; its command waits to be started",
         "[--bundle DIR] [--console-socket PATH] [--pidfd-socket PATH] [--pid-file FILE] [--preserve-fds N]
           [--no-new-keyring] ID",
     ),
@@ -37,7 +37,7 @@ const COMMANDS: &[Command] = &[
     ),
     command(
         "exec",
-        "run a further process in a container",
+        "run an additional process in a container",
         "[--process FILE] [--tty] [--console-socket PATH] [--pidfd-socket PATH] [--pid-file FILE] [--detach]
         [--user UID[:GID]] [--additional-gids GID] [--cap NAME] [--cwd DIR] [--env NAME=VALUE]
         [--preserve-fds N] [--no-new-privs] [--apparmor NAME] [--process-label LABEL]
@@ -95,7 +95,7 @@ const GLOBAL: &str = "\
    --version, -v         print the version
 ";
 
-/// The name that the program was called by: it may stand in for another.
+/// The name that the program was called by: it may be installed in place of another runtime.
 fn program() -> String {
     keelson_sys::entry::name()
         .as_deref()
@@ -104,7 +104,7 @@ fn program() -> String {
         .into_owned()
 }
 
-/// What the whole program does.
+/// The help text of the whole program.
 pub(super) fn general() -> String {
     let program = program();
     let mut text = format!(
@@ -125,7 +125,7 @@ COMMANDS:
     text
 }
 
-/// What one command does. `None`: there is no such command.
+/// The help text of one command. `None`: there is no such command.
 pub(super) fn of(command: &str) -> Option<String> {
     let program = program();
     let Command {

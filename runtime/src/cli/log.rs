@@ -20,19 +20,20 @@ pub(super) struct Log {
 static LOG: OnceLock<Log> = OnceLock::new();
 static STEPS: AtomicBool = AtomicBool::new(false);
 
-/// Says where messages go. Counts the first time.
+/// Sets where messages go. Only the first call counts.
 pub(super) fn open(log: Log) {
     let _ = LOG.set(log);
     failure::tell_warnings(warning);
 }
 
-/// Whether steps are told of, too.
+/// Whether steps are reported, too.
 pub(super) fn tell_steps(wanted: bool) {
     STEPS.store(wanted, Ordering::Relaxed);
 }
 
-/// Tells of an error: on standard error as a line of the log, which callers parse, or in plain words
-/// where the log is a file. That this can't be written is no reason to fail otherwise.
+/// Reports an error. On standard error it is a line of the log, which callers parse; when the log
+/// is a file, it is plain text. If the error can't be written, the command does not fail in another
+/// way.
 pub(super) fn error(message: &str) {
     match LOG.get() {
         Some(log) => log.tell("error", message),
@@ -40,7 +41,7 @@ pub(super) fn error(message: &str) {
     }
 }
 
-/// Tells of something that the caller should know of, in the same way.
+/// Reports a warning in the same way.
 pub(super) fn warning(message: &str) {
     match LOG.get() {
         Some(log) => log.tell("warning", message),
@@ -48,7 +49,7 @@ pub(super) fn warning(message: &str) {
     }
 }
 
-/// Tells of a step, with `--debug`. `message` is evaluated only then.
+/// Reports a step, with `--debug` only. `message` is not evaluated otherwise.
 pub(super) fn debug<S: AsRef<str>>(message: impl FnOnce() -> S) {
     if !STEPS.load(Ordering::Relaxed) {
         return;

@@ -30,7 +30,7 @@ fn id_only(arguments: Arguments) -> Result<String, Failure> {
 /// `start`.
 pub(crate) fn start(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
     let store = Store::new(&global.root, &id_only(arguments)?)?;
-    // Another start may be listening for the same container.
+    // Another `start` may be listening for the same container.
     startable(&store)?;
     let waiting = match Readiness::asked_for(&store) {
         Some(readiness) => readiness.listen()?,
@@ -39,7 +39,7 @@ pub(crate) fn start(global: &Global, arguments: Arguments) -> Result<u8, Failure
     start_container(&store)?;
     if let Some(waiting) = waiting {
         let state = store.load()?;
-        // A process that has ended by now has said all that it had to say.
+        // A process that has ended by now has sent all its messages.
         let told = match open_process(&state) {
             Ok(process) => waiting.wait(process.as_fd(), state.pid),
             Err(_) => waiting.step(Some(state.pid)).map(drop),
@@ -95,7 +95,7 @@ pub(crate) fn state(global: &Global, arguments: Arguments) -> Result<u8, Failure
     Ok(0)
 }
 
-/// A container as `state` and `list` tell of it, its members in runc's order.
+/// A container as `state` and `list` print it, with the members in runc's order.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Described<'a> {
@@ -175,7 +175,7 @@ pub(crate) fn kill(global: &Global, arguments: Arguments) -> Result<u8, Failure>
 pub(super) fn open_process(state: &State) -> Result<std::os::fd::OwnedFd, rustix::io::Errno> {
     let pid = Pid::from_raw(state.pid).ok_or(rustix::io::Errno::SRCH)?;
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    // The number may have been given away between the look at its start and the opening.
+    // The number may have been reused between the check of its start time and the opening.
     if state::start_time(state.pid) != Some(state.pid_start) {
         return Err(rustix::io::Errno::SRCH);
     }
@@ -213,7 +213,7 @@ pub(crate) fn delete(global: &Global, arguments: Arguments) -> Result<u8, Failur
     let _lock = store.lock()?;
     let state = match store.load() {
         Ok(state) => state,
-        // A directory without state is what an interrupted create leaves.
+        // An interrupted `create` leaves a directory without state.
         Err(_) if force || store.exists() => {
             store.remove()?;
             return Ok(0);
@@ -230,7 +230,7 @@ pub(crate) fn delete(global: &Global, arguments: Arguments) -> Result<u8, Failur
     Ok(0)
 }
 
-/// Kills what runs of a container and forgets it, unless somebody else has.
+/// Kills a container's processes and deletes its state, unless another process did so already.
 pub(crate) fn destroy(store: &Store) -> Result<(), Failure> {
     match store.lock()? {
         Some(_lock) => remove(store, &store.load()?, false),
@@ -260,8 +260,8 @@ fn remove(store: &Store, state: &State, stopped: bool) -> Result<(), Failure> {
     if let Some(Err(failure)) = state.shared.as_ref().map(Shared::unmount) {
         failure::warn(&[failure]);
     }
-    // Nothing of the container is left but its name, which goes last: whoever sees it gone finds
-    // that the hooks have done their part.
+    // Only the container's name is left. It goes last: when a caller sees that it is gone, the
+    // hooks have run.
     let hooks = &state.hooks.poststop;
     failure::warn(&state.subject().run_all(HookKind::Poststop, hooks, 0));
     store.remove()
@@ -281,7 +281,7 @@ pub(crate) fn list(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     let mut containers = Vec::new();
     for id in state::list(&global.root)? {
         let store = Store::new(&global.root, &id)?;
-        // One that is being made or deleted right now has no state.
+        // A container that is being created or deleted right now has no state.
         if let Ok(state) = store.load() {
             let status = state.status(store.progress());
             containers.push((state, status));
@@ -325,7 +325,7 @@ pub(crate) fn list(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     Ok(0)
 }
 
-/// Rows with their columns one below the other.
+/// Rows with aligned columns.
 fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     const GAP: usize = 3;
     const NARROWEST: usize = 12;

@@ -18,7 +18,7 @@ use arguments::Arguments;
 
 use crate::failure::Failure;
 
-/// Commands of runc's that need a program that this one does without.
+/// Commands of runc that need another program (CRIU), which this runtime does not use.
 const REFUSED: &[&str] = &["checkpoint", "restore"];
 
 /// Options before the command.
@@ -35,7 +35,7 @@ pub(crate) fn main(arguments: Vec<String>) -> u8 {
         path: arguments.leading_value("--log"),
         json: arguments.leading_value("--log-format").as_deref() == Some("json"),
     });
-    // As runc: a command's own exit codes are below.
+    // As runc: the exit codes of the container's commands are lower.
     const EXEC_FAILED: u8 = 255;
     let mut failed = 1;
     let result = run(arguments, || failed = EXEC_FAILED);
@@ -49,8 +49,8 @@ pub(crate) fn main(arguments: Vec<String>) -> u8 {
     }
 }
 
-/// Where containers are kept without `--root`. As runc: users without the rights of root have a
-/// directory of their own, be it that they are root of a user namespace.
+/// Where containers are kept without `--root`. As runc: a user without the rights of root has a
+/// directory of their own, even as root of a user namespace.
 fn default_root() -> PathBuf {
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     match own {
@@ -61,7 +61,7 @@ fn default_root() -> PathBuf {
     }
 }
 
-/// `execs` is called when the command is `exec`.
+/// Calls `execs` when the command is `exec`.
 fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure> {
     let mut root = default_root();
     let mut cgroups = true;
@@ -149,7 +149,7 @@ fn run(mut arguments: Arguments, mut execs: impl FnMut()) -> Result<u8, Failure>
         refused if REFUSED.contains(&refused) => Err(Failure::unsupported(format!(
             "{refused}: checkpoints are not supported"
         ))),
-        // runc's words, which its own tests and others look for.
+        // runc's words: its tests and others look for them.
         other => Err(Failure::invalid(format!(
             "No help topic for '{other}': there is no such command\n\n{}",
             help::general()

@@ -1,10 +1,11 @@
 //! Telling a service manager that a container's program is ready (sd_notify(3)), when the caller's
 //! environment names a socket for it, as runc and crun do.
 //!
-//! The container gets a directory of its state in place of the manager's socket, and `NOTIFY_SOCKET`
-//! names a socket in it, so nothing of the manager's is within its reach. Whoever starts the
-//! container listens there and passes `READY=1` on, nothing else that a program may say. Without a
-//! foreground to wait in, the start takes until then; the manager is told the program's process.
+//! The container does not get the manager's socket. It gets a directory of the container's state,
+//! and `NOTIFY_SOCKET` names a socket in it, so the container can't reach the manager. The process
+//! that starts the container listens there and passes on `READY=1`, and nothing else that the
+//! program may send. When the start does not stay in the foreground, it waits until the program is
+//! ready, and tells the manager the program's process number.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
@@ -24,7 +25,7 @@ const FOLDER: &str = "notify";
 const SOCKET: &str = "notify";
 /// Where the directory is in the container when the manager's socket has no path.
 const PLACE: &str = "/run/notify";
-/// Messages that are looked at before others get their turn.
+/// How many messages are read before other work gets its turn.
 const MOST_AT_ONCE: usize = 64;
 
 /// What a service manager waits for.
@@ -36,7 +37,7 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    /// By the caller's environment.
+    /// Read from the caller's environment.
     pub(super) fn asked_for(store: &Store) -> Option<Self> {
         let manager = std::env::var(VARIABLE).ok()?;
         (manager.starts_with('/') || manager.starts_with('@')).then(|| Self {
@@ -45,7 +46,8 @@ impl Readiness {
         })
     }
 
-    /// Prepares a container for it, unless its environment names a socket already.
+    /// Prepares a container to report that it is ready, unless its environment names a socket
+    /// already.
     pub(super) fn offer(&self, spec: &mut Spec) -> Result<(), Failure> {
         let Some(process) = &mut spec.process else {
             return Ok(());
@@ -75,18 +77,19 @@ impl Readiness {
         Ok(())
     }
 
-    /// Begins to listen, if the container was prepared for it. To be done before it is started.
+    /// Begins to listen, if the container was prepared for it. Must be called before the container
+    /// is started.
     pub(super) fn listen(self) -> Result<Option<Waiting>, Failure> {
         if !self.directory.exists() {
             return Ok(None);
         }
         let path = self.directory.join(SOCKET);
         let step = || format!("{VARIABLE}: listen on {}", path.display());
-        // Of a start that failed.
+        // Left by a start that failed.
         let _ = std::fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).step(step)?;
         socket.set_nonblocking(true).step(step)?;
-        // The program may be anybody's.
+        // The program is not trusted.
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).step(step)?;
         let manager = self.manager;
         Ok(Some(Waiting { socket, manager }))
@@ -107,11 +110,12 @@ impl AsFd for Waiting {
 }
 
 impl Waiting {
-    /// Looks at what was said, and passes on that the program is ready. `main`: its process, for a
-    /// manager that is to follow that in place of the caller's. Tells whether that is done.
+    /// Reads the messages, and passes on that the program is ready. `main` is the program's
+    /// process, if the manager should follow it instead of the caller. Returns whether the program
+    /// is ready.
     pub(super) fn step(&self, main: Option<i32>) -> Result<bool, Failure> {
         let mut buffer = [0; 4096];
-        // A program that goes on talking must not keep the caller from everything else.
+        // A program that keeps sending must not block the caller's other work.
         for _ in 0..MOST_AT_ONCE {
             let Ok(length) = self.socket.recv(&mut buffer) else {
                 break;
@@ -131,7 +135,7 @@ impl Waiting {
         Ok(false)
     }
 
-    /// Waits until the program is ready, or has ended without being so.
+    /// Waits until the program is ready, or has ended before.
     pub(super) fn wait(&self, process: BorrowedFd<'_>, main: i32) -> Result<(), Failure> {
         while !self.step(Some(main))? {
             let mut fds = [self.as_fd(), process].map(|fd| PollFd::new(fd, PollFlags::POLLIN));

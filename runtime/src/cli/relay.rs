@@ -1,5 +1,5 @@
-//! Waiting for a process in the foreground: signals are passed on, and with a terminal of its own,
-//! so is everything between that and the caller's standard streams.
+//! Waits for a process in the foreground. Signals are passed on to it. If it has a terminal of its
+//! own, data is passed between that and the caller's standard streams.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -17,15 +17,15 @@ use crate::failure::{self, Failure, Step};
 use crate::sandbox::devices::TERMINAL_HOLDS;
 use crate::spec::ConsoleSize;
 
-/// Every signal that can be, as a descriptor.
+/// A descriptor for every signal that can be blocked.
 pub(super) fn take_signals() -> Result<SignalFd, Failure> {
     let signals = SigSet::all();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None).step(|| "block signals")?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).step(|| "make a signal descriptor")
 }
 
-/// The size of the caller's terminal, for one that has none of its own: set before the command is
-/// executed, which may ask for it at once.
+/// Gives a new terminal the size of the caller's terminal. This comes before the command is
+/// executed, because the command may ask for the size at once.
 pub(super) fn own_size() -> Option<ConsoleSize> {
     let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()?;
     (size.ws_row > 0).then_some(ConsoleSize {
@@ -34,8 +34,8 @@ pub(super) fn own_size() -> Option<ConsoleSize> {
     })
 }
 
-/// Waits for the end of a process, given by its number and as a descriptor, and gives its exit
-/// code. `waiting`: who wants to know when its program is ready.
+/// Waits for the end of a process, given by its number and as a descriptor, and returns its exit
+/// code. `waiting`: the service manager that wants to know when the program is ready.
 pub(super) fn wait(
     (pid, pidfd): (i32, BorrowedFd<'_>),
     signals: &SignalFd,
@@ -51,7 +51,7 @@ pub(super) fn wait(
             match wanted.step(None) {
                 Ok(false) => {}
                 Ok(true) => waiting = None,
-                // The container runs all the same.
+                // The container runs anyway.
                 Err(failure) => {
                     failure::warn(&[failure]);
                     waiting = None;
@@ -116,10 +116,10 @@ impl Drop for Raw {
     }
 }
 
-/// What goes between the caller's standard streams and the terminal.
+/// The data between the caller's standard streams and the terminal.
 struct Relay<'a> {
     master: &'a OwnedFd,
-    /// Read from the caller, not yet taken by the terminal.
+    /// Read from the caller, not yet written to the terminal.
     pending: Vec<u8>,
     input_ended: bool,
     output_ended: bool,
@@ -146,15 +146,15 @@ impl<'a> Relay<'a> {
         })
     }
 
-    /// Takes the size over from the caller's terminal, when there is one.
+    /// Copies the size of the caller's terminal, if there is one.
     fn resize(&self) {
         if let Some(size) = own_size() {
             let _ = sandbox::set_terminal_size(self.master, size.height, size.width);
         }
     }
 
-    /// Waits until there is something to do, and does it. Tells whether there is a signal. `other`:
-    /// what ends the wait as well.
+    /// Waits until there is something to do, and does it. Returns whether there is a signal. Events
+    /// of `other` end the wait as well.
     fn step(
         &mut self,
         signals: BorrowedFd<'_>,
@@ -214,7 +214,8 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Passes on what there is now, a buffer's worth; tells how much. `None`: there is nothing.
+    /// Passes on what there is now, at most a buffer full, and returns how much. `None`: there is
+    /// nothing.
     fn read_output(&mut self) -> Option<usize> {
         let mut buffer = [0; 16 * 1024];
         match rustix::io::read(self.master, &mut buffer) {
@@ -232,8 +233,8 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Passes on what is left when the process has ended: no more than a terminal holds, because
-    /// others that it left behind may go on writing without end.
+    /// Passes on what is left when the process has ended. It is no more than a terminal holds,
+    /// because processes that were left behind may write without end.
     fn drain(&mut self) {
         let mut left = TERMINAL_HOLDS;
         while left > 0 {
@@ -245,7 +246,7 @@ impl<'a> Relay<'a> {
     }
 }
 
-/// Writes to standard output; a caller who does not read any more is no failure of the container's.
+/// Writes to standard output. A caller who stopped reading is not a failure of the container.
 fn write_all(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match rustix::io::write(rustix::stdio::stdout(), bytes) {

@@ -60,7 +60,7 @@ pub(crate) fn update(global: &Global, arguments: Arguments) -> Result<u8, Failur
         Ok(true)
     })?;
     let state = Store::new(&global.root, &only_id(positional)?)?.load()?;
-    // As runc: what comes from a file takes the place of all options.
+    // As runc: a file replaces all options.
     let resources = match file {
         Some(path) => from_file(&path)?,
         None => serde_json::from_value(document.into())
@@ -227,7 +227,7 @@ fn pairs(text: &str) -> impl Iterator<Item = (&str, u64)> {
 
 /// `ps`.
 pub(crate) fn ps(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
-    // What follows the identifier is for ps(1), also when it looks like an option.
+    // Arguments after the identifier are for ps(1), even if they look like options.
     let mut format = "table".to_owned();
     let (own, rest) = arguments.split_after_first(&["--format", "-f"]);
     let positional = read(own, |name, rest| {
@@ -251,7 +251,7 @@ pub(crate) fn ps(global: &Global, arguments: Arguments) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What ps(1) says, without the lines of other processes.
+/// The output of ps(1), without the lines of other processes.
 fn table(pids: &[i32], options: &[String]) -> Result<String, Failure> {
     let mut command = std::process::Command::new("ps");
     if options.is_empty() {

@@ -16,8 +16,8 @@ pub(crate) struct Sets {
     pub(crate) process: CapabilitySets,
 }
 
-/// Reads the sets. Without a capabilities object the process has none. Names that are not known,
-/// and capabilities that can't be granted, are told of and passed over, as the specification asks.
+/// Reads the sets. Without a capabilities object the process has none. Unknown names, and
+/// capabilities that can't be granted, cause a warning and are ignored, as the specification asks.
 /// `own_users`: the process is in a user namespace, in which the runtime has every capability.
 pub(crate) fn parse(capabilities: Option<&Capabilities>, own_users: bool) -> Result<Sets, Failure> {
     let Some(capabilities) = capabilities else {
@@ -49,14 +49,14 @@ pub(crate) fn parse(capabilities: Option<&Capabilities>, own_users: bool) -> Res
     }))
 }
 
-/// What every runtime has that can make containers at all, so that it need not be looked up: the
-/// usual set of containers.
+/// The usual capabilities of containers. A runtime that can make containers at all has them, so
+/// they need not be looked up.
 const ORDINARY: u64 = 0xa804_25fb;
 
-/// Leaves out of the sets what the kernel would refuse: a process may only be given what its maker
-/// has, and use what it is permitted. That the ambient set is always within what is both permitted
-/// and inheritable is relied on by engines (Buildah asks for all capabilities there and for none
-/// as inheritable), so nothing is told of it.
+/// Removes from the sets what the kernel would refuse: a process can only get capabilities that its
+/// parent has, and use those that it is permitted. Ambient capabilities that are not both permitted
+/// and inheritable are removed without a warning, because engines rely on that (Buildah asks for
+/// all ambient capabilities and for no inheritable ones).
 fn grant(wanted: &Sets, own: u64, mut left_out: impl FnMut(&'static str, u32)) -> Sets {
     let mut within = |set, wanted: u64, possible: u64| {
         let missing = wanted & !possible;
@@ -102,7 +102,7 @@ fn name(number: u32) -> String {
         .unwrap_or_else(|| format!("capability {number}"))
 }
 
-/// Takes everything that is not in the set from the bounding set.
+/// Drops everything that is not in the set from the bounding set.
 pub(crate) fn limit_bounding(bounding: u64) -> Result<(), Failure> {
     for number in 0..64 {
         if bounding >> number & 1 == 1 {
@@ -121,7 +121,7 @@ pub(crate) fn limit_bounding(bounding: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sets what the command is executed with.
+/// Sets the capabilities that the command is executed with.
 pub(crate) fn apply(sets: &Sets) -> Result<(), Failure> {
     sandbox::set_capabilities(&sets.process).step(|| "process.capabilities: set capabilities")?;
     sandbox::clear_ambient().step(|| "process.capabilities.ambient: clear")?;

@@ -1,7 +1,7 @@
 //! What the child and its parent say to each other while the container is made.
 //!
-//! One message is one packet of a socket pair: a byte that tells what it is, then text. The
-//! child's end is close-on-exec, so the parent reads end of file when the command was executed.
+//! One message is one packet of a socket pair: a byte for its kind, then text. The child's end is
+//! close-on-exec, so the parent reads end of file when the command was executed.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -17,21 +17,21 @@ use rustix::net::{
 
 use crate::failure::{Failure, Step};
 
-/// A message of the child's, or what stands for one.
+/// A message from the child, or an event that counts as one.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Everything is set up, the command waits for [`Channel::start`]. With a terminal, its
     /// master end.
     Ready(Option<OwnedFd>),
-    /// The namespaces and mounts are made: it is time for the parent's hooks, after which the
-    /// child waits for [`Channel::start`].
+    /// The namespaces and mounts are made. Now the parent runs its hooks; the child waits for
+    /// [`Channel::start`].
     Hooks,
-    /// Another process was made in the sender's place, as a child of the receiver; it waits for
+    /// Another process replaces the sender, as a child of the receiver. It waits for
     /// [`Channel::start`].
     Made(i32),
     /// A step failed; the child ends.
     Failed(Failure),
-    /// The other side is gone: after the start that means the command was executed.
+    /// The other side is gone. After the start this means that the command was executed.
     Closed,
 }
 
@@ -60,7 +60,7 @@ impl Channel {
         Ok((Self(parent), Self(child)))
     }
 
-    /// An end that was made elsewhere: a connection of the start socket.
+    /// An end that was made elsewhere: a connection to the start socket.
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
@@ -83,14 +83,15 @@ impl Channel {
         Ok(())
     }
 
-    /// Child: the parent may run its hooks; waits until it has. False: the parent is gone.
+    /// Child: lets the parent run its hooks, and waits for the end of them. False: the parent is
+    /// gone.
     pub(crate) fn hooks(&self) -> Result<bool, Failure> {
         rustix::net::send(&self.0, &[HOOKS], SendFlags::NOSIGNAL)
             .step(|| "report to the parent")?;
         Ok(self.wait_for_start())
     }
 
-    /// Child: another process takes its place.
+    /// Child: another process replaces this one.
     pub(crate) fn made(&self, pid: i32) -> Result<(), Failure> {
         let [a, b, c, d] = pid.to_le_bytes();
         rustix::net::send(&self.0, &[MADE, a, b, c, d], SendFlags::NOSIGNAL)
@@ -98,7 +99,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Child: a step failed. There is nobody else to tell when this fails too.
+    /// Child: a step failed. If this can't be sent either, nobody else can be told.
     pub(crate) fn failed(&self, failure: &Failure) {
         let mut packet = vec![FAILED, reason_byte(failure.reason), kind_byte(failure.kind)];
         let errno = failure.cause.map_or(0, |errno| errno as i32);
@@ -148,7 +149,7 @@ impl Channel {
                 RecvFlags::CMSG_CLOEXEC,
             ) {
                 Err(Errno::INTR) => {}
-                // The child ended without reading what was sent.
+                // The child ended without reading the messages to it.
                 Err(Errno::CONNRESET) => return Ok(Message::Closed),
                 other => break other,
             }

@@ -24,7 +24,7 @@ use crate::spec::{HookKind, NamespaceKind, Spec};
 
 /// Everything that a container's first process needs, computed before the clone.
 pub(crate) struct Plan<'a> {
-    /// As for any process in the container.
+    /// Settings of any process in the container.
     pub(crate) common: Confinement<'a>,
     pub(crate) rootfs: &'a Rootfs,
     pub(crate) propagation: root::Propagation,
@@ -37,7 +37,7 @@ pub(crate) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// What its mounts depend on.
+    /// Settings that the mounts depend on.
     pub(super) fn container(&self) -> mounts::Container<'a> {
         mounts::Container {
             cgroup: self.common.spec.linux.cgroups_path.as_deref(),
@@ -49,9 +49,9 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What was done for a child inside a user namespace by the process that made it.
+/// What the parent process did for a child inside a user namespace.
 pub(crate) struct Prepared<'a> {
-    /// The root, attached nowhere yet.
+    /// The root mount, not attached anywhere yet.
     pub(crate) root: OwnedFd,
     pub(crate) sources: Sources<'a>,
     /// Mounts of the nodes of `linux.devices`, by their position.
@@ -91,7 +91,7 @@ fn await_start(plan: &Plan<'_>, channel: &Channel) -> Option<Option<Channel>> {
     loop {
         let fd = rustix::net::accept_with(socket, rustix::net::SocketFlags::CLOEXEC).ok()?;
         let connection = Channel::from_fd(fd);
-        // Somebody who only looked whether the socket answers goes away again.
+        // This was a process that only checked whether the socket answers.
         if connection.wait_for_start() {
             return Some(Some(connection));
         }
@@ -101,7 +101,7 @@ fn await_start(plan: &Plan<'_>, channel: &Channel) -> Option<Option<Channel>> {
 /// What the last steps need.
 struct Ready {
     command: Command,
-    /// The container's procfs, when something of it is still to be set.
+    /// The container's procfs, if settings are still to be written to it.
     proc: Option<OwnedFd>,
     /// The process's number outside, for hooks.
     outer_pid: i32,
@@ -140,8 +140,8 @@ fn set_up(
     set_names(spec)?;
     rustix::process::umask(Mode::empty());
 
-    // Nobody can ask for the host's mounts while hooks run, which may take long. Where others use
-    // the namespace, its mounts stay as they are.
+    // While hooks run, which may take long, the host's mounts must not be reachable from here. If
+    // other processes use the mount namespace, its mounts stay as they are.
     let follows_host =
         !own_mounts || own_users || spec.hooks.is_some() || mounts::follow_host(&spec.mounts);
     let propagation = match follows_host {
@@ -251,7 +251,8 @@ fn set_up(
         attached.as_ref(),
     )?;
     if let Some(agent) = &plan.common.agent {
-        // As runc: whoever made the container has the listener when it is made, not started.
+        // As runc: the agent gets the listener when the container is created, not when it is
+        // started.
         let subject = plan.common.subject();
         let message = agent.message(subject.state(OciStatus::Creating, outer_pid), outer_pid);
         restrict(plan, proc.as_ref(), Some(&message))?;
@@ -264,7 +265,7 @@ fn set_up(
     })
 }
 
-/// Closes what is neither the command's nor needed until it is executed.
+/// Closes descriptors that neither the command nor the remaining steps need.
 fn close_others(
     plan: &Plan<'_>,
     channel: &Channel,
@@ -297,13 +298,13 @@ fn visible_root<'a>(plan: &Plan<'a>) -> &'a Path {
         .is_some_and(|hooks| !hooks.create_container.is_empty());
     match plan.rootfs {
         Rootfs::Directory { path } if shared::is_shared(plan.common.spec) => path,
-        // Below a mount that the host shares, nothing may be attached.
+        // Nothing may be attached below a mount that is shared with the host.
         Rootfs::Directory { path } if hooked && !plan.propagation.is_shared() => path,
         _ => Path::new("/"),
     }
 }
 
-/// Whether anybody is told the process's number outside.
+/// Whether anybody needs the process's number as seen from the host.
 fn asks_for_pid(plan: &Plan<'_>) -> bool {
     let hooked = plan.common.spec.hooks.as_ref().is_some_and(|hooks| {
         !hooks.create_container.is_empty() || !hooks.start_container.is_empty()
@@ -311,8 +312,8 @@ fn asks_for_pid(plan: &Plan<'_>) -> bool {
     hooked || plan.common.agent.is_some()
 }
 
-/// The hooks before the container's root is entered, the parent's first. Gives the process's
-/// number outside, which may be known already, or 0 when nobody asks for it.
+/// Runs the hooks before the container's root is entered: the parent's first. Returns the process's
+/// number as seen from the host, or 0 if nobody needs it. The number may be known already.
 fn run_hooks(
     plan: &Plan<'_>,
     root: BorrowedFd<'_>,
@@ -340,7 +341,7 @@ fn run_hooks(
     Ok(pid)
 }
 
-/// The process's number outside. While its root is the host's.
+/// The process's number as seen from the host. Works only while the root is the host's.
 pub(super) fn outer_pid() -> Result<i32, Failure> {
     // The host's procfs counts processes as the runtime does.
     let own = rustix::fs::readlink("/proc/self", Vec::new()).step(|| "read /proc/self")?;
@@ -366,8 +367,8 @@ fn finish(plan: &Plan<'_>, ready: &Ready) -> Failure {
         Some(_) => Ok(()),
         None => restrict(plan, ready.proc.as_ref(), None),
     };
-    // As with runc, startContainer hooks are restricted as the command is: they are programs that
-    // the image could have put there.
+    // As with runc, startContainer hooks have the same restrictions as the command: they may be
+    // programs from the image.
     match restricted.and_then(|()| run_start_hooks(plan, ready)) {
         Ok(()) => ready.command.execute(),
         Err(failure) => failure,
@@ -380,7 +381,7 @@ fn run_start_hooks(plan: &Plan<'_>, ready: &Ready) -> Result<(), Failure> {
     };
     let mut hooks = hooks.start_container.clone();
     for hook in hooks.iter_mut().filter(|hook| hook.env.is_none()) {
-        // As with runc: they run where the command does.
+        // As with runc: they run in the command's working directory.
         hook.env = Some(ready.command.environment());
     }
     let subject = plan.common.subject();
@@ -412,8 +413,8 @@ fn set_names(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the working directory where there is nothing. It may be within nobody's reach but the
-/// user's, which the change to it tells.
+/// Creates the working directory if it does not exist. Perhaps only the user can reach it; then the
+/// later change to the directory shows whether it is there.
 fn make_working_directory(root: BorrowedFd<'_>, directory: &str) -> Result<(), Failure> {
     if directory == "/" {
         return Ok(());
@@ -443,7 +444,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_process_is_told_of_that_is_none() {
+    fn a_name_that_is_no_number_is_no_process() {
         assert_eq!(process_of(b"4711").unwrap(), 4711);
         for link in ["", "0", "-1", "self", "4711/task/4711", "99999999999"] {
             let message = process_of(link.as_bytes()).unwrap_err().message;

@@ -22,8 +22,8 @@ pub(crate) struct Command {
 /// Where commands are looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Finds the command in the container's root, as the container's user, relative to its working
-/// directory. Called when all of these are in force.
+/// Finds the command in the container's root, as the container's user, relative to the working
+/// directory. Call it when root, user and directory are set.
 pub(crate) fn prepare(process: &Process) -> Result<Command, Failure> {
     let name = process.args.first().map(String::as_str).unwrap_or_default();
     let path = find(name, &process.env)?;
@@ -44,8 +44,8 @@ pub(crate) fn prepare(process: &Process) -> Result<Command, Failure> {
     })
 }
 
-/// The environment with each variable once. Most programs take the first of several, callers mean
-/// the last.
+/// The environment with each variable once. If a variable is listed several times, most programs
+/// take the first value, but callers mean the last.
 fn last_of_each(environment: &[String]) -> Vec<&str> {
     let mut known = BTreeSet::new();
     let backwards = environment.iter().rev().map(String::as_str);
@@ -57,7 +57,7 @@ fn last_of_each(environment: &[String]) -> Vec<&str> {
 }
 
 impl Command {
-    /// What it finds in its environment.
+    /// The command's environment.
     pub(crate) fn environment(&self) -> Vec<String> {
         let entries = self.environment.iter();
         entries
@@ -88,7 +88,7 @@ fn find(name: &str, environment: &[String]) -> Result<String, Failure> {
             ),
             Errno::EISDIR => Failure::command(
                 FailReason::NotExecutable,
-                // Both of these words are looked for by engines to tell this from other failures.
+                // Engines look for both of these phrases to recognise this failure.
                 format!("exec: {name:?}: is a directory: permission denied"),
             ),
             Errno::EACCES => Failure::command(

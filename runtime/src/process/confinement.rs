@@ -1,5 +1,5 @@
-//! What a container's first process and a further one have in common: how they are to be run, and
-//! the last steps to that.
+//! What a container's first process and an additional one have in common: how they are run, and the
+//! last steps before the command.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::sandbox::{paths, shared};
 use crate::seccomp::Filter;
 use crate::spec::{GROUPS_ANNOTATION, NamespaceKind, Process, Spec, mappings};
 
-/// What whoever wants a process in a container says, be it the first one or a further one.
+/// What the caller says about a process in a container, for the first one and for additional ones.
 pub(crate) struct Asked<'a> {
     /// The container's identifier.
     pub(crate) id: &'a str,
@@ -29,9 +29,9 @@ pub(crate) struct Asked<'a> {
     pub(crate) spec: &'a Spec,
     /// Standard input, output and error, unless the process gets a terminal.
     pub(crate) stdio: Option<[OwnedFd; 3]>,
-    /// Who keeps the process.
+    /// Which program keeps the process.
     pub(crate) keeper: Keeper,
-    /// Whether this program itself passes on what comes from the process's terminal.
+    /// Whether this program itself relays the process's terminal.
     pub(crate) relayed: bool,
     /// Descriptors from 3 on that the command inherits.
     pub(crate) preserved: u32,
@@ -45,21 +45,21 @@ pub(crate) struct Confinement<'a> {
     pub(crate) process: &'a Process,
     pub(crate) capabilities: capabilities::Sets,
     pub(crate) filter: Option<Filter>,
-    /// Who gets the filter's listener, if it has one.
+    /// The agent that gets the filter's listener, if there is one.
     pub(crate) agent: Option<Agent>,
-    /// Standard input, output and error; not with a terminal.
+    /// Standard input, output and error. `None` with a terminal.
     pub(crate) stdio: Option<[OwnedFd; 3]>,
     pub(crate) keeper: Keeper,
-    /// Whether its user and group numbers are all 0 before they are set.
+    /// Whether the process's user and group numbers are all 0 before they are set.
     pub(crate) is_root: bool,
     pub(crate) relayed: bool,
     pub(crate) preserved: u32,
-    /// Whether the groups of whoever called the runtime are kept, in place of those of config.json.
+    /// Whether the groups of the runtime's caller are kept, instead of those of config.json.
     keep_groups: bool,
 }
 
 impl<'a> Confinement<'a> {
-    /// A process as it was asked for, with the filter and the capabilities that were found for it.
+    /// A process as it was asked for, with its compiled filter and its capabilities.
     pub(crate) fn new(
         asked: Asked<'a>,
         process: &'a Process,
@@ -90,20 +90,21 @@ impl<'a> Confinement<'a> {
     }
 }
 
-/// Whether the caller's groups are kept: asked for by crun's annotation, as Podman gives it for
+/// Whether the caller's groups are kept. crun's annotation asks for it; Podman sets that for
 /// `--group-add keep-groups`.
 fn keeps_groups(spec: &Spec, keeper: Keeper) -> bool {
     let annotation = spec.annotations.get(GROUPS_ANNOTATION);
     keeper.has_groups_to_keep() && annotation.is_some_and(|value| value == "1")
 }
 
-/// The last restrictions before the command is executed. The message is for the filter's agent.
+/// Applies the last restrictions before the command is executed. `message` goes to the filter's
+/// agent.
 pub(super) fn confine(plan: &Confinement<'_>, message: Option<&[u8]>) -> Result<(), Failure> {
     if plan.process.no_new_privileges {
         sandbox::set_no_new_privileges().step(|| "process.noNewPrivileges: set")?;
     }
     if let Some(filter) = &plan.filter {
-        // Before the capabilities go: without no_new_privs this takes CAP_SYS_ADMIN.
+        // Before the capabilities are dropped: without no_new_privs this needs CAP_SYS_ADMIN.
         let listener = seccomp::install(&filter.program, filter.flags)
             .step(|| "linux.seccomp: install the filter")?;
         if let (Some(listener), Some(agent), Some(message)) = (listener, &plan.agent, message) {
@@ -113,12 +114,12 @@ pub(super) fn confine(plan: &Confinement<'_>, message: Option<&[u8]>) -> Result<
     capabilities::apply(&plan.capabilities)
 }
 
-/// The container does not share the keys of whoever started it.
+/// Makes a keyring, so that the container does not share the keys of its caller.
 pub(super) fn join_keyring(id: &str) -> Result<(), Failure> {
     let name = std::ffi::CString::new(format!("_ses.{id}"))
         .map_err(|_| Failure::invalid("the identifier contains a zero byte"))?;
     match sandbox::join_session_keyring(&name) {
-        // A kernel without keys has none to protect.
+        // A kernel without keyrings has no keys to protect.
         Err(Errno::ENOSYS) => Ok(()),
         other => other.step(|| "make a session keyring"),
     }
@@ -154,8 +155,8 @@ pub(super) fn connect_standard(
     Ok(())
 }
 
-/// As runc: line ends come out as they were written. The caller's terminal adds what it needs, and
-/// a file or a pipe of the caller's needs nothing.
+/// As runc: line ends are passed on as they were written. The caller's terminal adds the carriage
+/// returns that it needs; a file or a pipe needs none.
 fn keep_line_ends(terminal: &OwnedFd) -> Result<(), Failure> {
     use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
     let step = || "prepare the terminal";
@@ -164,9 +165,10 @@ fn keep_line_ends(terminal: &OwnedFd) -> Result<(), Failure> {
     tcsetattr(terminal, SetArg::TCSANOW, &settings).step(step)
 }
 
-/// Gives the pipes among the standard streams to the user, so that /dev/stdout can be opened again
-/// by name. Not ours to give: what has a name on the host, such as files, terminals and FIFOs, would
-/// stay that user's when the container is gone. Engines that want that do it themselves.
+/// Makes the user the owner of the pipes among the standard streams, so that /dev/stdout can be
+/// opened again by name. Files, terminals and FIFOs with a name on the host keep their owner: they
+/// would still belong to that user when the container is gone. Engines that want this do it
+/// themselves.
 fn own_streams(plan: &Confinement<'_>, owner: u32) {
     match &plan.stdio {
         Some(streams) => streams.iter().for_each(|stream| own_pipe(stream, owner)),
@@ -182,12 +184,13 @@ fn own_pipe(stream: impl AsFd, owner: u32) {
     const PIPEFS: u64 = 0x5049_5045;
     let nameless = rustix::fs::fstatfs(&stream).is_ok_and(|found| found.f_type as u64 == PIPEFS);
     if nameless {
-        // As runc: a pipe of somebody whom this user namespace doesn't know stays theirs.
+        // As runc: if the owner of a pipe is not mapped in this user namespace, the owner does not
+        // change.
         let _ = rustix::fs::fchown(&stream, Some(rustix::fs::Uid::from_raw(owner)), None);
     }
 }
 
-/// Makes the same gift where the user is known outside by another number.
+/// The same, when the user has another number outside of the user namespace.
 pub(super) fn own_streams_outside(plan: &Confinement<'_>) {
     let owner = mappings::outside(&plan.spec.linux.uid_mappings, plan.process.user.uid);
     if let Some(owner) = owner
@@ -197,9 +200,9 @@ pub(super) fn own_streams_outside(plan: &Confinement<'_>) {
     }
 }
 
-/// Changes to the working directory, as whoever may enter it: first as the runtime, which is the
-/// only one to get by a directory of somebody else's; then as the user, who alone may enter what is
-/// closed to root, such as a network file system.
+/// Changes to the working directory. It tries as the runtime first, because the path may lead
+/// through directories that are closed to the user; then as the user, because some directories are
+/// closed to root, for example on a network file system.
 pub(super) fn become_user(plan: &Confinement<'_>) -> Result<(), Failure> {
     let directory = &plan.process.cwd;
     let denied = match change_directory(directory) {
@@ -217,7 +220,7 @@ pub(super) fn become_user(plan: &Confinement<'_>) -> Result<(), Failure> {
 }
 
 fn change_directory(directory: &str) -> Result<(), Errno> {
-    // The root is where the process is already.
+    // The process is in the root already.
     if directory == "/" {
         return Ok(());
     }
@@ -228,7 +231,7 @@ fn change_directory(directory: &str) -> Result<(), Errno> {
         .map_err(|error| Errno::from_raw(error.raw_os_error()))
 }
 
-/// In the words by which engines tell exit codes.
+/// Engines derive the exit code from these words.
 pub(super) fn not_changed(directory: &str, errno: Errno) -> Failure {
     let (reason, text) = match errno {
         Errno::ENOENT => (FailReason::NotFound, "no such file or directory"),
@@ -255,7 +258,7 @@ fn check_directory() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sets the process's groups, unless it keeps those of the caller.
+/// Sets the process's groups, unless the caller's are kept.
 pub(super) fn set_groups(plan: &Confinement<'_>, groups: &[u32]) -> Result<(), Errno> {
     match plan.keep_groups {
         true => Ok(()),
@@ -270,8 +273,8 @@ fn change_user(plan: &Confinement<'_>) -> Result<(), Failure> {
         sandbox::keep_capabilities().step(|| "keep capabilities")?;
     }
     match set_groups(plan, &user.additional_gids) {
-        // Groups can't be set in a user namespace whose maker forbade it. Those of the host's were
-        // given up before it was entered.
+        // Groups can't be set in a user namespace whose creator forbade it. The host's groups were
+        // dropped before the namespace was entered.
         Err(Errno::EPERM)
             if user.additional_gids.is_empty()
                 && plan.spec.namespace(NamespaceKind::User).is_some() => {}
@@ -285,14 +288,14 @@ fn change_user(plan: &Confinement<'_>) -> Result<(), Failure> {
         plan.keeper.bind()?;
     }
     let kept = plan.capabilities.process;
-    // Kept in the permitted set, needed in the effective one to install the filter.
+    // The capability was kept in the permitted set; to install the filter it must be effective.
     let admin = match plan.filter.is_some() && !plan.process.no_new_privileges {
         true => capabilities::SYS_ADMIN | capabilities::SETPCAP,
-        // A failure from here on takes the container's mounts away again.
+        // If a step fails from here on, the container's mounts are removed again.
         false if shared::is_shared(plan.spec) => capabilities::SYS_ADMIN,
         false => 0,
     };
-    // And the command is looked for with those that it is executed with.
+    // The command is also searched with the capabilities that it is executed with.
     let effective = kept.effective | admin;
     if user.uid != 0 && effective != 0 {
         let until_exec = sandbox::CapabilitySets {

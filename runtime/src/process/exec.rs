@@ -1,10 +1,10 @@
-//! A further process in a container that runs: `exec`.
+//! An additional process in a running container: `exec`.
 //!
 //! The parent enters the container's pid namespace for its children only, makes the child inside
-//! the container's cgroup, and leaves again. The child closes every descriptor that it was not
-//! given, enters the other namespaces with one setns(2) on the container's pidfd, and from there
-//! goes the way of a container's first process. What needs the host (limits, the OOM score) is
-//! done before it enters.
+//! the container's cgroup, and leaves the namespace again. The child closes every descriptor that
+//! is not for it, and enters the other namespaces with one setns(2) on the container's pidfd. Its
+//! further steps are those of a container's first process. Steps that need the host (limits, the
+//! OOM score) come before it enters.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -30,10 +30,10 @@ use crate::sandbox::{descriptors, namespaces, paths, procfs, shared};
 use crate::seccomp;
 use crate::spec::Process;
 
-/// What is executed, and where.
+/// The process to execute, and the container to execute it in.
 pub(crate) struct Request<'a> {
-    /// As for a container's first process. Seccomp filter and execution domain come from the
-    /// container's specification.
+    /// The same settings as for a container's first process. The seccomp filter and the execution
+    /// domain come from the container's specification.
     pub(crate) common: Asked<'a>,
     /// The process.
     pub(crate) process: &'a Process,
@@ -41,31 +41,31 @@ pub(crate) struct Request<'a> {
     pub(crate) target: Target<'a>,
 }
 
-/// A container that runs.
+/// A running container.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     /// Its first process.
     pub(crate) pid: i32,
-    /// The same, as a descriptor.
+    /// The process's descriptor (pidfd).
     pub(crate) pidfd: BorrowedFd<'a>,
     /// Its cgroup.
     pub(crate) cgroup: Option<&'a Cgroup>,
 }
 
-/// A process on its way to its command. Its channel brings `Ready` with the terminal, if it has
-/// one, then `Failed`, or `Closed` when the command was executed.
+/// A process that has not executed its command yet. Its channel sends `Ready` (with the terminal,
+/// if it has one), then `Failed`, or `Closed` when the command was executed.
 #[derive(Debug)]
 pub(crate) struct Spawned {
-    /// The process, seen from the host.
+    /// The process's number on the host.
     pub(crate) pid: i32,
     /// The same, as a descriptor.
     pub(crate) pidfd: OwnedFd,
-    /// What it reports on.
+    /// The channel that it reports on.
     pub(crate) channel: Channel,
 }
 
-/// Whether a process whose channel is closed has executed its command: it may have been killed
-/// before. The process must not have been collected yet.
+/// Whether a process whose channel is closed has executed its command; it may have been killed
+/// before. The process must not be reaped yet.
 pub(crate) fn check_executed(pid: i32) -> Result<(), Failure> {
     match Stat::of(pid) {
         Some(stat) if !stat.never_executed => Ok(()),
@@ -75,8 +75,8 @@ pub(crate) fn check_executed(pid: i32) -> Result<(), Failure> {
     }
 }
 
-/// Makes the process and returns at once: what the child does depends on the container (which may
-/// be frozen, or have a hanging file system), and its parent must not wait for that.
+/// Makes the process and returns at once. The child's steps depend on the container, which may be
+/// frozen or have a hanging file system; its parent must not wait for that.
 pub(crate) fn spawn(request: Request<'_>) -> Result<Spawned, Failure> {
     let (spec, process) = (request.common.spec, request.process);
     settings::check_process(process)?;
@@ -137,8 +137,9 @@ const KINDS: [(&str, CloneFlags); 8] = [
 const USER: &str = "user";
 const MOUNT: &str = "mnt";
 
-/// The kinds of namespaces to join: all but the user namespace when it is this process's own, which
-/// can't be joined again. The others may be shared: joining one's own changes nothing.
+/// The kinds of namespaces to join: all, but not the user namespace if it is this process's own:
+/// that can't be joined again. Others may be shared, too, but joining one's own namespace of those
+/// kinds changes nothing.
 fn namespaces_of(pid: i32, needs_own_mounts: bool) -> Result<CloneFlags, Failure> {
     let number = |owner: &str, name: &str| {
         let path = format!("/proc/{owner}/ns/{name}");
@@ -163,7 +164,7 @@ fn namespaces_of(pid: i32, needs_own_mounts: bool) -> Result<CloneFlags, Failure
         .iter()
         .fold(CloneFlags::empty(), |all, (_, flag)| all | *flag);
     if userns::is_restricted() {
-        // The machine's own namespaces, which the container shares, let nobody else in.
+        // The container shares the machine's own namespaces, and these can't be joined.
         for (name, flag) in KINDS {
             joined.set(flag, is_foreign(name)?);
         }
@@ -172,7 +173,8 @@ fn namespaces_of(pid: i32, needs_own_mounts: bool) -> Result<CloneFlags, Failure
     Ok(joined)
 }
 
-/// The root of a container that shares its mount namespace: joining that leads elsewhere.
+/// The root of a container that shares its mount namespace: joining the namespace does not lead to
+/// that root.
 fn root_of(request: &Request<'_>) -> Result<Option<OwnedFd>, Failure> {
     if !shared::is_shared(request.common.spec) {
         return Ok(None);
@@ -184,15 +186,15 @@ fn open_root(id: &str, pid: i32, pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Failu
     let path = format!("/proc/{pid}/root");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&path, flags, Mode::empty());
-    // Only now it is certain whose root it was.
+    // Only now is it certain that the root was this process's.
     match is_gone(pidfd) {
         true => Err(not_running(id)),
         false => root.step(|| format!("open {path}")),
     }
 }
 
-/// What standard streams that are the host's null device are replaced with. While the host's files
-/// are in reach.
+/// Finds a replacement for standard streams that are the host's null device. Works only while the
+/// host's files are in reach.
 fn replace_null(
     plan: &Confinement<'_>,
     inside: &Inside<'_>,
@@ -211,7 +213,7 @@ fn replace_null(
     streams.open(root).map(Some)
 }
 
-/// Of the kinds of namespaces those that this kernel has.
+/// The kinds of namespaces that this kernel has, of those given.
 fn known(kinds: CloneFlags) -> CloneFlags {
     let exists = |name: &str| rustix::fs::stat(format!("/proc/self/ns/{name}")).is_ok();
     let unknown = KINDS
@@ -223,7 +225,7 @@ fn known(kinds: CloneFlags) -> CloneFlags {
 /// Makes the child, inside the container's cgroup.
 ///
 /// # Safety
-/// The process has no other thread.
+/// The process must have no other thread.
 #[allow(unsafe_code)]
 unsafe fn clone_inside(id: &str, target: Target<'_>) -> Result<Cloned, Failure> {
     let attempt = |cgroup: Option<&Cgroup>| {
@@ -238,8 +240,8 @@ unsafe fn clone_inside(id: &str, target: Target<'_>) -> Result<Cloned, Failure> 
     };
     let step = || "clone3 the process";
     match attempt(target.cgroup) {
-        // The container has made cgroups below its own, which can't have processes any more: go
-        // where its first process went.
+        // The container has made cgroups below its own. A cgroup with such children can't have
+        // processes itself, so use the one of the container's first process.
         Err(Errno::EBUSY) => {
             let text = std::fs::read_to_string(format!("/proc/{}/cgroup", target.pid))
                 .step(|| "find the cgroup of the container's process")?;
@@ -247,7 +249,7 @@ unsafe fn clone_inside(id: &str, target: Target<'_>) -> Result<Cloned, Failure> 
             let cgroup = Cgroup::open(path.unwrap_or("/"))?;
             attempt(Some(&cgroup)).step(step)
         }
-        // The pid namespace's first process is ending.
+        // The first process of the pid namespace is ending.
         Err(Errno::ENOMEM) if is_gone(target.pidfd) => Err(not_running(id)),
         other => other.step(step),
     }
@@ -262,7 +264,7 @@ struct Inside<'a> {
     container: BorrowedFd<'a>,
     /// The container's first process.
     first: i32,
-    /// Its root, where joining the namespaces doesn't lead there.
+    /// Its root, if joining the namespaces doesn't lead there.
     root: Option<OwnedFd>,
     namespaces: CloneFlags,
 }
@@ -288,8 +290,8 @@ fn set_up(
     let process = plan.process;
     close_others(plan, inside, channel)?;
     signals::reset()?;
-    // Before anything of the container's can see the process: its memory and its descriptors are
-    // the runtime's until the command is executed.
+    // Before the container can see the process: until the command is executed, its memory and its
+    // descriptors are the runtime's.
     sandbox::set_undumpable().step(|| "hide the process from the container")?;
     plan.keeper.bind()?;
     if plan.keeper.is_parent() && channel.is_abandoned() {
@@ -356,7 +358,7 @@ fn set_up(
     Ok((command, message))
 }
 
-/// What is written to the host's procfs, which the container can't have changed.
+/// Writes the settings that go to the host's procfs: the container can't have changed that.
 fn on_host(process: &Process) -> Result<(), Failure> {
     if process.oom_score_adj.is_none() && !labels::any(process) {
         return Ok(());
@@ -368,9 +370,9 @@ fn on_host(process: &Process) -> Result<(), Failure> {
     labels::set(proc.as_fd(), "self", process)
 }
 
-/// Closes what the process was not given: nothing of the host's may be within the container's
-/// reach, be it through a working directory (CVE-2024-21626) or through procfs. Other sessions'
-/// pipes would also be kept open here for as long as this process takes.
+/// Closes all descriptors that are not for the process. The container must not reach anything of
+/// the host, through a working directory (CVE-2024-21626) or through procfs. Pipes of other
+/// sessions would also stay open as long as this process runs.
 fn close_others(
     plan: &Confinement<'_>,
     inside: &Inside<'_>,
@@ -403,7 +405,7 @@ fn open_terminal(owner: u32) -> Result<Terminal, Failure> {
         ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
     )
     .step(step)?;
-    // The container may have put something else there.
+    // The container may have replaced it.
     let status = rustix::fs::fstat(&master).step(step)?;
     let system = rustix::fs::fstatfs(&master).step(step)?;
     if system.f_type as u64 != DEVPTS

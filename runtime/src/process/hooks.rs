@@ -1,4 +1,4 @@
-//! Hooks: programs of the caller's that are executed at fixed points of a container's life.
+//! Hooks: the caller's programs that are executed at fixed points of a container's life.
 //!
 //! | hook | when | namespaces | a failure |
 //! |---|---|---|---|
@@ -27,7 +27,7 @@ use super::signals;
 use crate::failure::{Failure, Step};
 use crate::spec::{Hook, HookKind, Hooks, Spec};
 
-/// How far a container is when hooks of a kind run.
+/// The container's status when hooks of a kind run.
 const fn status_at(kind: HookKind) -> OciStatus {
     match kind {
         HookKind::Prestart | HookKind::CreateRuntime | HookKind::CreateContainer => {
@@ -49,7 +49,7 @@ pub(crate) struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// The container that a specification makes.
+    /// The container of a specification.
     pub(crate) fn new(id: &'a str, spec: &'a Spec, bundle: &'a Path) -> Self {
         Self {
             oci_version: &spec.oci_version,
@@ -59,7 +59,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The state document; `pid` is the one in the runtime's namespace.
+    /// The state document. `pid` is the number in the runtime's pid namespace.
     pub(crate) fn state(&self, status: OciStatus, pid: i32) -> Value {
         let mut state = json!({
             "ociVersion": self.oci_version,
@@ -74,12 +74,12 @@ impl<'a> Subject<'a> {
         state
     }
 
-    /// Executes hooks one after the other, up to the first that fails.
+    /// Executes hooks one after the other, and stops at the first that fails.
     pub(crate) fn run(&self, kind: HookKind, hooks: &[Hook], pid: i32) -> Result<(), Failure> {
         self.run_from(0, hooks.len(), kind, hooks, pid)
     }
 
-    /// Executes as many hooks from one on.
+    /// Executes a number of hooks, beginning with a given one.
     fn run_from(
         &self,
         first: usize,
@@ -92,7 +92,7 @@ impl<'a> Subject<'a> {
         for (index, hook) in hooks.iter().enumerate().skip(first).take(count) {
             let state = state.get_or_insert_with(|| self.state(status_at(kind), pid).to_string());
             execute(hook, state).map_err(|failure| Failure {
-                // runc's words, by which callers find the kind and the number.
+                // runc's words: callers read the kind and the number from them.
                 message: format!(
                     "error running {kind} hook #{index}: {}: {}",
                     hook.path.display(),
@@ -104,7 +104,7 @@ impl<'a> Subject<'a> {
         Ok(())
     }
 
-    /// Executes all hooks of a time at which nothing can be undone any more; gives what failed.
+    /// Executes all hooks of a point at which nothing can be undone any more. Returns what failed.
     pub(crate) fn run_all(&self, kind: HookKind, hooks: &[Hook], pid: i32) -> Vec<Failure> {
         (0..hooks.len())
             .filter_map(|index| self.run_from(index, 1, kind, hooks, pid).err())
@@ -112,9 +112,9 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Executes hooks of a time at which nothing can be undone any more, in a process of their own:
-/// one without a time-out takes as long as it likes, and a shim has others to serve. Gives the
-/// process, a child of the caller's that ends with the last hook.
+/// The same in a process of their own: a hook without a time-out may take as long as it likes, and
+/// a shim must serve others meanwhile. Returns the process, a child of the caller that ends with
+/// the last hook.
 pub(crate) fn in_background(
     subject: Subject<'_>,
     kind: HookKind,
@@ -127,11 +127,11 @@ pub(crate) fn in_background(
     match forked.step(|| format!("fork for hooks.{kind}"))? {
         ForkResult::Parent { child } => Ok(child.as_raw()),
         ForkResult::Child => {
-            // SAFETY: what owns these descriptors is never used or dropped in this copy of the
+            // SAFETY: the owners of these descriptors are never used or dropped in this copy of the
             // process: it ends by _exit.
             #[allow(unsafe_code)]
             let closed = unsafe { clone::close_range(3, u32::MAX) };
-            // There is nobody to tell of failures.
+            // Nobody waits for a report of failures.
             if closed.is_ok() {
                 let _ = subject.run_all(kind, hooks, pid);
             }
@@ -151,11 +151,12 @@ fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
     #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(|| {
-            // A mask is inherited, and the shim's has all signals.
+            // A child inherits the mask, and the shim's mask blocks all signals.
             signals::reset().map_err(|failure| std::io::Error::other(failure.message))
         });
     }
-    // As with runc and crun: without a list it has the runtime's, with an empty one none.
+    // As with runc and crun: without a list the hook has the runtime's environment; with an empty
+    // list it has none.
     if let Some(environment) = &hook.env {
         command.env_clear();
         for entry in environment {
@@ -166,7 +167,8 @@ fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
     let mut outputs = [Output::new(), Output::new()];
     let [stdout, stderr] = outputs.each_mut().map(Output::writer);
     let spawned = command.stdout(stdout).stderr(stderr).spawn();
-    // It holds the ends for the hook, without which there is an end to read.
+    // It holds the hook's ends of the pipes. They must be closed, or the reader would never see the
+    // end.
     drop(command);
     let mut child = spawned.step(|| "execute the hook")?;
     let limit = hook
@@ -195,14 +197,14 @@ fn execute(hook: &Hook, state: &str) -> Result<(), Failure> {
     )))
 }
 
-/// What a hook writes, for the message in case it fails.
+/// The hook's output, for the message if it fails.
 struct Output {
     reader: Option<std::io::PipeReader>,
     kept: Vec<u8>,
 }
 
 impl Output {
-    /// Bytes that are kept of what it writes first; the rest is read and dropped.
+    /// How many of the first bytes are kept; the rest is read and dropped.
     const MOST: usize = 4096;
 
     fn new() -> Self {
@@ -212,8 +214,8 @@ impl Output {
         }
     }
 
-    /// The hook's end. Where there is no pipe to be had, for instance because the container's own
-    /// filter forbids it, what the hook says goes nowhere.
+    /// The hook's end of the pipe. If no pipe can be made, for example because the container's own
+    /// filter forbids it, the hook's output is lost.
     fn writer(&mut self) -> Stdio {
         let Ok((reader, writer)) = std::io::pipe() else {
             return Stdio::null();
@@ -226,7 +228,7 @@ impl Output {
         writer.into()
     }
 
-    /// Reads what is there.
+    /// Reads what is there now.
     fn read(&mut self) {
         let mut buffer = [0; 4096];
         while let Some(reader) = &mut self.reader {
@@ -248,7 +250,7 @@ impl Output {
     }
 }
 
-/// How a program ended, in the words that callers of runc's know.
+/// How a program ended, in the words that callers know from runc.
 fn describe(status: std::process::ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
@@ -271,8 +273,8 @@ fn state_file(state: &str) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Whether a child ends within a time, if there is one. What it writes is read meanwhile, so that it
-/// is never held up; what processes that it leaves behind write later, nobody waits for.
+/// Whether a child ends within its time-out, if it has one. Its output is read meanwhile, so that
+/// it is never blocked. Later output of processes that it left behind is not waited for.
 fn wait_within(
     pid: i32,
     limit: Option<Duration>,
@@ -310,8 +312,8 @@ fn wait_within(
     }
 }
 
-/// Whether the child waits for the parent before it runs hooks of its own: the parent may have some
-/// to run before, and what the child executes is to find its devices filtered.
+/// Whether the child waits for the parent before it runs its own hooks: the parent may have hooks
+/// that run earlier, and the device filter must be in force before the child executes anything.
 pub(crate) fn while_creating(hooks: Option<&Hooks>) -> bool {
     hooks.is_some_and(|hooks| {
         !hooks.prestart.is_empty()

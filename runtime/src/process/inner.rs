@@ -1,10 +1,10 @@
 //! Making a container's first process inside a user namespace.
 //!
 //! A copy of the runtime, still with the rights of the host, joins the other namespaces that exist
-//! already and makes what those rights are needed for: the root, what is bound from the host, file
+//! already. It does everything that needs these rights: the root, bind mounts from the host, file
 //! systems of namespaces that the user namespace does not own, raised limits. Then it enters the
-//! user namespace and clones the first process, as a child of the runtime, into new namespaces,
-//! which so belong to the user namespace; and ends.
+//! user namespace and clones the first process into new namespaces, which therefore belong to the
+//! user namespace. The first process is a child of the runtime. The copy then ends.
 
 use std::os::fd::AsFd;
 
@@ -33,9 +33,9 @@ pub(crate) fn run(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -
 
 fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(), Failure> {
     let (spec, process) = (plan.common.spec, plan.common.process);
-    // What is made from here on dies with the runtime, or is killed by it.
+    // Every process that is made from here on dies with the runtime, or is killed by it.
     sandbox::die_with_parent().step(|| "bind the process's life to the runtime's")?;
-    // Nothing in the user namespace may look into this process or its copy.
+    // No process in the user namespace may inspect this process or its copy.
     sandbox::set_undumpable().step(|| "hide the process from the container")?;
     namespaces::join(&plan.namespaces)?;
     if let Some(namespace) = &plan.namespaces.join_pid {
@@ -43,7 +43,7 @@ fn make(plan: &Plan<'_>, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<(
     }
     let foreign = |filesystem: &str| is_foreign(spec, filesystem);
     let sources = Sources::prepare(&plan.maps, &spec.mounts, plan.container(), foreign)?;
-    // Last of what is found by paths of the host, which change for it.
+    // The last step that uses paths of the host: after it, paths lead elsewhere.
     let user = plan.namespaces.user.as_ref();
     let owner = user.and_then(|user| Owner::new(user, &spec.linux));
     let root = root::make(plan.rootfs, plan.propagation, owner)?;
@@ -102,7 +102,7 @@ fn is_foreign(spec: &Spec, filesystem: &str) -> bool {
     };
     match spec.namespace(shown) {
         None => true,
-        // A process sees the processes of the namespace that it was born in only.
+        // A process sees only the processes of the pid namespace that it was created in.
         Some(namespace) => namespace.path.is_some() && shown != NamespaceKind::Pid,
     }
 }

@@ -1,15 +1,16 @@
-//! Who keeps a process from its creation to its end.
+//! Which program keeps a process from its creation to its end.
 
 use keelson_sys::sandbox;
 
 use crate::failure::{Failure, Step};
 
-/// Who keeps a container's process, and what follows from that.
+/// Which program keeps a container's process, and what follows from that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keeper {
-    /// A shim, the process's parent. It serves others meanwhile, and the process ends with it.
+    /// A shim, which is the process's parent. It serves other requests meanwhile. The process ends
+    /// with it.
     Shim,
-    /// Whoever called this program, which may end long before the process does.
+    /// The caller of this program. The program may end long before the process.
     Caller,
 }
 
@@ -30,18 +31,17 @@ impl Keeper {
         matches!(self, Self::Shim)
     }
 
-    /// Whether somebody takes away what is left of the container's in a mount namespace of others.
+    /// Whether the keeper removes what the container leaves in a mount namespace of others.
     pub(crate) const fn unmounts(self) -> bool {
         matches!(self, Self::Caller)
     }
 
-    /// Whether hooks are run by a process of their own, because nobody may wait for them.
+    /// Whether hooks run in a process of their own, because the keeper must not wait for them.
     pub(crate) const fn serves_others(self) -> bool {
         matches!(self, Self::Shim)
     }
 
-    /// Whether the groups of the process that makes the container are those of somebody who asked
-    /// for it.
+    /// Whether the process that makes the container has the groups of the caller who asked for it.
     pub(crate) const fn has_groups_to_keep(self) -> bool {
         matches!(self, Self::Caller)
     }

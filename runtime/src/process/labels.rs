@@ -1,5 +1,5 @@
-//! AppArmor profiles and SELinux labels: checked against what this kernel has, and given to the
-//! command by the file that says what the next execution is done as.
+//! AppArmor profiles and SELinux labels: checked against what this kernel has, and set for the
+//! command through the procfs file for the next execution.
 
 use std::os::fd::BorrowedFd;
 
@@ -30,7 +30,7 @@ pub(crate) fn check(process: &Process) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses to label mounts where nothing knows labels.
+/// Refuses labels of mounts if the kernel has no labels.
 pub(crate) fn check_mounts(linux: &Linux) -> Result<(), Failure> {
     match given(&linux.mount_label) {
         Some(label) if !has_selinux() => Err(Failure::invalid(format!(
@@ -57,8 +57,8 @@ pub(crate) fn any(process: &Process) -> bool {
     given(&process.apparmor_profile).is_some() || given(&process.selinux_label).is_some()
 }
 
-/// Has the next execution done under the process's profile and label. `own` names the process in
-/// the procfs.
+/// Sets the profile and the label for the process's next execution. `own` names the process in the
+/// procfs.
 pub(crate) fn set(proc: BorrowedFd<'_>, own: &str, process: &Process) -> Result<(), Failure> {
     let named = |member: &str, failure: Failure| Failure {
         message: format!("{member}: {}", failure.message),

@@ -63,8 +63,8 @@ pub(crate) fn set_limits(limits: &[Rlimit]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Raises hard limits to what is asked for, which takes rights of the host; [`set_limits`] then
-/// only lowers, when the set-up is done.
+/// Raises hard limits to the values asked for, which needs rights of the host. When the set-up is
+/// done, [`set_limits`] only has to lower limits.
 pub(crate) fn raise(limits: &[Rlimit]) -> Result<(), Failure> {
     for (index, limit) in limits.iter().enumerate() {
         let number = number_of(index, limit)?;

@@ -1,7 +1,7 @@
 //! Handing the listener of a seccomp filter (`SCMP_ACT_NOTIFY`) over to an agent of the caller's.
 //!
-//! The connection is made by the runtime, where the path means something; the message goes out
-//! from inside, in the first system call after the filter was installed.
+//! The runtime makes the connection, because the path is valid on the host. The message is sent
+//! from inside, by the first system call after the filter was installed.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -21,7 +21,8 @@ use crate::failure::{Failure, Step};
 use crate::seccomp::Filter;
 use crate::spec::Spec;
 
-/// How long an agent may take to accept a connection or a message: a shim waits meanwhile.
+/// How long an agent may take to accept a connection or a message. It is short because a shim waits
+/// meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection to the agent.
@@ -66,7 +67,7 @@ impl Agent {
         message.to_string().into_bytes()
     }
 
-    /// Sends it with the listener.
+    /// Sends the state with the listener.
     pub(crate) fn send(&self, message: &[u8], listener: BorrowedFd<'_>) -> Result<(), Failure> {
         let mut rest = message;
         let mut first = true;
@@ -97,13 +98,14 @@ impl Agent {
                 }
             }
         }
-        // The message has an end, though the socket stays open until the command is executed.
+        // Marks the end of the message, because the socket stays open until the command is
+        // executed.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         Ok(())
     }
 }
 
-/// Connects, to an agent that has other things to do within [`PATIENCE`].
+/// Connects. An agent that is busy has [`PATIENCE`] to accept.
 fn connect(path: &str) -> rustix::io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let socket = rustix::net::socket_with(

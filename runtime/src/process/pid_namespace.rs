@@ -9,13 +9,13 @@ use rustix::fs::{Mode, OFlags};
 use crate::failure::{Failure, Step};
 use crate::sandbox::userns;
 
-/// The way back from a pid namespace that was entered for children.
+/// The way back from a pid namespace that was entered for making children.
 pub(super) struct PidNamespace(OwnedFd);
 
 impl PidNamespace {
-    /// Children are made in the namespace of a process, or in a namespace, from now on.
+    /// From now on, children are made in the pid namespace of a process, or in a given one.
     pub(super) fn enter(namespace: impl AsFd) -> Result<Self, Failure> {
-        // This names the namespace that the process itself is in, wherever its children go.
+        // This file names the namespace of the process itself, wherever its children are made.
         let own = rustix::fs::open(
             "/proc/self/ns/pid",
             OFlags::RDONLY | OFlags::CLOEXEC,
@@ -26,7 +26,7 @@ impl PidNamespace {
         Ok(Self(own))
     }
 
-    /// `stays`: where the kernel lets only the machine's root back, it may be left at that, because
+    /// `stays`: if the kernel lets only the machine's root return, it is no error to stay, because
     /// this process makes no other children.
     pub(super) fn leave(self, stays: bool) -> Result<(), Failure> {
         match setns(self.0, CloneFlags::CLONE_NEWPID) {

@@ -148,7 +148,7 @@ fn set_scheduler(scheduler: &Scheduler) -> Result<(), Failure> {
         .step(|| format!("process.scheduler: set {}", scheduler.policy))
 }
 
-/// Sets how the process's disk accesses are ranked.
+/// Sets the priority of the process's disk accesses.
 fn set_io_priority(priority: &IoPriority) -> Result<(), Failure> {
     scheduling::set_io_priority(class_of(priority)?, priority.priority)
         .step(|| format!("process.ioPriority: set {}", priority.class))
@@ -163,20 +163,20 @@ fn class_of(priority: &IoPriority) -> Result<u32, Failure> {
     Ok(class)
 }
 
-/// Lets the process run on every processor that its cgroup has: those that the caller happens to
-/// run on, say because somebody pinned it, are no choice of the container's.
+/// Lets the process run on every processor that its cgroup has: the caller may have been pinned to
+/// some processors, but that is no choice of the container.
 pub(crate) fn reset_affinity() {
     let mut all = CpuSet::new();
     let filled = (0..CpuSet::count()).try_for_each(|number| all.set(number));
     let this = nix::unistd::Pid::from_raw(0);
     if let Err(errno) = filled.and_then(|()| nix::sched::sched_setaffinity(this, &all)) {
-        // As runc: it runs all the same, on fewer processors.
+        // As runc: the process runs anyway, on fewer processors.
         failure::warning(format!("reset the CPU affinity: {}", errno.desc()));
     }
 }
 
-/// Sets on which processors a further process of a container runs: first `initial`, which holds
-/// until the process is set up, then `final`. Without the latter, the former stays.
+/// Sets on which processors a further process of a container runs: first `initial`, until the
+/// process is set up, then `final`. Without `final`, `initial` stays.
 pub(crate) fn set_affinity(process: &Process, last: bool) -> Result<(), Failure> {
     let Some(affinity) = &process.exec_cpu_affinity else {
         return Ok(());

@@ -1,6 +1,6 @@
-//! What can be judged of a specification without the machine, beyond what its parser does: names,
-//! ranges and settings that exclude each other, in the words of the modules that apply them. Done
-//! before anything is made.
+//! Checks of a specification that need no machine and that its parser does not do: names, ranges,
+//! and settings that exclude each other. The modules that apply the settings provide the error
+//! texts. Done before anything is made.
 
 use super::{limits, scheduling};
 use crate::cgroup;
@@ -9,7 +9,7 @@ use crate::sandbox::root::Propagation;
 use crate::sandbox::{devices, mounts, namespaces, procfs};
 use crate::spec::{Process, Spec};
 
-/// Judges a container's specification.
+/// Checks a container's specification.
 pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
     let linux = &spec.linux;
     namespaces::check(spec)?;
@@ -30,7 +30,7 @@ pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
     }
 }
 
-/// Judges a process by itself.
+/// Checks a process on its own.
 pub(crate) fn check_process(process: &Process) -> Result<(), Failure> {
     limits::check(&process.rlimits)?;
     scheduling::check(process)

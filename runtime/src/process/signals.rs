@@ -5,7 +5,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 
 use crate::failure::{Failure, Step};
 
-/// None of them is ignored or blocked, whatever the runtime or its caller does with them.
+/// No signal is ignored or blocked, whatever the runtime or its caller did.
 pub(crate) fn reset() -> Result<(), Failure> {
     for signal in [
         Signal::SIGPIPE,

@@ -1,4 +1,4 @@
-//! The parent's way to a container whose command waits to be executed.
+//! The parent's steps up to a container whose command waits to be executed.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -29,15 +29,15 @@ const LAST_STEPS: u16 = 10_000;
 
 /// What a container is made from.
 pub(crate) struct Request<'a> {
-    /// As for any process in it.
+    /// Settings of any process in the container.
     pub(crate) common: Asked<'a>,
     /// Its root file system.
     pub(crate) rootfs: &'a Rootfs,
     /// Whether the container gets a session keyring of its own.
     pub(crate) own_keyring: bool,
-    /// A listening socket over which the start is announced, instead of the channel.
+    /// A listening socket that receives the start, instead of the channel.
     pub(crate) start_socket: Option<OwnedFd>,
-    /// Told of the container's first process as soon as it exists; an error ends it.
+    /// Called with the container's first process as soon as it exists. An error ends the process.
     pub(crate) announce: &'a dyn Fn(i32) -> Result<(), Failure>,
 }
 
@@ -50,16 +50,16 @@ pub(crate) struct Container {
     pub(crate) pidfd: OwnedFd,
     /// Its cgroup, when it has one.
     pub(crate) cgroup: Option<Cgroup>,
-    /// For the start, unless there is a start socket.
+    /// The channel for the start, unless there is a start socket.
     pub(crate) channel: Channel,
     /// The master end of its terminal.
     pub(crate) terminal: Option<OwnedFd>,
-    /// What doesn't go away with its process.
+    /// What does not disappear with the process.
     pub(crate) shared: Option<Shared>,
 }
 
 impl Container {
-    /// Ends a container that was made but that its maker can't use, as if it had never been made.
+    /// Ends a container that was made but that the caller can't use. Nothing of it is left.
     pub(crate) fn discard(&self, subject: Subject<'_>, spec: &Spec, keeper: Keeper) {
         let _ = end(self.pid, &self.pidfd);
         if let Some(cgroup) = &self.cgroup {
@@ -134,7 +134,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
         }),
         Err(failure) => {
             if let Some(cgroup) = cgroup {
-                // What failed first is what the caller needs to know.
+                // The caller needs to know the first failure.
                 let _ = cgroup.remove();
             }
             undo_hooks(subject, spec, keeper);
@@ -218,7 +218,7 @@ fn clone_and_wait(
         Ok(Cloned::Parent { pid, pidfd }) => Ok((pid, pidfd)),
         Err(failure) => Err(failure),
     };
-    // Hooks, further processes and the copies of this one stay where they were.
+    // Hooks, additional processes and the copies of this one stay in their cgroup.
     let alone = plan.common.spec.hooks.is_none();
     let left = joined.map_or(Ok(()), |joined| joined.leave(alone));
     let (pid, pidfd) = cloned?;
@@ -231,7 +231,8 @@ fn clone_and_wait(
         true => replacement(plan, cgroup, &parent, (pid, pidfd))?,
         false => (pid, pidfd),
     };
-    // While the child is busy with its mounts. It executes nothing before it is told to.
+    // Done while the child makes its mounts. The child executes nothing before it gets the message
+    // to start.
     let made = announce(pid)
         .and_then(|()| filter_devices(plan.common.spec, cgroup))
         .and_then(|()| set_up(plan, &parent, pid));
@@ -249,7 +250,7 @@ fn clone_and_wait(
         ))),
         Err(failure) => {
             if shared::is_shared(plan.common.spec) {
-                // It sees that nobody listens any more, and takes its mounts away.
+                // The child sees that nobody listens any more, and removes its mounts.
                 drop(parent);
                 let mut ready = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
                 let _ = nix::poll::poll(&mut ready, LAST_STEPS);
@@ -260,16 +261,17 @@ fn clone_and_wait(
     }
 }
 
-/// What is left of the container's when its processes are gone.
+/// What is left of the container when its processes are gone.
 fn shared_by(plan: &child::Plan<'_>, pid: i32) -> Result<Option<Shared>, Failure> {
     match plan.rootfs {
         Rootfs::Directory { path } => Shared::of(plan.common.spec, path, pid),
-        // Only a shim makes those.
+        // Only a shim leaves such mounts.
         Rootfs::Overlay { .. } => Ok(None),
     }
 }
 
-/// Waits until the process is set up; gives its terminal, if it has one. `None`: it ended.
+/// Waits until the process is set up. Returns its terminal, if it has one. `None`: the process
+/// ended.
 fn set_up(
     plan: &child::Plan<'_>,
     channel: &Channel,
@@ -336,7 +338,8 @@ fn replacement(
     opened.map(|pidfd| (pid, pidfd))
 }
 
-/// Gives the cgroup to the user who executes the command, under the specification's conditions.
+/// Makes the user who executes the command the owner of the cgroup, under the specification's
+/// conditions.
 fn delegate(spec: &Spec, cgroup: &Cgroup) -> Result<(), Failure> {
     let writable = spec.mounts.iter().any(|mount| {
         mount.source.as_deref() == Some("cgroup")
@@ -360,8 +363,8 @@ fn run_hooks(plan: &child::Plan<'_>, pid: i32) -> Result<(), Failure> {
     subject.run(HookKind::CreateRuntime, &hooks.create_runtime, pid)
 }
 
-/// What hooks have done while the container was made is undone by those for its end. A shim is
-/// waited for, so it has them run by another process.
+/// Runs the hooks for the container's end: they undo what hooks did while it was made. Others wait
+/// for a shim, so it runs the hooks in another process.
 fn undo_hooks(subject: Subject<'_>, spec: &Spec, keeper: Keeper) {
     let Some(hooks) = &spec.hooks else {
         return;

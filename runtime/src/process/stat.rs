@@ -1,28 +1,28 @@
-//! What `/proc/PID/stat` tells of a process.
+//! What `/proc/PID/stat` says about a process.
 
 use rustix::fs::{Mode, OFlags};
 
-/// Of a process, also of one that has ended and was not collected yet.
+/// A process, perhaps one that has ended and was not reaped yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// Whether it has ended and only waits to be collected.
+    /// Whether it has ended and only waits to be reaped.
     pub(crate) ended: bool,
-    /// Whether it never executed a program since it was made as a copy of another process.
+    /// Whether it is a copy of another process that has not executed a program since.
     pub(crate) never_executed: bool,
     /// When it was started, in clock ticks since boot.
     pub(crate) start: u64,
 }
 
-/// `PF_FORKNOEXEC` of the kernel. A process that ends keeps it, so it tells one that was killed on
-/// its way to its command from one that has executed it.
+/// `PF_FORKNOEXEC` of the kernel. A process keeps the flag when it ends. So the flag shows whether
+/// a process that was killed had executed its command.
 const FORKNOEXEC: u32 = 0x40;
 
 impl Stat {
-    /// Reads it. `None`: there is no such process.
+    /// Reads the line. `None`: there is no such process.
     pub(crate) fn of(pid: i32) -> Option<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::open(format!("/proc/{pid}/stat"), flags, Mode::empty()).ok()?;
-        // The kernel gives the line whole; 52 numbers and a name of 64 bytes at most.
+        // The kernel returns the line in one piece: 52 numbers and a name of 64 bytes at most.
         let mut buffer = [0; 2048];
         let length = rustix::io::read(&file, &mut buffer).ok()?;
         Self::parse(&String::from_utf8_lossy(buffer.get(..length)?))

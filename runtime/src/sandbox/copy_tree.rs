@@ -1,8 +1,8 @@
-//! Copying a directory of the image into a tmpfs that covers it (`tmpcopyup`).
+//! Copies a directory of the image into a tmpfs that covers it (`tmpcopyup`).
 //!
-//! Everything is reached from descriptors, one name at a time and without following links. Kept
-//! are names, kinds, owners, modes and contents; hard links become files of their own, and
-//! extended attributes and times are left out.
+//! Every file is reached from a descriptor, one name at a time and without following links. Names,
+//! kinds, owners, modes and contents are kept. Hard links become separate files. Extended
+//! attributes and times are not copied.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,17 +15,17 @@ use rustix::io::Errno;
 use super::paths;
 use crate::failure::{Failure, Step};
 
-/// Directories in directories are copied down to here.
+/// The deepest level of directories that is copied.
 const DEEPEST: usize = 64;
 
-/// Copies what is in a directory; its mode and owner as well if `like` says so.
+/// Copies the contents of a directory, and its mode and owner if `like` is set.
 pub(super) fn copy(
     from: &OwnedFd,
     to: &OwnedFd,
     (mode, owner): (bool, bool),
 ) -> Result<(), Failure> {
     let step = || "copy the directory's own mode";
-    // What a mount is known by can't be written to.
+    // An O_PATH descriptor of a mount can't be written to.
     let to = open(to.as_fd(), c".", OFlags::RDONLY | OFlags::DIRECTORY).step(step)?;
     let status = rustix::fs::fstat(from).step(step)?;
     if owner {
@@ -91,7 +91,7 @@ fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, left: usize) -> Re
             let (user, group) = owner(&status);
             rustix::fs::chownat(to, name, user, group, AtFlags::SYMLINK_NOFOLLOW).step(step)
         }
-        // Made of nothing but a name and a number.
+        // Only a name and a device number are needed to make it.
         kind @ (FileType::Fifo
         | FileType::Socket
         | FileType::CharacterDevice
@@ -123,7 +123,7 @@ fn owner(status: &Stat) -> (Option<Uid>, Option<Gid>) {
     )
 }
 
-/// Owner first: a change of it clears the bits that make a program privileged.
+/// Owner first: a change of the owner clears the set-user-ID and set-group-ID bits.
 fn own(copy: &OwnedFd, status: &Stat) -> Result<(), Errno> {
     let (user, group) = owner(status);
     rustix::fs::fchown(copy, user, group)?;

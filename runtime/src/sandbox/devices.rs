@@ -39,8 +39,9 @@ const LINKS: &[(&str, &str)] = &[
 pub(crate) enum Nodes {
     /// By mknod(2).
     Made,
-    /// As mounts, because in a user namespace nodes can't be made: the default devices of the
-    /// host's nodes, which can't be changed through them, those of config.json of nodes that [`prepare`] has made, by their position.
+    /// As mounts, because nodes can't be made in a user namespace. The default devices are mounts
+    /// of the host's nodes, through which these can't be changed. The devices of config.json are
+    /// mounts of nodes that [`prepare`] has made, by position in the list.
     Bound(Vec<(usize, OwnedFd)>),
 }
 
@@ -80,10 +81,10 @@ fn make_node(
     rustix::fs::mknodat(directory, name, kind, Mode::from_raw_mode(mode), device)
 }
 
-/// Shows one of the host's default nodes.
+/// Mounts one of the host's default nodes.
 fn bind_node(directory: &OwnedFd, name: &str, numbers: (u32, u32)) -> Result<(), Failure> {
     let kind = FileType::CharacterDevice;
-    // As privileged containers of ordinary users have it, to whom engines bind all of the host's.
+    // Engines bind all devices of the host into privileged containers of ordinary users.
     let there = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
     if there.is_ok_and(|status| is_device(&status, kind, numbers)) {
         return Ok(());
@@ -92,7 +93,7 @@ fn bind_node(directory: &OwnedFd, name: &str, numbers: (u32, u32)) -> Result<(),
     attach_node(directory, name, &tree)
 }
 
-/// The mount of a node of the host's, which must be the device that is meant.
+/// The mount of a node of the host. The node must be the device that is expected.
 fn host_node(host: &str, kind: FileType, numbers: (u32, u32)) -> Result<OwnedFd, Failure> {
     let step = || format!("open {host} of the host");
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -107,8 +108,8 @@ fn host_node(host: &str, kind: FileType, numbers: (u32, u32)) -> Result<OwnedFd,
     null::readonly(&node).step(|| format!("bind {host} of the host"))
 }
 
-/// The devices of config.json as an ordinary user's runtime has them, which can make none itself:
-/// nodes of the host's, with the owners and modes that they have there.
+/// The devices of config.json for a runtime of an ordinary user, which can't make nodes. They are
+/// the host's nodes, with their owners and modes on the host.
 pub(crate) fn of_host(devices: &[Device]) -> Result<Vec<(usize, OwnedFd)>, Failure> {
     let mut nodes = read(devices)?;
     nodes.retain(|node| node.kind != FileType::Fifo);
@@ -120,7 +121,7 @@ pub(crate) fn of_host(devices: &[Device]) -> Result<Vec<(usize, OwnedFd)>, Failu
     trees.collect()
 }
 
-/// Attaches the mount of a node to a place where nothing is yet.
+/// Attaches the mount of a node to a path where no file exists yet.
 fn attach_node(directory: impl AsFd, name: &str, tree: &OwnedFd) -> Result<(), Failure> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY;
     let target = paths::openat2(
@@ -134,13 +135,14 @@ fn attach_node(directory: impl AsFd, name: &str, tree: &OwnedFd) -> Result<(), F
     mounts::attach(tree, &target).step(|| "bind the node")
 }
 
-/// Whether a device is the terminals' multiplexer. It comes with the container's own terminals, by
-/// a link to it; the host's, which engines list among all devices, would reach no terminal.
+/// Whether a device is the terminal multiplexer (ptmx). The container has its own, through a link
+/// into its /dev/pts. Engines list the host's among all devices, but it would lead to no terminal
+/// of the container.
 fn is_multiplexer(device: &Device) -> bool {
     device.path == "/dev/ptmx" && (device.major, device.minor) == (Some(5), Some(2))
 }
 
-/// What is made of one of `linux.devices`.
+/// A device of `linux.devices`, checked.
 struct Node<'a> {
     index: usize,
     path: &'a str,
@@ -203,7 +205,7 @@ fn read(devices: &[Device]) -> Result<Vec<Node<'_>>, Failure> {
     Ok(nodes)
 }
 
-/// Judges `linux.devices`.
+/// Checks `linux.devices`.
 pub(crate) fn check(devices: &[Device]) -> Result<(), Failure> {
     read(devices).map(drop)
 }
@@ -212,9 +214,9 @@ fn refused(index: usize, member: &str, reason: &str) -> Failure {
     Failure::invalid(format!("linux.devices[{index}].{member}: {reason}"))
 }
 
-/// Makes the nodes of config.json outside of the user namespace that will see them, with their
-/// owners as that maps them. They lie in a file system of a mount namespace that is made for that
-/// alone, so the calling process must be done with the paths of the host.
+/// Makes the nodes of config.json outside of the user namespace that will see them, with owners as
+/// that namespace maps them. The nodes lie in a file system of a mount namespace made for this
+/// purpose, so the calling process must not need paths of the host any more.
 pub(crate) fn prepare(linux: &Linux) -> Result<Vec<(usize, OwnedFd)>, Failure> {
     if userns::is_restricted() {
         return of_host(&linux.devices);
@@ -235,7 +237,7 @@ pub(crate) fn prepare(linux: &Linux) -> Result<Vec<(usize, OwnedFd)>, Failure> {
     for node in nodes {
         let step = || format!("linux.devices[{}]: make device {}", node.index, node.path);
         let outside = |member, mappings: &[IdMapping], id| {
-            // Of a namespace that exists already, config.json need not give them.
+            // For a namespace that exists already, config.json need not list the mappings.
             let found = match mappings {
                 [] => Some(id),
                 _ => mappings::outside(mappings, id),
@@ -252,15 +254,15 @@ pub(crate) fn prepare(linux: &Linux) -> Result<Vec<(usize, OwnedFd)>, Failure> {
         let name = node.index.to_string();
         make_node(&directory, &name, node.kind, node.mode, node.numbers).step(step)?;
         own(&directory, &name, owner).step(step)?;
-        // What the mask of the process took away, and what the change of the owner did.
+        // Restores the mode bits that the umask and the change of the owner cleared.
         let mode = Mode::from_raw_mode(node.mode);
         rustix::fs::chmodat(&directory, &name, mode, AtFlags::empty()).step(step)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = rustix::mount::open_tree(&directory, &name, flags).step(step)?;
         trees.push((node.index, tree));
     }
-    // What lies on the root directory when the container's process copies this namespace could not
-    // be taken off there.
+    // A mount that lies on the root directory when the container's process copies this namespace
+    // could not be unmounted there.
     let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
     rustix::mount::unmount(path, UnmountFlags::DETACH)
         .step(|| "take off the file system for the devices")?;
@@ -278,8 +280,8 @@ fn own(directory: impl AsFd, name: &str, (uid, gid): (u32, u32)) -> Result<(), E
     )
 }
 
-/// Makes the devices of config.json. `fresh`: the container's own file system at /dev. A node that
-/// is there already belongs to the container in that one only; elsewhere it may be the host's.
+/// Makes the devices of config.json. `fresh`: the container's own file system at /dev. Only in that
+/// file system does an existing node belong to the container; elsewhere it may be the host's.
 pub(crate) fn make(
     root: BorrowedFd<'_>,
     devices: &[Device],
@@ -305,7 +307,8 @@ pub(crate) fn make(
             continue;
         }
         match make_node(&directory, name, node.kind, node.mode, node.numbers) {
-            // One of the default devices, or made by the image: it must be the one asked for.
+            // The node is one of the default devices, or comes from the image: it must be the
+            // device that is asked for.
             Err(Errno::EXIST) => {
                 let status = exists().step(step)?;
                 if !is_device(&status, node.kind, node.numbers) {
@@ -325,23 +328,23 @@ pub(crate) fn make(
     Ok(())
 }
 
-/// More than the kernel keeps of what was written to a terminal and not read yet, in bytes.
+/// More bytes than the kernel keeps of a terminal's output that was not read yet.
 pub(crate) const TERMINAL_HOLDS: usize = 256 * 1024;
 
 /// The two ends of the container's terminal.
 #[derive(Debug)]
 pub(crate) struct Terminal {
-    /// For the shim.
+    /// The shim's end.
     pub(crate) master: OwnedFd,
-    /// For the process.
+    /// The process's end.
     pub(crate) slave: OwnedFd,
 }
 
 impl Terminal {
-    /// Of a master end that was just opened; the other end is given to a user.
+    /// From a master end that was just opened. The other end is given to a user.
     pub(crate) fn of(master: OwnedFd, owner: u32) -> Result<Self, Failure> {
         rustix::pty::unlockpt(&master).step(|| "unlock the terminal")?;
-        // By descriptor: a path to the slave could lead elsewhere by now.
+        // Opened through the descriptor: a path to the slave could lead elsewhere by now.
         let slave = rustix::pty::ioctl_tiocgptpeer(
             &master,
             OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
@@ -353,8 +356,8 @@ impl Terminal {
     }
 }
 
-/// The place of the console: never behind a link, which an image could lay to anywhere in its root
-/// file system and to procfs (CVE-2025-52565).
+/// The file to mount the console on. Links are never followed: an image could point them anywhere
+/// in its root file system and into procfs (CVE-2025-52565).
 fn console(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     const NAME: &str = "console";
     let step = || "open /dev/console in the container";
@@ -381,7 +384,7 @@ fn console(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
 }
 
 /// Makes a terminal in the container's own terminal file system (or the host's when the container
-/// has none) and shows it as /dev/console.
+/// has none) and mounts it at /dev/console.
 pub(crate) fn make_terminal(
     root: BorrowedFd<'_>,
     terminals: Option<&OwnedFd>,

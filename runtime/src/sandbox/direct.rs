@@ -1,9 +1,10 @@
-//! Mounts by mount(2), which takes one system call where the new mount API takes up to nine. The
-//! places are given as descriptors all the same, by their links in the host's procfs, which is in
-//! reach until the container's root is entered; so nothing can redirect them.
+//! Mounts by mount(2), which is one system call where the new mount API needs up to nine. The
+//! targets are still descriptors, named by their links in the host's procfs, which can be reached
+//! until the container's root is entered. So nothing can redirect a mount.
 //!
-//! Only where nothing is lost by it: no attributes that mount(2) would apply to the file system
-//! instead of the mount, and on failure the caller goes the other way, where the kernel explains.
+//! It is used only where the result is the same: no attributes that mount(2) would apply to the
+//! file system instead of the mount. If it fails, the caller uses the new mount API, through which
+//! the kernel explains the error.
 
 use std::ffi::CString;
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use rustix::mount::MountFlags;
 
 use super::options::{Attributes, Options};
 
-/// The link to what a descriptor refers to.
+/// The procfs link of a descriptor.
 fn link(fd: impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
@@ -36,7 +37,7 @@ pub(crate) fn suits(kind: &str, options: &Options) -> bool {
         && data_is_plain
 }
 
-/// Mounts a new file system on a directory in a directory. The name must not be a link.
+/// Mounts a new file system on an entry of a directory. The name must not be a link.
 pub(crate) fn file_system(
     directory: impl AsFd,
     name: &str,
@@ -64,12 +65,12 @@ pub(crate) fn empty(target: impl AsFd) -> Result<(), Errno> {
     rustix::mount::mount("tmpfs", link(target), "tmpfs", flags, c"nr_inodes=1")
 }
 
-/// Shows a file in place of another.
+/// Mounts a file over another.
 pub(crate) fn bind(source: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
     rustix::mount::mount_bind(link(source), link(target))
 }
 
-/// Attributes as mount(2) takes them, where it means the same by them.
+/// The attributes as flags of mount(2), if they have the same meaning there.
 fn flags(attributes: Attributes) -> Option<MountFlags> {
     const KNOWN: [(u64, MountFlags); 5] = [
         (attr::NOSUID, MountFlags::NOSUID),
@@ -103,12 +104,12 @@ mod tests {
     fn only_what_means_the_same_is_mounted_directly() {
         assert!(suits_with("tmpfs", &["nosuid", "strictatime", "size=64k"]));
         assert!(suits_with("devpts", &["newinstance", "mode=0620"]));
-        // mount(2) would make the file system read-only, for other mounts of it as well.
+        // mount(2) would make the file system read-only, also for its other mounts.
         assert!(!suits_with("tmpfs", &["ro"]));
         assert!(!suits_with("tmpfs", &["rro"]));
         assert!(!suits_with("tmpfs", &["rprivate"]));
         assert!(!suits_with("tmpfs", &["tmpcopyup"]));
-        // One option would become two.
+        // The comma would make two options of one.
         assert!(!suits_with("tmpfs", &["size=1,mode=777"]));
         assert!(!suits_with("proc", &["nosuid"]));
         assert!(!suits_with("none", &["rbind"]));

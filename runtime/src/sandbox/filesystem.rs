@@ -1,4 +1,4 @@
-//! New instances of file systems, and what the kernel says when it refuses one.
+//! New instances of file systems, and the kernel's message when it refuses one.
 
 use std::os::fd::OwnedFd;
 
@@ -46,12 +46,12 @@ pub(super) fn configure(
     Ok(())
 }
 
-/// Attributes as fsmount(2) takes them.
+/// Attributes in the form of fsmount(2).
 pub(crate) fn mount_attributes(set: u64) -> MountAttrFlags {
     MountAttrFlags::from_bits_retain(set as u32)
 }
 
-/// A system call's error with what the kernel said about it in the file system context.
+/// A system call's error with the kernel's messages from the file system context.
 pub(crate) struct DetailedErrno {
     /// The error itself.
     pub(super) errno: rustix::io::Errno,
@@ -82,7 +82,7 @@ pub(crate) fn detailed(context: &OwnedFd, errno: rustix::io::Errno) -> DetailedE
     }
 }
 
-/// What the kernel has to say in a file system context: ` (…)`, or nothing.
+/// The kernel's messages in a file system context: ` (…)`, or nothing.
 pub(crate) fn kernel_messages(context: &OwnedFd) -> String {
     let mut text = String::new();
     let mut buffer = [0; 512];

@@ -1,7 +1,7 @@
 //! Masked and read-only paths.
 //!
-//! Both what is mounted and what is mounted over are descriptors whose nature was checked, so
-//! that neither an image's symbolic links nor a concurrent rename redirect a mount (the class of
+//! Both the source and the target of each mount are descriptors whose kind was checked. So neither
+//! an image's symbolic links nor a concurrent rename can redirect a mount (the class of
 //! CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +23,7 @@ use crate::failure::{Failure, Step};
 #[derive(Debug)]
 pub(crate) struct Hider<'a> {
     root: BorrowedFd<'a>,
-    /// The container's procfs and sysfs, once looked for.
+    /// The container's procfs and sysfs, if they were looked for already.
     proc: Option<Base<'a>>,
     sys: Option<Base<'a>>,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Hider<'a> {
 enum Base<'a> {
     Known(BorrowedFd<'a>),
     Found(OwnedFd),
-    /// It is not the one that belongs there.
+    /// It is not the file system that belongs there.
     Other,
 }
 
@@ -48,8 +48,8 @@ impl Base<'_> {
 }
 
 impl<'a> Hider<'a> {
-    /// In a root that is put together. `proc` and `sys`: the mounts that are seen at /proc and
-    /// /sys, as far as that is certain.
+    /// For a complete root. `proc` and `sys`: the mounts that are visible at /proc and /sys, if
+    /// that is certain.
     pub(crate) fn new(
         root: BorrowedFd<'a>,
         proc: Option<BorrowedFd<'a>>,
@@ -63,7 +63,7 @@ impl<'a> Hider<'a> {
     }
 
     /// Covers files with the null device and directories with an empty read-only file system. Paths
-    /// that do not exist are left out. `devices`: the container's own file system at /dev.
+    /// that do not exist are skipped. `devices`: the container's own file system at /dev.
     pub(crate) fn mask(
         &mut self,
         masked: &[String],
@@ -83,7 +83,7 @@ impl<'a> Hider<'a> {
                 false => null.put_on(&target),
             };
             match covered {
-                // It is the other.
+                // It is the other kind.
                 Err(Errno::NOTDIR) => null.put_on(&target).or_else(|_| direct::empty(&target)),
                 other => other,
             }
@@ -140,16 +140,16 @@ impl<'a> Hider<'a> {
         let Some(base) = base.fd().filter(|_| !rest.is_empty()) else {
             return find(self.root, path);
         };
-        // What is found this way is of that very mount.
+        // The lookup stays on that very mount.
         match paths::openat2(base, rest, OFlags::PATH, Mode::empty(), WITHIN) {
             Ok(target) => Ok(Some(target)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(None),
-            // A link, or something of config.json that is mounted below.
+            // A link, or a mount of config.json below.
             Err(_) => find(self.root, path),
         }
     }
 
-    /// To be called at the end, see [`put_off`].
+    /// Must be called at the end, see [`put_off`].
     pub(crate) fn finish(self) {
         for base in [self.proc, self.sys].into_iter().flatten() {
             if let Base::Found(fd) = base {
@@ -159,7 +159,7 @@ impl<'a> Hider<'a> {
     }
 }
 
-/// What engines mask and is a directory, as far as it exists.
+/// The directories that engines mask, if they exist.
 const FOLDERS: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
@@ -169,7 +169,7 @@ const FOLDERS: &[&str] = &[
 ];
 
 const SYSFS_MAGIC: u64 = 0x6265_6572;
-/// In one mount, by no link.
+/// Stays in one mount and follows no link.
 const WITHIN: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_XDEV);
@@ -185,8 +185,8 @@ fn base<'a>(root: BorrowedFd<'_>, place: &str, magic: u64) -> Base<'a> {
     }
 }
 
-/// Opens a path to cover. What lies under /proc or /sys must be of that file system: an image must
-/// not be able to divert the mount by a symbolic link.
+/// Opens a path to cover. A path under /proc or /sys must be in that file system: an image must not
+/// be able to redirect the mount by a symbolic link.
 fn find(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Failure> {
     let step = || format!("open {path} in the container");
     let target = match paths::find(root, path) {
@@ -210,8 +210,8 @@ fn find(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Failure> {
         .split_once('/')
         .unwrap_or((path, "."));
     let top = paths::find(root, place).step(step)?;
-    // A container without a procfs or sysfs of its own has an ordinary directory there; and something
-    // of config.json may be mounted below, such as /sys/fs/cgroup. But nothing leads elsewhere.
+    // A container without a procfs or sysfs of its own has an ordinary directory there, and mounts
+    // of config.json may lie below, such as /sys/fs/cgroup. But no path may lead elsewhere.
     let beneath = paths::openat2(
         &top,
         rest,

@@ -1,5 +1,5 @@
-//! Layers of a root in a user namespace: shown through the namespace's mappings, so that owners in
-//! the container, and on the disk, are those of the image.
+//! Layers of a root in a user namespace. They are mounted with the namespace's mappings, so that
+//! owners in the container, and on the disk, are those of the image.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::mounts;
 use crate::failure::{Failure, Step};
 use crate::spec::{Linux, mappings};
 
-/// Who the container's root user is outside.
+/// The container's root user as the host sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Owner<'a> {
     /// The user namespace.
@@ -22,7 +22,7 @@ pub(crate) struct Owner<'a> {
 }
 
 impl<'a> Owner<'a> {
-    /// By the mappings of config.json; without them the layers are taken as they are.
+    /// From the mappings of config.json. Without mappings the layers are used unchanged.
     pub(crate) fn new(map: &'a OwnedFd, linux: &Linux) -> Option<Self> {
         Some(Self {
             map: map.as_fd(),
@@ -31,13 +31,14 @@ impl<'a> Owner<'a> {
         })
     }
 
-    /// Shows a mount that is attached nowhere through the mappings.
+    /// Applies the mappings to a mount that is not attached anywhere.
     pub(super) fn map(&self, tree: &OwnedFd, path: &Path) -> Result<(), Failure> {
         mounts::map_through(tree, self.map, false)
             .step(|| format!("rootfs: map ids of {}", path.display()))
     }
 
-    /// Covers the layers by mapped mounts of themselves, in a mount namespace for that alone.
+    /// Covers the layers with mapped mounts of themselves, in a mount namespace made for this
+    /// purpose.
     pub(super) fn cover(
         &self,
         lower: &[PathBuf],
@@ -49,13 +50,13 @@ impl<'a> Owner<'a> {
         rustix::mount::mount_change("/", flags).step(|| "make the host's mounts slaves")?;
         let mut trees = Vec::with_capacity(lower.len() + 1);
         if let Some((upper, work)) = upper {
-            // The two must be on one mount.
+            // The upper and the work directory must be on one mount.
             trees.push(self.tree(above_both(upper, work))?);
         }
         for directory in lower {
             trees.push(self.tree(directory)?);
         }
-        // What lies above comes first, so that nothing is covered that was put in place.
+        // Directories further up come first, so that no finished mount is covered by a later one.
         for (path, tree) in &trees {
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             rustix::mount::move_mount(tree, "", CWD, *path, flags)
@@ -72,14 +73,14 @@ impl<'a> Owner<'a> {
         Ok((path, tree))
     }
 
-    /// Does something as this user to file systems, but with all rights of the host's: files that
-    /// overlayfs makes for itself must have an owner that the mapped mounts know.
+    /// Runs a closure as this user towards file systems, but with all rights of the host: files
+    /// that overlayfs makes for itself must have an owner that the mapped mounts know.
     pub(super) fn act<T>(&self, what: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         let step = || "rootfs: act as the container's root user";
         let all = rustix::thread::capabilities(None).step(step)?;
         let (gid, uid) = (Gid::from_raw(self.gid), Uid::from_raw(self.uid));
         let (group, user) = (setfsgid(gid), setfsuid(uid));
-        // The change of user took some away.
+        // The change of the user cleared some capabilities.
         let done = rustix::thread::set_capabilities(None, all)
             .step(step)
             .and_then(|()| what());
@@ -89,7 +90,7 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// The directory that holds both of two.
+/// The deepest directory that contains both paths.
 fn above_both<'a>(one: &'a Path, other: &Path) -> &'a Path {
     one.ancestors()
         .find(|directory| other.starts_with(directory) && *directory != one)

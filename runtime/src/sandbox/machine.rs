@@ -1,7 +1,7 @@
-//! File systems of which the whole machine has one. Mounting one of them again gives no new
-//! instance: its options would replace those of the host's mount, and even without any, a new mount
-//! of cgroup2 takes away flags like `nsdelegate`, and waits for a grace period of the kernel's each
-//! time. So containers are shown the mount that is there.
+//! File systems that exist once on a machine. Mounting one again makes no new instance: its options
+//! would replace those of the host's mount. Even without options, a new mount of cgroup2 clears
+//! flags like `nsdelegate`, and waits for an RCU grace period of the kernel each time. So
+//! containers get a copy of the existing mount.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::tree::{change, change_propagation};
 use crate::cgroup;
 use crate::failure::{Failure, Step};
 
-/// Besides cgroup2.
+/// The file system types besides cgroup2.
 const SINGLE: &[&str] = &[
     "configfs",
     "debugfs",
@@ -31,19 +31,19 @@ const SINGLE: &[&str] = &[
     "tracefs",
 ];
 
-/// File systems of which every mount is a new instance, which so is the container's alone.
+/// File systems of which every mount is a new instance, so that it belongs to the container alone.
 const NEW_EACH: &[&str] = &["devpts", "overlay", "proc", "ramfs", "tmpfs"];
 
-/// Whether a new mount of a file system is an instance of the container's own.
+/// Whether a new mount of a file system is an instance that belongs to the container alone.
 pub(super) fn is_own(kind: &str) -> bool {
     NEW_EACH.contains(&kind)
 }
 
-/// The host's mount of a file system of which there is one, as a tree that is attached nowhere yet;
-/// `None`: there are others of that type, or the host has not mounted it.
+/// A copy of the host's mount of a file system that exists once, not attached anywhere yet. `None`:
+/// the type has several instances, or the host has not mounted it.
 pub(super) fn shown(kind: &str, options: &Options) -> Result<Option<OwnedFd>, Failure> {
     let is_cgroups = matches!(kind, "cgroup" | "cgroup2");
-    // A cgroup namespace shows a part of it, and leaves the options alone.
+    // A mount in a cgroup namespace shows a part of the hierarchy, and does not change the options.
     let is_single = match is_cgroups {
         true => in_initial_cgroups(),
         false => SINGLE.contains(&kind),
@@ -51,7 +51,7 @@ pub(super) fn shown(kind: &str, options: &Options) -> Result<Option<OwnedFd>, Fa
     if !is_single {
         return Ok(None);
     }
-    // The label of a container's mounts is none of the file system's.
+    // The label of a container's mounts is not a label of the file system.
     let other = options.data.iter().find(|(key, _)| key != "context");
     if let Some((key, _)) = other {
         return Err(Failure::invalid(format!(
@@ -72,7 +72,7 @@ pub(super) fn own_cgroups(path: &str, options: &Options) -> Result<OwnedFd, Fail
     copy(&cgroup::directory_of(path)?, options)
 }
 
-/// A mount of a place of the host's with the attributes that are asked for.
+/// A mount of a host path with the requested attributes.
 fn copy(place: &Path, options: &Options) -> Result<OwnedFd, Failure> {
     let step = || format!("bind {}", place.display());
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -84,18 +84,18 @@ fn copy(place: &Path, options: &Options) -> Result<OwnedFd, Failure> {
     Ok(tree)
 }
 
-/// Whether this process is in the cgroup namespace that the machine began with.
+/// Whether this process is in the machine's initial cgroup namespace.
 fn in_initial_cgroups() -> bool {
     /// `PROC_CGROUP_INIT_INO` (linux/proc_ns.h).
     const INITIAL: u64 = 0xEFFF_FFFB;
     match rustix::fs::stat("/proc/self/ns/cgroup") {
         Ok(status) => status.st_ino == INITIAL,
-        // A kernel without such namespaces has but one.
+        // A kernel without cgroup namespaces has only the initial one.
         Err(error) => error == Errno::NOENT,
     }
 }
 
-/// Where the whole of a file system is mounted.
+/// Where a file system is mounted from its root.
 fn mounted(kind: &str) -> Option<PathBuf> {
     let mounts = mountinfo::of_this_process().ok()?;
     let mut whole = mounts

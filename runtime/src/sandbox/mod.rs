@@ -1,4 +1,4 @@
-//! What the container's first process does to itself before it becomes the container's command:
+//! The set-up that the container's first process does before it becomes the container's command:
 //! namespaces, the root file system, mounts, devices, hidden paths.
 //!
 //! Everything here runs in the child, in its own mount namespace or in another ([`shared`]). Files

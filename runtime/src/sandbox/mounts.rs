@@ -1,4 +1,4 @@
-//! The mounts of config.json, by the new mount API.
+//! The mounts of config.json, made with the new mount API.
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -19,26 +19,26 @@ use super::{copy_tree, direct, machine, paths, procfs};
 use crate::failure::{self, Failure, Step};
 use crate::spec::Mount;
 
-/// What later steps need of the mounts that were made.
+/// What later steps need from the mounts that were made.
 #[derive(Debug, Default)]
 pub(crate) struct Mounted {
     /// The procfs of the container, reached without passing through its file system.
     pub(crate) proc: Option<OwnedFd>,
-    /// Whether that is what is seen at /proc: nothing can have been mounted over it.
+    /// Whether that procfs is what is visible at /proc: nothing can have been mounted over it.
     pub(crate) proc_is_seen: bool,
-    /// The sysfs that is seen at /sys, likewise.
+    /// The sysfs that is visible at /sys, likewise.
     pub(crate) sys: Option<OwnedFd>,
-    /// The terminals' file system at /dev/pts, when a terminal is to be made.
+    /// The file system of terminals at /dev/pts, if a terminal is needed.
     pub(crate) terminals: Option<OwnedFd>,
-    /// /dev, when it is a fresh file system to be filled with devices.
+    /// /dev, if it is a new file system that must be filled with devices.
     pub(crate) devices: Option<OwnedFd>,
     wants_terminal: bool,
-    /// Whether that is to be read-only once it is filled.
+    /// Whether /dev becomes read-only once it is filled.
     readonly_devices: bool,
 }
 
 impl Mounted {
-    /// Makes /dev read-only if config.json asks for it. When everything in it was made.
+    /// Makes /dev read-only if config.json asks for it. Call it when everything in /dev was made.
     pub(crate) fn close_devices(&self) -> Result<(), Failure> {
         let readonly = Attributes {
             set: mount_attr::RDONLY,
@@ -52,8 +52,8 @@ impl Mounted {
         }
     }
 
-    /// Mounts a file system directly below a fresh /dev, in which nobody but this process can have
-    /// made anything yet. False: that has to be done the usual way.
+    /// Mounts a file system directly below a new /dev, in which only this process can have made
+    /// anything yet. False: it must be mounted in the usual way.
     fn mount_in_devices(&mut self, kind: &str, mount: &Mount, options: &Options) -> bool {
         let destination = mount.destination.trim_end_matches('/');
         let (Some(devices), Some(name)) = (&self.devices, destination.strip_prefix("/dev/")) else {
@@ -76,11 +76,11 @@ impl Mounted {
         true
     }
 
-    /// Takes note of a mount that was attached. `place` has no slash at its end; `directory`: it is
-    /// not a mount of a single file, which covers nothing but a file.
+    /// Records a mount that was attached. `place` has no slash at its end. `directory` is false for
+    /// a mount of a single file, which covers only a file.
     fn take(&mut self, kind: &str, place: &str, directory: bool, tree: OwnedFd) {
-        // Other file systems have nothing in them that is masked by name, and a place in the image
-        // that is a link to /proc or /sys takes nobody from what is masked there to what is not.
+        // Other file systems contain nothing that is masked by name. And if a path in the image is
+        // a link to /proc or /sys, it leads to the same masked files.
         let harmless = ["tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"].contains(&kind);
         if directory && !harmless {
             self.proc_is_seen = false;
@@ -104,29 +104,29 @@ fn is_new(directory: &OwnedFd, name: &str) -> bool {
     rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)).is_ok()
 }
 
-/// What mounting depends on besides the mounts.
+/// Everything that mounting depends on besides the mounts.
 #[derive(Debug)]
 pub(crate) struct Sources<'a> {
     /// User namespaces of id-mapped mounts.
     maps: &'a MountMaps,
     /// Trees that were made before a user namespace was entered, by the mount's position.
     ready: Vec<(usize, OwnedFd)>,
-    /// Whether copies of the host's mounts are private from the outset.
+    /// Whether copies of the host's mounts are private from the start.
     private: bool,
     container: Container<'a>,
 }
 
-/// What of a container its mounts depend on.
+/// The facts about a container that its mounts depend on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Container<'a> {
     /// The path of its cgroup.
     pub(crate) cgroup: Option<&'a str>,
-    /// Where on the host its root is, unless that is put together of layers.
+    /// Where its root is on the host, unless it is made of layers.
     pub(crate) root: Option<&'a Path>,
 }
 
 impl<'a> Sources<'a> {
-    /// Nothing was made yet. `private`: copies of the host's mounts are private from the outset.
+    /// Before anything was made. `private`: copies of the host's mounts are private from the start.
     pub(crate) fn new(maps: &'a MountMaps, private: bool, container: Container<'a>) -> Self {
         let ready = Vec::new();
         Self {
@@ -137,9 +137,9 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// Makes the trees that take the rights of the host: those that show something of the host's,
-    /// and file systems that belong to a namespace which the container's user namespace does not
-    /// own. `foreign` tells whether that is so for a file system.
+    /// Makes the mount trees that need rights of the host: those that show host files, and file
+    /// systems of a namespace that the container's user namespace does not own. `foreign` returns
+    /// whether a file system belongs to such a namespace.
     pub(crate) fn prepare(
         maps: &'a MountMaps,
         mounts: &[Mount],
@@ -156,8 +156,8 @@ impl<'a> Sources<'a> {
                 || foreign(kind_of(mount, &options))
                 || sources.maps.of(index).is_some()
             {
-                // What happens below a mount of the host's shows in the container, never the
-                // other way round: its root user must not mount anything on the host.
+                // New mounts on the host below this mount show in the container, but never the
+                // other way round: the container's root user must not mount anything on the host.
                 let wanted = options.propagation.take();
                 options.propagation = Some((libc::MS_SLAVE, true));
                 let tree = sources.tree(index, mount, &options, None, true)?;
@@ -169,9 +169,9 @@ impl<'a> Sources<'a> {
         Ok(sources)
     }
 
-    /// The tree of a mount, with its attributes, attached nowhere yet.
-    /// `made`: what is bound when that is no file of the host's; `locked`: the attributes of what is
-    /// bound are not the container's to take away.
+    /// The tree of a mount, with its attributes, not attached anywhere yet. `made`: the source of a
+    /// bind that is not a file of the host. `locked`: the container may not remove attributes of
+    /// the source.
     fn tree(
         &self,
         index: usize,
@@ -196,9 +196,9 @@ impl<'a> Sources<'a> {
         Ok(tree)
     }
 
-    /// The path in the container of a bind's source, when that lies in the container's root and an
-    /// earlier mount has covered it: what is meant is that mount, which is seen by the path inside
-    /// only.
+    /// The path in the container of a bind's source, if the source lies in the container's root and
+    /// an earlier mount covers it. The bind then means that mount, which only the path inside
+    /// reaches.
     fn inside(&self, index: usize, mounts: &[Mount]) -> Option<PathBuf> {
         let (before, rest) = mounts.split_at_checked(index)?;
         let source = Path::new(rest.first()?.source.as_deref()?);
@@ -219,7 +219,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// Whether any mount shows what is mounted on the host later on, or the other way round.
+/// Whether any mount receives later mounts of the host, or sends mounts to the host.
 pub(crate) fn follow_host(mounts: &[Mount]) -> bool {
     let mut options = mounts.iter().flat_map(|mount| &mount.options);
     options.any(|option| {
@@ -240,7 +240,7 @@ fn parse(index: usize, mount: &Mount) -> Result<Options, Failure> {
     Ok(options)
 }
 
-/// Judges what a specification says about mounts.
+/// Checks the mounts of a specification.
 pub(crate) fn check(mounts: &[Mount]) -> Result<(), Failure> {
     for (index, mount) in mounts.iter().enumerate() {
         let options = parse(index, mount)?;
@@ -257,7 +257,8 @@ pub(crate) fn check(mounts: &[Mount]) -> Result<(), Failure> {
                 if value.is_none() {
                     return refused("options", message);
                 }
-                // Callers give them with any mount, and the specification's own validation does.
+                // Callers set these for any mount, and so does the specification's own validation
+                // tool.
                 let place = format!("mounts[{index}].options");
                 failure::warn(&[Failure::invalid(format!("{place}: {message}"))]);
             }
@@ -304,7 +305,7 @@ pub(crate) fn mount_all(
         wants_terminal,
         ..Mounted::default()
     };
-    // The file systems that were made for the container, if anything is to change one.
+    // The file systems that were made for the container, if an entry changes one of them.
     let changed = mounts.iter().any(|mount| reconfigures(&mount.options));
     let mut own = Vec::new();
     for (index, mount) in mounts.iter().enumerate() {
@@ -378,10 +379,10 @@ pub(crate) fn mount_all(
     Ok(mounted)
 }
 
-/// As runc: a tmpfs for which no mode is given gets that of the directory that it covers.
+/// As runc: a tmpfs without a `mode` option gets the mode of the directory that it covers.
 fn take_mode(root: BorrowedFd<'_>, mount: &Mount, options: &mut Options) {
     let given = options.data.iter().any(|(key, _)| key == "mode");
-    // What is copied into it brings the mode along.
+    // The copied directory has the mode already.
     if given || options.copy_up {
         return;
     }
@@ -403,10 +404,10 @@ fn create(
     cgroup: Option<&str>,
 ) -> Result<OwnedFd, Failure> {
     let kind = mount.kind.as_deref().unwrap_or_default();
-    // With version 2 there is but one cgroup file system; its view starts at the container's
-    // cgroup because of the cgroup namespace.
+    // Version 2 has only one cgroup file system. The cgroup namespace makes the view start at the
+    // container's cgroup.
     let filesystem = if kind == "cgroup" { "cgroup2" } else { kind };
-    // The kernel says nothing about a label that its policy doesn't know.
+    // The kernel gives no message about a label that its policy doesn't know.
     let label = options.data.iter().find(|(key, _)| key == "context");
     let label = label.and_then(|(_, label)| label.as_ref());
     let label = label.map_or(String::new(), |label| format!(" with the label {label:?}"));
@@ -416,7 +417,7 @@ fn create(
     if options.own.set & mount_attr::RDONLY != 0
         && source.is_some_and(|source| source.starts_with('/'))
     {
-        // A device that can't be written would be opened for writing otherwise.
+        // Otherwise a device that can't be written to would be opened for writing.
         data.to_mut().push(("ro".to_owned(), None));
     }
     let made = match machine::shown(kind, options).map_err(|failure| within(&step(), failure))? {
@@ -426,7 +427,7 @@ fn create(
     let tree = match made {
         // A user namespace that does not own the cgroup namespace.
         Err(error) if error.errno == Errno::PERM && filesystem == "cgroup2" => {
-            // As runc and crun: an ordinary user's container that has no cgroup is shown all.
+            // As runc and crun: an ordinary user's container without a cgroup sees all cgroups.
             let all = userns::is_restricted().then_some("/");
             let path = cgroup.or(all).ok_or(error).step(step)?;
             machine::own_cgroups(path, options).map_err(|failure| within(&step(), failure))?
@@ -438,16 +439,16 @@ fn create(
     }
     map_ids(&tree, options, map)
         .step(|| format!("mounts[{index}]: map ids of {}", mount.destination))?;
-    // A file system that was just made is private by itself.
+    // A new file system is private already.
     if options.propagation.is_some() {
         propagate(&tree, options).step(step)?;
     }
     Ok(tree)
 }
 
-/// Changes the mount that is at a place already: its attributes, and with options that are left for
-/// the file system, that as well: of one of the container's `own`, since options of another would
-/// change it for the whole machine.
+/// Changes an existing mount: its attributes, and the file system if there are options for it. The
+/// file system must be one of the container's `own`: options of another would change it for the
+/// whole machine.
 fn remount(
     root: BorrowedFd<'_>,
     mount: &Mount,
@@ -483,7 +484,7 @@ fn remount(
         .step(step)
 }
 
-/// Whether options may be about the file system of a mount that is there already.
+/// Whether options may be for the file system of an existing mount.
 fn reconfigures(options: &[String]) -> bool {
     options.iter().any(|option| option == "remount")
         && !options
@@ -491,7 +492,7 @@ fn reconfigures(options: &[String]) -> bool {
             .any(|option| matches!(option.as_str(), "bind" | "rbind"))
 }
 
-/// Copies what a tmpfs will cover into it.
+/// Copies the directory that a tmpfs will cover into the tmpfs.
 fn copy_up(
     root: BorrowedFd<'_>,
     mount: &Mount,
@@ -512,14 +513,14 @@ fn copy_up(
     }
 }
 
-/// Options for a file system, which mean nothing where none is made. `iversion` never shows in a
-/// container, and callers may give it with any mount.
+/// Checks that a bind has no options for a file system, because none is made. `iversion` has no
+/// visible effect in a container, and callers may set it for any mount.
 fn unused(options: &Options) -> impl Iterator<Item = &(String, Option<String>)> {
     options.data.iter().filter(|(key, _)| key != "iversion")
 }
 
-/// The place of a procfs or sysfs. As with runc never behind a link of the image's, which would
-/// leave the place that programs look at, and that is masked, to the image.
+/// Opens the directory for a procfs or sysfs. As with runc, links of the image are not followed:
+/// otherwise the image would control the path that programs read and that is masked.
 fn plain_directory(
     root: BorrowedFd<'_>,
     kind: &str,
@@ -540,7 +541,7 @@ fn plain_directory(
     }
 }
 
-/// Attaches a mount to its place in the container's root. `bound` is what is bound, if anything.
+/// Attaches a mount to its path in the container's root. `bound` is the source, if it is a bind.
 fn attach_at(
     root: BorrowedFd<'_>,
     mount: &Mount,
@@ -557,7 +558,7 @@ fn attach_at(
         false => None,
     };
     let target = match of_root {
-        // Of the mount that the root is, and so not of a procfs.
+        // It is on the root's own mount, and so not in a procfs.
         Some(target) => target,
         None => {
             let target = match (mount.kind.as_deref(), directory) {
@@ -600,8 +601,8 @@ fn map_ids(
     map.map_or(Ok(()), |map| map_through(tree, map, options.idmap_all))
 }
 
-/// Files of procfs that may be mounted over: what programs read there about the machine, for which
-/// a container may be given figures of its own. Nothing decides about security by them.
+/// Files of procfs that may be mounted over: figures about the machine, which a container may get
+/// versions of its own for. No security decision depends on them.
 const FAKED: &[&str] = &[
     "cpuinfo",
     "diskstats",
@@ -616,16 +617,16 @@ const FAKED: &[&str] = &[
     "uptime",
 ];
 
-/// Whether a destination may lead into procfs: by its name, or by links of the image's. Not the
-/// usual ones, which cost time at every start and which no image gains anything by diverting:
-/// nothing is read or written by way of a procfs that something is mounted in.
+/// Whether a destination may lead into procfs, by its name or through links of the image. The usual
+/// destinations are excluded, because the check costs time at every start. An image gains nothing
+/// if it redirects them: nothing is read or written through a procfs that has mounts in it.
 fn leads_anywhere(destination: &str) -> bool {
     let usual = ["/dev", "/sys", "/proc"].contains(&destination);
     !usual && !destination.starts_with("/dev/") && !destination.starts_with("/sys/")
 }
 
-/// Mounts over other parts of procfs would let an image fake what security decisions read, or where
-/// they are written.
+/// With mounts over other parts of procfs an image could fake the values that security decisions
+/// read, or redirect what is written there.
 pub(super) fn must_not_be_procfs(target: &OwnedFd, destination: &str) -> Result<(), Failure> {
     let file = destination.strip_prefix("/proc/").unwrap_or(destination);
     if FAKED.contains(&file.trim_end_matches('/')) {
@@ -647,10 +648,9 @@ fn within(step: &str, failure: Failure) -> Failure {
     }
 }
 
-/// Makes a copy of a file's or directory's mount, to be shown inside the container. Without options
-/// about its attributes they are those of what is copied, otherwise the ones that are asked for and
-/// no others, as with runc. Where they are locked, whoever asks for others gets them beside what is
-/// there.
+/// Makes a copy of a file's or directory's mount for the container. Without options about
+/// attributes, the copy has the attributes of the source; otherwise it has exactly the requested
+/// ones, as with runc. If the source's attributes are locked, the requested ones are added to them.
 fn bind(
     mount: &Mount,
     options: &Options,
@@ -689,10 +689,10 @@ fn is_status_of_directory(status: &Stat) -> bool {
     FileType::from_raw_mode(status.st_mode) == FileType::Directory
 }
 
-/// Whether the host's root directory is bound, of which the status is given.
+/// Whether the source of a bind (given by its status) is the host's root directory.
 fn is_root(mount: &Mount, status: &Stat) -> bool {
     let same = |root: Stat| (root.st_dev, root.st_ino) == (status.st_dev, status.st_ino);
-    // Which another mount of the same directory would be, too.
+    // Another mount of the same directory would have the same inode.
     is_status_of_directory(status)
         && rustix::fs::stat("/").is_ok_and(same)
         && mount.source.as_deref().is_some_and(|source| {
@@ -700,15 +700,16 @@ fn is_root(mount: &Mount, status: &Stat) -> bool {
         })
 }
 
-/// Takes the copy of the container's root off a recursive bind of the host's root: the container's
-/// root lies on top of that (see [`super::root`]), so a copy of all mounts has it on top, too.
+/// Unmounts the copy of the container's root from a recursive bind of the host's root. The
+/// container's root is mounted on top of the host's root (see [`super::root`]), so a copy of all
+/// mounts has it on top, too.
 fn uncover(
     root: BorrowedFd<'_>,
     destination: &str,
     tree: &OwnedFd,
 ) -> Result<(), rustix::io::Errno> {
-    // The lookup ends at the topmost of the mounts on that directory; the descriptor's own path names
-    // that very mount.
+    // A lookup ends at the topmost mount on that directory. The descriptor's own path names that
+    // mount.
     let top = paths::find(root, destination)?;
     let number = |fd: &OwnedFd| {
         let (flags, wanted) = (AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
@@ -751,7 +752,7 @@ fn propagate(tree: &OwnedFd, options: &Options) -> Result<(), nix::errno::Errno>
     change_propagation(tree, propagation, recursive)
 }
 
-/// Copies the mount that a descriptor refers to, from there downwards in its file system.
+/// Copies the mount of a descriptor, from the descriptor's directory downwards.
 pub(crate) fn copy_of(mount: impl AsFd) -> Result<OwnedFd, rustix::io::Errno> {
     rustix::mount::open_tree(
         mount,
@@ -762,7 +763,7 @@ pub(crate) fn copy_of(mount: impl AsFd) -> Result<OwnedFd, rustix::io::Errno> {
     )
 }
 
-/// Attaches a tree to where a descriptor refers to.
+/// Attaches a tree to the file or directory of a descriptor.
 pub(crate) fn attach(tree: impl AsFd, target: impl AsFd) -> Result<(), rustix::io::Errno> {
     rustix::mount::move_mount(
         tree,

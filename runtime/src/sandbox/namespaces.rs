@@ -14,30 +14,30 @@ use crate::spec::{NamespaceKind, Spec, TimeOffset};
 /// The file system of namespaces (linux/magic.h).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// Not among nix's flags.
+/// nix has no flag for it.
 pub(crate) const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
-/// What to do about namespaces around clone3(2).
+/// The plan for namespaces around clone3(2).
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// `CLONE_NEW…` flags for clone3.
     pub(crate) create: u64,
     /// Make the cgroup namespace after the clone: its root is the cgroup that the process is in
-    /// when it asks, and at clone time that is still the parent's.
+    /// when it is made, and at clone time that is still the parent's.
     pub(crate) unshare_cgroup: bool,
-    /// Make a time namespace, with these offsets as the kernel reads them. After the clone as well:
-    /// it is made empty, and entered with the execution of the command.
+    /// Make a time namespace with these offsets, in the kernel's format. It is also made after the
+    /// clone: it starts empty, and the process enters it when it executes the command.
     pub(crate) time_offsets: Option<String>,
-    /// Joined by the parent, because a pid namespace takes effect for children only.
+    /// The parent joins it, because a pid namespace takes effect for children only.
     pub(crate) join_pid: Option<OwnedFd>,
     /// The user namespace. With one, the container's first process is made by a copy of the
     /// runtime that enters the namespaces first ([`crate::process::inner`]).
     pub(crate) user: Option<OwnedFd>,
-    /// Joined by the child.
+    /// The child joins it.
     pub(crate) join: Vec<(OwnedFd, CloneFlags, NamespaceKind)>,
 }
 
-/// Judges what a specification says about namespaces.
+/// Checks the namespaces of a specification.
 pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
     let users = spec.namespace(NamespaceKind::User).is_some();
     if users && spec.namespace(NamespaceKind::Mount).is_none() {
@@ -79,7 +79,7 @@ pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Longest name that the kernel takes for a host or a domain.
+/// Longest host name or domain name that the kernel accepts.
 const LONGEST_NAME: usize = 64;
 
 /// Reads the namespaces of a specification and opens those that are joined.
@@ -128,7 +128,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// Opens a namespace, which must be of the kind that is meant.
+/// Opens a namespace, which must be of the expected kind.
 fn open(index: usize, kind: NamespaceKind, path: &Path) -> Result<OwnedFd, Failure> {
     let shown = path.display();
     let member = format!("linux.namespaces[{index}].path");
@@ -141,8 +141,8 @@ fn open(index: usize, kind: NamespaceKind, path: &Path) -> Result<OwnedFd, Failu
         NamespaceKind::Network => "net",
         other => other.name(),
     };
-    // Such files are called `net:[4026531840]` by the kernel, unless they are bound somewhere: then
-    // the link tells where, and the kernel judges the kind when the namespace is joined.
+    // The kernel names such files `net:[4026531840]`. If the file is bind mounted elsewhere, the
+    // link shows that path instead, and the kernel checks the kind when the namespace is joined.
     let found = link.to_string_lossy();
     let is_named = match found.split_once(":[") {
         Some((found, _)) if !found.starts_with('/') => found == name,
@@ -188,7 +188,7 @@ pub(crate) fn join(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the namespaces that clone3 does not, before anything of the host's is out of reach.
+/// Makes the namespaces that clone3 does not make, while the host's files can still be reached.
 pub(crate) fn make(plan: &Plan) -> Result<(), Failure> {
     if plan.unshare_cgroup {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "make a cgroup namespace")?;

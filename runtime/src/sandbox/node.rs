@@ -1,4 +1,4 @@
-//! Nodes of devices.
+//! Device nodes.
 
 use rustix::fs::FileType;
 

@@ -1,10 +1,10 @@
-//! The null device as a container gets it: what covers masked files, and what its standard streams
-//! are connected to.
+//! The null device of a container. It covers masked files, and standard streams are connected to
+//! it.
 //!
-//! The mode, owner and attributes of a device's node belong to the node, so whoever gets hold of
-//! the host's own node with the rights of its owner changes them for the whole machine. Hence a
-//! container gets the node of its own /dev, and where it has none, the host's through a read-only
-//! mount: reading and writing a device works through one, changing the node does not (EROFS).
+//! Mode, owner and attributes belong to the device node. A process that reaches the host's node
+//! with the rights of its owner can change them for the whole machine. So a container gets the node
+//! of its own /dev. If it has none, it gets the host's node through a read-only mount: through
+//! that, a device can be read and written, but its node can't be changed (EROFS).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -24,19 +24,19 @@ fn is_null(status: &Stat) -> bool {
     is_device(status, FileType::CharacterDevice, NUMBERS)
 }
 
-/// What masked files are covered with.
+/// The device that covers masked files.
 #[derive(Debug)]
 pub(super) enum Cover {
     /// The node that was made in the container's own /dev.
     Own(OwnedFd),
-    /// The host's node, to be shown read-only.
+    /// The host's node, for a read-only mount.
     Host(OwnedFd),
 }
 
 impl Cover {
-    /// `devices`: the container's own file system at /dev, filled, if it has one.
+    /// `devices`: the container's own file system at /dev with its nodes, if it has one.
     pub(super) fn new(devices: Option<&OwnedFd>) -> Result<Self, Failure> {
-        // Something else may be mounted there, which need not be the container's.
+        // Another mount may be there, which need not belong to the container.
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         let own = devices.and_then(|devices| {
             let node = paths::openat2(devices, "null", OFlags::PATH, Mode::empty(), within).ok()?;
@@ -63,7 +63,7 @@ impl Cover {
         mounts::attach(readonly(node)?, target)
     }
 
-    /// For whoever closes descriptors together.
+    /// For a caller that closes many descriptors together.
     pub(super) fn into_fd(self) -> OwnedFd {
         match self {
             Self::Own(node) | Self::Host(node) => node,
@@ -71,7 +71,7 @@ impl Cover {
     }
 }
 
-/// A read-only mount of a node of the host's, attached nowhere yet.
+/// A read-only mount of a host node, not attached anywhere yet.
 pub(super) fn readonly(node: &OwnedFd) -> Result<OwnedFd, Errno> {
     let tree = mounts::copy_of(node)?;
     mounts::make_readonly(&tree, false)
@@ -79,7 +79,7 @@ pub(super) fn readonly(node: &OwnedFd) -> Result<OwnedFd, Errno> {
         .map(|()| tree)
 }
 
-/// The host's null device, which must really be it.
+/// Opens the host's null device, and checks that it is the null device.
 fn host() -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let null = rustix::fs::open(HOST, flags, Mode::empty()).step(|| "open the host's /dev/null")?;
@@ -92,12 +92,12 @@ fn host() -> Result<OwnedFd, Failure> {
     }
 }
 
-/// The standard streams of a process that are connected to the null device, by number.
+/// The numbers of a process's standard streams that are connected to the null device.
 #[derive(Debug)]
 pub(crate) struct Streams(Vec<i32>);
 
 impl Streams {
-    /// Looks at the streams that a process will get: those that are given, or this process's own.
+    /// Examines the streams that a process will get: the given ones, or this process's own.
     pub(crate) fn find(given: Option<&[OwnedFd; 3]>) -> Option<Self> {
         use rustix::stdio::{stderr, stdin, stdout};
         let streams = match given {
@@ -110,8 +110,8 @@ impl Streams {
         (!numbers.is_empty()).then_some(Self(numbers))
     }
 
-    /// Opens what they are connected to instead. While the host's files are in reach; `root` is the
-    /// container's.
+    /// Opens the replacement for them. Works only while the host's files can be reached. `root` is
+    /// the container's root.
     pub(crate) fn open(self, root: impl AsFd) -> Result<Replacement, Failure> {
         let null = match of_container(root) {
             Some(null) => null,
@@ -122,7 +122,7 @@ impl Streams {
     }
 }
 
-/// What standard streams are connected to in place of the host's null device.
+/// The replacement for the host's null device in standard streams.
 #[derive(Debug)]
 pub(crate) struct Replacement {
     null: OwnedFd,
@@ -130,7 +130,7 @@ pub(crate) struct Replacement {
 }
 
 impl Replacement {
-    /// Connects them, when the process has got its streams.
+    /// Connects the streams to it. Call it when the process has its streams.
     pub(crate) fn connect(self) -> Result<(), Failure> {
         for number in self.numbers {
             sandbox::set_standard(&self.null, number)
@@ -140,8 +140,8 @@ impl Replacement {
     }
 }
 
-/// Opens the null device in the container, if it is one. The container may have put anything in its
-/// place, so it is only opened when it was looked at.
+/// Opens the null device in the container, if it is one. The container may have replaced it by any
+/// file, so the file is checked before it is opened.
 fn of_container(root: impl AsFd) -> Option<OwnedFd> {
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
     let node = paths::openat2(root, "dev/null", OFlags::PATH, Mode::empty(), within).ok()?;
@@ -152,14 +152,14 @@ fn of_container(root: impl AsFd) -> Option<OwnedFd> {
     }
 }
 
-/// The host's, so that its node can't be changed by it.
+/// The host's null device, opened so that its node can't be changed.
 fn of_host() -> Result<OwnedFd, Failure> {
     let step = || "open the host's /dev/null read-only";
     let tree = readonly(&host()?).step(step)?;
     reopen(&tree).step(step)
 }
 
-/// Opens what a descriptor refers to, by the host's procfs.
+/// Opens the file of an O_PATH descriptor through the host's procfs.
 fn reopen(node: &OwnedFd) -> Result<OwnedFd, Errno> {
     let link = format!("/proc/self/fd/{}", node.as_raw_fd());
     rustix::fs::open(link, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())

@@ -2,24 +2,24 @@
 
 use keelson_sys::mount_attr as attr;
 
-/// A mount's options, sorted out.
+/// A mount's options, sorted by meaning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// `bind` or `rbind`; whether mounts below the source come along.
+    /// `bind` or `rbind`: whether mounts below the source are included.
     pub(crate) bind: Option<bool>,
     /// Attributes of the mount itself.
     pub(crate) own: Attributes,
     /// Attributes of the mount and all below it (`rro` and its like).
     pub(crate) all: Attributes,
-    /// `MS_…` propagation type, and whether it is for all mounts below as well.
+    /// `MS_…` propagation type, and whether it also applies to all mounts below.
     pub(crate) propagation: Option<(u64, bool)>,
-    /// Whether an id mapping is for all mounts below as well (`ridmap`).
+    /// Whether an id mapping also applies to all mounts below (`ridmap`).
     pub(crate) idmap_all: bool,
-    /// Change the mount that is there already.
+    /// Change the existing mount.
     pub(crate) remount: bool,
-    /// Fill a new tmpfs with what it covers.
+    /// Fill a new tmpfs with the directory that it covers.
     pub(crate) copy_up: bool,
-    /// What is left for the file system, as key and value.
+    /// Options for the file system, as key and value.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
 
@@ -41,14 +41,14 @@ impl Attributes {
         }
     }
 
-    /// Access time modes are a number in three bits, which is cleared whole before it is set.
+    /// Access time modes are a number in three bits; all three are cleared before it is set.
     fn access_time(&mut self, mode: u64) {
         self.set = self.set & !attr::ATIME_MASK | mode;
         self.clear |= attr::ATIME_MASK;
     }
 
-    /// The same for a mount that is to have no other attributes than these, such as those of what it
-    /// is a copy of. Access times stay: they are not about what the mount allows.
+    /// The same for a mount that must have exactly these attributes, and none of its source. The
+    /// access time mode stays, because it does not restrict access.
     pub(crate) fn alone(self) -> Self {
         let others = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
         let clear = self.clear | (others & !self.set);
@@ -61,11 +61,11 @@ impl Attributes {
     }
 }
 
-/// An option that can't be had.
+/// An option that is not supported.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unsupported(pub(crate) String);
 
-/// Sorts out a list of options.
+/// Parses a list of options.
 pub(crate) fn parse(options: &[String]) -> Result<Options, Unsupported> {
     let mut parsed = Options::default();
     for option in options {
@@ -106,7 +106,8 @@ pub(crate) fn is_idmap(option: &str) -> bool {
     matches!(option, "idmap" | "ridmap")
 }
 
-/// Attributes by option: what is set, or cleared. With `r` in front for all mounts below as well.
+/// Attributes by option: what it sets or clears. With a leading `r` it also applies to all mounts
+/// below.
 const ATTRIBUTES: &[(&str, u64, bool)] = &[
     ("ro", attr::RDONLY, true),
     ("rw", attr::RDONLY, false),
@@ -122,7 +123,7 @@ const ATTRIBUTES: &[(&str, u64, bool)] = &[
     ("symfollow", attr::NOSYMFOLLOW, false),
 ];
 
-/// Access time modes by option; the opposites lead back to the kernel's own choice.
+/// Access time modes by option. The opposites select the kernel's default.
 const ACCESS_TIMES: &[(&str, u64)] = &[
     ("noatime", attr::NOATIME),
     ("strictatime", attr::STRICTATIME),
@@ -132,7 +133,7 @@ const ACCESS_TIMES: &[(&str, u64)] = &[
     ("nostrictatime", attr::RELATIME),
 ];
 
-/// How things are anyway, or a hint for mount(8).
+/// Options that are the default anyway, or hints for mount(8).
 const WITHOUT_EFFECT: &[&str] = &[
     "",
     "_netdev",
@@ -148,7 +149,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "silent",
 ];
 
-/// `MS_…` by option; with `r` in front for all mounts below as well.
+/// `MS_…` by option. With a leading `r` it also applies to all mounts below.
 const PROPAGATIONS: &[(&str, u64)] = &[
     ("unbindable", libc::MS_UNBINDABLE),
     ("private", libc::MS_PRIVATE),
@@ -156,7 +157,7 @@ const PROPAGATIONS: &[(&str, u64)] = &[
     ("shared", libc::MS_SHARED),
 ];
 
-/// What [`parse`] understands by itself, and what the file systems of the kernel have in common.
+/// The options that [`parse`] knows, and those that all file systems of the kernel know.
 const OTHERS: &[&str] = &[
     "bind",
     "dirsync",
@@ -171,7 +172,7 @@ const OTHERS: &[&str] = &[
     "tmpcopyup",
 ];
 
-/// All options that are not left to a file system to know, sorted.
+/// All options that are not passed on to the file system, sorted.
 pub(crate) fn names() -> Vec<String> {
     let attributes = ATTRIBUTES.iter().map(|(name, ..)| *name);
     let times = ACCESS_TIMES.iter().map(|(name, _)| *name);
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_sorted_out() {
+    fn options_are_sorted_by_meaning() {
         let parsed = options(&[
             "nosuid",
             "strictatime",

@@ -1,4 +1,4 @@
-//! Reaching and making files under the container's root, and nowhere else.
+//! Opens and makes files under the container's root, and nowhere else.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,7 +18,7 @@ pub(crate) fn find(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
     openat2(root, path, OFlags::PATH, Mode::empty(), INSIDE)
 }
 
-/// The same for what lies on the root's own mount; `None` when it does not, or is not there.
+/// The same for a path on the root's own mount. `None` if it is on another mount or does not exist.
 pub(crate) fn find_in_mount(root: impl AsFd, path: &str, directory: bool) -> Option<OwnedFd> {
     let mut flags = OFlags::PATH;
     flags.set(OFlags::DIRECTORY, directory);
@@ -44,10 +44,10 @@ pub(crate) fn openat2(
     }
 }
 
-/// Links that are followed to where nothing is yet.
+/// How many links to missing files are followed.
 const MOST_LINKS: usize = 16;
 
-/// Opens a directory under the root; makes it, and those above it, when they do not exist.
+/// Opens a directory under the root. Makes it, and its parents, if they do not exist.
 pub(crate) fn make_directory(root: impl AsFd, path: &str) -> Result<OwnedFd, Failure> {
     directory(root.as_fd(), path, MOST_LINKS)
 }
@@ -69,7 +69,7 @@ fn directory(root: BorrowedFd<'_>, path: &str, links: usize) -> Result<OwnedFd, 
             "{path}: a path in the container must not contain \"..\""
         )));
     }
-    // As far down as there are directories, then one by one.
+    // Opens the existing part of the path first, then makes the missing directories one by one.
     let clean: PathBuf = Path::new(path).components().collect();
     let path = clean.to_str().unwrap_or(path);
     let (parent, name) = split_at(root, path, links)?;
@@ -84,7 +84,8 @@ fn directory(root: BorrowedFd<'_>, path: &str, links: usize) -> Result<OwnedFd, 
     }
 }
 
-/// Opens a file under the root as a mere reference; makes an empty one when it does not exist.
+/// Opens a file under the root as a mere reference (O_PATH). Makes an empty file if it does not
+/// exist.
 pub(crate) fn make_file(root: impl AsFd, path: &str) -> Result<OwnedFd, Failure> {
     file(root.as_fd(), path, MOST_LINKS)
 }
@@ -111,9 +112,9 @@ fn file(root: BorrowedFd<'_>, path: &str, links: usize) -> Result<OwnedFd, Failu
     find(root, path).step(|| format!("open {path} in the container"))
 }
 
-/// Where a link leads that is in the way because nothing is there: images have such, to be filled
-/// when they run. Always a path from the root; what is made of it is opened under the root again,
-/// so that a link that changes meanwhile leads nowhere else. `None`: it is no link.
+/// The target of a link whose target does not exist. Images have such links, for files that are
+/// made at run time. The result is always a path from the root. It is opened under the root again,
+/// so a link that changes meanwhile can't lead outside. `None`: it is no link.
 fn behind_link(
     parent: &OwnedFd,
     path: &str,
@@ -139,7 +140,7 @@ fn behind_link(
     Ok(Some(clean.to_string_lossy().into_owned()))
 }
 
-/// The directory of a path, made when it does not exist, and the last part of its name.
+/// The parent directory of a path, made if it does not exist, and the last component of the path.
 pub(crate) fn split(root: impl AsFd, path: &str) -> Result<(OwnedFd, &str), Failure> {
     split_at(root.as_fd(), path, MOST_LINKS)
 }

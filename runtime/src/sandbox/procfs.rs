@@ -1,5 +1,5 @@
-//! Writing to procfs files from inside the container, through a procfs that nothing of the
-//! image's can stand in the way of.
+//! Writes to procfs files from inside the container, through a procfs that the image can't
+//! redirect.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,11 +14,12 @@ use super::{paths, userns};
 use crate::failure::{Failure, Step};
 use crate::spec::{NamespaceKind, Spec};
 
-/// Makes a procfs of the process's pid namespace that is mounted nowhere, in a process that still
-/// has the host's root.
+/// Makes a procfs of the process's pid namespace that is not mounted anywhere. The process must
+/// still have the host's root.
 ///
-/// An ordinary user can make none of a pid namespace of the host's, which the container shares then.
-/// The user's own procfs is of the same namespace, and nothing of the image's is in its way either.
+/// An ordinary user can't make a procfs of the host's pid namespace, which the container shares in
+/// this case. The user's own procfs shows the same namespace, and the image can't redirect it
+/// either.
 pub(crate) fn private() -> Result<OwnedFd, Failure> {
     match new_filesystem("proc", None, &[], Attributes::default()) {
         Err(error) if error.errno == Errno::PERM && userns::is_restricted() => host(),
@@ -39,8 +40,8 @@ pub(crate) fn host() -> Result<OwnedFd, Failure> {
     .step(|| "open /proc")
 }
 
-/// Sets the calling process's OOM score adjustment through the host's procfs, which no container
-/// can have changed.
+/// Sets the calling process's OOM score adjustment through the host's procfs, which containers
+/// can't change.
 pub(crate) fn set_oom_score(score: i32) -> Result<(), Failure> {
     write_oom_score(host()?.as_fd(), score)
 }
@@ -69,8 +70,8 @@ pub(crate) fn write(proc: BorrowedFd<'_>, file: &str, value: &str) -> Result<(),
     Ok(())
 }
 
-/// Judges kernel parameters, of which only those may be given that belong to a namespace that the
-/// container has for itself.
+/// Checks kernel parameters. Only those of a namespace that belongs to the container alone are
+/// allowed.
 pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
     check_parameters(&spec.linux.sysctl, |kind| spec.namespace(kind).is_some())
 }
@@ -87,7 +88,8 @@ pub(crate) fn set_parameters(proc: BorrowedFd<'_>, spec: &Spec) -> Result<(), Fa
     Ok(())
 }
 
-/// The file of a parameter. Slashes may be used in place of dots, for link names with dots.
+/// The file of a parameter. Slashes may be used instead of dots, for names of network links that
+/// contain dots.
 fn file_of(name: &str) -> String {
     let path = if name.contains('/') {
         name.to_owned()
@@ -112,7 +114,7 @@ fn check_parameters(
         "kernel.shm_rmid_forced",
     ];
     for name in parameters.keys() {
-        // Steps upwards would lead to other parameters than the name begins with.
+        // With `..` the path would lead to other parameters than the name begins with.
         if file_of(name)
             .split('/')
             .any(|part| matches!(part, "" | "." | ".."))

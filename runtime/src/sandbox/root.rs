@@ -1,5 +1,5 @@
-//! The container's root: put together, attached, and made the root of the mount namespace, or of the
-//! process alone where others use the namespace.
+//! The container's root: it is assembled, attached, and made the root of the mount namespace; or of
+//! the process alone, if others use the namespace.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,9 @@ use super::{mounts, options};
 use crate::failure::{Failure, Step};
 
 /// Attaches the root in the process's mount namespace. The process's own root directory is still
-/// the host's. The place should be `/`: a mount on top of the process's root directory is not
-/// noticed by lookups of absolute paths, which start below it, so nothing of the host is covered
-/// that a bind mount might name.
+/// the host's. The place should be `/`: lookups of absolute paths start below a mount on top of the
+/// process's root directory, so they do not see it. Host paths that a bind mount may name are
+/// therefore not covered.
 pub(crate) fn attach(root: &OwnedFd, place: &Path) -> Result<(), Failure> {
     rustix::mount::move_mount(
         root,
@@ -33,8 +33,8 @@ pub(crate) fn attach(root: &OwnedFd, place: &Path) -> Result<(), Failure> {
     .step(|| format!("attach the container's root to {}", place.display()))
 }
 
-/// Puts the root together; the descriptor refers to a mount that is attached nowhere. `owner`:
-/// layers are shown through the mappings of a user namespace, a directory is taken as it is.
+/// Assembles the root. The descriptor refers to a mount that is not attached anywhere. `owner`:
+/// layers are mounted with the mappings of a user namespace; a directory is used unchanged.
 pub(crate) fn make(
     rootfs: &Rootfs,
     propagation: Propagation,
@@ -43,7 +43,7 @@ pub(crate) fn make(
     Ok(match rootfs {
         Rootfs::Overlay { lower, upper, work } => match (lower.as_slice(), upper, work) {
             ([], _, _) => return Err(Failure::invalid("rootfs.lower must not be empty")),
-            // overlayfs wants two layers; one that nothing is written to needs none.
+            // overlayfs needs two layers; a single read-only layer needs no overlayfs.
             ([only], None, _) => {
                 let tree = clone_tree(only, propagation)?;
                 if let Some(owner) = owner {
@@ -72,9 +72,9 @@ pub(crate) fn make(
 /// `linux.rootfsPropagation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Propagation {
-    /// `MS_…`, and whether it is for all mounts below as well; `None`: private.
+    /// `MS_…`, and whether it also applies to all mounts below. `None`: private.
     kind: Option<(u64, bool)>,
-    /// Whether copies of the host's mounts are private from the outset.
+    /// Whether copies of the host's mounts are private from the start.
     detached: bool,
 }
 
@@ -93,19 +93,19 @@ impl Propagation {
         Ok(Self { kind, detached })
     }
 
-    /// The same for a container in which nothing follows the host's mounts: all of them are made
-    /// private at once, and not each that is bound by itself.
+    /// The same for a container that receives no later mounts of the host: all mounts are made
+    /// private at once, instead of each bind on its own.
     pub(crate) fn detached(self) -> Self {
         let detached = self.kind.is_none();
         Self { detached, ..self }
     }
 
-    /// Whether copies of the host's mounts are private from the outset.
+    /// Whether copies of the host's mounts are private from the start.
     pub(crate) fn is_detached(self) -> bool {
         self.detached
     }
 
-    /// Whether the host may see mounts of the container's.
+    /// Whether the host may see the container's mounts.
     pub(crate) fn is_shared(self) -> bool {
         self.is(libc::MS_SHARED)
     }
@@ -122,9 +122,9 @@ impl Propagation {
     }
 }
 
-/// Makes changes of this mount namespace invisible outside; what is mounted outside shows in what
-/// is bound as a slave of the host's mounts. With a shared root, what is bound as shared stays so
-/// with the host, as callers expect who ask for both.
+/// Makes changes of this mount namespace invisible outside. Mounts made outside show in binds that
+/// are slaves of the host's mounts. With a shared root, shared binds stay shared with the host, as
+/// callers who ask for both expect.
 pub(crate) fn isolate(propagation: Propagation) -> Result<(), Failure> {
     if propagation.is_shared() {
         return rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE)
@@ -171,7 +171,8 @@ fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, 
     if let Some((upper, work)) = upper {
         set("upperdir", upper)?;
         set("workdir", work)?;
-        // The upper directory must tell all changes by itself: it is read without a mount.
+        // The upper directory alone must contain all changes, because it is read without the
+        // overlay mount.
         set("redirect_dir", Path::new("off"))?;
     }
     let result = rustix::mount::fsconfig_create(&context);
@@ -187,8 +188,8 @@ fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, 
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).step(|| "mount overlay")
 }
 
-/// Keeps mounts below an attached root from the other users of a mount namespace: attached to a
-/// shared mount it became shared itself.
+/// Hides mounts below an attached root from the other users of the mount namespace: a root that is
+/// attached to a shared mount becomes shared itself.
 pub(crate) fn keep_apart(root: &OwnedFd, propagation: Propagation) -> Result<(), Failure> {
     change_propagation(root, propagation.mount_flag(), true)
         .step(|| "make the container's root private")
@@ -214,14 +215,14 @@ pub(crate) fn enter_alone(
     propagate(root, propagation)
 }
 
-/// Makes the prepared root the root of the mount namespace and lets go of the host's mounts.
+/// Makes the prepared root the root of the mount namespace, and unmounts the host's mounts.
 pub(crate) fn enter(
     root: &OwnedFd,
     readonly: bool,
     propagation: Propagation,
 ) -> Result<(), Failure> {
     make_readonly(root, readonly)?;
-    // Mounts of the host's that are still shared must not go with this namespace's copies.
+    // Shared mounts of the host must not be unmounted together with this namespace's copies.
     let host = match propagation.is(libc::MS_SHARED) {
         true => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -231,12 +232,12 @@ pub(crate) fn enter(
         false => None,
     };
     rustix::process::fchdir(root).step(|| "change to the container's root")?;
-    // The old root ends up mounted over the new one, from where it is taken off.
+    // The old root ends up mounted over the new one, and is unmounted from there.
     rustix::process::pivot_root(".", ".").step(|| "pivot_root")?;
     if let Some(host) = host {
         change_propagation(&host, libc::MS_SLAVE, true).step(|| "make the host's mounts slaves")?;
     }
-    // The process stays in the container's root, where it went above.
+    // The process stays in the container's root: it changed to that above.
     rustix::mount::unmount(".", UnmountFlags::DETACH).step(|| "unmount the host's root")?;
     propagate(root, propagation)
 }
@@ -244,7 +245,7 @@ pub(crate) fn enter(
 /// Gives the root the propagation that was asked for.
 fn propagate(root: &OwnedFd, propagation: Propagation) -> Result<(), Failure> {
     match propagation.kind {
-        // As a slave it was made.
+        // It is a slave already.
         None | Some((libc::MS_SLAVE, _)) => Ok(()),
         Some((kind, recursive)) => change_propagation(root, kind, recursive)
             .step(|| "linux.rootfsPropagation: change the root"),

@@ -1,13 +1,14 @@
 //! Mounts in a namespace that is not the container's own: the runtime's, when config.json lists no
 //! mount namespace, or one that is given by path.
 //!
-//! For the namespace's other users nothing may change. So the container's root is attached to the
-//! bundle's root directory and not to `/`, the process's root is changed and not the namespace's, and
-//! the propagation of mounts that were there stays. Nothing goes away with the process either: what
-//! was mounted is unmounted when the container is deleted, or at once when it can't be made.
+//! Nothing may change for the namespace's other users. So the container's root is attached to the
+//! bundle's root directory instead of `/`; the root of the process is changed, not that of the
+//! namespace; and the propagation of existing mounts stays. The mounts do not disappear with the
+//! process either: they are unmounted when the container is deleted, or at once if its creation
+//! fails.
 //!
-//! A changed root holds nobody who may call chroot(2) himself. Whoever asks for this wants the
-//! namespace's mounts within reach.
+//! A process that may call chroot(2) can leave a changed root. Callers who ask for this want to
+//! reach the namespace's mounts.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -27,21 +28,22 @@ pub(crate) fn is_shared(spec: &Spec) -> bool {
     !spec.makes(NamespaceKind::Mount)
 }
 
-/// What is unmounted with a container.
+/// The mounts that are removed with a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shared {
-    /// Where the namespace is found; the runtime's own has no place.
+    /// The path of the namespace. The runtime's own has none.
     namespace: Option<PathBuf>,
-    /// The namespace's number, since another may be found there later.
+    /// The namespace's number, because another namespace may be at the path later.
     inode: u64,
     /// Where the root is attached.
     place: PathBuf,
-    /// The number of that mount, since something else may be there later.
+    /// The number of that mount, because another mount may be there later.
     mount: u64,
 }
 
 impl Shared {
-    /// Of a container's process whose root is entered; nothing when its namespace is its own.
+    /// Reads them from a container's process that has entered its root. `None` if the process has a
+    /// mount namespace of its own.
     pub(crate) fn of(spec: &Spec, place: &Path, pid: i32) -> Result<Option<Self>, Failure> {
         if !is_shared(spec) {
             return Ok(None);
@@ -56,7 +58,7 @@ impl Shared {
         }))
     }
 
-    /// Takes the container's mounts away. That they, or the namespace, are gone is no error.
+    /// Removes the container's mounts. It is no error if they, or the namespace, are gone.
     pub(crate) fn unmount(&self) -> Result<(), Failure> {
         let step = || format!("unmount the container's root at {}", self.place.display());
         let Some(path) = &self.namespace else {
@@ -80,7 +82,7 @@ impl Shared {
         }
     }
 
-    /// In a copy of this process, whose own root and working directory would change.
+    /// Done in a copy of this process, because root and working directory change.
     fn unmount_in(&self, namespace: &OwnedFd) -> Result<(), Errno> {
         // SAFETY: this program never starts a thread.
         #[allow(unsafe_code)]
@@ -116,9 +118,9 @@ impl Shared {
     }
 }
 
-/// Takes a root away again that was attached, with everything below it. For a process that ends.
+/// Removes an attached root again, with everything below it. For a process that ends.
 pub(crate) fn undo(root: &OwnedFd) {
-    // There is nobody to tell.
+    // Nobody could receive an error.
     if rustix::process::fchdir(root).is_ok() {
         let _ = rustix::mount::unmount(".", UnmountFlags::DETACH);
     }
@@ -128,8 +130,8 @@ fn inode(path: impl rustix::path::Arg) -> Result<u64, Errno> {
     rustix::fs::stat(path).map(|status| status.st_ino)
 }
 
-/// The number of the topmost mount at a place: one that is never given again, where the kernel
-/// (6.8) has those.
+/// The number of the topmost mount at a path. Kernels from 6.8 on have numbers that are never
+/// reused.
 fn mount_at(path: impl rustix::path::Arg) -> Result<u64, Errno> {
     const UNIQUE: u32 = 0x4000;
     let wanted = StatxFlags::MNT_ID | StatxFlags::from_bits_retain(UNIQUE);

@@ -1,4 +1,4 @@
-//! Mount trees that are attached nowhere yet: their attributes and propagation.
+//! Mount trees that are not attached yet: their attributes and propagation.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -20,7 +20,7 @@ pub(crate) fn change(
     mount_attr::mount_setattr(tree.as_fd(), c"", recursive, &attributes)
 }
 
-/// Changes what a tree shares mounts with (`MS_SHARED` and its like).
+/// Changes the propagation of a tree (`MS_SHARED` and its like).
 pub(super) fn change_propagation(
     tree: &OwnedFd,
     propagation: u64,

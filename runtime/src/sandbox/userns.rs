@@ -41,13 +41,14 @@ pub(crate) fn make(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd, Fa
     }
 }
 
-/// Becomes root of the user namespace that was entered. Groups of the host's were given up before.
+/// Becomes root of the user namespace that was entered. The host's groups were dropped before.
 pub(crate) fn become_root() -> Result<(), Failure> {
     sandbox::set_group(0).step(|| "become group 0 of the user namespace")?;
     sandbox::set_user(0).step(|| "become user 0 of the user namespace")
 }
 
-/// Compares what an existing user namespace maps with what config.json says. Called inside.
+/// Compares the mappings of an existing user namespace with those of config.json. Called inside the
+/// namespace.
 pub(crate) fn compare(uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), Failure> {
     for (file, member, list) in [
         ("uid_map", "linux.uidMappings", uids),
@@ -89,7 +90,8 @@ fn same(text: &str, list: &[IdMapping]) -> bool {
 pub(crate) struct MountMaps(Vec<(usize, OwnedFd)>);
 
 impl MountMaps {
-    /// Makes what the mounts need. `container` is the container's own user namespace.
+    /// Makes the namespaces that the mounts need. `container` is the container's own user
+    /// namespace.
     pub(crate) fn new(
         mounts: &[Mount],
         container: Option<BorrowedFd<'_>>,

@@ -16,7 +16,7 @@ pub(super) const JUMP_GREATER_EQUAL: u16 = 0x35;
 pub(super) const AND: u16 = 0x54;
 pub(super) const RETURN: u16 = 0x06;
 
-/// A jump to behind the block, to be filled in when the block's end is known.
+/// A jump to the end of the block. Its distance is filled in when the end is known.
 const TO_END: u8 = u8::MAX;
 
 const fn instruction(code: u16, jump_true: u8, jump_false: u8, operand: u32) -> Instruction {
@@ -40,7 +40,7 @@ pub(crate) const fn jump(distance: u32) -> Instruction {
     instruction(JUMP, 0, 0, distance)
 }
 
-/// Goes on with the next instruction when the accumulator equals the operand, else skips some.
+/// Continues with the next instruction if the accumulator equals the operand, otherwise skips some.
 pub(crate) const fn skip_unless_equal(operand: u32, distance: u8) -> Instruction {
     instruction(JUMP_EQUAL, 0, distance, operand)
 }
@@ -62,15 +62,15 @@ pub(crate) enum Operator {
 pub(crate) struct Condition {
     pub(crate) index: u32,
     pub(crate) operator: Operator,
-    /// What to compare with; the mask of [`Operator::MaskedEqual`].
+    /// The value to compare with, or the mask of [`Operator::MaskedEqual`].
     pub(crate) value: u64,
-    /// What the masked argument must be.
+    /// The required value of the masked argument.
     pub(crate) value_two: u64,
 }
 
 impl Condition {
-    /// Code that runs on to the next instruction when the condition holds, and otherwise jumps
-    /// with the marker [`TO_END`].
+    /// Code that continues with the next instruction if the condition holds, and otherwise jumps by
+    /// the marker [`TO_END`].
     fn emit(&self, code: &mut Vec<Instruction>) {
         // x86 is little-endian: the lower half comes first.
         let low = load(ARGUMENTS + 8 * self.index);
@@ -136,7 +136,7 @@ const fn halves(value: u64) -> (u32, u32) {
     ((value >> 32) as u32, value as u32)
 }
 
-/// What is done about a system call: the first rule whose conditions all hold, else the last.
+/// The decision about a system call: the first rule whose conditions all hold, otherwise the last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) rules: Vec<(Vec<Condition>, u32)>,
@@ -173,8 +173,8 @@ impl Verdict {
     }
 }
 
-/// Appends a binary search for the accumulator. Each element is the first number of a range that
-/// goes up to the next element's, with what is done about it; the first one starts at zero.
+/// Appends a binary search for the accumulator. Each element is the first number of a range, with
+/// the range's decision; the range ends before the next element. The first range starts at zero.
 pub(crate) fn tree(ranges: &[(u32, &Verdict)], code: &mut Vec<Instruction>) {
     let (left, right) = ranges.split_at(ranges.len() / 2);
     match (left, right) {
@@ -192,7 +192,8 @@ pub(crate) fn tree(ranges: &[(u32, &Verdict)], code: &mut Vec<Instruction>) {
                 }
             }
             if too_far {
-                // For the eight bits of a conditional jump. Jumps in what moves are relative.
+                // Because a conditional jump has only eight bits. The code that moves has relative
+                // jumps only.
                 code.insert(place + 1, jump(distance as u32));
             }
             tree(right, code);

@@ -1,8 +1,9 @@
-//! The compiler: checks the OCI object, groups its rules by system call, lays out the tree.
+//! The compiler: checks the OCI object, groups its rules by system call, and builds the search
+//! tree.
 //!
-//! Of several rules for one system call, those with conditions are tried in their order, then the
-//! first one without. A rule with several conditions on one argument holds when any of them does,
-//! as with runc; conditions on different arguments must all hold.
+//! If a system call has several rules, those with conditions are tried in order, then the first
+//! rule without conditions. If a rule has several conditions on one argument, one of them is
+//! enough, as with runc; conditions on different arguments must all hold.
 
 use keelson_sys::seccomp::{Instruction, NEW_LISTENER};
 
@@ -31,7 +32,7 @@ const EPERM: u32 = 1;
 /// Longest program that the kernel accepts.
 const LONGEST: usize = 4096;
 
-/// The interfaces of the processor that a filter may speak of.
+/// The processor interfaces that a filter may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Architecture {
     X86_64,
@@ -82,7 +83,7 @@ pub(crate) fn compile(seccomp: &Seccomp) -> Result<Filter, SeccompError> {
         architectures.extend(architecture(index, name)?);
     }
     if !architectures.contains(&Architecture::X86_64) {
-        // The native one is always meant.
+        // The native architecture is always included.
         architectures.push(Architecture::X86_64);
     }
     let rules = rules(seccomp, default)?;
@@ -96,13 +97,13 @@ pub(crate) fn compile(seccomp: &Seccomp) -> Result<Filter, SeccompError> {
     let i386 = code_of(Architecture::I386);
 
     let mut program = vec![load(ARCHITECTURE)];
-    // Unconditional jumps, since the trees may be longer than a conditional one reaches.
+    // Unconditional jumps, because the trees may be longer than the reach of a conditional one.
     let native_length = 3 + native.len() + x32.len();
     program.push(skip_unless_equal(AUDIT_X86_64, 1));
     program.push(jump(1));
     program.push(jump(native_length as u32));
     program.push(load(NUMBER));
-    // x32 numbers have the marker bit: greater than every native one.
+    // x32 numbers have the marker bit, so they are greater than every native number.
     program.push(Instruction {
         code: 0x35,
         jump_true: 0,
@@ -135,10 +136,10 @@ pub(crate) fn compile(seccomp: &Seccomp) -> Result<Filter, SeccompError> {
     })
 }
 
-/// Rules by the call's position in the table; calls that nothing is said about have none.
+/// Rules by the call's position in the table. Calls that the profile does not name have none.
 struct Rules {
     calls: Vec<Option<Verdict>>,
-    /// Whether any action, also one for a call that is not in the table, asks the listener.
+    /// Whether any action asks the listener, even one for a call that is not in the table.
     notifying: bool,
 }
 
@@ -153,8 +154,8 @@ fn rules(seccomp: &Seccomp, default: u32) -> Result<Rules, SeccompError> {
         calls: vec![None; SYSCALLS.len()],
         notifying: default == NOTIFY,
     };
-    // Calls that got a rule without conditions that says what the default does: it is the last one
-    // to be tried, too.
+    // Calls with a rule without conditions that equals the default action: such a rule is also the
+    // last that is tried.
     let mut settled = vec![false; SYSCALLS.len()];
     for (index, rule) in seccomp.syscalls.iter().enumerate() {
         let member = || format!("syscalls[{index}]");
@@ -196,7 +197,7 @@ fn rules(seccomp: &Seccomp, default: u32) -> Result<Rules, SeccompError> {
         }
     }
     for verdict in rules.calls.iter_mut().flatten() {
-        // Conditions that lead to where the call ends up anyway need no code.
+        // Conditions need no code if their action is the one that applies anyway.
         while verdict
             .rules
             .last()
@@ -253,7 +254,7 @@ fn condition(member: &str, argument: &SeccompArgument) -> Result<Condition, Secc
 
 /// The search tree of one architecture.
 fn search(rules: &Rules, architecture: Architecture, default: u32) -> Vec<Instruction> {
-    // By number: a table, because sorting takes longer.
+    // Indexed by number: a table, because sorting takes longer.
     let mut calls: Vec<Option<&Verdict>> = Vec::new();
     for (entry, verdict) in SYSCALLS.iter().zip(&rules.calls) {
         let number = match architecture {
@@ -281,8 +282,8 @@ fn search(rules: &Rules, architecture: Architecture, default: u32) -> Vec<Instru
         rules: Vec::new(),
         otherwise: default,
     };
-    // Calls that are newer than the profile's author knew are answered as by an older kernel, so
-    // that the C library's fall-backs work. An allowing default needs no such help.
+    // Calls that are newer than every named one are answered as an older kernel does, so that the C
+    // library's fall-backs work. A default that allows does not need this.
     let newer = Verdict {
         rules: Vec::new(),
         otherwise: if default & 0xffff_0000 == ERRNO {
@@ -336,7 +337,7 @@ pub(super) fn action(
 }
 
 pub(super) fn architecture(index: usize, name: &str) -> Result<Option<Architecture>, SeccompError> {
-    /// Valid names of architectures that this program was not built for.
+    /// Names of architectures that are valid but that this program was not built for.
     const FOREIGN: &[&str] = &[
         "ARM",
         "AARCH64",
@@ -363,7 +364,7 @@ pub(super) fn architecture(index: usize, name: &str) -> Result<Option<Architectu
         return Ok(Some(*found));
     }
     match name.strip_prefix("SCMP_ARCH_") {
-        // This processor has no such calls, so nothing needs to be compiled for them.
+        // This processor has no such calls, so no code is needed for them.
         Some(other) if FOREIGN.contains(&other) => Ok(None),
         _ => Err(SeccompError::new(
             format!("architectures[{index}]"),
@@ -372,14 +373,14 @@ pub(super) fn architecture(index: usize, name: &str) -> Result<Option<Architectu
     }
 }
 
-/// What the runtime itself calls while the filter is in force, and what for: an agent that does not
-/// answer would hold up the start, not the command.
+/// System calls that the runtime itself makes while the filter is in force, with their purpose: an
+/// agent that does not answer them would block the start, not the command.
 const NEEDED: [(&str, &str); 2] = [
     ("sendmsg", "which hands the listener over"),
     ("write", "which tells hooks of the container"),
 ];
 
-/// Whether the filter has a listener, which then must be able to be handed over.
+/// Whether the filter has a listener. Then it must be possible to hand the listener over.
 fn notifies(seccomp: &Seccomp, rules: &Rules, default: u32) -> Result<bool, SeccompError> {
     let verdict_notifies = |verdict: &Verdict| {
         let mut actions = verdict.rules.iter().map(|(_, action)| *action);
@@ -423,7 +424,8 @@ pub(crate) const FLAGS: &[(&str, u32)] = &[
 
 const TSYNC: u32 = 1;
 const SPEC_ALLOW: u32 = 4;
-/// Lets TSYNC, whose failures are told by a thread's number, be used together with a listener.
+/// Allows TSYNC together with a listener. (TSYNC alone reports a failure as a thread's number,
+/// which could be mistaken for a descriptor.)
 const TSYNC_ESRCH: u32 = 16;
 const WAIT_KILLABLE_RECV: u32 = 32;
 

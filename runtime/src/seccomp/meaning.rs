@@ -1,5 +1,5 @@
-//! What a profile means, told as directly as possible, and what a program does: the measure of the
-//! compiler, for tests and fuzz targets.
+//! Interprets a profile as directly as possible, and runs a filter program. Tests and fuzz targets
+//! compare the compiler with this.
 
 use keelson_sys::seccomp::Instruction;
 
@@ -25,7 +25,7 @@ pub struct Call {
     pub arguments: [u64; 6],
 }
 
-/// What the profile wants done about a call: a `SECCOMP_RET_…` value with its data.
+/// The profile's decision about a call: a `SECCOMP_RET_…` value with its data.
 pub(crate) fn of(seccomp: &Seccomp, call: &Call) -> Result<u32, SeccompError> {
     let default = action(
         || "defaultAction".to_owned(),
@@ -63,7 +63,7 @@ pub(crate) fn of(seccomp: &Seccomp, call: &Call) -> Result<u32, SeccompError> {
     }
 }
 
-/// The interface of the processor that a call came by, when the profile allows for it at all.
+/// The processor interface that a call used, if the profile names it.
 fn interface(seccomp: &Seccomp, call: &Call) -> Result<Option<Architecture>, SeccompError> {
     let found = match call.architecture {
         AUDIT_X86_64 if call.number & X32_BIT == 0 && call.number < X32_BIT => Architecture::X86_64,
@@ -103,7 +103,7 @@ fn holds(rule: &SeccompRule, call: &Call) -> bool {
     }
 }
 
-/// Runs a program as the kernel would. `None`: the kernel would not have taken it.
+/// Runs a program as the kernel would. `None`: the kernel would refuse it.
 pub(crate) fn run(program: &[Instruction], call: &Call) -> Option<u32> {
     const ARGUMENTS: u32 = 16;
     let (mut accumulator, mut position) = (0u32, 0usize);

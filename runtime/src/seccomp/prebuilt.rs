@@ -1,8 +1,8 @@
 //! The built-in profile, compiled ahead of time for the capabilities that containers have by
 //! default; compiling it takes longer than all mounts together.
 //!
-//! `default.bpf` is the program as the kernel takes it (`struct sock_filter`, little endian). A
-//! test compares it with what the compiler makes of the profile, and writes it anew when
+//! `default.bpf` is the program in the kernel's format (`struct sock_filter`, little endian). A
+//! test compares it with the compiler's output for the profile, and writes it again if
 //! `KEELSON_UPDATE_FILTER=1` is set.
 
 use keelson_sys::seccomp::Instruction;
@@ -12,7 +12,7 @@ use super::{Filter, profile};
 static PROGRAM: &[u8] = include_bytes!("default.bpf");
 /// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`, as the compiler chooses for a profile without flags.
 const FLAGS: u32 = 4;
-/// Of the default capabilities, those that the profile asks for.
+/// The default capabilities that change the profile.
 const CAPABILITIES: &[&str] = &["CAP_SYS_CHROOT"];
 
 /// The filter of a container with these capabilities, if it is the prepared one.

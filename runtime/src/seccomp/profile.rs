@@ -1,6 +1,7 @@
-//! The built-in profile: what Docker's default profile allows, refuses and ties to capabilities.
+//! The built-in profile. It allows, refuses and ties to capabilities the same system calls as
+//! Docker's default profile.
 //!
-//! Everything not named fails with EPERM; system calls newer than every named one fail with
+//! System calls that are not named fail with EPERM. Those newer than every named one fail with
 //! ENOSYS, so that programs fall back to older ones.
 
 use crate::spec::{Seccomp, SeccompArgument, SeccompRule};
@@ -453,7 +454,7 @@ pub(super) fn deciding() -> impl Iterator<Item = &'static str> {
     BY_CAPABILITY.iter().map(|(capability, _)| *capability)
 }
 
-/// The profile for a container whose bounding set is given.
+/// The profile for a container with this bounding set.
 pub(crate) fn default_profile(bounding: &[String]) -> Seccomp {
     let has = |name: &str| bounding.iter().any(|capability| capability == name);
     let mut syscalls = vec![
@@ -521,7 +522,7 @@ mod tests {
     fn every_name_exists_on_some_architecture() {
         let conditional = BY_CAPABILITY.iter().flat_map(|(_, names)| names.iter());
         for name in ALWAYS.iter().chain(conditional) {
-            // These two stand in Docker's profile for the sake of other architectures.
+            // These two are in Docker's profile for other architectures.
             let elsewhere = ["recv", "send"].contains(name);
             assert!(find(name).is_some() || elsewhere, "{name}");
         }

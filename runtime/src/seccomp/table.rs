@@ -478,8 +478,8 @@ pub(crate) const SYSCALLS: &[(&str, u16, u16, u16)] = &[
     ("writev", 20, 146, 516),
 ];
 
-/// The position of a system call in [`SYSCALLS`]. A profile names hundreds of calls, each of which
-/// a binary search would compare with nine others.
+/// The position of a system call in [`SYSCALLS`]. A hash table, because a profile names hundreds of
+/// calls, and a binary search would compare each with nine others.
 pub(crate) fn position(name: &str) -> Option<usize> {
     let mut slot = slot_of(name.as_bytes());
     loop {
@@ -497,10 +497,10 @@ pub(crate) fn find(name: &str) -> Option<&'static (&'static str, u16, u16, u16)>
     SYSCALLS.get(position(name)?)
 }
 
-/// A power of two, so large that few names meet in a slot.
+/// A power of two, so large that few names share a slot.
 const SLOT_COUNT: usize = 2048;
 
-/// Positions by the hash of the name, or [`NONE`]; the next slots hold names of the same hash.
+/// Positions by the hash of the name, or [`NONE`]. Names with the same hash are in the next slots.
 static SLOTS: [u16; SLOT_COUNT] = {
     let mut slots = [NONE; SLOT_COUNT];
     let mut position = 0;

@@ -1,4 +1,4 @@
-//! One connection of the shim's socket.
+//! One connection to the shim's socket.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,9 +9,9 @@ use keelson_shim_protocol::stream::{self, OutputStream};
 use keelson_shim_protocol::{DecodeError, Decoder, Request, Response, encode};
 use nix::sys::epoll::EpollFlags;
 
-/// A client is not given more from the log while this many bytes wait to be sent.
+/// While this many bytes wait to be sent to a client, nothing more is read from the log for it.
 const MAX_OUTPUT: usize = 64 * 1024;
-/// Input that is taken from a client that is gone, in bytes: more than a socket holds.
+/// How many bytes of input are read from a client that is gone: more than a socket holds.
 const MAX_LEFT: usize = 1024 * 1024;
 /// Longest frame of an attached stream; neighbouring records of a stream share a frame.
 const MAX_STREAM_FRAME: usize = 32 * 1024;
@@ -19,23 +19,23 @@ const MAX_STREAM_FRAME: usize = 32 * 1024;
 /// A connection.
 pub(crate) struct Client {
     socket: UnixStream,
-    /// Requests, and after an attach request input for the process.
+    /// It receives requests, and after an attach request input for the process.
     input: Decoder,
     output: Vec<u8>,
     sent: usize,
     /// The client sends nothing any more.
     pub(crate) input_ended: bool,
-    /// The connection is of no use any more.
+    /// The connection is broken.
     pub(crate) dead: bool,
-    /// The connection is over when what is queued has been sent.
+    /// The connection closes when the queued bytes have been sent.
     pub(crate) ended: bool,
-    /// What the event loop waits for on the socket.
+    /// The events that the event loop waits for on the socket.
     pub(crate) interest: EpollFlags,
     /// The client waits for the container's end and is answered then.
     pub(crate) waiting: bool,
-    /// The client waits for something of an exec session and is answered then.
+    /// The client waits for an event of an exec session and is answered then.
     pub(crate) pending: Option<Pending>,
-    /// After an attach request.
+    /// The client is attached.
     pub(crate) attached: Option<Attached>,
 }
 
@@ -46,20 +46,20 @@ pub(crate) enum Pending {
     Start,
     /// The end of the hooks after the start, run by this process.
     Started(i32),
-    /// The end of another runtime's call, which is this process.
+    /// The end of this process, which is a call of another runtime.
     Call(i32),
-    // By the session's number:
+    // These name a session by its number:
     /// The execution of its command.
     ExecStart(u64),
     /// Its end.
     ExecWait(u64),
-    /// Its end as a probe, which ends with this client.
+    /// Its end as a probe. The probe is killed when this client goes away.
     Probe(u64),
 }
 
-/// What an attached client takes part in.
+/// The streams of an attached client.
 pub(crate) struct Attached {
-    /// Its position in the log; `None` when it takes no output.
+    /// Its position in the log. `None` if it receives no output.
     reader: Option<Reader>,
     stdout: bool,
     stderr: bool,
@@ -67,16 +67,16 @@ pub(crate) struct Attached {
     pub(crate) stdin: bool,
     /// Whether it has sent some.
     pub(crate) wrote: bool,
-    /// Everything in the log has been taken from it.
+    /// It has received everything in the log.
     caught_up: bool,
-    /// How many records the log had then.
+    /// How many records the log had at that time.
     seen: u64,
-    /// The exec session, when it is not the container's first process.
+    /// The exec session, if the client is not attached to the container's first process.
     session: Option<u64>,
 }
 
 impl Attached {
-    /// A client that sees output from now on, when the log has had so many records.
+    /// A client that sees output from now on. `records`: how many records the log has now.
     pub(crate) fn new(
         reader: Option<Reader>,
         seen: u64,
@@ -124,7 +124,7 @@ impl Client {
         self.socket.as_fd()
     }
 
-    /// Reads what has come, at most one buffer's worth.
+    /// Reads the bytes that have arrived, at most one buffer full.
     pub(crate) fn read(&mut self) {
         let mut buffer = [0; 16 * 1024];
         match self.socket.read(&mut buffer) {
@@ -136,7 +136,8 @@ impl Client {
         }
     }
 
-    /// Reads what a client that is gone has left: no more than the kernel keeps for it.
+    /// Reads the bytes that a client sent before it went away: no more than the kernel keeps for
+    /// it.
     pub(crate) fn read_rest(&mut self) {
         while !self.input_ended && !self.dead && self.input.held() < MAX_LEFT {
             let before = self.input.held();
@@ -147,22 +148,22 @@ impl Client {
         }
     }
 
-    /// Whether a request has come whole that can be answered now.
+    /// Whether a complete request has arrived that can be answered now.
     pub(crate) fn has_request(&self) -> bool {
         self.input.is_ready() && self.attached.is_none() && !self.waits() && self.has_room()
     }
 
-    /// The next request, when it has come whole.
+    /// The next request, if it has arrived completely.
     pub(crate) fn next_request(&mut self) -> Option<Result<Request, DecodeError>> {
         let request = self.input.take()?;
         if matches!(request, Err(DecodeError::Oversized(_))) {
-            // What follows can't be made sense of.
+            // The bytes after this can't be parsed.
             self.input_ended = true;
         }
         Some(request)
     }
 
-    /// Everything that has come: input for the container.
+    /// All bytes that have arrived: input for the container.
     pub(crate) fn take_input(&mut self) -> Vec<u8> {
         self.input.take_rest()
     }
@@ -174,12 +175,12 @@ impl Client {
         }
     }
 
-    /// Sends what is queued, and what the log has for an attached client, as far as the client
-    /// takes it. The log is not looked at when it has no more than the client has seen: with many
-    /// clients each event would cost time for all of them.
+    /// Sends queued bytes, and output from the log to an attached client, as long as the client
+    /// accepts them. If the client has seen all records, the log is not read: with many clients,
+    /// each event would cost time for all of them.
     pub(crate) fn pump(&mut self, recorded: u64) {
-        // A fast client far behind must not keep the container waiting: the event loop comes back
-        // here as long as there is something queued.
+        // A fast client that is far behind must not delay the container. The event loop comes back
+        // here as long as something is queued.
         for _ in 0..16 {
             self.fill(recorded);
             if self.output.len() <= self.sent {
@@ -202,19 +203,19 @@ impl Client {
         }
     }
 
-    /// Whether something waits for the client to take it.
+    /// Whether bytes wait to be sent to the client.
     pub(crate) fn has_output(&self) -> bool {
         self.sent < self.output.len() || self.behind()
     }
 
-    /// Whether the log has more for the client, as far as is known.
+    /// Whether the log has more for the client, as far as known.
     fn behind(&self) -> bool {
         self.attached
             .as_ref()
             .is_some_and(|attached| !attached.caught_up)
     }
 
-    /// Whether the client has got everything there is.
+    /// Whether the client has received everything.
     pub(crate) fn is_served(&self) -> bool {
         !self.has_output() && !self.waits() && (self.ended || self.session().is_none())
     }
@@ -249,7 +250,7 @@ impl Client {
         }
     }
 
-    /// Takes records from the log into frames.
+    /// Copies records of the log into frames.
     fn fill(&mut self, recorded: u64) {
         let Some(attached) = &mut self.attached else {
             return;
@@ -264,7 +265,7 @@ impl Client {
             self.output.clear();
             self.sent = 0;
         }
-        // Where the last frame begins, and its stream.
+        // The start of the last frame, and its stream.
         let mut frame: Option<(usize, OutputStream)> = None;
         while self.output.len() - self.sent < MAX_OUTPUT {
             let record = match reader.next() {

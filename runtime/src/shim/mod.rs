@@ -1,15 +1,15 @@
-//! The shim: parent of one container, from its creation to the collection of its exit status.
+//! The shim: the parent of one container, from its creation until its exit status is read.
 //!
 //! `keelson-runtime shim [--stay] --dir DIR --ready-fd N` (protocol: `keelson_shim_protocol`). The
-//! process that was executed forks once and exits at once with code 0, so its parent need not wait
-//! for it; the shim proper is the copy: in a session of its own, adopted by init, with every
-//! descriptor closed but the one it reports on. With `--stay` it does not fork, which takes less
-//! time; its parent reaps it in the end. It blocks the signals that end other processes, because it
-//! must be the last to go; SIGKILL ends it and, by PR_SET_PDEATHSIG, the container.
+//! executed process forks once and exits at once with code 0, so its parent does not have to wait
+//! for it. The copy is the shim: it has a session of its own, init adopts it, and every descriptor
+//! is closed but the one that it reports on. With `--stay` it does not fork, which takes less time;
+//! then its parent must reap it at the end. It blocks the signals that end other processes, because
+//! it must be the last to go. SIGKILL ends it and, through PR_SET_PDEATHSIG, the container.
 //!
 //! Everything happens in one thread around one epoll descriptor. Output is written to the log as
 //! soon as it is read; attached clients are served *from the log*, each at its own position, so
-//! that the slowest of them neither holds the container up nor loses anything that the log has.
+//! that a slow client neither blocks the container nor loses anything that the log has.
 
 mod client;
 mod foreign;
@@ -33,25 +33,25 @@ use crate::failure::{Failure, Step};
 struct Arguments {
     directory: PathBuf,
     ready: i32,
-    /// Whether the process that was executed is the shim itself.
+    /// Whether the executed process is the shim itself.
     stay: bool,
 }
 
-/// Runs the shim; the arguments are those behind `shim`.
+/// Runs the shim. `arguments` are those after `shim`.
 pub(crate) fn main(arguments: &[String]) -> Result<(), Failure> {
     let arguments = parse(arguments)?;
-    // SAFETY: nothing was opened yet but what was inherited, which nothing here owns.
+    // SAFETY: only inherited descriptors are open yet, and nothing here owns those.
     #[allow(unsafe_code)]
     let ready = unsafe { clone::adopt(arguments.ready) }.step(|| "--ready-fd")?;
     let mut ready = std::fs::File::from(ready);
     if arguments.ready < 3 {
         let own = ready.try_clone().step(|| "--ready-fd")?;
-        // Not closed here: its number must stay taken until /dev/null takes it over.
+        // Not closed here: its number must stay in use until /dev/null takes it over.
         let _ = std::mem::replace(&mut ready, own).into_raw_fd();
     }
     match detach(&ready, arguments.stay) {
         Ok(true) => {}
-        // The process that was executed.
+        // This is the executed process.
         Ok(false) => return Ok(()),
         Err(failure) => return Err(report(&mut ready, failure)),
     }
@@ -62,14 +62,14 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), Failure> {
             }
             drop(ready);
             server.run();
-            // Nothing is left to be done in order; the kernel closes faster.
+            // No order matters any more, and the kernel closes the descriptors faster.
             clone::exit_now(0)
         }
         Err(failure) => Err(report(&mut ready, failure)),
     }
 }
 
-/// Tells hostd of a failure.
+/// Reports a failure to hostd.
 fn report(ready: &mut std::fs::File, failure: Failure) -> Failure {
     let reason = failure.told_reason();
     let message = failure.message.clone();
@@ -100,8 +100,8 @@ fn parse(arguments: &[String]) -> Result<Arguments, Failure> {
     })
 }
 
-/// Cuts the ties to whoever executed the program. False: this is the process that was executed,
-/// and it has nothing more to do.
+/// Detaches the process from its caller. False: this is the executed process, and it has nothing
+/// more to do.
 fn detach(ready: &std::fs::File, stay: bool) -> Result<bool, Failure> {
     crate::sandbox::executable::ensure_readonly()?;
     if !stay {
@@ -113,13 +113,13 @@ fn detach(ready: &std::fs::File, stay: bool) -> Result<bool, Failure> {
         }
     }
     leave_descriptors(ready)?;
-    // Not the leader of a group, which could not do this: it has been started by a program that
-    // does not give out groups, or is a copy.
+    // The leader of a process group could not do this. This process is none: it is a copy, or its
+    // parent does not make groups.
     nix::unistd::setsid().step(|| "start a session")?;
     rustix::process::chdir("/").step(|| "change to /")?;
-    // Blocked, not ignored: that is one call, and those who are executed get an empty mask anyway.
+    // Blocked, not ignored: blocking is one call, and executed programs get an empty mask anyway.
     SigSet::all().thread_block().step(|| "block signals")?;
-    // The file may have been executed by descriptor, which leaves a number as name.
+    // The file may have been executed through a descriptor; then the name is a number.
     sandbox::set_name(c"keelson-shim").step(|| "set the process's name")?;
     sandbox::set_subreaper().step(|| "become subreaper")?;
     sandbox::set_undumpable().step(|| "hide the process from others")?;
@@ -138,13 +138,13 @@ fn leave_descriptors(ready: &std::fs::File) -> Result<(), Failure> {
     }
     rustix::io::fcntl_setfd(ready, rustix::io::FdFlags::CLOEXEC)
         .step(|| "mark the ready descriptor close-on-exec")?;
-    // Gets the lowest number, 0.
+    // It gets the lowest number, 0.
     let null =
         rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).step(|| "open /dev/null")?;
     for number in 1..3 {
         sandbox::set_standard(&null, number).step(|| "connect to /dev/null")?;
     }
-    // Standard descriptors are owned by nobody.
+    // Nothing owns the standard descriptors.
     let _ = null.into_raw_fd();
     Ok(())
 }

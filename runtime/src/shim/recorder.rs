@@ -1,14 +1,14 @@
-//! The container's log, and what of the output did not get into it.
+//! The container's log, and how much output is missing from it.
 
 use keelson_log::{LogError, Stream, Writer};
 
-/// Writes the log. A full disk must not stop the container: what can't be recorded is lost, but it is
-/// counted, and the log says where it is missing as soon as it can be written again.
+/// Writes the log. A full disk must not stop the container. Output that can't be recorded is lost,
+/// but it is counted, and the log shows the gap as soon as it can be written again.
 pub(crate) struct Recorder {
     log: Writer,
-    /// Bytes that are missing since the log said so last.
+    /// Bytes that are missing since the last note in the log.
     missing: u64,
-    /// Bytes that are missing at all.
+    /// All bytes that are missing.
     lost: u64,
 }
 
@@ -29,9 +29,9 @@ impl Recorder {
         }
     }
 
-    /// Records that no output follows.
+    /// Records the end of the output.
     pub(crate) fn finish(&mut self, time: u64) {
-        // Whoever reads sees the exit record as well, which tells what is missing.
+        // Readers see the exit record as well, which says how much is missing.
         let _ = self.mark(time).and_then(|()| self.log.finish(time));
     }
 

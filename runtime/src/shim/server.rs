@@ -42,23 +42,23 @@ const INPUT: u64 = 4;
 const CHANNEL: u64 = 5;
 const FIRST_CLIENT: u64 = 16;
 
-/// A client that takes nothing for so long after the container's end is given up.
+/// After the container's end, a client that reads nothing for this long is dropped.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// A container that was made but not started, with nobody connected, is given up after so long:
-/// whoever made it was killed or forgot it, and nobody would ever end it.
+/// A container that was made but not started, and that no client is connected to, is ended after
+/// this time: its creator was killed or forgot it, and nobody else would end it.
 const UNSTARTED: Duration = Duration::from_secs(60);
 
-/// After so many milliseconds without anything to do the shim gives up what memory it can.
+/// After this many idle milliseconds the shim returns as much memory as it can.
 const QUIET: u16 = 200;
-/// The same where health is checked: fetching everything again for each of frequent checks costs more.
+/// The same if health checks run: reading the pages again for each of many checks costs more.
 const QUIET_WITH_CHECKS: u16 = 2_000;
 
-/// Where the container is in its life.
+/// The stage of the container's life.
 #[derive(Debug, Clone, PartialEq)]
 enum State {
     Created,
-    /// Told to execute its command, before which it executes hooks.
+    /// It was told to execute its command, and executes its hooks first.
     Delayed,
     Running,
     Stopped(Exit),
@@ -68,12 +68,13 @@ enum State {
 pub(crate) struct Server {
     directory: PathBuf,
     spec: ShimSpec,
-    /// Of config.json, what is needed later: everything but hooks and annotations is empty.
+    /// The parts of config.json that are needed later: all members but hooks and annotations are
+    /// empty.
     config: spec::Spec,
-    /// All of config.json, once health is checked: checks are made often.
+    /// All of config.json, after the first health check: checks are frequent.
     probed: Option<Box<spec::Spec>>,
     container: Container,
-    /// When another runtime has made it.
+    /// Set if another runtime made the container.
     foreign: Option<Foreign>,
     streams: Streams,
     log: Recorder,
@@ -84,7 +85,7 @@ pub(crate) struct Server {
     error: Option<String>,
     epoll: Epoll,
     listener: Option<UnixListener>,
-    /// Whether the event loop does not wait for connections.
+    /// Whether the event loop ignores new connections.
     deaf: bool,
     children: SignalFd,
     clients: BTreeMap<u64, Client>,
@@ -126,7 +127,7 @@ impl Server {
                 (Some(streams), Some(ends))
             }
         };
-        // Last, because nothing can fail without being undone once there is a file.
+        // Last: once the file exists, every failure would have to remove it.
         let listener = connections::listen(directory)?;
         let reserved = reserve_exit(directory).step(|| {
             let path = directory.join(EXIT_FILE);
@@ -188,7 +189,7 @@ impl Server {
             owns_processes: config.makes(NamespaceKind::Pid),
             config: spec::Spec {
                 oci_version: config.oci_version,
-                // Another runtime runs them itself.
+                // Another runtime runs the hooks itself.
                 hooks: config.hooks.filter(|_| foreign.is_none()),
                 annotations: config.annotations,
                 ..spec::Spec::default()
@@ -214,7 +215,7 @@ impl Server {
         })
     }
 
-    /// What to tell hostd.
+    /// The report to hostd.
     pub(crate) fn hello(&self) -> Hello {
         Hello::Created {
             shim_pid: std::process::id() as i32,
@@ -222,19 +223,19 @@ impl Server {
         }
     }
 
-    /// Ends a container that nobody will ever start; [`Server::run`] then cleans up as after any
-    /// other end.
+    /// Ends a container that nobody will start. [`Server::run`] then cleans up as after any other
+    /// end.
     pub(crate) fn abandon(&self) {
-        // The process is a child that was not reaped, so the number is still its own.
+        // The process is a child that was not reaped, so its number can't have been reused.
         let pid = nix::unistd::Pid::from_raw(self.container.pid);
         let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
     }
 
-    /// Runs until the container has ended and everybody has been told.
+    /// Runs until the container has ended and all clients have been told.
     pub(crate) fn run(&mut self) {
         let mut events = [EpollEvent::empty(); 32];
         let mut give_up: Option<Instant> = None;
-        // Whether something was done since the memory was given up.
+        // Whether anything was done since memory was last returned.
         let mut busy = true;
         loop {
             if self.state == State::Created {
@@ -263,8 +264,7 @@ impl Server {
             });
             let quiet = timeout.is_none() || timeout > soon;
             if !busy && quiet {
-                // What was done needed most of the program, and the next thing to do may be hours
-                // away.
+                // That work used most of the program's pages, and the next work may be hours away.
                 self.buffer = Vec::new();
                 idle::wait_readable(self.epoll.0.as_fd(), timeout.into());
                 busy = true;
@@ -277,7 +277,7 @@ impl Server {
                     count
                 }
                 Err(nix::errno::Errno::EINTR) => continue,
-                // Only wrong arguments make this fail; without events nothing can be done.
+                // Only wrong arguments make this fail. Without events nothing can be done.
                 Err(_) => return,
             };
             for event in events.iter().take(count) {
@@ -329,21 +329,21 @@ impl Server {
         if output == Output::End
             && let Some(slot) = self.streams.outputs.get_mut(index)
         {
-            // Closing takes it out of the epoll.
+            // Closing removes it from the epoll.
             *slot = None;
         }
     }
 
-    /// Collects ended processes: the container's first one, and orphans that were given to the
-    /// subreaper.
+    /// Reaps ended processes: the container's first one, and orphans that the subreaper got.
     fn reap(&mut self) {
-        // At most one waits; another that comes meanwhile makes the descriptor readable again.
+        // At most one signal waits. Another that comes meanwhile makes the descriptor readable
+        // again.
         let _ = self.children.read_signal();
         while let Some((pid, status)) = self.collect() {
             let code = match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => code,
                 (None, Some(signal)) => exit_code::killed_by(signal),
-                // Stopped or continued, which was not asked for.
+                // Stopped or continued: such reports were not asked for.
                 (None, None) => continue,
             };
             if self.answer_pending(&Pending::Started(pid), &self.started())
@@ -352,7 +352,7 @@ impl Server {
             {
                 continue;
             }
-            // Others are orphans that were given to the subreaper.
+            // Others are orphans that the subreaper got.
             match &mut self.foreign {
                 _ if pid == self.container.pid => {
                     self.settle_start();
@@ -364,12 +364,12 @@ impl Server {
         }
     }
 
-    /// Collects one ended process.
+    /// Reaps one ended process.
     fn collect(&mut self) -> Option<(i32, rustix::process::WaitStatus)> {
         let delayed = self.state == State::Delayed && self.foreign.is_none();
         let starting = self.exec_is_starting() || delayed;
         let collected = match starting.then(next_ended) {
-            // What it has reported is read before its number is free to be used again.
+            // Its reports are read before its number can be reused.
             Some(ended) => {
                 let pid = ended?;
                 if pid == self.container.pid {
@@ -384,7 +384,7 @@ impl Server {
         Some((pid.as_raw_nonzero().get(), status))
     }
 
-    /// Everything that is left to do when the container's first process has ended.
+    /// The remaining work after the container's first process has ended.
     fn finish(&mut self, code: i32) {
         let finished_at = super::now();
         let mut oom_killed = false;
@@ -408,7 +408,8 @@ impl Server {
             foreign.delete();
         }
         if let Some(cgroup) = &self.container.cgroup {
-            // Whoever starts the container again right after the exit record finds no leftovers.
+            // A caller that starts the container again right after the exit record finds no
+            // leftovers.
             let _ = cgroup.remove();
         }
         self.run_hooks(HookKind::Poststop);
@@ -421,7 +422,7 @@ impl Server {
             error: self.error.take(),
             log_lost: self.log.lost(),
         };
-        // Nobody is there to be told when this fails; their ends are then not known.
+        // If this fails, there is nobody to report to; the ends of the sessions are then unknown.
         let _ = self.exec_leave_ends(&self.directory);
         let _ = write_exit(&self.directory, &exit);
         self.listener = None;
@@ -450,7 +451,7 @@ fn failed(failure: Failure) -> Response {
     }
 }
 
-/// Has the event loop wait for what there is from the beginning.
+/// Registers the descriptors that exist from the beginning with the event loop.
 fn watch(
     epoll: &Epoll,
     listener: &UnixListener,
@@ -472,14 +473,14 @@ fn watch(
     Ok(())
 }
 
-/// A child that has ended and is still to be collected.
+/// A child that has ended and must still be reaped.
 fn next_ended() -> Option<i32> {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     let status = nix::sys::wait::waitid(nix::sys::wait::Id::All, flags).ok()?;
     status.pid().map(nix::unistd::Pid::as_raw)
 }
 
-/// Signals of ended children, which are blocked like all others, as a descriptor.
+/// A descriptor for SIGCHLD, which is blocked like all other signals.
 fn watch_children() -> Result<SignalFd, Failure> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);
@@ -487,26 +488,26 @@ fn watch_children() -> Result<SignalFd, Failure> {
         .step(|| "make a signal descriptor")
 }
 
-/// The exit record until it is complete.
+/// The name of the exit record until it is complete.
 const NEW_EXIT_FILE: &str = ".exit.json.new";
 /// More than an exit record ever takes, in bytes: it holds one message of bounded length.
 const EXIT_ROOM: u64 = 16 * 1024;
 
-/// Takes the room of the exit record when the container is made, so that it can be written however
-/// full the directory's file system is when the container ends.
+/// Reserves the space of the exit record when the container is made, so that it can be written even
+/// if the file system is full when the container ends.
 fn reserve_exit(directory: &Path) -> rustix::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o600);
     let file = rustix::fs::open(directory.join(NEW_EXIT_FILE), flags, mode)?;
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, EXIT_ROOM) {
-        // A file system that can't promise anything.
+        // The file system can't reserve space.
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         other => other,
     }
 }
 
-/// Writes the exit record as a whole. It is not flushed to disk: it is of interest until the next
-/// start of the machine only, and the directory lies in memory there.
+/// Writes the exit record as a whole. It is not flushed to disk: it is needed only until the
+/// machine's next boot, and its directory is in memory.
 fn write_exit(directory: &Path, exit: &Exit) -> std::io::Result<()> {
     let (path, temporary) = (directory.join(EXIT_FILE), directory.join(NEW_EXIT_FILE));
     files::fill(&path, &temporary, &serde_json::to_vec(exit)?)

@@ -1,4 +1,4 @@
-//! The container's standard streams as the shim holds them.
+//! The shim's side of the container's standard streams.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,17 +11,18 @@ use super::recorder::Recorder;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::TERMINAL_HOLDS;
 
-/// How much is read at once. The buffer is not filled before, so only what was read costs memory.
+/// How many bytes are read at once. The buffer is not cleared before, so only bytes that were read
+/// cost memory.
 const CHUNK: usize = 64 * 1024;
-/// More input than this is not taken from clients while the container does not read.
+/// While the container does not read, no more input than this is accepted from clients.
 const MAX_PENDING: usize = 64 * 1024;
 
 /// The shim's ends.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    /// Where the container's output comes from, by stream.
+    /// The sources of the container's output, by stream.
     pub(crate) outputs: [Option<OwnedFd>; 2],
-    /// Where its input goes.
+    /// The destination of its input.
     pub(crate) input: Option<OwnedFd>,
     /// Whether both are ends of a terminal.
     pub(crate) terminal: bool,
@@ -31,7 +32,7 @@ pub(crate) struct Streams {
     pub(crate) closing: bool,
 }
 
-/// Makes pipes. The second value are the container's ends.
+/// Makes pipes. The second value has the container's ends.
 pub(crate) fn pipes(open_stdin: bool) -> Result<(Streams, [OwnedFd; 3]), Failure> {
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step(|| "make a pipe");
     let (stdin, input) = if open_stdin {
@@ -44,7 +45,7 @@ pub(crate) fn pipes(open_stdin: bool) -> Result<(Streams, [OwnedFd; 3]), Failure
     };
     let (out_read, out_write) = pipe()?;
     let (error_read, error_write) = pipe()?;
-    // Only the shim's ends: the container expects blocking ones.
+    // Only the shim's ends are non-blocking: the container expects blocking ones.
     for end in [Some(&out_read), Some(&error_read), input.as_ref()]
         .into_iter()
         .flatten()
@@ -75,14 +76,14 @@ fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Failure> {
     rustix::io::ioctl_fionbio(fd, true).step(|| "make a stream non-blocking")
 }
 
-/// What reading found.
+/// The result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     /// Something was read.
     Some,
     /// There is nothing now.
     None,
-    /// There will be nothing any more.
+    /// The stream has ended.
     End,
 }
 
@@ -101,12 +102,12 @@ impl Streams {
         output
     }
 
-    /// Records what was written to an output until now. Whoever else has it open may go on writing
-    /// without end.
+    /// Records the output that was written until now, and no more: another process that has the
+    /// stream open may write without end.
     pub(crate) fn record_rest(&self, index: usize, log: &mut Recorder, buffer: &mut Vec<u8>) {
         let output = self.outputs.get(index).and_then(Option::as_ref);
         let mut left = match output {
-            // The kernel does not tell how much of it there is.
+            // The kernel does not say how much there is.
             Some(_) if self.terminal => TERMINAL_HOLDS,
             Some(fd) => rustix::io::ioctl_fionread(fd).unwrap_or(0) as usize,
             None => 0,
@@ -116,7 +117,7 @@ impl Streams {
         }
     }
 
-    /// Reads once from an output into the buffer, in place of what it holds.
+    /// Reads once from an output into the buffer, and replaces its contents.
     pub(crate) fn read(&self, index: usize, buffer: &mut Vec<u8>) -> Output {
         let Some(fd) = self.outputs.get(index).and_then(Option::as_ref) else {
             return Output::End;
@@ -129,7 +130,7 @@ impl Streams {
                 Ok(_) => Output::Some,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => Output::None,
-                // A terminal whose other end nobody has open answers EIO.
+                // A terminal returns EIO if nobody has its other end open.
                 Err(_) => Output::End,
             };
         }
@@ -140,7 +141,7 @@ impl Streams {
         self.pending.len() < MAX_PENDING && !self.closing
     }
 
-    /// Takes input for the container.
+    /// Accepts input for the container.
     pub(crate) fn push_input(&mut self, bytes: &[u8]) {
         if self.input.is_some() && !self.closing {
             self.pending.extend_from_slice(bytes);
@@ -148,8 +149,8 @@ impl Streams {
         }
     }
 
-    /// Ends the container's input when it has read what was sent. The input of a terminal has no
-    /// end.
+    /// Closes the container's input after it has read everything. The input of a terminal can't be
+    /// closed.
     pub(crate) fn end_input(&mut self) {
         if !self.terminal {
             self.closing = true;
@@ -157,14 +158,14 @@ impl Streams {
         }
     }
 
-    /// Writes pending input as far as the container takes it.
+    /// Writes pending input as far as the container reads it.
     pub(crate) fn write_input(&mut self) {
         while let Some(fd) = &self.input {
             if self.pending.is_empty() {
                 if self.closing {
                     self.input = None;
                 }
-                // An idle shim does not keep the memory.
+                // An idle shim releases the memory.
                 self.pending = Vec::new();
                 return;
             }

@@ -1,4 +1,4 @@
-//! Reading `config.json`, with errors that name the member they are about.
+//! Reads `config.json`. Errors name the member that is wrong.
 
 use std::path::{Path, PathBuf};
 
@@ -62,14 +62,14 @@ pub(crate) fn load(bundle: &Path) -> Result<Spec, LoadError> {
             && binds(&mount.kind, &mount.options)
             && !source.starts_with('/')
         {
-            // Wherever the caller's working directory is.
+            // So that the caller's working directory does not matter.
             *source = bundle.join(&*source).to_string_lossy().into_owned();
         }
     }
     Ok(spec)
 }
 
-/// Whether a mount binds what is at its source.
+/// Whether a mount is a bind mount of its source.
 fn binds(kind: &Option<String>, options: &[String]) -> bool {
     let kind = kind.as_deref() == Some("bind");
     kind || options.iter().any(|it| it == "bind" || it == "rbind")
@@ -79,13 +79,13 @@ fn binds(kind: &Option<String>, options: &[String]) -> bool {
 pub(crate) fn parse(bytes: &[u8]) -> Result<Spec, LoadError> {
     let mut spec: Spec = from_json("config.json", bytes)?;
     for mount in &mut spec.mounts {
-        // Deprecated, and to be taken as relative to the root.
+        // Deprecated; relative to the root.
         if !mount.destination.is_empty() && !mount.destination.starts_with('/') {
             mount.destination.insert(0, '/');
         }
     }
     for namespace in &mut spec.linux.namespaces {
-        // As runc: the same as no path.
+        // As runc: the same as if there were no path.
         namespace.path.take_if(|path| path.as_os_str().is_empty());
     }
     if let Some(path) = &mut spec.linux.cgroups_path
@@ -98,9 +98,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Spec, LoadError> {
     Ok(spec)
 }
 
-/// Where systemd would put what callers of its driver name `slice:prefix:name`: a scope in a slice,
-/// which lies in the slices that its name consists of. The cgroup is made there without systemd.
-/// `None`: it is an ordinary path.
+/// The path for the form `slice:prefix:name` of callers that use the systemd driver: systemd would
+/// make a scope in that slice, which lies in the slices that its name consists of. The cgroup is
+/// made there without systemd. `None`: it is an ordinary path.
 fn systemd_place(path: &str) -> Result<Option<String>, LoadError> {
     let parts: Vec<&str> = path.split(':').collect();
     let (slice, prefix, name) = match parts[..] {
@@ -137,8 +137,8 @@ fn systemd_place(path: &str) -> Result<Option<String>, LoadError> {
     Ok(Some(format!("{place}/{prefix}{dash}{name}{suffix}")))
 }
 
-/// Has the file systems that are made labelled by `linux.mountLabel`. Not those whose files the
-/// policy labels one by one, nor what is bound, which has its labels.
+/// Labels new file systems by `linux.mountLabel`, but not those whose files the policy labels one
+/// by one, and not bind mounts, whose files have labels already.
 fn label_mounts(spec: &mut Spec) {
     const LABELLED_BY_POLICY: [&str; 5] = ["cgroup", "cgroup2", "mqueue", "proc", "sysfs"];
     let label = spec.linux.mount_label.as_deref().unwrap_or_default();
@@ -159,12 +159,12 @@ fn label_mounts(spec: &mut Spec) {
     }
 }
 
-/// Reads and checks a process object that came by itself, for a further process of a container.
+/// Reads and checks a separate process object, for an additional process of a container.
 pub(crate) fn parse_process(bytes: &[u8]) -> Result<Process, LoadError> {
     process_of(Json::parse(bytes).map_err(|error| LoadError::json("process", error))?)
 }
 
-/// Checks such an object that was read before.
+/// Checks a process object that was read before.
 pub(crate) fn process_of(process: Json) -> Result<Process, LoadError> {
     let process = Process::deserialize(process);
     let process: Process = process.map_err(|error| LoadError::json("process", error))?;
@@ -181,12 +181,12 @@ pub(crate) fn process_of(process: Json) -> Result<Process, LoadError> {
         .ok_or_else(|| LoadError::value("process", "is missing"))
 }
 
-/// Parses an object as it stands under `linux.seccomp`.
+/// Parses the value of `linux.seccomp`.
 pub(crate) fn parse_seccomp(bytes: &[u8]) -> Result<Seccomp, LoadError> {
     from_json("linux.seccomp", bytes)
 }
 
-/// Parses an object as it stands under `linux.resources`.
+/// Parses the value of `linux.resources`.
 pub(crate) fn parse_resources(bytes: &[u8]) -> Result<Resources, LoadError> {
     from_json("linux.resources", bytes)
 }
@@ -289,7 +289,7 @@ fn check_hooks(hooks: &Hooks) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Refuses what would otherwise be ignored silently.
+/// Refuses settings that would otherwise be ignored silently.
 fn unsupported(spec: &Spec) -> Result<(), LoadError> {
     match &spec.linux.intel_rdt {
         Some(_) => Err(LoadError::value(

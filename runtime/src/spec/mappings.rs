@@ -1,12 +1,12 @@
-//! Mappings of user and group ids, of user namespaces and of mounts.
+//! Mappings of user and group ids, for user namespaces and for mounts.
 
 use serde::Deserialize;
 
 use super::{LoadError, NamespaceKind, Spec};
 
-/// Extents that the kernel takes in one map.
+/// How many extents the kernel accepts in one map.
 const MOST: usize = 340;
-/// The kernel takes a map in one write that is shorter than a page.
+/// The kernel accepts a map only in one write that is shorter than a page.
 const LONGEST: usize = 4095;
 
 /// One extent of `uidMappings` or `gidMappings`.
@@ -33,7 +33,7 @@ pub(crate) fn text(mappings: &[IdMapping]) -> String {
     text
 }
 
-/// The id outside that stands for one inside.
+/// The id outside for an id inside.
 pub(crate) fn outside(mappings: &[IdMapping], id: u32) -> Option<u32> {
     mappings.iter().find_map(|mapping| {
         let offset = id.checked_sub(mapping.container)?;

@@ -1,16 +1,17 @@
 //! The OCI runtime specification's `config.json` (version 1.2), as far as it concerns Linux.
 //!
-//! Own types, because they are read on every container start: no member that is not used is
-//! stored, and absent lists cost nothing. Documents are read by [`keelson_model::json`], as the
-//! tools that write them would read them: unknown members are passed over, `null` is the same as
-//! no member, names match without regard to case, and of repeated members the last one counts.
+//! These are our own types, because they are read on every container start: unused members are not
+//! stored, and absent lists cost nothing. Documents are read by [`keelson_model::json`], in the way
+//! of the tools that write them: unknown members are ignored, `null` is the same as no member,
+//! names match without regard to case, and of repeated members the last one counts.
 //!
 //! # Annotations with a meaning here
 //!
 //! | annotation | value | meaning |
 //! |---|---|---|
 //! | `io.keelson.seccomp` | `default` | `linux.seccomp` is absent; use the built-in profile (Docker's default one, [`crate::seccomp::profile`]), with the entries that depend on capabilities chosen by `process.capabilities.bounding` |
-//! | `run.oci.keep_original_groups` | `1` | the process keeps the groups of whoever called the runtime, in place of `process.user.additionalGids`, as with crun; not under a shim |
+//! | `run.oci.keep_original_groups` | `1` | the process keeps the groups of the runtime's caller,
+//! instead of `process.user.additionalGids`, as with crun; not under a shim |
 //!
 //! Without the first annotation and without `linux.seccomp` there is no filter (`unconfined`).
 
@@ -92,7 +93,7 @@ pub(crate) struct IoPriority {
     pub(crate) priority: u32,
 }
 
-/// `process.execCPUAffinity`: lists of processors such as `0-3,7`. For further processes only.
+/// `process.execCPUAffinity`: lists of processors such as `0-3,7`. For additional processes only.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct CpuAffinity {
@@ -167,7 +168,7 @@ pub(crate) struct Mount {
     pub(crate) gid_mappings: Vec<IdMapping>,
 }
 
-/// `hooks`. Kept in the state of a container, for those that run later.
+/// `hooks`. Stored in the state of a container, because some run later.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Hooks {
@@ -196,7 +197,7 @@ pub(crate) struct Hook {
     pub(crate) path: PathBuf,
     #[serde(default)]
     pub(crate) args: Vec<String>,
-    /// Its whole environment; `None`: the runtime's.
+    /// Its complete environment. `None`: the runtime's environment.
     #[serde(default)]
     pub(crate) env: Option<Vec<String>>,
     /// Seconds.
@@ -454,7 +455,7 @@ impl NamespaceKind {
 }
 
 impl Spec {
-    /// The namespace entry of a kind, when the container is not to share the caller's.
+    /// The namespace entry of a kind. `None`: the container shares the caller's namespace.
     pub(crate) fn namespace(&self, kind: NamespaceKind) -> Option<&Namespace> {
         self.linux
             .namespaces
@@ -462,7 +463,7 @@ impl Spec {
             .find(|namespace| namespace.kind == kind)
     }
 
-    /// Whether a new namespace of a kind is made, in contrast to joining or sharing one.
+    /// Whether a new namespace of a kind is made, instead of joining or sharing one.
     pub(crate) fn makes(&self, kind: NamespaceKind) -> bool {
         self.namespace(kind)
             .is_some_and(|namespace| namespace.path.is_none())
@@ -500,7 +501,7 @@ impl std::fmt::Display for HookKind {
 }
 
 impl Hooks {
-    /// Those of a kind.
+    /// The hooks of a kind.
     pub(crate) fn of(&self, kind: HookKind) -> &[Hook] {
         match kind {
             HookKind::Prestart => &self.prestart,

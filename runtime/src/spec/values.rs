@@ -1,4 +1,4 @@
-//! Values that contradict each other or that nothing can have, found before anything is made.
+//! Finds values that contradict each other or are impossible, before anything is made.
 
 use super::{LoadError, Memory, Process, Resources, Spec};
 
@@ -102,7 +102,7 @@ mod tests {
         serde_json::from_str(text).unwrap()
     }
 
-    /// The place of every value below one: as a JSON pointer and as errors name it.
+    /// The places of all values below one: as a JSON pointer, and as errors name them.
     fn places(value: &Value, pointer: &str, name: &str, into: &mut Vec<(String, String)>) {
         if !pointer.is_empty() {
             into.push((pointer.to_owned(), name.to_owned()));
@@ -145,7 +145,7 @@ mod tests {
                 *bad.pointer_mut(&pointer).unwrap() = other;
                 for text in [bad.to_string(), format!("{bad:#}")] {
                     let error = parse(text.as_bytes()).unwrap_err().to_string();
-                    // A list in place of a name is looked into.
+                    // If a list stands instead of a name, its elements are checked.
                     let places = [format!(": {name}: "), format!(": {name}[0]: ")];
                     let named = places.iter().any(|place| error.contains(place));
                     assert!(named, "{name} is not named: {error}");
@@ -170,7 +170,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn changed_documents_are_taken_or_refused_by_name(
+        fn changed_documents_are_accepted_or_refused_by_name(
             changes in proptest::collection::vec((any::<u16>(), other_value()), 1..5),
         ) {
             let full = document();

@@ -1,10 +1,10 @@
 //! The containers of the command line, kept under `--root`.
 //!
-//! `ROOT/ID/state.json` is written as soon as the container has a process, so that whatever happens
-//! to its maker, the process and the cgroup can be found and removed. `ROOT/ID/start.sock` exists
-//! until the container is started: its first process accepts connections there, so that the start
-//! needs no process of ours to stay. The socket's mode tells whether the container was made whole.
-//! Whether it still runs is asked of the kernel.
+//! `ROOT/ID/state.json` is written as soon as the container has a process. So the process and the
+//! cgroup can be found and removed, whatever happens to the runtime. `ROOT/ID/start.sock` exists
+//! until the container is started: its first process accepts connections there, so no process of
+//! the runtime has to stay for the start. The socket's mode shows whether the creation was
+//! completed. Whether the container still runs is asked of the kernel.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -39,8 +39,8 @@ pub(crate) struct State {
     pub(crate) oci_version: String,
     /// First process.
     pub(crate) pid: i32,
-    /// When it was started, in clock ticks since boot: tells it from a later process of the same
-    /// number.
+    /// When it was started, in clock ticks since boot. It distinguishes the process from a later
+    /// one with the same number.
     pub(crate) pid_start: u64,
     /// The bundle, absolute.
     pub(crate) bundle: PathBuf,
@@ -52,18 +52,18 @@ pub(crate) struct State {
     pub(crate) created: u64,
     /// Annotations of config.json.
     pub(crate) annotations: BTreeMap<String, String>,
-    /// Hooks of config.json, for those that run later.
+    /// Hooks of config.json, because some run later.
     #[serde(default)]
     pub(crate) hooks: Hooks,
-    /// Mounts that are in somebody else's namespace.
+    /// Mounts in a namespace that others use.
     #[serde(default)]
     pub(crate) shared: Option<Shared>,
 }
 
-/// How far a container has come on its way to its command.
+/// How far a container's start has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// It is being made, or its maker was killed.
+    /// It is being made, or the runtime was killed meanwhile.
     Creating,
     /// It waits to be started.
     Created,
@@ -71,7 +71,7 @@ pub(crate) enum Progress {
     Started,
 }
 
-/// The mode of the start socket when the container waits on it. A new socket never has the sticky
+/// The mode of the start socket while the container waits on it. A new socket never has the sticky
 /// bit.
 const READY_MODE: u32 = 0o1600;
 
@@ -82,7 +82,7 @@ pub(crate) struct Store {
     id: String,
 }
 
-/// Longest name of a directory, in bytes.
+/// Longest directory name, in bytes.
 const LONGEST_ID: usize = 255;
 
 /// Checks an identifier: it becomes a directory's name.
@@ -117,7 +117,7 @@ impl Store {
         })
     }
 
-    /// The path of something beside the state.
+    /// The path of another file beside the state.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -151,8 +151,8 @@ impl Store {
         }
     }
 
-    /// Keeps others from removing the container until the result is dropped. `None`: somebody has
-    /// removed it, perhaps while this waited for them.
+    /// Locks the container, so that others can't remove it until the result is dropped. `None`: it
+    /// was removed, perhaps while this waited for the lock.
     pub(crate) fn lock(&self) -> Result<Option<OwnedFd>, Failure> {
         let step = || format!("lock {}", self.directory.display());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -166,7 +166,7 @@ impl Store {
                 other => break other.step(step)?,
             }
         }
-        // It may have been removed meanwhile, and its name given to another one.
+        // It may have been removed meanwhile, and its name used for another container.
         let locked = rustix::fs::fstat(&directory).step(step)?;
         let removed = match rustix::fs::stat(&self.directory) {
             Ok(named) => (named.st_dev, named.st_ino) != (locked.st_dev, locked.st_ino),
@@ -175,9 +175,9 @@ impl Store {
         Ok((!removed).then_some(directory))
     }
 
-    /// Forgets the container. What is gone already is no error.
+    /// Removes the container's state. It is no error if it is gone already.
     pub(crate) fn remove(&self) -> Result<(), Failure> {
-        // All that there is in most cases.
+        // In most cases these are all files.
         let _ = std::fs::remove_file(self.directory.join(STATE_FILE));
         let removed = match std::fs::remove_dir(&self.directory) {
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
@@ -193,7 +193,7 @@ impl Store {
         }
     }
 
-    /// Keeps the state: as a whole or not at all.
+    /// Stores the state, completely or not at all.
     pub(crate) fn save(&self, state: &State) -> Result<(), Failure> {
         let path = self.directory.join(STATE_FILE);
         let temporary = self.directory.join(".state.json.new");
@@ -202,8 +202,8 @@ impl Store {
         files::replace(&path, &temporary, &json, 0o600).step(|| format!("write {}", path.display()))
     }
 
-    /// The kept state. A directory without one is a container that is being made, or whose making
-    /// was interrupted.
+    /// The stored state. A directory without one is a container that is being made, or whose
+    /// creation was interrupted.
     pub(crate) fn load(&self) -> Result<State, Failure> {
         let path = self.directory.join(STATE_FILE);
         let bytes = match files::read(&path) {
@@ -233,14 +233,14 @@ impl Store {
         }
     }
 
-    /// Notes that the container was made whole.
+    /// Records that the container's creation was completed.
     pub(crate) fn created(&self) -> Result<(), Failure> {
         let path = self.directory.join(START_SOCKET);
         rustix::fs::chmod(&path, Mode::from_raw_mode(READY_MODE))
             .step(|| format!("change {}", path.display()))
     }
 
-    /// Notes that the container was started.
+    /// Records that the container was started.
     pub(crate) fn started(&self) -> Result<(), Failure> {
         let path = self.directory.join(START_SOCKET);
         match std::fs::remove_file(&path) {
@@ -268,7 +268,7 @@ impl Store {
         Ok(socket)
     }
 
-    /// A socket and its address by way of an open directory, because addresses are short.
+    /// A socket, and its address through an open directory, because socket addresses are short.
     fn socket(&self) -> Result<(OwnedFd, SocketAddrUnix, OwnedFd), rustix::io::Errno> {
         let directory = rustix::fs::open(
             &self.directory,
@@ -301,7 +301,7 @@ pub(crate) fn list(root: &Path) -> Result<Vec<String>, Failure> {
 }
 
 impl State {
-    /// How far it is, as the kernel says.
+    /// Its status, as the kernel shows it.
     pub(crate) fn status(&self, progress: Progress) -> OciStatus {
         match start_time(self.pid) {
             Some(start) if start == self.pid_start => {}
@@ -318,7 +318,7 @@ impl State {
         }
     }
 
-    /// What hooks are told.
+    /// The state that hooks get.
     pub(crate) fn subject(&self) -> Subject<'_> {
         Subject {
             oci_version: &self.oci_version,
@@ -335,7 +335,7 @@ impl State {
 }
 
 /// When a process was started, in clock ticks since boot. `None`: there is no such process, or it
-/// has ended and only waits to be collected.
+/// has ended and only waits to be reaped.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
     let stat = Stat::of(pid).filter(|stat| !stat.ended)?;
     Some(stat.start)

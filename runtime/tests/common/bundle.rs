@@ -1,4 +1,4 @@
-//! The command line as its callers use it, with a bundle of its own.
+//! The command line as callers use it, with a bundle for each test.
 
 use std::process::{Command, Output, Stdio};
 
@@ -99,7 +99,7 @@ impl Drop for Bundle {
     }
 }
 
-/// What lines of the log say, without the rest of them.
+/// The messages of the log's lines, without their other members.
 pub fn message_of(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines = text.lines().map(|line| {

@@ -1,4 +1,4 @@
-//! Other people's container engines, called with our runtime: clients, daemons and an image.
+//! Other container engines, called with our runtime: clients, daemons and an image.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{DEADLINE, eventually};
 
-/// Where a program is, when it is installed; says so when not.
+/// The path of a program, if it is installed. Reports the skip if not.
 pub fn installed(name: &str) -> Option<PathBuf> {
     let found = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"]
         .iter()
@@ -22,8 +22,8 @@ pub fn installed(name: &str) -> Option<PathBuf> {
 }
 
 /// A script that exits with 5 when its standard streams are the container's first terminal. It
-/// prints nothing, because what a container prints just before its end is lost now and then on its
-/// way to the client's terminal, with any runtime.
+/// prints nothing: with any runtime, output that a container prints just before its end is
+/// sometimes lost on the way to the client's terminal.
 pub const IN_TERMINAL: &str =
     "test -t 0 && test -t 1 && test \"$(tty)\" = /dev/pts/0 && exit 5; exit 1";
 
@@ -53,7 +53,7 @@ impl Client {
         self
     }
 
-    /// A call that is ended when it takes too long.
+    /// A call that is killed if it takes too long.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command
@@ -71,14 +71,14 @@ impl Client {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs the client, which must succeed; gives its output.
+    /// Runs the client, which must succeed, and returns its output.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.call(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// Runs the client, which must exit with a code; gives its output.
+    /// Runs the client, which must exit with a code, and returns its output.
     pub fn exits(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.call(arguments);
         assert_eq!(
@@ -89,7 +89,8 @@ impl Client {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// Runs the client in a terminal of its own; gives what the terminal showed and the exit code.
+    /// Runs the client in a terminal of its own, and returns the terminal's output and the exit
+    /// code.
     pub fn in_terminal(&self, arguments: &[&str]) -> (String, Option<i32>) {
         let client = std::iter::once(self.program.as_os_str())
             .chain(self.arguments.iter().map(OsString::as_os_str));
@@ -122,11 +123,11 @@ impl Client {
     }
 }
 
-/// A daemon in a directory of its own, ended and cleaned up after at the end.
+/// A daemon in a directory of its own. It is ended, and its traces removed, at the end.
 pub struct Daemon {
     child: Child,
     pub directory: tempfile::TempDir,
-    /// The cgroup, by its path in every hierarchy, under which its containers are.
+    /// The cgroup of its containers, as the path in every hierarchy.
     cgroup: String,
 }
 
@@ -192,14 +193,15 @@ pub fn unmount_below(directory: &Path) {
     }
 }
 
-/// Removes what engines left of a cgroup in all hierarchies: empty directories.
+/// Removes the empty directories that engines left of a cgroup, in all hierarchies.
 pub fn remove_cgroup(path: &str) {
     fn remove(directory: &Path) {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             if entry.path().is_dir() {
                 remove(&entry.path());
             } else {
-                // A file is removable only where Podman took a hierarchy for mounted that is not.
+                // A file can be removed only where Podman wrongly assumed that a hierarchy is
+                // mounted.
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -212,7 +214,7 @@ pub fn remove_cgroup(path: &str) {
     }
 }
 
-/// A name that no other test on this machine has now.
+/// A name that no other test on this machine uses now.
 pub fn unique(directory: &tempfile::TempDir) -> String {
     let name = directory.path().file_name().unwrap().to_string_lossy();
     format!("keelson-test-{}", name.trim_start_matches('.'))

@@ -1,5 +1,5 @@
-//! What of the host's a container can change: found by its mounts and descriptors, and by what has
-//! become of the host's own files.
+//! Finds the host's objects that a container can change: through its mounts and descriptors, and
+//! through changes of the host's own files.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ struct Mount {
     number: String,
     /// Major and minor number of the file system.
     device: String,
-    /// What of the file system is mounted.
+    /// The part of the file system that is mounted.
     root: PathBuf,
     place: PathBuf,
     readonly: bool,
@@ -37,7 +37,7 @@ fn mounts(pid: &str) -> Vec<Mount> {
     text.lines().map(parse).collect()
 }
 
-/// Where on the host a part of a file system is found, if it is.
+/// The host path of a part of a file system, if it has one.
 fn on_host(host: &[Mount], device: &str, root: &Path) -> Option<PathBuf> {
     let mut same = host.iter().filter(|mount| mount.device == device);
     let first = same.clone().next()?;
@@ -45,9 +45,9 @@ fn on_host(host: &[Mount], device: &str, root: &Path) -> Option<PathBuf> {
     Some(found.unwrap_or_else(|| first.place.clone()))
 }
 
-/// Every object of the host's that the processes of a container can change: through a mount of the
-/// container's or a descriptor of its first process that is not read-only. What lies in the directory
-/// `own` was made for the container.
+/// Every object of the host that the processes of a container can change: through a writable mount
+/// of the container, or through a writable descriptor of its first process. Files in the directory
+/// `own` were made for the container.
 pub fn writable(pid: i32, own: &Path) -> Vec<String> {
     let host = mounts("self");
     let mut found = Vec::new();
@@ -96,13 +96,13 @@ pub fn writable(pid: i32, own: &Path) -> Vec<String> {
     found
 }
 
-/// Mode, owner and names of extended attributes of what containers could get at: devices and the
-/// roots of mounts, with the options of the file systems there.
+/// Mode, owner and names of extended attributes of the objects that containers could reach: devices
+/// and the roots of mounts, with the options of their file systems.
 #[derive(Debug, PartialEq, Eq)]
 pub struct State(BTreeMap<PathBuf, String>);
 
 impl State {
-    /// What they are now.
+    /// Their present state.
     fn now() -> Self {
         let nodes = [
             "null", "zero", "full", "random", "urandom", "tty", "ptmx", "console",
@@ -122,7 +122,7 @@ impl State {
         }
         let tests = std::env::temp_dir();
         for mount in mounts("self") {
-            // What tests mount on the host meanwhile.
+            // Mounts that tests make on the host meanwhile.
             if mount.place.starts_with(&tests) {
                 continue;
             }
@@ -138,17 +138,17 @@ impl State {
 
 static BEFORE: OnceLock<State> = OnceLock::new();
 
-/// Notes what the host's files are like before a test does anything.
+/// Records the state of the host's files before a test does anything.
 pub fn note() {
     BEFORE.get_or_init(State::now);
 }
 
-/// Panics when one of them has changed since.
+/// Panics if one of them has changed since.
 pub fn assert_unchanged() {
     if let Some(before) = BEFORE.get() {
         let State(now) = State::now();
         for (path, text) in &before.0 {
-            // Another test may have taken its mount away.
+            // Another test may have removed its mount.
             if let Some(found) = now.get(path) {
                 assert_eq!(found, text, "{} of the host was changed", path.display());
             }

@@ -24,16 +24,16 @@ pub static RUNTIME: LazyLock<String> = LazyLock::new(|| {
     let built = env!("CARGO_BIN_EXE_keelson-runtime").to_owned();
     std::env::var("KEELSON_RUNTIME").unwrap_or(built)
 });
-/// Longest time that anything here may take.
+/// Longest time that a step may take here.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Whether the test can run; says so when not.
+/// Whether the test can run. Reports the skip if not.
 pub fn can_run() -> bool {
     host_objects::note();
     keelson_testing::is_root()
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
@@ -52,7 +52,7 @@ pub fn cgroup_root() -> PathBuf {
     }
 }
 
-/// The `cgroupsPath` of a container: right below the root, so that no parent is left.
+/// The `cgroupsPath` of a container: directly below the root, so that no parent is left behind.
 pub fn cgroup_path(id: &str) -> String {
     format!("/keelson-test-{}", id.trim_start_matches("keelson-test-"))
 }
@@ -62,7 +62,7 @@ pub fn cgroup_of(id: &str) -> PathBuf {
     cgroup_root().join(cgroup_path(id).trim_start_matches('/'))
 }
 
-/// A socket whose queue is full: whoever connects waits until somebody accepts, and nobody does.
+/// A socket whose queue is full: a program that connects waits for an accept that never comes.
 pub fn full_socket(path: &Path) -> (OwnedFd, UnixStream) {
     let (kind, flags) = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
     let listener = nix::sys::socket::socket(AddressFamily::Unix, kind, flags, None).unwrap();
@@ -94,7 +94,7 @@ pub fn make_root(directory: &Path) {
     .unwrap();
 }
 
-/// Gives everything in a directory to a user and the group of the same number.
+/// Makes a user, and the group of the same number, the owner of everything in a directory.
 pub fn give(directory: &Path, owner: u32) {
     std::os::unix::fs::lchown(directory, Some(owner), Some(owner)).unwrap();
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -181,15 +181,15 @@ pub struct Shim {
     pub pid: i32,
 }
 
-/// What to make a shim from.
+/// The settings of a shim.
 pub struct Setup {
     pub directory: tempfile::TempDir,
     pub id: String,
     pub config: Value,
     pub spec: ShimSpec,
-    /// Whether the container is given something of the host's on purpose.
+    /// Whether the container gets objects of the host on purpose.
     pub shows_host: bool,
-    /// Where the shim keeps its files, when that is not `directory`.
+    /// Where the shim keeps its files, if not in `directory`.
     pub shim_directory: Option<PathBuf>,
 }
 
@@ -303,7 +303,7 @@ impl Setup {
         }
     }
 
-    /// Runs the container to its end; gives its output and how it ended.
+    /// Runs the container to its end, and returns its output and how it ended.
     pub fn run(self) -> (String, Exit) {
         let shim = self.create();
         shim.start();
@@ -400,7 +400,7 @@ impl Shim {
         stream
     }
 
-    /// Starts an exec session: the process, or why there is none.
+    /// Starts an exec session, and returns the process or the reason why there is none.
     pub fn start_session(&self, exec: &str) -> Result<i32, String> {
         let exec = exec.to_owned();
         match self.call(&Request::ExecStart { exec }) {
@@ -410,7 +410,7 @@ impl Shim {
         }
     }
 
-    /// The exit code of an exec session's process; waits for it.
+    /// Waits for an exec session's process, and returns its exit code.
     pub fn session_code(&self, exec: &str) -> i32 {
         let exec = Some(exec.to_owned());
         match self.call(&Request::Wait { exec }) {
@@ -419,7 +419,7 @@ impl Shim {
         }
     }
 
-    /// Runs a further process: its output and exit code, or why it was not started.
+    /// Runs an additional process. Returns its output and exit code, or why it was not started.
     pub fn exec(&self, exec: &str, process: Value) -> Result<(String, i32), String> {
         let mut stream = self.session(exec, process);
         self.start_session(exec)?;
@@ -446,14 +446,14 @@ impl Shim {
         connection
     }
 
-    /// The exit record; waits for it.
+    /// Waits for the exit record, and returns it.
     pub fn wait(&self) -> Exit {
         let path = self.directory.path().join("exit.json");
         eventually("exit.json", || path.exists());
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }
 
-    /// What the log holds, standard output and standard error together.
+    /// The output in the log, standard output and standard error together.
     pub fn output(&self) -> String {
         let mut reader = keelson_log::Reader::open(&self.directory.path().join("log")).unwrap();
         let mut output = Vec::new();
@@ -478,8 +478,7 @@ impl Shim {
     }
 }
 
-/// Whether a process has ended and waits to be collected: the machine that tests run on may have
-/// an init that takes its time.
+/// Whether a process has ended and waits to be reaped: the init of the test machine may be slow.
 pub fn is_zombie(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|text| {
         text.rsplit(')')
@@ -492,7 +491,7 @@ impl Drop for Shim {
     fn drop(&mut self) {
         if !is_zombie(self.shim_pid) {
             let comm = std::fs::read_to_string(format!("/proc/{}/comm", self.shim_pid));
-            // The number may have been given to another process meanwhile.
+            // The number may have been reused by another process meanwhile.
             if comm.is_ok_and(|comm| comm.trim() == "keelson-shim") {
                 let _ = nix::sys::signal::kill(
                     nix::unistd::Pid::from_raw(self.shim_pid),

@@ -1,7 +1,8 @@
-//! Podman as an ordinary user calls it: with the same steps under our runtime and under crun, which
-//! must do and say the same.
+//! Podman, called by an ordinary user: the same steps with our runtime and with crun must have the
+//! same results.
 //!
-//! The user exists in a mount namespace only, where /etc/passwd and the like are the test's own.
+//! The user exists only in a mount namespace, where the test has its own /etc/passwd and similar
+//! files.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,11 +10,12 @@ use std::process::{Command, Output};
 use crate::common;
 use crate::common::consumer::installed;
 
-/// A number that no user of the machine has, and the first of the further ones it may map.
+/// A number that no user of the machine has, and the first of the other ids that it may map.
 const USER: u32 = 54_321;
 const FURTHER: u32 = 700_000;
 
-/// Makes the namespace and becomes the user. `$HIDE` is what crun doesn't get along with.
+/// Makes the namespace and becomes the user. `$HIDE` is a mount that crun can't handle, and that is
+/// unmounted for it.
 const ENTER: &str = r#"
 set -e
 mount --make-rprivate /
@@ -26,7 +28,7 @@ cd "$HOME"
 exec setpriv --reuid "$USER_ID" --regid "$USER_ID" --clear-groups sh "$HOME/steps"
 "#;
 
-/// What the user does. Each step says what it is about, what it printed and how it ended.
+/// The user's steps. Each prints its name, its output and its exit code.
 const STEPS: &str = r#"
 podman() {
     command podman --storage-driver vfs --cgroup-manager cgroupfs --events-backend file \
@@ -74,7 +76,7 @@ fn prepare(directory: &Path) {
         ("subgid", format!("tester:{FURTHER}:65536\n")),
     ] {
         let own = std::fs::read_to_string(Path::new("/etc").join(file)).unwrap_or_default();
-        // The first line of a number counts.
+        // Only the first line of a number counts.
         std::fs::write(directory.join("etc").join(file), line + &own).unwrap();
     }
     std::fs::write(directory.join("steps"), STEPS).unwrap();
@@ -87,14 +89,14 @@ fn prepare(directory: &Path) {
 }
 
 fn steps(runtime: &Path, hide: &str) -> (Output, String) {
-    // Sockets lie below it, whose names are short.
+    // Sockets are below it, and their paths must be short.
     let directory = tempfile::Builder::new().prefix("pm").tempdir().unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(directory.path(), mode).unwrap();
     let home = directory.path().join("u");
     prepare(&home);
     let output = Command::new("unshare")
-        // Podman leaves processes behind that end a little later: they end with the first one.
+        // Podman leaves processes behind that end a little later: they end with the first process.
         .args(["--mount", "--pid", "--fork", "--mount-proc"])
         .args(["timeout", "--kill-after=5", "240", "sh", "-c", ENTER])
         .env_clear()
@@ -121,7 +123,7 @@ fn podman_of_an_ordinary_user_does_the_same_with_ours_and_with_crun() {
     if programs.iter().any(Option::is_none) {
         return;
     }
-    // Not in the directory where it was built, which the user may not be able to enter.
+    // Not in the build directory, which the user may not be able to enter.
     let directory = tempfile::tempdir().unwrap();
     let mode: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(directory.path(), mode).unwrap();
@@ -147,7 +149,7 @@ fn podman_of_an_ordinary_user_does_the_same_with_ours_and_with_crun() {
     ] {
         assert!(said.contains(wanted), "{wanted:?}\n{said}\n{context}");
     }
-    // crun refuses a machine that has both versions of cgroups.
+    // crun refuses a machine with both versions of cgroups.
     let both = "/sys/fs/cgroup/unified";
     let hide = if Path::new(both).exists() { both } else { "" };
     let (output, errors) = steps(Path::new("/usr/bin/crun"), hide);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-/// Docker's shortest pause, in nanoseconds.
+/// Docker's shortest interval, in nanoseconds.
 const SHORTEST: i64 = 1_000_000;
 
 /// The member `Healthcheck` of an image's configuration.
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text in "[-a-zµ0-9. =]{0,30}") {
+        fn no_text_causes_a_panic(text in "[-a-zµ0-9. =]{0,30}") {
             let _ = parse(&text);
             let _ = duration(&text);
         }

@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Gives a variable's value.
+/// Returns a variable's value.
 pub(super) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 pub(super) fn single(rest: &str, variable: Variable<'_>) -> Result<String, String> {
@@ -28,8 +28,8 @@ pub(super) fn pairs(rest: &str, variable: Variable<'_>) -> Result<Vec<(String, S
         .collect()
 }
 
-/// Splits at white space outside of quotes and puts values in for `$NAME`, `${NAME}`,
-/// `${NAME:-default}` and `${NAME:+other}`; nothing is special between single quotes.
+/// Splits at white space outside of quotes, and replaces `$NAME`, `${NAME}`, `${NAME:-default}` and
+/// `${NAME:+other}` by values. Nothing is special between single quotes.
 pub(super) fn words(text: &str, variable: Variable<'_>) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -46,7 +46,7 @@ pub(super) fn words(text: &str, variable: Variable<'_>) -> Result<Vec<String>, S
             (None | Some('"'), '\\') => {
                 let next = characters.next().ok_or("it ends with a backslash")?;
                 let word = word.get_or_insert_default();
-                // Between quotes a backslash is itself before anything that needs none.
+                // Between quotes, a backslash before an ordinary character is kept.
                 if quote.is_some() && !matches!(next, '"' | '$' | '\\') {
                     word.push('\\');
                 }
@@ -66,7 +66,7 @@ pub(super) fn words(text: &str, variable: Variable<'_>) -> Result<Vec<String>, S
     Ok(words)
 }
 
-/// What stands for the variable whose dollar sign was read.
+/// The replacement for the variable whose dollar sign was read.
 fn expand(characters: &mut Peekable<Chars<'_>>, variable: Variable<'_>) -> Result<String, String> {
     if characters.next_if_eq(&'{').is_none() {
         let name = name(characters);
@@ -134,7 +134,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text in r#"[a-z$\{\}:+"' \\-]{0,30}"#) {
+        fn no_text_causes_a_panic(text in r#"[a-z$\{\}:+"' \\-]{0,30}"#) {
             let _ = pairs(&text, &|_| None);
         }
     }

@@ -1,7 +1,7 @@
 //! Layers unpacked to a directory, for kernels that cannot mount EROFS from a file.
 //!
-//! The tree has no path that leads anywhere else; every name is made relative to the open
-//! descriptor of the directory that we made for it, and never through a symbolic link.
+//! No path of the tree leads outside. Every name is made relative to the open descriptor of its
+//! directory, which we made, and never through a symbolic link.
 
 use std::fs::File;
 use std::io;
@@ -70,13 +70,13 @@ struct Unpack<'a> {
     tar: &'a File,
     /// First path of each node with several names, for linkat.
     linked: Vec<Option<Vec<u8>>>,
-    /// Names of the open directories and of the object at work.
+    /// Names of the open directories and of the current object.
     path: Vec<Vec<u8>>,
     buffer: Vec<u8>,
 }
 
-/// A directory that is being filled: its attributes are set when all is inside, because filling
-/// changes its time.
+/// A directory that is being filled. Its attributes are set at the end, because filling changes its
+/// time.
 struct Level<'a> {
     fd: OwnedFd,
     node: &'a Node,
@@ -149,7 +149,7 @@ impl<'a> Unpack<'a> {
                     None => self.copy(&file, *offset, 0, *size)?,
                     Some(parts) => self.copy_sparse(&file, *offset, parts, *size)?,
                 }
-                // Owner first: changing it clears set-user-ID and file capabilities.
+                // Owner first: a change of the owner clears set-user-ID bits and file capabilities.
                 fs::fchown(&file, owner(node.uid), group(node.gid))?;
                 fs::fchmod(&file, Mode::from_raw_mode(node.mode))?;
                 for (name, value) in &node.xattrs {
@@ -165,7 +165,7 @@ impl<'a> Unpack<'a> {
                 device(FileType::BlockDevice, *major, *minor)?;
             }
             NodeKind::Fifo => device(FileType::Fifo, 0, 0)?,
-            // overlayfs's own form of it.
+            // The form that overlayfs uses.
             NodeKind::Whiteout => return Ok(device(FileType::CharacterDevice, 0, 0)?),
         }
         let flags = AtFlags::SYMLINK_NOFOLLOW;
@@ -249,8 +249,8 @@ fn attributes_of_directory(level: &Level<'_>) -> io::Result<()> {
     Ok(fs::futimens(fd, &times(node))?)
 }
 
-/// Gives an object another name. Both names lie below directories that we made and that hold no
-/// symbolic links on the way, since the first path was walked directory by directory.
+/// Gives an object another name. No symbolic link is on the way to either name: we made the
+/// directories, and the first path was walked directory by directory.
 fn link(top: BorrowedFd<'_>, first: &[u8], folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     Ok(fs::linkat(top, first, folder, name, AtFlags::empty())?)
 }

@@ -1,4 +1,4 @@
-//! Comparison of an unpacked layer with its archive.
+//! Compares an unpacked layer with its archive.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -13,7 +13,7 @@ use keelson_oci::layer::tree::{Node, NodeKind, ROOT};
 const BUFFER: usize = 256 << 10;
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
-/// Compares the directory with the tree; the error names the first path that differs.
+/// Compares the directory with the tree. The error names the first path that differs.
 pub(super) fn check(root: &Path, tree: &Tree, tar: &File) -> Result<(), String> {
     let mut left = vec![(PathBuf::new(), ROOT)];
     while let Some((path, id)) = left.pop() {
@@ -40,7 +40,7 @@ pub(super) fn check(root: &Path, tree: &Tree, tar: &File) -> Result<(), String> 
     Ok(())
 }
 
-/// What differs between an object and its node.
+/// The difference between an object and its node.
 fn differing(path: &Path, node: &Node, tar: &File) -> io::Result<Option<&'static str>> {
     let status = fs::symlink_metadata(path)?;
     let kind = status.mode() & 0o170_000;
@@ -52,7 +52,7 @@ fn differing(path: &Path, node: &Node, tar: &File) -> io::Result<Option<&'static
         NodeKind::CharDevice { major, minor } => kind == 0o020_000 && device(*major, *minor),
         NodeKind::BlockDevice { major, minor } => kind == 0o060_000 && device(*major, *minor),
         NodeKind::Fifo => kind == 0o010_000,
-        // Its attributes are nobody's.
+        // Attributes of a whiteout have no meaning.
         NodeKind::Whiteout if kind == 0o020_000 && status.rdev() == 0 => return Ok(None),
         NodeKind::Whiteout => false,
     };

@@ -95,10 +95,10 @@ impl LayerBackend for Erofs {
     }
 }
 
-/// What a part of an index must be.
+/// The expected content of a part of an index.
 enum Source<'a> {
     Bytes(&'a [u8]),
-    /// Bytes of the archive from there on.
+    /// Bytes of the archive from this offset on.
     Tar(u64),
     Zeros,
 }
@@ -151,8 +151,8 @@ impl Compare<'_> {
     }
 }
 
-/// Finds out by a small layer whether this kernel mounts EROFS from files on this file system
-/// (tmpfs, for one, cannot), with an extra device and blocks of 512 bytes.
+/// Tests with a small layer whether this kernel mounts EROFS from files on this file system (from
+/// tmpfs, for example, it can't), with an extra device and blocks of 512 bytes.
 pub(crate) fn probe(directory: &Path) -> Result<(), ImageError> {
     const OFFSET: u64 = 512;
     let text = b"readable through the index";
@@ -187,7 +187,7 @@ pub(crate) fn probe(directory: &Path) -> Result<(), ImageError> {
         xattrs: vec![(b"trusted.probe".to_vec(), b"yes".to_vec())],
     })?;
     Erofs.prepare(&directory, &tree.finish(), &tar)?;
-    // Mounted nowhere: a hostd that is killed here leaves no mount to the next one.
+    // Not attached anywhere: a hostd that is killed here leaves no mount behind.
     let root = detached_erofs(&directory.join(INDEX), Some(&directory.join(TAR)))?;
     let failed = |operation| {
         let index = directory.join(INDEX);

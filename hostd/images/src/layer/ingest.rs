@@ -1,5 +1,5 @@
-//! Takes a layer's blob as it streams in: decompression, writing of the archive, reading of its
-//! headers and hashing happen at the same time in two threads beside the caller's.
+//! Reads a layer's blob as a stream. Decompression, writing of the archive, reading of its headers
+//! and hashing happen at the same time, in two threads beside the caller's.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, Read, Write};
@@ -20,22 +20,22 @@ use super::{BLOB, BlobFormat, CompressedBlob, LayerForm, LayerOptions, LayerReco
 use crate::error::ImageError;
 use crate::pipe::{PIECE, PipeReader, PipeSender, pipe};
 
-/// Pieces between the writer and the hasher.
+/// How many pieces wait between the writer and the hasher.
 const HASH_DEPTH: usize = 4;
-/// After so many bytes the kernel is told to start writing them out, so that the final sync
-/// finds little to do.
+/// After this many bytes the kernel is asked to start writing them to disk, so that the final sync
+/// has little to do.
 const WRITE_OUT: u64 = 4 << 20;
 
-/// A layer that was read completely and lies in the staging directory.
+/// A layer that was read completely and is in the staging directory.
 #[derive(Debug)]
 pub(crate) struct StagedLayer {
     /// Its directory.
     pub directory: PathBuf,
     /// Digest of the uncompressed archive.
     pub diff_id: Digest,
-    /// Digest of the blob as it came.
+    /// Digest of the original blob.
     pub blob: Digest,
-    /// Bytes of the blob as it came.
+    /// Size of the original blob in bytes.
     pub blob_size: u64,
 }
 
@@ -48,11 +48,11 @@ pub(crate) struct Ingest {
     compression: Compression,
     form: LayerForm,
     era: Era,
-    /// `None` for plain archives, whose digest is the layer's own.
+    /// `None` for plain archives: their digest is the layer's digest.
     blob: Option<Digester>,
     blob_size: u64,
     kept: Option<Kept>,
-    /// Set by the worker when it takes bytes only to drop them.
+    /// The worker sets it when it only reads and drops further bytes.
     refused: Arc<AtomicBool>,
 }
 
@@ -91,7 +91,7 @@ impl Ingest {
         })
     }
 
-    /// Has the compressed blob kept beside the archive. Plain archives are their own blob.
+    /// Keeps the compressed blob beside the archive. A plain archive is its own blob.
     pub(crate) fn keeping_blob(mut self, keep: bool) -> Result<Self, ImageError> {
         if let Some(format) = BlobFormat::of(self.compression).filter(|_| keep) {
             let path = self.directory.join(BLOB);
@@ -108,8 +108,8 @@ impl Ingest {
         Ok(self)
     }
 
-    /// Takes the next bytes of the blob; false when the layer was refused already, which
-    /// [`Self::finish`] then explains.
+    /// Accepts the next bytes of the blob. False if the layer was refused already; then
+    /// [`Self::finish`] returns the reason.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> bool {
         self.blob_size += bytes.len() as u64;
         if let Some(blob) = &mut self.blob {
@@ -125,17 +125,17 @@ impl Ingest {
         })
     }
 
-    /// Whether the layer was refused already, which [`Self::finish`] then explains.
+    /// Whether the layer was refused already. Then [`Self::finish`] returns the reason.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the blob taken so far.
+    /// How many bytes of the blob were accepted.
     pub(crate) fn taken(&self) -> u64 {
         self.blob_size
     }
 
-    /// The blob is complete.
+    /// Ends the blob, and returns the layer.
     pub(crate) fn finish(mut self) -> Result<StagedLayer, ImageError> {
         if let Some(pipe) = self.pipe.take() {
             pipe.end();
@@ -171,8 +171,8 @@ impl Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        // The thread ends with an error when the pipe is dropped; it must not write any more when
-        // the staging directory is removed.
+        // Dropping the pipe ends the thread with an error. It must not write any more when the
+        // staging directory is removed.
         self.pipe = None;
         if self.worker.is_some() {
             let _ = self.join();
@@ -180,7 +180,7 @@ impl Drop for Ingest {
     }
 }
 
-/// The compressed blob on its way to the disk, from the same bytes that are hashed and inflated.
+/// Writes the compressed blob to disk, from the same bytes that are hashed and decompressed.
 #[derive(Debug)]
 struct Kept {
     file: File,
@@ -188,7 +188,8 @@ struct Kept {
     format: BlobFormat,
     size: u64,
     written_out: u64,
-    /// The first failed write; told at the end, because the layer cannot be kept without.
+    /// The first failed write. It is returned at the end, because the layer can't be kept without
+    /// the blob.
     failure: Option<std::io::Error>,
 }
 
@@ -235,7 +236,7 @@ struct Job {
 impl Job {
     fn run(self, mut reader: PipeReader) -> Result<(Digest, u64), ImageError> {
         let result = self.read(&mut reader);
-        // Keep taking bytes: what comes after this layer in an archive may explain more.
+        // Keep reading: a later part of the archive may explain more.
         if result.is_err() {
             self.refused.store(true, Ordering::Relaxed);
             while let Ok(piece) = reader.fill_buf() {
@@ -337,7 +338,7 @@ impl Scan<'_> {
                 written_out = self.size;
             }
             if pieces.send(piece).is_err() {
-                // Its own panic is told instead.
+                // Its panic is reported instead.
                 return Err(TaskDied::Cancelled.into());
             }
         }
@@ -371,7 +372,7 @@ fn decompression(error: &std::io::Error) -> ImageError {
     ImageError::Archive(format!("it cannot be decompressed: {error}"))
 }
 
-/// Makes a tree of what a scanner sees.
+/// Makes a tree from the entries of a scanner.
 #[derive(Debug)]
 pub(crate) struct TreeVisitor(pub TreeBuilder);
 

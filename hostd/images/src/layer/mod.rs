@@ -1,9 +1,8 @@
 //! Layers on disk.
 //!
-//! `layers/<diff-id>/` holds `layer.json` ([`LayerRecord`]), `layer.tar` (the uncompressed
-//! archive, byte for byte, so that it can be given back with the same digest), `layer.blob` (the
-//! compressed blob that it came as, when that is kept) and what a [`LayerBackend`] made of it for
-//! mounting.
+//! `layers/<diff-id>/` holds `layer.json` ([`LayerRecord`]), `layer.tar` (the uncompressed archive,
+//! byte for byte, so that its digest stays the same), `layer.blob` (the original compressed blob,
+//! if that is kept) and what a [`LayerBackend`] made from it for mounting.
 
 pub(crate) mod directory;
 mod directory_check;
@@ -24,7 +23,7 @@ use crate::error::ImageError;
 
 /// Name of the uncompressed archive.
 pub(crate) const TAR: &str = "layer.tar";
-/// Name of the compressed blob that the layer came as.
+/// Name of the layer's original compressed blob.
 pub(crate) const BLOB: &str = "layer.blob";
 /// Name of the record.
 pub(crate) const RECORD: &str = "layer.json";
@@ -62,30 +61,30 @@ pub(crate) struct LayerRecord {
     pub diff_id: Digest,
     /// Bytes of the archive.
     pub size: u64,
-    /// How it is made mountable.
+    /// Its backend.
     pub form: LayerForm,
-    /// The compressed blob beside the archive, when it is kept.
+    /// The compressed blob beside the archive, if it is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compressed: Option<CompressedBlob>,
-    /// What a newer release wrote.
+    /// Members that a newer release wrote.
     #[serde(flatten)]
     pub rest: Rest,
 }
 
-/// How new layers are made.
+/// Settings for new layers.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerOptions {
-    /// How they are made mountable.
+    /// Their backend.
     pub form: LayerForm,
-    /// How much one may hold.
+    /// Limits of their contents.
     pub limits: Limits,
     /// Whether their compressed blobs are kept.
     pub keep_compressed: bool,
-    /// For whom their records are written.
+    /// The release that their records are written for.
     pub era: Era,
 }
 
-/// The blob that a layer came as.
+/// The original blob of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CompressedBlob {
     /// Its digest.
@@ -107,7 +106,8 @@ pub(crate) enum BlobFormat {
 }
 
 impl BlobFormat {
-    /// The form in which a blob can be kept; `None` for plain archives, which are their own blob.
+    /// The compression in which a blob can be kept. `None` for plain archives, which are their own
+    /// blob.
     pub(crate) const fn of(compression: Compression) -> Option<Self> {
         match compression {
             // Registries have no media types for the last two.
@@ -119,7 +119,7 @@ impl BlobFormat {
 }
 
 impl LayerRecord {
-    /// Bytes that the layer's archives take on the disk.
+    /// Bytes that the layer's archives occupy on the disk.
     pub(crate) fn stored(&self) -> u64 {
         self.size + self.compressed.map_or(0, |blob| blob.size)
     }
@@ -131,19 +131,19 @@ impl Document for LayerRecord {
 
 /// A way to make a layer mountable.
 pub(crate) trait LayerBackend: Debug + Sync {
-    /// Makes what is needed for mounting in the layer's (staged) directory. Nothing is synced to disk.
+    /// Makes the files for mounting in the layer's (staged) directory. Nothing is synchronised.
     fn prepare(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError>;
 
-    /// Compares what [`Self::prepare`] made with what it would make now; the error says what
-    /// differs.
+    /// Compares the files that [`Self::prepare`] made with those that it would make now. The error
+    /// says what differs.
     fn check(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), String>;
 
-    /// Name of the file or directory that [`Self::prepare`] makes.
+    /// The name of the file or directory that [`Self::prepare`] makes.
     fn made(&self) -> &'static str;
 
-    /// Shows the layer of this directory at `target`, when it needs a mount.
+    /// Mounts the layer of this directory at `target`, if it needs a mount.
     fn mount(&self, directory: &Path, target: &Path) -> Result<(), ImageError>;
 
-    /// The sub-directory of the layer's directory that can be used as it is, without a mount.
+    /// The subdirectory of the layer's directory that can be used without a mount.
     fn direct(&self) -> Option<&'static str>;
 }

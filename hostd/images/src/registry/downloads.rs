@@ -1,4 +1,4 @@
-//! Downloads that several pulls share: what one pull is fetching, another one waits for.
+//! Downloads that several pulls share: if one pull is fetching an object, the others wait for it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -15,28 +15,28 @@ use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::types::{Progress, Step};
 
-/// An image's configuration, as soon as one of the pulls that want it has it.
+/// An image's configuration, as soon as one of the pulls has it.
 type Config = OnceCell<Vec<u8>>;
 
-/// What is being downloaded now.
+/// The running downloads.
 #[derive(Debug, Default)]
 pub(crate) struct Downloads {
-    /// By registry, because one that is slow or breaks off must not hold up pulls from others, and
-    /// diff-id.
+    /// By registry and diff-id. By registry, because a slow or broken one must not delay pulls from
+    /// others.
     layers: Mutex<HashMap<(String, Digest), Weak<Download>>>,
-    /// Likewise, by registry and digest.
+    /// The same by registry and digest.
     configs: Mutex<HashMap<(String, Digest), Weak<Config>>>,
 }
 
-/// A layer on its way. It goes on as long as somebody holds this.
+/// A running download of a layer. It continues as long as one holder of this exists.
 #[derive(Debug)]
 pub(super) struct Download {
     pub directory: PathBuf,
     phase: watch::Receiver<Phase>,
-    /// For the pull that has begun it.
+    /// For the pull that began it.
     error: Arc<Mutex<Option<ImageError>>>,
     task: AbortHandle,
-    /// The directory lies in it, and outlives the pull that has begun this.
+    /// It contains the layer's directory, and outlives the pull that began this.
     _staging: Arc<Staging>,
 }
 
@@ -50,15 +50,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Finds what others hold under a key; forgets what nobody holds any more.
+/// Finds an object that others hold under a key, and forgets those that nobody holds any more.
 fn shared<K: Eq + Hash, T>(known: &mut HashMap<K, Weak<T>>, key: &K) -> Option<Arc<T>> {
     known.retain(|_, held| held.strong_count() > 0);
     known.get(key)?.upgrade()
 }
 
 impl Downloads {
-    /// The download of this layer that runs already, or else this one, which is begun; also says
-    /// whether it was.
+    /// Returns the running download of this layer, or begins this one. Also returns whether it was
+    /// begun.
     pub(super) fn join(&self, pull: LayerPull) -> (Arc<Download>, bool) {
         let mut layers = locked(&self.layers);
         let key = (pull.repository.host().to_owned(), pull.diff_id);
@@ -93,13 +93,13 @@ impl Downloads {
         (download, true)
     }
 
-    /// Does not offer this download to others any more.
+    /// Stops offering this download to others.
     pub(super) fn forget(&self, download: &Arc<Download>) {
         let other = |held: &Weak<Download>| !std::ptr::eq(held.as_ptr(), Arc::as_ptr(download));
         locked(&self.layers).retain(|_, held| other(held));
     }
 
-    /// The place of a configuration, which the first one fills.
+    /// The cell for a configuration. The first pull fills it.
     pub(super) fn config(&self, registry: &str, digest: &Digest) -> Arc<Config> {
         let mut configs = locked(&self.configs);
         let key = (registry.to_owned(), *digest);
@@ -112,7 +112,7 @@ impl Downloads {
 }
 
 impl Download {
-    /// Waits until the layer is there, telling how far it is; false when it failed.
+    /// Waits until the layer is complete, and reports progress. False if it failed.
     pub(super) async fn wait(
         &self,
         id: &str,
@@ -139,7 +139,7 @@ impl Download {
                 }
             }
             if phase.changed().await.is_err() {
-                // Its task has ended; what it said last counts.
+                // Its task has ended; the last state counts.
                 let last = *phase.borrow_and_update();
                 if last != Phase::Done && last != Phase::Failed {
                     return false;
@@ -148,7 +148,7 @@ impl Download {
         }
     }
 
-    /// Why it failed; only the first caller gets it.
+    /// Why it failed. Only the first caller gets it.
     pub(super) fn error(&self) -> ImageError {
         locked(&self.error)
             .take()

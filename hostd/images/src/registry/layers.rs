@@ -1,4 +1,4 @@
-//! Layers on their way from a registry into the staging directory: the blob is downloaded, hashed,
+//! Downloads layers from a registry into the staging directory. The blob is downloaded, hashed,
 //! decompressed, hashed again, written and indexed at the same time.
 
 use std::path::PathBuf;
@@ -20,25 +20,25 @@ use crate::pipe::PIECE;
 use crate::store::Store;
 use crate::threads;
 
-/// Pieces between the connection and the thread that takes them in.
+/// How many pieces wait between the connection and the thread that reads them.
 const DEPTH: usize = 4;
-/// Progress is told after so many bytes.
+/// Progress is reported each time that this many bytes arrived.
 const STEP: u64 = 512 << 10;
 
-/// How far a download is.
+/// The progress of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// So many bytes of the blob are there.
+    /// This many bytes of the blob have arrived.
     Downloading(u64),
-    /// All bytes are there; they are still being taken in.
+    /// All bytes have arrived; they are still processed.
     Downloaded,
-    /// The layer lies in its directory, checked.
+    /// The layer is in its directory, and was checked.
     Done,
-    /// It cannot be had from that registry.
+    /// It can't be downloaded from that registry.
     Failed,
 }
 
-/// One layer to be pulled.
+/// A layer to pull.
 #[derive(Debug, Clone)]
 pub(super) struct LayerPull {
     pub store: Arc<Store>,
@@ -46,14 +46,14 @@ pub(super) struct LayerPull {
     pub repository: Arc<Repository>,
     pub reference: Reference,
     pub descriptor: Descriptor,
-    /// What the configuration says that the layer is.
+    /// The layer's digest in the configuration.
     pub diff_id: Digest,
-    /// Where it is taken in.
+    /// The directory that it is written to.
     pub directory: PathBuf,
 }
 
 impl LayerPull {
-    /// Brings the layer into its directory.
+    /// Downloads the layer into its directory.
     pub(super) async fn run(self, phase: &watch::Sender<Phase>) -> Result<(), ImageError> {
         let (sender, pieces) = mpsc::channel::<Option<Bytes>>(DEPTH);
         let job = {
@@ -61,7 +61,7 @@ impl LayerPull {
             let directory = self.directory.clone();
             threads::begin("layer", move || {
                 let result = take_in(&store, directory, pieces);
-                // Held until nothing writes there any more.
+                // Held until nothing writes to the directory any more.
                 drop(staging);
                 result
             })
@@ -96,7 +96,7 @@ impl LayerPull {
         while let Some(piece) = reader.next().await.map_err(|error| self.missed(error))? {
             at += piece.len() as u64;
             if sender.send(Some(piece)).await.is_err() {
-                // The layer was refused; its job says why.
+                // The layer was refused; its job has the reason.
                 return Ok(());
             }
             if at - told >= STEP {
@@ -105,12 +105,12 @@ impl LayerPull {
             }
         }
         phase.send_replace(Phase::Downloaded);
-        // Nobody listens only when the layer was refused.
+        // The receiver is gone only if the layer was refused.
         let _ = sender.send(None).await;
         Ok(())
     }
 
-    /// The error of a download.
+    /// Makes the error of a download.
     fn missed(&self, error: RegistryError) -> ImageError {
         match error {
             RegistryError::NotFound { host, .. } if self.descriptor.is_foreign() => {
@@ -149,7 +149,7 @@ impl LayerPull {
     }
 }
 
-/// Takes the pieces of a blob in. Blocks.
+/// Reads the pieces of a blob. Blocks.
 fn take_in(
     store: &Store,
     directory: PathBuf,
@@ -164,7 +164,7 @@ fn take_in(
         let ended = piece.is_none();
         if let Some(piece) = piece {
             gathered.extend_from_slice(&piece);
-            // Every piece costs a change of threads, so they are made large.
+            // Pieces are large, because every piece costs a switch of threads.
             if gathered.len() < PIECE / 2 {
                 continue;
             }

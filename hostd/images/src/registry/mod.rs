@@ -29,11 +29,11 @@ use self::downloads::Downloads;
 use crate::error::ImageError;
 use crate::types::{ImageId, Progress, Step};
 
-/// The registries, and what is on its way from them. Clones share it.
+/// The registries, and the running downloads. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Registries {
     pub client: Client,
-    /// What running pulls are fetching.
+    /// The downloads of running pulls.
     downloads: Arc<Downloads>,
 }
 
@@ -49,12 +49,12 @@ impl Registries {
 /// Layers that are downloaded or uploaded at the same time.
 const PARALLEL: usize = 3;
 
-/// How an image is pulled.
+/// Options of a pull.
 #[derive(Debug, Clone, Default)]
 pub struct PullOptions {
     /// `os[/architecture[/variant]]`; the machine's own when absent.
     pub platform: Option<String>,
-    /// For the registry that the reference names; mirrors never get them.
+    /// Credentials for the registry that the reference names. Mirrors never get them.
     pub credentials: Option<Credentials>,
 }
 
@@ -63,11 +63,11 @@ pub struct PullOptions {
 pub struct Pulled {
     /// The image.
     pub id: ImageId,
-    /// What the name stood for in the registry: the digest of a manifest or of an index.
+    /// The digest that the name had in the registry: of a manifest or of an index.
     pub digest: Digest,
     /// Familiar name with tag or digest.
     pub reference: String,
-    /// Whether the name stands for something new.
+    /// Whether the name refers to something new.
     pub updated: bool,
 }
 
@@ -82,7 +82,7 @@ pub struct Pushed {
     pub size: u64,
 }
 
-/// What a name stands for in its registry.
+/// The target of a name in its registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distribution {
     /// Media type of the manifest or index.
@@ -91,7 +91,7 @@ pub struct Distribution {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// The machines that there are images for.
+    /// The platforms that there are images for.
     pub platforms: Vec<Platform>,
 }
 
@@ -108,9 +108,9 @@ pub(crate) async fn login(
         .await
 }
 
-/// Tells people about a step that must not be lost.
+/// Reports a step that must not be lost.
 pub(crate) async fn tell(progress: &mpsc::Sender<Progress>, id: &str, step: Step) {
-    // Without a listener the work is cancelled elsewhere.
+    // If the receiver is gone, the work is cancelled elsewhere.
     let _ = progress
         .send(Progress {
             id: id.to_owned(),
@@ -121,7 +121,7 @@ pub(crate) async fn tell(progress: &mpsc::Sender<Progress>, id: &str, step: Step
         .await;
 }
 
-/// Tells people how far something is; left out when they are slow.
+/// Reports progress. It is dropped if the receiver is slow.
 pub(crate) fn tell_bytes(
     progress: &mpsc::Sender<Progress>,
     id: &str,
@@ -137,7 +137,7 @@ pub(crate) fn tell_bytes(
     });
 }
 
-/// A registry's failure in Docker's words, where clients know them.
+/// A registry's failure, in Docker's words where clients match on them.
 fn pull_failed(reference: &Reference, error: RegistryError) -> ImageError {
     let remote = |kind, message| ImageError::Registry { kind, message };
     match error {
@@ -167,7 +167,7 @@ fn pull_failed(reference: &Reference, error: RegistryError) -> ImageError {
                 reference.familiar_name()
             ),
         ),
-        // Docker does not tell "forbidden" from "not there", as registries do not.
+        // Like registries, Docker does not distinguish "forbidden" from "does not exist".
         RegistryError::Denied { reason, .. } => remote(
             ErrorKind::NotFound,
             access_denied("pull", reference, &reason),

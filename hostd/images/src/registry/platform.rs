@@ -1,11 +1,11 @@
-//! Which image of an index is meant.
+//! Selects the image of an index for a platform.
 
 use keelson_oci::config::ImageConfig;
 use keelson_oci::manifest::{Descriptor, Platform, host_architecture};
 
 use crate::error::ImageError;
 
-/// Words that are an operating system when they stand alone.
+/// Words that mean an operating system if they stand alone.
 const SYSTEMS: &[&str] = &[
     "aix",
     "android",
@@ -23,20 +23,20 @@ const SYSTEMS: &[&str] = &[
     "wasip1",
     "windows",
 ];
-/// Words that are an architecture when they stand alone.
+/// Words that mean an architecture if they stand alone.
 const ARCHITECTURES: &[&str] = &[
     "386", "aarch64", "amd64", "arm", "arm64", "armel", "armhf", "i386", "i686", "loong64", "mips",
     "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x", "wasm", "x86-64",
     "x86_64",
 ];
 
-/// The platform that is wanted.
+/// The wanted platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     os: String,
     architecture: String,
     variant: Option<String>,
-    /// Whether somebody asked for it; else it is the machine's own.
+    /// Whether the client asked for it; otherwise it is the machine's own.
     pub asked: bool,
 }
 
@@ -94,9 +94,9 @@ impl Wanted {
         })
     }
 
-    /// The platform as it is written into a configuration.
+    /// The platform for a configuration.
     pub(crate) fn named(self) -> Platform {
-        // These are not the least of their kind, so others want to know them.
+        // These are not the oldest variants, so other engines need to know them.
         let usual = match self.architecture.as_str() {
             "arm" => Some("v7".to_owned()),
             _ => None,
@@ -108,8 +108,8 @@ impl Wanted {
         }
     }
 
-    /// The entry of an index that fits best; attestations never do, and what calls itself something
-    /// else than an image only when nothing else does.
+    /// The entry of an index that fits best. Attestations never fit. An entry of another artifact
+    /// type fits only if no other entry does.
     pub(crate) fn choose<'a>(&self, entries: &'a [Descriptor]) -> Option<&'a Descriptor> {
         let images = || entries.iter().filter(|entry| !entry.is_attestation());
         let rank = |entry: &'a Descriptor| {
@@ -119,10 +119,10 @@ impl Wanted {
         let unnamed = || images().filter(|entry| entry.platform.is_none());
         images()
             .filter_map(rank)
-            // The first of equals, as with other engines.
+            // The first of several equal ones, as in other engines.
             .min_by_key(|(rank, _)| *rank)
             .map(|(_, entry)| entry)
-            // Without any platform there is nothing to choose by.
+            // No entry names a platform, so there is nothing to choose by.
             .or_else(|| unnamed().find(|entry| !entry.is_other_than_image()))
             .or_else(|| unnamed().next())
     }
@@ -133,7 +133,7 @@ impl Wanted {
         platform.is_none_or(|platform| self.rank(platform).is_some())
     }
 
-    /// How well an image fits, 0 best: a machine runs what was made for older variants of it.
+    /// How well an image fits; 0 is best. A machine also runs images for older variants.
     fn rank(&self, platform: &Platform) -> Option<u32> {
         let (architecture, variant) = normal(&platform.architecture, platform.variant.as_deref());
         if platform.os != self.os || architecture != self.architecture {
@@ -146,12 +146,12 @@ impl Wanted {
         wanted.checked_sub(level(&architecture, variant.as_deref())?)
     }
 
-    /// Whether an image is for this platform, by its configuration.
+    /// Whether an image's configuration is for this platform.
     pub(crate) fn fits_config(&self, config: &ImageConfig) -> bool {
         let platform = Platform {
             architecture: config.architecture.clone(),
             os: config.os.clone(),
-            // Many builders leave it out.
+            // Many builders omit it.
             variant: config.variant.clone().or_else(|| self.variant.clone()),
         };
         self.rank(&platform).is_some()
@@ -168,12 +168,12 @@ impl std::fmt::Display for Wanted {
     }
 }
 
-/// Other names of architectures, and the variants that are not written: `None` is v7 for arm, v8
-/// for arm64 and v1 for amd64.
+/// Other names of architectures, and their default variants: `None` means v7 for arm, v8 for arm64
+/// and v1 for amd64.
 fn normal(architecture: &str, variant: Option<&str>) -> (String, Option<String>) {
     let variant = variant
         .filter(|variant| !variant.is_empty())
-        // Some write the number alone.
+        // Some programs write only the number.
         .map(
             |variant| match variant.starts_with(|c: char| c.is_ascii_digit()) {
                 true => format!("v{variant}"),
@@ -195,7 +195,7 @@ fn normal(architecture: &str, variant: Option<&str>) -> (String, Option<String>)
     (architecture.to_owned(), variant)
 }
 
-/// The number of a variant, where variants are a row of which each contains the one before.
+/// The number of a variant, for architectures in which each variant includes the one before.
 fn level(architecture: &str, variant: Option<&str>) -> Option<u32> {
     let usual = match architecture {
         "arm" => 7,
@@ -281,7 +281,7 @@ mod tests {
             assert!(Wanted::parse(Some(wrong)).is_err(), "{wrong}");
         }
         assert!(!Wanted::parse(Some("")).unwrap().asked);
-        // What says nothing about its variant is taken, another one is not.
+        // An image without a variant is accepted, one with another variant is not.
         let wanted = Wanted::parse(Some("linux/arm/v6")).unwrap();
         let config = |variant: Option<&str>| ImageConfig {
             os: "linux".to_owned(),

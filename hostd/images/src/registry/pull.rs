@@ -25,10 +25,10 @@ use crate::error::ImageError;
 use crate::store::{Before, MAX_LAYERS, NewImage, Pins, Store};
 use crate::types::{ImageAction, Progress, Step};
 
-/// Indexes inside indexes.
+/// How many levels of indexes are followed.
 const MAX_NESTING: u32 = 3;
 
-/// Pulls an image. When `progress` is closed the pull is given up, and nothing is left of it.
+/// Pulls an image. If `progress` is closed, the pull is cancelled, and nothing is left of it.
 pub(crate) async fn pull(
     store: &Arc<Store>,
     registries: &Registries,
@@ -71,15 +71,16 @@ pub(crate) async fn pull(
 struct Pull {
     store: Arc<Store>,
     staging: Arc<Staging>,
-    /// What this and other pulls are fetching.
+    /// The downloads of this and other pulls.
     running: Arc<Downloads>,
     pins: Pins,
     staged: BTreeMap<Digest, PathBuf>,
-    /// Those that have staged the layers, held until the commit, so that others find them.
+    /// The downloads that staged the layers. They are held until the commit, so that other pulls
+    /// find them.
     downloads: Vec<Arc<Download>>,
-    /// Held as long, too.
+    /// Held as long as those.
     configs: Vec<Arc<OnceCell<Vec<u8>>>>,
-    /// Staging directories given out.
+    /// How many staging directories were made.
     directories: usize,
     progress: mpsc::Sender<Progress>,
     wanted: Wanted,
@@ -88,7 +89,7 @@ struct Pull {
 
 /// An image whose layers are staged or pinned.
 struct Fetched {
-    /// What the name stands for in the registry.
+    /// The digest that the name has in the registry.
     root: Digest,
     manifest: Vec<u8>,
     config: ImageConfig,
@@ -152,7 +153,7 @@ impl Pull {
         })
     }
 
-    /// Follows indexes to the manifest of one image.
+    /// Follows indexes to an image's manifest.
     async fn choose(
         &self,
         repository: &Repository,
@@ -227,7 +228,7 @@ impl Pull {
         Ok((config, raw, id))
     }
 
-    /// Brings the layers that are not there, each once.
+    /// Downloads the missing layers, each once.
     async fn layers(
         &mut self,
         repository: &Arc<Repository>,
@@ -245,7 +246,7 @@ impl Pull {
             if !seen.insert(*diff_id) {
                 continue;
             }
-            // Pinned also when it is still to come, since another pull may bring it.
+            // Also pinned if it is not here yet, because another pull may bring it.
             if self.staged.contains_key(diff_id) || self.pins.expect(diff_id) {
                 there.push(id);
                 continue;
@@ -253,7 +254,7 @@ impl Pull {
             self.check_layer(layer)?;
             missing.push((layer.clone(), *diff_id));
         }
-        // Nothing is told of the layers of an image that is here.
+        // For an image that exists here, nothing is reported about its layers.
         if !known || !missing.is_empty() {
             for id in there {
                 tell(&self.progress, &id, Step::AlreadyExists).await;
@@ -294,7 +295,7 @@ impl Pull {
         while let Some(result) = tasks.join_next().await {
             let result = result.map_err(|error| TaskDied::from(error).into());
             match result.and_then(|result: Result<_, ImageError>| result) {
-                // Kept also when another layer fails: a further attempt needs it.
+                // Kept even if another layer fails, because the next attempt needs it.
                 Ok((diff_id, Some(download))) => {
                     self.staged.insert(diff_id, download.directory.clone());
                     self.downloads.push(download);
@@ -313,7 +314,7 @@ impl Pull {
     }
 
     fn check_layer(&self, layer: &Descriptor) -> Result<(), ImageError> {
-        // All others are judged by their content.
+        // The content decides about all others.
         if names_other_format(&layer.media_type) {
             return Err(self.wrong(format!(
                 "layer {} has media type {:?}, which is not that of a file system layer",
@@ -375,8 +376,8 @@ impl Pull {
     }
 }
 
-/// Brings one layer: by a download of its own, or by that of another pull, and by its own when that
-/// fails. `None` when the other pull has committed it meanwhile.
+/// Fetches a layer, by its own download or by that of another pull; if that one fails, by its own.
+/// `None` if the other pull has committed the layer meanwhile.
 async fn fetch_layer(
     pull: LayerPull,
     running: &Downloads,
@@ -392,7 +393,7 @@ async fn fetch_layer(
         let (download, own) = running.join(pull.clone());
         if download.wait(&id, pull.descriptor.size, progress).await {
             let there = store.has_layer(&diff_id);
-            // It may have been committed and removed again.
+            // It may have been committed, and removed again.
             if there || download.directory.is_dir() {
                 return Ok(Some(download));
             }

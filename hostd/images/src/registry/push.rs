@@ -1,5 +1,5 @@
-//! Pushing an image. A layer whose compressed blob is kept goes out as that blob, so that a pulled
-//! image keeps its manifest byte for byte; where the registry has the blob already, or can take it
+//! Pushes an image. If the compressed blob of a layer is kept, that blob is sent, so that a pulled
+//! image keeps its manifest byte for byte. If the registry has the blob already, or can mount it
 //! from another repository, nothing is sent. Other layers are compressed, always in the same way.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,9 +28,9 @@ use crate::original::{self, Original};
 use crate::store::{Pins, Store};
 use crate::types::{ImageAction, ImageId, Progress, Step};
 
-/// Repositories of the same registry from which blobs are mounted.
+/// How many repositories of the same registry are tried for mounting blobs.
 const MAX_SOURCES: usize = 3;
-/// Beside a layer: its compressed form as it was pushed.
+/// The file beside a layer that describes its compressed form, as it was pushed.
 const COMPRESSED: &str = "compressed.json";
 
 const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
@@ -44,7 +44,7 @@ pub(crate) struct CompressedRecord {
     pub blob: Digest,
     /// Its bytes.
     pub size: u64,
-    /// What a newer release wrote.
+    /// Members that a newer release wrote.
     #[serde(flatten)]
     pub rest: Rest,
 }
@@ -53,8 +53,8 @@ impl Versioned for CompressedRecord {
     const VERSION: u32 = 1;
 }
 
-/// Pushes one tag, or all tags of a repository that is named without one. When `progress` is
-/// closed the push is given up.
+/// Pushes one tag, or all tags of a repository if no tag is named. If `progress` is closed, the
+/// push is cancelled.
 pub(crate) async fn push(
     store: &Arc<Store>,
     client: &Client,
@@ -62,7 +62,7 @@ pub(crate) async fn push(
     credentials: Option<Credentials>,
     progress: &mpsc::Sender<Progress>,
 ) -> Result<Vec<Pushed>, ImageError> {
-    // Docker tells this before it looks for the image.
+    // Docker reports this before it looks for the image.
     let repository = name.parse::<Reference>().map(|named| named.name());
     if let Ok(repository) = repository {
         let told = Step::PushingTo(repository.to_string());
@@ -92,7 +92,7 @@ pub(crate) async fn push(
     Ok(pushed)
 }
 
-/// An image to be pushed under one name.
+/// An image to push under one name.
 struct Chosen {
     id: ImageId,
     reference: Reference,
@@ -106,7 +106,7 @@ struct Chosen {
 }
 
 fn choose(store: &Arc<Store>, name: &str) -> Result<Vec<Chosen>, ImageError> {
-    // Docker's words, which tell a missing tag from a missing repository.
+    // Docker's words, which differ for a missing tag and a missing repository.
     let unknown = || {
         let reference = name.parse::<Reference>().ok();
         let (name, repository) = match &reference {
@@ -208,7 +208,7 @@ impl Push {
         })
     }
 
-    /// The manifest in the store, when it is one of this image.
+    /// The manifest in the store, if it belongs to this image.
     async fn original(&self) -> Result<Option<Original>, ImageError> {
         let store = Arc::clone(&self.store);
         let (manifest, id) = (self.image.manifest, self.image.id);
@@ -217,8 +217,8 @@ impl Push {
         Ok(blocking(read).await?)
     }
 
-    /// Sees to it that the registry has the layers, several at a time, and tells which blobs they
-    /// are there, lowest first.
+    /// Makes sure that the registry has the layers, several at a time. Returns their blobs, lowest
+    /// first.
     async fn layers(
         &self,
         repository: &Arc<Repository>,
@@ -253,7 +253,7 @@ impl Push {
             });
         }
         let mut done = BTreeMap::new();
-        // An error drops the others.
+        // An error cancels the others.
         while let Some(result) = tasks.join_next().await {
             let (diff_id, blob) = result.map_err(TaskDied::from)??;
             done.insert(diff_id, blob);
@@ -274,14 +274,14 @@ impl Push {
     }
 }
 
-/// One layer on its way to the registry.
+/// A layer to push.
 struct LayerPush {
     store: Arc<Store>,
     repository: Arc<Repository>,
     reference: Reference,
     sources: Vec<String>,
     record: LayerRecord,
-    /// What the manifest that the image came with calls it.
+    /// Its descriptor in the image's original manifest.
     original: Option<Descriptor>,
     progress: mpsc::Sender<Progress>,
 }
@@ -334,7 +334,7 @@ impl LayerPush {
         } else {
             self.send(&blob, path).await?;
         }
-        // The same bytes: then the description is kept, too.
+        // The bytes are the same, so the descriptor is kept, too.
         let same = known.into_iter().find(|other| other.digest == blob.digest);
         Ok(same.unwrap_or(blob))
     }
@@ -366,7 +366,7 @@ impl LayerPush {
         blocking(read).await.ok().flatten()
     }
 
-    /// Compresses the layer to a file, which goes with the staging directory.
+    /// Compresses the layer to a file, which is deleted with the staging directory.
     async fn compress(&self) -> Result<(Staging, PathBuf, CompressedRecord), ImageError> {
         let store = Arc::clone(&self.store);
         let diff_id = self.record.diff_id;
@@ -387,7 +387,7 @@ impl LayerPush {
             if !too_new
                 && let Err(error) = document::write(&note, &record, era, Durability::Relaxed)
             {
-                // Only the next push takes longer.
+                // The only effect is that the next push takes longer.
                 tracing::warn!(path = %note.display(), %error, "digest is not remembered");
             }
             Ok((staging, path, record))
@@ -415,7 +415,7 @@ fn same(one: &[Descriptor], other: &[Descriptor]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|(a, b)| a.digest == b.digest)
 }
 
-/// A new manifest: Docker's, as long as all layers are of its kind.
+/// A new manifest, in Docker's format if all layers have Docker's media types.
 fn manifest(id: &Digest, size: u64, layers: Vec<Descriptor>) -> (Vec<u8>, String) {
     let docker = layers
         .iter()

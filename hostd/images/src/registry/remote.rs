@@ -1,4 +1,4 @@
-//! What registries say about images, without pulling them; and how that is read.
+//! Asks registries about images without pulling them, and reads the answers.
 
 use keelson_model::error::ErrorKind;
 use keelson_oci::config::{ImageConfig, MAX_CONFIG_SIZE};
@@ -11,7 +11,7 @@ use keelson_registry::{
 use super::{Distribution, pull_failed};
 use crate::error::ImageError;
 
-/// Where a repository is read from.
+/// The source that a repository is read from.
 #[derive(Debug)]
 pub(super) enum Source<'a> {
     /// A mirror of Docker Hub.
@@ -21,7 +21,7 @@ pub(super) enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// All that may have what a reference names, in the order in which they are asked.
+    /// All sources for a reference, in the order in which they are asked.
     pub(super) fn all(client: &'a Client, reference: &Reference) -> Vec<Self> {
         let mirrors: &[Endpoint] = match reference.domain() {
             "docker.io" => &client.options().mirrors,
@@ -31,7 +31,7 @@ impl<'a> Source<'a> {
         mirrors.chain([Self::Registry]).collect()
     }
 
-    /// Opens the repository there. Mirrors never get the credentials that came with a request.
+    /// Opens the repository there. Mirrors never get the credentials of a request.
     pub(super) async fn open(
         &self,
         client: &Client,
@@ -47,8 +47,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Whether the next one is to be asked after this error. When the disk is full, for one, it
-    /// would be the same there.
+    /// Whether the next source is asked after this error. If the disk is full, for example, the
+    /// next one would fail, too.
     pub(super) fn is_passed_over(&self, error: &ImageError) -> bool {
         match self {
             Self::Mirror(mirror) if error.kind() != ErrorKind::Internal => {
@@ -60,7 +60,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What a name stands for in its registry, or in a mirror of it.
+/// Resolves a name in its registry, or in a mirror of it.
 pub(crate) async fn inspect(
     client: &Client,
     name: &str,
@@ -102,7 +102,7 @@ async fn inspect_in(
             let raw = repository
                 .small_blob(config.digest, config.size, MAX_CONFIG_SIZE)
                 .await?;
-            // Also of images that could not run here.
+            // Also for images that can't run here.
             match ImageConfig::parse(&raw) {
                 Ok(config) => vec![Platform {
                     architecture: config.architecture,
@@ -112,7 +112,7 @@ async fn inspect_in(
                 Err(_) => Vec::new(),
             }
         }
-        // An artifact is there, too; only a document that says nothing is none.
+        // Artifacts count, too; only a document without any description does not.
         Err(error) if error.is_other_kind() => Vec::new(),
         Err(error) => {
             return Err(RegistryError::Protocol {
@@ -145,7 +145,7 @@ pub(crate) async fn tags(
         };
         match attempt.map_err(failed) {
             Err(error) if source.is_passed_over(&error) => {}
-            // A registry may say anything.
+            // A registry may send anything.
             outcome => {
                 return Ok(outcome?
                     .iter()

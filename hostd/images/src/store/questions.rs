@@ -1,5 +1,4 @@
-//! What others ask of the store, and small things that they have it do. Each takes the state's lock
-//! once.
+//! Queries of other modules, and small changes for them. Each takes the state's lock once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -19,22 +18,22 @@ use crate::original::{self, Original};
 use crate::state::Entry;
 use crate::types::{ImageAction, ImageId};
 
-/// What a commit is built upon.
+/// The base image of a commit.
 #[derive(Debug)]
 pub(crate) struct Parent {
-    /// The image; `None` when it goes with its last holder, because it was removed by force.
+    /// The image. `None` if it was removed by force and will be deleted after its last holder.
     pub id: Option<ImageId>,
     pub config: Arc<ImageConfig>,
-    /// Keeps it meanwhile.
+    /// Keeps the image meanwhile.
     pub _lease: ImageLease,
 }
 
-/// What the store has of an image that was pulled.
+/// How much of a pulled image the store has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Before {
-    /// All of it, under the same names: there is nothing to do.
+    /// Everything, with the same names: nothing has to be done.
     Same,
-    /// Less than that. What it was built upon stays.
+    /// Not everything. The image's parent is kept.
     Other { parent: Option<ImageId> },
 }
 
@@ -44,7 +43,7 @@ impl Store {
         self.state().images.get(id).cloned()
     }
 
-    /// The records of an image's layers, lowest first; `None` when one is not there.
+    /// The records of an image's layers, lowest first. `None` if one is missing.
     pub(crate) fn layer_records(&self, entry: &Entry) -> Option<Vec<LayerRecord>> {
         let state = self.state();
         let ids = entry.diff_ids().iter();
@@ -56,12 +55,12 @@ impl Store {
         self.state().layers.contains_key(diff_id)
     }
 
-    /// The layer whose compressed blob this is.
+    /// The layer with this compressed blob.
     pub(crate) fn layer_of_blob(&self, blob: &Digest) -> Option<Digest> {
         self.state().layer_of_blob(blob)
     }
 
-    /// The images that a name stands for when they are saved or pushed.
+    /// The images that a name means for a save or a push.
     pub(crate) fn choose(
         &self,
         name: &str,
@@ -69,7 +68,7 @@ impl Store {
         self.state().choose(name)
     }
 
-    /// Holds the image that a commit is built upon.
+    /// Holds the base image of a commit.
     pub(crate) fn hold_parent(&self, id: ImageId) -> Result<Parent, ImageError> {
         let state = self.state();
         let entry = state.images.get(&id);
@@ -81,8 +80,8 @@ impl Store {
         })
     }
 
-    /// What the store has of an image that was pulled under these names; when that is all, the pull
-    /// is told as an event. `whole`: the pull brought no layer.
+    /// How much the store has of an image that was pulled under these names. If it has everything,
+    /// the pull's event is sent. `whole`: the pull brought no layer.
     pub(crate) fn before_pull(
         &self,
         id: ImageId,
@@ -97,7 +96,7 @@ impl Store {
             tagged.is_some_and(|tagged| tagged.id == id)
         });
         let visible = known.is_some_and(|entry| !entry.record.hidden);
-        // What a check found damaged is replaced.
+        // Damaged objects are replaced.
         let sound = known.is_some_and(|entry| state.is_sound(entry));
         if named && visible && sound && whole {
             self.emit(&state, ImageAction::Pull, id, event_name.to_owned());
@@ -107,8 +106,8 @@ impl Store {
         Before::Other { parent }
     }
 
-    /// Repositories of the reference's registry that have a layer of the image, as far as is known:
-    /// blobs can be mounted from there. At most `most`.
+    /// Repositories of the reference's registry that have a layer of the image, as far as known.
+    /// Blobs can be mounted from there. At most `most`.
     pub(crate) fn mount_sources(
         &self,
         entry: &Entry,
@@ -121,7 +120,7 @@ impl Store {
             .references
             .iter()
             .filter(|(_, tagged)| {
-                // An image that shares a layer.
+                // Another image that shares a layer.
                 state.images.get(&tagged.id).is_some_and(|other| {
                     let known = other.diff_ids();
                     entry.diff_ids().iter().any(|layer| known.contains(layer))
@@ -129,7 +128,7 @@ impl Store {
             })
             .filter_map(|(text, _)| text.parse::<Reference>().ok())
             .filter(|other| {
-                // With a digest: it was in the registry once.
+                // A name with a digest: it was in the registry once.
                 other.digest().is_some()
                     && other.domain() == reference.domain()
                     && other.path() != reference.path()
@@ -141,7 +140,7 @@ impl Store {
         sources
     }
 
-    /// Tells that images were saved.
+    /// Sends the events of saved images.
     pub(crate) fn tell_saved<'a>(&self, ids: impl Iterator<Item = &'a ImageId>) {
         let state = self.state();
         for id in ids {
@@ -149,8 +148,8 @@ impl Store {
         }
     }
 
-    /// Gives images that are here already the parents that they have, and takes away parents that
-    /// are not loaded. For each image: which of its names other images have.
+    /// Keeps the parents of images that exist already, and removes parents that are not loaded.
+    /// Returns for each image which of its names other images have.
     pub(crate) fn settle_parents(&self, images: &mut [NewImage]) -> Vec<Vec<(String, ImageId)>> {
         let ids: Vec<ImageId> = images.iter().map(|image| Digest::of(&image.raw)).collect();
         let state = self.state();
@@ -171,8 +170,8 @@ impl Store {
             .collect()
     }
 
-    /// Chooses between the manifest that an image comes with now and the one that it came with
-    /// before: the one whose blobs are kept, and the newer one of two such.
+    /// Chooses between an image's new original manifest and its earlier one: the one whose blobs
+    /// are kept; the newer one if both are.
     pub(super) fn settle_manifest(
         &self,
         layers: &BTreeMap<Digest, PathBuf>,

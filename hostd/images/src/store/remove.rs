@@ -1,4 +1,4 @@
-//! Removal of names and images, by the rules and in the words of Docker's engine.
+//! Removes names and images, by the rules and with the error texts of Docker's engine.
 
 use std::sync::{Arc, Weak};
 use std::thread::Builder;
@@ -14,18 +14,18 @@ use crate::state::State;
 use crate::store::Store;
 use crate::types::{DiskUsage, Image, ImageAction, ImageId, Pruned, Removed};
 
-/// How an image is to go.
+/// Options of a removal.
 #[derive(Debug, Clone, Copy)]
 struct Removal {
-    /// Also when stopped containers hold it, or several names stand for it.
+    /// Remove it even if stopped containers hold it or it has several names.
     force: bool,
-    /// Those that it was built upon stay.
+    /// Keep its parents.
     no_prune: bool,
-    /// That it has to stay is no error.
+    /// It is no error if the image has to stay.
     quiet: bool,
 }
 
-/// The references that have gone, and those that stay.
+/// The removed references, and those that stay.
 struct Untagging {
     gone: Vec<Reference>,
     left: Vec<Reference>,
@@ -82,8 +82,7 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes an image that can't be read, because somebody asks for it by name. Its layers stay
-    /// when it is not known which they are.
+    /// Removes an unreadable image, because a client names it. Its layers stay if they are unknown.
     fn remove_unreadable(
         &self,
         state: &mut State,
@@ -146,7 +145,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes an image and then those that it was built upon and that nothing else needs.
+    /// Deletes an image, and then its parents that nothing else needs.
     fn delete(
         &self,
         state: &mut State,
@@ -158,7 +157,7 @@ impl Store {
         while let Some(id) = next {
             if let Err(conflict) = self.check(state, id, how.force, true) {
                 let dangling = state.references_of(id).is_empty() && !state.has_children(id);
-                // Taking a name away was what was asked for; the image may stay for others.
+                // The client asked to remove a name; the image may stay for others.
                 return if how.quiet && (!dangling || self.leases.is_held(&id)) {
                     Ok(())
                 } else {
@@ -198,7 +197,7 @@ impl Store {
         self.emit(state, ImageAction::Delete, id, id.to_string());
         removed.push(Removed::Deleted(id.to_string()));
         if self.leases.is_held(&id) {
-            // A stopped container can still be started; only the name has gone.
+            // Stopped containers can still be started; only the name was removed.
             record.hidden = true;
             let disk = &self.disk;
             disk.reserve.with(|| disk.write_image(&record))?;
@@ -231,12 +230,13 @@ impl Store {
             .filter(|entry| !entry.record.hidden && fits(&state.image(entry)))
             .map(|entry| entry.record.id)
             .filter(|id| !self.leases.is_held(id))
-            // What others were built upon loses its names and goes with the last of those.
+            // An image that others were built from loses its names, and is deleted with the last of
+            // those.
             .filter(|id| match state.references_of(*id).is_empty() {
                 true => !state.has_children(*id),
                 false => all,
             })
-            // Nothing is unused while something that can't be read may refer to it.
+            // Nothing counts as unused while an unreadable object may refer to it.
             .filter(|id| !state.unreadable.may_refer_to(*id))
             .collect();
         let mut removed = Vec::new();
@@ -259,21 +259,21 @@ impl Store {
         Ok(Pruned { removed, reclaimed })
     }
 
-    /// Has what is left for its holders removed when they have gone, from now on. Who held it in an
-    /// earlier process takes a lease again before the first one is given up.
+    /// From now on, deletes images that are kept for holders when these are gone. Holders of an
+    /// earlier process take their leases again before the first lease is dropped.
     pub(crate) fn release_by_itself(self: &Arc<Self>) {
         let store = Arc::downgrade(self);
         self.doomed.set_look(move || {
             let store = Weak::clone(&store);
             let work = move || {
-                // Else all of it is swept by the next start.
+                // Otherwise the next start deletes all of it.
                 if let Some(store) = store.upgrade()
                     && let Err(error) = store.release_unused()
                 {
                     tracing::warn!(%error, "removed images not deleted");
                 }
             };
-            // A thread of its own: who gives up a lease must not wait for the disk.
+            // On its own thread: code that drops a lease must not wait for the disk.
             let named = Builder::new().name("image-release".to_owned());
             if let Err(error) = named.spawn(work) {
                 tracing::warn!(%error, "removed images not deleted");
@@ -287,7 +287,7 @@ impl Store {
         }
     }
 
-    /// Deletes for good what forced removals had to leave for holders that have gone since.
+    /// Deletes images that forced removals left for holders, if these are gone.
     fn release_unused(&self) -> Result<(), ImageError> {
         let mut state = self.state();
         let (held, free): (Vec<_>, Vec<_>) = state
@@ -307,12 +307,13 @@ impl Store {
         Ok(())
     }
 
-    /// Who holds an image, or may hold it.
+    /// The holders of an image, and those that may hold it.
     fn holder(&self, id: ImageId) -> Option<Arc<Holder>> {
         self.leases.holders(&id).into_iter().next()
     }
 
-    /// What forbids to delete an image. `several` says whether several names do, too.
+    /// The reason why an image can't be deleted. `several`: whether several names count as a
+    /// reason, too.
     fn check(
         &self,
         state: &State,
@@ -394,7 +395,7 @@ fn disk_bytes(state: &State) -> u64 {
     state.layers.values().map(LayerRecord::stored).sum()
 }
 
-/// At most one reference, or one tag with digests of the same repository.
+/// Whether there is at most one reference, or one tag with digests of the same repository.
 fn is_single(references: &[Reference]) -> bool {
     if references.len() <= 1 {
         return true;
@@ -410,7 +411,8 @@ fn is_single(references: &[Reference]) -> bool {
             .all(|reference| Some(reference.name()) == repository)
 }
 
-/// Which references go with one of them: with the last tag of a repository its digests, too.
+/// The references that are removed together with one: the last tag of a repository takes its
+/// digests along.
 fn untag(reference: Reference, references: Vec<Reference>) -> Untagging {
     let (mut gone, mut left): (Vec<_>, Vec<_>) = references
         .into_iter()

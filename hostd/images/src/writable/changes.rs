@@ -1,5 +1,5 @@
-//! `docker diff`: Docker's comparison of two trees, which only looks at what the upper directory
-//! has, because everything else is the same.
+//! `docker diff`: Docker's comparison of two trees. It only examines objects in the upper
+//! directory, because everything else is the same.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,8 +36,8 @@ impl Walk<'_> {
         });
     }
 
-    /// Compares a directory of the upper layer with the directories below it; nothing of those is seen
-    /// when it is opaque.
+    /// Compares a directory of the upper layer with the directories below it. If it is opaque,
+    /// those are ignored.
     fn directory(
         &mut self,
         path: &[u8],
@@ -122,8 +122,8 @@ impl Walk<'_> {
     }
 }
 
-/// Docker's test: neither size nor time of a directory say anything, and times are those of archives,
-/// which have whole seconds.
+/// Docker's test: size and time of a directory are ignored, and times are compared in whole
+/// seconds, as archives have them.
 fn differ(old: &Stat, new: &Stat) -> bool {
     let directory = FileType::from_raw_mode(new.st_mode) == FileType::Directory;
     let same_time = old.st_mtime == new.st_mtime

@@ -1,9 +1,9 @@
-//! A container's writable layer over the layers of its image: what has changed in it, how large
-//! it is, and both as tar archives. Nothing is mounted for that: overlayfs's rules are applied to
-//! the directories that it stacks.
+//! A container's writable layer over the layers of its image: its changes, its size, and tar
+//! archives of it and of the whole root file system. Nothing is mounted for this: the rules of
+//! overlayfs are applied to the directories that it stacks.
 //!
 //! The container may be running. Every object is reached from its directory's descriptor, never by
-//! a path and never through a symbolic link, and what vanishes meanwhile is left out.
+//! a path and never through a symbolic link. Objects that disappear meanwhile are skipped.
 
 mod changes;
 mod object;
@@ -27,14 +27,13 @@ pub use size::tree_bytes;
 pub(crate) use stream::TarStream;
 pub use tree::{is_of_kernel, pack_tree};
 
-/// Directories inside one another; a descriptor and a few stack frames are held for each.
+/// How many levels of directories are supported: each needs a descriptor and a few stack frames.
 const MAX_DEPTH: usize = 256;
-/// Enough for that many directories, also without optimisation.
+/// Enough stack for that many levels, even without optimisation.
 const STACK: usize = 32 << 20;
 
-/// Objects that the runtime makes to mount something on them when the image does not have them.
-/// They are no changes as long as they are empty, just as with Docker, which keeps them in a
-/// layer of their own.
+/// Mount points that the runtime makes if the image does not have them. They do not count as
+/// changes while they are empty, as in Docker, which keeps them in a separate layer.
 const MOUNT_POINTS: [&[u8]; 12] = [
     b"/.dockerenv",
     b"/dev",
@@ -50,23 +49,23 @@ const MOUNT_POINTS: [&[u8]; 12] = [
     b"/sys",
 ];
 
-/// A container's writable layer and what it lies on.
+/// A container's writable layer and the layers below it.
 #[derive(Debug, Clone)]
 pub struct WritableLayer {
     /// Overlayfs's upper directory.
     pub upper: PathBuf,
     /// The image's layers, mounted.
     pub lower: RootfsLayers,
-    /// Absolute paths of volumes that are kept in the writable layer. Their contents are not
-    /// part of the root file system.
+    /// Absolute paths of volumes that are stored in the writable layer. Their contents are not part
+    /// of the root file system.
     pub volumes: BTreeSet<String>,
 }
 
-/// What happened to a path.
+/// The kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// It is another one than in the image, or has other attributes, or (a directory) something
-    /// inside has changed.
+    /// It differs from the image's object, has other attributes, or (a directory) its contents have
+    /// changed.
     Modified = 0,
     /// The image does not have it.
     Added = 1,
@@ -84,7 +83,7 @@ pub struct Change {
 }
 
 impl WritableLayer {
-    /// What has changed, by path; a directory stands before what is inside it. Blocks.
+    /// The changes, sorted by path; a directory comes before its contents. Blocks.
     pub fn changes(&self) -> Result<Vec<Change>, ImageError> {
         deep(|| changes::list(self))
     }
@@ -94,8 +93,8 @@ impl WritableLayer {
         deep(|| size::of(self))
     }
 
-    /// Gives the whole root file system as a tar archive, in pieces, to `send`, which says
-    /// whether anybody still wants them. Blocks.
+    /// Sends the whole root file system as a tar archive, in pieces, to `send`, which returns
+    /// whether the receiver still wants them. Blocks.
     pub fn export<'a>(
         &self,
         send: &'a mut (dyn FnMut(Bytes) -> bool + std::marker::Send + 'a),
@@ -123,7 +122,7 @@ impl WritableLayer {
     }
 }
 
-/// Walks on a stack that the deepest tree fits on.
+/// Walks a tree on a thread whose stack is large enough for the deepest tree.
 fn deep<T: std::marker::Send>(
     walk: impl FnOnce() -> Result<T, ImageError> + std::marker::Send,
 ) -> Result<T, ImageError> {
@@ -138,7 +137,7 @@ fn deep<T: std::marker::Send>(
     })
 }
 
-/// A directory that only the engine can exchange.
+/// A directory that only the engine can replace.
 fn open(path: &Path) -> Result<OwnedFd, ImageError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
@@ -149,7 +148,7 @@ fn is_mount_point(path: &[u8]) -> bool {
     MOUNT_POINTS.contains(&path)
 }
 
-/// An absolute path one name longer; refused when it gets too long or too deep for an archive.
+/// An absolute path extended by one name. Refused if it is too long or too deep for an archive.
 fn join(directory: &[u8], name: &[u8]) -> Result<Vec<u8>, ImageError> {
     let path = [directory, b"/", name].concat();
     let depth = path.iter().filter(|byte| **byte == b'/').count();
@@ -162,7 +161,7 @@ fn join(directory: &[u8], name: &[u8]) -> Result<Vec<u8>, ImageError> {
     Ok(path)
 }
 
-/// What went wrong where, seen from the container.
+/// The error, with the path as the container sees it.
 fn at(path: &[u8]) -> impl FnOnce(std::io::Error) -> ImageError + use<> {
     let path = PathBuf::from(String::from_utf8_lossy(path).into_owned());
     move |source| ImageError::Io {

@@ -1,5 +1,5 @@
-//! One object of a container's root file system, held by a descriptor: nothing that the container
-//! does with names meanwhile leads anywhere else, and looking has no effect on devices and pipes.
+//! One object of a container's root file system, held by a descriptor. The container may rename
+//! files meanwhile without any effect on it, and examining devices and pipes has no side effects.
 
 use std::fs::File;
 use std::io;
@@ -10,24 +10,24 @@ use rustix::io::Errno;
 
 use crate::overlay::{self, Entry, Shown};
 
-/// Longest list of names of extended attributes, and longest value, that the kernel gives.
+/// Longest list of names of extended attributes, and longest value, that the kernel returns.
 const MAX_XATTR: usize = 64 << 10;
-/// What overlayfs would leave in the upper layer if it was allowed to move or split objects,
-/// which the runtime forbids when it mounts.
+/// Attributes that overlayfs writes to the upper layer if it may move or split objects. The runtime
+/// forbids that when it mounts.
 const NOT_SELF_CONTAINED: [&[u8]; 2] = [b"trusted.overlay.redirect", b"trusted.overlay.metacopy"];
 
 /// An object without its name.
 pub(super) struct Object {
     handle: OwnedFd,
-    /// Whether the handle can be read from; otherwise it is `O_PATH`.
+    /// Whether the handle can be read from. If not, it is `O_PATH`.
     readable: bool,
     pub(super) stat: Stat,
 }
 
-/// What an object's extended attributes say.
+/// An object's extended attributes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Attributes {
-    /// Those that belong to the object.
+    /// The attributes of the object itself.
     pub(super) own: Vec<(Vec<u8>, Vec<u8>)>,
     /// Whether overlayfs shows nothing of lower layers in this directory.
     pub(super) opaque: bool,
@@ -44,12 +44,12 @@ impl From<Entry> for Object {
 }
 
 impl Object {
-    /// Finds a name in a directory. `None`: it is not there (any more).
+    /// Finds a name in a directory. `None`: it does not exist (any more).
     pub(super) fn open(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Self>> {
         Ok(Entry::open(directory, name)?.map(Self::from))
     }
 
-    /// Opens a regular file of a layer that nobody changes, ready to be read. `None`: it is none.
+    /// Opens a regular file of a read-only layer for reading. `None`: it is no regular file.
     pub(super) fn open_file(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let handle = rustix::fs::openat(directory, name, flags, Mode::empty())?;
@@ -75,18 +75,18 @@ impl Object {
         overlay::is_whiteout(&self.stat)
     }
 
-    /// A name that leads to this very object, whatever it is called by now.
+    /// A path that leads to this very object, whatever its name is now.
     fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.handle.as_raw_fd())
     }
 
-    /// The directory, to be listed.
+    /// Opens the directory for listing.
     pub(super) fn directory(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.handle, ".", flags, Mode::empty())?)
     }
 
-    /// The regular file, to be read.
+    /// Opens the regular file for reading.
     pub(super) fn file(&self) -> io::Result<File> {
         match self.readable {
             true => Ok(self.handle.try_clone()?.into()),
@@ -104,7 +104,7 @@ impl Object {
         overlay::is_opaque(self.handle.as_fd())
     }
 
-    /// The file capabilities, as they stand in the attribute.
+    /// The file capabilities, as the attribute's value.
     pub(super) fn capabilities(&self) -> io::Result<Option<Vec<u8>>> {
         if self.kind() != FileType::RegularFile {
             return Ok(None);
@@ -112,7 +112,7 @@ impl Object {
         value(&self.path(), b"security.capability")
     }
 
-    /// All attributes that can go with the object to another machine.
+    /// All attributes that make sense on another machine.
     pub(super) fn attributes(&self) -> io::Result<Attributes> {
         let query = match self.readable {
             true => rustix::fs::flistxattr_query(&self.handle),
@@ -165,7 +165,7 @@ fn value(path: &str, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
                 return Ok(Some(value));
             }
             Err(Errno::RANGE) if value.len() < MAX_XATTR => value.resize(MAX_XATTR, 0),
-            // It went away between two calls.
+            // It disappeared between two calls.
             Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
@@ -178,7 +178,7 @@ pub(super) fn names(directory: &OwnedFd) -> io::Result<Vec<Box<[u8]>>> {
     Ok(entries.map(|(name, _)| name).collect())
 }
 
-/// The names in a directory and, as far as the file system tells, what they stand for.
+/// The names in a directory, with their types if the file system returns these.
 pub(super) fn entries(directory: &OwnedFd) -> io::Result<Vec<(Box<[u8]>, FileType)>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory.as_fd())? {
@@ -191,9 +191,9 @@ pub(super) fn entries(directory: &OwnedFd) -> io::Result<Vec<(Box<[u8]>, FileTyp
     Ok(names)
 }
 
-/// What a name stands for in a stack of directories.
+/// The object at a name in a stack of directories.
 pub(super) enum Found {
-    /// Nothing, or nothing that is shown.
+    /// Nothing, or a hidden object.
     Absent,
     /// A directory: its topmost object, and the directory in every layer that contributes to it.
     Folder(Object, Vec<OwnedFd>),
@@ -201,7 +201,7 @@ pub(super) enum Found {
     Other(Object),
 }
 
-/// Looks a name up by overlayfs's rules; `directories` topmost first.
+/// Looks up a name by the rules of overlayfs. `directories`: topmost first.
 pub(super) fn lookup(directories: &[OwnedFd], name: &[u8]) -> io::Result<Found> {
     Ok(match overlay::look_up(directories, name)? {
         Shown::Nothing => Found::Absent,

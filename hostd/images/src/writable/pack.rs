@@ -17,21 +17,22 @@ use crate::owners::Owners;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Holes that are worth an entry that some readers do not understand, in bytes.
+/// The smallest hole, in bytes, for which a sparse entry is written. Some programs can't read
+/// sparse entries.
 const MIN_HOLES: u64 = 64 << 10;
-/// More parts than this make a map larger than what it saves.
+/// With more parts than this, the map is larger than what it saves.
 const MAX_PARTS: usize = 16_384;
 
-/// Writes objects, and remembers under which name those with several came first.
+/// Writes objects, and remembers the first name of those with several names.
 pub(super) struct Packer<'a, 'b> {
     stream: &'a mut TarStream<'b>,
     links: HashMap<(u64, u64), Vec<u8>>,
-    /// Attributes that no archive can hold.
+    /// How many attributes no archive could hold.
     left_out: u64,
     owners: Owners,
 }
 
-/// Attributes that are left out are told one by one up to this number.
+/// Up to this number, skipped attributes are logged one by one.
 const MAX_TOLD: u64 = 10;
 
 impl<'a, 'b> Packer<'a, 'b> {
@@ -74,7 +75,7 @@ impl<'a, 'b> Packer<'a, 'b> {
         self.stream.put(&bytes)
     }
 
-    /// Tells how many attributes are missing, when not all were told.
+    /// Logs how many attributes are missing, if not all were logged.
     pub(super) fn end(&self) {
         if self.left_out > MAX_TOLD {
             tracing::warn!(
@@ -95,7 +96,8 @@ impl<'a, 'b> Packer<'a, 'b> {
         self.header(&mut entry)
     }
 
-    /// Writes anything but a directory. Sockets mean nothing without the process behind them.
+    /// Writes any object but a directory. Sockets are skipped: they have no use without their
+    /// process.
     pub(super) fn object(&mut self, path: &[u8], object: &Object) -> Result<(), ImageError> {
         let kind = match object.kind() {
             FileType::RegularFile => EntryKind::File,
@@ -154,7 +156,7 @@ impl<'a, 'b> Packer<'a, 'b> {
         self.stream.pad(entry.stored)
     }
 
-    /// An entry that says something about a name of lower layers.
+    /// An entry about a name of lower layers.
     fn mark(&mut self, directory: &[u8], name: &[u8]) -> Result<(), ImageError> {
         let path = join(directory, name)?;
         self.header(&mut Entry {
@@ -202,7 +204,7 @@ fn entry(path: &[u8], kind: EntryKind, object: &Object) -> Entry {
     }
 }
 
-/// The parts of a file that have data; `None` when it is not worth to tell them.
+/// The parts of a file that have data. `None` if the holes are too small.
 fn parts(file: &File, size: u64) -> std::io::Result<Option<Vec<SparsePart>>> {
     let mut parts = Vec::new();
     let mut stored = 0;
@@ -210,7 +212,7 @@ fn parts(file: &File, size: u64) -> std::io::Result<Option<Vec<SparsePart>>> {
     while at < size {
         let offset = match rustix::fs::seek(file, SeekFrom::Data(at)) {
             Ok(offset) => offset,
-            // Only a hole is left.
+            // The rest is a hole.
             Err(Errno::NXIO) => break,
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -223,7 +225,7 @@ fn parts(file: &File, size: u64) -> std::io::Result<Option<Vec<SparsePart>>> {
         parts.push(SparsePart { offset, length });
         stored += length;
         at = end;
-        // The file may be growing: every step must lead on.
+        // The file may be growing: every step must make progress.
         if length == 0 || parts.len() > MAX_PARTS || stored >= MAX_SPARSE {
             return Ok(None);
         }
@@ -247,7 +249,7 @@ fn merged(
     path: &[u8],
     directories: &[OwnedFd],
 ) -> Result<(), ImageError> {
-    // Each name with the topmost directory that has it.
+    // Each name, with the topmost directory that has it.
     let mut all: BTreeMap<Box<[u8]>, (usize, FileType)> = BTreeMap::new();
     for (index, directory) in directories.iter().enumerate() {
         for (name, kind) in entries(directory).map_err(at(path))? {
@@ -257,8 +259,8 @@ fn merged(
     for (name, (index, kind)) in all {
         let path = join(path, &name)?;
         let from = directories.get(index..).unwrap_or_default();
-        // Most files are such: nobody exchanges what a layer of the image has, so they need no
-        // second look.
+        // This is true for most files: nobody replaces files in a layer of the image, so they are
+        // not examined again.
         if index > 0
             && kind == FileType::RegularFile
             && let Some(directory) = from.first()
@@ -283,8 +285,8 @@ fn merged(
     Ok(())
 }
 
-/// The changes of the upper directory as a layer: what overlayfs marks in its own way is marked as
-/// archives of layers do. False: there are none, and nothing was written.
+/// Writes the changes of the upper directory as a layer: the marks of overlayfs are replaced by
+/// those of layer archives. False: there are no changes, and nothing was written.
 pub(super) fn upper(layer: &WritableLayer, stream: &mut TarStream<'_>) -> Result<bool, ImageError> {
     let (upper, lower) = (layer.open_upper()?, layer.open_lower()?);
     let mut changes = Changes {
@@ -302,7 +304,7 @@ pub(super) fn upper(layer: &WritableLayer, stream: &mut TarStream<'_>) -> Result
 struct Changes<'a, 'b, 'c> {
     layer: &'a WritableLayer,
     packer: Packer<'b, 'c>,
-    /// Directories on the way that are only written when something inside is.
+    /// Parent directories that are written only if something inside is written.
     pending: Vec<Entry>,
     written: bool,
 }
@@ -316,7 +318,7 @@ impl Changes<'_, '_, '_> {
         Ok(())
     }
 
-    /// The root's own attributes, when they are not those that the engine gave it.
+    /// The root's own attributes, if they differ from those that the engine set.
     fn root(&mut self, upper: &OwnedFd) -> Result<(), ImageError> {
         let Some(root) = Object::open(upper.as_fd(), b".").map_err(at(b"/"))? else {
             return Ok(());
@@ -332,7 +334,7 @@ impl Changes<'_, '_, '_> {
         Ok(())
     }
 
-    /// True: there is an empty mount point inside, whose making has changed the directory's time.
+    /// True: it contains an empty mount point, whose creation has changed the directory's time.
     fn contents(
         &mut self,
         path: &[u8],
@@ -420,7 +422,7 @@ impl Changes<'_, '_, '_> {
     }
 }
 
-/// Whether a directory was only copied up, apart from its time.
+/// Whether a directory was only copied up; its time is ignored.
 fn same_directory(new: &Object, attributes: &Attributes, old: &Object) -> std::io::Result<bool> {
     Ok(new.stat.st_mode == old.stat.st_mode
         && new.stat.st_uid == old.stat.st_uid

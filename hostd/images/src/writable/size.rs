@@ -1,4 +1,4 @@
-//! How much a writable layer holds.
+//! The size of a writable layer.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +15,7 @@ pub(super) fn of(layer: &WritableLayer) -> Result<u64, ImageError> {
     directory(b"", &layer.open_upper()?, &mut links)
 }
 
-/// Bytes of the files in a directory and below; those with several names count once. Blocks.
+/// Bytes of the files in a directory and below it. Files with several names count once. Blocks.
 ///
 /// # Errors
 /// It can't be read.
@@ -24,7 +24,7 @@ pub fn tree_bytes(path: &Path) -> Result<u64, ImageError> {
     deep(|| directory(b"", &opened, &mut HashSet::new()))
 }
 
-/// Bytes of the files in a directory; those with several names count once.
+/// Bytes of the files in a directory. Files with several names count once.
 fn directory(
     path: &[u8],
     opened: &OwnedFd,

@@ -1,4 +1,4 @@
-//! The bytes of an archive that is being made, in pieces.
+//! The bytes of an archive, in pieces, while it is made.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,16 +12,16 @@ use super::at;
 use crate::error::ImageError;
 use crate::pipe::PIECE;
 
-/// Pieces that wait to be filled again. Memory that is new each time costs more than reading a
-/// file into it.
+/// Pieces that wait to be filled again. New memory for each would cost more than reading a file
+/// into it.
 const SPARE: usize = 8;
 
-/// Takes a piece of an archive, and says whether anybody still wants the next.
+/// Receives a piece of an archive, and returns whether the next is still wanted.
 pub(crate) type Send<'a> = dyn FnMut(Bytes) -> bool + std::marker::Send + 'a;
 
-/// Gathers an archive's bytes to pieces.
+/// Collects an archive's bytes into pieces.
 pub(crate) struct TarStream<'a> {
-    /// Always of full length; `filled` bytes count.
+    /// Always of full length; the first `filled` bytes are used.
     piece: Vec<u8>,
     filled: usize,
     used: SyncSender<Vec<u8>>,
@@ -29,7 +29,7 @@ pub(crate) struct TarStream<'a> {
     send: &'a mut Send<'a>,
 }
 
-/// A piece on its way. Its memory goes back when the reader is done with it.
+/// A sent piece. Its memory returns when the reader drops it.
 struct Filled {
     piece: Vec<u8>,
     length: usize,
@@ -75,8 +75,8 @@ impl<'a> TarStream<'a> {
         Err(ImageError::Interrupted("its reader went away".to_owned()))
     }
 
-    /// Room for at most so many bytes, which is never empty unless none are wanted; what is put
-    /// there counts by [`Self::advance`].
+    /// Space for at most this many bytes. It is empty only if none are wanted. [`Self::advance`]
+    /// counts the bytes that were put there.
     fn room(&mut self, wanted: u64) -> &mut [u8] {
         let rest = self.piece.get_mut(self.filled..).unwrap_or_default();
         let length = usize::try_from(wanted).map_or(rest.len(), |wanted| wanted.min(rest.len()));
@@ -103,8 +103,8 @@ impl<'a> TarStream<'a> {
         Ok(())
     }
 
-    /// Puts a part of a file; what the file does not have any more is zeros, because the length
-    /// was promised.
+    /// Writes a part of a file. If the file has become shorter, zeros follow, because the header
+    /// has promised the length.
     pub(super) fn put_file(
         &mut self,
         file: &File,

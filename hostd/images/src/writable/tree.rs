@@ -1,4 +1,4 @@
-//! One object of a file system as a tar archive, with all below it.
+//! A tar archive of an object of a file system, with everything below it.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -13,7 +13,7 @@ use crate::error::ImageError;
 use crate::overlay::Entry;
 use crate::owners::Owners;
 
-/// File systems in which the kernel shows itself. They keep no files, and reading some of theirs never
+/// File systems that show the kernel's state. They store no files, and reading some entries never
 /// ends. In an archive they are empty directories.
 const OF_KERNEL: [u32; 12] = [
     0x0000_9fa0, // proc
@@ -30,13 +30,13 @@ const OF_KERNEL: [u32; 12] = [
     0x6e73_6673, // nsfs
 ];
 
-/// Whether the kernel shows itself in the file system of this object.
+/// Whether this object is in a file system that shows the kernel's state.
 ///
 /// # Errors
 /// The file system does not answer.
 pub fn is_of_kernel(object: impl AsFd) -> std::io::Result<bool> {
     let kind = rustix::fs::fstatfs(object)?.f_type;
-    // Numbers of 32 bits, whatever the member's type is.
+    // The magic numbers have 32 bits, whatever the member's type is.
     Ok(OF_KERNEL.contains(&(kind as u32)))
 }
 
@@ -45,7 +45,7 @@ pub fn is_of_kernel(object: impl AsFd) -> std::io::Result<bool> {
 /// container's. The object's descriptor may be one that can't be read. Blocks.
 ///
 /// # Errors
-/// A file can't be read, or nobody wants the archive.
+/// A file can't be read, or the receiver does not want the archive any more.
 pub fn pack_tree<'a>(
     object: OwnedFd,
     name: &[u8],

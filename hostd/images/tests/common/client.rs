@@ -1,4 +1,4 @@
-//! A store as a client of registries.
+//! A store that acts as a client of registries.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::Fixture;
 
-/// A store that does not wait long.
+/// A store with short time limits.
 pub(crate) fn fixture(change: impl FnOnce(&mut RegistryOptions)) -> Fixture {
     let mut fixture = Fixture::new(false);
     let mut registries = RegistryOptions {

@@ -1,4 +1,4 @@
-//! What must be true of a store after anything that may have happened to it.
+//! Checks that must hold for a store after anything that may have happened to it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use hostd_images::{Digest, Image};
 
 use super::Fixture;
 
-/// Everything that is listed is there to its last byte and can be used, and nothing else is there.
+/// Every listed image is complete to its last byte and can be used, and nothing else exists.
 pub(crate) fn assert_complete(fixture: &Fixture, when: &str) {
     let root = fixture.root();
     let mut expected: BTreeSet<PathBuf> = ["images.lock", "repositories.json", "reserve"]
@@ -39,7 +39,7 @@ pub(crate) fn assert_complete(fixture: &Fixture, when: &str) {
             }
         }
     }
-    // Deleting happens behind the scenes.
+    // Objects are deleted in the background.
     fixture.objects();
     let mut found = BTreeSet::new();
     files_below(&root, &mut found);
@@ -59,10 +59,10 @@ fn assert_image(fixture: &Fixture, image: &Image, when: &str) {
         let directory = fixture.root().join("layers").join(layer.diff_id.hex());
         let tar = std::fs::read(directory.join("layer.tar")).unwrap();
         assert_eq!(Digest::of(&tar), layer.diff_id, "{when}");
-        // What is seen through the mount is what is in the archive.
+        // The mount shows the files of the archive.
         for entry in tar::Archive::new(&tar[..]).entries().unwrap() {
             let mut entry = entry.unwrap();
-            // The tar crate does not put sparse files together.
+            // The tar crate does not expand sparse files.
             let is_sparse = entry.pax_extensions().unwrap().is_some_and(|mut records| {
                 records.any(|record| record.unwrap().key() == Ok("GNU.sparse.map"))
             });
@@ -78,7 +78,7 @@ fn assert_image(fixture: &Fixture, image: &Image, when: &str) {
     assert!(seen > 0, "{when}");
 }
 
-/// All files (not the directories) below a directory, which need not exist.
+/// All files (not directories) below a directory. The directory need not exist.
 fn files_below(directory: &Path, found: &mut BTreeSet<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;
@@ -86,7 +86,7 @@ fn files_below(directory: &Path, found: &mut BTreeSet<PathBuf>) {
     for entry in entries {
         let entry = entry.unwrap();
         if entry.file_type().unwrap().is_dir() {
-            // A directory for something that is not there any more is a leak, too.
+            // A directory for an object that no longer exists is a leak, too.
             assert_ne!(entry.file_name(), "probe");
             files_below(&entry.path(), found);
         } else {

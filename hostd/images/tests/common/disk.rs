@@ -1,4 +1,4 @@
-//! A small file system of its own, on a loop device.
+//! A small separate file system, on a loop device.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 
 use super::is_root;
 
-/// How long others may use the file system.
+/// How long other processes may use the file system.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the kernel may keep a file system that is unmounted.
+/// How long the kernel may keep an unmounted file system.
 const RELEASE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// An ext4 file system in a file, mounted; gone at its end.
+/// A mounted ext4 file system in a file. Dropping it removes it.
 pub(crate) struct SmallDisk {
     directory: tempfile::TempDir,
     mounted: bool,
 }
 
 impl SmallDisk {
-    /// A disk of so many MiB, or `None`, told loudly, where there are no loop devices.
+    /// A disk of this many MiB. `None`, with a clear message, if there are no loop devices.
     pub(crate) fn new(mebibytes: u64) -> Option<Self> {
         if !is_root() {
             return None;
@@ -67,27 +67,28 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Loses what is not on the disk, as when the power fails. Every user sees errors from now on.
+    /// Loses all data that is not on the disk, as in a power failure. Every user sees errors from
+    /// now on.
     pub(crate) fn cut_power(&self) {
         let directory = File::open(self.path()).unwrap();
         keelson_sys::filesystem::cut_off(directory.as_fd()).unwrap();
     }
 
-    /// Comes up again; nobody may be using it. The journal is replayed.
+    /// Mounts the disk again, and replays the journal. Nobody may be using it.
     pub(crate) fn mount_again(&mut self) {
         self.unmount().unwrap();
         self.mount_what_is_there();
     }
 
-    /// Whether the kernel still has the file system. Mounting it then would give the old one
-    /// back, not what is on the disk.
+    /// Whether the kernel still has the file system. Mounting it then would return the old file
+    /// system, not the contents of the disk.
     fn is_in_use(&self) -> bool {
         let image = self.directory.path().join("image");
         let output = Command::new("losetup").arg("-j").arg(image).output();
         !output.unwrap().stdout.is_empty()
     }
 
-    /// Becomes read-only with open files, as the kernel makes it after an error of the disk.
+    /// Becomes read-only while files are open, as the kernel does after an error of the disk.
     pub(crate) fn fail(&self) {
         run(Command::new("mount")
             .args(["-o", "remount,abort"])
@@ -95,7 +96,7 @@ impl SmallDisk {
         .unwrap();
     }
 
-    /// Whether its structures are sound, in the words of e2fsck; nobody may be using it.
+    /// Checks its structures with e2fsck, and returns the output. Nobody may be using it.
     pub(crate) fn check(&mut self) {
         let directory = File::open(self.path()).unwrap();
         rustix::fs::syncfs(&directory).unwrap();
@@ -103,14 +104,15 @@ impl SmallDisk {
         self.unmount().unwrap();
         self.take_what_is_there();
         let image = self.directory.path().join("image");
-        // What somebody else still uses was not unmounted, so its journal holds the last changes.
+        // If another process still uses it, it was not unmounted, and the journal has the last
+        // changes.
         let replay = ["-E", "journal_only", "-y"];
         run(Command::new("e2fsck").args(replay).arg(&image)).unwrap();
         run(Command::new("e2fsck").arg("-fn").arg(&image)).unwrap();
         self.try_mount().unwrap();
     }
 
-    /// A process that another thread is just about to start has our descriptors for a moment.
+    /// A process that another thread is starting has copies of our descriptors for a moment.
     fn unmount(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         let mut result = run(Command::new("umount").arg(self.path()));
@@ -128,8 +130,8 @@ impl SmallDisk {
         self.try_mount().unwrap();
     }
 
-    /// A process of somebody else with a mount namespace of its own may keep the file system in
-    /// use; then a copy of the disk takes its place.
+    /// Another process with its own mount namespace may keep the file system in use. Then a copy of
+    /// the disk replaces it.
     fn take_what_is_there(&self) {
         let deadline = Instant::now() + RELEASE;
         while self.is_in_use() && Instant::now() < deadline {

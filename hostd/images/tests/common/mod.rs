@@ -20,7 +20,7 @@ use serde_json::json;
 pub(crate) struct Fixture {
     pub(crate) store: Option<ImageStore>,
     folder: tempfile::TempDir,
-    /// Where the store keeps its things; below `directory` unless on a disk of its own.
+    /// The store's directory. It is below `directory`, unless the store has its own disk.
     root: PathBuf,
     directories: bool,
 }
@@ -35,7 +35,7 @@ impl Fixture {
         Self::open(folder, root, directories)
     }
 
-    /// A store whose files lie elsewhere, on a disk of the test's own.
+    /// A store whose files are elsewhere, on a separate disk of the test.
     pub(crate) fn on(root: &Path, directories: bool) -> Self {
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         Self::open(folder, root.to_owned(), directories)
@@ -60,7 +60,7 @@ impl Fixture {
         self.folder.path().join("run")
     }
 
-    /// Lets the store go, with its mounts.
+    /// Closes the store, with its mounts.
     pub(crate) fn close(&mut self) {
         if let Some(store) = self.store.take() {
             store.shutdown();
@@ -80,7 +80,7 @@ impl Fixture {
         load(self.store(), archive).await
     }
 
-    /// All objects of the store, after what was removed is deleted.
+    /// All objects of the store, after removed ones are deleted.
     pub(crate) fn objects(&self) -> Vec<PathBuf> {
         let staging = self.root().join("staging");
         for _ in 0..1000 {
@@ -119,7 +119,7 @@ fn mounts_below(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Takes away what a killed process had mounted.
+/// Unmounts the mounts of a killed process.
 pub(crate) fn unmount_below(folder: &Path) {
     for point in mounts_below(folder).iter().rev() {
         rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).unwrap();
@@ -156,7 +156,7 @@ pub(crate) async fn load(store: &ImageStore, archive: &[u8]) -> Result<Vec<Loade
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// From KEELSON_TEST_SEED, or another one each time, which is printed.
+    /// Seeded from KEELSON_TEST_SEED, or from a new seed each time. The seed is printed.
     pub(crate) fn new(test: &str) -> Self {
         let seed = std::env::var("KEELSON_TEST_SEED")
             .ok()
@@ -169,7 +169,7 @@ impl Random {
         Self(seed)
     }
 
-    /// From this seed.
+    /// Seeded from this value.
     pub(crate) fn from(seed: u64) -> Self {
         Self(seed)
     }
@@ -285,7 +285,7 @@ pub(crate) fn config(layers: &[Vec<u8>], cmd: &str) -> Vec<u8> {
     .unwrap()
 }
 
-/// What `docker save` writes, with the manifest last.
+/// An archive in the format of `docker save`, with the manifest last.
 pub(crate) fn docker_archive(name: &str, layers: &[Vec<u8>], cmd: &str) -> Vec<u8> {
     let config = config(layers, cmd);
     let config_name = format!("{}.json", Digest::of(&config).hex());
@@ -345,7 +345,7 @@ pub(crate) fn oci_archive(
         .finish()
 }
 
-/// Waits for what a thread of the store does after an answer.
+/// Waits for work that a thread of the store does after an answer.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while !holds() {

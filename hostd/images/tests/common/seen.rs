@@ -1,4 +1,4 @@
-//! What can be seen of a tree.
+//! The visible contents of a tree.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hostd_images::Digest;
 
-/// Everything that can be told about a file, but for numbers that mean nothing.
+/// All properties of a file, except numbers without meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) mode: u32,
@@ -37,8 +37,8 @@ pub(crate) fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Everything below a directory. Names that lead nowhere are passed over: overlayfs lists whiteouts
-/// where no lower layer has the directory.
+/// Everything below a directory. Names without an object are skipped: overlayfs lists whiteouts if
+/// no lower layer has the directory.
 pub(crate) fn see(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut seen = BTreeMap::new();
     let mut left = vec![root.to_owned()];

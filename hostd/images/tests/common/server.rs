@@ -1,4 +1,4 @@
-//! A registry that does as it is told: breaks connections, lies, never ends.
+//! A registry that follows the test's instructions: it breaks connections, lies, or never ends.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,9 +16,9 @@ pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) head: String,
-    /// As much of the request's body as was taken.
+    /// The part of the request's body that was read.
     pub(crate) body: Vec<u8>,
-    /// How often this method and path came before.
+    /// How often this method and path were requested before.
     pub(crate) before: usize,
 }
 
@@ -31,21 +31,21 @@ impl Seen {
     }
 }
 
-/// What the server does.
+/// The server's action.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// Length that is claimed; else the true one.
+    /// The claimed length. `None`: the true one.
     pub(crate) claimed: Option<u64>,
     /// Bytes after which the connection is broken.
     pub(crate) cut: Option<usize>,
-    /// Bytes after which nothing comes any more.
+    /// Bytes after which nothing more is sent.
     pub(crate) stall: Option<usize>,
     /// Whether the body is repeated for ever, without a length.
     pub(crate) endless: bool,
-    /// The time between two bytes, after the place of the stall.
+    /// The time between two bytes after the stall.
     pub(crate) trickle: Option<Duration>,
 }
 
@@ -64,16 +64,16 @@ impl Reply {
     }
 }
 
-/// How much of a request's body the server takes.
+/// How much of a request's body the server reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Take {
     /// All, before it answers.
     All,
     /// Nothing: it answers at once.
     Nothing,
-    /// So many bytes, which the handler still sees; then the connection breaks.
+    /// This many bytes, which the handler still sees; then the connection breaks.
     Cut(usize),
-    /// So many bytes; then nothing happens any more.
+    /// This many bytes; then nothing happens any more.
     Stall(usize),
 }
 
@@ -92,7 +92,7 @@ impl Server {
         Self::start_taking(|_| Take::All, handler).await
     }
 
-    /// A server that does not take every request's body.
+    /// A server that does not read every request's body.
     pub(crate) async fn start_taking(
         taker: impl Fn(&Seen) -> Take + Send + Sync + 'static,
         handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
@@ -214,7 +214,7 @@ async fn serve(
         tokio::time::sleep(Duration::from_secs(30)).await;
     }
     if take == Take::Nothing {
-        // Closed with bytes unread, the connection would be reset, and the answer lost.
+        // If it were closed with unread bytes, the connection would be reset, and the answer lost.
         let mut nowhere = tokio::io::sink();
         let rest = tokio::io::copy(&mut stream, &mut nowhere);
         let _ = tokio::time::timeout(Duration::from_secs(10), rest).await;
@@ -242,7 +242,7 @@ impl Remote {
         Server::start(move |seen| remote.answer(seen)).await
     }
 
-    /// Of uncompressed layers.
+    /// From uncompressed layers.
     pub(crate) fn new(layers: &[Vec<u8>]) -> Self {
         let config = super::config(layers, "sh");
         let mut blobs = HashMap::new();

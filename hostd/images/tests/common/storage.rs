@@ -1,4 +1,4 @@
-//! A registry that keeps what is pushed to it, strict about the order of chunks.
+//! A registry that stores what is pushed to it, and is strict about the order of chunks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use hostd_images::Digest;
 
 use super::server::{Reply, Seen, unknown};
 
-/// What the registry has.
+/// The contents of the registry.
 #[derive(Debug, Default)]
 pub(crate) struct Storage {
     inner: Mutex<Inner>,
@@ -40,7 +40,7 @@ impl Storage {
         digests
     }
 
-    /// Bytes that are in the upload with this number.
+    /// How many bytes the upload with this number has.
     pub(crate) fn received(&self, upload: usize) -> usize {
         let inner = self.inner.lock().unwrap();
         inner.uploads.get(&upload).map_or(0, Vec::len)

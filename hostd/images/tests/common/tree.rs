@@ -1,4 +1,4 @@
-//! A tree of files with everything in it, and overlays.
+//! A tree with files of every kind, and overlays.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
@@ -77,7 +77,7 @@ pub(crate) fn make_tree(root: &Path) {
     sparse.set_len(1_000_000).unwrap();
 }
 
-/// The tree that umoci makes of the image `test:1`, by way of the archive that we save.
+/// The tree that umoci makes from the image `test:1`, through an archive that we save.
 pub(crate) async fn unpack(fixture: &Fixture, work: &Path) -> PathBuf {
     let mut archive = Vec::new();
     let saved = fixture.store().save(&["test:1".to_owned()]).unwrap();

@@ -67,7 +67,7 @@ fn other_architectures_have_their_own_numbers() {
     assert_eq!(interpret(&filter.program, AUDIT_I386, 11, [0; 6]), ALLOW);
     let mount = interpret(&filter.program, AUDIT_I386, 21, [0; 6]);
     assert_eq!(mount, ERRNO | EPERM);
-    // x32: 520 is execve; 59, the native one, is none of its own.
+    // x32: 520 is execve; the native number 59 is no x32 call.
     let x32 = |number| interpret(&filter.program, AUDIT_X86_64, X32_BIT | number, [0; 6]);
     assert_eq!(x32(520), ALLOW);
     assert_eq!(x32(59), ERRNO | EPERM);
@@ -148,7 +148,7 @@ fn arbitrary_rule() -> impl Strategy<Value = SeccompRule> {
         })
 }
 
-/// A call by any interface, mostly one that the table knows.
+/// A call through any interface, mostly one in the table.
 fn arbitrary_call() -> impl Strategy<Value = Call> {
     let value = prop_oneof![0u64..4, (0u64..4).prop_map(|high| high << 32 | 1)];
     let architecture = prop_oneof![
@@ -189,7 +189,7 @@ proptest! {
         profile.default_errno_ret = errno;
         profile.architectures = architectures.into_iter().map(str::to_owned).collect();
         profile.syscalls = rules;
-        // Of the calls that rules are about, each is seen once at least.
+        // Each call that a rule names occurs at least once.
         let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
         let entries: Vec<_> = names.filter_map(|name| find(name)).collect();
         for (position, entry) in entries.iter().enumerate() {
@@ -244,7 +244,7 @@ fn a_listener_is_asked_for_when_it_is_needed() {
         assert!(error.contains(needed), "{error}");
     }
 
-    // Without a rule that notifies, the path means nothing.
+    // Without a rule that notifies, the path has no meaning.
     let quiet = |flags: &[&str], metadata: Option<&str>, path: Option<&str>| {
         profile(json!({
             "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "flags": flags,

@@ -1,5 +1,5 @@
-//! `config.json` for another runtime: what only ours understands is put into the specification's own
-//! terms.
+//! `config.json` for another runtime: extensions of our runtime are replaced by members of the OCI
+//! specification.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use crate::failure::Failure;
 use crate::seccomp::profile;
 use crate::spec::SECCOMP_ANNOTATION;
 
-/// The version of the specification that the other runtime reads. Older runtimes refuse later
-/// versions, and nothing of those is used here.
+/// The specification version that the other runtime gets. Older runtimes refuse later versions, and
+/// no feature of those is used.
 const VERSION: &str = "1.0.2";
 
 /// Rewrites a configuration for a root file system that is mounted at `root`.
@@ -44,7 +44,7 @@ pub(super) fn rewrite(mut config: Value, root: &Path) -> Result<Value, Failure> 
     Ok(config)
 }
 
-/// Sets a member of an object that is there.
+/// Sets a member of an existing object.
 fn set(config: &mut Value, object: &str, name: &str, value: Value) {
     if let Some(members) = config.pointer_mut(object).and_then(Value::as_object_mut) {
         members.insert(name.to_owned(), value);

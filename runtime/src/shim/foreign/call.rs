@@ -13,17 +13,17 @@ use serde::Deserialize;
 use crate::failure::{Failure, Step};
 use crate::process::signals;
 
-/// Of a runtime's log, so much is read at its end.
+/// How many bytes are read from the end of a runtime's log.
 const LOG: u64 = 64 << 10;
-/// Between two looks whether a call that is waited for has ended.
+/// The pause between two checks whether a call has ended.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// A call that runs.
+/// A running call.
 #[derive(Debug)]
 pub(crate) struct Call {
     child: Child,
     log: PathBuf,
-    /// What is called, for messages.
+    /// The name of the command, for messages.
     what: &'static str,
     deadline: Instant,
 }
@@ -40,7 +40,7 @@ impl Call {
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(|| {
-                // A mask is inherited, and the shim's has all signals.
+                // A child inherits the mask, and the shim's mask blocks all signals.
                 signals::reset().map_err(|failure| std::io::Error::other(failure.message))
             });
         }
@@ -56,22 +56,22 @@ impl Call {
         })
     }
 
-    /// The process. The caller collects it.
+    /// The process. The caller must reap it.
     pub(crate) fn pid(&self) -> i32 {
         self.child.id() as i32
     }
 
-    /// When it is given up.
+    /// The deadline.
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Ends it. It is collected as if it had ended by itself.
+    /// Kills it. It is reaped as if it had ended by itself.
     pub(crate) fn give_up(&mut self) {
         let _ = self.child.kill();
     }
 
-    /// Waits for its end, and collects it.
+    /// Waits for its end, and reaps it.
     pub(crate) fn wait(mut self) -> Result<(), Failure> {
         let step = || "wait for the runtime";
         let status = loop {
@@ -87,7 +87,7 @@ impl Call {
         self.outcome(code_of(status))
     }
 
-    /// What came of it, when it has ended with this code.
+    /// Its result, if it has ended with this code.
     pub(crate) fn outcome(self, code: i32) -> Result<(), Failure> {
         let said = tail(&self.log).ok().and_then(|text| last_error(&text));
         let _ = std::fs::remove_file(&self.log);
@@ -109,7 +109,7 @@ impl Call {
 /// A command of a runtime whose standard streams lead nowhere.
 pub(super) fn quiet(program: &Path) -> Command {
     let mut command = Command::new(program);
-    // Not hostd's environment: variables such as NOTIFY_SOCKET mean something to runtimes.
+    // Not hostd's environment: runtimes interpret variables such as NOTIFY_SOCKET.
     command
         .env_clear()
         .env(
@@ -152,7 +152,7 @@ fn last_error(log: &str) -> Option<String> {
     Some(error.msg.chars().take(1024).collect())
 }
 
-/// A failure by what a runtime said. Engines and clients look for these words, in small letters.
+/// A failure from a runtime's message. Engines and clients look for these words in lower case.
 fn classified(said: &str) -> Failure {
     const MISSING: &str = "executable file not found in $PATH";
     const NO_FILE: &str = "no such file or directory";

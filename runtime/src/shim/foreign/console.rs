@@ -1,4 +1,4 @@
-//! The socket over which a runtime hands the terminal of a process to whoever asked for one.
+//! The socket over which a runtime sends the terminal of a process to its caller.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -20,19 +20,19 @@ pub(crate) struct Console {
     file: PathBuf,
     /// Keeps the name below valid.
     _directory: OwnedFd,
-    /// Short enough for an address, wherever the directory is.
+    /// Short enough for a socket address, wherever the directory is.
     name: PathBuf,
 }
 
 impl Console {
-    /// Listens in a directory, under a name that nothing else there has.
+    /// Listens in a directory, under a name that is not used there.
     pub(super) fn listen(directory: &Path, name: &str) -> Result<Self, Failure> {
         let step = || format!("make the console socket {name} in {}", directory.display());
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let held = rustix::fs::openat(CWD, directory, flags, Mode::empty()).step(step)?;
         let own = std::process::id();
         let short = PathBuf::from(format!("/proc/{own}/fd/{}/{name}", held.as_raw_fd()));
-        // Nobody but the runtime waits for it, and it is asked once the runtime has ended.
+        // Only the runtime connects, and the socket is read after the runtime has ended.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
         let socket = rustix::net::socket_with(family, kind, flags, None).step(step)?;
@@ -52,11 +52,11 @@ impl Console {
         &self.name
     }
 
-    /// The master end of the terminal, which a runtime that has ended well has sent.
+    /// The master end of the terminal. A runtime that ended successfully has sent it.
     pub(crate) fn terminal(&self) -> Result<OwnedFd, Failure> {
         let step = || "take the terminal from the runtime";
         let connection = rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC).step(step)?;
-        // As long as the path of a terminal can be.
+        // As long as a terminal's path can be.
         let mut text = [0; 256];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);

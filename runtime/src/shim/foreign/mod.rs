@@ -1,8 +1,8 @@
-//! A container that another OCI runtime makes. The shim is the same; where it would use this
-//! program's own library it calls the other one's command line, as containerd does.
+//! A container that another OCI runtime makes. The shim is the same. Where it would use this
+//! program's own code, it calls the other runtime's command line, as containerd does.
 //!
-//! The root file system is mounted in a mount namespace of the shim's, in which the runtime is
-//! called, so that nothing of it is left on the host whatever happens.
+//! The root file system is mounted in the shim's own mount namespace, and the runtime is called
+//! there. So the host never keeps a mount, whatever happens.
 
 mod bundle;
 mod call;
@@ -32,19 +32,19 @@ pub(crate) use console::Console;
 
 /// How long a call may take.
 const LIMIT: Duration = Duration::from_secs(50);
-/// The same for the deletion, for which nobody can wait long.
+/// The same for the deletion, because nobody can wait long for it.
 const DELETE_LIMIT: Duration = Duration::from_secs(10);
-/// Ended processes that are remembered because they may be those of a call that has not ended.
+/// How many ended processes are remembered because a running call may have made them.
 const MOST_STRAYS: usize = 1024;
 
-/// What a call is for.
+/// The purpose of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Start,
     Pause,
     Resume,
     Update,
-    /// Of the session with this number.
+    /// It is for the session with this number.
     Exec(u64),
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Foreign {
     pub(crate) paused: bool,
     calls: BTreeMap<i32, (Purpose, Call)>,
     made: u64,
-    /// Exit codes of processes that nobody knew, while calls ran that may have made them.
+    /// Exit codes of unknown processes that ended while calls ran: a call may have made them.
     strays: BTreeMap<i32, i32>,
 }
 
@@ -123,13 +123,13 @@ impl Foreign {
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
             .step(|| format!("open process {pid}"))?;
         let terminal = console.map(|console| console.terminal()).transpose()?;
-        // Nothing comes over it: the runtime is called instead.
+        // Nothing is sent over it: the runtime is called instead.
         let (channel, _) = Channel::pair()?;
         let cgroup = config.linux.cgroups_path.as_deref();
         Ok(Container {
             pid,
             pidfd,
-            // One that the runtime has made in another hierarchy is out of reach.
+            // A cgroup that the runtime made in another hierarchy can't be reached.
             cgroup: cgroup.and_then(|path| Cgroup::open(path).ok()),
             channel,
             terminal,
@@ -151,17 +151,17 @@ impl Foreign {
         root::attach(&tree, &place)
     }
 
-    /// Deletes what the runtime keeps of the container, whose processes are killed if any are left.
+    /// Deletes the runtime's state of the container. Remaining processes are killed.
     pub(crate) fn delete(&mut self) {
         let (mut command, log) = self.command("delete");
         command.arg("--force").arg(&self.id);
-        // There is nobody to tell of failures; what it keeps lies in the shim's directory.
+        // Nobody could receive an error. The runtime's state is in the shim's directory.
         let _ = Call::start(command, "delete", log, DELETE_LIMIT).and_then(Call::wait);
         // Another run of the container mounts the same layers.
         let _ = rustix::mount::unmount(self.root(), UnmountFlags::DETACH);
     }
 
-    /// Calls the runtime for something that takes only the container's name.
+    /// Calls a command of the runtime that takes only the container's name.
     pub(crate) fn call(&mut self, purpose: Purpose) -> Result<i32, Failure> {
         let what = match purpose {
             Purpose::Start => "start",
@@ -186,7 +186,7 @@ impl Foreign {
         self.note(Purpose::Update, call)
     }
 
-    /// Runs a further process. Gives the call, and where the terminal comes from when no streams
+    /// Runs an additional process. Returns the call, and the socket for the terminal if no streams
     /// are given.
     pub(crate) fn exec(
         &mut self,
@@ -211,7 +211,7 @@ impl Foreign {
         Ok((self.note(Purpose::Exec(number), call)?, console))
     }
 
-    /// The process that a call has made for a session.
+    /// The process that a call made for a session.
     pub(crate) fn exec_pid(&self, number: u64) -> Result<i32, Failure> {
         let (process, pid_file) = (
             self.directory.join(format!("other-exec-{number}.json")),
@@ -232,7 +232,7 @@ impl Foreign {
         self.calls.remove(&pid)
     }
 
-    /// The call that starts the container, if it has not ended.
+    /// The call that starts the container, if it is still running.
     pub(crate) fn take_start(&mut self) -> Option<Call> {
         let mut calls = self.calls.iter();
         let found = calls.find(|(_, (purpose, _))| *purpose == Purpose::Start);
@@ -240,14 +240,14 @@ impl Foreign {
         self.take(pid).map(|(_, call)| call)
     }
 
-    /// Remembers how a process ended that nobody knows yet.
+    /// Remembers the exit code of a process that is not known yet.
     pub(crate) fn note_stray(&mut self, pid: i32, code: i32) {
         if self.makes_processes() && self.strays.len() < MOST_STRAYS {
             self.strays.insert(pid, code);
         }
     }
 
-    /// How a process ended that a call has made, if it has already.
+    /// The exit code of a process that a call made, if it has ended.
     pub(crate) fn claim_stray(&mut self, pid: i32) -> Option<i32> {
         let code = self.strays.remove(&pid);
         if !self.makes_processes() {
@@ -261,7 +261,7 @@ impl Foreign {
         calls.any(|(purpose, _)| matches!(purpose, Purpose::Exec(_)))
     }
 
-    /// When the first call is given up.
+    /// The earliest deadline of the calls.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.calls.values().map(|(_, call)| call.deadline()).min()
     }
@@ -282,7 +282,7 @@ impl Foreign {
         Ok(pid)
     }
 
-    /// A command of the runtime, and the log that it writes.
+    /// A command of the runtime, and its log.
     fn command(&mut self, what: &str) -> (Command, PathBuf) {
         self.made += 1;
         let log = self.directory.join(format!("other-{}.log", self.made));

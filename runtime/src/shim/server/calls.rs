@@ -1,4 +1,4 @@
-//! What is asked of another runtime, and answered when its call has ended.
+//! Requests to another runtime, answered when its call has ended.
 
 use keelson_shim_protocol::{Request, Response};
 
@@ -8,7 +8,7 @@ use crate::shim::client::{Client, Pending};
 use crate::shim::foreign::{Call, Foreign, Purpose};
 
 impl Server {
-    /// Calls the runtime for a request, which is answered later.
+    /// Calls the runtime for a request. The request is answered later.
     pub(super) fn call(&mut self, request: Request, client: &mut Client) -> Result<(), Failure> {
         let Some(foreign) = &mut self.foreign else {
             return Err(Failure::internal("there is no other runtime"));
@@ -17,7 +17,7 @@ impl Server {
         let call = match request {
             Request::Start => {
                 let call = foreign.call(Purpose::Start)?;
-                // Before the command: it may have ended when the call has.
+                // Before the command: the command may have ended when the call ends.
                 self.started_at = crate::shim::now();
                 self.state = State::Delayed;
                 call
@@ -32,7 +32,7 @@ impl Server {
         Ok(())
     }
 
-    /// Notes the end of a call. False: the process is none.
+    /// Records the end of a call. False: the process is no call.
     pub(super) fn called(&mut self, pid: i32, code: i32) -> bool {
         let foreign = self.foreign.as_mut();
         let Some((purpose, call)) = foreign.and_then(|foreign| foreign.take(pid)) else {
@@ -42,7 +42,8 @@ impl Server {
         true
     }
 
-    /// Waits for the call that starts the container, whose first process has ended already.
+    /// Waits for the call that starts the container. The container's first process has ended
+    /// already.
     pub(super) fn settle_start(&mut self) {
         let foreign = self.foreign.as_mut();
         if let Some(call) = foreign.and_then(Foreign::take_start) {

@@ -1,4 +1,4 @@
-//! The connections of the shim's socket: accepting, reading, writing.
+//! The connections to the shim's socket: accepting, reading, writing.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
@@ -14,7 +14,7 @@ use super::{INPUT, LISTENER, Server, State, failed};
 use crate::failure::{Failure, Step};
 use crate::shim::client::{Client, Pending};
 
-/// How many connections wait until they are accepted; the kernel's own limit is lower, if anything.
+/// How many connections may wait to be accepted. The kernel's limit may be lower.
 const BACKLOG: i32 = 4096;
 
 impl Server {
@@ -28,8 +28,8 @@ impl Server {
             Err(error) => {
                 let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
                 if exhausted.contains(&error) {
-                    // The connection waits until something else happens, and would be announced
-                    // without a pause.
+                    // The connection must wait, and until then the event loop would report it again
+                    // and again.
                     self.deaf = self.epoll.delete(listener).is_ok();
                 }
                 return;
@@ -53,7 +53,7 @@ impl Server {
     }
 
     pub(super) fn handle_client(&mut self, token: u64, events: EpollFlags) {
-        // Taken out, so that requests may change everything else.
+        // Taken out of the map, so that requests may change everything else.
         let Some(mut client) = self.clients.remove(&token) else {
             return;
         };
@@ -62,7 +62,8 @@ impl Server {
         }
         let gone = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
         if gone {
-            // What it sent before is for the container, but there will be no more events than this.
+            // The bytes that it sent before are for the container, and no other event will announce
+            // them.
             client.read_rest();
         }
         if client.attached.is_none() {
@@ -75,7 +76,7 @@ impl Server {
         self.clients.insert(token, client);
     }
 
-    /// Gives an attached client's input to the container.
+    /// Passes an attached client's input to the container.
     fn pass_input(&mut self, client: &mut Client, gone: bool) {
         if let Some(number) = client.session() {
             self.exec_input(number, client);
@@ -93,8 +94,8 @@ impl Server {
             self.streams.push_input(&bytes);
         }
         if client.input_ended {
-            // A half-closed connection is the end of the input; one that is gone altogether only
-            // when the container was made so.
+            // A half-closed connection ends the input. A connection that is gone ends it only if
+            // the container was made that way.
             if !gone || (attached.wrote && self.spec.stdin_once) {
                 self.streams.end_input();
             }
@@ -102,7 +103,7 @@ impl Server {
         }
     }
 
-    /// Sends to every client what it can take, and adjusts what is waited for.
+    /// Sends as much to every client as it accepts, and updates the events to wait for.
     pub(super) fn serve(&mut self) {
         let takes_input = self.streams.takes_input();
         let stopped = matches!(self.state, State::Stopped(_));
@@ -130,7 +131,7 @@ impl Server {
                     && (takes_input || !reads_stdin)
                     && (client.attached.is_some() || client.has_room()),
             );
-            // Requests that came before there was room for their answers bring no further event.
+            // Requests that arrived before there was room for their answers cause no further event.
             interest.set(
                 EpollFlags::EPOLLOUT,
                 client.has_output() || client.has_request(),
@@ -142,7 +143,7 @@ impl Server {
             }
         }
         for token in finished {
-            // Closing the descriptor takes it out of the epoll.
+            // Closing the descriptor removes it from the epoll.
             let client = self.clients.remove(&token);
             if let Some(Pending::Probe(number)) = client.and_then(|client| client.pending) {
                 self.probe_abandoned(number);
@@ -164,7 +165,7 @@ impl Server {
         }
     }
 
-    /// Answers the requests that have come whole.
+    /// Answers the requests that have arrived completely.
     fn answer(&mut self, client: &mut Client) {
         while client.attached.is_none() && !client.waits() && client.has_room() {
             let request = match client.next_request() {
@@ -209,7 +210,7 @@ pub(super) fn listen(directory: &Path) -> Result<UnixListener, Failure> {
         }
     };
     match bind() {
-        // Of a shim that was killed.
+        // Left by a shim that was killed.
         Err(Errno::ADDRINUSE) => {
             rustix::fs::unlink(&path).step(step)?;
             bind().step(step)?;

@@ -1,11 +1,11 @@
-//! Exec sessions: further processes in the container. Here is what clients ask for; what happens by
-//! itself is in [`progress`], what is known of a session in [`session`] and, of its end, in
-//! [`history`].
+//! Exec sessions: additional processes in the container. This module handles the requests of
+//! clients, [`progress`] the events of sessions. [`session`] has the state of a session,
+//! [`history`] the ends of sessions.
 //!
-//! Their output does not go to the container's log. What a session's process writes is handed to
-//! the attached clients as it is read, and it is read only while every one of them has room: a
-//! client that does not read holds up the session's process, like a full pipe, but neither the
-//! container nor the shim. Without clients the output is read and dropped.
+//! Their output does not go to the container's log. The output of a session's process goes to the
+//! attached clients as it is read, and it is read only while every client has room. So a client
+//! that does not read blocks the session's process, like a full pipe, but neither the container nor
+//! the shim. Without clients the output is read and dropped.
 
 mod history;
 mod probe;
@@ -43,11 +43,12 @@ const OUTPUTS: [u64; 2] = [0, 1];
 const INPUT: u64 = 2;
 const CHANNEL: u64 = 3;
 
-/// Sessions that may exist at a time, ended ones not counted.
+/// How many sessions may exist at a time, without ended ones.
 const MAX_SESSIONS: usize = 1024;
-/// Sessions that wait to be started: whoever made more than that has forgotten the oldest.
+/// How many sessions may wait to be started. If more are made, the client has forgotten the oldest
+/// ones.
 const MAX_MADE: usize = 256;
-/// Longest name, in bytes. All of them must fit into one answer.
+/// Longest name, in bytes. All names must fit into one answer.
 const MAX_NAME: usize = 128;
 
 impl Server {
@@ -103,7 +104,7 @@ impl Server {
         Ok(())
     }
 
-    /// An exec'd process of a frozen container would only wait; its client would not know why.
+    /// In a frozen container the process would only wait, and its client would not know why.
     fn require_running(&self) -> Result<(), Failure> {
         if self.state != State::Running {
             return Err(Failure::conflict(format!(
@@ -120,7 +121,7 @@ impl Server {
         Ok(())
     }
 
-    /// Runs a session. The answer comes when its command was executed.
+    /// Runs a session. It is answered when the command was executed.
     pub(super) fn exec_start(&mut self, name: &str, client: &mut Client) -> Result<(), Failure> {
         self.require_running()?;
         let number = self.sessions.number_of(name)?;
@@ -128,7 +129,7 @@ impl Server {
             return Err(Failure::internal("the session is gone"));
         };
         if let Phase::Starting { .. } | Phase::Calling { .. } = &session.phase {
-            // A hostd that was started again asks what became of it.
+            // A restarted hostd asks what happened to it.
             client.pending = Some(Pending::ExecStart(number));
             return Ok(());
         }
@@ -142,7 +143,7 @@ impl Server {
         Ok(())
     }
 
-    /// Makes the process of a session that waits for that. A session that fails is forgotten.
+    /// Makes the process of a session that waits to be started. A session that fails is forgotten.
     fn exec_spawn(&mut self, number: u64) -> Result<(), Failure> {
         let Some(session) = self.sessions.map.get_mut(&number) else {
             return Err(Failure::internal("the session is gone"));
@@ -249,7 +250,7 @@ impl Server {
         Ok(())
     }
 
-    /// Tells how a session ended, now or when it has.
+    /// Reports how a session ended, at once or when it ends.
     pub(super) fn exec_wait(
         &mut self,
         name: &str,
@@ -267,7 +268,7 @@ impl Server {
             client.pending = Some(Pending::ExecWait(number));
             return Ok(None);
         }
-        // From now on the history knows it.
+        // From now on it is in the history.
         self.sessions.history.told(name);
         if let Some(session) = self.sessions.map.get_mut(&number) {
             session.name.clear();
@@ -278,7 +279,7 @@ impl Server {
         Ok(exit.map(Response::Exited))
     }
 
-    /// What became of all sessions.
+    /// Reports the state of all sessions.
     pub(super) fn exec_list(&self) -> Response {
         Response::Executions {
             executions: self.sessions.list(),
@@ -301,7 +302,7 @@ impl Server {
         }
     }
 
-    /// Gives an attached client's input to its session.
+    /// Passes an attached client's input to its session.
     pub(super) fn exec_input(&mut self, number: u64, client: &mut Client) {
         let bytes = client.take_input();
         let Some(attached) = client.attached.as_mut().filter(|attached| attached.stdin) else {
@@ -319,7 +320,7 @@ impl Server {
         }
     }
 
-    /// Leaves for hostd how sessions have ended, because the container has, too.
+    /// Writes the ends of sessions to a file for hostd, because the container has ended, too.
     pub(super) fn exec_leave_ends(&self, directory: &Path) -> std::io::Result<()> {
         let executions: Vec<_> = self.sessions.history.list().collect();
         if executions.is_empty() {
@@ -335,7 +336,7 @@ impl Server {
     }
 }
 
-/// The ends of sessions until they are complete.
+/// The file's name until it is complete.
 const NEW_EXECUTIONS_FILE: &str = ".executions.json.new";
 
 fn token(number: u64, what: u64) -> u64 {

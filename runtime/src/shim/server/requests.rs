@@ -1,4 +1,4 @@
-//! What the requests of clients do.
+//! Carries out the requests of clients.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::shim::client::{Attached, Client, Pending};
 use crate::spec::{self, HookKind};
 
 impl Server {
-    /// Carries a request out. `None`: it is answered later.
+    /// Carries out a request. `None`: it is answered later.
     pub(super) fn carry_out(
         &mut self,
         request: Request,
@@ -118,7 +118,7 @@ impl Server {
         let hooks = self.config.hooks.as_ref();
         let hooked = hooks.is_some_and(|hooks| !hooks.start_container.is_empty());
         let event = EpollEvent::new(EpollFlags::EPOLLIN, CHANNEL);
-        // They may take as long as they like.
+        // Hooks may take as long as they like.
         if hooked && self.epoll.add(&self.container.channel, event).is_ok() {
             self.state = State::Delayed;
             client.pending = Some(Pending::Start);
@@ -129,7 +129,7 @@ impl Server {
         Ok(hooks.is_none().then(|| self.started()))
     }
 
-    /// Waits for what the container's process reports at last. Gives the process that runs the
+    /// Waits for the last report of the container's process. Returns the process that runs the
     /// hooks after the start, if there are any.
     fn executed(&mut self) -> Result<Option<i32>, Failure> {
         let reported = match self.container.channel.receive() {
@@ -158,7 +158,7 @@ impl Server {
         }
     }
 
-    /// The same when the event loop has waited for it.
+    /// The same, after the event loop has waited for it.
     pub(super) fn execution(&mut self) {
         if self.state != State::Delayed || self.foreign.is_some() {
             return;
@@ -188,14 +188,14 @@ impl Server {
         }
     }
 
-    /// Begins to run the hooks of a kind; gives the process that does.
+    /// Begins to run the hooks of a kind, and returns the process that runs them.
     pub(super) fn run_hooks(&self, kind: HookKind) -> Option<i32> {
         let hooks = self.config.hooks.as_ref()?.of(kind);
         if hooks.is_empty() {
             return None;
         }
         let subject = Subject::new(&self.spec.id, &self.config, &self.spec.bundle);
-        // Failures change nothing, and there is nobody to tell.
+        // Failures change nothing, and nobody could receive them.
         hooks::in_background(subject, kind, hooks, self.container.pid).ok()
     }
 

@@ -1,13 +1,13 @@
-//! Settings that exclude each other or that nothing can have: each is refused before anything is
-//! made, by words that name the member, the value and what would be right.
+//! Settings that exclude each other or are impossible. Each is refused before anything is made,
+//! with an error that names the member, the value, and what would be right.
 
 use serde_json::{Value, json};
 
 use super::tests::document;
 use crate::check;
 
-/// What is changed in a document (by JSON pointer), the member that must be named, and what must be
-/// said about it.
+/// A change of a document (by JSON pointer), the member that the error must name, and words that it
+/// must contain.
 fn contradictions() -> Vec<(&'static str, Value, &'static str, &'static str)> {
     vec![
         (
@@ -547,7 +547,7 @@ fn contradictions() -> Vec<(&'static str, Value, &'static str, &'static str)> {
     ]
 }
 
-/// Sets a member, which need not be there, of an object or at the end of a list.
+/// Sets a member of an object, or appends to a list. The member need not exist.
 fn set(document: &mut Value, pointer: &str, value: Value) {
     let (parent, name) = pointer.rsplit_once('/').unwrap();
     match document.pointer_mut(parent).unwrap() {
@@ -567,7 +567,7 @@ fn contradictions_are_refused_by_name() {
         let mut bad = document();
         set(&mut bad, pointer, value);
         let error = match check::config(bad.to_string().as_bytes()) {
-            Ok(_) => "it is taken".to_owned(),
+            Ok(_) => "it is accepted".to_owned(),
             Err(error) => error.to_string(),
         };
         if !error.contains(member) || !error.contains(words) {

@@ -1,4 +1,4 @@
-//! Reading of files for a check.
+//! Reads files for a check.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -15,12 +15,12 @@ use tokio::sync::mpsc;
 use crate::layer::ingest::TreeVisitor;
 use crate::layer::{LayerRecord, TAR};
 
-/// Bytes read at once.
+/// How many bytes are read at once.
 const PIECE: usize = 1 << 20;
-/// Progress is told after so many bytes.
+/// Progress is reported each time that this many bytes were read.
 const STEP: u64 = 16 << 20;
 
-/// Counts the bytes that are read, and tells about them.
+/// Counts the bytes that are read, and reports progress.
 pub(super) struct Meter<'a> {
     lines: &'a mpsc::Sender<VerifyLine>,
     bytes: AtomicU64,
@@ -43,12 +43,12 @@ impl<'a> Meter<'a> {
         let before = self.bytes.fetch_add(length, Ordering::Relaxed);
         let bytes = before + length;
         if before / STEP != bytes / STEP {
-            // For people: left out when the reader is slow.
+            // For people: dropped if the receiver is slow.
             let _ = self.lines.try_send(VerifyLine::Progress { bytes });
         }
     }
 
-    /// Checks a file's size and digest; the error says what is wrong with it.
+    /// Checks a file's size and digest. The error says what is wrong.
     pub(super) fn file(
         &self,
         path: &Path,
@@ -74,7 +74,7 @@ impl<'a> Meter<'a> {
             digester.update(piece.get(..length).unwrap_or_default());
             self.count(length);
             if self.lines.is_closed() {
-                // Nobody wants to know any more; what was not read counts as sound.
+                // The receiver is gone; data that was not read counts as sound.
                 return Ok(());
             }
         }
@@ -85,7 +85,7 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// Checks what a layer, whose archive is sound, is mounted from; the error names the file or
+/// Checks the files that a layer is mounted from. Its archive is sound. The error names the file or
 /// directory.
 pub(super) fn mountable(
     record: &LayerRecord,
@@ -128,8 +128,8 @@ fn tree(mut tar: &File, limits: &Limits) -> Result<Tree, String> {
 
 fn open(path: &Path) -> Result<File, String> {
     let file = File::open(path).map_err(unreadable)?;
-    // What is in the page cache may be right where the disk is not. This drops what is clean and
-    // not mapped; it is a hint, and a running container's files stay.
+    // The page cache may be correct although the disk is not. This drops pages that are clean and
+    // not mapped. It is only a hint, and the files of running containers stay cached.
     let _ = fadvise(&file, 0, None, Advice::DontNeed);
     Ok(file)
 }

@@ -1,10 +1,10 @@
-//! The check of everything that images consist of, against what it was when it came: archives,
-//! configurations and manifests against their digests, what layers are mounted from against the
-//! archives, documents against what the running store knows.
+//! Checks all objects of images: archives, configurations and manifests against their digests, the
+//! files that layers are mounted from against the archives, and documents against the running
+//! store's memory.
 //!
-//! Nothing is locked meanwhile: an object that changes or goes during the check counts as sound.
-//! Documents that the store has in memory are written again. A damaged layer, configuration or
-//! manifest is remembered: the next pull or load of it does not rely on the store's own.
+//! Nothing is locked meanwhile: an object that changes or disappears during the check counts as
+//! sound. Documents that the store has in memory are written again. A damaged layer, configuration
+//! or manifest is remembered: the next pull or load replaces the store's copy.
 
 mod file;
 
@@ -24,10 +24,10 @@ use crate::records::{ImageRecord, Repositories};
 use crate::store::{Pins, Store};
 use file::Meter;
 
-/// Files that are read at the same time.
+/// How many files are read at the same time.
 const MAX_WORKERS: usize = 4;
 
-/// What is looked at.
+/// The objects to check.
 #[derive(Debug, Clone)]
 enum Object {
     Layer(LayerRecord),
@@ -38,7 +38,7 @@ enum Object {
     Names,
 }
 
-/// A check that is running.
+/// A running check.
 struct Check<'a> {
     store: &'a Arc<Store>,
     lines: &'a mpsc::Sender<VerifyLine>,
@@ -46,8 +46,8 @@ struct Check<'a> {
     damaged: AtomicU64,
 }
 
-/// Checks these images, or everything when none is named. Blocks. Ends early when nobody listens
-/// to `lines` any more.
+/// Checks these images, or everything if none is named. Blocks. Ends early if the receiver of
+/// `lines` is gone.
 pub(crate) fn verify(
     store: &Arc<Store>,
     names: &[String],
@@ -101,13 +101,13 @@ pub(crate) fn verify(
     Ok(damaged)
 }
 
-/// Everything that the images need, each object once, the large ones first.
+/// All objects of the images, each once, the large ones first.
 fn collect(store: &Store, names: &[String]) -> Result<(u64, Vec<Object>), ImageError> {
     let state = store.state();
     let mut chosen = BTreeSet::new();
     for name in names {
         match state.find(name) {
-            // It is told of anyway.
+            // It is reported anyway.
             Err(ImageError::Unreadable { .. }) => {}
             found => {
                 chosen.insert(found?.0.record.id);
@@ -132,7 +132,7 @@ fn collect(store: &Store, names: &[String]) -> Result<(u64, Vec<Object>), ImageE
             }
         }
     }
-    // Unreadable ones are not written over.
+    // Unreadable documents are not overwritten.
     if names.is_empty() && state.unreadable.names.is_none() {
         small.push(Object::Names);
     }
@@ -147,7 +147,7 @@ impl Check<'_> {
         let disk = &self.store.disk;
         match object {
             Object::Layer(record) => {
-                // Gone and come again while it is read, it would seem damaged.
+                // If it disappeared and came back while it was read, it would seem damaged.
                 let mut pins = Pins::new(self.store);
                 if pins.hold(&record.diff_id) {
                     self.layer(record);
@@ -181,7 +181,7 @@ impl Check<'_> {
     fn names(&self, object: &Object) {
         let disk = &self.store.disk;
         let path = disk.repositories();
-        // Under the lock, because names change at any time.
+        // Under the lock, because names may change at any time.
         let state = self.store.state();
         if !path.exists() && state.repositories == Repositories::default() {
             return;
@@ -192,7 +192,7 @@ impl Check<'_> {
             .as_ref()
             .is_some_and(|(unreadable, _)| *unreadable == path)
         {
-            // Told with all that could not be read; and it stays as it is.
+            // It is reported with all other unreadable objects, and stays unchanged.
             return;
         }
         if let Err(reason) = same_document(&path, &state.repositories, disk.era) {
@@ -208,7 +208,7 @@ impl Check<'_> {
         }
     }
 
-    /// Checks a small object, and writes it again when the store has it in memory.
+    /// Checks a small object, and writes it again if the store has it in memory.
     fn small(
         &self,
         kind: &'static str,
@@ -222,7 +222,8 @@ impl Check<'_> {
         }
         let (reason, restored) = {
             let state = self.store.state();
-            // Gone, or gone and come again, meanwhile; now it cannot.
+            // It may have disappeared, or disappeared and come back, meanwhile. Under the lock it
+            // can't.
             match check(path) {
                 Err(reason) if is_current(&state, object) => {
                     (reason, restore.is_some_and(|restore| restore().is_ok()))
@@ -275,7 +276,7 @@ impl Check<'_> {
         }
     }
 
-    /// Tells about damage, unless the object has gone or changed meanwhile.
+    /// Reports damage, unless the object has disappeared or changed meanwhile.
     fn report(&self, found: Found<'_>) {
         let (digest, images) = {
             let mut state = self.store.state();
@@ -314,7 +315,7 @@ impl Check<'_> {
     }
 }
 
-/// Damage as it was found.
+/// Damage that was found.
 struct Found<'a> {
     kind: &'static str,
     object: &'a Object,
@@ -334,7 +335,7 @@ impl Object {
     }
 }
 
-/// Whether the store still has the object as it was when the check began.
+/// Whether the store still has the same object as at the beginning of the check.
 fn is_current(state: &crate::state::State, object: &Object) -> bool {
     match object {
         Object::Layer(record) => state.layers.get(&record.diff_id) == Some(record),
@@ -389,8 +390,8 @@ fn same_document<T: document::Document + PartialEq>(
     let found = std::fs::read(path).map_err(unreadable)?;
     let read: T = document::parse(path, &found).map_err(|error| error.to_string())?;
     let written = document::bytes(path, known, era).map_err(|error| error.to_string())?;
-    // A release of another age may have written the same with more or fewer members. A flipped
-    // bit, in the name of a member for one, leaves the length as it is.
+    // An older or newer release may have written more or fewer members. A flipped bit (in the name
+    // of a member, for example) does not change the length.
     match read == *known && (found == written || found.len() != written.len()) {
         true => Ok(()),
         false => Err("it does not say what hostd wrote".to_owned()),

@@ -1,14 +1,14 @@
-//! How exec sessions have ended, kept for a hostd that was not there at that moment or was killed
-//! before it had noted the answer.
+//! The ends of exec sessions. They are kept for a hostd that was not running at that moment, or
+//! that was killed before it stored the answer.
 
 use std::collections::VecDeque;
 
 use keelson_shim_protocol::{Execution, ExecutionState, Exit};
 
-/// Ends that were told to somebody; of more the oldest is forgotten.
+/// How many reported ends are kept. If there are more, the oldest is forgotten.
 const MAX_TOLD: usize = 64;
-/// Ends that are kept at all. So many sessions may run at a time, and while nobody asks no others
-/// are made.
+/// How many ends are kept in all. As many sessions may run at a time, and while nobody asks, no new
+/// ones are made.
 const MAX_KEPT: usize = 1024;
 
 /// The ends, oldest first.
@@ -19,7 +19,7 @@ struct Ended {
     name: String,
     pid: i32,
     exit: Exit,
-    /// Somebody has asked and was told.
+    /// A client asked for it and got the answer.
     told: bool,
 }
 
@@ -37,7 +37,7 @@ impl History {
         });
     }
 
-    /// Notes that the end of a session was told.
+    /// Records that a session's end was reported.
     pub(super) fn told(&mut self, name: &str) {
         if let Some(ended) = self.0.iter_mut().rev().find(|ended| ended.name == name) {
             ended.told = true;
@@ -57,7 +57,7 @@ impl History {
         found.map(|ended| ended.exit.clone())
     }
 
-    /// All that are kept.
+    /// All ends that are kept.
     pub(super) fn list(&self) -> impl Iterator<Item = Execution> {
         self.0.iter().map(|ended| Execution {
             exec: ended.name.clone(),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_told_is_kept_longer() {
+    fn unreported_ends_are_kept_longer() {
         let mut history = History::default();
         history.add("untold", 1, &exit(7));
         for number in 0..200 {

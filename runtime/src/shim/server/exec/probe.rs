@@ -1,8 +1,8 @@
-//! Probes: sessions that are run for their result only, to find out a container's health.
+//! Probes: sessions that only run for their result, to check a container's health.
 //!
-//! A probe has a time limit of its own here, in the shim, so that one that hangs ends even when
-//! hostd doesn't run meanwhile; and it ends with the connection that it was asked for on. There is one
-//! at a time: while one can't be killed, because it hangs in the kernel, no other is made.
+//! The shim enforces a probe's time limit, so that a hanging probe ends even while hostd does not
+//! run. A probe also ends when the connection that asked for it closes. Only one runs at a time:
+//! while one can't be killed because it hangs in the kernel, no other is made.
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -41,7 +41,7 @@ impl Server {
         Ok(())
     }
 
-    /// The process of a probe has ended: whoever asked is told, and it is forgotten. Output that
+    /// Handles the end of a probe's process: answers the client, and forgets the probe. Output that
     /// other processes hold open is not waited for.
     pub(super) fn probe_ended(&mut self, number: u64, code: i32) {
         for index in 0..2 {
@@ -73,7 +73,7 @@ impl Server {
         true
     }
 
-    /// Kills a probe for whose result nobody waits any more.
+    /// Kills a probe if nobody waits for its result any more.
     pub(in crate::shim::server) fn probe_abandoned(&mut self, number: u64) {
         self.kill_probe(number);
     }
@@ -85,8 +85,8 @@ impl Server {
             return;
         };
         let pid = Pid::from_raw(pid);
-        // Not collected yet, so the number is still its own. On its way to its command it may not be
-        // the leader of a session yet.
+        // Not reaped yet, so its number can't have been reused. Before it executes its command it
+        // may not be the leader of a session yet.
         if matches!(session.phase, Phase::Starting { .. }) || killpg(pid, Signal::SIGKILL).is_err()
         {
             let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);

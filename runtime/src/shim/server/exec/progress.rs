@@ -1,4 +1,4 @@
-//! What happens to exec sessions by themselves: execution, output, end.
+//! Events of exec sessions that no client asks for: execution, output, end.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::shim::client::Pending;
 use crate::shim::server::{Server, failed};
 use crate::shim::stdio::{self, Output};
 
-/// How long output is still taken after the end of the process, when others hold it open.
+/// How long output is still read after the end of the process, if others hold it open.
 const GRACE: Duration = Duration::from_secs(2);
 
 impl Server {
@@ -34,7 +34,7 @@ impl Server {
         }
     }
 
-    /// What the process reports on its way to its command.
+    /// Handles a report that the process sends before it executes its command.
     fn exec_progress(&mut self, number: u64) {
         let Some(session) = self.sessions.map.get_mut(&number) else {
             return;
@@ -64,7 +64,7 @@ impl Server {
         self.exec_executed(number, result.map(|terminal| (pid, terminal)));
     }
 
-    /// The end of another runtime's call that was to make the process.
+    /// Handles the end of another runtime's call that makes the process.
     pub(in crate::shim::server) fn exec_called(
         &mut self,
         number: u64,
@@ -91,7 +91,7 @@ impl Server {
         }
     }
 
-    /// A command was executed by this process, which may have a terminal; or was not.
+    /// Handles the result: this process executed its command and may have a terminal, or it failed.
     fn exec_executed(&mut self, number: u64, result: Result<(i32, Option<OwnedFd>), Failure>) {
         let Some(session) = self.sessions.map.get_mut(&number) else {
             return;
@@ -113,8 +113,7 @@ impl Server {
                 self.answer_pending(&Pending::ExecStart(number), &Response::Started { pid });
             }
             Err(failure) => {
-                // Of a process that failed nothing is left but the zombie, which is reaped as
-                // every other.
+                // A process that failed leaves only a zombie, which is reaped like every other.
                 let failed = failed(failure);
                 self.answer_pending(&Pending::ExecStart(number), &failed);
                 self.answer_pending(&Pending::Probe(number), &failed);
@@ -123,14 +122,13 @@ impl Server {
         }
     }
 
-    /// Whether a session is on its way to its command.
+    /// Whether a session has not executed its command yet.
     pub(in crate::shim::server) fn exec_is_starting(&self) -> bool {
         let mut sessions = self.sessions.map.values();
         sessions.any(|session| matches!(session.phase, Phase::Starting { .. }))
     }
 
-    /// Reads to the end what a process that has ended reported, if it was on its way to its
-    /// command.
+    /// Reads the remaining reports of a process that ended, if it had not executed its command yet.
     pub(in crate::shim::server) fn exec_settle(&mut self, process: i32) {
         let starting = |session: &Session| match session.phase {
             Phase::Starting { pid, .. } => pid == process,
@@ -141,7 +139,7 @@ impl Server {
         }
     }
 
-    /// Answers the clients that wait for something. True: there was one.
+    /// Answers the clients that wait for an event. True: there was one.
     pub(in crate::shim::server) fn answer_pending(
         &mut self,
         pending: &Pending,
@@ -158,7 +156,7 @@ impl Server {
         answered
     }
 
-    /// Drops a session that never ran; whoever waits for it is told.
+    /// Drops a session that never ran, and tells the clients that wait for it.
     pub(super) fn forget(&mut self, number: u64) {
         let gone = Response::Failed {
             message: "the exec session was not started".to_owned(),
@@ -177,7 +175,7 @@ impl Server {
         }
     }
 
-    /// Notes the end of a session's process. False: the process is none.
+    /// Records the end of a session's process. False: the process belongs to no session.
     pub(in crate::shim::server) fn exec_reaped(&mut self, pid: i32, code: i32) -> bool {
         let found = self
             .sessions
@@ -216,7 +214,7 @@ impl Server {
         if let Some(session) = self.sessions.map.get_mut(&number) {
             session.deadline = Some(Instant::now() + GRACE);
             if collected {
-                // From now on the history knows it.
+                // From now on it is in the history.
                 self.sessions.history.told(&session.name);
                 session.name.clear();
             }
@@ -224,9 +222,9 @@ impl Server {
         self.exec_finish(number);
     }
 
-    /// Reads output as long as there is some and every client has room.
+    /// Reads output while there is some and every client has room.
     pub(super) fn exec_output(&mut self, number: u64, index: usize) {
-        // The other sessions and the container shall have their turn, too.
+        // The other sessions and the container must have their turn, too.
         for _ in 0..16 {
             let Some(session) = self.sessions.map.get_mut(&number) else {
                 return;
@@ -294,8 +292,8 @@ impl Server {
         self.sessions.trim();
     }
 
-    /// Gives up output that others hold open after the end of a session's process, unless it is
-    /// the clients that have not taken what is there.
+    /// After the end of a session's process, stops reading output that other processes hold open,
+    /// unless clients still have to read the rest.
     pub(in crate::shim::server) fn exec_expire(&mut self) {
         let now = Instant::now();
         let due: Vec<u64> = self
@@ -315,7 +313,7 @@ impl Server {
             let Some(session) = self.sessions.map.get_mut(&number) else {
                 continue;
             };
-            // Those that are not waited for are full.
+            // Clients that are not waited for are full.
             if (0..2).all(|index| !session.is_open(index) || session.watched[index]) {
                 for index in 0..2 {
                     session.close_output(index, &self.epoll);
@@ -327,7 +325,7 @@ impl Server {
         }
     }
 
-    /// Waits for what can be read and written now.
+    /// Registers the streams that can be read and written now.
     pub(in crate::shim::server) fn exec_watch(&mut self) {
         for (number, session) in &mut self.sessions.map {
             if !matches!(
@@ -360,7 +358,7 @@ impl Server {
         }
     }
 
-    /// The container has ended: what was not started never will be.
+    /// The container has ended: sessions that were not started never will be.
     pub(in crate::shim::server) fn exec_container_ended(&mut self) {
         let made: Vec<u64> = self
             .sessions

@@ -1,10 +1,10 @@
-//! What a probe may have and what is kept of it.
+//! A probe's limits, and its result.
 
 use std::time::Duration;
 
 use keelson_shim_protocol::{MAX_PROBE_OUTPUT, Response};
 
-/// What a probe may have.
+/// The limits of a probe.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::shim::server) struct Limits {
     /// Time from the execution of its command.
@@ -13,7 +13,7 @@ pub(in crate::shim::server) struct Limits {
     pub(in crate::shim::server) output: u32,
 }
 
-/// What is kept of a probe.
+/// The result of a probe.
 pub(super) struct Probe {
     limits: Limits,
     output: Vec<u8>,
@@ -34,7 +34,7 @@ impl Probe {
         self.limits.limit
     }
 
-    /// Keeps output as far as there is room for it.
+    /// Keeps output while there is room for it.
     pub(super) fn keep(&mut self, bytes: &[u8]) {
         let most = self.limits.output.min(MAX_PROBE_OUTPUT) as usize;
         let room = most.saturating_sub(self.output.len());

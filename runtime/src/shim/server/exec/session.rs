@@ -15,7 +15,8 @@ use crate::shim::foreign::Console;
 use crate::shim::stdio::Streams;
 use crate::spec::Process;
 
-/// Sessions whose end nobody has asked about yet; of more the oldest is forgotten.
+/// How many ended sessions are kept that no client asked about. If there are more, the oldest is
+/// forgotten.
 const MAX_ENDED: usize = 128;
 
 /// All sessions, by number.
@@ -23,7 +24,7 @@ const MAX_ENDED: usize = 128;
 pub(in crate::shim::server) struct Sessions {
     pub(super) map: BTreeMap<u64, Session>,
     pub(super) last: u64,
-    /// How sessions have ended.
+    /// The ends of sessions.
     pub(super) history: History,
 }
 
@@ -38,18 +39,18 @@ pub(super) struct Session {
     /// How the process ended.
     pub(super) exit: Option<Exit>,
     pub(super) started_at: u64,
-    /// When output that others hold open is given up; of a probe that runs: when it is killed.
+    /// When to stop reading output that others hold open; for a running probe: when to kill it.
     pub(super) deadline: Option<Instant>,
-    /// What is kept of a probe.
+    /// The result of a probe.
     pub(super) probe: Option<Probe>,
 }
 
 pub(super) enum Phase {
-    /// Waits to be started; as it was given, too, for another runtime.
+    /// Waits to be started. The original text is kept for another runtime.
     Made(Box<Process>, Option<Box<serde_json::Value>>),
-    /// Another runtime makes it, by this call, and sends the terminal there.
+    /// Another runtime makes it by this call, and sends the terminal to this socket.
     Calling { call: i32, console: Option<Console> },
-    /// On its way to its command; the terminal when it came already.
+    /// It has not executed its command yet. The terminal, if it was received already.
     Starting {
         pid: i32,
         channel: Channel,
@@ -57,7 +58,7 @@ pub(super) enum Phase {
     },
     /// Its command was executed.
     Running { pid: i32 },
-    /// There will be no more output.
+    /// The output has ended.
     Over,
 }
 
@@ -107,9 +108,9 @@ impl Sessions {
         self.map.get(&number).is_none_or(Session::takes_input)
     }
 
-    /// All of them, for a hostd that was started again.
+    /// All sessions, for a restarted hostd.
     pub(super) fn list(&self) -> Vec<Execution> {
-        // Probes end with whoever asked for them.
+        // Probes end with the client that asked for them.
         let others = self.map.values().filter(|session| session.probe.is_none());
         let alive = others.filter_map(|session| {
             let state = match &session.phase {
@@ -126,7 +127,7 @@ impl Sessions {
         self.history.list().chain(alive).collect()
     }
 
-    /// When there is something to do without an event.
+    /// The next time at which something must be done without an event.
     pub(in crate::shim::server) fn deadline(&self) -> Option<Instant> {
         self.map
             .values()
@@ -134,14 +135,14 @@ impl Sessions {
             .min()
     }
 
-    /// Forgets the oldest sessions whose end nobody asked about.
+    /// Forgets the oldest ended sessions that no client asked about.
     pub(super) fn trim(&mut self) {
         for number in self.all_but_latest(MAX_ENDED, |phase| matches!(phase, Phase::Over)) {
             self.map.remove(&number);
         }
     }
 
-    /// The sessions in a phase but for so many that were made last.
+    /// The sessions in a phase, without the newest `keep` ones.
     pub(super) fn all_but_latest(&self, count: usize, is_in: fn(&Phase) -> bool) -> Vec<u64> {
         let sessions = self.map.iter().rev();
         sessions
@@ -153,7 +154,7 @@ impl Sessions {
 }
 
 impl Session {
-    /// Takes the streams over that the process has, and gives it what clients have sent before.
+    /// Takes over the process's streams, and sends it the input that clients sent before.
     pub(super) fn connect(&mut self, mut streams: Streams) {
         streams.pending = std::mem::take(&mut self.streams.pending);
         streams.closing = self.streams.closing && !streams.terminal;
@@ -175,8 +176,8 @@ impl Session {
         }
     }
 
-    /// A terminal's input is a second descriptor of its output: closing it alone would not take
-    /// it out of the epoll.
+    /// A terminal's input is a second descriptor of its output: closing that alone would not remove
+    /// it from the epoll.
     pub(super) fn close_input(&mut self, epoll: &Epoll) {
         self.unwatch_input(epoll);
         self.streams.input = None;
