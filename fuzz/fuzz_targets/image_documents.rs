@@ -3,12 +3,12 @@
 
 use keelson_oci::compression::Compression;
 use keelson_oci::config::ImageConfig;
-use keelson_oci::manifest::{ArchiveImage, Document};
+use keelson_oci::manifest::{ArchiveImage, ManifestDocument};
 use keelson_oci::reference::Reference;
 
 keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     let _ = ImageConfig::parse(bytes);
-    let _ = Document::parse(bytes);
+    let _ = ManifestDocument::parse(bytes);
     let _ = ArchiveImage::parse_list(bytes);
     if let Ok(compression) = Compression::detect(bytes)
         && let Ok(decoder) = compression.decoder(bytes)

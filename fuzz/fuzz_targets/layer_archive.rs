@@ -2,7 +2,7 @@
 #![cfg_attr(fuzzing, no_main)]
 
 use keelson_oci::archive::{ArchiveError, Entry, Scanner, Visitor};
-use keelson_oci::layer::{Limits, TreeBuilder, TreeError};
+use keelson_oci::layer::{LayerLimits, TreeBuilder, TreeError};
 
 struct Build(TreeBuilder);
 
@@ -31,7 +31,7 @@ impl Visitor for Build {
 }
 
 keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
-    let mut build = Build(TreeBuilder::new(Limits::default()));
+    let mut build = Build(TreeBuilder::new(LayerLimits::default()));
     let mut scanner = Scanner::new();
     // Cut in two, because the data come in pieces of any size.
     let (first, second) = bytes.split_at(bytes.len() / 3);

@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use keelson_runtime::check::{self, Call, Program};
+use keelson_runtime::check::{self, FilterProgram, SystemCall};
 use serde_json::{Value, json};
 
 /// Class of an instruction that jumps, and the unconditional one.
@@ -123,7 +123,7 @@ fn profile(source: &mut Source<'_>) -> (Value, Vec<Entry>) {
 }
 
 /// What the kernel demands of a program.
-fn verify(program: &Program) {
+fn verify(program: &FilterProgram) {
     let program = &program.instructions;
     let length = program.len();
     assert!((1..=4096).contains(&length));
@@ -141,7 +141,7 @@ fn verify(program: &Program) {
 }
 
 /// Compares the decisions of a program with the meaning of the profile.
-fn compare(bytes: &[u8], program: &Program, about: &[Entry], source: &mut Source<'_>) {
+fn compare(bytes: &[u8], program: &FilterProgram, about: &[Entry], source: &mut Source<'_>) {
     for round in 0..48 {
         let entry = match about {
             [] => source.of(&CALLS),
@@ -155,7 +155,7 @@ fn compare(bytes: &[u8], program: &Program, about: &[Entry], source: &mut Source
             6 => (X86_64, x32.map(|number| number | X32_BIT)),
             _ => (0xc000_00b7, native),
         };
-        let call = Call {
+        let call = SystemCall {
             architecture,
             number: number.unwrap_or_else(|| source.number() as u32),
             arguments: std::array::from_fn(|_| source.value()),

@@ -37,9 +37,9 @@ keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     }
     let _ = serde_json::from_slice::<Response>(bytes);
     if let Some(header) = bytes.first_chunk()
-        && let Ok(header) = stream::Header::from_bytes(*header)
+        && let Ok(header) = stream::StreamHeader::from_bytes(*header)
     {
-        let again = stream::Header::from_bytes(header.to_bytes());
+        let again = stream::StreamHeader::from_bytes(header.to_bytes());
         assert_eq!(again, Ok(header));
     }
 });

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use http::Method;
 use keelson_model::host_api::{HostStatus, PowerRequest};
-use keelson_model::init::{PowerAction, Status};
+use keelson_model::init::{InitStatus, PowerAction};
 use keelson_model::service::ServiceStatus;
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ async fn run(options: &Options) -> Result<String, CtlError> {
             render(options.format, &status, || table::status(&status))
         }
         Command::Boot => {
-            let status: Status = client.get("/host/v1/boot").await?;
+            let status: InitStatus = client.get("/host/v1/boot").await?;
             render(options.format, &status, || table::boot(&status))
         }
         Command::Poweroff => power(&client, options.format, PowerAction::Poweroff).await,

@@ -1,7 +1,7 @@
 //! Results for people.
 
 use keelson_model::host_api::{ClientCertificate, HostStatus, Role};
-use keelson_model::init::Status;
+use keelson_model::init::InitStatus;
 use keelson_model::service::ServiceStatus;
 
 /// Columns as wide as their widest cell, two spaces apart.
@@ -105,7 +105,7 @@ pub(crate) fn status(status: &HostStatus) -> String {
     out
 }
 
-pub(crate) fn boot(status: &Status) -> String {
+pub(crate) fn boot(status: &InitStatus) -> String {
     let steps: Vec<Vec<String>> = status
         .boot
         .iter()

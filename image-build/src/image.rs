@@ -14,7 +14,7 @@ use crate::{base, binaries, deployment, overlay};
 
 /// What is to be built, and how.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+pub struct BuildOptions {
     /// Take the newest Debian packages although nothing of ours has changed.
     pub refresh: bool,
     /// Pack the disk for distribution, too.
@@ -27,7 +27,7 @@ pub struct Options {
 ///
 /// # Errors
 /// A stage fails.
-pub fn build(workspace: &Workspace, options: Options) -> Result<Image> {
+pub fn build(workspace: &Workspace, options: BuildOptions) -> Result<Image> {
     let started = Instant::now();
     if !options.prebuilt {
         binaries::build(workspace)?;
@@ -37,7 +37,7 @@ pub fn build(workspace: &Workspace, options: Options) -> Result<Image> {
         means @ Means::UserNamespace => {
             // mkosi makes a namespace of its own.
             base::build(workspace, options.refresh)?;
-            let options = Options {
+            let options = BuildOptions {
                 refresh: false,
                 ..options
             };
@@ -49,7 +49,7 @@ pub fn build(workspace: &Workspace, options: Options) -> Result<Image> {
 }
 
 /// The command line that makes an image of the existing executables.
-fn arguments(workspace: &Workspace, options: Options) -> Vec<&'static str> {
+fn arguments(workspace: &Workspace, options: BuildOptions) -> Vec<&'static str> {
     let mut arguments = vec!["image", "--prebuilt"];
     if workspace.profile() == Profile::Release {
         arguments.push("--release");
@@ -63,7 +63,7 @@ fn arguments(workspace: &Workspace, options: Options) -> Vec<&'static str> {
     arguments
 }
 
-fn assemble(workspace: &Workspace, options: Options, started: Instant) -> Result<()> {
+fn assemble(workspace: &Workspace, options: BuildOptions, started: Instant) -> Result<()> {
     let base = base::build(workspace, options.refresh)?;
     let (overlay, key) = overlay::build(workspace, &base)?;
     let image = Image::of(workspace);

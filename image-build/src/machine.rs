@@ -124,9 +124,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         TcpListener::bind(("127.0.0.1", *host))
             .with_context(|| format!("--publish: port {host} of 127.0.0.1 cannot be used"))?;
     }
-    let build = image::Options {
+    let build = image::BuildOptions {
         prebuilt: options.prebuilt,
-        ..image::Options::default()
+        ..image::BuildOptions::default()
     };
     let image = image::build(workspace, build)?;
     let docker = tools::docker(workspace)?;

@@ -227,12 +227,12 @@ impl<'a> Runner<'a> {
                 self.cargo("clippy", &arguments)
             }
             Stage::Unit => self.unit(),
-            Stage::Image => image::build(self.workspace, image::Options::default()).map(drop),
+            Stage::Image => image::build(self.workspace, image::BuildOptions::default()).map(drop),
             Stage::Host => self.host(),
             Stage::Security => self.security(),
             Stage::Fuzz => self.fuzz(),
             Stage::Vm => {
-                image::build(self.workspace, image::Options::default())?;
+                image::build(self.workspace, image::BuildOptions::default())?;
                 binaries::build_testers(self.workspace)?;
                 let surroundings = self
                     .surroundings()?

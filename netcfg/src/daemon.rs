@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keelson_config::{Loaded, Sources};
+use keelson_config::{LoadedConfig, Sources};
 use keelson_linux::notify::Notification;
 use keelson_netlink::{Monitor, Netlink, NetlinkError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -61,7 +61,7 @@ struct RunningClient {
 
 struct Daemon {
     options: Options,
-    loaded: Loaded,
+    loaded: LoadedConfig,
     kernel: Kernel,
     notifier: Notifier,
     leases: LeaseStore,
@@ -116,7 +116,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     daemon.run(monitor, receiver).await
 }
 
-fn load(options: &Options) -> Loaded {
+fn load(options: &Options) -> LoadedConfig {
     let loaded = keelson_config::load(&Sources::under(&options.config_root));
     for problem in &loaded.problems {
         warn!(%problem, "configuration");

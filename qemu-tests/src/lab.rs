@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use keelson_model::init::Status;
+use keelson_model::init::InitStatus;
 use serde_json::Value;
 
 use crate::harness::{Boot, CommandOutput, Disk, Machine, MachineSpec, Slot, assets, measurements};
@@ -274,7 +274,7 @@ pub fn host_get(machine: &Machine, path: &str) -> Result<Value> {
 ///
 /// # Errors
 /// The API fails or answers something else.
-pub fn boot_status(machine: &Machine) -> Result<Status> {
+pub fn boot_status(machine: &Machine) -> Result<InitStatus> {
     let value = host_get(machine, "/host/v1/boot")?;
     serde_json::from_value(value.clone()).with_context(|| format!("GET /host/v1/boot: {value}"))
 }

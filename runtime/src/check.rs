@@ -6,20 +6,20 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::process::settings;
-pub use crate::seccomp::meaning::{Call, system_calls};
+pub use crate::seccomp::meaning::{SystemCall, system_calls};
 use crate::seccomp::{self, Filter, profile};
 use crate::spec;
 
 /// A seccomp filter in the form that the kernel takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Program {
+pub struct FilterProgram {
     /// The instructions.
     pub instructions: Vec<Instruction>,
     /// `SECCOMP_FILTER_FLAG_…` to install it with.
     pub flags: u32,
 }
 
-impl From<Filter> for Program {
+impl From<Filter> for FilterProgram {
     fn from(filter: Filter) -> Self {
         Self {
             instructions: filter.program,
@@ -43,16 +43,16 @@ enum Why {
 
 /// Parses and checks a `config.json`, as far as that can be done without the machine, and compiles
 /// its seccomp filter, if it has one. The error names the member that is wrong.
-pub fn config(bytes: &[u8]) -> Result<Option<Program>, Refusal> {
+pub fn config(bytes: &[u8]) -> Result<Option<FilterProgram>, Refusal> {
     let spec = spec::parse(bytes).map_err(Why::from)?;
     settings::check(&spec).map_err(Why::from)?;
     let filter = seccomp::filter_of(&spec).map_err(Why::from)?;
-    Ok(filter.map(Program::from))
+    Ok(filter.map(FilterProgram::from))
 }
 
 /// Parses an object as it stands under `linux.seccomp` and compiles it. The error names the member
 /// that is wrong.
-pub fn seccomp_profile(bytes: &[u8]) -> Result<Program, Refusal> {
+pub fn seccomp_profile(bytes: &[u8]) -> Result<FilterProgram, Refusal> {
     let profile = spec::parse_seccomp(bytes).map_err(Why::from)?;
     let filter = seccomp::compile(&profile).map_err(Why::from)?;
     Ok(filter.into())
@@ -60,14 +60,14 @@ pub fn seccomp_profile(bytes: &[u8]) -> Result<Program, Refusal> {
 
 /// What a profile (in the form that [`seccomp_profile`] takes) decides about a system call: a
 /// `SECCOMP_RET_…` value with its data. The profile is not compiled for this.
-pub fn meaning(bytes: &[u8], call: &Call) -> Result<u32, Refusal> {
+pub fn meaning(bytes: &[u8], call: &SystemCall) -> Result<u32, Refusal> {
     let profile = spec::parse_seccomp(bytes).map_err(Why::from)?;
     Ok(seccomp::meaning::of(&profile, call).map_err(Why::from)?)
 }
 
 /// What a filter program decides about a system call, as the kernel would run it. `None` if the
 /// kernel would refuse the program.
-pub fn decision(program: &Program, call: &Call) -> Option<u32> {
+pub fn decision(program: &FilterProgram, call: &SystemCall) -> Option<u32> {
     seccomp::meaning::run(&program.instructions, call)
 }
 

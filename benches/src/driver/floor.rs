@@ -49,7 +49,7 @@ pub(super) fn cycle(bundle: &Path, root: &Path) -> Result<Outcome> {
     Ok(Outcome::new(total, total, used))
 }
 
-fn child(bundle: &Path, root: &Path, filter: &check::Program) -> Result<()> {
+fn child(bundle: &Path, root: &Path, filter: &check::FilterProgram) -> Result<()> {
     let locked = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     change("/", MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
     bind(root, root, MsFlags::MS_REC)?;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use keelson_shim_protocol::{
-    Decoder, EXIT_FILE, Hello, LogSpec, Request, Response, Rootfs, SOCKET_FILE, SPEC_FILE,
+    Decoder, EXIT_FILE, Hello, LogFiles, Request, Response, Rootfs, SOCKET_FILE, SPEC_FILE,
     ShimSpec, encode,
 };
 
@@ -42,7 +42,7 @@ pub fn prepare(bundle: &Path, root: &Path, id: &str) -> Result<()> {
         },
         open_stdin: false,
         stdin_once: false,
-        log: LogSpec {
+        log: LogFiles {
             path: bundle.join(LOG),
             max_size: 1 << 20,
             max_files: 1,

@@ -132,9 +132,9 @@ pub(crate) struct Process {
     last_exit: Option<String>,
 }
 
-impl From<init::Status> for Boot {
-    fn from(status: init::Status) -> Self {
-        let init::Status {
+impl From<init::InitStatus> for Boot {
+    fn from(status: init::InitStatus) -> Self {
+        let init::InitStatus {
             deployment,
             boot,
             processes,

@@ -297,7 +297,7 @@ fn next_frame(buffer: &mut BytesMut) -> std::io::Result<Option<Frame>> {
     let Some(header) = buffer.first_chunk::<{ stream::HEADER }>() else {
         return Ok(None);
     };
-    let header = stream::Header::from_bytes(*header)
+    let header = stream::StreamHeader::from_bytes(*header)
         .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))?;
     let whole = stream::HEADER + header.length as usize;
     if buffer.len() < whole {

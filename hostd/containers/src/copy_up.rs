@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use hostd_images::Owners;
-use hostd_images::overlay::{self, Entry, Shown};
+use hostd_images::overlay::{self, LayerEntry, Visible};
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
     XattrFlags,
@@ -76,9 +76,9 @@ impl Copy<'_> {
                     continue;
                 }
                 match overlay::look_up(from, name.to_bytes())? {
-                    Shown::Nothing => {}
-                    Shown::Directory(merged) => self.subdirectory(merged, name, to, depth)?,
-                    Shown::Other(entry) => self.object(&entry, name, to)?,
+                    Visible::Nothing => {}
+                    Visible::Directory(merged) => self.subdirectory(merged, name, to, depth)?,
+                    Visible::Other(entry) => self.object(&entry, name, to)?,
                 }
             }
         }
@@ -87,7 +87,7 @@ impl Copy<'_> {
 
     fn subdirectory(
         &mut self,
-        merged: Vec<Entry>,
+        merged: Vec<LayerEntry>,
         name: &CStr,
         to: &OwnedFd,
         depth: usize,
@@ -104,7 +104,7 @@ impl Copy<'_> {
         finish(top.as_fd(), &stat, made.as_fd(), self.owners)
     }
 
-    fn object(&mut self, entry: &Entry, name: &CStr, to: &OwnedFd) -> io::Result<()> {
+    fn object(&mut self, entry: &LayerEntry, name: &CStr, to: &OwnedFd) -> io::Result<()> {
         let stat = &entry.stat;
         let key = (stat.st_dev, stat.st_ino);
         if stat.st_nlink > 1

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use keelson_log::Reader;
-use keelson_log::shape::{Progress, Selection, Shaper};
+use keelson_log::shape::{BatchEnd, Selection, Shaper};
 use keelson_model::spec::LogSpec;
 use rustix::fs::inotify;
 use tokio::net::unix::pipe;
@@ -113,9 +113,9 @@ async fn read(
             return Ok(());
         }
         match state {
-            Progress::More => continue,
-            Progress::Over => return Ok(()),
-            Progress::CaughtUp => {}
+            BatchEnd::More => continue,
+            BatchEnd::Over => return Ok(()),
+            BatchEnd::CaughtUp => {}
         }
         // Caught up after the end: there is nothing more.
         let Some(watch) = watch.as_ref().filter(|_| !over) else {

@@ -11,7 +11,7 @@ use keelson_model::spec::{
     NetworkMode, Propagation, ReadOnly, RootSpec, Stdin,
 };
 use keelson_model::users::UserRange;
-use keelson_shim_protocol::{LogSpec, OtherRuntime, Rootfs, SPEC_FILE, ShimSpec};
+use keelson_shim_protocol::{LogFiles, OtherRuntime, Rootfs, SPEC_FILE, ShimSpec};
 use keelson_store::objects::remove_tree;
 
 use crate::container::Container;
@@ -322,7 +322,7 @@ const UNKEPT_SIZE: u64 = 4 << 20;
 const UNKEPT_FILES: u32 = 2;
 
 /// The container's log, with the host's limits where it has none of its own.
-fn log(snapshot: &Snapshot, defaults: &EngineConfig) -> LogSpec {
+fn log(snapshot: &Snapshot, defaults: &EngineConfig) -> LogFiles {
     let (max_size, max_files) = match &snapshot.spec.log {
         model::LogSpec::Files {
             max_size,
@@ -333,7 +333,7 @@ fn log(snapshot: &Snapshot, defaults: &EngineConfig) -> LogSpec {
         // Attached clients are served from there.
         model::LogSpec::Nowhere => (Some(UNKEPT_SIZE), Some(UNKEPT_FILES)),
     };
-    LogSpec {
+    LogFiles {
         path: snapshot.log_path.clone(),
         max_size: max_size.unwrap_or(defaults.log_max_size),
         max_files: max_files.unwrap_or(defaults.log_max_files.max(1)),

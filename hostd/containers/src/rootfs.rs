@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use hostd_images::overlay::{self, Shown};
+use hostd_images::overlay::{self, Visible};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -272,15 +272,15 @@ fn components(path: &str) -> impl Iterator<Item = String> + '_ {
 
 fn lookup(directories: &[OwnedFd], name: &str) -> std::io::Result<Found> {
     Ok(match overlay::look_up(directories, name.as_bytes())? {
-        Shown::Nothing => Found::Absent,
-        Shown::Directory(merged) => {
+        Visible::Nothing => Found::Absent,
+        Visible::Directory(merged) => {
             Found::Folder(merged.into_iter().map(|entry| entry.handle).collect())
         }
-        Shown::Other(entry) if entry.file_type() == FileType::Symlink => {
+        Visible::Other(entry) if entry.file_type() == FileType::Symlink => {
             let target = rustix::fs::readlinkat(&entry.handle, "", Vec::new())?;
             Found::Link(PathBuf::from(target.to_string_lossy().into_owned()))
         }
-        Shown::Other(entry) => Found::File(entry.handle),
+        Visible::Other(entry) => Found::File(entry.handle),
     })
 }
 

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hostd_images::{ContainerDefaults, ImageLease, ImageStore};
 use jiff::Timestamp;
-use keelson_log::shape::{Header, Piece};
+use keelson_log::shape::{Piece, PieceHeader};
 use keelson_model::host::EngineConfig;
 use keelson_model::spec::{ContainerSpec, RootSpec};
 use keelson_store::document::Rest;
@@ -384,7 +384,7 @@ pub struct LogQuery {
     /// Put before each line, after the time.
     pub prefix: String,
     /// Put before each line, or piece of a long one; then nothing else tells where they are.
-    pub header: Option<Header>,
+    pub header: Option<PieceHeader>,
     /// Let a piece have several lines, of one stream: for clients that need not tell them apart.
     pub joined: bool,
 }

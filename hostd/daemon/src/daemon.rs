@@ -14,8 +14,8 @@ use hostd_api_host::provision::{self, ProvisionPaths};
 use hostd_api_host::{HostApi, HostSources};
 use hostd_containers::{Engine, EngineOptions, Scope};
 use hostd_host_services::{Services, ServicesOptions};
-use hostd_images::{ImageStore, Proxies, RegistryOptions, StoreOptions};
-use keelson_config::{Loaded, Sources};
+use hostd_images::{ImageStore, ImageStoreOptions, Proxies, RegistryOptions};
+use keelson_config::{LoadedConfig, Sources};
 use keelson_http::places::{Places, Shortage};
 use keelson_linux::notify::Notification;
 use keelson_model::host::RegistriesConfig;
@@ -74,11 +74,11 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
 
     let runtime = runtime_program()?;
     let registries = registry_options(&options, &loaded.config.registries, &warnings);
-    let store = StoreOptions {
+    let store = ImageStoreOptions {
         registries,
         keep_compressed: loaded.config.images.keep_compressed,
         era: options.era(),
-        ..StoreOptions::default()
+        ..ImageStoreOptions::default()
     };
     let images = ImageStore::open_with(&root.join("engine"), &run, store)
         .with_context(|| format!("can't open the image store in {}", root.display()))?;
@@ -283,7 +283,7 @@ struct ListenPlan {
 }
 
 impl ListenPlan {
-    fn new(options: &Options, loaded: &Loaded, root: &Path) -> Self {
+    fn new(options: &Options, loaded: &LoadedConfig, root: &Path) -> Self {
         if !options.listen.is_empty() {
             return Self {
                 listen: options.listen.clone(),
@@ -361,7 +361,7 @@ fn provision_client(pki: &Pki, listen: Vec<String>) {
 }
 
 /// Keeps a configuration that worked. It replaces a later one that is broken.
-fn keep_last_good(loaded: &Loaded, sources: &Sources) {
+fn keep_last_good(loaded: &LoadedConfig, sources: &Sources) {
     if loaded.operator_is_broken() {
         return;
     }

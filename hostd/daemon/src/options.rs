@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use clap::Parser;
 use hostd_containers::CgroupParent;
-use hostd_images::{Endpoint, HostRule};
+use hostd_images::{HostRule, Mirror};
 use keelson_store::Era;
 use tracing_subscriber::filter::Targets;
 
@@ -59,7 +59,7 @@ pub(crate) struct Options {
 
     /// Mirror of Docker Hub (https://host[:port]), asked before Docker Hub; may be repeated.
     #[arg(long, value_name = "URL")]
-    pub(crate) registry_mirror: Vec<Endpoint>,
+    pub(crate) registry_mirror: Vec<Mirror>,
 
     /// Registry that needs no TLS and no valid certificate: host, host:port or a prefix such as
     /// 10.0.0.0/8; may be repeated. Registries on loopback never need TLS.

@@ -9,7 +9,7 @@ use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_ORIGINAL, ANNOTATION_REF_NAME, ArchiveImage, Descriptor,
-    Document, DocumentKind, host_architecture, names_other_format,
+    DocumentKind, ManifestDocument, host_architecture, names_other_format,
 };
 use keelson_oci::reference::Reference;
 
@@ -245,7 +245,7 @@ impl Contents {
         seen: &mut HashSet<Digest>,
         candidates: &mut Candidates<'a>,
     ) {
-        let Ok(DocumentKind::Index(index)) = Document::parse(index) else {
+        let Ok(DocumentKind::Index(index)) = ManifestDocument::parse(index) else {
             return;
         };
         for entry in index.entries {
@@ -255,7 +255,7 @@ impl Contents {
             let Ok(bytes) = self.blob(&entry, "manifest") else {
                 continue;
             };
-            match Document::parse(bytes) {
+            match ManifestDocument::parse(bytes) {
                 Ok(DocumentKind::Index(_)) if depth < MAX_NESTING => {
                     self.candidates(bytes, depth + 1, seen, candidates);
                 }
@@ -329,12 +329,13 @@ impl Contents {
         found: &mut Found,
     ) -> Result<(), ImageError> {
         let wrong = |reason: String| ImageError::Archive(format!("{label}: {reason}"));
-        let index = match Document::parse(bytes).map_err(|error| wrong(error.to_string()))? {
-            DocumentKind::Index(index) => index,
-            DocumentKind::Manifest(..) => {
-                return Err(wrong("it is an image's manifest, not an index".to_owned()));
-            }
-        };
+        let index =
+            match ManifestDocument::parse(bytes).map_err(|error| wrong(error.to_string()))? {
+                DocumentKind::Index(index) => index,
+                DocumentKind::Manifest(..) => {
+                    return Err(wrong("it is an image's manifest, not an index".to_owned()));
+                }
+            };
         if depth > MAX_NESTING {
             return Err(wrong("too many indexes inside one another".to_owned()));
         }
@@ -356,7 +357,7 @@ impl Contents {
             let label = name.map_or_else(|| descriptor.digest.to_string(), Reference::familiar);
             let wrong = |reason: String| ImageError::Archive(format!("image {label:?}: {reason}"));
             let bytes = self.blob(descriptor, "manifest").map_err(wrong)?;
-            let document = match Document::parse(bytes) {
+            let document = match ManifestDocument::parse(bytes) {
                 Err(error) if error.is_other_kind() => {
                     found.pass_over(descriptor, &error.to_string());
                     continue;

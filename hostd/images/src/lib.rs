@@ -65,10 +65,9 @@ pub use error::ImageError;
 pub use keelson_model::verify::{Damage, VerifyLine};
 pub use keelson_oci::config::{ContainerDefaults, History, ImageConfig};
 pub use keelson_oci::digest::Digest;
-pub use keelson_oci::layer::Limits;
+pub use keelson_oci::layer::LayerLimits;
 pub use keelson_registry::{
-    Credentials, Endpoint, HostRule, Patience, Proxies, RegistryError, RegistryOptions,
-    SearchResult,
+    Credentials, Deadlines, HostRule, Mirror, Proxies, RegistryError, RegistryOptions, SearchResult,
 };
 pub use keelson_store::Era;
 pub use lease::{Holder, ImageLease};
@@ -76,8 +75,9 @@ pub use owners::Owners;
 pub use registry::{Distribution, PullOptions, Pulled, Pushed};
 pub use save::SavedImages;
 pub use types::{
-    CommitOptions, DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer, ImportOptions,
-    Loaded, ManifestSummary, Progress, Pruned, Removed, RootfsLayers, Step, StoreOptions,
+    CommitOptions, DiskUsage, Image, ImageAction, ImageEvent, ImageId, ImageLayer,
+    ImageStoreOptions, ImportOptions, Loaded, ManifestSummary, Progress, PrunedImages, Removed,
+    RootfsLayers, Step,
 };
 pub use writable::{Change, ChangeKind, WritableLayer, is_of_kernel, pack_tree, tree_bytes};
 
@@ -94,11 +94,15 @@ impl ImageStore {
     /// Opens the store under `root` (ROOT/engine); layers are mounted under `run`/layers. Objects
     /// that were never committed are deleted.
     pub fn open(root: &Path, run: &Path) -> Result<Self, ImageError> {
-        Self::open_with(root, run, StoreOptions::default())
+        Self::open_with(root, run, ImageStoreOptions::default())
     }
 
     /// Like [`Self::open`], with settings other than the defaults.
-    pub fn open_with(root: &Path, run: &Path, options: StoreOptions) -> Result<Self, ImageError> {
+    pub fn open_with(
+        root: &Path,
+        run: &Path,
+        options: ImageStoreOptions,
+    ) -> Result<Self, ImageError> {
         let store = Arc::new(Store::open(root, run, &options)?);
         store.release_by_itself();
         let registries = registry::Registries::new(options.registries);
@@ -314,7 +318,11 @@ impl ImageStore {
 
     /// Removes images that nobody holds and that `fits` accepts: those without a name, or
     /// with `all` every one.
-    pub fn prune(&self, all: bool, fits: &dyn Fn(&Image) -> bool) -> Result<Pruned, ImageError> {
+    pub fn prune(
+        &self,
+        all: bool,
+        fits: &dyn Fn(&Image) -> bool,
+    ) -> Result<PrunedImages, ImageError> {
         self.store.prune(all, fits)
     }
 

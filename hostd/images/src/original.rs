@@ -8,7 +8,7 @@ use crate::error::ImageError;
 use crate::layer::{BLOB, LayerRecord, TAR};
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::{
-    DOCKER_CONFIG, DOCKER_MANIFEST, Descriptor, Document, DocumentKind, OCI_MANIFEST,
+    DOCKER_CONFIG, DOCKER_MANIFEST, Descriptor, DocumentKind, ManifestDocument, OCI_MANIFEST,
 };
 
 /// A manifest of an image.
@@ -25,7 +25,8 @@ impl Original {
     /// Reads a manifest. `None` if it does not belong to this image (`id`, with a configuration of
     /// `size` bytes and `layers` layers).
     pub(crate) fn parse(bytes: Vec<u8>, id: &Digest, size: usize, layers: usize) -> Option<Self> {
-        let Ok(DocumentKind::Manifest(config, descriptors)) = Document::parse(&bytes) else {
+        let Ok(DocumentKind::Manifest(config, descriptors)) = ManifestDocument::parse(&bytes)
+        else {
             return None;
         };
         let fits = config.digest == *id
@@ -33,7 +34,10 @@ impl Original {
             && descriptors.len() == layers
             && !descriptors.iter().any(Descriptor::is_foreign);
         // OCI makes it optional.
-        let media_type = match (Document::media_type_of(&bytes), config.media_type.as_str()) {
+        let media_type = match (
+            ManifestDocument::media_type_of(&bytes),
+            config.media_type.as_str(),
+        ) {
             (Some(media_type), _) => media_type,
             (None, DOCKER_CONFIG) => DOCKER_MANIFEST.to_owned(),
             (None, _) => OCI_MANIFEST.to_owned(),

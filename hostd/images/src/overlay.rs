@@ -21,14 +21,14 @@ pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 /// An object of a layer, opened with `O_PATH`.
 #[derive(Debug)]
-pub struct Entry {
+pub struct LayerEntry {
     /// The object, which can't be read through this handle.
     pub handle: OwnedFd,
     /// Its kind.
     pub stat: Stat,
 }
 
-impl Entry {
+impl LayerEntry {
     /// Opens a name in a directory. `None`: there is no such object.
     ///
     /// # Errors
@@ -55,23 +55,23 @@ impl Entry {
 
 /// The object that a stack shows at a name.
 #[derive(Debug)]
-pub enum Shown {
+pub enum Visible {
     /// Nothing.
     Nothing,
     /// A directory: the directories of all layers that are merged, topmost first; at least one.
-    Directory(Vec<Entry>),
+    Directory(Vec<LayerEntry>),
     /// Anything but a directory.
-    Other(Entry),
+    Other(LayerEntry),
 }
 
 /// Looks up a name in the merged directory that `directories` form, topmost first.
 ///
 /// # Errors
 /// The file system fails.
-pub fn look_up(directories: &[impl AsFd], name: &[u8]) -> io::Result<Shown> {
+pub fn look_up(directories: &[impl AsFd], name: &[u8]) -> io::Result<Visible> {
     let mut merged = Vec::new();
     for directory in directories {
-        let Some(entry) = Entry::open(directory.as_fd(), name)? else {
+        let Some(entry) = LayerEntry::open(directory.as_fd(), name)? else {
             continue;
         };
         if entry.file_type() != FileType::Directory {
@@ -80,8 +80,8 @@ pub fn look_up(directories: &[impl AsFd], name: &[u8]) -> io::Result<Shown> {
                 break;
             }
             return Ok(match is_whiteout(&entry.stat) {
-                true => Shown::Nothing,
-                false => Shown::Other(entry),
+                true => Visible::Nothing,
+                false => Visible::Other(entry),
             });
         }
         let opaque = is_opaque(entry.handle.as_fd())?;
@@ -91,8 +91,8 @@ pub fn look_up(directories: &[impl AsFd], name: &[u8]) -> io::Result<Shown> {
         }
     }
     Ok(match merged.is_empty() {
-        true => Shown::Nothing,
-        false => Shown::Directory(merged),
+        true => Visible::Nothing,
+        false => Visible::Directory(merged),
     })
 }
 
@@ -142,9 +142,9 @@ mod tests {
             .map(|path| File::open(path).unwrap())
             .collect();
         match look_up(&open, name.as_bytes()).unwrap() {
-            Shown::Nothing => None,
-            Shown::Directory(merged) => Some(merged.len()),
-            Shown::Other(_) => Some(0),
+            Visible::Nothing => None,
+            Visible::Directory(merged) => Some(merged.len()),
+            Visible::Other(_) => Some(0),
         }
     }
 

@@ -34,7 +34,7 @@ use crate::reaper::Reaper;
 use crate::records::{ImageRecord, Tagged};
 use crate::seal::{self, Sealer};
 use crate::state::{Entry, State};
-use crate::types::{Image, ImageAction, ImageEvent, ImageId, RootfsLayers, StoreOptions};
+use crate::types::{Image, ImageAction, ImageEvent, ImageId, ImageStoreOptions, RootfsLayers};
 
 /// How many layers an image may have: overlayfs stacks no more.
 pub(crate) const MAX_LAYERS: usize = 500;
@@ -137,7 +137,7 @@ impl Store {
     pub(crate) fn open(
         root: &Path,
         run: &Path,
-        options: &StoreOptions,
+        options: &ImageStoreOptions,
     ) -> Result<Self, ImageError> {
         let disk = Disk::open(root, options.era)?;
         let doomed = Arc::new(Doomed::default());

@@ -182,7 +182,7 @@ pub enum Removed {
 
 /// The result of [`crate::ImageStore::prune`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pruned {
+pub struct PrunedImages {
     /// The removed names and objects.
     pub removed: Vec<Removed>,
     /// Freed bytes on the disk.
@@ -272,11 +272,11 @@ pub struct RootfsLayers {
 
 /// Settings of a store.
 #[derive(Debug, Clone)]
-pub struct StoreOptions {
+pub struct ImageStoreOptions {
     /// Unpack new layers to directories even where the kernel can mount EROFS from a file.
     pub directories: bool,
-    /// Limits of a layer's contents.
-    pub limits: keelson_oci::layer::Limits,
+    /// LayerLimits of a layer's contents.
+    pub limits: keelson_oci::layer::LayerLimits,
     /// Settings for the connection to registries.
     pub registries: keelson_registry::RegistryOptions,
     /// Keep the compressed blobs of pulled and loaded layers beside their archives, so that saves
@@ -286,11 +286,11 @@ pub struct StoreOptions {
     pub era: keelson_store::Era,
 }
 
-impl Default for StoreOptions {
+impl Default for ImageStoreOptions {
     fn default() -> Self {
         Self {
             directories: false,
-            limits: keelson_oci::layer::Limits::default(),
+            limits: keelson_oci::layer::LayerLimits::default(),
             registries: keelson_registry::RegistryOptions::default(),
             keep_compressed: true,
             era: keelson_store::Era::default(),

@@ -8,7 +8,7 @@ use common::client::{pull, push};
 use common::server::{Remote, Server};
 use common::storage::Storage;
 use common::{Fixture, Tar, busybox_layer, docker_archive, is_root, oci_archive, zstd};
-use hostd_images::{Digest, ImageStore, StoreOptions};
+use hostd_images::{Digest, ImageStore, ImageStoreOptions};
 
 fn layers() -> Vec<Vec<u8>> {
     let more = Tar::new().file("etc/motd", b"hello\n", 0o644).finish();
@@ -175,9 +175,9 @@ async fn without_the_blobs_layers_are_compressed_always_alike() {
     let mut sizes = Vec::new();
     for repository in ["one", "two"] {
         let mut fixture = Fixture::new(false);
-        let options = StoreOptions {
+        let options = ImageStoreOptions {
             keep_compressed: false,
-            ..StoreOptions::default()
+            ..ImageStoreOptions::default()
         };
         fixture.store = None;
         let store = ImageStore::open_with(&fixture.root(), &fixture.run(), options).unwrap();

@@ -11,7 +11,7 @@ use common::complete::assert_complete;
 use common::disk::SmallDisk;
 use common::server::{Remote, Server};
 use common::{Fixture, Random, Tar, docker_archive, is_root, rounds};
-use hostd_images::{ImageStore, ImportOptions, PullOptions, RegistryOptions, StoreOptions};
+use hostd_images::{ImageStore, ImageStoreOptions, ImportOptions, PullOptions, RegistryOptions};
 use tokio::runtime::Runtime;
 
 /// Where the killed process keeps its store, and where it mounts.
@@ -60,13 +60,13 @@ fn child() {
         return;
     };
     // Without authorities, which take long to read in a test's build.
-    let options = StoreOptions {
+    let options = ImageStoreOptions {
         registries: RegistryOptions {
             bundles: Vec::new(),
             certificates: Vec::new(),
             ..RegistryOptions::default()
         },
-        ..StoreOptions::default()
+        ..ImageStoreOptions::default()
     };
     let store = ImageStore::open_with(&PathBuf::from(root), &PathBuf::from(run), options).unwrap();
     let runtime = runtime();

@@ -19,8 +19,8 @@ const SIZE: usize = 1_500_000;
 /// A store with an image of one such layer, or more.
 async fn with_image(name: &str, layers: usize, change: fn(&mut RegistryOptions)) -> Fixture {
     let fixture = fixture(|registries| {
-        registries.patience.answer = Duration::from_secs(1);
-        registries.patience.connect = Duration::from_secs(1);
+        registries.deadlines.answer = Duration::from_secs(1);
+        registries.deadlines.connect = Duration::from_secs(1);
         change(registries);
     });
     let layers: Vec<_> = (0..layers)
@@ -206,7 +206,7 @@ async fn layers_go_out_side_by_side() {
     .await;
     let name = target.server.name("a");
     let fixture = with_image(&name, 3, |registries| {
-        registries.patience.answer = Duration::from_secs(20);
+        registries.deadlines.answer = Duration::from_secs(20);
     })
     .await;
     push(&fixture, &name).await.unwrap();
@@ -435,8 +435,8 @@ async fn a_push_ends_when_nobody_waits_for_it() {
     .await;
     let name = target.server.name("a");
     let fixture = with_image(&name, 1, |registries| {
-        registries.patience.stall = Duration::from_secs(20);
-        registries.patience.answer = Duration::from_secs(20);
+        registries.deadlines.stall = Duration::from_secs(20);
+        registries.deadlines.answer = Duration::from_secs(20);
     })
     .await;
     let before = fixture.objects();

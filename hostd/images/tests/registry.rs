@@ -605,7 +605,7 @@ async fn a_pull_ends_when_nobody_waits_for_it() {
         reply
     })
     .await;
-    let fixture = fixture(|registries| registries.patience.stall = Duration::from_secs(20));
+    let fixture = fixture(|registries| registries.deadlines.stall = Duration::from_secs(20));
     let (sender, mut receiver) = mpsc::channel(64);
     let store = fixture.store().clone();
     let name = server.name("a");

@@ -85,7 +85,7 @@ async fn a_download_goes_on_for_those_that_wait() {
     }
     let remote = Remote::new(&layers()[1..]);
     let server = stalling(remote.clone()).await;
-    let fixture = fixture(|registries| registries.patience.stall = Duration::from_secs(2));
+    let fixture = fixture(|registries| registries.deadlines.stall = Duration::from_secs(2));
     let mut first = Running::start(&fixture, &server.name("a"));
     first.see(Step::Downloading).await;
     let mut second = Running::start(&fixture, &server.name("b"));
@@ -124,7 +124,7 @@ async fn a_failed_download_fails_only_the_pull_that_began_it() {
         reply
     })
     .await;
-    let fixture = fixture(|registries| registries.patience.stall = Duration::from_secs(1));
+    let fixture = fixture(|registries| registries.deadlines.stall = Duration::from_secs(1));
     let mut first = Running::start(&fixture, &broken.name("a"));
     first.see(Step::Downloading).await;
     let mut second = Running::start(&fixture, &honest.name("a"));
@@ -181,7 +181,7 @@ async fn a_stalled_registry_delays_no_other() {
     let remote = Remote::new(&layers());
     let slow = stalling(remote.clone()).await;
     let good = remote.serve().await;
-    let fixture = fixture(|registries| registries.patience.stall = Duration::from_secs(600));
+    let fixture = fixture(|registries| registries.deadlines.stall = Duration::from_secs(600));
     let mut waiting = Running::start(&fixture, &slow.name("a"));
     waiting.see(Step::Downloading).await;
     let pulled = Running::start(&fixture, &good.name("a"))

@@ -36,5 +36,7 @@ pub use name::{ANONYMOUS, check_foreign, generate};
 pub use plugins::PluginError;
 pub use removing::Force;
 pub use store::VolumeStore;
-pub use types::{LOCAL, NewVolume, Pruned, Reach, StoreOptions, Volume, VolumeEvent, VolumeLease};
+pub use types::{
+    LOCAL, NewVolume, PrunedVolumes, Reach, StoreOptions, Volume, VolumeEvent, VolumeLease,
+};
 pub use usage::VolumeUse;

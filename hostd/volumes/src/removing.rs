@@ -12,7 +12,7 @@ use crate::name;
 use crate::names::Turn;
 use crate::plugins::{Hurry, PluginError};
 use crate::store::{Inner, VolumeStore};
-use crate::types::{Pruned, Volume};
+use crate::types::{PrunedVolumes, Volume};
 
 /// Whether what can't be removed is at least forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +76,9 @@ impl VolumeStore {
         &self,
         wanted: impl Fn(&Volume) -> bool,
         measure: impl Fn(&Volume) -> u64,
-    ) -> Result<Pruned, VolumeError> {
+    ) -> Result<PrunedVolumes, VolumeError> {
         let _pruning = Pruning::begin(&self.0.pruning)?;
-        let mut pruned = Pruned::default();
+        let mut pruned = PrunedVolumes::default();
         for volume in self.list() {
             let held = self.0.leases.is_held(&volume.name);
             if held || !volume.is_prunable() || !wanted(&volume) {

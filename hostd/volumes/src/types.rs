@@ -125,7 +125,7 @@ pub struct VolumeEvent {
 
 /// What a cleaning removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pruned {
+pub struct PrunedVolumes {
     /// The names of the volumes.
     pub names: Vec<String>,
     /// Bytes that they took.

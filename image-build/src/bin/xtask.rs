@@ -139,7 +139,7 @@ fn run(arguments: Arguments) -> Result<()> {
         } => {
             let workspace = workspace.with_profile(profile(release));
             prerequisites::ensure(&workspace, Purpose::Image)?;
-            let options = image::Options {
+            let options = image::BuildOptions {
                 refresh,
                 compressed,
                 prebuilt,

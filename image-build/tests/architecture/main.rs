@@ -5,6 +5,7 @@
 mod docker;
 mod features;
 mod modules;
+mod names;
 mod supply_chain;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use keelson_linux::notify::Notification;
-use keelson_model::init::{CONTROL_SOCKET, PowerAction, Request, Response, Status};
+use keelson_model::init::{CONTROL_SOCKET, InitStatus, PowerAction, Request, Response};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -433,7 +433,7 @@ impl Supervisor {
 
     fn respond(&mut self, request: &Request) -> Response {
         match request {
-            Request::Status => Response::Status(Status {
+            Request::Status => Response::Status(InitStatus {
                 deployment: self.deployment.clone(),
                 boot: self.steps.0.clone(),
                 processes: self.services.iter().map(Service::status).collect(),

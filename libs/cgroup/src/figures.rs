@@ -1,5 +1,5 @@
-//! What the kernel counts for a cgroup and for the machine, from the bytes of its files. Nothing here
-//! does I/O, and what is not understood is left out: a newer kernel writes more.
+//! What the kernel counts for a cgroup and for the machine, from the bytes of its files. Nothing
+//! here does I/O. Unknown lines are skipped, because newer kernels write more.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub use memory::MemoryDetails;
 /// A value that may be `max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// At most so much.
+    /// At most this much.
     Of(u64),
     /// No limit.
     Unlimited,
@@ -25,7 +25,7 @@ pub struct CpuFigures {
     pub user: Duration,
     /// The part of it in the kernel.
     pub system: Duration,
-    /// Periods in which the limit counted.
+    /// Periods in which the limit applied.
     pub periods: u64,
     /// Periods in which the limit was reached.
     pub throttled_periods: u64,
@@ -51,7 +51,7 @@ pub struct MemoryFigures {
 pub struct PidsFigures {
     /// Processes and threads.
     pub current: u64,
-    /// Most of them.
+    /// The limit.
     pub limit: Limit,
 }
 
@@ -171,7 +171,7 @@ impl DeviceFigures {
 impl ProcessorFigures {
     /// Reads `/proc/stat`; `ticks` is the number of its units in a second.
     pub fn parse(text: &[u8], ticks: u64) -> Self {
-        /// Columns of the time that passed. Those that follow are parts of these.
+        /// Columns that add up to the passed time. The later columns are parts of these.
         const COLUMNS: usize = 7;
         let mut figures = Self::default();
         for line in lines(text) {

@@ -78,7 +78,7 @@ impl Cgroup {
     /// # Errors
     /// The owner of a file can't be changed.
     pub fn delegate(&self, owner: u32) -> Result<(), CgroupError> {
-        /// What kernels without the list delegate.
+        /// The files to delegate on kernels without the list.
         const USUAL: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
         let listed = fs::read_to_string("/sys/kernel/cgroup/delegate");
         let listed = listed.unwrap_or_else(|_| USUAL.to_owned());
@@ -94,7 +94,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Freezes or thaws all processes and waits until they are.
+    /// Freezes or thaws all processes, and waits until that is done.
     ///
     /// # Errors
     /// [`ErrorKind::TimedOut`] when they are not after `limit`.

@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use crate::error::Step;
 use crate::{CgroupError, Event, wait};
 
-/// Kills the processes of a cgroup and removes it with those below it. It is no error when there is
-/// no such cgroup. Blocks until the kernel has torn the processes down: they leave their cgroup
+/// Kills the processes of a cgroup and removes it with those below it. It is no error if there is
+/// no such cgroup. Blocks until the kernel has cleaned up the processes: they leave their cgroup
 /// only then.
 ///
 /// # Errors
 /// [`ErrorKind::TimedOut`] when processes are left after `limit`.
 pub fn remove(group: &Path, limit: Duration) -> Result<(), CgroupError> {
     remove_with(group, limit, || {
-        // Kernels before 5.14 do not have the file; then only what ends by itself goes.
+        // Kernels before 5.14 do not have the file. Then this only waits for processes that end by
+        // themselves.
         let _ = fs::write(group.join("cgroup.kill"), "1");
     })
 }
@@ -39,7 +40,7 @@ fn remove_with(group: &Path, limit: Duration, kill: impl Fn()) -> Result<(), Cgr
         }
         kill();
         match wait(group, Event::Empty, deadline) {
-            // A process may have come in again since; then the next round kills it.
+            // Another process may have entered since. Then the next round kills it.
             Ok(true) if Instant::now() < deadline => {}
             // Another process removed it.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

@@ -134,7 +134,7 @@ fn a_controller_that_the_machine_does_not_have_is_refused_by_name() {
     assert!(!available.contains("nonsense"));
     let error = controllers::enable_for_children(&path, "nonsense").unwrap_err();
     assert!(error.to_string().contains("nonsense"), "{error}");
-    // What the root does not hand down, a cgroup below it can't have.
+    // A cgroup can't have a controller that the root does not pass down.
     let (enabled, refused) = controllers::enable_all_for_children(&path).unwrap();
     assert_eq!(enabled, controllers::available(&path).unwrap());
     assert!(refused.is_empty(), "{refused:?}");
@@ -149,7 +149,7 @@ fn a_controller_that_the_machine_does_not_have_is_refused_by_name() {
 fn figures_are_those_of_the_processes() {
     let Some(path) = path("figures") else { return };
     let group = Cgroup::create(path.join("inner")).unwrap();
-    // What is counted is counted for the cgroups above, too.
+    // Figures also count for the cgroups above.
     let mut busy = Command::new("sh")
         .args(["-c", "while :; do :; done"])
         .spawn()

@@ -19,7 +19,7 @@ pub const MAX_LAYER_BYTES: usize = 1 << 20;
 pub struct Layer {
     /// Where it came from.
     pub file: PathBuf,
-    /// What the file says, and nothing else: defaults are not filled in.
+    /// The members of the file only: defaults are not filled in.
     pub table: Table,
 }
 
@@ -122,7 +122,7 @@ fn type_problem(text: &str, file: &Path, tree: &DeTable<'_>, error: &toml::de::E
     place.problem(file, field, message, remedy)
 }
 
-/// A problem from a value that has the right type but makes no sense.
+/// A problem from a value that has the right type but is not valid.
 fn fault_problem(text: &str, file: &Path, tree: &DeTable<'_>, fault: Fault) -> Problem {
     let offset = span_of(tree, &fault.field).map_or(0, |span| span.start);
     let remedy = match fault.remedy {
@@ -153,8 +153,8 @@ fn field_at(tree: &DeTable<'_>, wanted: &Range<usize>) -> String {
     best.1
 }
 
-/// The place of the value of `field`; that of the nearest enclosing field when the field itself
-/// isn't written in the file.
+/// The place of the value of `field`. If the file does not have the field, the place of the nearest
+/// enclosing field.
 fn span_of(tree: &DeTable<'_>, field: &str) -> Option<Range<usize>> {
     let mut best: Option<(usize, Range<usize>)> = None;
     walk_table(tree, "", &mut |span, path| {

@@ -5,13 +5,14 @@
 //! `/etc/keelson/host.toml.d/*.toml` in the order of their names). Tables are merged member by
 //! member; any other value, lists included, is replaced whole.
 //!
-//! Reading never fails: a file that is wrong is left out as a whole and reported as a
-//! [`Problem`], so that a typing error cannot keep a machine from booting to its API. When one
-//! of the operator's files is wrong, the copy that [`save_last_good`] kept takes the place of
-//! *all* the operator's files: half of an operator's intention is not what the operator meant.
-//! Where no such copy exists yet, the operator's files that are right are used.
+//! Reading never fails. A wrong file is left out completely and reported as a [`Problem`], so that
+//! a typing error can't prevent a machine from booting to its API. When one of the operator's files
+//! is wrong, the copy that [`save_last_good`] kept takes the place of *all* the operator's files:
+//! a part of the operator's files may mean something else than all of them. If no such copy exists
+//! yet, the correct files of the operator are used.
 //!
-//! Parsing ([`parse`], [`merge`]) is pure; only [`load`] and [`save_last_good`] touch files.
+//! Parsing ([`parse`], [`merge`]) is pure; only [`load`] and [`save_last_good`] touch files. In the
+//! order of reading:
 
 mod layer;
 mod load;
@@ -22,7 +23,7 @@ mod validate;
 
 pub use keelson_model::ip::{IpPrefix, PrefixError};
 pub use layer::{Layer, MAX_LAYER_BYTES, parse};
-pub use load::{Loaded, SaveError, Sources, load, save_last_good};
+pub use load::{LoadedConfig, SaveError, Sources, load, save_last_good};
 pub use merge::merge;
 pub use problem::Problem;
 pub use validate::{check_domain_name, check_host_name, check_link_name};

@@ -17,14 +17,14 @@ use crate::problem::Problem;
 /// Most files of a `host.toml.d` directory that are read.
 const MAX_DROP_INS: usize = 256;
 
-/// Where the layers lie. A file that does not exist is an empty layer.
+/// The paths of the layers. A file that does not exist is an empty layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
     /// Files below the operator's, lowest first: image, then platform.
     pub base: Vec<PathBuf>,
     /// The operator's file.
     pub operator: PathBuf,
-    /// Directory of the operator's further files (`*.toml`, in the order of their names).
+    /// Directory of the operator's other files (`*.toml`, in the order of their names).
     pub operator_dir: PathBuf,
     /// The copy that [`save_last_good`] keeps.
     pub last_good: PathBuf,
@@ -54,18 +54,18 @@ impl Sources {
 
 /// The effective configuration.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// All layers that are good, merged.
     pub config: MachineConfig,
     /// What is wrong with the others. A caller logs these; none of them may stop it.
     pub problems: Vec<Problem>,
     /// The files that the configuration was made of, lowest first.
     pub layers: Vec<PathBuf>,
-    /// What the operator's files say together; `None` when one of them is wrong.
+    /// The operator's files merged. `None` if one of them is wrong.
     operator: Option<Table>,
 }
 
-impl Loaded {
+impl LoadedConfig {
     /// Whether the last good copy stands in for the operator's files.
     #[must_use]
     pub fn operator_is_broken(&self) -> bool {
@@ -73,9 +73,9 @@ impl Loaded {
     }
 }
 
-/// Reads all layers. Never fails; see the crate's documentation for what becomes of bad layers.
+/// Reads all layers. Never fails: the crate's documentation says how bad layers are handled.
 #[must_use]
-pub fn load(sources: &Sources) -> Loaded {
+pub fn load(sources: &Sources) -> LoadedConfig {
     let mut problems = Vec::new();
     let mut layers = Vec::new();
     let mut table = Table::new();
@@ -99,7 +99,7 @@ pub fn load(sources: &Sources) -> Loaded {
                 merge(&mut table, last_good);
                 layers.push(sources.last_good.clone());
             }
-            // Nothing was ever good: the operator's files that are right are better than none.
+            // There is no last good copy: the correct files of the operator are better than none.
             Ok(None) => {
                 merge(&mut table, operator.clone());
                 layers.extend(files);
@@ -115,7 +115,7 @@ pub fn load(sources: &Sources) -> Loaded {
         layers.extend(files);
     }
 
-    // Each layer was checked against the same types, so this cannot fail; should it do so, the
+    // Each layer was checked against the same types, so this should not fail. If it does, the
     // machine still boots.
     let config = match MachineConfig::deserialize(table) {
         Ok(config) => config,
@@ -129,7 +129,7 @@ pub fn load(sources: &Sources) -> Loaded {
             MachineConfig::default()
         }
     };
-    Loaded {
+    LoadedConfig {
         config,
         problems,
         layers,
@@ -137,7 +137,7 @@ pub fn load(sources: &Sources) -> Loaded {
     }
 }
 
-/// The operator's files merged, the names of those that are good, and what is wrong.
+/// The operator's files merged, the names of the good ones, and the problems.
 fn read_operator(sources: &Sources) -> (Table, Vec<PathBuf>, Vec<Problem>) {
     let mut table = Table::new();
     let mut good = Vec::new();
@@ -208,7 +208,7 @@ fn read_layer(file: &Path) -> Result<Option<Table>, Vec<Problem>> {
             "make it a plain file that root can read",
         )]
     };
-    // A FIFO in the place of the file would block the boot forever.
+    // If the file were a FIFO, opening it would block the boot forever.
     match fs::metadata(file) {
         Ok(metadata) if metadata.is_file() => {}
         Ok(_) => {
@@ -271,7 +271,7 @@ impl From<keelson_files::FileError> for SaveError {
 }
 
 impl SaveError {
-    /// Seen from the caller's side.
+    /// The kind of the error for the caller.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -281,11 +281,11 @@ impl SaveError {
     }
 }
 
-/// Keeps what the operator's files say now, to be used when a later edit is wrong.
+/// Stores the operator's present configuration, for use when a later edit is wrong.
 ///
 /// # Errors
 /// [`SaveError::NotGood`] when one of the files is wrong; nothing is written then.
-pub fn save_last_good(loaded: &Loaded, sources: &Sources) -> Result<(), SaveError> {
+pub fn save_last_good(loaded: &LoadedConfig, sources: &Sources) -> Result<(), SaveError> {
     let operator = loaded.operator.as_ref().ok_or(SaveError::NotGood)?;
     let text = toml::to_string(operator)?;
     let path = &sources.last_good;
@@ -298,7 +298,7 @@ pub fn save_last_good(loaded: &Loaded, sources: &Sources) -> Result<(), SaveErro
         path: dir.to_owned(),
         source,
     })?;
-    // Of a run that ended in a power cut.
+    // Left by a run that ended in a power cut.
     keelson_files::sweep_dead(dir)?;
     keelson_files::write(path, text.as_bytes(), 0o600, Durability::Flushed)?;
     Ok(())

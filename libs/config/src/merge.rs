@@ -1,4 +1,4 @@
-//! Putting one layer over another.
+//! Merges one layer over another.
 
 use toml::{Table, Value};
 

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file, and what would be right.
+//! Faults of a configuration file, and their remedies.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What each field wants, in words for an operator.
+//! The valid values of each field, in words for an operator.
 
 /// Path pattern of a field (list indexes as `[]`) and the remedy that is shown when its value is
 /// wrong.
@@ -96,8 +96,8 @@ const REMEDIES: &[(&str, &str)] = &[
     ),
 ];
 
-/// The remedy for a wrong value of `field`, for example `network.link[2].mtu`; that of the
-/// nearest enclosing field when the field has none of its own.
+/// The remedy for a wrong value of `field`, for example `network.link[2].mtu`. If the field has
+/// none, the remedy of the nearest enclosing field.
 pub(crate) fn remedy(field: &str) -> &'static str {
     let pattern = pattern(field);
     let mut rest = pattern.as_str();
@@ -131,7 +131,7 @@ fn pattern(field: &str) -> String {
     out
 }
 
-/// How the table that holds a field is called in a message.
+/// The name, in messages, of the table that holds a field.
 pub(crate) fn table_name(path: &str) -> String {
     match path {
         "" => "the top level".to_owned(),
@@ -140,7 +140,7 @@ pub(crate) fn table_name(path: &str) -> String {
     }
 }
 
-/// The known name that is nearest to `name`, when it is near enough to be a slip of the keys.
+/// The known name that is most similar to `name`, if `name` looks like a typing error of it.
 pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let limit = (name.chars().count() / 3).max(1);
     known
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_slip() {
+    fn finds_typing_errors() {
         let known = ["hostname", "network", "api", "time", "engine"];
         assert_eq!(nearest("hostnam", &known), Some("hostname"));
         assert_eq!(nearest("Netwrok", &known), Some("network"));

@@ -1,4 +1,4 @@
-//! Values that have the right type but make no sense.
+//! Checks of values that have the right type but may not be valid.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ pub(crate) struct Fault {
     pub(crate) field: String,
     /// What is wrong, the value included.
     pub(crate) message: String,
-    /// What would be right, when the schema's general remedy does not say it.
+    /// The remedy, if the schema's general remedy does not fit.
     pub(crate) remedy: Option<String>,
 }
 
@@ -75,7 +75,7 @@ fn check_network(network: &NetworkConfig, faults: &mut Faults) {
         check_link(link, &path, faults);
     }
     for (index, server) in network.nameservers.iter().enumerate() {
-        // 127.0.0.0/8 and ::1 are right here: a local resolver may run on the machine.
+        // 127.0.0.0/8 and ::1 are valid here: a local resolver may run on the machine.
         if server.is_unspecified() || server.is_multicast() {
             faults.add(
                 &format!("network.nameservers[{index}]"),
@@ -129,8 +129,8 @@ fn check_link(link: &LinkConfig, path: &str, faults: &mut Faults) {
             .iter()
             .filter_map(|text| text.parse::<IpPrefix>().ok())
             .any(|prefix| prefix.address.is_ipv4() == family);
-        // Without an address of its own the kernel refuses an IPv4 route; IPv6 always has a
-        // link-local one.
+        // The kernel refuses an IPv4 route on a link without an address. IPv6 always has a
+        // link-local address.
         if family && !addressed {
             faults.advise(
                 &field,
@@ -342,7 +342,7 @@ pub fn check_domain_name(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether the kernel takes `name` as the name of a link that may be configured.
+/// Whether the kernel accepts `name` as the name of a link, and the link may be configured.
 ///
 /// # Errors
 /// The end of a sentence that begins with the name.

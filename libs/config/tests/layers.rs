@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use keelson_config::{Loaded, MAX_LAYER_BYTES, SaveError, Sources, load, parse, save_last_good};
+use keelson_config::{
+    LoadedConfig, MAX_LAYER_BYTES, SaveError, Sources, load, parse, save_last_good,
+};
 use proptest::prelude::*;
 
 struct Machine {
@@ -28,7 +30,7 @@ impl Machine {
         Sources::under(self.root.path())
     }
 
-    fn load(&self) -> Loaded {
+    fn load(&self) -> LoadedConfig {
         load(&self.sources())
     }
 }
@@ -44,7 +46,7 @@ fn problem(text: &str) -> keelson_config::Problem {
 }
 
 #[test]
-fn nothing_is_the_built_in_configuration() {
+fn without_files_the_built_in_configuration_applies() {
     let loaded = Machine::new().load();
     assert_eq!(loaded.config, Default::default());
     assert!(loaded.problems.is_empty() && loaded.layers.is_empty());
@@ -84,7 +86,7 @@ fn later_layers_win_member_by_member() {
 
 #[test]
 fn a_layer_that_names_a_table_keeps_its_other_members() {
-    // `Default` of the table must not creep in from the upper layer.
+    // The upper layer must not overwrite members with the table's `Default`.
     let machine = Machine::new();
     machine
         .write(IMAGE, "[engine]\nlog_max_size = 131072")
@@ -134,7 +136,7 @@ fn a_wrong_type_names_the_field() {
 }
 
 #[test]
-fn a_missing_name_is_told() {
+fn a_missing_name_is_reported() {
     let found = problem("[[network.link]]\ndhcp4 = true\n");
     assert!(found.message.contains("\"name\" is missing"), "{found}");
     assert_eq!(found.line, Some(1));
@@ -150,7 +152,7 @@ fn syntax_errors_have_a_line() {
 }
 
 #[test]
-fn wrong_values_are_all_told() {
+fn all_wrong_values_are_reported() {
     let text = r#"hostname = "node_1"
 [network]
 search = ["ex ample"]
@@ -227,7 +229,7 @@ fn the_last_good_copy_replaces_all_operator_layers() {
 }
 
 #[test]
-fn without_a_last_good_copy_the_good_files_count() {
+fn without_a_last_good_copy_the_good_files_are_used() {
     let machine = Machine::new();
     machine
         .write(OPERATOR, "hostname = 'good'")
@@ -238,7 +240,7 @@ fn without_a_last_good_copy_the_good_files_count() {
 }
 
 #[test]
-fn what_is_not_a_plain_file_is_a_problem() {
+fn a_file_that_is_not_plain_is_a_problem() {
     let machine = Machine::new();
     fs::create_dir_all(machine.root.path().join(OPERATOR)).unwrap();
     let loaded = machine.load();
@@ -280,7 +282,7 @@ proptest! {
     }
 
     #[test]
-    fn a_good_host_name_survives_and_a_bad_one_is_told(name in "[a-zA-Z0-9._-]{0,70}") {
+    fn a_good_host_name_is_kept_and_a_bad_one_reported(name in "[a-zA-Z0-9._-]{0,70}") {
         let good = keelson_config::check_host_name(&name).is_ok();
         let text = format!("hostname = \"{name}\"");
         prop_assert_eq!(parse(text.as_bytes(), Path::new("f")).is_ok(), good);

@@ -1,16 +1,16 @@
-//! Replacement of files so that readers, and a machine that lost its power, see the old or the new
-//! one and nothing between.
+//! Replaces files so that readers, and a machine after a power cut, see the old or the new file and
+//! nothing in between.
 //!
 //! A file is written beside its target as `.new-<name>-<process>-<number>`, which no other writer
-//! uses, and renamed over it. What a crash leaves under such a name is harmless, and is removed
-//! * when a process with the same number needs the name: PID 1 has the same one at each boot, and
-//!   counts from 0 again; a name that it finds taken is a left-over of its predecessor;
+//! uses, and renamed over it. A file that a crash leaves under such a name is harmless. It is
+//! removed
+//! * when a process with the same number needs the name: PID 1 has the same number at each boot and
+//!   counts from 0 again, so a name that is taken was left by its predecessor;
 //! * by [`sweep`] of the directory, before anything writes there;
 //! * by [`sweep_dead`], at any time.
 //!
 //! Everything happens relative to the open directory, and nothing follows a symbolic link in the
-//! last part of a path: one at the target is replaced, one in place of the temporary file is
-//! removed.
+//! last part of a path: a link at the target is replaced, a link at the temporary name is removed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -43,9 +43,9 @@ pub enum Durability {
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {}: {source}", path.display())]
 pub struct FileError {
-    /// What was done: `open`, `create`, `write`, `fsync`, `rename`, `remove`, `read directory`.
+    /// The operation: `open`, `create`, `write`, `fsync`, `rename`, `remove`, `read directory`.
     pub operation: &'static str,
-    /// To which file or directory.
+    /// The file or directory.
     pub path: PathBuf,
     /// The kernel's answer.
     pub source: io::Error,
@@ -64,12 +64,12 @@ fn failed<E: Into<io::Error>>(
 }
 
 /// Replaces the file by `bytes`. It belongs to this process's user and has exactly the permission
-/// bits `mode`, whatever the umask and whatever was there before; until it is complete, only its
-/// owner may read it.
+/// bits `mode`, independent of the umask and of the old file. Until it is complete, only its owner
+/// may read it.
 ///
 /// # Errors
-/// [`FileError`]; the old file is then untouched, but for a failed fsync of the directory: the new
-/// one is then in place, and may be gone after a power cut.
+/// [`FileError`]; the old file is then untouched. Exception: if the fsync of the directory fails,
+/// the new file is in place, but may be gone after a power cut.
 pub fn write(
     path: &Path,
     bytes: &[u8],
@@ -83,7 +83,7 @@ pub fn write(
     }
 }
 
-/// Writes what is to replace the file, so that it survives a power cut and only needs its name.
+/// Writes the new content of the file, synchronised, so that only the rename is left.
 ///
 /// # Errors
 /// [`FileError`].
@@ -146,13 +146,13 @@ impl Prepared {
 impl Drop for Prepared {
     fn drop(&mut self) {
         if !self.placed {
-            // What stays behind is swept later; the first error is the one to report.
+            // Files that stay behind are removed later. The first error is the one to report.
             let _ = rustix::fs::unlinkat(&self.directory, &self.temporary, AtFlags::empty());
         }
     }
 }
 
-/// Like [`write()`], but leaves a file alone that has these bytes already; says whether it was
+/// Like [`write()`], but does not touch a file that has these bytes already. Returns whether it was
 /// written.
 ///
 /// # Errors
@@ -169,13 +169,13 @@ pub fn write_changed(
     write(path, bytes, mode, durability).map(|()| true)
 }
 
-/// A new file that only its owner may read, and its name.
+/// Makes a new file that only its owner may read, and returns it with its name.
 fn create(directory: &OwnedFd, at: &Path, name: &OsStr) -> Result<(OsString, File), FileError> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let temporary = temporary_name(name);
     let open = || rustix::fs::openat(directory, &temporary, flags, Mode::from_raw_mode(0o600));
     let opened = match open() {
-        // No living process can have it: the number is this one's own.
+        // No living process can own it: the number is this process's own.
         Err(Errno::EXIST) => {
             rustix::fs::unlinkat(directory, &temporary, AtFlags::empty()).and_then(|()| open())
         }
@@ -203,7 +203,7 @@ fn fill(
     }
 }
 
-/// Unique among the processes that live, and within this one.
+/// Unique among the living processes, and within this one.
 fn temporary_name(name: &OsStr) -> OsString {
     let mut temporary = OsString::from(OsStr::from_bytes(TEMPORARY));
     temporary.push(name);
@@ -264,8 +264,8 @@ pub fn sweep(directory: &Path) -> Result<usize, FileError> {
     sweep_those(directory, is_temporary)
 }
 
-/// Like [`sweep`] for directories that others write to at the same time: what a living process may
-/// still rename stays. A missing directory is not an error.
+/// Like [`sweep`] for directories that others write to at the same time: files that a living
+/// process may still rename stay. A missing directory is not an error.
 ///
 /// # Errors
 /// As for [`sweep`].
@@ -284,7 +284,7 @@ fn sweep_those(directory: &Path, is_meant: impl Fn(&OsStr) -> bool) -> Result<us
         if is_meant(&entry.file_name()) {
             let path = entry.path();
             match std::fs::remove_file(&path) {
-                // Another one sweeps, too.
+                // Another process sweeps, too.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 removed => {
                     removed.map_err(failed("remove", &path))?;
@@ -310,7 +310,7 @@ fn writer(name: &OsStr) -> Option<u32> {
 }
 
 fn is_dead(process: u32) -> bool {
-    // Without /proc nothing is known.
+    // Without /proc it is unknown whether the process lives.
     process != std::process::id()
         && Path::new("/proc/self").exists()
         && !Path::new(&format!("/proc/{process}")).exists()
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writers_are_told_from_names() {
+    fn names_contain_their_writers() {
         for (name, found) in [
             (".new-machine-id-1-0", Some(1)),
             (".new-a-77-12", Some(77)),
@@ -334,9 +334,9 @@ mod tests {
         }
     }
 
-    /// As PID 1 finds it after a power cut: its own number, and its counter at 0 again.
+    /// The situation of PID 1 after a power cut: the same number, and its counter at 0 again.
     #[test]
-    fn a_left_over_under_the_own_name_is_replaced() {
+    fn a_leftover_under_the_own_name_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("machine-id");
         let victim = directory.path().join("victim");

@@ -1,4 +1,4 @@
-//! What other processes, and a machine after a power cut, see of written files.
+//! Written files, as other processes and a machine after a power cut see them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -78,7 +78,7 @@ fn every_state_that_a_crash_leaves_is_swept() {
 }
 
 #[test]
-fn what_a_living_process_writes_stays() {
+fn files_of_a_living_process_stay() {
     let directory = tempfile::tempdir().unwrap();
     let mut child = Command::new("sleep").arg("600").spawn().unwrap();
     let living = format!(".new-a-{}-0", child.id());
@@ -128,7 +128,7 @@ fn readers_see_whole_files_of_many_writers() {
 }
 
 #[test]
-fn what_has_not_changed_is_not_written() {
+fn unchanged_files_are_not_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a");
     let write = |text: &[u8]| write_changed(&path, text, 0o644, Durability::Relaxed).unwrap();
@@ -140,7 +140,7 @@ fn what_has_not_changed_is_not_written() {
 }
 
 #[test]
-fn what_is_prepared_replaces_when_it_is_placed() {
+fn a_prepared_file_replaces_the_old_one_when_placed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a");
     write(&path, b"old", 0o644, Durability::Relaxed).unwrap();

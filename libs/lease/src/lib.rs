@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn who_releases_may_look_at_the_table() {
+    fn the_release_callback_may_use_the_table() {
         let slot: Arc<Mutex<Option<Leases<u8, u32>>>> = Arc::default();
         let (inner, seen) = (Arc::clone(&slot), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&seen);

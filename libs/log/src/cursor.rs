@@ -1,4 +1,4 @@
-//! The records of one file, in order. Damaged data is passed over up to the next record that is whole.
+//! The records of one file, in order. Damaged data is skipped up to the next complete record.
 
 use std::fs::File;
 use std::ops::Range;
@@ -8,32 +8,32 @@ use std::path::{Path, PathBuf};
 use crate::LogError;
 use crate::format::{Decoded, Stream, decode, next_whole};
 
-/// How many bytes are read at first; it doubles while more is there.
+/// How many bytes are read at first. It doubles while there is more.
 const FIRST_CHUNK: usize = 16 << 10;
 const LARGEST_CHUNK: usize = 256 << 10;
 
-/// A place in a file, and what was read behind it.
+/// A position in a file, and the bytes that were read after it.
 pub(crate) struct Cursor {
     file: File,
     path: PathBuf,
     buffer: Vec<u8>,
-    /// What of the buffer was read and not passed yet.
+    /// The part of the buffer that was read and not passed yet.
     unread: Range<usize>,
-    /// Offset in the file of the end of what was read.
+    /// Offset in the file of the end of the bytes that were read.
     offset: u64,
     /// Offset of the end of the file when there was nothing more.
     end: u64,
     chunk: usize,
 }
 
-/// What comes next.
+/// The next object.
 #[derive(Debug, Clone)]
 pub(crate) enum Found {
-    /// A record, which is not passed yet.
+    /// A record. It is not passed yet.
     Record(Located),
     /// The mark that the process's output ended. It is passed.
     End,
-    /// Nothing that is whole.
+    /// Nothing complete.
     Nothing,
 }
 
@@ -67,12 +67,12 @@ impl Cursor {
         &self.path
     }
 
-    /// Offset in the file of what comes next.
+    /// Offset in the file of the next object.
     pub(crate) fn position(&self) -> u64 {
         self.offset.saturating_sub(self.unread.len() as u64)
     }
 
-    /// Goes to an offset, and keeps nothing that was read.
+    /// Goes to an offset, and drops the buffer.
     pub(crate) fn seek(&mut self, offset: u64) {
         self.buffer = Vec::new();
         self.unread = 0..0;
@@ -80,8 +80,8 @@ impl Cursor {
         self.chunk = FIRST_CHUNK;
     }
 
-    /// Finds what comes next. After [`Found::Nothing`] the place is where it was: what is there may be
-    /// incomplete only now, or be cut off and written anew.
+    /// Finds the next object. After [`Found::Nothing`] the position is unchanged: an incomplete
+    /// record may become complete, or be cut off and written again.
     pub(crate) fn find(&mut self) -> Result<Found, LogError> {
         let begin = self.position();
         loop {
@@ -109,7 +109,7 @@ impl Cursor {
             let unread = self.buffer.get(self.unread.clone()).unwrap_or_default();
             match next_whole(unread) {
                 Ok(at) => self.unread.start += at,
-                // Nothing whole begins before.
+                // Nothing complete begins before this.
                 Err(open) if !incomplete => {
                     self.unread.start += open;
                     if !self.fill()? {
@@ -141,7 +141,7 @@ impl Cursor {
         Ok(found.len() > self.end)
     }
 
-    /// Reads more; false when the file has no more now.
+    /// Reads more bytes. False if the file has no more now.
     fn fill(&mut self) -> Result<bool, LogError> {
         self.buffer.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();

@@ -17,7 +17,8 @@
 //! Index entry, 32 bytes: `u64` offset of a record, `u64` its time, `u64` number of lines that
 //! end before it in this file, `u32` check over these, `u32` zero.
 
-/// Longest payload of a record in bytes. Longer lines are split, all but the last piece partial.
+/// Longest payload of a record in bytes. Longer lines are split; all pieces but the last are
+/// partial.
 pub const MAX_PAYLOAD: usize = 16 * 1024;
 /// Length of the header of a log file or an index, in bytes.
 pub const FILE_HEADER: usize = 32;
@@ -67,7 +68,7 @@ pub struct FileHeader {
     pub created: u64,
 }
 
-/// What stands at a position of a file.
+/// The object at a position of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decoded<'a> {
     /// A record and the number of bytes it takes.
@@ -91,7 +92,7 @@ impl FileHeader {
         bytes
     }
 
-    /// Reads a header; the error is a reason for people.
+    /// Reads a header. The error is a text for people.
     pub fn decode(bytes: &[u8], magic: [u8; 8]) -> Result<Self, &'static str> {
         if bytes.len() < FILE_HEADER {
             return Err("shorter than the header of a log");
@@ -109,8 +110,8 @@ impl FileHeader {
     }
 }
 
-/// Appends one record. The payload must not be longer than [`MAX_PAYLOAD`]; what is over is cut
-/// off (callers split, see [`encode_output`]).
+/// Appends one record. The payload must not be longer than [`MAX_PAYLOAD`]; the rest is cut off
+/// (callers split, see [`encode_output`]).
 pub fn encode_record(into: &mut Vec<u8>, record: &Record<'_>) {
     let flags = if record.partial { FLAG_PARTIAL } else { 0 };
     encode(
@@ -163,7 +164,7 @@ pub fn encode_output(into: &mut Vec<u8>, stream: Stream, time: u64, output: &[u8
     lines
 }
 
-/// Reads what stands at the start of `bytes`.
+/// Reads the object at the start of `bytes`.
 pub fn decode(bytes: &[u8]) -> Decoded<'_> {
     if bytes.len() < RECORD_HEADER {
         return Decoded::Incomplete;
@@ -196,8 +197,8 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
     Decoded::Record(record, total)
 }
 
-/// Where the next record or mark stands that is whole, after the first byte; what is at the start of
-/// `bytes` is damaged. The error is the first place behind which one may begin that ends later.
+/// The offset of the next complete record or mark after the first byte. The object at the start of
+/// `bytes` is damaged. The error is the first offset at which an incomplete record may begin.
 pub fn next_whole(bytes: &[u8]) -> Result<usize, usize> {
     let mut open = None;
     for at in 1..bytes.len() {
@@ -225,7 +226,7 @@ fn may_begin(bytes: &[u8]) -> bool {
     }
 }
 
-/// A place in a log file.
+/// A position in a log file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexEntry {
     /// Offset of a record.
@@ -259,8 +260,8 @@ impl IndexEntry {
     }
 }
 
-/// A multiply-and-fold hash over eight bytes at a time: it has to distinguish torn and zeroed data
-/// from records, not to withstand forgery, and must cost next to nothing per byte.
+/// A multiply-and-fold hash over eight bytes at a time: it must distinguish torn and zeroed data
+/// from records and cost almost nothing per byte. It does not have to resist forgery.
 fn check(header: &[u8], payload: &[u8]) -> u32 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     // Not zero, so that a run of zero bytes is never valid.
@@ -277,8 +278,8 @@ fn check(header: &[u8], payload: &[u8]) -> u32 {
     (state ^ (state >> 32)) as u32
 }
 
-/// The bytes behind the last whole word of `part`, filled up with zeros. It calls no `memcpy`, which for
-/// so few bytes takes longer than all the rest.
+/// The bytes after the last whole word of `part`, filled up with zeros. It does not call `memcpy`,
+/// which takes longer than everything else for so few bytes.
 fn last_word(part: &[u8], rest: &[u8]) -> u64 {
     match part.last_chunk() {
         Some(_) if rest.is_empty() => 0,
@@ -368,7 +369,7 @@ mod tests {
             let mut bytes = damage.clone();
             encode_record(&mut bytes, &Record { stream: Stream::Stderr, partial: true, time: 7, payload: &payload });
             prop_assert_eq!(next_whole(&bytes), Ok(damage.len()));
-            // One that is not whole yet is not passed over.
+            // An incomplete record is not skipped.
             let cut = damage.len() + cut.index(bytes.len() - damage.len());
             let open = next_whole(&bytes[..cut]).unwrap_err();
             prop_assert!(open <= damage.len());

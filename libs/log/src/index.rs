@@ -26,8 +26,8 @@ impl Index {
         let file = File::open(index_path(log)).ok()?;
         let mut found = [0; FILE_HEADER];
         file.read_exact_at(&mut found, 0).ok()?;
-        // Between opening the log and opening its index, a rotation may have exchanged the names;
-        // and a short log has no index, but may find that of an earlier one.
+        // A rotation may have renamed the files between the two opens. And a short log has no
+        // index, but there may be the index of an earlier log.
         if FileHeader::decode(&found, INDEX_MAGIC).ok()? != header {
             return None;
         }
@@ -39,7 +39,7 @@ impl Index {
         })
     }
 
-    /// Whether there is one for this log file.
+    /// Whether this log file has an index.
     pub(crate) fn is_there(&self) -> bool {
         self.file.is_some()
     }
@@ -51,8 +51,8 @@ impl Index {
         IndexEntry::decode(&bytes)
     }
 
-    /// The last entry for which `before` holds; entries are ordered so that it holds for a
-    /// leading part of them. Damaged entries count as not holding.
+    /// The last entry for which `before` holds. Entries are sorted, so it holds for the first ones
+    /// only. For damaged entries it counts as false.
     pub(crate) fn last_where(&self, before: impl Fn(&IndexEntry) -> bool) -> Option<IndexEntry> {
         let number = self.partition(&before).checked_sub(1)?;
         self.entry(number)

@@ -7,10 +7,10 @@
 //! that does not end the line is marked *partial*. Output is recorded as soon as it is read, so
 //! joining the payloads of one stream yields exactly the bytes that the process wrote.
 //!
-//! Beside a file stands `FILE.idx` as soon as there is something to put in: an array of fixed-size
-//! entries, one for about every 64 KiB of log, with position, time and number of lines.
+//! Beside a file there is `FILE.idx` as soon as it has an entry: an array of fixed-size entries,
+//! one for about every 64 KiB of log, with position, time and number of lines.
 //! [`Reader::seek_tail`] and [`Reader::seek_since`] search there and never scan a long log from its
-//! start. The index is an aid only: when it is missing, short or belongs to another generation, the
+//! start. The index only saves time: if it is missing, short or belongs to another generation, the
 //! log is scanned instead.
 //!
 //! There is one [`Writer`] for a log and any number of [`Reader`]s, in any process, without
@@ -32,7 +32,7 @@ mod writer;
 
 pub use format::{MAX_PAYLOAD, Record, Stream};
 pub use reader::{Next, Position, Reader};
-pub use writer::{Limits, Writer};
+pub use writer::{Rotation, Writer};
 
 use std::path::{Path, PathBuf};
 
@@ -42,14 +42,14 @@ pub enum LogError {
     /// A system call failed.
     #[error("{operation} {path}: {source}")]
     Io {
-        /// What was tried: `open`, `write`, ….
+        /// The operation: `open`, `write`, ….
         operation: &'static str,
         /// The file.
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
     },
-    /// The file is not a log or of a version that this program does not know.
+    /// The file is not a log, or has an unknown version.
     #[error("{path}: {reason}")]
     NotALog {
         /// The file.
@@ -95,8 +95,8 @@ pub fn remove(path: &Path) -> Result<(), LogError> {
         let file = rotated(path, number);
         let existed = remove_file(&file)?;
         remove_file(&index_path(&file))?;
-        // Rotation renames from the oldest to the newest, so a crash in its middle leaves at
-        // most one number without a file.
+        // A rotation renames from the oldest to the newest, so a crash in the middle leaves at most
+        // one number without a file.
         if !existed && number > 0 && !rotated(path, number + 1).exists() {
             break;
         }

@@ -1,4 +1,4 @@
-//! Reading a log while it may still be written and rotated.
+//! Reads a log while it may still be written and rotated.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -10,29 +10,28 @@ use crate::format::{FILE_HEADER, FileHeader, IndexEntry, LOG_MAGIC, Record};
 use crate::index::Index;
 use crate::{LogError, rotated};
 
-/// More rotated files than this are not looked for.
+/// How many rotated files are looked for.
 const MAX_FILES: u32 = 10_000;
 
-/// What [`Reader::next`] found.
+/// The result of [`Reader::next`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next<'a> {
     /// The next record.
     Record(Record<'a>),
     /// Everything recorded so far was read; more may follow.
     CaughtUp {
-        /// The process that wrote has ended: more follows only when the container is started
-        /// again.
+        /// The process has ended. More follows only if the container is started again.
         ended: bool,
     },
 }
 
 /// A position in a log. Reading never takes a lock and never disturbs the writer.
 ///
-/// A new reader stands at the oldest record. A log that does not exist (yet) is empty.
+/// A new reader begins at the oldest record. A log that does not exist (yet) is empty.
 pub struct Reader {
     path: PathBuf,
-    /// Holds the directory: `path` leads through it, so that a reader continues where the directory
-    /// is moved to (a removed container's log until it is deleted).
+    /// The open directory. `path` leads through it, so that a reader can continue when the
+    /// directory is moved (as a removed container's is, until it is deleted).
     _directory: Option<File>,
     current: Option<Opened>,
     /// Files of this generation and older ones have been read.
@@ -40,12 +39,12 @@ pub struct Reader {
     ended: bool,
 }
 
-/// The place of a record that can be kept.
+/// The position of a record, for later use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Of the file.
+    /// The file's generation.
     pub generation: u64,
-    /// In the file.
+    /// The offset in the file.
     pub offset: u64,
 }
 
@@ -70,8 +69,8 @@ impl Reader {
         Ok(reader)
     }
 
-    /// The next record, or that there is none now. After [`Next::CaughtUp`] the call may be
-    /// repeated at any time; rotation in between loses nothing as long as the files exist.
+    /// The next record, if there is one now. After [`Next::CaughtUp`] the call may be repeated at
+    /// any time. A rotation meanwhile loses nothing as long as the files exist.
     #[allow(clippy::should_implement_trait)] // The record borrows the reader's buffer.
     pub fn next(&mut self) -> Result<Next<'_>, LogError> {
         let located = self.locate()?;
@@ -114,12 +113,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Goes behind the newest record.
+    /// Goes to the end of the newest record.
     pub fn seek_end(&mut self) -> Result<(), LogError> {
         self.seek_tail(0)
     }
 
-    /// Goes to where the last `lines` lines begin. A last line without newline counts.
+    /// Goes to the beginning of the last `lines` lines. A last line without a newline counts.
     pub fn seek_tail(&mut self, lines: u64) -> Result<(), LogError> {
         self.reset();
         let mut wanted = lines;
@@ -144,7 +143,7 @@ impl Reader {
         self.skip_lines(skip - before, lines == 0)
     }
 
-    /// Where the next record is, or will be; `None` when there is no log yet.
+    /// The position of the next record, or of where it will be. `None` if there is no log yet.
     pub fn position(&self) -> Option<Position> {
         let opened = self.current.as_ref()?;
         Some(Position {
@@ -153,7 +152,8 @@ impl Reader {
         })
     }
 
-    /// Goes to where a reader of this log was, or to the oldest record when that file is gone.
+    /// Goes to a position of another reader of this log, or to the oldest record if that file is
+    /// gone.
     pub fn seek_position(&mut self, position: Position) -> Result<(), LogError> {
         self.reset();
         let mut found = None;
@@ -229,7 +229,7 @@ impl Reader {
         self.current = Some(opened);
     }
 
-    /// Passes over a number of lines, or over everything.
+    /// Skips a number of lines, or everything.
     fn skip_lines(&mut self, mut lines: u64, all: bool) -> Result<(), LogError> {
         while lines > 0 || all {
             match self.next()? {
@@ -261,10 +261,10 @@ impl Reader {
         }
     }
 
-    /// Continues with the oldest file that was not read yet; false when there is none.
+    /// Continues with the oldest file that was not read yet. False if there is none.
     fn advance(&mut self) -> Result<bool, LogError> {
         if let Some(opened) = &self.current {
-            // The cheap and usual case: the file that was read is still the current one.
+            // The usual case, which is cheap: the file that was read is still the current one.
             let newest = std::fs::metadata(&self.path).ok().map(|meta| meta.ino());
             let ours = opened.cursor.file().metadata().ok();
             if newest.is_none() || newest == ours.map(|meta| meta.ino()) {
@@ -294,13 +294,13 @@ impl Reader {
 /// The files of a log, newest first, while it may be rotated.
 ///
 /// A rotation gives each file the next number, the oldest first, so at any moment at most one number
-/// is missing in between. Files move in the direction in which they are looked at: none is missed,
-/// and one may be seen again.
+/// is missing in between. Files move in the direction in which they are visited: none is missed,
+/// and one may be seen twice.
 struct Files {
     path: PathBuf,
-    /// The number to look at next.
+    /// The next number.
     number: u32,
-    /// Of the last file.
+    /// The generation of the last file.
     generation: u64,
 }
 
@@ -342,14 +342,14 @@ fn first_time(opened: &Opened) -> Option<u64> {
     Some(u64::from_le_bytes(time))
 }
 
-/// The same file by way of an open descriptor of its directory, where there is one.
+/// The same file through the open descriptor of its directory, if there is one.
 fn through_directory(path: &Path) -> (Option<File>, PathBuf) {
     let parts = path.parent().zip(path.file_name());
     if let Some((parent, name)) = parts
         && let Ok(directory) = File::open(parent)
     {
         let way = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        // Without procfs the path itself must do.
+        // Without procfs the path itself is used.
         if way.exists() {
             return (Some(directory), way.join(name));
         }

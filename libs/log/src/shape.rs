@@ -1,24 +1,25 @@
-//! Turns records into what a client reads: whole lines, or pieces of long ones, of the streams and the
-//! time that it wants, many of them at once.
+//! Turns records into the text for a client: whole lines, or pieces of long ones, of the requested
+//! streams and time, many at once.
 
 use std::ops::Range;
 
 use crate::format::{Record, Stream};
 use crate::{LogError, Next, Reader};
 
-/// Bytes that are gathered before they are passed on.
+/// How many bytes are collected before they are passed on.
 const BATCH: usize = 256 << 10;
-/// Bytes of a log that are looked at before the caller is heard again, however little is wanted of them.
+/// How many bytes of a log are examined before the caller gets control again, even if few of them
+/// are wanted.
 const SCAN: usize = 4 << 20;
-/// Bytes of one piece, about: a longer line is passed on in pieces.
+/// About how many bytes a piece has. Longer lines are passed on in pieces.
 const PIECE: usize = 16 << 10;
 
-/// What stands before each piece in the client's protocol: made of the stream and the length.
-pub type Header = fn(Stream, usize) -> [u8; HEADER];
+/// The header of each piece in the client's protocol, made from the stream and the length.
+pub type PieceHeader = fn(Stream, usize) -> [u8; HEADER];
 /// Length of such a header.
 pub const HEADER: usize = 8;
 
-/// What is wanted of a log.
+/// The selection of a log, and its form.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     /// Standard output.
@@ -29,14 +30,14 @@ pub struct Selection {
     pub since: Option<u64>,
     /// Nothing newer than this, in nanoseconds since 1970.
     pub until: Option<u64>,
-    /// Put the time before each line. The function writes the seconds since 1970 as text; nine digits
-    /// of a fraction and `Z` follow.
+    /// Write the time before each line. The function writes the seconds since 1970 as text; nine
+    /// digits of a fraction and `Z` follow.
     pub times: Option<fn(u64) -> String>,
-    /// Put before each line, after the time.
+    /// Written before each line, after the time.
     pub prefix: String,
-    /// Put before each piece.
-    pub header: Option<Header>,
-    /// Let a piece have several lines, of one stream: for clients that need not tell them apart.
+    /// Written before each piece.
+    pub header: Option<PieceHeader>,
+    /// Let a piece have several lines of one stream, for clients that do not need to separate them.
     pub joined: bool,
 }
 
@@ -45,7 +46,7 @@ pub struct Selection {
 pub struct Batch {
     /// All pieces, one after the other, each with its header.
     pub bytes: Vec<u8>,
-    /// Where the pieces are. None are listed where headers tell.
+    /// The positions of the pieces. None are listed if pieces have headers.
     pub pieces: Vec<Piece>,
 }
 
@@ -54,18 +55,18 @@ pub struct Batch {
 pub struct Piece {
     /// Where it comes from.
     pub stream: Stream,
-    /// Its place in the batch.
+    /// Its position in the batch.
     pub range: Range<usize>,
 }
 
 /// Whether there is more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub enum BatchEnd {
     /// The batch is full.
     More,
     /// Everything recorded so far was read.
     CaughtUp,
-    /// What follows is newer than asked for.
+    /// The next record is newer than requested.
     Over,
 }
 
@@ -73,18 +74,18 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Shaper {
     selection: Selection,
-    /// Whether the last record of standard output and of standard error goes on.
+    /// Whether the last record of standard output and of standard error is continued.
     inside_line: [bool; 2],
-    /// The second whose text was made last.
+    /// The last second that was written as text.
     second: Option<(u64, String)>,
-    /// The piece that is being made: its stream, and where it begins with its header.
+    /// The unfinished piece: its stream, and where its header begins.
     open: Option<(Stream, usize)>,
     /// Whether the last batch was full.
     busy: bool,
 }
 
 impl Shaper {
-    /// One that has seen nothing yet.
+    /// A new one that has read nothing yet.
     pub fn new(selection: Selection) -> Self {
         Self {
             selection,
@@ -99,7 +100,7 @@ impl Shaper {
     ///
     /// # Errors
     /// The log can't be read.
-    pub fn batch(&mut self, reader: &mut Reader) -> Result<(Batch, Progress), LogError> {
+    pub fn batch(&mut self, reader: &mut Reader) -> Result<(Batch, BatchEnd), LogError> {
         let mut batch = Batch::default();
         if self.busy {
             batch.bytes.reserve(BATCH + 2 * PIECE);
@@ -107,21 +108,21 @@ impl Shaper {
         let mut seen = 0;
         let progress = loop {
             if batch.bytes.len() >= BATCH || seen >= SCAN {
-                break Progress::More;
+                break BatchEnd::More;
             }
             match reader.next()? {
                 Next::Record(record) if self.selection.until.is_some_and(|at| record.time > at) => {
-                    break Progress::Over;
+                    break BatchEnd::Over;
                 }
                 Next::Record(record) => {
                     seen += record.payload.len() + crate::format::RECORD_HEADER;
                     self.push(&record, &mut batch);
                 }
-                Next::CaughtUp { .. } => break Progress::CaughtUp,
+                Next::CaughtUp { .. } => break BatchEnd::CaughtUp,
             }
         };
         self.close(&mut batch);
-        self.busy = progress == Progress::More && !batch.bytes.is_empty();
+        self.busy = progress == BatchEnd::More && !batch.bytes.is_empty();
         Ok((batch, progress))
     }
 
@@ -160,7 +161,7 @@ impl Shaper {
         }
     }
 
-    /// Ends the piece that is being made.
+    /// Ends the unfinished piece.
     fn close(&mut self, batch: &mut Batch) {
         let Some((stream, start)) = self.open.take() else {
             return;

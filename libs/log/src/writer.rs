@@ -18,7 +18,7 @@ const INDEX_STEP: u64 = 64 * 1024;
 
 /// When a log is rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct Rotation {
     /// Bytes after which the file is rotated. A file may be longer by one write.
     pub max_size: u64,
     /// How many files are kept, the current one included; at least 1.
@@ -28,7 +28,7 @@ pub struct Limits {
 /// The single writer of a log.
 pub struct Writer {
     path: PathBuf,
-    limits: Limits,
+    limits: Rotation,
     file: File,
     /// Made with its first entry: most logs are short, and need none.
     index: Option<File>,
@@ -40,10 +40,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens a log for appending and makes it when it does not exist. A record torn by a crash
-    /// is cut off.
-    pub fn open(path: &Path, limits: Limits) -> Result<Self, LogError> {
-        let limits = Limits {
+    /// Opens a log for appending, and makes it if it does not exist. A record torn by a crash is
+    /// cut off.
+    pub fn open(path: &Path, limits: Rotation) -> Result<Self, LogError> {
+        let limits = Rotation {
             max_files: limits.max_files.max(1),
             ..limits
         };
@@ -62,8 +62,8 @@ impl Writer {
         Ok(writer)
     }
 
-    /// A writer of a file that has a header and no more.
-    fn at_start(path: &Path, limits: Limits, file: File, header: FileHeader) -> Self {
+    /// A writer for a file that has only a header.
+    fn at_start(path: &Path, limits: Rotation, file: File, header: FileHeader) -> Self {
         Self {
             path: path.to_owned(),
             limits,
@@ -107,7 +107,7 @@ impl Writer {
             self.rotate()?;
         }
         if let Err(error) = self.file.write_all(bytes) {
-            // What was written of it must not stand between this record and the next.
+            // The written part must not stay between this record and the next.
             let _ = self.file.set_len(self.size);
             return Err(LogError::io("write", &self.path)(error));
         }
@@ -117,8 +117,7 @@ impl Writer {
                 time,
                 lines: self.lines,
             };
-            // The index is an aid: a log without it is complete, so a full disk is not an error
-            // here.
+            // A log without an index is complete, so a full disk is not an error here.
             let _ = self.write_entry(&entry);
             self.next_entry = self.size + INDEX_STEP;
         }
@@ -159,7 +158,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Finds the end of the last whole record and the number of lines, cuts off what is behind.
+    /// Finds the end of the last complete record and the number of lines, and cuts off the rest.
     fn recover(&mut self) -> Result<(), LogError> {
         let length = self
             .file
@@ -218,7 +217,7 @@ fn append_options() -> OpenOptions {
     options
 }
 
-/// Opens the current file. `None`: there is none, or it was torn before its header was whole.
+/// Opens the current file. `None`: there is none, or its header is incomplete.
 fn open_current(path: &Path) -> Result<Option<(File, FileHeader)>, LogError> {
     let file = match append_options().open(path) {
         Ok(file) => file,
@@ -252,8 +251,8 @@ fn next_generation(path: &Path) -> u64 {
     generation().map_or(1, |generation| generation + 1)
 }
 
-/// Makes the current file; `None`: there is one. Without a given generation it follows the newest
-/// file's.
+/// Makes the current file. `None`: it exists already. If no generation is given, it is one higher
+/// than that of the newest file.
 fn create(path: &Path, generation: Option<u64>) -> Result<Option<(File, FileHeader)>, LogError> {
     let mut file = match append_options().create_new(true).open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),

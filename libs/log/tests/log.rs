@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use keelson_log::{Limits, Next, Reader, Stream, Writer};
+use keelson_log::{Next, Reader, Rotation, Stream, Writer};
 use proptest::prelude::*;
 
-const LARGE: Limits = Limits {
+const LARGE: Rotation = Rotation {
     max_size: 1 << 30,
     max_files: 1,
 };
@@ -88,7 +88,7 @@ fn tail_and_since_find_their_place_in_a_large_log() {
 fn rotation_keeps_the_newest_files_and_readers_follow_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = log(&directory);
-    let limits = Limits {
+    let limits = Rotation {
         max_size: 4_000,
         max_files: 3,
     };
@@ -121,7 +121,7 @@ fn nothing_is_missed_in_the_middle_of_a_rotation() {
     const LINES: u64 = 10_000;
     let directory = tempfile::tempdir().unwrap();
     let path = log(&directory);
-    let limits = Limits {
+    let limits = Rotation {
         max_size: 1_000,
         max_files: 1_000,
     };
@@ -143,10 +143,10 @@ fn nothing_is_missed_in_the_middle_of_a_rotation() {
 }
 
 #[test]
-fn a_slow_reader_goes_on_with_what_is_left() {
+fn a_slow_reader_continues_with_the_remaining_records() {
     let directory = tempfile::tempdir().unwrap();
     let path = log(&directory);
-    let limits = Limits {
+    let limits = Rotation {
         max_size: 1_000,
         max_files: 1,
     };
@@ -182,7 +182,7 @@ fn a_torn_tail_is_cut_off_when_the_log_is_opened_again() {
 }
 
 #[test]
-fn damage_in_the_middle_costs_only_what_is_near_it() {
+fn damage_in_the_middle_loses_only_records_near_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = log(&directory);
     append_lines(&mut Writer::open(&path, LARGE).unwrap(), 0..50_000);
@@ -226,7 +226,7 @@ proptest! {
     ) {
         let directory = tempfile::tempdir().unwrap();
         let path = log(&directory);
-        let limits = Limits { max_size, max_files: 1_000 };
+        let limits = Rotation { max_size, max_files: 1_000 };
         let mut writer = Writer::open(&path, limits).unwrap();
         let mut expected = [String::new(), String::new()];
         for (time, (error, text, reopen)) in writes.iter().enumerate() {
@@ -257,10 +257,10 @@ proptest! {
 }
 
 #[test]
-fn a_reader_goes_on_where_another_was() {
+fn a_reader_continues_at_the_position_of_another() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
-    let limits = Limits {
+    let limits = Rotation {
         max_size: 300,
         max_files: 3,
     };
@@ -285,19 +285,19 @@ fn a_reader_goes_on_where_another_was() {
     second.seek_position(position).unwrap();
     let rest: Vec<_> = std::iter::from_fn(|| next(&mut second)).collect();
     assert_eq!(rest, (2..14).collect::<Vec<_>>());
-    // What was written since then is read from the place where everything had been read.
+    // Records written since then are read from that position on.
     let end = second.position().unwrap();
     line(14);
     second.seek_position(end).unwrap();
     assert_eq!((next(&mut second), next(&mut second)), (Some(14), None));
-    // It is gone: the oldest that there is.
+    // It is gone: reading begins at the oldest record.
     (15..60).for_each(&mut line);
     second.seek_position(position).unwrap();
     assert!(next(&mut second).unwrap() > 14);
 }
 
 #[test]
-fn damage_costs_the_record_that_it_is_in() {
+fn damage_loses_only_its_record() {
     let directory = tempfile::tempdir().unwrap();
     let path = log(&directory);
     let mut writer = Writer::open(&path, LARGE).unwrap();
@@ -316,7 +316,7 @@ fn damage_costs_the_record_that_it_is_in() {
             .position(|found| found == text.as_bytes())
             .unwrap()
     };
-    // A byte of a line, and a length that leads behind the end.
+    // A byte of a line, and a length that points past the end.
     for (at, byte) in [(find("line 500\n"), b'L'), (find("line 990\n") - 11, 0x3f)] {
         let mut bytes = whole.clone();
         bytes[at] = byte;
@@ -328,7 +328,7 @@ fn damage_costs_the_record_that_it_is_in() {
                 .map(|n| format!("line {n}\n"))
                 .collect::<Vec<_>>()
         );
-        // The reader goes on, and so does the next writer.
+        // The reader continues, and so does the next writer.
         let mut writer = Writer::open(&path, LARGE).unwrap();
         append_lines(&mut writer, 1_000..1_002);
         assert_eq!(drain(&mut reader).0, ["line 1000\n", "line 1001\n"]);
@@ -337,12 +337,12 @@ fn damage_costs_the_record_that_it_is_in() {
 }
 
 #[test]
-fn a_follower_sees_what_is_written_in_place_of_a_torn_record() {
+fn a_follower_sees_the_record_that_replaces_a_torn_one() {
     let directory = tempfile::tempdir().unwrap();
     let path = log(&directory);
     append_lines(&mut Writer::open(&path, LARGE).unwrap(), 0..10);
     let whole = std::fs::read(&path).unwrap();
-    // Torn, and with zeros in place of data.
+    // Torn, and with zeros instead of data.
     let mut zeros = whole.clone();
     zeros[whole.len() - 3..].fill(0);
     zeros.extend([0; 5000]);
@@ -357,17 +357,17 @@ fn a_follower_sees_what_is_written_in_place_of_a_torn_record() {
 }
 
 #[test]
-fn what_was_torn_when_it_was_read_is_whole_after_a_rotation() {
+fn a_record_that_was_read_half_written_is_complete_after_a_rotation() {
     let directory = tempfile::tempdir().unwrap();
     let path = log(&directory);
     append_lines(&mut Writer::open(&path, LARGE).unwrap(), 0..10);
     let whole = std::fs::read(&path).unwrap();
-    // As a reader may see the file in the middle of a write.
+    // A reader may see the file like this in the middle of a write.
     std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
     let mut reader = Reader::open(&path).unwrap();
     assert_eq!(drain(&mut reader).0.len(), 9);
     std::fs::write(&path, &whole).unwrap();
-    let limits = Limits {
+    let limits = Rotation {
         max_size: 1,
         max_files: 3,
     };

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use keelson_log::shape::{Batch, Progress, Selection, Shaper};
-use keelson_log::{Limits, Reader, Stream, Writer};
+use keelson_log::shape::{Batch, BatchEnd, Selection, Shaper};
+use keelson_log::{Reader, Rotation, Stream, Writer};
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
 
 fn writer(path: &Path) -> Writer {
-    let limits = Limits {
+    let limits = Rotation {
         max_size: 1 << 30,
         max_files: 1,
     };
@@ -31,7 +31,7 @@ fn batches(path: &Path, selection: Selection) -> Vec<Batch> {
     loop {
         let (batch, progress) = shaper.batch(&mut reader).unwrap();
         found.push(batch);
-        if progress != Progress::More {
+        if progress != BatchEnd::More {
             return found;
         }
     }
@@ -53,7 +53,7 @@ fn header(stream: Stream, length: usize) -> [u8; 8] {
     [stream as u8, 0, 0, 0, a, b, c, d]
 }
 
-/// What headers tell.
+/// The contents of headers.
 fn framed(bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut rest = bytes;
     let mut found = Vec::new();
@@ -102,7 +102,7 @@ fn times_and_prefixes_stand_before_lines_and_not_in_them() {
 }
 
 #[test]
-fn much_that_is_not_wanted_does_not_keep_the_caller_waiting() {
+fn many_unwanted_records_do_not_block_the_caller() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     let mut writer = writer(&path);

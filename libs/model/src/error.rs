@@ -1,15 +1,15 @@
-//! The kinds of failure that every crate's error enum maps to, and through which HTTP status
-//! and exit code are chosen in one place.
+//! The kinds of failure. Every crate's error enum maps to them, and they determine HTTP status and
+//! exit code in one place.
 
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, seen from the caller's side.
+/// The kind of a failure, from the caller's point of view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// The named object does not exist.
     NotFound,
-    /// The object exists but its present state forbids the operation.
+    /// The object exists, but its present state does not allow the operation.
     Conflict,
     /// The caller's input is wrong; the message names the field, the value and what would be right.
     InvalidInput,
@@ -17,9 +17,9 @@ pub enum ErrorKind {
     NotModified,
     /// The caller may not do this.
     Forbidden,
-    /// Keelson does not have this yet.
+    /// Keelson does not support this yet.
     NotImplemented,
-    /// A part that is needed does not answer now; the same call may succeed later.
+    /// A needed component does not answer now; the same call may succeed later.
     Unavailable,
     /// The machine failed: a system call, a disk, an inconsistency of our own.
     Internal,

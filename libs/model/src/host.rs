@@ -1,5 +1,5 @@
-//! The host configuration: one TOML schema for every layer (`host.toml`). Reading, merging and
-//! reporting of errors is the business of crate `keelson-config`.
+//! The host configuration: one TOML schema for every layer (`host.toml`). Crate `keelson-config`
+//! reads and merges it, and reports errors.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -18,15 +18,15 @@ pub struct MachineConfig {
     pub hostname: Option<String>,
     /// Network.
     pub network: NetworkConfig,
-    /// Where the APIs listen.
+    /// The addresses that the APIs listen on.
     pub api: ApiConfig,
     /// Time synchronisation.
     pub time: TimeConfig,
     /// Defaults of the container engine.
     pub engine: EngineConfig,
-    /// How registries are spoken to.
+    /// Connections to registries.
     pub registries: RegistriesConfig,
-    /// How images are kept.
+    /// Storage of images.
     pub images: ImagesConfig,
 }
 
@@ -92,7 +92,7 @@ pub struct TimeConfig {
 pub struct RegistriesConfig {
     /// Mirrors of Docker Hub, asked in this order before it: `https://mirror.example`.
     pub mirrors: Vec<String>,
-    /// Registries that may be spoken to without TLS or whose certificate is not checked: `host`,
+    /// Registries that may be used without TLS, and whose certificates are not checked: `host`,
     /// `host:port` or a prefix such as `10.0.0.0/8`.
     pub insecure: Vec<String>,
     /// File with credentials in the form of Docker's `config.json`, used where a client sends none;
@@ -129,7 +129,7 @@ pub struct EngineConfig {
     pub log_max_files: u32,
     /// Run a small init as the first process of containers, when a client does not say; false.
     pub init: bool,
-    /// Where vendors describe devices (CDI); later ones overrule.
+    /// Directories in which vendors describe devices (CDI). Later ones have priority.
     pub cdi_directories: Vec<PathBuf>,
     /// `[engine.user_namespaces]`: who the users of containers are on the host.
     pub user_namespaces: UserNamespacesConfig,
@@ -179,7 +179,7 @@ impl Default for UserNamespacesConfig {
 pub struct RuntimeConfig {
     /// The program.
     pub path: PathBuf,
-    /// Arguments that stand before its command.
+    /// Arguments before its command.
     #[serde(default)]
     pub arguments: Vec<String>,
 }

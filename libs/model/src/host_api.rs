@@ -1,4 +1,4 @@
-//! What the host API (`/host/v1/…`) and its clients say to each other.
+//! The messages between the host API (`/host/v1/…`) and its clients.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,20 +31,20 @@ pub struct PowerRequest {
     pub action: PowerAction,
 }
 
-/// What the bearer of a client certificate may do.
+/// The rights of a client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Everything.
     Admin,
-    /// Everything with containers; with the machine only reading.
+    /// All operations on containers; of the machine only reading.
     Operator,
     /// Reading.
     Reader,
 }
 
 impl Role {
-    /// The role's name, which stands as organisation (O=) in the certificate's subject.
+    /// The role's name. It is the organisation (O=) in the certificate's subject.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -61,7 +61,7 @@ impl Role {
     }
 }
 
-/// The body of `POST /host/v1/certificates`: a key made on the client's side wants a certificate.
+/// The body of `POST /host/v1/certificates`: asks for a certificate for a key that the client made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateRequest {
@@ -98,11 +98,11 @@ pub struct ClientCertificate {
     pub issued: Option<String>,
     /// When it ends by itself (RFC 3339); absent when it is not known.
     pub expires: Option<String>,
-    /// When it was revoked (RFC 3339); absent: it is good.
+    /// When it was revoked (RFC 3339). Absent: it is valid.
     pub revoked: Option<String>,
 }
 
-/// The body of `POST /host/v1/certificates/revoke`: exactly one member says which are meant.
+/// The body of `POST /host/v1/certificates/revoke`: exactly one member selects the certificates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RevocationRequest {
@@ -112,7 +112,7 @@ pub struct RevocationRequest {
     /// One certificate, by its serial number; with or without colons.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// All certificates that were issued to this name so far.
+    /// All certificates that were issued to this name until now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }

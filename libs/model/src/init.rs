@@ -8,27 +8,28 @@ use serde::{Deserialize, Serialize};
 /// Where PID 1 listens. Only root may connect (mode 0600).
 pub const CONTROL_SOCKET: &str = "/run/keelson/init.sock";
 
-/// Variable by which PID 1 tells a process how many microseconds it may give no sign of life
-/// (`WATCHDOG=1` to the socket that `NOTIFY_SOCKET` names), as in sd_watchdog_enabled(3).
+/// The variable in which PID 1 passes a process the longest time, in microseconds, between two
+/// signs of life (`WATCHDOG=1` to the socket that `NOTIFY_SOCKET` names), as in
+/// sd_watchdog_enabled(3).
 pub const SIGN_OF_LIFE_VARIABLE: &str = "WATCHDOG_USEC";
 
-/// How often to give a sign of life, for the value of [`SIGN_OF_LIFE_VARIABLE`]: three times in
-/// what is allowed. `None` where nobody waits for one.
+/// The interval between signs of life, for the value of [`SIGN_OF_LIFE_VARIABLE`]: three in the
+/// longest allowed time. `None` if nobody waits for signs of life.
 #[must_use]
 pub fn sign_of_life_interval(value: Option<&str>) -> Option<Duration> {
     let microseconds: u64 = value?.parse().ok()?;
     (microseconds > 0).then(|| Duration::from_micros(microseconds.div_ceil(3)))
 }
 
-/// How long hostd may take to end when the machine does; then it is killed. Its shares add up to
-/// less: [`USER_STOP_SHARE`] and [`SYSTEM_STOP_SHARE`].
+/// How long hostd may take to end at a machine stop. After that it is killed. The shares
+/// [`USER_STOP_SHARE`] and [`SYSTEM_STOP_SHARE`] add up to less.
 pub const HOSTD_STOP_LIMIT: Duration = Duration::from_secs(45);
 
-/// What clients' containers get of [`HOSTD_STOP_LIMIT`] before they are killed, whatever stop time
-/// they ask for.
+/// The share of [`HOSTD_STOP_LIMIT`] for clients' containers. Then they are killed, whatever stop
+/// time they ask for.
 pub const USER_STOP_SHARE: Duration = Duration::from_secs(25);
 
-/// What all system services get of [`HOSTD_STOP_LIMIT`] together.
+/// The share of [`HOSTD_STOP_LIMIT`] for all system services together.
 pub const SYSTEM_STOP_SHARE: Duration = Duration::from_secs(10);
 
 /// A request to PID 1.
@@ -63,7 +64,7 @@ pub enum Response {
     /// The request was accepted.
     Accepted,
     /// The answer to [`Request::Status`].
-    Status(Status),
+    Status(InitStatus),
     /// The request was refused.
     Error {
         /// Why, in one sentence.
@@ -73,7 +74,7 @@ pub enum Response {
 
 /// The state of the machine as PID 1 sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub struct InitStatus {
     /// Name of the booted ostree deployment: `<commit>.<serial>`.
     pub deployment: Option<String>,
     /// Steps of the boot in the order in which they ended.
@@ -91,12 +92,12 @@ pub struct BootStep {
     pub started: f64,
     /// When the step ended.
     pub ended: f64,
-    /// What failed, when it failed and the boot went on without it.
+    /// The error, if the step failed and the boot continued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// How a process of PID 1 fares.
+/// The state of a process of PID 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessState {
@@ -104,9 +105,9 @@ pub enum ProcessState {
     Starting,
     /// It does its work.
     Ready,
-    /// It gives no sign of life.
+    /// It sends no signs of life.
     Hung,
-    /// It has ended by itself and is started again after a pause.
+    /// It ended by itself, and is started again after a pause.
     Waiting,
     /// It was asked to end.
     Stopping,
@@ -140,11 +141,11 @@ impl std::fmt::Display for ProcessState {
 pub struct ProcessStatus {
     /// `netcfg` or `hostd`.
     pub name: String,
-    /// How it fares.
+    /// Its state.
     pub state: ProcessState,
     /// Process identifier while it runs.
     pub pid: Option<i32>,
-    /// How often it was started again after it ended by itself.
+    /// How often it was restarted after it ended by itself.
     pub restarts: u32,
     /// How it ended last, for example `killed by SIGKILL`.
     pub last_exit: Option<String>,
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_shares_of_a_stop_leave_time_for_the_rest() {
-        // Two times a kill, and what is recorded.
+        // Time for two kills, and for recording the ends.
         let rest = HOSTD_STOP_LIMIT - USER_STOP_SHARE - SYSTEM_STOP_SHARE;
         assert!(rest >= Duration::from_secs(10));
     }

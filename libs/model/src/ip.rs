@@ -19,10 +19,10 @@ pub enum PrefixError {
     /// There is no `/`.
     #[error("the prefix length is missing")]
     MissingLength,
-    /// What stands before the `/` is not an address.
+    /// The part before the `/` is not an address.
     #[error("\"{0}\" is not an IP address")]
     Address(String),
-    /// What stands after the `/` is not a length that this family of addresses has.
+    /// The part after the `/` is not a prefix length of this address family.
     #[error("\"{0}\" is not a prefix length between 1 and {1}")]
     Length(String, u8),
 }

@@ -1,15 +1,15 @@
-//! JSON that others wrote, read as the tools of this field read it, which are written in Go and
-//! use its package `encoding/json`. What they accept every day our own programs accept, too:
+//! Reads JSON from other programs in the way of Go's package `encoding/json`, which most container
+//! tools use. Our programs accept the same documents:
 //!
 //! * The names of members match without regard to (ASCII) case.
 //! * A member that is `null` counts as absent; in a list or as the value of a map `null` is the
 //!   empty value of its type.
-//! * A member may be there several times. The last one counts; objects are merged.
+//! * A member may occur several times. The last one counts; objects are merged.
 //! * Unknown members may have any value.
 //!
-//! What is wrong is refused with the path of the member. Derived types work as they are, except
-//! with `flatten`, `untagged` and `tag`, which read behind the back of this module; a field that
-//! is renamed to [`REST`] gets all members that have no field.
+//! An error names the path of the member. Derived types work without changes, except with
+//! `flatten`, `untagged` and `tag`, which bypass this module. A field that is renamed to [`REST`]
+//! gets all members that have no field.
 
 #[doc(hidden)]
 pub mod mangle;
@@ -29,13 +29,13 @@ pub const REST: &str = "$rest";
 /// Why a document cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonError {
-    /// The way to the member: `config.Env[2]`; empty for the document itself.
+    /// The path of the member: `config.Env[2]`; empty for the document itself.
     path: String,
     message: String,
 }
 
 impl JsonError {
-    /// The way to the member that is wrong, such as `config.Env[2]`; empty for the document itself.
+    /// The path of the wrong member, such as `config.Env[2]`; empty for the document itself.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -45,7 +45,7 @@ impl JsonError {
         &self.message
     }
 
-    /// The same error of a value that is the member `parent` of another one.
+    /// The same error, when the value is the member `parent` of another one.
     #[must_use]
     pub fn below(mut self, parent: &str) -> Self {
         self.path = match self.path.as_str() {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_field_is_kept_or_passed_over() {
+    fn members_without_a_field_are_kept_or_ignored() {
         let read = read(r#"{"needed":"a","x":[1,{"y":null}],"X":2,"inner":{"z":[[[]]]}}"#);
         let rest: Vec<_> = read.rest.keys().collect();
         assert_eq!(rest, ["X", "x"]);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_stand_for_lists_where_they_may() {
+    fn strings_are_lists_of_one_where_allowed() {
         assert_eq!(read(r#"{"needed":"a","words":"b c"}"#).words, ["b c"]);
         assert_eq!(read(r#"{"needed":"a","words":["b"]}"#).words, ["b"]);
         let wrong = from_slice::<Outer>(br#"{"needed":"a","list":"b"}"#).unwrap_err();

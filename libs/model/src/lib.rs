@@ -8,7 +8,7 @@
 //! - [`service`]: the file that describes a service of the host.
 //! - [`host_api`], [`verify`]: the host API.
 //! - [`error`]: kinds of errors, with their HTTP status and exit code.
-//! - [`limits`], [`json`]: bounds on foreign input, and how foreign JSON is read.
+//! - [`limits`], [`json`]: limits on input from outside, and the reader for JSON from outside.
 
 pub mod error;
 pub mod host;

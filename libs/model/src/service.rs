@@ -1,7 +1,7 @@
 //! System services: containers that belong to the machine, not to a Docker client.
 //!
-//! A service lies in `/usr/lib/keelson/services/<name>/` as `service.toml` ([`ServiceSpec`]) and
-//! `rootfs.erofs`, both part of the OS commit.
+//! A service is a directory `/usr/lib/keelson/services/<name>/` with `service.toml`
+//! ([`ServiceSpec`]) and `rootfs.erofs`. Both are part of the OS commit.
 
 use std::collections::BTreeMap;
 
@@ -26,16 +26,16 @@ pub struct ServiceSpec {
     /// Capabilities that the service has, and no others: `CAP_SYS_TIME`, ….
     #[serde(default)]
     pub capabilities: Vec<String>,
-    /// Directories and files shown inside.
+    /// Directories and files to mount.
     #[serde(default)]
     pub mounts: Vec<ServiceMount>,
-    /// Device nodes shown inside, when the machine has them: `/dev/ptp0`, `/dev/rtc0`.
+    /// Device nodes for the service, if the machine has them: `/dev/ptp0`, `/dev/rtc0`.
     #[serde(default)]
     pub devices: Vec<String>,
     /// Limits.
     #[serde(default)]
     pub resources: ServiceResources,
-    /// Services that must run before this one starts; it is stopped before they are.
+    /// Services that must run before this one starts. This one is stopped before them.
     #[serde(default)]
     pub after: Vec<String>,
 }
@@ -48,15 +48,15 @@ fn default_network() -> String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceMount {
-    /// On the host; `{state}` at the start is replaced by the service's own directory
-    /// `/var/lib/keelson/services/<name>`, whose parts are made when they do not exist.
+    /// The path on the host. `{state}` at the start is replaced by the service's own directory
+    /// `/var/lib/keelson/services/<name>`. Missing directories in it are made.
     pub source: String,
-    /// Inside the service.
+    /// The path in the service.
     pub target: String,
     /// Whether the service may write there.
     #[serde(default)]
     pub writable: bool,
-    /// Leave the mount out when the source does not exist, instead of failing.
+    /// Skip the mount if the source does not exist, instead of failing.
     #[serde(default)]
     pub optional: bool,
 }
@@ -71,7 +71,7 @@ pub struct ServiceResources {
     pub pids: Option<i64>,
 }
 
-/// How a service fares.
+/// The state of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ServiceState {
@@ -79,9 +79,9 @@ pub enum ServiceState {
     Starting,
     /// Its process runs.
     Running,
-    /// It has ended by itself and is started again after a pause.
+    /// It ended by itself, and is started again after a pause.
     Waiting,
-    /// It has ended and is not started again.
+    /// It ended, and is not started again.
     Stopped,
     /// It could not be made or started.
     Failed,
@@ -114,16 +114,16 @@ pub struct ServiceStatus {
     pub name: String,
     /// One line for people.
     pub description: String,
-    /// How it fares.
+    /// Its state.
     pub state: ServiceState,
     /// First process while it runs.
     pub pid: Option<i32>,
-    /// How often it was started again after it ended by itself.
+    /// How often it was restarted after it ended by itself.
     pub restarts: u32,
-    /// Since when it is in this state: RFC 3339.
+    /// When it entered this state: RFC 3339.
     pub since: String,
     /// Exit code of its last run.
     pub exit_code: Option<i32>,
-    /// What went wrong last.
+    /// The last error.
     pub error: Option<String>,
 }

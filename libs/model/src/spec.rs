@@ -1,9 +1,9 @@
 //! What a container is, in the engine's own terms.
 //!
-//! Every guest of the engine brings one of these: the Docker API makes it from a request, system
-//! services and workloads at boot build it directly. It is complete: no member has to be looked up
-//! or defaulted later, and each value was judged before it got here. The engine stores it, checks
-//! it again when it is read from disk, plans a run from it and executes that plan.
+//! Every user of the engine makes one of these: the Docker API from a request; system services and
+//! workloads at boot build it directly. It is complete: no member has to be looked up or filled in
+//! later, and each value was checked before. The engine stores it, checks it again when it is read
+//! from disk, plans a run from it and executes that plan.
 //!
 //! Rule for changes: a new member is optional for older readers (`#[serde(default)]`, and left out
 //! of the document while it has its default), so that an engine that was rolled back can read what
@@ -40,7 +40,7 @@ pub use security::{
     SecuritySpec, SystemCallFilter,
 };
 
-/// Whether a member says nothing that its absence would not say.
+/// Whether a member has its default, so that it can be left out.
 fn is_default<T: Default + PartialEq>(member: &T) -> bool {
     *member == T::default()
 }
@@ -48,22 +48,22 @@ fn is_default<T: Default + PartialEq>(member: &T) -> bool {
 /// A container as the engine knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerSpec {
-    /// From what its root file system is made.
+    /// The source of its root file system.
     pub root: RootSpec,
-    /// Which runtime makes it, by its name in the host's configuration; `None`: the engine's own.
+    /// The name of its runtime in the host's configuration. `None`: the engine's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
-    /// What runs in it first.
+    /// Its first process.
     pub process: ProcessSpec,
-    /// Labels, which mean something to clients only.
+    /// Labels, which only clients use.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Annotations for the OCI runtime.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Which namespaces it has of its own.
+    /// Its own and shared namespaces.
     pub namespaces: NamespaceSpec,
-    /// Its names, and how it resolves others.
+    /// Its names, and how it resolves other names.
     #[serde(default, skip_serializing_if = "is_default")]
     pub names: NameSpec,
     /// Its mounts: no two have the same target, and parents come before children.
@@ -75,15 +75,14 @@ pub struct ContainerSpec {
     /// Images. None of their targets is in `mounts` or `volumes`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub images: Vec<ImageMount>,
-    /// Targets of volumes that live and end with the container, as engines without a volume store
-    /// made them. None of them is in `mounts`.
+    /// Targets of volumes that are removed with the container. Engines without a volume store made
+    /// them. None of them is in `mounts`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub anonymous_volumes: Vec<PathBuf>,
     /// Device nodes of the host.
     #[serde(default, skip_serializing_if = "is_default")]
     pub devices: Vec<DeviceSpec>,
-    /// Devices that documents of the host describe, by their names in full:
-    /// `vendor.com/class=device`.
+    /// Devices that documents on the host describe, by their full names: `vendor.com/class=device`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub described_devices: Vec<String>,
     /// Ports on which it serves. They are not open to anybody outside its network by that alone.
@@ -99,44 +98,44 @@ pub struct ContainerSpec {
     /// Publish every exposed port that is not in `published_ports`, at any port of the host.
     #[serde(default, skip_serializing_if = "is_default")]
     pub publish_exposed: bool,
-    /// Devices that it may use besides those that it has nodes of.
+    /// Devices that it may use in addition to those that it has nodes of.
     #[serde(default, skip_serializing_if = "is_default")]
     pub device_rules: Vec<DeviceRule>,
-    /// What it may do.
+    /// Its rights and restrictions.
     pub security: SecuritySpec,
-    /// How much it may use.
+    /// Its limits.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,
-    /// The cgroup that its own is made in: from the root of the hierarchy when it begins with a
-    /// slash, otherwise from the engine's. `None`: where the engine puts it.
+    /// The parent of its cgroup: relative to the root of the hierarchy if it begins with a slash,
+    /// otherwise to the engine's cgroup. `None`: the engine's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_parent: Option<PathBuf>,
     /// Kernel parameters of its namespaces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctls: BTreeMap<String, String>,
-    /// Where its output goes.
+    /// The destination of its output.
     #[serde(default, skip_serializing_if = "is_default")]
     pub log: LogSpec,
     /// What happens when its process ends.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restart: RestartPolicy,
-    /// After which others its policy starts it.
+    /// The containers that its restart policy starts before it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub start_order: StartOrder,
     /// Remove it when its process has ended.
     #[serde(default, skip_serializing_if = "is_default")]
     pub auto_remove: bool,
-    /// How it is asked to end.
+    /// How it is stopped.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stop: StopSpec,
-    /// How its health is found out; `None`: it is not.
+    /// How its health is checked. `None`: it is not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
 }
 
 impl ContainerSpec {
-    /// A container that runs a command and may do nothing else: no capabilities, no network but
-    /// loopback, no further privileges, everything of /proc and /sys hidden that usually is.
+    /// A container that runs a command with the fewest rights: no capabilities, no network but
+    /// loopback, no new privileges, and the usual parts of /proc and /sys hidden.
     pub fn new(root: RootSpec, command: impl Into<String>) -> Self {
         Self {
             root,
@@ -196,21 +195,21 @@ impl ContainerSpec {
     }
 }
 
-/// From what a root file system is made.
+/// The source of a root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum RootSpec {
-    /// An image of the store, and a writable layer of the container's own.
+    /// An image of the store, with a writable layer for the container.
     Image {
         /// `sha256:…`.
         id: String,
-        /// The image as it was named.
+        /// The image's name in the request.
         name: String,
         /// Nothing may be written to it.
         #[serde(default, skip_serializing_if = "is_default")]
         read_only: bool,
     },
-    /// A ready EROFS file of the OS.
+    /// An EROFS file of the OS.
     System {
         /// The file.
         path: PathBuf,
@@ -237,26 +236,26 @@ pub struct ProcessSpec {
     /// Its arguments.
     #[serde(default, skip_serializing_if = "is_default")]
     pub args: Vec<String>,
-    /// `NAME=value`; `NAME` alone takes away a variable that the engine sets itself.
+    /// `NAME=value`. `NAME` alone removes a variable that the engine sets.
     #[serde(default, skip_serializing_if = "is_default")]
     pub env: Vec<String>,
-    /// `user`, `uid`, `user:group`, …, resolved when it starts, by the files that the container
-    /// sees. Empty: root.
+    /// `user`, `uid`, `user:group`, …. Resolved at the start, from the container's own files.
+    /// Empty: root.
     #[serde(default, skip_serializing_if = "is_default")]
     pub user: String,
     /// Additional groups, by name or number.
     #[serde(default, skip_serializing_if = "is_default")]
     pub groups: Vec<String>,
-    /// Absolute path; made when it does not exist.
+    /// Absolute path. Made if it does not exist.
     pub working_directory: String,
-    /// A terminal instead of three pipes; `Some` with its first size, when that is known.
+    /// A terminal instead of three pipes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalSpec>,
     /// Standard input.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stdin: Stdin,
-    /// A small init of the engine's runs first, with the command as its child: it hands on signals
-    /// and collects orphans. Only where the container has processes of its own.
+    /// The engine's small init runs first, with the command as its child. It passes on signals and
+    /// reaps orphans. Only if the container has its own pid namespace.
     #[serde(default, skip_serializing_if = "is_default")]
     pub init: bool,
 }
@@ -264,12 +263,12 @@ pub struct ProcessSpec {
 /// A terminal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminalSpec {
-    /// Rows and columns of characters at the start, when the client said.
+    /// Rows and columns of characters at the start, if the client set them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<(u16, u16)>,
 }
 
-/// Where standard input leads.
+/// The source of standard input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stdin {
@@ -282,7 +281,7 @@ pub enum Stdin {
     OpenOnce,
 }
 
-/// Which namespaces a container has of its own. A mount namespace it always has.
+/// The namespaces of a container, its own or shared. It always has its own mount namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceSpec {
     /// Network.
@@ -305,23 +304,23 @@ pub struct NamespaceSpec {
     pub donors: Donors,
 }
 
-/// Containers, by identifier or name, whose namespaces another one joins. They must run when it
-/// starts. For a namespace with a donor, the mode beside it is not used.
+/// Containers, by identifier or name, whose namespaces another container joins. They must run when
+/// it starts. If a namespace has a donor, its mode is ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Donors {
-    /// Of the network, and of host name, /etc/hosts and /etc/resolv.conf.
+    /// The donor of the network namespace, host name, /etc/hosts and /etc/resolv.conf.
     #[serde(skip_serializing_if = "is_default")]
     pub network: Option<String>,
-    /// Of processes.
+    /// The donor of the pid namespace.
     #[serde(skip_serializing_if = "is_default")]
     pub pid: Option<String>,
-    /// Of System V IPC and POSIX message queues, and of /dev/shm.
+    /// The donor of the IPC namespace (System V IPC and POSIX message queues) and /dev/shm.
     #[serde(skip_serializing_if = "is_default")]
     pub ipc: Option<String>,
 }
 
-/// Whose namespace a container is in.
+/// Whether a namespace is the container's own or the host's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NamespaceMode {
@@ -332,14 +331,14 @@ pub enum NamespaceMode {
     Host,
 }
 
-/// To what a container is connected.
+/// The kind of a container's network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkMode {
-    /// A namespace of its own, connected to what [`ContainerSpec::connections`] says.
+    /// Its own namespace, connected to the networks of [`ContainerSpec::connections`].
     #[default]
     Bridge,
-    /// A namespace of its own with the loopback interface only.
+    /// Its own namespace with only the loopback interface.
     None,
     /// The host's network.
     Host,
@@ -360,7 +359,7 @@ pub enum IpcMode {
     Host,
 }
 
-/// The names of a container and of others.
+/// The names of a container, and the settings for resolving other names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameSpec {
     /// Host name.
@@ -378,7 +377,7 @@ pub struct NameSpec {
     /// Resolver options; the host's when empty.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dns_options: Vec<String>,
-    /// Further lines of /etc/hosts.
+    /// Additional lines of /etc/hosts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hosts: Vec<HostsEntry>,
 }
@@ -392,7 +391,7 @@ pub enum HostName {
     OfContainer,
     /// The machine's.
     OfMachine,
-    /// This one.
+    /// This name.
     Given(String),
 }
 
@@ -435,7 +434,7 @@ impl Protocol {
     }
 }
 
-/// What happens when a container's process ends.
+/// What the engine does when a container's process ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RestartPolicy {
@@ -444,7 +443,7 @@ pub enum RestartPolicy {
     Never,
     /// It starts again.
     Always,
-    /// It starts again, unless a caller had stopped it before the engine was opened.
+    /// It starts again, unless a caller stopped it before the engine was opened.
     UnlessStopped,
     /// It starts again when its exit code is not 0.
     OnFailure {
@@ -454,11 +453,11 @@ pub enum RestartPolicy {
     },
 }
 
-/// How a container is asked to end.
+/// How a container is stopped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopSpec {
-    /// Number of the signal that asks for the end, and of the only one besides SIGKILL that does.
-    /// `None`: SIGTERM, and every other signal of a caller asks for it, too.
+    /// The number of the signal that asks the container to end. Besides it, only SIGKILL counts as
+    /// a request to end. `None`: SIGTERM, and every other signal of a caller counts as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// How long it has until SIGKILL.
@@ -470,29 +469,29 @@ pub struct StopSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Patience {
-    /// As long as the host's configuration says.
+    /// The time in the host's configuration.
     #[default]
     OfHost,
-    /// So long.
+    /// This time.
     For(Duration),
     /// It is never killed.
     Forever,
 }
 
-/// How a container's health is found out.
+/// How a container's health is checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
-    /// What is executed in the container; exit code 0 is healthy.
+    /// The command to execute in the container. Exit code 0 means healthy.
     pub command: Vec<String>,
-    /// Between two checks.
+    /// The time between two checks.
     pub interval: Duration,
-    /// For one check.
+    /// The time limit of one check.
     pub timeout: Duration,
-    /// Failures in a row that mean unhealthy; at least 1.
+    /// How many failures in a row mean unhealthy; at least 1.
     pub retries: u32,
-    /// Time after the start in which failures don't count.
+    /// The time after the start in which failures don't count.
     pub start_period: Duration,
-    /// Between two checks in that time.
+    /// The time between two checks in that period.
     pub start_interval: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! The check of stored images: what `POST /host/v1/images/verify` takes, and the lines of JSON
-//! that it answers with.
+//! The check of stored images: the body of `POST /host/v1/images/verify`, and the lines of JSON in
+//! its answer.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerifyRequest {
-    /// Images by name or identifier; all when there is none.
+    /// Images by name or identifier. All images if it is empty.
     #[serde(default)]
     pub images: Vec<String>,
 }
@@ -16,7 +16,7 @@ pub struct VerifyRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum VerifyLine {
-    /// The first: what there is to be read.
+    /// The first line: what will be read.
     Started {
         /// Images.
         images: u64,
@@ -25,14 +25,14 @@ pub enum VerifyLine {
         /// Bytes of all files to be read.
         bytes: u64,
     },
-    /// How far it is.
+    /// The progress.
     Progress {
         /// Bytes read so far.
         bytes: u64,
     },
-    /// An object is not what it was.
+    /// An object is damaged.
     Damaged(Damage),
-    /// The last: everything was looked at.
+    /// The last line: everything was checked.
     Finished {
         /// Damaged objects.
         damaged: u64,
@@ -52,7 +52,7 @@ pub struct Damage {
     pub path: String,
     /// What is wrong.
     pub reason: String,
-    /// The images that need it, by name where they have one.
+    /// The images that need it, by name if they have one.
     pub images: Vec<String>,
     /// What to do.
     pub remedy: String,

@@ -1,12 +1,12 @@
-//! Reading of tar archives as a stream, without I/O: bytes go in by [`Scanner::push`] in pieces of
-//! any size, entries and their data come out at a [`Visitor`].
+//! Reads tar archives as a stream, without I/O: [`Scanner::push`] accepts bytes in pieces of any
+//! size, and a [`Visitor`] gets entries and their data.
 //!
 //! Header decoding is tar-core's (POSIX pax, ustar, v7, GNU long names, all sparse formats), with
-//! bounded memory. What tar-core leaves open is decided here, as Go's archive/tar does it, so that
-//! an archive is for us what it is for Docker: fractions of a second and negative times, malformed
-//! pax numbers (refused), that links, devices and directories have no content whatever their size
-//! field says, that a slash at the end of a name makes a directory in archives of the seventies
-//! only, and that GNU's long names end at their first zero.
+//! bounded memory. This module decides the cases that tar-core leaves open, in the way of Go's
+//! archive/tar, so that we read an archive as Docker does: fractions of a second and negative times
+//! are read; malformed pax numbers are refused; links, devices and directories have no content,
+//! whatever their size field says; a slash at the end of a name makes a directory only in archives
+//! of the oldest format; and GNU's long names end at their first zero.
 
 use tar_core::parse::{Limits as TarLimits, ParseError, ParseEvent, ParsedEntry, Parser};
 use tar_core::{EntryType, PaxExtensions};
@@ -23,8 +23,8 @@ const MAX_METADATA: u32 = 1 << 20;
 const MAX_SPARSE_PARTS: usize = 65_536;
 /// Most header bytes ever held: extension records with their headers, sparse maps.
 const MAX_HEADER: usize = 8 << 20;
-/// From so many header bytes on, more of them are gathered than the parser asks for: it starts
-/// again each time, and asks for the map of a sparse file block by block.
+/// From this many header bytes on, more are collected than the parser asks for: it starts again
+/// each time, and asks for the map of a sparse file block by block.
 const GATHERED: usize = 64 << 10;
 
 /// Why an archive cannot be read.
@@ -33,15 +33,15 @@ pub enum ArchiveError {
     /// The bytes are no tar headers.
     #[error("malformed tar header at byte {offset}: {source}")]
     Header {
-        /// Where in the uncompressed stream the header begins.
+        /// Offset of the header in the uncompressed stream.
         offset: u64,
         /// What is wrong.
         source: ParseError,
     },
-    /// One entry's headers are larger than we hold.
+    /// The headers of an entry are too large.
     #[error("the tar headers at byte {offset} need more than {MAX_HEADER} bytes")]
     TooLarge {
-        /// Where.
+        /// Offset in the uncompressed stream.
         offset: u64,
     },
     /// A value in a header is out of range.
@@ -51,15 +51,15 @@ pub enum ArchiveError {
         name: String,
         /// Which value.
         field: &'static str,
-        /// As it was written.
+        /// The text in the archive.
         value: String,
     },
     /// The stream ended inside an entry.
     #[error("the tar archive is cut off at byte {offset}{}", in_entry(.entry))]
     Truncated {
-        /// Where it ended.
+        /// The offset of the end.
         offset: u64,
-        /// Inside which entry's data.
+        /// The entry whose data is incomplete.
         entry: Option<String>,
     },
 }
@@ -142,7 +142,7 @@ impl Entry {
     }
 }
 
-/// Receives what a [`Scanner`] finds. Every method's error ends the scan.
+/// Receives the results of a [`Scanner`]. An error of any method ends the scan.
 pub trait Visitor {
     /// The error type; archive errors convert into it.
     type Error: From<ArchiveError>;
@@ -170,7 +170,7 @@ pub struct Scanner {
     pending: Vec<u8>,
     /// How many header bytes the parser asked for.
     least: usize,
-    /// How many are gathered before it gets them.
+    /// How many are collected before it gets them.
     wanted: usize,
     /// Position in the stream of the first pending byte, or of the next byte.
     position: u64,
@@ -215,7 +215,7 @@ impl Scanner {
         }
     }
 
-    /// Whether the end-of-archive marker was seen; what follows it is ignored.
+    /// Whether the end-of-archive marker was seen. Bytes after it are ignored.
     pub fn is_ended(&self) -> bool {
         self.ended
     }
@@ -254,9 +254,9 @@ impl Scanner {
         self.close_entry(visitor)
     }
 
-    /// Says that the stream has ended.
+    /// Ends the stream.
     pub fn finish<V: Visitor>(&mut self, visitor: &mut V) -> Result<(), V::Error> {
-        // What was gathered beyond need. Each turn takes something away, or asks for more.
+        // More was collected than needed. Each turn consumes something, or asks for more.
         while !self.pending.is_empty() && self.pending.len() >= self.least {
             self.header(visitor)?;
         }
@@ -345,7 +345,8 @@ impl Scanner {
             self.current.clone_from(&entry.path);
             visitor.entry(entry)?;
         }
-        // What was gathered beyond need: the map of a sparse file has no length in front of it.
+        // More was collected than needed, because the map of a sparse file does not begin with its
+        // length.
         match pending.get(consumed..) {
             Some(rest) if !rest.is_empty() => self.push(rest, visitor),
             _ => Ok(()),
@@ -385,7 +386,7 @@ fn decode(
         EntryKind::File | EntryKind::Other(_) => parsed.size,
         _ => 0,
     };
-    // Beyond this no file system of Linux goes, and sums of offsets stay far from overflow.
+    // No file system of Linux goes beyond this, and sums of offsets stay far from an overflow.
     const MAX_SIZE: u64 = 1 << 60;
     let size = sparse.as_ref().map_or(stored, |(_, size)| *size);
     if stored > MAX_SIZE || size > MAX_SIZE {
@@ -435,7 +436,7 @@ fn decode(
     Ok(entry)
 }
 
-/// Reads again what tar-core skips when it is malformed, or cuts (the fraction of a time).
+/// Reads again the values that tar-core skips if malformed, or cuts (the fraction of a time).
 fn apply_pax(
     entry: &mut Entry,
     pax: &[u8],
@@ -446,7 +447,7 @@ fn apply_pax(
         let value = record.value_bytes();
         let text = || String::from_utf8_lossy(value).into_owned();
         let number = |field| match std::str::from_utf8(value).map(str::parse::<u64>) {
-            // An empty value means: as if the record were not there.
+            // An empty value counts as no record.
             Ok(Ok(_)) => Ok(()),
             _ if value.is_empty() => Ok(()),
             _ => Err(invalid(field, text())),

@@ -1,5 +1,5 @@
-//! How a blob is compressed, recognised by its first bytes: media types in practice are not
-//! reliable.
+//! Recognises the compression of a blob by its first bytes, because media types are not reliable in
+//! practice.
 
 mod members;
 
@@ -19,7 +19,7 @@ pub enum Compression {
     Gzip,
     /// RFC 8878.
     Zstd,
-    /// The form of the program bzip2.
+    /// The format of the program bzip2.
     Bzip2,
     /// The .xz file format 1.2.
     Xz,
@@ -53,8 +53,8 @@ impl Compression {
     }
 
     /// A reader of the uncompressed bytes. Several members or frames one after another count as
-    /// one stream, and what follows the last one without beginning another (a tape's block filled
-    /// up with zeros, for example) is skipped, as gzip(1) and tar(1) do. All of the input is read.
+    /// one stream, and other bytes after the last one (zeros that fill up a tape's block, for
+    /// example) are skipped, as gzip(1) and tar(1) do. All of the input is read.
     ///
     /// # Errors
     /// When the decoder cannot be set up (memory).
@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// By the program that everybody has.
+    /// Made by the usual program.
     fn xz(bytes: &[u8]) -> Vec<u8> {
         let mut child = Command::new("xz")
             .arg("-c")
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_last_member_is_passed_over() {
+    fn bytes_after_the_last_member_are_skipped() {
         let text = b"some text ".repeat(1000);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&text).unwrap();
@@ -161,7 +161,7 @@ mod tests {
                 2 * text.len(),
                 "{compression:?}"
             );
-            // What begins another member must be a whole one.
+            // If another member begins, it must be complete.
             for cut in [whole.len() - 1, whole.len() / 2] {
                 assert!(read(&whole[..cut]).is_err(), "{compression:?}");
                 let second = [whole, &whole[..cut]].concat();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn names_what_it_refuses() {
+    fn errors_name_the_compression() {
         let error = Compression::detect(b"\x04\x22\x4d\x18\x64\x40").unwrap_err();
         assert!(error.to_string().contains("lz4"));
         assert_eq!(Compression::detect(b""), Ok(Compression::Plain));

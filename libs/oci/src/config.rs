@@ -1,8 +1,7 @@
-//! Image configurations: the JSON document that an image identifier is the digest of (OCI image
+//! Image configurations: the JSON document whose digest is the image's identifier (OCI image
 //! specification, config.md; Docker's image.md v1.2).
 //!
-//! Members that we do not know are kept, so that what a client inspects is what the image's maker
-//! wrote.
+//! Unknown members are kept, so that clients see the document that the image's author wrote.
 
 mod limits;
 mod read;
@@ -37,7 +36,7 @@ pub struct ImageConfig {
     /// Version of the operating system, where one is required.
     #[serde(rename = "os.version", skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
-    /// What a container of this image runs, when nothing else is asked for.
+    /// The default settings of a container of this image.
     #[serde(skip_serializing_if = "ContainerDefaults::is_empty")]
     pub config: ContainerDefaults,
     /// The layers.
@@ -79,7 +78,7 @@ pub struct History {
     pub empty_layer: bool,
 }
 
-/// What a container of an image runs by default, in the image specification's names.
+/// The default settings of an image's containers, under the names of the image specification.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerDefaults {
@@ -92,16 +91,16 @@ pub struct ContainerDefaults {
     /// `NAME=value`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<Vec<String>>,
-    /// What is executed; `cmd` follows as its arguments.
+    /// The program; `cmd` has its arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
-    /// Default arguments, or the command when there is no entry point.
+    /// Default arguments, or the command if there is no entry point.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
     /// Paths that get a volume each; the values are empty objects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<BTreeMap<String, Value>>,
-    /// Where the command starts; empty is `/`.
+    /// The working directory; empty is `/`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
     /// Labels.
@@ -119,7 +118,7 @@ pub struct ContainerDefaults {
     /// Shell of shell-form instructions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shell: Option<Vec<String>>,
-    /// Members that we do not know.
+    /// Unknown members.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -130,7 +129,7 @@ impl ContainerDefaults {
     }
 }
 
-/// Why a document is not an image configuration that we can use.
+/// Why a document is not a usable image configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not the JSON that the specification asks for.
@@ -139,17 +138,16 @@ pub enum ConfigError {
     /// Larger than [`MAX_CONFIG_SIZE`].
     #[error("the image configuration has {0} bytes; at most {MAX_CONFIG_SIZE} are accepted")]
     TooLarge(u64),
-    /// A member is larger than anybody needs. Copies of it are in every container, in every event
-    /// about the image and in every response about it.
+    /// A member is too large. Every container, event and response of the image has a copy of it.
     #[error(
         "member {member} of the image configuration has {size} bytes; at most {limit} are accepted"
     )]
     MemberTooLarge {
-        /// Which.
+        /// The member.
         member: &'static str,
         /// Bytes of its names and values.
         size: usize,
-        /// How many may be.
+        /// The limit in bytes.
         limit: usize,
     },
     /// Layers of another kind.
@@ -169,7 +167,7 @@ impl ImageConfig {
     }
 
     /// Reads the configuration of an image that was accepted before, perhaps by a release with
-    /// other limits for single members.
+    /// other limits.
     ///
     /// # Errors
     /// Names the member that is wrong or missing.

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// Why a text is not a digest that we can use.
+/// Why a text is not a usable digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
     /// Not `algorithm:hex`.
@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Computes a digest while bytes stream by.
+/// Computes the digest of a stream.
 #[derive(Clone, Default)]
 pub struct Digester(Sha256);
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_digest() {
+    fn other_texts_are_refused() {
         for text in [
             "",
             "sha256",

@@ -1,7 +1,7 @@
 //! Image references, digests, manifests and layer archives.
 //!
-//! Everything here takes bytes or values and returns values; files, networks and mounts are
-//! the business of the crates above. In the order of a pull:
+//! Everything here takes bytes or values and returns values; the crates above handle files,
+//! networks and mounts. In the order of a pull:
 //!
 //! - [`reference`]: names of images, as users write them.
 //! - [`digest`]: SHA-256 digests.

@@ -1,5 +1,6 @@
 //! Manifests: Docker's archive manifest, OCI manifest and index, and Docker schema 2, which is
-//! read by the same types. Unknown members are ignored; what is not needed may be anything.
+//! read by the same types. Unknown members are ignored; members that are not needed may have any
+//! value.
 
 mod media_type;
 mod read;
@@ -19,10 +20,10 @@ pub const MAX_MANIFEST_SIZE: u64 = 4 << 20;
 pub const ANNOTATION_IMAGE_NAME: &str = "io.containerd.image.name";
 /// Annotation of an index entry: the image's name, or just its tag.
 pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// Annotation that we add to the entry of a manifest of plain layers which an image came with, in
-/// contrast to one that was made for an archive.
+/// Annotation of Keelson for the entry of a manifest of plain layers that is an image's original
+/// one, and was not just made for an archive.
 pub const ANNOTATION_ORIGINAL: &str = "io.keelson.manifest.original";
-/// Annotation that marks an index entry as something about another entry, not an image.
+/// Annotation of an index entry that describes another entry and is not an image.
 pub const ANNOTATION_REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
 /// Media type of an OCI index.
@@ -55,24 +56,24 @@ pub struct ArchiveImage {
     pub parent: Option<String>,
 }
 
-/// Points at a blob.
+/// Describes a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
-    /// What the blob is; may be empty.
+    /// The blob's media type; may be empty.
     pub media_type: String,
     /// Its digest.
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// Which machines an image is for; `None` as well when nothing is said there.
+    /// The image's platform. Also `None` if all its members are empty.
     pub platform: Option<Platform>,
-    /// Remarks.
+    /// Annotations.
     pub annotations: Option<BTreeMap<String, String>>,
     /// The type of an artifact that is not an image.
     pub artifact_type: Option<String>,
 }
 
-/// Which machines an image is for, in Go's words.
+/// The platform of an image, in Go's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
     /// `amd64`.
@@ -86,17 +87,17 @@ pub struct Platform {
 /// The entries of an index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
-    /// Those that can be read.
+    /// The readable entries.
     pub entries: Vec<Descriptor>,
-    /// Why others cannot be, for people; the first few.
+    /// Why other entries can't be read, as text for people; the first few.
     pub passed_over: Vec<String>,
 }
 
 /// A manifest or an index: see [`DocumentKind`].
 #[derive(Debug)]
-pub struct Document;
+pub struct ManifestDocument;
 
-/// What a [`Document`] is.
+/// The kind of a [`ManifestDocument`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DocumentKind {
     /// One image: its configuration and its layers, lowest first.
@@ -105,7 +106,7 @@ pub enum DocumentKind {
     Index(Index),
 }
 
-/// Why a document is not a manifest that we can use.
+/// Why a document is not a usable manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Not the JSON that the specification asks for.
@@ -123,19 +124,19 @@ pub enum ManifestError {
     /// Not the media type of an image.
     #[error("media type {0:?} is not that of a container image")]
     MediaType(String),
-    /// Something else that is kept in registries: a chart, a signature, ….
+    /// Another kind of artifact in registries: a chart, a signature, ….
     #[error(
         "media type {0:?} is not that of a container image but of an artifact; a tool for such \
          artifacts can fetch it"
     )]
     Artifact(String),
-    /// Neither an image's nor an index's members.
+    /// It has neither the members of an image nor those of an index.
     #[error("it has neither config and layers nor manifests, or not those of its media type")]
     Incomplete,
 }
 
 impl ManifestError {
-    /// Whether the document is something that an image store may pass over: no image at all.
+    /// Whether the document is no image, so that an image store may skip it.
     pub fn is_other_kind(&self) -> bool {
         matches!(self, Self::MediaType(_) | Self::Artifact(_))
     }
@@ -160,8 +161,8 @@ impl Descriptor {
         self.annotation(ANNOTATION_REFERENCE_TYPE).is_some()
     }
 
-    /// Whether it describes something that is known not to be an image: an artifact, a
-    /// signature, an attestation.
+    /// Whether it describes something that is certainly no image: an artifact, a signature, an
+    /// attestation.
     pub fn is_other_than_image(&self) -> bool {
         self.is_attestation()
             || self.artifact_type.is_some()
@@ -171,7 +172,7 @@ impl Descriptor {
                 || media_type::says_nothing(&self.media_type))
     }
 
-    /// Whether the layer is one that may have to be fetched from elsewhere.
+    /// Whether the layer is a foreign one, which may have to be fetched from elsewhere.
     pub fn is_foreign(&self) -> bool {
         self.media_type.contains("nondistributable") || self.media_type.contains("foreign")
     }

@@ -8,12 +8,12 @@ use tar_core::builder::EntryBuilder;
 use crate::archive::{Entry, EntryKind, SparsePart};
 
 const BLOCK: usize = 512;
-/// Readers that know nothing of sparse files unpack their stored form under this name.
+/// Programs that do not know sparse files unpack their stored form under this name.
 const SPARSE_NAME: &[u8] = b"GNUSparseFile.0/";
 const XATTR: &str = "SCHILY.xattr.";
 
-/// A sparse file must store less than this many bytes, because readers look for the length of a
-/// sparse file's data in the header alone.
+/// A sparse file must store fewer bytes than this, because readers take the length of its data only
+/// from the header.
 pub const MAX_SPARSE: u64 = (1 << 33) - (8 << 20);
 
 /// Longest name of an attribute that layers hold, in bytes.
@@ -24,8 +24,8 @@ pub(crate) const MAX_XATTR_VALUE: usize = 65_535;
 pub(crate) const MAX_XATTRS: usize = 128 << 10;
 
 /// Removes the extended attributes that no header, or no layer, can hold, and returns their names:
-/// those with an equals sign in their name, at which it would end, or of other bytes than text, and
-/// those that are too large or too many. A file is worth more than one of its attributes.
+/// those whose name has an equals sign (the name would end there) or is not text, and those that
+/// are too large or too many. To lose an attribute is better than to lose the file.
 pub fn leave_out(entry: &mut Entry) -> Vec<String> {
     let mut left_out = Vec::new();
     let mut total = 0;
@@ -51,7 +51,7 @@ pub fn leave_out(entry: &mut Entry) -> Vec<String> {
 pub struct EntryError {
     /// The entry's path.
     pub name: String,
-    /// What no header can hold.
+    /// The value that no header can hold.
     pub reason: String,
 }
 
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_header_holds_is_refused() {
+    fn values_that_no_header_can_hold_are_refused() {
         let mut file = entry(b"f", EntryKind::File);
         file.xattrs = vec![(b"user.a=b".to_vec(), b"x".to_vec())];
         assert!(header(&file).is_err());

@@ -14,12 +14,11 @@ const ALGORITHM: u8 = 1;
 /// Bytes of `struct fsverity_descriptor`.
 const DESCRIPTOR: usize = 256;
 
-/// Computes the digest of a file that comes in pieces. Memory: one block for each level of the
-/// tree.
+/// Computes the digest of a file from pieces. Memory: one block for each level of the tree.
 #[derive(Debug, Clone)]
 pub struct VerityDigester {
     size: u64,
-    /// Level 0 gathers data, the others the hashes of the blocks below.
+    /// Level 0 collects data, the others the hashes of the blocks below.
     levels: Vec<Vec<u8>>,
 }
 
@@ -43,7 +42,7 @@ impl VerityDigester {
         self.size += bytes.len() as u64;
         while !bytes.is_empty() {
             let gathered = self.levels.first().map_or(0, Vec::len);
-            // A full block is kept until more comes: the last one may be the tree's root.
+            // A full block is kept until more data arrives: the last one may be the tree's root.
             if gathered == BLOCK {
                 self.close(0);
                 continue;
@@ -102,7 +101,7 @@ impl VerityDigester {
     }
 }
 
-/// Hash of a block, with zeros behind what it holds.
+/// Hash of a block, filled up with zeros.
 fn hash_block(block: &[u8]) -> [u8; HASH] {
     const ZEROS: [u8; BLOCK] = [0; BLOCK];
     let mut hasher = Sha256::new();
@@ -123,7 +122,8 @@ mod tests {
         digester.finish()
     }
 
-    /// The tree as the kernel's text describes it, level by level with everything in memory.
+    /// The tree as the kernel's documentation describes it: level by level, with everything in
+    /// memory.
     fn plainly(bytes: &[u8]) -> Digest {
         let mut level = bytes.to_vec();
         let mut root = [0; HASH];

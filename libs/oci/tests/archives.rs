@@ -1,5 +1,5 @@
-//! Archives that readers take in different ways: they are for us what they are for Go's
-//! archive/tar, with which Docker and its tools read.
+//! Archives that programs read in different ways: we read them like Go's archive/tar, which Docker
+//! and its tools use.
 
 use keelson_oci::archive::{ArchiveError, Entry, EntryKind, Scanner, SparsePart, Visitor};
 use tar::Header;
@@ -103,8 +103,8 @@ fn with_long_map(parts: u64, digits: usize) -> Vec<u8> {
     .concat()
 }
 
-/// The parser asks for such a map block by block and reads it again each time; so this would
-/// take minutes.
+/// The parser asks for such a map block by block, and reads it again each time. Without the
+/// collection this would take minutes.
 #[test]
 fn a_long_map_of_a_sparse_file_is_read_once_or_twice() {
     let archive = with_long_map(30_000, 120);
@@ -118,7 +118,7 @@ fn a_long_map_of_a_sparse_file_is_read_once_or_twice() {
     assert_eq!(whole[0].sparse.as_ref().unwrap().last(), Some(&last));
     assert_eq!(whole[1].path, b"behind");
     assert_eq!(read(&archive, 70_000).unwrap(), whole);
-    // Also where less follows than was gathered for.
+    // Also if fewer bytes follow than were collected for.
     let without_last = &archive[..archive.len() - 1024];
     assert_eq!(read(without_last, 4096).unwrap(), whole[..1]);
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use keelson_oci::archive::{ArchiveError, Entry, EntryKind, Scanner, Visitor};
 use keelson_oci::layer::tree::{NodeKind, ROOT, Tree, TreeBuilder, TreeError};
-use keelson_oci::layer::{Limits, erofs};
+use keelson_oci::layer::{LayerLimits, erofs};
 use proptest::prelude::*;
 use tar::EntryType;
 
-/// What a scanner delivers.
+/// The results of a scanner.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Heard {
     entries: Vec<Entry>,
@@ -128,7 +128,7 @@ fn archive(items: &[Item]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// Every path of a tree with its node, and that names and links agree.
+/// Every path of a tree with its node. Also checks that names and link counts agree.
 fn walk(tree: &Tree) -> BTreeMap<Vec<u8>, u32> {
     let mut found = BTreeMap::new();
     let mut counts = BTreeMap::new();
@@ -178,9 +178,9 @@ proptest! {
     #[test]
     fn trees_are_consistent_and_can_be_indexed(items in items()) {
         let archive = archive(&items);
-        let mut builder = TreeBuilder::new(Limits::default());
+        let mut builder = TreeBuilder::new(LayerLimits::default());
         for entry in hear(&archive, 512).unwrap().entries {
-            // What is refused changes nothing that matters: a layer ends with its first error.
+            // Errors are ignored here: a real layer ends with its first error.
             if builder.add(entry).is_err() {
                 break;
             }
@@ -195,7 +195,7 @@ proptest! {
     #[test]
     fn garbage_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..4000), piece in 1_usize..700) {
         let _ = hear(&bytes, piece);
-        // With right checksums the deeper parts are reached.
+        // With correct checksums the deeper parts are reached.
         for block in bytes.chunks_exact_mut(512) {
             block[148..156].copy_from_slice(b"        ");
             block[257..263].copy_from_slice(b"ustar\0");
@@ -217,28 +217,28 @@ fn limits_are_kept() {
     };
     let archive = archive(&[item("a"), item("b")]);
     let entries = hear(&archive, 100).unwrap().entries;
-    let add = |limits: Limits| {
+    let add = |limits: LayerLimits| {
         let mut builder = TreeBuilder::new(limits);
         entries
             .iter()
             .try_for_each(|entry| builder.add(entry.clone()))
     };
-    let none = Limits::default();
+    let none = LayerLimits::default();
     assert!(add(none.clone()).is_ok());
     for limits in [
-        Limits {
+        LayerLimits {
             entries: 1,
             ..none.clone()
         },
-        Limits {
+        LayerLimits {
             bytes: 2000,
             ..none.clone()
         },
-        Limits {
+        LayerLimits {
             metadata: 1,
             ..none.clone()
         },
-        Limits { file: 999, ..none },
+        LayerLimits { file: 999, ..none },
     ] {
         assert!(matches!(add(limits), Err(TreeError::Limit { .. })));
     }
@@ -246,9 +246,9 @@ fn limits_are_kept() {
 
 #[test]
 fn directories_that_are_only_named_count() {
-    let mut builder = TreeBuilder::new(Limits {
+    let mut builder = TreeBuilder::new(LayerLimits {
         entries: 100,
-        ..Limits::default()
+        ..LayerLimits::default()
     });
     builder.add(entry("a", EntryKind::File, &[])).unwrap();
     let deep = "d/".repeat(200);
@@ -327,7 +327,7 @@ fn only_attributes_that_linux_has_are_kept() {
             &["security.a", "system.posix_acl_access", "trusted.a"],
         ),
     ] {
-        let mut builder = TreeBuilder::new(Limits::default());
+        let mut builder = TreeBuilder::new(LayerLimits::default());
         builder.add(entry("x", kind, &all)).unwrap();
         let tree = builder.finish();
         let id = walk(&tree)[&b"/x"[..]];
@@ -342,7 +342,7 @@ fn malformed_file_capabilities_are_refused() {
     let whole = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let add = |value: &[u8]| {
         let attribute = [("security.capability", value)];
-        TreeBuilder::new(Limits::default()).add(entry("x", EntryKind::File, &attribute))
+        TreeBuilder::new(LayerLimits::default()).add(entry("x", EntryKind::File, &attribute))
     };
     add(&whole).unwrap();
     let other_revision = [&[1, 0, 0, 9][..], &whole[4..]].concat();
@@ -354,7 +354,7 @@ fn malformed_file_capabilities_are_refused() {
 
 #[test]
 fn nothing_is_hidden_where_nothing_is_below() {
-    let mut builder = TreeBuilder::new(Limits::default());
+    let mut builder = TreeBuilder::new(LayerLimits::default());
     for (path, kind) in [
         ("new/", EntryKind::Directory),
         ("new/.wh.a", EntryKind::File),

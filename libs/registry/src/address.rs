@@ -1,4 +1,4 @@
-//! What an address or a host's name says.
+//! Facts about an address or a host name.
 
 use std::net::IpAddr;
 

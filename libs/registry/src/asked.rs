@@ -1,31 +1,31 @@
-//! What a registry, or a host beside it, was asked for.
+//! Requests to a registry, or to another host.
 
 use std::fmt;
 
 use keelson_oci::digest::Digest;
 
-/// What was asked for. Its words stand in errors: `manifest latest`.
+/// A request. Errors contain its words: `manifest latest`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
     /// The version of the protocol that the registry speaks.
     Version,
-    /// Whether it takes credentials.
+    /// Whether it accepts credentials.
     Login,
     /// A token for it.
     Token,
     /// A manifest or index, by tag or digest.
     Manifest(String),
-    /// To take a manifest, of this tag or digest.
+    /// To store a manifest with this tag or digest.
     ManifestUpload(String),
     /// The tags of a repository.
     Tags,
     /// A blob.
     Blob(Digest),
-    /// To take a blob.
+    /// To store a blob.
     BlobUpload(Digest),
-    /// To take a blob from another of its repositories.
+    /// To mount a blob from another of its repositories.
     BlobMount(Digest),
-    /// To give up an upload.
+    /// To cancel an upload.
     Cancelling,
     /// To search for a term.
     Search(String),

@@ -15,7 +15,7 @@ pub struct Credentials {
     pub password: String,
     /// A refresh token of the registry's token service, instead of a password.
     pub identity_token: String,
-    /// A bearer token that is sent as it is.
+    /// A bearer token that is sent unchanged.
     pub registry_token: String,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// The value of an `Authorization` header with user name and password, when there are any.
+    /// The value of an `Authorization` header with user name and password, if there are any.
     pub(crate) fn basic(&self) -> Option<String> {
         if self.username.is_empty() || self.password.is_empty() {
             return None;
@@ -39,7 +39,7 @@ impl Credentials {
     }
 }
 
-/// What a registry asks for.
+/// The credentials that a registry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Challenge {
     /// User name and password.
@@ -53,12 +53,12 @@ pub enum Challenge {
     },
 }
 
-/// Longest header that is looked at, in bytes.
+/// Longest header that is read, in bytes.
 const MAX_CHALLENGE: usize = 8 << 10;
 
 impl Challenge {
-    /// Reads a `WWW-Authenticate` header, which may hold several challenges; the best one that is
-    /// understood is taken.
+    /// Reads a `WWW-Authenticate` header, which may have several challenges. The best known one is
+    /// returned.
     pub fn parse(header: &str) -> Option<Self> {
         let header = header.get(..MAX_CHALLENGE).unwrap_or(header);
         let mut best = None;
@@ -187,7 +187,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_header_is_survived(text in any::<String>()) {
+        fn no_header_causes_a_panic(text in any::<String>()) {
             let _ = Challenge::parse(&text);
         }
 

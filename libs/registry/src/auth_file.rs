@@ -1,5 +1,5 @@
-//! Credentials of the machine: files in the form of Docker's `config.json`, which podman's
-//! `auth.json` has, too.
+//! Credentials of the machine: files in the format of Docker's `config.json` and podman's
+//! `auth.json`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,10 +18,10 @@ use crate::error::RegistryError;
 
 /// Largest file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
-/// Names under which credentials for Docker Hub are filed.
+/// The keys for credentials of Docker Hub.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
-/// `config.json`. What else it holds is the client's business.
+/// `config.json`. Its other members are for clients only.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct AuthFile {
@@ -74,7 +74,7 @@ impl Entry {
 }
 
 impl AuthFile {
-    /// The credentials for a repository: the most specific entry counts (`host/team/box`,
+    /// The credentials for a repository: the most specific entry is used (`host/team/box`,
     /// `host/team`, `host`).
     fn find(&self, domain: &str, path: &str) -> Result<Option<Credentials>, String> {
         let mut wanted = vec![format!("{domain}/{path}")];
@@ -112,7 +112,7 @@ impl AuthFile {
     }
 }
 
-/// `https://index.docker.io/v1/` is filed for `index.docker.io`.
+/// `https://index.docker.io/v1/` counts as `index.docker.io`.
 fn plain_key(key: &str) -> &str {
     let rest = key
         .strip_prefix("https://")
@@ -131,7 +131,7 @@ fn read(path: &Path) -> Result<Option<AuthFile>, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
-    // Of the open file, which can't be exchanged in between.
+    // Taken from the open file, so that the file can't be replaced in between.
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if metadata.mode() & 0o077 != 0 {
         return Err(format!(
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_said_without_secrets() {
+    fn errors_contain_no_secrets() {
         let error = find("helped.lan", "a").unwrap_err();
         assert!(error.contains("helper \"pass\""), "{error}");
         let error = find("broken.lan", "a").unwrap_err();

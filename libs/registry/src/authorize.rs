@@ -13,17 +13,17 @@ use crate::asked::Asked;
 use crate::auth::{Challenge, Credentials};
 use crate::client::Ask;
 use crate::error::RegistryError;
-use crate::repository::{Access, MAX_DOCUMENT, Repository};
+use crate::repository::{MAX_DOCUMENT, Repository, RepositoryAccess};
 use crate::session::AuthState;
 use crate::uri::{authority, encode, with_query};
 
-/// How long a token is used that does not say how long it lives: a minute, with a margin.
+/// How long a token without a lifetime is used: a minute, minus a margin.
 const TOKEN_LIFE: Duration = Duration::from_secs(50);
-/// The least time that a token service may say, in seconds (Docker token specification).
+/// The shortest lifetime that a token service may state, in seconds (Docker token specification).
 const LEAST_LIFE: f64 = 60.0;
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// What is known about the next request's authorization.
+/// The authorization for the next request.
 enum Known {
     /// Send this, or nothing.
     Value(Option<String>),
@@ -41,12 +41,12 @@ struct TokenAnswer {
     token: String,
     #[serde(default, deserialize_with = "lenient")]
     access_token: String,
-    /// Seconds; some write them as a string.
+    /// Seconds. Some services write them as a string.
     #[serde(default)]
     expires_in: Option<Json>,
 }
 
-/// Reads the answer of a token service: the token, and how long it is used.
+/// Reads the answer of a token service: the token, and how long to use it.
 pub(crate) fn parse_token(bytes: &[u8]) -> Result<(String, Duration), &'static str> {
     let answer: TokenAnswer = json::from_slice(bytes).map_err(|_| "the answer is not a token")?;
     let token = [answer.token, answer.access_token]
@@ -58,7 +58,7 @@ pub(crate) fn parse_token(bytes: &[u8]) -> Result<(String, Duration), &'static s
         Some(Json::String(text)) => text.trim().parse().ok(),
         _ => None,
     };
-    // Less than a minute is not meant seriously: then the first use would be too late.
+    // Less than a minute is ignored: the first use would already be too late.
     let life = match seconds {
         Some(seconds) if seconds >= LEAST_LIFE => {
             Duration::from_secs_f64(seconds.min(3600.0)).saturating_sub(MARGIN)
@@ -78,8 +78,8 @@ impl Repository {
         self.state().challenge.is_some()
     }
 
-    /// Remembers the challenge of an answer. The token that was sent is worth nothing; another one,
-    /// which a parallel request may have fetched since, stays.
+    /// Stores the challenge of an answer. The token that was sent is invalid and dropped. Another
+    /// token, which a parallel request may have fetched since, stays.
     pub(crate) fn learn(&self, response: &Response<Incoming>, sent: Option<&HeaderValue>) {
         let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
         let all: Vec<&str> = headers.iter().filter_map(|h| h.to_str().ok()).collect();
@@ -119,13 +119,13 @@ impl Repository {
         }
     }
 
-    /// The value for `Authorization`, if any is wanted.
+    /// The value for `Authorization`, if the registry wants one.
     async fn authorization(&self) -> Result<Option<String>, RegistryError> {
         if let Known::Value(value) = self.known() {
             return Ok(value);
         }
         let _fetching = self.session.fetching.lock().await;
-        // Somebody else may have fetched it meanwhile.
+        // Another request may have fetched it meanwhile.
         let (realm, service) = match self.known() {
             Known::Value(value) => return Ok(value),
             Known::Fetch { realm, service } => (realm, service),
@@ -141,8 +141,8 @@ impl Repository {
             return Vec::new();
         }
         let actions = match self.access {
-            Access::Pull => "pull",
-            Access::Push => "pull,push",
+            RepositoryAccess::Pull => "pull",
+            RepositoryAccess::Push => "pull,push",
         };
         let own = format!("repository:{}:{actions}", self.path);
         let others = self
@@ -167,7 +167,7 @@ impl Repository {
         let uri: Uri = realm
             .parse()
             .map_err(|_| wrong("its token service has no valid address"))?;
-        // Credentials go there: as safe as the registry itself, at least.
+        // Credentials are sent there, so it must be at least as safe as the registry itself.
         let plain = uri.scheme_str() == Some("http")
             && self.base.scheme_str() == Some("http")
             && self.client.options.may_be_plain(authority(&uri));
@@ -222,7 +222,7 @@ impl Repository {
         parse_token(&bytes).map_err(wrong)
     }
 
-    /// Adds the authorization when a request goes to the registry itself.
+    /// Adds the authorization if a request goes to the registry itself.
     pub(crate) async fn authorize(&self, ask: &mut Ask) -> Result<(), RegistryError> {
         ask.headers.remove(header::AUTHORIZATION);
         let own = authority(&ask.uri) == authority(&self.base)

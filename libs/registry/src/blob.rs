@@ -1,4 +1,4 @@
-//! Reading blobs: bounded by their known size, resumed where the connection broke.
+//! Reads blobs: no more than their known size, and resumed where the connection broke.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header};
@@ -11,7 +11,7 @@ use crate::client::{Ask, chain};
 use crate::error::RegistryError;
 use crate::repository::Repository;
 
-/// After so many new bytes a broken connection counts as the first one again.
+/// After this many new bytes, the count of broken connections starts again.
 const PROGRESS: u64 = 1 << 20;
 
 /// A blob that is being read. The caller checks the digest of the bytes that it received.
@@ -23,10 +23,10 @@ pub struct BlobReader<'a> {
     at: u64,
     body: Option<Incoming>,
     pace: Pace,
-    /// Bytes of the present body that were read before already.
+    /// Bytes of the present body that were read before.
     skip: u64,
     tried: u32,
-    /// Where the last failure was.
+    /// The position of the last failure.
     failed_at: u64,
 }
 
@@ -39,7 +39,7 @@ impl Repository {
             size,
             at: 0,
             body: None,
-            pace: Pace::new(self.client.options.patience.stall),
+            pace: Pace::new(self.client.options.deadlines.stall),
             skip: 0,
             tried: 0,
             failed_at: 0,
@@ -139,7 +139,7 @@ impl BlobReader<'_> {
         self.failed_at = self.at;
         self.tried += 1;
         let client = &self.repository.client;
-        if self.tried >= client.options.patience.attempts {
+        if self.tried >= client.options.deadlines.attempts {
             return Err(RegistryError::Unreachable {
                 host: self.repository.host().to_owned(),
                 reason: format!(
@@ -166,7 +166,7 @@ impl BlobReader<'_> {
         self.skip = 0;
         match response.status().as_u16() {
             200 => {
-                // A server without ranges sends everything again.
+                // A server that does not support ranges sends everything again.
                 self.skip = self.at;
                 self.check_length(&response, self.size)?;
             }
@@ -183,7 +183,7 @@ impl BlobReader<'_> {
             _ => return Err(self.repository.client.refusal(response, &ask).await),
         }
         self.body = Some(response.into_body());
-        self.pace = Pace::new(self.repository.client.options.patience.stall);
+        self.pace = Pace::new(self.repository.client.options.deadlines.stall);
         Ok(())
     }
 
@@ -244,7 +244,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_range_is_survived(value in "[ -~]{0,40}", first in any::<u64>()) {
+        fn no_range_causes_a_panic(value in "[ -~]{0,40}", first in any::<u64>()) {
             let _ = start(&value);
             prop_assert_eq!(start(&format!("bytes {first}-9/10")), Some(first));
         }

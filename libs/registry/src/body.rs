@@ -1,4 +1,4 @@
-//! Waiting for the pieces of a body.
+//! Waits for the pieces of a body.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +6,11 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 
-/// So many bytes must come within the time that a stalled body is given. A server that sends one
-/// of them at a time could otherwise hold up a pull forever.
+/// At least this many bytes must arrive within the limit for a stalled body. Otherwise a server
+/// that sends single bytes could delay a pull forever.
 const LEAST: u64 = 1024;
 
-/// Counts how long was waited for how much. What the receiver itself takes does not count.
+/// Measures the waiting time and the bytes. Time that the receiver itself needs does not count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     stall: Duration,
@@ -27,7 +27,7 @@ impl Pace {
         }
     }
 
-    /// The next frame of a body; the error says why there is none.
+    /// The next frame of a body. The error says why there is none.
     pub(crate) async fn frame(
         &mut self,
         body: &mut Incoming,

@@ -28,7 +28,7 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(15);
-/// How often a connection is tried that fails.
+/// How often a failing connection is tried.
 const CONNECT_ATTEMPTS: u32 = 2;
 /// Longest text of an error that is read, in bytes.
 const MAX_ERROR: usize = 16 << 10;
@@ -125,8 +125,7 @@ impl Client {
         }
     }
 
-    /// Sends a request until there is an answer that is worth looking at: connection errors, 429
-    /// and 5xx are retried.
+    /// Sends a request until there is a final answer: connection errors, 429 and 5xx are retried.
     pub(crate) async fn send(&self, ask: &Ask) -> Result<Response<Incoming>, RegistryError> {
         self.try_send(ask)
             .await
@@ -135,7 +134,7 @@ impl Client {
 
     /// Like [`Self::send`], with the reason in detail.
     pub(crate) async fn try_send(&self, ask: &Ask) -> Result<Response<Incoming>, Attempt> {
-        let patience = self.options.patience;
+        let deadlines = self.options.deadlines;
         let mut tried = 0;
         loop {
             tried += 1;
@@ -143,7 +142,7 @@ impl Client {
                 .map_err(|never| match never {})
                 .boxed_unsync();
             let outcome = self
-                .send_once(&ask.method, &ask.uri, &ask.headers, body, patience.answer)
+                .send_once(&ask.method, &ask.uri, &ask.headers, body, deadlines.answer)
                 .await;
             let wait = match &outcome {
                 Ok(response) if retryable(response.status()) => retry_after(response.headers()),
@@ -151,11 +150,12 @@ impl Client {
                 Err(Attempt::Connect(
                     ConnectError::Setup(_) | ConnectError::NotTls | ConnectError::Refused,
                 )) => return outcome,
-                // A name that is not known, or a host that is silent: seldom better a moment later.
+                // An unknown name, or a host that does not answer: a retry a moment later rarely
+                // helps.
                 Err(Attempt::Connect(_)) if tried >= CONNECT_ATTEMPTS => return outcome,
                 Err(_) => None,
             };
-            if tried >= patience.attempts {
+            if tried >= deadlines.attempts {
                 return outcome;
             }
             tracing::debug!(what = %ask.what, tried, "request is tried again");
@@ -165,10 +165,10 @@ impl Client {
 
     /// Waits before the next attempt.
     pub(crate) async fn pause(&self, tried: u32, asked: Option<Duration>) {
-        let patience = self.options.patience;
+        let deadlines = self.options.deadlines;
         let factor = 2_u32.saturating_pow(tried.saturating_sub(1));
-        let wait = asked.unwrap_or_else(|| patience.back_off.saturating_mul(factor));
-        tokio::time::sleep(wait.min(patience.longest_wait)).await;
+        let wait = asked.unwrap_or_else(|| deadlines.back_off.saturating_mul(factor));
+        tokio::time::sleep(wait.min(deadlines.longest_wait)).await;
     }
 
     /// Reads a body to its end, up to a limit.
@@ -181,7 +181,7 @@ impl Client {
         let host = authority(&ask.uri).to_owned();
         let mut body = response.into_body();
         let mut bytes = Vec::new();
-        let mut pace = Pace::new(self.options.patience.stall);
+        let mut pace = Pace::new(self.options.deadlines.stall);
         loop {
             let reason = match pace.frame(&mut body).await {
                 Ok(None) => return Ok(bytes),
@@ -245,7 +245,7 @@ impl Client {
     /// The first error in a body (OCI distribution specification, "Error codes").
     async fn said(&self, response: Response<Incoming>) -> Option<Said> {
         let body = http_body_util::Limited::new(response.into_body(), MAX_ERROR).collect();
-        let Ok(Ok(body)) = tokio::time::timeout(self.options.patience.stall, body).await else {
+        let Ok(Ok(body)) = tokio::time::timeout(self.options.deadlines.stall, body).await else {
             return None;
         };
         parse_error(&body.to_bytes())
@@ -276,10 +276,10 @@ struct ErrorMembers {
     message: String,
 }
 
-/// The code of a repository that is not there (OCI distribution specification), as [`Said`] has it.
+/// The code of a missing repository (OCI distribution specification), as in [`Said`].
 const NAME_UNKNOWN: &str = "name unknown";
 
-/// What a registry says of an error.
+/// A registry's own words about an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Said {
     /// The code in plain words: `name unknown`.
@@ -292,7 +292,7 @@ pub(crate) struct Said {
 pub(crate) fn parse_error(body: &[u8]) -> Option<Said> {
     let document: ErrorDocument = json::from_slice(body).ok()?;
     let text = |value: &str| {
-        // It is shown on terminals.
+        // It is shown on terminals, so control characters are removed.
         let clean: String = value
             .chars()
             .filter(|c| !c.is_control())
@@ -302,7 +302,7 @@ pub(crate) fn parse_error(body: &[u8]) -> Option<Said> {
     };
     let said = |error: &ErrorMembers| !error.code.is_empty() || !error.message.is_empty();
     let Some(error) = document.errors.into_iter().find(said) else {
-        // Token services have forms of their own.
+        // Token services have other formats.
         let words = [
             document.details,
             document.error_description,

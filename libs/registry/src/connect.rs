@@ -39,8 +39,8 @@ enum Transport {
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
-/// Why there is no TLS connection, so that the caller can distinguish a server without TLS from one
-/// that cannot be trusted.
+/// Why there is no TLS connection. The caller must distinguish a server without TLS from one that
+/// can't be trusted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     /// The peer answers, but not in TLS.
@@ -49,7 +49,7 @@ pub(crate) enum ConnectError {
     /// No process listens there.
     #[error("connection refused")]
     Refused,
-    /// The local set-up is wrong.
+    /// The local configuration is wrong.
     #[error("{0}")]
     Setup(String),
     /// Everything else.
@@ -69,7 +69,7 @@ impl tower::Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connector = self.clone();
         Box::pin(async move {
-            let limit = connector.options.patience.connect;
+            let limit = connector.options.deadlines.connect;
             tokio::time::timeout(limit, connector.connect(&uri))
                 .await
                 .unwrap_or_else(|_| {
@@ -114,7 +114,7 @@ impl Connector {
             Arc::clone(&self.options),
             name.to_owned(),
         );
-        // Files are read there.
+        // On another thread, because files are read.
         let config = tokio::task::spawn_blocking(move || trust.config(&options, &owned))
             .await
             .map_err(|error| ConnectError::Failed(error.to_string()))?
@@ -137,14 +137,14 @@ fn handshake(error: &io::Error) -> ConnectError {
         .get_ref()
         .and_then(|cause| cause.downcast_ref::<rustls::Error>());
     match cause {
-        // What comes from a server of plain HTTP is no TLS record.
+        // A plain HTTP server does not answer with a TLS record.
         Some(rustls::Error::InvalidMessage(_)) => ConnectError::NotTls,
         Some(rustls::Error::InvalidCertificate(reason)) => ConnectError::Setup(format!(
             "its certificate cannot be verified: {reason}; add its certificate authority, or \
              configure it as insecure"
         )),
         Some(other) => ConnectError::Failed(format!("TLS: {other}")),
-        // Some servers of plain HTTP just hang up.
+        // Some plain HTTP servers just close the connection.
         None if matches!(
             error.kind(),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
@@ -156,7 +156,7 @@ fn handshake(error: &io::Error) -> ConnectError {
     }
 }
 
-/// Connects. Only one that is `named` as on this machine may be there.
+/// Connects. An address of this machine is allowed only if the registry is `named` so.
 async fn open(uri: &Uri, default_port: u16, named: bool) -> Result<TcpStream, ConnectError> {
     let host = host_of(authority(uri));
     let port = uri.port_u16().unwrap_or(default_port);
@@ -171,7 +171,7 @@ async fn open(uri: &Uri, default_port: u16, named: bool) -> Result<TcpStream, Co
         }
         match TcpStream::connect(address).await {
             Ok(tcp) => {
-                // Requests are written in one piece; a failure costs only time.
+                // Requests are written in one piece. If this fails, it only costs time.
                 let _ = tcp.set_nodelay(true);
                 return Ok(tcp);
             }

@@ -1,5 +1,5 @@
-//! Files at addresses that a person has named: of any server, by HTTP or HTTPS, through the same
-//! proxies and with the same trust as registries.
+//! Downloads files from addresses that a user named: from any server, by HTTP or HTTPS, with the
+//! same proxies and certificates as for registries.
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri, header};
@@ -12,13 +12,13 @@ use crate::client::{Ask, Attempt, Client, chain};
 use crate::repository::location;
 use crate::uri::{authority, basic, without_user};
 
-/// Redirects that are followed, one after another.
+/// How many redirects are followed one after another.
 const MAX_REDIRECTS: u32 = 10;
 
 /// Why there is no file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DownloadError {
-    /// No address, or none that is spoken to.
+    /// It is no address, or one with an unsupported scheme.
     #[error(
         "{0:?} is not an address that can be imported from: expected http://host/path or \
          https://host/path"
@@ -27,25 +27,25 @@ pub enum DownloadError {
     /// The server has no such file, or refuses it.
     #[error("failed to GET {address} with status {status}")]
     Status {
-        /// Without a password.
+        /// The address, without a password.
         address: String,
         /// The status and its words.
         status: StatusCode,
     },
-    /// No connection, or one that broke.
+    /// There is no connection, or it broke.
     #[error("cannot download {address}: {reason}")]
     Broken {
         /// Without a password.
         address: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// It does not end where it should.
+    /// The file is longer than allowed.
     #[error("cannot download {address}: it has more than the {limit} bytes that are accepted")]
     TooLarge {
         /// Without a password.
         address: String,
-        /// Bytes.
+        /// The limit in bytes.
         limit: u64,
     },
 }
@@ -164,7 +164,7 @@ impl Client {
                 total,
                 taken: 0,
                 limit,
-                pace: Pace::new(self.options.patience.stall),
+                pace: Pace::new(self.options.deadlines.stall),
                 body: response.into_body(),
             });
         }
@@ -172,17 +172,17 @@ impl Client {
 }
 
 impl Download {
-    /// Where it comes from, without a password.
+    /// Its address, without a password.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Its length in bytes, when the server has sent it.
+    /// Its length in bytes, if the server sent it.
     pub fn total(&self) -> Option<u64> {
         self.total
     }
 
-    /// Bytes that came so far.
+    /// How many bytes have arrived.
     pub fn taken(&self) -> u64 {
         self.taken
     }
@@ -190,7 +190,7 @@ impl Download {
     /// The next bytes; `None` after the last one.
     ///
     /// # Errors
-    /// When the file ends early or not at all.
+    /// When the file ends early, or never.
     pub async fn next(&mut self) -> Result<Option<Bytes>, DownloadError> {
         loop {
             let reason = match self.pace.frame(&mut self.body).await {

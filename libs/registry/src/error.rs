@@ -1,18 +1,18 @@
-//! What can go wrong between us and a registry.
+//! Errors of the registry client.
 
 use keelson_model::error::ErrorKind;
 use keelson_oci::digest::Digest;
 
 use crate::asked::Asked;
 
-/// What a registry says is missing when it answers 404.
+/// The object that a registry reports as missing when it answers 404.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// The repository (`NAME_UNKNOWN`).
     Repository,
-    /// What was asked for in it.
+    /// The requested object in it.
     Object,
-    /// It says nothing but the status.
+    /// It sent only the status.
     Unsaid,
 }
 
@@ -27,7 +27,7 @@ pub enum RegistryError {
         /// Why not, and what to do.
         reason: String,
     },
-    /// The registry wants (other) credentials.
+    /// The registry wants credentials, or others.
     #[error("registry {host} denies access: {reason}")]
     Denied {
         /// Host and port.
@@ -35,10 +35,10 @@ pub enum RegistryError {
         /// Its words.
         reason: String,
     },
-    /// The registry itself, and no token server before it, refuses the credentials of a login.
+    /// The registry itself (not its token server) refuses the credentials of a login.
     #[error("login attempt to {address} failed with status: {status}")]
     Login {
-        /// What was asked for with them: the URL of `/v2/`.
+        /// The requested URL: that of `/v2/`.
         address: String,
         /// HTTP status with its words: `401 Unauthorized`.
         status: String,
@@ -50,12 +50,12 @@ pub enum RegistryError {
         host: String,
         /// What was asked for.
         what: Asked,
-        /// What of it is missing, as far as it says so.
+        /// The missing object, if the registry says so.
         missing: Missing,
         /// Its words.
         reason: String,
     },
-    /// It answers with a status that is an error.
+    /// It answers with an error status.
     #[error("registry {host} answers {status} to {what}: {reason}")]
     Status {
         /// Host and port.
@@ -67,7 +67,7 @@ pub enum RegistryError {
         /// Its words.
         reason: String,
     },
-    /// It does not keep to the protocol.
+    /// It violates the protocol.
     #[error(
         "registry {host} breaks the protocol ({what}): {reason}; if trying again does not help, \
          ask the registry's operator"
@@ -80,7 +80,7 @@ pub enum RegistryError {
         /// What is wrong.
         reason: String,
     },
-    /// What came is not what was asked for.
+    /// The received data is not the requested data.
     #[error(
         "{what} from registry {host} is corrupt: its digest is {found} where {expected} is \
          expected; try again, or ask the registry's operator"
@@ -90,15 +90,15 @@ pub enum RegistryError {
         host: String,
         /// What was asked for.
         what: Asked,
-        /// Digest that was asked for.
+        /// The requested digest.
         expected: Digest,
-        /// Digest of what came.
+        /// The digest of the received data.
         found: Box<Digest>,
     },
-    /// Our own side is set up wrongly: a certificate file, a host name.
+    /// The local configuration is wrong: a certificate file, a host name.
     #[error("{0}")]
     Setup(String),
-    /// The blob that is to be sent cannot be read here.
+    /// The blob to send can't be read on this machine.
     #[error("cannot read what is to be uploaded: {0}")]
     Source(String),
 }

@@ -1,4 +1,4 @@
-//! For the fuzz targets: what reads bytes of registries and has no public name.
+//! Parsers of bytes from registries that are private otherwise, for the fuzz targets.
 
 use http::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 

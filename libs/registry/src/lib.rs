@@ -1,15 +1,15 @@
 //! A client of container registries (OCI distribution specification 1.1, Docker Registry HTTP API
 //! V2): manifests, blobs and uploads, over HTTPS or, where configured, plain HTTP.
 //!
-//! A registry is never trusted: what it sends is bounded in size and in time and checked against
-//! digests that come from the reference or from documents that were checked before.
+//! A registry is never trusted: its answers are limited in size and time, and checked against
+//! digests from the reference or from documents that were checked before.
 //!
-//! - [`RegistryOptions`]: mirrors, insecure registries, certificates, proxies, patience.
+//! - [`RegistryOptions`]: mirrors, insecure registries, certificates, proxies, deadlines.
 //! - `auth_file`, [`auth`], `session`: credentials, challenges and tokens.
 //! - `uri`, `own`: addresses, and which of them a registry may lead us to.
 //! - `connect`, `tls`, `proxy`: connections.
-//! - [`Client`]: requests with retries; [`Repository`]: what can be done in one repository.
-//! - `manifest`, `blob`, `body`: what is pulled; `source`, `upload`: what is pushed.
+//! - [`Client`]: requests with retries; [`Repository`]: the operations in one repository.
+//! - `manifest`, `blob`, `body`: for pulls; `source`, `upload`: for pushes.
 //! - `search`, `download`: Docker Hub's search, and files by URL.
 //! - [`RegistryError`]: why a request failed.
 
@@ -45,8 +45,8 @@ pub use client::Client;
 pub use download::{Download, DownloadError};
 pub use error::{Missing, RegistryError};
 pub use manifest::Manifest;
-pub use options::{Endpoint, HostRule, Patience, RegistryOptions};
+pub use options::{Deadlines, HostRule, Mirror, RegistryOptions};
 pub use proxy::Proxies;
-pub use repository::{Access, Repository};
+pub use repository::{Repository, RepositoryAccess};
 pub use search::SearchResult;
 pub use source::BlobSource;

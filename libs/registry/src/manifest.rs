@@ -15,21 +15,21 @@ use crate::error::RegistryError;
 use crate::repository::{MAX_DOCUMENT, Repository};
 use crate::uri::{authority, join};
 
-/// Pages of tags that are read.
+/// How many pages of tags are read.
 const MAX_PAGES: usize = 200;
-/// Tags of a repository that are read.
+/// How many tags of a repository are read.
 const MAX_TAGS: usize = 100_000;
 /// Media types of manifests that are asked for.
 const ACCEPT: [&str; 4] = [DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX];
 
-/// A manifest as it came, checked against the digest that was asked for, if any.
+/// A manifest as received, checked against the requested digest, if any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// Byte for byte.
     pub bytes: Vec<u8>,
     /// Digest of the bytes.
     pub digest: Digest,
-    /// What the registry says that it is.
+    /// The media type that the registry states.
     pub media_type: String,
 }
 
@@ -75,7 +75,7 @@ impl Repository {
             match self.client.read(response, MAX_MANIFEST_SIZE, &ask).await {
                 Ok(bytes) => break (bytes, media_type, claimed),
                 Err(RegistryError::Unreachable { .. })
-                    if tried < self.client.options.patience.attempts =>
+                    if tried < self.client.options.deadlines.attempts =>
                 {
                     self.client.pause(tried, None).await;
                 }
@@ -83,7 +83,7 @@ impl Repository {
             }
         };
         let digest = Digest::of(&bytes);
-        // A digest of the reference counts; the registry's own claim shows damage on the way.
+        // The reference's digest is decisive; the registry's own digest detects damage in transit.
         let expected = expected.or_else(|| claimed?.parse().ok()).unwrap_or(digest);
         if digest != expected {
             return Err(RegistryError::Digest {
@@ -111,7 +111,7 @@ impl Repository {
         self.exists(ask).await
     }
 
-    /// Whether the answer to a HEAD request says that the object is there.
+    /// Whether the answer to a HEAD request means that the object exists.
     pub(crate) async fn exists(&self, ask: Ask) -> Result<bool, RegistryError> {
         let response = self.request(ask.clone()).await?;
         match response.status().as_u16() {
@@ -247,7 +247,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_link_is_survived(text in any::<String>()) {
+        fn no_link_causes_a_panic(text in any::<String>()) {
             let _ = next_page(&text);
         }
     }

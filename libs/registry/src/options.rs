@@ -1,4 +1,4 @@
-//! Which registries are spoken to how.
+//! Settings for the connection to registries.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,22 +16,22 @@ use crate::uri::host_of;
 #[derive(Debug, Clone)]
 pub struct RegistryOptions {
     /// Mirrors of Docker Hub, tried in this order before it: `https://mirror.example`.
-    pub mirrors: Vec<Endpoint>,
-    /// Registries that may be spoken to by plain HTTP, and whose certificates are not checked.
+    pub mirrors: Vec<Mirror>,
+    /// Registries for which plain HTTP is allowed, and whose certificates are not checked.
     pub insecure: Vec<HostRule>,
-    /// Directories with a sub-directory for each registry (`host` or `host:port`) that holds
-    /// certificate authorities (`*.crt`) and client certificates (`*.cert` with `*.key`), as Docker
-    /// has them.
+    /// Directories with a subdirectory for each registry (`host` or `host:port`) that has
+    /// certificate authorities (`*.crt`) and client certificates (`*.cert` with `*.key`), as in
+    /// Docker.
     pub certificates: Vec<PathBuf>,
-    /// Files with credentials in the form of Docker's `config.json` and podman's `auth.json`, asked
-    /// in this order where the caller has none.
+    /// Files with credentials in the format of Docker's `config.json` and podman's `auth.json`.
+    /// They are searched in this order if the caller has no credentials.
     pub credentials: Vec<PathBuf>,
-    /// Bundles of the system's certificate authorities; the first that exists is used.
+    /// Bundles of the system's certificate authorities. The first existing one is used.
     pub bundles: Vec<PathBuf>,
     /// Proxies.
     pub proxies: Proxies,
     /// Deadlines and retries.
-    pub patience: Patience,
+    pub deadlines: Deadlines,
     /// Sent with every request.
     pub user_agent: String,
 }
@@ -49,7 +49,7 @@ impl Default for RegistryOptions {
                 "/etc/ssl/cert.pem".into(),
             ],
             proxies: Proxies::default(),
-            patience: Patience::default(),
+            deadlines: Deadlines::default(),
             user_agent: concat!("Keelson/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -57,22 +57,22 @@ impl Default for RegistryOptions {
 
 /// Deadlines and retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct Deadlines {
     /// For name resolution, connection and TLS.
     pub connect: Duration,
-    /// Until the head of an answer is there.
+    /// Limit until the head of an answer arrives.
     pub answer: Duration,
-    /// Between two pieces of a body.
+    /// Limit between two pieces of a body.
     pub stall: Duration,
-    /// How often a request is tried, and a broken blob resumed without progress.
+    /// How often a request is tried, and how often a broken blob is resumed without progress.
     pub attempts: u32,
-    /// Before the first retry; doubled for each further one.
+    /// The wait before the first retry; it doubles each time.
     pub back_off: Duration,
-    /// Longest wait before a retry, also when the registry asks for a longer one.
+    /// Longest wait before a retry, even if the registry asks for a longer one.
     pub longest_wait: Duration,
 }
 
-impl Default for Patience {
+impl Default for Deadlines {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(20),
@@ -85,16 +85,16 @@ impl Default for Patience {
     }
 }
 
-/// Where a mirror answers.
+/// The address of a mirror.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct Mirror {
     /// Whether it speaks TLS.
     pub tls: bool,
     /// Host and optional port.
     pub authority: String,
 }
 
-impl FromStr for Endpoint {
+impl FromStr for Mirror {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -127,17 +127,17 @@ impl FromStr for Endpoint {
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for Mirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "{scheme}://{}", self.authority)
     }
 }
 
-/// Names registries: `host`, `host:port`, or addresses by prefix (`10.0.0.0/8`).
+/// A rule that matches registries: `host`, `host:port`, or addresses by prefix (`10.0.0.0/8`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostRule {
-    /// One host; without a port all its ports.
+    /// One host. Without a port: all its ports.
     Host(String),
     /// Registries that are named by an address within a prefix.
     Prefix(IpAddr, u8),
@@ -180,7 +180,7 @@ impl FromStr for HostRule {
 }
 
 impl HostRule {
-    /// Whether a registry (`host[:port]`) is meant.
+    /// Whether the rule matches a registry (`host[:port]`).
     pub fn covers(&self, authority: &str) -> bool {
         let host = host_of(authority);
         match self {
@@ -218,9 +218,9 @@ impl RegistryOptions {
         self.insecure.iter().any(|rule| rule.covers(authority))
     }
 
-    /// Whether a registry may be on this machine: its name says so, or the operator's configuration
-    /// names it. Servers can't lead to one whose name says so ([`Self::may_lead`]), so there it was
-    /// the caller. Reads directories.
+    /// Whether a registry may be on this machine: its name is a local one, or the operator's
+    /// configuration names it. Servers can't redirect to a local name ([`Self::may_lead`]), so only
+    /// the caller can have named it. Reads directories.
     pub(crate) fn is_named(&self, authority: &str) -> bool {
         is_loopback(authority)
             || self.is_insecure(authority)
@@ -233,7 +233,7 @@ impl RegistryOptions {
 
     /// Whether there is a directory with certificates for a registry.
     fn has_certificates(&self, authority: &str) -> bool {
-        // A text that could lead elsewhere is not the name of a registry.
+        // A text that could lead to another directory is not the name of a registry.
         !authority.contains('/')
             && !matches!(authority, "" | "." | "..")
             && self
@@ -242,10 +242,9 @@ impl RegistryOptions {
                 .any(|directory| directory.join(authority).is_dir())
     }
 
-    /// Whether a server may lead us on to another one. What listens on this machine is not for
-    /// others to reach through us, unless the operator named either as insecure. Names are judged
-    /// as they are written; what they resolve to is judged when they are connected to
-    /// ([`crate::own`]).
+    /// Whether a server may redirect us to another one. Servers must not reach programs on this
+    /// machine through us, unless the operator named one of both as insecure. Here names are judged
+    /// by their text; their addresses are judged at the connection ([`crate::own`]).
     pub(crate) fn may_lead(&self, from: &str, to: &str) -> bool {
         !is_own(to) || is_own(from) || self.is_insecure(from) || self.is_insecure(to)
     }
@@ -307,9 +306,9 @@ mod tests {
 
     #[test]
     fn mirrors_are_read() {
-        let mirror: Endpoint = "https://mirror.example:5000/".parse().unwrap();
+        let mirror: Mirror = "https://mirror.example:5000/".parse().unwrap();
         assert_eq!(mirror.to_string(), "https://mirror.example:5000");
-        assert!(!"http://10.0.0.1".parse::<Endpoint>().unwrap().tls);
+        assert!(!"http://10.0.0.1".parse::<Mirror>().unwrap().tls);
         for wrong in [
             "mirror",
             "ftp://a",
@@ -317,12 +316,12 @@ mod tests {
             "https://a/b",
             "https://u:p@a",
         ] {
-            assert!(wrong.parse::<Endpoint>().is_err(), "{wrong}");
+            assert!(wrong.parse::<Mirror>().is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn nobody_leads_to_loopback_but_loopback() {
+    fn only_loopback_may_redirect_to_loopback() {
         let options = RegistryOptions::default();
         for (from, to, may) in [
             ("registry.example", "cdn.example", true),

@@ -1,4 +1,4 @@
-//! Which addresses are this machine itself.
+//! Whether an address belongs to this machine.
 //!
 //! Services that listen on this machine and trust local clients must not be reachable through a
 //! registry's redirect, or through a DNS name of one of these addresses. Names are judged by the
@@ -31,8 +31,8 @@ fn embedded(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Loopback, unspecified (which means loopback for a connection) and link-local addresses, among
-/// them those of the services that clouds offer to their machines.
+/// Loopback, unspecified (which means loopback for a connection) and link-local addresses.
+/// Link-local ones include the metadata services of clouds.
 fn is_special(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -42,16 +42,16 @@ fn is_special(address: IpAddr) -> bool {
     }
 }
 
-/// Whether the kernel would deliver to this machine: then it takes the address itself as the
-/// source. That covers the addresses of all interfaces, and local routes. Nothing is sent.
+/// Whether the kernel would deliver to this machine: then it chooses the address itself as the
+/// source. This covers the addresses of all interfaces, and local routes. Nothing is sent.
 fn is_delivered_here(address: IpAddr) -> bool {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let Ok(socket) = UdpSocket::bind((any, 0)) else {
-        // Without the address family there is no connection either; short of descriptors it is
-        // better to refuse.
+        // Without the address family there would be no connection either. If descriptors are short,
+        // refusing is safer.
         return true;
     };
     // Any port but 0.

@@ -7,7 +7,7 @@ use http::Uri;
 use crate::address::{is_loopback, within};
 use crate::uri::host_of;
 
-/// Which proxy stands before which host.
+/// The proxies, and the hosts that are reached without one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// For HTTPS: `http://proxy.example:3128`.
@@ -19,10 +19,10 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Reads the usual environment variables through `get`; lower case goes first.
+    /// Reads the usual environment variables through `get`. Lower-case names have priority.
     ///
     /// # Errors
-    /// Names the variable that is not a proxy's URL.
+    /// Names the variable that is no URL of a proxy.
     pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let either = |name: &str| {
             get(name)
@@ -58,7 +58,7 @@ impl Proxies {
         })
     }
 
-    /// The proxy before a host. Loopback is always reached directly.
+    /// The proxy for a host. Loopback is always reached directly.
     pub fn before(&self, tls: bool, authority: &str) -> Option<&Uri> {
         let proxy = if tls { &self.https } else { &self.http };
         let proxy = proxy.as_ref()?;

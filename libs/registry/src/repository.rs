@@ -8,20 +8,20 @@ use crate::auth::Credentials;
 use crate::client::{Ask, Attempt, Client, unreachable};
 use crate::connect::ConnectError;
 use crate::error::RegistryError;
-use crate::options::Endpoint;
+use crate::options::Mirror;
 use crate::session::Session;
 use crate::uri::{authority, join};
 
-/// Where Docker Hub's registry really answers.
+/// The real address of Docker Hub's registry.
 const DOCKER_HUB: &str = "registry-1.docker.io";
-/// Redirects that are followed, one after another.
+/// How many redirects are followed one after another.
 const MAX_REDIRECTS: u32 = 5;
 /// Largest answer of a token service or page of tags, in bytes.
 pub(crate) const MAX_DOCUMENT: u64 = 1 << 20;
 
-/// What is to be done in a repository.
+/// The access that a repository is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub enum RepositoryAccess {
     /// Reading.
     Pull,
     /// Reading and writing.
@@ -36,7 +36,7 @@ pub struct Repository {
     pub(crate) base: Uri,
     /// `library/busybox`.
     pub(crate) path: String,
-    pub(crate) access: Access,
+    pub(crate) access: RepositoryAccess,
     pub(crate) credentials: Option<Credentials>,
     /// Other repositories of the same registry that are read from.
     pub(crate) sources: Vec<String>,
@@ -44,14 +44,14 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Contacts the registry of a reference (`docker.io`, `host[:port]`). HTTPS is spoken; plain
-    /// HTTP only with loopback and hosts that are configured as insecure, when they do not speak
-    /// TLS. Without credentials those of the configured files are used.
+    /// Contacts the registry of a reference (`docker.io`, `host[:port]`). HTTPS is used; plain HTTP
+    /// only for loopback and hosts configured as insecure, if they do not support TLS. Without
+    /// credentials, those of the configured files are used.
     pub async fn open(
         client: &Client,
         domain: &str,
         path: &str,
-        access: Access,
+        access: RepositoryAccess,
         credentials: Option<Credentials>,
     ) -> Result<Self, RegistryError> {
         let name = if domain == "docker.io" {
@@ -66,7 +66,7 @@ impl Repository {
         let mut repository = Self::new(client, true, name, path, access, credentials)?;
         match repository.probe().await {
             Ok(()) => Ok(repository),
-            // Not when there is TLS whose certificate is wrong.
+            // Not if there is TLS with a wrong certificate.
             Err(Attempt::Connect(
                 ConnectError::NotTls | ConnectError::Refused | ConnectError::Failed(_),
             )) if client.options.may_be_plain(name) => {
@@ -85,10 +85,10 @@ impl Repository {
         }
     }
 
-    /// Contacts a mirror. It gets credentials only when the configured files have some for it.
+    /// Contacts a mirror. It gets credentials only if the configured files have some for it.
     pub async fn open_mirror(
         client: &Client,
-        mirror: &Endpoint,
+        mirror: &Mirror,
         path: &str,
     ) -> Result<Self, RegistryError> {
         let name = &mirror.authority;
@@ -96,7 +96,14 @@ impl Repository {
             true => client.stored_credentials(name, path).await?,
             false => None,
         };
-        let repository = Self::new(client, mirror.tls, name, path, Access::Pull, credentials)?;
+        let repository = Self::new(
+            client,
+            mirror.tls,
+            name,
+            path,
+            RepositoryAccess::Pull,
+            credentials,
+        )?;
         let probed = repository.probe().await;
         probed.map_err(|error| unreachable(&repository.base, error))?;
         Ok(repository)
@@ -107,7 +114,7 @@ impl Repository {
         tls: bool,
         name: &str,
         path: &str,
-        access: Access,
+        access: RepositoryAccess,
         credentials: Option<Credentials>,
     ) -> Result<Self, RegistryError> {
         Ok(Self {
@@ -133,7 +140,7 @@ impl Repository {
         authority(&self.base)
     }
 
-    /// The first contact: determines whether it is a registry, and which credentials it wants.
+    /// The first contact: finds out whether it is a registry, and which credentials it wants.
     async fn probe(&self) -> Result<(), Attempt> {
         let uri = format!("{}v2/", self.base);
         let uri: Uri = uri
@@ -207,7 +214,7 @@ impl Repository {
         }
     }
 
-    /// Where a redirect leads to, when it may be followed.
+    /// The target of a redirect, if it may be followed.
     fn redirect(
         &self,
         ask: &Ask,

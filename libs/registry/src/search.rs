@@ -1,4 +1,4 @@
-//! Search by the words of a repository's name, which Docker Hub and some other registries offer
+//! Searches repositories by words of their names. Docker Hub and some other registries support it
 //! (Docker Registry HTTP API V1, `/v1/search`).
 
 use http::{Method, Uri, header};
@@ -12,7 +12,7 @@ use crate::connect::ConnectError;
 use crate::error::RegistryError;
 use crate::uri::{authority, with_query};
 
-/// Where Docker Hub answers searches.
+/// Docker Hub's address for searches.
 const DOCKER_HUB: &str = "index.docker.io";
 /// Largest answer, in bytes.
 const MAX_ANSWER: u64 = 4 << 20;
@@ -23,10 +23,10 @@ const MAX_ANSWER: u64 = 4 << 20;
 pub struct SearchResult {
     /// `busybox`, `team/app`.
     pub name: String,
-    /// What its owner says about it.
+    /// Its owner's description.
     #[serde(deserialize_with = "lenient")]
     pub description: String,
-    /// How many users like it.
+    /// Its number of stars.
     #[serde(deserialize_with = "lenient")]
     pub star_count: i64,
     /// Whether it is one of Docker's official images.
@@ -40,7 +40,7 @@ struct Answer {
     results: Vec<SearchResult>,
 }
 
-/// Reads an answer; what has no name is none.
+/// Reads an answer. Results without a name are skipped.
 pub(crate) fn parse_answer(bytes: &[u8]) -> Result<Vec<SearchResult>, JsonError> {
     let answer: Answer = json::from_slice(bytes)?;
     let results = answer.results.into_iter();
@@ -48,8 +48,8 @@ pub(crate) fn parse_answer(bytes: &[u8]) -> Result<Vec<SearchResult>, JsonError>
 }
 
 impl Client {
-    /// Asks a registry (`docker.io`, `host[:port]`) for at most `limit` repositories. Whether HTTPS
-    /// is spoken is decided as for pulls.
+    /// Asks a registry (`docker.io`, `host[:port]`) for at most `limit` repositories. HTTPS or
+    /// plain HTTP is chosen as for pulls.
     pub async fn search(
         &self,
         domain: &str,
@@ -71,7 +71,7 @@ impl Client {
             ask = ask.header(header::AUTHORIZATION, value);
         }
         let response = match self.try_send(&ask).await {
-            // Not when there is TLS whose certificate is wrong.
+            // Not if there is TLS with a wrong certificate.
             Err(Attempt::Connect(
                 ConnectError::NotTls | ConnectError::Refused | ConnectError::Failed(_),
             )) if self.options.may_be_plain(name) => {

@@ -1,11 +1,11 @@
-//! What is known of a registry's access control.
+//! The known facts about a registry's access control.
 
 use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::auth::Challenge;
 
-/// What was learned about a registry's access control.
+/// The challenge and token of a registry.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     pub(crate) state: Mutex<AuthState>,
@@ -17,7 +17,7 @@ pub(crate) struct Session {
 #[derive(Default)]
 pub(crate) struct AuthState {
     pub(crate) challenge: Option<Challenge>,
-    /// The value of the header, and when it is not used any more.
+    /// The value of the header, and the time until which it is used.
     pub(crate) token: Option<(String, Instant)>,
 }
 

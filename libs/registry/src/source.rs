@@ -1,4 +1,4 @@
-//! What a blob that is sent is read from.
+//! The source of a blob that is sent.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 
 /// Bytes of a piece on its way from the source to the connection.
 const PIECE: u64 = 256 << 10;
-/// Pieces that are read ahead.
+/// How many pieces are read ahead.
 const DEPTH: usize = 2;
 
-/// What is to be sent.
+/// The data to send.
 #[derive(Debug, Clone)]
 pub enum BlobSource {
     /// Bytes in memory.
@@ -37,8 +37,8 @@ impl BlobSource {
                 let _ = sender.try_send(Ok(part));
             }
             Self::File(path) => {
-                // A registry that takes the blob slowly decides how long this lives, so it is no
-                // thread of those that are shared.
+                // A slow registry decides how long this takes, so it is not one of the shared
+                // threads.
                 let failed = sender.clone();
                 let read = move || {
                     if let Err(error) = read_part(&path, at, length, &sender) {

@@ -1,5 +1,5 @@
-//! TLS towards registries: the system's certificate authorities, those of single registries, and
-//! none at all for registries that are configured as insecure.
+//! TLS for registries: with the system's certificate authorities, with those of a single registry,
+//! or without any check for registries configured as insecure.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -13,12 +13,12 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::options::RegistryOptions;
 
-/// Makes TLS configurations by registry.
+/// Makes the TLS configuration of each registry.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
-    /// The system's authorities, read when they are first needed.
+    /// The system's authorities, read at the first use.
     roots: OnceLock<Arc<RootCertStore>>,
-    /// For registries without files of their own: keeps sessions.
+    /// The configuration for registries without their own files. It keeps sessions.
     usual: OnceLock<Arc<ClientConfig>>,
 }
 
@@ -85,7 +85,7 @@ impl Trust {
             Arc::new(roots)
         };
         if roots.is_empty() {
-            // Whether there is TLS at all is still to be found out.
+            // It is not known yet whether the registry supports TLS.
             tracing::warn!("no certificate authorities are known; install ca-certificates");
             let provider = Arc::new(ring::default_provider());
             return Ok(Arc::new(Fixed {
@@ -145,7 +145,7 @@ fn own_directory(options: &RegistryOptions, authority: &str) -> Option<PathBuf> 
         .find(|directory| directory.is_dir())
 }
 
-/// What lies in a registry's directory.
+/// The contents of a registry's directory.
 #[derive(Default)]
 struct OwnFiles {
     authorities: Vec<CertificateDer<'static>>,
@@ -188,7 +188,7 @@ impl OwnFiles {
     }
 }
 
-/// Accepts any certificate, for registries that the operator named as insecure, or none, where no
+/// Accepts any certificate, for registries that the operator named as insecure; or none, if no
 /// authorities are known.
 #[derive(Debug)]
 struct Fixed {

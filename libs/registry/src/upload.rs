@@ -1,5 +1,6 @@
-//! Sending blobs: mounted from another repository, in one piece, or in chunks. A broken upload goes
-//! on where the registry says that it stands (OCI distribution specification 1.1, "Pushing blobs").
+//! Sends blobs: mounted from another repository, in one piece, or in chunks. A broken upload
+//! continues at the position that the registry reports (OCI distribution specification 1.1,
+//! "Pushing blobs").
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,18 +18,18 @@ use crate::repository::{Repository, location};
 use crate::source::{BlobSource, Part};
 use crate::uri::{authority, encode, with_query};
 
-/// Bytes of a chunk; smaller blobs go in one piece.
+/// Bytes of a chunk. Smaller blobs are sent in one piece.
 const CHUNK: u64 = 16 << 20;
 /// Largest chunk that a registry may ask for.
 const MAX_CHUNK: u64 = 1 << 30;
-/// After so many new bytes a broken upload counts as broken for the first time again.
+/// After this many new bytes, the count of failures starts again.
 const PROGRESS: u64 = 1 << 20;
 /// Longest time between two reports of progress, and between two checks for a stall.
 const TICK: Duration = Duration::from_millis(100);
 
-/// An upload that the registry knows.
+/// An open upload at the registry.
 struct Upload {
-    /// Where the next part goes.
+    /// The address for the next part.
     target: Uri,
     /// Bytes that the registry has.
     at: u64,
@@ -36,13 +37,13 @@ struct Upload {
     chunk: u64,
 }
 
-/// Why an upload does not go on.
+/// Why an upload stopped.
 enum Halt {
-    /// For good.
+    /// Permanently.
     Final(RegistryError),
-    /// It may be continued, after this time at least.
+    /// It may be continued after this time.
     Broken(RegistryError, Option<Duration>),
-    /// The token that was sent is worth nothing any more.
+    /// The token that was sent is no longer valid.
     Unauthorized(RegistryError),
 }
 
@@ -55,21 +56,21 @@ impl From<RegistryError> for Halt {
     }
 }
 
-/// What is sent, and how far.
+/// The data, and the progress.
 struct Job<'a> {
     digest: Digest,
     size: u64,
     source: &'a BlobSource,
     progress: &'a (dyn Fn(u64) + Send + Sync),
-    /// For messages.
+    /// The name for messages.
     what: Asked,
-    /// The farthest byte that was ever handed to a connection: a registry cannot have more.
+    /// The highest offset that was ever passed to a connection: a registry can't have more.
     sent: u64,
 }
 
 impl Repository {
-    /// Takes a blob over from another repository of the same registry; false when the registry
-    /// does not do that.
+    /// Mounts a blob from another repository of the same registry. False if the registry does not
+    /// do that.
     pub async fn mount_blob(&self, digest: &Digest, from: &str) -> Result<bool, RegistryError> {
         let query = format!(
             "blobs/uploads/?mount={}&from={}",
@@ -85,7 +86,7 @@ impl Repository {
         match response.status().as_u16() {
             201 => Ok(true),
             202 => {
-                // An upload was begun instead; it is given up, so that the registry can forget it.
+                // An upload was begun instead. It is cancelled, so that the registry can forget it.
                 if let Some(uri) = location(&ask.uri, &response) {
                     let _ = self
                         .request(Ask::new(Method::DELETE, uri, Asked::Cancelling))
@@ -93,7 +94,7 @@ impl Repository {
                 }
                 Ok(false)
             }
-            // Some registries refuse it with an error of their own.
+            // Some registries refuse it with another error.
             400..=499 => Ok(false),
             _ => Err(self.client.refusal(response, &ask).await),
         }
@@ -115,7 +116,7 @@ impl Repository {
             what: Asked::BlobUpload(*digest),
             sent: 0,
         };
-        let attempts = self.client.options.patience.attempts;
+        let attempts = self.client.options.deadlines.attempts;
         let mut upload = None;
         let (mut tried, mut renewed, mut failed_at) = (0, false, 0);
         loop {
@@ -140,8 +141,8 @@ impl Repository {
             let (error, wait) = match halt {
                 Halt::Final(error) => return Err(error),
                 Halt::Unauthorized(error) if renewed => return Err(error),
-                // Not a failed try: the registry may have refused the old token before, and closed
-                // the connection so early that its answer was lost.
+                // This does not count as a failure: the registry may have refused the old token,
+                // and closed the connection so early that its answer was lost.
                 Halt::Unauthorized(error) => {
                     renewed = true;
                     (error, Some(Duration::ZERO))
@@ -156,7 +157,7 @@ impl Repository {
             };
             tracing::debug!(blob = %digest, at = failed_at, %error, "upload is continued");
             self.client.pause(tried, wait).await;
-            // The last answer may be all that was lost.
+            // Perhaps only the last answer was lost.
             if job.sent >= size && self.has_blob(digest).await? {
                 progress(size);
                 return Ok(());
@@ -182,7 +183,7 @@ impl Repository {
         })
     }
 
-    /// Asks how far an upload is; begins a new one where the registry does not know it any more.
+    /// Asks for the progress of an upload. Begins a new one if the registry has forgotten it.
     async fn resume(&self, job: &Job<'_>, known: Upload) -> Result<Upload, Halt> {
         let ask = Ask::new(Method::GET, known.target.clone(), job.what.clone());
         let response = self.request(ask.clone()).await?;
@@ -212,7 +213,7 @@ impl Repository {
         })
     }
 
-    /// Sends what is missing, and closes the upload.
+    /// Sends the missing bytes, and closes the upload.
     async fn send_all(&self, job: &mut Job<'_>, upload: &mut Upload) -> Result<(), Halt> {
         (job.progress)(upload.at);
         while job.size - upload.at > upload.chunk || (upload.at > 0 && upload.at < job.size) {
@@ -240,7 +241,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Sends a part once: after a failure only the registry knows how much of it has arrived.
+    /// Sends a part once. After a failure only the registry knows how much of it has arrived.
     async fn send_part(
         &self,
         job: &mut Job<'_>,
@@ -249,7 +250,7 @@ impl Repository {
         length: u64,
     ) -> Result<Response<Incoming>, Halt> {
         self.authorize(&mut ask).await?;
-        let patience = self.client.options.patience;
+        let deadlines = self.client.options.deadlines;
         let sent = Arc::new(AtomicU64::new(0));
         let body = Part::new(job.source, at, length, Arc::clone(&sent));
         // The deadlines are ours: they depend on the progress of the transfer.
@@ -262,7 +263,7 @@ impl Repository {
         );
         let mut request = std::pin::pin!(request);
         let (mut seen, mut since) = (0, Instant::now());
-        let tick = TICK.min(patience.stall / 4);
+        let tick = TICK.min(deadlines.stall / 4);
         let response = loop {
             tokio::select! {
                 response = &mut request => break response,
@@ -274,11 +275,11 @@ impl Repository {
                 job.sent = job.sent.max(at + now);
                 (job.progress)(at + now);
             }
-            // Before the first byte there may be a connection to be made; after the last one the
-            // registry may have to digest what it got.
+            // Before the first byte a connection may have to be made; after the last one the
+            // registry may need time to process the data.
             let limit = match now == 0 || now == length {
-                true => patience.answer.max(patience.connect),
-                false => patience.stall,
+                true => deadlines.answer.max(deadlines.connect),
+                false => deadlines.stall,
             };
             if since.elapsed() >= limit {
                 return Err(Halt::Broken(
@@ -306,7 +307,7 @@ impl Repository {
                 let error = self.client.refusal(response, &ask).await;
                 Err(Halt::Unauthorized(error))
             }
-            // The registry stands elsewhere, or has forgotten the upload: it is asked.
+            // The registry is at another position, or has forgotten the upload: ask it.
             404 | 416 => Err(Halt::Broken(
                 self.client.refusal(response, &ask).await,
                 None,
@@ -366,8 +367,8 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// How many bytes a registry has, by `Range: 0-9` or `Range: bytes=0-9`. It says `0-0` also of an
-/// upload without bytes, which is the safer reading.
+/// How many bytes a registry has, from `Range: 0-9` or `Range: bytes=0-9`. `0-0` is also sent for
+/// an upload without bytes, and is read as none, which is safe.
 pub(crate) fn received(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(header::RANGE)?.to_str().ok()?.trim();
     let value = value.strip_prefix("bytes=").unwrap_or(value);
@@ -406,7 +407,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_offset_is_survived(value in "[ -~]{0,40}") {
+        fn no_offset_causes_a_panic(value in "[ -~]{0,40}") {
             let _ = says(&value);
         }
     }

@@ -1,4 +1,4 @@
-//! The little that is needed of URIs beside crate `http`.
+//! Functions for URIs that crate `http` does not have.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +19,7 @@ pub(crate) fn authority(uri: &Uri) -> &str {
     authority.rsplit('@').next().unwrap_or(authority)
 }
 
-/// Where a `Location` leads to (RFC 3986, section 5, without `..` segments).
+/// The target of a `Location` (RFC 3986, section 5, without `..` segments).
 pub(crate) fn join(base: &Uri, location: &str) -> Option<Uri> {
     let scheme = base.scheme_str()?;
     let own = authority(base);
@@ -81,7 +81,7 @@ pub(crate) fn encode(text: &str) -> String {
 }
 
 /// The value of an `Authorization` header for user name and password in a URI; `None` when there
-/// are none. They are percent-encoded there (RFC 3986, section 3.2.1), and RFC 7617 wants them
+/// are none. In the URI they are percent-encoded (RFC 3986, section 3.2.1); RFC 7617 needs them
 /// plain.
 ///
 /// # Errors
@@ -191,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_location_is_survived(location in any::<String>()) {
+        fn no_location_causes_a_panic(location in any::<String>()) {
             let _ = join(&Uri::from_static("http://a/b/c"), &location);
             let _ = without_user(&location);
             prop_assert_eq!(decode(&encode(&location)), Some(location.into_bytes()));

@@ -1,10 +1,10 @@
-//! HTTPS through a proxy, which sees no more than the name of the registry.
+//! HTTPS through a proxy, which sees only the name of the registry.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keelson_registry::{Access, Client, Patience, Proxies, RegistryOptions, Repository};
+use keelson_registry::{Client, Deadlines, Proxies, RegistryOptions, Repository, RepositoryAccess};
 use rustls::crypto::ring;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
@@ -102,15 +102,15 @@ async fn ask(user: &str, direct: &[&str]) -> (Result<Vec<u8>, String>, Vec<Strin
             http: None,
             direct: direct.iter().map(|&entry| entry.to_owned()).collect(),
         },
-        patience: Patience {
+        deadlines: Deadlines {
             connect: Duration::from_secs(5),
             back_off: Duration::from_millis(1),
-            ..Patience::default()
+            ..Deadlines::default()
         },
         ..RegistryOptions::default()
     });
     let read = async {
-        let repository = Repository::open(&client, NAME, "a", Access::Pull, None).await?;
+        let repository = Repository::open(&client, NAME, "a", RepositoryAccess::Pull, None).await?;
         Ok(repository.manifest("latest", None).await?.bytes)
     };
     let result: Result<_, keelson_registry::RegistryError> = read.await;
@@ -122,7 +122,7 @@ async fn ask(user: &str, direct: &[&str]) -> (Result<Vec<u8>, String>, Vec<Strin
 async fn https_goes_through_a_tunnel() {
     let (result, asked) = ask("u:p", &["other.invalid"]).await;
     assert_eq!(result.unwrap(), b"{}");
-    // One connection for all requests; nothing of them is seen outside of the tunnel.
+    // One connection for all requests. Nothing of them is visible outside of the tunnel.
     assert_eq!(asked.len(), 1, "{asked:?}");
     assert!(
         asked[0].starts_with(&format!("CONNECT {NAME} HTTP/1.1\r\n")),

@@ -1,5 +1,6 @@
 //! The exit codes with which Docker's clients, shells and `runc` report how a process ended, or why
-//! it was never executed. This is their only owner: the runtime, the shim and the engine use these.
+//! it was never executed. They are defined only here: the runtime, the shim and the engine use
+//! them.
 
 use crate::FailReason;
 
@@ -14,7 +15,7 @@ pub const NOT_STARTED: i32 = 128;
 /// Nobody knows how the process ended: its shim was killed, for instance.
 pub const UNKNOWN: i32 = 255;
 
-/// The exit code of a process that a signal ended.
+/// The exit code of a process that was killed by a signal.
 #[must_use]
 pub const fn killed_by(signal: i32) -> i32 {
     128 + signal

@@ -1,8 +1,8 @@
 //! Messages as frames: a little-endian `u32` length, then that many bytes of JSON.
 //!
-//! Nothing here reads or writes: [`encode`] appends to a buffer, and a [`Decoder`] is fed with the
-//! bytes that have come. So the shim's event loop, hostd's tasks and the blocking clients of tests
-//! and benchmarks share it.
+//! Nothing here reads or writes: [`encode`] appends to a buffer, and a [`Decoder`] gets the bytes
+//! that have arrived. So the shim's event loop, hostd's tasks and the blocking clients of tests and
+//! benchmarks can all use it.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,7 +12,7 @@ pub const MAX_FRAME: u32 = 1 << 20;
 /// Bytes of a frame's length.
 const HEADER: usize = 4;
 
-/// Why a message could not be framed. The buffer is then as it was.
+/// Why a message could not be framed. The buffer is then unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
     /// Longer than [`MAX_FRAME`].
@@ -23,11 +23,11 @@ pub enum EncodeError {
     Json(#[from] serde_json::Error),
 }
 
-/// Why no message could be taken out of the bytes that came.
+/// Why no message could be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// A length above [`MAX_FRAME`]. What follows makes no sense, so the decoder drops it and
-    /// everything that comes later.
+    /// A length above [`MAX_FRAME`]. The bytes after it can't be interpreted, so the decoder drops
+    /// them and everything that arrives later.
     #[error("a frame of {0} bytes is longer than {MAX_FRAME}")]
     Oversized(u32),
     /// The frame is not a message of the wanted type. It was removed; the next one can be decoded.
@@ -36,9 +36,9 @@ pub enum DecodeError {
     /// The bytes end inside a frame.
     #[error("the connection ended after {have} bytes of a frame, {missing} or more were missing")]
     Truncated {
-        /// Bytes that came of the frame, its length included.
+        /// How many bytes of the frame have arrived, its length included.
         have: usize,
-        /// Bytes that are missing at least.
+        /// At least how many bytes are missing.
         missing: usize,
     },
 }
@@ -72,32 +72,32 @@ pub fn encode<T: Serialize>(message: &T, buffer: &mut Vec<u8>) -> Result<(), Enc
     }
 }
 
-/// Takes messages out of the bytes of a connection.
+/// Decodes messages from the bytes of a connection.
 ///
-/// It holds what it was fed with and not asked for yet. A caller that takes all messages before it
-/// feeds more, and feeds no more than it has read at once, bounds it by [`MAX_FRAME`] and that.
+/// It stores bytes until their messages are taken. If the caller takes all messages before it feeds
+/// more, it stores at most [`MAX_FRAME`] bytes plus one read of the caller.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
-    /// Where the first frame begins that was not taken yet.
+    /// The beginning of the first frame that was not taken yet.
     start: usize,
-    /// An oversized frame came.
+    /// An oversized frame has arrived.
     lost: bool,
 }
 
 impl Decoder {
-    /// One that has got nothing yet.
+    /// A new decoder without bytes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes over bytes that have come.
+    /// Adds bytes that have arrived.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.lost {
             return;
         }
-        // Each byte is moved at most once per feeding, not once per message.
+        // Each byte is moved at most once per call, not once per message.
         self.buffer.drain(..self.start);
         self.start = 0;
         self.buffer.extend_from_slice(bytes);
@@ -109,7 +109,7 @@ impl Decoder {
         self.rest().len()
     }
 
-    /// Whether [`Decoder::take`] has something to say without being fed.
+    /// Whether [`Decoder::take`] returns a message or an error without more bytes.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match self.length() {
@@ -118,8 +118,8 @@ impl Decoder {
         }
     }
 
-    /// How many bytes are missing at least until a message is complete. Who reads exactly so many
-    /// never reads beyond a message: what follows on the connection may be something else.
+    /// At least how many bytes are missing until a message is complete. A caller that reads exactly
+    /// this many never reads beyond a message. The bytes after it may not be messages.
     #[must_use]
     pub fn missing(&self) -> usize {
         match self.length() {
@@ -129,7 +129,7 @@ impl Decoder {
         }
     }
 
-    /// The next message. `None`: it has not come whole yet.
+    /// The next message. `None`: it is not complete yet.
     pub fn take<T: DeserializeOwned>(&mut self) -> Option<Result<T, DecodeError>> {
         let length = self.length()?;
         if length > MAX_FRAME {
@@ -143,13 +143,13 @@ impl Decoder {
         let message = serde_json::from_slice(frame).map_err(DecodeError::from);
         self.start = end;
         if self.start == self.buffer.len() {
-            // A large one is not to cost memory for as long as the connection lasts.
+            // A large message must not keep its memory as long as the connection lasts.
             self.take_rest();
         }
         Some(message)
     }
 
-    /// Says that no more bytes will come.
+    /// Checks the end: no more bytes will arrive.
     ///
     /// # Errors
     /// [`DecodeError::Truncated`] when a message has begun and is not complete.
@@ -163,7 +163,7 @@ impl Decoder {
         }
     }
 
-    /// Takes what came behind the last message: after [`crate::Request::Attach`] it belongs to the
+    /// Takes the bytes after the last message: after [`crate::Request::Attach`] they belong to the
     /// stream.
     pub fn take_rest(&mut self) -> Vec<u8> {
         self.buffer.drain(..self.start);
@@ -206,7 +206,7 @@ mod tests {
         let error = encode(&"x".repeat(MAX_FRAME as usize), &mut buffer).unwrap_err();
         assert!(matches!(error, EncodeError::TooLong(_)), "{error}");
         assert_eq!(buffer, b"before");
-        // With its quotes exactly as long as is allowed.
+        // With its quotes exactly as long as allowed.
         encode(&"x".repeat(MAX_FRAME as usize - 2), &mut buffer).unwrap();
         let mut decoder = Decoder::new();
         decoder.feed(&buffer[6..]);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_of_what_follows_an_oversized_frame() {
+    fn bytes_after_an_oversized_frame_are_dropped() {
         let mut decoder = Decoder::new();
         decoder.feed(&(MAX_FRAME + 1).to_le_bytes());
         assert!(decoder.is_ready());
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_last_message_is_left() {
+    fn bytes_after_the_last_message_are_kept() {
         let mut decoder = Decoder::new();
         let mut bytes = framed(&[json!(1)]);
         bytes.extend(b"input");
@@ -274,7 +274,7 @@ mod tests {
         }
 
         #[test]
-        fn who_reads_what_is_missing_never_reads_beyond(
+        fn reading_the_missing_bytes_never_reads_beyond(
             texts in prop::collection::vec(".{0,40}", 1..5),
         ) {
             let mut bytes = framed(&texts.iter().map(|text| json!(text)).collect::<Vec<_>>());
@@ -294,7 +294,7 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_off_message_is_told(cut in 1_usize..15) {
+        fn an_incomplete_message_is_an_error(cut in 1_usize..15) {
             let bytes = framed(&[json!("0123456789")]);
             let mut decoder = Decoder::new();
             decoder.feed(&bytes[..cut]);

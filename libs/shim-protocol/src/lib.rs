@@ -1,5 +1,5 @@
-//! What hostd and the shim of a container say to each other: the messages and how they are framed.
-//! Nothing in this crate reads or writes anything.
+//! The protocol between hostd and the shim of a container: the messages and their framing. This
+//! crate does no I/O.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -37,9 +37,9 @@
 //!    sent only where the request may be refused without harm.
 //! 3. **A new request is asked only where an answer is not needed.** A shim that does not know it
 //!    answers [`Response::Failed`] and keeps the connection, as after any request that
-//!    it can't read. hostd takes that for "this shim doesn't have it".
-//! 4. **A new answer comes only after a new request**, or in a new member that older clients pass
-//!    over: clients do not refuse members that they do not know.
+//!    it can't read. hostd understands this as "this shim does not support it".
+//! 4. **A new answer comes only after a new request**, or in a new member that older clients
+//!    ignore: clients do not refuse unknown members.
 //! 5. **Words of [`FailReason`] and [`OciStatus`] are not added to**, because older clients refuse
 //!    the whole answer then.
 
@@ -55,5 +55,5 @@ pub use message::{
     OciStatus, Request, Response,
 };
 pub use spec::{
-    EXECUTIONS_FILE, EXIT_FILE, LogSpec, OtherRuntime, Rootfs, SOCKET_FILE, SPEC_FILE, ShimSpec,
+    EXECUTIONS_FILE, EXIT_FILE, LogFiles, OtherRuntime, Rootfs, SOCKET_FILE, SPEC_FILE, ShimSpec,
 };

@@ -1,8 +1,8 @@
-//! The messages: what is asked of a shim and what it answers.
+//! The messages: requests to a shim and its answers.
 
 use serde::{Deserialize, Serialize};
 
-/// Output of a [`Request::Probe`] that a shim keeps at most, in bytes.
+/// How much output of a [`Request::Probe`] a shim keeps at most, in bytes.
 pub const MAX_PROBE_OUTPUT: u32 = 64 * 1024;
 
 /// The single JSON line on the `--ready-fd` descriptor.
@@ -13,7 +13,7 @@ pub enum Hello {
     Created {
         /// The shim's process identifier.
         shim_pid: i32,
-        /// The container's first process, seen from the host.
+        /// The number of the container's first process on the host.
         pid: i32,
     },
     /// The container could not be made; nothing of it is left.
@@ -38,8 +38,8 @@ pub enum FailReason {
     Internal,
 }
 
-/// How far a container is, in the words of the OCI runtime specification, with `paused` as `runc`
-/// adds it.
+/// The status of a container, in the words of the OCI runtime specification, and `paused`, which
+/// `runc` adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OciStatus {
@@ -105,12 +105,12 @@ pub enum Request {
         /// Which exec session; `None` is the container's first process.
         exec: Option<String>,
     },
-    /// Attach to the process's streams. After [`Response::Done`] the connection carries, from
-    /// the shim: frames of one byte stream number (1 standard output or terminal, 2 standard
-    /// error), three zero bytes, a big-endian `u32` length and the data ([`crate::stream`]);
-    /// towards the shim: raw bytes for standard input, where shutting down the writing side means
-    /// end of file. The shim ends the connection after the last output. A client that does not read
-    /// never holds the container up and loses nothing that is still in the log.
+    /// Attach to the process's streams. After [`Response::Done`] the connection carries, from the
+    /// shim: frames of one byte stream number (1 standard output or terminal, 2 standard error),
+    /// three zero bytes, a big-endian `u32` length and the data ([`crate::stream`]); towards the
+    /// shim: raw bytes for standard input, where shutting down the writing side means end of file.
+    /// The shim ends the connection after the last output. A client that does not read never blocks
+    /// the container, and loses nothing that is still in the log.
     Attach {
         /// Which exec session; `None` is the container's first process.
         exec: Option<String>,
@@ -121,8 +121,8 @@ pub enum Request {
         /// Receive standard error.
         stderr: bool,
     },
-    /// Make an exec session. It waits until [`Request::ExecStart`]; with very many that wait, the
-    /// oldest is forgotten.
+    /// Make an exec session. It waits until [`Request::ExecStart`]. If very many wait, the oldest
+    /// is forgotten.
     Exec {
         /// Identifier chosen by hostd, not empty.
         exec: String,
@@ -132,16 +132,16 @@ pub enum Request {
         open_stdin: bool,
     },
     /// Run a session made by [`Request::Exec`]. Answer: [`Response::Started`] or
-    /// [`Response::Failed`]. Asked again while it is on its way, it is answered as the first time.
+    /// [`Response::Failed`]. If it is asked again while it starts, both get the same answer.
     ExecStart {
         /// The session.
         exec: String,
     },
-    /// Run a session to its end and report its result: a health check. Its standard input is empty. It
-    /// is killed, with the processes that it started in its session, when its time is over or the
-    /// connection is closed. Answer: [`Response::Probed`] when it has ended, or [`Response::Failed`]
-    /// when its command was not executed, or the last probe has not ended yet. Not known to shims
-    /// of the second version.
+    /// Run a session to its end and report its result: a health check. Its standard input is empty.
+    /// It is killed, with the processes in its session, when its time is over or the connection is
+    /// closed. Answer: [`Response::Probed`] when it has ended, or [`Response::Failed`] when its
+    /// command was not executed, or the last probe has not ended yet. Shims of the second version
+    /// do not know this request.
     Probe {
         /// Identifier chosen by hostd, not empty.
         exec: String,
@@ -152,9 +152,9 @@ pub enum Request {
         /// Bytes of output that are kept, from the beginning; at most [`MAX_PROBE_OUTPUT`].
         output: u32,
     },
-    /// Tell what became of all sessions. Answer: [`Response::Executions`], in which an ended one may
-    /// be missing after a while: 64 that were told to a client and 1024 in all are kept. Not known to
-    /// shims of the first version.
+    /// Report the state of all sessions. Answer: [`Response::Executions`]. Ended sessions may be
+    /// missing in it after a while: 64 that were reported to a client and 1024 in all are kept.
+    /// Shims of the first version do not know this request.
     Executions,
     /// Freeze all processes (cgroup v2). Answer: [`Response::Done`].
     Pause,
@@ -180,11 +180,11 @@ pub enum Response {
     },
     /// The answer to [`Request::State`].
     State {
-        /// How far the container is. A shim is never asked while it is [`OciStatus::Creating`].
+        /// The container's status. A shim is never asked while it is [`OciStatus::Creating`].
         status: OciStatus,
         /// The first process.
         pid: i32,
-        /// How it ended, when it has.
+        /// How it ended, if it has.
         exit: Option<Exit>,
     },
     /// The answer to [`Request::Executions`].
@@ -196,8 +196,8 @@ pub enum Response {
     Probed {
         /// Exit code; `None` when its time was over.
         code: Option<i32>,
-        /// What it wrote first to standard output and standard error, as they came. What is no
-        /// UTF-8 is replaced.
+        /// The beginning of its standard output and standard error, in the order of arrival. Bytes
+        /// that are not UTF-8 are replaced.
         output: String,
     },
     /// A process ended.
@@ -211,23 +211,23 @@ pub enum Response {
     },
 }
 
-/// A further process in the container, as its shim knows it.
+/// An additional process in the container, as its shim knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Execution {
     /// Its identifier, chosen by hostd.
     pub exec: String,
-    /// How far it is.
+    /// Its state.
     #[serde(flatten)]
     pub state: ExecutionState,
 }
 
-/// How far a further process is.
+/// The state of an additional process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ExecutionState {
     /// It waits for [`Request::ExecStart`].
     Made,
-    /// It is on its way to its command.
+    /// It is starting, and has not executed its command yet.
     Starting {
         /// Its number on the host.
         pid: i32,
@@ -246,9 +246,8 @@ pub enum ExecutionState {
     },
 }
 
-/// How the executions of a container have ended whose first process has ended, too:
-/// `executions.json`, written before `exit.json`. Those that are missing there were killed with
-/// the container.
+/// The ends of the executions of a container whose first process has ended: `executions.json`,
+/// written before `exit.json`. Executions that are missing there were killed with the container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndedExecutions {
     /// Version of this format; 1.
@@ -257,7 +256,7 @@ pub struct EndedExecutions {
     pub executions: Vec<Execution>,
 }
 
-/// How a process ended; of a container's first one: `exit.json`.
+/// How a process ended. For a container's first process this is `exit.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Exit {
     /// Version of this format; 1.
@@ -271,10 +270,10 @@ pub struct Exit {
     pub started_at: u64,
     /// When it ended: nanoseconds since 1970 (CLOCK_REALTIME).
     pub finished_at: u64,
-    /// Why the command could not be executed, when that is how it ended.
+    /// Why the command could not be executed, if it ended that way.
     pub error: Option<String>,
-    /// Bytes of output that could not be recorded in the log, because its disk was full for
-    /// instance. The log says where they are missing, if it could be written later on.
+    /// How many bytes of output could not be recorded in the log, for example because its disk was
+    /// full. The log shows where they are missing, if it could be written later.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub log_lost: u64,
 }
@@ -289,7 +288,7 @@ mod tests {
 
     use super::*;
 
-    /// What shims and hostds of any version say to each other. A line here is never changed.
+    /// The messages between shims and hostds of any version. A line here is never changed.
     #[test]
     fn the_words_on_the_wire_stay() {
         for (request, words) in [
@@ -353,8 +352,8 @@ mod tests {
         assert_eq!(serde_json::to_value(&failed).unwrap(), words);
     }
 
-    /// Clients pass over what a newer shim adds to an answer; a shim refuses what a newer client
-    /// adds to a request.
+    /// Clients ignore members that a newer shim adds to an answer. A shim refuses members that a
+    /// newer client adds to a request.
     #[test]
     fn members_that_are_not_known() {
         let state =

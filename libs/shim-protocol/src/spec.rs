@@ -1,4 +1,4 @@
-//! What a shim is started with, and the names of the files in its directory.
+//! The input of a new shim, and the names of the files in its directory.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub const EXIT_FILE: &str = "exit.json";
 /// Name of the record of executions that have ended, inside the shim's directory.
 pub const EXECUTIONS_FILE: &str = "executions.json";
 
-/// What a shim is started with: `DIR/shim.json`.
+/// The input of a new shim: `DIR/shim.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShimSpec {
@@ -25,15 +25,15 @@ pub struct ShimSpec {
     /// OCI bundle: a directory with `config.json`. Terminal, process, namespaces, mounts, resources
     /// and cgroup path all come from there.
     pub bundle: PathBuf,
-    /// How the root file system is put together. Replaces `root.path` of config.json.
+    /// How the root file system is assembled. Replaces `root.path` of config.json.
     pub rootfs: Rootfs,
     /// Whether the process's standard input is a pipe (or the terminal) that attached clients
     /// may write to; otherwise it reads end of file.
     pub open_stdin: bool,
     /// Close standard input when the first attached client that wrote to it goes away.
     pub stdin_once: bool,
-    /// Where output is recorded.
-    pub log: LogSpec,
+    /// The log.
+    pub log: LogFiles,
     /// cgroup v2 path, relative to the mount, for the shim itself (`/keelson/shim`); made when
     /// it does not exist. `None`: the shim stays where it was started.
     pub shim_cgroup: Option<String>,
@@ -48,7 +48,7 @@ pub struct ShimSpec {
 pub struct OtherRuntime {
     /// The program.
     pub path: PathBuf,
-    /// Arguments that stand before its command.
+    /// Arguments before its command.
     #[serde(default)]
     pub arguments: Vec<String>,
 }
@@ -78,7 +78,7 @@ pub enum Rootfs {
 /// Where and how the shim records output (format: crate `keelson-log`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LogSpec {
+pub struct LogFiles {
     /// The current log file; rotated ones are beside it with `.1`, `.2`, … appended, newest first.
     pub path: PathBuf,
     /// Bytes after which the file is rotated.

@@ -1,12 +1,13 @@
 //! The output of an attached stream: frames of one byte stream number, three zero bytes, a
-//! big-endian `u32` length and the data. It is Docker's framing, used here with a terminal, too.
+//! big-endian `u32` length and the data. It is Docker's framing; here it is also used with a
+//! terminal.
 
 /// Bytes of a frame's header.
 pub const HEADER: usize = 8;
 /// Longest data of a frame that a client accepts, in bytes. A shim's frames are far shorter.
 pub const MAX_DATA: u32 = 16 << 20;
 
-/// Which output.
+/// The output stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputStream {
     /// Standard output, or the terminal.
@@ -26,16 +27,16 @@ impl OutputStream {
     }
 }
 
-/// What a header says.
+/// The contents of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
-    /// Where the data comes from.
+pub struct StreamHeader {
+    /// The stream of the data.
     pub stream: OutputStream,
     /// Bytes of data that follow.
     pub length: u32,
 }
 
-/// The bytes are no header of a shim's.
+/// The bytes are not a header from a shim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a frame: stream {stream}, {length} bytes")]
 pub struct NoHeader {
@@ -43,8 +44,8 @@ pub struct NoHeader {
     length: u32,
 }
 
-impl Header {
-    /// As it stands on the wire.
+impl StreamHeader {
+    /// Its bytes.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; HEADER] {
         let [a, b, c, d] = self.length.to_be_bytes();
@@ -76,7 +77,7 @@ impl Header {
 /// Appends a frame to a buffer. The data must be shorter than [`MAX_DATA`].
 pub fn encode(stream: OutputStream, data: &[u8], buffer: &mut Vec<u8>) {
     let length = data.len() as u32;
-    buffer.extend(Header { stream, length }.to_bytes());
+    buffer.extend(StreamHeader { stream, length }.to_bytes());
     buffer.extend_from_slice(data);
 }
 
@@ -100,7 +101,7 @@ mod tests {
         assert_eq!(buffer, b"x\x02\0\0\0\0\0\0\x02ab");
         extend(1, b"c", &mut buffer);
         assert_eq!(buffer, b"x\x02\0\0\0\0\0\0\x03abc");
-        let header = Header::from_bytes(*buffer[1..].first_chunk().unwrap()).unwrap();
+        let header = StreamHeader::from_bytes(*buffer[1..].first_chunk().unwrap()).unwrap();
         assert_eq!((header.stream, header.length), (OutputStream::Stderr, 3));
     }
 
@@ -111,7 +112,7 @@ mod tests {
             *b"\x03\0\0\0\0\0\0\0",
             *b"\x01\0\0\0\xff\0\0\0",
         ] {
-            assert!(Header::from_bytes(bytes).is_err(), "{bytes:?}");
+            assert!(StreamHeader::from_bytes(bytes).is_err(), "{bytes:?}");
         }
     }
 }

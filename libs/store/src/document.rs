@@ -1,9 +1,9 @@
 //! Versioned JSON documents: `{"version": 2, "readable_from": 1, …members of the type…}`.
 //!
-//! An update of the operating system may be taken back. Then an *older* engine reads what the newer
-//! one wrote (docs/decisions/0019-formats-that-go-back.md). So every document says two versions:
-//! its own, and the oldest one whose readers understand it. In between lies the rule for new
-//! members: they are optional for old readers, who keep them in a [`Rest`] and write them again.
+//! An update of the operating system may be rolled back. Then an *older* engine reads documents of
+//! the newer one (docs/decisions/0019-formats-that-go-back.md). So every document states two
+//! versions: its own, and the oldest one whose readers understand it. New members are therefore
+//! optional for old readers, which keep them in a [`Rest`] and write them again.
 
 mod golden;
 mod parse;
@@ -28,9 +28,8 @@ const MODE: u32 = 0o600;
 /// The members of a JSON object.
 pub type Members = Map<String, Value>;
 
-/// The members of an object that this release does not know. With
-/// `#[serde(flatten)] rest: Rest` in a type, what a newer release wrote survives that this one
-/// writes the object again.
+/// The members of an object that this release does not know. With `#[serde(flatten)] rest: Rest` in
+/// a type, members of a newer release survive when this release writes the object again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Rest(Members);
@@ -42,15 +41,15 @@ impl Rest {
     }
 }
 
-/// Whether the running release may still be taken back. It decides the version in which documents
-/// are written, so the code that opens a store passes it; there is no global.
+/// Whether the running release may still be rolled back. It decides the version in which documents
+/// are written. The code that opens a store passes it; there is no global variable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Era {
     /// On trial after an update: documents are written in [`Document::WRITES`], the version that
     /// the release before it reads.
     Trial,
-    /// Here to stay: documents are written in [`Document::VERSION`]. The only era on machines
-    /// without updates.
+    /// Permanent: documents are written in [`Document::VERSION`]. The only era on machines without
+    /// updates.
     #[default]
     Blessed,
 }
@@ -68,7 +67,7 @@ pub trait Document: Serialize + DeserializeOwned {
     /// The version that this code writes in [`Era::Blessed`].
     const VERSION: u32;
 
-    /// The version that this code writes in [`Era::Trial`]: the one of the release before.
+    /// The version that this code writes in [`Era::Trial`]: that of the previous release.
     const WRITES: u32 = Self::VERSION;
 
     /// The oldest version whose readers understand a document of `version`.
@@ -76,19 +75,20 @@ pub trait Document: Serialize + DeserializeOwned {
         version
     }
 
-    /// The version that this very document is written in, whatever the era, for a type of which most
-    /// documents use nothing of a newer version: the oldest one that can say all of it. Older
-    /// readers take the rest for too new, instead of passing over what they must not.
+    /// The version for this particular document, in any era. It is for types whose documents rarely
+    /// use members of a newer version: return the oldest version that can express the whole
+    /// document. Older readers then refuse only the other documents, instead of ignoring members
+    /// that they must not ignore.
     fn own_version(&self) -> Option<u32> {
         None
     }
 
     /// Brings the members of an older document one version forward, from `from` to `from + 1`.
-    /// They may hold some of newer versions, which an older release has carried over; those may
-    /// no longer fit to the others.
+    /// There may be members of newer versions, which an older release kept; these may no longer fit
+    /// the others.
     ///
     /// # Errors
-    /// What does not fit.
+    /// The reason why the members can't be converted.
     fn forward(from: u32, members: Members) -> Result<Members, Misfit> {
         let _ = members;
         Err(Misfit(format!("version {from} is not known")))
@@ -143,7 +143,7 @@ pub fn write<T: Document>(
     file::write(path, &bytes(path, document, era)?, MODE, durability)
 }
 
-/// Like [`write`] with [`Durability::Flushed`], without the renaming.
+/// Like [`write`] with [`Durability::Flushed`], but without the rename.
 ///
 /// # Errors
 /// As for [`write`].

@@ -1,4 +1,4 @@
-//! What can go wrong with stored documents.
+//! Errors of stored documents.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ pub enum StoreError {
     /// A system call failed.
     #[error("{operation} {}: {source}", path.display())]
     Io {
-        /// What was done: `open`, `write`, `fsync`, `rename`, ….
+        /// The operation: `open`, `write`, `fsync`, `rename`, ….
         operation: &'static str,
-        /// To which file or directory.
+        /// The file or directory.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The file holds something else than the document.
+    /// The file does not contain the document.
     #[error("{}: not a valid document: {source}", path.display())]
     Malformed {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The position and the reason.
         source: serde_json::Error,
     },
     /// The file has no version, or one that is not a number.
@@ -53,9 +53,9 @@ pub enum StoreError {
     Migration {
         /// Which file.
         path: PathBuf,
-        /// Version that it was to be brought from.
+        /// The version to convert from.
         from: u32,
-        /// What does not fit.
+        /// The reason.
         reason: Misfit,
     },
     /// Another process holds the lock.
@@ -64,7 +64,7 @@ pub enum StoreError {
         /// The locked file.
         path: PathBuf,
     },
-    /// A name that cannot be a directory's name.
+    /// The name can't be used for a directory.
     #[error("{name:?} is not a valid object name")]
     Name {
         /// The name.
@@ -100,13 +100,13 @@ impl StoreError {
         }
     }
 
-    /// Whether the file holds something else than what was written there: a damaged disk, not a
-    /// release that does not know it.
+    /// Whether the file's content is damaged, for example by the disk; a document of another
+    /// release does not count.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Malformed { .. } | Self::Unversioned { .. })
     }
 
-    /// Whether a newer release wrote the file, and this one must leave it alone.
+    /// Whether a newer release wrote the file, so that this one must not touch it.
     pub fn is_too_new(&self) -> bool {
         matches!(self, Self::TooNew { .. })
     }

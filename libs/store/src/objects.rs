@@ -8,11 +8,11 @@
 //! BASE/.trash/<unique>    removed objects whose files are not deleted yet, and new ones without a mark
 //! ```
 //!
-//! Writing the document is what makes an object, one rename into the trash is what removes it.
-//! What a crash leaves between the two is cleaned by [`Objects::open`], which knows it by the mark
-//! `.unsettled` (a link, because its target is kept with its name: a power cut leaves both or
-//! neither). Without the mark an object was made once, whatever is left of its document: it stays,
-//! and whoever reads it finds out what is wrong.
+//! An object exists once its document is written, and is removed by one rename into the trash. If a
+//! crash leaves a directory without a document, [`Objects::open`] removes it. It recognises it by
+//! the mark `.unsettled` (a link, because a link's target is stored with its name: a power cut
+//! leaves both or neither). A directory without the mark was a complete object once, whatever is
+//! left of its document. It stays, and the code that reads it reports the problem.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -37,9 +37,9 @@ pub struct Objects {
 
 impl Objects {
     /// Opens the directory, makes it when it does not exist, and cleans up after a crash: objects
-    /// that are known to have never been made and leftover temporary files are removed, and the
-    /// trash is emptied. What can't be read or removed is left for another time. `boot` identifies
-    /// the running boot of the kernel.
+    /// that were certainly never completed and leftover temporary files are removed, and the trash
+    /// is emptied. Entries that can't be read or removed are left for the next time. `boot`
+    /// identifies the running boot of the kernel.
     ///
     /// # Errors
     /// [`StoreError::Io`], when the directory itself can't be made or read.
@@ -113,8 +113,9 @@ impl Objects {
     /// [`StoreError::Io`] when the directory exists already or cannot be made.
     pub fn prepare(&self, name: &str) -> Result<PathBuf, StoreError> {
         let directory = self.directory(name)?;
-        // Made and marked where a start of the engine cleans up: without its mark, it must not be
-        // seen under its name, since nobody could know then that it was never made.
+        // Made and marked in the trash, which a start of the engine empties. It must not appear
+        // under its name without the mark, because nobody could know then that it was never
+        // completed.
         let made = self.make_in_trash(name)?;
         let mark = made.join(UNSETTLED);
         let moved = std::os::unix::fs::symlink(&self.boot, &mark)
@@ -124,7 +125,7 @@ impl Objects {
                     .map_err(|error| StoreError::io("create directory", &directory)(error.into()))
             });
         if let Err(error) = moved {
-            // What can't be removed now goes at the next start.
+            // If it can't be removed now, the next start removes it.
             let _ = remove_tree(&made);
             return Err(error);
         }
@@ -150,9 +151,9 @@ impl Objects {
         self.base.join(TRASH).join(format!("{name}-{number}"))
     }
 
-    /// Says that an object's document is on the disk, or that it need not be: from now on the
-    /// object is never taken for one that was not made. A mark that can't be removed is no harm
-    /// as long as the document can be read.
+    /// Removes the mark, because the object's document is on the disk or need not be. From now on
+    /// the object never counts as incomplete. If the mark can't be removed, that does no harm while
+    /// the document is readable.
     pub fn settle(&self, name: &str) {
         let removed = self.directory(name).and_then(|directory| {
             let mark = directory.join(UNSETTLED);
@@ -174,8 +175,8 @@ impl Objects {
         Ok(self.directory(name)?.join(self.document))
     }
 
-    /// Removes an object by one rename, and returns where its files wait to be deleted with
-    /// [`remove_tree`]; `None` when it did not exist.
+    /// Removes an object by one rename. Returns the path of its files, to be deleted with
+    /// [`remove_tree`]. `None` if it did not exist.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -193,14 +194,13 @@ impl Objects {
         }
     }
 
-    /// Whether [`Objects::settle`] was called for an object, as far as is known.
+    /// Whether [`Objects::settle`] was called for an object, as far as known.
     pub fn is_settled(&self, name: &str) -> bool {
         fs::read_link(self.base.join(name).join(UNSETTLED)).is_err()
     }
 
-    /// Whether the object is known to have never been made: it has the mark, and its document
-    /// either is not there or is empty as a power cut since then leaves it. Whatever can't be
-    /// found out counts as made.
+    /// Whether the object was certainly never completed: it has the mark, and its document is
+    /// missing, or empty as a power cut since then may leave it. In doubt it counts as complete.
     fn was_never_made(&self, name: &str) -> bool {
         let directory = self.base.join(name);
         let Ok(boot) = fs::read_link(directory.join(UNSETTLED)) else {
@@ -215,7 +215,7 @@ impl Objects {
     }
 }
 
-/// How often a tree to which others add something is deleted.
+/// How often deleting a tree is tried again if others add files to it.
 const ATTEMPTS: usize = 16;
 
 fn is_taken(error: &std::io::Error) -> bool {
@@ -225,8 +225,8 @@ fn is_taken(error: &std::io::Error) -> bool {
     )
 }
 
-/// Deletes a file or a directory with all that is in it, without following symbolic links; what
-/// does not exist is no error. What others add meanwhile is deleted, too, within reason.
+/// Deletes a file, or a directory with its contents, without following symbolic links. It is no
+/// error if it does not exist. Files that others add meanwhile are deleted, too, within limits.
 ///
 /// # Errors
 /// [`StoreError::Io`].
@@ -239,7 +239,7 @@ pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
     let mut result = remove();
     for _ in 1..ATTEMPTS {
         match &result {
-            // Somebody has added something to a directory that was empty before.
+            // Another process has added a file to a directory that was empty before.
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => result = remove(),
             _ => break,
         }
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_once_is_never_removed() {
+    fn completed_objects_are_never_removed() {
         let directory = tempfile::tempdir().unwrap();
         let objects = open(directory.path());
         for name in ["empty", "missing", "folder", "loop", "unsettled-folder"] {
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_while_a_tree_is_removed_goes_too() {
+    fn files_added_while_a_tree_is_removed_are_removed_too() {
         let base = tempfile::tempdir().unwrap();
         let run = base.path().join("run");
         for _ in 0..200 {

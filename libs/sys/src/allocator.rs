@@ -2,8 +2,8 @@
 //!
 //! The C library's allocator asks the kernel for memory in small pieces and returns it at once,
 //! which made a quarter of the system calls of a container's start. This one takes memory in large
-//! pieces, whose pages cost nothing until they are touched, and keeps what is freed in lists by
-//! size. Large blocks, which a long-lived process must give back, are mappings of their own.
+//! pieces, whose pages cost nothing until they are touched, and keeps freed blocks in lists by
+//! size. Large blocks are separate mappings, because a long-lived process must return them.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -14,9 +14,9 @@ use nix::libc;
 
 /// Smallest block, and the alignment of all.
 const SMALLEST: usize = 16;
-/// Largest block that is kept in a list.
+/// Largest block in a list.
 const LARGEST: usize = 32 * 1024;
-/// What is taken from the kernel at once.
+/// How many bytes are taken from the kernel at once.
 const CHUNK: usize = 128 * 1024;
 const CLASSES: usize = (LARGEST / SMALLEST).ilog2() as usize + 1;
 
@@ -72,14 +72,14 @@ impl Default for Arena {
     }
 }
 
-/// Where blocks of a layout come from.
+/// The source of blocks of a layout.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     /// The list of this number.
     List(usize),
-    /// A mapping of its own.
+    /// A separate mapping.
     Mapping,
-    /// The C library's allocator: small blocks with a large alignment, which hardly anybody wants.
+    /// The C library's allocator: for small blocks with a large alignment, which are rare.
     System,
 }
 
@@ -97,7 +97,7 @@ fn source(layout: Layout) -> Source {
     Source::List((size / SMALLEST).ilog2() as usize)
 }
 
-/// Memory of the kernel, filled with zeros; null when it has none.
+/// New memory from the kernel, filled with zeros. Null if there is none.
 fn map(size: usize) -> *mut u8 {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -123,7 +123,7 @@ impl State {
         }
         let size = SMALLEST << class;
         if self.left < size {
-            // What is left of the old piece stays unused: less than the largest block.
+            // The rest of the old piece stays unused: it is smaller than the largest block.
             let chunk = map(CHUNK);
             if chunk.is_null() {
                 return (null_mut(), false);
@@ -161,7 +161,8 @@ unsafe impl GlobalAlloc for Arena {
         }
     }
 
-    /// What the kernel has just given, and large blocks of the system's, are not touched.
+    /// New memory from the kernel, and large blocks of the system's allocator, are zero already and
+    /// not touched.
     #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let class = match source(layout) {

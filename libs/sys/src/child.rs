@@ -17,7 +17,7 @@ pub fn die_with_parent(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)) }
 }
 
-/// How a child ended and what it used, its own children that it waited for included.
+/// How a child ended, and the resources that it and its own reaped children used.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended {
     /// The child's process identifier.
@@ -33,7 +33,7 @@ pub struct Ended {
     pub peak_memory: u64,
 }
 
-/// Waits for the end of a child that nobody else waits for (wait4(2)).
+/// Waits for the end of a child (wait4(2)). Nobody else may wait for it.
 pub fn reap(pid: i32) -> Result<Ended, Errno> {
     let mut status = 0;
     // SAFETY: all members are numbers, for which zero is a value.

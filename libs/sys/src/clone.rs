@@ -1,4 +1,4 @@
-//! Making processes for containers: clone3(2), close_range(2).
+//! Makes processes for containers: clone3(2), close_range(2).
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -6,18 +6,18 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{ForkResult, Pid};
 
-/// What clone3(2) is asked for besides a copy of the process.
+/// Options of clone3(2).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CloneRequest<'a> {
     /// `CLONE_NEW…` flags.
     pub namespaces: u64,
-    /// The cgroup (a directory of a cgroup2 mount) that the child is born in.
+    /// The cgroup (a directory of a cgroup2 mount) that the child is created in.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Make the child a child of the caller's parent.
     pub sibling: bool,
 }
 
-/// Where [`clone3`] returned.
+/// The process in which [`clone3`] returned.
 #[derive(Debug)]
 pub enum Cloned {
     /// In the child.
@@ -56,7 +56,8 @@ pub(crate) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// not shared, so the child may do whatever the parent could.
 ///
 /// # Safety
-/// The process has no other thread: the child would inherit the locks that such a thread held.
+/// The process must have no other thread: the child would inherit the locks that such a thread
+/// holds.
 pub unsafe fn clone3(request: &CloneRequest<'_>) -> Result<Cloned, Errno> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
@@ -128,7 +129,7 @@ pub unsafe fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// Takes ownership of a descriptor that another program passed to this one by number, when it is
+/// Takes ownership of a descriptor that another program passed to this one by number, if it is
 /// open.
 ///
 /// # Safety
@@ -179,8 +180,8 @@ pub fn signal_pid(pid: i32, signal: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
-/// [`clone3`] for programs that can't promise to have a single thread: looks first, and fails
-/// with EAGAIN when there are more. `child` runs in the child, which ends with its result.
+/// [`clone3`] for programs that may have several threads: it checks first, and fails with EAGAIN if
+/// there are more. `child` runs in the child, which exits with its result.
 pub fn run_in_child(
     request: &CloneRequest<'_>,
     child: impl FnOnce() -> i32,

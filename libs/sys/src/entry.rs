@@ -14,12 +14,12 @@ type Vector = *mut *const libc::c_char;
 
 static ARGUMENTS: AtomicPtr<*const libc::c_char> = AtomicPtr::new(null_mut());
 
-/// Does what the rest of a program relies on: the three standard descriptors are open (a file that
-/// got one of their numbers would receive the program's messages), and a reader that has gone away
-/// is an error and no death.
+/// Prepares what the rest of a program relies on: the three standard descriptors are open (a file
+/// that got one of their numbers would receive the program's messages), and writing to a closed
+/// pipe is an error instead of a fatal signal.
 ///
 /// # Safety
-/// Called once, first of all, with `argv` as the C library passes it to `main`.
+/// Must be called once, before anything else, with `argv` as the C library passes it to `main`.
 pub unsafe fn start(argv: Vector) -> Result<(), Errno> {
     ARGUMENTS.store(argv, Ordering::Relaxed);
     let mut standard = [0, 1, 2].map(|fd| libc::pollfd {
@@ -39,8 +39,8 @@ pub unsafe fn start(argv: Vector) -> Result<(), Errno> {
     crate::clone::set_ignored(nix::sys::signal::Signal::SIGPIPE, true)
 }
 
-/// What the program was called by: the first of its arguments. `None` before [`start`], or when
-/// the caller gave none.
+/// The name that the program was called by: its first argument. `None` before [`start`], or if the
+/// caller passed none.
 #[must_use]
 pub fn name() -> Option<OsString> {
     let list = ARGUMENTS.load(Ordering::Relaxed).cast_const();
@@ -84,9 +84,9 @@ pub fn arguments() -> Vec<OsString> {
     list
 }
 
-/// Whether the program was executed by root, with all of the process's user and group numbers 0. By
-/// what the kernel reported then. It takes no system call, and is out of date once the numbers
-/// change.
+/// Whether the program was executed by root, with all of the process's user and group numbers 0. It
+/// uses the kernel's report from the start of the program, so it needs no system call, and is out
+/// of date once the numbers change.
 #[must_use]
 pub fn executed_as_root() -> bool {
     let numbers = [libc::AT_UID, libc::AT_EUID, libc::AT_GID, libc::AT_EGID];
@@ -100,8 +100,8 @@ pub fn executed_as_root() -> bool {
     })
 }
 
-/// Executes a file by descriptor with the present arguments and environment. Returns only when
-/// that fails.
+/// Executes a file by descriptor with the present arguments and environment. Returns only if that
+/// fails.
 pub fn execute_again(file: BorrowedFd<'_>) -> Errno {
     unsafe extern "C" {
         static environ: *const *const libc::c_char;

@@ -1,9 +1,9 @@
-//! Waiting for long with as little memory as possible.
+//! Waits for a long time with as little memory as possible.
 //!
-//! A program that waits for hours needs one page of its code. What else of it is mapped can be
-//! read from its file again; but a page fault maps the sixteen pages around it as well, so merely
-//! giving the memory up brings a quarter megabyte back on the way into the next system call. Here
-//! the way from giving up to waiting is one function, in pages that are set apart.
+//! A program that waits for hours needs only one page of its code. All other pages can be read from
+//! its file again. But a page fault also maps the sixteen pages around it, so if the memory were
+//! just returned, the way into the next system call would bring a quarter megabyte back. Therefore
+//! one function, in separate pages, returns the memory and waits.
 
 use std::arch::asm;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -13,7 +13,7 @@ use nix::libc;
 const PAGE: usize = 4096;
 /// More segments than any linker makes.
 const MOST: usize = 16;
-/// As far as the stack may have grown in the past, and more.
+/// More than the stack may ever have grown to.
 const STACK: usize = 512 * 1024;
 
 /// Parts of the address space: start and length.
@@ -24,7 +24,7 @@ struct Ranges {
 }
 
 impl Ranges {
-    /// The program's segments that it can't write to.
+    /// The program's read-only segments.
     fn of_program() -> Self {
         let mut ranges = Self {
             list: [(0, 0); MOST],
@@ -37,8 +37,8 @@ impl Ranges {
     }
 }
 
-/// Gives up the memory of the program's code and constants, in all threads; what is used again is
-/// read again. For a program whose start needs much that its service does not.
+/// Returns the memory of the program's code and constants, in all threads. Pages that are used
+/// again are read again. For a program whose start needs much code that its service does not.
 pub fn release_code() {
     let ranges = Ranges::of_program();
     for (start, length) in ranges.list.into_iter().take(ranges.count) {
@@ -49,12 +49,12 @@ pub fn release_code() {
 }
 
 /// Waits until a descriptor is readable, or for some milliseconds (-1: forever). Meanwhile the
-/// program's code, its constants and the unused part of its stack take no memory. Failing to give
-/// memory up costs memory only; the caller has to find out itself what has happened.
+/// program's code, its constants and the unused part of its stack use no memory. If memory can't be
+/// returned, it only stays in use. The caller must check itself why the wait ended.
 pub fn wait_readable(descriptor: BorrowedFd<'_>, milliseconds: i32) {
     let ranges = Ranges::of_program();
-    // An attribute that differs from the code around puts the function's pages, of which it has
-    // two at most, into a mapping of their own.
+    // With an attribute that differs from the surrounding code, the function's pages (two at most)
+    // become a separate mapping.
     let function = give_up_and_poll as *const () as usize & !(PAGE - 1);
     // SAFETY: only decides what is in a core dump.
     unsafe {
@@ -72,7 +72,7 @@ pub fn wait_readable(descriptor: BorrowedFd<'_>, milliseconds: i32) {
     give_up_and_poll(&ranges, &mut poll, milliseconds);
 }
 
-/// Notes the segments of the program that it can't write to.
+/// Records the program's read-only segments.
 unsafe extern "C" fn collect(
     object: *mut libc::dl_phdr_info,
     _size: usize,
@@ -119,8 +119,8 @@ fn give_up_and_poll(ranges: &Ranges, poll: &mut libc::pollfd, milliseconds: i32)
         unsafe { madvise(start, length, libc::MADV_DONTNEED) };
         index += 1;
     }
-    // SAFETY: nothing lies on the stack below the pages that are in use; what of the range does
-    // not belong to the stack is not mapped (the kernel keeps a gap).
+    // SAFETY: nothing is on the stack below the pages in use. The part of the range that does not
+    // belong to the stack is not mapped (the kernel keeps a gap).
     unsafe { madvise(stack_end - STACK, STACK, libc::MADV_DONTNEED) };
     // SAFETY: one valid element.
     unsafe {
@@ -134,14 +134,14 @@ fn give_up_and_poll(ranges: &Ranges, poll: &mut libc::pollfd, milliseconds: i32)
 }
 
 /// # Safety
-/// The range can do without what it holds.
+/// The contents of the range must not be needed any more.
 #[inline(always)]
 unsafe fn madvise(start: usize, length: usize, advice: i32) {
     // SAFETY: the caller's promise.
     unsafe { syscall(libc::SYS_madvise as usize, start, length, advice as usize) };
 }
 
-/// A system call without a function of the C library's, which would be another page.
+/// A system call without the C library's function, which would be on another page.
 ///
 /// # Safety
 /// As the system call says.
@@ -181,11 +181,11 @@ mod tests {
     }
 
     #[test]
-    fn code_that_is_given_up_comes_back() {
+    fn returned_code_is_read_again() {
         let before = resident_files();
         release_code();
         assert!(resident_files() < before);
-        // Other threads go on, too.
+        // Other threads also continue.
         let sum: u64 = std::thread::spawn(|| (0..1000).sum()).join().unwrap();
         assert_eq!(sum, 499_500);
     }

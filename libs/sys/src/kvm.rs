@@ -8,10 +8,10 @@ const KVM_CREATE_VM: libc::c_ulong = 0xAE01;
 
 /// Whether a virtual machine can really be made through `/dev/kvm`.
 ///
-/// The device node alone says little: it exists in containers and guests whose processor or
-/// hypervisor refuses virtualisation. Nor does a machine that can be made: KVM variants without
-/// hardware support (seen: guests of a page-table based hypervisor) make one, but fail at
-/// instructions that firmware uses; their processors have neither `vmx` nor `svm`.
+/// The device node alone is no proof: it also exists in containers and guests whose processor or
+/// hypervisor refuses virtualisation. Making a virtual machine is no proof either: KVM variants
+/// without hardware support (seen: guests of a page-table based hypervisor) can make one, but fail
+/// at instructions that firmware uses. Their processors have neither `vmx` nor `svm`.
 #[must_use]
 pub fn usable() -> bool {
     let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -14,9 +14,9 @@ use rustix::mount::OpenTreeFlags;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct MountAttributes {
-    /// Set these.
+    /// The attributes to set.
     pub set: u64,
-    /// Clear these, before setting.
+    /// The attributes to clear first.
     pub clear: u64,
     /// New propagation type.
     pub propagation: u64,
@@ -47,14 +47,14 @@ pub const IDMAP: u64 = 0x10_0000;
 /// `MOUNT_ATTR_NOSYMFOLLOW`.
 pub const NOSYMFOLLOW: u64 = 0x20_0000;
 
-/// Whether a file lies on a mount that it can't be written through.
+/// Whether a file is on a read-only mount.
 pub fn is_readonly(path: &Path) -> Result<bool, rustix::io::Errno> {
     let status = rustix::fs::statvfs(path)?;
     Ok(status.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-/// A read-only copy of the mount that a file lies on, from that file on. It is attached nowhere, so
-/// nobody can reach it to change its attributes, and it takes neither memory nor time.
+/// A read-only copy of a file's mount, which begins at that file. It is not attached anywhere, so
+/// nobody can change its attributes, and it costs almost nothing.
 pub fn readonly_copy(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = rustix::mount::open_tree(CWD, path, flags)

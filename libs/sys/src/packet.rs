@@ -27,7 +27,7 @@ struct AuxData {
 }
 
 const PACKET_AUXDATA: libc::c_int = 8;
-/// The sender left the transport checksum to hardware that the packet never met.
+/// The sender left the transport checksum to hardware that the packet never passed.
 const TP_STATUS_CSUMNOTREADY: u32 = 1 << 3;
 
 /// One instruction of a classic BPF socket filter (`struct sock_filter`).
@@ -52,7 +52,7 @@ pub struct PacketSocket {
     ethertype: u16,
 }
 
-/// What [`PacketSocket::receive`] found.
+/// The result of [`PacketSocket::receive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
     /// Bytes written to the buffer.
@@ -74,9 +74,9 @@ impl PacketSocket {
     /// The system's answer: EPERM without CAP_NET_RAW, ENODEV when the link is gone.
     pub fn open(link: u32, ethertype: u16, filter: &[FilterInstruction]) -> io::Result<Self> {
         let link = libc::c_int::try_from(link).map_err(|_| invalid("link index"))?;
-        // Protocol 0 receives nothing until bind names the protocol, so nothing slips past the
-        // filter.
-        // SAFETY: socket takes no pointers; the descriptor it returns is owned by nobody else.
+        // Protocol 0 receives nothing until bind names the protocol, so no packet can bypass the
+        // filter. SAFETY: socket takes no pointers; the descriptor it returns is owned by nobody
+        // else.
         let fd = unsafe {
             let fd = libc::socket(
                 libc::AF_PACKET,
@@ -113,7 +113,7 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// Sends `payload` (what follows the Ethernet header) to a hardware address.
+    /// Sends `payload` (the bytes after the Ethernet header) to a hardware address.
     ///
     /// # Errors
     /// The system's answer: ENETDOWN when the link is down, EAGAIN when its queue is full.
@@ -121,7 +121,7 @@ impl PacketSocket {
         send_to(self.fd.as_fd(), &self.address(destination), payload)
     }
 
-    /// Takes one packet, without its Ethernet header.
+    /// Receives one packet, without its Ethernet header.
     ///
     /// # Errors
     /// EAGAIN when there is none; ENETDOWN once after the link went down.

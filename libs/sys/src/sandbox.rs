@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// Gives the process a session keyring of its own (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING).
+/// Makes a new session keyring for the process (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING).
 pub fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: the name is a valid string.
@@ -135,7 +135,7 @@ pub fn keep_capabilities() -> Result<(), Errno> {
     prctl(libc::PR_SET_KEEPCAPS, 1, 0)
 }
 
-/// Lets nothing that is executed from now on gain privileges.
+/// From now on, no executed program can gain privileges.
 pub fn set_no_new_privileges() -> Result<(), Errno> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
 }
@@ -150,8 +150,8 @@ pub fn set_subreaper() -> Result<(), Errno> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)
 }
 
-/// Has the kernel kill the process with SIGKILL when its parent's thread ends. A change of user
-/// clears this.
+/// Makes the kernel kill the process with SIGKILL when its parent's thread ends. A change of the
+/// user clears this.
 pub fn die_with_parent() -> Result<(), Errno> {
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0)
 }

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Bytes that were written to a unix stream socket and that its peer has not read yet (SIOCOUTQ,
-/// unix(7)), with the kernel's overhead for each piece: only 0 is exact.
+/// How many bytes were written to a unix stream socket and not read by its peer yet (SIOCOUTQ,
+/// unix(7)). The kernel adds an overhead for each piece, so only 0 is exact.
 ///
 /// # Errors
 /// When the descriptor is not a socket.
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_peer_has_read_is_not_counted() {
+    fn bytes_that_the_peer_has_read_are_not_counted() {
         let (mut one, mut other) = UnixStream::pair().unwrap();
         assert_eq!(unread(one.as_fd()).unwrap(), 0);
         one.write_all(b"text").unwrap();

@@ -1,7 +1,7 @@
-//! Starting a program in a cgroup of its own from the first moment on.
+//! Starts a program directly in another cgroup.
 //!
-//! A process that is moved to another cgroup waits until every processor has taken notice (an RCU
-//! grace period, several milliseconds); one that is born there (`CLONE_INTO_CGROUP`) does not.
+//! A process that is moved to another cgroup waits until all processors know (an RCU grace period,
+//! several milliseconds). A process that is created there (`CLONE_INTO_CGROUP`) does not wait.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -12,12 +12,12 @@ use nix::libc;
 
 use crate::clone::{CLONE_INTO_CGROUP, CLONE_PIDFD, CloneArgs};
 
-/// What is executed.
+/// The program to execute.
 #[derive(Debug)]
 pub struct Program<'a> {
     /// The file.
     pub path: &'a CStr,
-    /// Its arguments, with the name that it is called by.
+    /// Its arguments; the first is its name.
     pub arguments: &'a [CString],
     /// Its environment, as `NAME=VALUE`.
     pub environment: &'a [CString],
@@ -27,7 +27,7 @@ pub struct Program<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
 }
 
-/// What the child reads, in the caller's memory.
+/// The child's input, in the caller's memory.
 #[repr(C)]
 struct Plan {
     streams: [u64; 3],
@@ -44,18 +44,19 @@ struct KernelLimit {
     hard: u64,
 }
 
-/// Starts a program and returns the process's identifier and a pidfd. The caller collects
-/// it when it has ended (wait(2)). Other threads keep running. Signals that the caller ignores
-/// or blocks are so for the program, too; descriptors that are not close-on-exec are inherited. A
-/// file that can't be executed shows as an exit with code 127. When this process has raised its
-/// own limit of open files ([`crate::open_files`]), the program gets the one from before.
+/// Starts a program and returns the process's identifier and a pidfd. The caller must reap it
+/// (wait(2)). Other threads keep running. Signals that the caller ignores or blocks are also
+/// ignored or blocked in the program. Descriptors that are not close-on-exec are inherited. A file
+/// that can't be executed shows as an exit with code 127. If this process has raised its own limit
+/// of open files ([`crate::open_files`]), the program gets the earlier limit.
 ///
 /// # Errors
 /// The kernel makes no process, for example because the cgroup is gone.
 pub fn spawn(program: &Program<'_>) -> Result<(i32, OwnedFd), Errno> {
     /// The caller waits until the program was executed, and the child needs no copy of its memory.
     const SHARED: u64 = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
-    /// No handler of the caller's may run in memory that is still the caller's.
+    /// No signal handler of the caller may run in the child, because the memory is still the
+    /// caller's.
     const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
         let strings = list.iter().map(|text| text.as_ptr());
@@ -86,8 +87,8 @@ pub fn spawn(program: &Program<'_>) -> Result<(i32, OwnedFd), Errno> {
     }
     let result: i64;
     // SAFETY: the child uses the caller's stack and memory, while the caller's thread waits
-    // in the kernel. It makes nothing but system calls, out of registers: it neither touches the
-    // stack nor leaves this block, and ends by execve or exit_group. What it reads lives until the
+    // in the kernel. It only makes system calls, with values in registers: it neither touches the
+    // stack nor leaves this block, and ends by execve or exit_group. Its input lives until the
     // block is left.
     unsafe {
         std::arch::asm!(
@@ -204,12 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cant_be_executed_ends_with_127() {
+    fn a_file_that_cant_be_executed_ends_with_127() {
         assert_eq!(run(c"/nonexistent", &["x"], &[]), (String::new(), 127));
     }
 
     #[test]
-    fn threads_may_do_so_at_the_same_time() {
+    fn several_threads_may_start_programs_at_once() {
         let threads: Vec<_> = (0..8)
             .map(|number| {
                 std::thread::spawn(move || {

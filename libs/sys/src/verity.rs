@@ -11,7 +11,7 @@ const MEASURE: libc::c_ulong = 0xc004_6686;
 /// `FS_VERITY_HASH_ALG_SHA256`.
 const SHA256: u16 = 1;
 const DIGEST_SIZE: usize = 32;
-/// Bytes of a block of data and of the Merkle tree. All kernels have it where pages are as large.
+/// Bytes of a block of data and of the Merkle tree. All kernels support it if pages have this size.
 pub const BLOCK_SIZE: u32 = 4096;
 
 /// `struct fsverity_enable_arg`.
@@ -61,8 +61,8 @@ pub fn enable(file: &File) -> Result<(), nix::Error> {
     nix::Error::result(result).map(drop)
 }
 
-/// The digest of a file that fs-verity protects, by SHA-256; `None` for one that it does not
-/// protect, or that another algorithm does. The kernel knows it without reading the file.
+/// The SHA-256 digest of a file that fs-verity protects. `None` if the file is not protected, or by
+/// another algorithm. The kernel knows it without reading the file.
 ///
 /// # Errors
 /// The kernel's answer, except for errors that mean that there is no fs-verity.

@@ -5,9 +5,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 /// Starts the write-back of a part of a file (all from `offset` on when `length` is 0) without
-/// waiting for it, by sync_file_range(2). This
-/// is a hint: it makes nothing durable, and where the file system does not know it, nothing
-/// happens.
+/// waiting for it, by sync_file_range(2). This is a hint: it makes nothing durable, and has no
+/// effect if the file system does not support it.
 pub fn start(file: &File, offset: u64, length: u64) {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
         return;
@@ -24,10 +23,10 @@ pub fn start(file: &File, offset: u64, length: u64) {
     };
 }
 
-/// Writes all dirty pages of a file to disk and waits for it, by sync_file_range(2). Metadata are
-/// not written, so this alone makes nothing durable; before the fsync(2) of several files it lets
-/// one commit of the file system's journal do for all of them. Where the file system does not know
-/// the call, nothing happens.
+/// Writes all dirty pages of a file to disk and waits for it, by sync_file_range(2). Metadata is
+/// not written, so this alone makes nothing durable. If it is called before the fsync(2) of several
+/// files, one commit of the file system's journal is enough for all of them. It has no effect if
+/// the file system does not support the call.
 ///
 /// # Errors
 /// A write that failed, now or earlier; fsync of the same descriptor does not report it again.

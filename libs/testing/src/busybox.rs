@@ -1,7 +1,7 @@
 //! The static busybox that tests run in containers.
 //!
-//! Whatever stands at `/bin/busybox` is only read: its mode is not relied on, since other programs
-//! change it, and one that needs libraries is refused, since containers have none.
+//! The file `/bin/busybox` is only read. Its mode does not matter, because other programs change
+//! it. One that needs libraries is refused, because containers have none.
 
 use std::fs;
 use std::io;
@@ -36,9 +36,9 @@ pub enum BusyboxError {
     /// It can't be read.
     #[error("read {}: {source}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the kernel says.
+        /// The cause.
         source: io::Error,
     },
     /// The copy can't be written.
@@ -116,7 +116,7 @@ pub fn applets() -> Result<Vec<String>, BusyboxError> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), BusyboxError> {
     fs::write(path, bytes)
-        // Not by the mode of creation, which the umask changes.
+        // Set afterwards, because the umask changes the mode of creation.
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
         .map_err(|source| BusyboxError::Write {
             path: path.to_owned(),

@@ -1,7 +1,7 @@
 //! Whether an executable is static.
 
-/// Whether a 64-bit little-endian ELF file has a program header of type PT_INTERP; `None`: it is no
-/// such file.
+/// Whether a 64-bit little-endian ELF file has a program header of type PT_INTERP. `None`: it is
+/// not such a file.
 #[must_use]
 pub fn asks_for_loader(content: &[u8]) -> Option<bool> {
     const PT_INTERP: u64 = 3;

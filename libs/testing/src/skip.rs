@@ -1,10 +1,10 @@
-//! A test that can't do its work says so here. In continuous integration it fails then, because a
-//! test that silently does nothing there tests nothing.
+//! Tests that can't run on this machine report it here. In continuous integration such a test
+//! fails, because a test that silently does nothing tests nothing.
 
 use std::fmt::Display;
 
-/// What may be lacking in continuous integration (`CI` is set), and why the tests that need it
-/// do not have to run there.
+/// What continuous integration (`CI` is set) may lack, and why the tests that need it do not have
+/// to run there.
 const MAY_LACK: &[(&str, &str)] = &[
     (
         "fs-verity",
@@ -18,7 +18,7 @@ const MAY_LACK: &[(&str, &str)] = &[
     ),
 ];
 
-/// Says on standard error that a test is skipped because the machine has no `lack`, and why.
+/// Prints on standard error that a test is skipped because the machine has no `lack`, and why.
 ///
 /// # Panics
 /// In continuous integration, unless `lack` is listed above.

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Options, Reply};
+use super::message::{MessageOptions, Reply};
 
 /// A lease without end.
 pub const INFINITE: u32 = u32::MAX;
@@ -229,7 +229,7 @@ fn timers(seconds: u32, renew: Option<u32>, rebind: Option<u32>) -> (u32, u32) {
 fn routes(
     address: Ipv4Addr,
     prefix: u8,
-    options: &Options,
+    options: &MessageOptions,
     left_out: &mut Vec<LeftOut>,
 ) -> Vec<LeaseRoute> {
     let mut table = Table {

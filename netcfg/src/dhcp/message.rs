@@ -13,7 +13,7 @@ use dhcproto::v4::{
 };
 
 use super::arp::Mac;
-pub use super::options::Options;
+pub use super::options::MessageOptions;
 use super::options::{Gathered, code};
 
 /// Largest message that we ask servers to send, in bytes (what fits into one Ethernet packet).
@@ -172,7 +172,7 @@ pub struct Reply {
     /// The address (`yiaddr`).
     pub address: Ipv4Addr,
     /// The options that we know.
-    pub options: Options,
+    pub options: MessageOptions,
 }
 
 /// Why a message is not an answer to us.

@@ -44,7 +44,7 @@ pub mod code {
 /// The options of an answer, each absent when it was missing or wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // Most fields are named after their options (RFC 2132).
-pub struct Options {
+pub struct MessageOptions {
     pub mask: Option<Ipv4Addr>,
     pub routers: Vec<Ipv4Addr>,
     /// Destination, prefix length, router (0.0.0.0: on the link).
@@ -150,7 +150,7 @@ impl Gathered {
     }
 
     /// The options that a lease is made of.
-    pub(super) fn read(&self) -> Options {
+    pub(super) fn read(&self) -> MessageOptions {
         let mut search = domains(
             names(self.value(code::DOMAIN_SEARCH))
                 .iter()
@@ -166,7 +166,7 @@ impl Gathered {
             let value = self.value(code::CLASSLESS_ROUTES_MICROSOFT);
             routes = classless_routes(value).unwrap_or_default();
         }
-        Options {
+        MessageOptions {
             mask: self.address(code::SUBNET_MASK),
             routers: self.addresses(code::ROUTER),
             routes,

@@ -212,7 +212,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Freezes or thaws all processes and waits until they are.
+    /// Freezes or thaws all processes, and waits until that is done.
     pub(crate) fn freeze(&self, frozen: bool) -> Result<(), Failure> {
         Ok(self.0.freeze(frozen, FREEZE_LIMIT)?)
     }

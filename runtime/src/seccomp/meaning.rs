@@ -16,7 +16,7 @@ use crate::spec::{Seccomp, SeccompArgument, SeccompRule};
 
 /// A system call as a filter sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Call {
+pub struct SystemCall {
     /// `AUDIT_ARCH_…`.
     pub architecture: u32,
     /// Its number there; with bit 30 for x32.
@@ -26,7 +26,7 @@ pub struct Call {
 }
 
 /// The profile's decision about a call: a `SECCOMP_RET_…` value with its data.
-pub(crate) fn of(seccomp: &Seccomp, call: &Call) -> Result<u32, SeccompError> {
+pub(crate) fn of(seccomp: &Seccomp, call: &SystemCall) -> Result<u32, SeccompError> {
     let default = action(
         || "defaultAction".to_owned(),
         &seccomp.default_action,
@@ -64,7 +64,7 @@ pub(crate) fn of(seccomp: &Seccomp, call: &Call) -> Result<u32, SeccompError> {
 }
 
 /// The processor interface that a call used, if the profile names it.
-fn interface(seccomp: &Seccomp, call: &Call) -> Result<Option<Architecture>, SeccompError> {
+fn interface(seccomp: &Seccomp, call: &SystemCall) -> Result<Option<Architecture>, SeccompError> {
     let found = match call.architecture {
         AUDIT_X86_64 if call.number & X32_BIT == 0 && call.number < X32_BIT => Architecture::X86_64,
         AUDIT_X86_64 => Architecture::X32,
@@ -78,7 +78,7 @@ fn interface(seccomp: &Seccomp, call: &Call) -> Result<Option<Architecture>, Sec
     Ok(listed.then_some(found))
 }
 
-fn holds(rule: &SeccompRule, call: &Call) -> bool {
+fn holds(rule: &SeccompRule, call: &SystemCall) -> bool {
     let one = |argument: &SeccompArgument| {
         let Some(actual) = call.arguments.get(argument.index as usize) else {
             return false;
@@ -104,7 +104,7 @@ fn holds(rule: &SeccompRule, call: &Call) -> bool {
 }
 
 /// Runs a program as the kernel would. `None`: the kernel would refuse it.
-pub(crate) fn run(program: &[Instruction], call: &Call) -> Option<u32> {
+pub(crate) fn run(program: &[Instruction], call: &SystemCall) -> Option<u32> {
     const ARGUMENTS: u32 = 16;
     let (mut accumulator, mut position) = (0u32, 0usize);
     loop {

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use keelson_log::{Limits, Writer};
+use keelson_log::{Rotation, Writer};
 use keelson_shim_protocol::{EXIT_FILE, Exit, Hello, Response, SOCKET_FILE, ShimSpec, exit_code};
 use keelson_sys::idle;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -108,7 +108,7 @@ impl Server {
         let config = spec::load(&spec.bundle)?;
         let log = Writer::open(
             &spec.log.path,
-            Limits {
+            Rotation {
                 max_size: spec.log.max_size,
                 max_files: spec.log.max_files,
             },

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use keelson_shim_protocol::{
-    Decoder, Exit, Hello, LogSpec, Request, Response, Rootfs, ShimSpec, encode, stream,
+    Decoder, Exit, Hello, LogFiles, Request, Response, Rootfs, ShimSpec, encode, stream,
 };
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use serde_json::{Value, json};
@@ -215,7 +215,7 @@ impl Setup {
             },
             open_stdin: false,
             stdin_once: false,
-            log: LogSpec {
+            log: LogFiles {
                 path: path.join("log"),
                 max_size: 1 << 30,
                 max_files: 1,
@@ -349,7 +349,7 @@ impl Connection {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return None,
             other => other.unwrap(),
         }
-        let header = stream::Header::from_bytes(header).unwrap();
+        let header = stream::StreamHeader::from_bytes(header).unwrap();
         let mut data = vec![0; header.length as usize];
         self.0.read_exact(&mut data).unwrap();
         Some((header.stream.number(), data))

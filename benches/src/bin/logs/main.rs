@@ -15,7 +15,7 @@ use keelson_benches::table::{self, Cell, Table};
 use keelson_benches::usage::milliseconds;
 use keelson_benches::{build, bundle, tools};
 use keelson_log::shape::{Progress, Selection, Shaper};
-use keelson_log::{Limits, Next, Reader, Stream, Writer};
+use keelson_log::{Next, Reader, Rotation, Stream, Writer};
 use serde_json::json;
 
 const IMAGE: &str = "bench";
@@ -119,7 +119,7 @@ fn main() -> Result<()> {
 fn write(file: &Path, options: &Options) -> Result<Written> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let first = now - 3600;
-    let limits = Limits {
+    let limits = Rotation {
         max_size: u64::MAX,
         max_files: 1,
     };

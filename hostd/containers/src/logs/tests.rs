@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use keelson_log::{Limits, Stream, Writer};
+use keelson_log::{Rotation, Stream, Writer};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -18,7 +18,7 @@ fn both() -> LogQuery {
 fn log() -> (tempfile::TempDir, PathBuf, Writer) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("container.log");
-    let limits = Limits {
+    let limits = Rotation {
         max_size: 1 << 20,
         max_files: 3,
     };

@@ -257,7 +257,7 @@ fn the_validator_refuses_what_is_not_described() {
     let schemas = &description["components"]["schemas"];
     let check =
         |name: &str, value: Value| Validator { schemas }.check(&schemas[name], &value, name);
-    let status = keelson_model::init::Status {
+    let status = keelson_model::init::InitStatus {
         deployment: None,
         boot: vec![keelson_model::init::BootStep {
             name: "mounts".to_owned(),

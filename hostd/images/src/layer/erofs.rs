@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use keelson_oci::archive::{Entry, EntryKind};
-use keelson_oci::layer::{Limits, Tree, TreeBuilder, erofs};
+use keelson_oci::layer::{LayerLimits, Tree, TreeBuilder, erofs};
 use rustix::fs::{Mode, OFlags};
 
 use super::{LayerBackend, TAR};
@@ -168,7 +168,7 @@ pub(crate) fn probe(directory: &Path) -> Result<(), ImageError> {
     tar.write_all_at(text, OFFSET)
         .and_then(|()| tar.set_len(2 * OFFSET))
         .map_err(ImageError::io("write", &path))?;
-    let mut tree = TreeBuilder::new(Limits::default());
+    let mut tree = TreeBuilder::new(LayerLimits::default());
     tree.add(Entry {
         path: b"file".to_vec(),
         kind: EntryKind::File,

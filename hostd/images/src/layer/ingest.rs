@@ -13,7 +13,7 @@ use keelson_blocking::TaskDied;
 use keelson_oci::archive::{Entry, Scanner, Visitor};
 use keelson_oci::compression::Compression;
 use keelson_oci::digest::{Digest, Digester};
-use keelson_oci::layer::{Limits, TreeBuilder, TreeError};
+use keelson_oci::layer::{LayerLimits, TreeBuilder, TreeError};
 use keelson_store::{Durability, Era, Rest, document};
 
 use super::{BLOB, BlobFormat, CompressedBlob, LayerForm, LayerOptions, LayerRecord, RECORD, TAR};
@@ -230,7 +230,7 @@ struct Job {
     directory: PathBuf,
     compression: Compression,
     form: LayerForm,
-    limits: Limits,
+    limits: LayerLimits,
 }
 
 impl Job {

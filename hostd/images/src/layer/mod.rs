@@ -15,7 +15,7 @@ use std::path::Path;
 
 use keelson_oci::compression::Compression;
 use keelson_oci::digest::Digest;
-use keelson_oci::layer::{Limits, Tree};
+use keelson_oci::layer::{LayerLimits, Tree};
 use keelson_store::{Document, Era, Rest};
 use serde::{Deserialize, Serialize};
 
@@ -76,8 +76,8 @@ pub(crate) struct LayerRecord {
 pub(crate) struct LayerOptions {
     /// Their backend.
     pub form: LayerForm,
-    /// Limits of their contents.
-    pub limits: Limits,
+    /// LayerLimits of their contents.
+    pub limits: LayerLimits,
     /// Whether their compressed blobs are kept.
     pub keep_compressed: bool,
     /// The release that their records are written for.

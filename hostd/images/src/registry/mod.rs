@@ -101,11 +101,17 @@ pub(crate) async fn login(
     domain: &str,
     credentials: Credentials,
 ) -> Result<(), RegistryError> {
-    use keelson_registry::Access;
-    Repository::open(client, domain, "", Access::Pull, Some(credentials))
-        .await?
-        .login()
-        .await
+    use keelson_registry::RepositoryAccess;
+    Repository::open(
+        client,
+        domain,
+        "",
+        RepositoryAccess::Pull,
+        Some(credentials),
+    )
+    .await?
+    .login()
+    .await
 }
 
 /// Reports a step that must not be lost.

@@ -12,8 +12,10 @@ use keelson_oci::manifest::{
     DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Descriptor, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST,
 };
 use keelson_oci::reference::Reference;
-use keelson_registry::{Access, BlobSource, Client, Credentials, RegistryError, Repository};
-use keelson_store::{Document as Versioned, Durability, Rest, document};
+use keelson_registry::{
+    BlobSource, Client, Credentials, RegistryError, Repository, RepositoryAccess,
+};
+use keelson_store::{Document, Durability, Rest, document};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
@@ -49,7 +51,7 @@ pub(crate) struct CompressedRecord {
     pub rest: Rest,
 }
 
-impl Versioned for CompressedRecord {
+impl Document for CompressedRecord {
     const VERSION: u32 = 1;
 }
 
@@ -172,7 +174,7 @@ impl Push {
             client,
             reference.domain(),
             reference.path(),
-            Access::Push,
+            RepositoryAccess::Push,
             credentials,
         )
         .await
@@ -451,7 +453,7 @@ fn manifest(id: &Digest, size: u64, layers: Vec<Descriptor>) -> (Vec<u8>, String
 
 #[cfg(test)]
 mod tests {
-    use keelson_oci::manifest::{Document, DocumentKind};
+    use keelson_oci::manifest::{DocumentKind, ManifestDocument};
 
     use super::*;
 
@@ -462,7 +464,7 @@ mod tests {
         let (bytes, media_type) = manifest(&id, 6, vec![layer.clone()]);
         assert_eq!(media_type, DOCKER_MANIFEST);
         assert!(matches!(
-            Document::parse(&bytes),
+            ManifestDocument::parse(&bytes),
             Ok(DocumentKind::Manifest(config, layers))
                 if config.digest == id && layers == [layer.clone()]
         ));

@@ -2,10 +2,10 @@
 
 use keelson_model::error::ErrorKind;
 use keelson_oci::config::{ImageConfig, MAX_CONFIG_SIZE};
-use keelson_oci::manifest::{Document, DocumentKind, Platform};
+use keelson_oci::manifest::{DocumentKind, ManifestDocument, Platform};
 use keelson_oci::reference::Reference;
 use keelson_registry::{
-    Access, Asked, Client, Credentials, Endpoint, Manifest, RegistryError, Repository,
+    Asked, Client, Credentials, Manifest, Mirror, RegistryError, Repository, RepositoryAccess,
 };
 
 use super::{Distribution, pull_failed};
@@ -15,7 +15,7 @@ use crate::error::ImageError;
 #[derive(Debug)]
 pub(super) enum Source<'a> {
     /// A mirror of Docker Hub.
-    Mirror(&'a Endpoint),
+    Mirror(&'a Mirror),
     /// The registry that the reference names.
     Registry,
 }
@@ -23,7 +23,7 @@ pub(super) enum Source<'a> {
 impl<'a> Source<'a> {
     /// All sources for a reference, in the order in which they are asked.
     pub(super) fn all(client: &'a Client, reference: &Reference) -> Vec<Self> {
-        let mirrors: &[Endpoint] = match reference.domain() {
+        let mirrors: &[Mirror] = match reference.domain() {
             "docker.io" => &client.options().mirrors,
             _ => &[],
         };
@@ -42,7 +42,7 @@ impl<'a> Source<'a> {
         match self {
             Self::Mirror(mirror) => Repository::open_mirror(client, mirror, path).await,
             Self::Registry => {
-                Repository::open(client, domain, path, Access::Pull, credentials).await
+                Repository::open(client, domain, path, RepositoryAccess::Pull, credentials).await
             }
         }
     }
@@ -92,7 +92,7 @@ async fn inspect_in(
     reference: &Reference,
 ) -> Result<Distribution, RegistryError> {
     let manifest = root_manifest(repository, reference).await?;
-    let platforms = match Document::parse(&manifest.bytes) {
+    let platforms = match ManifestDocument::parse(&manifest.bytes) {
         Ok(DocumentKind::Index(index)) => index
             .entries
             .into_iter()
@@ -125,7 +125,7 @@ async fn inspect_in(
     Ok(Distribution {
         size: manifest.bytes.len() as u64,
         digest: manifest.digest,
-        media_type: Document::media_type_of(&manifest.bytes).unwrap_or(manifest.media_type),
+        media_type: ManifestDocument::media_type_of(&manifest.bytes).unwrap_or(manifest.media_type),
         platforms,
     })
 }
@@ -176,7 +176,7 @@ pub(super) fn parse(
     reference: &Reference,
     manifest: &Manifest,
 ) -> Result<DocumentKind, ImageError> {
-    Document::parse(&manifest.bytes)
+    ManifestDocument::parse(&manifest.bytes)
         .map_err(|error| wrong(reference, &format!("manifest {}: {error}", manifest.digest)))
 }
 

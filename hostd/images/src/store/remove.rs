@@ -12,7 +12,7 @@ use crate::lease::Holder;
 use crate::records::ImageRecord;
 use crate::state::State;
 use crate::store::Store;
-use crate::types::{DiskUsage, Image, ImageAction, ImageId, Pruned, Removed};
+use crate::types::{DiskUsage, Image, ImageAction, ImageId, PrunedImages, Removed};
 
 /// Options of a removal.
 #[derive(Debug, Clone, Copy)]
@@ -221,7 +221,7 @@ impl Store {
         &self,
         all: bool,
         fits: &dyn Fn(&Image) -> bool,
-    ) -> Result<Pruned, ImageError> {
+    ) -> Result<PrunedImages, ImageError> {
         let mut state = self.state();
         let before = disk_bytes(&state);
         let candidates: Vec<ImageId> = state
@@ -256,7 +256,7 @@ impl Store {
         }
         let reclaimed = before.saturating_sub(disk_bytes(&state));
         self.emit_prune(reclaimed);
-        Ok(Pruned { removed, reclaimed })
+        Ok(PrunedImages { removed, reclaimed })
     }
 
     /// From now on, deletes images that are kept for holders when these are gone. Holders of an

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::overlay::{self, Entry, Shown};
+use crate::overlay::{self, LayerEntry, Visible};
 
 /// Longest list of names of extended attributes, and longest value, that the kernel returns.
 const MAX_XATTR: usize = 64 << 10;
@@ -33,8 +33,8 @@ pub(super) struct Attributes {
     pub(super) opaque: bool,
 }
 
-impl From<Entry> for Object {
-    fn from(entry: Entry) -> Self {
+impl From<LayerEntry> for Object {
+    fn from(entry: LayerEntry) -> Self {
         Self {
             handle: entry.handle,
             readable: false,
@@ -46,7 +46,7 @@ impl From<Entry> for Object {
 impl Object {
     /// Finds a name in a directory. `None`: it does not exist (any more).
     pub(super) fn open(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Self>> {
-        Ok(Entry::open(directory, name)?.map(Self::from))
+        Ok(LayerEntry::open(directory, name)?.map(Self::from))
     }
 
     /// Opens a regular file of a read-only layer for reading. `None`: it is no regular file.
@@ -204,9 +204,9 @@ pub(super) enum Found {
 /// Looks up a name by the rules of overlayfs. `directories`: topmost first.
 pub(super) fn lookup(directories: &[OwnedFd], name: &[u8]) -> io::Result<Found> {
     Ok(match overlay::look_up(directories, name)? {
-        Shown::Nothing => Found::Absent,
-        Shown::Other(entry) => Found::Other(entry.into()),
-        Shown::Directory(entries) => {
+        Visible::Nothing => Found::Absent,
+        Visible::Other(entry) => Found::Other(entry.into()),
+        Visible::Directory(entries) => {
             let mut objects = entries.into_iter().map(Object::from);
             let Some(top) = objects.next() else {
                 return Ok(Found::Absent);

@@ -10,7 +10,7 @@ use super::pack::Packer;
 use super::stream::TarStream;
 use super::{at, deep, join};
 use crate::error::ImageError;
-use crate::overlay::Entry;
+use crate::overlay::LayerEntry;
 use crate::owners::Owners;
 
 /// File systems that show the kernel's state. They store no files, and reading some entries never
@@ -60,7 +60,7 @@ pub fn pack_tree<'a>(
         _ => top.clone(),
     };
     let stat = rustix::fs::fstat(&object).map_err(|error| at(&top)(error.into()))?;
-    let object = Object::from(Entry {
+    let object = Object::from(LayerEntry {
         handle: object,
         stat,
     });

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use hostd_images::{
-    ImageError, ImageStore, Limits, Patience, Progress, PullOptions, Pulled, Pushed,
-    RegistryOptions, StoreOptions,
+    Deadlines, ImageError, ImageStore, ImageStoreOptions, LayerLimits, Progress, PullOptions,
+    Pulled, Pushed, RegistryOptions,
 };
 use tokio::sync::mpsc;
 
@@ -15,7 +15,7 @@ pub(crate) fn fixture(change: impl FnOnce(&mut RegistryOptions)) -> Fixture {
     let mut fixture = Fixture::new(false);
     let mut registries = RegistryOptions {
         certificates: Vec::new(),
-        patience: Patience {
+        deadlines: Deadlines {
             connect: Duration::from_secs(5),
             answer: Duration::from_secs(5),
             stall: Duration::from_millis(300),
@@ -27,14 +27,14 @@ pub(crate) fn fixture(change: impl FnOnce(&mut RegistryOptions)) -> Fixture {
     };
     change(&mut registries);
     fixture.store = None;
-    let options = StoreOptions {
+    let options = ImageStoreOptions {
         directories: false,
-        limits: Limits {
+        limits: LayerLimits {
             bytes: 4 << 20,
-            ..Limits::default()
+            ..LayerLimits::default()
         },
         registries,
-        ..StoreOptions::default()
+        ..ImageStoreOptions::default()
     };
     fixture.store = Some(ImageStore::open_with(&fixture.root(), &fixture.run(), options).unwrap());
     fixture

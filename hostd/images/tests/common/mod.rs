@@ -13,7 +13,7 @@ pub(crate) mod tree;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use hostd_images::{Digest, ImageError, ImageStore, Limits, Loaded, StoreOptions};
+use hostd_images::{Digest, ImageError, ImageStore, ImageStoreOptions, LayerLimits, Loaded};
 use serde_json::json;
 
 /// A store in a temporary directory; unmounts and removes everything at its end.
@@ -134,15 +134,15 @@ pub(crate) fn assert_no_mounts(below: &Path) {
 }
 
 pub(crate) fn open(root: &Path, run: &Path, directories: bool) -> ImageStore {
-    let options = StoreOptions {
+    let options = ImageStoreOptions {
         registries: hostd_images::RegistryOptions::default(),
         directories,
-        limits: Limits {
+        limits: LayerLimits {
             bytes: 16 << 20,
             entries: 20_000,
-            ..Limits::default()
+            ..LayerLimits::default()
         },
-        ..StoreOptions::default()
+        ..ImageStoreOptions::default()
     };
     ImageStore::open_with(root, run, options).unwrap()
 }

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::removing::Force;
-use crate::types::{NewVolume, Pruned};
+use crate::types::{NewVolume, PrunedVolumes};
 
 fn open(base: &Path) -> VolumeStore {
     VolumeStore::open(StoreOptions {
@@ -65,7 +65,10 @@ fn what_is_held_stays() {
         error.to_string(),
         "remove data: volume is in use - [c1, c2]"
     );
-    assert_eq!(store.prune(|_| true, |_| 0).unwrap(), Pruned::default());
+    assert_eq!(
+        store.prune(|_| true, |_| 0).unwrap(),
+        PrunedVolumes::default()
+    );
     drop((first, second));
     let unknown = store.hold_all("c3");
     assert!(store.remove("data", Force::No).is_err());
@@ -86,7 +89,10 @@ fn what_can_not_be_read_is_kept_and_listed() {
     let found = store.inspect("data").unwrap();
     assert!(found.unreadable.is_some());
     assert!(store.create_held(named("data"), "c").is_err());
-    assert_eq!(store.prune(|_| true, |_| 0).unwrap(), Pruned::default());
+    assert_eq!(
+        store.prune(|_| true, |_| 0).unwrap(),
+        PrunedVolumes::default()
+    );
     assert!(volume.mountpoint.join("file").exists());
     store.remove("data", Force::No).unwrap();
 }

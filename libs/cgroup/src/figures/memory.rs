@@ -39,8 +39,8 @@ const NAMES: [&str; 33] = [
     "workingset_refault_file",
 ];
 
-/// What the memory of a cgroup is used for, and what became of it, under the kernel's names. A figure
-/// that the kernel does not give is 0.
+/// The use of a cgroup's memory, and events of it, under the kernel's names. A figure that the
+/// kernel does not report is 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryDetails([u64; NAMES.len()]);
 

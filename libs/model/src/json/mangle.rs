@@ -1,16 +1,16 @@
-//! For tests of whatever reads documents from outside: a good document, changed in the ways in
-//! which documents in the wild differ.
+//! For tests of readers of documents from outside: a good document, changed in the ways in which
+//! real documents differ.
 
 use super::Json;
 
-/// What was done to a member.
+/// The change of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It is `null`.
     Null,
-    /// It is not there.
+    /// It is missing.
     Dropped,
-    /// It is there twice, first as `null`.
+    /// It occurs twice, first as `null`.
     Twice,
     /// Its name is in capitals.
     Capitals,
@@ -28,7 +28,7 @@ const CHANGES: [Change; 4] = [
 pub struct Mangled {
     /// The member that was changed, such as `layers[0].digest`.
     pub path: String,
-    /// How.
+    /// The change.
     pub change: Change,
     /// The document.
     pub bytes: Vec<u8>,
@@ -67,7 +67,7 @@ pub fn all(document: &str) -> Vec<Mangled> {
     all
 }
 
-/// The way to each member: at which place in each object or list.
+/// The path of each member: its position in each object or list.
 fn gather(value: &Json, way: &mut Vec<usize>, members: &mut Vec<Vec<usize>>) {
     let inside: Vec<&Json> = match value {
         Json::Object(entries) => entries.iter().map(|(_, value)| value).collect(),

@@ -25,7 +25,7 @@ impl Json {
                 (None, Some(value)) => Unexpected::Signed(value),
                 (None, None) => Unexpected::Float(number.as_f64().unwrap_or(0.0)),
             },
-            // It may be long, or a secret.
+            // The value may be long, or a secret.
             Self::String(_) => Unexpected::Other("a string"),
             Self::List(_) => Unexpected::Seq,
             Self::Object(_) => Unexpected::Map,
@@ -108,7 +108,7 @@ impl<'de> Deserializer<'de> for Json {
         visitor.visit_newtype_struct(self)
     }
 
-    /// What a list has too little is empty, what it has too much is dropped.
+    /// Missing elements of a list are empty, and elements that are too many are dropped.
     fn deserialize_tuple<V: Visitor<'de>>(
         self,
         length: usize,
@@ -218,7 +218,7 @@ impl Entries {
         let mut known: Members = Vec::new();
         let mut rest = Vec::new();
         for (name, value) in members {
-            // The special name is none that a document could use.
+            // No document can use the special name.
             let exact = fields.iter().find(|field| **field == name);
             let field = exact
                 .or_else(|| {
@@ -229,7 +229,7 @@ impl Entries {
                 .filter(|field| **field != REST);
             match (field, value) {
                 (None, value) => rest.push((name, value)),
-                // It takes back a list, and is nothing to any other value.
+                // It is used for lists only; other values ignore it.
                 (Some(field), Json::Null) => {
                     known.retain(|(name, value)| name != field || !matches!(value, Json::List(_)));
                 }

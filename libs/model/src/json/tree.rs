@@ -1,4 +1,4 @@
-//! A document as it was written: in order, with duplicate members.
+//! A document with its members in order, including duplicates.
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,8 +9,8 @@ use serde_json::{Map, Number, Value};
 
 use super::JsonError;
 
-/// Values that a document may have, with all that are inside others: each takes memory of its own,
-/// many times what a small one takes in the document.
+/// How many values a document may have, nested ones included: each needs memory, and a small one
+/// needs many times its size in the document.
 pub const MAX_VALUES: usize = 1_000_000;
 
 /// A JSON value that remembers the order of members.
@@ -26,7 +26,7 @@ pub enum Json {
     String(String),
     /// A list.
     List(Vec<Json>),
-    /// An object; a name may be there several times.
+    /// An object. A name may occur several times.
     Object(Vec<(String, Json)>),
 }
 
@@ -36,7 +36,7 @@ impl Json {
     /// # Errors
     /// When it is not JSON, too deep (128 levels), or has more than [`MAX_VALUES`] values.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
-        // What is not UTF-8 in a string is replaced there.
+        // Bytes in a string that are not UTF-8 are replaced.
         let text = String::from_utf8_lossy(bytes);
         let mut reader = serde_json::Deserializer::from_str(&text);
         let left = Cell::new(MAX_VALUES);
@@ -47,7 +47,7 @@ impl Json {
         Ok(value)
     }
 
-    /// The same as another crate has it; of members with the same name the last stays.
+    /// The same value as serde_json's type. If members have the same name, the last is kept.
     pub fn into_value(self) -> Value {
         match self {
             Self::Null => Value::Null,
@@ -85,7 +85,7 @@ impl Serialize for Json {
     }
 }
 
-/// Reads values as long as some are left.
+/// Reads values until the allowed number is used up.
 #[derive(Clone, Copy)]
 struct Values<'a>(&'a Cell<usize>);
 

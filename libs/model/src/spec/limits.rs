@@ -1,4 +1,4 @@
-//! How much a container may use.
+//! The limits of a container.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::is_default;
 
-/// Bytes of /dev/shm when nothing else is asked for.
+/// Bytes of /dev/shm by default.
 pub const SHM_SIZE: u64 = 64 << 20;
 
 /// Limits of a container. `None` always means no limit.
@@ -52,22 +52,22 @@ pub struct MemoryLimits {
     /// Hard limit.
     #[serde(skip_serializing_if = "is_default")]
     pub limit: Option<u64>,
-    /// Memory that is not reclaimed while others have more than theirs.
+    /// Memory that is not reclaimed while other containers use more than theirs.
     #[serde(skip_serializing_if = "is_default")]
     pub reservation: Option<u64>,
     /// Swap.
     #[serde(skip_serializing_if = "is_default")]
     pub swap: MemorySwap,
-    /// -1000 to 1000: how willingly the kernel kills it when memory runs out.
+    /// -1000 to 1000: a higher number makes the kernel kill it earlier when memory runs out.
     #[serde(skip_serializing_if = "is_default")]
     pub oom_score_adjustment: i32,
 }
 
-/// How much a container may swap.
+/// The swap limit of a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemorySwap {
-    /// As much as its memory limit; without one, without a limit.
+    /// As much swap as the memory limit. Without a memory limit, no limit.
     #[default]
     AsMemory,
     /// Memory and swap together, in bytes; at least the memory limit.
@@ -101,12 +101,12 @@ pub struct CpuLimits {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PidsLimit {
-    /// Nothing was asked for: no limit.
+    /// Not set: no limit.
     #[default]
     NotGiven,
     /// No limit, which lifts an earlier one.
     Unlimited,
-    /// So many.
+    /// This many.
     AtMost(u64),
 }
 
@@ -148,7 +148,7 @@ pub struct DeviceIo {
 /// A limit of each process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rlimit {
-    /// Which one.
+    /// The resource.
     pub kind: RlimitKind,
     /// Soft limit; `u64::MAX` is none.
     pub soft: u64,
@@ -156,7 +156,7 @@ pub struct Rlimit {
     pub hard: u64,
 }
 
-/// What a limit of a process limits (setrlimit(2)).
+/// The resource of a process limit (setrlimit(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "each is the kernel's RLIMIT_ of the same name")]

@@ -1,4 +1,4 @@
-//! Where a container's output goes.
+//! The destination of a container's output.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,21 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::is_default;
 
-/// Where output goes.
+/// The destination of output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "driver", rename_all = "snake_case")]
 pub enum LogSpec {
     /// The engine's own files, which rotate.
     Files {
-        /// Bytes after which a file is rotated; the host's configuration says it when this does
-        /// not.
+        /// Bytes after which a file is rotated. `None`: the host's configuration.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_size: Option<u64>,
-        /// How many files are kept, the current one included, at least 1; the host's configuration
-        /// says it when this does not.
+        /// How many files are kept, including the current one; at least 1. `None`: the host's
+        /// configuration.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_files: Option<u32>,
-        /// What stands beside each line for those who ask.
+        /// Attributes of each line, for clients that ask for them.
         #[serde(default, skip_serializing_if = "is_default")]
         marks: LogMarks,
     },
@@ -33,10 +32,10 @@ pub enum LogSpec {
         server: SyslogServer,
         /// 0 to 23, as RFC 5424 numbers them.
         facility: u8,
-        /// How a line is written.
+        /// The format of a line.
         #[serde(default, skip_serializing_if = "is_default")]
         format: SyslogFormat,
-        /// What stands beside each line.
+        /// Attributes of each line.
         #[serde(default, skip_serializing_if = "is_default")]
         marks: LogMarks,
     },
@@ -62,14 +61,14 @@ impl Default for LogSpec {
     }
 }
 
-/// What stands beside the lines of a log.
+/// The attributes of a log's lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogMarks {
     /// Names and values.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
-    /// How the container is called, with places for its properties: `{{.Name}}`.
+    /// The container's name in the log, a template with its properties: `{{.Name}}`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub tag: String,
 }
@@ -78,7 +77,7 @@ pub struct LogMarks {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SyslogServer {
-    /// This machine's: `/dev/log`, or what else is usual.
+    /// This machine's server: `/dev/log`, or another usual socket.
     Local,
     /// A unix socket of either kind.
     Unix(PathBuf),
@@ -88,11 +87,11 @@ pub enum SyslogServer {
     Tcp(String),
 }
 
-/// How lines are written for a syslog server.
+/// The format of lines for a syslog server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SyslogFormat {
-    /// As for this machine's server: no host name.
+    /// The format for this machine's server: without a host name.
     #[default]
     Local,
     /// RFC 3164.

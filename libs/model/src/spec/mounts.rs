@@ -10,9 +10,9 @@ use super::is_default;
 /// A mount to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSpec {
-    /// Clean absolute path in the container, never `/`.
+    /// Normalised absolute path in the container, never `/`.
     pub target: PathBuf,
-    /// What is mounted.
+    /// The source.
     pub kind: MountKind,
 }
 
@@ -31,7 +31,7 @@ pub enum MountKind {
 pub struct VolumeMount {
     /// Clean absolute path in the container, never `/`.
     pub target: PathBuf,
-    /// The volume. Empty in a request for an anonymous one; the engine gives it a name.
+    /// The volume's name. Empty in a request for an anonymous one; the engine generates a name.
     pub name: String,
     /// Whether it was made for this container, without a name.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -39,19 +39,19 @@ pub struct VolumeMount {
     /// Nothing may be written.
     #[serde(default, skip_serializing_if = "is_default")]
     pub read_only: bool,
-    /// It is not filled with what the image has at the target.
+    /// It is not filled with the image's files at the target.
     #[serde(default, skip_serializing_if = "is_default")]
     pub no_copy: bool,
-    /// Only what this relative path in the volume leads to.
+    /// Only this relative path in the volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subpath: Option<PathBuf>,
-    /// Driver of a volume that has to be made; empty for the usual one. Not kept.
+    /// Driver of a new volume; empty for the default one. Not stored.
     #[serde(skip)]
     pub driver: String,
-    /// Options of a volume that has to be made. Not kept.
+    /// Options of a new volume. Not stored.
     #[serde(skip)]
     pub options: BTreeMap<String, String>,
-    /// Labels of a volume that has to be made. Not kept.
+    /// Labels of a new volume. Not stored.
     #[serde(skip)]
     pub labels: BTreeMap<String, String>,
 }
@@ -61,11 +61,11 @@ pub struct VolumeMount {
 pub struct ImageMount {
     /// Clean absolute path in the container, never `/`.
     pub target: PathBuf,
-    /// The image as it was named.
+    /// The image's name in the request.
     pub name: String,
     /// `sha256:…`. Empty in a request; the engine finds it.
     pub id: String,
-    /// Only what this relative path in the image leads to.
+    /// Only this relative path in the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subpath: Option<PathBuf>,
 }
@@ -75,14 +75,14 @@ pub struct ImageMount {
 pub struct BindMount {
     /// Absolute path on the host.
     pub source: PathBuf,
-    /// Make a directory when there is nothing at `source`.
+    /// Make a directory if `source` does not exist.
     #[serde(default, skip_serializing_if = "is_default")]
     pub create_source: bool,
-    /// Bind what is mounted below the source, too.
+    /// Include the mounts below the source.
     pub recursive: bool,
-    /// What may be written.
+    /// Which parts are read-only.
     pub read_only: ReadOnly,
-    /// Whether later mounts and unmounts pass from or to the host.
+    /// Whether later mounts and unmounts propagate from or to the host.
     #[serde(default, skip_serializing_if = "is_default")]
     pub propagation: Propagation,
     /// In a container with users of its own, files belong to those that the disk says, seen from
@@ -92,21 +92,21 @@ pub struct BindMount {
     pub mapped: bool,
 }
 
-/// What of a bind mount is read-only.
+/// Which parts of a bind mount are read-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReadOnly {
     /// Nothing.
     No,
-    /// The mount itself; what is mounted below it stays as it is.
+    /// The mount itself; mounts below it are unchanged.
     Top,
-    /// Everything below it too, as far as the kernel can.
+    /// Mounts below it too, if the kernel supports it.
     Recursive,
-    /// Everything below it too, or the container does not start.
+    /// Mounts below it too; otherwise the container does not start.
     ForceRecursive,
 }
 
-/// Whether mounts and unmounts pass between the host and a mount (mount_namespaces(7)).
+/// Whether mounts and unmounts propagate between the host and a mount (mount_namespaces(7)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Propagation {
@@ -136,7 +136,7 @@ impl Propagation {
         Self::Slave,
     ];
 
-    /// The mount option that asks for it: `rprivate`, ….
+    /// Its mount option: `rprivate`, ….
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RecursivePrivate => "rprivate",
@@ -152,7 +152,7 @@ impl Propagation {
 /// A temporary file system.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TmpfsMount {
-    /// Mount options, each judged: `nosuid`, `size=64m`, ….
+    /// Mount options, all checked: `nosuid`, `size=64m`, ….
     #[serde(default, skip_serializing_if = "is_default")]
     pub options: Vec<String>,
     /// Nothing may be written.

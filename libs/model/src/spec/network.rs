@@ -1,4 +1,4 @@
-//! To which networks a container is connected, and which of its ports are published.
+//! The networks that a container is connected to, and its published ports.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,14 +10,14 @@ use super::{Port, is_default};
 /// A hardware address of Ethernet.
 pub type Mac = [u8; 6];
 
-/// A connection to a network, as it was asked for. What was only allocated for a run (addresses, a
-/// hardware address) is not in it: the next run may get others.
+/// A connection to a network, as requested. Addresses that were allocated only for a run are not in
+/// it: the next run may get others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionSpec {
-    /// The network's name, or its identifier. A network that was made anew under the same name is
-    /// meant, too.
+    /// The network's name or identifier. A name also refers to a network that was removed and made
+    /// again under it.
     pub network: String,
-    /// Further names of the container in the network.
+    /// Other names of the container in the network.
     #[serde(default, skip_serializing_if = "is_default")]
     pub aliases: Vec<String>,
     /// Names for other containers that only this one uses.
@@ -29,20 +29,20 @@ pub struct ConnectionSpec {
     /// Its IPv6 address; `None`: any free one, when the network has IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Addr>,
-    /// Further addresses that are valid on the link only.
+    /// Additional link-local addresses.
     #[serde(default, skip_serializing_if = "is_default")]
     pub link_local: Vec<IpAddr>,
     /// Its hardware address; `None`: a new one for each run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
-    /// The default route leads to the network with the highest number.
+    /// The default route goes through the network with the highest number.
     #[serde(default, skip_serializing_if = "is_default")]
     pub gateway_priority: i64,
     /// The interface's name in the container; `None`: the network's prefix and the first free number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
-    /// Kernel parameters of the interface, by their names with dots, `IFNAME` in the place of the
-    /// interface's: `net.ipv4.conf.IFNAME.log_martians`.
+    /// Kernel parameters of the interface, by their names with dots, with `IFNAME` for the
+    /// interface's name: `net.ipv4.conf.IFNAME.log_martians`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sysctls: BTreeMap<String, String>,
     /// Further options for the network's driver, which mean nothing to the drivers that there are. They
@@ -56,11 +56,11 @@ pub struct ConnectionSpec {
 pub struct ContainerLink {
     /// The other container, by identifier or name.
     pub container: String,
-    /// What it is called.
+    /// The name.
     pub alias: String,
 }
 
-/// A port that is reached from outside.
+/// A published port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PublishedPort {
     /// The container's port.
@@ -68,7 +68,7 @@ pub struct PublishedPort {
     /// The host's address; `None`: all of both families.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<IpAddr>,
-    /// The host's ports of which one is taken; `None`: any that is free.
+    /// The range of host ports from which one is chosen. `None`: any free port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_ports: Option<PortRange>,
 }

@@ -1,13 +1,13 @@
-//! In which order containers are started when nobody starts them by hand.
+//! The order in which restart policies start containers.
 
 use serde::{Deserialize, Serialize};
 
 use super::is_default;
 
-/// After which others a container is started when restart policies start them all.
+/// The containers that are started before one, when restart policies start all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartOrder {
-    /// What it is a part of.
+    /// The service that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<Part>,
     /// Other services of the same group.
@@ -21,7 +21,7 @@ pub struct StartOrder {
     pub after: Vec<String>,
 }
 
-/// A service of a group of containers that belong together, which may have several containers.
+/// A service in a group (a Compose project). It may have several containers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Part {
     /// The group.

@@ -1,4 +1,4 @@
-//! What a container may do.
+//! The rights and restrictions of a container.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use super::is_default;
 /// What a container may do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SecuritySpec {
-    /// How it is confined as a whole.
+    /// Its general confinement.
     #[serde(default, skip_serializing_if = "is_default")]
     pub confinement: Confinement,
     /// Capabilities of its processes.
     pub capabilities: CapabilitySet,
-    /// System calls.
+    /// Its filter of system calls.
     #[serde(default, skip_serializing_if = "is_default")]
     pub system_calls: SystemCallFilter,
     /// What AppArmor confines it to.
@@ -25,18 +25,18 @@ pub struct SecuritySpec {
     /// No program gains privileges by being executed (`set-user-ID`, file capabilities).
     #[serde(default, skip_serializing_if = "is_default")]
     pub no_new_privileges: bool,
-    /// What of /proc and /sys it does not see, or can't write.
+    /// The parts of /proc and /sys that are hidden or read-only.
     pub hiding: Hiding,
 }
 
-/// How a container is confined as a whole.
+/// The general confinement of a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Confinement {
-    /// By everything in [`SecuritySpec`].
+    /// Confined by everything in [`SecuritySpec`].
     #[default]
     Confined,
-    /// Privileged: all devices, /sys and cgroups writable, no filter unless one was given.
+    /// Privileged: all devices, writable /sys and cgroups, and no filter unless one is set.
     Privileged,
 }
 
@@ -47,7 +47,7 @@ pub enum Confinement {
 pub enum CapabilitySet {
     /// All that the host has at the time of the start.
     All,
-    /// These, as far as the host has them.
+    /// These, if the host has them.
     Only(BTreeSet<String>),
 }
 
@@ -81,13 +81,13 @@ pub enum AppArmor {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Hiding {
-    /// Not seen.
+    /// Hidden.
     pub masked: Vec<PathBuf>,
-    /// Not written.
+    /// Read-only.
     pub read_only: Vec<PathBuf>,
 }
 
-/// Paths that are hidden unless a caller asks for something else.
+/// Paths that are hidden by default.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
@@ -103,7 +103,7 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
 ];
 
-/// Paths that are read-only unless a caller asks for something else.
+/// Paths that are read-only by default.
 const READ_ONLY: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",
@@ -113,7 +113,7 @@ const READ_ONLY: [&str; 5] = [
 ];
 
 impl Hiding {
-    /// What is hidden from a container unless a caller asks for something else.
+    /// The default of hidden and read-only paths.
     pub fn usual() -> Self {
         Self {
             masked: MASKED.iter().map(PathBuf::from).collect(),
@@ -129,14 +129,14 @@ pub struct DeviceSpec {
     pub source: PathBuf,
     /// Absolute path in the container.
     pub target: PathBuf,
-    /// What may be done with it.
+    /// The allowed access.
     pub access: DeviceAccess,
 }
 
 /// Devices that may be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRule {
-    /// Of which kind.
+    /// The kind.
     pub kind: DeviceKind,
     /// `None`: every one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,7 +144,7 @@ pub struct DeviceRule {
     /// `None`: every one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minor: Option<u32>,
-    /// What may be done with them.
+    /// The allowed access.
     pub access: DeviceAccess,
 }
 
@@ -160,7 +160,7 @@ pub enum DeviceKind {
     Block,
 }
 
-/// What may be done with a device.
+/// Access to a device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeviceAccess {

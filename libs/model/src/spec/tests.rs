@@ -12,7 +12,7 @@ fn plain() -> ContainerSpec {
 }
 
 #[test]
-fn what_says_nothing_is_left_out_and_read_again() {
+fn default_members_are_left_out_and_read_again() {
     let spec = plain();
     let written = json!(spec);
     let names: Vec<_> = written.as_object().unwrap().keys().collect();
@@ -24,7 +24,7 @@ fn what_says_nothing_is_left_out_and_read_again() {
 }
 
 #[test]
-fn what_says_something_is_read_again() {
+fn other_members_are_read_again() {
     let mut spec = plain();
     spec.process.terminal = Some(TerminalSpec {
         size: Some((24, 80)),

@@ -1,10 +1,10 @@
-//! Streams of several compressed members, with anything behind them.
+//! Streams of several compressed members, with other bytes after them.
 
 use std::io::{self, BufRead, Read};
 
 use super::Compression;
 
-/// Memory that a decoder of xz may take, in KiB: its strongest level wants 65 MiB.
+/// Memory that a decoder of xz may use, in KiB: its strongest level needs 65 MiB.
 const XZ_MEMORY: u32 = 130 << 10;
 /// Bytes that may follow the last member: a client could send them without end.
 const MAX_PADDING: u64 = 64 << 20;
@@ -16,10 +16,10 @@ pub(super) fn is_skippable(start: &[u8]) -> bool {
     matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// A reader whose next bytes can be looked at, although they come in small pieces.
+/// A reader whose next bytes can be peeked at, although they arrive in small pieces.
 struct Ahead<R> {
     reader: R,
-    /// Bytes that were looked at; those from `at` on are still to be read.
+    /// Bytes that were peeked at. Those from `at` on were not read yet.
     seen: Vec<u8>,
     at: usize,
 }
@@ -123,7 +123,7 @@ impl<R: BufRead> Member<R> {
     }
 }
 
-/// Decodes member after member, and passes over what comes behind.
+/// Decodes member after member, and skips the bytes after the last.
 pub(super) struct Members<R: BufRead> {
     compression: Compression,
     /// `None` when all was read, or after an error.
@@ -143,7 +143,7 @@ impl<R: BufRead> Members<R> {
         })
     }
 
-    /// After a member: begins the next, or reads what is left.
+    /// After a member: begins the next, or reads the rest.
     fn go_on(&mut self, mut input: Ahead<R>) -> io::Result<()> {
         let start = input.peek(MAX_MAGIC)?;
         let another = match self.compression {
@@ -181,7 +181,7 @@ impl<R: BufRead> Members<R> {
     }
 }
 
-/// Reads what is left.
+/// Reads the rest.
 fn pass_over<R: BufRead>(mut input: Ahead<R>, mut passed: u64) -> io::Result<()> {
     loop {
         let length = match input.fill_buf() {

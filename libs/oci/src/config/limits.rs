@@ -1,4 +1,4 @@
-//! How large the members of a configuration may be.
+//! Size limits of a configuration's members.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use super::{ConfigError, ImageConfig};
 
-/// For members that containers get a copy of.
+/// The limit for members that are copied to containers.
 const COPIED: usize = 1 << 20;
-/// For a single word or path.
+/// The limit for a single word or path.
 const WORD: usize = 4 << 10;
-/// For fields that only describe how the image was made.
+/// The limit for members that only describe how the image was made.
 const REMARKS: usize = 4 << 20;
 
 fn words(list: Option<&Vec<String>>) -> usize {

@@ -1,4 +1,4 @@
-//! How a configuration is read: what only informs people may be missing, `null` or of another type.
+//! Reads configurations. Members that only inform people may be missing, `null` or of another type.
 
 use std::collections::BTreeMap;
 
@@ -78,7 +78,7 @@ struct Defaults {
     other: Map<String, Value>,
 }
 
-/// Reads a configuration; its values are still to be judged.
+/// Reads a configuration. Its values are not checked yet.
 pub(super) fn config(bytes: &[u8]) -> Result<ImageConfig, JsonError> {
     let read: Document = json::from_slice(bytes)?;
     let text = |text: Option<String>| text.filter(|text| !text.is_empty());

@@ -1,10 +1,10 @@
-//! What media types say. In the wild they carry parameters, and old registries serve images under
-//! types that say nothing.
+//! Interprets media types. In practice they have parameters, and old registries use generic types
+//! for images.
 
 use super::{DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 
-/// Types that registries give to unknown content, beside the empty one. Docker 1.10 and
-/// its contemporaries have pushed configurations as such.
+/// Generic types that registries use for unknown content, in addition to the empty one. Clients as
+/// old as Docker 1.10 pushed configurations with these.
 const UNKNOWN: [&str; 3] = ["application/octet-stream", "application/json", "text/html"];
 
 /// The type without parameters and space.
@@ -30,13 +30,13 @@ pub(super) fn is_config(media_type: &str) -> bool {
     is_one(media_type, &[OCI_CONFIG, DOCKER_CONFIG])
 }
 
-/// Whether it says nothing about the content.
+/// Whether it is generic.
 pub(super) fn says_nothing(media_type: &str) -> bool {
     plain(media_type).is_empty() || is_one(media_type, &UNKNOWN)
 }
 
-/// Whether a layer's media type names a format other than a file system archive. What says nothing
-/// is judged by its content.
+/// Whether a layer's media type names a format other than a file system archive. For generic types,
+/// the content decides.
 pub fn names_other_format(media_type: &str) -> bool {
     let media_type = plain(media_type).to_ascii_lowercase();
     let (class, kind) = media_type.split_once('/').unwrap_or(("", ""));

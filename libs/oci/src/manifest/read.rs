@@ -1,4 +1,4 @@
-//! How manifests and indexes are read.
+//! Reads manifests and indexes.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::media_type::{is_config, is_index, is_manifest, says_nothing};
 use super::{
-    ArchiveImage, Descriptor, Document, DocumentKind, Index, MAX_MANIFEST_SIZE, ManifestError,
-    Platform,
+    ArchiveImage, Descriptor, DocumentKind, Index, MAX_MANIFEST_SIZE, ManifestDocument,
+    ManifestError, Platform,
 };
 
 /// How many unreadable entries of an index are reported.
@@ -128,8 +128,8 @@ impl ArchiveImage {
     }
 }
 
-impl Document {
-    /// What a manifest or index says that it is, if it says so.
+impl ManifestDocument {
+    /// The media type that a manifest or index states, if it has one.
     pub fn media_type_of(bytes: &[u8]) -> Option<String> {
         let members: Typed = json::from_slice(bytes).ok()?;
         said(Some(members.media_type))
@@ -163,7 +163,7 @@ impl Document {
             (Some(config), layers, None) if says(is_manifest) => {
                 let kind = Typed::deserialize(config.clone()).unwrap_or_default();
                 let kind = kind.media_type;
-                // What says nothing may be an image's, unless the manifest itself says otherwise.
+                // A generic type may be an image's, unless the manifest itself says otherwise.
                 if !is_config(&kind) && (!says_nothing(&kind) || artifact_type.is_some()) {
                     return Err(ManifestError::Artifact(artifact_type.unwrap_or(kind)));
                 }
@@ -186,7 +186,8 @@ impl Document {
     }
 }
 
-/// Entries that cannot be read are for others, as long as one that can be read is for us.
+/// Unreadable entries are assumed to be for other platforms, as long as a readable one is for this
+/// platform.
 fn index(manifests: Json) -> Result<Index, JsonError> {
     let list: Vec<Json> = json::from_member("manifests", manifests)?;
     let mut index = Index::default();

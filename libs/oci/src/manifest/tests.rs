@@ -1,4 +1,4 @@
-//! Manifests and configurations as others write them.
+//! Manifests and configurations as other programs write them.
 
 use keelson_model::json::mangle::{self, Change, Mangled};
 use proptest::prelude::*;
@@ -48,8 +48,8 @@ fn config() -> String {
 /// Reads a document, or says why not.
 type Read<'a, T> = &'a dyn Fn(&[u8]) -> Result<T, String>;
 
-/// `null` is the same as nothing; what is there twice or in capitals is the same as before; and
-/// what cannot be done without is named.
+/// `null` counts as absent, duplicates and capitals change nothing, and an error names a missing
+/// required member.
 fn check<T: PartialEq + std::fmt::Debug>(
     good: &str,
     read: Read<'_, T>,
@@ -86,8 +86,8 @@ fn check<T: PartialEq + std::fmt::Debug>(
 }
 
 fn document(bytes: &[u8]) -> Result<DocumentKind, String> {
-    match Document::parse(bytes) {
-        // The entry that is left out names what is missing.
+    match ManifestDocument::parse(bytes) {
+        // The reason for the skipped entry names the missing member.
         Ok(DocumentKind::Index(index)) if index.entries.is_empty() => {
             Err(format!("no manifests{}", index.remarks()))
         }
@@ -96,7 +96,7 @@ fn document(bytes: &[u8]) -> Result<DocumentKind, String> {
 }
 
 #[test]
-fn tells_manifest_from_index() {
+fn distinguishes_manifest_and_index() {
     let digest = Digest::of(b"x");
     let manifest = format!(
         r#"{{"schemaVersion":2,"config":{{"mediaType":"{}","digest":"{digest}","size":1}},
@@ -104,11 +104,11 @@ fn tells_manifest_from_index() {
         OCI_CONFIG
     );
     assert!(matches!(
-        Document::parse(manifest.as_bytes()),
+        ManifestDocument::parse(manifest.as_bytes()),
         Ok(DocumentKind::Manifest(_, layers)) if layers.len() == 1
     ));
     assert!(matches!(
-        Document::parse(br#"{"schemaVersion":2,"manifests":[]}"#),
+        ManifestDocument::parse(br#"{"schemaVersion":2,"manifests":[]}"#),
         Ok(DocumentKind::Index(_))
     ));
     // As Go reads it.
@@ -116,29 +116,29 @@ fn tells_manifest_from_index() {
         .replace("schemaVersion", "SCHEMAVERSION")
         .replace("layers", "Layers");
     assert_eq!(
-        Document::parse(odd.as_bytes()).unwrap(),
-        Document::parse(manifest.as_bytes()).unwrap()
+        ManifestDocument::parse(odd.as_bytes()).unwrap(),
+        ManifestDocument::parse(manifest.as_bytes()).unwrap()
     );
     for bad in [
         &br#"{"schemaVersion":1,"manifests":[]}"#[..],
         br#"{"schemaVersion":2}"#,
         br#"{"schemaVersion":2,"mediaType":"text/html","manifests":[]}"#,
-        // One that an engine could take for the one, and another for the other.
+        // A document that engines could interpret in different ways.
         br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#,
         br#"{"schemaVersion":2,"manifests":[],
             "mediaType":"application/vnd.oci.image.manifest.v1+json"}"#,
         b"[]",
     ] {
-        assert!(Document::parse(bad).is_err());
+        assert!(ManifestDocument::parse(bad).is_err());
     }
     let helm = manifest.replace(OCI_CONFIG, "application/vnd.cncf.helm.config.v1+json");
     assert!(matches!(
-        Document::parse(helm.as_bytes()),
+        ManifestDocument::parse(helm.as_bytes()),
         Err(ManifestError::Artifact(kind)) if kind.contains("helm")
     ));
     let signature = helm.replacen('{', r#"{"artifactType":"application/x-signature","#, 1);
     assert!(matches!(
-        Document::parse(signature.as_bytes()),
+        ManifestDocument::parse(signature.as_bytes()),
         Err(ManifestError::Artifact(kind)) if kind == "application/x-signature"
     ));
 }
@@ -180,7 +180,7 @@ fn archive_manifests_in_the_wild_are_read() {
 }
 
 #[test]
-fn what_only_informs_may_be_anything() {
+fn informative_members_may_have_any_value() {
     let good = ImageConfig::parse(config().as_bytes()).unwrap();
     for (from, to) in [
         (
@@ -268,7 +268,7 @@ fn media_types_that_say_nothing_may_be_an_images() {
         let text = manifest().replace(OCI_CONFIG, kind);
         assert!(
             matches!(
-                Document::parse(text.as_bytes()),
+                ManifestDocument::parse(text.as_bytes()),
                 Ok(DocumentKind::Manifest(..))
             ),
             "{kind}"
@@ -280,7 +280,7 @@ fn media_types_that_say_nothing_may_be_an_images() {
         1,
     );
     assert!(
-        Document::parse(artifact.as_bytes())
+        ManifestDocument::parse(artifact.as_bytes())
             .unwrap_err()
             .is_other_kind()
     );
@@ -291,7 +291,7 @@ fn entries_for_others_may_be_odd() {
     let other = r#"{"mediaType":"m","digest":"sha512:00","size":-1},null,5,
         {"digest":null},"#;
     let text = index().replacen("\"manifests\":[", &format!("\"manifests\":[{other}"), 1);
-    let Ok(DocumentKind::Index(odd)) = Document::parse(text.as_bytes()) else {
+    let Ok(DocumentKind::Index(odd)) = ManifestDocument::parse(text.as_bytes()) else {
         panic!("no index");
     };
     assert_eq!(odd.entries.len(), 1);
@@ -304,8 +304,8 @@ fn entries_for_others_may_be_odd() {
 
 proptest! {
     #[test]
-    fn any_document_is_survived(text in any::<String>()) {
-        let _ = Document::parse(text.as_bytes());
+    fn no_document_causes_a_panic(text in any::<String>()) {
+        let _ = ManifestDocument::parse(text.as_bytes());
         let _ = ImageConfig::parse(text.as_bytes());
         let _ = ArchiveImage::parse_list(text.as_bytes());
     }

@@ -1,5 +1,5 @@
-//! What the tests of every crate with documents ask of them, with golden files: one of each version,
-//! as the release wrote it that introduced the version. A golden file is never changed.
+//! The test of every crate's documents with golden files: one file for each version, written by the
+//! release that introduced the version. A golden file is never changed.
 
 use std::path::Path;
 
@@ -9,17 +9,16 @@ use serde_json::Value;
 use super::{Document, Era, Members, bytes, bytes_of_version, parse, version_of};
 use crate::StoreError;
 
-/// A member that no release has.
+/// A member that no release uses.
 const UNKNOWN: &str = "of_a_newer_release";
 
 /// Checks a document against its golden files, given as `(version, content)`:
 /// * there is one of each version from the first to the last;
-/// * each is read, brought forward, and, written as its own version again, says the same;
-/// * what an engine on trial writes is what [`Document::WRITES`] looked like, or the document's own
-///   version;
+/// * each is read and migrated forward; written in its own version again, it has the same content;
+/// * an engine on trial writes the format of [`Document::WRITES`], or the document's own version;
 /// * a newer document that this version's readers understand is read, and written again with its
 ///   unknown members, for which the type needs a [`super::Rest`];
-/// * one that they don't understand is too new, and no other error.
+/// * a document that they don't understand causes the error "too new", and no other.
 ///
 /// # Panics
 /// When one of these does not hold.
@@ -70,8 +69,8 @@ pub fn assert_goes_back<T: Document>(golden: &[(u32, &str)]) {
     }
 }
 
-/// Checks that a reader of the first releases, which know no `readable_from`, reads what is written
-/// now. `Old` is the type as it stood then.
+/// Checks that a reader of the first releases, which do not know `readable_from`, reads present
+/// documents. `Old` is the type of that time.
 ///
 /// # Panics
 /// When it does not.
@@ -79,7 +78,7 @@ pub fn assert_goes_back<T: Document>(golden: &[(u32, &str)]) {
 pub fn assert_first_release_reads<T: Document, Old: DeserializeOwned>(document: &T, version: u32) {
     for era in [Era::Trial, Era::Blessed] {
         let bytes = bytes(Path::new("document"), document, era).expect("written");
-        // What stood in parse() then.
+        // The code of parse() at that time.
         let mut members: Members = serde_json::from_slice(&bytes).expect("an object");
         let found = members.remove("version").expect("a version");
         assert_eq!(found, Value::from(version), "{era:?}");

@@ -1,4 +1,4 @@
-//! Reading of documents of any version.
+//! Reads documents of any version.
 
 use std::path::Path;
 
@@ -11,7 +11,8 @@ use crate::StoreError;
 #[derive(Deserialize)]
 struct Header {
     version: Option<u32>,
-    /// Missing in documents of the first releases: only readers of the same version understand it.
+    /// Documents of the first releases do not have it: only readers of the same version understand
+    /// those.
     readable_from: Option<u32>,
 }
 

@@ -3,8 +3,8 @@ use serde_json::json;
 
 use super::*;
 
-/// Version 1 had no size, version 2 called the name `title`. Version 4 added `color`, which readers
-/// of version 3 can do without.
+/// Version 1 had no size; version 2 called the name `title`. Version 4 added `color`, which readers
+/// of version 3 do not need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Thing {
     name: String,
@@ -53,7 +53,7 @@ impl Document for Thing {
                 let name = members.remove("name").unwrap_or_default();
                 members.insert("title".to_owned(), name);
             }
-            // Readers of version 3 carry the color.
+            // Readers of version 3 keep the color.
             3 => {}
             other => return Err(Misfit(format!("version {other} is not known"))),
         }
@@ -87,7 +87,7 @@ fn parse_text(text: &str) -> Result<Thing, StoreError> {
 }
 
 #[test]
-fn golden_files_go_forward_and_back() {
+fn golden_files_migrate_forward_and_back() {
     assert_goes_back::<Thing>(&[
         (1, r#"{"version":1,"title":"a"}"#),
         (2, r#"{"version":2,"title":"a","size":1}"#),
@@ -140,7 +140,7 @@ fn newer_unversioned_and_foreign_files_are_refused() {
 }
 
 #[test]
-fn a_release_that_is_taken_back_loses_nothing() {
+fn a_rollback_loses_nothing() {
     let new = Thing {
         name: "a".to_owned(),
         size: 7,
@@ -156,7 +156,7 @@ fn a_release_that_is_taken_back_loses_nothing() {
         let mut old: OldThing = parse(path, &written).unwrap();
         assert_eq!((&*old.name, old.size), ("a", 7));
         old.size = 8;
-        // The old release writes it as it does, and the color is not lost.
+        // The old release writes its own version, and the color is not lost.
         let again = bytes(path, &old, Era::Blessed).unwrap();
         let thing: Thing = parse(path, &again).unwrap();
         assert_eq!(
@@ -171,7 +171,7 @@ fn a_release_that_is_taken_back_loses_nothing() {
 }
 
 #[test]
-fn the_first_releases_read_what_is_written() {
+fn the_first_releases_read_present_documents() {
     #[derive(Deserialize)]
     struct First {
         #[allow(dead_code, reason = "read only")]
@@ -207,7 +207,7 @@ fn a_missing_file_is_none() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(
+    fn written_documents_are_read(
         name: String,
         size: u64,
         color: Option<String>,
@@ -225,7 +225,7 @@ proptest! {
     }
 
     #[test]
-    fn no_truncation_is_taken_for_a_document(name: String, cut in 0_usize..64) {
+    fn truncated_documents_are_refused(name: String, cut in 0_usize..64) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("thing.json");
         let thing = Thing { name, size: 1, color: None, rest: Rest::default() };

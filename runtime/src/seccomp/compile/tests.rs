@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::seccomp::meaning::{self, Call};
+use crate::seccomp::meaning::{self, SystemCall};
 use crate::seccomp::profile::default_profile;
 use crate::seccomp::table::{SYSCALLS, find};
 
@@ -10,7 +10,7 @@ fn number(name: &str) -> u32 {
 }
 
 fn interpret(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
-    let call = Call {
+    let call = SystemCall {
         architecture,
         number,
         arguments,
@@ -149,7 +149,7 @@ fn arbitrary_rule() -> impl Strategy<Value = SeccompRule> {
 }
 
 /// A call through any interface, mostly one in the table.
-fn arbitrary_call() -> impl Strategy<Value = Call> {
+fn arbitrary_call() -> impl Strategy<Value = SystemCall> {
     let value = prop_oneof![0u64..4, (0u64..4).prop_map(|high| high << 32 | 1)];
     let architecture = prop_oneof![
         Just((AUDIT_X86_64, 0)),
@@ -159,7 +159,7 @@ fn arbitrary_call() -> impl Strategy<Value = Call> {
     ];
     let number = prop_oneof![4 => 0u32..560, 1 => 0u32..X32_BIT];
     (architecture, number, proptest::array::uniform6(value)).prop_map(
-        |((architecture, marker), number, arguments)| Call {
+        |((architecture, marker), number, arguments)| SystemCall {
             architecture,
             number: number | marker,
             arguments,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use keelson_model::verify::VerifyLine;
 use keelson_oci::archive::Scanner;
 use keelson_oci::digest::{Digest, Digester};
-use keelson_oci::layer::{Limits, Tree, TreeBuilder};
+use keelson_oci::layer::{LayerLimits, Tree, TreeBuilder};
 use rustix::fs::{Advice, fadvise};
 use tokio::sync::mpsc;
 
@@ -90,7 +90,7 @@ impl<'a> Meter<'a> {
 pub(super) fn mountable(
     record: &LayerRecord,
     directory: &Path,
-    limits: &Limits,
+    limits: &LayerLimits,
 ) -> Result<(), (&'static str, String)> {
     let path = directory.join(TAR);
     let (tar, tree) = open(&path)
@@ -104,7 +104,7 @@ pub(super) fn mountable(
 }
 
 /// The tree of an archive.
-fn tree(mut tar: &File, limits: &Limits) -> Result<Tree, String> {
+fn tree(mut tar: &File, limits: &LayerLimits) -> Result<Tree, String> {
     let mut scanner = Scanner::new();
     let mut visitor = TreeVisitor(TreeBuilder::new(limits.clone()));
     let mut piece = vec![0; PIECE];

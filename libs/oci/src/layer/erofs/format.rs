@@ -1,4 +1,4 @@
-//! The pieces of the on-disk format, each by itself.
+//! The parts of the on-disk format.
 
 use super::super::tree::{Node, NodeKind};
 use super::IndexError;
@@ -8,7 +8,7 @@ pub(super) const BLOCK_BITS: u32 = 9;
 pub(super) const SUPERBLOCK: usize = 1024;
 /// Size of the superblock, and of a device slot.
 pub(super) const SLOT: usize = 128;
-/// Where inodes begin: the first block behind the superblock's.
+/// Where inodes begin: the first block after the superblock's.
 pub(super) const INODES: u64 = 1536;
 /// Inodes are numbered in units of this many bytes from the start of the image.
 pub(super) const NID_UNIT: u64 = 32;
@@ -145,7 +145,7 @@ pub(super) fn fitting<'n>(names: impl Iterator<Item = &'n [u8]>) -> (usize, u64)
     (count, bytes)
 }
 
-/// Bytes of a directory: whole blocks, but of the last one only what is used.
+/// Bytes of a directory: whole blocks, except for the last, of which only the used part counts.
 pub(super) fn directory_size<'n>(names: impl Iterator<Item = &'n [u8]>) -> u64 {
     let mut names: Vec<&[u8]> = names.collect();
     names.sort_unstable();

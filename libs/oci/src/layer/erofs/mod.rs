@@ -8,7 +8,7 @@
 //!
 //! Layout: superblock at 1024, one device slot behind it, inodes from [`INODES`] on, directories
 //! and long link targets in blocks of their own, then copied data. On-disk format: the kernel's
-//! `fs/erofs/erofs_fs.h`. Everything here is pure; [`Index`] says what to write where.
+//! `fs/erofs/erofs_fs.h`. Everything here is pure; [`ErofsIndex`] lists what to write, and where.
 
 mod format;
 mod write;
@@ -19,7 +19,7 @@ use format::{
     too_large, xattrs_size,
 };
 
-/// Why a layer cannot be indexed; it can still be unpacked.
+/// Why a layer can't be indexed. It can still be unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IndexError {
     /// An address does not fit into 32 bits of blocks.
@@ -41,18 +41,18 @@ pub struct CopyRange {
     pub length: u64,
 }
 
-/// What the index file holds.
+/// The contents of the index file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Index {
+pub struct ErofsIndex {
     /// The file's first bytes.
     pub metadata: Vec<u8>,
     /// Data of sparse files, behind them.
     pub copies: Vec<CopyRange>,
-    /// The file's size; what neither metadata nor copies cover is a hole.
+    /// The file's size. Parts that neither metadata nor copies cover are holes.
     pub size: u64,
 }
 
-/// Where a node's parts lie.
+/// The positions of a node's parts.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     /// Byte offset of the inode; 0 for nodes that nothing leads to.
@@ -68,7 +68,7 @@ struct Place {
 }
 
 /// Makes the index of a tree whose archive has `tar_size` bytes.
-pub fn index(tree: &Tree, tar_size: u64) -> Result<Index, IndexError> {
+pub fn index(tree: &Tree, tar_size: u64) -> Result<ErofsIndex, IndexError> {
     Writer {
         tree,
         places: vec![Place::default(); tree.nodes.len()],
@@ -91,7 +91,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn run(mut self, tar_size: u64) -> Result<Index, IndexError> {
+    fn run(mut self, tar_size: u64) -> Result<ErofsIndex, IndexError> {
         let inodes_end = self.place_inodes()?;
         self.next_block = inodes_end.div_ceil(BLOCK);
         self.place_blocks()?;
@@ -102,7 +102,7 @@ impl Writer<'_> {
             self.write_node(id)?;
         }
         self.write_superblock(tar_size)?;
-        Ok(Index {
+        Ok(ErofsIndex {
             metadata: self.metadata,
             copies: self.copies,
             size: self.next_block * BLOCK,
@@ -126,8 +126,8 @@ impl Writer<'_> {
             .ok_or(IndexError::Inconsistent)
     }
 
-    /// Assigns every reachable node the place of its inode, directory by directory, so that what is
-    /// listed together is read together. Returns the end of the inodes.
+    /// Assigns a position to the inode of every reachable node, directory by directory, so that the
+    /// inodes of a directory are read together. Returns the end of the inodes.
     fn place_inodes(&mut self) -> Result<u64, IndexError> {
         let mut end = self.place_inode(ROOT, INODES)?;
         let mut directories = std::collections::VecDeque::from([ROOT]);

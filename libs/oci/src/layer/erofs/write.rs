@@ -1,4 +1,4 @@
-//! Putting the parts into their places.
+//! Writes the parts to their positions.
 
 use super::super::tree::{NodeId, NodeKind, ROOT};
 use super::format::{

@@ -1,14 +1,15 @@
-//! From entries to nodes.
+//! Builds nodes from entries.
 
 use std::collections::BTreeMap;
 
 use super::name::{MAX_NAME, OPAQUE, WHITEOUT, components};
-use super::{Limits, Node, NodeId, NodeKind, ROOT, Tree, TreeError};
+use super::{LayerLimits, Node, NodeId, NodeKind, ROOT, Tree, TreeError};
 use crate::archive::{Entry, EntryKind, MAX_PATH};
 use crate::tar_entry::{MAX_XATTR_VALUE, MAX_XATTRS};
 
 const AUFS: &[u8] = b".wh..wh.";
-/// Where aufs keeps files with several names: they have none else, and are linked to from there.
+/// The directory in which aufs keeps files with several names. All their names are hard links to
+/// files in it.
 const AUFS_LINKS: &[u8] = b".wh..wh.plnk";
 const CAPABILITY: &[u8] = b"security.capability";
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
@@ -18,16 +19,16 @@ const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 #[derive(Debug)]
 pub struct TreeBuilder {
     pub(super) nodes: Vec<Node>,
-    pub(super) limits: Limits,
+    pub(super) limits: LayerLimits,
     pub(super) entries: u64,
     pub(super) metadata: u64,
-    /// What lies in [`AUFS_LINKS`], by name: no part of the image, but links lead there.
+    /// The files in [`AUFS_LINKS`], by name. They are not part of the image, but links lead there.
     aufs_links: BTreeMap<Box<[u8]>, NodeId>,
 }
 
 impl TreeBuilder {
     /// An empty root directory.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: LayerLimits) -> Self {
         Self {
             nodes: vec![implied_directory(false)],
             limits,
@@ -46,8 +47,8 @@ impl TreeBuilder {
             .collect();
         let is_whiteout = |id: &NodeId| is_whiteout.get(*id as usize) == Some(&true);
         for node in &mut self.nodes {
-            // There is nothing below that they could hide; overlayfs, which does not expect them
-            // there, would list them as files that are not there.
+            // The lowest layer has nothing to hide. Overlayfs does not expect whiteouts there, and
+            // would list them as files that do not exist.
             if let NodeKind::Directory {
                 children,
                 opaque: true,
@@ -59,7 +60,7 @@ impl TreeBuilder {
         Tree { nodes: self.nodes }
     }
 
-    /// Takes the next entry.
+    /// Adds the next entry.
     pub fn add(&mut self, entry: Entry) -> Result<(), TreeError> {
         self.count(&entry)?;
         let refuse = |reason: &str| TreeError::Entry {
@@ -155,7 +156,7 @@ impl TreeBuilder {
         Ok(())
     }
 
-    /// What a hard link leads to.
+    /// The target of a hard link.
     fn linked(&mut self, link: &[u8]) -> Result<NodeId, String> {
         match components(link)?.as_slice() {
             [AUFS_LINKS, name] => {
@@ -169,7 +170,7 @@ impl TreeBuilder {
     /// Counts against the limits.
     fn count(&mut self, entry: &Entry) -> Result<(), TreeError> {
         self.entries += 1;
-        // The constant stands for the node itself and its place in the directory.
+        // The constant counts the node itself and its entry in the directory.
         let held: usize = entry.path.len()
             + entry.link.len()
             + entry.sparse.as_ref().map_or(0, |parts| parts.len() * 16)
@@ -202,7 +203,7 @@ impl TreeBuilder {
         Ok(id)
     }
 
-    /// Gives a node the attributes of an entry.
+    /// Sets a node's attributes from an entry.
     fn apply(&mut self, id: NodeId, entry: Entry) -> Result<(), TreeError> {
         let refuse = |reason: String| TreeError::Entry {
             path: entry.name(),
@@ -244,7 +245,7 @@ impl TreeBuilder {
         }
     }
 
-    /// Puts a node into a directory in place of what is there.
+    /// Puts a node into a directory, and replaces an earlier one.
     pub(super) fn attach(&mut self, directory: NodeId, name: Box<[u8]>, id: NodeId) {
         let mut replaced = None;
         if let Some(node) = self.nodes.get_mut(directory as usize)
@@ -260,7 +261,8 @@ impl TreeBuilder {
         }
     }
 
-    /// Takes a name away from a node and, when it was the last, from all that is inside.
+    /// Removes a name of a node. If it was the last name, the names inside the node are removed,
+    /// too.
     fn forget(&mut self, id: NodeId) {
         let mut forgotten = vec![id];
         while let Some(id) = forgotten.pop() {
@@ -284,8 +286,8 @@ impl TreeBuilder {
 
     fn whiteout(&mut self, parent: NodeId, hidden: &[u8]) -> Result<(), &'static str> {
         match self.child(parent, hidden) {
-            // A directory of the same layer stays, and the lower ones do not shine through it;
-            // anything else covers what is below anyway.
+            // A directory of the same layer stays, and hides the contents of lower ones. Any other
+            // object hides what is below anyway.
             Some(existing) => self.set_opaque(existing),
             None => {
                 let mut node = implied_directory(false);
@@ -352,8 +354,8 @@ fn node_kind(entry: &Entry, hides_lower: bool) -> Result<NodeKind, String> {
     })
 }
 
-/// Whether Linux has such an attribute for objects of this kind, and not for overlayfs's own use.
-/// Engines pass over those that it has not.
+/// Whether Linux has such an attribute for objects of this kind, and it is not one of overlayfs.
+/// Engines skip the others.
 fn is_kept_xattr(name: &[u8], kind: EntryKind) -> bool {
     let in_space = |space: &[u8]| name.starts_with(space) && name.len() > space.len();
     let known = match kind {
@@ -367,8 +369,8 @@ fn is_kept_xattr(name: &[u8], kind: EntryKind) -> bool {
         && !name.contains(&0)
 }
 
-/// Whether the kernel takes the value of `security.capability` (`struct vfs_cap_data`): with
-/// another one nobody could execute the file.
+/// Whether the kernel accepts the value of `security.capability` (`struct vfs_cap_data`). With
+/// another value nobody could execute the file.
 fn is_capability(value: &[u8]) -> bool {
     let revision = value
         .first_chunk()

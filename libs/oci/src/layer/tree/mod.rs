@@ -7,9 +7,9 @@
 //! * A later entry of the same path replaces the earlier one, except that a directory stays and
 //!   takes the new attributes. Directories without an entry of their own belong to root, mode 0755.
 //! * `.wh.NAME` hides NAME of the layers below; `.wh..wh..opq` hides all that they have in its
-//!   directory. They never hide what the same layer brings. Other names that begin with `.wh..wh.`
-//!   are aufs's own and dropped; hard
-//!   links to files below `.wh..wh.plnk/`, where aufs keeps what has several names, are followed.
+//!   directory. They never hide objects of the same layer. Other names that begin with `.wh..wh.`
+//!   belong to aufs and are dropped. Hard links to files below `.wh..wh.plnk/`, where aufs keeps
+//!   files with several names, are followed.
 //! * `trusted.overlay.*` attributes are dropped: they would steer overlayfs, not the container.
 //!   A character device 0/0 is overlayfs's whiteout, and counts as one.
 //! * Attributes that Linux does not have for objects of a kind are dropped, as engines do:
@@ -31,11 +31,11 @@ pub type NodeId = u32;
 /// The root directory.
 pub const ROOT: NodeId = 0;
 
-/// How much a layer may hold.
+/// LayerLimits of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Entries of the archive, and directories that they name on the way. A million of them need some
-    /// 300 MB of memory until the layer is indexed.
+pub struct LayerLimits {
+    /// Entries of the archive, and directories on their paths. A million of them need about 300 MB
+    /// of memory until the layer is indexed.
     pub entries: u64,
     /// Bytes of the uncompressed archive.
     pub bytes: u64,
@@ -45,7 +45,7 @@ pub struct Limits {
     pub file: u64,
 }
 
-impl Default for Limits {
+impl Default for LayerLimits {
     fn default() -> Self {
         Self {
             entries: 1_000_000,
@@ -62,7 +62,7 @@ pub enum TreeError {
     /// The archive itself cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// An entry cannot be.
+    /// An entry can't be accepted.
     #[error("layer entry {path:?}: {reason}")]
     Entry {
         /// Path as in the archive.
@@ -70,12 +70,12 @@ pub enum TreeError {
         /// What is wrong.
         reason: String,
     },
-    /// More than [`Limits`] allow.
+    /// More than [`LayerLimits`] allow.
     #[error("the layer has more than {limit} {what}")]
     Limit {
-        /// Of what.
+        /// The limited quantity.
         what: &'static str,
-        /// How much is allowed.
+        /// The limit.
         limit: u64,
     },
 }
@@ -83,7 +83,7 @@ pub enum TreeError {
 /// A file, directory or other object of a layer.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// What it is.
+    /// Its kind.
     pub kind: NodeKind,
     /// Permission bits with set-user-ID, set-group-ID and sticky.
     pub mode: u32,
@@ -101,7 +101,7 @@ pub struct Node {
     pub names: u32,
 }
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Debug, Clone)]
 pub enum NodeKind {
     /// A directory.
@@ -117,7 +117,8 @@ pub enum NodeKind {
         size: u64,
         /// Where in the layer's uncompressed archive its data begin.
         offset: u64,
-        /// The parts with data when it has holes; their data follow one another from `offset`.
+        /// The parts with data, if it has holes. Their data is stored one after another from
+        /// `offset` on.
         sparse: Option<Vec<SparsePart>>,
     },
     /// A symbolic link.
@@ -148,7 +149,7 @@ pub enum NodeKind {
 /// A layer's contents.
 #[derive(Debug, Clone)]
 pub struct Tree {
-    /// All nodes; those that were replaced have no names and are in no directory.
+    /// All nodes. Replaced ones have no names and are in no directory.
     pub nodes: Vec<Node>,
 }
 

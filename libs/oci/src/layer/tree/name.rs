@@ -3,7 +3,8 @@
 use crate::archive::MAX_PATH;
 
 pub(super) const MAX_NAME: usize = 255;
-/// Directories inside one another; whoever walks the tree may hold a descriptor for each.
+/// How many levels of directories are allowed, because code that walks the tree may hold a
+/// descriptor for each.
 pub(super) const MAX_DEPTH: usize = 256;
 pub(super) const WHITEOUT: &[u8] = b".wh.";
 pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";

@@ -1,4 +1,4 @@
-//! Where a path leads inside a layer.
+//! Resolves paths inside a layer.
 
 use std::collections::VecDeque;
 
@@ -7,11 +7,11 @@ use super::name::{MAX_DEPTH, MAX_NAME, WHITEOUT, components};
 use super::{NodeId, NodeKind, ROOT};
 use crate::archive::MAX_PATH;
 
-/// As many as Linux follows in one path.
+/// How many links are followed in one path: as many as Linux follows.
 const MAX_LINKS: u32 = 40;
 
 impl TreeBuilder {
-    /// Finds the directory, following symbolic links, and makes what is missing.
+    /// Finds a directory, follows symbolic links, and makes missing directories.
     pub(super) fn directory(&mut self, path: &[&[u8]]) -> Result<NodeId, &'static str> {
         // The usual case: directories all the way.
         let mut at = ROOT;
@@ -103,7 +103,7 @@ impl TreeBuilder {
             .split_last()
             .ok_or_else(|| "it names no file".to_owned())?;
         let missing = "there is no such file in this layer";
-        // Looked up without making anything: a directory that does not exist holds no target.
+        // Nothing is made: if a directory does not exist, there is no target in it.
         let before = self.nodes.len();
         let parent = self.directory(directories)?;
         if self.nodes.len() != before {
