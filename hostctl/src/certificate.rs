@@ -1,4 +1,4 @@
-//! `hostctl certificate`. The key of a certificate is made here and stays here; the machine sees a
+//! `hostctl certificate`. The key of a certificate is made here and stays here; the machine gets a
 //! request and answers with certificates.
 
 use std::fs;
@@ -20,7 +20,7 @@ use crate::table;
 
 const PATH: &str = "/host/v1/certificates";
 
-/// What was issued, for programs.
+/// The issued certificate, for programs.
 #[derive(Serialize)]
 struct Issued<'a> {
     name: &'a str,
@@ -81,7 +81,7 @@ async fn issue(client: &Client, format: Format, args: &IssueArgs) -> Result<Stri
     })
 }
 
-/// A new key, unless the directory holds one already.
+/// Makes a new key, unless the directory has one already.
 fn prepare(out: &Path) -> Result<KeyPair, CtlError> {
     let path = out.join("key.pem");
     if path.exists() {
@@ -93,7 +93,7 @@ fn prepare(out: &Path) -> Result<KeyPair, CtlError> {
     KeyPair::generate().map_err(CtlError::Key)
 }
 
-/// The key comes last: its presence says that the directory is complete.
+/// The key is written last: if it exists, the directory is complete.
 fn write(args: &IssueArgs, key: &KeyPair, issued: &IssuedCertificate) -> Result<(), CtlError> {
     fs::DirBuilder::new()
         .recursive(true)

@@ -120,7 +120,7 @@ impl Client {
         serde_json::from_slice(&self.whole(answer).await?).map_err(CtlError::Answer)
     }
 
-    /// Sends a request; the answer is one of success, and its body is still to come.
+    /// Sends a request. Returns the head of a successful answer, before its body.
     async fn begin(
         &self,
         method: Method,
@@ -183,7 +183,7 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| self.unreachable(&e))?;
-        // Ends with the answer; its errors come out of the request as well.
+        // Ends with the answer. The request returns its errors as well.
         tokio::spawn(connection);
         sender
             .send_request(request)

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of commands.
 
 use std::io;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub(crate) enum CtlError {
 }
 
 impl CtlError {
-    /// From which the exit code follows.
+    /// The kind, which determines the exit code.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Address { .. } | Self::NoCertificates | Self::Certificate { .. } => {

@@ -66,14 +66,14 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
-    /// Read stored images again and compare them with what they were when they came. Exits with 1
-    /// when something is damaged.
+    /// Read stored images again and compare them with their original contents. Exits with 1 if
+    /// something is damaged.
     Verify(VerifyArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Images by name or identifier; all when none is named.
+    /// Images by name or identifier; all if none is named.
     #[arg(value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
 }
@@ -87,17 +87,17 @@ pub(crate) enum ServiceCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertificateCommand {
-    /// Make a key here and have the machine sign a certificate for it.
+    /// Make a key here and let the machine sign a certificate for it.
     Issue(IssueArgs),
     /// List the certificates that the machine has issued, and which of them are revoked.
     #[command(alias = "ls")]
     List,
-    /// Make certificates count no more, at once and for good. Connections that were opened with
-    /// them end.
+    /// Make certificates invalid, at once and permanently. Connections that were opened with them
+    /// end.
     Revoke(RevokeArgs),
 }
 
-/// Which certificates are meant: one of these.
+/// The certificates: one of these.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct RevokeArgs {
@@ -109,7 +109,7 @@ pub(crate) struct RevokeArgs {
     #[arg(long, value_name = "HEX")]
     pub(crate) serial: Option<String>,
 
-    /// All certificates that were issued to this name so far.
+    /// All certificates that were issued to this name until now.
     #[arg(long)]
     pub(crate) name: Option<String>,
 }
@@ -124,14 +124,19 @@ pub(crate) struct IssueArgs {
     #[arg(long, value_parser = parse_role, default_value = "admin")]
     pub(crate) role: Role,
 
-    /// Directory for ca.pem, cert.pem and key.pem, as DOCKER_CERT_PATH wants them. Must not hold a
-    /// key yet.
+    /// Directory for ca.pem, cert.pem and key.pem, as for DOCKER_CERT_PATH. It must not have a key
+    /// yet.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
 }
 
-fn parse_role(name: &str) -> Result<Role, String> {
-    Role::parse(name).ok_or_else(|| "expected admin, operator or reader".to_owned())
+/// The text is not the name of a role.
+#[derive(Debug, thiserror::Error)]
+#[error("expected admin, operator or reader")]
+struct UnknownRole;
+
+fn parse_role(name: &str) -> Result<Role, UnknownRole> {
+    Role::parse(name).ok_or(UnknownRole)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::options::Format;
 
 const MIB: u64 = 1 << 20;
 
-/// Runs the check; damage is an error.
+/// Runs the check. Damage is an error.
 pub(crate) async fn run(
     client: &Client,
     format: Format,
@@ -21,7 +21,7 @@ pub(crate) async fn run(
         images: images.to_vec(),
     };
     let mut report = Report::default();
-    // For people who wait; nothing of it goes into a file or a pipe.
+    // For people who wait: not written to a file or a pipe.
     let live = std::io::stderr().is_terminal();
     client
         .lines(Method::POST, "/host/v1/images/verify", &request, |line| {
@@ -48,7 +48,7 @@ struct Report {
 }
 
 impl Report {
-    /// Handles a line and returns what to show until the next one.
+    /// Handles a line, and returns the text to show until the next one.
     fn take(&mut self, line: VerifyLine) -> Option<String> {
         match line {
             VerifyLine::Started {

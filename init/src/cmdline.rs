@@ -8,8 +8,8 @@ pub(crate) struct CommandLine {
 
 impl CommandLine {
     /// Splits at blanks; double quotes protect blanks and vanish, whether they stand around the
-    /// whole parameter or around the value. What follows ` -- ` is for init alone and is
-    /// taken like the rest.
+    /// whole parameter or around the value. Parameters after ` -- ` are for init only and are read
+    /// like the others.
     pub(crate) fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let mut parameters = Vec::new();
@@ -111,7 +111,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_taken(bytes: Vec<u8>) {
+        fn any_bytes_are_accepted(bytes: Vec<u8>) {
             CommandLine::parse(&bytes);
         }
     }

@@ -1,4 +1,4 @@
-//! What PID 1 says, and to whom: every line goes to the kernel log and to the console.
+//! The messages of PID 1: every line goes to the kernel log and to the console.
 //!
 //! Lines read `keelson: …`, `keelson: warning: …` and `keelson: error: …`; people and tests read
 //! them, so their wording is an interface.
@@ -27,20 +27,20 @@ enum Severity {
 /// Facility "daemon" of syslog, so that readers of the kernel log can distinguish us from the
 /// kernel.
 const FACILITY: u8 = 3;
-/// Longest record that /dev/kmsg takes (LOG_LINE_MAX less the prefix), in bytes.
+/// Longest record that /dev/kmsg accepts (LOG_LINE_MAX less the prefix), in bytes.
 const LONGEST: usize = 900;
 
-/// A line about the ordinary course of things.
+/// A line about a normal event.
 pub(crate) fn say(message: &str) {
     emit(Severity::Info, "keelson", message);
 }
 
-/// Something that the machine can live with, but that an operator should look at.
+/// A problem that the machine can work with, but that an operator should examine.
 pub(crate) fn warning(message: &str) {
     emit(Severity::Warning, "keelson", &format!("warning: {message}"));
 }
 
-/// Something that failed.
+/// A failure.
 pub(crate) fn error(message: &str) {
     emit(Severity::Warning, "keelson", &format!("error: {message}"));
 }
@@ -50,9 +50,9 @@ pub(crate) fn relay(process: &str, line: &str) {
     emit(Severity::Info, process, line);
 }
 
-/// Keeps the kernel's own chatter off the console: a serial line is slow, and the boot would wait
-/// for it. Whoever names `debug`, `loglevel=` or `ignore_loglevel` on the command line has their
-/// way. Also lifts the kernel's limit of ten records in five seconds for writers to /dev/kmsg.
+/// Keeps the kernel's own messages off the console: a serial line is slow, and the boot would wait
+/// for it. `debug`, `loglevel=` or `ignore_loglevel` on the command line have priority. Also
+/// removes the kernel's limit of ten records in five seconds for writers to /dev/kmsg.
 pub(crate) fn prepare(command_line: &crate::cmdline::CommandLine) {
     // Both are conveniences: a kernel that refuses them still boots.
     let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
@@ -88,7 +88,7 @@ fn sink(cell: &'static OnceLock<File>, path: &str) -> Option<&'static File> {
             .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
             .open(path)
             .ok()?;
-        // Lost only when another thread was faster, with the same file.
+        // This fails only if another thread has set the same file first.
         let _ = cell.set(file);
     }
     cell.get()

@@ -1,4 +1,4 @@
-//! What happens when the machine can't be brought up.
+//! The end of a boot that can't continue.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::console;
 /// Seconds to leave a message on the screen, unless `panic=` says otherwise.
 const DELAY: u64 = 10;
 
-/// What `keelson.emergency=` asks for.
+/// The value of `keelson.emergency=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Emergency {
-    /// The default: the boot loader counts attempts and takes an older deployment.
+    /// The default: the boot loader counts attempts and chooses an older deployment.
     Reboot,
     Poweroff,
     Console,
@@ -40,7 +40,7 @@ fn delay(command_line: &CommandLine) -> Option<Duration> {
     }
 }
 
-/// Ends the machine as the command line wishes. The message has been printed.
+/// Ends the machine as the command line says. The message was printed before.
 pub(crate) fn end(command_line: &CommandLine) -> ! {
     let choice = choice(command_line);
     if choice == Emergency::Console {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use keelson_files::{Durability, FileError};
 
-/// Replaces `path` by `content` with the given mode. What a power cut left beside it goes.
+/// Replaces `path` by `content` with the given mode. Leftovers of a power cut beside it are
+/// removed.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     if let Some(directory) = path.parent() {
         // The write reports a full or a bad disk.
@@ -27,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replaces_content_and_mode_over_a_left_over() {
+    fn replaces_content_and_mode_over_a_leftover() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("machine-id");
         fs::write(directory.path().join(".new-machine-id-99999999-0"), "torn").unwrap();

@@ -2,7 +2,8 @@
 //!
 //! - `initrd`: stage 1, from the initramfs to the deployment.
 //! - `boot`: stage 2 up to the supervision: mounts, modules, identity, configuration.
-//! - `supervise`: keeps netcfg and hostd running, reaps orphans, hears devices and buttons.
+//! - `supervise`: keeps netcfg and hostd running, reaps orphans, handles events of devices and
+//!   buttons.
 //! - `control`: the socket through which hostd asks for a stop or for the boot's record.
 //! - `shutdown`: the end: processes, file systems, power.
 //! - `disk`, `modules`, `uevent`, `mount`: disks, kernel modules, devices and mounts, for all of
@@ -42,7 +43,7 @@ mod uevent;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Where this program lies in the deployment.
+/// The path of this program in the deployment.
 pub(crate) const PROGRAM: &str = "/usr/sbin/init";
 
 const USAGE: &str = "\
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let failures = match arguments.next().as_deref() {
         Some(modules::HELPER_COLDPLUG) => modules::coldplug(),
-        // `-q -- NAME` is how the kernel calls modprobe.
+        // The kernel calls modprobe with `-q -- NAME`.
         Some(modules::HELPER_LOAD | "-q") => {
             modules::load_requests(arguments.filter(|argument| argument != "--"))
         }
@@ -86,8 +87,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// PID 1 must not end: the kernel would panic without a word about why. No code path is known
-/// that leads here.
+/// PID 1 must not end: the kernel would panic without a message about the cause. No known code path
+/// leads here.
 fn last_resort(panic: &std::panic::PanicHookInfo<'_>) {
     console::error(&format!("init failed, rebooting: {panic}"));
     emergency::end(&cmdline::CommandLine::read());

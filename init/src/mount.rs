@@ -1,4 +1,4 @@
-//! Mounts through sys-mount, with errors that name what was to be mounted where.
+//! Mounts through sys-mount, with errors that name source and target.
 
 use std::io;
 use std::path::Path;
@@ -20,15 +20,15 @@ pub(crate) const DATA_ONLY: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
 
-/// Options of the API file systems that are made in the initrd and kept. What lies in memory is
-/// bounded, so that a program that fills it leaves the machine enough memory to work with;
-/// `nr_inodes` bounds what empty files cost.
+/// Options of the API file systems that are made in the initrd and kept. File systems in memory are
+/// limited, so that a program that fills them leaves the machine enough memory to work. `nr_inodes`
+/// limits the memory for empty files.
 pub(crate) const DEV_OPTIONS: &str = "mode=0755,size=4m,nr_inodes=64k";
 /// As [`DEV_OPTIONS`], for /run: sockets, shims' directories, status files.
 pub(crate) const RUN_OPTIONS: &str = "mode=0755,size=20%,nr_inodes=800k";
 
-/// The kind for changes of existing mounts, which the kernel does not look at. Without any kind
-/// sys-mount would try each one that the kernel has.
+/// The type for changes of existing mounts. The kernel ignores it, but without a type sys-mount
+/// would try each one that the kernel has.
 const NO_KIND: &str = "none";
 
 /// Mounts a new file system.
@@ -43,7 +43,7 @@ pub(crate) fn mount(
     if !options.is_empty() {
         builder = builder.data(options);
     }
-    // The handle only serves to unmount; dropping it leaves the mount alone.
+    // The handle is only for unmounting; dropping it does not change the mount.
     builder
         .mount(source, target)
         .map(drop)
@@ -54,11 +54,11 @@ pub(crate) fn mount(
         })
 }
 
-/// Shows `source` at `target` too; with `read_only` nothing can be written through there.
+/// Bind mounts `source` at `target`. With `read_only` nothing can be written through it.
 pub(crate) fn bind(source: &Path, target: &Path, read_only: bool) -> Result<(), MountError> {
     change("bind", source, target, MountFlags::BIND)?;
     if read_only {
-        // The kernel ignores MS_RDONLY when it makes a bind mount; it takes a second call.
+        // The kernel ignores MS_RDONLY when it makes a bind mount, so a second call is needed.
         seal(target)?;
     }
     Ok(())

@@ -59,18 +59,18 @@ impl Uevent {
     }
 }
 
-/// What came out of the socket.
+/// What was read from the socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received {
     /// An event.
     Event(Uevent),
-    /// The buffer overflowed and events are missing: look at everything again.
+    /// The buffer overflowed and events are missing: all devices must be examined again.
     Lost,
     /// Nothing more for now.
     Nothing,
 }
 
-/// A socket that hears the kernel's events from now on.
+/// A socket that receives the kernel's events from now on.
 pub(crate) struct UeventSocket(OwnedFd);
 
 impl UeventSocket {
@@ -94,7 +94,7 @@ impl UeventSocket {
         loop {
             match recvfrom::<NetlinkAddr>(self.0.as_raw_fd(), &mut buffer) {
                 Ok((length, sender)) => {
-                    // Any process may send to a netlink socket; only the kernel has port 0.
+                    // Any process may send to a netlink socket, but only the kernel has port 0.
                     if sender.is_none_or(|sender| sender.pid() != 0) {
                         continue;
                     }
@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_event() {
+    fn other_messages_are_refused() {
         assert_eq!(Uevent::parse(b"libudev\0\xfe\xed"), None);
         assert_eq!(Uevent::parse(b""), None);
     }
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_taken(bytes: Vec<u8>) {
+        fn any_bytes_are_accepted(bytes: Vec<u8>) {
             Uevent::parse(&bytes);
         }
     }

@@ -1,4 +1,4 @@
-//! What the program does when it is not the first process.
+//! The program when it is not the first process.
 
 use std::process::Command;
 

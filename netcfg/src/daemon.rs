@@ -22,15 +22,15 @@ use crate::model::{Desired, Link, Observed};
 use crate::notify::{self, Notifier};
 use crate::plan::plan;
 
-/// Shortest and longest time until a plan that failed in part is made again.
+/// Shortest and longest time until a plan that partly failed is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Changes that the kernel reports within this time are answered together.
+/// Changes that the kernel reports within this time are handled together.
 const SETTLE: Duration = Duration::from_millis(30);
 
-/// Where the daemon reads and writes.
+/// The paths that the daemon reads and writes.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Root under which the configuration's layers lie (`/`).
+    /// Root of the configuration's layers (`/`).
     pub config_root: PathBuf,
     /// Directory for resolv.conf and for `netcfg/` (`/run/keelson`).
     pub run: PathBuf,
@@ -38,7 +38,7 @@ pub struct Options {
     pub state: PathBuf,
 }
 
-/// Why the daemon cannot work at all. Everything else is retried and reported.
+/// Why the daemon can't work at all. All other problems are retried and reported.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// No connection to the kernel.
@@ -72,7 +72,7 @@ struct Daemon {
     chosen: Option<u32>,
     observed: Observed,
     desired: Desired,
-    /// What the last plan could not do.
+    /// The failures of the last plan.
     failures: Vec<String>,
     problems: Vec<String>,
     retry: Duration,
@@ -83,9 +83,9 @@ struct Daemon {
 
 /// Runs until SIGTERM or SIGINT.
 ///
-/// At the end the network is left as it is, and leases are *not* given back: the machine keeps
-/// its address over a restart of this process and asks for the same one after a reboot. A lease
-/// is given back only when the configuration takes DHCP away from its link.
+/// At the end the network is not changed, and leases are *not* released: the machine keeps its
+/// address over a restart of this process, and asks for the same one after a reboot. A lease is
+/// released only if the configuration switches DHCP off for its link.
 ///
 /// # Errors
 /// When the kernel cannot be reached.
@@ -137,7 +137,7 @@ impl Daemon {
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut hangup = listen(SignalKind::hangup())?;
-        // From the loop that does the work: when that hangs, the signs stop.
+        // Sent from the main loop: if that hangs, the signs stop.
         let interval = notify::sign_of_life_interval();
         self.reconcile().await;
         let mut sign_at = interval.map(|_| Instant::now());
@@ -155,7 +155,7 @@ impl Daemon {
                     if !alive {
                         return Err(DaemonError::Disconnected);
                     }
-                    // Our own changes come back as events too; let them all arrive.
+                    // Our own changes also cause events; wait until all have arrived.
                     tokio::time::sleep(SETTLE).await;
                     self.reconcile().await;
                 }
@@ -182,10 +182,10 @@ impl Daemon {
         Ok(())
     }
 
-    /// Records an event of a client. Returns `true` when the kernel must be changed.
+    /// Records an event of a client. Returns `true` if the kernel must be changed.
     fn client_event(&mut self, index: u32, event: ClientEvent) -> bool {
         let Some(running) = self.clients.get_mut(&index) else {
-            // The client's link has gone.
+            // The client's link is gone.
             return false;
         };
         match event {

@@ -11,11 +11,11 @@ use crate::dhcp::lease::Lease;
 use crate::dhcp::machine::Time;
 use crate::model::{Desired, DesiredLink, Link, Origin, Route};
 
-/// Metric of the first link's routes; each further link's are one worse, so that two default
-/// routes don't compete. The kernel also gives IPv6 routes 1024.
+/// Metric of the first link's routes. It increases by one for each link, so that two default routes
+/// don't compete. The kernel also uses 1024 for IPv6 routes.
 const METRIC: u32 = 1024;
 
-/// A lease and when it began.
+/// A lease and its beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldLease {
     /// The lease.
@@ -25,8 +25,8 @@ pub struct HeldLease {
 }
 
 /// The link that is managed when the configuration names none: the first Ethernet link that is
-/// hardware. `current` stays chosen as long as it exists, so that a card that is plugged in
-/// later does not take the address away from the one in use.
+/// hardware. `current` stays chosen as long as it exists, so that a card that is plugged in later
+/// does not get the address of the one in use.
 #[must_use]
 pub fn default_link(links: &[Link], current: Option<u32>) -> Option<u32> {
     let candidates = || {
@@ -135,7 +135,7 @@ fn desired_link(
         if !addresses.iter().any(|(known, _)| *known == prefix) {
             addresses.push((prefix, remaining(held, now)));
         }
-        // A server knows the network, not this card.
+        // A server knows the network, but not this card.
         let leased = held.lease.mtu.map(u32::from);
         mtu = mtu.or(leased.map(|mtu| mtu.min(link.max_mtu.unwrap_or(u32::MAX))));
         for route in &held.lease.routes {
@@ -143,7 +143,7 @@ fn desired_link(
                 address: route.destination.into(),
                 length: route.prefix,
             };
-            // A default route of the configuration wins over the lease's.
+            // A default route of the configuration has priority over the lease's.
             if routes
                 .iter()
                 .any(|known: &Route| known.destination == destination)
@@ -182,7 +182,7 @@ fn remaining(held: &HeldLease, now: Time) -> Option<u32> {
     Some(u32::try_from(left).unwrap_or(u32::MAX - 1).max(1))
 }
 
-/// Who answers names: the configuration's servers, else the leases' in the order of the links.
+/// The name servers: the configuration's, else the leases' in the order of the links.
 #[must_use]
 pub fn resolvers(
     config: &MachineConfig,
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_links_is_told() {
+    fn a_machine_without_links_is_reported() {
         let (desired, problems) = desired(
             &MachineConfig::default(),
             &[loopback()],
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn static_configuration_wins_over_the_lease() {
+    fn static_configuration_has_priority_over_the_lease() {
         let config = config(
             "[network]\nnameservers = ['198.51.100.53']\nsearch = ['corp.example']\n\
              [[network.link]]\nname = 'eth9'\n\
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn an_mtu_that_the_card_does_not_take_is_bounded() {
+    fn an_mtu_too_large_for_the_card_is_limited() {
         let mut held = held();
         held.values_mut().next().unwrap().lease.mtu = Some(u16::MAX);
         let links = [loopback(), link(2, "eth0")];
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_of_a_link_without_dhcp_counts_for_nothing() {
+    fn a_lease_of_a_link_without_dhcp_is_ignored() {
         let config = config("[[network.link]]\nname = 'eth0'");
         let links = [loopback(), link(2, "eth0")];
         let (desired, _) = desired(&config, &links, None, &held(), NOW);

@@ -1,5 +1,5 @@
-//! Writing files so that a reader, or a machine that lost its power, sees the old or the new
-//! text and nothing between; and the texts of resolv.conf and of the list of time servers.
+//! Writes files so that a reader, or a machine after a power cut, sees the old or the new text and
+//! nothing in between. Makes the texts of resolv.conf and of the list of time servers.
 
 use std::fs;
 use std::io;
@@ -38,7 +38,7 @@ fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), File
     let dir = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir).map_err(failed("create", dir))?;
     if durability == Durability::Flushed {
-        // Of a run that ended in a power cut.
+        // Left by a run that ended in a power cut.
         keelson_files::sweep_dead(dir)?;
     }
     keelson_files::write_changed(path, bytes, 0o644, durability)?;
@@ -53,8 +53,8 @@ pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
     keelson_files::remove(path)
 }
 
-/// The text of resolv.conf. The resolvers of the C libraries take three name servers
-/// (resolv.conf(5)), so more are not written.
+/// The text of resolv.conf. The resolvers of the C libraries use three name servers
+/// (resolv.conf(5)), so no more are written.
 #[must_use]
 pub fn resolv_conf(nameservers: &[IpAddr], search: &[String]) -> String {
     let mut text = String::from("# Written by netcfg. Changes are overwritten.\n");
@@ -67,9 +67,9 @@ pub fn resolv_conf(nameservers: &[IpAddr], search: &[String]) -> String {
     text
 }
 
-/// Changes the content of a file of /run without replacing it: for files that services see by a
-/// bind mount of their own, which would go on showing the replaced one. A reader may catch it
-/// empty; resolvers read it again when its time stamp changes.
+/// Changes the content of a file of /run without replacing it. This is for files that services see
+/// through a bind mount, which would still show the old file after a replacement. A reader may see
+/// it empty; resolvers read it again when its time stamp changes.
 ///
 /// # Errors
 /// The operation that failed.

@@ -14,7 +14,7 @@ pub(crate) const ADDRESS_PROTOCOL: u8 = 75;
 /// The kernel's network could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// The kernel could not be asked.
+    /// The request to the kernel failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// A step of a plan failed.

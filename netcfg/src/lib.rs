@@ -3,14 +3,14 @@
 //! - `daemon`: the loop: events in; plan, effects and status out.
 //! - [`dhcp`]: a DHCPv4 client for each link, and the leases on disk.
 //! - [`model`]: the state of the network, observed and desired.
-//! - [`desired`], [`plan`]: pure: what should be, and the steps to it.
+//! - [`desired`], [`plan`]: pure: the desired state, and the steps to it.
 //! - `kernel`: the effects: reads the kernel's state and carries out steps.
 //! - [`files`], [`status`], `notify`: resolv.conf, the status file, the supervisor.
 //!
-//! [`desired::desired`] turns the configuration, the links that exist and the leases into what
-//! the kernel should have. [`plan::plan`] turns the difference from its present state into steps;
-//! the `kernel` module carries them out, each repeatable. The `daemon` module does so whenever the
-//! kernel, a DHCP client or the operator reports a change. [`status`] is what others read.
+//! [`desired::desired`] turns the configuration, the existing links and the leases into the desired
+//! state of the kernel. [`plan::plan`] turns the difference from its present state into steps; the
+//! `kernel` module carries them out; each can be repeated. The `daemon` module does this whenever
+//! the kernel, a DHCP client or the operator reports a change. Other programs read [`status`].
 
 mod daemon;
 pub mod desired;

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 
 fn start() -> anyhow::Result<()> {
     let (options, level) = arguments(std::env::args_os().skip(1))?;
-    // The supervisor adds the time; a terminal's colours are of no use in its log.
+    // The supervisor adds the time, and its log must not contain a terminal's colours.
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)

@@ -1,4 +1,4 @@
-//! What the kernel has and what it should have, in our own words. Nothing here knows netlink.
+//! The kernel's state and the desired state, in types of our own. Nothing here depends on netlink.
 
 use std::net::IpAddr;
 
@@ -26,19 +26,19 @@ pub struct Link {
     pub name: String,
     /// Hardware address of Ethernet.
     pub mac: Option<Mac>,
-    /// Whether it is an Ethernet link, by hardware or imitated.
+    /// Whether it is an Ethernet link, real or virtual.
     pub ethernet: bool,
-    /// Whether a driver of hardware made it (also a virtual machine's), not a user.
+    /// Whether a driver of hardware made it (a virtual machine's counts), not a user.
     pub physical: bool,
     /// Whether it is the loopback link.
     pub loopback: bool,
     /// Whether it is switched on.
     pub up: bool,
-    /// Whether something is at the other end.
+    /// Whether the other end is connected.
     pub carrier: bool,
     /// Maximum transmission unit in bytes.
     pub mtu: u32,
-    /// The largest that its driver takes, where that is known.
+    /// The largest MTU of its driver, if known.
     pub max_mtu: Option<u32>,
     /// `net.ipv6.conf.<link>.accept_ra`; `None` without IPv6.
     pub accept_ra: Option<u8>,
@@ -53,7 +53,7 @@ pub struct Address {
     pub prefix: IpPrefix,
     /// Whether netcfg added it.
     pub ours: bool,
-    /// Seconds for which it is valid; `None` is forever.
+    /// How many seconds it is valid. `None` is forever.
     pub lifetime: Option<u32>,
 }
 
@@ -73,7 +73,7 @@ pub struct Route {
     pub link: u32,
     /// Network with zero host bits; length 0 is the default route.
     pub destination: IpPrefix,
-    /// Next machine; `None` when the network is on the link.
+    /// Gateway. `None` if the network is on the link.
     pub gateway: Option<IpAddr>,
     /// Smaller is preferred.
     pub metric: u32,
@@ -83,25 +83,25 @@ pub struct Route {
     pub origin: Origin,
 }
 
-/// What the kernel should have.
+/// The desired state of the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// The managed links. Other links are left alone.
+    /// The managed links. Other links are not changed.
     pub links: Vec<DesiredLink>,
 }
 
-/// What a link should have.
+/// The desired state of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredLink {
     /// Index of the link.
     pub index: u32,
-    /// Maximum transmission unit; `None` leaves it as it is.
+    /// Maximum transmission unit. `None` does not change it.
     pub mtu: Option<u32>,
     /// Whether the kernel configures IPv6 by router advertisements.
     pub accept_ra: bool,
     /// Whether a DHCPv4 client runs.
     pub dhcp4: bool,
-    /// Addresses with the seconds for which they are valid (`None`: forever).
+    /// Addresses, with the seconds that they are valid (`None`: forever).
     pub addresses: Vec<(IpPrefix, Option<u32>)>,
     /// Routes.
     pub routes: Vec<Route>,

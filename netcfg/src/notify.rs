@@ -6,7 +6,7 @@ use std::time::Duration;
 use keelson_linux::notify::{self, Notification};
 use keelson_model::init::SIGN_OF_LIFE_VARIABLE;
 
-/// How often the supervisor wants a sign of life.
+/// How often the supervisor expects a sign of life.
 pub(crate) fn sign_of_life_interval() -> Option<Duration> {
     keelson_model::init::sign_of_life_interval(env::var(SIGN_OF_LIFE_VARIABLE).ok().as_deref())
 }
@@ -21,8 +21,7 @@ impl Notifier {
         Self(notify::Notifier::from_environment())
     }
 
-    /// Sends a notification. A supervisor that does not listen is not this process's problem, so it
-    /// is only logged.
+    /// Sends a notification. If the supervisor does not listen, that is only logged.
     pub(crate) fn send(&self, notification: &Notification) {
         if let Err(error) = self.0.send(notification) {
             tracing::warn!(%error, socket = ?self.0.address(), "cannot notify the supervisor");

@@ -7,15 +7,16 @@ use keelson_config::IpPrefix;
 
 use crate::model::{Desired, DesiredLink, Link, Observed, Route};
 
-/// Lifetimes that differ by no more than this many seconds are the same: the kernel's count down
-/// between two looks. It must be shorter than what a renewal adds to the shortest leases.
+/// Lifetimes that differ by at most this many seconds count as equal, because the kernel's count
+/// down between two reads. It must be shorter than the time that a renewal adds to the shortest
+/// leases.
 const LIFETIME_SLACK: u32 = 2;
 
 /// One step. `link` is the link's name, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)] // The fields say the same as the variants.
 pub enum Action {
-    /// Take router advertisements, also when the machine forwards packets.
+    /// Accept router advertisements, even if the machine forwards packets.
     AcceptRa { link: String },
     /// Set the maximum transmission unit.
     Mtu { link: String, index: u32, mtu: u32 },
@@ -67,13 +68,13 @@ impl fmt::Display for Action {
 /// The steps that lead from `observed` to `desired`, in an order that the kernel accepts.
 /// Empty when there is nothing to do.
 ///
-/// Addresses and routes that netcfg did not make are left alone, and so are links that it does
-/// not manage.
+/// Addresses and routes that netcfg did not make are not changed, and neither are links that it
+/// does not manage.
 #[must_use]
 pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Action> {
     let mut actions = Vec::new();
     for wanted in &desired.links {
-        // A link that has been removed since is no error: an event reports it.
+        // It is no error if the link was removed since: an event reports that.
         let Some(link) = observed
             .links
             .iter()
@@ -126,8 +127,8 @@ fn plan_link(wanted: &DesiredLink, link: &Link, observed: &Observed, actions: &m
             .iter()
             .filter(|address| address.link == index)
     };
-    // Before the new ones are added: of two addresses in one network the later is secondary to
-    // the earlier and would be removed together with it.
+    // Before the new ones are added: if two addresses are in one network, the later is secondary
+    // and would be removed together with the earlier.
     for address in addresses().filter(|address| address.ours) {
         if !wanted
             .addresses
@@ -213,7 +214,7 @@ mod tests {
         }
     }
 
-    /// What the kernel has after a plan was carried out.
+    /// The kernel's state after a plan was carried out.
     fn carry_out(observed: &mut Observed, actions: &[Action]) {
         for action in actions {
             match action.clone() {
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_lease_is_removed_and_what_others_made_stays() {
+    fn a_lost_lease_is_removed_and_addresses_of_others_stay() {
         let mut observed = Observed {
             links: vec![link()],
             ..Observed::default()

@@ -1,4 +1,4 @@
-//! `status.json`: what netcfg sees and does, for hostd and for operators.
+//! `status.json`: the network's state for hostd and for operators.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ pub struct NetworkStatus {
     pub search: Vec<String>,
     /// Time servers that the configuration or the network names.
     pub ntp_servers: Vec<String>,
-    /// What is wrong, for an operator; empty when all is well.
+    /// Problems, for an operator. Empty if there are none.
     pub problems: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ pub struct LinkStatus {
     pub managed: bool,
     /// Whether it is switched on.
     pub up: bool,
-    /// Whether something is at the other end.
+    /// Whether the other end is connected.
     pub carrier: bool,
     /// Maximum transmission unit in bytes.
     pub mtu: u32,
@@ -48,7 +48,7 @@ pub struct LinkStatus {
     pub addresses: Vec<String>,
     /// Gateways of the default routes that netcfg made.
     pub gateways: Vec<IpAddr>,
-    /// The DHCPv4 client, where one runs.
+    /// The DHCPv4 client, if one runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp4: Option<DhcpStatus>,
 }
@@ -61,7 +61,7 @@ pub struct DhcpStatus {
     /// The lease in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseStatus>,
-    /// What keeps the client from a lease.
+    /// Why the client has no lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -75,7 +75,7 @@ pub struct LeaseStatus {
     pub server: IpAddr,
     /// When the lease began, in seconds of CLOCK_BOOTTIME.
     pub granted: u64,
-    /// Duration in seconds; absent when it has no end.
+    /// Duration in seconds. Absent if it has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u32>,
     /// Host name that the server assigns to this machine.

@@ -23,7 +23,7 @@ fn a_lease_brings_address_route_and_servers() {
     }
     let net = Net::new();
     net.use_dhcp();
-    // Ready comes without any server: a boot does not wait for the network.
+    // It is ready without any server: a boot does not wait for the network.
     let (daemon, notify) = net.start();
     wait_for_notification(&notify, "READY=1");
     let _server = net.serve(&[
@@ -62,7 +62,7 @@ fn a_lease_brings_address_route_and_servers() {
     let accept_ra = net.client.run(|| fs::read_to_string(accept_ra)).unwrap();
     assert_eq!(accept_ra.unwrap(), "2\n");
 
-    // The end leaves the network as it is and keeps the lease.
+    // The end does not change the network, and keeps the lease.
     assert_eq!(daemon.end(Signal::SIGTERM).code(), Some(0));
     wait_for_notification(&notify, "STOPPING=1");
     assert_eq!(net.addresses(), [address]);
@@ -70,7 +70,7 @@ fn a_lease_brings_address_route_and_servers() {
 }
 
 #[test]
-fn a_lease_is_renewed_also_by_a_restarted_server() {
+fn a_restarted_server_also_renews_a_lease() {
     if !may_run() {
         return;
     }
@@ -140,7 +140,7 @@ fn a_flapping_carrier_keeps_the_address_and_confirms_the_lease() {
 }
 
 #[test]
-fn without_a_server_it_warns_and_goes_on() {
+fn without_a_server_it_warns_and_continues() {
     if !may_run() {
         return;
     }
@@ -157,7 +157,7 @@ fn without_a_server_it_warns_and_goes_on() {
     });
     assert!(problems[0].contains("no DHCP server"), "{problems:?}");
     assert!(net.path("run/resolv.conf").exists());
-    // The server comes at last.
+    // The server starts later.
     let _server = net.serve(&[RANGE]);
     net.wait_for_address("192.0.2.5");
     wait_for("the problem to go", || {
@@ -229,14 +229,14 @@ fn a_killed_daemon_finds_its_lease_again() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_declined() {
+fn an_address_in_use_is_declined() {
     if !may_run() {
         return;
     }
     let net = Net::new();
     net.use_dhcp();
     let server = net.serve(&[RANGE]);
-    // A machine that claims every address that is probed, until it is stopped.
+    // A machine that claims every probed address, until it is stopped.
     let stop = Arc::new(AtomicBool::new(false));
     let index = net.server_index();
     let claimant = net.in_server({
@@ -281,7 +281,7 @@ fn claim_addresses(index: u32, stop: &AtomicBool) {
 }
 
 #[test]
-fn dhcp_that_is_switched_off_gives_the_lease_back() {
+fn switching_dhcp_off_releases_the_lease() {
     if !may_run() {
         return;
     }
@@ -367,8 +367,8 @@ fn options_in_parts_and_in_other_fields_are_joined() {
     server.join().unwrap();
 }
 
-/// A DHCP server whose options 119 and 121 come in parts that stand apart, cut inside of values,
-/// and go on in the fields for the boot file and the server's name.
+/// A DHCP server that splits its options 119 and 121 into separate parts, inside of values, and
+/// continues them in the fields for the boot file and the server's name.
 fn serve_in_parts(stop: &AtomicBool) {
     let socket = UdpSocket::bind("0.0.0.0:67").unwrap();
     socket.set_broadcast(true).unwrap();

@@ -27,7 +27,7 @@ impl Noise {
     }
 }
 
-/// An IP packet from a server, with right checksums: the ports of a client's are exchanged.
+/// An IP packet from a server with correct checksums: the ports of a client's packet are exchanged.
 fn packet(payload: &[u8]) -> Vec<u8> {
     let mut packet = udp::build(Ipv4Addr::new(192, 0, 2, 66), payload).unwrap();
     packet.swap(21, 23);
@@ -69,7 +69,7 @@ fn answers(request: &[u8], noise: &mut Noise) -> Vec<Vec<u8>> {
             out.push(reply);
         }
     }
-    // Good addresses with absurd masks, times and servers.
+    // Valid addresses with absurd masks, times and servers.
     for options in [
         &[1, 4, 0, 0, 0, 0, 51, 4, 0, 0, 14, 16][..],
         &[1, 4, 255, 0, 255, 0, 51, 4, 0, 0, 14, 16],
@@ -85,7 +85,7 @@ fn answers(request: &[u8], noise: &mut Noise) -> Vec<Vec<u8>> {
         reply.push(255);
         out.push(reply);
     }
-    // Options that are cut off, or whose decoders assert; noise of all lengths.
+    // Options that are cut off, or whose decoders panic; noise of all lengths.
     for code in 1..=254 {
         let mut reply = header(request, [192, 0, 2, 77]);
         reply.extend([53, 1, 2, code, 1, 0, code, 255]);
@@ -96,7 +96,7 @@ fn answers(request: &[u8], noise: &mut Noise) -> Vec<Vec<u8>> {
         let length = (noise.next() % 400) as usize;
         reply.extend(noise.bytes(length));
         reply.truncate(200 + (noise.next() % 500) as usize);
-        // Not by chance a whole, sane offer: without its end nothing else changes.
+        // Noise must not be a complete, valid offer by chance.
         out.push(reply);
     }
     out
@@ -125,7 +125,7 @@ fn a_hostile_server_neither_stops_nor_misleads_the_client() {
     assert_eq!(net.addresses(), [""; 0]);
     daemon.wait_for_line(0, &["WARN", "offer rejected"]);
 
-    // A good server beside it is still heard.
+    // A good server beside it is still used.
     let _server = net.serve(&[
         "--dhcp-range=192.0.2.50,192.0.2.59,10m",
         "--dhcp-option=58,3",
@@ -146,8 +146,8 @@ fn a_hostile_server_neither_stops_nor_misleads_the_client() {
     hostile.join().unwrap();
 }
 
-/// Listens to the client's messages and answers each with all that is absurd; in between sends
-/// noise that answers nothing.
+/// Answers each of the client's messages with all absurd packets, and sends unrelated noise in
+/// between.
 fn attack(index: u32, stop: &AtomicBool, rounds: &AtomicU32) {
     let socket = PacketSocket::open(index, ETHERTYPE_IPV4, &[]).unwrap();
     let arp = PacketSocket::open(index, ETHERTYPE_ARP, &[]).unwrap();

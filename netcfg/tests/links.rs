@@ -22,7 +22,7 @@ fn a_static_configuration_is_applied_and_changed() {
     ));
     let (daemon, notify) = net.start();
     wait_for_notification(&notify, "READY=1");
-    // All is there when the daemon says so.
+    // Everything is configured when the daemon reports that it is ready.
     assert_eq!(net.addresses(), ["192.0.2.10/24", "198.51.100.10/32"]);
     let v6 = net.on_client(&format!("-6 addr show dev {LINK}"));
     assert!(v6.contains("2001:db8::10/64"), "{v6}");
@@ -46,7 +46,7 @@ fn a_static_configuration_is_applied_and_changed() {
     let time = fs::read_to_string(net.path("run/netcfg/ntp-servers")).unwrap();
     assert_eq!(time, "ntp.example\n");
 
-    // Addresses of others stay. Addresses that left the configuration are removed.
+    // Addresses that others made stay. Addresses that left the configuration are removed.
     net.on_client(&format!("addr add 203.0.113.1/24 dev {LINK}"));
     net.configure(&format!(
         "[[network.link]]\nname = '{LINK}'\naddresses = ['192.0.2.11/24']\n"
@@ -65,7 +65,7 @@ fn a_static_configuration_is_applied_and_changed() {
 }
 
 #[test]
-fn what_somebody_removes_comes_back() {
+fn removed_addresses_are_restored() {
     if !may_run() {
         return;
     }
@@ -85,7 +85,7 @@ fn what_somebody_removes_comes_back() {
 }
 
 #[test]
-fn a_link_that_comes_later_is_configured_and_may_go() {
+fn a_later_link_is_configured_and_may_disappear() {
     if !may_run() {
         return;
     }
@@ -112,7 +112,7 @@ fn a_link_that_comes_later_is_configured_and_may_go() {
 }
 
 #[test]
-fn a_broken_configuration_is_told_and_does_not_stop_the_daemon() {
+fn a_broken_configuration_is_reported_and_does_not_stop_the_daemon() {
     if !may_run() {
         return;
     }
@@ -124,7 +124,7 @@ fn a_broken_configuration_is_told_and_does_not_stop_the_daemon() {
     let problems = net.status().unwrap().problems;
     assert!(problems[0].contains("host.toml:3"), "{problems:?}");
     assert!(daemon.is_running());
-    // It keeps giving signs of life, even with nothing to do.
+    // It sends signs of life even if it has nothing to do.
     for _ in 0..3 {
         wait_for_notification(&notify, "WATCHDOG=1");
     }

@@ -189,7 +189,8 @@ struct Found {
 
 fn find(request: Request<Incoming>, caller: &Caller) -> Result<Found, ApiError> {
     let path = request.uri().path();
-    let (version, rest) = version::split(path).map_err(ApiError::invalid)?;
+    let (version, rest) =
+        version::split(path).map_err(|error| ApiError::invalid(error.to_string()))?;
     // Checks the whole path: a wrong escape is reported before a missing page.
     let is_plain = !rest.contains('%');
     if !is_plain {

@@ -49,13 +49,18 @@ impl fmt::Display for ApiVersion {
     }
 }
 
+/// A version in a path is out of range. The text is for the client, which matches on its words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct VersionError(String);
+
 /// Splits `/v1.44/info` into version and `/info`. A path without a version is left as it is and
 /// gets [`ApiVersion::MAX`].
 ///
 /// # Errors
 /// The message for the client when the version is out of range, in the words that clients match
 /// on.
-pub fn split(path: &str) -> Result<(ApiVersion, &str), String> {
+pub fn split(path: &str) -> Result<(ApiVersion, &str), VersionError> {
     let unversioned = Ok((ApiVersion::MAX, path));
     let Some(rest) = path.strip_prefix("/v") else {
         return unversioned;
@@ -71,16 +76,16 @@ pub fn split(path: &str) -> Result<(ApiVersion, &str), String> {
         return Ok((ApiVersion::MIN, tail));
     }
     if version < ApiVersion::MIN {
-        return Err(format!(
+        return Err(VersionError(format!(
             "client version {text} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
             ApiVersion::MIN
-        ));
+        )));
     }
     if version > ApiVersion::MAX {
-        return Err(format!(
+        return Err(VersionError(format!(
             "client version {text} is too new. Maximum supported API version is {}",
             ApiVersion::MAX
-        ));
+        )));
     }
     Ok((version, tail))
 }
@@ -103,10 +108,10 @@ mod tests {
     #[test]
     fn versions_out_of_range_are_refused_in_dockers_words() {
         assert_eq!(
-            split("/v1.99/info").unwrap_err(),
+            split("/v1.99/info").unwrap_err().to_string(),
             "client version 1.99 is too new. Maximum supported API version is 1.51"
         );
-        assert!(split("/v1.23/info").unwrap_err().contains("too old"));
+        assert!(split("/v1.23/info").unwrap_err().0.contains("too old"));
         for (path, served) in [
             ("/v1.22/images/get", true),
             ("/v1.23/images/load", true),
@@ -115,7 +120,12 @@ mod tests {
         ] {
             assert_eq!(split(path).is_ok(), served, "{path}");
         }
-        assert!(split("/v99999999.1/info").unwrap_err().contains("too new"));
+        assert!(
+            split("/v99999999.1/info")
+                .unwrap_err()
+                .0
+                .contains("too new")
+        );
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use keelson_model::host_api::{ClientCertificate, HostStatus, Role};
 use keelson_model::init;
 
 use crate::addresses::hostname;
-use crate::init::ask;
+use crate::init::{AskError, ask};
 use crate::pki_error::PkiError;
 use crate::state::{Answer, HostApi, read_json};
 use crate::wire;
@@ -124,14 +124,14 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// The failure to report when PID 1 did not do what was asked.
-fn refused(answer: Result<init::Response, String>) -> Failure {
+fn refused(answer: Result<init::Response, AskError>) -> Failure {
     match answer {
         Ok(init::Response::Error { message }) => Failure::new(ErrorKind::Conflict, message),
         Ok(_) => Failure::new(
             ErrorKind::Internal,
             "init's answer does not match the request",
         ),
-        Err(message) => Failure::new(ErrorKind::Unavailable, message),
+        Err(error) => Failure::new(ErrorKind::Unavailable, error.to_string()),
     }
 }
 

@@ -23,16 +23,19 @@ impl Default for CgroupParent {
     }
 }
 
-impl FromStr for CgroupParent {
-    type Err = String;
+/// The text is not the name of a cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the name of a cgroup of letters, digits, - and _")]
+pub struct CgroupParentError(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for CgroupParent {
+    type Err = CgroupParentError;
+
+    fn from_str(text: &str) -> Result<Self, CgroupParentError> {
         // The kernel's own files in the root have a dot in their names; new ones may come.
         let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if text.is_empty() || text.len() > 200 || !text.chars().all(usable) {
-            return Err(format!(
-                "{text:?} is not the name of a cgroup of letters, digits, - and _"
-            ));
+            return Err(CgroupParentError(text.to_owned()));
         }
         Ok(Self(text.to_owned()))
     }

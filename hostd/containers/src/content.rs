@@ -63,7 +63,7 @@ impl Engine {
         std::thread::Builder::new()
             .name("export".to_owned())
             .spawn(work)
-            .map_err(|error| EngineError::Internal(format!("no thread for an export: {error}")))?;
+            .map_err(EngineError::NoThread)?;
         Ok(Receiver(pieces))
     }
 
@@ -114,9 +114,7 @@ impl Engine {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, EngineError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(EngineError::Internal(format!("task failed: {error}"))))
+    keelson_blocking::blocking(work).await?
 }
 
 /// What was read of a container that is gone by now may lack what was deleted meanwhile. Its
@@ -206,12 +204,9 @@ impl Inner {
 
 fn options(snapshot: &Snapshot, request: CommitRequest) -> Result<CommitOptions, EngineError> {
     let image = snapshot.image_id();
-    let parent = image.parse().map_err(|error| {
-        EngineError::Internal(format!(
-            "container {}: image identifier {image:?}: {error}",
-            snapshot.id
-        ))
-    })?;
+    let parent = image
+        .parse()
+        .map_err(EngineError::image_id(&snapshot.id, image))?;
     Ok(CommitOptions {
         parent,
         reference: request.reference,

@@ -59,11 +59,9 @@ impl ContainerDocument {
         let member = |of: fn(&Shown) -> &str| match &snapshot.shown {
             // Engines of before the specification need the member, and find nothing in it.
             None => Ok(json!({})),
-            Some(shown) => serde_json::from_str(of(shown)).map_err(|error| {
-                EngineError::Internal(format!(
-                    "container {}: what clients are shown: {error}",
-                    snapshot.id
-                ))
+            Some(shown) => serde_json::from_str(of(shown)).map_err(|source| EngineError::Shown {
+                id: snapshot.id.clone(),
+                source,
             }),
         };
         Ok(Self {
@@ -196,6 +194,24 @@ pub(crate) struct StateDocument {
     /// `/proc/sys/kernel/random/boot_id` when it was written.
     pub(crate) boot: String,
     pub(crate) state: State,
+    /// Members that a newer release wrote and this one does not know.
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+impl StateDocument {
+    /// The document of a state that is written in this boot.
+    pub(crate) fn new(boot: String, mut state: State) -> Self {
+        let rest = std::mem::take(&mut state.document_rest);
+        Self { boot, state, rest }
+    }
+
+    /// The boot in which it was written, and the state, which keeps unknown members.
+    pub(crate) fn into_parts(self) -> (String, State) {
+        let mut state = self.state;
+        state.document_rest = self.rest;
+        (self.boot, state)
+    }
 }
 
 impl Document for StateDocument {
@@ -372,10 +388,11 @@ mod tests {
     }
 
     #[test]
-    fn state_json_of_the_first_releases_is_read() {
+    fn state_json_migrates_forward_and_back() {
         let text = include_str!("../tests/golden/state.1.json");
         let read: StateDocument = parse(Path::new(STATE), text.as_bytes()).unwrap();
         assert_eq!(read.state.exit_code, 3);
         assert_eq!(read.state.restart_count, 2);
+        assert_goes_back::<StateDocument>(&[(1, text)]);
     }
 }

@@ -313,10 +313,7 @@ impl Inner {
             }
             (Arc::clone(&live.snapshot), live.machine.kept())
         };
-        let written = StateDocument {
-            boot: self.boot.clone(),
-            state,
-        };
+        let written = StateDocument::new(self.boot.clone(), state);
         let path = snapshot.directory.join(STATE);
         match off_workers(|| {
             document::write(&path, &written, self.images.era(), Durability::Relaxed)

@@ -10,7 +10,8 @@ use hostd_volumes::VolumeError;
 use keelson_blocking::TaskDied;
 use keelson_log::LogError;
 use keelson_model::error::ErrorKind;
-use keelson_shim_protocol::{FailReason, exit_code};
+use keelson_oci::digest::DigestError;
+use keelson_shim_protocol::{FailReason, Response, exit_code};
 use keelson_store::StoreError;
 
 use crate::copy_error::CopyError;
@@ -126,6 +127,64 @@ pub enum EngineError {
     /// A document that must be there.
     #[error("{} is missing", .0.display())]
     MissingDocument(PathBuf),
+    /// A document of another execution.
+    #[error("{}: it belongs to execution {exec}", path.display())]
+    ForeignExec {
+        /// The document.
+        path: PathBuf,
+        /// The execution that it names.
+        exec: String,
+    },
+    /// A document that is longer than hostd writes any.
+    #[error("{}: {length} bytes are too many", path.display())]
+    LargeDocument {
+        /// The document.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// A file of the engine's own can't be read or written as JSON.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// What clients are shown of a container is no JSON.
+    #[error("container {id}: what clients are shown: {source}")]
+    Shown {
+        /// The container.
+        id: String,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// The identifier of an image in a specification is wrong.
+    #[error("{of}: image identifier {image:?}: {source}")]
+    ImageId {
+        /// The container, or its mount.
+        of: String,
+        /// The identifier.
+        image: String,
+        /// The cause.
+        source: DigestError,
+    },
+    /// A volume of a running container is not known to be mounted.
+    #[error(
+        "container {id}: it is not known where volume {volume} is mounted; restart the container"
+    )]
+    VolumeNotMounted {
+        /// The container.
+        id: String,
+        /// The volume.
+        volume: String,
+    },
+    /// The system makes no further thread.
+    #[error("no thread for an export: {0}")]
+    NoThread(#[source] io::Error),
+    /// The shim gave an answer that does not belong to the request.
+    #[error("exec: unexpected answer of the shim: {0:?}")]
+    UnexpectedAnswer(Box<Response>),
     /// An inconsistency of our own.
     #[error("{0}")]
     Internal(String),
@@ -140,6 +199,28 @@ impl EngineError {
         move |source| Self::Io {
             operation,
             path,
+            source,
+        }
+    }
+
+    pub(crate) fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Json { path, source }
+    }
+
+    /// The error of a container whose specification has this identifier of an image.
+    pub(crate) fn image_id(id: &str, image: &str) -> impl FnOnce(DigestError) -> Self {
+        Self::image_id_of(move || format!("container {id}"), image)
+    }
+
+    /// The same for a part of a container.
+    pub(crate) fn image_id_of(
+        of: impl FnOnce() -> String,
+        image: &str,
+    ) -> impl FnOnce(DigestError) -> Self {
+        move |source| Self::ImageId {
+            of: of(),
+            image: image.to_owned(),
             source,
         }
     }
@@ -178,6 +259,14 @@ impl EngineError {
             | Self::Abandoned(_)
             | Self::ForeignDocument { .. }
             | Self::MissingDocument(_)
+            | Self::ForeignExec { .. }
+            | Self::LargeDocument { .. }
+            | Self::Json { .. }
+            | Self::Shown { .. }
+            | Self::ImageId { .. }
+            | Self::VolumeNotMounted { .. }
+            | Self::NoThread(_)
+            | Self::UnexpectedAnswer(_)
             | Self::Internal(_) => ErrorKind::Internal,
         }
     }

@@ -48,7 +48,7 @@ impl Shared {
                 askers,
                 closed,
             } = std::mem::take(&mut *self.lock());
-            let flushed = tokio::task::spawn_blocking(move || flush(files)).await;
+            let flushed = keelson_blocking::blocking(move || flush(files)).await;
             if let Err(error) = flushed {
                 tracing::error!(%error, "flush failed");
             }

@@ -60,14 +60,17 @@ impl Inner {
     ) -> Result<Vec<MountSpec>, EngineError> {
         let mounts = spec.images.iter().enumerate();
         let mounts = mounts.map(|(index, mount)| {
-            let id = mount.id.parse().map_err(|error| {
-                EngineError::Internal(format!(
-                    "image {} at {}: identifier {:?}: {error}",
+            let of = || {
+                format!(
+                    "mount of image {} at {}",
                     mount.name,
-                    mount.target.display(),
-                    mount.id
-                ))
-            })?;
+                    mount.target.display()
+                )
+            };
+            let id = mount
+                .id
+                .parse()
+                .map_err(EngineError::image_id_of(of, &mount.id))?;
             let layers = self.images.mount(&id)?;
             let whole = places.make(whole_name(index))?;
             // An overlay wants two layers, and one alone would show what it takes away from others.

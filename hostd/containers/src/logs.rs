@@ -135,9 +135,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, EngineError> {
     // Never closed.
     let _place = READS.acquire().await;
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(EngineError::Internal(format!("task failed: {error}"))))
+    keelson_blocking::blocking(work).await?
 }
 
 async fn sleep_until(time: Option<u64>) {

@@ -255,7 +255,7 @@ impl Inner {
         let read = read.map(|directory| document::read::<StateDocument>(&directory.join(STATE)));
         let why = match read {
             Ok(Ok(found)) => {
-                let StateDocument { boot, state } = found.unwrap_or_default();
+                let (boot, state) = found.unwrap_or_default().into_parts();
                 let boot = match boot == self.boot {
                     true => Boot::This,
                     false => Boot::Earlier,

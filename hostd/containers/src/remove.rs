@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use keelson_blocking::blocking;
 use keelson_store::objects::remove_tree;
 
 use crate::container::Container;
@@ -68,7 +69,7 @@ impl Inner {
         let (run, id) = (container.run_directory.clone(), container.id.clone());
         let (readers, gate) = (container.readers.clone(), Arc::clone(&container.gate));
         tokio::spawn(async move {
-            let deleting = tokio::task::spawn_blocking(move || {
+            let deleting = blocking(move || {
                 delete(&id, &run);
                 // May unmount the image's layers.
                 drop(layers);
@@ -86,7 +87,7 @@ impl Inner {
             }
             // Nothing appears any more in what is deleted.
             let _closed = gate.close().await;
-            let _ = tokio::task::spawn_blocking(move || delete(&id, &trash)).await;
+            let _ = blocking(move || delete(&id, &trash)).await;
         });
     }
 }

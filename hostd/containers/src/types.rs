@@ -245,6 +245,12 @@ pub struct State {
     pub restart_count: u32,
     /// Whether a caller stopped it: `unless-stopped` then leaves it stopped at boot.
     pub stopped_by_caller: bool,
+    /// Members that a newer release wrote and this one does not know.
+    #[serde(flatten)]
+    pub(crate) rest: Rest,
+    /// The same of the document that the state is in.
+    #[serde(skip)]
+    pub(crate) document_rest: Rest,
 }
 
 /// A container at one moment.

@@ -92,11 +92,7 @@ impl Inner {
             let layers = match &layers {
                 Some(layers) => layers,
                 None => {
-                    let image = image.parse().map_err(|error| {
-                        EngineError::Internal(format!(
-                            "container {id}: image identifier {image:?}: {error}"
-                        ))
-                    })?;
+                    let image = image.parse().map_err(EngineError::image_id(id, image))?;
                     layers.insert(self.images.mount(&image)?)
                 }
             };
@@ -238,11 +234,9 @@ impl Inner {
                 Some(_) => places.place(index),
                 None => {
                     let directory = self.volumes.directory(&mount.name, &snapshot.id)?;
-                    directory.ok_or_else(|| {
-                        EngineError::Internal(format!(
-                            "container {}: it is not known where volume {} is mounted; restart the container",
-                            snapshot.id, mount.name
-                        ))
+                    directory.ok_or_else(|| EngineError::VolumeNotMounted {
+                        id: snapshot.id.clone(),
+                        volume: mount.name.clone(),
                     })?
                 }
             };

@@ -1,5 +1,6 @@
 //! Puts the parts together, and takes them apart again.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,6 +16,7 @@ use hostd_api_host::{HostApi, HostSources};
 use hostd_containers::{Engine, EngineOptions, Scope};
 use hostd_host_services::{Services, ServicesOptions};
 use hostd_images::{ImageStore, ImageStoreOptions, Proxies, RegistryOptions};
+use keelson_blocking::blocking;
 use keelson_config::{LoadedConfig, Sources};
 use keelson_http::places::{Places, Shortage};
 use keelson_linux::notify::Notification;
@@ -156,7 +158,12 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     keep_last_good(&loaded, &sources);
     if let Some(pki) = pki {
         let listen = plan.tcp().map(|address| address.to_string()).collect();
-        tokio::task::spawn_blocking(move || provision_client(&pki, listen));
+        tokio::spawn(async move {
+            let provisioned = blocking(move || provision_client(&pki, listen)).await;
+            if let Err(error) = provisioned {
+                tracing::error!(%error, "no client was provisioned");
+            }
+        });
     }
 
     tokio::spawn(async {
@@ -239,7 +246,10 @@ fn registry_options(
 }
 
 /// Parses entries of the configuration. A wrong entry becomes a warning and is left out.
-fn parse_all<T: FromStr<Err = String>>(entries: &[String], warnings: &Warnings) -> Vec<T> {
+fn parse_all<T>(entries: &[String], warnings: &Warnings) -> Vec<T>
+where
+    T: FromStr<Err: fmt::Display>,
+{
     entries
         .iter()
         .filter_map(|entry| {

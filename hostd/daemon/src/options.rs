@@ -104,24 +104,33 @@ pub(crate) enum Listen {
     Tcp(SocketAddr),
 }
 
-impl FromStr for Listen {
-    type Err = String;
+/// Why a text is not an address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct ListenError(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Listen {
+    type Err = ListenError;
+
+    fn from_str(text: &str) -> Result<Self, ListenError> {
         if let Some(path) = text.strip_prefix("unix://") {
             if !path.starts_with('/') {
-                return Err(format!("the path in {text:?} must be absolute"));
+                return Err(ListenError(format!(
+                    "the path in {text:?} must be absolute"
+                )));
             }
             return Ok(Self::Unix(path.into()));
         }
         if let Some(address) = text.strip_prefix("tcp://") {
             return address.parse().map(Self::Tcp).map_err(|_| {
-                format!(
+                ListenError(format!(
                     "{address:?} is not an address with port, such as 127.0.0.1:2376 or [::]:2376"
-                )
+                ))
             });
         }
-        Err(format!("{text:?} begins with neither unix:// nor tcp://"))
+        Err(ListenError(format!(
+            "{text:?} begins with neither unix:// nor tcp://"
+        )))
     }
 }
 

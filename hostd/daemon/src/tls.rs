@@ -49,7 +49,7 @@ impl Tls {
         loop {
             tokio::time::sleep(CHECK_INTERVAL).await;
             let tls = self.clone();
-            match tokio::task::spawn_blocking(move || tls.refresh()).await {
+            match keelson_blocking::blocking(move || tls.refresh()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::error!("the server's certificate can't be renewed: {error:#}");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -22,9 +23,40 @@ pub(crate) struct Found {
     pub(crate) fingerprint: String,
 }
 
-/// Reads all services. The error of a broken service says what is wrong with it. A directory that
+/// Why a service can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: {size} bytes, at most {MAX_SIZE} are read", path.display())]
+    TooLarge { path: PathBuf, size: u64 },
+    #[error("{}: {source}", path.display())]
+    Description {
+        path: PathBuf,
+        source: DescriptionError,
+    },
+}
+
+/// Why a `service.toml` can't be used. The text names the member.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DescriptionError {
+    #[error(transparent)]
+    Toml(#[from] toml::de::Error),
+    #[error("version {0} is not known; this release reads version {VERSION}")]
+    Version(u32),
+    #[error("command: must name an executable")]
+    Command,
+    #[error("network: {0:?} is not possible; use \"host\" or \"none\"")]
+    Network(String),
+    #[error("mounts: source {0:?} must be an absolute path or begin with {{state}}")]
+    Source(String),
+    #[error("mounts: target {0:?} must be an absolute path")]
+    Target(String),
+}
+
+/// Reads all services. A broken one has its error. A directory that
 /// does not exist has no services.
-pub(crate) fn load(directory: &Path) -> BTreeMap<String, Result<Found, String>> {
+pub(crate) fn load(directory: &Path) -> BTreeMap<String, Result<Found, LoadError>> {
     let mut services = BTreeMap::new();
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -46,18 +78,20 @@ pub(crate) fn load(directory: &Path) -> BTreeMap<String, Result<Found, String>> 
     services
 }
 
-fn load_one(directory: &Path) -> Result<Found, String> {
+fn load_one(directory: &Path) -> Result<Found, LoadError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LoadError::Io { path, source }
+    };
     let path = directory.join("service.toml");
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let size = fs::metadata(&path).map_err(|error| named(&error))?.len();
+    let size = fs::metadata(&path).map_err(failed(&path))?.len();
     if size > MAX_SIZE {
-        return Err(named(&format!("{size} bytes, at most {MAX_SIZE} are read")));
+        return Err(LoadError::TooLarge { path, size });
     }
-    let text = fs::read_to_string(&path).map_err(|error| named(&error))?;
-    let spec = parse(&text).map_err(|error| named(&error))?;
+    let text = fs::read_to_string(&path).map_err(failed(&path))?;
+    let spec = parse(&text).map_err(|source| LoadError::Description { path, source })?;
     let rootfs = directory.join("rootfs.erofs");
-    let metadata =
-        fs::metadata(&rootfs).map_err(|error| format!("{}: {error}", rootfs.display()))?;
+    let metadata = fs::metadata(&rootfs).map_err(failed(&rootfs))?;
     let mut hasher = DefaultHasher::new();
     (
         text,
@@ -75,22 +109,16 @@ fn load_one(directory: &Path) -> Result<Found, String> {
 }
 
 /// Reads a `service.toml`.
-fn parse(text: &str) -> Result<ServiceSpec, String> {
-    let spec: ServiceSpec = toml::from_str(text).map_err(|error| error.to_string())?;
+fn parse(text: &str) -> Result<ServiceSpec, DescriptionError> {
+    let spec: ServiceSpec = toml::from_str(text)?;
     if spec.version != VERSION {
-        return Err(format!(
-            "version {} is not known; this release reads version {VERSION}",
-            spec.version
-        ));
+        return Err(DescriptionError::Version(spec.version));
     }
     if spec.command.first().is_none_or(String::is_empty) {
-        return Err("command: must name an executable".to_owned());
+        return Err(DescriptionError::Command);
     }
     if !matches!(spec.network.as_str(), "host" | "none") {
-        return Err(format!(
-            "network: {:?} is not possible; use \"host\" or \"none\"",
-            spec.network
-        ));
+        return Err(DescriptionError::Network(spec.network));
     }
     for mount in &spec.mounts {
         let source = mount
@@ -99,16 +127,10 @@ fn parse(text: &str) -> Result<ServiceSpec, String> {
             .unwrap_or(&mount.source);
         let inside = source.is_empty() || source.starts_with('/');
         if !inside || source.split('/').any(|part| part == "..") {
-            return Err(format!(
-                "mounts: source {:?} must be an absolute path or begin with {{state}}",
-                mount.source
-            ));
+            return Err(DescriptionError::Source(mount.source.clone()));
         }
         if !mount.target.starts_with('/') {
-            return Err(format!(
-                "mounts: target {:?} must be an absolute path",
-                mount.target
-            ));
+            return Err(DescriptionError::Target(mount.target.clone()));
         }
     }
     Ok(spec)
@@ -141,7 +163,7 @@ mod tests {
                 .filter(|line| !line.starts_with(key))
                 .map(|line| format!("{line}\n"))
                 .collect();
-            let error = parse(&format!("{kept}{text}\n")).unwrap_err();
+            let error = parse(&format!("{kept}{text}\n")).unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");
         }
     }
@@ -167,7 +189,7 @@ mod tests {
             ("bare", "rootfs.erofs"),
             ("empty", "service.toml"),
         ] {
-            let error = services[name].as_ref().unwrap_err();
+            let error = services[name].as_ref().unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
         fs::write(directory.path().join("good/rootfs.erofs"), "xy").unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,9 +84,11 @@ impl Services {
     /// [`Services::status`] with its error.
     pub async fn open(options: ServicesOptions) -> Self {
         let directory = options.directory.clone();
-        let loaded = tokio::task::spawn_blocking(move || load::load(&directory))
-            .await
-            .unwrap_or_default();
+        let loaded = keelson_blocking::blocking(move || load::load(&directory)).await;
+        let loaded = loaded.unwrap_or_else(|error| {
+            tracing::error!(%error, "services can't be read");
+            BTreeMap::new()
+        });
         let after = loaded
             .iter()
             .filter_map(|(name, found)| {
@@ -99,7 +102,7 @@ impl Services {
             .map(|(name, found)| {
                 let (found, error) = match found {
                     Ok(found) => (Some(found), plan.failed.get(&name).cloned()),
-                    Err(error) => (None, Some(error)),
+                    Err(error) => (None, Some(error.to_string())),
                 };
                 if let Some(error) = &error {
                     tracing::error!(service = name, error, "service cannot start");
@@ -231,6 +234,7 @@ impl Inner {
                         }
                     }
                     Err(error) => {
+                        let error = error.to_string();
                         tracing::warn!(service = name, error, "service not started");
                         *entry.progress() = Progress::now(ServiceState::Failed, Some(error));
                     }
@@ -272,7 +276,7 @@ impl Inner {
     }
 
     /// Keeps a running container that was made from the same files. Otherwise makes a new one.
-    async fn ensure(&self, name: &str, found: &Found) -> Result<(), String> {
+    async fn ensure(&self, name: &str, found: &Found) -> Result<(), StartError> {
         let engine = &self.options.engine;
         if let Ok(existing) = engine.inspect(Scope::System, name) {
             let same = existing.spec.labels.get(FINGERPRINT) == Some(&found.fingerprint);
@@ -281,8 +285,7 @@ impl Inner {
             }
             engine
                 .remove(Scope::System, &existing.id, true, true)
-                .await
-                .map_err(|error| error.to_string())?;
+                .await?;
         }
         let state = self.options.state.join(name);
         make_state(found, &state)?;
@@ -292,21 +295,26 @@ impl Inner {
             engine: engine.root(),
         };
         let exists = |path: &str| fs::symlink_metadata(path).is_ok();
-        let spec = container(&found.spec, paths, &found.fingerprint, exists)
-            .map_err(|error| error.to_string())?;
+        let spec = container(&found.spec, paths, &found.fingerprint, exists)?;
         let request = CreateRequest::new(spec);
-        let start = async {
-            engine
-                .create(Scope::System, Some(name.to_owned()), request)
-                .await?;
-            engine.start(Scope::System, name).await
-        };
-        start.await.map_err(|error: EngineError| error.to_string())
+        engine
+            .create(Scope::System, Some(name.to_owned()), request)
+            .await?;
+        Ok(engine.start(Scope::System, name).await?)
     }
 }
 
+/// Why a service's container was not started.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("mkdir {path}: {source}")]
+    Mkdir { path: String, source: io::Error },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
 /// Makes those parts of the service's own directory that it mounts.
-fn make_state(found: &Found, state: &Path) -> Result<(), String> {
+fn make_state(found: &Found, state: &Path) -> Result<(), StartError> {
     for mount in &found.spec.mounts {
         if mount.source.starts_with("{state}") {
             let path = source(mount, state);
@@ -314,7 +322,7 @@ fn make_state(found: &Found, state: &Path) -> Result<(), String> {
                 .recursive(true)
                 .mode(0o700)
                 .create(&path)
-                .map_err(|error| format!("mkdir {path}: {error}"))?;
+                .map_err(|source| StartError::Mkdir { path, source })?;
         }
     }
     Ok(())

@@ -12,6 +12,23 @@ use serde_json::{Map, Value};
 use crate::error::ImageError;
 use words::{pairs, single, words};
 
+/// Why an instruction can't be applied, in Docker's words where it has some.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+struct BadChange(String);
+
+impl From<String> for BadChange {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for BadChange {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// The name of a new image.
 pub(crate) fn new_name(name: &str) -> Result<Reference, ImageError> {
     let reference = name.parse::<Reference>()?.with_default_tag();
@@ -92,9 +109,9 @@ pub(crate) fn apply(
     Ok(())
 }
 
-fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Result<(), String> {
+fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Result<(), BadChange> {
     if rest.is_empty() {
-        return Err(format!("{instruction} requires an argument"));
+        return Err(format!("{instruction} requires an argument").into());
     }
     let environment = defaults.env.clone().unwrap_or_default();
     let variable = |name: &str| {
@@ -157,10 +174,10 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
             let trigger = rest.split_whitespace().next().unwrap_or_default();
             match trigger.to_ascii_uppercase().as_str() {
                 "ONBUILD" => {
-                    return Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned());
+                    return Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".into());
                 }
                 trigger @ ("FROM" | "MAINTAINER") => {
-                    return Err(format!("{trigger} isn't allowed as an ONBUILD trigger"));
+                    return Err(format!("{trigger} isn't allowed as an ONBUILD trigger").into());
                 }
                 _ => {}
             }
@@ -173,7 +190,8 @@ fn one(defaults: &mut ContainerDefaults, instruction: &str, rest: &str) -> Resul
             return Err(format!(
                 "{} is not a valid change command",
                 instruction.to_ascii_lowercase()
-            ));
+            )
+            .into());
         }
     }
     Ok(())
@@ -193,8 +211,8 @@ fn lexical(path: &Path) -> String {
 }
 
 /// `80`, `80/udp` or `80-82/tcp`, each port with its protocol.
-fn exposed(text: &str) -> Result<Vec<String>, String> {
-    let wrong = || format!("invalid containerPort: {text}");
+fn exposed(text: &str) -> Result<Vec<String>, BadChange> {
+    let wrong = || BadChange::from(format!("invalid containerPort: {text}"));
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
     let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
@@ -222,8 +240,8 @@ fn command(rest: &str, shell: Option<&[String]>) -> Vec<String> {
     command
 }
 
-fn json_list(rest: &str) -> Result<Vec<String>, String> {
-    serde_json::from_str(rest).map_err(|error| format!("not a list of strings: {error}"))
+fn json_list(rest: &str) -> Result<Vec<String>, BadChange> {
+    serde_json::from_str(rest).map_err(|error| format!("not a list of strings: {error}").into())
 }
 
 #[cfg(test)]

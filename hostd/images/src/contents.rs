@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use keelson_model::error::ErrorKind;
-use keelson_oci::config::ImageConfig;
+use keelson_oci::config::{ConfigError, ImageConfig};
 use keelson_oci::digest::Digest;
 use keelson_oci::manifest::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_ORIGINAL, ANNOTATION_REF_NAME, ArchiveImage, Descriptor,
-    DocumentKind, ManifestDocument, host_architecture, names_other_format,
+    DocumentKind, ManifestDocument, ManifestError, host_architecture, names_other_format,
 };
 use keelson_oci::reference::Reference;
 
@@ -24,6 +24,30 @@ const MAX_NESTING: u32 = 4;
 /// document counts each time that something refers to it: without this limit, a few small documents
 /// that refer to each other many times would keep a processor busy for years.
 const EXAMINED: u64 = 16 << 20;
+
+/// Why an image of an archive can't be used, as the end of a sentence that names the image.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// It does not fit to the rest of the archive, or to this machine.
+    #[error("{0}")]
+    Misfit(String),
+}
+
+impl From<String> for Unusable {
+    fn from(text: String) -> Self {
+        Self::Misfit(text)
+    }
+}
+
+impl From<&str> for Unusable {
+    fn from(text: &str) -> Self {
+        Self::Misfit(text.to_owned())
+    }
+}
 
 /// A layer of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,28 +204,29 @@ impl Contents {
     }
 
     /// Counts a document that is read.
-    fn examine(&self, document: &[u8]) -> Result<(), String> {
+    fn examine(&self, document: &[u8]) -> Result<(), Unusable> {
         let left = self.examinable.get().checked_sub(document.len() as u64);
         self.examinable.set(left.unwrap_or(0));
-        let refuse = || "the documents of the archive refer to each other too often".to_owned();
+        let refuse = || "the documents of the archive refer to each other too often".into();
         left.map(|_| ()).ok_or_else(refuse)
     }
 
     fn archive_image(&self, image: &ArchiveImage) -> Result<NewImage, ImageError> {
         let names = &image.repo_tags;
         let label = names.first().unwrap_or(&image.config);
-        let wrong = |reason: String| ImageError::Archive(format!("image {label:?}: {reason}"));
+        let wrong = |reason: Unusable| ImageError::Archive(format!("image {label:?}: {reason}"));
         let references = names
             .iter()
             .map(|name| match name.parse::<Reference>() {
                 Ok(reference) if reference.digest().is_none() => Ok(reference.with_default_tag()),
-                _ => Err(wrong(format!("its name {name:?} is not valid"))),
+                _ => Err(wrong(format!("its name {name:?} is not valid").into())),
             })
             .collect::<Result<Vec<_>, _>>()?;
         let path = normal_name(&image.config).unwrap_or_default();
         let raw = self
             .document(&path)
-            .ok_or_else(|| wrong(format!("its configuration {path:?} is not in the archive")))?;
+            .ok_or_else(|| format!("its configuration {path:?} is not in the archive").into())
+            .map_err(wrong)?;
         self.examine(raw).map_err(wrong)?;
         // All known programs name it by its digest.
         let file = path.rsplit('/').next().unwrap_or_default();
@@ -282,7 +307,8 @@ impl Contents {
                 blob: layer.digest,
                 blob_size: layer.size,
             };
-            self.layer(&blob_path(&layer.digest)) == Ok(wanted)
+            let found = self.layer(&blob_path(&layer.digest));
+            found.is_ok_and(|layer| layer == wanted)
         })
     }
 
@@ -291,14 +317,15 @@ impl Contents {
         &self,
         config: &ImageConfig,
         paths: impl ExactSizeIterator<Item = &'a str>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unusable> {
         let diff_ids = &config.rootfs.diff_ids;
         if paths.len() != diff_ids.len() {
             return Err(format!(
                 "the manifest has {} layers where the configuration has {} (rootfs.diff_ids)",
                 paths.len(),
                 diff_ids.len()
-            ));
+            )
+            .into());
         }
         for (path, diff_id) in paths.zip(diff_ids) {
             let layer = self.layer(path)?;
@@ -307,15 +334,15 @@ impl Contents {
         Ok(())
     }
 
-    fn layer(&self, path: &str) -> Result<LayerBlob, String> {
+    fn layer(&self, path: &str) -> Result<LayerBlob, Unusable> {
         let name = normal_name(path).unwrap_or_default();
         match self.layers.get(&*follow(&self.links, &name)) {
             Some(Ok(layer)) => Ok(*layer),
-            Some(Err(error)) => Err(format!("layer {path:?}: {error}")),
+            Some(Err(error)) => Err(format!("layer {path:?}: {error}").into()),
             None if self.document(&name).is_some() => {
-                Err(format!("layer {path:?} is not a tar archive"))
+                Err(format!("layer {path:?} is not a tar archive").into())
             }
-            None => Err(format!("layer {path:?} is not in the archive")),
+            None => Err(format!("layer {path:?} is not in the archive").into()),
         }
     }
 
@@ -328,16 +355,15 @@ impl Contents {
         (wanted, depth): (&Wanted, u32),
         found: &mut Found,
     ) -> Result<(), ImageError> {
-        let wrong = |reason: String| ImageError::Archive(format!("{label}: {reason}"));
-        let index =
-            match ManifestDocument::parse(bytes).map_err(|error| wrong(error.to_string()))? {
-                DocumentKind::Index(index) => index,
-                DocumentKind::Manifest(..) => {
-                    return Err(wrong("it is an image's manifest, not an index".to_owned()));
-                }
-            };
+        let wrong = |reason: Unusable| ImageError::Archive(format!("{label}: {reason}"));
+        let index = match ManifestDocument::parse(bytes).map_err(|error| wrong(error.into()))? {
+            DocumentKind::Index(index) => index,
+            DocumentKind::Manifest(..) => {
+                return Err(wrong("it is an image's manifest, not an index".into()));
+            }
+        };
         if depth > MAX_NESTING {
-            return Err(wrong("too many indexes inside one another".to_owned()));
+            return Err(wrong("too many indexes inside one another".into()));
         }
         found.remarks.push_str(&index.remarks());
         for descriptor in &index.entries {
@@ -355,15 +381,17 @@ impl Contents {
             let own_name = name_of(descriptor);
             let name = own_name.as_ref().or(outer_name);
             let label = name.map_or_else(|| descriptor.digest.to_string(), Reference::familiar);
-            let wrong = |reason: String| ImageError::Archive(format!("image {label:?}: {reason}"));
+            let wrong =
+                |reason: Unusable| ImageError::Archive(format!("image {label:?}: {reason}"));
             let bytes = self.blob(descriptor, "manifest").map_err(wrong)?;
             let document = match ManifestDocument::parse(bytes) {
                 Err(error) if error.is_other_kind() => {
                     found.pass_over(descriptor, &error.to_string());
                     continue;
                 }
-                other => other
-                    .map_err(|error| wrong(format!("manifest {}: {error}", descriptor.digest)))?,
+                other => other.map_err(|error| {
+                    wrong(format!("manifest {}: {error}", descriptor.digest).into())
+                })?,
             };
             match document {
                 DocumentKind::Index(_) => {
@@ -408,7 +436,7 @@ impl Contents {
         manifest: &[u8],
         raw: &[u8],
         layers: &[Descriptor],
-    ) -> Result<NewImage, String> {
+    ) -> Result<NewImage, Unusable> {
         for layer in layers {
             let path = blob_path(&layer.digest);
             let found = match self.layer(&path) {
@@ -417,7 +445,8 @@ impl Contents {
                         "layer {} is a foreign one that is not in the archive; \
                          from other places none is fetched",
                         layer.digest
-                    ));
+                    )
+                    .into());
                 }
                 found => found?,
             };
@@ -426,7 +455,8 @@ impl Contents {
                 return Err(format!(
                     "layer {} has {} bytes where the manifest says {}",
                     layer.digest, found.blob_size, layer.size
-                ));
+                )
+                .into());
             }
         }
         let config = parse_config(raw)?;
@@ -444,7 +474,7 @@ impl Contents {
         })
     }
 
-    fn blob(&self, descriptor: &Descriptor, what: &str) -> Result<&Vec<u8>, String> {
+    fn blob(&self, descriptor: &Descriptor, what: &str) -> Result<&Vec<u8>, Unusable> {
         let path = blob_path(&descriptor.digest);
         let bytes = self
             .document(&path)
@@ -462,13 +492,14 @@ fn is_plain(layers: &[Descriptor], diff_ids: &[Digest]) -> bool {
     pairs.all(|(layer, diff_id)| layer.digest == *diff_id)
 }
 
-fn parse_config(raw: &[u8]) -> Result<ImageConfig, String> {
-    let config = ImageConfig::parse(raw).map_err(|error| error.to_string())?;
+fn parse_config(raw: &[u8]) -> Result<ImageConfig, Unusable> {
+    let config = ImageConfig::parse(raw)?;
     if !is_for_linux(&config) {
         return Err(format!(
             "it is for operating system {:?}; only linux images run here",
             config.os
-        ));
+        )
+        .into());
     }
     Ok(config)
 }
@@ -481,14 +512,15 @@ fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-fn check_digest(what: &str, path: &str, expected: &Digest, found: &Digest) -> Result<(), String> {
+fn check_digest(what: &str, path: &str, expected: &Digest, found: &Digest) -> Result<(), Unusable> {
     if expected == found {
         return Ok(());
     }
     Err(format!(
         "{what} {path:?} is corrupt: its digest is {found} where {expected} is expected. \
          Make the archive again"
-    ))
+    )
+    .into())
 }
 
 /// Whether an image can have been made from another: it has that image's layers and steps, and more

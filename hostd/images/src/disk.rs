@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use keelson_oci::config::ImageConfig;
 use keelson_oci::digest::Digest;
 use keelson_store::file::Prepared;
-use keelson_store::{Durability, Era, FileLock, document, file};
+use keelson_store::{Durability, Era, FileLock, StoreError, document, file};
 
 use crate::error::ImageError;
 use crate::layer::{LayerForm, LayerRecord, RECORD, erofs};
@@ -130,7 +130,7 @@ impl Disk {
                 Ok(_) => state
                     .unreadable
                     .layer(diff_id, "its record is another layer's"),
-                Err(reason) => state.unreadable.layer(diff_id, &reason),
+                Err(error) => state.unreadable.layer(diff_id, &error.to_string()),
             }
         }
         file::sweep(&self.root)?;
@@ -142,18 +142,19 @@ impl Disk {
             let (record, reason) = match read_document::<ImageRecord>(&path) {
                 Ok(record) if record.id == id => (Some(record), String::new()),
                 Ok(_) => (None, format!("{}: it is another image's", path.display())),
-                Err(reason) => (None, reason),
+                Err(error) => (None, error.to_string()),
             };
             match (self.read_image(id, record, reason), &mut state) {
-                (Ok(entry), state) if state.has_layers(&entry).is_ok() => {
-                    state.images.insert(id, entry);
-                }
-                (Ok(entry), state) => {
-                    let reason = state.has_layers(&entry).err().unwrap_or_default();
-                    state
-                        .unreadable
-                        .image(id, Unreadable::of(&entry.record, entry.diff_ids(), reason));
-                }
+                (Ok(entry), state) => match state.has_layers(&entry) {
+                    Ok(()) => {
+                        state.images.insert(id, entry);
+                    }
+                    Err(lack) => {
+                        let reason = lack.to_string();
+                        let unreadable = Unreadable::of(&entry.record, entry.diff_ids(), reason);
+                        state.unreadable.image(id, unreadable);
+                    }
+                },
                 (Err(unreadable), state) => state.unreadable.image(id, *unreadable),
             }
         }
@@ -441,13 +442,19 @@ impl Drop for Staging {
     }
 }
 
-/// Reads a document that must exist. The error says why it can't be read.
-fn read_document<T: document::Document>(path: &Path) -> Result<T, String> {
-    match document::read(path) {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => Err(format!("{}: it is missing", path.display())),
-        Err(error) => Err(error.to_string()),
-    }
+/// Why a document that must exist can't be used.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("{}: it is missing", .0.display())]
+    Missing(PathBuf),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Reads a document that must exist.
+fn read_document<T: document::Document>(path: &Path) -> Result<T, ReadError> {
+    let found = document::read(path)?;
+    found.ok_or_else(|| ReadError::Missing(path.to_owned()))
 }
 
 /// The digest that a file is named after. Files with other names are not ours, and are left alone.

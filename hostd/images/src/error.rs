@@ -177,6 +177,38 @@ impl ImageError {
     }
 }
 
+/// What a check finds wrong with a file of the store, as the end of a sentence that names the file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Flaw {
+    /// The file does not exist.
+    #[error("it is missing")]
+    Missing,
+    /// The file can't be read.
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[source] io::Error),
+    /// The file is not the document that it should be.
+    #[error(transparent)]
+    Document(#[from] StoreError),
+    /// The file is not a layer's archive.
+    #[error(transparent)]
+    Archive(#[from] keelson_oci::layer::TreeError),
+    /// The layer has no index, so the file can't be one.
+    #[error(transparent)]
+    Index(#[from] keelson_oci::layer::erofs::IndexError),
+    /// The content is not what was stored.
+    #[error("{0}")]
+    Differs(String),
+}
+
+impl From<io::Error> for Flaw {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing,
+            _ => Self::Unreadable(error),
+        }
+    }
+}
+
 fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -7,7 +7,7 @@
 //! ROOT/blobs/<digest>        configurations and manifests, byte for byte
 //! ROOT/images/<id>.json      an image whose parts are complete
 //! ROOT/repositories.json     names
-//! ROOT/unreadable/           layers that could not be read, put aside for others of the same name
+//! ROOT/unreadable/           layers that could not be read, moved aside for others of the same name
 //! ROOT/reserve               room for removing things from a full disk
 //! RUN/layers/<diff-id>/      mounted layers
 //! ```
@@ -17,6 +17,23 @@
 //! order. So every image in the list is complete, whenever the process or the machine stopped. The
 //! next start removes objects that nothing refers to. Unreadable objects are kept, listed and
 //! reported, and nothing that they may refer to counts as unused.
+//!
+//! In the order of an image's life:
+//!
+//! - `types`, `error`: the types of the interface, and its errors.
+//! - `store`, `state`: what all operations share, commits, and the state in memory.
+//! - `disk`, `records`, `durable`: the files, the documents, and their way to the disk.
+//! - `unreadable`, `reread`: objects that start-up could not read, and the second try.
+//! - `registry`: pulls and pushes.
+//! - `load`, `contents`, `archive_path`: images from an archive.
+//! - `import`, `fetch`, `commit`, `changes`: images from a root file system or a container.
+//! - [`pipe`], `threads`: bytes and work between tasks and threads.
+//! - `layer`, `seal`: layers on disk, and their protection by fs-verity.
+//! - `mounts`, `lease`: mounted layers, and the holders of images.
+//! - [`overlay`], `writable`: what stacked layers show, and a container's changes.
+//! - `save`, `original`, `gzip`: archives of images, byte for byte if possible.
+//! - `doomed`, `reaper`, `reserve`: removal of objects that are held, in the background, or on a
+//!   full disk.
 
 mod archive_path;
 mod changes;

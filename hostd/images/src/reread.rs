@@ -29,7 +29,8 @@ impl State {
                         self.images.insert(id, entry);
                     }
                     Err(reason) => {
-                        let unreadable = Unreadable::of(&entry.record, entry.diff_ids(), reason);
+                        let unreadable =
+                            Unreadable::of(&entry.record, entry.diff_ids(), reason.to_string());
                         self.unreadable.images.insert(id, unreadable);
                     }
                 },

@@ -18,6 +18,16 @@ use crate::unreadable::{AllUnreadable, Unreadable};
 /// The label that shows, in lists, why an image can't be read.
 const LABEL: &str = "io.keelson.unreadable";
 
+/// A layer of an image can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoLayer {
+    #[error("layer {0} is missing")]
+    Missing(Digest),
+    /// Start-up could not read it, for this reason.
+    #[error("layer {0}: {1}")]
+    Unreadable(Digest, String),
+}
+
 /// An image in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
@@ -246,12 +256,13 @@ impl State {
     }
 
     /// Whether the layers of an image exist.
-    pub(crate) fn has_layers(&self, entry: &Entry) -> Result<(), String> {
+    pub(crate) fn has_layers(&self, entry: &Entry) -> Result<(), NoLayer> {
         for diff_id in entry.diff_ids() {
             if !self.layers.contains_key(diff_id) {
-                return Err(match self.unreadable.layers.get(diff_id) {
-                    Some(reason) => format!("layer {diff_id}: {reason}"),
-                    None => format!("layer {diff_id} is missing"),
+                let unreadable = self.unreadable.layers.get(diff_id).cloned();
+                return Err(match unreadable {
+                    Some(reason) => NoLayer::Unreadable(*diff_id, reason),
+                    None => NoLayer::Missing(*diff_id),
                 });
             }
         }

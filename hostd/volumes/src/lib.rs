@@ -29,14 +29,16 @@ mod plugins;
 mod removing;
 mod store;
 mod types;
+mod unfit;
 mod usage;
 
 pub use error::VolumeError;
 pub use name::{ANONYMOUS, check_foreign, generate};
-pub use plugins::PluginError;
+pub use plugins::{DescriptionError, PluginError};
 pub use removing::Force;
 pub use store::VolumeStore;
 pub use types::{
     LOCAL, NewVolume, PrunedVolumes, Reach, StoreOptions, Volume, VolumeEvent, VolumeLease,
 };
+pub use unfit::Unfit;
 pub use usage::VolumeUse;

@@ -18,6 +18,7 @@ use crate::plugins::Hurry;
 use crate::removing::delete;
 use crate::store::{Inner, VolumeStore, volume};
 use crate::types::{LOCAL, NewVolume, Volume, VolumeLease};
+use crate::unfit::Unfit;
 
 impl VolumeStore {
     /// Makes a volume, or finds the one of that name, whose options and labels stay as they are. Asks a
@@ -261,12 +262,9 @@ impl Inner {
     }
 }
 
-fn check(
-    new: &NewVolume,
-    fits: impl FnOnce(&str) -> Result<(), String>,
-) -> Result<(), VolumeError> {
-    fits(&new.name).map_err(|reason| VolumeError::Invalid {
+fn check(new: &NewVolume, fits: impl FnOnce(&str) -> Result<(), Unfit>) -> Result<(), VolumeError> {
+    fits(&new.name).map_err(|unfit| VolumeError::Invalid {
         name: new.name.clone(),
-        reason,
+        reason: unfit.to_string(),
     })
 }

@@ -1,5 +1,7 @@
 //! Which names volumes may have.
 
+use crate::unfit::Unfit;
+
 /// The label of volumes to which nobody gave a name. Its value says nothing.
 pub const ANONYMOUS: &str = "com.docker.volume.anonymous";
 
@@ -10,11 +12,10 @@ const LONGEST: usize = 255;
 ///
 /// # Errors
 /// What is wrong with it, in Docker's words.
-pub(crate) fn check(name: &str) -> Result<(), String> {
+pub(crate) fn check(name: &str) -> Result<(), Unfit> {
     if name.len() < 2 {
         return Err(
-            "volume name is too short, names should be at least two alphanumeric characters"
-                .to_owned(),
+            "volume name is too short, names should be at least two alphanumeric characters".into(),
         );
     }
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
@@ -25,10 +26,11 @@ pub(crate) fn check(name: &str) -> Result<(), String> {
     if !first || !name.bytes().all(fits) {
         return Err(format!(
             "{name:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-        ));
+        )
+        .into());
     }
     if name.len() > LONGEST {
-        return Err(format!("volume name is longer than {LONGEST} bytes"));
+        return Err(format!("volume name is longer than {LONGEST} bytes").into());
     }
     Ok(())
 }
@@ -44,16 +46,17 @@ const FOREIGN: char = '=';
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_foreign(name: &str) -> Result<(), String> {
+pub fn check_foreign(name: &str) -> Result<(), Unfit> {
     if check(name).is_ok() {
         return Ok(());
     }
     match name.len() {
         1..=LONGEST_FOREIGN if !name.chars().any(char::is_control) => Ok(()),
-        1..=LONGEST_FOREIGN => Err("volume name has control characters".to_owned()),
+        1..=LONGEST_FOREIGN => Err("volume name has control characters".into()),
         _ => Err(format!(
             "volume name has not 1 to {LONGEST_FOREIGN} bytes (up to {LONGEST} when all of them are of [a-zA-Z0-9_.-])"
-        )),
+        )
+        .into()),
     }
 }
 
@@ -115,7 +118,7 @@ mod tests {
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }
-        let error = check("./data").unwrap_err();
+        let error = check("./data").unwrap_err().to_string();
         assert!(error.ends_with("If you intended to pass a host directory, use absolute path"));
     }
 }

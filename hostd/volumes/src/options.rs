@@ -5,6 +5,8 @@ use std::net::{IpAddr, ToSocketAddrs};
 
 use rustix::mount::MountFlags;
 
+use crate::unfit::Unfit;
+
 /// Options that mean something, and those that each of them needs beside it.
 const KNOWN: &[(&str, &[&str])] = &[
     ("device", &["type"]),
@@ -29,23 +31,23 @@ pub(crate) struct Wanted {
 ///
 /// # Errors
 /// What is wrong with them, in Docker's words.
-pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), String> {
+pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), Unfit> {
     for name in options.keys() {
         if name == "size" {
             return Err(
                 "quota size requested but no quota support: use a tmpfs with o=size=… instead"
-                    .to_owned(),
+                    .into(),
             );
         }
         if !KNOWN.iter().any(|(known, _)| known == name) {
-            return Err(format!("invalid option: {name:?}"));
+            return Err(format!("invalid option: {name:?}").into());
         }
     }
     for (name, needed) in KNOWN {
         if options.contains_key(*name)
             && let Some(missing) = needed.iter().find(|other| !options.contains_key(**other))
         {
-            return Err(format!("missing required option: {missing:?}"));
+            return Err(format!("missing required option: {missing:?}").into());
         }
     }
     Ok(())
@@ -162,11 +164,12 @@ mod tests {
             (&[("device", "/x")], "missing required option: \"type\""),
             (&[("o", "bind")], "missing required option: \"device\""),
         ] {
-            assert_eq!(check(&options(list)), Err(reason.to_owned()));
+            assert_eq!(check(&options(list)), Err(reason.into()));
         }
         assert!(
             check(&options(&[("size", "1g")]))
                 .unwrap_err()
+                .to_string()
                 .contains("quota")
         );
         assert_eq!(check(&BTreeMap::new()), Ok(()));

@@ -3,6 +3,7 @@
 //! in it at all ([`supply_chain`]).
 
 mod docker;
+mod errors;
 mod features;
 mod modules;
 mod names;
@@ -36,7 +37,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keelson-http", &["keelson-blocking", "keelson-model"]),
     ("keelson-log", &["keelson-sys"]),
     ("keelson-oci", &["keelson-sys", "keelson-model"]),
-    ("keelson-registry", &["keelson-model", "keelson-oci"]),
+    (
+        "keelson-registry",
+        &["keelson-blocking", "keelson-model", "keelson-oci"],
+    ),
     ("keelson-store", &["keelson-sys", "keelson-files"]),
     (
         "init",
@@ -119,7 +123,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "hostd-host-services",
-        &["keelson-model", "hostd-images", "hostd-containers"],
+        &[
+            "keelson-blocking",
+            "keelson-model",
+            "hostd-images",
+            "hostd-containers",
+        ],
     ),
     (
         "hostd-api-docker",
@@ -148,6 +157,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "hostd",
         &[
+            "keelson-blocking",
             "keelson-http",
             "keelson-linux",
             "keelson-sys",

@@ -2,16 +2,17 @@
 //! Certificates would be "not yet valid" on a machine with an empty clock battery.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-/// Seconds since 1970 in decimal, written when the image is built. Not the file's time: ostree
-/// sets that of every file to 0.
+/// Seconds since 1970 in decimal, written when the image is built. The file's own time can't be
+/// used: ostree sets the time of every file to 0.
 const BUILD_TIME: &str = "/usr/lib/keelson/build-time";
 
-/// Moves the clock forward if it is too early. Answers what was done, if anything.
-pub(crate) fn advance() -> Result<Option<String>, String> {
+/// Moves the clock forward if it is too early. Returns a note about the change, if there was one.
+pub(crate) fn advance() -> io::Result<Option<String>> {
     let built = crate::files::first_line(BUILD_TIME).and_then(|text| text.parse::<i64>().ok());
     // Written when the machine was stopped last.
     let stopped = fs::metadata(super::seed::FILE).ok().map(|m| m.mtime());
@@ -23,7 +24,7 @@ pub(crate) fn advance() -> Result<Option<String>, String> {
         tv_sec: earliest,
         tv_nsec: 0,
     };
-    clock_settime(ClockId::Realtime, time).map_err(|error| format!("set clock: {error}"))?;
+    clock_settime(ClockId::Realtime, time)?;
     Ok(Some(format!(
         "clock was {} s behind the last known time and was moved forward",
         earliest.saturating_sub(now)

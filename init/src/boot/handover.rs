@@ -1,4 +1,4 @@
-//! What stage 1 reports to stage 2, in a file on /run, which stage 2 keeps.
+//! The report of stage 1 to stage 2, in a file on /run, which stage 2 keeps.
 
 use std::io;
 use std::path::Path;
@@ -15,9 +15,9 @@ pub(crate) struct Handover {
     pub(crate) deployment: Option<String>,
     /// When stage 1 began.
     pub(crate) started: f64,
-    /// When it left for stage 2.
+    /// When it executed stage 2.
     pub(crate) ended: f64,
-    /// What failed on the way.
+    /// The problems of stage 1.
     pub(crate) problems: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn write(handover: &Handover) -> io::Result<()> {
     std::fs::write(path, serde_json::to_vec(handover)?)
 }
 
-/// Reads the file; `None` when the machine came up without our stage 1.
+/// Reads the file. `None` if the machine was booted without our stage 1.
 pub(crate) fn read() -> Option<Handover> {
     serde_json::from_slice(&std::fs::read(FILE).ok()?).ok()
 }

@@ -1,10 +1,10 @@
-//! Who this machine is: machine-id and host name.
+//! The machine's identity: machine-id and host name.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Host name of a machine that was given none.
+/// Host name of a machine without a configured one.
 const DEFAULT_HOSTNAME: &str = "keelson";
 
 /// Makes `/etc/machine-id` (machine-id(5)) once: 32 lower case hexadecimal digits and a line feed.
@@ -32,13 +32,13 @@ fn is_machine_id(content: &[u8]) -> bool {
 /// A random UUID (version 4), as the manual page wants it.
 fn new_machine_id() -> io::Result<String> {
     let mut bytes = [0u8; 16];
-    // Waits until the kernel's generator is seeded: an identifier must not come out twice.
+    // Waits until the kernel's generator is seeded, because identifiers must be unique.
     rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
     let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
     Ok(format!("{}\n", id.simple()))
 }
 
-/// Sets the host name: the configuration's, else /etc/hostname's, else a fixed one.
+/// Sets the host name: from the configuration, else from /etc/hostname, else a fixed one.
 pub(crate) fn set_hostname(configured: Option<&str>) -> Vec<String> {
     let file = crate::files::first_line("/etc/hostname");
     let name = configured

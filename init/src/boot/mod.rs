@@ -1,8 +1,8 @@
 //! Stage 2 up to the point where supervision begins.
 //!
-//! Everything here is single-threaded; what takes long and depends on nothing (loading the
-//! devices' modules) runs in a child process at the same time. No step can end the boot: a machine
-//! that is useful without it continues, and reports the failure.
+//! Everything here is single-threaded. Only the loading of the devices' modules, which takes long
+//! and depends on nothing, runs in a child process at the same time. No step can end the boot: the
+//! machine may be useful without it, so the boot continues and reports the failure.
 
 mod cgroups;
 mod clock;
@@ -14,6 +14,7 @@ mod skeleton;
 mod steps;
 mod sysctl;
 
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -32,17 +33,17 @@ use crate::{console, modules};
 /// How long the boot waits for the modules that its configuration may need.
 const MODULES_LIMIT: Duration = Duration::from_secs(30);
 
-/// Open files of a process: few by default because select(2) can't take more, many for programs
-/// that raises its own limit.
+/// Open files of a process, soft and hard limit: few by default, because select(2) supports no
+/// more; many for programs that raise their own limit.
 const OPEN_FILES: (u64, u64) = (1024, 1 << 19);
 
-/// What the boot leaves for the supervision.
+/// What the boot passes on to the supervision.
 pub(crate) struct Booted {
     /// The record.
     pub(crate) steps: Steps,
     /// Name of the deployment.
     pub(crate) deployment: Option<String>,
-    /// Events of devices since before the first look at them.
+    /// Events of devices, since before they were first examined.
     pub(crate) uevents: Option<UeventSocket>,
     /// The process that still loads modules, and when it was started.
     pub(crate) coldplug: Option<(i32, f64)>,
@@ -65,7 +66,7 @@ pub(crate) fn run() -> Booted {
         steps.record("stage1", stage1.started, stage1.ended, &stage1.problems);
     }
     steps.end("mounts", started, mount_problems);
-    // First of all, because it tells the kernel how to get modules.
+    // First, because it sets the program by which the kernel loads modules.
     steps.run("sysctls", || sysctl::apply(&command_line));
     let uevents = match UeventSocket::open() {
         Ok(socket) => Some(socket),
@@ -86,7 +87,7 @@ pub(crate) fn run() -> Booted {
             }
             Vec::new()
         }
-        Err(problem) => vec![problem],
+        Err(error) => vec![format!("set clock: {error}")],
     });
     steps.run("machine-id", || {
         identity::ensure_machine_id(Path::new("/etc/machine-id"))
@@ -107,7 +108,8 @@ pub(crate) fn run() -> Booted {
                 .ok()
                 .map(|pid| (pid, modules_started))
         }
-        Err(problem) => {
+        Err(error) => {
+            let problem = format!("execute {} coldplug: {error}", crate::PROGRAM);
             steps.end("modules", modules_started, vec![problem]);
             None
         }
@@ -126,17 +128,16 @@ pub(crate) fn run() -> Booted {
     }
 }
 
-fn start_module_helper() -> Result<Child, String> {
+fn start_module_helper() -> io::Result<Child> {
     Command::new(crate::PROGRAM)
         .arg(modules::HELPER_COLDPLUG)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|error| format!("execute {} coldplug: {error}", crate::PROGRAM))
 }
 
-/// Waits until the helper says that it has loaded what the configuration needs, or ends, without
-/// being caught by one that hangs in a driver. The supervision reaps it.
+/// Waits until the helper reports that the modules for the configuration are loaded, or ends. The
+/// wait is limited, because the helper may hang in a driver. The supervision reaps it.
 fn await_configuration_modules(output: Option<ChildStdout>) -> Vec<String> {
     let Some(output) = output else {
         return Vec::new();

@@ -80,7 +80,7 @@ pub(crate) fn mount_all() -> Vec<String> {
     for entry in &MOUNTS {
         let target = Path::new(entry.target);
         if target.starts_with("/dev") && !target.exists() {
-            // /dev is ours, so that the directories are too; a failure shows as the mount's.
+            // /dev is ours, so its directories are, too. If this fails, the mount reports it.
             let _ = fs::create_dir(target);
         }
         if entry.optional && !target.exists() || is_mount_point(target) {
@@ -99,7 +99,7 @@ pub(crate) fn mount_all() -> Vec<String> {
     problems
 }
 
-/// Whether something is mounted there: then it lies on another device than the directory above.
+/// Whether the path is a mount point: then it is on another device than its parent directory.
 fn is_mount_point(path: &Path) -> bool {
     let (Ok(own), Some(Ok(above))) = (
         fs::symlink_metadata(path),

@@ -1,4 +1,4 @@
-//! The random seed that is carried from one boot to the next.
+//! The random seed that is kept from one boot to the next.
 
 use std::fs;
 use std::io;
@@ -6,14 +6,14 @@ use std::path::Path;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// Where the seed is kept.
+/// The file of the seed.
 pub(crate) const FILE: &str = "/var/lib/keelson/random-seed";
-/// Bytes, as many as the kernel's input pool has bits of state, and some.
+/// Size in bytes: more than the state of the kernel's input pool.
 const LENGTH: usize = 64;
 
 /// Mixes the old seed into the kernel's pool and replaces it at once, so that no two boots use the
-/// same one. The seed is not credited as entropy: an image copied to many machines carries the
-/// same file to all of them.
+/// same one. The seed is not credited as entropy, because copies of an image have the same file on
+/// all machines.
 pub(crate) fn restore(path: &Path) -> Vec<String> {
     let mut problems = Vec::new();
     match fs::read(path) {
@@ -29,8 +29,8 @@ pub(crate) fn restore(path: &Path) -> Vec<String> {
     problems
 }
 
-/// Writes a new seed. Without a seeded generator there is nothing worth keeping yet; the stop of
-/// the machine saves one in any case.
+/// Writes a new seed, if the kernel's generator is seeded. The stop of the machine saves one in any
+/// case.
 pub(crate) fn save(path: &Path) -> Option<String> {
     let mut seed = [0u8; LENGTH];
     match getrandom(&mut seed[..], GetRandomFlags::NONBLOCK) {

@@ -8,7 +8,7 @@ use std::path::Path;
 /// Path and mode, parents first.
 const DIRECTORIES: &[(&str, u32)] = &[
     ("run/lock", 0o1777),
-    // Traversable by all: /etc/resolv.conf leads here.
+    // All users may pass through it, because /etc/resolv.conf is a link to a file in it.
     ("run/keelson", 0o755),
     ("var/cache", 0o755),
     ("var/home", 0o755),
@@ -24,8 +24,8 @@ const DIRECTORIES: &[(&str, u32)] = &[
 /// Link and target.
 const LINKS: &[(&str, &str)] = &[("var/run", "../run"), ("var/lock", "../run/lock")];
 
-/// Makes what is missing below `root`. The mode of a directory that exists stays as the operator
-/// has it.
+/// Makes missing directories and links below `root`. The mode of an existing directory is not
+/// changed: the operator may have set it.
 pub(crate) fn make(root: &Path) -> Vec<String> {
     let mut problems = Vec::new();
     for (path, mode) in DIRECTORIES {
@@ -48,7 +48,7 @@ pub(crate) fn make(root: &Path) -> Vec<String> {
 
 fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     match fs::DirBuilder::new().mode(mode).create(path) {
-        // mkdir(2) leaves the sticky bit out on some file systems and applies the umask.
+        // On some file systems mkdir(2) ignores the sticky bit, and it applies the umask.
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! The record of the boot: what took how long, and what failed while the boot went on.
+//! The record of the boot: the duration of each step, and the failures that did not stop the boot.
 
 use keelson_model::init::BootStep;
 
@@ -9,7 +9,7 @@ use crate::console;
 pub(crate) struct Steps(pub(crate) Vec<BootStep>);
 
 impl Steps {
-    /// Carries out a step. Failures are printed and recorded, and the boot continues.
+    /// Runs a step. Failures are printed and recorded, and the boot continues.
     pub(crate) fn run(&mut self, name: &str, step: impl FnOnce() -> Vec<String>) {
         let started = console::uptime();
         let problems = step();

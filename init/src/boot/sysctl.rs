@@ -9,20 +9,21 @@ use crate::cmdline::CommandLine;
 
 /// Path below /proc/sys, value.
 const PARAMETERS: &[(&str, &str)] = &[
-    // On-demand modules (file systems, nftables expressions, link types): the kernel calls us.
+    // The kernel calls this program for modules on demand (file systems, nftables expressions, link
+    // types).
     ("kernel/modprobe", crate::PROGRAM),
-    // A machine without an operator comes back by itself; ten seconds let a console be read.
+    // A machine without an operator restarts by itself. Ten seconds are enough to read the console.
     ("kernel/panic", "10"),
-    // After an oops the kernel's state is unknown: better a clean start than a slow decay.
+    // After an oops the kernel's state is unknown, so a restart is safer than going on.
     ("kernel/panic_on_oops", "1"),
     // Addresses and log of the kernel help attackers only; containers never need them.
     ("kernel/kptr_restrict", "1"),
     ("kernel/dmesg_restrict", "1"),
-    // Loading eBPF takes privileges: unprivileged programs have been a source of escapes.
+    // Loading eBPF needs privileges: unprivileged programs were used for escapes.
     ("kernel/unprivileged_bpf_disabled", "1"),
     // Thousands of containers need more process numbers than 32768.
     ("kernel/pid_max", "4194304"),
-    // Each container may hold keys; the default of 200 ends at about as many containers.
+    // Each container may have keys. The default of 200 is used up by about as many containers.
     ("kernel/keys/maxkeys", "20000"),
     ("kernel/keys/maxbytes", "2000000"),
     // Watchers in containers (log shippers, development servers) share the host's limits.
@@ -53,8 +54,8 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("net/ipv6/neigh/default/gc_thresh3", "16384"),
 ];
 
-/// Sets them all, except `kernel.panic` where the kernel command line has `panic=`. One that this
-/// kernel doesn't have is none of our business.
+/// Sets all parameters, except `kernel.panic` if the kernel command line has `panic=`. Parameters
+/// that this kernel doesn't have are skipped.
 pub(crate) fn apply(command_line: &CommandLine) -> Vec<String> {
     apply_below(Path::new("/proc/sys"), command_line)
 }
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sets_what_exists_and_passes_over_what_does_not() {
+    fn existing_parameters_are_set_and_others_skipped() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("kernel")).unwrap();
         let asked = CommandLine::parse(b"panic=-1");
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn no_parameter_stands_there_twice() {
+    fn no_parameter_is_listed_twice() {
         let names: std::collections::BTreeSet<_> = PARAMETERS.iter().map(|p| p.0).collect();
         assert_eq!(names.len(), PARAMETERS.len());
     }

@@ -1,7 +1,7 @@
 //! The control socket: one JSON request line, one JSON answer line, end of connection.
 //!
-//! The types are [`keelson_model::init`]'s. A client that says nothing, says too much or does not
-//! read costs one of a few places for a few seconds, nothing else.
+//! The types are [`keelson_model::init`]'s. A client that sends nothing, sends too much or does not
+//! read only uses one of a few places for a few seconds.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -14,7 +14,7 @@ use std::time::Duration;
 use keelson_model::init::{Request, Response};
 use nix::sys::socket::{getsockopt, sockopt};
 
-/// Clients at the same time.
+/// How many clients are served at the same time.
 pub(crate) const MOST_CLIENTS: usize = 16;
 /// Time for the whole exchange.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -37,8 +37,8 @@ impl Listener {
         Ok(Self(listener))
     }
 
-    /// Takes the next client; `None` when none waits. A process that is not root's is let go: the
-    /// file's mode keeps it out, but the socket may have been passed on or shown elsewhere.
+    /// Accepts the next client. `None` if none waits. Clients that are not root are dropped: the
+    /// file's mode keeps them out, but the socket may have been passed on or mounted elsewhere.
     pub(crate) fn accept(&self, now: Duration) -> io::Result<Option<Client>> {
         loop {
             let stream = match self.0.accept() {
@@ -79,7 +79,7 @@ impl AsFd for Listener {
 pub(crate) enum Progress {
     /// More bytes from it.
     Read,
-    /// It is to be answered, see [`Client::answer`].
+    /// An answer, see [`Client::answer`].
     Request(Request),
     /// Room for the rest of its answer.
     Write,
@@ -92,7 +92,7 @@ pub(crate) struct Client {
     stream: UnixStream,
     request: Vec<u8>,
     answer: Option<(Vec<u8>, usize)>,
-    /// When it is let go.
+    /// When it is dropped.
     pub(crate) deadline: Duration,
 }
 
@@ -117,7 +117,10 @@ impl Client {
             match parse(&self.request) {
                 None => {}
                 Some(Ok(request)) => return Progress::Request(request),
-                Some(Err(message)) => return self.answer(&Response::Error { message }),
+                Some(Err(error)) => {
+                    let message = error.to_string();
+                    return self.answer(&Response::Error { message });
+                }
             }
         }
     }
@@ -153,18 +156,25 @@ impl AsFd for Client {
     }
 }
 
-/// Reads what a client has sent so far: `None` when the line is not complete.
-fn parse(bytes: &[u8]) -> Option<Result<Request, String>> {
+/// Why a request can't be read.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error("the request is longer than {LONGEST_REQUEST} bytes")]
+    TooLong,
+    #[error("the request is not valid: {0}")]
+    Invalid(#[from] serde_json::Error),
+}
+
+/// Reads the bytes that a client has sent until now. `None` if the line is not complete.
+fn parse(bytes: &[u8]) -> Option<Result<Request, RequestError>> {
     let line = match bytes.iter().position(|byte| *byte == b'\n') {
         Some(end) => bytes.get(..end).unwrap_or_default(),
         None if bytes.len() > LONGEST_REQUEST => {
-            return Some(Err(format!(
-                "the request is longer than {LONGEST_REQUEST} bytes"
-            )));
+            return Some(Err(RequestError::TooLong));
         }
         None => return None,
     };
-    Some(serde_json::from_slice(line).map_err(|error| format!("the request is not valid: {error}")))
+    Some(serde_json::from_slice(line).map_err(RequestError::from))
 }
 
 #[cfg(test)]
@@ -201,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_gets_an_error() {
+    fn an_invalid_request_gets_an_error() {
         for wrong in [
             &b"\n"[..],
             b"{\"op\":\"power\",\"action\":\"explode\"}\n",
@@ -228,7 +238,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_taken(bytes: Vec<u8>) {
+        fn any_bytes_are_accepted(bytes: Vec<u8>) {
             parse(&bytes);
         }
     }

@@ -20,7 +20,7 @@ pub(crate) struct Superblock {
 }
 
 impl Superblock {
-    /// Reads the superblock's bytes. `None` when they are not one.
+    /// Reads the bytes of a superblock. `None` if they are not one.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let u32_at = |at: usize| -> Option<u32> {
             Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
@@ -78,7 +78,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_taken(mut bytes in proptest::collection::vec(0u8.., 0..1100)) {
+        fn any_bytes_are_accepted(mut bytes in proptest::collection::vec(0u8.., 0..1100)) {
             Superblock::parse(&bytes);
             if let Some(magic) = bytes.get_mut(0x38..0x3a) {
                 magic.copy_from_slice(&[0x53, 0xEF]);

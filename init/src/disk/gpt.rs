@@ -3,7 +3,7 @@
 
 /// Bytes of the header that the specification defines.
 const HEADER_LENGTH: usize = 92;
-/// A table with more entries than this is not believed.
+/// A table with more entries than this is refused.
 const MOST_ENTRIES: u32 = 1024;
 
 /// A table that can't be used.
@@ -15,7 +15,7 @@ pub(crate) enum GptError {
     /// A checksum is wrong.
     #[error("checksum of the {0} is wrong")]
     Checksum(&'static str),
-    /// A member has a value that makes no sense.
+    /// A member has an impossible value.
     #[error("partition table member {0} is out of range")]
     Range(&'static str),
 }
@@ -48,7 +48,7 @@ pub(crate) struct Partition {
 }
 
 impl Header {
-    /// Reads the sector of a header that lies at `sector`.
+    /// Reads the header in the sector with this number.
     pub(crate) fn parse(bytes: &[u8], sector: u64) -> Result<Self, GptError> {
         if bytes.get(..8) != Some(b"EFI PART") {
             return Err(GptError::NotGpt);
@@ -116,7 +116,7 @@ impl Header {
     }
 }
 
-/// What to write so that the table spans the whole disk and one partition reaches its end.
+/// The data to write, so that the table spans the whole disk and one partition reaches its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Growth {
     /// Header sector's content and entries of the copy at the disk's end, to be written first:
@@ -136,9 +136,9 @@ pub(crate) struct Growth {
     pub(crate) last: u64,
 }
 
-/// Plans to let partition `number` reach the end of a disk of `sectors` sectors of `sector_size`
-/// bytes. `None` when it does already, when less than `least` sectors would be won, or when
-/// another partition lies behind it.
+/// Plans to extend partition `number` to the end of a disk of `sectors` sectors of `sector_size`
+/// bytes. `None` if it reaches the end already, if fewer than `least` sectors would be gained, or
+/// if another partition follows it.
 pub(crate) fn plan_growth(
     header: &Header,
     entries: &[u8],
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(grown, copy.partitions(&growth.entries).unwrap());
         assert_eq!(grown[1].last, growth.last);
         assert_eq!(grown[0].last, 4095);
-        // Done once, there is nothing left to do.
+        // After this, nothing is left to do.
         let again = plan_growth(&main, &growth.entries, 2, sectors, 512, 2048);
         assert_eq!(again, Ok(None));
     }
@@ -316,7 +316,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_taken(mut bytes in proptest::collection::vec(0u8.., 0..600)) {
+        fn any_bytes_are_accepted(mut bytes in proptest::collection::vec(0u8.., 0..600)) {
             let _ = Header::parse(&bytes, 1);
             if bytes.len() >= 8 {
                 bytes[..8].copy_from_slice(b"EFI PART");

@@ -1,9 +1,9 @@
-//! Lets the root partition and its file system fill a disk that is larger than the image.
+//! Enlarges the root partition and its file system on a disk that is larger than the image.
 //!
-//! It happens in stage 1 because nothing else uses the disk yet and everything later sees the
-//! final size. Every boot looks; that costs two small reads when there is nothing to do. Each step
-//! can be cut off by a power failure: the copy of the table at the new end is written before the
-//! main one, the main one in a single write, and ext4 journals its growth.
+//! It happens in stage 1, because nothing else uses the disk yet and everything later sees the
+//! final size. Every boot checks it; that costs two small reads if there is nothing to do. A power
+//! failure may interrupt each step: the copy of the table at the new end is written before the main
+//! table, the main table is one write, and ext4 journals its growth.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use super::{ext4, gpt};
 
-/// Less than this is not worth touching a partition table for, in bytes.
+/// The partition table is not changed for less space than this, in bytes.
 const LEAST: u64 = 8 << 20;
 
-/// Growth that did not happen. The machine works with the disk as it is.
+/// Why the partition did not grow. The machine works with the unchanged disk.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GrowError {
     /// A file of sysfs or a device can't be read or written.
@@ -34,11 +34,12 @@ pub(crate) enum GrowError {
 }
 
 /// Enlarges the partition that has the kernel name `partition` (`vda2`) if it is the last one on
-/// its disk and there is room behind it. Answers its new size in bytes, or `None` when it stays.
+/// its disk and there is room after it. Returns its new size in bytes, or `None` if it is
+/// unchanged.
 pub(crate) fn grow_partition(sys: &Path, partition: &str) -> Result<Option<u64>, GrowError> {
     let directory = sys.join("class/block").join(partition);
     let Some(number) = number_in(&directory.join("partition")) else {
-        // The file system lies on the whole disk.
+        // The file system is on the whole disk.
         return Ok(None);
     };
     let resolved = directory
@@ -114,8 +115,8 @@ fn write_table(
     device.write_all_at(&growth.backup_header, growth.backup_header_at * sector)?;
     device.sync_all()?;
     if entries_at == 2 {
-        // Header and entries are neighbours: one write, so that a power failure between the two
-        // has as little room as a disk allows.
+        // Header and entries are adjacent and written at once, so that a power failure between the
+        // two is as unlikely as possible.
         let mut both = growth.header.clone();
         both.extend_from_slice(&growth.entries);
         device.write_all_at(&both, sector)?;
@@ -126,8 +127,8 @@ fn write_table(
     device.sync_all()
 }
 
-/// Enlarges the mounted ext4 at `mount_point` to the size of its device. Answers the old and the
-/// new size in bytes, or `None` when it stays.
+/// Enlarges the mounted ext4 at `mount_point` to the size of its device. Returns the old and the
+/// new size in bytes, or `None` if it is unchanged.
 pub(crate) fn grow_file_system(
     sys: &Path,
     partition: &str,
@@ -187,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs a tool of the distribution; `None` when the machine lacks it.
+    /// Runs a tool of the distribution. `None` if the machine does not have it.
     fn run(program: &str, arguments: &[&str], input: &str) -> Option<bool> {
         let mut child = match Command::new(program)
             .args(arguments)

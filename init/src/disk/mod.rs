@@ -1,4 +1,4 @@
-//! What stands on the disk that we boot from: partition table and file system.
+//! The contents of the boot disk: partition table and file system.
 
 pub(crate) mod ext4;
 pub(crate) mod gpt;

@@ -1,4 +1,4 @@
-//! Which ostree deployment to boot (`ostree=` on the kernel command line).
+//! Finds the ostree deployment to boot (`ostree=` on the kernel command line).
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlink};
 /// A deployment below the mounted root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Deployment {
-    /// Its directory, as seen from the initrd: `/sysroot/ostree/deploy/OS/deploy/COMMIT.SERIAL`.
+    /// Its directory in the initrd: `/sysroot/ostree/deploy/OS/deploy/COMMIT.SERIAL`.
     pub(crate) path: PathBuf,
     /// The OS's /var: `/sysroot/ostree/deploy/OS/var`.
     pub(crate) var: PathBuf,
@@ -23,7 +23,7 @@ pub(crate) enum DeploymentError {
     /// The path does not lead anywhere within the root file system.
     #[error("deployment ostree={request}: open: {source}")]
     Open { request: String, source: nix::Error },
-    /// It leads to something else than a deployment.
+    /// It leads to something that is not a deployment.
     #[error(
         "deployment ostree={request}: leads to {found}, \
          expected /ostree/deploy/<os>/deploy/<commit>.<serial>"
@@ -64,7 +64,7 @@ pub(crate) fn resolve(sysroot: &Path, request: &str) -> Result<Deployment, Deplo
     })
 }
 
-/// Takes `ostree/deploy/OS/deploy/COMMIT.SERIAL` apart.
+/// Splits `ostree/deploy/OS/deploy/COMMIT.SERIAL`.
 fn parts(relative: &Path) -> Option<(String, String)> {
     let mut names = Vec::new();
     for component in relative.components() {
@@ -85,9 +85,9 @@ fn parts(relative: &Path) -> Option<(String, String)> {
     (commit_is_hex && serial_is_number).then(|| ((*os).to_owned(), (*name).to_owned()))
 }
 
-/// Content of `/run/ostree-booted`, which tells libostree that, and from which deployment, the
-/// machine was booted: a GVariant of type `a{sv}` with one entry, `backing-root-device-inode`,
-/// holding the deployment directory's device and inode as `(tt)`.
+/// Content of `/run/ostree-booted`, from which libostree knows that the machine was booted from a
+/// deployment, and which one: a GVariant of type `a{sv}` with one entry,
+/// `backing-root-device-inode`, holding the deployment directory's device and inode as `(tt)`.
 pub(crate) fn booted_marker(deployment: &Path) -> std::io::Result<Vec<u8>> {
     let metadata = std::fs::metadata(deployment)?;
     Ok(encode_marker(metadata.dev(), metadata.ino()))

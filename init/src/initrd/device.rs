@@ -1,4 +1,4 @@
-//! Finding the root device.
+//! Finds the root device.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -12,7 +12,7 @@ use crate::disk::grow;
 use crate::modules::{Loader, ModuleError, aliases_of_devices};
 use crate::uevent::{Received, UeventSocket};
 
-/// How the kernel command line names the root file system.
+/// The forms in which the kernel command line names the root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RootSpec {
     /// `PARTLABEL=`: name of a GPT partition.
@@ -53,7 +53,7 @@ impl RootSpec {
     }
 }
 
-/// What sysfs says of a block device in its `uevent` file.
+/// The `uevent` file of a block device in sysfs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct BlockUevent {
     part_name: Option<String>,
@@ -91,8 +91,8 @@ pub(crate) enum DeviceError {
     Events(#[source] std::io::Error),
 }
 
-/// The drivers in the initrd. They are loaded only when the modules that the initrd loads in any
-/// case have not brought the root device up: each one costs time, and stage 2 has them all.
+/// The drivers in the initrd. They are loaded only if the modules that the initrd always loads did
+/// not bring up the root device: each driver costs time, and stage 2 has them all.
 pub(crate) struct Drivers {
     command_line: CommandLine,
     loader: Option<Loader>,
@@ -134,8 +134,8 @@ fn report(errors: &[ModuleError]) {
     }
 }
 
-/// Waits until the device exists; answers its kernel name (`vda2`). Drivers are loaded from the
-/// initrd as far as they are needed for that.
+/// Waits until the device exists, and returns its kernel name (`vda2`). Loads drivers from the
+/// initrd if they are needed for that.
 pub(crate) fn wait_for(
     spec: &RootSpec,
     spec_text: &str,
@@ -145,7 +145,7 @@ pub(crate) fn wait_for(
 ) -> Result<String, DeviceError> {
     let deadline = Instant::now() + limit;
     loop {
-        // The socket has been open since before this look, so that nothing can slip between.
+        // The socket was opened before this check, so no event is missed.
         if let Some(name) = find(spec) {
             return Ok(name);
         }
@@ -199,7 +199,7 @@ fn find(spec: &RootSpec) -> Option<String> {
 }
 
 fn superblock(node: &Path) -> Option<crate::disk::ext4::Superblock> {
-    // A device that can't be read is simply not the one.
+    // A device that can't be read is not the root device.
     grow::superblock(node).ok().flatten()
 }
 

@@ -19,7 +19,7 @@ use crate::mount::{self, MountError};
 use crate::uevent::UeventSocket;
 use crate::{console, emergency};
 
-/// Modules that the initrd loads in any case: one absolute path per line, in order of loading.
+/// Modules that the initrd always loads: one absolute path per line, in order of loading.
 const MODULE_LIST: &str = "/modules.list";
 /// Where the root file system is mounted.
 const SYSROOT: &str = "/sysroot";
@@ -43,7 +43,7 @@ enum Stage1Error {
     Switch(#[from] switch::SwitchError),
 }
 
-/// Runs stage 1; ends by executing stage 2 or by the emergency behaviour.
+/// Runs stage 1. It ends by executing stage 2, or with the emergency behaviour.
 pub(crate) fn run() -> ! {
     let started = console::uptime();
     let mut problems = Vec::new();
@@ -96,7 +96,7 @@ fn boot(
         .value("ostree")
         .ok_or_else(|| missing("ostree= is missing; name the deployment to boot"))?;
 
-    // Before the modules are loaded: the devices that they find are heard of.
+    // Before the modules are loaded, so that events of the devices that they find are received.
     let events = UeventSocket::open().map_err(Stage1Error::Events)?;
     load_listed_modules(command_line, &mut problems);
     let limit = match command_line.value("keelson.root_timeout") {
@@ -168,7 +168,7 @@ fn mount_root(command_line: &CommandLine, device: &str) -> Result<(), MountError
     let node = format!("/dev/{device}");
     // A directory that can't be made shows as the mount's error.
     let _ = fs::create_dir_all(SYSROOT);
-    // Reading must not write: access times of container files are worth nothing to anybody.
+    // Reading must not cause writes: nobody needs access times of container files.
     let flags = MountFlags::NOATIME;
     mount::mount(kind, &node, Path::new(SYSROOT), flags, options)
 }

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use super::deployment::{self, Deployment};
 use crate::mount::{self, MountError};
 
-/// Where the new root is put together.
+/// Where the new root is assembled.
 const NEW_ROOT: &str = "/newroot";
 /// The program that continues in the deployment.
 const NEXT: &str = "/usr/sbin/init";
 
-/// A step on the way to the deployment that failed.
+/// A failed step of the switch to the deployment.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SwitchError {
     /// A mount.
@@ -42,10 +42,10 @@ fn path_error(
     }
 }
 
-/// Lays the deployment out below /newroot: everything read-only, except /etc, which belongs to the
-/// deployment, and /var, which all deployments share. /usr needs no mount of its own, because it
-/// is read-only with the root. The root file system itself appears at /sysroot and its /boot at
-/// /boot, both read-only: only the updater writes there, in a mount namespace of its own.
+/// Mounts the deployment below /newroot. Everything is read-only, except /etc, which belongs to the
+/// deployment, and /var, which all deployments share. /usr needs no separate mount, because it is
+/// read-only with the root. The root file system itself is mounted at /sysroot and its /boot at
+/// /boot, both read-only: only the updater writes there, in its own mount namespace.
 pub(crate) fn prepare(sysroot: &Path, deployment: &Deployment) -> Result<(), SwitchError> {
     let new = Path::new(NEW_ROOT);
     fs::create_dir_all(new).map_err(path_error("create", new))?;
@@ -71,7 +71,7 @@ pub(crate) fn prepare(sysroot: &Path, deployment: &Deployment) -> Result<(), Swi
 }
 
 /// Moves the API file systems along, frees the initramfs's memory, makes the new root `/` and
-/// executes stage 2. Comes back only with an error.
+/// executes stage 2. Returns only with an error.
 pub(crate) fn switch(sysroot: &Path) -> Result<Infallible, SwitchError> {
     let new = Path::new(NEW_ROOT);
     for name in ["dev", "proc", "sys", "run"] {
@@ -89,13 +89,13 @@ pub(crate) fn switch(sysroot: &Path) -> Result<Infallible, SwitchError> {
     Err(path_error("execute", NEXT)(error.into()))
 }
 
-/// Deletes what lies on the initramfs itself, never on anything mounted over it: the memory of an
-/// initramfs is freed in no other way.
+/// Deletes the files of the initramfs itself, never those of file systems mounted over it. The
+/// memory of an initramfs can't be freed in another way.
 fn empty_initramfs() {
     let Ok(root) = fs::symlink_metadata("/") else {
         return;
     };
-    // Only ever a RAM file system: this must not be able to eat a disk, whatever went wrong.
+    // Only on a RAM file system: this must never delete files on a disk, whatever went wrong.
     let is_memory = nix::sys::statfs::statfs("/").is_ok_and(|found| {
         let kind = found.filesystem_type();
         kind == nix::sys::statfs::TMPFS_MAGIC || kind == RAMFS_MAGIC
@@ -117,7 +117,7 @@ fn remove_within(directory: &Path, device: u64) {
         if metadata.dev() != device {
             continue;
         }
-        // What can't be removed costs memory, nothing else.
+        // A file that can't be removed only costs memory.
         let _ = if metadata.is_dir() {
             remove_within(&path, device);
             fs::remove_dir(&path)

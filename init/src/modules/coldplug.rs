@@ -1,11 +1,11 @@
-//! The devices that were there before anybody listened for uevents.
+//! The devices that existed before anybody listened for uevents.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The `modalias` of every device under `sys` (a sysfs mount): those on a bus, and input devices,
-/// which have one although they are on none.
+/// which have one although they are on no bus.
 pub(crate) fn aliases_of_devices(sys: &Path) -> BTreeSet<String> {
     let mut directories: Vec<PathBuf> = entries(&sys.join("bus"))
         .into_iter()

@@ -1,6 +1,6 @@
-//! Module loading in a process of its own. Probing a device can take seconds and the indexes take
-//! memory: neither belongs into PID 1, which executes its own binary for this instead. The same
-//! command line serves the kernel, which calls `kernel.modprobe` as `modprobe -q -- NAME`.
+//! Loads modules in a separate process. Probing a device can take seconds, and the indexes need
+//! memory; both must not happen in PID 1, so it executes its own binary for this. The same command
+//! line is for the kernel, which calls `kernel.modprobe` as `modprobe -q -- NAME`.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -15,24 +15,25 @@ pub(crate) const HELPER_COLDPLUG: &str = "coldplug";
 /// First argument that loads the modules for the aliases in the other arguments.
 pub(crate) const HELPER_LOAD: &str = "load";
 
-/// A driver can bring up a bus with further devices; deeper chains than this come as uevents.
+/// A driver can bring up a bus with more devices. How many times they are searched; deeper chains
+/// are found by uevents.
 const ROUNDS: usize = 4;
 
-/// Modules through which the machine's configuration may come: the boot waits for these only.
+/// Modules that may be needed to read the machine's configuration: the boot waits only for these.
 const CONFIGURATION: [&str; 1] = ["qemu_fw_cfg"];
-/// The power button: a press that comes before its driver is lost. The handler of events first,
-/// so that the button's node exists from its beginning.
+/// The power button: a press before its driver is loaded is lost. The handler of events comes
+/// first, so that the button's node exists from the beginning.
 const POWER_BUTTON: [&str; 2] = ["evdev", "button"];
-/// What is reported to the boot when they are loaded, see [`coldplug`].
+/// The report to the boot when they are loaded, see [`coldplug`].
 const CONFIGURATION_LOADED: &[u8] = b"configuration sources\n";
-/// Later work must not hold up the processes that bring the API up.
+/// Later work must not delay the processes that start the API.
 const NICE: i32 = 10;
 
-/// Loads what every boot needs and what the devices present need. Answers the number of failures;
-/// each one is printed.
+/// Loads the modules that every boot needs and those for the present devices. Returns the number of
+/// failures; each is printed.
 ///
-/// A line on standard output says that the sources of configuration are there. The rest is a
-/// matter of seconds on a slow machine, and nothing waits for it: code that needs a module earlier
+/// A line on standard output reports that the modules for the configuration are loaded. The rest
+/// takes seconds on a slow machine, and nothing waits for it: code that needs a module earlier
 /// makes the kernel ask for it by name.
 pub(crate) fn coldplug() -> usize {
     let mut loader = Loader::open(CommandLine::read());
@@ -64,7 +65,7 @@ pub(crate) fn coldplug() -> usize {
     failures + report(loader.load_always())
 }
 
-/// Network first, because others wait for it; accelerators of the processor last.
+/// Network first, because other parts wait for it; accelerators of the processor last.
 fn urgency(alias: &str) -> u8 {
     match alias.split(':').next() {
         Some("virtio" | "vmbus" | "xen") => 0,
@@ -80,8 +81,8 @@ fn aliases_of_new_devices(known: &BTreeSet<String>) -> BTreeSet<String> {
     aliases
 }
 
-/// Loads what serves each of `requests`: device aliases, requests of the kernel, module names.
-/// Answers the number of failures; each one is printed. A request that no module serves is none.
+/// Loads the modules for each of `requests`: device aliases, requests of the kernel, module names.
+/// Returns the number of failures; each is printed. A request without a module is not a failure.
 pub(crate) fn load_requests<I: IntoIterator<Item = String>>(requests: I) -> usize {
     let mut loader = Loader::open(CommandLine::read());
     requests

@@ -1,27 +1,27 @@
-//! The index files that depmod(8) writes for a kernel: which module serves which alias, what must
-//! be loaded before it, and what is built in.
+//! The index files that depmod(8) writes for a kernel: the modules for each alias, the modules to
+//! load before a module, and the built-in ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::pattern;
 
-/// What is known about the modules of one kernel.
+/// The modules of one kernel.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     /// File of each module, relative to the directory of the kernel's modules, and the modules that
     /// it needs, in loading order.
     modules: BTreeMap<String, (String, Vec<String>)>,
-    /// Patterns and the modules that serve them, by what stands before the first colon where
-    /// that is free of wildcards; the rest under "".
+    /// Patterns and their modules, by the text before the first colon if that has no wildcards; the
+    /// others under "".
     aliases: BTreeMap<String, Vec<(String, String)>>,
-    /// Modules to be loaded before a module, if they exist.
+    /// Modules to load before a module, if they exist.
     before: BTreeMap<String, Vec<String>>,
-    /// Modules to be loaded after a module, if they exist.
+    /// Modules to load after a module, if they exist.
     after: BTreeMap<String, Vec<String>>,
     built_in: BTreeSet<String>,
 }
 
-/// The content of the index files; one that does not exist is empty.
+/// The content of the index files. A file that does not exist counts as empty.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Sources<'a> {
     /// `modules.dep`: `path: path path …`, needed ones in reverse order of loading.
@@ -35,8 +35,8 @@ pub(crate) struct Sources<'a> {
 }
 
 impl Index {
-    /// Reads the index files. Lines of an unknown form are skipped: the files are
-    /// machine-made, and one odd line must not keep the rest of the devices away.
+    /// Reads the index files. Lines of an unknown form are skipped: one odd line must not prevent
+    /// the use of all other devices.
     pub(crate) fn parse(sources: Sources<'_>) -> Self {
         let mut index = Self::default();
         for line in lines(sources.dep) {
@@ -106,8 +106,8 @@ impl Index {
         self.built_in.contains(module)
     }
 
-    /// The modules that serve a device's `MODALIAS`, or a request of the kernel (`fs-erofs`,
-    /// `net-pf-16-proto-12`), or that have this very name.
+    /// The modules for a device's `MODALIAS`, for a request of the kernel (`fs-erofs`,
+    /// `net-pf-16-proto-12`), or with this name.
     pub(crate) fn resolve(&self, request: &str) -> Vec<String> {
         let mut found = Vec::new();
         let name = normal(request);
@@ -131,9 +131,9 @@ impl Index {
         found
     }
 
-    /// What to load, in this order, to have `module`: soft and hard needs first, soft followers
-    /// last, each once. Modules that are built in or don't exist are left out; needs that go in
-    /// circles are cut.
+    /// The modules to load, in this order, for `module`: soft and hard dependencies first, soft
+    /// followers last, each once. Built-in and missing modules are left out, and circles of
+    /// dependencies are cut.
     pub(crate) fn order(&self, module: &str) -> Vec<String> {
         let mut order = Vec::new();
         let mut seen = BTreeSet::new();
@@ -187,7 +187,7 @@ impl Policy {
     }
 }
 
-/// A module's name is its file's without `.ko…`; the kernel knows only underscores.
+/// A module's name is that of its file without `.ko…`. The kernel uses only underscores.
 pub(crate) fn module_name(path: &str) -> Option<String> {
     let file = path.trim().rsplit('/').next()?;
     let (stem, _) = file.split_once(".ko")?;
@@ -236,12 +236,12 @@ mod tests {
     }
 
     #[test]
-    fn needs_are_loaded_first() {
+    fn dependencies_are_loaded_first() {
         assert_eq!(index().order("bridge"), ["llc", "stp", "bridge"]);
     }
 
     #[test]
-    fn soft_needs_that_go_in_circles_end() {
+    fn circles_of_soft_dependencies_end() {
         assert_eq!(index().order("a_b"), ["c", "a_b", "llc"]);
     }
 
@@ -268,7 +268,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_taken(dep: Vec<u8>, alias: Vec<u8>, softdep: Vec<u8>, builtin: Vec<u8>) {
+        fn any_bytes_are_accepted(dep: Vec<u8>, alias: Vec<u8>, softdep: Vec<u8>, builtin: Vec<u8>) {
             let index = Index::parse(Sources {
                 dep: &dep, alias: &alias, softdep: &softdep, builtin: &builtin,
             });
@@ -277,10 +277,11 @@ mod tests {
         }
 
         #[test]
-        fn every_need_stands_before_its_module(
+        fn every_dependency_comes_before_its_module(
             edges in proptest::collection::vec((0u8..8, 0u8..8), 0..24)
         ) {
-            // Only needs of smaller numbers: free of circles, as depmod guarantees.
+            // Only dependencies with smaller numbers: so there are no circles, as depmod
+            // guarantees.
             let mut dep = String::new();
             for module in 0..8u8 {
                 dep.push_str(&format!("m{module}.ko:"));

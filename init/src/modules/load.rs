@@ -1,4 +1,4 @@
-//! Loading of modules into the kernel.
+//! Loads modules into the kernel.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -13,7 +13,7 @@ use crate::cmdline::CommandLine;
 /// `MODULE_INIT_COMPRESSED_FILE` of linux/module.h: the kernel decompresses the file itself.
 const COMPRESSED_FILE: i32 = 4;
 
-/// Where the image names modules to load always and modules never to load.
+/// The image's file of modules to load always and modules never to load.
 pub(crate) const POLICY_FILE: &str = "/usr/lib/keelson/modules.conf";
 
 /// A module that could not be loaded.
@@ -33,8 +33,8 @@ pub(crate) enum ModuleError {
     Unknown(String),
 }
 
-/// Loads one module file with options from the kernel command line. A module that is loaded
-/// already is fine.
+/// Loads one module file with options from the kernel command line. It is no error if the module is
+/// loaded already.
 pub(crate) fn insert_file(path: &Path, command_line: &CommandLine) -> Result<(), ModuleError> {
     let file = fs::File::open(path).map_err(|source| ModuleError::Open {
         path: path.to_owned(),
@@ -59,7 +59,7 @@ pub(crate) struct Loader {
     index: Index,
     policy: Policy,
     command_line: CommandLine,
-    /// Tried by this loader, whatever came of it.
+    /// Modules that this loader has tried, whatever the result.
     tried: BTreeSet<String>,
 }
 
@@ -92,7 +92,7 @@ impl Loader {
         errors
     }
 
-    /// Loads the modules that the image wants on every boot.
+    /// Loads the modules that the image lists for every boot.
     pub(crate) fn load_always(&mut self) -> Vec<ModuleError> {
         let mut errors = Vec::new();
         for name in self.policy.always.clone() {
@@ -105,7 +105,7 @@ impl Loader {
         errors
     }
 
-    /// Loads the drivers of a device. A device without a driver is nothing unusual.
+    /// Loads the drivers of a device. A device without a driver is not an error.
     pub(crate) fn load_for_device(&mut self, modalias: &str) -> Vec<ModuleError> {
         let mut errors = Vec::new();
         for module in self.index.resolve(modalias) {
@@ -113,7 +113,7 @@ impl Loader {
                 self.load(&module, &mut errors);
             }
         }
-        // A driver that finds its device unusable is the device's matter, not the boot's.
+        // If a driver finds its device unusable, that is a problem of the device, not of the boot.
         errors.retain(
             |error| !matches!(error, ModuleError::Insert { source, .. } if *source == Errno::NODEV),
         );

@@ -1,5 +1,5 @@
-//! Kernel modules: which one serves a device, and loading it. No libkmod, no decompressor: the
-//! kernel takes the compressed file.
+//! Kernel modules: finds those for a device, and loads them. Neither libkmod nor a decompressor is
+//! needed: the kernel accepts the compressed file.
 
 mod coldplug;
 mod helper;

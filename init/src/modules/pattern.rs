@@ -1,11 +1,12 @@
 //! Shell patterns as `modules.alias` uses them (depmod(8), fnmatch(3) without flags).
 
 /// Whether `text` as a whole matches `pattern`: `*` any run of bytes, `?` any byte, `[…]` one of
-/// a set (with ranges; `!` or `^` first negates), a backslash takes the next byte literally.
-/// Linear in practice: only the last star is gone back to.
+/// a set (with ranges; `!` or `^` first negates), a backslash makes the next byte literal. Linear
+/// in practice, because only the last star is tried again.
 pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // Where to go on after the last star: the pattern behind it, and the text it may swallow to.
+    // Where to continue after the last star: the pattern after it, and the end of the text that it
+    // matches.
     let mut star: Option<(usize, usize)> = None;
     loop {
         if pattern.get(p) == Some(&b'*') {
@@ -34,7 +35,7 @@ pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// Matches one byte against the element of the pattern at `p`; answers where the next one begins.
+/// Matches one byte against the element of the pattern at `p`. Returns where the next one begins.
 fn one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
     match *pattern.get(p)? {
         b'?' => Some(p + 1),
@@ -44,14 +45,14 @@ fn one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
         },
         b'[' => match set(pattern, p + 1, byte) {
             Some((found, next)) => found.then_some(next),
-            // No closing bracket: a bracket like any other byte.
+            // Without a closing bracket, the bracket is an ordinary byte.
             None => (byte == b'[').then_some(p + 1),
         },
         literal => (literal == byte).then_some(p + 1),
     }
 }
 
-/// Reads a bracket expression that begins behind `[`: whether `byte` is in it, and where it ends.
+/// Reads a bracket expression that begins after `[`: whether `byte` is in it, and where it ends.
 fn set(pattern: &[u8], start: usize, byte: u8) -> Option<(bool, usize)> {
     let negated = matches!(pattern.get(start)?, b'!' | b'^');
     let first = if negated { start + 1 } else { start };
@@ -104,7 +105,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_star_takes_everything(text: Vec<u8>) {
+        fn a_star_matches_everything(text: Vec<u8>) {
             proptest::prop_assert!(matches(b"*", &text));
         }
 
@@ -121,7 +122,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_taken(pattern: Vec<u8>, text: Vec<u8>) {
+        fn any_bytes_are_accepted(pattern: Vec<u8>, text: Vec<u8>) {
             matches(&pattern, &text);
         }
     }

@@ -1,9 +1,9 @@
-//! The guard of the machine's end: feeds the watchdog while the end makes its steps, and ends the
-//! machine the hard way when they take too long.
+//! The guard of the shutdown: it feeds the watchdog during the steps of the shutdown, and ends the
+//! machine by force if they take too long.
 //!
-//! A step may hang in the kernel (a sync on a disk that does not answer), so that the guard is a
-//! thread of its own. It feeds for as long as the steps may take and no longer: if even the hard way
-//! hangs, in a driver's part of reboot(2), the watchdog is what is left.
+//! A step may hang in the kernel (for example a sync on a disk that does not answer), so the guard
+//! is a separate thread. It feeds the watchdog only as long as the steps may take: if even the end
+//! by force hangs, in a driver's part of reboot(2), the watchdog resets the machine.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::console;
 use crate::supervise::watchdog::Watchdog;
 
-/// Longest time between two looks at the watchdog.
+/// Longest time between two checks of the watchdog.
 const TURN: Duration = Duration::from_millis(500);
 
 /// The watchdog, shared with the guard's thread.
@@ -50,8 +50,8 @@ impl Guard {
         }
     }
 
-    /// Feeds the watchdog when it is time. Also for steps that can do so themselves, should there
-    /// be no thread.
+    /// Feeds the watchdog when it is time. Steps may call it themselves, in case there is no
+    /// thread.
     pub(super) fn feed(&self) {
         let mut watchdog = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(watchdog) = &mut *watchdog {
@@ -59,7 +59,7 @@ impl Guard {
         }
     }
 
-    /// Takes the watchdog away, to stop it.
+    /// Takes the watchdog, to stop it.
     pub(super) fn release(&self) -> Option<Watchdog> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -80,14 +80,14 @@ mod tests {
         let (sender, ended) = mpsc::channel();
         let start = Instant::now();
         let limit = Duration::from_millis(1800);
-        // The steps hang: this thread does nothing.
+        // The steps hang: this thread only sleeps.
         let guard = Guard::start(Some(watchdog), limit, move || sender.send(()).unwrap());
         ended.recv_timeout(Duration::from_secs(60)).unwrap();
         assert!(start.elapsed() >= limit);
         drop(guard.release());
         let mut fed = Vec::new();
         device.read_to_end(&mut fed).unwrap();
-        // A time-out of one second: twice a second, and nothing that would disarm it.
+        // With a time-out of one second it is fed twice a second, and nothing disarms it.
         assert!(fed.len() >= 3, "{fed:?}");
         assert!(fed.iter().all(|byte| *byte == 0), "{fed:?}");
     }

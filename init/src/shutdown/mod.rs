@@ -1,8 +1,7 @@
-//! The end of the machine, after netcfg and hostd have stopped (or were given up).
+//! The shutdown of the machine, after netcfg and hostd have stopped (or did not stop in time).
 //!
-//! Every step is bounded in time, and a failure in one is printed and does not keep the next one
-//! from happening. The last resort is a thread that ends the machine when all of it hangs, and that
-//! feeds the watchdog until then.
+//! Every step has a time limit. A failure is printed, and the next step follows. The last resort is
+//! a thread that ends the machine if everything hangs, and that feeds the watchdog until then.
 
 mod guard;
 mod mounts;
@@ -29,7 +28,7 @@ use crate::{boot, console, emergency};
 const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
 /// Time for the remaining processes to end after SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
-/// Time for everything here. A disk that does not answer must not keep the machine from ending.
+/// Time for all steps. A disk that does not answer must not prevent the shutdown.
 const WHOLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Ends the machine.
@@ -41,7 +40,7 @@ pub(crate) fn finish(action: PowerAction, watchdog: Option<Watchdog>) -> ! {
     };
     let guard = Guard::start(watchdog, WHOLE_LIMIT, move || {
         console::error("the orderly stop hangs; ending the machine without it");
-        // No sync: that is what may hang.
+        // Without a sync, because that may be what hangs.
         let _ = rustix::system::reboot(command);
     });
     if let Some(problem) = boot::seed::save(Path::new(boot::seed::FILE)) {
@@ -62,8 +61,9 @@ pub(crate) fn finish(action: PowerAction, watchdog: Option<Watchdog>) -> ! {
     emergency::now(command)
 }
 
-/// Asks every process to end, then kills those that are left. Containers have been stopped by
-/// hostd before; what still runs are helpers, orphans, or all of it when hostd was given up.
+/// Asks every process to end, then kills those that are left. hostd has stopped the containers
+/// before. The processes that still run are helpers, orphans, or everything if hostd did not stop
+/// in time.
 fn stop_processes(guard: &Guard) {
     let everybody = Pid::from_raw(-1);
     for (signal, limit) in [
@@ -78,7 +78,7 @@ fn stop_processes(guard: &Guard) {
     console::warning("some processes survive SIGKILL; going on without them");
 }
 
-/// Reaps children until there are none, which in PID 1 means no processes at all. Answers whether
+/// Reaps children until there are none, which in PID 1 means no processes at all. Returns whether
 /// that was reached in time.
 fn reap_until_none(limit: Duration, guard: &Guard) -> bool {
     let deadline = Instant::now() + limit;
@@ -111,7 +111,7 @@ fn wait_for_child(child_ended: Option<&SignalFd>, limit: Duration) {
     let mut descriptors = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
     if poll(&mut descriptors, timeout).is_ok_and(|ready| ready > 0) {
-        // Only the wake-up counts; waitpid reports the rest.
+        // Only the wake-up matters; waitpid reports the rest.
         let _ = signals.read_signal();
     }
 }

@@ -1,11 +1,11 @@
-//! Which mounts have to be unmounted before the power goes.
+//! The mounts to unmount before the power is switched off.
 
 use std::path::Path;
 
 use keelson_linux::mountinfo::Mount;
 
-/// File systems that keep nothing on a disk. Unmounting them is useless, and PID 1 needs some of
-/// them to the end (its console, its sockets).
+/// File systems that store nothing on a disk. Unmounting them is useless, and PID 1 needs some of
+/// them to the end (for its console and its sockets).
 const VOLATILE: &[&str] = &[
     "autofs",
     "binfmt_misc",

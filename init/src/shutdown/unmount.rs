@@ -1,4 +1,4 @@
-//! Taking the file systems away.
+//! Unmounts the file systems.
 
 use std::path::Path;
 
@@ -8,17 +8,17 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use super::mounts::to_unmount;
 use crate::console;
 
-/// Passes over the list of mounts; each ends early when nothing could be unmounted any more.
+/// How often the list of mounts is processed. It ends earlier if nothing more can be unmounted.
 const MOST_PASSES: usize = 64;
 
-/// Unmounts everything that can be, as often as that gets anywhere, makes the rest read-only, and
-/// the root at last. Answers whether every file system is clean.
+/// Unmounts everything that it can, as long as there is progress. Makes the rest read-only, the
+/// root last. Returns whether every file system is clean.
 ///
 /// The root itself can't be unmounted: PID 1 executes from it, and there is no initramfs left to
-/// go back to. It is made read-only instead. That is not the mount point's flag, which it has had
-/// all along, but the superblock's: the journal is written out and the file system marked clean,
-/// as by an unmount. The kernel refuses while anything is open for writing, which is why whatever
-/// stays busy is detached only after it could not be made read-only either.
+/// go back to. It is made read-only instead. This sets the flag of the superblock (the mount point
+/// has been read-only all the time): the journal is written out and the file system marked clean,
+/// as by an unmount. The kernel refuses while a file is open for writing, so busy file systems are
+/// detached only if they could not be made read-only either.
 pub(super) fn unmount_all() -> bool {
     let mut clean = true;
     for _ in 0..MOST_PASSES {
@@ -50,7 +50,7 @@ pub(super) fn unmount_all() -> bool {
                     "could not unmount {target} ({}): {busy}; make it read-only: {error}",
                     mount.kind
                 ));
-                // Takes it out of the way of the file systems below it.
+                // Detaches it, so that the file systems below it can be unmounted.
                 let _ = umount2(
                     &mount.target,
                     MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH,

@@ -15,8 +15,8 @@ const KEY_POWER: u16 = 116;
 /// `struct input_event` on 64-bit machines: two 64-bit words of time, type, code, value.
 const EVENT_LENGTH: usize = 24;
 
-/// Whether a key is among those that a device has, given the device's `capabilities/key`: words
-/// of the kernel's `long` in hexadecimal, the highest first.
+/// Whether a device has a key, according to the device's `capabilities/key`: words of the kernel's
+/// `long` in hexadecimal, the highest first.
 fn has_key(bitmap: &str, key: u16) -> bool {
     let (word, bit) = (usize::from(key / 64), key % 64);
     bitmap
@@ -27,7 +27,7 @@ fn has_key(bitmap: &str, key: u16) -> bool {
         .is_some_and(|word| word >> bit & 1 == 1)
 }
 
-/// Whether the bytes of some events say that the power button was pressed.
+/// Whether the bytes of events contain a press of the power button.
 fn pressed(bytes: &[u8]) -> bool {
     bytes.chunks_exact(EVENT_LENGTH).any(|event| {
         let u16_at = |at: usize| {

@@ -1,13 +1,13 @@
-//! Modules for devices that appear while the machine runs, loaded by a helper process.
+//! A helper process loads modules for devices that appear while the machine runs.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::process::{Command, Stdio};
 
 use crate::modules::HELPER_LOAD;
 
-/// Aliases in one command line; the kernel allows far longer ones.
+/// How many aliases are in one command line. The kernel allows far longer ones.
 const BATCH: usize = 128;
-/// Aliases that may wait. More than this at once is a coldplug, see [`Hotplug::lost`].
+/// How many aliases may wait. If there are more, a coldplug follows, see [`Hotplug::lost`].
 const MOST: usize = 4096;
 
 /// Aliases that wait for the helper, and the helper.
@@ -19,7 +19,7 @@ pub(crate) struct Hotplug {
     coldplug: bool,
 }
 
-/// What the helper is to do next.
+/// The next work of the helper.
 #[derive(Debug, PartialEq, Eq)]
 enum Work {
     Load(Vec<String>),
@@ -39,12 +39,12 @@ impl Hotplug {
         }
     }
 
-    /// Events were lost: every device is looked at again.
+    /// Events were lost: every device is examined again.
     pub(crate) fn lost(&mut self) {
         self.coldplug = true;
     }
 
-    /// A child ended. Answers whether it was the helper.
+    /// A child ended. Returns whether it was the helper.
     pub(crate) fn ended(&mut self, pid: i32) -> bool {
         let own = self.helper == Some(pid);
         if own {
@@ -53,7 +53,7 @@ impl Hotplug {
         own
     }
 
-    /// Starts the helper if there is work and none is at it.
+    /// Starts the helper if there is work and no helper runs.
     pub(crate) fn turn(&mut self) {
         if self.helper.is_some() {
             return;

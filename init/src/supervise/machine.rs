@@ -10,37 +10,37 @@
 //! | `Stopping` | –     | –          | –           | –       | –            | `Stopped` | SIGKILL, then give it up | –                   |
 //! | `Stopped`  | –     | –          | –           | –       | –            | –         | –                        | –                   |
 //!
-//! A process is never given up while the machine runs. The first restart happens at once: hostd
-//! may be killed or replaced at any moment and must be back before a client notices. Ends in quick
-//! succession are answered ever later, and from the fifth on the process counts as crash-looping.
-//! A process that is slow to become ready is left alone: it may be repairing something. From then
-//! on it gives signs of life. One that stops doing so is killed and restarted like one that
+//! A process is always restarted while the machine runs. The first restart is immediate: hostd may
+//! be killed or replaced at any moment and must be back before a client notices. After ends in
+//! quick succession the pauses grow, and from the fifth end on the process counts as crash-looping.
+//! A process that is slow to become ready is not disturbed: it may be repairing something. A ready
+//! process sends signs of life. If it stops doing so, it is killed and restarted like one that
 //! crashed.
 
 use std::time::Duration;
 
 use keelson_model::init::ProcessState;
 
-/// A run of this length makes the ends before it forgotten.
+/// After a run of this length, earlier ends do not count any more.
 const GOOD_RUN: Duration = Duration::from_secs(30);
-/// Pauses before the first, second, … start again.
+/// Pauses before the first, second, … restart.
 const PAUSES: [u64; 4] = [0, 250, 500, 1000];
 /// Pauses from the fifth on, in milliseconds: a crash loop.
 const LOOP_PAUSES: [u64; 4] = [5_000, 10_000, 30_000, 60_000];
-/// When a start counts as late.
+/// After this time a start counts as late.
 const LATE: Duration = Duration::from_secs(60);
 /// How long a process may survive SIGKILL before the stop continues without it: it hangs in the
 /// kernel.
 const KILL_GRACE: Duration = Duration::from_secs(5);
-/// How long a process that hangs has to end after SIGABRT. One that is stopped never sees it.
+/// How long a hanging process may take to end after SIGABRT. A stopped process never receives it.
 const ABORT_GRACE: Duration = Duration::from_secs(5);
 
-/// Where a process is. Times are since the start of the kernel.
+/// The state of a process. Times are since the start of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
     /// Not started yet.
     Idle,
-    /// Runs, and has not said that it is ready.
+    /// Runs, and has not reported that it is ready.
     Starting {
         pid: i32,
         since: Duration,
@@ -50,14 +50,14 @@ pub(crate) enum State {
     Ready {
         pid: i32,
         since: Duration,
-        /// When it last gave a sign of life.
+        /// When it last sent a sign of life.
         heard: Duration,
-        /// When its silence is to be answered, where signs are awaited.
+        /// When silence causes the next step, if signs of life are expected.
         until: Option<Duration>,
         /// Whether its silence was reported.
         silent: bool,
     },
-    /// It gives no sign of life and is being killed.
+    /// It sends no signs of life and is being killed.
     Hung {
         pid: i32,
         since: Duration,
@@ -78,10 +78,10 @@ pub(crate) enum State {
     Stopped,
 }
 
-/// What happens to a process.
+/// An event of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The boot has come to it.
+    /// The boot has reached it.
     Start,
     /// [`Action::Spawn`] was carried out.
     Spawned { pid: i32 },
@@ -99,7 +99,7 @@ pub(crate) enum Event {
     Stop { limit: Duration },
 }
 
-/// What to do.
+/// An action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Start the process and report [`Event::Spawned`] or [`Event::NotSpawned`].
@@ -110,15 +110,15 @@ pub(crate) enum Action {
     Kill { pid: i32 },
     /// Send SIGABRT to a process that hangs, so that it may leave a trace.
     Abort { pid: i32 },
-    /// Say that it has given no sign of life for a while.
+    /// Report that it has sent no sign of life for a while.
     ReportSilent { silence: Duration },
-    /// Say that it is ready.
+    /// Report that it is ready.
     ReportReady,
-    /// Say that it is not ready although a long time has passed.
+    /// Report that it is still not ready after a long time.
     ReportLate,
-    /// Say that it will be started again after the pause; `looping`: it ends again and again.
+    /// Report that it will be restarted after the pause. `looping`: it ends again and again.
     ReportRestart { pause: Duration, looping: bool },
-    /// Say that it survived SIGKILL.
+    /// Report that it survived SIGKILL.
     ReportStuck { pid: i32 },
 }
 
@@ -126,17 +126,17 @@ pub(crate) enum Action {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Machine {
     pub(crate) state: State,
-    /// How long it may be silent once it is ready; `None` when it is not watched.
+    /// How long it may be silent once it is ready. `None` if it is not watched.
     patience: Option<Duration>,
-    /// Ends in quick succession.
+    /// How many ends followed in quick succession.
     failures: usize,
-    /// How often it was started again after it ended by itself.
+    /// How often it was restarted after it ended by itself.
     pub(crate) restarts: u32,
     started_before: bool,
 }
 
 impl Machine {
-    /// A process that was not started yet, and how long it may be silent.
+    /// A process that was not started yet. `patience`: how long it may be silent.
     pub(crate) fn new(patience: Option<Duration>) -> Self {
         Self {
             state: State::Idle,
@@ -158,7 +158,7 @@ impl Machine {
         }
     }
 
-    /// The state as the control socket tells it.
+    /// The state as the control socket reports it.
     pub(crate) fn told(&self) -> ProcessState {
         match self.state {
             State::Starting { .. } => ProcessState::Starting,
@@ -170,7 +170,7 @@ impl Machine {
         }
     }
 
-    /// When [`Event::Time`] is wanted.
+    /// When [`Event::Time`] is due.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         match self.state {
             State::Starting {
@@ -186,7 +186,7 @@ impl Machine {
         }
     }
 
-    /// Takes an event at time `now`; answers what to do, in order.
+    /// Handles an event at time `now`, and returns the actions in order.
     pub(crate) fn step(&mut self, event: &Event, now: Duration) -> Vec<Action> {
         match (&self.state, event) {
             (State::Idle, Event::Start) => vec![Action::Spawn],
@@ -227,7 +227,7 @@ impl Machine {
                 let run = now.saturating_sub(*since);
                 self.ended(run, now)
             }
-            // The time while it hung does not count as a good run.
+            // The time during which it hung does not count as a good run.
             (State::Hung { since, heard, .. }, Event::Exited) => {
                 let run = heard.saturating_sub(*since);
                 self.ended(run, now)
@@ -304,8 +304,8 @@ impl Machine {
         }
     }
 
-    /// Silence is answered in two steps. The machine itself may have slept, or PID 1 may have been
-    /// kept from running: a process that lives has the time of the second step to say so.
+    /// Silence is handled in two steps. The machine itself may have slept, or PID 1 may not have
+    /// run: a living process has the time of the second step to send a sign of life.
     fn silence(&mut self, now: Duration) -> Vec<Action> {
         let State::Ready {
             pid,
@@ -349,7 +349,7 @@ impl Machine {
             return Vec::new();
         };
         if *killed {
-            // It hangs in the kernel. A second one beside it would find its locks taken.
+            // It hangs in the kernel. A second process beside it would find its locks taken.
             *next = None;
             return vec![Action::ReportStuck { pid }];
         }
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_end_is_answered_at_once() {
+    fn after_the_first_end_it_restarts_at_once() {
         let mut machine = started(7, 1);
         machine.step(&Event::Ready, at(2));
         machine.step(&Event::Exited, at(5));
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_in_succession_are_answered_ever_later_but_for_ever() {
+    fn after_ends_in_succession_the_pauses_grow_but_it_always_restarts() {
         let mut machine = started(7, 0);
         let mut now = Duration::ZERO;
         let mut pauses = Vec::new();
@@ -432,7 +432,7 @@ mod tests {
         }
         assert!(pauses.is_sorted());
         assert_eq!((pauses[0], pauses[11]), (0, 60_000));
-        // A good run makes it all forgotten.
+        // After a good run the earlier ends do not count.
         machine.step(&Event::Exited, now + GOOD_RUN);
         assert_eq!(machine.deadline(), Some(now + GOOD_RUN));
     }
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_start_is_said_once_and_nothing_is_killed() {
+    fn a_late_start_is_reported_once_and_nothing_is_killed() {
         let mut machine = started(7, 0);
         assert_eq!(machine.deadline(), Some(LATE));
         assert_eq!(machine.step(&Event::Time, LATE), [Action::ReportLate]);
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_slept_gives_its_processes_time_to_speak() {
+    fn after_a_sleep_of_the_machine_processes_have_time_to_report() {
         let mut machine = watched();
         let silence = at(90_000);
         assert_eq!(
@@ -595,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hung_process_that_survives_sigkill_has_no_successor_and_does_not_keep_the_end() {
+    fn a_hung_process_that_survives_sigkill_has_no_successor_and_does_not_delay_the_shutdown() {
         let mut machine = watched();
         for _ in 0..3 {
             let now = machine.deadline().unwrap();
@@ -616,8 +616,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever happens in whatever order: a process is only spawned when none runs, signals
-        /// go to the one that runs, and a stop is final.
+        /// For all events in any order: a process is only spawned if none runs, signals go to the
+        /// running one, and a stop is final.
         #[test]
         fn invariants(
             events in proptest::collection::vec((0u8..8, 0u64..40), 0..60),
@@ -652,7 +652,7 @@ mod tests {
                     }
                 }
                 if let Some(deadline) = machine.deadline() && event == Event::Time {
-                    // Time was given, so that the next deadline lies ahead or asks for a spawn.
+                    // Time was passed on, so the next deadline is later, or a spawn is due.
                     proptest::prop_assert!(deadline > now || machine.pid().is_none());
                 }
             }

@@ -1,7 +1,7 @@
 //! The life of PID 1 after the boot: one thread, one epoll loop.
 //!
-//! Children need no pidfd here: only this loop reaps, so that a process identifier can't be given
-//! to another process between the end of a child and the moment at which the loop learns of it.
+//! Children need no pidfd here: only this loop reaps, so a process identifier can't be reused
+//! between the end of a child and the moment at which the loop learns of it.
 
 mod button;
 mod hotplug;
@@ -38,7 +38,7 @@ use crate::console;
 use crate::control::{Client, Listener, MOST_CLIENTS, Progress};
 use crate::uevent::{Received, UeventSocket};
 
-/// Something that the loop listens to.
+/// A source of events for the loop.
 enum Source {
     Signals(SignalFd),
     Uevents(UeventSocket),
@@ -49,20 +49,20 @@ enum Source {
     Button(Button),
 }
 
-/// Signals that mean something to PID 1. Everything else that is blocked here has no effect.
+/// Signals that PID 1 handles. All other signals are blocked and have no effect.
 const SIGNALS: [Signal; 4] = [
     Signal::SIGCHLD,
     // Orderly power-off, also from the hypervisor or a UPS.
     Signal::SIGTERM,
     Signal::SIGPWR,
-    // Ctrl-Alt-Del, once the kernel leaves it to us.
+    // Ctrl-Alt-Del, after the kernel was told to send it to us.
     Signal::SIGINT,
 ];
 
 /// See [`patience`].
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Events in one turn of the loop.
+/// How many events are handled in one turn of the loop.
 const BATCH: usize = 32;
 
 /// Time since the start of the kernel, also while the machine slept.
@@ -70,10 +70,11 @@ fn now() -> Duration {
     Duration::from_secs_f64(console::uptime().max(0.0))
 }
 
-/// Supervises until the machine is to end and netcfg and hostd have ended. Answers how.
+/// Supervises until the shutdown was requested and netcfg and hostd have ended. Returns how the
+/// machine ends.
 pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
-    // The loop needs epoll; nothing else uses descriptors yet, so that this can only
-    // fail on a kernel that can't run Keelson at all.
+    // The loop needs epoll. Nothing else uses descriptors yet, so this fails only on a kernel that
+    // can't run Keelson at all.
     let epoll = loop {
         match Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC) {
             Ok(epoll) => break epoll,
@@ -111,9 +112,9 @@ pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
     (action, supervisor.watchdog)
 }
 
-/// How long a process that is ready may give no sign of life: `keelson.watchdog=` in seconds, and
-/// 0 forever. Generous, since what it answers must be a process that hangs and never a machine
-/// with too much to do.
+/// How long a ready process may be silent: `keelson.watchdog=` in seconds; 0 means forever. The
+/// time is long, because it must only detect processes that hang, never a machine with too much
+/// work.
 fn patience(command_line: &CommandLine) -> (Option<Duration>, Option<String>) {
     match command_line
         .value("keelson.watchdog")
@@ -138,14 +139,14 @@ struct Supervisor {
     watchdog: Option<Watchdog>,
     steps: Steps,
     deployment: Option<String>,
-    /// The process that loads the modules of the devices present, and when it was started.
+    /// The process that loads the modules of the present devices, and when it was started.
     coldplug: Option<(i32, f64)>,
-    /// How the machine is to end, once that was asked for.
+    /// How the machine ends, once a shutdown was requested.
     ending: Option<PowerAction>,
 }
 
 impl Supervisor {
-    /// Opens everything that the loop listens to. What fails is missing from then on.
+    /// Opens all sources of events. A source that fails is missing from then on.
     fn listen(&mut self) {
         let signals: SigSet = SIGNALS.into_iter().collect();
         let signals = signals.thread_block().and_then(|()| {
@@ -239,7 +240,7 @@ impl Supervisor {
         let Some(next) = services.chain(clients).chain(watchdog).min() else {
             return EpollTimeout::NONE;
         };
-        // Rounded up: waking a moment early would turn the loop for nothing.
+        // Rounded up: waking a moment early would run the loop for nothing.
         let wait = next.saturating_sub(now) + Duration::from_millis(1);
         EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::MAX)
     }
@@ -253,13 +254,13 @@ impl Supervisor {
         for index in 0..self.services.len() {
             self.feed(index, &Event::Time);
         }
-        // One at a time: the coldplug may be at the same devices.
+        // One at a time, because the coldplug may work on the same devices.
         if self.coldplug.is_none() {
             self.hotplug.turn();
         }
     }
 
-    /// Passes an event to a service, and adds the pipe of a process that it started to the loop.
+    /// Passes an event to a service. If that starts a process, adds the process's pipe to the loop.
     fn feed(&mut self, index: usize, event: &Event) {
         let Some(service) = self.services.get_mut(index) else {
             return;
@@ -270,7 +271,7 @@ impl Supervisor {
     }
 
     fn handle(&mut self, token: u64) {
-        // Taken out, so that its handler may change everything else.
+        // Taken out of the map, so that its handler may change everything else.
         let Some(mut source) = self.sources.remove(&token) else {
             return;
         };
@@ -305,7 +306,7 @@ impl Supervisor {
                 Err(_) => false,
             },
         };
-        // Dropping a source closes its descriptor, which takes it out of epoll.
+        // Dropping a source closes its descriptor, which removes it from epoll.
         if keep {
             self.sources.insert(token, source);
         }
@@ -386,7 +387,7 @@ impl Supervisor {
                         console::relay(service.name(), text);
                     }
                 }
-                // An end that was announced is still an end: it is answered when it comes.
+                // An announced end is still an end: it is handled when it comes.
                 Notification::Stopping => {}
             }
         }
@@ -458,7 +459,7 @@ impl Supervisor {
         }
     }
 
-    /// Drives the orderly stop: one service after the other, in reverse order of their start.
+    /// Continues the orderly stop: one service after the other, in reverse order of their start.
     fn ended(&mut self) -> Option<PowerAction> {
         let action = self.ending?;
         for index in (0..self.services.len()).rev() {
@@ -475,7 +476,7 @@ impl Supervisor {
     }
 }
 
-/// What the console says when the machine ends.
+/// The console's message at the shutdown.
 fn words(action: PowerAction) -> &'static str {
     match action {
         PowerAction::Poweroff => "powering off",

@@ -11,7 +11,7 @@ use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt,
 };
 
-/// The socket, named to the processes by `NOTIFY_SOCKET`.
+/// The socket, which `NOTIFY_SOCKET` names to the processes.
 pub(crate) const PATH: &str = "/run/keelson/notify";
 
 /// The receiving end.
@@ -27,16 +27,17 @@ impl NotifySocket {
         let socket = UnixDatagram::bind(path)?;
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         socket.set_nonblocking(true)?;
-        // The kernel then says with each datagram who sent it; the sender can't lie about its pid.
+        // The kernel then adds the sender to each datagram; a sender can't lie about its pid.
         setsockopt(&socket, sockopt::PassCred, &true)?;
         Ok(Self(socket))
     }
 
-    /// Takes the next datagram: the sender's process and what it says. `None` when there is none.
+    /// Receives the next datagram: the sender's process and its notifications. `None` if there is
+    /// none.
     pub(crate) fn receive(&self) -> io::Result<Option<(i32, Vec<Notification>)>> {
         let mut buffer = [0u8; 4096];
         let mut slices = [IoSliceMut::new(&mut buffer)];
-        // Descriptors that a sender attaches do not fit and are closed by the kernel.
+        // There is no room for descriptors that a sender attaches, so the kernel closes them.
         let mut control = nix::cmsg_space!(UnixCredentials);
         let received = recvmsg::<()>(
             self.0.as_raw_fd(),

@@ -1,13 +1,13 @@
-//! What supervised processes print: read from a pipe, line by line, into the log.
+//! The output of supervised processes: read from a pipe, line by line, into the log.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-/// A longer line is cut into several.
+/// Longer lines are split.
 const LONGEST_LINE: usize = 800;
-/// Reads in one turn: a process that prints without end must not keep PID 1 from its other work.
+/// How many reads are done in one turn: a process that prints without end must not block PID 1.
 const READS: usize = 16;
 
 /// Collects bytes into lines.
@@ -17,7 +17,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Takes bytes; answers the lines that they complete.
+    /// Adds bytes, and returns the lines that are complete.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         for byte in bytes {
@@ -33,7 +33,7 @@ impl Lines {
         lines
     }
 
-    /// What is left when nothing more comes.
+    /// The rest when the output has ended.
     pub(crate) fn finish(&mut self) -> Option<String> {
         let bytes = std::mem::take(&mut self.rest);
         let text = String::from_utf8_lossy(&bytes);
@@ -51,7 +51,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Takes the reading end of a pipe.
+    /// Makes it from the reading end of a pipe.
     pub(crate) fn new(process: &'static str, pipe: io::PipeReader) -> io::Result<Self> {
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         Ok(Self {
@@ -61,7 +61,7 @@ impl Output {
         })
     }
 
-    /// Reads what is there into the log. Answers false when nothing will come any more.
+    /// Reads the available output into the log. Returns false if the output has ended.
     pub(crate) fn relay(&mut self) -> bool {
         let mut buffer = [0u8; 4096];
         for _ in 0..READS {
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_whole_whatever_the_reads_were() {
+    fn lines_are_complete_whatever_the_reads_were() {
         let mut lines = Lines::default();
         assert!(lines.push(b"one").is_empty());
         assert_eq!(lines.push(b" line\r\n\nsecond\nth"), ["one line", "second"]);

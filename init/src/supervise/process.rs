@@ -1,4 +1,4 @@
-//! Starting the supervised processes.
+//! Starts the supervised processes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,7 +14,7 @@ use crate::boot::CGROUP_ROOT;
 
 /// A process that PID 1 keeps running.
 pub(crate) struct Definition {
-    /// Short name, also that of its control group below /system.
+    /// Short name. Its control group below /system has the same name.
     pub(crate) name: &'static str,
     program: &'static str,
     arguments: &'static [&'static str],
@@ -26,12 +26,12 @@ pub(crate) struct Definition {
 
 /// The supervised processes, in starting order. They are stopped in reverse order.
 ///
-/// hostd's containers must be able to use the network until they are stopped, so that netcfg
-/// outlives hostd. Without either the machine can't be reached: before they are killed for lack of
-/// memory, containers are. Not at any price, though: at -900 a hostd that leaks would have
-/// everything else killed first. At -250 it goes before the others once it has a quarter of the
-/// machine's memory more than the largest of them; it is started again, and containers live on
-/// under their shims.
+/// netcfg outlives hostd, because hostd's containers must be able to use the network until they are
+/// stopped. Without these two the machine can't be reached, so when memory runs out, containers are
+/// killed before them. But not at any price: at -900, a leaking hostd would cause everything else
+/// to be killed first. At -250 it is killed before the others once it uses a quarter of the
+/// machine's memory more than the largest of them. It is restarted, and containers live on under
+/// their shims.
 pub(crate) const DEFINITIONS: [Definition; 2] = [
     Definition {
         name: "netcfg",
@@ -66,8 +66,8 @@ pub(crate) struct SpawnError {
     source: io::Error,
 }
 
-/// Starts the process in its own session and control group. Answers its identifier and the pipe
-/// that carries its output. `patience` is how long it may give no sign of life.
+/// Starts the process in its own session and control group. Returns its identifier and the pipe of
+/// its output. `patience` is how long it may be silent.
 pub(crate) fn spawn(
     definition: &Definition,
     patience: Option<Duration>,
@@ -103,7 +103,7 @@ pub(crate) fn spawn(
     let group = match enter(&group) {
         Ok(file) => Some(file),
         Err(cause) => {
-            // Accounting is lost, the machine is not.
+            // Only the accounting is lost.
             let cause = error("open control group", &group)(cause);
             crate::console::warning(&cause.to_string());
             None
@@ -111,7 +111,7 @@ pub(crate) fn spawn(
     };
     keelson_sys::service_process::prepare(&mut command, group, Some(definition.oom_score_adj));
     let child = command.spawn().map_err(error("execute", program))?;
-    // Dropping the handle leaves the process alone; the loop reaps it like every other.
+    // Dropping the handle does not affect the process; the loop reaps it like every other.
     let pid = i32::try_from(child.id()).unwrap_or_default();
     Ok((pid, reader))
 }
@@ -120,14 +120,14 @@ pub(crate) fn spawn(
 fn enter(group: &Path) -> io::Result<File> {
     fs::create_dir_all(group)?;
     // In a frozen group the child would stop before it executes the program, and this process would
-    // wait for it. A kernel without the file can't freeze either.
+    // wait for it. A kernel without the file can't freeze groups.
     let _ = fs::write(group.join("cgroup.freeze"), "0");
     OpenOptions::new()
         .write(true)
         .open(group.join("cgroup.procs"))
 }
 
-/// How a process ended, for people. `None` when the status is not that of an end.
+/// How a process ended, as text for people. `None` if the status is not an end.
 pub(crate) fn describe_end(status: &WaitStatus) -> Option<String> {
     match status {
         WaitStatus::Exited(_, code) => Some(format!("exited with code {code}")),

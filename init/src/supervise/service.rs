@@ -15,7 +15,7 @@ use crate::console;
 /// A supervised process.
 pub(crate) struct Service {
     definition: &'static Definition,
-    /// How long it may give no sign of life.
+    /// How long it may be silent.
     patience: Option<Duration>,
     machine: Machine,
     /// How it ended last.
@@ -47,7 +47,7 @@ impl Service {
         self.machine.pid()
     }
 
-    /// When it wants [`Event::Time`].
+    /// When its [`Event::Time`] is due.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.machine.deadline()
     }
@@ -73,8 +73,8 @@ impl Service {
         }
     }
 
-    /// Takes an event and carries out what follows from it. Answers the output of processes that
-    /// were started.
+    /// Handles an event and carries out its actions. Returns the output of processes that were
+    /// started.
     pub(crate) fn feed(&mut self, event: &Event, now: Duration, steps: &mut Steps) -> Vec<Output> {
         let mut outputs = Vec::new();
         for action in self.machine.step(event, now) {
@@ -110,7 +110,7 @@ impl Service {
                         Event::NotSpawned
                     }
                 };
-                // Neither event leads to another spawn, so that this ends.
+                // Neither event leads to another spawn, so this ends.
                 for follow_up in self.machine.step(&result, now) {
                     self.perform(&follow_up, now, steps, outputs);
                 }
@@ -163,8 +163,8 @@ impl Service {
         }
     }
 
-    /// Only the main process gets signals: what it started (shims and their containers) is its
-    /// own business.
+    /// Only the main process gets signals: it handles the processes that it started (shims and
+    /// their containers) itself.
     fn signal(&self, pid: i32, signal: Signal) {
         if let Err(error) = kill(Pid::from_raw(pid), signal) {
             console::warning(&format!("send {signal} to {}: {error}", self.name()));

@@ -1,4 +1,4 @@
-//! The hardware watchdog: it resets a machine whose PID 1 has stopped turning
+//! The hardware watchdog: it resets a machine whose PID 1 does not run any more
 //! (`Documentation/watchdog/watchdog-api.rst`).
 
 use std::fs::{File, OpenOptions};
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Assumed when the driver does not report its timeout.
 const USUAL_TIMEOUT: u64 = 30;
 
-/// An opened, thereby running, watchdog.
+/// An open watchdog. It runs while it is open.
 pub(crate) struct Watchdog {
     device: File,
     interval: Duration,
@@ -17,7 +17,7 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Opens the first watchdog, if the machine has one that no other process uses.
+    /// Opens the first watchdog that no other process uses, if the machine has one.
     pub(crate) fn open(now: Duration) -> Option<Self> {
         let path = Path::new("/dev/watchdog0");
         if !path.exists() {
@@ -33,7 +33,7 @@ impl Watchdog {
         })
     }
 
-    /// On an open device with this time-out in seconds; to be fed at once.
+    /// For an open device with this time-out in seconds. It must be fed at once.
     pub(crate) fn on(device: File, timeout: u64) -> Self {
         Self {
             device,
@@ -42,7 +42,7 @@ impl Watchdog {
         }
     }
 
-    /// When it wants to be fed.
+    /// When it must be fed next.
     pub(crate) fn deadline(&self) -> Duration {
         self.next
     }
@@ -50,7 +50,7 @@ impl Watchdog {
     /// Feeds it when it is time.
     pub(crate) fn feed(&mut self, now: Duration) {
         if now >= self.next {
-            // A failed write is repeated at the next turn, long before the time-out.
+            // A failed write is repeated in the next turn, long before the time-out.
             let _ = self.device.write_all(b"\0");
             self.next = now + self.interval;
         }
@@ -62,7 +62,7 @@ impl Watchdog {
     }
 }
 
-/// A third of the time-out: two chances may be missed.
+/// A third of the time-out: two feedings may be missed.
 fn interval(timeout: u64) -> Duration {
     Duration::from_millis((timeout * 1000 / 3).max(500))
 }

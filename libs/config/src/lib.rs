@@ -11,8 +11,14 @@
 //! a part of the operator's files may mean something else than all of them. If no such copy exists
 //! yet, the correct files of the operator are used.
 //!
-//! Parsing ([`parse`], [`merge`]) is pure; only [`load`] and [`save_last_good`] touch files. In the
+//! Parsing ([`parse`], [`merge()`]) is pure; only [`load()`] and [`save_last_good`] touch files. In the
 //! order of reading:
+//!
+//! - [`load()`]: all layers from files, and the last good copy of the operator's.
+//! - [`parse`]: one file, with its problems ([`Problem`]).
+//! - `validate`: checks of values that have the right type.
+//! - `schema`: the valid values of each field, for the remedies.
+//! - [`merge()`]: one layer over another.
 
 mod layer;
 mod load;

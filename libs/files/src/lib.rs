@@ -11,6 +11,12 @@
 //!
 //! Everything happens relative to the open directory, and nothing follows a symbolic link in the
 //! last part of a path: a link at the target is replaced, a link at the temporary name is removed.
+//!
+//! - [`write()`], [`write_if_changed`]: replace a file, at once.
+//! - [`prepare`], [`Prepared`]: replace it in two steps: the content, then the name.
+//! - [`flush`], [`flush_directory`]: make earlier writes survive a power cut.
+//! - [`remove`]: remove a file for good.
+//! - [`sweep`], [`sweep_dead`]: remove the temporary files of interrupted writes.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -430,7 +430,9 @@ fn decode(
         apply_pax(&mut entry, pax, &invalid)?;
     }
     if let Some((parts, _)) = sparse {
-        check_sparse(&parts, size, stored).map_err(|value| invalid("sparse map", value))?;
+        if let Some(value) = wrong_sparse(&parts, size, stored) {
+            return Err(invalid("sparse map", value));
+        }
         entry.sparse = Some(parts);
     }
     Ok(entry)
@@ -491,20 +493,18 @@ fn parse_time(text: &str) -> Option<(i64, u32)> {
     })
 }
 
-/// The parts must lie in the file, in order, without overlap, and their data in the archive.
-fn check_sparse(parts: &[SparsePart], size: u64, stored: u64) -> Result<(), String> {
+/// The first wrong value of a sparse map. The parts must be in the file, in order and without
+/// overlap, and their data in the archive.
+fn wrong_sparse(parts: &[SparsePart], size: u64, stored: u64) -> Option<String> {
     let mut end = 0;
     let mut total = 0_u64;
     for part in parts {
         let part_end = part.offset.checked_add(part.length);
         match part_end {
             Some(part_end) if part.offset >= end && part_end <= size => end = part_end,
-            _ => return Err(format!("{}+{}", part.offset, part.length)),
+            _ => return Some(format!("{}+{}", part.offset, part.length)),
         }
         total = total.saturating_add(part.length);
     }
-    if total > stored {
-        return Err(format!("{total} bytes where {stored} are stored"));
-    }
-    Ok(())
+    (total > stored).then(|| format!("{total} bytes where {stored} are stored"))
 }

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use keelson_blocking::{TaskDied, blocking};
 use keelson_model::json::{self, Json};
 use serde::Deserialize;
 
@@ -20,6 +21,30 @@ use crate::error::RegistryError;
 const MAX_SIZE: u64 = 1 << 20;
 /// The keys for credentials of Docker Hub.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+
+/// Why a file with credentials can't be used. The text never contains a secret.
+#[derive(Debug, thiserror::Error)]
+enum AuthFileError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("others than its owner may use it (mode {0:03o}); run chmod 600 on it")]
+    Mode(u32),
+    #[error("it is larger than {MAX_SIZE} bytes")]
+    TooLarge,
+    /// A syntax error is reported by its position.
+    #[error("it is not JSON of Docker's config.json: {0}")]
+    Syntax(#[from] json::JsonError),
+    /// A wrong value is named, but not quoted: it may be a secret.
+    #[error("it is not JSON of Docker's config.json: its member {0} is of another type")]
+    Member(String),
+    #[error("entry {key:?}: {why}")]
+    Entry { key: String, why: &'static str },
+    #[error(
+        "it leaves the credentials for {domain} to the helper {helper:?}, and there are no helpers \
+         here; write them into \"auths\""
+    )]
+    Helper { domain: String, helper: String },
+}
 
 /// `config.json`. Its other members are for clients only.
 #[derive(Debug, Default, Deserialize)]
@@ -76,7 +101,7 @@ impl Entry {
 impl AuthFile {
     /// The credentials for a repository: the most specific entry is used (`host/team/box`,
     /// `host/team`, `host`).
-    fn find(&self, domain: &str, path: &str) -> Result<Option<Credentials>, String> {
+    fn find(&self, domain: &str, path: &str) -> Result<Option<Credentials>, AuthFileError> {
         let mut wanted = vec![format!("{domain}/{path}")];
         let mut rest = path;
         while let Some((directory, _)) = rest.rsplit_once('/') {
@@ -93,9 +118,10 @@ impl AuthFile {
                 .iter()
                 .find(|(key, _)| plain_key(key).eq_ignore_ascii_case(name));
             if let Some((key, entry)) = entry {
-                let found = entry
-                    .credentials()
-                    .map_err(|why| format!("entry {key:?}: {why}"))?;
+                let found = entry.credentials().map_err(|why| AuthFileError::Entry {
+                    key: key.clone(),
+                    why,
+                })?;
                 if found != Credentials::default() {
                     return Ok(Some(found));
                 }
@@ -103,10 +129,10 @@ impl AuthFile {
         }
         let helper = wanted.iter().find_map(|name| self.helpers.get(name));
         match helper.or(Some(&self.store).filter(|store| !store.is_empty())) {
-            Some(helper) => Err(format!(
-                "it leaves the credentials for {domain} to the helper {helper:?}, and there are \
-                 no helpers here; write them into \"auths\""
-            )),
+            Some(helper) => Err(AuthFileError::Helper {
+                domain: domain.to_owned(),
+                helper: helper.clone(),
+            }),
             None => Ok(None),
         }
     }
@@ -125,37 +151,29 @@ fn plain_key(key: &str) -> &str {
 }
 
 /// Reads one file; `None` when there is none.
-fn read(path: &Path) -> Result<Option<AuthFile>, String> {
+fn read(path: &Path) -> Result<Option<AuthFile>, AuthFileError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(error.into()),
     };
     // Taken from the open file, so that the file can't be replaced in between.
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    let metadata = file.metadata()?;
     if metadata.mode() & 0o077 != 0 {
-        return Err(format!(
-            "others than its owner may use it (mode {:03o}); run chmod 600 on it",
-            metadata.mode() & 0o777
-        ));
+        return Err(AuthFileError::Mode(metadata.mode() & 0o777));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_SIZE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_SIZE {
-        return Err(format!("it is larger than {MAX_SIZE} bytes"));
+        return Err(AuthFileError::TooLarge);
     }
     parse(&bytes).map(Some)
 }
 
-fn parse(bytes: &[u8]) -> Result<AuthFile, String> {
-    let wrong = |why: String| format!("it is not JSON of Docker's config.json: {why}");
-    // A syntax error is reported by its position.
-    let document = Json::parse(bytes).map_err(|error| wrong(error.to_string()))?;
-    // What is wrong with a value is not: the text may quote a secret.
+fn parse(bytes: &[u8]) -> Result<AuthFile, AuthFileError> {
+    let document = Json::parse(bytes)?;
     json::from_member("config", document)
-        .map_err(|error| wrong(format!("its member {} is of another type", error.path())))
+        .map_err(|error| AuthFileError::Member(error.path().to_owned()))
 }
 
 /// For the fuzz target: whether a file of these bytes has credentials for a repository.
@@ -195,9 +213,8 @@ impl Client {
             }
             Ok(None)
         };
-        tokio::task::spawn_blocking(job)
-            .await
-            .map_err(|error| RegistryError::Setup(error.to_string()))?
+        let died = |error: TaskDied| RegistryError::Setup(error.to_string());
+        blocking(job).await.map_err(died)?
     }
 }
 
@@ -220,7 +237,7 @@ mod tests {
         "psFormat": "table"
     }"#;
 
-    fn find(domain: &str, path: &str) -> Result<Option<Credentials>, String> {
+    fn find(domain: &str, path: &str) -> Result<Option<Credentials>, AuthFileError> {
         let file = parse(TEXT.as_bytes()).unwrap();
         file.find(domain, path)
     }
@@ -236,15 +253,15 @@ mod tests {
         let bearer = find("bearer.lan", "a").unwrap().unwrap();
         assert_eq!(bearer.registry_token, "r");
         for none in ["registry.lan", "lan", "xregistry.lan:5000"] {
-            assert_eq!(find(none, "team/a"), Ok(None), "{none}");
+            assert_eq!(find(none, "team/a").unwrap(), None, "{none}");
         }
     }
 
     #[test]
     fn errors_contain_no_secrets() {
-        let error = find("helped.lan", "a").unwrap_err();
+        let error = find("helped.lan", "a").unwrap_err().to_string();
         assert!(error.contains("helper \"pass\""), "{error}");
-        let error = find("broken.lan", "a").unwrap_err();
+        let error = find("broken.lan", "a").unwrap_err().to_string();
         assert!(error.contains("broken.lan"), "{error}");
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("auth.json");
@@ -255,14 +272,14 @@ mod tests {
             read(&path)
         };
         assert!(write(TEXT, 0o600).unwrap().is_some());
-        let error = write(TEXT, 0o640).unwrap_err();
+        let error = write(TEXT, 0o640).unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
         for text in [
             r#"{"auths": {"a": {"auth": ["geheim"]}}}"#,
             r#"{"auths": "geheim"}"#,
             "\"geheim\"",
         ] {
-            let error = write(text, 0o600).unwrap_err();
+            let error = write(text, 0o600).unwrap_err().to_string();
             assert!(
                 error.contains("config") && !error.contains("geheim"),
                 "{error}"
@@ -276,7 +293,9 @@ mod tests {
             .find("a", "x")
             .unwrap();
         assert_eq!(found.unwrap().password, "p");
-        let error = write(r#"{"auths": {"a": {"auth": "geheim"#, 0o600).unwrap_err();
+        let error = write(r#"{"auths": {"a": {"auth": "geheim"#, 0o600)
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("line 1") && !error.contains("geheim"),
             "{error}"

@@ -124,7 +124,7 @@ impl BlobReader<'_> {
                 Ok(None) if self.at >= self.size => return Ok(None),
                 Ok(None) => "the blob ended early".to_owned(),
                 Ok(Some(Err(error))) => format!("the connection broke: {}", chain(&error)),
-                Err(reason) => reason,
+                Err(stalled) => stalled.to_string(),
             };
             self.body = None;
             self.retry(reason).await?;

@@ -18,6 +18,15 @@ pub(crate) struct Pace {
     came: u64,
 }
 
+/// Why a body is not waited for any longer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Stalled {
+    #[error("no bytes came for {} s", time.as_secs_f32())]
+    Silent { time: Duration },
+    #[error("only {bytes} bytes came in {} s", time.as_secs_f32())]
+    Slow { bytes: u64, time: Duration },
+}
+
 impl Pace {
     pub(crate) fn new(stall: Duration) -> Self {
         Self {
@@ -27,18 +36,20 @@ impl Pace {
         }
     }
 
-    /// The next frame of a body. The error says why there is none.
+    /// The next frame of a body.
     pub(crate) async fn frame(
         &mut self,
         body: &mut Incoming,
-    ) -> Result<Option<Result<Frame<Bytes>, hyper::Error>>, String> {
+    ) -> Result<Option<Result<Frame<Bytes>, hyper::Error>>, Stalled> {
         let begun = Instant::now();
         let left = self.stall.saturating_sub(self.waited);
         let Ok(frame) = tokio::time::timeout(left, body.frame()).await else {
-            let seconds = self.stall.as_secs_f32();
             return Err(match self.came {
-                0 => format!("no bytes came for {seconds} s"),
-                came => format!("only {came} bytes came in {seconds} s"),
+                0 => Stalled::Silent { time: self.stall },
+                bytes => Stalled::Slow {
+                    bytes,
+                    time: self.stall,
+                },
             });
         };
         self.waited += begun.elapsed();

@@ -200,7 +200,7 @@ impl Client {
                     continue;
                 }
                 Ok(Some(Err(error))) => format!("the connection broke: {}", chain(&error)),
-                Err(reason) => reason,
+                Err(stalled) => stalled.to_string(),
             };
             return Err(RegistryError::Unreachable {
                 host,

@@ -10,6 +10,7 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use keelson_blocking::{TaskDied, blocking};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -49,12 +50,17 @@ pub(crate) enum ConnectError {
     /// No process listens there.
     #[error("connection refused")]
     Refused,
-    /// The local configuration is wrong.
+    /// The local configuration is wrong. A text, as in all variants: the HTTP library only lends the
+    /// error, and the caller needs its own.
     #[error("{0}")]
     Setup(String),
     /// Everything else.
     #[error("{0}")]
     Failed(String),
+}
+
+fn died(error: TaskDied) -> ConnectError {
+    ConnectError::Failed(error.to_string())
 }
 
 impl tower::Service<Uri> for Connector {
@@ -88,9 +94,9 @@ impl Connector {
         let name = authority(uri);
         let proxy = self.options.proxies.before(tls, name);
         let (options, of) = (Arc::clone(&self.options), name.to_owned());
-        let named = tokio::task::spawn_blocking(move || options.is_named(&of))
+        let named = blocking(move || options.is_named(&of))
             .await
-            .map_err(|error| ConnectError::Failed(error.to_string()))?;
+            .map_err(died)?;
         let tcp = match proxy {
             // Only the proxy can resolve the name.
             Some(_) if !named && host_of(name).parse().is_ok_and(own::is_own) => {
@@ -115,10 +121,10 @@ impl Connector {
             name.to_owned(),
         );
         // On another thread, because files are read.
-        let config = tokio::task::spawn_blocking(move || trust.config(&options, &owned))
+        let config = blocking(move || trust.config(&options, &owned))
             .await
-            .map_err(|error| ConnectError::Failed(error.to_string()))?
-            .map_err(ConnectError::Setup)?;
+            .map_err(died)?
+            .map_err(|error| ConnectError::Setup(error.to_string()))?;
         let host = ServerName::try_from(host_of(name).to_owned())
             .map_err(|_| ConnectError::Setup(format!("{name:?} is not a valid host name")))?;
         let stream = TlsConnector::from(config)

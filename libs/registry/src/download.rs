@@ -209,7 +209,7 @@ impl Download {
                     return Ok(Some(piece));
                 }
                 Ok(Some(Err(error))) => format!("the connection broke: {}", chain(&error)),
-                Err(reason) => reason,
+                Err(stalled) => stalled.to_string(),
             };
             return Err(DownloadError::Broken {
                 address: self.address.clone(),

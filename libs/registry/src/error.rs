@@ -118,3 +118,8 @@ impl RegistryError {
         }
     }
 }
+
+/// Why a setting of the registry client can't be used, for the person who wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingError(pub(crate) String);

@@ -43,7 +43,7 @@ pub use auth::Credentials;
 pub use blob::BlobReader;
 pub use client::Client;
 pub use download::{Download, DownloadError};
-pub use error::{Missing, RegistryError};
+pub use error::{Missing, RegistryError, SettingError};
 pub use manifest::Manifest;
 pub use options::{Deadlines, HostRule, Mirror, RegistryOptions};
 pub use proxy::Proxies;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Uri;
 
 use crate::address::{is_loopback, within};
+use crate::error::SettingError;
 use crate::proxy::Proxies;
 use crate::uri::host_of;
 
@@ -95,13 +96,13 @@ pub struct Mirror {
 }
 
 impl FromStr for Mirror {
-    type Err = String;
+    type Err = SettingError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, SettingError> {
         let wrong = |reason: &str| {
-            Err(format!(
+            Err(SettingError(format!(
                 "invalid mirror {text:?}: {reason}; expected https://host[:port]"
-            ))
+            )))
         };
         let (tls, rest) = if let Some(rest) = text.strip_prefix("https://") {
             (true, rest)
@@ -144,14 +145,14 @@ pub enum HostRule {
 }
 
 impl FromStr for HostRule {
-    type Err = String;
+    type Err = SettingError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, SettingError> {
         let wrong = |reason: &str| {
-            Err(format!(
+            Err(SettingError(format!(
                 "invalid insecure registry {text:?}: {reason}; expected host[:port] or a prefix \
                  such as 10.0.0.0/8"
-            ))
+            )))
         };
         if text.contains("://") {
             return wrong("it must not have a scheme");

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use http::Uri;
 
 use crate::address::{is_loopback, within};
+use crate::error::SettingError;
 use crate::uri::host_of;
 
 /// The proxies, and the hosts that are reached without one.
@@ -23,13 +24,13 @@ impl Proxies {
     ///
     /// # Errors
     /// Names the variable that is no URL of a proxy.
-    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
         let either = |name: &str| {
             get(name)
                 .or_else(|| get(&name.to_ascii_uppercase()))
                 .filter(|value| !value.is_empty())
         };
-        let proxy = |name: &str| -> Result<Option<Uri>, String> {
+        let proxy = |name: &str| -> Result<Option<Uri>, SettingError> {
             let Some(value) = either(name) else {
                 return Ok(None);
             };
@@ -41,9 +42,9 @@ impl Proxies {
                 Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => {
                     Ok(Some(uri))
                 }
-                _ => Err(format!(
+                _ => Err(SettingError(format!(
                     "{name} is not the URL of an HTTP proxy (http://host:port)"
-                )),
+                ))),
             }
         };
         Ok(Self {

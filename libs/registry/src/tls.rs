@@ -1,17 +1,43 @@
 //! TLS for registries: with the system's certificate authorities, with those of a single registry,
 //! or without any check for registries configured as insecure.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::options::RegistryOptions;
+
+/// Why TLS can't be set up on this side.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TrustError {
+    #[error("cannot read {}: {source}", path.display())]
+    Bundle { path: PathBuf, source: io::Error },
+    #[error("cannot use {}: {source}", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("cannot use {}: {source}", path.display())]
+    Pem {
+        path: PathBuf,
+        source: rustls_pki_types::pem::Error,
+    },
+    #[error("client certificate for {authority}: {source}")]
+    Client {
+        authority: String,
+        source: rustls::Error,
+    },
+    #[error("certificate authority: {0}")]
+    Authority(#[source] rustls::Error),
+    #[error(transparent)]
+    Verifier(#[from] VerifierBuilderError),
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+}
 
 /// Makes the TLS configuration of each registry.
 #[derive(Debug, Default)]
@@ -28,7 +54,7 @@ impl Trust {
         &self,
         options: &RegistryOptions,
         authority: &str,
-    ) -> Result<Arc<ClientConfig>, String> {
+    ) -> Result<Arc<ClientConfig>, TrustError> {
         let directory = own_directory(options, authority);
         let insecure = options.is_insecure(authority);
         if directory.is_none() && !insecure {
@@ -55,7 +81,10 @@ impl Trust {
         let config = match files.client {
             Some((chain, key)) => builder
                 .with_client_auth_cert(chain, key)
-                .map_err(|error| format!("client certificate for {authority}: {error}"))?,
+                .map_err(|source| TrustError::Client {
+                    authority: authority.to_owned(),
+                    source,
+                })?,
             None => builder.with_no_client_auth(),
         };
         Ok(Arc::new(config))
@@ -65,7 +94,7 @@ impl Trust {
         &self,
         options: &RegistryOptions,
         own: &[CertificateDer<'static>],
-    ) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    ) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
         let system = match self.roots.get() {
             Some(roots) => roots,
             None => {
@@ -80,7 +109,7 @@ impl Trust {
             for certificate in own {
                 roots
                     .add(certificate.clone())
-                    .map_err(|error| format!("certificate authority: {error}"))?;
+                    .map_err(TrustError::Authority)?;
             }
             Arc::new(roots)
         };
@@ -96,24 +125,23 @@ impl Trust {
         WebPkiServerVerifier::builder_with_provider(roots, Arc::new(ring::default_provider()))
             .build()
             .map(|verifier| verifier as Arc<dyn ServerCertVerifier>)
-            .map_err(|error| error.to_string())
+            .map_err(TrustError::from)
     }
 }
 
 fn builder(
     verifier: Arc<dyn ServerCertVerifier>,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, String> {
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TrustError> {
     Ok(
         ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
+            .with_safe_default_protocol_versions()?
             .dangerous()
             .with_custom_certificate_verifier(verifier),
     )
 }
 
 /// The first bundle that exists. Certificates that cannot be parsed are left out.
-fn system_roots(bundles: &[PathBuf]) -> Result<RootCertStore, String> {
+fn system_roots(bundles: &[PathBuf]) -> Result<RootCertStore, TrustError> {
     let mut roots = RootCertStore::empty();
     for path in bundles {
         match std::fs::read(path) {
@@ -126,7 +154,10 @@ fn system_roots(bundles: &[PathBuf]) -> Result<RootCertStore, String> {
                 break;
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+            Err(source) => {
+                let path = path.clone();
+                return Err(TrustError::Bundle { path, source });
+            }
         }
     }
     Ok(roots)
@@ -153,9 +184,10 @@ struct OwnFiles {
 }
 
 impl OwnFiles {
-    fn read(directory: &Path) -> Result<Self, String> {
-        let failed = |path: &Path, error: &dyn std::fmt::Display| {
-            format!("cannot use {}: {error}", path.display())
+    fn read(directory: &Path) -> Result<Self, TrustError> {
+        let unusable = |path: &Path| {
+            let path = path.to_owned();
+            move |source| TrustError::Pem { path, source }
         };
         let mut paths = std::fs::read_dir(directory)
             .and_then(|entries| {
@@ -163,22 +195,25 @@ impl OwnFiles {
                     .map(|entry| entry.map(|entry| entry.path()))
                     .collect::<Result<Vec<_>, _>>()
             })
-            .map_err(|error| failed(directory, &error))?;
+            .map_err(|source| TrustError::Directory {
+                path: directory.to_owned(),
+                source,
+            })?;
         paths.sort();
         let mut files = Self::default();
         for path in paths {
-            let certificates = || -> Result<Vec<CertificateDer<'static>>, String> {
+            let certificates = || -> Result<Vec<CertificateDer<'static>>, TrustError> {
                 CertificateDer::pem_file_iter(&path)
                     .and_then(Iterator::collect)
-                    .map_err(|error| failed(&path, &error))
+                    .map_err(unusable(&path))
             };
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("crt") => files.authorities.extend(certificates()?),
                 Some("cert") if files.client.is_none() => {
                     let chain = certificates()?;
                     let key_path = path.with_extension("key");
-                    let key = PrivateKeyDer::from_pem_file(&key_path)
-                        .map_err(|error| failed(&key_path, &error))?;
+                    let key =
+                        PrivateKeyDer::from_pem_file(&key_path).map_err(unusable(&key_path))?;
                     files.client = Some((chain, key));
                 }
                 _ => {}

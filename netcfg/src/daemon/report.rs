@@ -1,4 +1,4 @@
-//! What the daemon reports: resolv.conf, the time servers, the status, one line for the
+//! The reports of the daemon: resolv.conf, the time servers, the status, one line for the
 //! supervisor.
 
 use std::path::Path;

@@ -20,7 +20,7 @@ pub struct ArpPacket {
     pub sender_mac: Mac,
     /// Address of the sender; 0.0.0.0 in a probe.
     pub sender: Ipv4Addr,
-    /// Address that is asked for.
+    /// The requested address.
     pub target: Ipv4Addr,
 }
 
@@ -28,7 +28,7 @@ pub struct ArpPacket {
 const PREAMBLE: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
 impl ArpPacket {
-    /// "Does anybody use this address?" without saying that we do (RFC 5227 §2.1.1).
+    /// Asks "does anybody use this address?" without claiming it (RFC 5227 §2.1.1).
     #[must_use]
     pub fn probe(mac: Mac, target: Ipv4Addr) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl ArpPacket {
         }
     }
 
-    /// "We use this address", which also renews stale caches (RFC 5227 §2.3).
+    /// Announces "we use this address", which also updates stale caches (RFC 5227 §2.3).
     #[must_use]
     pub fn announcement(mac: Mac, address: Ipv4Addr) -> Self {
         Self {
@@ -50,7 +50,8 @@ impl ArpPacket {
         }
     }
 
-    /// Reads what follows the Ethernet header; `None` when it is not ARP for IPv4 over Ethernet.
+    /// Reads the bytes after the Ethernet header. `None` if they are not ARP for IPv4 over
+    /// Ethernet.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let rest = bytes.strip_prefix(&PREAMBLE)?;
@@ -85,8 +86,8 @@ impl ArpPacket {
         out
     }
 
-    /// Whether the packet shows that another machine uses `address` or is about to
-    /// (RFC 5227 §2.1.1): it names the address as its own, or probes for it like us.
+    /// Whether the packet shows that another machine uses `address` or will use it (RFC 5227
+    /// §2.1.1): it names the address as its own, or probes for it like us.
     #[must_use]
     pub fn conflicts(&self, mac: Mac, address: Ipv4Addr) -> bool {
         if self.sender_mac == mac {

@@ -20,8 +20,8 @@ use super::lease::Lease;
 use super::machine::{Machine, Notice, Output, Remembered, StateName, Time};
 use super::udp;
 
-/// Longest sleep: the timer of the runtime stands still while the machine is suspended, the
-/// clock of the leases does not.
+/// Longest sleep: the runtime's timer stops while the machine is suspended, but the clock of the
+/// leases does not.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
 /// CLOCK_BOOTTIME, the clock of all leases.
@@ -33,22 +33,22 @@ pub(crate) fn now() -> Time {
     )
 }
 
-/// What the daemon hears from a client.
+/// An event that a client sends to the daemon.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ClientEvent {
-    /// A lease is to be used.
+    /// Use this lease.
     Bound { lease: Lease, granted: Time },
-    /// The lease is not to be used any more.
+    /// Stop using the lease.
     Unbound,
     /// The client's state or problem changed.
     Status(ClientStatus),
 }
 
-/// What the status file says of a client.
+/// The part of the status file about a client.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClientStatus {
     pub(crate) state: StateName,
-    /// What keeps the client from a lease or from parts of it, for an operator.
+    /// Why the client has no lease, or not all of it, as text for an operator.
     pub(crate) problem: Option<String>,
 }
 
@@ -103,7 +103,7 @@ impl Client {
 
     /// Reports the link's carrier to the client.
     pub(crate) fn carrier(&self, up: bool) {
-        // A client whose task ended is found by `is_finished`.
+        // `is_finished` finds a client whose task has ended.
         let _ = self.commands.send(Command::Carrier(up));
     }
 
@@ -114,7 +114,7 @@ impl Client {
         }
     }
 
-    /// Whether the task ended by itself, which only a defect can cause.
+    /// Whether the task ended by itself. Only a defect can cause that.
     pub(crate) fn is_finished(&self) -> bool {
         self.task.is_finished()
     }
@@ -131,11 +131,11 @@ struct Task {
     machine: Machine,
     events: mpsc::UnboundedSender<(u32, ClientEvent)>,
     status: ClientStatus,
-    /// Open while an answer of a server is awaited.
+    /// Open while the client waits for an answer of a server.
     dhcp: Option<AsyncFd<PacketSocket>>,
     /// Open while an address is probed.
     arp: Option<AsyncFd<PacketSocket>>,
-    /// Sends to the lease's server, and keeps the kernel from answering the server's unicasts
+    /// Sends to the lease's server, and prevents the kernel from answering the server's unicasts
     /// with "port unreachable".
     unicast: Option<UdpSocket>,
 }
@@ -214,7 +214,7 @@ impl Task {
                     payload,
                 } => {
                     if let Err(error) = self.send_unicast(source, server, &payload).await {
-                        // The machine asks again, and asks all servers in the end.
+                        // The state machine asks again, and asks all servers in the end.
                         debug!(link = %self.link.name, %server, %error, "cannot send to the server");
                     }
                 }
@@ -269,7 +269,7 @@ impl Task {
                 let words: Vec<String> = reasons.iter().map(ToString::to_string).collect();
                 let words = words.join("; ");
                 let problem = format!("parts of the DHCP lease are not used: {words}");
-                // Each renewal brings them again.
+                // Each renewal reports them again.
                 if self.status.problem.as_ref() != Some(&problem) {
                     warn!(%link, reasons = words, "parts of the DHCP lease are not used");
                 }
@@ -331,7 +331,7 @@ impl Task {
         server: Ipv4Addr,
         payload: &[u8],
     ) -> io::Result<()> {
-        // The answer is taken from the packet socket, as in all states.
+        // The answer is read from the packet socket, as in all states.
         self.open_dhcp()?;
         let socket = UdpSocket::bind((source, udp::CLIENT_PORT)).await?;
         socket.bind_device(Some(self.link.name.as_bytes()))?;
@@ -370,13 +370,13 @@ impl Task {
 ///
 /// `AsyncFd::new` is deprecated because a type whose descriptor changes or is closed early would
 /// break it. `PacketSocket` owns one descriptor for its whole life, and the replacement is an
-/// `unsafe` function, which this crate does without.
+/// `unsafe` function, which this crate must not use.
 #[allow(deprecated)]
 fn asynchronous(socket: PacketSocket) -> io::Result<AsyncFd<PacketSocket>> {
     AsyncFd::new(socket)
 }
 
-/// Waits for a packet; forever without a socket.
+/// Waits for a packet. Without a socket, waits forever.
 async fn receive(
     socket: Option<&AsyncFd<PacketSocket>>,
     buffer: &mut [u8],
@@ -392,8 +392,8 @@ async fn receive(
     }
 }
 
-/// Lets UDP to port 68 through and no fragments, so that the rest of the link's traffic does
-/// not wake this process. The packet begins with the IP header.
+/// Accepts only UDP to port 68 and no fragments, so that the link's other traffic does not wake
+/// this process. The packet begins with the IP header.
 const CLIENT_FILTER: [FilterInstruction; 9] = [
     // Protocol: UDP?
     instruction(0x30, 0, 0, 9),
@@ -401,7 +401,7 @@ const CLIENT_FILTER: [FilterInstruction; 9] = [
     // Fragment offset: zero?
     instruction(0x28, 0, 0, 6),
     instruction(0x45, 3, 0, 0x1fff),
-    // Destination port behind a header of variable length: 68?
+    // Destination port after a header of variable length: 68?
     instruction(0xb1, 0, 0, 0),
     instruction(0x48, 0, 0, 2),
     instruction(0x15, 1, 0, udp::CLIENT_PORT as u32),
@@ -419,7 +419,7 @@ const fn instruction(code: u16, jump_true: u8, jump_false: u8, operand: u32) -> 
 }
 
 /// Random numbers that need not be secret for long but must differ between machines that boot
-/// at the same time. Never blocks, also before the kernel's pool is filled.
+/// at the same time. Never blocks, even before the kernel's pool is seeded.
 fn random() -> u32 {
     let mut bytes = [0; 4];
     if getrandom(&mut bytes, GetRandomFlags::INSECURE).is_err() {

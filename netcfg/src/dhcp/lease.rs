@@ -1,5 +1,4 @@
-//! A lease that has been checked: nothing that a server sends reaches the link without passing
-//! through here.
+//! A checked lease. All values from a server are checked here before they are used for the link.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -10,22 +9,22 @@ use super::message::{MessageOptions, Reply};
 
 /// A lease without end.
 pub const INFINITE: u32 = u32::MAX;
-/// Shortest lease that is accepted, in seconds: less would keep the machine busy renewing. Servers
-/// of laboratories and tests lend for as little as this.
+/// Shortest lease that is accepted, in seconds: with less, the machine would be busy with renewals.
+/// Servers in laboratories and tests use times as short as this.
 pub const MIN_LEASE: u32 = 10;
-/// Longer leases are taken as this long, in seconds (a year); renewing early does no harm.
+/// Longer leases count as this long, in seconds (a year). Renewing early does no harm.
 pub const MAX_LEASE: u32 = 365 * 24 * 3600;
-/// Shortest prefix that is accepted: a server that says that half of the Internet is on the
-/// link is wrong or hostile.
+/// Shortest prefix that is accepted: a server that claims that half of the Internet is on the link
+/// is wrong or hostile.
 const MIN_PREFIX: u8 = 8;
 const MAX_ROUTES: usize = 64;
 const MAX_SERVERS: usize = 8;
-/// More are not reported: a server may send hundreds of wrong values.
+/// How many problems are reported: a server may send hundreds of wrong values.
 const MAX_LEFT_OUT: usize = 8;
-/// Less would switch IPv6 off on the link (RFC 8200 §5).
+/// A smaller MTU would switch IPv6 off on the link (RFC 8200 §5).
 const MIN_MTU: u16 = 1280;
 
-/// What a DHCP server lent.
+/// A lease from a DHCP server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The address.
@@ -61,19 +60,19 @@ pub struct LeaseRoute {
     pub destination: Ipv4Addr,
     /// Length of the network's prefix.
     pub prefix: u8,
-    /// Next machine; `None` when the network is on the link itself.
+    /// Gateway. `None` if the network is on the link itself.
     pub gateway: Option<Ipv4Addr>,
 }
 
-/// Something in a server's reply that the lease does without. It is reported to the operator, since
-/// it may be what keeps the machine from the network.
+/// A value in a server's reply that is ignored. It is reported to the operator, because it may be
+/// the reason why the network does not work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeftOut {
-    /// A route whose router is not a machine's address, or is this machine.
+    /// A route whose router is not the address of another machine.
     Router(Ipv4Addr),
     /// A route to loopback or multicast addresses.
     Destination(Ipv4Addr, u8),
-    /// More routes than are taken.
+    /// More routes than are accepted.
     Routes,
     /// A name server or time server that is not a machine's address.
     Server(Ipv4Addr),
@@ -95,7 +94,7 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// Why a server's offer is not taken.
+/// Why a server's offer is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
     /// Not the address of one machine.
@@ -107,7 +106,7 @@ pub enum LeaseError {
     /// Without it an address may not be used.
     #[error("the lease time is missing")]
     NoTime,
-    /// Too short to be worked with.
+    /// The lease is too short.
     #[error("a lease of {0} s is too short")]
     Short(u32),
     /// Option 54 is missing or is not the address of one machine.
@@ -116,14 +115,14 @@ pub enum LeaseError {
 }
 
 impl Lease {
-    /// Takes a lease out of an offer or an acknowledgement, and returns what was left out.
+    /// Makes a lease from an offer or an acknowledgement. Also returns the values that were
+    /// ignored.
     ///
-    /// What the lease stands on (address, mask, times, server) must be right; routes, servers
-    /// and names that are wrong are left out. A mask that is missing or zero is made from the
-    /// address.
+    /// The essential values (address, mask, times, server) must be correct. Wrong routes, servers
+    /// and names are ignored. If the mask is missing or zero, it is derived from the address.
     ///
     /// # Errors
-    /// What makes the lease unusable.
+    /// The reason why the lease is unusable.
     pub fn from_reply(reply: &Reply) -> Result<(Self, Vec<LeftOut>), LeaseError> {
         let options = &reply.options;
         let address = reply.address;
@@ -164,7 +163,7 @@ impl Lease {
         Ok((lease, left_out))
     }
 
-    /// Checks a lease that was read from a file as one from a server is checked.
+    /// Checks a lease from a file in the same way as one from a server.
     ///
     /// # Errors
     /// What makes the lease unusable.
@@ -202,7 +201,7 @@ impl Lease {
     }
 }
 
-/// T1 and T2: the server's when they are in order, else the half and seven eighths of RFC 2131
+/// T1 and T2: the server's if they are in order, else a half and seven eighths, as in RFC 2131
 /// §4.4.5.
 fn timers(seconds: u32, renew: Option<u32>, rebind: Option<u32>) -> (u32, u32) {
     if seconds == INFINITE {
@@ -223,9 +222,9 @@ fn timers(seconds: u32, renew: Option<u32>, rebind: Option<u32>) -> (u32, u32) {
     (renew, rebind)
 }
 
-/// Option 121 wins over option 3 (RFC 3442). A router that is not in the prefix is taken to be on
-/// the link all the same, as other clients do, and gets a route of its own before the routes that
-/// lead over it: hosting providers lend addresses with narrow prefixes and one router for all.
+/// Option 121 has priority over option 3 (RFC 3442). A router outside of the prefix is assumed to
+/// be on the link, as other clients do, and gets its own route before the routes through it:
+/// hosting providers use narrow prefixes and one router for all addresses.
 fn routes(
     address: Ipv4Addr,
     prefix: u8,
@@ -246,8 +245,8 @@ fn routes(
         }
     };
     if options.routes.is_empty() {
-        // In the order of preference, but those in the prefix first: of a right and a wrong one,
-        // the wrong one is outside. One default route is made.
+        // In the order of preference, but routers in the prefix first: if one is right and one is
+        // wrong, the wrong one is outside. Only one default route is made.
         for inside in [true, false] {
             for router in &options.routers {
                 if same_network(address, *router, prefix) == inside {
@@ -265,7 +264,7 @@ fn routes(
             }
         }
     }
-    // All that routers of others lie in comes before those.
+    // Networks that contain routers come before the routes through those.
     table.routes.sort_by_key(|route| route.gateway.is_some());
     table.routes
 }
@@ -277,8 +276,8 @@ struct Table {
 }
 
 impl Table {
-    /// Adds a route, and one to its router if nothing else leads there. The first of several to
-    /// one network counts.
+    /// Adds a route, and one to its router if no other route leads there. If several lead to one
+    /// network, the first is used.
     fn add(
         &mut self,
         destination: Ipv4Addr,
@@ -304,7 +303,7 @@ impl Table {
             return Err(LeftOut::Routes);
         }
         if let Some(gateway) = to_gateway
-            // A route to the router itself would lead over it and nowhere.
+            // A route to the router itself through the router would lead nowhere.
             && (destination, length) != (gateway, 32)
         {
             self.push(gateway, 32, None);
@@ -363,8 +362,8 @@ fn check_address(address: Ipv4Addr, prefix: u8) -> Result<(), LeaseError> {
     Ok(())
 }
 
-/// Whether an address may belong to one machine other than this one by itself: not 0/8, not
-/// loopback, not multicast, not the reserved block 240/4 with the broadcast address.
+/// Whether an address can belong to another single machine: not 0/8, not loopback, not multicast,
+/// not the reserved block 240/4 with the broadcast address.
 #[must_use]
 pub fn is_host(address: Ipv4Addr) -> bool {
     let first = address.octets()[0];

@@ -8,10 +8,10 @@
 //!                                 ▲────────────── NAK, end of lease ──────────┴──────────────┘
 //! ```
 //!
-//! The caller feeds carrier changes, messages, ARP packets and the passing of time, and does
-//! what the outputs say. The lease that the link uses ("held") is kept beside the state: when
-//! the carrier is lost, the address stays until the lease ends, and is confirmed by an
-//! INIT-REBOOT exchange when the carrier returns.
+//! The caller passes in carrier changes, messages, ARP packets and the time, and carries out the
+//! outputs. The lease that the link uses ("held") is kept beside the state: when the carrier is
+//! lost, the address stays until the lease ends, and is confirmed by an INIT-REBOOT exchange when
+//! the carrier returns.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -25,17 +25,18 @@ pub use super::output::{Notice, Output, Remembered, StateName, Time};
 pub type Random = Box<dyn FnMut() -> u32 + Send>;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Requests that are sent before an offer is given up.
+/// How many requests are sent before an offer is dropped.
 const REQUEST_TRIES: u32 = 4;
-/// Requests that are sent before a remembered lease is given up.
+/// How many requests are sent before a remembered lease is dropped.
 const REBOOT_TRIES: u32 = 3;
-/// Probes before an address is used. RFC 5227 wants three within about seven seconds; that is
-/// made for slow links without a server that keeps books. Here the probes are 80–160 ms apart: a
-/// neighbour on a switched link answers within a few, and the whole boot waits for this.
+/// How many probes are sent before an address is used. RFC 5227 asks for three within about seven
+/// seconds, for slow links without a server that records addresses. Here the probes are 80–160 ms
+/// apart: a neighbour on a switched link answers within a few milliseconds, and the whole boot
+/// waits for this.
 const PROBES: u32 = 3;
-/// Announcements after an address is taken into use, two seconds apart (RFC 5227 §2.3).
+/// How many announcements are sent after an address is used, two seconds apart (RFC 5227 §2.3).
 const ANNOUNCEMENTS: u32 = 2;
-/// When the lack of a server is first reported; each further pause is twice as long.
+/// When a missing server is first reported. The pause doubles each time.
 const FIRST_WARNING: Duration = Duration::from_secs(10);
 const LAST_WARNING: Duration = Duration::from_secs(3600);
 /// Least time between two attempts to renew (RFC 2131 §4.4.5).
@@ -108,20 +109,20 @@ pub struct Machine {
     random: Random,
     state: State,
     held: Option<Held>,
-    /// A lease of before that has not been confirmed.
+    /// An earlier lease that was not confirmed yet.
     candidate: Option<Lease>,
     /// Address to ask for in the next search.
     wish: Option<Ipv4Addr>,
     search: Option<Search>,
     xid: u32,
-    /// When the request was sent whose answer counts: a lease begins then (RFC 2131 §4.4.1).
+    /// When the current request was sent: a lease begins then (RFC 2131 §4.4.1).
     sent_at: Time,
     /// Refusals and conflicts since the last lease.
     failures: u32,
     announce: Option<(Time, u32)>,
     /// Whether this transaction already reported an unusable offer.
     reported: bool,
-    /// What the last lease is taken without.
+    /// The ignored values of the last lease.
     left_out: Vec<LeftOut>,
     out: Vec<Output>,
 }
@@ -197,7 +198,7 @@ impl Machine {
         }
     }
 
-    /// The address that is being probed: ARP packets are wanted while there is one.
+    /// The address that is being probed. While there is one, ARP packets are needed.
     #[must_use]
     pub fn probing(&self) -> Option<Ipv4Addr> {
         match &self.state {
@@ -206,7 +207,7 @@ impl Machine {
         }
     }
 
-    /// When [`Machine::timer`] wants to be called; `None` while only the carrier counts.
+    /// When [`Machine::timer`] must be called. `None` while only the carrier matters.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let state = match &self.state {
@@ -274,8 +275,7 @@ impl Machine {
 
     /// Time has passed.
     pub fn timer(&mut self, now: Time) -> Vec<Output> {
-        // Each step moves the deadline that it serves, so this ends; the bound is for clocks
-        // that jump.
+        // Each step moves its deadline, so this ends. The limit is for clocks that jump.
         for _ in 0..16 {
             if self.deadline().is_none_or(|deadline| deadline > now) {
                 break;
@@ -416,7 +416,7 @@ impl Machine {
         }
     }
 
-    // ---- beginnings of exchanges and their repetitions
+    // ---- Exchanges and their repetitions.
 
     fn begin_search(&mut self, now: Time) {
         self.xid = (self.random)();
@@ -428,7 +428,7 @@ impl Machine {
     fn begin_reboot(&mut self, now: Time, lease: Lease) {
         self.xid = (self.random)();
         self.reported = false;
-        // While the lease is in use nothing is missing yet, so there is nothing to report.
+        // While the lease is in use, nothing is missing, so nothing is reported.
         if self.held.is_none() {
             self.start_clock(now);
         }
@@ -510,7 +510,7 @@ impl Machine {
         };
     }
 
-    // ---- answers
+    // ---- Answers.
 
     fn offer(&mut self, now: Time, reply: &Reply) {
         if !matches!(self.state, State::Selecting { .. }) {
@@ -523,7 +523,7 @@ impl Machine {
     }
 
     fn acknowledgement(&mut self, now: Time, reply: &Reply) {
-        // What the answer must name: an address, and where one server was asked, that server.
+        // Checks that the answer names an address and, if one server was asked, that server.
         let (address, server) = match (&self.state, &self.held) {
             (State::Requesting { lease, .. }, _) => (lease.address, Some(lease.server)),
             (State::Rebooting { lease, .. }, _) => (lease.address, None),
@@ -601,8 +601,8 @@ impl Machine {
         }
     }
 
-    /// Waits before the next search, longer each time: a server that refuses or hands out taken
-    /// addresses again and again must not make the link busy.
+    /// Waits before the next search, longer each time: a server that keeps refusing, or that
+    /// assigns addresses in use, must not make the link busy.
     fn pause(&mut self, now: Time, shortest: Duration) {
         let factor = 1u32 << self.failures.min(7);
         self.failures = self.failures.saturating_add(1);
@@ -650,8 +650,8 @@ impl Machine {
         }
     }
 
-    /// 2, 4, 8 … 64 seconds, give or take one (RFC 2131 §4.1, which begins with 4: the first
-    /// packet after the carrier comes up is often lost in a switch).
+    /// 2, 4, 8 … 64 seconds, plus or minus one. (RFC 2131 §4.1 begins with 4. Here it is 2, because
+    /// the first packet after the carrier comes up is often lost in a switch.)
     fn backoff(&mut self, tries: u32) -> Duration {
         let seconds = 1u64 << tries.clamp(1, 6);
         Duration::from_millis(seconds * 1000 - 1000 + u64::from((self.random)() % 2000))
@@ -662,7 +662,7 @@ impl Machine {
     }
 }
 
-/// Half of the time that is left, but no sooner than [`MIN_RENEW`].
+/// Half of the remaining time, but at least [`MIN_RENEW`].
 fn half_way(now: Time, until: Option<Time>) -> Time {
     let left = until.map_or(MIN_RENEW, |until| until.saturating_sub(now));
     now + (left / 2).max(MIN_RENEW)

@@ -41,7 +41,7 @@ pub(crate) fn lease() -> Lease {
     }
 }
 
-/// The client with a clock, and what it did since the last look.
+/// The client with a clock, and its outputs since the last check.
 struct Bench {
     machine: Machine,
     now: Time,
@@ -68,7 +68,7 @@ impl Bench {
         self.out.extend(out);
     }
 
-    /// Lets time pass, calling the timer whenever the machine asks for it.
+    /// Lets time pass, and calls the timer whenever the machine asks for it.
     fn pass(&mut self, seconds: u64) {
         let end = self.now + Duration::from_secs(seconds);
         let mut calls = 0;
@@ -92,7 +92,7 @@ impl Bench {
         self.out.extend(out);
     }
 
-    /// The requests sent since the last look, and forgets everything.
+    /// Returns the requests since the last check, and forgets all outputs.
     fn sent(&mut self) -> Vec<v4::Message> {
         let out = std::mem::take(&mut self.out);
         out.iter().filter_map(request).collect()
@@ -180,7 +180,7 @@ fn bound_lease(out: &[Output]) -> Option<&Lease> {
 }
 
 #[test]
-fn a_lease_is_got_probed_and_announced() {
+fn a_lease_is_acquired_probed_and_announced() {
     let mut bench = Bench::new(None);
     assert_eq!(bench.machine.deadline(), None);
     bench.up();
@@ -239,7 +239,7 @@ fn without_a_server_it_asks_for_ever_and_warns_less_and_less() {
 }
 
 #[test]
-fn an_offer_that_is_not_confirmed_is_given_up() {
+fn an_offer_that_is_not_confirmed_is_dropped() {
     let mut bench = Bench::new(None);
     bench.up();
     bench.answer(MessageType::Offer, |_| {});
@@ -418,7 +418,7 @@ fn refusals_are_followed_by_growing_pauses() {
 }
 
 #[test]
-fn a_taken_address_is_declined() {
+fn an_address_in_use_is_declined() {
     let mut bench = Bench::new(None);
     bench.up();
     bench.answer(MessageType::Offer, |_| {});
@@ -442,7 +442,7 @@ fn a_taken_address_is_declined() {
 }
 
 #[test]
-fn release_gives_the_lease_back() {
+fn release_returns_the_lease() {
     let mut bench = Bench::new(None);
     bench.bind();
     let out = bench.machine.release();
@@ -498,7 +498,7 @@ fn answers_to_others_are_ignored() {
     assert_eq!(bench.state(), StateName::Requesting);
 }
 
-/// Whatever is heard, the lease in use is one that passes the checks.
+/// Whatever is received, the lease in use passes the checks.
 fn holds_no_garbage(machine: &Machine) {
     if let Some((lease, _)) = machine.lease() {
         lease.check().unwrap();
@@ -588,7 +588,7 @@ proptest! {
     }
 
     #[test]
-    fn any_order_of_events_leaves_the_machine_alive(
+    fn the_machine_survives_any_order_of_events(
         events in proptest::collection::vec((0u8..9, 0u64..4000), 1..40),
     ) {
         let mut bench = Bench::new(None);

@@ -1,8 +1,8 @@
-//! DHCPv4 messages: what a client sends, and what it takes out of a server's answer
-//! (RFC 2131; the options are read in `options`).
+//! DHCPv4 messages: makes a client's requests, and reads a server's answers (RFC 2131; `options`
+//! reads the options).
 //!
-//! A wrong option is left out, it does not make the message unreadable: servers with one
-//! sloppy option are common, and the lease is what counts.
+//! A wrong option is ignored and does not make the message unreadable: servers with one wrong
+//! option are common, and only the lease matters.
 
 use std::net::Ipv4Addr;
 
@@ -19,7 +19,7 @@ use super::options::{Gathered, code};
 /// Largest message that we ask servers to send, in bytes (what fits into one Ethernet packet).
 const MAX_MESSAGE: u16 = 1472;
 
-/// What a client says.
+/// A client's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// Who has an address for me? Perhaps the one I had before.
@@ -76,7 +76,7 @@ pub struct Header<'a> {
 /// The bytes of a request.
 ///
 /// # Errors
-/// When the codec refuses a value; it has no reason to for those that we put in.
+/// When the codec refuses a value. That should not happen for the values used here.
 pub fn encode(header: &Header<'_>, request: Request) -> Result<Vec<u8>, v4::EncodeError> {
     let mut message = v4::Message::new_with_id(
         header.xid,
@@ -99,7 +99,7 @@ pub fn encode(header: &Header<'_>, request: Request) -> Result<Vec<u8>, v4::Enco
     if let Request::Renew { address } | Request::Release { address, .. } = request {
         message.set_ciaddr(address);
     }
-    // No broadcast flag: our packet socket takes unicasts to an address that the link does not
+    // No broadcast flag: our packet socket receives unicasts to an address that the link does not
     // have yet.
     message.set_flags(Flags::default());
     let options = message.opts_mut();
@@ -128,7 +128,7 @@ pub fn encode(header: &Header<'_>, request: Request) -> Result<Vec<u8>, v4::Enco
         if let Some(name) = header.hostname {
             options.insert(DhcpOption::Hostname(name.to_owned()));
         }
-        // Option 121 stands before 3, as RFC 3442 asks.
+        // Option 121 comes before 3, as RFC 3442 asks.
         options.insert(DhcpOption::ParameterRequestList(vec![
             OptionCode::ClasslessStaticRoute,
             OptionCode::SubnetMask,
@@ -153,7 +153,7 @@ pub fn encode(header: &Header<'_>, request: Request) -> Result<Vec<u8>, v4::Enco
     Ok(bytes)
 }
 
-/// What kind of answer a server gave.
+/// The kind of a server's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyKind {
     /// An address could be had.
@@ -171,7 +171,7 @@ pub struct Reply {
     pub kind: ReplyKind,
     /// The address (`yiaddr`).
     pub address: Ipv4Addr,
-    /// The options that we know.
+    /// The known options.
     pub options: MessageOptions,
 }
 
@@ -203,7 +203,7 @@ pub fn decode(bytes: &[u8], mac: Mac, xid: u32) -> Result<Reply, MessageError> {
     }
     if message.opcode() != Opcode::BootReply
         || message.htype() != v4::HType::Eth
-        // The length decides how much of the packet is taken for the address: check it first.
+        // The length decides how much of the packet is the address, so it is checked first.
         || message.hlen() != 6
     {
         return Err(MessageError::NotReply);

@@ -1,9 +1,9 @@
-//! The options of a DHCPv4 answer: gathered as RFC 3396 asks, and read as RFC 2132, RFC 3397 and
-//! RFC 3442 say.
+//! The options of a DHCPv4 answer: joined as RFC 3396 says, and read as RFC 2132, RFC 3397 and RFC
+//! 3442 say.
 //!
-//! Every part of an option counts as one value, wherever the parts stand: beside each other, apart,
-//! or in the fields for the boot file and the server's name. The codec of the crate `dhcproto`
-//! joins neighbours only, and some of its decoders assert, so values are read here.
+//! All parts of an option form one value, wherever they are: adjacent, apart, or in the fields for
+//! the boot file and the server's name. The codec of the crate `dhcproto` joins only adjacent
+//! parts, and some of its decoders panic, so values are read here.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -41,7 +41,7 @@ pub mod code {
     pub const END: u8 = 255;
 }
 
-/// The options of an answer, each absent when it was missing or wrong.
+/// The options of an answer. An option is absent if it was missing or wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // Most fields are named after their options (RFC 2132).
 pub struct MessageOptions {
@@ -62,15 +62,15 @@ pub struct MessageOptions {
     pub message: Option<String>,
 }
 
-/// The values of all options of a message, by number, each joined from all of its parts.
+/// The values of all options of a message, by number. Each is joined from all its parts.
 #[derive(Debug, Default)]
 pub(super) struct Gathered(BTreeMap<u8, Vec<u8>>);
 
 impl Gathered {
-    /// Reads the options of a whole message that ends its fixed part at byte 240.
+    /// Reads the options of a complete message, whose fixed part ends at byte 240.
     ///
     /// The order is that of RFC 3396 §5: the options field, the boot file's field, the server
-    /// name's. Which of those two hold options, option 52 says, and only in the options field.
+    /// name's. Option 52 says which of those two have options; it counts only in the options field.
     pub(super) fn of(message: &[u8]) -> Self {
         let mut all = Self::default();
         all.add(message.get(240..).unwrap_or_default());
@@ -113,8 +113,8 @@ impl Gathered {
         self.0.get(&number).map_or(&[], Vec::as_slice)
     }
 
-    /// The first `N` bytes. There are more where a server sent an option of a fixed length twice;
-    /// its first answer counts then.
+    /// The first `N` bytes. There are more if a server sent an option of a fixed length twice; then
+    /// the first one counts.
     fn fixed<const N: usize>(&self, number: u8) -> Option<[u8; N]> {
         let value = self.value(number);
         value.len().is_multiple_of(N).then_some(())?;
@@ -133,7 +133,7 @@ impl Gathered {
         self.fixed::<4>(number).map(Ipv4Addr::from)
     }
 
-    /// None when the value is not a whole number of addresses.
+    /// `None` if the length is not a multiple of an address.
     fn addresses(&self, number: u8) -> Vec<Ipv4Addr> {
         let (addresses, rest) = self.value(number).as_chunks::<4>();
         match rest {
@@ -149,7 +149,7 @@ impl Gathered {
         (!text.is_empty()).then_some(text)
     }
 
-    /// The options that a lease is made of.
+    /// The options of a lease.
     pub(super) fn read(&self) -> MessageOptions {
         let mut search = domains(
             names(self.value(code::DOMAIN_SEARCH))
@@ -194,7 +194,7 @@ fn host_name(text: &str) -> Option<String> {
 }
 
 /// The routes of RFC 3442: prefix length, the significant bytes of the network, the router.
-/// `None` when a description is wrong or cut off: what follows it can't be found then.
+/// `None` if a description is wrong or cut off, because the next one can't be found then.
 fn classless_routes(mut value: &[u8]) -> Option<Vec<(Ipv4Addr, u8, Ipv4Addr)>> {
     let mut routes = Vec::new();
     while let Some((length, rest)) = value.split_first() {
@@ -214,7 +214,7 @@ fn classless_routes(mut value: &[u8]) -> Option<Vec<(Ipv4Addr, u8, Ipv4Addr)>> {
 }
 
 /// The names of a search list (RFC 3397), which are compressed as in messages of the domain
-/// system (RFC 1035 §4.1.4). What follows a wrong name can't be found; those before it count.
+/// system (RFC 1035 §4.1.4). Names after a wrong one can't be found; those before it are used.
 fn names(value: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     let mut position = 0;
@@ -269,8 +269,8 @@ fn name(value: &[u8], start: usize) -> Option<(String, usize)> {
     Some((name, next.unwrap_or(position)))
 }
 
-/// Those names that may stand in resolv.conf: a line break in a domain would otherwise write
-/// lines of its own there.
+/// The names that are allowed in resolv.conf: a line break in a domain would otherwise add lines
+/// there.
 fn domains<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for name in names {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn overloaded_fields_go_on_in_their_order() {
+    fn overloaded_fields_continue_in_their_order() {
         let one = option(code::ROUTER, &[192, 0]);
         let two = option(code::ROUTER, &[2, 1, 192, 0]);
         let three = option(code::ROUTER, &[2, 2]);
@@ -319,7 +319,7 @@ mod tests {
             let gathered = Gathered::of(&message(&options, &two, &three));
             assert_eq!(gathered.value(code::ROUTER), expected, "{overload}");
         }
-        // An overload option outside of the options field says nothing.
+        // An overload option outside of the options field is ignored.
         let file = [option(code::OVERLOAD, &[3]), two.clone()].concat();
         let options = [option(code::OVERLOAD, &[1]), one.clone()].concat();
         let gathered = Gathered::of(&message(&options, &file, &three));
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_fixed_option_sent_twice_the_first_counts() {
+    fn if_a_fixed_option_is_sent_twice_the_first_counts() {
         let options = [
             option(code::SUBNET_MASK, &[255, 255, 255, 0]),
             option(code::LEASE_TIME, &[0, 0, 2, 88]),
@@ -351,7 +351,8 @@ mod tests {
         value.extend(b"east");
         value.extend([0xc0, 17]);
         assert_eq!(names(&value)[2], "east.marketing.example.com");
-        // Forwards, to itself, cut off, and of a kind that does not exist: what came before counts.
+        // Forwards, to itself, cut off, and of a kind that does not exist: the names before it
+        // count.
         let start = value.len();
         for wrong in [
             &[0xc0, 200][..],
@@ -398,10 +399,10 @@ mod tests {
     }
 
     proptest! {
-        /// However a server cuts its options into parts and wherever it puts them, the same is
-        /// read.
+        /// However a server splits its options, and wherever it puts the parts, the result is the
+        /// same.
         #[test]
-        fn parts_are_joined_wherever_they_stand(
+        fn parts_are_joined_wherever_they_are(
             values in proptest::collection::btree_map(1u8..=254, proptest::collection::vec(any::<u8>(), 1..30), 1..6),
             cuts in proptest::collection::vec((0usize..6, 1usize..8), 0..40),
             last in 0usize..3,

@@ -1,4 +1,4 @@
-//! The vocabulary between the state machine and its caller.
+//! The types between the state machine and its caller.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::arp::{ArpPacket, Mac};
 use super::lease::{Lease, LeaseError, LeftOut};
 
-/// Time since an arbitrary beginning, which counts on while the machine is suspended
+/// Time since an arbitrary beginning. It also advances while the machine is suspended
 /// (CLOCK_BOOTTIME).
 pub type Time = Duration;
 
-/// What the caller does.
+/// An action for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Send to all servers of the link.
@@ -31,7 +31,7 @@ pub enum Output {
     },
     /// Send to all machines of the link.
     Arp(ArpPacket),
-    /// Use this lease, in place of any before.
+    /// Use this lease instead of an earlier one.
     Bound {
         /// The lease.
         lease: Lease,
@@ -44,17 +44,17 @@ pub enum Output {
     Notice(Notice),
 }
 
-/// Something that an operator wants to know.
+/// A notice for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// No server has answered for so many seconds.
+    /// No server has answered.
     NoServer {
         /// Seconds since the client began to look.
         seconds: u64,
     },
     /// A server offered something unusable.
     Rejected(LeaseError),
-    /// A lease is used without some of the options that the server sent.
+    /// Some options of the lease are ignored.
     LeftOut(Vec<LeftOut>),
     /// A server refused the address.
     Refused {
@@ -68,7 +68,7 @@ pub enum Notice {
         /// The other machine.
         mac: Mac,
     },
-    /// The server does not renew the lease; others are asked now.
+    /// The server does not renew the lease; other servers are asked now.
     NotRenewed {
         /// Seconds until the lease ends.
         seconds_left: u64,
@@ -87,11 +87,11 @@ pub enum StateName {
     Waiting,
     /// Looking for servers.
     Selecting,
-    /// An offer was taken, the server has not confirmed it yet.
+    /// An offer was accepted, but the server has not confirmed it yet.
     Requesting,
-    /// Asking whether a remembered lease is still good.
+    /// Asking whether a remembered lease is still valid.
     Rebooting,
-    /// Looking whether another machine uses the address.
+    /// Checking whether another machine uses the address.
     Probing,
     /// The lease is in use.
     Bound,
@@ -101,12 +101,12 @@ pub enum StateName {
     Rebinding,
 }
 
-/// What is known of a lease from before this process started.
+/// A lease from before this process started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remembered {
     /// The lease.
     pub lease: Lease,
-    /// When it began; `None` when the clock does not know.
+    /// When it began. `None` if it is unknown.
     pub granted: Option<Time>,
     /// Whether the link has the address now.
     pub in_use: bool,

@@ -13,7 +13,7 @@ use super::machine::Time;
 use crate::files::{self, FileError};
 
 const VERSION: u32 = 1;
-/// Longer files are not ours.
+/// Longer files were not written by this program.
 const MAX_BYTES: u64 = 64 << 10;
 
 /// One file of the directory: `<link>.json`.
@@ -34,7 +34,7 @@ struct Document {
     lease: Lease,
 }
 
-/// Why a lease could not be read or kept.
+/// Why a lease could not be read or stored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The file could not be written or removed.
@@ -43,7 +43,7 @@ pub(crate) enum StoreError {
     /// The file could not be read.
     #[error("read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
-    /// The file is not what this version writes.
+    /// The file does not have the format of this version.
     #[error("{path} is not a lease file: {reason}")]
     Format { path: PathBuf, reason: String },
 }
@@ -65,7 +65,7 @@ impl LeaseStore {
         self.dir.join(format!("{link}.json"))
     }
 
-    /// Keeps a lease that began at `granted` on the clock of the state machine.
+    /// Stores a lease that began at `granted` on the clock of the state machine.
     pub(crate) fn save(
         &self,
         link: &str,
@@ -90,9 +90,9 @@ impl LeaseStore {
         Ok(files::write_durable(&path, &text)?)
     }
 
-    /// The lease kept for a link, and when it began on the state machine's clock. The time is
-    /// `None` when the lease began before that clock did (before the machine booted), or when
-    /// the wall clock stands before it, as on machines whose clock stops while they are off.
+    /// The stored lease of a link, and when it began on the state machine's clock. The time is
+    /// `None` if the lease began before that clock did (before the machine booted), or if the wall
+    /// clock is before it, as on machines whose clock stops while they are off.
     pub(crate) fn load(
         &self,
         link: &str,
@@ -146,7 +146,7 @@ impl LeaseStore {
         Ok(Some((document.lease, granted)))
     }
 
-    /// Forgets a link's lease.
+    /// Removes a link's lease.
     pub(crate) fn remove(&self, link: &str) -> Result<(), StoreError> {
         Ok(files::remove(&self.path(link))?)
     }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_goes_forward_and_back() {
+    fn the_file_migrates_forward_and_back() {
         let golden = include_str!("../../tests/golden/lease.1.json");
         let dir = tempfile::tempdir().unwrap();
         let store = LeaseStore::new(dir.path());
@@ -212,7 +212,7 @@ mod tests {
         };
         let written = fs::read_to_string(&path).unwrap();
         assert_eq!(value(&written), value(golden));
-        // A newer one, which this release can do with, and one that it can't.
+        // A newer file that this release can read, and one that it can't.
         for (oldest, readable) in [(1, true), (2, false)] {
             let versions = format!("\"version\": 2, \"readable_from\": {oldest}, \"newer\": 1");
             fs::write(&path, golden.replacen("\"version\": 1", &versions, 1)).unwrap();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_files_are_told() {
+    fn damaged_files_are_reported() {
         let dir = tempfile::tempdir().unwrap();
         let store = LeaseStore::new(dir.path());
         let now = Duration::from_secs(1000);

@@ -1,11 +1,11 @@
-//! IPv4 and UDP headers, for the time when the link has no address and the kernel's own UDP
-//! cannot be used (RFC 791, RFC 768).
+//! IPv4 and UDP headers, for the time while the link has no address and the kernel's own UDP can't
+//! be used (RFC 791, RFC 768).
 
 use std::net::Ipv4Addr;
 
-/// Where DHCP servers listen.
+/// The port of DHCP servers.
 pub const SERVER_PORT: u16 = 67;
-/// Where DHCP clients listen.
+/// The port of DHCP clients.
 pub const CLIENT_PORT: u16 = 68;
 
 const IP_HEADER: usize = 20;
@@ -24,10 +24,10 @@ pub enum PacketError {
     /// A fragment: servers don't fragment messages of the size that we ask for.
     #[error("a fragment")]
     Fragment,
-    /// Not UDP.
+    /// The protocol is not UDP.
     #[error("not UDP")]
     Protocol,
-    /// Other ports than those of a server's answer to a client.
+    /// The ports are not those of a server's answer to a client.
     #[error("not from port 67 to port 68")]
     Ports,
     /// A checksum is wrong.
@@ -40,14 +40,14 @@ pub enum PacketError {
 pub struct Datagram<'a> {
     /// Sender.
     pub source: Ipv4Addr,
-    /// What the datagram carries.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
-/// Checks the headers of an IPv4 packet and takes the payload out.
+/// Checks the headers of an IPv4 packet and returns the payload.
 ///
-/// `checksum_pending` says that the packet never left this machine and its UDP checksum was
-/// left to hardware; it is not compared then.
+/// `checksum_pending`: the packet never left this machine, and its UDP checksum was left to
+/// hardware. Then the checksum is not compared.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -62,7 +62,7 @@ pub fn parse(packet: &[u8], checksum_pending: bool) -> Result<Datagram<'_>, Pack
     }
     let header = packet.get(..header_length).ok_or(PacketError::Length)?;
     let total = usize::from(u16_at(header, 2)?);
-    // Ethernet pads short packets: what follows the total length is not part of the packet.
+    // Ethernet pads short packets: bytes after the total length are not part of the packet.
     let body = packet
         .get(header_length..total)
         .ok_or(PacketError::Length)?;
@@ -181,8 +181,8 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A server's packet, made from a client's by exchanging the ports (which keeps both
-    /// checksums right).
+    /// A server's packet, made from a client's by exchanging the ports (which does not change the
+    /// checksums).
     pub(crate) fn from_server(source: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
         let mut packet = build(source, payload).unwrap();
         packet.swap(21, 23);
@@ -190,7 +190,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_built_is_parsed() {
+    fn built_packets_are_parsed() {
         for payload in [&b""[..], b"a", b"ab", &[0xff; 1001]] {
             let packet = from_server(Ipv4Addr::new(192, 0, 2, 1), payload);
             let parsed = parse(&packet, false).unwrap();

@@ -24,7 +24,7 @@ pub const LINK: &str = "uplink";
 /// Generous: test machines are slow and share two processors.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// Whether the tests may run; says so when not.
+/// Whether the tests can run. Reports the skip if not.
 pub fn may_run() -> bool {
     if !keelson_testing::is_root() {
         return false;
@@ -34,7 +34,7 @@ pub fn may_run() -> bool {
     true
 }
 
-/// Waits until `condition` returns a value, and panics with `what` when it takes too long.
+/// Waits until `condition` returns a value. Panics with `what` if it takes too long.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + LONG;
     loop {
@@ -46,7 +46,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Runs iproute2 in a namespace. It shows what the daemon did by other code than the daemon's.
+/// Runs iproute2 in a namespace. It shows the daemon's work through code that is not the daemon's.
 fn ip(namespace: &Namespace, words: &str) -> String {
     let run = || Command::new("ip").args(words.split(' ')).output();
     let output = namespace.run(run).unwrap().unwrap();
@@ -58,7 +58,7 @@ fn ip(namespace: &Namespace, words: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A program whose output is collected line by line; it is killed at the end.
+/// A program whose output is collected line by line. It is killed at the end.
 pub struct Program {
     child: Child,
     lines: Arc<(Mutex<Vec<String>>, Condvar)>,
@@ -85,8 +85,8 @@ impl Program {
         Self { child, lines }
     }
 
-    /// Waits for a line that holds all the words, from line number `from` on; returns the number
-    /// after it.
+    /// Waits for a line with all the words, from line number `from` on. Returns the next line
+    /// number.
     pub fn wait_for_line(&self, from: usize, words: &[&str]) -> usize {
         let deadline = Instant::now() + LONG;
         let mut lines = self.lines.0.lock().unwrap();
@@ -100,7 +100,7 @@ impl Program {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                // The lock must not be poisoned: the lines are printed while unwinding.
+                // The lock must not be poisoned, because the lines are printed while unwinding.
                 drop(lines);
                 panic!("no line with {words:?}");
             }
@@ -217,8 +217,8 @@ impl Net {
         self.start_with(|_| {})
     }
 
-    /// Starts the daemon so that it gives a sign of life each half of a second. A test that does so
-    /// must read the socket, which holds only some messages.
+    /// Starts the daemon so that it sends a sign of life every half second. The test must read the
+    /// socket, because its queue is short.
     pub fn start_watched(&self) -> (Program, UnixDatagram) {
         self.start_with(|command| {
             command.env("WATCHDOG_USEC", "1500000");
@@ -241,7 +241,7 @@ impl Net {
         (program, socket)
     }
 
-    /// Starts the DHCP server with further options.
+    /// Starts the DHCP server with additional options.
     pub fn serve(&self, options: &[&str]) -> Program {
         let leases = format!("--dhcp-leasefile={}", self.path("dnsmasq.leases").display());
         let program = Program::start(&self.server, Path::new("dnsmasq"), |command| {
@@ -259,7 +259,7 @@ impl Net {
 
     pub fn status(&self) -> Option<NetworkStatus> {
         let bytes = fs::read(self.path("run/netcfg/status.json")).ok()?;
-        // Written by a rename: it is always whole.
+        // It is replaced by a rename, so it is always complete.
         Some(serde_json::from_slice(&bytes).unwrap())
     }
 
@@ -317,7 +317,7 @@ impl Drop for Net {
     }
 }
 
-/// Waits for one of the daemon's words to its supervisor.
+/// Waits for a notification of the daemon to its supervisor.
 pub fn wait_for_notification(socket: &UnixDatagram, wanted: &str) {
     let mut buffer = [0; 1024];
     loop {

@@ -14,7 +14,7 @@ use keelson_benches::rounds::{Series, interleave};
 use keelson_benches::table::{self, Cell, Table};
 use keelson_benches::usage::milliseconds;
 use keelson_benches::{build, bundle, tools};
-use keelson_log::shape::{Progress, Selection, Shaper};
+use keelson_log::shape::{BatchEnd, Selection, Shaper};
 use keelson_log::{Next, Reader, Rotation, Stream, Writer};
 use serde_json::json;
 
@@ -166,8 +166,8 @@ fn shape(file: &Path) -> Result<Duration> {
     });
     loop {
         let (batch, progress) = shaper.batch(&mut reader)?;
-        ensure!(progress != Progress::More || !batch.bytes.is_empty());
-        if progress != Progress::More {
+        ensure!(progress != BatchEnd::More || !batch.bytes.is_empty());
+        if progress != BatchEnd::More {
             return Ok(begin.elapsed());
         }
     }

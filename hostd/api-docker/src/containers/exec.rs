@@ -105,9 +105,9 @@ pub(crate) async fn start(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     let session_api = api.clone();
     let session: Session = Box::new(move |reader, mut writer| {
         async move {
-            let started = started.await.unwrap_or_else(|error| {
-                Err(EngineError::Internal(format!("task failed: {error}")))
-            });
+            let started = started
+                .await
+                .unwrap_or_else(|error| Err(EngineError::Died(error.into())));
             match started {
                 Ok(attached) => {
                     let left = streams::session(attached, keys, tty, reader, writer).await;

@@ -20,8 +20,7 @@ impl Inner {
         let snapshot = container.snapshot();
         let path = snapshot.run_directory.join("bundle/config.json");
         let bytes = std::fs::read(&path).map_err(EngineError::io("read", &path))?;
-        let mut config: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| EngineError::Internal(format!("{}: {error}", path.display())))?;
+        let mut config: Value = serde_json::from_slice(&bytes).map_err(EngineError::json(&path))?;
         let mut process = config
             .get_mut("process")
             .map(Value::take)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use keelson_blocking::blocking;
 use keelson_shim_protocol::{Request, Response, exit_code};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -66,13 +67,12 @@ impl Inner {
         console_size: Option<[u16; 2]>,
     ) -> Result<Attached, EngineError> {
         let (inner, of, in_container) = (Arc::clone(self), Arc::clone(exec), Arc::clone(container));
-        let process = tokio::task::spawn_blocking(move || {
+        let process = blocking(move || {
             let process = inner.exec_process(&of.request, &in_container, console_size)?;
             // From now on the shim is asked what became of it.
             of.record().map(|()| process)
         })
-        .await
-        .map_err(|error| EngineError::Internal(format!("task failed: {error}")))??;
+        .await??;
         let request = &exec.request;
         let stdin = request.attach_stdin && !detach;
         let shim = container.shim();
@@ -195,7 +195,7 @@ fn done(response: Response) -> Result<(), EngineError> {
 fn unexpected(response: Response) -> EngineError {
     match response {
         Response::Failed { message, reason } => EngineError::Exec { message, reason },
-        other => EngineError::Internal(format!("exec: unexpected answer of the shim: {other:?}")),
+        other => EngineError::UnexpectedAnswer(Box::new(other)),
     }
 }
 

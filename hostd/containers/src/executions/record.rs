@@ -148,18 +148,23 @@ impl Records {
 }
 
 fn read_one(path: &Path, id: &str) -> Result<ExecDocument, EngineError> {
-    let foreign = |what: String| EngineError::Internal(format!("{}: {what}", path.display()));
     let length = fs::metadata(path)
         .map_err(EngineError::io("stat", path))?
         .len();
     if length > MAX_BYTES {
-        return Err(foreign(format!("{length} bytes are too many")));
+        return Err(EngineError::LargeDocument {
+            path: path.to_owned(),
+            length,
+        });
     }
-    let document: ExecDocument =
-        document::read(path)?.ok_or_else(|| foreign("it has vanished".to_owned()))?;
+    let missing = || EngineError::MissingDocument(path.to_owned());
+    let document: ExecDocument = document::read(path)?.ok_or_else(missing)?;
     match document.id == id {
         true => Ok(document),
-        false => Err(foreign(format!("it belongs to execution {}", document.id))),
+        false => Err(EngineError::ForeignExec {
+            path: path.to_owned(),
+            exec: document.id,
+        }),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use keelson_shim_protocol::{Exit, exit_code};
+use keelson_store::Rest;
 
 use super::state::{Dead, Life, Unknown};
 use super::{Machine, Rules};
@@ -18,6 +19,9 @@ pub(crate) struct Record {
     /// Starts by the policy since the last one by a caller.
     pub(super) restart_count: u32,
     pub(super) stopped_by_caller: bool,
+    /// Members of the state, and of its document, that only a newer release knows.
+    pub(super) rest: Rest,
+    pub(super) document_rest: Rest,
 }
 
 impl Record {
@@ -37,6 +41,8 @@ impl Record {
             finished_at: self.finished_at,
             restart_count: self.restart_count,
             stopped_by_caller: self.stopped_by_caller,
+            rest: self.rest.clone(),
+            document_rest: self.document_rest.clone(),
         }
     }
 
@@ -88,6 +94,8 @@ impl Machine {
                     finished_at: state.finished_at,
                     restart_count: state.restart_count,
                     stopped_by_caller: state.stopped_by_caller,
+                    rest: state.rest,
+                    document_rest: state.document_rest,
                 };
                 last
             }

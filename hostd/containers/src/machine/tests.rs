@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 use keelson_shim_protocol::Exit;
+use keelson_store::document;
 
 use super::*;
+use crate::document::StateDocument;
 use crate::types::Status;
 use crate::types::health::CheckOutcome;
 
@@ -431,6 +433,23 @@ fn found(status: Status, rules: Rules) -> Machine {
         ..State::default()
     };
     Machine::restored(rules, Found::Written(state))
+}
+
+/// What only a newer release knows stays, whatever happens to the container.
+#[test]
+fn unknown_members_of_a_state_are_kept() {
+    let text = include_str!("../../tests/golden/state.1.json");
+    let text = text.replacen('{', r#"{"outer":[1],"#, 1);
+    let text = text.replace(r#""state":{"#, r#""state":{"inner":"kept","#);
+    let path = std::path::Path::new("state.json");
+    let read: StateDocument = document::parse(path, text.as_bytes()).unwrap();
+    let (boot, state) = read.clone().into_parts();
+    let mut machine = Machine::restored(rules(RestartPolicy::Never, false), Found::Written(state));
+    assert_eq!(StateDocument::new(boot.clone(), machine.kept()), read);
+    machine.step(Event::Request(Ticket(1), Ask::Start), at(1));
+    let written = serde_json::to_value(StateDocument::new(boot, machine.kept())).unwrap();
+    assert_eq!(written["outer"], serde_json::json!([1]));
+    assert_eq!(written["state"]["inner"], "kept");
 }
 
 fn gone(record: Option<Exit>, boot: Boot) -> Event {

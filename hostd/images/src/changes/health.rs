@@ -2,11 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
+use super::BadChange;
+
 /// Docker's shortest interval, in nanoseconds.
 const SHORTEST: i64 = 1_000_000;
 
 /// The member `Healthcheck` of an image's configuration.
-pub(super) fn parse(rest: &str) -> Result<Value, String> {
+pub(super) fn parse(rest: &str) -> Result<Value, BadChange> {
     let mut members = Map::new();
     let mut rest = rest;
     while let Some(option) = rest.strip_prefix("--") {
@@ -22,7 +24,7 @@ pub(super) fn parse(rest: &str) -> Result<Value, String> {
             "start-period" => "StartPeriod",
             "start-interval" => "StartInterval",
             "retries" => "Retries",
-            _ => return Err(format!("Unknown flag: {name}")),
+            _ => return Err(format!("Unknown flag: {name}").into()),
         };
         let number = if name == "retries" {
             let wrong = || format!("--retries cannot be negative ({value})");
@@ -31,7 +33,7 @@ pub(super) fn parse(rest: &str) -> Result<Value, String> {
             let wrong = || format!("--{name}: {value:?} is not a duration");
             let time = duration(value).ok_or_else(wrong)?;
             if time != 0 && time < SHORTEST {
-                return Err(format!("Interval \"{value}\" cannot be less than 1ms"));
+                return Err(format!("Interval \"{value}\" cannot be less than 1ms").into());
             }
             time
         };
@@ -45,18 +47,18 @@ pub(super) fn parse(rest: &str) -> Result<Value, String> {
         .map_or((rest, ""), |(kind, command)| (kind, command.trim()));
     let test = match kind.to_ascii_uppercase().as_str() {
         "NONE" if !command.is_empty() => {
-            return Err("HEALTHCHECK NONE takes no arguments".to_owned());
+            return Err("HEALTHCHECK NONE takes no arguments".into());
         }
         "NONE" => vec!["NONE".to_owned()],
         "CMD" if command.is_empty() => {
-            return Err("Missing command after HEALTHCHECK CMD".to_owned());
+            return Err("Missing command after HEALTHCHECK CMD".into());
         }
         "CMD" => match serde_json::from_str::<Vec<String>>(command) {
             Ok(list) => [vec!["CMD".to_owned()], list].concat(),
             Err(_) => vec!["CMD-SHELL".to_owned(), command.to_owned()],
         },
         _ => {
-            return Err(format!("Unknown type {kind:?} in HEALTHCHECK (try CMD)"));
+            return Err(format!("Unknown type {kind:?} in HEALTHCHECK (try CMD)").into());
         }
     };
     members.insert("Test".to_owned(), json!(test));

@@ -3,34 +3,39 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
+use super::BadChange;
+
 /// Returns a variable's value.
 pub(super) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-pub(super) fn single(rest: &str, variable: Variable<'_>) -> Result<String, String> {
+pub(super) fn single(rest: &str, variable: Variable<'_>) -> Result<String, BadChange> {
     Ok(words(rest, variable)?.join(" "))
 }
 
 /// `name=value …`, or the old form `name value` with one value of several words.
-pub(super) fn pairs(rest: &str, variable: Variable<'_>) -> Result<Vec<(String, String)>, String> {
+pub(super) fn pairs(
+    rest: &str,
+    variable: Variable<'_>,
+) -> Result<Vec<(String, String)>, BadChange> {
     let words = words(rest, variable)?;
     if words.first().is_some_and(|word| !word.contains('=')) {
         return match rest.split_once(char::is_whitespace) {
             Some((name, value)) => Ok(vec![(name.to_owned(), value.trim().to_owned())]),
-            None => Err(format!("{rest:?} is not name=value")),
+            None => Err(format!("{rest:?} is not name=value").into()),
         };
     }
     words
         .iter()
         .map(|word| match word.split_once('=') {
             Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-            _ => Err(format!("{word:?} is not name=value")),
+            _ => Err(format!("{word:?} is not name=value").into()),
         })
         .collect()
 }
 
 /// Splits at white space outside of quotes, and replaces `$NAME`, `${NAME}`, `${NAME:-default}` and
 /// `${NAME:+other}` by values. Nothing is special between single quotes.
-pub(super) fn words(text: &str, variable: Variable<'_>) -> Result<Vec<String>, String> {
+pub(super) fn words(text: &str, variable: Variable<'_>) -> Result<Vec<String>, BadChange> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;
@@ -60,14 +65,17 @@ pub(super) fn words(text: &str, variable: Variable<'_>) -> Result<Vec<String>, S
         }
     }
     if quote.is_some() {
-        return Err("a quotation mark is not closed".to_owned());
+        return Err("a quotation mark is not closed".into());
     }
     words.extend(word);
     Ok(words)
 }
 
 /// The replacement for the variable whose dollar sign was read.
-fn expand(characters: &mut Peekable<Chars<'_>>, variable: Variable<'_>) -> Result<String, String> {
+fn expand(
+    characters: &mut Peekable<Chars<'_>>,
+    variable: Variable<'_>,
+) -> Result<String, BadChange> {
     if characters.next_if_eq(&'{').is_none() {
         let name = name(characters);
         return Ok(match name.as_str() {
@@ -81,12 +89,12 @@ fn expand(characters: &mut Peekable<Chars<'_>>, variable: Variable<'_>) -> Resul
         match characters.next() {
             Some('}') => break,
             Some(character) => rest.push(character),
-            None => return Err(format!("${{{name} is not closed by a brace")),
+            None => return Err(format!("${{{name} is not closed by a brace").into()),
         }
     }
     let value = variable(&name).filter(|value| !value.is_empty());
     if name.is_empty() {
-        return Err(format!("${{{rest}}} names no variable"));
+        return Err(format!("${{{rest}}} names no variable").into());
     }
     if rest.is_empty() {
         return Ok(value.unwrap_or_default());
@@ -94,7 +102,7 @@ fn expand(characters: &mut Peekable<Chars<'_>>, variable: Variable<'_>) -> Resul
     match (rest.strip_prefix(":-"), rest.strip_prefix(":+")) {
         (Some(default), _) => Ok(value.unwrap_or_else(|| default.to_owned())),
         (_, Some(other)) => Ok(value.map(|_| other.to_owned()).unwrap_or_default()),
-        _ => Err(format!("unsupported modifier {rest:?} in substitution")),
+        _ => Err(format!("unsupported modifier {rest:?} in substitution").into()),
     }
 }
 

@@ -15,7 +15,7 @@ use keelson_oci::layer::tree::{Node, NodeId, NodeKind, ROOT};
 use rustix::fs::{self as fs, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use super::LayerBackend;
-use crate::error::ImageError;
+use crate::error::{Flaw, ImageError};
 
 /// Name of the unpacked root directory.
 const FOLDER: &str = "root";
@@ -44,7 +44,7 @@ impl LayerBackend for Folder {
         })
     }
 
-    fn check(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), String> {
+    fn check(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), Flaw> {
         super::directory_check::check(&folder.join(FOLDER), tree, tar)
     }
 

@@ -10,17 +10,20 @@ use std::path::{Path, PathBuf};
 use keelson_oci::layer::Tree;
 use keelson_oci::layer::tree::{Node, NodeKind, ROOT};
 
+use crate::error::Flaw;
+
 const BUFFER: usize = 256 << 10;
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 /// Compares the directory with the tree. The error names the first path that differs.
-pub(super) fn check(root: &Path, tree: &Tree, tar: &File) -> Result<(), String> {
+pub(super) fn check(root: &Path, tree: &Tree, tar: &File) -> Result<(), Flaw> {
     let mut left = vec![(PathBuf::new(), ROOT)];
     while let Some((path, id)) = left.pop() {
-        let node = tree.node(id).ok_or("the layer's tree is inconsistent")?;
+        let node = tree.node(id).ok_or_else(inconsistent)?;
         let full = root.join(&path);
-        let differs = |what: &str| format!("{what} of {path:?} differs from the archive's");
-        let unreadable = |error: io::Error| format!("{path:?} cannot be read: {error}");
+        let differs =
+            |what| Flaw::Differs(format!("{what} of {path:?} differs from the archive's"));
+        let unreadable = |error| Flaw::Differs(format!("{path:?} cannot be read: {error}"));
         if let Some(what) = differing(&full, node, tar).map_err(unreadable)? {
             return Err(differs(what));
         }
@@ -28,7 +31,8 @@ pub(super) fn check(root: &Path, tree: &Tree, tar: &File) -> Result<(), String> 
             for entry in fs::read_dir(&full).map_err(unreadable)? {
                 let name = entry.map_err(unreadable)?.file_name();
                 if !children.contains_key(name.as_bytes()) {
-                    return Err(format!("{:?} is not in the archive", path.join(name)));
+                    let path = path.join(name);
+                    return Err(Flaw::Differs(format!("{path:?} is not in the archive")));
                 }
             }
             for (name, child) in children {
@@ -38,6 +42,10 @@ pub(super) fn check(root: &Path, tree: &Tree, tar: &File) -> Result<(), String> 
         }
     }
     Ok(())
+}
+
+fn inconsistent() -> Flaw {
+    Flaw::Differs("the layer's tree is inconsistent".to_owned())
 }
 
 /// The difference between an object and its node.

@@ -10,7 +10,7 @@ use keelson_oci::layer::{LayerLimits, Tree, TreeBuilder, erofs};
 use rustix::fs::{Mode, OFlags};
 
 use super::{LayerBackend, TAR};
-use crate::error::ImageError;
+use crate::error::{Flaw, ImageError};
 use crate::mounts::{detached_erofs, mount_erofs};
 
 /// Name of the index.
@@ -52,17 +52,15 @@ impl LayerBackend for Erofs {
         write().map_err(ImageError::io("write", &path))
     }
 
-    fn check(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), String> {
-        let unreadable = |error: std::io::Error| format!("it cannot be read: {error}");
-        let tar_size = tar.metadata().map_err(unreadable)?.len();
-        let index = erofs::index(tree, tar_size).map_err(|error| error.to_string())?;
-        let file = File::open(directory.join(INDEX)).map_err(unreadable)?;
-        let size = file.metadata().map_err(unreadable)?.len();
+    fn check(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), Flaw> {
+        let index = erofs::index(tree, tar.metadata()?.len())?;
+        let file = File::open(directory.join(INDEX))?;
+        let size = file.metadata()?.len();
         if size != index.size {
-            return Err(format!(
+            return Err(Flaw::Differs(format!(
                 "it has {size} bytes where its archive makes {}",
                 index.size
-            ));
+            )));
         }
         let mut compare = Compare {
             file: &file,
@@ -111,8 +109,8 @@ struct Compare<'a> {
 }
 
 impl Compare<'_> {
-    fn part(&mut self, at: u64, length: u64, source: &Source<'_>) -> Result<(), String> {
-        let unreadable = |error: std::io::Error| format!("it cannot be read: {error}");
+    fn part(&mut self, at: u64, length: u64, source: &Source<'_>) -> Result<(), Flaw> {
+        let other_size = || Flaw::Differs("its archive makes another size".to_owned());
         let mut done = 0;
         while done < length {
             let size = usize::try_from(length - done)
@@ -121,29 +119,23 @@ impl Compare<'_> {
             self.found.resize(size, 0);
             self.expected.clear();
             self.expected.resize(size, 0);
-            self.file
-                .read_exact_at(&mut self.found, at + done)
-                .map_err(unreadable)?;
+            self.file.read_exact_at(&mut self.found, at + done)?;
             match source {
                 Source::Zeros => {}
-                Source::Tar(from) => self
-                    .tar
-                    .read_exact_at(&mut self.expected, from + done)
-                    .map_err(unreadable)?,
+                Source::Tar(from) => self.tar.read_exact_at(&mut self.expected, from + done)?,
                 Source::Bytes(bytes) => {
                     let bytes = usize::try_from(done).ok().and_then(|at| bytes.get(at..));
                     let bytes = bytes.and_then(|bytes| bytes.get(..size));
-                    self.expected
-                        .copy_from_slice(bytes.ok_or("its archive makes another size")?);
+                    self.expected.copy_from_slice(bytes.ok_or_else(other_size)?);
                 }
             }
             if self.found != self.expected {
                 let pairs = self.found.iter().zip(&self.expected);
                 let same = pairs.take_while(|(found, expected)| found == expected);
-                return Err(format!(
+                return Err(Flaw::Differs(format!(
                     "from byte {} on it is not what its archive makes",
                     at + done + same.count() as u64
-                ));
+                )));
             }
             done += size as u64;
         }

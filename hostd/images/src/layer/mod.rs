@@ -19,7 +19,7 @@ use keelson_oci::layer::{LayerLimits, Tree};
 use keelson_store::{Document, Era, Rest};
 use serde::{Deserialize, Serialize};
 
-use crate::error::ImageError;
+use crate::error::{Flaw, ImageError};
 
 /// Name of the uncompressed archive.
 pub(crate) const TAR: &str = "layer.tar";
@@ -76,7 +76,7 @@ pub(crate) struct LayerRecord {
 pub(crate) struct LayerOptions {
     /// Their backend.
     pub form: LayerForm,
-    /// LayerLimits of their contents.
+    /// Limits of their contents.
     pub limits: LayerLimits,
     /// Whether their compressed blobs are kept.
     pub keep_compressed: bool,
@@ -134,9 +134,8 @@ pub(crate) trait LayerBackend: Debug + Sync {
     /// Makes the files for mounting in the layer's (staged) directory. Nothing is synchronised.
     fn prepare(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError>;
 
-    /// Compares the files that [`Self::prepare`] made with those that it would make now. The error
-    /// says what differs.
-    fn check(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), String>;
+    /// Compares the files that [`Self::prepare`] made with those that it would make now.
+    fn check(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), Flaw>;
 
     /// The name of the file or directory that [`Self::prepare`] makes.
     fn made(&self) -> &'static str;

@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::error::PluginError;
+use super::error::{DescriptionError, PluginError};
+use super::limits::LONGEST_DESCRIPTION;
 
-/// Bytes of a file that describes a plugin.
-const LONGEST: u64 = 16 << 10;
 /// Names of files are not longer.
 const LONGEST_NAME: usize = 255;
 const SOCKET: &str = "sock";
@@ -71,10 +70,10 @@ pub(super) fn find(directories: &[PathBuf], name: &str) -> Result<Address, Plugi
             }
         }
         if let Some(path) = all().find(|path| !has_ending(path, SOCKET) && path.is_file()) {
-            return describe(&path).map_err(|reason| PluginError::Description {
+            return describe(&path).map_err(|source| PluginError::Description {
                 name: name.to_owned(),
                 path,
-                reason,
+                source,
             });
         }
     }
@@ -115,38 +114,39 @@ struct Description {
     addr: String,
 }
 
-/// Reads where a plugin is from its description.
-fn describe(path: &Path) -> Result<Address, String> {
+/// Reads the address of a plugin from its description.
+fn describe(path: &Path) -> Result<Address, DescriptionError> {
     let mut text = String::new();
     File::open(path)
-        .and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text))
-        .map_err(|error| error.to_string())?;
-    if text.len() as u64 > LONGEST {
-        return Err(format!("it is longer than {LONGEST} bytes"));
+        .and_then(|file| file.take(LONGEST_DESCRIPTION + 1).read_to_string(&mut text))?;
+    if text.len() as u64 > LONGEST_DESCRIPTION {
+        return Err(DescriptionError::TooLong);
     }
     match has_ending(path, "json") {
         false => parse(text.trim()),
         true => {
-            let described: Description =
-                serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            let described: Description = serde_json::from_str(&text)?;
             parse(&described.addr)
         }
     }
 }
 
 /// `unix:///path` or `tcp://address:port`. Names of machines are not looked up: that may take long.
-fn parse(text: &str) -> Result<Address, String> {
+fn parse(text: &str) -> Result<Address, DescriptionError> {
+    let wrong = DescriptionError::Address;
     let right = "unix:///path/of/a/socket or tcp://127.0.0.1:port is understood";
     if let Some(path) = text.strip_prefix("unix://") {
         return match path.starts_with('/') {
             true => Ok(Address::Unix(path.into(), None)),
-            false => Err(format!("the path of {text:?} is not absolute: {right}")),
+            false => Err(wrong(format!(
+                "the path of {text:?} is not absolute: {right}"
+            ))),
         };
     }
     if text.starts_with("https://") {
-        return Err(format!(
+        return Err(wrong(format!(
             "{text:?}: plugins behind TLS are not implemented: {right}"
-        ));
+        )));
     }
     let rest = ["tcp://", "http://"]
         .iter()
@@ -160,7 +160,7 @@ fn parse(text: &str) -> Result<Address, String> {
         };
         Some(SocketAddr::new(ip, port.parse().ok()?))
     });
-    let address = address.ok_or_else(|| format!("{text:?} is no address: {right}"))?;
+    let address = address.ok_or_else(|| wrong(format!("{text:?} is no address: {right}")))?;
     Ok(Address::Tcp(address))
 }
 
@@ -226,7 +226,7 @@ mod tests {
             ("tcp://example.org:80", "is no address"),
             ("tcp://127.0.0.1", "is no address"),
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
         }
     }

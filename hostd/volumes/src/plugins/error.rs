@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use keelson_model::error::ErrorKind;
 
-use super::limits::{MOST_EACH, SILENCE};
+use super::limits::{LONGEST_DESCRIPTION, MOST_EACH, SILENCE};
 
 /// Why a volume plugin did not do what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -25,14 +25,14 @@ pub enum PluginError {
         name: String,
     },
     /// The file that says where it is can't be used.
-    #[error("error looking up volume plugin {name}: {}: {reason}", path.display())]
+    #[error("error looking up volume plugin {name}: {}: {source}", path.display())]
     Description {
         /// The plugin.
         name: String,
         /// The file.
         path: PathBuf,
         /// What is wrong, and what would be right.
-        reason: String,
+        source: DescriptionError,
     },
     /// Too many wait for it.
     #[error(
@@ -66,6 +66,23 @@ pub enum PluginError {
     /// It refused, in its own words.
     #[error("{0}")]
     Refused(String),
+}
+
+/// Why the description of a plugin can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DescriptionError {
+    /// The file can't be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The file is too long.
+    #[error("it is longer than {LONGEST_DESCRIPTION} bytes")]
+    TooLong,
+    /// The file is not the expected JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// The address is wrong. The text says what is possible.
+    #[error("{0}")]
+    Address(String),
 }
 
 /// Why a request had no answer.

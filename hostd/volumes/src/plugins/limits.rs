@@ -15,6 +15,8 @@ pub(super) const MOST_EACH: usize = 64;
 /// How many wait for all plugins. Each of them holds a thread.
 pub(super) const MOST_ALL: usize = 192;
 /// Bytes of a path.
+/// Longest description of a plugin, in bytes.
+pub(super) const LONGEST_DESCRIPTION: u64 = 16 << 10;
 pub(super) const LONGEST_PATH: usize = 4096;
 /// Bytes of an answer.
 pub(super) const LONGEST_ANSWER: usize = 1 << 20;

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub(crate) use driver::{Found, Hurry, Plugin};
-pub use error::PluginError;
+pub use error::{DescriptionError, PluginError};
 
 use crate::lock::lock;
 use crate::types::LOCAL;

@@ -1,9 +1,9 @@
-//! What of a lease is taken, replaced or refused.
+//! Values of a lease that are accepted, replaced or refused.
 
 use super::*;
 
 #[test]
-fn garbage_offers_are_rejected_and_told_once() {
+fn garbage_offers_are_rejected_and_reported_once() {
     type Change = fn(&mut v4::Message);
     let changes: [(Change, LeaseError); 10] = [
         (
@@ -75,7 +75,7 @@ fn garbage_offers_are_rejected_and_told_once() {
 }
 
 #[test]
-fn what_a_lease_can_do_without_is_left_out() {
+fn wrong_optional_values_are_ignored() {
     let mut bench = Bench::new(None);
     bench.up();
     let change = |message: &mut v4::Message| {
@@ -122,7 +122,7 @@ fn what_a_lease_can_do_without_is_left_out() {
     assert_eq!(bench.notices(), [told]);
 }
 
-/// The routes that come out of an answer, as words.
+/// The routes of an answer, as text.
 fn leased_routes(change: impl Fn(&mut v4::Message)) -> Vec<String> {
     let mut bench = Bench::new(None);
     bench.up();
@@ -160,7 +160,7 @@ fn a_router_outside_of_the_prefix_gets_a_route_of_its_own() {
             ["198.51.100.1/32", "0.0.0.0/0 via 198.51.100.1"]
         );
     }
-    // The first that can be used, those in the prefix before others.
+    // The first usable one; those in the prefix come before others.
     assert_eq!(
         routes(28, vec![ADDRESS, outside, Ipv4Addr::new(198, 51, 100, 2)]),
         ["198.51.100.1/32", "0.0.0.0/0 via 198.51.100.1"]
@@ -279,7 +279,7 @@ fn classless_routes_replace_the_router() {
             "172.31.0.1/32",
             "198.51.100.0/24 via 203.0.113.7",
             "0.0.0.0/0 via 192.0.2.2",
-            // A router outside of all of these is taken to be on the link, too.
+            // A router outside of all of these is assumed to be on the link, too.
             "10.0.0.0/8 via 172.16.0.1",
         ]
     );

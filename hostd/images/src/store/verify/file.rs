@@ -12,6 +12,7 @@ use keelson_oci::layer::{LayerLimits, Tree, TreeBuilder};
 use rustix::fs::{Advice, fadvise};
 use tokio::sync::mpsc;
 
+use crate::error::Flaw;
 use crate::layer::ingest::TreeVisitor;
 use crate::layer::{LayerRecord, TAR};
 
@@ -54,13 +55,15 @@ impl<'a> Meter<'a> {
         path: &Path,
         expected: &Digest,
         size: Option<u64>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Flaw> {
         let mut file = open(path)?;
-        let found = file.metadata().map_err(unreadable)?.len();
+        let found = file.metadata()?.len();
         if let Some(size) = size
             && size != found
         {
-            return Err(format!("it has {found} bytes where it had {size}"));
+            return Err(Flaw::Differs(format!(
+                "it has {found} bytes where it had {size}"
+            )));
         }
         let mut digester = Digester::new();
         let mut piece = vec![0; PIECE];
@@ -69,7 +72,7 @@ impl<'a> Meter<'a> {
                 Ok(0) => break,
                 Ok(length) => length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(unreadable(error)),
+                Err(error) => return Err(error.into()),
             };
             digester.update(piece.get(..length).unwrap_or_default());
             self.count(length);
@@ -80,7 +83,9 @@ impl<'a> Meter<'a> {
         }
         match digester.finish() {
             found if found == *expected => Ok(()),
-            found => Err(format!("its digest is {found} where it was {expected}")),
+            found => Err(Flaw::Differs(format!(
+                "its digest is {found} where it was {expected}"
+            ))),
         }
     }
 }
@@ -91,7 +96,7 @@ pub(super) fn mountable(
     record: &LayerRecord,
     directory: &Path,
     limits: &LayerLimits,
-) -> Result<(), (&'static str, String)> {
+) -> Result<(), (&'static str, Flaw)> {
     let path = directory.join(TAR);
     let (tar, tree) = open(&path)
         .and_then(|tar| Ok((tree(&tar, limits)?, tar)))
@@ -104,7 +109,7 @@ pub(super) fn mountable(
 }
 
 /// The tree of an archive.
-fn tree(mut tar: &File, limits: &LayerLimits) -> Result<Tree, String> {
+fn tree(mut tar: &File, limits: &LayerLimits) -> Result<Tree, Flaw> {
     let mut scanner = Scanner::new();
     let mut visitor = TreeVisitor(TreeBuilder::new(limits.clone()));
     let mut piece = vec![0; PIECE];
@@ -113,30 +118,19 @@ fn tree(mut tar: &File, limits: &LayerLimits) -> Result<Tree, String> {
             Ok(0) => break,
             Ok(length) => length,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(unreadable(error)),
+            Err(error) => return Err(error.into()),
         };
         let bytes = piece.get(..length).unwrap_or_default();
-        scanner
-            .push(bytes, &mut visitor)
-            .map_err(|error| error.to_string())?;
+        scanner.push(bytes, &mut visitor)?;
     }
-    scanner
-        .finish(&mut visitor)
-        .map_err(|error| error.to_string())?;
+    scanner.finish(&mut visitor)?;
     Ok(visitor.0.finish())
 }
 
-fn open(path: &Path) -> Result<File, String> {
-    let file = File::open(path).map_err(unreadable)?;
+fn open(path: &Path) -> Result<File, Flaw> {
+    let file = File::open(path)?;
     // The page cache may be correct although the disk is not. This drops pages that are clean and
     // not mapped. It is only a hint, and the files of running containers stay cached.
     let _ = fadvise(&file, 0, None, Advice::DontNeed);
     Ok(file)
-}
-
-fn unreadable(error: std::io::Error) -> String {
-    match error.kind() {
-        ErrorKind::NotFound => "it is missing".to_owned(),
-        _ => format!("it cannot be read: {error}"),
-    }
 }

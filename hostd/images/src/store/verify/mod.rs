@@ -18,7 +18,7 @@ use keelson_oci::digest::Digest;
 use keelson_store::{Era, document};
 use tokio::sync::mpsc;
 
-use crate::error::ImageError;
+use crate::error::{Flaw, ImageError};
 use crate::layer::{BLOB, LayerRecord, RECORD, TAR};
 use crate::records::{ImageRecord, Repositories};
 use crate::store::{Pins, Store};
@@ -214,7 +214,7 @@ impl Check<'_> {
         kind: &'static str,
         object: &Object,
         path: &Path,
-        check: impl Fn(&Path) -> Result<(), String>,
+        check: impl Fn(&Path) -> Result<(), Flaw>,
         restore: Option<&dyn Fn() -> Result<(), ImageError>>,
     ) {
         if check(path).is_ok() {
@@ -303,12 +303,12 @@ impl Check<'_> {
                 images.join(", ")
             ),
         };
-        tracing::error!(kind = found.kind, path = %found.path.display(), found.reason, "damaged");
+        tracing::error!(kind = found.kind, path = %found.path.display(), reason = %found.reason, "damaged");
         let _ = self.lines.blocking_send(VerifyLine::Damaged(Damage {
             kind: found.kind.to_owned(),
             digest: digest.map(|digest| digest.to_string()).unwrap_or_default(),
             path: found.path.display().to_string(),
-            reason: found.reason,
+            reason: found.reason.to_string(),
             images,
             remedy,
         }));
@@ -320,7 +320,7 @@ struct Found<'a> {
     kind: &'static str,
     object: &'a Object,
     path: PathBuf,
-    reason: String,
+    reason: Flaw,
     restored: bool,
 }
 
@@ -382,18 +382,14 @@ fn same_document<T: document::Document + PartialEq>(
     path: &Path,
     known: &T,
     era: Era,
-) -> Result<(), String> {
-    let unreadable = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => "it is missing".to_owned(),
-        _ => format!("it cannot be read: {error}"),
-    };
-    let found = std::fs::read(path).map_err(unreadable)?;
-    let read: T = document::parse(path, &found).map_err(|error| error.to_string())?;
-    let written = document::bytes(path, known, era).map_err(|error| error.to_string())?;
+) -> Result<(), Flaw> {
+    let found = std::fs::read(path)?;
+    let read: T = document::parse(path, &found)?;
+    let written = document::bytes(path, known, era)?;
     // An older or newer release may have written more or fewer members. A flipped bit (in the name
     // of a member, for example) does not change the length.
     match read == *known && (found == written || found.len() != written.len()) {
         true => Ok(()),
-        false => Err("it does not say what hostd wrote".to_owned()),
+        false => Err(Flaw::Differs("it does not say what hostd wrote".to_owned())),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::name::{MAX_NAME, OPAQUE, WHITEOUT, components};
-use super::{LayerLimits, Node, NodeId, NodeKind, ROOT, Tree, TreeError};
+use super::{LayerLimits, Node, NodeId, NodeKind, ROOT, Reason, Tree, TreeError};
 use crate::archive::{Entry, EntryKind, MAX_PATH};
 use crate::tar_entry::{MAX_XATTR_VALUE, MAX_XATTRS};
 
@@ -131,7 +131,7 @@ impl TreeBuilder {
     fn make(&mut self, entry: Entry, hides_lower: bool) -> Result<NodeId, TreeError> {
         let kind = node_kind(&entry, hides_lower).map_err(|reason| TreeError::Entry {
             path: entry.name(),
-            reason,
+            reason: reason.to_string(),
         })?;
         let id = self.push(Node {
             kind,
@@ -157,11 +157,11 @@ impl TreeBuilder {
     }
 
     /// The target of a hard link.
-    fn linked(&mut self, link: &[u8]) -> Result<NodeId, String> {
+    fn linked(&mut self, link: &[u8]) -> Result<NodeId, Reason> {
         match components(link)?.as_slice() {
             [AUFS_LINKS, name] => {
-                let missing = || "there is no such file in this layer".to_owned();
-                self.aufs_links.get(*name).copied().ok_or_else(missing)
+                let found = self.aufs_links.get(*name).copied();
+                found.ok_or_else(|| "there is no such file in this layer".into())
             }
             _ => self.link_target(link),
         }
@@ -317,10 +317,10 @@ pub(super) fn implied_directory(opaque: bool) -> Node {
     }
 }
 
-fn node_kind(entry: &Entry, hides_lower: bool) -> Result<NodeKind, String> {
+fn node_kind(entry: &Entry, hides_lower: bool) -> Result<NodeKind, Reason> {
     let (major, minor) = (entry.major, entry.minor);
     if major > 0xfff || minor > 0xf_ffff {
-        return Err(format!("device number {major}:{minor} is out of range"));
+        return Err(format!("device number {major}:{minor} is out of range").into());
     }
     Ok(match entry.kind {
         EntryKind::Directory => NodeKind::Directory {
@@ -333,9 +333,9 @@ fn node_kind(entry: &Entry, hides_lower: bool) -> Result<NodeKind, String> {
             sparse: entry.sparse.clone(),
         },
         EntryKind::Symlink => match entry.link.len() {
-            0 => return Err("the symbolic link has no target".to_owned()),
-            length if length > MAX_PATH => return Err("the link's target is too long".to_owned()),
-            _ if entry.link.contains(&0) => return Err("the target has a zero byte".to_owned()),
+            0 => return Err("the symbolic link has no target".into()),
+            length if length > MAX_PATH => return Err("the link's target is too long".into()),
+            _ if entry.link.contains(&0) => return Err("the target has a zero byte".into()),
             _ => NodeKind::Symlink {
                 target: entry.link.clone(),
             },
@@ -344,12 +344,10 @@ fn node_kind(entry: &Entry, hides_lower: bool) -> Result<NodeKind, String> {
         EntryKind::CharDevice => NodeKind::CharDevice { major, minor },
         EntryKind::BlockDevice => NodeKind::BlockDevice { major, minor },
         EntryKind::Fifo => NodeKind::Fifo,
-        EntryKind::HardLink => return Err("unexpected hard link".to_owned()),
+        EntryKind::HardLink => return Err("unexpected hard link".into()),
         EntryKind::Other(flag) => {
-            return Err(format!(
-                "entries of type {:?} are not supported",
-                char::from(flag)
-            ));
+            let flag = char::from(flag);
+            return Err(format!("entries of type {flag:?} are not supported").into());
         }
     })
 }

@@ -19,6 +19,7 @@ mod build;
 mod name;
 mod path;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::archive::{ArchiveError, SparsePart};
@@ -78,6 +79,23 @@ pub enum TreeError {
         /// The limit.
         limit: u64,
     },
+}
+
+/// Why an entry is refused, as the end of a sentence that names the entry.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Reason(Cow<'static, str>);
+
+impl From<&'static str> for Reason {
+    fn from(text: &'static str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
 }
 
 /// A file, directory or other object of a layer.

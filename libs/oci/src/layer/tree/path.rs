@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::build::{TreeBuilder, implied_directory};
 use super::name::{MAX_DEPTH, MAX_NAME, WHITEOUT, components};
-use super::{NodeId, NodeKind, ROOT};
+use super::{NodeId, NodeKind, ROOT, Reason};
 use crate::archive::MAX_PATH;
 
 /// How many links are followed in one path: as many as Linux follows.
@@ -97,22 +97,20 @@ impl TreeBuilder {
         Ok(at)
     }
 
-    pub(super) fn link_target(&mut self, link: &[u8]) -> Result<NodeId, String> {
+    pub(super) fn link_target(&mut self, link: &[u8]) -> Result<NodeId, Reason> {
         let components = components(link)?;
-        let (name, directories) = components
-            .split_last()
-            .ok_or_else(|| "it names no file".to_owned())?;
+        let (name, directories) = components.split_last().ok_or("it names no file")?;
         let missing = "there is no such file in this layer";
         // Nothing is made: if a directory does not exist, there is no target in it.
         let before = self.nodes.len();
         let parent = self.directory(directories)?;
         if self.nodes.len() != before {
-            return Err(missing.to_owned());
+            return Err(missing.into());
         }
         let id = self.child(parent, name).ok_or(missing)?;
         match self.nodes.get(id as usize).map(|node| &node.kind) {
-            None | Some(NodeKind::Whiteout) => Err(missing.to_owned()),
-            Some(NodeKind::Directory { .. }) => Err("that is a directory".to_owned()),
+            None | Some(NodeKind::Whiteout) => Err(missing.into()),
+            Some(NodeKind::Directory { .. }) => Err("that is a directory".into()),
             Some(_) => Ok(id),
         }
     }
