@@ -1,4 +1,4 @@
-//! Building what is measured, so that it is never an old one.
+//! Builds the measured programs, so that they are never outdated.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,7 +30,7 @@ pub fn release(package: &str, executable: &str) -> Result<PathBuf> {
         .join(executable))
 }
 
-/// Where cargo puts what it builds.
+/// Cargo's output directory.
 pub fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),

@@ -24,7 +24,7 @@ pub const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-/// What the image of a container hides from it.
+/// The paths that are hidden from a container.
 pub const MASKED: [&str; 11] = [
     "/proc/asound",
     "/proc/acpi",
@@ -39,7 +39,7 @@ pub const MASKED: [&str; 11] = [
     "/sys/devices/virtual/powercap",
 ];
 
-/// What it may only read.
+/// The read-only paths.
 pub const READONLY: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",

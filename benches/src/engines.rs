@@ -29,20 +29,20 @@ enum Dialect {
 /// An engine.
 #[derive(Debug)]
 pub struct Engine {
-    /// What it is called in the tables.
+    /// Its name in the tables.
     pub name: String,
     dialect: Dialect,
     /// The client with its leading arguments.
     client: Vec<OsString>,
     daemon: Option<Child>,
     group: Group,
-    /// Where its data lie.
+    /// Its data directory.
     directory: PathBuf,
     /// Where it listens.
     socket: PathBuf,
 }
 
-/// What an engine is asked to do. Names are those of images and containers.
+/// A request to an engine. Names are those of images and containers.
 #[derive(Debug, Clone)]
 pub enum Request<'a> {
     /// Fetches an image.
@@ -345,7 +345,7 @@ impl Engine {
         command
     }
 
-    /// Does what is asked, unmeasured.
+    /// Carries out a request without measuring it.
     ///
     /// # Errors
     /// It can't be done.
@@ -353,7 +353,7 @@ impl Engine {
         self.measure(request).map(drop)
     }
 
-    /// Does what is asked unless it can't be done, as removing what is not there.
+    /// Carries out a request, and ignores failures, such as removing a missing object.
     pub fn try_request(&self, request: &Request<'_>) {
         let mut command = self.command(request);
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -362,8 +362,8 @@ impl Engine {
         }
     }
 
-    /// Does what is asked. Processor time is that of client, daemon and what they start; peak
-    /// memory is the daemon's or, where there is none, the client's.
+    /// Carries out a request. Processor time is that of client, daemon and their children. Peak
+    /// memory is the daemon's or, without a daemon, the client's.
     ///
     /// # Errors
     /// It can't be done.

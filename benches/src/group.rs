@@ -33,7 +33,7 @@ impl ProcessorTime {
         self.user + self.system
     }
 
-    /// What was used since an earlier time.
+    /// The use since an earlier time.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// Sends a request; [`answer`] waits for what comes back.
+/// Sends a request; [`answer`] waits for the response.
 ///
 /// # Errors
 /// The socket does not take it.

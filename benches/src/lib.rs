@@ -1,8 +1,9 @@
-//! What benchmarks need: rounds in which the measured programs take turns, what a command and a
-//! daemon used, statistics, tables. Benchmarks use public interfaces of the product only.
+//! Tools for benchmarks: rounds in which the measured programs take turns, the resources of
+//! commands and daemons, statistics, tables. Benchmarks use only public interfaces of the product.
 //!
 //! - [`build`], [`tools`]: the measured programs, ours and others'.
-//! - [`engines`], [`bundle`]: what they run: engines with their daemons, bundles for runtimes.
+//! - [`engines`], [`bundle`]: the measured programs: engines with their daemons, bundles for
+//!   runtimes.
 //! - [`http`]: requests to daemons.
 //! - [`rounds`]: the order of the measurements.
 //! - [`driver`], [`usage`], [`group`], [`memory`], [`calls`]: one measurement: time, processor,

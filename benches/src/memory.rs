@@ -13,9 +13,9 @@ use crate::{tools, usage};
 
 /// How many containers there are at a time.
 const COUNTS: [usize; 3] = [1, 10, 50];
-/// What the containers run.
+/// The command of the containers.
 const COMMAND: [&str; 2] = ["sleep", "100000"];
-/// How long processes are left alone before they are looked at.
+/// How long processes are idle before they are measured.
 const REST: Duration = Duration::from_millis(500);
 
 /// Proportional memory (Pss) of one shim while one, ten and fifty containers idle. Pages of the

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-/// What a subject yielded, in the order of the rounds.
+/// The results of a subject, in the order of the rounds.
 #[derive(Debug, Clone)]
 pub struct Series<T> {
     /// The subject's name.

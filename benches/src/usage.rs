@@ -17,8 +17,8 @@ pub struct Cost {
     pub user: Duration,
     /// Processor time in the kernel.
     pub system: Duration,
-    /// Most memory that one process held at a time, in bytes. Not less than what the benchmark
-    /// itself held when it started the command: the kernel counts that (see
+    /// Most memory that one process had at a time, in bytes. At least the memory of the benchmark
+    /// itself when it started the command, because the kernel counts that (see
     /// [`keelson_sys::child::Ended`]).
     pub peak_memory: u64,
 }
@@ -53,8 +53,8 @@ pub fn adopt_orphans() -> Result<()> {
     sandbox::set_subreaper().context("become the parent of orphans")
 }
 
-/// Runs a command to its end. What it waited for is included; what it left behind is not, see
-/// [`reap`] and [`crate::group::Group`].
+/// Runs a command to its end. Children that it waited for are included; those that it left behind
+/// are not, see [`reap`] and [`crate::group::Group`].
 ///
 /// # Errors
 /// It can't be executed, or ends with a code other than 0.
@@ -97,8 +97,8 @@ fn reap_since(pid: i32, start: Instant) -> Result<(Cost, i32)> {
     Ok((cost, ended.code))
 }
 
-/// The memory that is a process's own, with its share of what it has in common with others, in
-/// bytes (Pss of `smaps_rollup`).
+/// The memory of a process, with its share of memory that it has in common with others, in bytes
+/// (Pss of `smaps_rollup`).
 ///
 /// # Errors
 /// There is no such process.

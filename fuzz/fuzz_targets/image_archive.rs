@@ -1,5 +1,5 @@
 //! The documents of an image archive: manifest.json, index.json and the blobs that they name. The
-//! input is cut into files at bytes 0xff; each is there under its digest, too.
+//! input is split into files at bytes 0xff. Each also exists under its digest.
 #![cfg_attr(fuzzing, no_main)]
 
 keelson_fuzz::fuzz_target!(|bytes: &[u8]| {

@@ -1,5 +1,5 @@
-//! What the kernel counts, from files that a container has a part in: device numbers, names of
-//! interfaces. No text makes more of itself than it has lines or words.
+//! The kernel's figures, from files that a container can influence: device numbers, names of
+//! interfaces. The result never has more entries than the text has lines or words.
 #![cfg_attr(fuzzing, no_main)]
 
 use keelson_cgroup::figures::{self, CpuFigures, DeviceFigures, MemoryDetails, ProcessorFigures};

@@ -1,5 +1,5 @@
-//! A log file with any content: decoding ends, and what is decoded lies inside. What is found after
-//! damage is whole.
+//! A log file with any content: decoding ends, and decoded records are inside the file. Records
+//! found after damage are complete.
 #![cfg_attr(fuzzing, no_main)]
 
 use keelson_log::format::{Decoded, decode, next_whole};

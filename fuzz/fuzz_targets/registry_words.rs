@@ -1,4 +1,4 @@
-//! What a registry says in headers and documents, and the machine's file of credentials.
+//! A registry's headers and documents, and the machine's file of credentials.
 #![cfg_attr(fuzzing, no_main)]
 
 use keelson_registry::auth::Challenge;

@@ -1,5 +1,5 @@
-//! Any bytes as a `config.json`, or changes of one that has every member: it is taken, or refused
-//! with words that name a member of it; written in another way, it is judged the same.
+//! Any bytes as a `config.json`, or changes of one that has every member: it is accepted, or
+//! refused with an error that names a member. Formatted in another way, the result is the same.
 //!
 //! Start it with documents that engines write, and with the words of such documents:
 //!   cargo +nightly fuzz run runtime_config corpus/runtime_config seeds/runtime_config \
@@ -40,7 +40,7 @@ fn collect(value: &Value, pointer: &str, places: &mut Vec<String>) {
     }
 }
 
-/// Another value in place of one, chosen by three bytes.
+/// Replaces a value by another, chosen by three bytes.
 fn changed(old: &Value, choice: [u8; 3]) -> Value {
     let [kind, first, second] = choice;
     let number = i64::from(i16::from_le_bytes([first, second]));
@@ -116,8 +116,8 @@ keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     match bytes.split_first() {
         // What engines write begins with a bracket.
         Some((b'{' | b'[' | b'"' | b' ', _)) | None => {
-            // What was refused may be accepted when it is written again: duplicate names are gone
-            // then.
+            // A refused document may be accepted when it is written again, because duplicate names
+            // are gone then.
             if judge(bytes).is_ok()
                 && let Ok(value) = serde_json::from_slice::<Value>(bytes)
             {

@@ -122,7 +122,7 @@ fn profile(source: &mut Source<'_>) -> (Value, Vec<Entry>) {
     (profile, about)
 }
 
-/// What the kernel demands of a program.
+/// The kernel's requirements for a program.
 fn verify(program: &FilterProgram) {
     let program = &program.instructions;
     let length = program.len();

@@ -1,5 +1,5 @@
-//! Bytes that a client or a shim sends: decoding ends, holds no more than came, and what is decoded
-//! can be framed again.
+//! Bytes that a client or a shim sends: decoding ends, stores no more than was received, and
+//! decoded messages can be framed again.
 #![cfg_attr(fuzzing, no_main)]
 
 use keelson_shim_protocol::{DecodeError, Decoder, MAX_FRAME, Request, Response, encode, stream};

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// This package.
 const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What the command line says.
+/// The command line.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
     time: Duration,
@@ -213,7 +213,7 @@ impl Inputs {
             5 if !self.words.is_empty() => {
                 let word = self.words[self.random.below(self.words.len())].clone();
                 let over = (at + word.len()).min(input.len());
-                // In place of what is there, or between.
+                // Replaces bytes, or inserts them.
                 let over = [at, over][self.random.below(2)];
                 input.splice(at..over, word);
             }

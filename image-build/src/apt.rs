@@ -334,9 +334,8 @@ fn private_configuration(directory: &Path, sources: &[Source]) -> Result<PathBuf
     Ok(configuration)
 }
 
-/// Writes an apt configuration, to be named by `-c`, that knows `others` beside the machine's own
-/// archives. It keeps its lists below `directory`; what is installed by it is installed on the
-/// machine.
+/// Writes an apt configuration for `-c` that has `others` in addition to the machine's own
+/// archives. Its lists are below `directory`; packages are installed on the machine.
 ///
 /// # Errors
 /// A file cannot be copied or written.

@@ -11,7 +11,7 @@ use crate::progress;
 use crate::spent::Spent;
 use crate::workspace::{MUSL_TARGET, Profile, Workspace};
 
-/// A package of the workspace and where its executable lies on the machine.
+/// A package of the workspace, and the path of its executable on the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Binary {
     /// Name of the executable and of the package.
@@ -47,7 +47,7 @@ pub const BINARIES: [Binary; 5] = [
 /// The container runtime.
 pub const RUNTIME: &str = "keelson-runtime";
 
-/// Packages whose executables tests take into the machine.
+/// Packages whose executables tests copy into the machine.
 const TESTERS: [&str; 1] = ["conformance"];
 
 /// Lets cargo build the executables and returns their directory.
@@ -58,7 +58,7 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
     build_with(workspace, &[])
 }
 
-/// Lets cargo build the executables, and beside them those that tests take into the machine.
+/// Lets cargo build the executables, and those that tests copy into the machine.
 ///
 /// # Errors
 /// cargo fails.
@@ -66,8 +66,8 @@ pub fn build_testers(workspace: &Workspace) -> Result<PathBuf> {
     build_with(workspace, &TESTERS)
 }
 
-/// Lets cargo build our runtime alone, as it is shipped, and returns its path: the tests of
-/// security run against that file too, and it takes a fraction of what all executables take.
+/// Lets cargo build only our runtime, as it is shipped, and returns its path. The security tests
+/// run against that file too, and building it alone takes a fraction of the time.
 ///
 /// # Errors
 /// cargo fails.
@@ -126,7 +126,7 @@ fn check_static(file: &Path) -> Result<()> {
     }
 }
 
-/// Says where the executables lie and how large they are.
+/// Prints the paths and sizes of the executables.
 ///
 /// # Errors
 /// One is missing.

@@ -23,7 +23,7 @@ const PROCEDURE: u32 = 1;
 struct Client {
     /// Its directory's name, which tests know (`hostd/daemon/tests/common/clients.rs`).
     name: &'static str,
-    /// What is there when it is complete.
+    /// The files of a complete installation.
     program: &'static str,
     source: Source,
 }
@@ -90,15 +90,15 @@ const CLIENTS: [Client; 6] = [
     },
 ];
 
-/// Where the clients lie.
+/// The directory of the clients.
 #[must_use]
 pub fn directory(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("clients")
 }
 
-/// Fetches what is not there, and returns whether all is there then. What can't be had, say without
-/// the network, is named; the tests that need it are skipped then, which continuous integration does
-/// not accept.
+/// Fetches missing clients, and returns whether all exist afterwards. Clients that can't be
+/// fetched, for example without the network, are named. Tests that need them are skipped then,
+/// which continuous integration does not accept.
 pub fn fetch(workspace: &Workspace) -> bool {
     let mut complete = true;
     for client in CLIENTS {
@@ -179,7 +179,7 @@ fn inputs(workspace: &Workspace, client: &Client) -> Result<Inputs> {
     Ok(inputs)
 }
 
-/// The distribution's Python, not one that a version manager put first in `PATH`.
+/// The distribution's Python, not that of a version manager in `PATH`.
 const PYTHON: &str = "/usr/bin/python3";
 
 fn python(

@@ -39,7 +39,7 @@ pub struct Deployment {
     pub sysroot: PathBuf,
     /// The commit.
     pub commit: String,
-    /// Tells deployments of the same commit apart.
+    /// Distinguishes deployments of the same commit.
     pub serial: u32,
 }
 
@@ -50,7 +50,7 @@ impl Deployment {
         format!("{}.{}", self.commit, self.serial)
     }
 
-    /// Where the deployment lies, seen from the root file system.
+    /// The path of the deployment in the root file system.
     #[must_use]
     pub fn path(&self) -> String {
         format!("/ostree/deploy/{OS}/deploy/{}", self.name())
@@ -63,7 +63,7 @@ fn ostree(repository: &Path) -> Command {
     command
 }
 
-/// Commits the base and what lies over it, and deploys the result into a new system root.
+/// Commits the base and the overlay, and deploys the result into a new system root.
 ///
 /// # Errors
 /// ostree fails.
@@ -108,7 +108,7 @@ pub fn build(
     Ok(deployment)
 }
 
-/// Turns fsync off in a repository: what a power failure destroys here is built again.
+/// Switches fsync off in a repository: if a power failure destroys it, it is built again.
 fn disable_fsync(step: &mut Step, repository: &Path, log: &Path) -> Result<()> {
     let mut command = ostree(repository);
     command.args(["config", "set", "core.fsync", "false"]);
@@ -147,7 +147,7 @@ fn revision(repository: &Path, branch: &str) -> Option<String> {
     progress::output(ostree(repository).args(["rev-parse", branch])).ok()
 }
 
-/// The time that commits carry: `SOURCE_DATE_EPOCH`, else that of the source's last commit.
+/// The time of commits: `SOURCE_DATE_EPOCH`, else that of the source's last commit.
 pub(crate) fn timestamp(root: &Path) -> u64 {
     let named = std::env::var("SOURCE_DATE_EPOCH").ok();
     let committed = || {
@@ -203,7 +203,7 @@ fn deploy(
         &mut admin(&["deploy", &argument, &os, kernel_argument, BRANCH]),
         log,
     )?;
-    // The machine itself is to be careful.
+    // On the machine itself, fsync stays on.
     progress::run(
         step,
         ostree(&inner).args(["config", "unset", "core.fsync"]),
@@ -234,7 +234,7 @@ fn unlock(sysroot: &Path) {
     let deployments = sysroot.join("ostree/deploy").join(OS).join("deploy");
     if let Ok(entries) = fs::read_dir(&deployments) {
         for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-            // Where the file system knows no such flag, nothing is to be taken away.
+            // If the file system does not have the flag, it need not be cleared.
             let _ = progress::output(Command::new("chattr").arg("-i").arg(entry.path()));
         }
     }

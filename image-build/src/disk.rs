@@ -28,7 +28,7 @@ const ROOT_TYPE: &str = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709";
 /// systemd-boot in the system's tree.
 const BOOT_LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
-/// What an image directory holds besides the disk, for direct boot.
+/// The other files of an image directory, for direct boot.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// The directory.

@@ -20,7 +20,7 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// The one that this program runs on.
+    /// The distribution that this program runs on.
     ///
     /// # Errors
     /// There is no readable os-release file.

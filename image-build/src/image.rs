@@ -12,7 +12,7 @@ use crate::stamp::{Inputs, Stamp};
 use crate::workspace::{Profile, Workspace};
 use crate::{base, binaries, deployment, overlay};
 
-/// What is to be built, and how.
+/// Options of a build.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BuildOptions {
     /// Take the newest Debian packages although nothing of ours has changed.

@@ -71,7 +71,7 @@ impl<'a> Dependencies<'a> {
             .find(|path| module_name(path) == name)
     }
 
-    /// What must be loaded before the module in `path`, and it, in order: depmod lists the
+    /// The modules to load for the module in `path`, in order, with itself last. depmod lists the
     /// nearest dependency first.
     fn in_order(&self, path: &'a str) -> Vec<&'a str> {
         let needs = self.lines.iter().find(|(known, _)| *known == path);

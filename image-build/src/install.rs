@@ -1,11 +1,11 @@
 //! Installs packages of the distribution without removing others.
 //!
-//! A wanted package may exclude an installed one: QEMU's programs come from one source, so
-//! those of a stable release and of its backports do not go together, and apt solves that by
-//! removing what it was not asked to keep. So the installed packages are named too, removing
-//! and downgrading are forbidden, and apt is asked first what it would do. Where it can't, other
-//! versions of the wanted packages are tried: those of the suites that apt knows, then those of the
-//! release's backports on the same mirror.
+//! A wanted package may conflict with an installed one: QEMU's programs come from one source, so
+//! those of a stable release and of its backports can't be mixed, and apt solves that by removing
+//! packages that were not named. So the installed packages are named too, removals and downgrades
+//! are forbidden, and apt simulates the installation first. If that fails, other versions of the
+//! wanted packages are tried: those of the suites that apt knows, then those of the release's
+//! backports on the same mirror.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,11 +48,12 @@ struct Request {
     configuration: Option<PathBuf>,
 }
 
-/// Installs what the survey misses. What is there stays, in its version or a newer one.
+/// Installs the packages that the survey misses. Installed packages stay, in their version or a
+/// newer one.
 ///
 /// # Errors
-/// sudo does not allow it, or apt can't install them beside what is there; the message says what
-/// is in the way and what to do.
+/// sudo does not allow it, or apt can't install them beside the installed packages. The message
+/// names the conflict, and says what to do.
 pub fn install(workspace: &Workspace, distribution: &Distribution, survey: &Survey) -> Result<()> {
     let missing: Vec<&str> = survey.missing.iter().map(|need| need.package).collect();
     progress::say(&format!(
@@ -111,7 +112,7 @@ fn attempt(
     bail!(refusal(missing, present));
 }
 
-/// Lets apt install, after saying what is not as one would expect.
+/// Lets apt install, after it has printed unexpected changes.
 fn fulfil(requests: &[Request], step: &mut Step, log: &Path) -> Result<()> {
     for request in requests {
         if let Some(suite) = &request.suite {
@@ -147,7 +148,7 @@ fn solve(
         configuration: configuration.map(Path::to_owned),
     };
     let possible = |request: &Request| simulate(request).is_ok();
-    // What is there stays as it is, or gets newer.
+    // Installed packages stay, or become newer.
     let kept: Vec<String> = present
         .iter()
         .map(|package| format!("{}={}", package.name, package.version))
@@ -159,7 +160,7 @@ fn solve(
             return Some(vec![plain]);
         }
     }
-    // What does not go with it comes in another version.
+    // Conflicting packages are installed in another version.
     let (fitting, blocked): (Vec<&str>, Vec<&str>) = missing
         .iter()
         .partition(|name| possible(&request(&[name], &kept, None)));
@@ -330,7 +331,7 @@ fn lost(before: &[Installed], after: &[Installed]) -> Vec<String> {
         .collect()
 }
 
-/// What is in the way, in apt's words, and the ways out.
+/// The conflict in apt's words, and the possible solutions.
 fn refusal(missing: &[&str], present: &[Installed]) -> String {
     let mut request = Request {
         packages: missing.iter().map(|name| (*name).to_owned()).collect(),

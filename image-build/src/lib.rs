@@ -3,7 +3,7 @@
 //!
 //! The stages, each skipped when nothing that it depends on has changed ([`stamp`]):
 //!
-//! 1. [`prerequisites`] gets what the building machine lacks ([`needs`], [`install`]).
+//! 1. [`prerequisites`] installs what the building machine lacks ([`needs`], [`install`]).
 //! 2. [`binaries`] builds our static executables.
 //! 3. [`base`] lets mkosi build the Debian trees: the system and its services.
 //! 4. [`overlay`] collects what we add: executables, initrd, services, defaults, the AppArmor profile.

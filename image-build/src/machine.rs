@@ -95,8 +95,8 @@ impl Files {
     }
 }
 
-/// Builds what is out of date, boots the machine, and stays in the foreground unless asked
-/// otherwise.
+/// Builds everything that is out of date, boots the machine, and stays in the foreground unless
+/// asked otherwise.
 ///
 /// # Errors
 /// A machine runs already, something cannot be built, or the machine does not come up.
@@ -193,7 +193,7 @@ fn specification(
     Ok(spec)
 }
 
-/// Waits for the API and says how to use the machine.
+/// Waits for the API, and prints how to use the machine.
 fn boot(
     workspace: &Workspace,
     files: &Files,

@@ -1,11 +1,12 @@
-//! What the building machine must have: programs and files, and the packages that bring them.
+//! The requirements of the building machine: programs and files, and the packages that contain
+//! them.
 
 use std::path::Path;
 
 use crate::apt::{self, DEBIAN_KEYRING};
 use crate::tools;
 
-/// What is about to be done; each includes the former.
+/// The purpose of the requirements. Each includes the ones before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Purpose {
     /// Compile the executables.
@@ -25,7 +26,7 @@ enum Sign {
     Program(&'static str),
     /// One of these files.
     File(&'static [&'static str]),
-    /// A module of the distribution's Python, of whichever version that is.
+    /// A module of the distribution's Python, in any version.
     PythonModule(&'static str),
 }
 
@@ -306,7 +307,7 @@ pub fn survey(purpose: Purpose) -> Survey {
     survey
 }
 
-/// One line for each package: its name and what it is for.
+/// One line for each package: its name and its purpose.
 #[must_use]
 pub fn explain(missing: &[Missing]) -> String {
     missing

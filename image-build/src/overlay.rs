@@ -1,6 +1,6 @@
 //! What we add to Debian's tree: our executables, the initrd, the services, the defaults and the
-//! system's name. It is a directory of its own, laid over the base in the ostree commit, so that a
-//! changed executable costs no new look at the base.
+//! system's name. It is a separate directory that is laid over the base in the ostree commit. So
+//! the base need not be read again if only an executable has changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Gets this machine what it lacks for building, running and testing.
+//! Installs what this machine lacks for building, running and testing.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,11 +13,12 @@ use crate::progress::{self, Step};
 use crate::tools;
 use crate::workspace::{MUSL_TARGET, Workspace};
 
-/// Installs what is missing for `purpose`, after saying what and why, and looks again.
+/// Installs the missing packages for `purpose`, after it has printed them with the reasons, and
+/// checks again.
 ///
 /// # Errors
-/// The distribution is none whose packages are known, the installation fails, or something is
-/// missing all the same; the message says what to do.
+/// The distribution's packages are unknown, the installation fails, or something is still missing.
+/// The message says what to do.
 pub fn ensure(workspace: &Workspace, purpose: Purpose) -> Result<()> {
     let survey = needs::survey(purpose);
     if !survey.missing.is_empty() {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::progress;
 
-/// Variables that a program run by sudo needs all the same.
+/// Variables that a program still needs under sudo.
 const KEPT_VARIABLES: [&str; 7] = [
     "CARGO_MANIFEST_DIR",
     "CARGO_TARGET_DIR",
@@ -47,8 +47,8 @@ pub fn as_root(name: &str) -> Command {
     command
 }
 
-/// Lets sudo ask for the password now, visibly, so that later calls need none. Whether it allows
-/// what comes.
+/// Lets sudo ask for the password now, visibly, so that later calls need none. Returns whether sudo
+/// allows them.
 #[must_use]
 pub fn authenticate() -> bool {
     let mut sudo = Command::new("sudo");
@@ -95,7 +95,7 @@ impl Means {
     /// Runs this program again with root's rights and other arguments.
     ///
     /// # Errors
-    /// It fails; what it said is on standard error already.
+    /// It fails; its message is on standard error already.
     pub fn run_self(self, arguments: &[&str]) -> Result<()> {
         let program = std::env::current_exe().context("find this program")?;
         let mut command;

@@ -77,7 +77,7 @@ impl Step {
         }
     }
 
-    /// Ends the step and says how long it took.
+    /// Ends the step, and prints its duration.
     pub fn done(self, result: &str) {
         let seconds = self.started.elapsed().as_secs_f64();
         if let Some(bar) = &self.bar {
@@ -210,10 +210,11 @@ pub fn run_shown(command: &mut Command, log: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs a short program and returns what it printed, without the final line end.
+/// Runs a short program and returns its output, without the final line end.
 ///
 /// # Errors
-/// The program cannot be started, fails (the message holds what it said) or prints no UTF-8.
+/// The program can't be started, fails (the message contains its output), or its output is not
+/// UTF-8.
 pub fn output(command: &mut Command) -> Result<String> {
     let result = command
         .stdin(Stdio::null())

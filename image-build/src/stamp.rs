@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 pub struct Inputs(Sha256);
 
 impl Inputs {
-    /// Begins with the name of the stage and the version of its procedure, to be raised when the
-    /// code changes what the stage makes of the same inputs.
+    /// Begins with the name of the stage and the version of its procedure. Raise the version if a
+    /// change of the code changes the result for the same inputs.
     #[must_use]
     pub fn new(stage: &str, procedure: u32) -> Self {
         let mut inputs = Self::default();

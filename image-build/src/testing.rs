@@ -1,9 +1,9 @@
 //! `cargo xtask test`: all tests in order, with a summary of the failures and of the time of each
 //! part.
 //!
-//! All of it is compiled for the machine's target with the profile "quick", so that lints, tests
-//! and the image's executables share what they are made of; only this tool and its own tests are
-//! compiled for the building machine, as cargo compiles the tool to begin with.
+//! Everything is compiled for the machine's target with the profile "quick", so that lints, tests
+//! and the image's executables share compiled crates. Only this tool and its own tests are compiled
+//! for the building machine.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -65,8 +65,8 @@ impl Stage {
     }
 }
 
-/// How long one test program may run. It is many times what the slowest takes, so only one that
-/// hangs meets it; the stages after it are run all the same.
+/// How long one test program may run. It is many times the duration of the slowest, so only a
+/// hanging one reaches it. The later stages run anyway.
 const PROGRAM_LIMIT: &str = "1200";
 
 /// The package whose tests boot virtual machines.
@@ -101,8 +101,8 @@ struct Outcome {
     error: Option<String>,
 }
 
-/// Runs the stages in `only`, or all. A failed stage does not keep the others from running, but
-/// for those that need what it makes.
+/// Runs the stages in `only`, or all. If a stage fails, the others still run, except those that
+/// need its result.
 ///
 /// # Errors
 /// A stage failed; the summary has been printed then.

@@ -25,7 +25,7 @@ pub struct Mkosi {
 }
 
 impl Mkosi {
-    /// The installed mkosi when it is new enough, else that of the image's Debian release,
+    /// The installed mkosi if it is new enough, else that of the image's Debian release, which is
     /// fetched once into the tools directory.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Mkosi {
         match &self.modules {
             None => Command::new("mkosi"),
             Some(modules) => {
-                // The distribution's Python, not one that a version manager put first in PATH.
+                // The distribution's Python, not that of a version manager in PATH.
                 let mut command = Command::new("/usr/bin/python3");
                 command
                     .env("PYTHONPATH", modules)
@@ -96,8 +96,8 @@ fn major(text: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// The docker command line: of `PATH`, or from the distribution's package, of which only the
-/// client is unpacked into the tools directory. No daemon is installed.
+/// The docker command line: from `PATH`, or from the distribution's package. Only the client is
+/// unpacked, into the tools directory. No daemon is installed.
 ///
 /// # Errors
 /// The package cannot be fetched.
@@ -125,7 +125,7 @@ pub fn docker(workspace: &Workspace) -> Result<PathBuf> {
 
 /// A static busybox, which tests run in containers: the installed one, or that of the image's
 /// Debian release, unpacked into the tools directory. Its package is not installed, because it
-/// excludes the dynamic one that many machines have for their initrd.
+/// conflicts with the dynamic one that many machines need for their initrd.
 ///
 /// # Errors
 /// The package cannot be fetched.
@@ -134,7 +134,7 @@ pub fn busybox(workspace: &Workspace) -> Result<PathBuf> {
         return Ok(path);
     }
     let unpacked = workspace.tools().join("busybox");
-    // Where it lies depends on whether the release has one directory for executables.
+    // Its path depends on whether the release has a single directory for executables.
     let program = || {
         ["usr/bin/busybox", "bin/busybox"]
             .map(|place| unpacked.join(place))
@@ -161,7 +161,7 @@ fn is_static(file: &Path) -> bool {
     std::fs::read(file).is_ok_and(|content| elf::asks_for_loader(&content) == Some(false))
 }
 
-/// Where `program` lies in `PATH` or in one of the directories that only root has there.
+/// The path of `program` in `PATH`, or in one of the directories that only root has there.
 #[must_use]
 pub fn in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The developer's own disk: a layer over the image's disk that takes what the machine writes,
-//! kept from run to run as long as the image stays the same.
+//! The developer's own disk: a layer over the image's disk for the machine's writes. It is kept
+//! between runs as long as the image stays the same.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 /// Version of [`Record`].
 const VERSION: u32 = 1;
 
-/// What the layer was made over. A layer over another image would be rubbish.
+/// The image that the layer belongs to. Over another image it would be garbage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     version: u32,

@@ -1,4 +1,4 @@
-//! Where things lie in the source tree and in the build directory.
+//! The paths in the source tree and in the build directory.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// What cargo calls it, and the directory of what it makes.
+    /// Its name for cargo, which is also the name of the output directory.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -115,7 +115,7 @@ impl Workspace {
         self.target.join("log")
     }
 
-    /// `path` as seen from the current directory when it lies below it; for messages.
+    /// `path` relative to the current directory, if it is below it; for messages.
     #[must_use]
     pub fn display(&self, path: &Path) -> String {
         let shown = std::env::current_dir()

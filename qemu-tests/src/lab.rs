@@ -1,4 +1,4 @@
-//! What the scenarios share: the image under test, the right to run a machine, and reading the
+//! Shared by the scenarios: the image under test, the right to run a machine, and reading the
 //! machine through containers.
 
 use std::collections::BTreeSet;
@@ -193,8 +193,8 @@ pub fn with_libraries(program: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(files.map(|path| (place(&path), path)).collect())
 }
 
-/// Makes an image of busybox, our runtime, the conformance cases and what they need, and of what
-/// else is given, each file with its place.
+/// Makes an image with busybox, our runtime, the conformance cases and their requirements, and the
+/// given files, each with its path.
 ///
 /// # Errors
 /// A file can't be read, or docker refuses.

@@ -1,4 +1,4 @@
-//! Booting through UEFI firmware and systemd-boot, and what the machine then looks like.
+//! Boots through UEFI firmware and systemd-boot, and checks the machine.
 
 use std::time::Duration;
 

@@ -429,7 +429,7 @@ fn containers_survive_a_killed_daemon() -> Result<()> {
     machine.wait_api(BOOT_LIMIT)?;
     load_busybox(&machine)?;
 
-    // One that keeps running, one that ends while no daemon supervises it.
+    // One container keeps running, one ends while no daemon supervises it.
     let ticking = "i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.5; done";
     docker(
         &machine,

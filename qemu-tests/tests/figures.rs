@@ -36,8 +36,8 @@ fn direct_boot_and_container_figures() -> Result<()> {
     memory(&lab, &machine)
 }
 
-/// A request that comes alone must not be slower than one in a row: what a pause lets go to sleep, or
-/// the kernel do lazily, shows here.
+/// A single request must not be slower than one of many: delays from sleep states, or from work
+/// that the kernel postpones, show here.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Starts by the API of containers that were made before, in a row and alone.

@@ -40,7 +40,7 @@ fn firmware_speaks_on_the_console_and_the_machine_ends_with_its_owner() {
 }
 
 #[test]
-fn quitting_is_seen_as_an_end_and_named_by_whoever_waits() {
+fn a_wait_reports_that_qemu_quit() {
     let Some(machine) = launch(MachineSpec::new("quit", Boot::Uefi)) else {
         return;
     };

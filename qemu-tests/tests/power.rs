@@ -1,4 +1,4 @@
-//! Orderly ends of a machine, and what is there after the next boot.
+//! Orderly ends of a machine, and its state after the next boot.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The OCI runtimes of this machine and ours, beside each other and beside what the kernel alone
-//! takes. See README.md.
+//! Compares the OCI runtimes of this machine with ours, and with the kernel's part alone. See
+//! README.md.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,12 +16,12 @@ use keelson_benches::{build, calls, memory, stats::Summary, tools};
 
 /// How many containers are made at a time in the second table.
 const MANY: usize = 10;
-/// What ends the name of a runtime whose file lies on a writable mount.
+/// The suffix of the name of a runtime whose file is on a writable mount.
 const WRITABLE: &str = "-writable";
 /// What ends the name of a runtime whose containers are in the host's cgroup namespace.
 const SHARED: &str = "-cgroups";
-/// How long nothing happens before a start that comes alone. What the kernel puts off, such as the
-/// end of a grace period, is waited for in full then, and caches are colder.
+/// The idle time before a single start. Work that the kernel postpones, such as the end of a grace
+/// period, is then waited for in full, and caches are colder.
 const REST: Duration = Duration::from_millis(250);
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// The mount of a hybrid host that some runtimes can't stand.

@@ -1,5 +1,5 @@
-//! What the kernel alone takes: one clone3 into the namespaces, the mounts, pivot_root, the
-//! seccomp filter, the command. No cgroup, no devices, no capabilities, no checks.
+//! The kernel's part alone: one clone3 into the namespaces, the mounts, pivot_root, the seccomp
+//! filter, the command. No cgroup, no devices, no capabilities, no checks.
 
 use std::ffi::CString;
 use std::path::Path;
@@ -16,8 +16,8 @@ use super::Outcome;
 use crate::bundle::{FILES, MASKED, READONLY};
 use crate::usage;
 
-/// clone3 … reaped. What can be known before is not counted: it would be in a real runtime, but a
-/// floor is what can't be avoided.
+/// clone3 … reaped. Values that can be computed before are not counted: a real runtime needs that
+/// time, but the floor is the part that can't be avoided.
 pub(super) fn cycle(bundle: &Path, root: &Path) -> Result<Outcome> {
     let config = std::fs::read(bundle.join("config.json"))?;
     let Some(filter) = check::config(&config)? else {

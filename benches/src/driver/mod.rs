@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::usage::{self, Cost};
 
-/// What a driver is to do.
+/// The job of a driver.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
     /// How.
@@ -31,7 +31,7 @@ pub struct Job {
     pub cycles: usize,
     /// A mount point that is hidden from the runtime.
     pub hidden: Option<PathBuf>,
-    /// A file that lies on a read-only mount, as programs do on our image.
+    /// A file on a read-only mount, as for programs on our image.
     pub readonly: Option<PathBuf>,
 }
 
@@ -65,7 +65,7 @@ pub enum Way {
     },
 }
 
-/// What a driver measured in one cycle.
+/// The measurements of one cycle.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Outcome {
     /// Microseconds until the container is there and waits for its start.
@@ -93,8 +93,8 @@ impl Outcome {
     }
 }
 
-/// The program `driver`: says that it is ready, waits for a byte, does the job and writes what it
-/// measured.
+/// The program `driver`: reports that it is ready, waits for a byte, does the job and writes its
+/// measurements.
 ///
 /// # Errors
 /// The job fails.
@@ -193,7 +193,7 @@ impl Driver {
         self.input.write_all(b".").context("start the driver")
     }
 
-    /// What it measured.
+    /// Its measurements.
     ///
     /// # Errors
     /// Its job failed; why stands on standard error.

@@ -28,7 +28,7 @@ pub struct Shim {
     waiting: UnixStream,
 }
 
-/// Writes what a shim needs besides the bundle, into the bundle's directory.
+/// Writes the other files that a shim needs into the bundle's directory.
 ///
 /// # Errors
 /// The directory can't be written.

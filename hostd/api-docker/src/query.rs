@@ -219,8 +219,8 @@ impl Filters {
     }
 }
 
-/// The patterns of a filter, as Docker reads them. A value fits a text that equals it, or in which it
-/// finds something as a regular expression. A wrong expression finds nothing.
+/// The patterns of a filter, as Docker reads them. A value matches a text that equals it, or in
+/// which it matches something as a regular expression. A wrong expression matches nothing.
 #[derive(Debug)]
 pub struct Patterns(Vec<(String, Option<Regex>)>);
 

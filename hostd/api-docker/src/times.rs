@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::error::ApiError;
 use crate::query::Filters;
 
-/// What Docker shows for a time that never was.
+/// Docker's text for an event that never happened.
 pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// RFC 3339 with fractions of a second, or [`NEVER`].

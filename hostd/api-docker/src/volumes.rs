@@ -107,7 +107,7 @@ pub(crate) async fn remove(api: &Api, call: Call) -> Result<Response<Body>, ApiE
 pub(crate) async fn prune(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let filters = call.query.filters(&["all", "label", "label!"])?;
     let all = filters.flag("all")?.unwrap_or(false) || call.version < ApiVersion::new(1, 42);
-    // All that is removed is counted before.
+    // The sizes are measured before the removal.
     let _place = api.place(Kind::Survey, call.role).await?;
     let store = api.0.engine.volumes().clone();
     let pruned = blocking(move || {
@@ -133,7 +133,7 @@ pub(crate) async fn update(_: &Api, call: Call) -> Result<Response<Body>, ApiErr
     ))
 }
 
-/// The volumes on this host's disk with what they take, for `GET /system/df`.
+/// The volumes on this host's disk with their sizes, for `GET /system/df`.
 pub(crate) async fn with_usage(api: &Api) -> Result<Value, ApiError> {
     let store = api.0.engine.volumes().clone();
     let list = blocking(move || {

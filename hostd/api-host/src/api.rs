@@ -123,7 +123,7 @@ async fn blocking<T: Send + 'static>(
     Ok(keelson_http::error::blocking(work).await??)
 }
 
-/// The failure to report when PID 1 did not do what was asked.
+/// The failure to report if PID 1 did not carry out the request.
 fn refused(answer: Result<init::Response, AskError>) -> Failure {
     match answer {
         Ok(init::Response::Error { message }) => Failure::new(ErrorKind::Conflict, message),

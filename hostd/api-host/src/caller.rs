@@ -7,8 +7,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clients::serial_text;
 
-/// The caller that a verified client certificate stands for. A certificate without one of our roles
-/// gets the role reader.
+/// The caller of a verified client certificate. A certificate without one of our roles gets the
+/// role reader.
 pub fn of_certificate(certificate: &CertificateDer<'_>) -> Caller {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return Caller::new(Role::Reader, "certificate that can't be read");

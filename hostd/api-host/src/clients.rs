@@ -235,7 +235,7 @@ fn has_expired(entry: &ClientCertificate, now: Timestamp) -> bool {
     expires.is_some_and(|expires| expires < now)
 }
 
-/// Which certificates are to be revoked.
+/// The certificates to revoke.
 enum RevocationTarget<'a> {
     Fingerprint(String),
     Serial(String),
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_goes_forward_and_back() {
+    fn the_file_migrates_forward_and_back() {
         #[derive(Deserialize)]
         struct First {
             #[allow(dead_code, reason = "only read")]

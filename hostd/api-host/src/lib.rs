@@ -2,11 +2,11 @@
 //!
 //! A request, in the order in which the modules see it:
 //!
-//! - [`caller`]: which caller and role a client certificate stands for.
+//! - [`caller`]: the caller and the role of a client certificate.
 //! - `dispatch`: finds the route, checks the role, calls the handler.
 //! - [`routes`]: the table of routes, and the handler of `openapi.json`.
 //! - `api`, `verify`: the other handlers.
-//! - `state`: what the handlers answer from.
+//! - `state`: the data for the handlers.
 //! - `init`: questions to PID 1.
 //! - `wire`: the JSON documents.
 //! - [`openapi`]: describes routes and documents as OpenAPI 3.1.
@@ -18,7 +18,7 @@
 //! - [`clients`]: the client certificates that were issued or revoked.
 //! - `verifier`: which client certificates pass a TLS handshake.
 //! - [`provision`]: issues the first client certificate.
-//! - `pki_error`: what can fail.
+//! - `pki_error`: errors of the keys and certificates.
 
 pub mod addresses;
 mod api;

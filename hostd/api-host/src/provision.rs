@@ -54,7 +54,7 @@ pub enum ProvisionError {
     /// A file can't be read or written.
     #[error("can't {operation} {}: {source}", path.display())]
     Io {
-        /// What was tried: read, open, write.
+        /// The operation: read, open, write.
         operation: &'static str,
         /// The file.
         path: PathBuf,

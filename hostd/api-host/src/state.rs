@@ -1,4 +1,4 @@
-//! What the host API answers from. The handlers read it; nothing here knows a route.
+//! The data of the host API. The handlers read it; nothing here knows a route.
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
@@ -24,7 +24,7 @@ pub(crate) const CHECKS: usize = 2;
 
 /// A function that answers a route.
 pub type Handler = for<'a> fn(&'a HostApi, Request<Incoming>) -> BoxFuture<'a, Answer>;
-/// What a handler returns.
+/// The result of a handler.
 pub type Answer = Result<Response<Body>, Failure>;
 
 /// Where the API's answers come from.

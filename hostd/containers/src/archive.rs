@@ -1,8 +1,8 @@
-//! Files of a container for clients: one object's properties, an archive of what is at a path, and an
-//! archive extracted into a directory.
+//! Files of a container for clients: one object's properties, an archive of the object at a path,
+//! and an archive extracted into a directory.
 //!
-//! None of it holds a lock that others wait for while a client reads or writes. What a container's
-//! processes exchange meanwhile never leads out of the container ([`root`]).
+//! Nothing here holds a lock that others wait for while a client reads or writes. Files that a
+//! container's processes replace meanwhile never lead out of the container ([`root`]).
 
 mod root;
 mod unpack;
@@ -37,7 +37,7 @@ use view::Purpose;
 
 /// Pieces of an archive that wait for a slow client.
 const DEPTH: usize = 2;
-/// How often a container is looked at again that starts or ends meanwhile.
+/// How often it is tried again with a container that starts or ends meanwhile.
 const TRIES: usize = 5;
 /// How long the end of a process may take until it is noted.
 const END_TIME: Duration = Duration::from_secs(2);
@@ -53,11 +53,11 @@ pub struct PathStat {
     pub mode: u32,
     /// When its content was changed.
     pub modified: Timestamp,
-    /// Where it leads to, when it is a link: an absolute path in the container without further links.
+    /// Its target, if it is a link: an absolute path in the container without further links.
     pub link_target: String,
 }
 
-/// What is at a path of a container, as an archive.
+/// The object at a path of a container, as an archive.
 #[derive(Debug)]
 pub struct PathArchive {
     /// The object.
@@ -83,7 +83,7 @@ impl Engine {
         Ok(blocking(move || asked.look(&view).map(|(stat, _)| stat)).await??)
     }
 
-    /// What is at a path as a tar archive. `held` is kept until nothing works on it any more.
+    /// The object at a path as a tar archive. `held` is kept until the work has ended.
     ///
     /// # Errors
     /// [`CopyError::NotFound`] and others.
@@ -175,7 +175,7 @@ impl Engine {
         }
     }
 
-    /// A container whose files can be looked at.
+    /// A container whose files can be read.
     fn reachable(&self, scope: Scope, name: &str) -> Result<Arc<Container>, EngineError> {
         let container = self.inner.resolve(scope, name)?;
         crate::engine::require_readable(&container)?;
@@ -247,7 +247,7 @@ impl Asked {
         }
     }
 
-    /// The object, and what it is. Blocks.
+    /// The object, and its properties. Blocks.
     fn look(&self, view: &Root) -> Result<(PathStat, OwnedFd), CopyError> {
         let object = view
             .open(self.clean.as_bytes(), false)

@@ -78,8 +78,8 @@ impl Engine {
     }
 
     /// Takes the output from the log, from its beginning on: so nothing is missed or doubled
-    /// between what was and what comes. Of a container that does not run, what was comes from the
-    /// log, and what comes from its next run.
+    /// between earlier and later output. For a stopped container, earlier output comes from the
+    /// log, and later output from its next run.
     async fn attach_with_log(
         &self,
         scope: Scope,
@@ -179,7 +179,7 @@ impl Engine {
     }
 }
 
-/// What a client that attaches asks of the shim.
+/// The requests to the shim for a client that attaches.
 pub(crate) fn attach_request(options: AttachOptions) -> Request {
     Request::Attach {
         exec: None,
@@ -248,7 +248,7 @@ pub(crate) async fn pump(
     feeding.abort();
 }
 
-/// Standard input. Its end is passed on; a client that gives none keeps the connection open.
+/// Standard input. Its end is passed on. A client that sends none keeps the connection open.
 async fn feed(input: Option<DuplexStream>, mut to_shim: OwnedWriteHalf) {
     let Some(mut input) = input else {
         std::future::pending::<()>().await;
@@ -262,7 +262,7 @@ async fn feed(input: Option<DuplexStream>, mut to_shim: OwnedWriteHalf) {
                 let Some(bytes) = buffer.get(..length) else {
                     break;
                 };
-                // The container ended; what it did not read is lost, as in a pipe.
+                // The container ended; input that it did not read is lost, as in a pipe.
                 if to_shim.write_all(bytes).await.is_err() {
                     return;
                 }

@@ -1,11 +1,10 @@
-//! Devices that a vendor describes (Container Device Interface), such as
-//! `nvidia.com/gpu=all`: what a container that asks for one gets besides, by the documents in the
-//! host's directories.
+//! Devices that a vendor describes (Container Device Interface), such as `nvidia.com/gpu=all`: the
+//! documents in the host's directories say what a container with such a device gets.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`document`] | one document: bytes to values, names checked |
-//! | [`registry`] | the documents of all directories, and what a name stands for |
+//! | [`registry`] | the documents of all directories, and the devices by name |
 //!
 //! <https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md>
 

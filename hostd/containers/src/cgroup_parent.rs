@@ -7,7 +7,7 @@ use std::str::FromStr;
 pub struct CgroupParent(String);
 
 impl CgroupParent {
-    /// What the OS uses.
+    /// The name that the OS uses.
     pub const USUAL: &str = "keelson";
 
     /// The name, without slashes.

@@ -23,17 +23,17 @@ use crate::{EngineError, Signal};
 
 /// A container.
 ///
-/// Two locks: `operation` is held by whoever steps its machine and carries out what follows, across
-/// awaits, but not while a start is under way and never while waiting for its process to end;
-/// `live` protects the values and is held for moments only.
+/// Two locks: `operation` is held by code that steps the machine and carries out its actions, also
+/// across awaits, but not during a start and never while it waits for the process to end. `live`
+/// protects the values and is held only for moments.
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) scope: Scope,
-    /// What a reboot (or the end of a run) ends; also the shim's directory.
+    /// The files that do not survive a reboot or the end of a run; also the shim's directory.
     pub(crate) run_directory: PathBuf,
     pub(crate) operation: tokio::sync::Mutex<()>,
-    /// Whoever reads its output holds a receiver: a removed container's log is deleted only when
-    /// they have read it (or take too long).
+    /// Readers of its output hold a receiver: a removed container's log is deleted only after they
+    /// have read it (or took too long).
     pub(crate) readers: tokio::sync::watch::Sender<()>,
     /// Attached clients hold a receiver until they have taken all output of the run: its end is
     /// reported after that.
@@ -44,7 +44,7 @@ pub(crate) struct Container {
     pub(crate) gate: Arc<Gate>,
     /// Whether it was found by this engine, which has not started it yet.
     not_started_since: AtomicBool,
-    /// Told when a start has reported.
+    /// Notified when a start has reported.
     pub(crate) start_over: Notify,
     live: Mutex<Live>,
 }
@@ -53,15 +53,15 @@ pub(crate) struct Container {
 pub(crate) struct Live {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) machine: Machine,
-    /// Who waits for an answer of the machine.
+    /// Those who wait for an answer of the machine.
     requests: BTreeMap<Ticket, oneshot::Sender<Answer>>,
     last_ticket: Ticket,
     waiters: Vec<(WaitCondition, oneshot::Sender<WaitResult>)>,
     /// Clients that attached before the start.
     pub(crate) pending: Vec<PendingAttach>,
-    /// Keeps the image in the store; given up when the container is removed.
+    /// Keeps the image in the store. It is dropped when the container is removed.
     pub(crate) image: Option<ImageLease>,
-    /// What it has of its volumes.
+    /// Its leases on volumes.
     pub(crate) volumes: Held,
     /// Keeps the image's layers mounted.
     pub(crate) layers: Option<RootfsLayers>,
@@ -84,7 +84,7 @@ pub(crate) struct PendingAttach {
 pub(crate) struct Timer {
     /// In the machine's time.
     pub(crate) due: Duration,
-    /// `None` once it has fired: it is not ended in the middle of what it does then.
+    /// `None` once it has fired: its work must not be cancelled then.
     task: Option<AbortHandle>,
 }
 
@@ -171,7 +171,7 @@ impl Container {
         Shim::new(&self.id, &self.run_directory)
     }
 
-    /// Whether it was removed; whoever still holds it finds nothing.
+    /// Whether it was removed. Code that still holds it finds nothing.
     pub(crate) fn is_gone(&self) -> bool {
         self.live().machine.is_gone()
     }
@@ -185,7 +185,7 @@ impl Container {
     pub(crate) async fn decided(&self) {
         loop {
             let mut over = pin!(self.start_over.notified());
-            // From here on it is told, however late it looks.
+            // From here on it is notified, even if it checks late.
             over.as_mut().enable();
             if !self.is_starting() && self.snapshot().state.status != Status::Restarting {
                 return;
@@ -199,8 +199,8 @@ impl Container {
         self.not_started_since.swap(false, Ordering::AcqRel)
     }
 
-    /// Takes the operation lock when no start is under way; fails when the container was removed in
-    /// the meantime. What is decided under it by the container's state holds until it is released.
+    /// Takes the operation lock when no start is running. Fails if the container was removed
+    /// meanwhile. Decisions from the container's state are valid until the lock is released.
     pub(crate) async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, EngineError> {
         loop {
             let mut over = pin!(self.start_over.notified());
@@ -246,7 +246,7 @@ impl Container {
 }
 
 impl Live {
-    /// Steps the machine; what clients see follows it.
+    /// Steps the machine, and updates what clients see.
     pub(crate) fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
         let actions = self.machine.step(event, now);
         let shown = self.machine.shown();
@@ -264,7 +264,7 @@ impl Live {
         }
     }
 
-    /// Takes over what an earlier engine knew of its health.
+    /// Takes over the health that an earlier engine knew.
     pub(crate) fn restore_health(&mut self, health: Option<Health>) {
         self.machine.restore_health(health);
         self.show_health();
@@ -292,7 +292,7 @@ impl Live {
 
     pub(crate) fn answer(&mut self, ticket: Ticket, answer: Answer) {
         if let Some(sender) = self.requests.remove(&ticket) {
-            // Whoever asked may have gone away.
+            // The asking client may be gone.
             let _ = sender.send(answer);
         }
     }
@@ -359,7 +359,7 @@ fn rules(snapshot: &Snapshot) -> Rules {
         restart: spec.restart,
         auto_remove: spec.auto_remove,
         stop_signal: signal.unwrap_or(Signal::TERM),
-        // Services may have changed with the OS: whoever manages them starts them.
+        // Services may have changed with the OS, so their manager starts them.
         at_opening: snapshot.scope == Scope::User,
         health: spec.health.as_ref().map(CheckRules::from),
     }

@@ -1,5 +1,5 @@
-//! What is in a container's root file system: its changes, its archive, its size, and the image
-//! that is made of it.
+//! The contents of a container's root file system: its changes, its archive, its size, and the
+//! image that is made from it.
 
 use std::sync::Arc;
 
@@ -54,9 +54,9 @@ impl Engine {
             let _held = held;
             let mut send = |piece| sender.blocking_send(Ok(piece)).is_ok();
             let result = layer.export(&mut send).map_err(EngineError::from);
-            // What was removed meanwhile is missing in the archive.
+            // Files that were removed meanwhile are missing in the archive.
             if let Err(error) = result.and_then(|()| check_whole(&container)) {
-                // Without a reader there is nobody to tell.
+                // There may be no reader any more.
                 let _ = sender.blocking_send(Err(error));
             }
         };
@@ -117,8 +117,8 @@ async fn blocking<T: Send + 'static>(
     keelson_blocking::blocking(work).await?
 }
 
-/// What was read of a container that is gone by now may lack what was deleted meanwhile. Its
-/// files are only deleted after it is marked as removed.
+/// If a container is gone by now, files may be missing in the result. Its files are deleted only
+/// after it is marked as removed.
 fn check_whole(container: &Container) -> Result<(), EngineError> {
     match container.is_gone() {
         true => Err(EngineError::NoSuchContainer(container.id.clone())),
@@ -166,14 +166,15 @@ impl Inner {
         .await;
         if paused {
             match self.ask(container, Ask::Unpause(Freezer::Commit)).await {
-                // Somebody thawed it, or it has ended meanwhile.
+                // It was thawed, or has ended meanwhile.
                 Ok(()) | Err(EngineError::Refused(_)) => {}
                 Err(error) => {
                     tracing::warn!(id = container.id, %error, "not unpaused after a commit");
                 }
             }
         }
-        // What was removed meanwhile has no files: that is the reason, whatever was missed first.
+        // A container that was removed meanwhile has no files: that is the reason, whatever file
+        // was missed first.
         let made = match result {
             Err(_) if container.is_gone() => {
                 return Err(EngineError::NoSuchContainer(container.id.clone()));

@@ -1,4 +1,4 @@
-//! What can go wrong with files of a container.
+//! Errors of operations on files of a container.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub enum CopyError {
     /// An entry's name leads out of the directory.
     #[error("the archive's entry {0:?} is outside of the directory that it is extracted to")]
     Outside(String),
-    /// What the archive has cannot be made.
+    /// An entry of the archive can't be made.
     #[error("the archive's entry {name:?} is of a type that is not supported: {kind:?}")]
     Type {
         /// The entry.
@@ -79,7 +79,7 @@ pub enum CopyError {
     /// A system call failed.
     #[error("{operation} {}: {source}", path.display())]
     Io {
-        /// What was done.
+        /// The operation.
         operation: &'static str,
         /// To what: seen from the container, or a path on the host for mounts.
         path: PathBuf,

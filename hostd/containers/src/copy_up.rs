@@ -1,4 +1,4 @@
-//! Copies what an image has at a path into a new volume: content, owners, modes, times, extended
+//! Copies an image's files at a path into a new volume: content, owners, modes, times, extended
 //! attributes and links.
 //!
 //! The image is foreign input, and another container may see the volume already. So every object is
@@ -23,8 +23,8 @@ use rustix::io::Errno;
 const DEEPEST: usize = 256;
 /// Longest list of names, or value, of attributes; the kernel's own limit.
 const ATTRIBUTES: usize = 64 << 10;
-/// Bytes of the names of copies that may get further names. A file whose first copy is not known any
-/// more is copied once more.
+/// Bytes of the names of copies that may get more names. If a file's first copy is not remembered
+/// any more, the file is copied again.
 const MAX_LINKED: usize = 16 << 20;
 
 /// Copies what the merged directory `from` (topmost layer first) shows to the directory `to`, where it
@@ -160,8 +160,8 @@ impl Copy<'_> {
         }
     }
 
-    /// The first copy of a file with several names; `None` when there is none, or somebody who sees
-    /// the volume already has put something else there. No link leads to it, and so not out of the
+    /// The first copy of a file with several names; `None` if there is none, or if another user of
+    /// the volume has replaced it. It is reached through no link, so it can't be outside of the
     /// volume.
     fn first_copy(&self, key: (u64, u64)) -> io::Result<Option<OwnedFd>> {
         let Some(path) = self.linked.get(&key) else {

@@ -1,10 +1,11 @@
-//! What is kept of a container on disk.
+//! The documents of a container on disk.
 //!
 //! `container.json` says what the container is; it changes only when it is made, renamed or
-//! updated. Its member `spec` is what counts. Engines of before it find what they know in the
-//! members beside it, which say the same in a client's words, and keep; so no migration is needed
-//! after a rollback. A document without `spec` was written by such an engine. `state.json` says how it fares; it is written on every start and exit and may be lost
-//! in a power cut, because nothing that ran then runs now.
+//! updated. Only its member `spec` matters. Older engines find what they know in the members beside
+//! it, which say the same in a client's words, and they keep `spec`; so no migration is needed
+//! after a rollback. A document without `spec` was written by such an engine. `state.json` has the
+//! container's state. It is written on every start and exit, and may be lost in a power cut,
+//! because no container runs after that anyway.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -45,7 +46,7 @@ pub(crate) struct ContainerDocument {
     pub(crate) config: Value,
     /// [`Shown::host`].
     pub(crate) host_config: Value,
-    /// After the others, so that a document that breaks off keeps what is shown.
+    /// After the others, so that a truncated document still has the shown members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) spec: Option<ContainerSpec>,
     #[serde(flatten)]
@@ -80,7 +81,7 @@ impl ContainerDocument {
         })
     }
 
-    /// What clients are shown.
+    /// What clients see.
     pub(crate) fn shown(&self) -> Option<Shown> {
         let is_empty = |member: &Value| match member {
             Value::Object(members) => members.is_empty(),
@@ -109,10 +110,10 @@ impl ContainerDocument {
 }
 
 impl Document for ContainerDocument {
-    /// Version 2 has what an engine of version 1 would pass over, and run another container than was
-    /// asked for: volumes, logs that go elsewhere than to files, namespaces of others, rules for
-    /// devices, described devices, an init, health checks, another runtime, limits of block devices,
-    /// another cgroup, and images that are mounted.
+    /// Version 2 has members that an engine of version 1 would ignore, so that it would run a
+    /// different container: volumes, logs that go elsewhere than to files, namespaces of others,
+    /// rules for devices, described devices, an init, health checks, another runtime, limits of
+    /// block devices, another cgroup, and images that are mounted.
     const VERSION: u32 = 2;
     const WRITES: u32 = 1;
 
@@ -144,9 +145,9 @@ impl Document for ContainerDocument {
     }
 }
 
-/// What must be known of a container even when its document can't be read: whose it is, by which
-/// name, and which image must not be removed. Kept as the target of a symbolic link
-/// (`user sha256:… web`), beside the document, and read only when that can't be.
+/// The facts about a container that must be known even if its document can't be read: its scope,
+/// its name, and the image that must not be removed. Stored as the target of a symbolic link
+/// (`user sha256:… web`) beside the document, and read only if that is unreadable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) scope: Scope,
@@ -156,7 +157,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Writes that of a document's container, replacing an earlier one.
+    /// Writes the identity of a document's container, and replaces an earlier one.
     pub(crate) fn write(directory: &Path, document: &ContainerDocument) -> Result<(), EngineError> {
         let image = match document.image_id.as_str() {
             "" => "-",
@@ -218,7 +219,7 @@ impl Document for StateDocument {
     const VERSION: u32 = 1;
 }
 
-/// Identifier of the running boot of the kernel; empty when the kernel does not tell.
+/// Identifier of the running boot of the kernel. Empty if the kernel does not provide it.
 pub(crate) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|text| text.trim().to_owned())

@@ -51,7 +51,7 @@ impl Joined {
     }
 }
 
-/// What a run joins.
+/// The namespaces that a run joins.
 #[derive(Debug, Default)]
 pub(crate) struct JoinedAll {
     pub(crate) network: Option<Joined>,
@@ -175,7 +175,7 @@ impl Inner {
             IpcMode::Host => return Ok((joined, PathBuf::from(HOST_MEMORY))),
             IpcMode::Private | IpcMode::None => return Err(unshared()),
         }
-        // The owner may have ended, or been started anew, since the donor has joined it.
+        // The owner may have ended, or have been restarted, since the donor joined it.
         let first = self
             .join(joining, &owner.id, "ipc", REFUSAL.to_owned())
             .await?;
@@ -199,7 +199,7 @@ impl Inner {
         if container.id == joining.id {
             return container.snapshot();
         }
-        // What it is then is what counts.
+        // Its state at that time matters.
         let _ = tokio::time::timeout(DONOR_TIME, container.decided()).await;
         container.snapshot()
     }

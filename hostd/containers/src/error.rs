@@ -1,4 +1,4 @@
-//! What can go wrong in the engine, in the words that Docker's clients match on.
+//! Errors of the engine, in the words that Docker's clients match on.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,10 +48,10 @@ pub enum EngineError {
     /// The container's life forbids it.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// Several waited for what failed.
+    /// Several callers waited for the operation that failed.
     #[error(transparent)]
     Shared(Arc<EngineError>),
-    /// What was under way was given up with the engine.
+    /// The operation was cancelled because the engine ends.
     #[error("container {0}: given up, because the engine ends")]
     Abandoned(String),
     /// The container could not be started.
@@ -65,7 +65,7 @@ pub enum EngineError {
     /// There is no such exec, or not any more.
     #[error("No such exec instance: {0}")]
     NoSuchExec(String),
-    /// A further process could not be started.
+    /// An additional process could not be started.
     #[error(
         "OCI runtime exec failed: exec failed: unable to start container process: {message}: unknown"
     )]
@@ -80,9 +80,9 @@ pub enum EngineError {
     Shim {
         /// The container.
         id: String,
-        /// What it was asked for.
+        /// The request.
         operation: &'static str,
-        /// What came instead of an answer.
+        /// The error instead of an answer.
         reason: String,
     },
     /// A file of a container could not be read or written.
@@ -106,7 +106,7 @@ pub enum EngineError {
     /// A system call failed.
     #[error("{operation} {}: {source}", path.display())]
     Io {
-        /// What was done: `mkdir`, `open`, ….
+        /// The operation: `mkdir`, `open`, ….
         operation: &'static str,
         /// To what.
         path: PathBuf,
@@ -151,7 +151,7 @@ pub enum EngineError {
         /// The cause.
         source: serde_json::Error,
     },
-    /// What clients are shown of a container is no JSON.
+    /// The stored view of clients on a container is not JSON.
     #[error("container {id}: what clients are shown: {source}")]
     Shown {
         /// The container.

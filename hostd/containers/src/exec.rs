@@ -1,11 +1,11 @@
-//! Executing further processes in running containers: what clients ask for. What is known of them is in
+//! Executes additional processes in running containers for clients. Their state is in
 //! [`crate::executions`], with the table of their life.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`process`] | the OCI process object |
 //! | [`run`] | start, streams, end |
-//! | [`adopt`] | what is made of records and shims after a restart of the engine |
+//! | [`adopt`] | records and shims after a restart of the engine |
 
 mod adopt;
 mod process;
@@ -28,7 +28,7 @@ use crate::{Engine, EngineError, names};
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// Notes what is to be executed in a container that runs.
+    /// Records a process to execute in a running container.
     ///
     /// # Errors
     /// When there is no such container, it does not run, or the request is wrong.
@@ -186,7 +186,7 @@ impl Engine {
     }
 }
 
-/// What a process may be made in, with Docker's words for the rest.
+/// Checks that a process may be made in the container, with Docker's error texts.
 fn require_active(container: &Container) -> Result<(), EngineError> {
     match container.snapshot().state.status {
         Status::Running => Ok(()),

@@ -1,12 +1,12 @@
-//! What is known of executions: further processes in running containers (`docker exec`). What is done
-//! with them is in [`crate::exec`].
+//! The state of executions: additional processes in running containers (`docker exec`).
+//! [`crate::exec`] has the operations on them.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`request`] | what a client asks for, and what of it is refused |
+//! | [`request`] | a client's request, and its checks |
 //! | [`lifecycle`] | the life of one, as a pure function |
 //! | [`table`] | all of them, bounded in number and bytes |
-//! | [`record`] | what is written for the engine after this one |
+//! | [`record`] | the files for a later engine |
 //!
 //! The life of an execution; an empty field: nothing changes, the event came twice or too late.
 //!
@@ -18,12 +18,12 @@
 //! | its command was not executed | | **ended**; record | | |
 //! | its process ended | | **ended**; record, announce the end | **ended**; record, announce the end | |
 //!
-//! The process belongs to the container's shim, which makes it only when it is started. What a
-//! client asked for is written down before the shim is told, so an engine that is killed at any
-//! moment leaves either an execution that was not started, or one that the shim is asked about. A
-//! start that had not reached the shim ends with exit code 128. What has ended is known for five
-//! minutes, as long as the container is there; of what was written nothing outlives the
-//! container's run (docs/decisions/0023-executions-survive.md).
+//! The process belongs to the container's shim, which makes it only when it is started. A client's
+//! request is written to a file before the shim gets it. So an engine that is killed at any moment
+//! leaves either an execution that was not started, or one that the shim can be asked about. A
+//! start that had not reached the shim ends with exit code 128. Ended executions are known for five
+//! minutes, as long as the container exists. No file outlives the container's run
+//! (docs/decisions/0023-executions-survive.md).
 
 pub(crate) mod lifecycle;
 pub(crate) mod record;
@@ -43,7 +43,7 @@ pub struct ExecSnapshot {
     pub id: String,
     /// The container's identifier.
     pub container: String,
-    /// What was asked for.
+    /// The request.
     pub request: Arc<ExecRequest>,
     /// How far it is.
     pub state: ExecState,

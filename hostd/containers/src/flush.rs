@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 /// How long files are collected. A power cut loses no more than this.
 const WINDOW: Duration = Duration::from_millis(50);
 
-/// Files to flush, each with what is done then.
+/// Files to flush, each with the work to do then.
 type Files = BTreeMap<PathBuf, Option<Box<dyn FnOnce() + Send>>>;
 
 /// Flushes files in the background.
@@ -23,7 +23,7 @@ struct Shared {
     changed: Notify,
 }
 
-/// What is to be done. A file waits only once, however often it was written.
+/// The waiting work. A file waits only once, however often it was written.
 #[derive(Default)]
 struct Waiting {
     files: Files,
@@ -53,7 +53,7 @@ impl Shared {
                 tracing::error!(%error, "flush failed");
             }
             for asker in askers {
-                // It may have given up.
+                // The asker may be gone.
                 let _ = asker.send(());
             }
             if closed {

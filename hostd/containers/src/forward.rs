@@ -1,9 +1,9 @@
 //! Passing a container's log on to a syslog server.
 //!
-//! What is passed on is read from the engine's own files: they are the buffer, bounded by their
-//! rotation, and the container never waits for a server. How far the log was passed on is kept in
-//! the container's directory, so that a later engine, and a later run, goes on there. What was sent in
-//! the last second before an engine was killed may be sent again.
+//! The lines are read from the engine's own files. These are the buffer, limited by their rotation,
+//! and the container never waits for a server. The position is stored in the container's directory,
+//! so that a later engine, or a later run, continues there. Lines that were sent in the last second
+//! before an engine was killed may be sent again.
 //!
 //! * [`syslog`]: messages, and the connection to the server.
 
@@ -28,7 +28,7 @@ use crate::logs::Watch;
 use crate::tag::tag_of;
 use crate::types::{Snapshot, WaitCondition};
 
-/// Name of the file in a container's directory that says how far its log was passed on.
+/// Name of the file in a container's directory with the position up to which its log was sent.
 const POSITION: &str = "forwarded.json";
 /// Bytes of the log that are passed on at once.
 const BATCH: usize = 64 << 10;
@@ -110,7 +110,7 @@ async fn pass_on(
         if !messages.is_empty() {
             let formatted: Vec<_> = messages.iter().map(|m| format.render(m)).collect();
             if !server.send(&formatted, &mut over, &mut ended).await {
-                // The next run goes on where the last batch that was sent ended.
+                // The next run continues at the end of the last batch that was sent.
                 return Ok(());
             }
             source.sent();
@@ -152,8 +152,8 @@ impl Server {
         }
     }
 
-    /// Sends messages, however long it takes while the container runs, and a while longer; false when
-    /// the server was given up.
+    /// Sends messages, as long as the container runs and a while longer. False if the server did
+    /// not accept them in this time.
     async fn send(
         &mut self,
         messages: &[Vec<u8>],
@@ -203,7 +203,7 @@ struct Source {
     written: Option<Position>,
     saved: Instant,
     era: Era,
-    /// What a newer release knows besides.
+    /// Members that a newer release wrote.
     rest: Rest,
 }
 
@@ -281,7 +281,7 @@ impl Source {
         Ok(messages)
     }
 
-    /// What was read has been sent.
+    /// Everything that was read has been sent.
     fn sent(&mut self) {
         if self.open.iter().all(|line| line.bytes.is_empty()) {
             self.position = self.reader.position();

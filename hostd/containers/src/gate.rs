@@ -1,7 +1,7 @@
-//! Who changes a container's files from outside, and who wants them to stop.
+//! Coordinates writers of a container's files from outside with operations that need them to stop.
 //!
 //! A container that starts mounts its writable layer, which must not be mounted twice; one that is
-//! removed deletes it. Both go first: what writes is stopped, however slowly its client sends.
+//! removed deletes it. Both have priority: writers are stopped, however slowly their client sends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) struct Gate {
     wanted: watch::Sender<usize>,
 }
 
-/// A writer's permission. It is held until the view of the container is given up.
+/// A writer's permission. It is held until the view of the container is dropped.
 pub(crate) struct Pass {
     _guard: OwnedRwLockReadGuard<()>,
 }
@@ -48,7 +48,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Waits until nobody keeps writers away. What is returned besides ends when somebody wants to.
+    /// Waits until writers are allowed. The second value ends when writers must stop.
     pub(crate) async fn enter(&self) -> (Pass, impl Future<Output = ()> + Send + 'static) {
         let mut wanted = self.wanted.subscribe();
         let guard = Arc::clone(&self.open).read_owned().await;

@@ -6,8 +6,8 @@
 //! output, and kills it when its time is over or the connection ends: also when this engine is
 //! killed. So nothing has to be found again by the engine after this one.
 //!
-//! The health is written to the directory of the run, which lies in memory: a disk is not worn by
-//! checks, and a health of before a reboot is of no use.
+//! The health is written to the directory of the run, which is in memory: checks don't wear a disk,
+//! and the health from before a reboot is useless.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::{EngineError, Signal, names};
 
 /// Bytes of a check's output that are kept.
 const OUTPUT: u32 = 4096;
-/// What a check may take besides its own time: to make its process, and to end it.
+/// How much time a check may take in addition to its limit: to make its process, and to end it.
 const AROUND: Duration = Duration::from_secs(30);
 /// Name of the document.
 const FILE: &str = "health.json";
@@ -94,7 +94,7 @@ impl Inner {
         }
     }
 
-    /// Tells the end of a check once; false when it was ended meanwhile.
+    /// Reports the end of a check once. False if it was ended meanwhile.
     fn check_is_over(
         &self,
         container: &Container,
@@ -230,7 +230,7 @@ fn request(check: &HealthCheck) -> ExecRequest {
     }
 }
 
-/// What is kept of a run; what can't be read is reported and left alone.
+/// The stored health of a run. An unreadable file is reported and kept.
 fn read(run: &Path, id: &str) -> Option<Health> {
     match document::read::<HealthDocument>(&run.join(FILE)) {
         Ok(kept) => kept.map(|kept| kept.health),

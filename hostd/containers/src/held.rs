@@ -1,9 +1,9 @@
-//! The volumes and images that a container holds, but for the one that it is made from.
+//! The volumes and images that a container holds, except its own image.
 
 use hostd_images::{ImageLease, RootfsLayers};
 use hostd_volumes::{VolumeLease, VolumeUse};
 
-/// What a container has of its volumes and of the images that are mounted in it.
+/// A container's leases on its volumes and on the images that are mounted in it.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     /// Keep them from being removed.

@@ -1,4 +1,4 @@
-//! What the host offers: processors, capabilities, cgroup controllers.
+//! The host's resources: processors, capabilities, cgroup controllers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,7 @@ pub struct HostFacts {
     pub cpus: u32,
     /// Capabilities that containers can have, as a bit mask.
     pub capabilities: u64,
-    /// Directories of sysfs that tell how hot processors are, which is nobody's business in a
-    /// container.
+    /// Directories of sysfs with the temperatures of processors, which containers must not see.
     pub thermal: Vec<PathBuf>,
     /// Whether AppArmor confines containers.
     pub apparmor: AppArmorState,

@@ -1,8 +1,8 @@
 //! Images that are mounted in a container: found and held when it is made, held until it is removed,
 //! mounted while it runs.
 //!
-//! The layers are put together on a place of the engine's own, from where the runtime binds them, as
-//! with parts of volumes ([`crate::subpath`]). Nobody can write to what is there.
+//! The layers are assembled at a mount point of the engine, and the runtime binds from there, as
+//! with parts of volumes ([`crate::subpath`]). Nobody can write to it.
 
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ impl Inner {
                 .map_err(EngineError::image_id_of(of, &mount.id))?;
             let layers = self.images.mount(&id)?;
             let whole = places.make(whole_name(index))?;
-            // An overlay wants two layers, and one alone would show what it takes away from others.
+            // An overlay needs two layers, and a single one would show its whiteouts.
             let empty = places.make("empty")?;
             let lower: Vec<_> = layers.lower.iter().cloned().chain([empty]).collect();
             let make = || {
@@ -98,7 +98,7 @@ impl Inner {
     }
 }
 
-/// What is mounted for the images of a container that runs.
+/// The mounts for the images of a running container.
 pub(crate) fn image_mounts(spec: &ContainerSpec, places: &Places) -> Vec<MountSpec> {
     let mounts = spec.images.iter().enumerate();
     mounts

@@ -11,7 +11,7 @@ use rustix::mount::{MoveMountFlags, UnmountFlags};
 
 use crate::{EngineError, overlay};
 
-/// Its name, by which the runtime's program knows that it is to be an init.
+/// Its name, by which the runtime's program knows that it is an init.
 const NAME: &str = "docker-init";
 
 /// A copy of the runtime's program, on an overlay without a writable layer. A container that may change

@@ -1,12 +1,13 @@
 //! The container engine: life cycle, shims, logs, events.
 //!
-//! An [`Engine`] keeps a directory per container. What a container is comes as a complete
-//! [`ContainerSpec`](keelson_model::spec::ContainerSpec) in the engine's own terms, whoever asks:
-//! it is checked ([`check()`]) and kept. From that an OCI specification is made for every run, by
-//! pure code (`spec`), after `prepare` has looked at the host. Each run has a shim process that
-//! outlives the engine; the engine talks to it through `shim` and finds it again when it is opened.
+//! An [`Engine`] keeps a directory per container. A container is described by a complete
+//! [`ContainerSpec`](keelson_model::spec::ContainerSpec) in the engine's own terms, whoever the
+//! caller is: it is checked ([`check()`]) and stored. From it an OCI specification is made for
+//! every run, by pure code (`spec`), after `prepare` has examined the host. Each run has a shim
+//! process that outlives the engine; the engine talks to it through `shim` and finds it again when
+//! it is opened.
 //!
-//! The engine knows no client's words: what clients are shown of a container is kept beside its
+//! The engine knows no client's words: what clients see of a container is stored beside its
 //! specification ([`Shown`]) and never read here.
 //!
 //! In the order of a container's life:
@@ -24,12 +25,12 @@
 //!   and mounted, by `overlay` and `id_maps`, which shows it to users of the container's own.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
-//! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a container;
-//!   `gate` keeps those who write to its files away from its starts.
-//! - `stats`: what a container uses.
-//! - `executions`, `exec`: further processes in it.
+//! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a
+//!   container; `gate` keeps writers of its files away from its starts.
+//! - `stats`: the resource usage of a container.
+//! - `executions`, `exec`: additional processes in it.
 //! - `health`, `checks`: how its health is found out.
-//! - `flush`: what is written is synchronised a moment later.
+//! - `flush`: synchronises written files a moment later.
 
 mod adopt;
 mod apparmor;

@@ -69,7 +69,7 @@ impl Engine {
     }
 }
 
-/// A reader and what it has to remember, moved to the blocking threads and back.
+/// A reader and its state, moved to the blocking threads and back.
 struct Job {
     reader: Reader,
     shaper: Shaper,
@@ -178,10 +178,10 @@ fn second(seconds: u64) -> String {
     text
 }
 
-/// Tells when something changes in a directory.
+/// Notifies about changes in a directory.
 ///
-/// An inotify descriptor is read like a pipe, and tokio's pipe is what registers a descriptor
-/// without `unsafe`.
+/// An inotify descriptor is read like a pipe, and tokio's pipe can register a descriptor without
+/// `unsafe`.
 pub(crate) struct Watch(pipe::Receiver);
 
 impl Watch {

@@ -1,5 +1,5 @@
-//! The order in which restart policies start containers after the engine was opened: one that names
-//! others is started after them. Docker starts them in any order.
+//! The order in which restart policies start containers after the engine was opened: a container
+//! that names others is started after them. Docker starts them in any order.
 //!
 //! Only the first start of each container that was found waits, and only for what is being started or
 //! will be by its policy, and for its first good health where that is asked for. What leads back to the container itself is not waited for, so nobody waits in
@@ -24,7 +24,7 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(180);
 /// How often their health is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Who is to be started after whom, by identifier.
+/// The order of starts, by identifier.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Order(BTreeMap<String, BTreeSet<String>>);
 
@@ -61,7 +61,7 @@ impl Order {
         Self(edges)
     }
 
-    /// Those that a container waits for.
+    /// The containers that one waits for.
     fn before(&self, id: &str) -> Vec<&str> {
         let direct = self.0.get(id).into_iter().flatten();
         direct
@@ -70,7 +70,7 @@ impl Order {
             .collect()
     }
 
-    /// Whether one is to be started after another one, or is that one.
+    /// Whether a container is started after another one, or is that one.
     fn leads(&self, from: &str, to: &str) -> bool {
         let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
         while let Some(id) = next.pop() {
@@ -241,7 +241,7 @@ mod tests {
                     prop_assert!(!waiting.leads(other, id));
                 }
             }
-            // What is in no circle is kept.
+            // Dependencies outside of circles are kept.
             for (id, before) in &order.0 {
                 for other in before.iter().filter(|other| !order.leads(other, id)) {
                     prop_assert!(waiting.0[id].contains(other));

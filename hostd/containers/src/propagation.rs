@@ -1,5 +1,5 @@
-//! Whether what is bound can do what a bind asks for: a mount passes mounts on to others, or gets them,
-//! only when the mount that it is made from does.
+//! Whether a bind can have the requested propagation: a mount sends mounts to others, or receives
+//! them, only if its source mount does.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use crate::EngineError;
 use crate::spec::mounts::is_of_engine;
 
-/// What a bind asks of the mount that its source lies on.
+/// The propagation that a bind needs from the mount of its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Shared,

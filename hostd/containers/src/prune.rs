@@ -31,8 +31,8 @@ impl Drop for Turn {
 }
 
 impl Engine {
-    /// Removes the containers that do not run and that `fits` accepts. One that can't be removed stays,
-    /// and so does one that is started meanwhile.
+    /// Removes the stopped containers that `fits` accepts. A container stays if it can't be removed
+    /// or is started meanwhile.
     ///
     /// # Errors
     /// [`EngineError::Conflict`] while another prune runs.
@@ -53,7 +53,7 @@ impl Engine {
                 let Ok(container) = inner.resolve(scope, &snapshot.id) else {
                     continue;
                 };
-                // What can't be measured can still be removed.
+                // A container that can't be measured can still be removed.
                 let (of, measured) = (Arc::clone(&inner), Arc::clone(&container));
                 let size = blocking(move || of.measure(&measured)).await?.unwrap_or(0);
                 match inner.ask(&container, Ask::Remove { force: false }).await {

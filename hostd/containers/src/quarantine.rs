@@ -21,7 +21,7 @@ use crate::document::{ContainerDocument, Identity};
 use crate::engine::Inner;
 use crate::types::Scope;
 
-/// Larger documents are not searched for what is left of them.
+/// Larger damaged documents are not searched for readable parts.
 const MAX_DOCUMENT: u64 = 16 << 20;
 
 impl Inner {
@@ -61,7 +61,7 @@ impl Inner {
         }
     }
 
-    /// What is still known of what a container is. It is for showing only, and need not be sound.
+    /// The known parts of a container's specification. They are only shown, and need not be valid.
     fn spec_of(&self, document: &ContainerDocument) -> ContainerSpec {
         document
             .spec
@@ -75,7 +75,7 @@ impl Inner {
     }
 }
 
-/// What is still known of a container whose document can't be read.
+/// The known facts about a container whose document can't be read.
 fn remains(directory: &Path, id: &str) -> ContainerDocument {
     let path = directory.join(crate::document::CONTAINER);
     let small = fs::metadata(&path).is_ok_and(|found| found.len() <= MAX_DOCUMENT);
@@ -120,14 +120,14 @@ fn made(directory: &Path) -> Timestamp {
         .unwrap_or_default()
 }
 
-/// The members of a JSON object, also of one that breaks off: what is whole up to there.
+/// The members of a JSON object. If it is truncated, those that are complete.
 fn salvage(bytes: &[u8]) -> Map<String, Value> {
     serde_json::from_slice(bytes)
         .or_else(|_| serde_json::from_slice(&closed(bytes)))
         .unwrap_or_default()
 }
 
-/// The text up to the last member or element that is whole, with what is open closed.
+/// The text up to the last complete member or element, with open brackets closed.
 fn closed(bytes: &[u8]) -> Vec<u8> {
     let (mut open, mut inside, mut escaped) = (Vec::new(), false, false);
     let mut last = Vec::new();

@@ -1,4 +1,4 @@
-//! What a container's life forbids, in Docker's words.
+//! The requests that a container's state forbids, in Docker's words.
 
 use std::fmt;
 

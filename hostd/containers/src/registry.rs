@@ -36,7 +36,7 @@ impl<T: Clone> Registry<T> {
         }
     }
 
-    /// Gives a name back.
+    /// Releases a name.
     pub(crate) fn release(&mut self, name: &str) {
         self.names.remove(name);
     }

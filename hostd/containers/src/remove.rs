@@ -14,8 +14,8 @@ use crate::types::Scope;
 use crate::volumes::end_uses;
 use crate::{Engine, EngineError};
 
-/// How long the output of a removed container is kept for those who read it. A reader that takes
-/// nothing for ten seconds is given up by the shim before; its bytes are bounded by the log's size.
+/// How long the output of a removed container is kept for its readers. The shim drops a reader that
+/// reads nothing for ten seconds; the size is limited by the log's size.
 const READERS_TIME: Duration = Duration::from_secs(300);
 
 impl Engine {
@@ -85,7 +85,7 @@ impl Inner {
             {
                 tracing::warn!(id, "output of a removed container was not read in time");
             }
-            // Nothing appears any more in what is deleted.
+            // Nothing is added any more to the deleted directory.
             let _closed = gate.close().await;
             let _ = blocking(move || delete(&id, &trash)).await;
         });

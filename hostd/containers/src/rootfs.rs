@@ -16,7 +16,7 @@ use rustix::io::Errno;
 /// As the kernel: more links on the way are an error.
 const MAX_LINKS: usize = 40;
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Absent,
@@ -29,13 +29,13 @@ const KEPT: usize = 16;
 /// Components looked up for one path, with those of links and those that are opened again.
 const MAX_LOOKUPS: usize = 1 << 16;
 
-/// The layers of a root file system, topmost first, with what is mounted over them.
+/// The layers of a root file system, topmost first, with the mounts over them.
 pub(crate) struct Merged<'a> {
     layers: &'a [PathBuf],
     mounts: Vec<Mounted>,
 }
 
-/// What the container sees at a place instead of its root file system.
+/// What the container sees at a path instead of its root file system.
 struct Mounted {
     at: Vec<String>,
     /// On the host; `None` for a file system that begins empty.
@@ -75,7 +75,7 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// What is at an absolute path, links followed.
+    /// The object at an absolute path. Links are followed.
     pub(crate) fn kind(&self, path: &str) -> std::io::Result<Kind> {
         Ok(match self.walk(path)? {
             Found::Folder(_) => Kind::Folder,
@@ -152,7 +152,7 @@ impl<'a> Merged<'a> {
         way.end()
     }
 
-    /// What is at a place, whose parent is `directory`.
+    /// The object at a path whose parent is `directory`.
     fn look(&self, directory: &[OwnedFd], place: &[String]) -> std::io::Result<Found> {
         if let Some(mounted) = self.mounts.iter().rfind(|mount| mount.at == place) {
             return match &mounted.source {
@@ -190,7 +190,7 @@ struct Way<'a> {
     /// The last directories of the way, at most [`KEPT`]. Those before them are opened again when
     /// `..` comes back to them.
     last: VecDeque<Vec<OwnedFd>>,
-    /// The names of all directories of the way, of which none is a link.
+    /// The names of all directories on the way. None is a link.
     place: Vec<String>,
     lookups: usize,
 }
@@ -208,7 +208,7 @@ impl Way<'_> {
         }
     }
 
-    /// What is in the directory where the walk is; the name is the last of the place afterwards.
+    /// The object in the current directory of the walk. Its name is then the last of the path.
     fn look(&mut self, name: String) -> std::io::Result<Found> {
         if !self.reopen()? {
             return Ok(Found::Absent);
@@ -217,7 +217,7 @@ impl Way<'_> {
         self.look_at(self.place.len())
     }
 
-    /// What is at the first components of the place, in the last directory.
+    /// The object at the first components of the path, in the last directory.
     fn look_at(&mut self, depth: usize) -> std::io::Result<Found> {
         self.lookups += 1;
         if self.lookups > MAX_LOOKUPS {

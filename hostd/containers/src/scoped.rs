@@ -123,7 +123,7 @@ impl ScopedEngine<'_> {
         self.engine.prune(self.scope, fits).await
     }
 
-    /// Registers a wait before it returns; the future gives the result.
+    /// Registers a wait before it returns. The future has the result.
     pub async fn wait(
         &self,
         name: &str,
@@ -137,12 +137,12 @@ impl ScopedEngine<'_> {
         self.engine.top(self.scope, name).await
     }
 
-    /// What a container uses now.
+    /// A container's present resource usage.
     pub async fn stats(&self, name: &str) -> Result<ContainerStats, EngineError> {
         self.engine.stats(self.scope, name).await
     }
 
-    /// What a container uses, again and again.
+    /// A container's resource usage, repeatedly.
     pub async fn watch_stats(&self, name: &str) -> Result<StatsWatch, EngineError> {
         self.engine.watch_stats(self.scope, name).await
     }
@@ -161,7 +161,7 @@ impl ScopedEngine<'_> {
         self.engine.logs(self.scope, name, query).await
     }
 
-    /// What a container has changed in its root file system.
+    /// A container's changes in its root file system.
     pub async fn changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
         self.engine.changes(self.scope, name).await
     }
@@ -175,12 +175,12 @@ impl ScopedEngine<'_> {
         self.engine.export(self.scope, name, held).await
     }
 
-    /// What is at a path of a container.
+    /// The object at a path of a container.
     pub async fn path_stat(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
         self.engine.path_stat(self.scope, name, path).await
     }
 
-    /// What is at a path of a container as an archive.
+    /// The object at a path of a container, as an archive.
     pub async fn path_archive(
         &self,
         name: &str,
@@ -214,22 +214,22 @@ impl ScopedEngine<'_> {
         self.engine.commit(self.scope, name, request).await
     }
 
-    /// Keeps what a further process is to be.
+    /// Records an additional process.
     pub fn exec_create(&self, name: &str, request: ExecRequest) -> Result<String, EngineError> {
         self.engine.exec_create(self.scope, name, request)
     }
 
-    /// A further process as it is now.
+    /// An additional process as it is now.
     pub fn exec_inspect(&self, id: &str) -> Result<ExecSnapshot, EngineError> {
         self.engine.exec_inspect(self.scope, id)
     }
 
-    /// Whether a further process can be started.
+    /// Whether an additional process can be started.
     pub fn exec_check(&self, id: &str) -> Result<ExecSnapshot, EngineError> {
         self.engine.exec_check(self.scope, id)
     }
 
-    /// Starts a further process.
+    /// Starts an additional process.
     pub async fn exec_start(
         &self,
         id: &str,
@@ -241,12 +241,12 @@ impl ScopedEngine<'_> {
             .await
     }
 
-    /// Sets the size of a further process's terminal.
+    /// Sets the size of an additional process's terminal.
     pub async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<(), EngineError> {
         self.engine.exec_resize(self.scope, id, rows, columns).await
     }
 
-    /// The client has left a further process that goes on.
+    /// The client has left an additional process, which continues.
     pub fn exec_detached(&self, id: &str) {
         self.engine.exec_detached(self.scope, id);
     }

@@ -1,8 +1,8 @@
 //! What containers use: processor, memory, devices, network.
 //!
-//! One clock measures all containers that somebody watches, once a second, in one go and off the
-//! threads that serve requests; while nobody watches there is none. A watcher gets the latest
-//! measurement when it asks: one that does not ask holds up nothing, and nothing is kept for it.
+//! One clock measures all watched containers, once a second, together and outside the threads that
+//! serve requests. It runs only while there are watchers. A watcher gets the latest measurement
+//! when it asks; a slow watcher delays nothing, and nothing is stored for it.
 //!
 //! * [`measure`]: one measurement of one container.
 //! * [`clock`]: who watches, and the clock.
@@ -32,7 +32,7 @@ static MEASURES: Semaphore = Semaphore::const_new(4);
 /// hundredths of a second.
 const CLOSEST: Duration = Duration::from_millis(500);
 
-/// What a container uses.
+/// The resource usage of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerStats {
     /// Its identifier.
@@ -44,7 +44,7 @@ pub struct ContainerStats {
     taken: Instant,
 }
 
-/// What a running container uses.
+/// The resource usage of a running container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measured {
     /// When it was measured.
@@ -88,7 +88,7 @@ impl StatsWatch {
 }
 
 impl Engine {
-    /// What a container uses now.
+    /// A container's present resource usage.
     ///
     /// # Errors
     /// When there is no such container.
@@ -97,7 +97,7 @@ impl Engine {
         self.stats_of(container).await
     }
 
-    /// What a container uses, again and again.
+    /// A container's resource usage, repeatedly.
     ///
     /// # Errors
     /// When there is no such container.

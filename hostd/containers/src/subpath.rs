@@ -1,6 +1,6 @@
-//! Parts of volumes: what a relative path in a volume leads to is found by handles, never outside of
-//! the volume, and that very handle is mounted on a place of the engine's own. The runtime binds from
-//! there, so that nobody can exchange the path in between.
+//! Parts of volumes: a relative path in a volume is resolved by handles, never outside of the
+//! volume, and that handle is mounted at a mount point of the engine. The runtime binds from there,
+//! so that nobody can replace the path in between.
 //!
 //! Memory that other containers share (`--ipc`) is mounted beside them for as long as the container
 //! runs.
@@ -55,7 +55,7 @@ impl Places {
         self.place(SHARED_MEMORY)
     }
 
-    /// Mounts memory to share, of so many bytes at most, and returns the place.
+    /// Mounts shared memory with at most this many bytes, and returns the mount point.
     pub(crate) fn mount_shared_memory(&self, size: u64) -> Result<PathBuf, EngineError> {
         let place = self.make(SHARED_MEMORY)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -111,7 +111,7 @@ impl Places {
         Ok(place)
     }
 
-    /// Unmounts them all. Only the empty places are deleted, never what is in them.
+    /// Unmounts them all. Only the empty mount points are deleted, never their contents.
     pub(crate) fn clear(&self) {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
@@ -142,7 +142,7 @@ fn remove_empty_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Clears the places of containers that do not run; `runs` says which do.
+/// Removes the mount points of stopped containers. `runs` returns whether a container runs.
 pub(crate) fn clear_strays(run: &Path, runs: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(run.join("volumes")) else {
         return;

@@ -28,7 +28,7 @@ enum Part<'a> {
 /// Checks a tag.
 ///
 /// # Errors
-/// [`EngineError::Invalid`], naming what is in braces and no property.
+/// [`EngineError::Invalid`], naming the text in braces that is no property.
 pub fn check_tag(tag: &str) -> Result<(), EngineError> {
     parse(tag).map(drop)
 }

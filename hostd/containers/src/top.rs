@@ -98,7 +98,7 @@ fn command(line: &[u8], name: &str) -> String {
     }
 }
 
-/// What is needed of /proc/PID/stat (proc(5)).
+/// The needed members of /proc/PID/stat (proc(5)).
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     name: String,

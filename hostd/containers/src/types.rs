@@ -1,4 +1,4 @@
-//! What the engine takes and gives.
+//! The types of the engine's interface.
 
 pub(crate) mod health;
 
@@ -45,20 +45,20 @@ impl Scope {
     }
 }
 
-/// With what an engine is opened.
+/// Settings of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// The engine's identifier, which is the same after a restart.
     pub id: String,
     /// Where containers are kept (ROOT; the engine uses ROOT/engine/containers).
     pub root: PathBuf,
-    /// Where what a reboot ends is kept (RUN; the engine uses RUN/containers).
+    /// The directory for files that do not survive a reboot (RUN; the engine uses RUN/containers).
     pub run: PathBuf,
     /// The `keelson-runtime` executable.
     pub runtime: PathBuf,
     /// Where root file systems come from.
     pub images: ImageStore,
-    /// Values for what clients leave out.
+    /// Defaults for values that clients do not set.
     pub defaults: EngineConfig,
     /// Where volume plugins are looked for.
     pub plugins: Vec<PathBuf>,
@@ -85,8 +85,8 @@ impl NewId {
     }
 }
 
-/// What clients are shown of a container: what was asked for, in their own words. The engine keeps
-/// it beside the specification and never reads it.
+/// A container as clients see it: their request, in their own words. The engine stores it beside
+/// the specification and never reads it.
 ///
 /// It has two parts because engines of before the specification find them so in `container.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +106,8 @@ pub struct CreateRequest {
     pub spec: ContainerSpec,
     /// What clients are shown of it; `None` when none is.
     pub shown: Option<Shown>,
-    /// Its image, when it is held already: with it nobody can have removed the image since it was
-    /// looked at. Without one the image is looked for again.
+    /// The lease on its image, if it is held already: then nobody can have removed the image since
+    /// it was found. Without one, the image is searched again.
     pub lease: Option<ImageLease>,
 }
 
@@ -146,17 +146,17 @@ pub struct CommitRequest {
     pub comment: String,
     /// Dockerfile instructions that change the configuration.
     pub changes: Vec<String>,
-    /// What the container's command was, for the image's history.
+    /// The container's command, for the image's history.
     pub command: String,
-    /// What the image's containers run; where it says nothing, the container's own counts.
+    /// The command and other defaults of the image. Unset members are taken from the container.
     pub defaults: ContainerDefaults,
-    /// What the container itself runs.
+    /// The container's own values.
     pub container: ContainerDefaults,
     /// Freeze the container meanwhile, when it runs.
     pub pause: bool,
 }
 
-/// What a prune removed.
+/// The result of a prune.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// Identifiers of the containers.
@@ -165,7 +165,7 @@ pub struct Pruned {
     pub reclaimed: u64,
 }
 
-/// What was created.
+/// The result of a creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     /// 64 hexadecimal digits.
@@ -308,14 +308,14 @@ impl Snapshot {
     }
 
     /// The directory of `hostname`, `hosts` and `resolv.conf`. The container may write to them, so
-    /// they lie beside its writable layer: what it fills is its own part of the disk.
+    /// they are beside its writable layer and use its part of the disk.
     #[must_use]
     pub fn files(&self) -> PathBuf {
         self.directory.join("etc")
     }
 }
 
-/// For what a wait waits.
+/// The event that a wait waits for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WaitCondition {
     /// Until it does not run; at once when it does not run now.
@@ -327,7 +327,7 @@ pub enum WaitCondition {
     Removed,
 }
 
-/// What a wait gives.
+/// The result of a wait.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WaitResult {
     /// Exit code of the last run.
@@ -345,9 +345,9 @@ pub struct AttachOptions {
     pub stdout: bool,
     /// Read standard error.
     pub stderr: bool,
-    /// Go on with what comes from now on.
+    /// Continue with new output from now on.
     pub stream: bool,
-    /// Begin with what is in the log.
+    /// Begin with the output in the log.
     pub logs: bool,
 }
 
@@ -385,20 +385,20 @@ pub struct LogQuery {
     pub until: Option<u64>,
     /// Put the time (RFC 3339 with nanoseconds, UTC) and a space before each line.
     pub timestamps: bool,
-    /// The last so many lines only.
+    /// Only this many of the last lines.
     pub tail: Option<u64>,
     /// Put before each line, after the time.
     pub prefix: String,
-    /// Put before each line, or piece of a long one; then nothing else tells where they are.
+    /// Written before each line, or piece of a long one; then their positions are not listed.
     pub header: Option<PieceHeader>,
-    /// Let a piece have several lines, of one stream: for clients that need not tell them apart.
+    /// Let a piece have several lines of one stream, for clients that do not need to separate them.
     pub joined: bool,
 }
 
 /// Lines of a log, and pieces of long ones.
 #[derive(Debug, Clone, Default)]
 pub struct LogPart {
-    /// All of them, with what the query puts before each.
+    /// All of them, with the headers of the query.
     pub bytes: Bytes,
     pub(crate) pieces: Vec<Piece>,
 }

@@ -17,8 +17,8 @@ impl Engine {
     /// as it is, while nobody else changes it.
     ///
     /// # Errors
-    /// Those of `change`, a specification that contradicts itself, or a limit that the host can't
-    /// set; nothing is changed then.
+    /// The errors of `change`, a specification that contradicts itself, or a limit that the host
+    /// can't set. Nothing is changed then.
     pub async fn update<E: From<EngineError> + Send + 'static>(
         &self,
         scope: Scope,

@@ -25,7 +25,7 @@ use crate::{Engine, EngineError};
 /// The volumes of a container that is being made.
 pub(crate) struct Made {
     pub(crate) leases: Vec<VolumeLease>,
-    /// Those that were made for it and have no name.
+    /// The anonymous volumes that were made for it.
     own: Vec<String>,
 }
 
@@ -70,7 +70,7 @@ impl Inner {
         }
     }
 
-    /// Removes what was made for a container that was not made in the end.
+    /// Removes the volumes of a container whose creation failed.
     pub(crate) fn unmake_volumes(&self, made: Made) {
         drop(made.leases);
         self.remove_volumes(&made.own);
@@ -103,7 +103,7 @@ impl Inner {
             let Some(found) = found else {
                 continue;
             };
-            // What is mounted there is filled, not what it hides.
+            // The mounted directory is filled, not the one that it hides.
             let used = self.volumes.begin_use(&volume.name, id)?;
             let owners = Owners::from(users.filter(|_| !used.is_own()));
             let copied = self.volumes.fill(&used, |to: &Path| {
@@ -150,13 +150,13 @@ impl Inner {
         container.live().volumes = held;
     }
 
-    /// Uses the volumes for a run, and returns what is mounted for them.
+    /// Uses the volumes for a run, and returns their mounts.
     pub(crate) fn use_volumes(
         &self,
         container: &Container,
         snapshot: &Snapshot,
     ) -> Result<Vec<MountSpec>, EngineError> {
-        // Those of an earlier run whose end was not cleaned.
+        // Left by an earlier run that was not cleaned up.
         end_uses(container);
         let places = places(container);
         let mut mounts = self.begin_uses(snapshot, &snapshot.id, &places, |mount, used| {
@@ -203,7 +203,7 @@ impl Inner {
         work(&mounts)
     }
 
-    /// Begins a use of each volume, which `keep` gets at once, and returns what is mounted for them.
+    /// Begins a use of each volume, which is passed to `keep` at once, and returns their mounts.
     fn begin_uses(
         &self,
         snapshot: &Snapshot,
@@ -225,7 +225,7 @@ impl Inner {
         mounts.collect()
     }
 
-    /// What is mounted for the volumes of a container that runs.
+    /// The mounts for the volumes of a running container.
     pub(crate) fn volume_mounts(&self, snapshot: &Snapshot) -> Result<Vec<MountSpec>, EngineError> {
         let places = places_of(&snapshot.run_directory, &snapshot.id);
         let mounts = snapshot.spec.volumes.iter().enumerate();
@@ -248,7 +248,7 @@ impl Inner {
         Ok(mounts)
     }
 
-    /// Unmounts what an earlier engine has mounted for containers that do not run.
+    /// Unmounts volumes that an earlier engine mounted for stopped containers.
     pub(crate) fn unmount_unused_volumes(&self) {
         if let Some(run) = self.run.parent() {
             clear_strays(run, |id| self.run.join(id).exists());

@@ -1,4 +1,4 @@
-//! States, policies, and what is left after a crash.
+//! States, policies, and the state after a crash.
 
 mod common;
 #[path = "life/faults.rs"]
@@ -183,7 +183,7 @@ fn a_second_prune_is_refused_while_one_runs() {
         let (end, ended) = std::sync::mpsc::channel::<()>();
         let pruning = tokio::spawn({
             let engine = engine.clone();
-            // Looks at its only container until it is told to go on.
+            // Checks its only container until it must continue.
             let look = move |_: &_| begin.send(()).is_ok() && ended.recv().is_err();
             async move { engine.prune(SCOPE, look).await }
         });
@@ -283,7 +283,7 @@ fn containers_outlive_the_engine() {
         assert!(std::time::Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(10));
     }
-    // What a crash may leave besides.
+    // Other leftovers of a crash.
     let half = machine
         .root()
         .join("engine/containers")

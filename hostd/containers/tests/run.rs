@@ -1,4 +1,4 @@
-//! What happens inside a container, and what clients see of it.
+//! Containers from inside, and as clients see them.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! Figures, not judgements: `cargo test --release -p hostd-containers --test speed -- --ignored
-//! --nocapture`.
+//! Figures without a pass or fail:
+//! `cargo test --release -p hostd-containers --test speed -- --ignored --nocapture`.
 
 mod common;
 

@@ -38,8 +38,8 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// Takes what an answer needs. `None`: too many bytes are not read yet. There is no waiting,
-    /// because the answer is in memory already.
+    /// Reserves the memory of an answer. `None`: too many bytes are not read yet. There is no
+    /// waiting, because the answer is in memory already.
     pub(crate) fn take(&self, size: u64, role: Role) -> Option<Held> {
         if size <= SMALL {
             return Some(Held {

@@ -225,7 +225,7 @@ impl Drop for Working {
     }
 }
 
-/// What an answer holds until the client's socket has taken its last byte.
+/// The resources of an answer, held until the client's socket has taken its last byte.
 struct Kept {
     _working: Working,
     _held: Option<Held>,
@@ -281,8 +281,8 @@ impl hyper::body::Body for Counted {
     }
 }
 
-/// Runs a raw stream on what was an HTTP connection. `early` is what the client has already sent
-/// after its request.
+/// Runs a raw stream on a former HTTP connection. `early` are the bytes that the client has already
+/// sent after its request.
 async fn run_session<S: Transport>(takeover: Takeover, mut stream: S, early: Vec<u8>) {
     let sent = async {
         stream.write_all(&takeover.head).await?;

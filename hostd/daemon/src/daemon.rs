@@ -370,7 +370,7 @@ fn provision_client(pki: &Pki, listen: Vec<String>) {
     }
 }
 
-/// Keeps a configuration that worked. It replaces a later one that is broken.
+/// Stores a configuration that worked. It replaces a later one that is broken.
 fn keep_last_good(loaded: &LoadedConfig, sources: &Sources) {
     if loaded.operator_is_broken() {
         return;
@@ -400,7 +400,7 @@ fn engine_id(root: &Path) -> Result<String> {
     match fs::read_to_string(&path) {
         Ok(text) if text.trim().len() == 36 => return Ok(text.trim().to_owned()),
         Ok(_) => {
-            // The old content is kept: somebody may need it.
+            // The old content is kept, because it may be needed.
             let kept = path.with_extension("unreadable");
             fs::rename(&path, &kept)
                 .with_context(|| format!("can't move {} aside", path.display()))?;

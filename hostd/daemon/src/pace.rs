@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 const TICK: Duration = Duration::from_secs(1);
 
 /// A stream whose writes fail when the other side reads nothing for too long. It is directly on the
-/// socket, below TLS, because there an accepted write is one that the kernel has taken.
+/// socket, below TLS, because only there a finished write means that the kernel has the bytes.
 #[derive(Debug)]
 pub(crate) struct Paced<S> {
     stream: S,

@@ -1,4 +1,4 @@
-//! Who is let in, and what bad clients get.
+//! Access to the API, and the answers to bad clients.
 
 mod common;
 #[path = "access/host_api.rs"]
@@ -207,7 +207,7 @@ fn a_revoked_certificate_counts_no_more() {
         b"",
     );
     assert_eq!(refused.code, 5, "{}", refused.stderr);
-    // A connection that goes on ends with the right.
+    // An open connection ends when the right is revoked.
     let mut follow = tls
         .host
         .docker_command(&["events"])
@@ -406,7 +406,7 @@ fn requests_are_taken_as_docker_takes_them() {
         return;
     }
     let host = Host::start();
-    // What a shell writes without encoding it.
+    // A path as a shell writes it, without encoding.
     let (status, body) = host.get("/containers/json?all=1&filters={\"label\":[\"a<b|c\"]}&x=`^\\");
     assert_eq!((status, body.trim()), (200, "[]"));
     for (path, word) in [

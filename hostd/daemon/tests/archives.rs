@@ -8,7 +8,7 @@ use std::process::Command;
 
 use common::{Host, image, is_root, run};
 
-/// What a compressor makes of bytes.
+/// The compressed form of bytes.
 fn compressed(program: &str, bytes: &[u8]) -> Vec<u8> {
     let mut child = Command::new(program)
         .arg("-c")

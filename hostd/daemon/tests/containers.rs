@@ -322,7 +322,7 @@ fn events_tell_the_story() {
     ] {
         assert!(seen.iter().any(|line| line == wanted), "{wanted}: {seen:?}");
     }
-    // The past is told, too. The command sends whole seconds.
+    // Past events are sent, too. The command sends whole seconds.
     let until = std::time::SystemTime::now() + std::time::Duration::from_secs(2);
     let until = until
         .duration_since(std::time::UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! What is in a container, through the `docker` command: diff, commit, export and sizes.
+//! The contents of containers, through the `docker` command: diff, commit, export and sizes.
 
 mod common;
 

@@ -21,7 +21,7 @@ fn put(host: &Host, path: &str, body: &[u8]) -> (u16, String) {
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
-    // What is refused early may not be read.
+    // The body of an early refused request may not be read.
     let _ = stream.write_all(body);
     let mut text = Vec::new();
     let _ = stream.read_to_end(&mut text);
@@ -36,7 +36,7 @@ fn message(body: &str) -> String {
     value["message"].as_str().unwrap().to_owned()
 }
 
-/// The header with what is at a path.
+/// The header that describes the file at a path.
 fn stat(host: &Host, container: &str, path: &str) -> Value {
     let (head, _) = host.exchange(&format!(
         "HEAD /v1.51/containers/{container}/archive?path={path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
@@ -70,8 +70,8 @@ pub fn archive(name: &str, content: &[u8]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// Owner and group of each file of a copy: the command gives what it unpacks to its caller, but the
-/// archive has them.
+/// Owner and group of each file of a copy, from the archive: the command makes its caller the owner
+/// of unpacked files.
 fn owners(host: &Host, source: &str) -> Vec<(PathBuf, u64, u64)> {
     let copied = host.docker_command(&["cp", source, "-"]).output().unwrap();
     let mut copied = tar::Archive::new(&copied.stdout[..]);
@@ -195,12 +195,12 @@ fn files_go_out_and_in_of_running_and_stopped_containers() {
         )));
         assert_eq!((set.mode() & 0o7777, set.mtime()), (0o4751, 1_000_000_000));
     }
-    // What is in memory only a running container has.
+    // Only a running container has files in memory.
     let out = host.docker(&["cp", "runs:/tmp/memory", "-"]).ok();
     assert!(out.contains("memory"));
     host.docker(&["cp", "ended:/tmp/memory", "-"])
         .fails_with("Could not find the file /tmp/memory in container ended");
-    // A stopped container runs again with what it was given.
+    // A stopped container runs again with the copied files.
     host.docker(&["start", "ended"]).ok();
     host.docker(&["wait", "ended"]).ok();
     host.docker(&["cp", "ended:/made/sub/new", "-"]).ok();
@@ -358,7 +358,7 @@ fn slow_clients_hold_nobody_up() {
         .unwrap();
     writes.write_all(&body[..1500]).unwrap();
     host.docker(&["inspect", "it"]).ok();
-    // The start goes first, and the one that writes learns why.
+    // The start has priority, and the writing client gets the reason.
     host.docker(&["start", "it"]).ok();
     let mut answer = [0; 12];
     writes.read_exact(&mut answer).unwrap();

@@ -1,5 +1,5 @@
-//! Answers are what the description of the Docker Engine API says: paths, methods, statuses,
-//! members, types, enumerations and formats; what it does not know is not answered either.
+//! Answers match the description of the Docker Engine API: paths, methods, statuses, members,
+//! types, enumerations and formats. Nothing that it does not describe is answered.
 
 mod common;
 #[path = "description/members.rs"]
@@ -295,7 +295,7 @@ fn refusals_about_images() {
         return;
     }
     let (api, host) = stocked();
-    // What is wrong with these is the last step of the answer, as Docker has it.
+    // Their error is the last step of the answer, as in Docker.
     let steps = |path: &str, body: &[u8], definition: &str| {
         let answer = api.send(&host, "POST", path, body);
         assert_eq!(answer.status, 200, "{path}");
@@ -391,7 +391,7 @@ fn registries() {
     };
     let auth = |password: &str| api.send(&host, "POST", "/auth", login(password).as_bytes());
     assert_eq!(auth("secret").status, 200);
-    // That of Docker when the registry itself refuses, and no server of tokens.
+    // The answer of Docker if the registry itself refuses, and no token server.
     let refused = auth("wrong");
     assert_eq!(refused.status, 500);
     let words = format!(

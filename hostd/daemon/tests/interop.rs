@@ -93,7 +93,7 @@ fn what_we_save_others_load() {
         let name = lab.registry.name(repository);
         let file = lab.saved(repository);
         let id = image_id(&lab.host, &name);
-        // Byte for byte what the registry has.
+        // Byte for byte the same as in the registry.
         let copy = lab.path(&format!("{repository}-dir"));
         let (from, to) = (format!("oci-archive:{file}"), format!("dir:{copy}"));
         skopeo(&["copy", &from, &to]).ok();

@@ -66,7 +66,7 @@ fn nowhere_is_not_read() {
         "-c",
         LINES,
     ];
-    // Whoever is attached gets it all the same.
+    // Attached clients get it anyway.
     assert!(host.docker(&run).ok().contains("out"));
     let (status, answer) = host.get("/containers/it/logs?stdout=1");
     assert_eq!(status, 501, "{answer}");
@@ -148,7 +148,7 @@ fn syslog_servers_get_every_line() {
     );
     let received = std::thread::spawn(move || {
         let mut lines: Vec<String> = Vec::new();
-        // The first connection is the start's look at the server; it brings nothing.
+        // The first connection only checks the server at the start; it carries no data.
         while lines.len() < 3 {
             let (stream, _) = server.accept().unwrap();
             stream
@@ -215,7 +215,7 @@ fn syslog_servers_get_every_line() {
     host.start_daemon();
     host.docker(&["exec", "late", "touch", "/go"]).ok();
     let mut second = receive();
-    // What was sent in the last second before the engine was killed may come again.
+    // Lines that were sent in the last second before the engine was killed may arrive twice.
     while second.ends_with("first") {
         second = receive();
     }
@@ -223,7 +223,7 @@ fn syslog_servers_get_every_line() {
         second.starts_with("<27>") && second.ends_with("second"),
         "{second}"
     );
-    // What is sent to a server can be read here, too.
+    // Lines that are sent to a server can be read here, too.
     wait_until("the end", || {
         json(&host, "/containers/late/json")["State"]["Running"] == false
     });
@@ -329,7 +329,7 @@ fn following_goes_on_across_rotations_and_damage() {
     let path = json(&host, "/containers/it/json")["LogPath"].clone();
     let path = std::path::PathBuf::from(path.as_str().unwrap());
     assert!(path.with_extension("log.3").exists(), "nothing was rotated");
-    // A line before the last is no longer what it was, and behind all there is something torn.
+    // A line before the last is changed, and a torn record is at the end.
     let names = ["log", "log.1", "log.2"].map(|end| path.with_extension(end));
     let damaged = names.iter().any(|name| {
         let mut bytes = std::fs::read(name).unwrap();

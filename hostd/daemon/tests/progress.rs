@@ -9,7 +9,7 @@ use common::registry::{Registry, Wants};
 use common::{Host, image, is_root, run};
 use serde_json::Value;
 
-/// Runs `docker …` on a terminal of 120 columns and gives what it shows.
+/// Runs `docker …` on a terminal of 120 columns, and returns the terminal's contents.
 fn on_terminal(host: &Host, arguments: &[&str]) -> String {
     let docker = host.docker_command(arguments);
     let words: Vec<_> = std::iter::once(docker.get_program())
@@ -88,7 +88,7 @@ fn a_load_draws_bars() {
 }
 
 #[test]
-fn push_and_pull_tell_what_docker_tells() {
+fn push_and_pull_report_the_same_as_docker() {
     if !is_root() {
         return;
     }

@@ -248,14 +248,14 @@ fn the_supervisor_gets_signs_of_life() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Three times in what is allowed, and not before it is ready.
+    // Three times in the allowed time, and not before it is ready.
     let heard: Vec<String> = (0..5).map(|_| said()).collect();
     assert_eq!(heard[0], "READY=1");
     assert!(
         heard[1..].iter().all(|word| word == "WATCHDOG=1"),
         "{heard:?}"
     );
-    // A process that is stopped gives none.
+    // A stopped process sends none.
     let pid = Pid::from_child(&daemon);
     kill_process(pid, Signal::STOP).unwrap();
     socket
@@ -263,7 +263,7 @@ fn the_supervisor_gets_signs_of_life() {
         .unwrap();
     let mut buffer = [0; 256];
     let waiting = (0..10).take_while(|_| socket.recv(&mut buffer).is_ok());
-    // Those that it sent before it stopped.
+    // The signs that it sent before it stopped.
     assert!(waiting.count() <= 2);
     kill_process(pid, Signal::CONT).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
@@ -302,8 +302,8 @@ fn start_with_descriptors(host: &Host, limit: u32) {
     child.wait().unwrap();
 }
 
-/// An engine without descriptors can look at nothing, which is no reason to think that nothing is
-/// there.
+/// An engine without free descriptors can't examine anything. It must not conclude that nothing
+/// exists.
 #[test]
 fn an_engine_short_of_descriptors_gives_nothing_up() {
     if !is_root() {

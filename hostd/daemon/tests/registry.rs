@@ -72,7 +72,7 @@ fn what_is_pushed_can_be_pulled_and_run() {
     assert_eq!(repo_digest(&host, &name), digest);
     let said = host.docker(&["run", "--rm", "--network=none", &name, "echo", "there"]);
     assert_eq!(said.ok(), "there");
-    // A run pulls what is missing.
+    // A run pulls a missing image.
     host.docker(&["rmi", "-f", &id]).ok();
     let said = host.docker(&["run", "--rm", "--network=none", &name, "echo", "again"]);
     assert_eq!(said.ok(), "again");
@@ -304,7 +304,7 @@ fn a_mirror_is_asked_before_docker_hub() {
         return;
     }
     let registry = Registry::start(&Wants::default());
-    // Nobody listens there: passed over.
+    // Nobody listens there: it is skipped.
     let mut host = Host::start_with(&["--registry-mirror", "http://127.0.0.1:1"]);
     let directory = host.path().join("config/etc/keelson");
     std::fs::create_dir_all(&directory).unwrap();

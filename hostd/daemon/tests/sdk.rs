@@ -1,4 +1,4 @@
-//! A typed client: what it cannot read is an answer of the wrong shape.
+//! A typed client: if it can't read an answer, the answer has the wrong shape.
 
 mod common;
 

@@ -13,7 +13,7 @@ const RESULTS: &str = r#"{"num_results":3,"query":"box","results":[
     {"name":"team/box","description":null,"star_count":7,"is_official":false},
     {"name":"other/box","description":"x","star_count":0,"is_official":false}]}"#;
 
-/// Answers searches; what was asked for comes out of the channel.
+/// Answers searches, and sends the requests to the channel.
 fn index() -> (u16, Receiver<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -97,7 +97,7 @@ fn repositories_are_found() {
         "{head:?}"
     );
 
-    // What is no login is none, as with Docker.
+    // An invalid login counts as none, as in Docker.
     while heads.try_recv().is_ok() {}
     let (status, _) = host.http(&format!(
         "GET /images/search?term=localhost:{port}%2Fbox HTTP/1.1\r\nHost: x\r\n\

@@ -1,4 +1,4 @@
-//! What is shown of images: lists with filters, inspection, history, disk usage, events.
+//! Requests that show images: lists with filters, inspection, history, disk usage, events.
 
 mod common;
 
@@ -326,7 +326,7 @@ fn removal_conflicts_are_explained() {
     }
 }
 
-/// What `docker info` shows is what a create grants, and what an inspect shows again.
+/// `docker info` shows what a create grants, and an inspect shows the same.
 #[test]
 fn info_shows_what_create_grants() {
     if !is_root() {
@@ -347,7 +347,7 @@ fn info_shows_what_create_grants() {
         let (_, text) = host.get(&format!("/containers/{id}/json"));
         serde_json::from_str(&text).unwrap()
     };
-    // What is taken when nothing is asked for.
+    // The defaults.
     let (_, usual) = create(json!({}));
     let usual = inspect(&usual);
     assert_eq!(usual["HostConfig"]["Runtime"], info["DefaultRuntime"]);

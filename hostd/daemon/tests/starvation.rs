@@ -1,4 +1,4 @@
-//! Clients that take places and give nothing for them: hostd goes on serving the others.
+//! Clients that occupy places and do nothing: hostd continues to serve the others.
 
 mod common;
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::{Host, PATIENCE, hostctl, image, is_root, run, wait_until};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What must be answered within it, whatever others do.
+/// The limit for answers, whatever other clients do.
 const SOON: Duration = Duration::from_secs(1);
 
 /// This process needs more descriptors than usual.
@@ -37,7 +37,7 @@ fn get(host: &Host, path: &str) -> UnixStream {
     ask(host, &format!("GET {path} HTTP/1.1\r\nHost: d\r\n\r\n"))
 }
 
-/// Sends a request whose answer has the status, and gives the body.
+/// Sends a request, checks the status of the answer, and returns the body.
 #[track_caller]
 fn post(host: &Host, path: &str, body: &str, status: u16) -> String {
     let (found, answer) = host.http(&format!(
@@ -166,14 +166,14 @@ fn readers_that_do_not_read_keep_nobody_waiting() {
     }
     assert!(still.len() > 600);
     works(&host);
-    // Also when all of them had time to take what they can.
+    // Also after all of them had time to occupy what they can.
     std::thread::sleep(Duration::from_secs(3));
     works(&host);
     let threads = status_line(&host, "Threads");
     assert!(threads < 200, "{threads} threads");
     let memory = status_line(&host, "VmRSS");
     assert!(memory < 400 << 10, "{memory} KiB");
-    // Those without a place are told so.
+    // Clients without a place get an error.
     let mut late = get(&host, "/containers/big/export");
     late.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut answer = [0; 4096];
@@ -350,7 +350,7 @@ fn megabytes_of_labels_do_not_stay_in_memory() {
         );
         assert_eq!(status, 204);
     }
-    // Small labels are told, large ones left out.
+    // Small labels are sent, large ones left out.
     let events = host.events_of("container");
     let event = events.last().unwrap();
     let attributes = &event["Actor"]["Attributes"];

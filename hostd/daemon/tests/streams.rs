@@ -1,4 +1,5 @@
-//! Streams of containers: what a hijacked connection says that it carries, and `attach/ws`, spoken by hand.
+//! Streams of containers: the content types of hijacked connections, and `attach/ws`, with a
+//! handwritten client.
 
 mod common;
 #[path = "streams/stats.rs"]
@@ -114,7 +115,7 @@ fn streams_go_over_websockets() {
     socket.send(CLOSE, b"");
     assert_eq!(socket.receive().0, CLOSE);
     host.docker(&["wait", "old"]).ok();
-    // New ones get what they ask for, and leave by the keys.
+    // New ones get the requested streams, and leave by the keys.
     create(&host, "keys", &["-t"], "read a; echo got $a; read b");
     let mut socket = Socket::open(
         &host,

@@ -110,7 +110,7 @@ fn a_volume_outlives_its_containers() {
     assert_eq!(found, id);
     let in_use = format!("remove data: volume is in use - [{id}]");
     host.docker(&["volume", "rm", "data"]).fails_with(&in_use);
-    // Held by what was found again, too.
+    // Also held by containers that were found again.
     host.kill_daemon();
     host.start_daemon();
     host.docker(&["volume", "rm", "data"]).fails_with(&in_use);
@@ -212,7 +212,7 @@ fn a_container_gets_the_volumes_of_another() {
         "/n/z",
     ])
     .fails_with("Read-only file system");
-    // What was asked for by itself stays.
+    // Volumes that were requested by name stay.
     assert_eq!(
         run(
             &host,
@@ -349,8 +349,8 @@ fn options_are_mounted_while_a_container_runs() {
     assert!(source.join("file").exists());
 }
 
-/// What is mounted for a part of a volume never leads out of the volume, survives a hostd that is
-/// killed, and ends with the container, whose removal leaves the volume as it is.
+/// The mount of a part of a volume never leads out of the volume, survives a killed hostd, and ends
+/// with the container. The removal of the container does not change the volume.
 #[test]
 fn a_part_of_a_volume_is_mounted() {
     if !is_root() {

@@ -140,7 +140,7 @@ impl Drop for Machine {
         let _ = fs::remove_dir_all(self.path("services"));
         let root = self.path("root");
         self.life(async |engine, _services| engine.shutdown().await);
-        // What the store mounted for its containers.
+        // The mounts of the store for its containers.
         let images = ImageStore::open(&root.join("engine"), &self.path("run")).unwrap();
         images.shutdown();
     }
@@ -233,7 +233,8 @@ fn services_run_are_kept_and_replaced() {
         .pid
     });
 
-    // Another hostd keeps what is unchanged, replaces what changed, removes what is gone.
+    // Another hostd keeps unchanged services, replaces changed ones, and removes those that are
+    // gone.
     machine.service("second", &description(&loops("changed"), "\"first\""));
     fs::remove_dir_all(machine.path("services").join("writes")).unwrap();
     machine.life(async |engine, services| {

@@ -1,4 +1,4 @@
-//! What is kept of a volume on disk.
+//! The document of a volume on disk.
 
 use std::collections::BTreeMap;
 

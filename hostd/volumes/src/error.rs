@@ -1,4 +1,4 @@
-//! What can go wrong with volumes, in the words that Docker's clients match on.
+//! Errors of volumes, in the words that Docker's clients match on.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub enum VolumeError {
     /// Its driver can't be asked, or refuses.
     #[error("{operation} {name}: {source}")]
     Driver {
-        /// What was to be done: `create`, `get`, `remove`.
+        /// The operation: `create`, `get`, `remove`.
         operation: &'static str,
         /// The volume.
         name: String,
@@ -80,7 +80,7 @@ pub enum VolumeError {
     Mount {
         /// The directory.
         path: PathBuf,
-        /// What was to be mounted.
+        /// The source of the mount.
         device: String,
         /// Flags of mount(2).
         flags: u32,
@@ -95,7 +95,7 @@ pub enum VolumeError {
     /// A system call failed.
     #[error("{operation} {}: {source}", path.display())]
     Io {
-        /// What was done: `mkdir`, `open`, ….
+        /// The operation: `mkdir`, `open`, ….
         operation: &'static str,
         /// To what.
         path: PathBuf,

@@ -1,7 +1,7 @@
-//! Which plugin's volumes are mounted for whom: a file for each use, written before the plugin is asked
-//! to mount and removed when it has unmounted. So a hostd that was killed in between knows what to
-//! unmount. The files are gone with the boot, as the mounts are. What can't be read stays as it is: a
-//! later hostd may understand it.
+//! The volumes of plugins that are mounted, and their users. There is a file for each use: it is
+//! written before the plugin is asked to mount, and removed after it has unmounted. So a hostd that
+//! was killed in between knows what to unmount. The files disappear at a reboot, like the mounts.
+//! Unreadable files are kept, because a later hostd may understand them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,7 @@ const ERA: Era = Era::Trial;
 /// A use: the volume and its user.
 pub(crate) type Use = (String, String);
 
-/// What is known of a use.
+/// The record of a use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) volume: String,
@@ -50,7 +50,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Reads what an earlier hostd has left.
+    /// Reads the files of an earlier hostd.
     pub(crate) fn open(directory: &Path) -> Self {
         let mut records = BTreeMap::new();
         for path in files(directory) {

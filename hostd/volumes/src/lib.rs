@@ -2,18 +2,18 @@
 //!
 //! A [`VolumeStore`] keeps a directory per volume: its document, and `_data`, which containers see.
 //! A volume is held by leases from the creation of a container to its removal, and is *used* from
-//! the container's start to its end. What a volume's options ask for is mounted for the first use
-//! and unmounted after the last.
+//! the container's start to its end. The mount that a volume's options ask for is made for the
+//! first use and removed after the last.
 //!
 //! - `store`: all volumes in memory; `making`, `removing`: changing them; `looking`: asking plugins.
 //! - `usage`: the volumes of containers that run, and filling new ones.
 //! - `mounted`: mounting and unmounting for this host's own driver.
 //! - `ledger`: what plugins have mounted for whom.
 //! - `plugins`: programs that keep volumes elsewhere.
-//! - `options`: what the driver `local` can mount.
+//! - `options`: the mount options of the driver `local`.
 //! - `name`: which names there are; `names`: one at a time for each.
-//! - `document`: what is kept of a volume on disk.
-//! - `types`: what the store takes and gives.
+//! - `document`: the document of a volume on disk.
+//! - `types`: the types of the interface.
 
 mod document;
 mod error;

@@ -12,8 +12,8 @@ use crate::store::{Inner, VolumeStore};
 use crate::types::{LOCAL, Reach, Volume};
 
 impl VolumeStore {
-    /// All volumes, those of plugins included, by name; also what the plugins that did not answer
-    /// said. Their volumes are listed as far as they are known here.
+    /// All volumes, including those of plugins, by name, and the errors of plugins that did not
+    /// answer. The volumes of these are listed as far as they are known here.
     pub fn list_all(&self) -> (Vec<Arc<Volume>>, Vec<String>) {
         let (mut silent, mut warnings) = (BTreeSet::new(), Vec::new());
         let mut answered = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! What is mounted for volumes, and who uses them.
+//! The mounts of volumes, and the users of the volumes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
@@ -34,7 +34,7 @@ impl Usage {
     }
 }
 
-/// Mounts what a volume's options ask for.
+/// Makes the mount that a volume's options ask for.
 pub(crate) fn mount(wanted: &Wanted, path: &Path) -> Result<(), VolumeError> {
     let failed = |source: std::io::Error| VolumeError::Mount {
         path: path.to_owned(),
@@ -58,8 +58,8 @@ pub(crate) fn mount(wanted: &Wanted, path: &Path) -> Result<(), VolumeError> {
 /// Whether something is mounted at a path.
 ///
 /// # Errors
-/// It can't be found out, as when a server does not answer. Then it counts as mounted: what is below
-/// may be another machine's.
+/// It can't be found out, for example because a server does not answer. Then it counts as mounted,
+/// because the files below may belong to another machine.
 pub(crate) fn is_mounted(path: &Path) -> Result<bool, VolumeError> {
     let flags = AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
     match statx(CWD, path, flags, StatxFlags::empty()) {
@@ -69,7 +69,7 @@ pub(crate) fn is_mounted(path: &Path) -> Result<bool, VolumeError> {
     }
 }
 
-/// Unmounts what is mounted at a path, if anything.
+/// Unmounts a path, if something is mounted there.
 pub(crate) fn unmount(path: &Path) -> Result<(), VolumeError> {
     // One whose server does not answer can still be unmounted.
     while is_mounted(path).unwrap_or(true) {

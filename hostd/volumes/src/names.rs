@@ -1,4 +1,4 @@
-//! One at a time for each name of a volume: what makes, finds or removes it.
+//! Allows one operation at a time for each name of a volume: those that make, find or remove it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use crate::lock::lock;
 /// How many wait for one name while a plugin is asked about it. Each of them holds a thread.
 const MOST_WAITING: usize = 16;
 
-/// The names that somebody works on.
+/// The names with a running operation.
 #[derive(Debug, Default)]
 pub(crate) struct Names(Mutex<BTreeMap<String, Arc<Entry>>>);
 
@@ -35,7 +35,7 @@ impl Names {
     /// Does work on a name when nobody else works on it.
     ///
     /// # Errors
-    /// Those of the work, and [`VolumeError::Busy`].
+    /// The errors of the work, and [`VolumeError::Busy`].
     pub(crate) fn turn<T>(
         &self,
         name: &str,

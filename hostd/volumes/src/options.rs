@@ -1,4 +1,4 @@
-//! What the driver `local` can mount: the options `type`, `device` and `o`, as mount(8) has them.
+//! The mounts of the driver `local`: the options `type`, `device` and `o`, as in mount(8).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -69,7 +69,7 @@ pub(crate) fn wanted(options: &BTreeMap<String, String>) -> Option<Wanted> {
     })
 }
 
-/// Divides mount(8)'s options into flags and what the file system reads itself.
+/// Splits mount(8)'s options into flags and options for the file system.
 fn parse(text: &str) -> (MountFlags, String) {
     let mut flags = MountFlags::empty();
     let mut data = Vec::new();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn unknown_options_are_refused() {
         for (list, reason) in [
             (&[("foo", "1")][..], "invalid option: \"foo\""),
             (&[("type", "tmpfs")], "missing required option: \"device\""),

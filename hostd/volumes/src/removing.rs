@@ -14,7 +14,7 @@ use crate::plugins::{Hurry, PluginError};
 use crate::store::{Inner, VolumeStore};
 use crate::types::{PrunedVolumes, Volume};
 
-/// Whether what can't be removed is at least forgotten.
+/// Whether a volume that can't be removed is at least forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Force {
     /// A volume whose plugin does not remove it stays.
@@ -67,8 +67,9 @@ impl VolumeStore {
         Ok(())
     }
 
-    /// Removes the volumes of this host's own driver that nobody holds and that `wanted` chooses;
-    /// those with options are another file system's and stay. `measure` says how many bytes one takes.
+    /// Removes the volumes of this host's own driver that nobody holds and that `wanted` chooses.
+    /// Volumes with options are on another file system, and stay. `measure` returns the size of a
+    /// volume in bytes.
     ///
     /// # Errors
     /// [`VolumeError::Pruning`].
@@ -187,7 +188,7 @@ impl Inner {
     }
 }
 
-/// Deletes the files of a volume that was taken away.
+/// Deletes the files of a removed volume.
 pub(crate) fn delete(name: &str, trash: Option<PathBuf>) {
     if let Some(trash) = trash
         && let Err(error) = remove_tree(&trash)

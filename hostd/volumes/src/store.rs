@@ -100,7 +100,7 @@ impl VolumeStore {
         self.0.leases.take(claim, container.to_owned())
     }
 
-    /// Holds every volume for a container of which it is not known what it has.
+    /// Holds every volume for a container whose volumes are unknown.
     pub fn hold_all(&self, container: &str) -> VolumeLease {
         self.0.leases.take(Claim::Any, container.to_owned())
     }
@@ -136,7 +136,7 @@ impl Inner {
         holders
     }
 
-    /// Whether a container of which it is not known what it has may have a volume.
+    /// Whether a container whose volumes are unknown may have a volume.
     pub(crate) fn may_be_held_unseen(&self, name: &str) -> bool {
         let known = self.leases.known_holders(&name.to_owned());
         let all = self.leases.holders(&name.to_owned());
@@ -150,7 +150,7 @@ impl Inner {
         attributes: [(&str, String); N],
     ) {
         let attributes = attributes.map(|(key, value)| (key.to_owned(), value));
-        // Without subscribers there is nobody to tell.
+        // There may be no subscribers.
         let _ = self.events.send(VolumeEvent {
             action,
             name: name.to_owned(),

@@ -1,4 +1,4 @@
-//! What the store takes and gives.
+//! The types of the store's interface.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::options;
 /// The driver that every host has.
 pub const LOCAL: &str = "local";
 
-/// With what a store is opened.
+/// Settings of a store.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
     /// Where volumes are kept.
@@ -53,7 +53,8 @@ impl Reach {
 pub struct NewVolume {
     /// Its name; empty: one is made up.
     pub name: String,
-    /// Its driver: [`LOCAL`] or a plugin; empty: the one that has a volume of that name, or [`LOCAL`].
+    /// Its driver: [`LOCAL`] or a plugin. Empty: the driver that has a volume of that name, or
+    /// [`LOCAL`].
     pub driver: String,
     /// Options of the driver.
     pub options: BTreeMap<String, String>,
@@ -96,7 +97,7 @@ impl Volume {
         self.driver == LOCAL
     }
 
-    /// Whether a cleaning may remove it: it is on this host's disk, and it is known what it is.
+    /// Whether a prune may remove it: it is on this host's disk, and it is known.
     pub fn is_prunable(&self) -> bool {
         self.is_local() && self.options.is_empty() && self.unreadable.is_none()
     }
@@ -123,7 +124,7 @@ pub struct VolumeEvent {
     pub time: i64,
 }
 
-/// What a cleaning removed.
+/// The result of a prune.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrunedVolumes {
     /// The names of the volumes.

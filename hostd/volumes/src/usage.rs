@@ -65,8 +65,8 @@ impl VolumeStore {
         }
     }
 
-    /// Unmounts what an earlier engine has mounted and nobody uses now; plugins are asked in the
-    /// background.
+    /// Unmounts volumes that an earlier engine mounted and that nobody uses now. Plugins are asked
+    /// in the background.
     pub fn unmount_unused(&self) {
         for volume in self.list() {
             if !volume.is_local() || !volume.is_mount() {
@@ -102,12 +102,12 @@ impl VolumeStore {
         }
     }
 
-    /// Fills a volume when it is empty, for a container that uses it. `copy` writes to the directory
-    /// that it gets. As long as nobody else uses the volume, it shows all that was copied or nothing;
-    /// that does not hold for what is mounted.
+    /// Fills an empty volume for a container that uses it. `copy` writes to the given directory. As
+    /// long as nobody else uses the volume, it shows all copied files or none. This does not hold
+    /// for mounted volumes.
     ///
     /// # Errors
-    /// Those of `copy`, and of the disk.
+    /// The errors of `copy`, and of the disk.
     pub fn fill<E: From<VolumeError>>(
         &self,
         used: &VolumeUse,
@@ -219,7 +219,7 @@ impl Inner {
         }
     }
 
-    /// Asks a plugin to unmount. What it does not do is done at the next start of hostd or of the
+    /// Asks a plugin to unmount. If it fails, that is repeated at the next start of hostd or of the
     /// container.
     fn end_in(&self, plugin: &Plugin, name: &str, user: &str) {
         match plugin.unmount(name, user) {
@@ -233,7 +233,7 @@ impl Inner {
         }
     }
 
-    /// Unmounts what an earlier engine has left.
+    /// Unmounts the mounts of an earlier engine.
     fn unmount_left(&self, record: &Record) {
         let found = self.plugins.find_soon(&record.driver);
         let entered = found.and_then(|plugin| Ok((plugin.enter()?, plugin)));
@@ -253,7 +253,7 @@ impl Inner {
         }
     }
 
-    /// Ends a container's use of a volume. After the last one, what was mounted is unmounted.
+    /// Ends a container's use of a volume. After the last use, the volume is unmounted.
     fn end_use(&self, volume: &Volume, container: &str) {
         let name = &volume.name;
         if volume.is_local() {
@@ -316,7 +316,7 @@ impl VolumeUse {
         );
     }
 
-    /// Ends the use. After the last one, what was mounted is unmounted.
+    /// Ends the use. After the last use, the volume is unmounted.
     pub fn end(self) {
         self.end_silently();
         self.store.0.emit(

@@ -95,7 +95,7 @@ struct Run {
     /// A host.toml for the machine.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Begin with a new disk although that of the last run could be used again.
+    /// Begin with a new disk, even if that of the last run could be used again.
     #[arg(long)]
     fresh: bool,
     /// Use the existing executables instead of letting cargo build them.

@@ -399,8 +399,8 @@ fn files_stay_readable() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A test that prints "skipped" and returns is green whatever it was to show, and one that takes
-/// `/bin/busybox` as it is fails when another program has changed it.
+/// A test that prints "skipped" and returns is green whatever it should show. A test that uses
+/// `/bin/busybox` directly fails if another program has changed it.
 #[test]
 fn tests_are_skipped_and_take_busybox_in_one_way() {
     let mut wrong = Vec::new();

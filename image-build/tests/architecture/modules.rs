@@ -1,8 +1,8 @@
 //! Modules of a crate use one another in one direction only. A module and those inside it are one
-//! family and may know each other; between families, at every level, no cycle is allowed: what is in
-//! one can't be understood, tested or moved without all of it.
+//! family and may know each other; between families, at every level, no cycle is allowed: the
+//! modules of a cycle can only be understood, tested and moved together.
 //!
-//! The sources are read as text, with comments, strings and tests taken out. Paths that begin with
+//! The sources are read as text, without comments, strings and tests. Paths that begin with
 //! `crate`, `super` or `self` count, in `use` and elsewhere. Calls of methods do not: they need no
 //! name of a module.
 
@@ -197,7 +197,7 @@ fn raw_string(text: &str) -> usize {
         .map_or(text.len(), |at| 2 + hashes + at + end.len())
 }
 
-/// Length of what is quoted at the start of a text.
+/// Length of the quoted part at the start of a text.
 fn quoted(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (at, next) in text.char_indices().skip(1) {
@@ -272,7 +272,7 @@ fn paths(text: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// Reads a path, and all that it stands for when it branches; returns what follows.
+/// Reads a path, with all its branches. Returns the text after it.
 fn tree<'a>(text: &'a str, prefix: &[String], found: &mut Vec<Vec<String>>) -> &'a str {
     let mut path = prefix.to_vec();
     let mut rest = text.trim_start();
@@ -329,7 +329,7 @@ fn target(from: &Module, path: &[String], files: &BTreeMap<Module, PathBuf>) -> 
     Some(at)
 }
 
-/// The largest sets of nodes of which each leads to each.
+/// The largest sets of nodes in which each node leads to each other.
 fn circles(uses: &BTreeMap<String, BTreeSet<String>>) -> Vec<BTreeSet<String>> {
     let reached = |from: &String| {
         let mut seen = BTreeSet::new();

@@ -3,7 +3,7 @@
 //!
 //! Sources are read as text. The lint `unreachable_pub` makes sure that `pub` at the start of a line
 //! means public. Crates that no other crate sees together may use the same name: each package of
-//! the workspace is looked at by itself.
+//! the workspace is checked separately.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,6 +1,6 @@
-//! Whose code may be in it: licences, forbidden packages and sources, as deny.toml rules. The file
-//! is cargo-deny's, so that people who have that program can use it (for advisories, which change
-//! by the day); what it rules is held here, on every machine.
+//! The allowed code of others: licences, forbidden packages and sources, as deny.toml says. The
+//! file has cargo-deny's format, so that people who have that program can use it (for advisories,
+//! which change by the day). These tests enforce its rules on every machine.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -107,7 +107,7 @@ fn breaches(policy: &Policy, package: &Package) -> Vec<String> {
         None if package.manifest_path.starts_with(root()) => {}
         None => found.push(format!("lies at {}", package.manifest_path)),
     }
-    // What others write into their own manifests, the lock file pins.
+    // The lock file pins the dependencies of other packages.
     if package.source.is_none() {
         let wild = package
             .dependencies

@@ -10,7 +10,7 @@ use image_build::tools;
 use image_build::workspace::Workspace;
 use nix::fcntl::{Flock, FlockArg};
 
-/// What a program in a root said.
+/// The output of a program in a root.
 pub(crate) struct Said {
     pub(crate) success: bool,
     /// Standard output and standard error.

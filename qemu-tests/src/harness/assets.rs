@@ -86,7 +86,7 @@ pub fn docker_archive(layer: &[u8], tag: &str) -> Result<Vec<u8>, HarnessError> 
     archive(layer, &Sha256::digest(layer), tag, None)
 }
 
-/// What is wrong with a broken archive.
+/// The problem of a broken archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Corruption {
     /// The layer's content does not have the digest that the image configuration names.

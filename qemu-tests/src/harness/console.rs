@@ -13,7 +13,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// What a console has shown so far; clones share it.
+/// The output of a console until now. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Console {
     shared: Arc<Shared>,

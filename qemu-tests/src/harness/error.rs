@@ -1,5 +1,5 @@
-//! What can go wrong around a virtual machine. Every message names the machine or the object, and
-//! ends with the last lines of the console where they say more.
+//! Errors of virtual machines. Every message names the machine or the object, and ends with the
+//! last lines of the console if they help.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub enum HarnessError {
     /// A file operation failed.
     #[error("{operation} {}: {source}", path.display())]
     Io {
-        /// What was tried: `read`, `create`, ….
+        /// The operation: `read`, `create`, ….
         operation: &'static str,
         /// On which file.
         path: PathBuf,

@@ -1,4 +1,4 @@
-//! What is put in place before QEMU runs, and the first contact with it.
+//! The preparations before QEMU runs, and the first contact with it.
 
 use std::fs::{self, File};
 use std::net::{TcpListener, UdpSocket};
@@ -171,7 +171,7 @@ pub(crate) fn cannot_start(error: std::io::Error) -> HarnessError {
     }
 }
 
-/// QEMU's own messages, but for the one that says that it waits for the harness.
+/// QEMU's own messages, without the one that it waits for the harness.
 pub(crate) fn qemu_messages(dir: &Path) -> String {
     let text = fs::read_to_string(dir.join(QEMU_LOG)).unwrap_or_default();
     text.lines()
@@ -179,13 +179,13 @@ pub(crate) fn qemu_messages(dir: &Path) -> String {
         .fold(String::new(), |all, line| format!("{all}{line}\n"))
 }
 
-/// Connects to a socket in `dir`, by way of a descriptor of the directory, since the whole path may
-/// be longer than a socket address can be.
+/// Connects to a socket in `dir`, through a descriptor of the directory, because the whole path may
+/// be too long for a socket address.
 pub(crate) fn connect_now(dir: &Path, name: &str) -> Result<UnixStream, HarnessError> {
     state::connect(&dir.join(name)).map_err(HarnessError::io("connect to", &dir.join(name)))
 }
 
-/// Connects to the console, and waits until QEMU has taken its whole command line: the monitor
+/// Connects to the console, and waits until QEMU has processed its command line: the monitor
 /// answers only then. The error says how QEMU ended instead.
 pub(crate) fn establish(dir: &Path, process: &Process) -> Result<UnixStream, String> {
     let console = connect(dir, arguments::CONSOLE_SOCKET, process)?;

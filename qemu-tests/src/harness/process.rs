@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::error::HarnessError;
 use super::provision::Credentials;
 
-/// What a command that ended by itself left behind.
+/// The results of a command that ended by itself.
 #[derive(Debug, Clone)]
 pub struct CommandOutput {
     /// The command line, for messages.
@@ -121,7 +121,7 @@ type Reader = std::thread::JoinHandle<Vec<u8>>;
 fn read_in_thread(mut pipe: impl Read + Send + 'static) -> Reader {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What was read before an error is still worth showing.
+        // Output that was read before an error is still shown.
         pipe.read_to_end(&mut bytes).ok();
         bytes
     })
@@ -160,7 +160,7 @@ pub(crate) fn wait_readable(descriptor: &impl std::os::fd::AsFd, limit: Duration
 }
 
 /// The docker command (`KEELSON_DOCKER`, else `docker` from the path), set up for a machine.
-/// Its own configuration lies beside the credentials, so that the user's is left alone.
+/// Its own configuration is beside the credentials, so that the user's is not touched.
 #[must_use]
 pub fn docker_command(credentials: &Credentials, port: u16) -> Command {
     let program = std::env::var_os("KEELSON_DOCKER").map_or_else(|| "docker".into(), PathBuf::from);

@@ -17,7 +17,7 @@ pub enum QmpError {
     Io {
         /// The command in hand.
         command: String,
-        /// What the socket said.
+        /// The error of the socket.
         source: io::Error,
     },
     /// QEMU refused the command.
@@ -30,12 +30,12 @@ pub enum QmpError {
         /// QEMU's words.
         description: String,
     },
-    /// What came is not QMP.
+    /// The received data is not QMP.
     #[error("QMP {command}: unexpected message {message:?}")]
     Protocol {
         /// The command in hand.
         command: String,
-        /// What came.
+        /// The received data.
         message: String,
     },
 }

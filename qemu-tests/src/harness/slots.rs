@@ -24,7 +24,7 @@ fn count() -> usize {
 }
 
 impl Slot {
-    /// Waits for the right to run one machine. The lock files lie in `dir`.
+    /// Waits for the right to run one machine. The lock files are in `dir`.
     ///
     /// # Errors
     /// The lock files can't be made, or nothing becomes free within an hour.

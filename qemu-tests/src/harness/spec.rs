@@ -1,4 +1,4 @@
-//! What a virtual machine is made of.
+//! The description of a virtual machine.
 
 use std::path::{Path, PathBuf};
 
@@ -60,7 +60,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk that keeps what is written.
+    /// A disk that keeps writes.
     pub fn writable(path: impl Into<PathBuf>) -> Self {
         Self::new(path, DiskMode::Writable)
     }
@@ -70,7 +70,7 @@ impl Disk {
         Self::new(path, DiskMode::Copy)
     }
 
-    /// A disk that forgets what is written.
+    /// A disk that drops writes at the end.
     pub fn snapshot(path: impl Into<PathBuf>) -> Self {
         Self::new(path, DiskMode::Snapshot)
     }
@@ -210,8 +210,8 @@ impl MachineSpec {
         self
     }
 
-    /// Lets 127.0.0.1:`host` lead to the machine's TCP port `guest`; `host` 0 means a free port.
-    /// A forward to 2376 takes the place of the one that is otherwise chosen.
+    /// Forwards 127.0.0.1:`host` to the machine's TCP port `guest`; `host` 0 means a free port. A
+    /// forward to 2376 replaces the default one.
     #[must_use]
     pub fn forward(mut self, host: u16, guest: u16) -> Self {
         self.forwards.push(Forward { host, guest });
@@ -246,8 +246,9 @@ impl MachineSpec {
         self
     }
 
-    /// The directory for sockets, logs, credentials and firmware variables, made when it does not
-    /// exist and kept afterwards; without, a temporary one that goes with the machine.
+    /// The directory for sockets, logs, credentials and firmware variables. It is made if it does
+    /// not exist, and kept afterwards. Without it, a temporary one is used and removed with the
+    /// machine.
     #[must_use]
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());

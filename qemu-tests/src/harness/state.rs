@@ -1,5 +1,5 @@
-//! Machines that run on after the program that started them: what is written down about them,
-//! and how another process stops them without ever stopping another machine's.
+//! Machines that continue after the program that started them: the file about them, and how another
+//! process stops them without ever stopping a wrong process.
 
 use std::fs::{self, File};
 use std::io;
@@ -118,7 +118,7 @@ impl DetachedMachine {
         Ok(Some(Self { state, process }))
     }
 
-    /// What the file says.
+    /// The content of the file.
     #[must_use]
     pub fn state(&self) -> &MachineState {
         &self.state
@@ -207,7 +207,7 @@ impl DetachedMachine {
     }
 }
 
-/// A handle of process `pid`, if it is the one that started at `start`.
+/// A handle of process `pid`, if that process started at `start`.
 fn identify(pid: u32, start: u64) -> Option<OwnedFd> {
     let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
     // First the handle, then the check: once held, the handle can't come to mean another process.

@@ -1,4 +1,4 @@
-//! What the machine can do at best, measured among the engines.
+//! The best that the machine can do, measured in the same rounds as the engines.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

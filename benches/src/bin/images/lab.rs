@@ -1,4 +1,4 @@
-//! What the measurements share: directories, the image, a registry that has it, the engines.
+//! Shared by the measurements: directories, the image, a registry that has it, the engines.
 
 use std::cell::Cell;
 use std::fs;
@@ -33,7 +33,7 @@ impl Budget {
         }
     }
 
-    /// Begins now: what was made before is kept for the next time.
+    /// Begins now; earlier tables are kept for the next time.
     pub(crate) fn begin(&self) {
         self.begin.set(Instant::now());
     }
@@ -47,7 +47,7 @@ impl Budget {
         self.left().is_zero()
     }
 
-    /// When the next table must be ready: tables share what is left.
+    /// When the next table must be ready: tables share the remaining time.
     pub(crate) fn end_of_next(&self) -> Instant {
         let tables = self.tables.get().max(1);
         self.tables.set(tables - 1);

@@ -1,5 +1,5 @@
-//! Image operations of Keelson, Docker, Podman and containerd beside each other and beside what
-//! the machine can do at best. See README.md.
+//! Compares image operations of Keelson, Docker, Podman and containerd with each other, and with
+//! the best that the machine can do. See README.md.
 
 mod floor;
 mod lab;
@@ -34,7 +34,7 @@ struct Options {
     /// The measured image: of some 470 MB, or a small one to try the benchmark out.
     #[arg(long, default_value = "full")]
     size: Scale,
-    /// Seconds of rest before each measurement: what was deleted before keeps the disk busy.
+    /// Seconds of rest before each measurement, because earlier deletions keep the disk busy.
     #[arg(long, default_value_t = 1.0)]
     pause: f64,
     /// Another hostd to be measured too, with keelson-runtime in the same directory; for comparing

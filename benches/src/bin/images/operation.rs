@@ -1,4 +1,4 @@
-//! The measured operations: what goes before each, what is measured, what is tidied up.
+//! The measured operations: preparation, measurement and clean-up of each.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,9 +15,9 @@ use crate::lab::Lab;
 use crate::sample::{Form, Sample, Size};
 use keelson_benches::engines::{Engine, Request};
 
-/// The container whose changes are looked at.
+/// The container whose changes are examined.
 const CONTAINER: &str = "changed";
-/// What it changes: 5 % of the files are made again elsewhere, some are removed and some change.
+/// Its changes: 5 % of the files are made again elsewhere, some are removed and some change.
 const SCRIPT: &str = "cp -r /data/4 /new && rm -rf /data/3/1 /data/3/2 && \
                       for file in /data/2/1/* /data/1/1/*; do echo changed >> $file; done";
 const COMMITTED: &str = "localhost/committed:1";
@@ -58,11 +58,11 @@ enum Subject<'a> {
     Floor(Floor),
 }
 
-/// What one subject's turn yielded, or why it has none.
+/// The result of one subject's turn, or why it has none.
 type Turn = Result<Cost, String>;
 
 impl Operation {
-    /// Those that fit into the time together.
+    /// The operations that fit into the time together.
     pub(crate) const DEFAULT: [Self; 7] = [
         Self::Pull,
         Self::Push,

@@ -334,7 +334,7 @@ impl LayerWriter {
         ))
     }
 
-    /// Half of the bytes, and of the files at most, are real ones; what is missing is made up.
+    /// At most half of the bytes and files are real ones; the rest is generated.
     fn fill(
         &mut self,
         bytes: u64,

@@ -28,7 +28,7 @@ struct Options {
     /// How often each thing is measured.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Size of the log in MiB, without what the format adds.
+    /// Size of the log in MiB, without the overhead of the format.
     #[arg(long, default_value_t = 1024)]
     size: usize,
     /// Length of a line in bytes.
@@ -45,7 +45,7 @@ struct Options {
     json: Option<PathBuf>,
 }
 
-/// A log that was written, and what is known of it.
+/// A log that was written, with its figures.
 struct Written {
     bytes: usize,
     /// Seconds of the first and the last line.

@@ -95,8 +95,9 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     ))
 }
 
-/// Containers whose namespaces are joined, by identifier instead of name: names change. One that is
-/// not there is missed at the start, since clients take 404 here for a missing image.
+/// Replaces the names of containers whose namespaces are joined by identifiers, since names change.
+/// A missing container is an error only at the start, because clients understand 404 here as a
+/// missing image.
 fn name_donors_by_id(api: &Api, host: &mut HostConfig) {
     for mode in [
         &mut host.network_mode,

@@ -8,12 +8,12 @@ use keelson_model::spec::{ContainerSpec, MountKind, MountSpec, ReadOnly, VolumeM
 use crate::Api;
 use crate::error::ApiError;
 
-/// Adds what the named containers have (`name[:mode]`) to a new one. What was asked for by itself at
-/// the same target stays; a volume of the image gives way.
+/// Adds the volumes and binds of the named containers (`name[:mode]`) to a new one. A mount that
+/// the client asked for itself at the same target stays; a volume of the image is replaced.
 pub(super) fn add(api: &Api, names: &[String], spec: &mut ContainerSpec) -> Result<(), ApiError> {
     for text in names {
         let (name, read_only) = parse(text)?;
-        // A 404 would have clients pull the image.
+        // With 404 clients would pull the image.
         let donor = api
             .containers()
             .inspect(name)
@@ -33,7 +33,7 @@ pub(super) fn add(api: &Api, names: &[String], spec: &mut ContainerSpec) -> Resu
     Ok(())
 }
 
-/// The name, and whether nothing may be written.
+/// The name, and whether the volumes are read-only.
 fn parse(text: &str) -> Result<(&str, bool), ApiError> {
     let (name, mode) = text.split_once(':').unwrap_or((text, "rw"));
     if name.is_empty() {

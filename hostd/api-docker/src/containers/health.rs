@@ -28,7 +28,7 @@ pub(super) fn filter_word(snapshot: &Snapshot) -> &'static str {
         .map_or(NONE, |health| word(health.status))
 }
 
-/// What a list's `Status` says behind the time; `None` where nothing is checked.
+/// The text after the time in a list's `Status`; `None` if the health is not checked.
 pub(super) fn phrase(snapshot: &Snapshot) -> Option<&'static str> {
     Some(match snapshot.health.as_ref()?.status {
         HealthStatus::Starting => "health: starting",

@@ -21,7 +21,7 @@ use crate::{Api, Call};
 enum Manner {
     /// About one document a second.
     Stream,
-    /// One, which also says what was a moment before.
+    /// One, which also has the figures of a moment before.
     WithBefore,
     /// One at once.
     AtOnce,
@@ -112,7 +112,7 @@ mod tests {
             error.to_string(),
             "cannot have stream=true and one-shot=true"
         );
-        // Older clients know no such thing.
+        // Older clients don't know `one-shot`.
         assert_eq!(manner("one-shot=1", 40).unwrap(), Manner::Stream);
         assert_eq!(
             manner("stream=0&one-shot=1", 40).unwrap(),

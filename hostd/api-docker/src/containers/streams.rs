@@ -183,8 +183,8 @@ async fn drain(mut reader: Reader) -> InputEnd {
     }
 }
 
-/// What stands before each line with `details`: names and values in the order of the names, then a
-/// space, also when there are none.
+/// The text before each line with `details`: names and values in the order of the names, then a
+/// space, even if there are none.
 fn details(container: &Snapshot) -> String {
     let mut attributes = container
         .spec

@@ -127,7 +127,7 @@ async fn session(attached: Attached, keys: DetachKeys, text: bool, reader: Reade
     close(sink).await;
 }
 
-/// Says that there is no more, within bounds.
+/// Tells the client that there is no more output, and limits the time for that.
 async fn close(mut sink: SplitSink<Socket, Message>) {
     // Fails only when the client is gone, and then nothing is left to do.
     let closing = async {
@@ -137,8 +137,8 @@ async fn close(mut sink: SplitSink<Socket, Message>) {
     let _ = tokio::time::timeout(CLOSE_TIME, closing).await;
 }
 
-/// Text of output that may end within a character: its bytes wait for the next output. What is no text
-/// is replaced.
+/// Text of output. If output ends within a character, its bytes wait for the next output. Bytes
+/// that are not text are replaced.
 fn whole_text(rest: &mut BytesMut, bytes: &[u8]) -> Utf8Bytes {
     rest.extend_from_slice(bytes);
     let cut = match std::str::from_utf8(rest) {

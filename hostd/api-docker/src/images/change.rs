@@ -206,7 +206,8 @@ pub(crate) async fn delete(api: &Api, call: Call) -> Result<Response<Body>, ApiE
             for platform in &platforms {
                 platform.check(&image, &call.name)?;
             }
-            // An image has one platform, so the image goes with it, whatever else names it.
+            // An image has one platform, so the image is removed with it, even if it has other
+            // names.
             if !force && image.repo_tags.len() > 1 {
                 return Err(ApiError::new(
                     ErrorKind::Conflict,

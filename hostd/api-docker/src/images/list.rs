@@ -58,7 +58,7 @@ pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
 
 fn answer(api: &Api, call: &Call) -> Result<Vec<Value>, ApiError> {
     let mut filters = call.query.filters(FILTERS)?;
-    // Old versions have a parameter of its own for the reference.
+    // Old versions have a separate parameter for the reference.
     if call.version < ApiVersion::new(1, 41)
         && let Some(pattern) = call.query.get("filter")
     {

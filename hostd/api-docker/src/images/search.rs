@@ -37,7 +37,7 @@ pub(crate) async fn search(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     }
     let (domain, term) = split(call.query.get("term").unwrap_or_default())?;
     let credentials = credentials(call.request.headers());
-    // There are none any more.
+    // No automated images exist any more.
     if automated == Some(true) {
         return Ok(reply::json(StatusCode::OK, &json!([])));
     }

@@ -19,10 +19,10 @@ use crate::copy_error::CopyError;
 const TRIES: usize = 100;
 /// As the kernel: more links on the way are an error.
 const MAX_LINKS: usize = 40;
-/// Components of a path, with those of its links, that are looked at one by one.
+/// How many components of a path, including those of its links, are resolved one by one.
 const MAX_COMPONENTS: usize = 4096;
 
-/// A container's root, with the namespace that keeps what is mounted below it.
+/// A container's root, with the namespace that keeps the mounts below it.
 #[derive(Debug)]
 pub(super) struct Root {
     handle: OwnedFd,
@@ -75,7 +75,7 @@ impl Root {
         look_up(self.handle.as_fd(), path, OFlags::DIRECTORY)
     }
 
-    /// Whether an object lies on the root's own mount.
+    /// Whether an object is on the root's own mount.
     pub(super) fn is_on_root(&self, object: &OwnedFd) -> Result<bool, Errno> {
         Ok(mount_id(&self.handle)? == mount_id(object)?)
     }
@@ -155,8 +155,8 @@ pub(super) fn components(path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
         .map(<[u8]>::to_vec)
 }
 
-/// A client's path as Docker reads it: absolute, with `..` taken out as text, and with a slash or
-/// `/.` at its end if it had one, by which a link at the end is followed.
+/// A client's path as Docker reads it: absolute, with `..` resolved in the text. A slash or `/.` at
+/// the end is kept, because then a link at the end is followed.
 pub(super) fn clean(path: &str) -> String {
     let mut place: Vec<Vec<u8>> = Vec::new();
     for name in components(path.as_bytes()) {

@@ -1,8 +1,8 @@
 //! Extracting an archive into a directory of a container.
 //!
-//! Every object is made by its name in its directory's descriptor, and never through a link. What is at
-//! a name before is removed first, so that nothing is written through a file, a device or a pipe that
-//! the container put there.
+//! Every object is made by its name in its directory's descriptor, and never through a link. An
+//! existing object at the name is removed first, so that nothing is written through a file, a
+//! device or a pipe of the container.
 
 use std::fs::File;
 use std::io::{BufRead, Read};
@@ -25,8 +25,8 @@ use crate::copy_error::CopyError;
 
 /// Bytes read at once.
 const PIECE: usize = 256 << 10;
-/// Bytes of paths of directories whose times are set at the end. Those of further ones are set at once,
-/// and are those of the extraction when something is extracted into them later.
+/// Bytes of the paths of directories whose times are set at the end. Times of other directories are
+/// set at once, and change if something is extracted into them later.
 const MAX_LATER: usize = 16 << 20;
 /// How often a name is cleared that the container occupies again.
 const TRIES: usize = 100;
@@ -92,7 +92,7 @@ struct Current {
     entry: Entry,
     path: Vec<u8>,
     parts: std::vec::IntoIter<SparsePart>,
-    /// What is left of the part that comes next.
+    /// The rest of the next part.
     part: SparsePart,
 }
 
@@ -117,7 +117,7 @@ impl Visitor for Unpacker<'_> {
         // Before anything is taken away for it.
         self.owner_of(&entry)?;
         let Some((name, above)) = place.split_last() else {
-            // The directory itself stays what it is.
+            // The directory itself is not changed.
             return Ok(());
         };
         let parent = self.directory(above)?;
@@ -269,7 +269,7 @@ impl Unpacker<'_> {
         }
     }
 
-    /// Opens the directory of an entry, and makes what is missing of the way to it.
+    /// Opens the directory of an entry, and makes missing parent directories.
     fn directory(&mut self, place: &[Vec<u8>]) -> Result<OwnedFd, CopyError> {
         match self.parent.take() {
             Some((known, handle)) if known == place => return Ok(handle),
@@ -464,7 +464,7 @@ fn stat(parent: &OwnedFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
     }
 }
 
-/// Opens what was just made. It can't be read through the handle.
+/// Opens the new object. It can't be read through the handle.
 fn open(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())

@@ -1,10 +1,10 @@
 //! A container's files as the container sees them.
 //!
-//! Of a container that runs: its own root, as its first process has it. Of one that does not: the
-//! overlay and the mounts are put together as for a run, in a mount namespace for that alone. Nothing
-//! of it is seen on the host, and the kernel takes it apart when nobody holds it any more. Mount points
-//! are made and found inside the root by descriptor: what the container left there can't lead a mount
-//! elsewhere.
+//! For a running container it is its own root, as its first process sees it. For a stopped one, the
+//! overlay and the mounts are assembled as for a run, in a separate mount namespace. Nothing of it
+//! is visible on the host, and the kernel removes it when nobody holds it any more. Mount points
+//! are made and found inside the root by descriptor, so files of the container can't redirect a
+//! mount.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -108,7 +108,7 @@ fn assemble(
         )?,
         Purpose::Read => overlay_to_read(snapshot, layers)?,
     };
-    // Anywhere: all else is let go of.
+    // At any place: everything else is unmounted.
     attach_at(&root, &snapshot.directory)?;
     enter(&root)?;
     for bind in &binds {
@@ -171,7 +171,7 @@ fn overlay_to_read(snapshot: &Snapshot, layers: &RootfsLayers) -> Result<OwnedFd
     }
     let mut lower = vec![snapshot.directory.join("upper")];
     lower.extend(layers.lower.iter().cloned());
-    // The layers are opened before the tmpfs covers the directory that the first lies in.
+    // The layers are opened before the tmpfs covers the directory of the first one.
     let mut opened = Vec::with_capacity(lower.len());
     for directory in &lower {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -211,8 +211,8 @@ fn change(tree: &OwnedFd, path: &Path, set: u64, recursive: bool) -> Result<(), 
         .map_err(|error| CopyError::io("change the mount of", path)(raw(error)))
 }
 
-/// What is mounted over the root file system, in the order of the mounts. What is in memory in a run
-/// is not there.
+/// The mounts over the root file system, in order. File systems that are in memory during a run are
+/// missing.
 fn binds(snapshot: &Snapshot, volumes: &[MountSpec]) -> Result<Vec<Bind>, CopyError> {
     let users = snapshot.spec.namespaces.users;
     let map = users

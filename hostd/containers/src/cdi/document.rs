@@ -35,7 +35,7 @@ pub(crate) struct Document {
     pub(crate) kind: String,
     #[serde(default)]
     pub(crate) devices: Vec<Device>,
-    /// What comes with every device of the document.
+    /// The edits for every device of the document.
     #[serde(default)]
     pub(crate) container_edits: Edits,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Device {
     pub(crate) container_edits: Edits,
 }
 
-/// What a container gets.
+/// The edits of a container.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Edits {
@@ -107,7 +107,7 @@ pub(crate) struct Hook {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum HookKind {
-    /// The older name of what `createRuntime` is.
+    /// The older name of `createRuntime`.
     Prestart,
     CreateRuntime,
     CreateContainer,
@@ -130,7 +130,7 @@ impl HookKind {
 }
 
 impl Edits {
-    /// Adds further ones.
+    /// Adds other edits.
     pub(super) fn extend(&mut self, others: &Self) {
         self.env.extend(others.env.iter().cloned());
         self.device_nodes

@@ -1,4 +1,4 @@
-//! The documents of all directories, and what the name of a device stands for.
+//! The documents of all directories, and the devices by name.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -12,8 +12,8 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Documents of a directory that are read at most.
 const MAX_FILES: usize = 256;
 
-/// What containers with these devices get. A later directory overrules an earlier one. Documents are
-/// read anew each time: drivers write them when hardware comes.
+/// The edits for containers with these devices. Later directories have priority. Documents are read
+/// again each time, because drivers write them when hardware is added.
 ///
 /// # Errors
 /// [`EngineError::Invalid`], naming the devices that are not described, or twice in one directory.
@@ -32,7 +32,7 @@ pub(crate) fn find(directories: &[PathBuf], names: &[String]) -> Result<Edits, E
     })
 }
 
-/// Puts together what the devices want, or names those that are not known.
+/// Joins the edits of the devices, or names unknown devices.
 fn choose(directories: &[Vec<Document>], names: &[String]) -> Result<Edits, Vec<String>> {
     let (mut edits, mut missing) = (Edits::default(), Vec::new());
     let mut begun: Vec<&Document> = Vec::new();
@@ -51,7 +51,7 @@ fn choose(directories: &[Vec<Document>], names: &[String]) -> Result<Edits, Vec<
             missing.push(name.clone());
             continue;
         };
-        // What is common to a document's devices comes once.
+        // The common edits of a document are applied once.
         if !begun.iter().any(|other| std::ptr::eq(*other, document)) {
             begun.push(document);
             edits.extend(&document.container_edits);
@@ -64,7 +64,7 @@ fn choose(directories: &[Vec<Document>], names: &[String]) -> Result<Edits, Vec<
     }
 }
 
-/// The documents of a directory. What can't be read is reported and left out.
+/// The documents of a directory. Unreadable documents are reported and skipped.
 fn documents(directory: &Path) -> Vec<Document> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,

@@ -1,4 +1,5 @@
-//! Executions after a restart of the engine: what the one before knew, and what the shim says.
+//! Executions after a restart of the engine: the records of the earlier engine, and the report of
+//! the shim.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,12 +16,12 @@ use crate::executions::record::{Left, Records};
 use crate::executions::table::{Exec, MAX_KEPT};
 use crate::shim::Shim;
 
-/// What the engine before this one knew of a container's executions.
+/// The records of the earlier engine about a container's executions.
 pub(crate) struct FoundExecutions(Vec<Arc<Exec>>);
 
 impl Inner {
-    /// Reads what is known of a container's executions. Those that have ended are as they were;
-    /// the others count as starting until [`Inner::adopt_executions`].
+    /// Reads the records of a container's executions. Ended ones are complete; the others count as
+    /// starting until [`Inner::adopt_executions`].
     pub(crate) fn find_executions(&self, container: &Container) -> FoundExecutions {
         let records = Records::of(&container.run_directory);
         let documents = off_workers(|| records.read(MAX_KEPT));
@@ -72,7 +73,7 @@ impl Inner {
                         self.adopt_execution(&exec, container, state);
                     }
                 }
-                // It tells the end at least, also of those that have ended.
+                // It has at least the end, also of those that have ended.
                 None => {
                     for exec in open {
                         self.watch_exec(&exec, container, None);
@@ -139,8 +140,7 @@ impl Inner {
     }
 }
 
-/// What a shim says of its executions. `None`: it doesn't, because it was made by an earlier
-/// version.
+/// A shim's report about its executions. `None`: it has none, because it is of an earlier version.
 async fn known_to_shim(shim: &Shim) -> Option<HashMap<String, ExecutionState>> {
     match shim.request(&Request::Executions).await {
         Ok(Response::Executions { executions }) => {
@@ -158,7 +158,7 @@ async fn known_to_shim(shim: &Shim) -> Option<HashMap<String, ExecutionState>> {
     }
 }
 
-/// A start that is under way is answered to whoever asks for it.
+/// A running start is answered to every client that asks for it.
 async fn await_start(exec: &Exec, container: &Container) -> Result<i32, EngineError> {
     let start = Request::ExecStart {
         exec: exec.id.clone(),
@@ -200,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn shims_of_the_first_version_do_not_know_the_question() {
-        // Their words, by a decoder that refuses what it does not know.
+        // Their text, from a decoder that refuses unknown members.
         let message = "request: unknown variant `executions`, expected one of `start`, `state`";
         let refused = json!({"result": "failed", "message": message, "reason": "internal"});
         assert_eq!(ask(refused).await, None);

@@ -10,7 +10,7 @@ use crate::executions::ExecRequest;
 use crate::spec::{capabilities, environment, merge_environment, set_member};
 
 impl Inner {
-    /// The OCI process object: the container's own with what was asked for.
+    /// The OCI process object: the container's own, with the changes of the request.
     pub(crate) fn exec_process(
         &self,
         request: &ExecRequest,
@@ -59,7 +59,7 @@ impl Inner {
         Ok(process)
     }
 
-    /// As execve(2) would have it: only root keeps what the bounding set allows.
+    /// As with execve(2): only root keeps the capabilities of the bounding set.
     fn exec_capabilities(&self, request: &ExecRequest, process: &Value) -> Value {
         let bounding = match request.privileged {
             true => json!(capabilities::granted(

@@ -23,7 +23,7 @@ const FIRST: Duration = Duration::from_millis(50);
 /// Longest pause.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// What a shim, or what it left, says of an execution.
+/// The state of an execution, from the shim or from the files that it left.
 enum End {
     /// It ended with this exit code.
     Code(i32),
@@ -32,7 +32,7 @@ enum End {
 }
 
 impl Inner {
-    /// Tells an execution's life cycle of an event, and does what follows from it. An event that
+    /// Passes an event to an execution's life cycle, and carries out the actions. An event that
     /// comes twice or too late changes nothing.
     pub(super) fn exec_event(&self, exec: &Exec, container: &Container, event: Event) {
         let id = || ("execID", exec.id.clone());
@@ -138,8 +138,8 @@ impl Inner {
     }
 }
 
-/// Waits for an execution's end. A connection that breaks says nothing about it: the shim is asked
-/// again, and when that is gone, what it left is read.
+/// Waits for an execution's end. A broken connection does not mean the end: the shim is asked
+/// again, and if it is gone, its files are read.
 async fn end_of(exec: &Exec, container: &Container, mut connection: Option<Connection>) -> End {
     let shim = container.shim();
     let wait = Request::Wait {

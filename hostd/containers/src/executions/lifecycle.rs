@@ -42,7 +42,7 @@ pub(crate) enum Event {
     Exited(i32),
 }
 
-/// What the engine has to do.
+/// An action for the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Write the record.
@@ -60,11 +60,11 @@ pub(crate) enum Refused {
     IsRunning,
     /// It has ended.
     HasRun,
-    /// The event doesn't belong into this state: it was told twice, or too late.
+    /// The event doesn't belong to this state: it came twice, or too late.
     OutOfTurn,
 }
 
-/// The state after an event, and what has to be done.
+/// The state after an event, and the actions.
 pub(crate) fn step(
     state: ExecState,
     event: Event,

@@ -1,5 +1,5 @@
-//! What is kept of executions for the engine after this one: a document each, in the directory
-//! `execs` of their container's run. They go away with the run.
+//! The files of executions for a later engine: one document each, in the directory `execs` of their
+//! container's run. They are removed with the run.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -28,7 +28,7 @@ const SUFFIX: &str = ".json";
 /// More than a document can have, in bytes: characters of a request may be escaped.
 const MAX_BYTES: u64 = 8 * limits::CONFIGURATION as u64;
 
-/// What is written of one.
+/// The document of an execution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ExecDocument {
     pub(crate) id: String,
@@ -83,7 +83,7 @@ impl Progress {
 pub(crate) struct Records(PathBuf);
 
 impl Records {
-    /// Those of a container's run.
+    /// The records of a container's run.
     pub(crate) fn of(run: &Path) -> Self {
         Self(run.join(DIRECTORY))
     }
@@ -92,8 +92,8 @@ impl Records {
         self.0.join(format!("{id}{SUFFIX}"))
     }
 
-    /// Writes one. It is not flushed to a disk: it lies in memory, and nothing that runs outlives
-    /// the machine.
+    /// Writes one. It is not flushed to a disk: it is in memory, and no execution survives a
+    /// reboot.
     pub(crate) fn write(&self, document: &ExecDocument) -> Result<(), EngineError> {
         let path = self.path(&document.id);
         match document::write(&path, document, ERA, Durability::Relaxed) {
@@ -110,12 +110,12 @@ impl Records {
         Ok(document::write(&path, document, ERA, Durability::Relaxed)?)
     }
 
-    /// Removes one that is forgotten. What can't be removed goes away with the run.
+    /// Removes a forgotten one. If that fails, it is removed with the run.
     pub(crate) fn remove(&self, id: &str) {
         let _ = fs::remove_file(self.path(id));
     }
 
-    /// At most so many, in no order. What can't be read is reported and left alone.
+    /// At most this many, in no order. Unreadable files are reported and kept.
     pub(crate) fn read(&self, most: usize) -> Vec<ExecDocument> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
@@ -175,8 +175,8 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    /// Reads what the shim left. `orderly`: it left the record of its container's end, so whatever
-    /// still ran was killed with the container.
+    /// Reads the shim's file. `orderly`: the shim also left the record of its container's end, so
+    /// the executions that still ran were killed with the container.
     pub(crate) fn read(run: &Path, orderly: bool) -> Self {
         let path = run.join(EXECUTIONS_FILE);
         let known = match fs::read(&path) {
@@ -187,7 +187,7 @@ impl Left {
                 .map(|ended| ended.executions)
                 .unwrap_or_default(),
             Err(error) => {
-                // A shim of an earlier version, or one that was killed, leaves none.
+                // A shim of an earlier version, or one that was killed, leaves no file.
                 if error.kind() != ErrorKind::NotFound {
                     tracing::warn!(path = %path.display(), %error, "ends of executions not read");
                 }

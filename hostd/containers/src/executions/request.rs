@@ -1,4 +1,4 @@
-//! What a client wants to have executed, and what of it is refused.
+//! A client's request to execute a process, and its checks.
 
 use keelson_model::limits;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::spec::check::check_strings;
 /// Bytes of a command that an event has.
 const IN_EVENT: usize = 1 << 10;
 
-/// What to execute.
+/// The process to execute.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ExecRequest {
@@ -50,7 +50,7 @@ impl ExecRequest {
         limits::shortened(&self.args.join(" "), IN_EVENT)
     }
 
-    /// Refuses what can't be executed.
+    /// Refuses an impossible request.
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         if self.args.first().is_none_or(String::is_empty) {
             return Err(EngineError::Invalid("No exec command specified".to_owned()));

@@ -28,7 +28,7 @@ pub(crate) struct Exec {
     pub(crate) container: String,
     pub(crate) request: Arc<ExecRequest>,
     records: Records,
-    /// What a newer engine has written besides.
+    /// Members that a newer engine wrote.
     rest: Rest,
     /// When it was made or has ended.
     since: Mutex<Instant>,
@@ -86,8 +86,8 @@ impl Exec {
         self.state.subscribe()
     }
 
-    /// Brings it into the state after an event, and returns what has to be done. Of several callers
-    /// with the same event one succeeds.
+    /// Moves it to the state after an event, and returns the actions. If several callers have the
+    /// same event, one succeeds.
     pub(crate) fn apply(&self, event: Event) -> Result<&'static [Action], Refused> {
         let mut done = Err(Refused::OutOfTurn);
         self.state.send_if_modified(|state| {
@@ -118,7 +118,7 @@ impl Exec {
         EngineError::Conflict(format!("exec command {} {why}", self.id))
     }
 
-    /// Writes down what was asked for and how far it is.
+    /// Writes the request and the progress to its file.
     pub(crate) fn record(&self) -> Result<(), EngineError> {
         self.records.write(&ExecDocument {
             id: self.id.clone(),
@@ -188,12 +188,12 @@ impl Executions {
         self.lock().get(id).cloned()
     }
 
-    /// Takes back one that could not be recorded.
+    /// Removes one that could not be recorded.
     pub(crate) fn remove(&self, id: &str) {
         self.lock().remove(id);
     }
 
-    /// Those of a container.
+    /// The executions of a container.
     pub(crate) fn of(&self, container: &str) -> Vec<Arc<Exec>> {
         let map = self.lock();
         let own = map.values().filter(|exec| exec.container == container);

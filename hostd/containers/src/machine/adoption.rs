@@ -59,7 +59,7 @@ impl Machine {
         let Some((last, _)) = self.take_last() else {
             return Vec::new();
         };
-        // Nobody was told that it is paused.
+        // No client was told that it is paused.
         let left = alive.paused && matches!(last, Life::Running { .. });
         let (by, ending) = match last {
             Life::Running { ending, .. } => (Freezer::Commit, ending),
@@ -160,7 +160,7 @@ impl Machine {
             }
         };
         let actions = step(self);
-        // What it is now is as little known.
+        // Its present state is equally unknown.
         let last = std::mem::replace(&mut self.life, Life::Exited);
         self.life = Life::Unknown(Unknown {
             last: Box::new(last),

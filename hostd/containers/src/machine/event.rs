@@ -1,4 +1,4 @@
-//! What goes into the machine and what comes out of it.
+//! The inputs and outputs of the machine.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(crate) struct Now {
     pub(crate) shutting_down: bool,
 }
 
-/// What somebody wants of a container.
+/// A request for a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
     Start,
@@ -132,7 +132,7 @@ pub(crate) enum Boot {
     Earlier,
 }
 
-/// What a living shim says of its container.
+/// A living shim's report about its container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Alive {
     pub(crate) pid: i32,
@@ -172,7 +172,7 @@ pub(crate) enum Thaw {
     Left,
 }
 
-/// What to do. At most one action of a step reports back: [`Action::reports`].
+/// An action. At most one action of a step reports back: [`Action::reports`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
     /// Make the shim and let the command run. The only effect during which other events come.
@@ -188,17 +188,17 @@ pub(crate) enum Action {
     Send(Sending),
     Freeze(Ticket, Freezer),
     Thaw(Thaw),
-    /// Kill what is left in the cgroup, and remove it.
+    /// Kill the remaining processes in the cgroup, and remove it.
     KillLeftovers,
     /// Have a shim that may live end its container, and wait for that.
     EndShim,
     /// Take the container's files away.
     Discard,
-    /// Delete what a run leaves.
+    /// Delete the files of a run.
     CleanRun,
     /// Write [`Machine::record`] to the disk.
     Persist,
-    /// Tell clients' event streams.
+    /// Send to clients' event streams.
     Emit(Happening),
     /// Answer the waits whose condition is met.
     Notify(Moment),
@@ -223,7 +223,7 @@ impl Action {
     }
 }
 
-/// What clients' event streams tell.
+/// An event for clients' event streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Happening {
     Start,
@@ -314,7 +314,7 @@ pub(crate) enum Refusal {
     Gone,
 }
 
-/// What was tried.
+/// The attempted action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     Start,

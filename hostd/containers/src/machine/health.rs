@@ -1,5 +1,5 @@
-//! Health of a container, as a pure part of its machine: when it is checked, and what the results
-//! mean.
+//! Health of a container, as a pure part of its machine: the times of checks, and the meaning of
+//! results.
 //!
 //! | health | a check is due | healthy | failed, in the start period | failed | not probed any more |
 //! |---|---|---|---|---|---|
@@ -35,7 +35,7 @@ enum Phase {
     Checking(CheckNumber),
 }
 
-/// What a machine knows of health.
+/// The health part of a machine.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Monitor {
     /// `None` before the first run.
@@ -154,7 +154,7 @@ impl Monitor {
     }
 }
 
-/// Whether a moment lies in the start period.
+/// Whether a moment is in the start period.
 fn within(period: Duration, started: Option<Timestamp>, at: Timestamp) -> bool {
     let Some(started) = started else {
         return false;
@@ -255,7 +255,7 @@ mod tests {
         let health = monitor.health.clone().unwrap();
         assert_eq!(health.status, HealthStatus::Unhealthy);
         assert!(health.log.is_empty());
-        // It goes on where it was, one interval later.
+        // It continues one interval later.
         monitor.resume(check(), Some(at(0).clock), at(5));
         assert_eq!(monitor.deadline(), Some(15 * SECOND));
         assert_eq!(round(&mut monitor, 0).0, HealthStatus::Healthy);

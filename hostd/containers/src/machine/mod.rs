@@ -4,9 +4,9 @@
 //! and returns the effects to carry out, in order. It does no I/O and reads no clock. The driver
 //! (`crate::life`) steps it under the container's lock and reports back what its effects did.
 //!
-//! In the table, each cell says which effects follow, and after `→` which state. `–`: nothing
-//! happens. A phrase in parentheses is a refusal. `later`: the request is kept and taken up again
-//! when the start has reported, so that nothing is asked of a container that is half there.
+//! In the table, each cell has the effects, and after `→` the next state. `–`: nothing happens. A
+//! phrase in parentheses is a refusal. `later`: the request is kept and handled when the start has
+//! reported, so that nothing is done with a half-started container.
 //!
 // The table is compared with the code and with docs/architecture.md by `table.rs`.
 // TABLE BEGIN
@@ -52,15 +52,16 @@
 //! | removal, policy `always` | `die`, wake, write, discard → `Removing` |
 // TABLE END
 //!
-//! - **`Running` and `Paused` may carry an `Ending`**: who wants the end and what follows it (rest,
-//!   another start, removal). Of several the strongest wins, and the earliest deadline. At its
-//!   deadline SIGKILL is sent; ten seconds later whoever waits is told that it did not help.
-//! - **The end of a run** is told (`die`) before it is written: until then the shim's record holds
-//!   it. What follows: removal or another start when one was asked for; else the restart policy;
-//!   else automatic removal; else `Exited`.
+//! - **`Running` and `Paused` may carry an `Ending`**: the reason of the end and what follows it
+//!   (rest, another start, removal). If there are several, the strongest and the earliest deadline
+//!   apply. At the deadline SIGKILL is sent; ten seconds later those who wait get the error that it
+//!   did not help.
+//! - **The end of a run** is sent (`die`) before it is written: until then the shim's record has
+//!   it. Next comes a requested removal or start; else the restart policy; else automatic removal;
+//!   else `Exited`.
 //! - **`Unknown`** keeps the last state known. Requests that only need what that state says are
 //!   handled as there; a start, or a removal that might forget a living process, is not.
-//! - **Time** is one event. [`Machine::deadline`] says when it is wanted next; one that comes early
+//! - **Time** is one event. [`Machine::deadline`] says when it is due next. If it comes early, it
 //!   does nothing, so a timer that was not stopped in time does no harm.
 //! - **Health** follows the life: [`health`] has its table. Checks are made while a container is
 //!   known to run, and only then.
@@ -101,7 +102,7 @@ use crate::types::health::{CheckResult, Health, HealthStatus};
 /// How long processes may take to end after SIGKILL. More means that they hang in the kernel.
 pub(crate) const KILL_TIME: Duration = Duration::from_secs(10);
 
-/// What a container's specification says about its life.
+/// The part of a container's specification about its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rules {
     pub(crate) restart: RestartPolicy,
@@ -110,7 +111,7 @@ pub(crate) struct Rules {
     /// The signal that asks for the end.
     pub(crate) stop_signal: Signal,
     /// Whether the policy also applies when the engine is opened: services of the host are started
-    /// by whoever manages them.
+    /// by their manager.
     pub(crate) at_opening: bool,
     /// When its health is checked; `None`: never.
     pub(crate) health: Option<CheckRules>,
@@ -139,7 +140,7 @@ impl From<&HealthCheck> for CheckRules {
     }
 }
 
-/// A container's life and what is known of its last run.
+/// A container's life, and the record of its last run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Machine {
     life: Life,
@@ -167,7 +168,7 @@ impl Machine {
         self.rules = rules;
     }
 
-    /// Takes an event; returns what to do, in order.
+    /// Handles an event, and returns the actions in order.
     pub(crate) fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
         let starts = matches!(event, Event::Started { .. });
         let before = self.life.checked();
@@ -296,7 +297,7 @@ impl Machine {
         }
     }
 
-    /// What an earlier engine knew of its health. Of a run that is over nothing was kept.
+    /// The health that an earlier engine knew. Nothing was stored about an ended run.
     pub(crate) fn restore_health(&mut self, kept: Option<Health>) {
         let over = || {
             let ran = self.record.started_at.is_some() && self.life.pid().is_none();
@@ -345,17 +346,17 @@ impl Machine {
         matches!(self.life, Life::Dead(Dead::Document(_) | Dead::State(_)))
     }
 
-    /// Whether what is known of it may be out of date.
+    /// Whether the known state may be out of date.
     pub(crate) fn is_unknown(&self) -> bool {
         matches!(self.life, Life::Unknown(_))
     }
 
-    /// What is known of it.
+    /// The known state.
     pub(crate) fn record(&self) -> State {
         self.record.project(&self.life)
     }
 
-    /// What is kept on the disk. What is frozen only for a commit runs for whoever finds it.
+    /// The state for the disk. A container that is frozen only for a commit counts as running.
     pub(crate) fn kept(&self) -> State {
         let life = match &self.life {
             Life::Unknown(unknown) => &*unknown.last,
@@ -371,7 +372,7 @@ impl Machine {
         }
     }
 
-    /// What clients see.
+    /// The state for clients.
     pub(crate) fn shown(&self) -> State {
         let mut state = self.record();
         if let Life::Unknown(Unknown { silent: true, .. }) = self.life {
@@ -381,5 +382,5 @@ impl Machine {
     }
 }
 
-/// What a container's `State.Error` says while its shim does not answer.
+/// A container's `State.Error` while its shim does not answer.
 const SILENT: &str = "the container's shim does not answer; the state is the last one known";

@@ -25,7 +25,7 @@ pub(super) enum Occasion {
 /// Whether the policy starts the container again. An end that was asked for is never followed by a
 /// restart; that is not a question for the policy.
 pub(super) fn restarts(policy: RestartPolicy, record: &Record, occasion: Occasion) -> bool {
-    // What was only created is not started by the policy.
+    // The policy does not start a container that was only created.
     if record.started_at.is_none() {
         return false;
     }

@@ -1,4 +1,4 @@
-//! What is known of a container's last run, and the state that disk and clients see.
+//! The record of a container's last run, and the state for disk and clients.
 
 use jiff::Timestamp;
 use keelson_shim_protocol::{Exit, exit_code};
@@ -63,7 +63,7 @@ impl Record {
     }
 }
 
-/// What was found of a container when the engine was opened.
+/// The state of a container that was found when the engine was opened.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// Its state.
@@ -154,7 +154,7 @@ pub(crate) fn lost_exit(reason: &str) -> Exit {
     }
 }
 
-/// What a container's state says about its end besides the code.
+/// The error of a container's end, in addition to the code.
 fn error_of(exit: &Exit) -> String {
     match (&exit.error, exit.log_lost) {
         (Some(error), _) => error.clone(),

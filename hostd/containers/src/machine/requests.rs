@@ -1,4 +1,4 @@
-//! What somebody wants of a container.
+//! Handles requests for a container.
 
 use std::time::Duration;
 
@@ -128,7 +128,7 @@ impl Machine {
             Ask::Kill(signal) => send(signal, Purpose::Kill(ticket)),
             Ask::Pause(_) if frozen.is_some() => refuse(ticket, Refusal::AlreadyPaused),
             Ask::Pause(by) => vec![Action::Freeze(ticket, by)],
-            // What a caller has frozen meanwhile is the caller's to thaw.
+            // If a caller has frozen it meanwhile, the caller must thaw it.
             Ask::Unpause(Freezer::Commit) if frozen != Some(Freezer::Commit) => {
                 refuse(ticket, Refusal::NotPaused)
             }
@@ -239,7 +239,7 @@ impl Ending {
         ending
     }
 
-    /// Adds somebody who wants the end; the strongest reason counts.
+    /// Adds a reason for the end; the strongest applies.
     fn wish(ending: &mut Option<Self>, reason: Reason, ticket: Ticket, until: Until) -> &mut Self {
         let ending = ending.get_or_insert_with(|| Self::new(reason));
         ending.reason = ending.reason.max(reason);

@@ -191,7 +191,7 @@ impl Machine {
                 purpose: Purpose::Deadline,
             })];
         }
-        // It hangs in the kernel. What was to follow its end is dropped: who wanted it is told.
+        // It hangs in the kernel. The work after its end is dropped, and its callers get an error.
         ending.killed = false;
         ending.next = None;
         ending.reason = ending.reason.min(Reason::Stop);
@@ -272,7 +272,7 @@ impl Machine {
         }
     }
 
-    /// What the container's rules say about an end, or about what is found at the opening.
+    /// The decision of the container's rules after an end, or at the opening of the engine.
     pub(super) fn follow_rules(
         &mut self,
         asked_for: bool,

@@ -24,7 +24,7 @@ pub(crate) enum Life {
     Restarting { until: Duration },
     /// Its first process has ended.
     Exited,
-    /// Its files are being removed; who waits for that, and with which answer.
+    /// Its files are being removed. The list has those who wait for that, with their answers.
     Removing { waiting: Vec<(Ticket, Outcome)> },
     /// It can't be used; only removal is possible.
     Dead(Dead),
@@ -48,7 +48,7 @@ pub(crate) struct Start {
     pub(super) later: Vec<(Ticket, Ask)>,
 }
 
-/// What a start begins with.
+/// The state that a start begins from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rest {
     Created,
@@ -63,7 +63,7 @@ pub(super) enum Starter {
     Policy,
 }
 
-/// The end of a run that somebody asked for.
+/// A requested end of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ending {
     pub(super) reason: Reason,
@@ -86,7 +86,7 @@ pub(super) enum Reason {
     Removal,
 }
 
-/// What a request waits for.
+/// The event that a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
     Ended,
@@ -121,7 +121,7 @@ impl Life {
     pub(super) fn status(&self) -> Status {
         match self {
             Self::Created => Status::Created,
-            // What an engine that is rolled back, or starts after a crash, understands.
+            // A state that an older engine, or one after a crash, understands.
             Self::Starting(Start { from, .. }) => match from {
                 Rest::Created => Status::Created,
                 Rest::Exited => Status::Exited,

@@ -127,7 +127,7 @@ fn reports() -> Vec<(&'static str, Event)> {
     ]
 }
 
-/// What follows the end of a run: who asked for it, and what the rules say.
+/// What follows the end of a run: by its request, or by the rules.
 fn ends() -> Vec<(&'static str, Option<Reason>, Rules)> {
     let none = rules(RestartPolicy::Never, false);
     let always = rules(RestartPolicy::Always, false);
@@ -225,7 +225,7 @@ fn machine(life: &Life, rules: Rules) -> Machine {
     }
 }
 
-/// What an event does in a state.
+/// The cell of an event in a state.
 fn cell(life: &Life, event: &Event, rules: Rules) -> String {
     let mut machine = machine(life, rules);
     let actions = machine.step(event.clone(), at(10));
@@ -394,7 +394,7 @@ fn states_of_the_first_releases_are_read_and_written_alike() {
         );
         assert_eq!(machine.record(), state, "{status}");
     }
-    // What a start under way writes is the rest that it began from.
+    // A running start writes the rest state that it began from.
     let mut machine = Machine::new(rules(RestartPolicy::Never, false));
     machine.step(Event::Request(TICKET, Ask::Start), at(1));
     assert_eq!(machine.record(), State::default());

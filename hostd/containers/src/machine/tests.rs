@@ -435,7 +435,7 @@ fn found(status: Status, rules: Rules) -> Machine {
     Machine::restored(rules, Found::Written(state))
 }
 
-/// What only a newer release knows stays, whatever happens to the container.
+/// Members that only a newer release knows are kept, whatever happens to the container.
 #[test]
 fn unknown_members_of_a_state_are_kept() {
     let text = include_str!("../../tests/golden/state.1.json");
@@ -503,7 +503,7 @@ fn what_is_found_at_the_opening() {
     let mut machine = found(Status::Removing, none);
     follow(&mut machine, gone(None, Boot::This), at(2));
     assert!(machine.is_gone());
-    // A service of the host is started by whoever manages it.
+    // A service of the host is started by its manager.
     let service = Rules {
         at_opening: false,
         ..rules(ALWAYS, false)
@@ -553,7 +553,7 @@ fn a_silent_shim_is_told_and_not_forgotten() {
     assert_eq!(actions[..3], wanted);
     assert!(machine.is_gone());
 
-    // One that falls silent in a run; what is asked meanwhile is not forgotten.
+    // A shim that stops answering in a run; requests meanwhile are not forgotten.
     let mut machine = running(rules(ALWAYS, false));
     machine.step(Event::NoAnswer, at(1));
     ask(&mut machine, 1, stop(Some(1)), 1);
@@ -577,7 +577,7 @@ fn what_cannot_be_read_is_removed_on_purpose_only() {
     let actions = ask(&mut machine, 9, Ask::Remove { force: false }, 1);
     assert_eq!(actions[0], Action::EndShim);
     assert!(machine.is_gone());
-    // Of one whose state can't be read, the shim tells.
+    // If the state can't be read, the shim's report is used.
     let unreadable = Found::Unreadable("newer".to_owned());
     let mut machine = Machine::restored(none, unreadable);
     machine.step(gone(None, Boot::This), at(1));

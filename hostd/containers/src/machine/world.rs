@@ -121,7 +121,7 @@ struct Process {
     started: Timestamp,
 }
 
-/// What a shim has to say when it is heard.
+/// A shim's report when it is asked.
 #[derive(Debug, Clone)]
 enum Report {
     Exited(i32, Exit),
@@ -155,7 +155,7 @@ struct World {
     kept: VecDeque<Event>,
     open: BTreeSet<u64>,
     last_ticket: u64,
-    /// What was told.
+    /// The events that were sent.
     lives: BTreeMap<i32, u32>,
     running_told: Option<i32>,
     destroyed: u32,
@@ -310,7 +310,7 @@ impl World {
             return;
         }
         self.spawning = false;
-        // Whoever makes a shim has cleaned up before.
+        // Before a shim is made, everything was cleaned up.
         self.record = None;
         self.boot = Boot::This;
         let event = match fate {
@@ -343,7 +343,7 @@ impl World {
         self.drive_all(events);
     }
 
-    /// What the shim of the watched run has said.
+    /// The report of the watched run's shim.
     fn report(&mut self) {
         let Some(pid) = self.watched else {
             // Nobody listens yet, or an engine that finds out by itself.
@@ -366,7 +366,7 @@ impl World {
         }
     }
 
-    /// Asks the shim of a container of which it is not known what became.
+    /// Asks the shim of a container whose state is unknown.
     fn find_out(&mut self) {
         let wanted = self.machine.is_unknown()
             || (matches!(
@@ -408,7 +408,7 @@ impl World {
         }
     }
 
-    /// The engine is gone; another one finds what is left.
+    /// The engine is gone; another one finds its files.
     fn open_again(&mut self) {
         self.open.clear();
         self.kept.clear();
@@ -420,7 +420,7 @@ impl World {
         self.removal_fails = false;
         self.now.shutting_down = false;
         if std::mem::take(&mut self.spawning) {
-            // The shim that it was about to make is given up before its command runs.
+            // The unfinished shim ends before its command runs.
             self.record = None;
         }
         match &self.disk {
@@ -543,7 +543,7 @@ impl World {
                 let pid = self.running_told.take();
                 let ends = self.lives.entry(pid.unwrap_or(self.last_pid)).or_default();
                 *ends += 1;
-                // An engine that was killed right after it told the end tells it again.
+                // An engine that was killed right after it sent the end sends it again.
                 assert!(*ends <= 1 || pid.is_none(), "an end told twice");
             }
             Action::Emit(Happening::Destroy) => {
@@ -585,7 +585,7 @@ impl World {
         Event::Sent(sending)
     }
 
-    /// Lets everything that is under way come to its end, but for what would go on for ever.
+    /// Lets all running work end, except endless work.
     fn settle(&mut self) {
         self.crash_in = None;
         self.answers = true;
@@ -742,7 +742,7 @@ proptest! {
         prop_assert!(!world.spawning && world.open.is_empty(), "{world:#?}");
     }
 
-    /// After a crash, what was written and what the kernel says make a whole.
+    /// After a crash, the files and the kernel's state are consistent.
     #[test]
     fn a_crash_changes_nothing(rules in any_rules(), row in row(), power in any::<bool>()) {
         let mut world = world(rules, &row);

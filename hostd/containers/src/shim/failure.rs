@@ -1,4 +1,4 @@
-//! Why a process was not executed, as Docker's clients are told.
+//! Why a process was not executed, in the words for Docker's clients.
 
 use keelson_shim_protocol::FailReason;
 
@@ -22,7 +22,7 @@ pub(super) fn start_failed(message: String, reason: FailReason) -> EngineError {
         {
             ": permission denied"
         }
-        // What was tried is a mount of one kind of file over the other.
+        // A file was mounted over a directory, or a directory over a file.
         FailReason::NotFound if lower.contains("not a directory") && lower.contains("mount") => {
             ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
         }

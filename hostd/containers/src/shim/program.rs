@@ -17,8 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug)]
 pub(crate) struct Program {
     path: PathBuf,
-    /// A read-only copy of its mount, where it lies on a writable one: executed otherwise, it would
-    /// have to make one and execute itself again.
+    /// A read-only copy of its mount, if it is on a writable one. Otherwise the program would have
+    /// to make one and execute itself again.
     protected: Option<OwnedFd>,
     /// The directory of the cgroup of all shims, so that they are not stopped together with this
     /// process; made when it does not exist.
@@ -28,7 +28,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// As it is now: what is put in its place later is for another hostd. Within a tokio runtime.
+    /// The present file: a later replacement is for another hostd. Must be called within a tokio
+    /// runtime.
     pub(crate) fn new(path: PathBuf, cgroup: Option<PathBuf>) -> Self {
         let protected = match mount_attr::is_readonly(&path) {
             Ok(true) => None,

@@ -18,7 +18,7 @@ use crate::types::Snapshot;
 /// Most bytes of a list of interfaces that are read: a container may make any number of them.
 const LARGEST_LIST: u64 = 32 << 10;
 
-/// What does not depend on the container.
+/// Figures that do not depend on the container.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Machine {
     processors: ProcessorFigures,

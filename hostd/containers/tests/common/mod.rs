@@ -23,7 +23,7 @@ pub const SCOPE: Scope = Scope::User;
 /// Longest time that anything here may take. The machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Whether the test can run; says so when not.
+/// Whether the test can run. Reports the skip if not.
 pub fn is_root() -> bool {
     keelson_testing::is_root()
 }
@@ -194,7 +194,7 @@ fn busybox_tar() -> Vec<u8> {
     cached.clone()
 }
 
-/// What a container may do that is not confined further than usual.
+/// The usual restrictions of a container.
 const USUAL: [&str; 14] = [
     "AUDIT_WRITE",
     "CHOWN",
@@ -236,7 +236,7 @@ pub fn command(command: &str) -> CreateRequest {
     request
 }
 
-/// What a run gave.
+/// The results of a run.
 pub struct Ran {
     pub id: String,
     pub code: i32,

@@ -387,8 +387,8 @@ fn those_who_join_others_are_started_after_them() {
     }
 }
 
-/// Those that others depend on are started before them, by name and by service; what depends on itself
-/// is started all the same.
+/// Containers are started after those that they depend on, by name and by service. A container that
+/// depends on itself is started anyway.
 #[test]
 fn policies_start_containers_in_their_order() {
     if !is_root() {
@@ -435,7 +435,7 @@ fn policies_start_containers_in_their_order() {
                 times.push(engine.inspect(SCOPE, id).unwrap().state.started_at);
             }
             assert!(times[..6].is_sorted_by(|a, b| a < b), "{times:?}");
-            // What clients start waits for nobody.
+            // A start by a client does not wait.
             for id in &ids {
                 engine.stop(SCOPE, id, None, Some(0)).await.unwrap();
             }

@@ -1,4 +1,4 @@
-//! Storms of requests on few containers: what they leave is what the kernel says.
+//! Storms of requests on few containers: the final states match the kernel's.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const KEPT: usize = 45;
 /// Clients of each container.
 const CLIENTS: usize = 4;
 
-/// One request; what a state forbids is no failure.
+/// One request. A refusal because of the state is not a failure.
 async fn ask(engine: &Engine, id: &str, number: u32) {
     let signal = |name: &str| name.parse().unwrap();
     let done = match number {
@@ -40,7 +40,7 @@ async fn ask(engine: &Engine, id: &str, number: u32) {
             engine.commit(SCOPE, id, request).await.map(drop)
         }
         14 => {
-            // A stop without end and a second one that ends it.
+            // An endless stop, and a second one that ends it.
             let (ever, soon) = tokio::join!(
                 engine.stop(SCOPE, id, None, Some(-1)),
                 engine.stop(SCOPE, id, None, Some(0)),
@@ -142,8 +142,8 @@ fn storms_of_requests_leave_what_the_kernel_says() {
     });
 }
 
-/// Clients that leave don't take back what they asked for, so what waits is bounded, and what ends the
-/// waiting is always taken.
+/// Requests of clients that leave stay, so the number of waiting requests is limited, and requests
+/// that end the waiting are always accepted.
 #[test]
 fn requests_that_wait_for_one_container_are_bounded() {
     if !is_root() {

@@ -249,7 +249,8 @@ fn the_host_api_answers_as_its_description_says() {
     }
 }
 
-/// The documents that only a machine with Keelson's init answers, and what the validator refuses.
+/// The documents that only a machine with Keelson's init returns, and documents that the validator
+/// refuses.
 #[test]
 fn the_validator_refuses_what_is_not_described() {
     let text = include_str!("../../../../docs/host-api.json");

@@ -1,7 +1,7 @@
 //! Every route of both APIs against every role, through a real hostd.
 //!
-//! What is expected stands in `docs/api-access.md`. It is made from the tables of routes, so that a
-//! change of a route's access is a change of a document that people read.
+//! The expected results are in `docs/api-access.md`. That is made from the tables of routes, so
+//! that a change of a route's access changes a document that people read.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -142,7 +142,7 @@ fn expected() -> Vec<Row> {
 }
 
 impl Tls {
-    /// What a client with a certificate of this role connects with.
+    /// The TLS settings of a client with a certificate of this role.
     fn client(&self, role: Role) -> Arc<ClientConfig> {
         let key = KeyPair::generate().unwrap();
         let request = CertificateParams::default()
@@ -185,7 +185,7 @@ impl Tls {
     }
 }
 
-/// Sends a request without a body; gives the status, and the body of a refusal. Other answers may
+/// Sends a request without a body. Returns the status, and the body of a refusal. Other answers may
 /// never end.
 fn ask(mut stream: impl Read + Write, method: &str, path: &str) -> (u16, String) {
     let request = format!(
@@ -283,7 +283,7 @@ fn every_route_admits_the_roles_that_the_document_says() {
         let expected = row.roles.iter().filter(|admitted| !**admitted).count();
         assert!(!row.recorded || refused >= expected, "{found:#?}");
     }
-    // What is in no table is unknown to everybody.
+    // Paths that are in no table do not exist for anybody.
     for path in ["/nothing", "/v1.51/nothing", "/host/v1/nothing"] {
         for (_, client) in &clients {
             for method in ["GET", "POST", "DELETE"] {
@@ -304,7 +304,7 @@ fn other_users_of_the_socket_are_operators() {
     }
     let mut host = Host::start();
     host.stop_daemon();
-    // What is logged is a choice, what is recorded is not.
+    // The log level can be chosen, but the audit log is always on.
     host.start_daemon_with(&[("KEELSON_LOG", "error")]);
     for (path, mode) in [(host.path().to_owned(), 0o755), (host.socket(), 0o666)] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();

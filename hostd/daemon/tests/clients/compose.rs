@@ -69,7 +69,7 @@ fn compose_through_a_projects_life() {
     project.write("word", "sesame");
     project.run(&["up", "-d"]).ok();
 
-    // Who waited for whom, and what they were given.
+    // The order of the starts, and the settings of the services.
     let logs = project.run(&["logs", "--no-color", "--no-log-prefix", "front"]);
     // Before it stands what clears a line of a terminal.
     let logs = logs.ok();
@@ -94,7 +94,7 @@ fn compose_through_a_projects_life() {
     let volume = ["volume", "ls", "-q", "--filter=label=tier=back"];
     assert_eq!(host.docker(&volume).ok().trim(), "shop_goods");
 
-    // What is not healthy keeps back those who wait for it.
+    // A service that is not healthy delays those that wait for it.
     let sick = project.run(&["--profile=sick", "up", "-d", "waits"]);
     assert!(
         sick.code != 0 && sick.stderr.contains("is unhealthy"),
@@ -111,7 +111,7 @@ fn compose_through_a_projects_life() {
     let read = project.run(&["exec", "-T", "store", "cat", "/tmp/note"]);
     assert_eq!(read.ok(), "remember");
 
-    // Nothing changed: nothing is made anew. One service changed: that one alone.
+    // Nothing changed: nothing is made again. One service changed: only that one is made again.
     let front = id(&project, "front");
     project.run(&["up", "-d"]).ok();
     assert_eq!(id(&project, "front"), front);
@@ -216,7 +216,7 @@ fn compose_1_through_a_projects_life() {
         (id(&project, "store"), id(&project, "front")),
         (store.clone(), front.clone())
     );
-    // A changed service is made anew.
+    // A changed service is made again.
     project.write(".env", "LEVEL=high\n");
     project.write(
         "docker-compose.yml",

@@ -26,14 +26,14 @@ const UNNAMED: &[(u16, &str)] = &[
 const UNDESCRIBED: &[(&str, &[&str])] = &[
     // The form of events before API 1.22.
     ("EventMessage", &["status", "id", "from"]),
-    // Which layer is meant, and what the push has made.
+    // The layer of the step, and the result of the push.
     ("PushImageInfo", &["id", "aux"]),
-    // What a load tells in words.
+    // The words of a load.
     ("CreateImageInfo", &["stream"]),
 ];
 
-/// Definitions whose members Docker shows as null when they are not set, described or not: clients
-/// tell by it what was not set.
+/// Definitions whose members Docker shows as null if they are not set, even if that is not
+/// described: clients see by it that they are not set.
 const NULL_MEMBERS: &[&str] = &[
     "ContainerBlkioStats",
     "ContainerConfig",
@@ -70,8 +70,8 @@ impl Description {
         Self(serde_saphyr::from_str(&text).unwrap())
     }
 
-    /// Sends a request with a body and holds the answer against the description: that the request
-    /// and the status are described, and that the body is what it says.
+    /// Sends a request with a body, and compares the answer with the description: the request and
+    /// the status must be described, and the body must match.
     #[track_caller]
     pub fn send(&self, host: &Host, method: &str, path: &str, body: &[u8]) -> Answer {
         let answer = exchange(host, method, path, body);
@@ -165,7 +165,7 @@ impl Description {
         }
     }
 
-    /// The most literal template of a path, and what is described for it.
+    /// The most literal template of a path, and its description.
     fn path(&self, path: &str) -> Option<(&str, &Value)> {
         let fits = |template: &str| match template.split_once('{') {
             None => template == path,
@@ -251,7 +251,7 @@ impl Description {
         let mut required = Vec::new();
         self.gather(schema, &mut described, &mut required);
         for member in required {
-            // One requirement names what is described nowhere.
+            // One requirement names a member that is not described.
             if described.contains_key(&member) && !members.contains_key(&member) {
                 found.push(format!("{place}.{member} is missing"));
             }
@@ -319,7 +319,7 @@ impl Description {
         }
     }
 
-    /// The members of an object, those of what it is composed of among them.
+    /// The members of an object, including those of its parts.
     fn gather(&self, schema: &Value, members: &mut Map<String, Value>, required: &mut Vec<String>) {
         let (schema, _) = self.follow(schema);
         for part in schema["allOf"].as_array().into_iter().flatten() {

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
-/// PEM texts of an authority, and of what it has signed.
+/// PEM texts of an authority, and of a certificate that it has signed.
 pub struct Pems {
     pub authority: String,
     pub server: (String, String),

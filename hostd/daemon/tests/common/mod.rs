@@ -84,7 +84,7 @@ pub fn hostctl() -> Option<PathBuf> {
     Some(path)
 }
 
-/// What a command did.
+/// The result of a command.
 pub struct Done {
     pub code: i32,
     pub stdout: String,
@@ -100,7 +100,7 @@ impl Done {
         }
     }
 
-    /// Asserts success and gives standard output without white space around it.
+    /// Asserts success, and returns standard output without white space around it.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!(
@@ -170,7 +170,7 @@ fn read_all(from: &mut impl Read) -> Vec<u8> {
 pub struct Host {
     dir: TempDir,
     daemon: Option<Child>,
-    /// What must survive a reboot.
+    /// The data that must survive a reboot.
     root: PathBuf,
     extra: Vec<String>,
 }
@@ -312,7 +312,7 @@ impl Host {
         child.wait().unwrap();
     }
 
-    /// The events until now, as `GET /events` gives them.
+    /// The events until now, as `GET /events` returns them.
     #[track_caller]
     pub fn events(&self) -> String {
         let now = std::time::SystemTime::now()
@@ -416,7 +416,7 @@ impl Host {
         ))
     }
 
-    /// What of this host is still there although it was stopped.
+    /// The traces of this host that are left although it was stopped.
     fn leftovers(&self) -> Vec<String> {
         let own = self.path().to_string_lossy().into_owned();
         let mut left: Vec<String> = fs::read_to_string("/proc/self/mountinfo")

@@ -1,5 +1,5 @@
-//! A volume plugin on threads of the test: it keeps volumes in directories, and can be told to fail or
-//! to say nothing.
+//! A volume plugin on threads of the test: it keeps volumes in directories, and can be set to fail
+//! or to stay silent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::{Value, json};
 
-/// What a plugin does with requests.
+/// The reaction of a plugin to requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
     Works,
@@ -38,7 +38,7 @@ struct State {
     mood: Mood,
     /// Each with its options and the users that it is mounted for.
     volumes: BTreeMap<String, (Value, BTreeSet<String>)>,
-    /// What was asked for: the method, the volume and the user.
+    /// A request: the method, the volume and the user.
     calls: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ impl Drop for Plugin {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Release);
         self.set_mood(Mood::Works);
-        // Wakes whoever accepts.
+        // Wakes the thread that accepts.
         let _ = UnixStream::connect(&self.socket);
         let _ = fs::remove_file(&self.socket);
     }

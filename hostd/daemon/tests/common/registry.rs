@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// `keeper` with password `secret`, hashed with bcrypt at its lowest cost.
 const HTPASSWD: &str = "keeper:$2y$04$M/Grtg5GDjwXIfNAw3PvUO4EjJiXVQg834Z0zasWd5TQpgZjS4G9i\n";
 
-/// What the registry asks for.
+/// The credentials that the registry asks for.
 #[derive(Default)]
 pub struct Wants {
     /// User name and password.

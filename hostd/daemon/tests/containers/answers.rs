@@ -168,7 +168,7 @@ fn info_inspect_and_list_tell_what_is() {
     );
     assert_eq!(shown["HostConfig"]["Runtime"], info["DefaultRuntime"]);
     assert_eq!(shown["Config"]["WorkingDir"], "/b");
-    // Every runtime that is told is one that create takes.
+    // Create accepts every listed runtime.
     let runtimes = info["Runtimes"].as_object().unwrap();
     for runtime in ["runc", "io.containerd.runc.v2"] {
         assert!(runtimes.contains_key(runtime), "{runtimes:?}");
@@ -177,7 +177,7 @@ fn info_inspect_and_list_tell_what_is() {
         host.docker(&["create", "--runtime", runtime, "busybox", "true"])
             .ok();
     }
-    // Ports of what runs.
+    // Ports of running containers.
     let row = |id: &str| {
         let list = get(&host, "/containers/json?all=1");
         let rows = list.as_array().unwrap();
@@ -277,7 +277,7 @@ fn info_inspect_and_list_tell_what_is() {
     let shown = get(&host, &format!("/containers/{bound}/json"));
     assert_eq!(shown["Mounts"][0]["Propagation"], "rslave");
 
-    // Proxies, without what they are asked with.
+    // Proxies, without their credentials.
     host.stop_daemon();
     host.start_daemon_with(&[
         ("HTTPS_PROXY", "http://me:secret@proxy.test:3128"),
@@ -342,7 +342,7 @@ fn users_are_those_that_the_container_sees() {
     std::fs::write(&passwd, "root:x:0:0::/later:/bin/sh\n").unwrap();
     assert_eq!(exec(&["cc", "sh", "-c", "echo $HOME"]).ok(), "/later");
     exec(&["-u", "me", "cc", "true"]).fails_with("unable to find user me");
-    // A directory that is not there, and one that this user may not enter.
+    // A missing directory, and one that this user may not enter.
     let missing = exec(&["-w", "/missing", "cc", "true"]);
     assert!(
         matches!(missing.code, 126 | 127),
@@ -427,7 +427,7 @@ fn attaching_with_the_log_before_the_start_waits() {
     let (_, body) = host.get(&format!("/containers/{id}/logs?stdout=1"));
     let frames = body.matches("\u{1}\0\0\0").count();
     assert_eq!(frames, 3, "{body:?}");
-    // An exec's framing is what its start asks for.
+    // The start of an exec decides its framing.
     host.docker(&["run", "-d", "--name", "cc", "busybox", "sleep", "60"])
         .ok();
     for (tty, framed) in [("true", false), ("false", true)] {

@@ -129,7 +129,7 @@ fn health_follows_the_checks_and_is_told() {
     let [start, end] = times(last);
     assert!(start < end && times(&log[3])[1] < start, "{health}");
 
-    // Both changes were told, and each once.
+    // Both changes were reported, each once.
     let actions = actions(&host, "web");
     let told: Vec<_> = actions
         .iter()
@@ -152,7 +152,7 @@ fn health_follows_the_checks_and_is_told() {
     );
     assert_eq!(of("exec_start: "), created);
 
-    // A container that does not run is not healthy, and each start begins anew.
+    // A stopped container is not healthy, and each start begins from the start.
     host.docker(&["stop", "-t", "0", "web"]).ok();
     assert_eq!(web.health()["Status"], "unhealthy");
     web.answer("1");
@@ -252,11 +252,11 @@ fn health_survives_the_engine() {
     .ok();
     wait_until("a check hangs", || processes(&marker) > 0);
     host.kill_daemon();
-    // It ends with whoever asked for it.
+    // It ends with its client.
     wait_until("the check has ended", || processes(&marker) == 0);
     host.start_daemon();
 
-    // What was healthy is so at once: nobody checks it for an hour.
+    // A healthy container is healthy at once: it is not checked for an hour.
     assert_eq!(health(&host, "settled"), before);
     let streak = || health(&host, "failing")["FailingStreak"].as_u64().unwrap();
     assert!(streak() >= 3);

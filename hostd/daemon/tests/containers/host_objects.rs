@@ -1,9 +1,10 @@
-//! What of the host's the processes of containers can change, by the walk of the runtime's own tests.
+//! Objects of the host that the processes of containers can change, found by the search of the
+//! runtime's own tests.
 
 use crate::common::{Host, is_root, wait_until};
 use crate::walk;
 
-/// What a container's first process and one that was added later can change of the host's.
+/// Objects of the host that a container's first process, and one that was added later, can change.
 #[track_caller]
 fn writable(host: &Host, name: &str, options: &[&str]) -> Vec<String> {
     let own = std::fs::canonicalize(host.path()).unwrap();
@@ -45,7 +46,7 @@ fn containers_can_change_nothing_of_the_hosts_that_was_not_given() {
     let readonly = format!("{path}:/given:ro");
     let mount = format!("type=bind,source={path},target=/given,readonly");
 
-    // That the walk finds what was given.
+    // The search finds objects that were given on purpose.
     let found = writable(&host, "given", &["-v", &bind]);
     assert_eq!(found, [format!("mount /given of {path}")]);
 
@@ -71,7 +72,7 @@ fn containers_can_change_nothing_of_the_hosts_that_was_not_given() {
         assert_eq!(found, [""; 0], "{options:?}");
     }
 
-    // Message queues and shared memory are what the option is about.
+    // The option affects message queues and shared memory.
     let found = writable(&host, "ipc", &["--ipc", "host"]);
     let meant = ["mount /dev/shm of ", "mount /dev/mqueue of "];
     assert!(!found.is_empty());

@@ -1,4 +1,4 @@
-//! What is refused, with the status and the words that clients match on.
+//! Refused requests, with the status and the words that clients match on.
 
 use serde_json::{Value, json};
 
@@ -123,7 +123,7 @@ fn refusals_have_the_words_that_clients_match() {
         "invalid condition: \"x\"",
     );
 
-    // What has no effect is said, as when a container is made.
+    // Options without an effect cause a warning, as at the creation of a container.
     let (status, body) = host.send("POST", &on(&runs, "update"), r#"{"OomKillDisable":true}"#);
     assert_eq!(status, 200, "{body}");
     assert!(body.contains("OomKillDisable discarded."), "{body}");
@@ -182,7 +182,7 @@ fn create_at(host: &Host, version: &str, body: &Value) {
     assert_eq!(status, 201, "{said}");
 }
 
-/// A start that fails: status, exit code and words decide what the docker command exits with.
+/// A failed start: status, exit code and words decide the exit code of the docker command.
 #[test]
 fn a_failed_start_says_what_is_wrong() {
     if !is_root() {

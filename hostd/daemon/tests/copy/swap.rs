@@ -15,7 +15,7 @@ fn swapped_paths_lead_nowhere() {
     }
     let host = Host::start();
     host.load_busybox();
-    // What must not be reached, by a path that exists on the host only.
+    // A file that must not be reached, at a path that exists only on the host.
     let outside = host.path().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("secret"), "of the host").unwrap();

@@ -1,7 +1,6 @@
-//! Every described member of a request's body is honoured (it is seen in what is inspected
-//! afterwards, or in what the container does), refused by its name, or of no effect with Docker,
-//! too. The bodies are made from the description: each has one member, once under its own name and
-//! once in lower case.
+//! Every described member of a request's body is honoured (a later inspect or the container shows
+//! it), refused by its name, or has no effect in Docker, too. The bodies are made from the
+//! description: each has one member, once under its own name and once in lower case.
 
 use serde_json::{Map, Value, json};
 
@@ -85,7 +84,7 @@ const NOT_IN_IMAGES: &[&str] = &[
     "StopTimeout",
 ];
 
-/// What stands beside a member, so that the member itself is what is judged.
+/// Other members of the body, so that only the tested member can be wrong.
 fn companions(path: &str) -> Value {
     let mount = |value: Value| json!({"HostConfig": {"Mounts": [value]}});
     match path {
@@ -247,7 +246,7 @@ fn lower(value: &Value, steps: &mut Vec<String>, names: &[(Vec<String>, Value)])
     }
 }
 
-/// Whether a refusal says what it is about: the member, or one that holds it.
+/// Whether a refusal names the member, or one that contains it.
 fn names_member(message: &str, steps: &[String]) -> bool {
     let message = message.to_lowercase();
     let joined = message.replace([' ', '-'], "");
@@ -269,8 +268,8 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Sends a body in both spellings; `answer` gives the status, the message of a refusal, and
-    /// what is seen afterwards.
+    /// Sends a body in both spellings. `answer` returns the status, the message of a refusal, and
+    /// the later inspect.
     fn both(
         &mut self,
         steps: &[String],
@@ -451,7 +450,7 @@ fn members_of_a_commit() {
     judge.end();
 }
 
-/// Output without its frames, whose bounds tell nothing.
+/// Output without its frames, whose boundaries have no meaning.
 fn unframed(mut output: &[u8]) -> String {
     let mut text = Vec::new();
     while let Some((head, rest)) = output.split_first_chunk::<8>() {
@@ -501,7 +500,7 @@ fn members_of_an_exec() {
     for (steps, schema) in &names {
         let path = steps.join(".");
         let (mut with, value) = match path.as_str() {
-            // One that is there already is taken away.
+            // An existing one is removed.
             "AttachStdout" => (usual.clone(), json!(false)),
             "ConsoleSize.[]" => (usual.clone(), json!(33)),
             "Env.[]" => (usual.clone(), json!("k=v")),

@@ -43,7 +43,7 @@ fn state(host: &Host, id: &str) -> (bool, i64, Option<i64>) {
     (found["Running"] == true, pid, found["ExitCode"].as_i64())
 }
 
-/// Makes and starts one that runs on; its identifier and process.
+/// Makes and starts a long-running one. Returns its identifier and process.
 fn running(host: &Host, script: &str) -> (String, i64) {
     let id = create(host, script);
     let (status, body) = start(host, &id);
@@ -70,7 +70,7 @@ fn is_gone(pid: i64) -> bool {
     !PathBuf::from(format!("/proc/{pid}")).exists()
 }
 
-/// The exit codes in the events that tell the end of an execution.
+/// The exit codes in the events of an execution's end.
 fn told_ends(host: &Host, id: &str) -> Vec<String> {
     let of_it = |event: &Value| {
         event["Action"] == "exec_die" && event["Actor"]["Attributes"]["execID"] == id
@@ -133,14 +133,14 @@ fn a_killed_daemon_loses_no_execution() {
     wait_until("the last one has run", || {
         state(&host, &created).2 == Some(4)
     });
-    // It is told a moment after it can be asked for.
+    // The event is sent a moment after the end can be inspected.
     wait_until("its end is told", || told_ends(&host, &created) == ["4"]);
     kill(lives_pid);
     wait_until("its end is known", || {
         state(&host, &lives) == (false, lives_pid, Some(137))
     });
     wait_until("its end is told", || told_ends(&host, &lives) == ["137"]);
-    // And again: nothing is told twice.
+    // And again: no event is sent twice.
     host.kill_daemon();
     host.start_daemon();
     for (id, code) in [(&ended, 3), (&ends, 5), (&created, 4), (&lives, 137)] {
@@ -183,8 +183,8 @@ fn executions_that_end_with_their_container_meanwhile_are_known() {
     host.docker(&["rm", "-f", "box"]).ok();
 }
 
-/// Starts that are under way when the daemon is killed: whatever it was about to do, afterwards the
-/// state is what the container shows.
+/// Starts that are running when the daemon is killed: at whatever step, afterwards the state
+/// matches the container.
 #[test]
 fn a_start_is_never_left_half_done() {
     if !is_root() {

@@ -2,7 +2,7 @@
 
 use super::common::{Host, is_root};
 
-/// An image of several layers, of which the last takes a file away.
+/// An image of several layers. The last one removes a file.
 fn make_images(host: &Host) {
     host.load_busybox();
     let step = |from: &str, script: &str, to: &str| {
@@ -39,7 +39,7 @@ fn an_image_is_mounted_read_only() {
     let part = |path: &str| format!("type=image,source=files,target=/part,image-subpath={path}");
     assert_eq!(run(&part("data"), "cat /part/new").ok(), "new");
     assert_eq!(run(&part("data/kept"), "cat /part").ok(), "kept");
-    // Links lead to what is in the image, never out of it.
+    // Links lead to files in the image, never out of it.
     assert_eq!(run(&part("data/link"), "cat /part").ok(), "kept");
     run(&part("data/up"), "test -e /part/passwd").ok();
     let missing = run(&part("data/none"), "true");

@@ -33,7 +33,7 @@ fn the_first_process_is_the_init_and_the_command_its_child() {
         assert_eq!(done.code, code, "{command:?}: {}", done.stderr);
     }
 
-    // With nothing but what an ordinary user has, and no place to write to.
+    // With only the rights of an ordinary user, and without a writable directory.
     let least = ["--read-only", "--user", "7:7", "--cap-drop", "ALL"];
     let least = [&least[..], &["--security-opt", "no-new-privileges"]].concat();
     let done = run(&[&least[..], &["busybox", "sh", "-c", FIRST]].concat());

@@ -48,7 +48,7 @@ fn memory_is_shared_with_those_who_join() {
         assert!(options.contains(option), "{options}");
     }
 
-    // Over one that has joined, and after the engine was killed.
+    // Also with a container that has joined, and after the engine was killed.
     up(&host, "between", &["--ipc", "container:donor"], "true");
     host.kill_daemon();
     host.start_daemon();
@@ -58,7 +58,7 @@ fn memory_is_shared_with_those_who_join() {
     let id = host.docker(&["inspect", "-f", "{{.Id}}", "donor"]).ok();
     assert_eq!(mode.ok(), format!("container:{id}"));
 
-    // Who has joined keeps what it has; there is nothing left to be joined.
+    // A container that has joined keeps the namespace, but no other can join it any more.
     host.docker(&["stop", "-t", "0", "donor"]).ok();
     let kept = host.docker(&["exec", "between", "cat", "/dev/shm/file"]);
     assert_eq!(kept.ok(), "shared");

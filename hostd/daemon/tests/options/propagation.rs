@@ -5,11 +5,11 @@ use std::process::Command;
 
 use super::common::{Host, is_root, run};
 
-/// A directory with mounts on it, which are taken away in the end.
+/// A directory with mounts, which are removed at the end.
 struct Mounted(PathBuf);
 
 impl Mounted {
-    /// Puts one more on top, of which `kind` says whether it propagates.
+    /// Adds a mount on top. `kind` is its propagation.
     fn put(&self, kind: &str) {
         let make = Path::new("mount");
         run(

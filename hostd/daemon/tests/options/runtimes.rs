@@ -51,7 +51,7 @@ impl Other {
 }
 
 impl Drop for Other {
-    /// What crun leaves in the hierarchies of version 1, of which hostd knows nothing.
+    /// Cgroups that crun leaves in the hierarchies of version 1, which hostd does not know.
     fn drop(&mut self) {
         self.host.stop_daemon();
         let parent = self.host.cgroup_parent();
@@ -79,7 +79,7 @@ fn a_container_of_another_runtime_is_run() {
     let done = other.run(&["busybox", "sh", "-c", "echo out; echo err >&2; exit 3"]);
     let seen = (done.code, done.stdout.as_str(), done.stderr.contains("err"));
     assert_eq!(seen, (3, "out\n", true), "{}", done.stderr);
-    // Whatever is first: the end of the container or that of the runtime's call.
+    // Whichever comes first: the end of the container or that of the runtime's call.
     for _ in 0..5 {
         other.run(&["busybox", "true"]).ok();
     }
@@ -205,7 +205,8 @@ fn everything_that_is_done_to_a_container() {
     assert_eq!(state(&other, "ExitCode"), "137");
     other.docker(&["start", "one"]).ok();
 
-    // A host that has forgotten the runtime says so, and still stops and removes its containers.
+    // If the runtime is no longer configured, hostd reports that, and still stops and removes its
+    // containers.
     configure(&mut other.host, "");
     assert_eq!(state(&other, "Status"), "exited");
     let forgotten = other.docker(&["start", "one"]);

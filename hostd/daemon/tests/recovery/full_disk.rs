@@ -1,5 +1,5 @@
-//! A full disk: what can't be done says so and leaves nothing, what runs goes on, and with room
-//! everything works again.
+//! A full disk: operations that fail report it and leave nothing, running containers continue, and
+//! with free space everything works again.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -97,7 +97,7 @@ fn a_full_disk_is_told_and_survived() {
         "{}",
         done.stderr
     );
-    // What needs no room works.
+    // Operations that need no space work.
     assert_eq!(host.docker(&["exec", "quiet", "echo", "on"]).ok(), "on");
     let logs = |host: &Host| host.docker(&["logs", "talks"]);
     assert!(logs(&host).stdout.contains("500\n"));

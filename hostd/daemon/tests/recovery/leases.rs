@@ -1,5 +1,5 @@
-//! Creates, starts and commits against removals and prunes, with kills of the daemon in between: what
-//! has an image keeps it, and what nobody has goes.
+//! Creates, starts and commits against removals and prunes, with kills of the daemon in between: a
+//! container keeps its image, and unused images are removed.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -149,7 +149,7 @@ impl Race {
         }
     }
 
-    /// Removes what the workers use, in every way.
+    /// Removes the objects of the workers, in every way.
     fn attack(&self) {
         let mut number = 0_usize;
         while !self.is_over() {
@@ -226,7 +226,7 @@ fn what_is_in_use_keeps_its_image_and_nothing_else_is_left() {
     });
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        // Whoever fails ends it for all.
+        // A failure of one ends the test for all.
         struct End<'a>(&'a Race);
         impl Drop for End<'_> {
             fn drop(&mut self) {

@@ -1,5 +1,5 @@
-//! hostd is killed again and again, at any moment, while clients do everything with containers: nothing
-//! is lost, everything is what the kernel says, and in the end nothing is left.
+//! hostd is killed again and again, at any moment, while clients do everything with containers:
+//! nothing is lost, every state matches the kernel's, and in the end nothing is left.
 //!
 //! Each client follows a seed, and so do the kills; a run that fails names the seed, with which the same
 //! requests are made again (their moments differ).
@@ -170,7 +170,7 @@ impl Client<'_> {
         body["State"].clone()
     }
 
-    /// Waits until a container's state is what is wanted and what the kernel says.
+    /// Waits until a container has the wanted state, and the kernel confirms it.
     #[track_caller]
     fn settles(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
@@ -220,7 +220,7 @@ impl Client<'_> {
         });
     }
 
-    /// What a container has written.
+    /// The output of a container.
     fn output(&self, name: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -577,7 +577,7 @@ fn nothing_is_lost_in_a_storm() {
     };
     let until = Instant::now() + Duration::from_secs(seconds);
     let kills = std::thread::scope(|scope| {
-        // Whoever fails ends it for all.
+        // A failure of one ends the test for all.
         struct End<'a>(&'a Storm);
         impl Drop for End<'_> {
             fn drop(&mut self) {
@@ -611,7 +611,7 @@ fn nothing_is_lost_in_a_storm() {
             });
         }
         let _end = End(storm);
-        // They go on with what they have begun.
+        // They continue their operations.
         kill_all_the_time(&mut host, storm, seed, until)
     });
     let done: Vec<String> = SCENES
@@ -627,7 +627,7 @@ fn nothing_is_lost_in_a_storm() {
             .all(|done| done.load(Ordering::SeqCst) > 0)
     );
 
-    // All clients have taken away what they made.
+    // All clients have removed their objects.
     assert_eq!(host.docker(&["ps", "-aq"]).ok(), "");
     host.send("POST", "/v1.41/volumes/prune", "");
     wait_until("nothing is left", || left(&host).is_empty());

@@ -96,7 +96,7 @@ fn a_stream_says_what_was_before_and_ends_with_the_container() {
     host.docker(&["pause", "calm"]).ok();
     while stats.next().unwrap()["name"] != "/calm" {}
     host.docker(&["unpause", "calm"]).ok();
-    // A stopped one uses nothing, and the stream goes on.
+    // A stopped container uses nothing, and the stream continues.
     host.docker(&["kill", "calm"]).ok();
     let stopped = loop {
         let now = stats.next().unwrap();
@@ -118,7 +118,7 @@ fn single_documents() {
     };
     host.docker(&["create", "--name=rests", "--network=none", "busybox"])
         .ok();
-    // Of two measurements, so that clients can tell how much is used now.
+    // Two measurements, so that clients can compute the present use.
     let now = json(&host, "/containers/busy/stats?stream=false");
     assert!(total(&now, "precpu_stats") > 0 && total(&now, "cpu_stats") > 0);
     assert!(total(&now, "cpu_stats") > total(&now, "precpu_stats"));
@@ -230,7 +230,7 @@ fn networks_are_those_of_the_container() {
     let networks = one_shot("own")["networks"].clone();
     let names: Vec<_> = networks.as_object().unwrap().keys().cloned().collect();
     assert_eq!(names, ["eth0"]);
-    // Somebody is looked for who is not there.
+    // The container does not exist.
     wait_until("packets were counted", || {
         let eth0 = &one_shot("own")["networks"]["eth0"];
         eth0["tx_bytes"].as_u64() > eth0["tx_packets"].as_u64()

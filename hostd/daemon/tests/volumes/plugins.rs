@@ -167,7 +167,7 @@ fn uses_outlive_hostd() {
     wait_until("no use is left", || plugin.users("book").is_empty());
     host.docker(&["rm", "ends"]).ok();
 
-    // What an image has is copied, under a name of its own that is not left either.
+    // The image's files are copied. The temporary use of this is removed, too.
     host.docker(&["create", "--volume-driver=shelf", "-v=new:/data", "seeded"])
         .ok();
     assert_eq!(

@@ -22,7 +22,7 @@ const DESCRIPTIONS: [&str; 2] = ["spec", "json"];
 /// How a plugin is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {
-    /// A unix socket; also device and inode, which a plugin that was started anew changes.
+    /// A unix socket, with its device and inode, which change when the plugin is restarted.
     Unix(PathBuf, Option<(u64, u64)>),
     /// TCP.
     Tcp(SocketAddr),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_was_started_anew_is_another_one() {
+    fn a_restarted_plugin_is_another_one() {
         let base = tempfile::tempdir().unwrap();
         let all = [base.path().to_owned()];
         let path = base.path().join("a.sock");

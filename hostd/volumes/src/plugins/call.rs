@@ -20,7 +20,7 @@ const LONGEST_LINE: usize = 256;
 /// Pause before a socket whose queue is full is tried again.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What a plugin answered.
+/// The answer of a plugin.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -208,7 +208,7 @@ fn parse_head(head: &[u8]) -> Result<(u16, Length), CallError> {
     Ok((status, length))
 }
 
-/// What was read and not taken yet.
+/// Bytes that were read and not used yet.
 struct Input<'a, R> {
     from: &'a mut R,
     bytes: Vec<u8>,
@@ -306,7 +306,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives a few bytes at a time.
+    /// Returns a few bytes at a time.
     struct Slowly<'a>(&'a [u8], usize);
 
     impl Read for Slowly<'_> {

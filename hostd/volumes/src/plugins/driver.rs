@@ -1,4 +1,4 @@
-//! What a plugin can be asked for, in the protocol's own JSON.
+//! The requests to a plugin, in the protocol's JSON.
 
 use std::collections::BTreeMap;
 use std::path::{Component, PathBuf};
@@ -17,7 +17,7 @@ use super::limits::{GLANCE, LONG, LONGEST_PATH, MOST_ALL, MOST_EACH, SHORT, SILE
 use crate::lock::lock;
 use crate::types::Reach;
 
-/// A volume as its plugin tells of it.
+/// A volume as its plugin describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) name: String,
@@ -53,7 +53,7 @@ pub(crate) struct Plugin {
     waiting_for_all: Count,
 }
 
-/// What it has said.
+/// Its message.
 #[derive(Debug, Clone, Copy, Default)]
 struct Facts {
     keeps_volumes: Option<bool>,
@@ -363,7 +363,7 @@ fn directory(text: &str) -> Option<PathBuf> {
     plain.then_some(path)
 }
 
-/// What a plugin said, within what a client can read.
+/// A plugin's message, cut to a length that a client can read.
 fn shortened(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
     text.trim().chars().take(4096).collect()

@@ -1,4 +1,4 @@
-//! What can go wrong with plugins, in the words that Docker's clients know where there are any.
+//! Errors of plugins, in the words that Docker's clients know, if there are any.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use keelson_model::error::ErrorKind;
 
 use super::limits::{LONGEST_DESCRIPTION, MOST_EACH, SILENCE};
 
-/// Why a volume plugin did not do what was asked for.
+/// Why a volume plugin did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
     /// There is none of this name.
@@ -136,7 +136,7 @@ impl PluginError {
         )
     }
 
-    /// Whether it may have done what was asked for although it did not say so.
+    /// Whether it may have carried out the request although it did not confirm it.
     pub(crate) fn may_be_done(&self) -> bool {
         match self {
             Self::Call { source, .. } => !matches!(source, CallError::Connect(_)),

@@ -1,4 +1,4 @@
-//! What a plugin may take.
+//! The limits of plugins.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ pub(super) const LONG: Duration = Duration::from_secs(120);
 pub(super) const SHORT: Duration = Duration::from_secs(20);
 /// What only looks, when all plugins are asked.
 pub(super) const GLANCE: Duration = Duration::from_secs(2);
-/// For how long one that was silent then is left out.
+/// How long a silent plugin is skipped.
 pub(super) const SILENCE: Duration = Duration::from_secs(30);
 /// How many wait for one plugin.
 pub(super) const MOST_EACH: usize = 64;

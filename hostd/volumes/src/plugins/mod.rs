@@ -3,12 +3,12 @@
 //!
 //! - `address`: where plugins are found, and how they are reached.
 //! - `call`: one request and its answer, bounded in bytes and time.
-//! - `driver`: what a plugin can be asked for.
-//! - `error`: what can go wrong.
-//! - `limits`: what it may take.
+//! - `driver`: the requests to a plugin.
+//! - `error`: errors.
+//! - `limits`: limits of time and size.
 //!
-//! [`Plugins`] knows them all. A plugin that hangs costs time only those who ask for its own volumes:
-//! how many of them wait is bounded, and whoever asks all plugins leaves a silent one out.
+//! [`Plugins`] knows them all. A hanging plugin delays only requests for its own volumes: the
+//! number of waiting requests is limited, and requests to all plugins skip a silent one.
 
 mod address;
 mod call;
@@ -27,10 +27,10 @@ pub use error::{DescriptionError, PluginError};
 use crate::lock::lock;
 use crate::types::LOCAL;
 
-/// How many plugins are looked at. The protocol has no bound.
+/// How many plugins are used. The protocol has no limit.
 const MOST: usize = 32;
-/// For how long after its start hostd waits for a plugin that is not there yet: what it belongs to is
-/// started with the same machine, perhaps as a container.
+/// How long after its start hostd waits for a missing plugin: the plugin's program may be started
+/// with the machine, perhaps as a container.
 const EARLY: Duration = Duration::from_secs(30);
 /// Pause before it is looked for again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Plugins {
     directories: Vec<PathBuf>,
-    /// Those that were found, with what is known of them.
+    /// The plugins that were found, with their state.
     known: Mutex<BTreeMap<String, Arc<Plugin>>>,
     /// Requests to all of them.
     under_way: driver::Count,
@@ -67,7 +67,7 @@ impl Plugins {
         Ok(plugin)
     }
 
-    /// As [`Plugins::find`]; shortly after the start it waits for one that is not there yet.
+    /// As [`Plugins::find`]. Shortly after the start it waits for a missing plugin.
     ///
     /// # Errors
     /// As for [`Plugins::find`].
@@ -131,8 +131,8 @@ impl Plugins {
         answered.map(|(name, _)| name).collect()
     }
 
-    /// A plugin that is there, whether it answers or not. What is known of one whose address changed
-    /// is forgotten.
+    /// An existing plugin, whether it answers or not. If its address has changed, its state is
+    /// forgotten.
     fn known(&self, name: &str) -> Result<Arc<Plugin>, PluginError> {
         let address = address::find(&self.directories, name)?;
         let mut known = lock(&self.known);

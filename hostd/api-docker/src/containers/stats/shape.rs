@@ -1,5 +1,5 @@
-//! Measurements in Docker's JSON. On cgroup v2 Docker leaves out or nulls what only version 1 counts;
-//! members of Windows are always there, and empty.
+//! Measurements in Docker's JSON. On cgroup v2 Docker omits figures that only version 1 counts, or
+//! sets them to null; members for Windows are always there, and empty.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::wire::Empty;
 /// A measurement, and the one before.
 #[derive(Debug, Serialize)]
 pub(super) struct StatsDocument<'a> {
-    /// With the slash, which clients cut off unseen.
+    /// With the slash: clients cut the first character off without looking.
     name: String,
     id: &'a str,
     read: String,
@@ -217,7 +217,7 @@ impl Memory {
             usage: figures.current,
             stats: details(figures),
             failcnt: figures.out_of_memory,
-            // What is not there can't be used.
+            // Memory that is not there can't be used.
             limit: match figures.limit {
                 Limit::Of(limit) => limit.min(measured.machine_memory),
                 Limit::Unlimited => measured.machine_memory,
