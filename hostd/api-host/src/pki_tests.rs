@@ -36,6 +36,31 @@ fn keys_are_private_and_survive_a_restart() {
     }
 }
 
+/// A machine keeps its authority for twenty years, so every release must read and keep the files of
+/// earlier ones. The key was made for this test only.
+#[test]
+fn the_authority_of_an_earlier_release_is_read() {
+    let dir = TempDir::new().unwrap();
+    let ca = include_str!("../tests/golden/ca.1.pem");
+    let key = include_str!("../tests/golden/ca-key.1.pem");
+    fs::write(dir.path().join("ca.pem"), ca).unwrap();
+    fs::write(dir.path().join("ca-key.pem"), key).unwrap();
+    let pki = Pki::open(dir.path()).unwrap();
+    assert_eq!(pki.ca(), ca);
+    assert_eq!(
+        pki.fingerprint(),
+        "EC:8A:B1:35:53:46:46:99:92:59:B6:06:A7:A3:3C:35:C2:0F:B0:C8:1D:19:3D:A5:E3:4D:30:C1:11:CD:0A:29"
+    );
+    let (_, csr) = request();
+    pki.issue(&csr, "ann", Role::Admin, Timestamp::now())
+        .unwrap();
+    let kept = |name| fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!(
+        (kept("ca.pem").as_str(), kept("ca-key.pem").as_str()),
+        (ca, key)
+    );
+}
+
 #[test]
 fn without_random_numbers_there_is_no_certificate() {
     assert!(check_random(Ok(16), [7; 16]).is_ok());
