@@ -21,7 +21,7 @@ pub struct Binary {
 }
 
 /// Everything of ours that runs on the machine.
-pub const BINARIES: [Binary; 5] = [
+pub const BINARIES: [Binary; 6] = [
     Binary {
         name: "init",
         directory: "usr/sbin",
@@ -36,6 +36,10 @@ pub const BINARIES: [Binary; 5] = [
     },
     Binary {
         name: RUNTIME,
+        directory: "usr/bin",
+    },
+    Binary {
+        name: "keelson-resolver",
         directory: "usr/bin",
     },
     Binary {

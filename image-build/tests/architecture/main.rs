@@ -185,6 +185,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-log",
             "keelson-oci",
             "keelson-registry",
+            "keelson-resolver",
+            "keelson-resolver-protocol",
             "keelson-runtime",
             "keelson-shim-protocol",
             "netcfg",
