@@ -9,6 +9,7 @@
 //! - `kernel`: networks in the kernel: links of the host, and interfaces of containers.
 //! - `ports`: ports of the host that are published.
 //! - `firewall`: the packet filter.
+//! - [`names`]: names of containers, and the files that they find names by.
 //! - `networks`: the calls that the engine and its clients use.
 
 mod error;
@@ -22,6 +23,8 @@ mod ports;
 mod settings;
 mod store;
 mod types;
+
+pub mod names;
 
 pub use error::NetworkError;
 pub use firewall::{
