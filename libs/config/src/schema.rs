@@ -94,6 +94,40 @@ const REMEDIES: &[(&str, &str)] = &[
         "engine.runtimes",
         "write a table for each: [engine.runtimes.NAME], of letters, digits, '.', '_' and '-'",
     ),
+    ("engine.networks", "write a table: [engine.networks]"),
+    (
+        "engine.networks.bridge",
+        "use a name of a link of at most 15 letters, digits, '.', '_' and '-', or \"none\"",
+    ),
+    (
+        "engine.networks.address",
+        "use an IPv4 address with prefix length, such as \"172.17.0.1/16\"",
+    ),
+    (
+        "engine.networks.address_ipv6",
+        "use an IPv6 address with prefix length, such as \"fd00:17::1/64\"",
+    ),
+    (
+        "engine.networks.mtu",
+        "use a number of bytes between 68 and 65535, such as 1500",
+    ),
+    ("engine.networks.inter_container", "use true or false"),
+    (
+        "engine.networks.publish_address",
+        "use an address of the host, such as \"127.0.0.1\"",
+    ),
+    (
+        "engine.networks.address_pools",
+        "use a list of pools, such as [{ base = \"10.200.0.0/16\", size = 24 }]",
+    ),
+    (
+        "engine.networks.nameservers",
+        "use a list of addresses, such as [\"192.0.2.53\"]",
+    ),
+    (
+        "engine.networks.search",
+        "use a list of domains, such as [\"example.net\"]",
+    ),
 ];
 
 /// The remedy for a wrong value of `field`, for example `network.link[2].mtu`. If the field has

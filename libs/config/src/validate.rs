@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use keelson_model::host::{
-    EngineConfig, LinkConfig, MachineConfig, NetworkConfig, RegistriesConfig, UserNamespacesConfig,
+    EngineConfig, LinkConfig, MachineConfig, NetworkConfig, NetworksConfig, RegistriesConfig,
+    UserNamespacesConfig,
 };
-
 use keelson_model::ip::IpPrefix;
 use keelson_model::users::UserRange;
 
@@ -57,6 +57,7 @@ pub(crate) fn check(config: &MachineConfig) -> Vec<Fault> {
         }
     }
     check_engine(&config.engine, &mut faults);
+    check_networks(&config.engine.networks, &mut faults);
     check_registries(&config.registries, &mut faults);
     faults.list
 }
@@ -216,6 +217,52 @@ fn check_users(users: &UserNamespacesConfig, faults: &mut Faults) {
             "engine.user_namespaces.size",
             format!("{size} ids from {base} on are more than there are"),
         );
+    }
+}
+
+fn check_networks(networks: &NetworksConfig, faults: &mut Faults) {
+    const AT: &str = "engine.networks";
+    let bridge = networks.bridge.as_str();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !(1..16).contains(&bridge.len()) || !bridge.bytes().all(is_plain) || bridge.starts_with('.')
+    {
+        faults.add(
+            &format!("{AT}.bridge"),
+            format!("{bridge:?} is no name of a link"),
+        );
+    }
+    for (member, address, ipv6) in [
+        ("address", &networks.address, false),
+        ("address_ipv6", &networks.address_ipv6, true),
+    ] {
+        let Some(text) = address else { continue };
+        let why = match text.parse::<IpPrefix>() {
+            Ok(prefix) if prefix.address.is_ipv6() == ipv6 => continue,
+            Ok(_) => "is of the other family".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        faults.add(&format!("{AT}.{member}"), format!("\"{text}\": {why}"));
+    }
+    if let Some(mtu) = networks.mtu
+        && !(68..=65535).contains(&mtu)
+    {
+        faults.add(&format!("{AT}.mtu"), format!("{mtu} is out of range"));
+    }
+    for (index, pool) in networks.address_pools.iter().enumerate() {
+        let why = match pool.base.parse::<IpPrefix>() {
+            Ok(base) => {
+                let most = if base.address.is_ipv6() { 128 } else { 32 };
+                if (base.length..=most).contains(&pool.size) {
+                    continue;
+                }
+                format!(
+                    "size {} is not between {} and {most}",
+                    pool.size, base.length
+                )
+            }
+            Err(error) => format!("base \"{}\": {error}", pool.base),
+        };
+        faults.add(&format!("{AT}.address_pools[{index}]"), why);
     }
 }
 

@@ -135,6 +135,59 @@ pub struct EngineConfig {
     pub user_namespaces: UserNamespacesConfig,
     /// `[engine.runtimes.NAME]`: further OCI runtimes that clients may ask for by name.
     pub runtimes: BTreeMap<String, RuntimeConfig>,
+    /// `[engine.networks]`: networks of containers.
+    pub networks: NetworksConfig,
+}
+
+/// `[engine.networks]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworksConfig {
+    /// The link of the default bridge network; `none`: there is no such network.
+    pub bridge: String,
+    /// Its address with prefix length, such as `172.17.0.1/16`; without one, the first subnet of the
+    /// pools that is free.
+    pub address: Option<String>,
+    /// Its IPv6 address with prefix length. With one, containers in it have IPv6, too.
+    pub address_ipv6: Option<String>,
+    /// Its maximum transmission unit in bytes, 68 to 65535.
+    pub mtu: Option<u32>,
+    /// Whether its containers reach each other; true.
+    pub inter_container: bool,
+    /// The host's address at which ports are published that name none; all of them.
+    pub publish_address: Option<IpAddr>,
+    /// Where networks get subnets that name none; Docker's own pools when there are none.
+    pub address_pools: Vec<AddressPool>,
+    /// Name servers of containers that name none; the host's.
+    pub nameservers: Vec<IpAddr>,
+    /// Search domains of containers that name none; the host's.
+    pub search: Vec<String>,
+}
+
+/// One entry of `address_pools`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressPool {
+    /// All addresses: `10.200.0.0/16`.
+    pub base: String,
+    /// Prefix length of each subnet.
+    pub size: u8,
+}
+
+impl Default for NetworksConfig {
+    fn default() -> Self {
+        Self {
+            bridge: "docker0".to_owned(),
+            address: None,
+            address_ipv6: None,
+            mtu: None,
+            inter_container: true,
+            publish_address: None,
+            address_pools: Vec::new(),
+            nameservers: Vec::new(),
+            search: Vec::new(),
+        }
+    }
 }
 
 /// `[engine.user_namespaces]`.
@@ -194,6 +247,7 @@ impl Default for EngineConfig {
             init: false,
             user_namespaces: UserNamespacesConfig::default(),
             runtimes: BTreeMap::new(),
+            networks: NetworksConfig::default(),
         }
     }
 }
