@@ -380,6 +380,9 @@ pub struct NameSpec {
     /// Additional lines of /etc/hosts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hosts: Vec<HostsEntry>,
+    /// Names in /etc/hosts that lead to the host itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub names_of_host: Vec<String>,
 }
 
 /// A container's host name.
