@@ -172,7 +172,10 @@ async fn answer(server: &Rc<Server>, connected: &Connection, packet: Packet) -> 
             };
             handed
                 .map_err(|error| error.to_string())
-                .and_then(|handed| server.set(container, handed))
+                .and_then(|handed| {
+                    let set = server.set(container, handed);
+                    set.map_err(|error| error.to_string())
+                })
         }
         Request::Remove { container } => {
             server.remove(&container);

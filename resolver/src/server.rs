@@ -33,6 +33,22 @@ struct Task {
 /// Sockets of a container.
 pub(crate) type Handed = (String, Vec<SocketKind>, Vec<OwnedFd>);
 
+/// Why a container is not served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetError {
+    /// Its sockets are not what they should be.
+    #[error("the sockets of {container} can't be used: {source}")]
+    Sockets {
+        /// The container's identifier.
+        container: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It has none.
+    #[error("there are no sockets of {0}")]
+    NoSockets(String),
+}
+
 impl Server {
     pub(crate) fn new() -> Rc<Self> {
         Rc::new(Self {
@@ -76,19 +92,21 @@ impl Server {
         self: &Rc<Self>,
         container: Container,
         sockets: Option<Sockets>,
-    ) -> Result<(), String> {
+    ) -> Result<(), SetError> {
         let id = container.id.clone();
         match sockets {
             Some(sockets) => {
-                let served = Served::new(&id, sockets)
-                    .map_err(|error| format!("the sockets of {id} can't be used: {error}"))?;
+                let served = Served::new(&id, sockets).map_err(|source| SetError::Sockets {
+                    container: id.clone(),
+                    source,
+                })?;
                 self.shared.table.borrow_mut().set(container);
                 self.start(&id, served);
             }
             None if self.served.borrow().contains_key(&id) => {
                 self.shared.table.borrow_mut().set(container);
             }
-            None => return Err(format!("there are no sockets of {id}")),
+            None => return Err(SetError::NoSockets(id)),
         }
         if let Some(unnamed) = &mut *self.unnamed.borrow_mut() {
             unnamed.remove(&id);
