@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 use keelson_model::error::ErrorKind;
 use keelson_store::StoreError;
 
+use crate::firewall::FirewallError;
 use crate::ipam::{AddressError, SubnetError};
+use crate::kernel::KernelError;
+use crate::names::NamesError;
 use crate::options::OptionError;
+use crate::ports::PortError;
 
 /// An error of container networks.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +114,33 @@ pub enum NetworkError {
         /// Why.
         reason: String,
     },
+    /// A port of the host can't be had.
+    #[error(
+        "driver failed programming external connectivity on endpoint {name} ({endpoint}): {source}"
+    )]
+    Port {
+        /// The container's name.
+        name: String,
+        /// The endpoint's identifier.
+        endpoint: String,
+        /// Why.
+        source: Box<PortError>,
+    },
+    /// A container can't be started for want of its networks.
+    #[error("failed to set up container networking: {0}")]
+    NotStarted(Box<NetworkError>),
+    /// Links, addresses or routes could not be set up.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The packet filter could not be changed.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    /// The resolver does not know a container.
+    #[error(transparent)]
+    Names(#[from] NamesError),
+    /// The sockets of a container's name server could not be opened.
+    #[error("name server of a container: {0}")]
+    NameSockets(io::Error),
     /// The document store's error.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -148,6 +179,7 @@ impl NetworkError {
             | Self::Option(OptionError::NoDriver(_))
             | Self::Subnet(SubnetError::NoDriver(_)) => ErrorKind::NotFound,
             Self::Exists(_) | Self::Pruning => ErrorKind::Conflict,
+            Self::NotStarted(error) => error.kind(),
             Self::Predefined(_)
             | Self::NotRemovable(_)
             | Self::InUse { .. }
@@ -165,6 +197,11 @@ impl NetworkError {
             Self::Exhausted { .. }
             | Self::NotConnected { .. }
             | Self::Unreadable { .. }
+            | Self::Port { .. }
+            | Self::Kernel(_)
+            | Self::Firewall(_)
+            | Self::Names(_)
+            | Self::NameSockets(_)
             | Self::Store(_)
             | Self::Io { .. }
             | Self::TaskDied(_) => ErrorKind::Internal,

@@ -15,7 +15,6 @@
 
 use std::sync::Arc;
 
-use keelson_model::ip::IpPrefix;
 use keelson_netlink::{Removals, Site, Worker};
 use tracing::warn;
 
@@ -35,7 +34,7 @@ mod watch;
 
 use announcer::Announcer;
 pub(crate) use attach::Attached;
-pub(crate) use error::KernelError;
+pub use error::KernelError;
 pub(crate) use forwarding::Forwarding;
 use marks::Owner;
 pub(crate) use namespace::ContainerNamespace;
@@ -224,29 +223,6 @@ impl Kernel {
             self.announcer.begin(announcement, &self.worker);
         }
         Ok(())
-    }
-
-    /// Runs a function on a thread that is in a container's namespace. It must not block.
-    pub(crate) async fn visit<T: Send + 'static>(
-        &self,
-        namespace: &ContainerNamespace,
-        function: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, KernelError> {
-        use std::os::fd::AsFd;
-        let namespace = namespace.clone();
-        let visited = self
-            .worker
-            .run(move |site| site.visit(namespace.as_fd(), |_| function()));
-        Ok(visited.await??)
-    }
-
-    /// The networks that are on links of the host: those of its addresses, and those that routes of
-    /// any table reach without a gateway. Default routes are not among them.
-    pub(crate) async fn on_link_routes(&self) -> Result<Vec<IpPrefix>, KernelError> {
-        let listed = self
-            .background
-            .run(|site| host::on_link_routes(&mut site.batches));
-        listed.await?
     }
 
     /// Removes links that this engine made for networks and endpoints that are not there any more.

@@ -7,16 +7,15 @@
 //! - `settings`: with what networks are opened.
 //! - `store`: networks on disk and in memory, and who is in them.
 //! - `kernel`: networks in the kernel: links of the host, and interfaces of containers.
-//! - `ports`: ports of the host that are published.
-//! - `firewall`: the packet filter.
-//! - [`names`]: names of containers, and the files that they find names by.
+//! - `firewall`: networks in the packet filter. `ports`: ports of the host that are published.
+//! - `names`: names of containers, and the resolver that serves them.
 //! - `networks`: the calls that the engine and its clients use.
 
 mod error;
 mod firewall;
 mod ipam;
-#[expect(dead_code, reason = "only its tests call most of it yet")]
 mod kernel;
+pub mod names;
 mod networks;
 mod options;
 mod ports;
@@ -24,17 +23,15 @@ mod settings;
 mod store;
 mod types;
 
-pub mod names;
-
 pub use error::NetworkError;
-pub use firewall::{
-    Elements, Firewall, FirewallError, Forwarding, elements_of_endpoint, elements_of_network,
-};
+pub use firewall::FirewallError;
 pub use ipam::{AddressError, AddressPool, PoolError, Pools, SubnetError};
-pub use networks::{Created, Networks};
+pub use kernel::KernelError;
+pub use names::NamesError;
+pub use networks::{Created, Member, Networks, Run};
 pub use options::OptionError;
-pub use ports::{Facts, Holder, Lost, PortError, Ports, Side};
-pub use settings::{DefaultBridge, NetworkOptions};
+pub use ports::PortError;
+pub use settings::{DefaultBridge, NetworkOptions, ResolverOptions};
 pub use types::{
     Addressing, AskedSubnet, Binding, Bridge, Driver, Endpoint, GatewayMode, IpvlanFlag,
     IpvlanMode, MacvlanMode, Network, NetworkEvent, NetworkMember, NewNetwork, Parent, ParentLink,

@@ -1,5 +1,12 @@
 //! The networks of a host: the calls that the engine and its clients use.
 
+mod changing;
+mod joining;
+mod leaving;
+mod member;
+mod parts;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,15 +14,19 @@ use keelson_blocking::blocking;
 use keelson_model::ip::IpPrefix;
 use keelson_model::spec::ConnectionSpec;
 use keelson_netlink::Netlink;
-use tokio::sync::broadcast;
+use tokio::sync::{OnceCell, broadcast};
+
+pub use member::{Member, Run};
 
 use crate::NetworkError;
+use crate::firewall::{Elements, elements_of_network};
 use crate::ipam::Pools;
-use crate::settings::NetworkOptions;
-use crate::store::{HostRoute, Store};
-use crate::types::{
-    Binding, Endpoint, Network, NetworkEvent, NetworkMember, NewNetwork, Recovered,
-};
+use crate::names::resolv_conf::ResolvConf;
+use crate::names::{Names, NamesOptions};
+use crate::ports::Ports;
+use crate::settings::{NetworkOptions, ResolverOptions};
+use crate::store::{HostRoute, Store, make_directory};
+use crate::types::{Network, NetworkEvent, NetworkMember, NewNetwork, Recovered};
 
 /// The least length of a prefix that somebody uses as a network: 10.0.0.0/8, and fd00::/8 in IPv6.
 const SHORTEST: u8 = 8;
@@ -30,6 +41,14 @@ pub struct Networks(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     store: Arc<Store>,
+    engine: String,
+    /// Where it is kept what running containers have.
+    run: PathBuf,
+    /// Opened when it is needed first.
+    parts: OnceCell<parts::Parts>,
+    ports: Ports,
+    names: Names,
+    seats: Arc<joining::Seats>,
     pruning: AtomicBool,
 }
 
@@ -50,13 +69,31 @@ impl Networks {
     /// A directory can't be made or read, or an option of the default bridge network is wrong.
     pub async fn open(options: NetworkOptions) -> Result<Self, NetworkError> {
         let routes = host_routes().await;
+        make_directory(&options.resolver.run)?;
+        let seats = Arc::<joining::Seats>::default();
+        let names = open_names(options.resolver.clone(), Arc::clone(&seats));
+        let (engine, run) = (options.engine.clone(), options.run.clone());
         let store = blocking(move || Store::open(options, &routes)).await??;
-        // The kernel's part: the links and the packet filter of every network are made here, or found as
-        // they should be; those of networks that are gone are removed.
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             store: Arc::new(store),
+            engine,
+            run,
+            parts: OnceCell::new(),
+            ports: Ports::new(),
+            names,
+            seats,
             pruning: AtomicBool::new(false),
-        })))
+        });
+        if inner.store.list().iter().any(|network| !network.is_plain()) {
+            // In the background: the API need not wait for it. Whoever needs a network does.
+            let opening = Arc::clone(&inner);
+            tokio::spawn(async move {
+                if let Err(error) = opening.parts().await {
+                    tracing::error!(%error, "networks of containers not set up; tried again when one is needed");
+                }
+            });
+        }
+        Ok(Self(inner))
     }
 
     /// Makes a network. It is there when this returns, and not seen before. The work goes on when the
@@ -73,8 +110,12 @@ impl Networks {
     async fn create_whole(&self, new: NewNetwork) -> Result<Created, NetworkError> {
         let routes = host_routes().await;
         let made = self.work(move |store| store.begin(new, &routes)).await??;
-        // The kernel's part: the link and the packet filter of `made.network`. When it fails it undoes what
-        // it did, and `Store::abandon` follows.
+        let network = Arc::clone(&made.network);
+        if let Err(error) = self.0.set_up(&network).await {
+            self.0.take_down(&network).await;
+            self.work(move |store| store.abandon(&network.id)).await?;
+            return Err(error);
+        }
         self.0.store.publish(&made.network.id);
         Ok(Created {
             network: made.network,
@@ -93,10 +134,13 @@ impl Networks {
 
     async fn remove_whole(&self, term: &str) -> Result<Arc<Network>, NetworkError> {
         let network = self.0.store.begin_removal(term)?;
-        // The kernel's part: the link and the packet filter of `network` are removed. When it fails,
-        // `Store::give_up_removal` follows.
+        self.0.take_down(&network).await;
         let id = network.id.clone();
-        self.work(move |store| store.finish_removal(&id)).await??;
+        if let Err(error) = self.work(move |store| store.finish_removal(&id)).await? {
+            // It is there as before.
+            self.0.set_up(&network).await?;
+            return Err(error);
+        }
         Ok(network)
     }
 
@@ -162,89 +206,9 @@ impl Networks {
         self.0.store.recovered()
     }
 
-    /// Gives a container what it needs for its connections: addresses, a hardware address, and names for
-    /// the two ends of each interface. At its start these are all connections, the main one first;
-    /// while it runs, further ones. It is written down before this returns. Afterwards the default
-    /// routes of older connections may lead elsewhere: see [`Networks::endpoints_of`].
-    ///
-    /// Returns the new connections in the order of their interfaces.
-    ///
-    /// # Errors
-    /// A network is not there, has no address left, or does not fit; the container is in it already; the
-    /// disk fails. Nothing is given then.
-    pub fn reserve(
-        &self,
-        container: &str,
-        name: &str,
-        connections: &[ConnectionSpec],
-    ) -> Result<Vec<Endpoint>, NetworkError> {
-        self.0.store.reserve(container, name, connections)
-    }
-
-    /// Tells subscribers that a connection works. They hear of its end only after this.
-    pub fn announce(&self, container: &str, endpoint: &str) {
-        self.0.store.announce(container, endpoint);
-    }
-
-    /// Takes a connection back, after the kernel's part of it is gone. Returns those that remain, whose
-    /// default routes may have changed. Of one that is not there nothing happens.
-    pub fn release(&self, container: &str, endpoint: &str) -> Vec<Endpoint> {
-        self.0.store.release(container, endpoint)
-    }
-
-    /// Takes back all that a container has.
-    pub fn release_all(&self, container: &str) {
-        self.0.store.release_all(container);
-    }
-
-    /// Makes the IPv6 addresses of a container free: it turned out to have no IPv6. Returns its
-    /// connections.
-    ///
-    /// # Errors
-    /// The disk fails. Nothing has changed then.
-    pub fn drop_ipv6(&self, container: &str) -> Result<Vec<Endpoint>, NetworkError> {
-        self.0.store.drop_ipv6(container)
-    }
-
-    /// Writes down which ports of a running container are published, instead of what was known before.
-    ///
-    /// # Errors
-    /// The disk fails. What was known before is still known then.
-    pub fn set_bindings(
-        &self,
-        container: &str,
-        name: &str,
-        bindings: Vec<Binding>,
-    ) -> Result<(), NetworkError> {
-        self.0.store.set_bindings(container, name, bindings)
-    }
-
-    /// The published ports of a running container.
-    pub fn bindings_of(&self, container: &str) -> Vec<Binding> {
-        self.0.store.bindings_of(container)
-    }
-
-    /// The connections of a running container, in the order of their interfaces.
-    pub fn endpoints_of(&self, container: &str) -> Vec<Endpoint> {
-        self.0.store.endpoints_of(container)
-    }
-
-    /// The connection of a running container to a network.
-    ///
-    /// # Errors
-    /// There is no such network, or the container is not in it.
-    pub fn endpoint(&self, container: &str, network: &str) -> Result<Endpoint, NetworkError> {
-        self.0.store.endpoint(container, network)
-    }
-
     /// The running containers in a network of this identifier.
     pub fn endpoints_in(&self, network: &str) -> Vec<NetworkMember> {
         self.0.store.endpoints_in(network)
-    }
-
-    /// Notes that a running container has another name.
-    pub fn rename(&self, container: &str, name: &str) {
-        self.0.store.rename(container, name);
     }
 
     /// Notes what a container will ask for at each start. Other containers get these addresses only when
@@ -266,6 +230,19 @@ impl Networks {
         self.0.store.check(connection)
     }
 
+    /// What others on this host do to containers, a sentence for each: packet filters that drop what ours
+    /// accepts.
+    pub fn warnings(&self) -> Vec<String> {
+        let parts = self.0.parts.get();
+        let found = parts.map(|parts| parts.firewall.warnings());
+        found.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// What the host's resolv.conf says.
+    pub fn host_resolv_conf(&self) -> ResolvConf {
+        self.0.names.host()
+    }
+
     /// Does work on files.
     async fn work<T: Send + 'static>(
         &self,
@@ -274,6 +251,46 @@ impl Networks {
         let store = Arc::clone(&self.0.store);
         Ok(blocking(move || work(&store)).await?)
     }
+}
+
+impl Inner {
+    /// Makes the kernel's part of a network: first what keeps others from it, then its link.
+    async fn set_up(self: &Arc<Self>, network: &Network) -> Result<(), NetworkError> {
+        let parts = self.parts().await?;
+        let elements = elements_of_network(network);
+        parts.filter(elements, Elements::default()).await?;
+        if network.ipv6 && network.bridge().is_some() {
+            self.switch_forwarding_on(&parts.kernel, true).await?;
+        }
+        Ok(parts.kernel.ensure(network).await?)
+    }
+
+    /// Removes the kernel's part of a network. What can't be removed is swept by a later start.
+    async fn take_down(self: &Arc<Self>, network: &Network) {
+        let down = async {
+            let parts = self.parts().await?;
+            parts.kernel.remove(network).await?;
+            let elements = elements_of_network(network);
+            parts.filter(Elements::default(), elements).await
+        };
+        if let Err(error) = down.await {
+            tracing::warn!(network = network.name, %error, "network not wholly removed");
+        }
+    }
+}
+
+/// Begins to serve names. A resolver that lost its sockets gets new ones from the container's namespace.
+fn open_names(options: ResolverOptions, seats: Arc<joining::Seats>) -> Names {
+    Names::open(NamesOptions {
+        program: options.program,
+        run: options.run,
+        cgroup: options.cgroup,
+        resolv_conf: options.resolv_conf,
+        reopen: Arc::new(move |container, before| match seats.pid(container) {
+            Some(pid) => joining::serve_names_of(pid, before),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        }),
+    })
 }
 
 /// Does work that must not be left half-done when the caller goes away.

@@ -29,6 +29,21 @@ pub struct NetworkOptions {
     /// The network of containers that name none; `None`: there is no such network, and these
     /// containers have none.
     pub default_bridge: Option<DefaultBridge>,
+    /// With what names are served.
+    pub resolver: ResolverOptions,
+}
+
+/// With what the names of containers are served.
+#[derive(Debug, Clone)]
+pub struct ResolverOptions {
+    /// The program `keelson-resolver`.
+    pub program: PathBuf,
+    /// The directory of its socket and its log, gone with the boot.
+    pub run: PathBuf,
+    /// A cgroup of those that are not stopped together with this process.
+    pub cgroup: Option<PathBuf>,
+    /// The host's resolv.conf.
+    pub resolv_conf: PathBuf,
 }
 
 /// The network `bridge`.
@@ -54,6 +69,19 @@ impl Default for DefaultBridge {
             address_ipv6: None,
             ipv6: false,
             options: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl ResolverOptions {
+    /// Of a resolver that is not there.
+    pub(crate) fn none(run: &std::path::Path) -> Self {
+        Self {
+            program: "/nonexistent/keelson-resolver".into(),
+            run: run.join("resolver"),
+            cgroup: None,
+            resolv_conf: run.join("resolv.conf"),
         }
     }
 }

@@ -22,7 +22,7 @@ pub enum FirewallError {
 
 /// What becomes of forwarded packets that are no container's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Forwarding {
+pub(crate) enum Forwarding {
     /// That is not ours to say.
     #[default]
     Others,
@@ -34,7 +34,7 @@ pub enum Forwarding {
 /// The packet filter of containers: the table `inet keelson` in the network namespace of the thread that
 /// opened it. Its calls block for a fraction of a millisecond.
 #[derive(Debug)]
-pub struct Firewall {
+pub(crate) struct Firewall {
     state: Mutex<State>,
     forwarding: Forwarding,
     pub(super) sweeper: Sweeper,
@@ -55,7 +55,7 @@ impl Firewall {
     ///
     /// # Errors
     /// There is no such part of the kernel, or the caller may not use it.
-    pub fn open(forwarding: Forwarding) -> Result<Self, FirewallError> {
+    pub(crate) fn open(forwarding: Forwarding) -> Result<Self, FirewallError> {
         let netfilter = Netfilter::open()?;
         // Before the table is made: nothing is missed.
         let monitor = Monitor::open(TABLE, netfilter.port())?;
@@ -76,7 +76,7 @@ impl Firewall {
     ///
     /// # Errors
     /// The kernel refuses; then the old table is still there.
-    pub fn restore(&self, everything: Elements) -> Result<(), FirewallError> {
+    pub(crate) fn restore(&self, everything: Elements) -> Result<(), FirewallError> {
         self.make(&mut self.state(), everything)
     }
 
@@ -86,7 +86,7 @@ impl Firewall {
     ///
     /// # Errors
     /// The kernel refuses; then nothing was changed.
-    pub fn apply(&self, add: &Elements, remove: &Elements) -> Result<(), FirewallError> {
+    pub(crate) fn apply(&self, add: &Elements, remove: &Elements) -> Result<(), FirewallError> {
         let state = &mut *self.state();
         let mut next = None;
         let mut gone = Elements::default();
@@ -144,7 +144,7 @@ impl Firewall {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn warnings(&self) -> Result<Vec<String>, FirewallError> {
+    pub(crate) fn warnings(&self) -> Result<Vec<String>, FirewallError> {
         let chains = self.state().netfilter.base_chains()?;
         Ok(foreign::warnings(&chains, TABLE))
     }

@@ -22,6 +22,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use filter::{Firewall, FirewallError, Forwarding};
-pub use part::Elements;
-pub use plan::{elements_of_endpoint, elements_of_network};
+pub use filter::FirewallError;
+pub(crate) use filter::{Firewall, Forwarding};
+pub(crate) use part::Elements;
+pub(crate) use plan::{elements_of_endpoint, elements_of_network};

@@ -127,24 +127,18 @@ impl Part {
 /// Elements of the table's sets and maps: what networks and endpoints add to the packet filter. There
 /// is one for each key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Elements(BTreeMap<(Part, Vec<Value>), Option<Datum>>);
+pub(crate) struct Elements(BTreeMap<(Part, Vec<Value>), Option<Datum>>);
 
 impl Elements {
     /// Adds those of another network or endpoint.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
     }
 
     pub(super) fn put(&mut self, part: Part, key: impl Into<Vec<Value>>, datum: Option<Datum>) {

@@ -12,7 +12,7 @@ use crate::types::{Binding, Bridge, Endpoint, GatewayMode, Network};
 /// What a network adds to the packet filter; nothing, unless it is a bridge. From then on nobody but
 /// the host reaches what is in it: so it must be there before the first container's link is up.
 #[must_use]
-pub fn elements_of_network(network: &Network) -> Elements {
+pub(crate) fn elements_of_network(network: &Network) -> Elements {
     let mut elements = Elements::default();
     let Some(bridge) = network.bridge() else {
         return elements;
@@ -80,7 +80,7 @@ fn leaving(elements: &mut Elements, bridge: &Bridge, ipv6: bool) {
 /// any. `bindings` are all of the container's: those of a family are published by the endpoint that
 /// has the default route of the family, and routed networks open the ports of all.
 #[must_use]
-pub fn elements_of_endpoint(
+pub(crate) fn elements_of_endpoint(
     network: &Network,
     endpoint: &Endpoint,
     bindings: &[Binding],

@@ -23,7 +23,7 @@ impl Firewall {
     ///
     /// # Errors
     /// The kernel's reports can't be read.
-    pub async fn watch(&self) -> Result<(), FirewallError> {
+    pub(crate) async fn watch(&self) -> Result<(), FirewallError> {
         let monitor = {
             let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
             monitor.take()

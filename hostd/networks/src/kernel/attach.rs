@@ -134,9 +134,10 @@ fn configure(
     let mut batches = Batches::open()?;
     let ids: Vec<_> = plans
         .iter()
-        .map(|plan| LinkId::Name(plan.interface.clone()))
+        .map(|plan| LinkId::Name(plan.first_name()))
         .collect();
     let found = batches.find_links(&ids)?;
+    name(&mut batches, plans, &found)?;
     // Programs in the container may rely on it, whatever runtime started them.
     let mut requests = vec![Request::ChangeLink(
         LinkId::Index(LOOPBACK),
@@ -162,6 +163,33 @@ fn configure(
             .flatten()
     });
     Ok(announcements.collect())
+}
+
+/// Gives interfaces their names that were made under others.
+fn name(
+    batches: &mut Batches,
+    plans: &[EndpointPlan],
+    found: &[Option<Link>],
+) -> Result<(), KernelError> {
+    let renames: Vec<_> = plans
+        .iter()
+        .zip(found)
+        .filter(|(plan, _)| plan.first_name() != plan.interface)
+        .filter_map(|(plan, link)| {
+            let change = LinkChange {
+                name: Some(plan.interface.clone()),
+                ..LinkChange::default()
+            };
+            Some(Request::ChangeLink(
+                LinkId::Index(link.as_ref()?.index),
+                change,
+            ))
+        })
+        .collect();
+    match renames.is_empty() {
+        true => Ok(()),
+        false => Ok(batches.run(&renames, None)?),
+    }
 }
 
 /// Lets the kernel take notice of the carriers now, by asking for the links (Linux 6.7 and newer):

@@ -7,7 +7,7 @@ use keelson_netlink::NetlinkError;
 
 /// Links, addresses or routes could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum KernelError {
+pub enum KernelError {
     /// A request failed; it names its operation and object.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),

@@ -1,8 +1,5 @@
 //! The links of networks on the host: made, found again, and removed.
 
-use std::net::IpAddr;
-
-use keelson_model::ip::IpPrefix;
 use keelson_netlink::{
     Batches, Link, LinkChange, LinkId, NetlinkError, Request, VirtualKind, VirtualLink,
 };
@@ -193,37 +190,6 @@ pub(super) fn remove_link(batches: &mut Batches, plan: &HostLink) -> Result<(), 
         })
         .collect();
     Ok(batches.run(&requests, None)?)
-}
-
-/// The networks on the links of the host, sorted, each once.
-pub(super) fn on_link_routes(batches: &mut Batches) -> Result<Vec<IpPrefix>, KernelError> {
-    let routes = batches.routes()?.into_iter();
-    let routes = routes
-        .filter(|route| route.gateway.is_none() && route.destination.length > 0)
-        .map(|route| route.destination);
-    let addresses = batches.addresses()?.into_iter();
-    let mut found: Vec<_> = routes
-        .chain(addresses.map(|address| address.prefix))
-        .map(network)
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
-}
-
-/// A prefix without its host bits.
-fn network(prefix: IpPrefix) -> IpPrefix {
-    let address = match prefix.address {
-        IpAddr::V4(address) => {
-            let host = u32::MAX.checked_shr(prefix.length.into()).unwrap_or(0);
-            IpAddr::V4((address.to_bits() & !host).into())
-        }
-        IpAddr::V6(address) => {
-            let host = u128::MAX.checked_shr(prefix.length.into()).unwrap_or(0);
-            IpAddr::V6((address.to_bits() & !host).into())
-        }
-    };
-    IpPrefix { address, ..prefix }
 }
 
 /// Removes links of ours whose network or endpoint is not known any more. The result is their

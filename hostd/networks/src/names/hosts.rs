@@ -41,6 +41,14 @@ impl Hosts {
         for (address, names) in &self.links {
             let _ = writeln!(text, "{address}\t{}", names.join(" "));
         }
+        text.push_str(&self.own_lines());
+        text
+    }
+
+    /// The lines of the container's own addresses alone.
+    #[must_use]
+    pub fn own_lines(&self) -> String {
+        let mut text = String::new();
         let own = self.own_names();
         if !own.is_empty() {
             for address in &self.addresses {

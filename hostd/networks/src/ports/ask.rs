@@ -9,29 +9,29 @@ use crate::types::{Binding, Endpoint, GatewayMode, Network};
 
 /// The endpoint that publishes a container's ports of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Side {
+pub(crate) struct Side {
     /// The container's address.
-    pub container: IpAddr,
+    pub(crate) container: IpAddr,
     /// Whether ports are reached at that address, and none of the host's is taken.
-    pub routed: bool,
+    pub(crate) routed: bool,
     /// Where ports are published that name no address of the host; `None`: everywhere.
-    pub default_binding: Option<IpAddr>,
+    pub(crate) default_binding: Option<IpAddr>,
 }
 
 /// The endpoints that publish a container's ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// That of IPv4.
-    pub ipv4: Option<Side>,
+    pub(crate) ipv4: Option<Side>,
     /// That of IPv6.
-    pub ipv6: Option<Side>,
+    pub(crate) ipv6: Option<Side>,
 }
 
 impl Facts {
     /// Of all endpoints of a container, those that publish its ports: the one with the default route of
     /// each family, or else one of a routed network.
     #[must_use]
-    pub fn of<'a>(endpoints: impl IntoIterator<Item = (&'a Network, &'a Endpoint)>) -> Self {
+    pub(crate) fn of<'a>(endpoints: impl IntoIterator<Item = (&'a Network, &'a Endpoint)>) -> Self {
         let mut facts = Self::default();
         for (network, endpoint) in endpoints {
             let Some(bridge) = network.bridge().filter(|_| !network.internal) else {

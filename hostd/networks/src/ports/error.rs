@@ -77,9 +77,9 @@ impl fmt::Display for Place {
 /// A published port whose reservation was lost while no engine ran. The packet filter still leads it to
 /// the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost {
+pub(crate) struct Lost {
     /// The binding.
-    pub binding: Binding,
+    pub(crate) binding: Binding,
     /// Why it could not be reserved again.
-    pub reason: PortError,
+    pub(crate) reason: PortError,
 }

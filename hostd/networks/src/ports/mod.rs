@@ -17,6 +17,6 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub use ask::{Facts, Side};
-pub use error::{Lost, PortError};
-pub use reserve::{Holder, Ports};
+pub(crate) use ask::Facts;
+pub use error::PortError;
+pub(crate) use reserve::{Holder, Ports};

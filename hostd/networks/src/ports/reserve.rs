@@ -29,17 +29,17 @@ const PAUSES: &[u64] = &[1, 3, 10, 20];
 
 /// A container that has ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holder<'a> {
+pub(crate) struct Holder<'a> {
     /// Its identifier.
-    pub id: &'a str,
+    pub(crate) id: &'a str,
     /// Its name, for messages.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
 }
 
 /// The published ports of all containers. A port is reserved while this lives and the container is not
 /// released. Belongs to the network namespace of the threads that call it, which must be one.
 #[derive(Debug, Default)]
-pub struct Ports(Mutex<State>);
+pub(crate) struct Ports(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -70,7 +70,7 @@ enum Refusal {
 impl Ports {
     /// No ports.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
@@ -80,7 +80,7 @@ impl Ports {
     ///
     /// # Errors
     /// A port is taken. The message names who has it.
-    pub fn reserve(
+    pub(crate) fn reserve(
         &self,
         container: Holder<'_>,
         asked: &[PublishedPort],
@@ -107,7 +107,7 @@ impl Ports {
 
     /// Reserves again what a container had, after the engine was started anew. What can't be reserved
     /// stays published all the same: the packet filter leads it to the container.
-    pub fn reserve_again(&self, container: Holder<'_>, bindings: &[Binding]) -> Vec<Lost> {
+    pub(crate) fn reserve_again(&self, container: Holder<'_>, bindings: &[Binding]) -> Vec<Lost> {
         let mut lost = Vec::new();
         let state = &mut *self.state();
         let mut held = Held {
@@ -145,16 +145,15 @@ impl Ports {
     }
 
     /// Gives back all ports of a container.
-    pub fn release(&self, container: &str) {
+    pub(crate) fn release(&self, container: &str) {
         let state = &mut *self.state();
         if let Some(held) = state.held.remove(container) {
             state.strike(container, held.sockets.keys());
         }
     }
 
-    /// What a container has.
-    #[must_use]
-    pub fn bindings(&self, container: &str) -> Vec<Binding> {
+    #[cfg(test)]
+    pub(super) fn bindings(&self, container: &str) -> Vec<Binding> {
         let state = self.state();
         let held = state.held.get(container);
         held.map(|held| held.bindings.clone()).unwrap_or_default()

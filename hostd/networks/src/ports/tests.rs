@@ -7,7 +7,7 @@ use keelson_model::spec::{Port, PortRange, Protocol, PublishedPort};
 use keelson_netlink::Namespace;
 use proptest::prelude::*;
 
-use super::ask::groups;
+use super::ask::{Side, groups};
 use super::*;
 use crate::types::Binding;
 

@@ -10,7 +10,7 @@
 //! - `making`: making and removing networks, each in two steps with the kernel's work in between.
 //! - `plan`: the order of a container's interfaces, their names, and its default routes.
 //! - `giving`: what a connection gets of its network, and whether it fits.
-//! - `members`: the connections of containers.
+//! - `members`: the connections of containers. `withdrawing`: the end of all of a container's.
 
 mod document;
 mod giving;
@@ -20,6 +20,7 @@ mod plan;
 mod predefined;
 mod runs;
 mod state;
+mod withdrawing;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,6 +40,8 @@ use crate::types::{Network, NetworkEvent, Recovered};
 use document::NETWORK;
 use runs::Runs;
 use state::State;
+
+pub(crate) use withdrawing::Withdrawn;
 
 /// Events that a slow subscriber may lag behind before it loses some.
 const EVENT_BACKLOG: usize = 1024;
@@ -168,7 +171,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn make_directory(path: &Path) -> Result<(), NetworkError> {
+pub(crate) fn make_directory(path: &Path) -> Result<(), NetworkError> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

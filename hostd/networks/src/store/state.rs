@@ -64,6 +64,8 @@ const MOST_REMEMBERED: usize = 4096;
 pub(super) struct State {
     networks: BTreeMap<String, Entry>,
     pub(super) members: BTreeMap<String, Member>,
+    /// Containers whose run is over, and whose links may still be there.
+    pub(super) leaving: BTreeMap<String, Member>,
     configured: BTreeMap<String, Configured>,
     previous: BTreeMap<String, Previous>,
 }
@@ -185,7 +187,7 @@ impl State {
 
     /// The host's ends of all containers' interfaces.
     pub(super) fn host_links(&self) -> impl Iterator<Item = &str> {
-        let members = self.members.values();
+        let members = self.members.values().chain(self.leaving.values());
         let endpoints = members.flat_map(|member| &member.endpoints);
         endpoints.map(|endpoint| endpoint.host_link.as_str())
     }
@@ -283,7 +285,7 @@ fn take_again(space: &mut Space, name: &str, endpoint: &Endpoint) {
 
 impl Network {
     /// Whether it leads to nothing of ours: the host's network, or none.
-    pub(super) const fn is_plain(&self) -> bool {
+    pub(crate) const fn is_plain(&self) -> bool {
         matches!(self.driver, Driver::Host | Driver::Nothing)
     }
 }

@@ -6,7 +6,7 @@ use keelson_model::spec::ConnectionSpec;
 use tempfile::TempDir;
 
 use super::*;
-use crate::settings::DefaultBridge;
+use crate::settings::{DefaultBridge, ResolverOptions};
 use crate::types::{Addressing, AskedSubnet, Endpoint, NewNetwork};
 
 mod members;
@@ -22,6 +22,7 @@ fn options(base: &Path) -> NetworkOptions {
         pools: Vec::new(),
         default_options: BTreeMap::new(),
         default_bridge: Some(DefaultBridge::default()),
+        resolver: ResolverOptions::none(base),
     }
 }
 

@@ -247,6 +247,7 @@ fn change_link(link: &LinkId, change: &LinkChange) -> LinkMessage {
         }
     }
     let attributes = &mut message.attributes;
+    attributes.extend(change.name.clone().map(LinkAttribute::IfName));
     attributes.extend(change.alias.clone().map(LinkAttribute::IfAlias));
     attributes.extend(change.mtu.map(LinkAttribute::Mtu));
     attributes.extend(change.controller.map(LinkAttribute::Controller));

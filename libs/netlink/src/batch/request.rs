@@ -159,6 +159,8 @@ pub enum IpvlanIsolation {
 /// Changes of a link; what is `None` stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkChange {
+    /// Another name. The link must be given by its index, and be switched off.
+    pub name: Option<String>,
     /// A text for people and for whoever looks for links of its own (at most 255 bytes).
     pub alias: Option<String>,
     /// Maximum transmission unit in bytes.

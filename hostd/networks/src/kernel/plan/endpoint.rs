@@ -120,7 +120,7 @@ impl EndpointPlan {
                 mtu: self.mtu,
                 elsewhere: true,
                 ..VirtualLink::new(
-                    &self.interface,
+                    self.first_name(),
                     VirtualKind::Macvlan {
                         parent: on,
                         mode: *mode,
@@ -131,7 +131,7 @@ impl EndpointPlan {
                 mtu: self.mtu,
                 elsewhere: true,
                 ..VirtualLink::new(
-                    &self.interface,
+                    self.first_name(),
                     VirtualKind::Ipvlan {
                         parent: on,
                         mode: *mode,
@@ -140,6 +140,17 @@ impl EndpointPlan {
                 )
             },
         })
+    }
+
+    /// The interface's name while it is made. Kernels before 6.14 look for a link of that name on the host,
+    /// too, and refuse `eth0` where the host has one (`rtnl_newlink`); a pair is not looked for by that end.
+    pub(in crate::kernel) fn first_name(&self) -> String {
+        match self.attachment {
+            Attachment::Port { .. } => self.interface.clone(),
+            Attachment::Macvlan(_) | Attachment::Ipvlan(..) => {
+                format!("new-{}", self.id.get(..8).unwrap_or(&self.id))
+            }
+        }
     }
 
     /// The link's name on the host, when it has one there.

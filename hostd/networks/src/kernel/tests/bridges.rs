@@ -1,6 +1,5 @@
 //! Bridge networks: their bridges, and who reaches whom.
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use keelson_netlink::{
@@ -413,37 +412,6 @@ fn the_mtu_is_the_asked_one_or_the_default_routes() {
 }
 
 #[test]
-fn on_link_routes_of_all_tables_are_known_without_default_routes() {
-    let Some(lab) = Lab::new() else { return };
-    let network = dual('a');
-    lab.block_on(lab.kernel.ensure(&network)).unwrap();
-    let index = lab.link("br-a").unwrap().index;
-    let route = |destination: &str, table, gateway: Option<&str>| {
-        Request::SetRoute(keelson_netlink::Route {
-            table,
-            link: index,
-            destination: prefix(destination),
-            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
-            metric: 0,
-            source: None,
-            protocol: RouteProtocol::Boot,
-        })
-    };
-    lab.run(&[
-        route("198.51.100.0/24", 1000, None),
-        route("203.0.113.0/24", 254, Some("192.0.2.9")),
-    ]);
-    let found = lab.block_on(lab.kernel.on_link_routes()).unwrap();
-    let has = |text: &str| found.contains(&prefix(text));
-    assert!(
-        has("192.0.2.0/24") && has("198.51.100.0/24") && has("fd00:2::/64"),
-        "{found:?}"
-    );
-    assert!(!has("203.0.113.0/24"), "reached by a gateway: {found:?}");
-    assert!(found.iter().all(|prefix| prefix.length > 0), "{found:?}");
-}
-
-#[test]
 fn forwarding_keeps_the_advertisements_of_uplinks() {
     let Some(lab) = Lab::new() else { return };
     let kind = VirtualKind::Veth {
@@ -495,9 +463,4 @@ fn everything_happens_in_one_visit_of_the_namespace() {
     assert!(attached.ipv6);
     let eth0 = attached.inside.unwrap();
     assert!(eth0.up && eth0.carrier);
-    let visited = lab.kernel.visit(&container.fd, || {
-        std::net::UdpSocket::bind("192.0.2.2:0").unwrap()
-    });
-    lab.block_on(visited).unwrap();
-    assert!(container.fd.as_fd().try_clone_to_owned().is_ok());
 }

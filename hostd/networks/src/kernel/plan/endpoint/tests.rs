@@ -129,7 +129,7 @@ fn macvlan_and_ipvlan_are_made_in_the_containers_namespace() {
             mac: Some([2, 0, 0, 0, 0, 1]),
             mtu: Some(1400),
             elsewhere: true,
-            ..VirtualLink::new("eth0", VirtualKind::Macvlan { parent: 4, mode })
+            ..VirtualLink::new(plan.first_name(), VirtualKind::Macvlan { parent: 4, mode })
         };
         assert_eq!(plan.create(4, 1500), Request::CreateLink(expected));
         assert!(plan.host_up().is_none() && plan.host_settings().is_empty());
@@ -163,7 +163,7 @@ fn macvlan_and_ipvlan_are_made_in_the_containers_namespace() {
             mac: None,
             mtu: Some(1400),
             elsewhere: true,
-            ..VirtualLink::new("eth0", kind)
+            ..VirtualLink::new(plan.first_name(), kind)
         };
         assert_eq!(plan.create(4, 1500), Request::CreateLink(expected));
     }
