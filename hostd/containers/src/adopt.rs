@@ -52,7 +52,10 @@ impl Inner {
 
     async fn report(self: &Arc<Self>, container: &Arc<Container>, fate: Fate, boot: Boot) {
         let (event, wait) = match fate {
-            Fate::Lives(wait, alive) => (Event::FoundAlive(alive), Some(wait)),
+            Fate::Lives(wait, alive) => {
+                self.plug_in_again(&container.snapshot(), alive.pid).await;
+                (Event::FoundAlive(alive), Some(wait))
+            }
             Fate::Gone(record) => (Event::FoundGone { record, boot }, None),
         };
         self.handle(container, event, wait).await;

@@ -52,7 +52,9 @@ impl Engine {
         let new = names::check(new)?.to_owned();
         Self::whole(async move {
             let _guard = container.lock().await?;
-            off_workers(|| inner.rename(&container, &new))
+            off_workers(|| inner.rename(&container, &new))?;
+            inner.rename_in_networks(&container.snapshot()).await;
+            Ok(())
         })
         .await
     }
@@ -100,6 +102,7 @@ impl Inner {
                 self.with_mut(scope, |registry| {
                     registry.insert(id, Arc::clone(&container))
                 });
+                self.configure_networks(&container.snapshot());
                 self.emit(&container, "create", &[]);
                 Ok(Created { id: id.to_owned() })
             }

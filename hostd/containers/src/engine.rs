@@ -94,13 +94,7 @@ impl Engine {
                 init: InitProgram::new(&options.runtime, &options.run),
                 run: options.run.join("containers"),
                 root: options.root,
-                runtime: Program::new(
-                    options.runtime,
-                    facts
-                        .cgroup_mount
-                        .as_ref()
-                        .map(|mount| mount.join(options.cgroup_parent.as_str()).join("shim")),
-                ),
+                runtime: Program::new(options.runtime, facts.shim_cgroup(&options.cgroup_parent)),
                 images: options.images,
                 volumes,
                 networks,

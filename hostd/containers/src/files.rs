@@ -1,5 +1,8 @@
-//! /etc/hostname, /etc/hosts and /etc/resolv.conf of a container.
+//! The host name of a container, and /etc/hosts and /etc/resolv.conf of one that is connected to nothing.
 
+use std::net::IpAddr;
+
+use hostd_networks::names::resolv_conf::Wishes;
 use keelson_model::spec::{HostName, NameSpec, NetworkMode};
 
 const HOSTS: &str = "127.0.0.1\tlocalhost\n\
@@ -22,7 +25,11 @@ pub(crate) fn host_name(names: &NameSpec, id: &str) -> String {
 }
 
 /// /etc/hosts. With the host's network it begins with the host's file.
-pub(crate) fn hosts(names: &NameSpec, network: &NetworkMode, hosts_of_host: &str) -> String {
+pub(crate) fn hosts(
+    entries: &[(String, IpAddr)],
+    network: &NetworkMode,
+    hosts_of_host: &str,
+) -> String {
     let mut text = match network {
         NetworkMode::Host => hosts_of_host.to_owned(),
         NetworkMode::Bridge | NetworkMode::None => HOSTS.to_owned(),
@@ -30,20 +37,19 @@ pub(crate) fn hosts(names: &NameSpec, network: &NetworkMode, hosts_of_host: &str
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    for entry in &names.hosts {
-        text.push_str(&format!("{}\t{}\n", entry.address, entry.name));
+    for (name, address) in entries {
+        text.push_str(&format!("{address}\t{name}\n"));
     }
     text
 }
 
 /// /etc/resolv.conf: the host's, with what was asked for instead.
-pub(crate) fn resolv_conf(names: &NameSpec, resolv_of_host: &str) -> String {
-    let NameSpec {
-        dns_servers: servers,
-        dns_search: search,
-        dns_options: options,
-        ..
-    } = names;
+pub(crate) fn resolv_conf(wishes: &Wishes, resolv_of_host: &str) -> String {
+    let Wishes {
+        servers,
+        search,
+        options,
+    } = wishes;
     let mut text = String::new();
     for line in resolv_of_host.lines() {
         let replaced = match line.split_whitespace().next() {
@@ -74,8 +80,6 @@ pub(crate) fn resolv_conf(names: &NameSpec, resolv_of_host: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use keelson_model::spec::HostsEntry;
-
     use super::*;
 
     #[test]
@@ -96,29 +100,24 @@ mod tests {
 
     #[test]
     fn files() {
-        let mut names = NameSpec {
-            hosts: vec![HostsEntry {
-                name: "db".to_owned(),
-                address: "10.0.0.1".parse().unwrap(),
-            }],
-            ..NameSpec::default()
-        };
-        let own = hosts(&names, &NetworkMode::Bridge, "x");
+        let entries = [("db".to_owned(), "10.0.0.1".parse().unwrap())];
+        let own = hosts(&entries, &NetworkMode::None, "x");
         assert!(own.starts_with("127.0.0.1") && own.ends_with("10.0.0.1\tdb\n"));
         assert_eq!(
-            hosts(&names, &NetworkMode::Host, "1.1.1.1 x"),
+            hosts(&entries, &NetworkMode::Host, "1.1.1.1 x"),
             "1.1.1.1 x\n10.0.0.1\tdb\n"
         );
 
         let of_host = "# made by x\nnameserver 1.1.1.1\nsearch a b\n\noptions ndots:1\n";
+        let mut wishes = Wishes::default();
         assert_eq!(
-            resolv_conf(&names, of_host),
+            resolv_conf(&wishes, of_host),
             "nameserver 1.1.1.1\nsearch a b\noptions ndots:1\n"
         );
-        names.dns_servers = vec!["9.9.9.9".parse().unwrap()];
-        names.dns_search = vec![".".to_owned()];
+        wishes.servers = vec!["9.9.9.9".parse().unwrap()];
+        wishes.search = vec![".".to_owned()];
         assert_eq!(
-            resolv_conf(&names, of_host),
+            resolv_conf(&wishes, of_host),
             "options ndots:1\nnameserver 9.9.9.9\n"
         );
     }

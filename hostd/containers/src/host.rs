@@ -27,6 +27,12 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
+    /// The cgroup of what outlives the engine: shims, and the resolver of containers.
+    pub(crate) fn shim_cgroup(&self, parent: &CgroupParent) -> Option<PathBuf> {
+        let mount = self.cgroup_mount.as_ref()?;
+        Some(mount.join(parent.as_str()).join("shim"))
+    }
+
     /// Asks the kernel, and prepares the cgroups that containers go into.
     pub fn detect(parent: &CgroupParent) -> Self {
         let cgroup_mount = keelson_cgroup::mount_point();

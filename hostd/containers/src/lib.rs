@@ -23,6 +23,7 @@
 //!   is prepared and made.
 //! - `volumes`, `copy_up`, `subpath`, `image_mounts`: what outlives a container is found, filled, held
 //!   and mounted, by `overlay` and `id_maps`, which shows it to users of the container's own.
+//! - `connected`, `links`, `name_files`, `connections`: its networks, and the names that it knows.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
 //! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a
@@ -39,6 +40,8 @@ mod attach;
 mod cdi;
 mod cgroup_parent;
 mod checks;
+mod connected;
+mod connections;
 mod container;
 mod content;
 mod copy_error;
@@ -65,8 +68,10 @@ mod image_mounts;
 mod init_program;
 mod life;
 mod lifecycle;
+mod links;
 mod logs;
 mod machine;
+mod name_files;
 mod names;
 mod old;
 mod open;

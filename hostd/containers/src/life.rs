@@ -210,7 +210,11 @@ impl Inner {
             Action::Discard => return Some(self.discard(container, effects)),
             Action::KillLeftovers => self.kill_leftovers(container).await,
             Action::EndShim => container.shim().end().await,
-            Action::CleanRun => clean_run(container, effects.unwritten).await,
+            Action::CleanRun => {
+                // Others may want its ports and its network as soon as they hear of its end.
+                let unplugged = self.unplug(&container.id);
+                tokio::join!(clean_run(container, effects.unwritten), unplugged);
+            }
             Action::Persist => effects.unwritten = !self.persist(container),
             Action::Emit(happening) => self.tell(container, happening),
             Action::Notify(moment) => container.live().notify(moment),
@@ -227,6 +231,8 @@ impl Inner {
         let action = happening.action();
         match happening {
             Happening::Die { code, seconds } => {
+                // Clients hear of that first.
+                drop(self.unplug(&container.id));
                 let code = ("exitCode", code.to_string());
                 let duration = ("execDuration", seconds.to_string());
                 self.emit(container, action, &[code, duration]);

@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hostd_images::{Holder, ImageLease};
-use hostd_networks::{DefaultBridge, NetworkOptions, Networks};
+use hostd_networks::{AddressPool, DefaultBridge, NetworkOptions, Networks, ResolverOptions};
 use hostd_volumes::{StoreOptions, VolumeStore};
 use keelson_blocking::blocking;
+use keelson_model::host::NetworksConfig;
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Objects, document, objects::remove_tree};
 
@@ -56,23 +57,15 @@ impl Engine {
             era: options.images.era(),
             plugins: options.plugins.clone(),
         };
-        let networks = Networks::open(NetworkOptions {
-            base: options.root.join("engine/networks"),
-            run: options.run.join("networks"),
-            boot: boot_id(),
-            era: options.images.era(),
-            engine: options.id.clone(),
-            pools: Vec::new(),
-            default_options: BTreeMap::new(),
-            default_bridge: Some(DefaultBridge::default()),
-        })
-        .await?;
+        let mut networks = network_options(&options)?;
         let ((objects, volumes), facts) = blocking(move || {
             let objects = Objects::open(&base, DOCUMENT, &volumes.boot)?;
             let volumes = VolumeStore::open(volumes)?;
             Ok::<_, EngineError>(((objects, volumes), HostFacts::detect(&parent)))
         })
         .await??;
+        networks.resolver.cgroup = facts.shim_cgroup(&options.cgroup_parent);
+        let networks = Networks::open(networks).await?;
         let engine = Self::new(options, (objects, volumes, networks), facts);
         engine.inner.restore().await?;
         Ok(engine)
@@ -131,12 +124,80 @@ impl Engine {
         self.shutdown_scope(Scope::System, SYSTEM_STOP_SHARE).await;
         let inner = Arc::clone(&self.inner);
         let _ = tokio::task::spawn_blocking(move || inner.init.clear()).await;
+        self.inner.networks.close().await;
         let parent = self.inner.cgroup_parent.clone();
         if let Some(mount) = self.inner.facts.cgroup_mount.clone() {
             let removal = move || host::remove_cgroups(&mount, &parent);
             let _ = tokio::task::spawn_blocking(removal).await;
         }
     }
+}
+
+/// With what networks are opened.
+fn network_options(options: &EngineOptions) -> Result<NetworkOptions, EngineError> {
+    let config = &options.defaults.networks;
+    let prefix = |text: &Option<String>| {
+        let read = text.as_ref().map(|text| {
+            text.parse().map_err(|error| {
+                EngineError::Invalid(format!("address of the default bridge: {text:?}: {error}"))
+            })
+        });
+        read.transpose()
+    };
+    let pools = config.address_pools.iter().map(|pool| {
+        let base = pool.base.parse().map_err(|error| {
+            EngineError::Invalid(format!("address pool {:?}: {error}", pool.base))
+        })?;
+        AddressPool::new(base, pool.size)
+            .map_err(|error| EngineError::Invalid(format!("address pool {:?}: {error}", pool.base)))
+    });
+    let default_bridge = match config.bridge.as_str() {
+        "none" => None,
+        link => Some(DefaultBridge {
+            link: link.to_owned(),
+            address: prefix(&config.address)?,
+            address_ipv6: prefix(&config.address_ipv6)?,
+            ipv6: config.address_ipv6.is_some(),
+            options: bridge_options(config),
+        }),
+    };
+    Ok(NetworkOptions {
+        base: options.root.join("engine/networks"),
+        run: options.run.join("networks"),
+        boot: boot_id(),
+        era: options.images.era(),
+        engine: options.id.clone(),
+        pools: pools.collect::<Result<_, _>>()?,
+        default_options: BTreeMap::new(),
+        default_bridge,
+        resolver: ResolverOptions {
+            program: options.resolver.clone(),
+            run: options.run.join("resolver"),
+            cgroup: None,
+            resolv_conf: "/etc/resolv.conf".into(),
+        },
+    })
+}
+
+/// Options of the default bridge network, by the names that its driver knows.
+fn bridge_options(config: &NetworksConfig) -> BTreeMap<String, String> {
+    let mut options = BTreeMap::from([(
+        "com.docker.network.bridge.enable_icc",
+        config.inter_container.to_string(),
+    )]);
+    if let Some(mtu) = config.mtu {
+        options.insert("com.docker.network.driver.mtu", mtu.to_string());
+    }
+    if let Some(address) = config.publish_address {
+        options.insert(
+            "com.docker.network.bridge.host_binding_ipv4",
+            address.to_string(),
+        );
+    }
+    let options = options.into_iter();
+    options
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 impl Inner {
@@ -193,6 +254,7 @@ impl Inner {
             self.tell_unknown();
         }
         settling.detach_all();
+        self.settle_networks().await;
         self.settled.send_replace(true);
         Ok(())
     }
@@ -237,6 +299,7 @@ impl Inner {
             let (objects, id) = (Arc::clone(&self.objects), id.to_owned());
             self.flusher.then(path, move || objects.settle(&id));
         }
+        self.configure_networks(&container.snapshot());
         let directory = self.objects.directory(id)?;
         if Identity::read(&directory).is_none()
             && let Err(error) = ContainerDocument::of(&container.snapshot())

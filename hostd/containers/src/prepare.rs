@@ -8,7 +8,7 @@ use hostd_images::RootfsLayers;
 use keelson_model::host::EngineConfig;
 use keelson_model::spec::{
     self as model, BindMount, Confinement, ContainerSpec, IpcMode, MountKind, MountSpec,
-    NetworkMode, Propagation, ReadOnly, RootSpec, Stdin,
+    Propagation, ReadOnly, RootSpec, Stdin,
 };
 use keelson_model::users::UserRange;
 use keelson_shim_protocol::{LogFiles, OtherRuntime, Rootfs, SPEC_FILE, ShimSpec};
@@ -23,7 +23,7 @@ use crate::spec::{self, HostFiles};
 use crate::types::Snapshot;
 use crate::user::{self, User};
 use crate::volumes::places;
-use crate::{EngineError, cdi, devices, files, propagation};
+use crate::{EngineError, cdi, devices, propagation};
 
 impl Inner {
     /// Prepares a run. What it writes is made anew for each run: below the run directory what only the
@@ -74,10 +74,18 @@ impl Inner {
         let names = ["hostname", "hosts", "resolv.conf"].map(|name| etc.join(name));
         let [hostname, hosts, resolv_conf] = &names;
         let host_name = named.unwrap_or(&snapshot).host_name();
+        let linked = self.linked(&snapshot)?;
         if named.is_none() {
-            write_files(&snapshot, (hostname, &host_name), hosts, resolv_conf)?;
+            write(hostname, format!("{host_name}\n").as_bytes())?;
+            let texts = self.name_texts(&snapshot, &linked);
+            write(hosts, texts.hosts.as_bytes())?;
+            write(resolv_conf, texts.resolv_conf.as_bytes())?;
             give_to_root(&names, snapshot.spec.namespaces.users)?;
         }
+        let linked = linked.iter();
+        let link_variables: Vec<_> = linked
+            .flat_map(|linked| linked.variables(&snapshot.name))
+            .collect();
 
         let init = match snapshot.spec.process.init {
             true => Some(self.init.path()?),
@@ -93,6 +101,7 @@ impl Inner {
         let mut config = spec::build(&spec::Input {
             spec: &snapshot.spec,
             host_name: &host_name,
+            link_variables: &link_variables,
             user: &user,
             files: HostFiles {
                 hostname,
@@ -293,27 +302,6 @@ fn device_nodes(snapshot: &Snapshot) -> Result<Vec<devices::DeviceNode>, EngineE
         nodes.extend(devices::resolve(device)?);
     }
     Ok(nodes)
-}
-
-fn write_files(
-    snapshot: &Snapshot,
-    (hostname, host_name): (&Path, &str),
-    hosts: &Path,
-    resolv_conf: &Path,
-) -> Result<(), EngineError> {
-    let names = &snapshot.spec.names;
-    let network = &snapshot.spec.namespaces.network;
-    // A host without these files is a host without these entries.
-    let of_host = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let hosts_of_host = match network {
-        NetworkMode::Host => of_host("/etc/hosts"),
-        NetworkMode::Bridge | NetworkMode::None => String::new(),
-    };
-    write(hostname, format!("{host_name}\n").as_bytes())?;
-    let text = files::hosts(names, network, &hosts_of_host);
-    write(hosts, text.as_bytes())?;
-    let text = files::resolv_conf(names, &of_host("/etc/resolv.conf"));
-    write(resolv_conf, text.as_bytes())
 }
 
 /// Bytes after which the file of a container is rotated whose output goes nowhere.

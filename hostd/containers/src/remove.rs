@@ -53,6 +53,7 @@ impl Inner {
             registry.release(&name);
         });
         self.executions.forget(&container.id);
+        self.networks.forget(&container.id);
         // It has none when it ended before.
         off_workers(|| end_uses(container));
         let snapshot = container.snapshot();

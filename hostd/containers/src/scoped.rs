@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hostd_images::{Change, ImageId};
+use keelson_model::spec::ConnectionSpec;
 use tokio::io::AsyncRead;
 
 use crate::{
@@ -54,6 +55,16 @@ impl ScopedEngine<'_> {
     /// Starts a container.
     pub async fn start(&self, name: &str) -> Result<(), EngineError> {
         self.engine.start(self.scope, name).await
+    }
+
+    /// Connects a container to a network.
+    pub async fn connect(&self, name: &str, connection: ConnectionSpec) -> Result<(), EngineError> {
+        self.engine.connect(self.scope, name, connection).await
+    }
+
+    /// Takes a container out of a network.
+    pub async fn disconnect(&self, name: &str, network: &str) -> Result<(), EngineError> {
+        self.engine.disconnect(self.scope, name, network).await
     }
 
     /// Stops a container.

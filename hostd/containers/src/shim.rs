@@ -56,8 +56,8 @@ impl Shim {
         }
     }
 
-    /// Starts the shim and waits until it made the container.
-    pub(crate) async fn spawn(&self, program: &Program) -> Result<(), EngineError> {
+    /// Starts the shim and waits until it made the container. Returns the container's first process.
+    pub(crate) async fn spawn(&self, program: &Program) -> Result<i32, EngineError> {
         let (receiver, sender) = io::pipe().map_err(|error| self.error("pipe", error))?;
         let errors = File::options()
             .append(true)
@@ -86,7 +86,7 @@ impl Shim {
         drop(sender);
         let hello = tokio::time::timeout(CREATE_TIMEOUT, self.hello(receiver)).await;
         match hello {
-            Ok(Ok(Hello::Created { .. })) => Ok(()),
+            Ok(Ok(Hello::Created { pid, .. })) => Ok(pid),
             Ok(Ok(Hello::Failed { message, reason })) => Err(start_failed(message, reason)),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(self.error("start shim", "no answer in time")),

@@ -41,7 +41,7 @@ pub(crate) struct Running {
 }
 
 impl Inner {
-    /// Makes a run. What fails leaves no shim behind.
+    /// Makes a run. What fails leaves no shim behind, and nothing in networks.
     pub(crate) async fn run(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -54,15 +54,30 @@ impl Inner {
                 container.id
             )));
         };
-        let (inner, prepared) = (Arc::clone(self), Arc::clone(container));
+        let running = self.make_run(container).await;
+        if running.is_err() {
+            self.unplug(&container.id).await;
+        }
+        running
+    }
+
+    async fn make_run(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+    ) -> Result<Running, EngineError> {
         // Held until the container is made.
         let joined = Arc::new(self.join_donors(container).await?);
+        self.reserve_networks(&container.snapshot()).await?;
+        let (inner, prepared) = (Arc::clone(self), Arc::clone(container));
         let joining = Arc::clone(&joined);
         blocking(move || inner.prepare(&prepared, &joining)).await??;
         forward::check_server(container).await?;
         let shim = container.shim();
         let running = match shim.spawn(&self.runtime).await {
-            Ok(()) => connect_and_start(&shim, container).await,
+            Ok(pid) => match self.plug_in(&container.snapshot(), pid).await {
+                Ok(()) => connect_and_start(&shim, container).await,
+                Err(error) => Err(error),
+            },
             // It said so itself, and has ended.
             Err(error @ EngineError::Start { .. }) => return Err(error),
             Err(error) => Err(error),

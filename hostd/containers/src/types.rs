@@ -62,6 +62,8 @@ pub struct EngineOptions {
     pub defaults: EngineConfig,
     /// Where volume plugins are looked for.
     pub plugins: Vec<PathBuf>,
+    /// The `keelson-resolver` executable.
+    pub resolver: PathBuf,
     /// Parent of all containers' cgroups, a directory right below the cgroup v2 mount.
     pub cgroup_parent: CgroupParent,
     /// Reads containers that were kept in a client's words only.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hostd_containers::{CgroupParent, Engine, EngineError, EngineOptions, Scope};
 use hostd_host_services::{Services, ServicesOptions};
 use hostd_images::ImageStore;
-use keelson_model::host::EngineConfig;
+use keelson_model::host::{EngineConfig, NetworksConfig};
 use keelson_model::service::{ServiceState, ServiceStatus};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -98,7 +98,15 @@ impl Machine {
                 run: self.path("run"),
                 runtime: runtime(),
                 images,
-                defaults: EngineConfig::default(),
+                // The machine's network is not the test's.
+                defaults: EngineConfig {
+                    networks: NetworksConfig {
+                        bridge: "none".to_owned(),
+                        ..NetworksConfig::default()
+                    },
+                    ..EngineConfig::default()
+                },
+                resolver: runtime().with_file_name("keelson-resolver"),
                 plugins: Vec::new(),
                 cgroup_parent: cgroup_parent(self.directory.path()),
                 read_old: |_| Err(EngineError::Invalid("no old containers here".to_owned())),

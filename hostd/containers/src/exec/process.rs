@@ -42,7 +42,13 @@ impl Inner {
             terminal: request.tty.then(TerminalSpec::default),
             ..snapshot.spec.process.clone()
         };
-        let mut env = environment(&asked, &snapshot.host_name(), &user.home);
+        // Others may have ended since the container was started.
+        let linked = self.linked(&snapshot).unwrap_or_default();
+        let linked = linked.iter();
+        let link_variables: Vec<_> = linked
+            .flat_map(|linked| linked.variables(&snapshot.name))
+            .collect();
+        let mut env = environment(&asked, &snapshot.host_name(), &user.home, &link_variables);
         merge_environment(&mut env, &request.env);
         set_member(&mut process, "env", json!(env));
         set_member(&mut process, "args", json!(request.args));

@@ -50,6 +50,8 @@ pub(crate) struct JoinedPaths<'a> {
 pub(crate) struct Input<'a> {
     pub(crate) spec: &'a ContainerSpec,
     pub(crate) host_name: &'a str,
+    /// What its links tell it.
+    pub(crate) link_variables: &'a [String],
     pub(crate) user: &'a User,
     pub(crate) files: HostFiles<'a>,
     /// What is mounted for its volumes.
@@ -139,7 +141,7 @@ fn process(input: &Input<'_>, capabilities: &[String]) -> Value {
             "additionalGids": user.additional_gids,
         },
         "args": args,
-        "env": environment(asked, input.host_name, &user.home),
+        "env": environment(asked, input.host_name, &user.home, input.link_variables),
         "cwd": asked.working_directory,
         "capabilities": {
             "bounding": capabilities,
@@ -164,11 +166,17 @@ fn process(input: &Input<'_>, capabilities: &[String]) -> Value {
 }
 
 /// The environment: what every process of a container has, overridden by what was asked for.
-pub(crate) fn environment(process: &ProcessSpec, host_name: &str, home: &str) -> Vec<String> {
+pub(crate) fn environment(
+    process: &ProcessSpec,
+    host_name: &str,
+    home: &str,
+    link_variables: &[String],
+) -> Vec<String> {
     let mut environment = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={host_name}")];
     if process.terminal.is_some() {
         environment.push("TERM=xterm".to_owned());
     }
+    environment.extend_from_slice(link_variables);
     merge_environment(&mut environment, &process.env);
     if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
         environment.push(format!("HOME={home}"));

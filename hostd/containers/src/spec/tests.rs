@@ -59,6 +59,7 @@ impl Case {
         build(&Input {
             spec: &self.spec,
             host_name: "0123456789ab",
+            link_variables: &[],
             user: &self.user,
             files: HostFiles {
                 hostname: Path::new("/r/hostname"),

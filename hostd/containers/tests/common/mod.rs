@@ -16,7 +16,7 @@ use hostd_containers::{
     LogQuery, Scope, WaitCondition, WaitResult,
 };
 use hostd_images::{ImageStore, ImportOptions};
-use keelson_model::host::EngineConfig;
+use keelson_model::host::{EngineConfig, NetworksConfig};
 use keelson_model::spec::{CapabilitySet, ContainerSpec, RootSpec};
 
 pub const SCOPE: Scope = Scope::User;
@@ -113,7 +113,15 @@ impl Machine {
             run: self.run(),
             runtime: runtime(),
             images: images.clone(),
-            defaults: EngineConfig::default(),
+            // The machine's network is not the test's.
+            defaults: EngineConfig {
+                networks: NetworksConfig {
+                    bridge: "none".to_owned(),
+                    ..NetworksConfig::default()
+                },
+                ..EngineConfig::default()
+            },
+            resolver: runtime().with_file_name("keelson-resolver"),
             plugins: Vec::new(),
             cgroup_parent: cgroup_parent(self.directory.path()),
             read_old: |_| Err(EngineError::Invalid("no old containers here".to_owned())),

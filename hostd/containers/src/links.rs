@@ -1,0 +1,197 @@
+//! Links on the default bridge network: what a container learns of another one by its environment
+//! and its /etc/hosts. In other networks a link is a name only.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use keelson_model::spec::{ContainerLink, Port};
+
+use crate::EngineError;
+use crate::connected::{DEFAULT, connections};
+use crate::engine::Inner;
+use crate::types::{Scope, Snapshot};
+
+/// A container that another one is linked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Linked {
+    alias: String,
+    name: String,
+    host_name: String,
+    address: Ipv4Addr,
+    ports: BTreeSet<Port>,
+    environment: Vec<String>,
+}
+
+impl Inner {
+    /// The containers that a container is linked to in the default network.
+    ///
+    /// # Errors
+    /// One does not exist or does not run.
+    pub(crate) fn linked(&self, snapshot: &Snapshot) -> Result<Vec<Linked>, EngineError> {
+        let connections = connections(snapshot);
+        let default = connections.iter().find(|known| known.network == DEFAULT);
+        let links = default.map_or(&[][..], |known| &known.links);
+        let links = links.iter();
+        links.map(|link| self.find_linked(snapshot, link)).collect()
+    }
+
+    /// The links of a container to another one that lead there, as far as it runs.
+    pub(crate) fn links_to(&self, of: &Snapshot, target: &Snapshot) -> Vec<Linked> {
+        let connections = connections(of);
+        let default = connections.iter().find(|known| known.network == DEFAULT);
+        let links = default.map_or(&[][..], |known| &known.links).iter();
+        let leading = links.filter(|link| {
+            let found = self.resolve(target.scope, &link.container);
+            found.is_ok_and(|found| found.id == target.id)
+        });
+        let found = leading.filter_map(|link| self.find_linked(of, link).ok());
+        found.collect()
+    }
+
+    fn find_linked(
+        &self,
+        snapshot: &Snapshot,
+        link: &ContainerLink,
+    ) -> Result<Linked, EngineError> {
+        let other = self.resolve(Scope::User, &link.container)?.snapshot();
+        let running = self.networks.run_of(&other.id);
+        let network = self.networks.find(DEFAULT)?;
+        let mut endpoints = running.endpoints.iter();
+        let endpoint = endpoints.find(|endpoint| endpoint.network == network.id);
+        let address = endpoint.and_then(|endpoint| endpoint.ipv4);
+        let Some(IpAddr::V4(address)) = address.map(|prefix| prefix.address) else {
+            return Err(EngineError::Conflict(format!(
+                "Cannot link to a non running container: /{} AS /{}/{}",
+                other.name, snapshot.name, link.alias
+            )));
+        };
+        Ok(Linked {
+            alias: link.alias.clone(),
+            name: other.name.clone(),
+            host_name: other.host_name(),
+            address,
+            ports: other.spec.exposed_ports.clone(),
+            environment: other.spec.process.env.clone(),
+        })
+    }
+}
+
+impl Linked {
+    /// Where the other one is, and what it is called.
+    pub(crate) fn hosts(&self) -> (IpAddr, Vec<String>) {
+        let mut names = vec![self.alias.clone()];
+        for name in [&self.host_name, &self.name] {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        (self.address.into(), names)
+    }
+
+    /// The variables that a container linked to this one gets. `owner`: that container's name.
+    pub(crate) fn variables(&self, owner: &str) -> Vec<String> {
+        let prefix = self.alias.replace(['-', '.'], "_").to_uppercase();
+        let mut variables = Vec::new();
+        let address = self.address;
+        let url = |port: &Port| format!("{}://{address}:{}", port.protocol.as_str(), port.number);
+        // TCP first, as the one that is meant when none is named.
+        let mut ports: Vec<&Port> = self.ports.iter().collect();
+        ports.sort_by_key(|port| (port.protocol, port.number));
+        if let Some(first) = ports.first() {
+            variables.push(format!("{prefix}_PORT={}", url(first)));
+        }
+        for port in &ports {
+            let protocol = port.protocol.as_str();
+            let of_port = format!("{prefix}_PORT_{}_{}", port.number, protocol.to_uppercase());
+            variables.push(format!("{of_port}={}", url(port)));
+            variables.push(format!("{of_port}_ADDR={address}"));
+            variables.push(format!("{of_port}_PORT={}", port.number));
+            variables.push(format!("{of_port}_PROTO={protocol}"));
+        }
+        for (start, end) in ranges(&ports) {
+            let protocol = start.protocol.as_str();
+            let of_range = format!("{prefix}_PORT_{}_{}", start.number, protocol.to_uppercase());
+            variables.push(format!("{of_range}_START={}", url(start)));
+            variables.push(format!("{of_range}_PORT_START={}", start.number));
+            variables.push(format!("{of_range}_END={}", url(end)));
+            variables.push(format!("{of_range}_PORT_END={}", end.number));
+        }
+        variables.push(format!("{prefix}_NAME=/{owner}/{}", self.alias));
+        for entry in &self.environment {
+            let name = entry.split('=').next().unwrap_or_default();
+            if entry.contains('=') && !matches!(name, "HOME" | "PATH") {
+                variables.push(format!("{prefix}_ENV_{entry}"));
+            }
+        }
+        variables
+    }
+}
+
+/// The runs of ports that follow each other, of at least two.
+fn ranges<'a>(ports: &[&'a Port]) -> Vec<(&'a Port, &'a Port)> {
+    let mut ranges: Vec<(&Port, &Port)> = Vec::new();
+    for port in ports {
+        match ranges.last_mut() {
+            Some((_, end))
+                if end.protocol == port.protocol
+                    && end.number.checked_add(1) == Some(port.number) =>
+            {
+                *end = port;
+            }
+            _ => ranges.push((port, port)),
+        }
+    }
+    ranges.retain(|(start, end)| start != end);
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use keelson_model::spec::Protocol;
+
+    use super::*;
+
+    fn port(number: u16, protocol: Protocol) -> Port {
+        Port { number, protocol }
+    }
+
+    #[test]
+    fn what_a_link_tells() {
+        let linked = Linked {
+            alias: "my-db".to_owned(),
+            name: "db1".to_owned(),
+            host_name: "0123456789ab".to_owned(),
+            address: Ipv4Addr::new(172, 17, 0, 5),
+            ports: BTreeSet::from([
+                port(53, Protocol::Udp),
+                port(80, Protocol::Tcp),
+                port(81, Protocol::Tcp),
+            ]),
+            environment: ["A=b", "HOME=/x", "PATH=/y", "GONE"]
+                .map(str::to_owned)
+                .to_vec(),
+        };
+        let variables = linked.variables("web");
+        for expected in [
+            "MY_DB_PORT=tcp://172.17.0.5:80",
+            "MY_DB_PORT_53_UDP=udp://172.17.0.5:53",
+            "MY_DB_PORT_80_TCP_ADDR=172.17.0.5",
+            "MY_DB_PORT_80_TCP_PORT=80",
+            "MY_DB_PORT_80_TCP_PROTO=tcp",
+            "MY_DB_PORT_80_TCP_START=tcp://172.17.0.5:80",
+            "MY_DB_PORT_80_TCP_PORT_END=81",
+            "MY_DB_NAME=/web/my-db",
+            "MY_DB_ENV_A=b",
+        ] {
+            assert!(
+                variables.iter().any(|variable| variable == expected),
+                "{expected}: {variables:#?}"
+            );
+        }
+        assert!(!variables.iter().any(|variable| {
+            variable.contains("HOME") || variable.contains("PATH") || variable.contains("GONE")
+        }));
+        let (_, names) = linked.hosts();
+        assert_eq!(names, ["my-db", "0123456789ab", "db1"]);
+    }
+}

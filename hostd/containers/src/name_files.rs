@@ -1,0 +1,209 @@
+//! /etc/hosts and /etc/resolv.conf of a container: made for each run, and changed in place while it runs.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use hostd_networks::Endpoint;
+use hostd_networks::names::hosts::Hosts;
+use hostd_networks::names::resolv_conf::{self, ResolvConf, Wishes};
+use keelson_model::spec::{NameSpec, NetworkMode};
+
+use crate::connected::{DEFAULT, has_ipv6, is_connected};
+use crate::engine::Inner;
+use crate::links::Linked;
+use crate::types::Snapshot;
+use crate::{EngineError, files};
+
+/// What stands in the two files.
+pub(crate) struct Texts {
+    pub(crate) hosts: String,
+    pub(crate) resolv_conf: String,
+}
+
+/// Bytes of a file of the host or of a container that are read.
+const LONGEST: u64 = 1 << 20;
+
+impl Inner {
+    /// What a container wants in its resolv.conf, or the host's configuration for it.
+    pub(crate) fn wishes(&self, names: &NameSpec) -> Wishes {
+        let defaults = &self.defaults.networks;
+        Wishes {
+            servers: match names.dns_servers.is_empty() {
+                true => defaults.nameservers.clone(),
+                false => names.dns_servers.clone(),
+            },
+            search: match names.dns_search.is_empty() {
+                true => defaults.search.clone(),
+                false => names.dns_search.clone(),
+            },
+            options: names.dns_options.clone(),
+        }
+    }
+
+    /// The files of a run that is about to be made; its addresses are reserved.
+    pub(crate) fn name_texts(&self, snapshot: &Snapshot, linked: &[Linked]) -> Texts {
+        let names = &snapshot.spec.names;
+        let wishes = self.wishes(names);
+        let mut extra: Vec<(String, IpAddr)> = names
+            .hosts
+            .iter()
+            .map(|entry| (entry.name.clone(), entry.address))
+            .collect();
+        let of_host = self.addresses_of_host(snapshot);
+        for name in &names.names_of_host {
+            extra.extend(of_host.iter().map(|address| (name.clone(), *address)));
+        }
+        if !is_connected(snapshot) {
+            let network = &snapshot.spec.namespaces.network;
+            // A host without these files is a host without these entries.
+            let of_host = |path: &str| read(Path::new(path)).unwrap_or_default();
+            let hosts = match network {
+                NetworkMode::Host => of_host("/etc/hosts"),
+                NetworkMode::Bridge | NetworkMode::None => String::new(),
+            };
+            return Texts {
+                hosts: files::hosts(&extra, network, &hosts),
+                resolv_conf: files::resolv_conf(&wishes, &of_host("/etc/resolv.conf")),
+            };
+        }
+        let run = self.networks.run_of(&snapshot.id);
+        let links = linked.iter().map(Linked::hosts);
+        let hosts = Hosts {
+            hostname: snapshot.host_name(),
+            domain: names.domain.clone(),
+            addresses: run.addresses().collect(),
+            ipv6: has_ipv6(snapshot),
+            links: links.collect(),
+            extra,
+        };
+        let host = self.networks.host_resolv_conf();
+        let named = run.endpoints.iter().any(|endpoint| {
+            let network = self.networks.find(&endpoint.network);
+            network.is_ok_and(|network| !network.predefined)
+        });
+        let resolv_conf = match named {
+            true => host.with(&wishes).for_resolver(),
+            false => {
+                let ipv6 = run.endpoints.iter().any(|endpoint| endpoint.ipv6.is_some());
+                reachable(host).for_default_bridge(&wishes, ipv6)
+            }
+        };
+        Texts {
+            hosts: hosts.render(),
+            resolv_conf,
+        }
+    }
+
+    /// Where containers reach the host: at the default bridge, or at their own gateways.
+    fn addresses_of_host(&self, snapshot: &Snapshot) -> Vec<IpAddr> {
+        if let Ok(network) = self.networks.find(DEFAULT)
+            && network.bridge().is_some()
+        {
+            let gateways = network.subnets.iter();
+            return gateways.filter_map(|subnet| subnet.gateway).collect();
+        }
+        let run = self.networks.run_of(&snapshot.id);
+        let ipv4 = run.endpoints.iter().find(|endpoint| endpoint.default_ipv4);
+        let ipv6 = run.endpoints.iter().find(|endpoint| endpoint.default_ipv6);
+        let ipv4 = ipv4.and_then(|endpoint| endpoint.gateway_ipv4);
+        let ipv6 = ipv6.and_then(|endpoint| endpoint.gateway_ipv6);
+        let ipv4 = ipv4.map(IpAddr::V4).into_iter();
+        ipv4.chain(ipv6.map(IpAddr::V6)).collect()
+    }
+
+    /// Adds a running container's names in a further network to its /etc/hosts.
+    pub(crate) fn name_in_hosts(&self, snapshot: &Snapshot, endpoint: &Endpoint) {
+        let hosts = Hosts {
+            hostname: snapshot.host_name(),
+            domain: snapshot.spec.names.domain.clone(),
+            addresses: addresses(endpoint).collect(),
+            ..Hosts::default()
+        };
+        change_hosts(snapshot, |text| text.push_str(&hosts.own_lines()));
+    }
+
+    /// Takes a running container's names in a network out of its /etc/hosts.
+    pub(crate) fn remove_from_hosts(&self, snapshot: &Snapshot, endpoint: &Endpoint) {
+        let addresses: Vec<_> = addresses(endpoint).map(|one| one.to_string()).collect();
+        change_hosts(snapshot, |text| {
+            keep_lines(text, |line| {
+                let address = line.split_whitespace().next();
+                !address.is_some_and(|address| addresses.iter().any(|one| one == address))
+            });
+        });
+    }
+
+    /// Writes the address that a container has now into /etc/hosts of those that are linked to it.
+    pub(crate) fn tell_linked(&self, snapshot: &Snapshot) {
+        for other in self.with(snapshot.scope, |registry| {
+            registry.values().cloned().collect::<Vec<_>>()
+        }) {
+            let other = other.snapshot();
+            if !other.state.status.has_process() {
+                continue;
+            }
+            for linked in self.links_to(&other, snapshot) {
+                let (address, names) = linked.hosts();
+                change_hosts(&other, |text| {
+                    keep_lines(text, |line| {
+                        let mut words = line.split_whitespace().skip(1);
+                        words.next() != names.first().map(String::as_str)
+                    });
+                    text.push_str(&format!("{address}\t{}\n", names.join(" ")));
+                });
+            }
+        }
+    }
+}
+
+fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
+    let prefixes = [endpoint.ipv4, endpoint.ipv6].into_iter().flatten();
+    prefixes.map(|prefix| prefix.address)
+}
+
+/// What the host's own stub asks itself: containers on the default bridge can't ask the stub.
+fn reachable(host: ResolvConf) -> ResolvConf {
+    match resolv_conf::is_stub(&host) {
+        true => {
+            read(Path::new(resolv_conf::RESOLVED)).map_or(host, |text| ResolvConf::parse(&text))
+        }
+        false => host,
+    }
+}
+
+fn keep_lines(text: &mut String, keep: impl Fn(&str) -> bool) {
+    let lines = text.lines().filter(|line| keep(line));
+    *text = lines.flat_map(|line| [line, "\n"]).collect();
+}
+
+/// Changes the file of a running container. It is written in place, because it is mounted. Others that hold
+/// it keep what they see otherwise.
+fn change_hosts(snapshot: &Snapshot, change: impl FnOnce(&mut String)) {
+    let path = snapshot.files().join("hosts");
+    let changed = read(&path).and_then(|mut text| {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        change(&mut text);
+        fs::write(&path, text)
+    });
+    if let Err(error) = changed {
+        let error = EngineError::io("change", &path)(error);
+        tracing::warn!(id = snapshot.id, %error, "names of a container not changed");
+    }
+}
+
+/// Reads a file that may be anything: the container can have written it.
+fn read(path: &Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let mut file = fs::File::options()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    let mut text = String::new();
+    file.by_ref().take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
