@@ -199,6 +199,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         .unwrap_or_default();
     warnings.extend(offers::missing_limits(facts));
     warnings.extend(apparmor_warning(&facts.apparmor));
+    warnings.extend(api.0.engine.networks().warnings());
     let proxies = &inner.images.registry_options().proxies;
     let mut log_drivers = offers::LOG_DRIVERS;
     log_drivers.sort_unstable();

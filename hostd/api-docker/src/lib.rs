@@ -9,6 +9,7 @@
 //! - `containers`, `images`, `networks`, `volumes`, `events`, `system`, `info`: the handlers.
 //! - `objects`: handlers of routes that are not built, and of empty lists.
 //! - `request`: from a client's container to the engine's specification.
+//! - `membership`: in which networks a container is.
 //! - `offers`: the runtimes, drivers and limits that this engine has.
 //! - [`wire`]: containers in Docker's JSON.
 //! - [`mux`]: Docker's framing of output streams.
@@ -20,6 +21,7 @@ pub mod error;
 mod events;
 mod images;
 mod info;
+mod membership;
 pub mod mux;
 mod networks;
 mod objects;

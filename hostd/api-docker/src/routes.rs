@@ -486,16 +486,14 @@ pub static ROUTES: Table<Handler> = Table::new(
             Operator,
             handler!(networks::connect),
         )
-        .takes(Takes::Document)
-        .not_built(),
+        .takes(Takes::Document),
         route(
             "POST",
             "/networks/{id*}/disconnect",
             24,
             Operator,
             handler!(networks::disconnect),
-        )
-        .not_built(),
+        ),
         route("GET", "/plugins", 25, Reader, handler!(objects::plugins)),
         not_built("GET", "/plugins/privileges", 25, Operator),
         not_built("POST", "/plugins/pull", 25, Admin),

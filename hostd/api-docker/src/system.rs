@@ -33,7 +33,10 @@ pub(crate) async fn disk_usage(api: &Api, call: Call) -> Result<Response<Body>, 
         put("Images", Value::Array(list));
     }
     if is_wanted("container") {
-        put("Containers", containers::list::with_sizes(api).await?);
+        put(
+            "Containers",
+            containers::list::with_sizes(api, call.version).await?,
+        );
     }
     if is_wanted("volume") {
         put("Volumes", volumes::with_usage(api).await?);

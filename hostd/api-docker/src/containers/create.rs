@@ -41,6 +41,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         ));
     }
     name_donors_by_id(api, &mut body.host_config);
+    name_networks(api, &mut body);
     let id = NewId::generate();
     let holder = Holder::container(id.as_str());
     let (lease, image) = api.0.images.lease(&body.config.image, holder)?;
@@ -70,6 +71,10 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         engine: engine.root(),
         machine: &machine,
         runtimes: &api.0.runtimes,
+        default_network: match engine.networks().has_default_bridge() {
+            true => "bridge",
+            false => "none",
+        },
         init: engine.defaults().init,
         users: engine.defaults().user_namespaces.range(),
     };
@@ -109,6 +114,29 @@ fn name_donors_by_id(api: &Api, host: &mut HostConfig) {
         {
             *mode = format!("container:{}", found.id);
         }
+    }
+}
+
+/// Networks by their names, whatever a client calls them. Two settings of one network become one. One that is
+/// not there is missed at the start.
+fn name_networks(api: &Api, body: &mut CreateBody) {
+    let named = |term: &str| {
+        let found = api.0.engine.networks().find(term);
+        found.ok().map(|network| network.name.clone())
+    };
+    let mode = &mut body.host_config.network_mode;
+    let is_plain = matches!(mode.as_str(), "" | "default") || namespaces::donor(mode).is_some();
+    if !is_plain && let Some(name) = named(mode) {
+        *mode = name;
+    }
+    let endpoints = std::mem::take(&mut body.networking_config.endpoints_config);
+    for (term, settings) in endpoints {
+        let name = match term.as_str() {
+            "" | "default" => term,
+            _ => named(&term).unwrap_or(term),
+        };
+        let known = &mut body.networking_config.endpoints_config;
+        known.entry(name).or_insert(settings);
     }
 }
 

@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use keelson_model::spec::LogSpec;
 use serde_json::{Value, json};
 
-use super::{health, mounts, networks, open_ports, port_name, sizes};
+use super::{health, mounts, network, sizes};
 use crate::error::ApiError;
 use crate::offers::STORAGE_DRIVER;
 use crate::places::Kind;
@@ -16,7 +16,7 @@ use crate::{Api, Call, times};
 
 pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let snapshot = api.containers().inspect(&call.name)?;
-    let mut answer = render(api, &snapshot)?;
+    let mut answer = render(api, &snapshot, call.version)?;
     let execs = api.0.engine.exec_ids(&snapshot.id);
     if let Some(ids) = answer.get_mut("ExecIDs")
         && !execs.is_empty()
@@ -45,7 +45,7 @@ pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, Api
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
-fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
+fn render(api: &Api, snapshot: &Snapshot, version: ApiVersion) -> Result<Value, ApiError> {
     let file = |name: &str| snapshot.directory.join(name).display().to_string();
     let own_file = |name: &str| snapshot.files().join(name).display().to_string();
     let process = &snapshot.spec.process;
@@ -75,28 +75,7 @@ fn render(api: &Api, snapshot: &Snapshot) -> Result<Value, ApiError> {
         "GraphDriver": {"Name": STORAGE_DRIVER, "Data": {"UpperDir": file("upper")}},
         "Mounts": mounts(api, snapshot)?,
         "Config": shown::config(snapshot)?,
-        "NetworkSettings": {
-            "Bridge": "",
-            "SandboxID": "",
-            "SandboxKey": "",
-            "Ports": open_ports(snapshot)
-                .map(|port| (port_name(port), Value::Null))
-                .collect::<serde_json::Map<_, _>>(),
-            "HairpinMode": false,
-            "LinkLocalIPv6Address": "",
-            "LinkLocalIPv6PrefixLen": 0,
-            "SecondaryIPAddresses": null,
-            "SecondaryIPv6Addresses": null,
-            "EndpointID": "",
-            "Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "IPAddress": "",
-            "IPPrefixLen": 0,
-            "IPv6Gateway": "",
-            "MacAddress": "",
-            "Networks": networks(api, snapshot),
-        },
+        "NetworkSettings": network::settings(api, snapshot, version),
     }))
 }
 

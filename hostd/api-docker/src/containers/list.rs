@@ -11,11 +11,12 @@ use http::{Response, StatusCode};
 use keelson_model::error::ErrorKind;
 use keelson_model::spec::{MountKind, Port};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Networks, health, mounts, networks, open_ports, sizes};
+use super::network::{self, Networks};
+use super::{health, mounts, sizes};
 use crate::error::ApiError;
-use crate::networks::network_name;
+use crate::membership;
 use crate::places::Kind;
 use crate::query::{Filters, Patterns};
 use crate::reply::{self, Body};
@@ -69,7 +70,7 @@ pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         true => Some(api.place(Kind::Survey, call.role).await?),
         false => None,
     };
-    let mut answer = summaries(api, &containers, with_size).await?;
+    let mut answer = summaries(api, &containers, with_size, call.version).await?;
     if call.version < ApiVersion::new(1, 46) {
         for summary in &mut answer {
             summary.host_config.annotations = None;
@@ -92,6 +93,7 @@ struct Chosen<'a> {
     ids: Vec<String>,
     tasks: bool,
     expose: Vec<Ports>,
+    publish: Vec<Ports>,
 }
 
 impl<'a> Chosen<'a> {
@@ -127,11 +129,12 @@ impl<'a> Chosen<'a> {
                 .map(|container| Ok(api.containers().inspect(container)?.created))
                 .transpose()
         };
-        // No port is published yet, but the values are still checked.
-        for wanted in filters.values("publish") {
-            Ports::parse("publish", wanted)?;
-        }
-        let expose = filters.values("expose").iter();
+        let ports = |filter: &str| {
+            let all = filters.values(filter).iter();
+            all.map(|wanted| Ports::parse(filter, wanted))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let (publish, expose) = (ports("publish")?, ports("expose")?);
         let containers = api.containers().list();
         let ids = filters.values("id").iter().filter_map(|wanted| {
             let mut found = containers.iter().filter(|c| c.id.starts_with(wanted));
@@ -150,18 +153,26 @@ impl<'a> Chosen<'a> {
             images: descendants(api, filters),
             ids: ids.collect(),
             tasks: filters.flag("is-task")?.unwrap_or(false),
-            expose: expose
-                .map(|wanted| Ports::parse("expose", wanted))
-                .collect::<Result<_, _>>()?,
+            expose,
+            publish,
         })
     }
 
     /// Whether a container is in the network of this name, or of this prefix of an identifier.
     fn in_network(&self, container: &Snapshot) -> bool {
-        let name = network_name(container);
-        let (id, _) = crate::networks::ids(self.api, container, name);
-        let fits = |wanted: &str| wanted == name || (!wanted.is_empty() && id.starts_with(wanted));
-        self.filters.any("network", fits)
+        let networks = self.api.0.engine.networks();
+        let connected: Vec<_> = membership::names(container)
+            .into_iter()
+            .map(|name| match networks.find(&name) {
+                Ok(found) => (found.name.clone(), found.id.clone()),
+                Err(_) => (name, String::new()),
+            })
+            .collect();
+        self.filters.any("network", |wanted| {
+            connected
+                .iter()
+                .any(|(name, id)| wanted == name || (!wanted.is_empty() && id.starts_with(wanted)))
+        })
     }
 
     fn fits(&self, container: &Snapshot) -> bool {
@@ -181,7 +192,10 @@ impl<'a> Chosen<'a> {
             && filters.any("health", |wanted| wanted == health::filter_word(container))
             // There are no services whose tasks could be containers.
             && !self.tasks
-            && !filters.has("publish")
+            && (self.publish.is_empty()
+                || container.spec.published_ports.iter().any(|published| {
+                    self.publish.iter().any(|ports| ports.contain(&published.port))
+                }))
             && (self.expose.is_empty()
                 || container.spec.exposed_ports.iter().any(|port| {
                     self.expose.iter().any(|ports| ports.contain(port))
@@ -252,9 +266,9 @@ impl Ports {
 }
 
 /// All containers with their sizes, for `GET /system/df`.
-pub(crate) async fn with_sizes(api: &Api) -> Result<Value, ApiError> {
+pub(crate) async fn with_sizes(api: &Api, version: ApiVersion) -> Result<Value, ApiError> {
     let containers = api.containers().list();
-    let list = summaries(api, &containers, true).await?;
+    let list = summaries(api, &containers, true, version).await?;
     serde_json::to_value(list).map_err(|error| {
         ApiError::new(
             ErrorKind::Internal,
@@ -267,10 +281,11 @@ async fn summaries<'a>(
     api: &Api,
     containers: &'a [Arc<Snapshot>],
     with_size: bool,
+    version: ApiVersion,
 ) -> Result<Vec<Summary<'a>>, ApiError> {
     let mut answer = Vec::with_capacity(containers.len());
     for container in containers {
-        let mut summary = render(api, container)?;
+        let mut summary = render(api, container, version)?;
         if with_size {
             let (written, whole) = match sizes(api, container).await {
                 Ok((written, whole)) => (Size::Known(written), Size::Known(whole)),
@@ -355,7 +370,7 @@ pub(crate) struct Summary<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct HostPart<'a> {
-    network_mode: Cow<'static, str>,
+    network_mode: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     annotations: Option<&'a BTreeMap<String, String>>,
 }
@@ -379,7 +394,12 @@ impl Size {
     const UNKNOWN: Self = Self::Unknown(-1);
 }
 
-fn render<'a>(api: &Api, container: &'a Snapshot) -> Result<Summary<'a>, ApiError> {
+fn render<'a>(
+    api: &Api,
+    container: &'a Snapshot,
+    version: ApiVersion,
+) -> Result<Summary<'a>, ApiError> {
+    let running = api.0.engine.networks().run_of(&container.id);
     // The name may belong to another image by now.
     let name = container.image();
     let image = match api.0.images.resolve(&name) {
@@ -395,31 +415,21 @@ fn render<'a>(api: &Api, container: &'a Snapshot) -> Result<Summary<'a>, ApiErro
         image_id: container.image_id(),
         command: command(&process.command, &process.args),
         created: container.created.as_second(),
-        ports: ports(container),
+        ports: network::listed_ports(container, &running.bindings),
         labels: &container.spec.labels,
         state: container.state.status.as_str(),
         status: status(container, jiff::Timestamp::now()),
         host_config: HostPart {
-            network_mode: match &container.spec.namespaces.donors.network {
-                Some(donor) => format!("container:{donor}").into(),
-                None => network_name(container).into(),
-            },
+            network_mode: membership::mode(container),
             annotations: (!annotations.is_empty()).then_some(annotations),
         },
         network_settings: NetworkPart {
-            networks: networks(api, container),
+            networks: network::endpoints(api, container, version),
         },
         mounts: mounts(api, container)?,
         size_rw: None,
         size_root_fs: None,
     })
-}
-
-/// The ports that the container listens on, none of which is published.
-fn ports(container: &Snapshot) -> Vec<Value> {
-    open_ports(container)
-        .map(|port| json!({"PrivatePort": port.number, "Type": port.protocol.as_str()}))
-        .collect()
 }
 
 fn command(path: &str, args: &[String]) -> String {

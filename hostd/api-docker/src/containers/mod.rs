@@ -10,17 +10,16 @@ mod health;
 pub(crate) mod inspect;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
+pub(crate) mod network;
 pub(crate) mod stats;
 pub(crate) mod streams;
 mod versions;
 pub(crate) mod websocket;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hostd_containers::Snapshot;
-use keelson_model::spec::{MountKind, NetworkMode, Port, ReadOnly};
-use serde::Serialize;
+use keelson_model::spec::{MountKind, ReadOnly};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -36,69 +35,6 @@ fn terminal_size(call: &Call) -> Result<(u16, u16), ApiError> {
             .map_err(|_| ApiError::invalid(format!("invalid resize {what} {value:?}")))
     };
     Ok((size("h", "height")?, size("w", "width")?))
-}
-
-/// `NetworkSettings.Networks`: a container's end points by the names of their networks.
-type Networks = BTreeMap<&'static str, EndPoint>;
-
-/// A container's connection to a network. The networks that exist assign no addresses.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct EndPoint {
-    #[serde(rename = "IPAMConfig")]
-    ipam_config: (),
-    links: (),
-    aliases: (),
-    mac_address: &'static str,
-    driver_opts: (),
-    gw_priority: i64,
-    #[serde(rename = "NetworkID")]
-    network_id: String,
-    #[serde(rename = "EndpointID")]
-    endpoint_id: String,
-    gateway: &'static str,
-    #[serde(rename = "IPAddress")]
-    ip_address: &'static str,
-    #[serde(rename = "IPPrefixLen")]
-    ip_prefix_len: u8,
-    #[serde(rename = "IPv6Gateway")]
-    ipv6_gateway: &'static str,
-    #[serde(rename = "GlobalIPv6Address")]
-    global_ipv6_address: &'static str,
-    #[serde(rename = "GlobalIPv6PrefixLen")]
-    global_ipv6_prefix_len: u8,
-    #[serde(rename = "DNSNames")]
-    dns_names: (),
-}
-
-fn networks(api: &Api, snapshot: &Snapshot) -> Networks {
-    // Who joins another one's network has no end of its own.
-    if snapshot.spec.namespaces.donors.network.is_some() {
-        return Networks::new();
-    }
-    let name = crate::networks::network_name(snapshot);
-    let (network_id, endpoint_id) = crate::networks::ids(api, snapshot, name);
-    let end = EndPoint {
-        network_id,
-        endpoint_id,
-        ..EndPoint::default()
-    };
-    Networks::from([(name, end)])
-}
-
-/// `80/tcp`.
-fn port_name(port: &Port) -> String {
-    format!("{}/{}", port.number, port.protocol.as_str())
-}
-
-/// The ports on which a running container can be reached in its network. With the host's network they
-/// are ports of the host.
-fn open_ports(snapshot: &Snapshot) -> impl Iterator<Item = &Port> {
-    let own = snapshot.state.status.has_process()
-        && snapshot.spec.namespaces.network != NetworkMode::Host;
-    own.then_some(&snapshot.spec.exposed_ports)
-        .into_iter()
-        .flatten()
 }
 
 /// The mounts of a container as list and inspect show them.

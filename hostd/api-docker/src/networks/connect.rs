@@ -1,6 +1,7 @@
 //! `POST /networks/{id}/connect` and `POST /networks/{id}/disconnect`.
 
-use http::Response;
+use http::{Response, StatusCode};
+use keelson_model::error::ErrorKind;
 use keelson_model::spec::ConnectionSpec;
 use serde::Deserialize;
 
@@ -37,12 +38,8 @@ pub(crate) async fn connect(api: &Api, call: Call) -> Result<Response<Body>, Api
         Err(_) => term,
     };
     let (container, wanted) = read_connect(&network, body, version)?;
-    let container = api.containers().inspect(&container)?;
-    // `engine.connect(container, wanted)` belongs here.
-    Err(ApiError::not_built(format!(
-        "connecting container {} to network {} is not built yet",
-        container.name, wanted.network
-    )))
+    api.containers().connect(&container, wanted).await?;
+    Ok(reply::empty(StatusCode::OK))
 }
 
 /// `POST /networks/{id}/disconnect`.
@@ -50,14 +47,14 @@ pub(crate) async fn disconnect(api: &Api, call: Call) -> Result<Response<Body>, 
     let term = call.name;
     let body: Disconnect = body(reply::read_json(call.request, MAX_DOCUMENT).await?)?;
     check_name(&body.container)?;
-    // `engine.disconnect(container, network, force)` belongs here. With force, a container that is not
-    // there may have left a connection behind.
-    let container = api.containers().inspect(&body.container)?;
-    let force = if body.force { " by force" } else { "" };
-    Err(ApiError::not_built(format!(
-        "disconnecting container {} from network {term}{force} is not built yet",
-        container.name
-    )))
+    match api.containers().disconnect(&body.container, &term).await {
+        // It is gone, and what it had in its networks with it.
+        Err(error) if body.force && error.kind() == ErrorKind::NotFound => {
+            api.0.engine.networks().find(&term)?;
+        }
+        other => other?,
+    }
+    Ok(reply::empty(StatusCode::OK))
 }
 
 fn body<T>(document: Option<T>) -> Result<T, ApiError> {

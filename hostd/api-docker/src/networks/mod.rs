@@ -12,11 +12,10 @@ mod show;
 use hostd_containers::Snapshot;
 use hostd_networks::Network;
 use http::{Response, StatusCode};
-use keelson_model::spec::NetworkMode;
-use keelson_oci::digest::Digest;
 use serde_json::Value;
 
 use crate::error::ApiError;
+use crate::membership;
 use crate::query::{Filters, Patterns};
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
@@ -132,37 +131,7 @@ fn check_flag(text: &str) -> Result<(), ApiError> {
 /// Whether a container is connected to one of the networks that have no addresses to give.
 fn is_connected(container: &Snapshot, network: &str) -> bool {
     let plain = matches!(network, "host" | "none");
-    plain && container.state.status.counts_as_running() && network_name(container) == network
-}
-
-/// The identifier of such a connection.
-fn endpoint_id(container: &Snapshot) -> String {
-    let network = network_name(container);
-    Digest::of(format!("{} in {network}", container.id).as_bytes()).hex()
-}
-
-/// Identifiers of a container's network and of its end point. Empty when there is none.
-pub(crate) fn ids(api: &Api, container: &Snapshot, name: &str) -> (String, String) {
-    let networks = api.0.engine.networks();
-    let network = networks.find(name).map(|network| network.id.clone());
-    let end = match networks.endpoint(&container.id, name) {
-        Ok(end) => end.id,
-        Err(_) if is_connected(container, name) => endpoint_id(container),
-        Err(_) => String::new(),
-    };
-    (network.unwrap_or_default(), end)
-}
-
-/// Name of the network that a container is connected to; empty for one that joins another one's.
-pub(crate) fn network_name(snapshot: &Snapshot) -> &'static str {
-    if snapshot.spec.namespaces.donors.network.is_some() {
-        return "";
-    }
-    match snapshot.spec.namespaces.network {
-        NetworkMode::Bridge => "bridge",
-        NetworkMode::None => "none",
-        NetworkMode::Host => "host",
-    }
+    plain && container.state.status.counts_as_running() && membership::mode(container) == network
 }
 
 #[cfg(test)]

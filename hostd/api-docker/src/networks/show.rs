@@ -4,8 +4,9 @@ use hostd_networks::{Endpoint, Network};
 use keelson_model::ip::IpPrefix;
 use serde_json::{Map, Value, json};
 
-use super::{SCOPE, endpoint_id, is_connected};
+use super::{SCOPE, is_connected};
 use crate::Api;
+use crate::membership::endpoint_id;
 
 /// A network with the containers in it.
 pub(super) fn network(network: &Network, containers: Map<String, Value>) -> Value {

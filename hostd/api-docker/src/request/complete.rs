@@ -4,9 +4,9 @@ use hostd_containers::merge_environment;
 use hostd_images::ContainerDefaults;
 use keelson_model::spec::{Hiding, SHM_SIZE};
 
-use super::refuse::{refuse_config, refuse_endpoint, refuse_host};
+use super::refuse::refuse_host;
 use super::spec::Words;
-use super::{Ground, discard, health, invalid, namespaces, size};
+use super::{Ground, connections, discard, health, invalid, namespaces, ports, size};
 use crate::error::ApiError;
 use crate::offers::{CGROUP_NAMESPACE, LOG_DRIVER, Runtimes};
 use crate::wire::{Config, CreateBody, HostConfig, NetworkingConfig};
@@ -16,6 +16,7 @@ use crate::wire::{Config, CreateBody, HostConfig, NetworkingConfig};
 pub(super) struct Completed {
     pub(super) config: Config,
     pub(super) host: HostConfig,
+    pub(super) networking: NetworkingConfig,
     pub(super) command: String,
     pub(super) args: Vec<String>,
     pub(super) warnings: Vec<String>,
@@ -27,6 +28,7 @@ impl Completed {
         Words {
             config: &self.config,
             host: &self.host,
+            networking: &self.networking,
             command: &self.command,
             args: &self.args,
         }
@@ -48,15 +50,16 @@ pub(super) fn complete(
     let mut warnings = Vec::new();
     // First: what a shared namespace forbids has words of its own.
     namespaces::check(&config, &host)?;
+    connections::check(&host, &networking)?;
+    ports::expose(&mut config, &host)?;
     discard::discard(&mut host, ground.facts, &mut warnings)?;
-    refuse_config(&config)?;
     refuse_host(&host)?;
     size::check(&config, &host)?;
     health::check(&config)?;
     if let Some(image) = image {
         merge_image(&mut config, image, &mut warnings)?;
     }
-    complete_host(&mut host, &config, &networking, ground, &mut warnings)?;
+    complete_host(&mut host, &config, ground, &mut warnings)?;
     config.working_dir = clean_path(&config.working_dir);
     complete_host_name(id, &mut config, &host, ground.machine)?;
     check_names_of_parts(&host, ground.runtimes)?;
@@ -75,6 +78,7 @@ pub(super) fn complete(
     Ok(Completed {
         config,
         host,
+        networking,
         command,
         args,
         warnings,
@@ -148,20 +152,19 @@ fn merge_image(
 fn complete_host(
     host: &mut HostConfig,
     config: &Config,
-    networking: &NetworkingConfig,
     ground: Ground<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(), ApiError> {
-    check_networking(host, networking)?;
     if config.network_disabled {
         "none".clone_into(&mut host.network_mode);
     }
-    if matches!(host.network_mode.as_str(), "" | "default" | "bridge") {
-        "bridge".clone_into(&mut host.network_mode);
-        warnings.push(
-            "bridge networks are not implemented: the container has a network of its own with loopback only; use --network host to reach others"
-                .to_owned(),
-        );
+    if matches!(host.network_mode.as_str(), "" | "default") {
+        ground.default_network.clone_into(&mut host.network_mode);
+    }
+    if host.network_mode == "host" && (!host.port_bindings.is_empty() || host.publish_all_ports) {
+        host.port_bindings.clear();
+        host.publish_all_ports = false;
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
     }
     if !matches!(host.cgroupns_mode.as_str(), "" | "private" | "host") {
         return invalid(format!(
@@ -209,23 +212,6 @@ fn complete_host(
 fn texts(paths: &[std::path::PathBuf]) -> Vec<String> {
     let texts = paths.iter().map(|path| path.to_string_lossy().into_owned());
     texts.collect()
-}
-
-/// End points other than the one that the network mode implies, and settings of it.
-fn check_networking(host: &HostConfig, networking: &NetworkingConfig) -> Result<(), ApiError> {
-    let plain = |name: &str| match name {
-        "" | "default" => "bridge".to_owned(),
-        other => other.to_owned(),
-    };
-    for (name, settings) in &networking.endpoints_config {
-        if plain(name) != plain(&host.network_mode) {
-            return Err(ApiError::not_built(format!(
-                "connecting a container to network {name:?} is not implemented"
-            )));
-        }
-        refuse_endpoint(name, settings)?;
-    }
-    Ok(())
 }
 
 /// Sets the default host name of the container, or checks the one in the request.

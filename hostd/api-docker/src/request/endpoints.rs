@@ -95,24 +95,8 @@ pub(crate) fn connection(
 ///
 /// # Errors
 /// InvalidInput, in Docker's words.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the creation of containers will use it")
-)]
 pub(crate) fn link(text: &str) -> Result<ContainerLink, ApiError> {
     read_link(text).map_err(ApiError::invalid)
-}
-
-/// Reads a hardware address of Ethernet.
-///
-/// # Errors
-/// InvalidInput, in Docker's words.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the creation of containers will use it")
-)]
-pub(crate) fn mac(text: &str) -> Result<Mac, ApiError> {
-    read_mac(text).map_err(ApiError::invalid)
 }
 
 /// Whether a network is none of those that every engine has, as far as its name says.

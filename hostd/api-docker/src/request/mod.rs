@@ -7,8 +7,9 @@
 //! * [`refuse`], [`size`]: refuse options that are not built, and requests that are too large.
 //! * [`spec`]: the completed request in the engine's terms, by its parts: [`block_io`],
 //!   [`capabilities`], [`devices`], [`health`], [`images`], [`limits`], [`log`], [`mounts`],
-//!   [`names`], [`order`], [`seccomp`], [`security`], [`volumes`].
-//! * [`endpoints`]: a connection to a network, also of a container that exists.
+//!   [`names`], [`order`], [`ports`], [`seccomp`], [`security`], [`volumes`].
+//! * [`connections`], [`endpoints`]: to which networks a new container is connected, and a
+//!   connection to a network, also of a container that exists.
 //! * [`update`]: `POST /containers/{id}/update`.
 //! * [`shown`]: the request as clients see it in `inspect`.
 //! * [`old`]: reads containers of an engine that did not have the specification yet.
@@ -16,6 +17,7 @@
 mod block_io;
 mod capabilities;
 mod complete;
+mod connections;
 mod devices;
 mod discard;
 pub(crate) mod endpoints;
@@ -28,6 +30,7 @@ mod names;
 pub(crate) mod namespaces;
 mod old;
 mod order;
+mod ports;
 mod refuse;
 mod seccomp;
 mod security;
@@ -67,6 +70,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) machine: &'a str,
     /// The runtimes that a container may ask for.
     pub(crate) runtimes: &'a Runtimes,
+    /// The network that a container is in for which nothing is said.
+    pub(crate) default_network: &'a str,
     /// Whether a small init runs in containers for which nothing is said about that.
     pub(crate) init: bool,
     /// The users of containers for which nothing is said about that.

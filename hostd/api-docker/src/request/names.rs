@@ -24,36 +24,46 @@ pub(super) fn names(id: &str, config: &Config, host: &HostConfig) -> Result<Name
         };
         dns_servers.push(address);
     }
-    let hosts = host.extra_hosts.iter().flatten();
+    let (mut hosts, mut names_of_host) = (Vec::new(), Vec::new());
+    for entry in host.extra_hosts.iter().flatten() {
+        match extra_host(entry)? {
+            (name, Some(address)) => hosts.push(HostsEntry {
+                name: name.to_owned(),
+                address,
+            }),
+            (name, None) => names_of_host.push(name.to_owned()),
+        }
+    }
     Ok(NameSpec {
         hostname,
         domain: config.domainname.clone(),
         dns_servers,
         dns_search: host.dns_search.clone().unwrap_or_default(),
         dns_options: host.dns_options.clone().unwrap_or_default(),
-        hosts: hosts
-            .map(|entry| {
-                let (name, address) = extra_host(entry)?;
-                let name = name.to_owned();
-                Ok::<_, ApiError>(HostsEntry { name, address })
-            })
-            .collect::<Result<_, _>>()?,
+        hosts,
+        names_of_host,
     })
 }
 
-/// `name:address` or `name=address`; IPv6 addresses may stand in brackets.
-fn extra_host(entry: &str) -> Result<(&str, IpAddr), ApiError> {
-    entry
-        .split_once(['=', ':'])
-        .filter(|(name, _)| !name.is_empty() && !name.bytes().any(|byte| byte <= b' '))
-        .and_then(|(name, address)| {
-            let address = address
-                .strip_prefix('[')
-                .and_then(|rest| rest.strip_suffix(']'))
-                .unwrap_or(address);
-            Some((name, address.parse().ok()?))
-        })
-        .ok_or_else(|| ApiError::invalid(format!("bad format for add-host: {entry:?}")))
+/// What stands for an address of the host.
+const HOST_GATEWAY: &str = "host-gateway";
+
+/// `name:address` or `name=address`; IPv6 addresses may stand in brackets. `None`: the host's own.
+fn extra_host(entry: &str) -> Result<(&str, Option<IpAddr>), ApiError> {
+    let read = || {
+        let (name, address) = entry.split_once(['=', ':'])?;
+        if name.is_empty() || name.bytes().any(|byte| byte <= b' ') {
+            return None;
+        }
+        let bare = address
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        match bare.unwrap_or(address) {
+            HOST_GATEWAY => Some((name, None)),
+            address => Some((name, Some(address.parse().ok()?))),
+        }
+    };
+    read().ok_or_else(|| ApiError::invalid(format!("bad format for add-host: {entry:?}")))
 }
 
 #[cfg(test)]
@@ -65,8 +75,9 @@ mod tests {
         assert_eq!(extra_host("a:1.2.3.4").unwrap().0, "a");
         for entry in ["a:::1", "a=[::1]"] {
             let address: IpAddr = "::1".parse().unwrap();
-            assert_eq!(extra_host(entry).unwrap().1, address);
+            assert_eq!(extra_host(entry).unwrap().1, Some(address));
         }
+        assert_eq!(extra_host("a:host-gateway").unwrap(), ("a", None));
         for entry in ["", "a", ":1.2.3.4", "a:b", "a b:1.2.3.4", "a\n:1.1.1.1"] {
             assert!(extra_host(entry).is_err(), "{entry:?}");
         }

@@ -70,7 +70,6 @@ pub(super) fn namespaces(
 ) -> Result<NamespaceSpec, ApiError> {
     let mut donors = Donors::default();
     let network = match host.network_mode.as_str() {
-        "" | "default" | "bridge" => NetworkMode::Bridge,
         "none" => NetworkMode::None,
         "host" => NetworkMode::Host,
         other => match donor(other) {
@@ -78,11 +77,8 @@ pub(super) fn namespaces(
                 donors.network = Some(name.to_owned());
                 NetworkMode::None
             }
-            None => {
-                return Err(ApiError::not_built(format!(
-                    "NetworkMode is not implemented (value {other:?})"
-                )));
-            }
+            // It is connected to networks, by name.
+            None => NetworkMode::Bridge,
         },
     };
     let pid = match host.pid_mode.as_str() {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::Ground;
 use super::spec::{Words, spec};
 use crate::offers::Runtimes;
-use crate::wire::{Config, HostConfig};
+use crate::wire::{Config, HostConfig, NetworkingConfig};
 
 /// Reads a stored container. It was completed and checked when it was made. What the host offers now
 /// is checked at its next start.
@@ -25,6 +25,7 @@ pub fn read_old(old: &OldDocument<'_>) -> Result<ContainerSpec, EngineError> {
     let words = Words {
         config: &config,
         host: &host,
+        networking: &NetworkingConfig::default(),
         command,
         args,
     };
@@ -39,6 +40,7 @@ pub fn read_old(old: &OldDocument<'_>) -> Result<ContainerSpec, EngineError> {
         machine: "",
         // It has passed.
         runtimes: &Runtimes::default(),
+        default_network: "",
         init: false,
         // There were none.
         users: None,

@@ -5,23 +5,24 @@ use std::time::Duration;
 
 use hostd_containers::Signal;
 use keelson_model::spec::{
-    Confinement, ContainerSpec, Hiding, Patience, Port, ProcessSpec, Protocol, RestartPolicy,
-    RootSpec, SecuritySpec, Stdin, StopSpec, SystemCallFilter, TerminalSpec,
+    Confinement, ContainerSpec, Hiding, Patience, ProcessSpec, RestartPolicy, RootSpec,
+    SecuritySpec, Stdin, StopSpec, SystemCallFilter, TerminalSpec,
 };
 
 use super::{
-    Ground, capabilities, devices, health, images, invalid, limits, log, mounts, names, namespaces,
-    order, security, volumes,
+    Ground, capabilities, connections, devices, health, images, invalid, limits, log, mounts,
+    names, namespaces, order, ports, security, volumes,
 };
 use crate::error::ApiError;
 use crate::offers;
-use crate::wire::{self, Config, HostConfig};
+use crate::wire::{self, Config, HostConfig, NetworkingConfig};
 
 /// A completed request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Words<'a> {
     pub(super) config: &'a Config,
     pub(super) host: &'a HostConfig,
+    pub(super) networking: &'a NetworkingConfig,
     pub(super) command: &'a str,
     pub(super) args: &'a [String],
 }
@@ -69,11 +70,11 @@ pub(super) fn spec(
             .exposed_ports
             .keys()
             // Text that is no port exposes nothing. It is shown unchanged.
-            .filter_map(|text| port(text))
+            .filter_map(|text| ports::port(text))
             .collect(),
-        connections: None,
-        published_ports: Vec::new(),
-        publish_exposed: false,
+        connections: connections::connections(config, host, words.networking)?,
+        published_ports: ports::published(host)?,
+        publish_exposed: host.publish_all_ports,
         security,
         limits,
         cgroup_parent: cgroup_parent(&host.cgroup_parent)?,
@@ -209,17 +210,4 @@ fn stop(config: &Config) -> Result<StopSpec, ApiError> {
             },
         },
     })
-}
-
-/// `80/tcp`, `53/udp`, `80`.
-fn port(text: &str) -> Option<Port> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "tcp" | "" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        "sctp" => Protocol::Sctp,
-        _ => return None,
-    };
-    let number = number.parse().ok().filter(|number| *number > 0)?;
-    Some(Port { number, protocol })
 }

@@ -57,6 +57,7 @@ fn ground(facts: &HostFacts) -> Ground<'_> {
         engine: Path::new("/var/lib/keelson"),
         machine: "machine",
         runtimes: &RUNTIMES,
+        default_network: "bridge",
         init: false,
         users: None,
     }
@@ -121,8 +122,7 @@ fn what_docker_sends_by_default_passes() {
     assert_eq!(completed.config.working_dir, "/srv");
     assert_eq!(completed.host.network_mode, "bridge");
     assert_eq!(completed.host.shm_size, 64 << 20);
-    assert_eq!(completed.warnings.len(), 1, "{:?}", completed.warnings);
-    assert!(completed.warnings[0].contains("loopback only"));
+    assert!(completed.warnings.is_empty(), "{:?}", completed.warnings);
 }
 
 #[test]
@@ -390,24 +390,35 @@ fn users_of_its_own_exclude_what_is_the_hosts() {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    for (option, value) in [
-        ("PortBindings", json!({"80/tcp": [{"HostPort": "8080"}]})),
-        ("PublishAllPorts", json!(true)),
-        ("NetworkMode", json!("mine")),
-        ("Links", json!(["a"])),
-    ] {
-        let error = body(json!({"HostConfig": {option: value}})).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotImplemented, "{option}");
-        assert!(error.to_string().contains(option), "{error}");
-    }
-    for value in [
-        json!({"MacAddress": "02:00:00:00:00:01"}),
-        json!({"NetworkingConfig": {"EndpointsConfig": {"other": {}}}}),
-        json!({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["a"]}}}}),
-    ] {
-        let error = body(value.clone()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotImplemented, "{value}: {error}");
-    }
+    let error = body(json!({"HostConfig": {"Cgroup": "x"}})).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotImplemented);
+    assert!(error.to_string().contains("Cgroup"), "{error}");
+}
+
+#[test]
+fn networks_and_ports() {
+    let Understood {
+        spec,
+        shown,
+        warnings,
+    } = body(json!({
+        "HostConfig": {"NetworkMode": "mine", "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}},
+    }))
+    .unwrap();
+    assert_eq!(spec.connections.unwrap()[0].network, "mine");
+    assert_eq!(spec.published_ports.len(), 1);
+    let exposed: Vec<_> = spec.exposed_ports.iter().map(|port| port.number).collect();
+    assert!(exposed.contains(&80), "{exposed:?}");
+    assert!(shown.host.contains("8080") && warnings.is_empty());
+    let of_host = body(json!({
+        "HostConfig": {"NetworkMode": "host", "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}},
+    }))
+    .unwrap();
+    assert_eq!(of_host.spec.published_ports, []);
+    assert_eq!(
+        of_host.warnings,
+        ["Published ports are discarded when using host network mode"]
+    );
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn links_as_inspect_shows_them() {
 fn hardware_addresses() {
     let expected = [2, 0x42, 0xac, 0x11, 0, 2];
     for text in ["02:42:ac:11:00:02", "02-42-AC-11-00-02", "0242.ac11.0002"] {
-        assert_eq!(mac(text).unwrap(), expected, "{text}");
+        assert_eq!(read_mac(text).unwrap(), expected, "{text}");
     }
     for text in [
         "",
@@ -197,7 +197,7 @@ fn hardware_addresses() {
         "0242.ac11.000",
         "é2:42:ac:11:00:02",
     ] {
-        let error = mac(text).unwrap_err().to_string();
+        let error = read_mac(text).unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("invalid MAC address {text}")),
             "{error}"
