@@ -20,7 +20,7 @@ use keelson_blocking::blocking;
 use keelson_config::{LoadedConfig, Sources};
 use keelson_http::places::{Places, Shortage};
 use keelson_linux::notify::Notification;
-use keelson_model::host::RegistriesConfig;
+use keelson_model::host::{EngineConfig, RegistriesConfig};
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Durability, Era, FileLock, file};
 use tokio::runtime::Handle;
@@ -74,7 +74,9 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         warn(&warnings, format!("configuration: {problem}"));
     }
 
-    let runtime = runtime_program()?;
+    let runtime = own_program("keelson-runtime")?;
+    let resolver = own_program("keelson-resolver")?;
+    let id = engine_id(&root)?;
     let registries = registry_options(&options, &loaded.config.registries, &warnings);
     let store = ImageStoreOptions {
         registries,
@@ -84,15 +86,15 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     };
     let images = ImageStore::open_with(&root.join("engine"), &run, store)
         .with_context(|| format!("can't open the image store in {}", root.display()))?;
-    let id = engine_id(&root)?;
     let engine = Engine::open(EngineOptions {
         id: id.clone(),
         root: root.clone(),
         run: run.clone(),
         runtime: runtime.clone(),
         images: images.clone(),
-        defaults: loaded.config.engine.clone(),
+        defaults: engine_config(&options, &loaded.config.engine),
         plugins: options.plugins.clone(),
+        resolver,
         cgroup_parent: options.cgroup_parent.clone(),
         read_old: hostd_api_docker::read_old,
     })
@@ -210,6 +212,18 @@ async fn give_signs_of_life(engine: Engine, interval: Duration) {
         drop(engine.list(Scope::User));
         notify(&Notification::Alive);
     }
+}
+
+/// The configuration of the engine, with what the command line says instead.
+fn engine_config(options: &Options, config: &EngineConfig) -> EngineConfig {
+    let mut config = config.clone();
+    if let Some(bridge) = &options.bridge {
+        config.networks.bridge.clone_from(bridge);
+    }
+    if let Some(address) = options.bip {
+        config.networks.address = Some(address.to_string());
+    }
+    config
 }
 
 /// How to connect to registries.
@@ -384,14 +398,14 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("{} is not a path", path.display()))
 }
 
-/// The runtime is in the directory of our own executable.
-fn runtime_program() -> Result<PathBuf> {
+/// A program in the directory of our own executable.
+fn own_program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("can't find our own executable")?;
-    let runtime = own.with_file_name("keelson-runtime");
-    if !runtime.is_file() {
-        bail!("{} is missing: it belongs beside hostd", runtime.display());
+    let program = own.with_file_name(name);
+    if !program.is_file() {
+        bail!("{} is missing: it belongs beside hostd", program.display());
     }
-    Ok(runtime)
+    Ok(program)
 }
 
 /// The engine's identifier: a random UUID (RFC 9562, version 4), made once and kept.

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use clap::Parser;
 use hostd_containers::CgroupParent;
 use hostd_images::{HostRule, Mirror};
+use keelson_model::ip::IpPrefix;
 use keelson_store::Era;
 use tracing_subscriber::filter::Targets;
 
@@ -56,6 +57,17 @@ pub(crate) struct Options {
     /// repeated.
     #[arg(long, value_name = "DIR", default_values = PLUGINS)]
     pub(crate) plugins: Vec<PathBuf>,
+
+    /// Link of the default bridge network of containers, instead of `engine.networks.bridge` of the
+    /// host configuration; `none`: there is no such network, and containers have none unless they
+    /// ask for one.
+    #[arg(long, value_name = "LINK")]
+    pub(crate) bridge: Option<String>,
+
+    /// Address of the default bridge network with its prefix length, instead of
+    /// `engine.networks.address`.
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) bip: Option<IpPrefix>,
 
     /// Mirror of Docker Hub (https://host[:port]), asked before Docker Hub; may be repeated.
     #[arg(long, value_name = "URL")]
