@@ -444,16 +444,17 @@ fn what_is_not_built_is_refused_by_name() {
         host.docker(&args).fails_with(named);
     }
     assert_eq!(host.docker(&["ps", "-aq"]).ok(), "");
-    let body = r#"{"Image":"busybox","hostconfig":{"linkS":["x"]}}"#;
+    let body = r#"{"Image":"busybox","hostconfig":{"cgrouP":"x"}}"#;
     let request = format!(
         "POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let (status, answer) = host.http(&request);
     assert_eq!(status, 501, "{answer}");
-    assert!(answer.contains("Links"), "{answer}");
-    host.docker(&["network", "create", "n"])
-        .fails_with("is not built yet");
+    assert!(answer.contains("Cgroup"), "{answer}");
+    let (status, answer) = host.send("POST", "/swarm/init", "{}");
+    assert_eq!(status, 501, "{answer}");
+    assert!(answer.contains("is not built yet"), "{answer}");
 }
 
 #[test]

@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 
 /// A host with an image of two names, an unnamed one, and a container that has written.
 fn stocked() -> (Description, Host) {
-    let host = Host::start();
+    stocked_on(Host::start_networked(&[]))
+}
+
+fn stocked_on(host: Host) -> (Description, Host) {
     host.load_busybox();
     host.docker(&["tag", "busybox", "team/app:1"]).ok();
     host.docker_with(&["import", "-"], &image::rootfs()).ok();
@@ -381,7 +384,8 @@ fn registries() {
         login: true,
         ..Wants::default()
     });
-    let (api, host) = stocked();
+    // The registry is in the machine's network.
+    let (api, host) = stocked_on(Host::start());
     let name = registry.name("app");
     host.docker(&["tag", "busybox", &name]).ok();
     let login = |password: &str| {

@@ -15,6 +15,7 @@ pub mod description;
 pub mod disk;
 pub mod front;
 pub mod image;
+pub mod net;
 pub mod peers;
 pub mod plugin;
 pub mod registry;
@@ -51,7 +52,7 @@ fn programs() -> PathBuf {
             .unwrap()
             .to_owned(),
     };
-    for name in ["hostd", "keelson-runtime"] {
+    for name in ["hostd", "keelson-runtime", "keelson-resolver"] {
         assert!(
             dir.join(name).is_file(),
             "{name} is not in {}: build it first",
@@ -173,6 +174,8 @@ pub struct Host {
     /// The data that must survive a reboot.
     root: PathBuf,
     extra: Vec<String>,
+    /// The namespace that it runs in; `None`: the machine's, in which it makes no networks.
+    net: Option<net::Net>,
 }
 
 impl Host {
@@ -183,15 +186,25 @@ impl Host {
 
     /// Starts hostd with further arguments.
     pub fn start_with(extra: &[&str]) -> Self {
-        Self::start_in(None, extra)
+        Self::start_in(None, extra, None)
+    }
+
+    /// Starts hostd in a network namespace of its own, with container networks.
+    pub fn start_networked(extra: &[&str]) -> Self {
+        Self::start_in(None, extra, Some(net::Net::new()))
+    }
+
+    /// The network namespace that hostd runs in.
+    pub fn net(&self) -> &net::Net {
+        self.net.as_ref().unwrap()
     }
 
     /// Starts hostd with its root directory on another file system.
     pub fn start_on(root: &Path) -> Self {
-        Self::start_in(Some(root), &[])
+        Self::start_in(Some(root), &[], None)
     }
 
-    fn start_in(root: Option<&Path>, extra: &[&str]) -> Self {
+    fn start_in(root: Option<&Path>, extra: &[&str], net: Option<net::Net>) -> Self {
         // Not /tmp: overlayfs and file-backed mounts want a real file system.
         let dir = tempfile::Builder::new()
             .prefix("keelson-test-")
@@ -202,6 +215,7 @@ impl Host {
             dir,
             daemon: None,
             extra: extra.iter().map(|&s| s.to_owned()).collect(),
+            net,
         };
         host.start_daemon();
         host
@@ -241,7 +255,16 @@ impl Host {
 
     /// The command that starts this hostd.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(programs().join("hostd"));
+        let program = programs().join("hostd");
+        let mut command = match &self.net {
+            Some(net) => net.command(program),
+            None => {
+                let mut command = Command::new(program);
+                // The machine's network is not the test's.
+                command.args(["--bridge", "none"]);
+                command
+            }
+        };
         command
             .arg("--root")
             .arg(&self.root)

@@ -114,7 +114,8 @@ fn companions(path: &str) -> Value {
                 false => policy,
             }
         }
-        _ if path.starts_with("NetworkingConfig") => json!({"HostConfig": {"NetworkMode": "none"}}),
+        // It need not be there before the start.
+        _ if path.starts_with("NetworkingConfig") => json!({"HostConfig": {"NetworkMode": "mine"}}),
         _ => json!({}),
     }
 }
@@ -122,6 +123,8 @@ fn companions(path: &str) -> Value {
 /// A value that can be honoured where the first of its type can't.
 fn value(path: &str, schema: &Value) -> Value {
     let member = path.strip_prefix("HostConfig.").unwrap_or(path);
+    let end = "NetworkingConfig.EndpointsConfig.*.";
+    let member = member.strip_prefix(end).unwrap_or(member);
     match member {
         "Env.[]" | "Annotations.*" | "Labels.*" => json!("a=b"),
         "Volumes.*" | "ExposedPorts.*" => json!({}),
@@ -146,6 +149,13 @@ fn value(path: &str, schema: &Value) -> Value {
         "CapAdd.[]" | "CapDrop.[]" => json!("NET_RAW"),
         "Dns.[]" => json!("10.0.0.1"),
         "DnsOptions.[]" => json!("ndots:2"),
+        "IPAMConfig.IPv4Address" => json!("10.0.0.9"),
+        "IPAMConfig.IPv6Address" => json!("fd00::9"),
+        "IPAMConfig.LinkLocalIPs.[]" => json!("169.254.1.1"),
+        "Links.[]" => json!("it:x"),
+        "MacAddress" => json!("02:42:0a:00:00:09"),
+        "PortBindings.*.[].HostIp" => json!("127.0.0.1"),
+        "PortBindings.*.[].HostPort" => json!("8080"),
         "ExtraHosts.[]" => json!("a:10.0.0.1"),
         "SecurityOpt.[]" => json!("no-new-privileges"),
         "Tmpfs.*" => json!("size=5k"),
@@ -174,7 +184,7 @@ fn key(steps: &[String]) -> &'static str {
         "HostConfig.Tmpfs" | "Volumes" => "/x",
         "HostConfig.Sysctls" => "fs.mqueue.msg_max",
         "HostConfig.PortBindings" | "ExposedPorts" => "80/tcp",
-        "NetworkingConfig.EndpointsConfig" => "none",
+        "NetworkingConfig.EndpointsConfig" => "mine",
         _ => "k",
     }
 }
@@ -339,7 +349,7 @@ fn members_of_a_new_container() {
         if let Some(seen) = seen {
             let found = match steps[0].as_str() {
                 "HostConfig" => look(&seen, steps),
-                "NetworkingConfig" => &Value::Null,
+                "NetworkingConfig" => look(&seen["Endpoint"], steps.get(3..).unwrap_or_default()),
                 // Behind the image's own.
                 "Env" => seen["Config"]["Env"].as_array().unwrap().last().unwrap(),
                 _ => look(&seen["Config"], steps),
@@ -374,7 +384,12 @@ fn create(api: &Description, host: &Host, body: &Value) -> (u16, String, Value) 
     if id.starts_with(config["Hostname"].as_str().unwrap()) {
         config["Hostname"] = json!("");
     }
-    let seen = json!({"Config": config, "HostConfig": seen["HostConfig"]});
+    let mut end = seen["NetworkSettings"]["Networks"]["mine"].clone();
+    if end.is_object() {
+        // The identifier is among them.
+        end["DNSNames"] = Value::Null;
+    }
+    let seen = json!({"Config": config, "HostConfig": seen["HostConfig"], "Endpoint": end});
     (answer.status, String::new(), seen)
 }
 

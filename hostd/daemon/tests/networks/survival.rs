@@ -1,0 +1,102 @@
+//! What happens to networks when hostd, the host or somebody else interferes.
+
+use crate::common::{Host, wait_until};
+use crate::{address, exec, gets, host, idle, inspect, web};
+
+fn served(host: &Host) -> bool {
+    host.net().sh("curl -s -m 2 http://127.0.0.1:8080/").code == 0
+}
+
+#[test]
+fn everything_lives_on_without_hostd() {
+    let Some(mut host) = host() else { return };
+    host.docker(&["network", "create", "net"]).ok();
+    web(
+        &host,
+        "web",
+        &["--network=net", "-p=8080:80", "--restart=always"],
+    );
+    idle(&host, "gone", &["--network=net"]);
+    let before = inspect(&host, "web")["NetworkSettings"].clone();
+    let pid = inspect(&host, "gone")["State"]["Pid"].to_string();
+    host.kill_daemon();
+    assert!(served(&host));
+    // It ends while nobody looks.
+    host.net().sh(&format!("kill -9 {pid}")).ok();
+    host.start_daemon();
+    assert!(served(&host));
+    wait_until("the end is known", || {
+        inspect(&host, "gone")["State"]["Status"] == "exited"
+    });
+    assert_eq!(inspect(&host, "web")["NetworkSettings"], before);
+    let network = inspect(&host, "net");
+    assert_eq!(
+        network["Containers"].as_object().unwrap().len(),
+        1,
+        "{network:#}"
+    );
+    // Its port is still held.
+    host.docker(&["run", "--rm", "-p=8080:80", "busybox", "true"])
+        .fails_with("port is already allocated");
+    // An orderly stop and start.
+    host.stop_daemon();
+    host.start_daemon();
+    wait_until("it serves again", || served(&host));
+    host.docker(&["rm", "-f", "web", "gone"]).ok();
+    host.docker(&["network", "rm", "net"]).ok();
+}
+
+#[test]
+fn a_flushed_packet_filter_is_made_again() {
+    let Some(host) = host() else { return };
+    let neighbour = host.net().neighbour();
+    web(&host, "web", &["-p=8080:80"]);
+    host.docker(&["network", "create", "other"]).ok();
+    idle(&host, "other", &["--network=other"]);
+    host.net().sh("nft flush ruleset").ok();
+    wait_until("it is reached again", || {
+        neighbour.sh("curl -s -m 2 http://192.0.2.1:8080/").code == 0
+    });
+    let web = address(&host, "web", "bridge");
+    assert!(gets(&host, "other", &format!("http://{web}/")).is_err());
+    // Rules of others stay as they are.
+    host.net()
+        .sh("nft add table inet mine && nft add chain inet mine c")
+        .ok();
+    idle(&host, "more", &["-p=8081:80"]);
+    assert!(host.net().sh("nft list tables").ok().contains("inet mine"));
+    host.docker(&["rm", "-f", "web", "other", "more"]).ok();
+}
+
+#[test]
+fn a_vanished_bridge_is_made_again() {
+    let Some(host) = host() else { return };
+    web(&host, "web", &["-p=8080:80"]);
+    host.net().sh("ip link del docker0").ok();
+    wait_until("it is reached again", || served(&host));
+    idle(&host, "more", &[]);
+    let web = address(&host, "web", "bridge");
+    exec(&host, "more", &format!("ping -c1 -W3 {web}")).ok();
+    host.docker(&["rm", "-f", "web", "more"]).ok();
+}
+
+#[test]
+fn a_container_that_meddles_with_its_interface() {
+    let Some(host) = host() else { return };
+    idle(&host, "aa", &["--cap-add=NET_ADMIN"]);
+    exec(
+        &host,
+        "aa",
+        "ip link set eth0 down && ip link set eth0 name wan0",
+    )
+    .ok();
+    host.docker(&["restart", "aa"]).ok();
+    exec(&host, "aa", "ping -c1 -W3 172.17.0.1").ok();
+    exec(&host, "aa", "ip link del eth0").ok();
+    host.docker(&["restart", "aa"]).ok();
+    exec(&host, "aa", "ping -c1 -W3 172.17.0.1").ok();
+    host.docker(&["rm", "-f", "aa"]).ok();
+    wait_until("the links are gone", || {
+        host.net().sh("ip -br link show type veth").ok().is_empty()
+    });
+}
