@@ -30,7 +30,9 @@ fn the_default_bridge() {
 
     exec(&host, "bb", "ping -c1 -W3 172.17.0.2").ok();
     exec(&host, "bb", "ping -c1 -W3 172.17.0.1").ok();
-    host.net().sh("busybox ping -c1 -W3 172.17.0.3").ok();
+    host.net()
+        .sh("${KEELSON_BUSYBOX:-busybox} ping -c1 -W3 172.17.0.3")
+        .ok();
     let hosts = exec(&host, "aa", "cat /etc/hosts").ok();
     let own = format!("172.17.0.2\t{}", &id[..12]);
     assert!(hosts.contains(&own), "{hosts}");
@@ -304,7 +306,9 @@ fn further_addresses_on_a_link_of_the_host() {
     idle(&host, "aa", &["--network=wire"]);
     let own = address(&host, "aa", "wire");
     assert!(own.starts_with("192.0.2."), "{own}");
-    neighbour.sh(&format!("busybox ping -c1 -W3 {own}")).ok();
+    neighbour
+        .sh(&format!("${{KEELSON_BUSYBOX:-busybox}} ping -c1 -W3 {own}"))
+        .ok();
     exec(&host, "aa", "ping -c1 -W3 192.0.2.2").ok();
     host.docker(&["rm", "-f", "aa"]).ok();
     host.docker(&["network", "rm", "wire"]).ok();

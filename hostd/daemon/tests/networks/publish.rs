@@ -102,7 +102,7 @@ fn addresses_ranges_and_any_port() {
     // A neighbour that sends packets for 127.0.0.1 over the wire.
     neighbour
         .sh(
-            "ip addr flush dev lo && sysctl -qw net.ipv4.conf.all.route_localnet=1 && \
+            "ip addr flush dev lo && echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet && \
              ip route add 127.0.0.0/8 via 192.0.2.1 dev wire src 192.0.2.2",
         )
         .ok();

@@ -30,7 +30,10 @@ fn networks_are_apart() {
         assert_ne!(direct.code, 0, "{to}");
         assert_ne!(
             neighbour
-                .sh(&format!("busybox ping -c1 -W1 {}", of(to)))
+                .sh(&format!(
+                    "${{KEELSON_BUSYBOX:-busybox}} ping -c1 -W1 {}",
+                    of(to)
+                ))
                 .code,
             0,
             "{to}"
