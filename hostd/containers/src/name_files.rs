@@ -1,6 +1,7 @@
 //! /etc/hosts and /etc/resolv.conf of a container: made for each run, and changed in place while it runs.
 
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -57,7 +58,7 @@ impl Inner {
         if !is_connected(snapshot) {
             let network = &snapshot.spec.namespaces.network;
             // A host without these files is a host without these entries.
-            let of_host = |path: &str| read(Path::new(path)).unwrap_or_default();
+            let of_host = |path: &str| read_of_host(Path::new(path)).unwrap_or_default();
             let hosts = match network {
                 NetworkMode::Host => of_host("/etc/hosts"),
                 NetworkMode::Bridge | NetworkMode::None => String::new(),
@@ -166,7 +167,8 @@ fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
 fn reachable(host: ResolvConf) -> ResolvConf {
     match resolv_conf::is_stub(&host) {
         true => {
-            read(Path::new(resolv_conf::RESOLVED)).map_or(host, |text| ResolvConf::parse(&text))
+            let asked = read_of_host(Path::new(resolv_conf::RESOLVED));
+            asked.map_or(host, |text| ResolvConf::parse(&text))
         }
         false => host,
     }
@@ -194,16 +196,56 @@ fn change_hosts(snapshot: &Snapshot, change: impl FnOnce(&mut String)) {
     }
 }
 
-/// Reads a file that may be anything: the container can have written it.
-fn read(path: &Path) -> std::io::Result<String> {
+/// Reads a file that the container can have written: no link leads out of it, and nothing blocks.
+fn read(path: &Path) -> io::Result<String> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    read_with(path, flags)
+}
+
+/// Reads a file of the host, which often is a link: /etc/resolv.conf leads into /run on many hosts.
+fn read_of_host(path: &Path) -> io::Result<String> {
+    read_with(path, rustix::fs::OFlags::NONBLOCK)
+}
+
+/// A file that is too long is refused: whoever writes back a part of it would lose the rest.
+fn read_with(path: &Path, flags: rustix::fs::OFlags) -> io::Result<String> {
     use std::io::Read as _;
     use std::os::unix::fs::OpenOptionsExt as _;
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let mut file = fs::File::options()
+    let file = fs::File::options()
         .read(true)
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;
     let mut text = String::new();
-    file.by_ref().take(LONGEST).read_to_string(&mut text)?;
+    let length = file.take(LONGEST + 1).read_to_string(&mut text)?;
+    if length as u64 > LONGEST {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_followed_on_the_host_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        fs::write(&file, "nameserver 192.0.2.1\n").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(read_of_host(&link).unwrap(), "nameserver 192.0.2.1\n");
+        assert!(read(&link).is_err());
+        assert!(read(&file).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_read_in_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hosts");
+        let longest = usize::try_from(LONGEST).unwrap();
+        fs::write(&path, "#".repeat(longest)).unwrap();
+        assert_eq!(read(&path).unwrap().len(), longest);
+        fs::write(&path, "#".repeat(longest + 1)).unwrap();
+        assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
 }
