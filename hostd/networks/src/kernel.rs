@@ -35,7 +35,6 @@ mod watch;
 use announcer::Announcer;
 pub(crate) use attach::Attached;
 pub use error::KernelError;
-pub(crate) use forwarding::Forwarding;
 use marks::Owner;
 pub(crate) use namespace::ContainerNamespace;
 use plan::endpoint::EndpointPlan;
@@ -240,15 +239,18 @@ impl Kernel {
         swept.await?
     }
 
-    /// Switches on the forwarding that is wanted, and says what was off before.
-    pub(crate) async fn enable_forwarding(
-        &self,
-        wanted: Forwarding,
-    ) -> Result<Forwarding, KernelError> {
+    /// Whether forwarding of a family is off.
+    pub(crate) async fn is_forwarding_off(&self, ipv6: bool) -> Result<bool, KernelError> {
+        Ok(self.worker.run(move |_| forwarding::is_off(ipv6)).await?)
+    }
+
+    /// Switches forwarding of a family on, unless it is. What is not meant to be forwarded has to be
+    /// dropped before.
+    pub(crate) async fn enable_forwarding(&self, ipv6: bool) -> Result<(), KernelError> {
         let owner = self.owner.clone();
         let enabled = self
             .worker
-            .run(move |site| forwarding::enable(&mut site.batches, &owner, wanted));
+            .run(move |site| forwarding::enable(&mut site.batches, &owner, ipv6));
         enabled.await?
     }
 

@@ -259,8 +259,8 @@ impl Inner {
         let parts = self.parts().await?;
         let elements = elements_of_network(network);
         parts.filter(elements, Elements::default()).await?;
-        if network.ipv6 && network.bridge().is_some() {
-            self.switch_forwarding_on(&parts.kernel, true).await?;
+        if parts::forwards_ipv6(network) {
+            self.forward_ipv6(parts).await?;
         }
         Ok(parts.kernel.ensure(network).await?)
     }

@@ -20,15 +20,17 @@ pub enum FirewallError {
     Wait(#[source] std::io::Error),
 }
 
-/// What becomes of forwarded packets that are no container's.
+/// What becomes of forwarded packets that are no container's. They are dropped in a family whose
+/// forwarding was switched on for containers, which must not make the machine a router. In a family that
+/// somebody else forwards, that is not ours to say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) enum Forwarding {
-    /// That is not ours to say.
-    #[default]
-    Others,
-    /// They are dropped, but between these pairs of links, from the first to the second: forwarding was
-    /// switched on for containers, which must not make the machine a router.
-    Only(Vec<(String, String)>),
+pub(crate) struct Transit {
+    /// Whether those of IPv4 are dropped.
+    pub(crate) drop_ipv4: bool,
+    /// Whether those of IPv6 are dropped.
+    pub(crate) drop_ipv6: bool,
+    /// Pairs of links between which they pass all the same, from the first to the second.
+    pub(crate) between: Vec<(String, String)>,
 }
 
 /// The packet filter of containers: the table `inet keelson` in the network namespace of the thread that
@@ -36,7 +38,6 @@ pub(crate) enum Forwarding {
 #[derive(Debug)]
 pub(crate) struct Firewall {
     state: Mutex<State>,
-    forwarding: Forwarding,
     pub(super) sweeper: Sweeper,
     /// Taken by [`Self::watch`].
     pub(super) monitor: Mutex<Option<Monitor>>,
@@ -47,6 +48,7 @@ struct State {
     netfilter: Netfilter,
     /// What is in the table, and should be.
     elements: Elements,
+    transit: Transit,
 }
 
 impl Firewall {
@@ -55,7 +57,7 @@ impl Firewall {
     ///
     /// # Errors
     /// There is no such part of the kernel, or the caller may not use it.
-    pub(crate) fn open(forwarding: Forwarding) -> Result<Self, FirewallError> {
+    pub(crate) fn open(transit: Transit) -> Result<Self, FirewallError> {
         let netfilter = Netfilter::open()?;
         // Before the table is made: nothing is missed.
         let monitor = Monitor::open(TABLE, netfilter.port())?;
@@ -64,8 +66,8 @@ impl Firewall {
             state: Mutex::new(State {
                 netfilter,
                 elements: Elements::default(),
+                transit,
             }),
-            forwarding,
             sweeper,
             monitor: Mutex::new(Some(monitor)),
         })
@@ -139,6 +141,28 @@ impl Firewall {
         Ok(())
     }
 
+    /// Drops forwarded packets of a family that are no container's, from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses; then nothing was changed.
+    pub(crate) fn drop_transit(&self, ipv6: bool) -> Result<(), FirewallError> {
+        let state = &mut *self.state();
+        let before = state.transit.clone();
+        match ipv6 {
+            false => state.transit.drop_ipv4 = true,
+            true => state.transit.drop_ipv6 = true,
+        }
+        if state.transit == before {
+            return Ok(());
+        }
+        let elements = state.elements.clone();
+        let made = self.make(state, elements);
+        if made.is_err() {
+            state.transit = before;
+        }
+        made
+    }
+
     /// What the tables of others do to containers, one text for each: an accept of ours is not final,
     /// any other chain may drop the packet.
     ///
@@ -152,7 +176,7 @@ impl Firewall {
     /// Makes the table anew with what should be in it, unless it is as it should be.
     pub(super) fn repair(&self, known_to_differ: bool) -> Result<bool, FirewallError> {
         let state = &mut *self.state();
-        if !known_to_differ && state.is_whole(self.only_containers())? {
+        if !known_to_differ && state.is_whole()? {
             return Ok(false);
         }
         let elements = state.elements.clone();
@@ -161,13 +185,11 @@ impl Firewall {
     }
 
     fn make(&self, state: &mut State, mut elements: Elements) -> Result<(), FirewallError> {
-        if let Forwarding::Only(pairs) = &self.forwarding {
-            for (from, to) in pairs {
-                let key = [Value::Name(from.clone()), Value::Name(to.clone())];
-                elements.put(Part::Transit, key, None);
-            }
+        for (from, to) in &state.transit.between {
+            let key = [Value::Name(from.clone()), Value::Name(to.clone())];
+            elements.put(Part::Transit, key, None);
         }
-        let batch = table::whole(&elements, self.only_containers());
+        let batch = table::whole(&elements, &state.transit);
         state.netfilter.commit(&batch)?;
         state.elements = elements;
         // While the table was not there, connections began past it.
@@ -177,8 +199,9 @@ impl Firewall {
         Ok(())
     }
 
-    fn only_containers(&self) -> bool {
-        self.forwarding != Forwarding::Others
+    #[cfg(test)]
+    pub(crate) fn transit(&self) -> Transit {
+        self.state().transit.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,8 +211,8 @@ impl Firewall {
 
 impl State {
     /// Whether the table has the elements that it should have, and as many rules.
-    fn is_whole(&mut self, only_containers: bool) -> Result<bool, FirewallError> {
-        if self.netfilter.rules(TABLE)? != table::rules(only_containers).len() {
+    fn is_whole(&mut self) -> Result<bool, FirewallError> {
+        if self.netfilter.rules(TABLE)? != table::rules(&self.transit).len() {
             return Ok(false);
         }
         for part in Part::ALL {

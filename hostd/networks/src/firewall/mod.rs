@@ -23,6 +23,6 @@ mod watch;
 mod tests;
 
 pub use filter::FirewallError;
-pub(crate) use filter::{Firewall, Forwarding};
+pub(crate) use filter::{Firewall, Transit};
 pub(crate) use part::Elements;
 pub(crate) use plan::{elements_of_endpoint, elements_of_network};

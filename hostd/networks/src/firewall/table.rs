@@ -7,6 +7,7 @@ use keelson_nftables::{
     Batch, Chain, ChainKind, Family, Field, Hook, Reject, Rule, Table, Value, Verdict,
 };
 
+use super::filter::Transit;
 use super::part::{Elements, Part};
 
 /// The table.
@@ -61,7 +62,7 @@ const ICMPV6: u8 = 58;
 
 /// The transaction that makes the table anew with all its elements, whatever was there. Packets meet
 /// either the old table or the whole new one.
-pub(super) fn whole(elements: &Elements, only_containers: bool) -> Batch {
+pub(super) fn whole(elements: &Elements, transit: &Transit) -> Batch {
     let mut batch = Batch::new();
     batch.add_table(TABLE);
     batch.delete_table(TABLE);
@@ -72,7 +73,7 @@ pub(super) fn whole(elements: &Elements, only_containers: bool) -> Batch {
     for part in Part::ALL {
         batch.add_set(TABLE, &part.set());
     }
-    for rule in rules(only_containers) {
+    for rule in rules(transit) {
         batch.add_rule(TABLE, &rule);
     }
     for part in Part::ALL {
@@ -86,11 +87,11 @@ const fn name(part: Part) -> &'static str {
 }
 
 /// All rules, those of one chain in their order.
-pub(super) fn rules(only_containers: bool) -> Vec<Rule> {
+pub(super) fn rules(transit: &Transit) -> Vec<Rule> {
     let mut rules = Vec::new();
     rules.extend(untracked());
     rules.extend(input());
-    rules.extend(forward(only_containers));
+    rules.extend(forward(transit));
     rules.extend(to_networks());
     rules.extend(destinations());
     rules.extend(sources());
@@ -139,7 +140,7 @@ fn input() -> Vec<Rule> {
     ]
 }
 
-fn forward(only_containers: bool) -> Vec<Rule> {
+fn forward(transit: &Transit) -> Vec<Rule> {
     const LINKS: &[Field] = &[Field::InputName, Field::OutputName];
     let mut rules = vec![
         Rule::new(FORWARD)
@@ -165,19 +166,22 @@ fn forward(only_containers: bool) -> Vec<Rule> {
             .member(&[Field::InputName], name(Part::Bridges))
             .verdict(&Verdict::Accept),
     ];
-    if only_containers {
+    if transit.drop_ipv4 || transit.drop_ipv6 {
         rules.push(
             Rule::new(FORWARD)
                 .comment("configured")
                 .member(LINKS, name(Part::Transit))
                 .verdict(&Verdict::Accept),
         );
-        rules.push(
-            Rule::new(FORWARD)
-                .comment("this machine is no router")
-                .verdict(&Verdict::Drop),
-        );
     }
+    let no_router = |family| {
+        Rule::new(FORWARD)
+            .comment("this machine is no router")
+            .family(family)
+            .verdict(&Verdict::Drop)
+    };
+    rules.extend(transit.drop_ipv4.then(|| no_router(Family::Ipv4)));
+    rules.extend(transit.drop_ipv6.then(|| no_router(Family::Ipv6)));
     rules
 }
 

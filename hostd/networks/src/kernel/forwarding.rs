@@ -7,40 +7,22 @@ use super::KernelError;
 use super::marks::Owner;
 use super::settings::Setting;
 
-/// What was switched on, and was off before. The host becomes a router by it, so whoever did it
-/// also has to drop what is not meant to be forwarded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Forwarding {
-    /// Forwarding of IPv4.
-    pub(crate) ipv4: bool,
-    /// Forwarding of IPv6.
-    pub(crate) ipv6: bool,
+/// Whether forwarding of a family is off, in the namespace of the calling thread. A kernel without the
+/// family has nothing that could be switched on.
+pub(super) fn is_off(ipv6: bool) -> bool {
+    setting(ipv6).current().as_deref() == Some("0")
 }
 
-/// Switches forwarding on, in the namespace of the calling thread, for the families that are
-/// wanted.
-pub(super) fn enable(
-    batches: &mut Batches,
-    owner: &Owner,
-    wanted: Forwarding,
-) -> Result<Forwarding, KernelError> {
-    let mut enabled = Forwarding::default();
-    if wanted.ipv4 {
-        let setting = setting(&["net", "ipv4", "ip_forward"]);
-        if setting.current().as_deref() == Some("0") {
-            setting.apply()?;
-            enabled.ipv4 = true;
-        }
+/// Switches forwarding of a family on, in the namespace of the calling thread. The host becomes a router
+/// by it, so what is not meant to be forwarded has to be dropped before.
+pub(super) fn enable(batches: &mut Batches, owner: &Owner, ipv6: bool) -> Result<(), KernelError> {
+    if !is_off(ipv6) {
+        return Ok(());
     }
-    if wanted.ipv6 {
-        let setting = setting(&["net", "ipv6", "conf", "all", "forwarding"]);
-        if setting.current().as_deref() == Some("0") {
-            keep_advertisements(batches, owner)?;
-            setting.apply()?;
-            enabled.ipv6 = true;
-        }
+    if ipv6 {
+        keep_advertisements(batches, owner)?;
     }
-    Ok(enabled)
+    setting(ipv6).apply()
 }
 
 /// A router ignores the advertisements of others, unless a link's `accept_ra` is 2: the host would
@@ -61,7 +43,11 @@ fn keep_advertisements(batches: &mut Batches, owner: &Owner) -> Result<(), Kerne
     Ok(())
 }
 
-fn setting(name: &[&str]) -> Setting {
+fn setting(ipv6: bool) -> Setting {
+    let name: &[&str] = match ipv6 {
+        false => &["net", "ipv4", "ip_forward"],
+        true => &["net", "ipv6", "conf", "all", "forwarding"],
+    };
     Setting {
         name: name.iter().map(|part| (*part).to_owned()).collect(),
         value: "1".to_owned(),

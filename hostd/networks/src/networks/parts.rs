@@ -1,7 +1,7 @@
 //! The parts of the kernel that networks need. They are opened when the first network of ours is needed:
 //! a host without any is left as it is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use keelson_blocking::blocking;
@@ -9,12 +9,16 @@ use keelson_store::{Durability, file};
 
 use super::Inner;
 use crate::NetworkError;
-use crate::firewall::{self, Elements, Firewall, elements_of_endpoint, elements_of_network};
-use crate::kernel::{self, Kernel};
+use crate::firewall::{
+    Elements, Firewall, FirewallError, Transit, elements_of_endpoint, elements_of_network,
+};
+use crate::kernel::Kernel;
 use crate::types::{Binding, Endpoint, Network};
 
-/// Says that it was the engine that switched forwarding on, so that the next one knows it, too.
-const FORWARDING: &str = "forwarding";
+/// Files that say that it is the engine that switches forwarding of a family on, so that the next one
+/// knows it, too.
+const FORWARDING_IPV4: &str = "forwarding-ipv4";
+const FORWARDING_IPV6: &str = "forwarding-ipv6";
 
 /// Links and the packet filter.
 pub(super) struct Parts {
@@ -39,19 +43,22 @@ impl Inner {
                 everything.merge(elements_of_endpoint(network, &member.endpoint, &bindings));
             }
         }
-        let forwarding = self.switch_forwarding_on(&kernel, false).await?;
-        // Drops first: nothing is forwarded to a bridge that the filter does not know.
+        let forwards_ipv6 = networks.iter().any(|network| forwards_ipv6(network));
+        let transit = Transit {
+            drop_ipv4: self.claims_forwarding(&kernel, false, true).await?,
+            drop_ipv6: self.claims_forwarding(&kernel, true, forwards_ipv6).await?,
+            between: Vec::new(),
+        };
+        // Drops first: nothing is forwarded that the filter does not know.
         let firewall = blocking(move || {
-            let firewall = Firewall::open(forwarding)?;
+            let firewall = Firewall::open(transit)?;
             firewall.restore(everything)?;
-            Ok::<_, firewall::FirewallError>(Arc::new(firewall))
+            Ok::<_, FirewallError>(Arc::new(firewall))
         })
         .await??;
-        let has_ipv6 = networks
-            .iter()
-            .any(|network| network.ipv6 && network.bridge().is_some());
-        if has_ipv6 {
-            self.switch_forwarding_on(&kernel, true).await?;
+        kernel.enable_forwarding(false).await?;
+        if forwards_ipv6 {
+            kernel.enable_forwarding(true).await?;
         }
         for network in &networks {
             if let Err(error) = kernel.ensure(network).await {
@@ -62,22 +69,36 @@ impl Inner {
         Ok(Parts { kernel, firewall })
     }
 
-    /// Switches forwarding of a family on, and notes when it was off.
-    pub(super) async fn switch_forwarding_on(
+    /// Switches forwarding of IPv6 on. What is no container's is dropped before.
+    pub(super) async fn forward_ipv6(&self, parts: &Parts) -> Result<(), NetworkError> {
+        if self.claims_forwarding(&parts.kernel, true, true).await? {
+            let firewall = Arc::clone(&parts.firewall);
+            blocking(move || firewall.drop_transit(true)).await??;
+        }
+        Ok(parts.kernel.enable_forwarding(true).await?)
+    }
+
+    /// Whether it is the engine that forwards a family: an earlier one has noted it, or it is `wanted` and
+    /// off. That is noted before anything is switched on: a crash in between must not make the next
+    /// engine think that somebody else wants a router.
+    async fn claims_forwarding(
         &self,
         kernel: &Kernel,
         ipv6: bool,
-    ) -> Result<firewall::Forwarding, NetworkError> {
-        let wanted = kernel::Forwarding { ipv4: !ipv6, ipv6 };
-        let enabled = kernel.enable_forwarding(wanted).await?;
-        let note: PathBuf = self.run.join(FORWARDING);
-        if enabled.ipv4 || enabled.ipv6 {
-            write_note(&note)?;
+        wanted: bool,
+    ) -> Result<bool, NetworkError> {
+        let note: PathBuf = self.run.join(match ipv6 {
+            false => FORWARDING_IPV4,
+            true => FORWARDING_IPV6,
+        });
+        if note.exists() {
+            return Ok(true);
         }
-        Ok(match note.exists() {
-            true => firewall::Forwarding::Only(Vec::new()),
-            false => firewall::Forwarding::Others,
-        })
+        let claims = wanted && kernel.is_forwarding_off(ipv6).await?;
+        if claims {
+            file::write(&note, b"", 0o600, Durability::Relaxed)?;
+        }
+        Ok(claims)
     }
 
     /// Restores what somebody else takes away.
@@ -147,8 +168,9 @@ pub(super) fn elements(connections: &[(Arc<Network>, Endpoint)], bindings: &[Bin
     all
 }
 
-fn write_note(path: &Path) -> Result<(), NetworkError> {
-    Ok(file::write(path, b"", 0o600, Durability::Relaxed)?)
+/// Whether packets of IPv6 have to be forwarded for a network.
+pub(super) fn forwards_ipv6(network: &Network) -> bool {
+    network.ipv6 && network.bridge().is_some()
 }
 
 impl std::fmt::Debug for Parts {

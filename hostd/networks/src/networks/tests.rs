@@ -80,6 +80,74 @@ fn networks_come_and_go() {
     });
 }
 
+/// What becomes of forwarding, in a new namespace: whether the filter drops what is no container's by IPv4
+/// and by IPv6, once networks of a family are needed.
+async fn dropped(base: &Path, ipv6: bool) -> (bool, bool) {
+    let networks = open(base).await;
+    if ipv6 && networks.find("six").is_err() {
+        let new = NewNetwork {
+            ipv6: Some(true),
+            ..named("six")
+        };
+        networks.create(new).await.unwrap();
+    }
+    let transit = networks.0.parts().await.unwrap().firewall.transit();
+    (transit.drop_ipv4, transit.drop_ipv6)
+}
+
+fn forwarding(ipv6: bool) -> &'static str {
+    match ipv6 {
+        false => "/proc/sys/net/ipv4/ip_forward",
+        true => "/proc/sys/net/ipv6/conf/all/forwarding",
+    }
+}
+
+/// Each family is decided by itself, and a restart decides the same.
+#[test]
+fn who_forwards_is_known_for_each_family() {
+    for (ipv4, ipv6) in [("0", "0"), ("1", "0"), ("0", "1"), ("1", "1")] {
+        in_namespace(async move {
+            let base = tempfile::tempdir().unwrap();
+            std::fs::write(forwarding(false), ipv4).unwrap();
+            std::fs::write(forwarding(true), ipv6).unwrap();
+            let drops_ipv4 = ipv4 == "0";
+            assert_eq!(dropped(base.path(), false).await, (drops_ipv4, false));
+            let six = std::fs::read_to_string(forwarding(true)).unwrap();
+            assert_eq!(six.trim(), ipv6, "nobody needs it");
+            let both = (drops_ipv4, ipv6 == "0");
+            assert_eq!(dropped(base.path(), true).await, both);
+            assert_eq!(dropped(base.path(), true).await, both);
+            for ipv6 in [false, true] {
+                let now = std::fs::read_to_string(forwarding(ipv6)).unwrap();
+                assert_eq!(now.trim(), "1");
+            }
+        });
+    }
+}
+
+/// An engine that died before it switched forwarding on had noted that it will.
+#[test]
+fn a_crash_before_forwarding_does_not_make_a_router() {
+    in_namespace(async {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::write(forwarding(false), "0").unwrap();
+        std::fs::write(forwarding(true), "0").unwrap();
+        // At each switch: the note is there, and the filter drops.
+        assert_eq!(dropped(base.path(), true).await, (true, true));
+        assert_eq!(dropped(base.path(), true).await, (true, true));
+        // The moment after the notes.
+        std::fs::write(forwarding(false), "0").unwrap();
+        std::fs::write(forwarding(true), "0").unwrap();
+        assert_eq!(dropped(base.path(), true).await, (true, true));
+        assert_eq!(std::fs::read_to_string(forwarding(true)).unwrap(), "1\n");
+        // Without the notes it is somebody else's.
+        for note in ["forwarding-ipv4", "forwarding-ipv6"] {
+            std::fs::remove_file(base.path().join("run").join(note)).unwrap();
+        }
+        assert_eq!(dropped(base.path(), true).await, (false, false));
+    });
+}
+
 /// Many are made at once, and a caller that goes away leaves nothing half-made.
 #[test]
 fn subnets_are_never_given_twice() {

@@ -16,7 +16,7 @@ fn is_whole(world: &World) -> bool {
 
 #[test]
 fn nft_shows_what_is_meant() {
-    let Some(world) = World::new(&[], Forwarding::Others) else {
+    let Some(world) = World::new(&[], Transit::default()) else {
         return;
     };
     let first = network(1);
@@ -49,7 +49,7 @@ fn nft_shows_what_is_meant() {
 
 #[test]
 fn changes_can_be_repeated_and_take_nothing_from_others() {
-    let Some(world) = World::new(&[], Forwarding::Others) else {
+    let Some(world) = World::new(&[], Transit::default()) else {
         return;
     };
     let first = network(1);
@@ -99,7 +99,7 @@ fn changes_can_be_repeated_and_take_nothing_from_others() {
 
 #[test]
 fn a_flushed_table_is_restored_with_what_is_left() {
-    let Some(world) = World::new(&[1, 2], Forwarding::Others) else {
+    let Some(world) = World::new(&[1, 2], Transit::default()) else {
         return;
     };
     if listed(&world.host).is_none() {
@@ -173,7 +173,7 @@ fn a_flushed_table_is_restored_with_what_is_left() {
 /// Endpoints that come and go in any order: the kernel has what was meant.
 #[test]
 fn the_kernel_has_what_the_engine_thinks() {
-    let Some(world) = World::new(&[], Forwarding::Others) else {
+    let Some(world) = World::new(&[], Transit::default()) else {
         return;
     };
     let first = network(1);
@@ -209,7 +209,7 @@ fn the_kernel_has_what_the_engine_thinks() {
 /// The thousandth container costs what the first did.
 #[test]
 fn the_thousandth_port_costs_what_the_first_did() {
-    let Some(world) = World::new(&[1], Forwarding::Others) else {
+    let Some(world) = World::new(&[1], Transit::default()) else {
         return;
     };
     let first = network(1);

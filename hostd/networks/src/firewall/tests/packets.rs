@@ -8,7 +8,7 @@ use crate::ports::{Facts, Holder, Ports};
 
 #[test]
 fn a_published_port_is_reached_from_everywhere() {
-    let Some(world) = World::new(&[1, 2], Forwarding::Others) else {
+    let Some(world) = World::new(&[1, 2], Transit::default()) else {
         return;
     };
     let (first, second) = (network(1), network(2));
@@ -41,7 +41,7 @@ fn a_published_port_is_reached_from_everywhere() {
 /// such module.
 #[test]
 fn bridges_that_ask_the_filters_of_ip_do_no_harm() {
-    let Some(world) = World::new(&[1, 2], Forwarding::Others) else {
+    let Some(world) = World::new(&[1, 2], Transit::default()) else {
         return;
     };
     if !world.bridges_ask_filters(true) {
@@ -75,7 +75,7 @@ fn bridges_that_ask_the_filters_of_ip_do_no_harm() {
 
 #[test]
 fn loopback_of_ipv6_is_refused_at_once() {
-    let Some(world) = World::new(&[1], Forwarding::Others) else {
+    let Some(world) = World::new(&[1], Transit::default()) else {
         return;
     };
     let first = network(1);
@@ -111,7 +111,7 @@ fn loopback_of_ipv6_is_refused_at_once() {
 
 #[test]
 fn a_port_at_one_address_is_closed_at_others() {
-    let Some(world) = World::new(&[1], Forwarding::Others) else {
+    let Some(world) = World::new(&[1], Transit::default()) else {
         return;
     };
     let first = network(1);
@@ -136,7 +136,7 @@ fn a_port_at_one_address_is_closed_at_others() {
 /// CVE-2020-8558, and ports that are published at 127.0.0.1.
 #[test]
 fn loopback_is_not_reached_over_a_wire() {
-    let Some(world) = World::new(&[1], Forwarding::Others) else {
+    let Some(world) = World::new(&[1], Transit::default()) else {
         return;
     };
     let first = network(1);
@@ -176,7 +176,7 @@ fn loopback_is_not_reached_over_a_wire() {
 /// What was begun before a port was published, or when it led elsewhere, follows it.
 #[test]
 fn datagrams_follow_the_port() {
-    let Some(world) = World::new(&[1], Forwarding::Others) else {
+    let Some(world) = World::new(&[1], Transit::default()) else {
         return;
     };
     let first = network(1);
@@ -230,7 +230,7 @@ fn datagrams_follow_the_port() {
 
 #[test]
 fn what_drops_elsewhere_is_told() {
-    let Some(world) = World::new(&[], Forwarding::Others) else {
+    let Some(world) = World::new(&[], Transit::default()) else {
         return;
     };
     let warnings = || {

@@ -5,6 +5,7 @@ use keelson_nftables::{Datum, Value, Verdict};
 
 use super::world::*;
 use crate::firewall::part::Part;
+use crate::firewall::table::rules;
 use crate::firewall::*;
 use crate::types::{Driver, GatewayMode};
 
@@ -140,4 +141,23 @@ fn each_part_has_its_set() {
         assert_eq!(same.count(), 1, "{part:?}");
         assert_eq!(*part as usize, index);
     }
+}
+
+/// One drop for each family that was switched on for containers, and a way past both.
+#[test]
+fn what_is_not_forwarded_is_a_rule_for_each_family() {
+    let count = |drop_ipv4, drop_ipv6| {
+        let between = Vec::new();
+        let transit = Transit {
+            drop_ipv4,
+            drop_ipv6,
+            between,
+        };
+        rules(&transit).len()
+    };
+    let none = count(false, false);
+    assert_eq!(none, rules(&Transit::default()).len());
+    assert_eq!(count(true, false), none + 2);
+    assert_eq!(count(false, true), none + 2);
+    assert_eq!(count(true, true), none + 3);
 }

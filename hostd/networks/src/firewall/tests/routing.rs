@@ -7,7 +7,7 @@ use crate::types::GatewayMode;
 /// Ports 80 and 81 are open in each container; 80 is published.
 #[test]
 fn networks_are_apart_and_not_reached_from_outside() {
-    let Some(world) = World::new(&[1, 2], Forwarding::Others) else {
+    let Some(world) = World::new(&[1, 2], Transit::default()) else {
         return;
     };
     let (first, second) = (network(1), network(2));
@@ -43,7 +43,7 @@ fn networks_are_apart_and_not_reached_from_outside() {
 
 #[test]
 fn the_address_of_what_leaves_is_an_option() {
-    let Some(world) = World::new(&[1, 2], Forwarding::Others) else {
+    let Some(world) = World::new(&[1, 2], Transit::default()) else {
         return;
     };
     let first = with(1, |bridge| {
@@ -67,7 +67,7 @@ fn the_address_of_what_leaves_is_an_option() {
 
 #[test]
 fn gateway_modes_open_what_they_say() {
-    let Some(world) = World::new(&[1, 2, 3], Forwarding::Others) else {
+    let Some(world) = World::new(&[1, 2, 3], Transit::default()) else {
         return;
     };
     let open = with(1, |bridge| bridge.mode_ipv4 = GatewayMode::NatUnprotected);
@@ -119,7 +119,7 @@ fn gateway_modes_open_what_they_say() {
 
 #[test]
 fn internal_and_isolated_networks_have_no_way_out_or_in() {
-    let Some(world) = World::new(&[1, 2, 3], Forwarding::Others) else {
+    let Some(world) = World::new(&[1, 2, 3], Transit::default()) else {
         return;
     };
     let mut internal = network(1);
@@ -168,7 +168,7 @@ fn internal_and_isolated_networks_have_no_way_out_or_in() {
 
 #[test]
 fn containers_that_must_not_talk_reach_published_ports_only() {
-    let Some(world) = World::new(&[1], Forwarding::Others) else {
+    let Some(world) = World::new(&[1], Transit::default()) else {
         return;
     };
     let first = with(1, |bridge| bridge.inter_container = false);
@@ -194,7 +194,12 @@ fn containers_that_must_not_talk_reach_published_ports_only() {
 #[test]
 fn the_machine_is_no_router_unless_it_is_meant_to_be() {
     let pairs = vec![("eth0".to_owned(), "eth2".to_owned())];
-    let Some(world) = World::new(&[1], Forwarding::Only(pairs)) else {
+    let transit = Transit {
+        drop_ipv4: true,
+        drop_ipv6: true,
+        between: pairs,
+    };
+    let Some(world) = World::new(&[1], transit) else {
         return;
     };
     let first = network(1);
@@ -241,4 +246,56 @@ fn the_machine_is_no_router_unless_it_is_meant_to_be() {
     }
     assert_eq!(before.0, sent("eth1"));
     assert_ne!(before.1, sent("eth2"));
+}
+
+/// Somebody else forwards one family, and goes on with it.
+#[test]
+fn each_family_is_forwarded_or_not_by_itself() {
+    let Some(world) = World::new(&[1], Transit::default()) else {
+        return;
+    };
+    let first = network(1);
+    let one = world.container(1, 2);
+    // A further network of the machine, behind a bridge that is not ours.
+    shell(
+        &world.host,
+        "ip link add lan type bridge
+        ip addr add 198.51.100.1/24 dev lan
+        ip addr add 2001:db8:51::1/64 dev lan nodad
+        ip link set lan up",
+    );
+    let behind = world.behind("lan", "198.51.100.8/24", "2001:db8:51::8/64");
+    shell(
+        &world.neighbour,
+        "ip route add 198.51.100.0/24 via 192.0.2.1
+        ip route add 2001:db8:51::/64 via 2001:db8:2::1",
+    );
+    shell(
+        &behind,
+        "ip route add default via 198.51.100.1; ip route add default via 2001:db8:51::1",
+    );
+    serve(&behind, 80);
+    serve(&world.neighbour, 7070);
+    let (ipv4, ipv6) = ("198.51.100.8:80", "[2001:db8:51::8]:80");
+    world.restore(elements(&[&first], &[]));
+    reaches(&world.neighbour, ipv4, "192.0.2.9");
+    reaches(&world.neighbour, ipv6, "2001:db8:2::9");
+    let drop_transit = |ipv6| {
+        let change = || world.firewall.drop_transit(ipv6);
+        world.host.run(change).unwrap().unwrap();
+    };
+    drop_transit(true);
+    drop_transit(true);
+    reaches(&world.neighbour, ipv4, "192.0.2.9");
+    is_cut_off(&world.neighbour, ipv6);
+    // Containers go out by both, and what was dropped stays so when the table is made anew.
+    world.restore(elements(&[&first], &[]));
+    is_cut_off(&world.neighbour, ipv6);
+    reaches(&one, "192.0.2.9:7070", "192.0.2.1");
+    reaches(&one, "[2001:db8:2::9]:7070", "2001:db8:2::1");
+    let repair = || world.firewall.repair(false);
+    assert!(!world.host.run(repair).unwrap().unwrap());
+    drop_transit(false);
+    is_cut_off(&world.neighbour, ipv4);
+    reaches(&one, "192.0.2.9:7070", "192.0.2.1");
 }

@@ -138,7 +138,7 @@ fn new_namespace() -> Namespace {
 
 impl World {
     /// `None` where tests can't make one.
-    pub(super) fn new(networks: &[u8], forwarding: Forwarding) -> Option<Self> {
+    pub(super) fn new(networks: &[u8], transit: Transit) -> Option<Self> {
         if !keelson_testing::is_root() {
             return None;
         }
@@ -171,7 +171,7 @@ impl World {
             );
             shell(&host, &commands);
         }
-        let firewall = host.run(|| Firewall::open(forwarding)).unwrap().unwrap();
+        let firewall = host.run(|| Firewall::open(transit)).unwrap().unwrap();
         let world = Self {
             host,
             neighbour,
@@ -215,6 +215,24 @@ impl World {
             serve(&container, port);
         }
         container
+    }
+
+    /// A machine with these addresses behind a bridge of the host that is none of ours.
+    pub(super) fn behind(&self, bridge: &str, ipv4: &str, ipv6: &str) -> Namespace {
+        let machine = new_namespace();
+        let commands = format!(
+            "ip link add {bridge}x type veth peer name eth0 netns {}
+            ip link set {bridge}x master {bridge} up",
+            path(&machine)
+        );
+        shell(&self.host, &commands);
+        let commands = format!(
+            "ip addr add {ipv4} dev eth0
+            ip addr add {ipv6} dev eth0 nodad
+            ip link set eth0 up"
+        );
+        shell(&machine, &commands);
+        machine
     }
 
     pub(super) fn restore(&self, everything: Elements) {

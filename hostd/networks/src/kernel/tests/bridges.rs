@@ -8,7 +8,6 @@ use keelson_netlink::{
 use keelson_sys::packet::{BROADCAST, PacketSocket};
 
 use super::lab::*;
-use crate::kernel::Forwarding;
 use crate::{Driver, GatewayMode, Network};
 
 fn option(network: &mut Network) -> &mut crate::Bridge {
@@ -430,17 +429,15 @@ fn forwarding_keeps_the_advertisements_of_uplinks() {
     write("ipv6/conf/all/forwarding", "0");
     write("ipv6/conf/uplink/accept_ra", "1");
     write("ipv6/conf/far/accept_ra", "0");
-    let enable = |ipv4, ipv6| {
-        let wanted = Forwarding { ipv4, ipv6 };
-        lab.block_on(lab.kernel.enable_forwarding(wanted)).unwrap()
-    };
-    let (ipv4, ipv6) = (true, false);
-    assert_eq!(enable(true, false), Forwarding { ipv4, ipv6 });
+    let is_off = |ipv6| lab.block_on(lab.kernel.is_forwarding_off(ipv6)).unwrap();
+    let enable = |ipv6| lab.block_on(lab.kernel.enable_forwarding(ipv6)).unwrap();
+    assert!(is_off(false) && is_off(true));
+    enable(false);
+    assert!(!is_off(false) && is_off(true));
     assert_eq!(setting(&lab.host, "ipv6/conf/uplink/accept_ra"), "1");
-    // What was on already was not switched on by us.
-    let (ipv4, ipv6) = (false, true);
-    assert_eq!(enable(true, true), Forwarding { ipv4, ipv6 });
-    assert_eq!(enable(true, true), Forwarding::default());
+    enable(true);
+    enable(true);
+    assert!(!is_off(true));
     assert_eq!(setting(&lab.host, "ipv4/ip_forward"), "1");
     assert_eq!(setting(&lab.host, "ipv6/conf/all/forwarding"), "1");
     assert_eq!(setting(&lab.host, "ipv6/conf/uplink/accept_ra"), "2");
