@@ -226,16 +226,17 @@ impl Kernel {
 
     /// Removes links that this engine made for networks and endpoints that are not there any more.
     /// `networks`: the identifiers of those that are there; `host_links`: the names of living
-    /// containers' links on the host. The result is the names of what was removed.
+    /// containers' links on the host, `None`: they are not all known, so no container's is removed. The
+    /// result is the names of what was removed.
     pub(crate) async fn sweep(
         &self,
         networks: Vec<String>,
-        host_links: Vec<String>,
+        host_links: Option<Vec<String>>,
     ) -> Result<Vec<String>, KernelError> {
         let owner = self.owner.clone();
-        let swept = self
-            .background
-            .run(move |site| host::sweep(&mut site.batches, &owner, &networks, &host_links));
+        let swept = self.background.run(move |site| {
+            host::sweep(&mut site.batches, &owner, &networks, host_links.as_deref())
+        });
         swept.await?
     }
 

@@ -198,11 +198,12 @@ pub(super) fn sweep(
     batches: &mut Batches,
     owner: &Owner,
     networks: &[String],
-    host_links: &[String],
+    host_links: Option<&[String]>,
 ) -> Result<Vec<String>, KernelError> {
     let dead = |link: &Link| {
         let alias = link.alias.as_deref();
-        let endpoint = owner.endpoint_of(alias).is_some() && !host_links.contains(&link.name);
+        let endpoint = owner.endpoint_of(alias).is_some()
+            && host_links.is_some_and(|known| !known.contains(&link.name));
         let network = owner
             .network_of(alias)
             .is_some_and(|id| !networks.iter().any(|network| network == id));

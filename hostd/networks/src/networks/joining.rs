@@ -204,15 +204,6 @@ impl Networks {
             }
         }
         self.0.names.settle();
-        if let Some(parts) = self.0.parts.get() {
-            let networks = self.list().into_iter().map(|network| network.id.clone());
-            let links = self.0.store.host_links();
-            match parts.kernel.sweep(networks.collect(), links).await {
-                Ok(swept) if swept.is_empty() => {}
-                Ok(swept) => tracing::info!(?swept, "links of what is gone removed"),
-                Err(error) => tracing::warn!(%error, "links of what is gone not looked for"),
-            }
-        }
     }
 }
 

@@ -60,6 +60,7 @@ impl Inner {
         if forwards_ipv6 {
             kernel.enable_forwarding(true).await?;
         }
+        self.sweep(&kernel).await;
         for network in &networks {
             if let Err(error) = kernel.ensure(network).await {
                 tracing::error!(network = network.name, %error, "network not set up");
@@ -67,6 +68,18 @@ impl Inner {
         }
         self.watch(&kernel, &firewall).await?;
         Ok(Parts { kernel, firewall })
+    }
+
+    /// Removes links that an earlier engine has left. No link is made meanwhile, since that needs the
+    /// parts.
+    async fn sweep(&self, kernel: &Kernel) {
+        let networks = self.store.list().into_iter();
+        let networks = networks.map(|network| network.id.clone()).collect();
+        match kernel.sweep(networks, self.store.host_links()).await {
+            Ok(swept) if swept.is_empty() => {}
+            Ok(swept) => tracing::info!(?swept, "links of what is gone removed"),
+            Err(error) => tracing::warn!(%error, "links of what is gone not looked for"),
+        }
     }
 
     /// Switches forwarding of IPv6 on. What is no container's is dropped before.

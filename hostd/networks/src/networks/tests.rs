@@ -148,6 +148,30 @@ fn a_crash_before_forwarding_does_not_make_a_router() {
     });
 }
 
+/// Whatever opens the networks first, and before any container can be started anew.
+#[test]
+fn links_of_what_is_gone_are_removed_when_networks_are_opened() {
+    in_namespace(async {
+        let base = tempfile::tempdir().unwrap();
+        let links = || {
+            let batches = keelson_netlink::Batches::open();
+            let links = batches.unwrap().links().unwrap().into_iter();
+            let names = links.map(|link| link.name);
+            names.filter(|name| name.starts_with("br-")).count()
+        };
+        let networks = open(base.path()).await;
+        let made = networks.create(named("gone")).await.unwrap();
+        assert_eq!(links(), 1);
+        drop(networks);
+        // Its document vanishes, as if the kernel's part could not be removed.
+        let document = base.path().join("networks").join(&made.network.id);
+        std::fs::remove_dir_all(document).unwrap();
+        let networks = open(base.path()).await;
+        networks.0.parts().await.unwrap();
+        assert_eq!(links(), 0);
+    });
+}
+
 /// Many are made at once, and a caller that goes away leaves nothing half-made.
 #[test]
 fn subnets_are_never_given_twice() {

@@ -61,6 +61,8 @@ pub(crate) struct Store {
     objects: Objects,
     era: Era,
     runs: Runs,
+    /// Whether all files of running containers could be read.
+    knows_all_runs: bool,
     pools: Pools,
     engine: String,
     default_options: BTreeMap<String, BTreeMap<String, String>>,
@@ -89,11 +91,13 @@ impl Store {
         for network in predefined::plain(&options.engine) {
             state.add(network);
         }
-        let recovered = state.recover(runs.read());
+        let found = runs.read();
+        let recovered = state.recover(found.runs);
         let store = Self {
             objects,
             era: options.era,
             runs,
+            knows_all_runs: found.complete,
             pools: Pools::new(&options.pools, &options.engine),
             engine: options.engine,
             default_options: options.default_options,

@@ -47,6 +47,14 @@ impl RunDocument {
     }
 }
 
+/// What was read of running containers.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) runs: Vec<Recovered>,
+    /// Whether that is all: no file is left that can't be read.
+    pub(super) complete: bool,
+}
+
 /// The directory of the files.
 #[derive(Debug)]
 pub(super) struct Runs(PathBuf);
@@ -57,20 +65,22 @@ impl Runs {
     }
 
     /// What an earlier hostd has left.
-    pub(super) fn read(&self) -> Vec<Recovered> {
+    pub(super) fn read(&self) -> Found {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::error!(path = %self.0.display(), %error, "networks of running containers not read");
-                return Vec::new();
+                return Found::default();
             }
         };
         let mut found = Vec::new();
+        let mut complete = true;
         for entry in entries {
             let path = match entry {
                 Ok(entry) => entry.path(),
                 Err(error) => {
                     tracing::error!(path = %self.0.display(), %error, "networks of running containers not all read");
+                    complete = false;
                     continue;
                 }
             };
@@ -88,14 +98,19 @@ impl Runs {
                 }
                 Ok(document) => {
                     tracing::error!(path = %path.display(), container = document.container, "networks of another container; left alone");
+                    complete = false;
                 }
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "networks of a container can't be read; its addresses may be given away again");
+                    complete = false;
                 }
             }
         }
         found.sort_by(|a, b| a.container.cmp(&b.container));
-        found
+        Found {
+            runs: found,
+            complete,
+        }
     }
 
     /// Keeps what a container has; with nothing left its file is removed.
@@ -174,13 +189,19 @@ mod tests {
         fs::copy(base.path().join("c1.json"), base.path().join("c2.json")).unwrap();
         fs::write(base.path().join(".new-c1.json-1-1"), "{").unwrap();
         let found = runs.read();
+        assert!(!found.complete);
+        let found = found.runs;
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].endpoints, golden.endpoints);
         assert_eq!(found[0].bindings, golden.bindings);
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 3);
         runs.write("c1", &Member::default()).unwrap();
         runs.write("c1", &Member::default()).unwrap();
-        assert_eq!(runs.read(), []);
+        assert_eq!(runs.read().runs, []);
+        for left in ["half.json", "c2.json"] {
+            fs::remove_file(base.path().join(left)).unwrap();
+        }
+        assert!(runs.read().complete);
         for bad in ["", "../x", "a.b"] {
             assert!(runs.write(bad, &member).is_err(), "{bad}");
         }

@@ -59,10 +59,14 @@ impl Store {
         self.state().leaving.keys().cloned().collect()
     }
 
-    /// The links on the host of containers that run, or that are about to end.
-    pub(crate) fn host_links(&self) -> Vec<String> {
+    /// The links on the host of containers that run, or that are about to end. `None`: they are not all
+    /// known, because a file of a running container can't be read.
+    pub(crate) fn host_links(&self) -> Option<Vec<String>> {
+        if !self.knows_all_runs {
+            return None;
+        }
         let state = self.state();
         let links = state.host_links().filter(|link| !link.is_empty());
-        links.map(str::to_owned).collect()
+        Some(links.map(str::to_owned).collect())
     }
 }
