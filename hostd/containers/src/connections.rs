@@ -99,7 +99,10 @@ impl Inner {
         if running {
             let member = self.member(&changed);
             match self.networks.connect(&member, &connection).await {
-                Ok(endpoint) => self.name_in_hosts(&changed, &endpoint),
+                Ok(endpoint) => {
+                    self.name_in_hosts(&changed, &endpoint);
+                    self.renew_resolv_conf(&changed);
+                }
                 Err(error) => {
                     self.write_document(&snapshot, &ContainerDocument::of(&snapshot)?)?;
                     return Err(error.into());
@@ -151,6 +154,7 @@ impl Inner {
             let member = self.member(&changed);
             let endpoint = self.networks.disconnect(&member, &found.id).await?;
             self.remove_from_hosts(&changed, &endpoint);
+            self.renew_resolv_conf(&changed);
         }
         self.keep_connections(container, &changed);
         Ok(())

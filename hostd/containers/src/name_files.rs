@@ -3,9 +3,9 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use hostd_networks::Endpoint;
+use hostd_networks::{Endpoint, Run};
 use hostd_networks::names::hosts::Hosts;
 use hostd_networks::names::resolv_conf::{self, ResolvConf, Wishes};
 use keelson_model::spec::{NameSpec, NetworkMode};
@@ -20,6 +20,12 @@ use crate::{EngineError, files};
 pub(crate) struct Texts {
     pub(crate) hosts: String,
     pub(crate) resolv_conf: String,
+}
+
+/// The resolv.conf of a container's run as the engine has written it: by that it is known whether somebody
+/// has edited it since.
+pub(crate) fn made_resolv_conf(snapshot: &Snapshot) -> PathBuf {
+    snapshot.run_directory.join("resolv.conf")
 }
 
 /// Bytes of a file of the host or of a container that are read.
@@ -78,21 +84,45 @@ impl Inner {
             links: links.collect(),
             extra,
         };
+        Texts {
+            hosts: hosts.render(),
+            resolv_conf: self.resolv_conf_in(&run, &wishes),
+        }
+    }
+
+    /// The resolv.conf of a container with these connections.
+    fn resolv_conf_in(&self, run: &Run, wishes: &Wishes) -> String {
         let host = self.networks.host_resolv_conf();
         let named = run.endpoints.iter().any(|endpoint| {
             let network = self.networks.find(&endpoint.network);
             network.is_ok_and(|network| !network.predefined)
         });
-        let resolv_conf = match named {
-            true => host.with(&wishes).for_resolver(),
+        match named {
+            true => host.with(wishes).for_resolver(),
             false => {
                 let ipv6 = run.endpoints.iter().any(|endpoint| endpoint.ipv6.is_some());
-                reachable(host).for_default_bridge(&wishes, ipv6)
+                reachable(host).for_default_bridge(wishes, ipv6)
             }
-        };
-        Texts {
-            hosts: hosts.render(),
-            resolv_conf,
+        }
+    }
+
+    /// The networks of a running container have changed: its resolv.conf names the servers that it can ask
+    /// now. One that somebody has edited is left alone.
+    pub(crate) fn renew_resolv_conf(&self, snapshot: &Snapshot) {
+        let path = snapshot.files().join("resolv.conf");
+        let made = made_resolv_conf(snapshot);
+        let run = self.networks.run_of(&snapshot.id);
+        let text = self.resolv_conf_in(&run, &self.wishes(&snapshot.spec.names));
+        let renewed = read(&path).and_then(|found| {
+            if found == text || found != read(&made)? {
+                return Ok(());
+            }
+            fs::write(&path, &text)?;
+            fs::write(&made, &text)
+        });
+        if let Err(error) = renewed {
+            let error = EngineError::io("change", &path)(error);
+            tracing::warn!(id = snapshot.id, %error, "name servers of a container not changed");
         }
     }
 

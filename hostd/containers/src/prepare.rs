@@ -18,6 +18,7 @@ use crate::container::Container;
 use crate::create::check_binds;
 use crate::donors::{Joined, JoinedAll};
 use crate::engine::Inner;
+use crate::name_files::made_resolv_conf;
 use crate::rootfs::{Kind, Merged};
 use crate::spec::{self, HostFiles};
 use crate::types::Snapshot;
@@ -80,6 +81,7 @@ impl Inner {
             let texts = self.name_texts(&snapshot, &linked);
             write(hosts, texts.hosts.as_bytes())?;
             write(resolv_conf, texts.resolv_conf.as_bytes())?;
+            write(&made_resolv_conf(&snapshot), texts.resolv_conf.as_bytes())?;
             give_to_root(&names, snapshot.spec.namespaces.users)?;
         }
         let linked = linked.iter();

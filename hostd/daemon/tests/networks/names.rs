@@ -98,6 +98,34 @@ fn names_aliases_links_and_pointers() {
         .ok();
 }
 
+/// A container of the default bridge that is connected to another network while it runs.
+#[test]
+fn name_servers_follow_the_networks() {
+    let Some(host) = host() else { return };
+    host.docker(&["network", "create", "net"]).ok();
+    idle(&host, "db", &["--network=net"]);
+    idle(&host, "web", &["--dns=192.0.2.53", "--dns-search=lan.example"]);
+    let conf = || exec(&host, "web", "cat /etc/resolv.conf").ok();
+    let before = conf();
+    assert!(before.contains("nameserver 192.0.2.53"), "{before}");
+    host.docker(&["network", "connect", "net", "web"]).ok();
+    let connected = conf();
+    assert!(
+        connected.contains("nameserver 127.0.0.11") && connected.contains("search lan.example"),
+        "{connected}"
+    );
+    exec(&host, "web", "ping -c1 -W3 db").ok();
+    host.docker(&["network", "disconnect", "net", "web"]).ok();
+    assert_eq!(conf(), before);
+    // Whoever connects it again finds the same, and what a user has written stays.
+    host.docker(&["network", "connect", "net", "web"]).ok();
+    assert_eq!(conf(), connected);
+    exec(&host, "web", "echo nameserver 192.0.2.54 > /etc/resolv.conf").ok();
+    host.docker(&["network", "disconnect", "net", "web"]).ok();
+    assert_eq!(conf(), "nameserver 192.0.2.54");
+    host.docker(&["rm", "-f", "web", "db"]).ok();
+}
+
 #[test]
 fn names_outlive_hostd() {
     let Some(mut host) = host() else { return };
