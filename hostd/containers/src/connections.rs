@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hostd_networks::Member;
+use hostd_networks::{Member, NetworkError};
 use keelson_model::spec::{ConnectionSpec, NetworkMode};
 
 use crate::connected::{connections, has_ipv6, is_connected};
@@ -79,10 +79,11 @@ impl Inner {
             .position(|known| self.is_of(known, &network.id));
         match known {
             Some(_) if running => {
-                return Err(EngineError::Forbidden(format!(
-                    "endpoint with name {} already exists in network {}",
-                    snapshot.name, network.name
-                )));
+                return Err(NetworkError::Connected {
+                    container: snapshot.name.clone(),
+                    network: network.name.clone(),
+                }
+                .into());
             }
             // It does not run: the new settings replace the old ones.
             Some(index) => drop(connections.remove(index)),
@@ -133,18 +134,12 @@ impl Inner {
             !same && known.network != network
         });
         if connections.len() == before {
-            return match found {
-                None => Err(self
-                    .networks
-                    .find(network)
-                    .map_or_else(EngineError::from, |_| {
-                        EngineError::Abandoned(snapshot.id.clone())
-                    })),
-                Some(found) => Err(EngineError::Internal(format!(
-                    "container {} is not connected to network {}",
-                    snapshot.id, found.name
-                ))),
-            };
+            let found = self.networks.find(network)?;
+            return Err(NetworkError::NotConnected {
+                container: snapshot.id.clone(),
+                network: found.name.clone(),
+            }
+            .into());
         }
         let changed = with_connections(&snapshot, connections);
         self.write_document(&changed, &ContainerDocument::of(&changed)?)?;
@@ -152,9 +147,18 @@ impl Inner {
             && let Some(found) = &found
         {
             let member = self.member(&changed);
-            let endpoint = self.networks.disconnect(&member, &found.id).await?;
-            self.remove_from_hosts(&changed, &endpoint);
-            self.renew_resolv_conf(&changed);
+            match self.networks.disconnect(&member, &found.id).await {
+                Ok(endpoint) => {
+                    self.remove_from_hosts(&changed, &endpoint);
+                    self.renew_resolv_conf(&changed);
+                }
+                // An engine that was killed has written the connection down, and not made it.
+                Err(NetworkError::NotConnected { .. }) => {}
+                Err(error) => {
+                    self.write_document(&snapshot, &ContainerDocument::of(&snapshot)?)?;
+                    return Err(error.into());
+                }
+            }
         }
         self.keep_connections(container, &changed);
         Ok(())

@@ -97,9 +97,6 @@ pub enum EngineError {
     /// An error of the networks.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// The networks forbid it.
-    #[error("{0}")]
-    Forbidden(String),
     /// The document store's error.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -254,7 +251,6 @@ impl EngineError {
             Self::Image(error) => error.kind(),
             Self::Volume(error) => error.kind(),
             Self::Network(error) => error.kind(),
-            Self::Forbidden(_) => ErrorKind::Forbidden,
             Self::Store(_)
             | Self::Shim { .. }
             | Self::Log(_)
