@@ -170,9 +170,10 @@ impl Inner {
         self.configure_networks(changed);
     }
 
-    /// Notes which addresses a container asks for at each start.
+    /// Notes which addresses a container asks for at each start, and whether it has links.
     pub(crate) fn configure_networks(&self, snapshot: &Snapshot) {
         if is_connected(snapshot) {
+            self.linkers.note(snapshot);
             self.networks
                 .configure(&snapshot.id, &connections(snapshot));
         }

@@ -25,6 +25,7 @@ use crate::executions::Executions;
 use crate::flush::Flusher;
 use crate::host::HostFacts;
 use crate::init_program::InitProgram;
+use crate::links::Linkers;
 use crate::old::ReadOld;
 use crate::registry::Registry;
 use crate::shim::Program;
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) images: ImageStore,
     pub(crate) volumes: VolumeStore,
     pub(crate) networks: Networks,
+    pub(crate) linkers: Linkers,
     pub(crate) defaults: EngineConfig,
     pub(crate) facts: HostFacts,
     pub(crate) cgroup_parent: CgroupParent,
@@ -98,6 +100,7 @@ impl Engine {
                 images: options.images,
                 volumes,
                 networks,
+                linkers: Linkers::default(),
                 defaults: options.defaults,
                 facts,
                 cgroup_parent: options.cgroup_parent,

@@ -10,7 +10,7 @@ use hostd_networks::names::hosts::Hosts;
 use hostd_networks::names::resolv_conf::{self, ResolvConf, Wishes};
 use keelson_model::spec::{NameSpec, NetworkMode};
 
-use crate::connected::{DEFAULT, has_ipv6, is_connected};
+use crate::connected::{DEFAULT, connections, has_ipv6, is_connected};
 use crate::engine::Inner;
 use crate::links::Linked;
 use crate::types::Snapshot;
@@ -167,9 +167,14 @@ impl Inner {
 
     /// Writes the address that a container has now into /etc/hosts of those that are linked to it.
     pub(crate) fn tell_linked(&self, snapshot: &Snapshot) {
-        for other in self.with(snapshot.scope, |registry| {
-            registry.values().cloned().collect::<Vec<_>>()
-        }) {
+        let member = connections(snapshot);
+        if !member.iter().any(|known| known.network == DEFAULT) {
+            return;
+        }
+        for id in self.linkers.all() {
+            let Ok(other) = self.resolve(snapshot.scope, &id) else {
+                continue;
+            };
             let other = other.snapshot();
             if !other.state.status.has_process() {
                 continue;

@@ -54,6 +54,7 @@ impl Inner {
         });
         self.executions.forget(&container.id);
         self.networks.forget(&container.id);
+        self.linkers.forget(&container.id);
         // It has none when it ended before.
         off_workers(|| end_uses(container));
         let snapshot = container.snapshot();
