@@ -5,9 +5,9 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use hostd_networks::{Endpoint, Run};
 use hostd_networks::names::hosts::Hosts;
 use hostd_networks::names::resolv_conf::{self, ResolvConf, Wishes};
+use hostd_networks::{Endpoint, Run};
 use keelson_model::spec::{NameSpec, NetworkMode};
 
 use crate::connected::{DEFAULT, connections, has_ipv6, is_connected};

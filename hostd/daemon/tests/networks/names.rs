@@ -104,7 +104,11 @@ fn name_servers_follow_the_networks() {
     let Some(host) = host() else { return };
     host.docker(&["network", "create", "net"]).ok();
     idle(&host, "db", &["--network=net"]);
-    idle(&host, "web", &["--dns=192.0.2.53", "--dns-search=lan.example"]);
+    idle(
+        &host,
+        "web",
+        &["--dns=192.0.2.53", "--dns-search=lan.example"],
+    );
     let conf = || exec(&host, "web", "cat /etc/resolv.conf").ok();
     let before = conf();
     assert!(before.contains("nameserver 192.0.2.53"), "{before}");
@@ -120,7 +124,12 @@ fn name_servers_follow_the_networks() {
     // Whoever connects it again finds the same, and what a user has written stays.
     host.docker(&["network", "connect", "net", "web"]).ok();
     assert_eq!(conf(), connected);
-    exec(&host, "web", "echo nameserver 192.0.2.54 > /etc/resolv.conf").ok();
+    exec(
+        &host,
+        "web",
+        "echo nameserver 192.0.2.54 > /etc/resolv.conf",
+    )
+    .ok();
     host.docker(&["network", "disconnect", "net", "web"]).ok();
     assert_eq!(conf(), "nameserver 192.0.2.54");
     host.docker(&["rm", "-f", "web", "db"]).ok();

@@ -18,7 +18,7 @@ use crate::NetworkError;
 use crate::firewall::Elements;
 use crate::kernel::ContainerNamespace;
 use crate::names::{ContainerNames, names_in, serve_here};
-use crate::ports::{Facts, Holder};
+use crate::ports::{Facts, Holder, Lost};
 use crate::types::{Binding, Endpoint, Network};
 
 /// Containers that run, or that are on the way in or out.
@@ -176,8 +176,7 @@ impl Networks {
             return Ok(());
         }
         seat.set_pid(pid);
-        let bindings = inner.store.bindings_of(&member.id);
-        for lost in inner.ports.reserve_again(member.holder(), &bindings) {
+        for lost in inner.bind_ports_again(member).await? {
             tracing::error!(
                 container = member.id,
                 port = lost.binding.host_port,
@@ -252,6 +251,20 @@ impl Inner {
             inner.store.set_bindings(&of.id, &of.name, bindings)
         };
         blocking(reserve).await?
+    }
+
+    /// Reserves the ports again that a container has had since before this engine. Returns those that
+    /// somebody else has now.
+    async fn bind_ports_again(
+        self: &Arc<Self>,
+        member: &Member,
+    ) -> Result<Vec<Lost>, NetworkError> {
+        let (inner, of) = (Arc::clone(self), member.clone());
+        let reserve = move || {
+            let bindings = inner.store.bindings_of(&of.id);
+            inner.ports.reserve_again(of.holder(), &bindings)
+        };
+        Ok(blocking(reserve).await?)
     }
 
     async fn attach(

@@ -18,5 +18,6 @@ mod socket;
 mod tests;
 
 pub(crate) use ask::Facts;
+pub(crate) use error::Lost;
 pub use error::PortError;
 pub(crate) use reserve::{Holder, Ports};
