@@ -198,10 +198,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes up the networks of a container that an earlier engine has started.
+    /// Goes on with the networks of a container that an earlier engine has started.
     pub(crate) async fn plug_in_again(&self, snapshot: &Snapshot, pid: i32) {
         if let Err(error) = self.networks.adopt(&self.member(snapshot), pid).await {
-            tracing::error!(id = snapshot.id, %error, "networks of a container not taken up");
+            tracing::error!(id = snapshot.id, %error, "networks of a container from an earlier engine not served");
         }
     }
 

@@ -68,7 +68,11 @@ impl Networks {
     /// # Errors
     /// A directory can't be made or read, or an option of the default bridge network is wrong.
     pub async fn open(options: NetworkOptions) -> Result<Self, NetworkError> {
-        let routes = host_routes().await;
+        // Nothing else needs a subnet when networks are opened.
+        let routes = match options.default_bridge {
+            Some(_) => host_routes().await,
+            None => Vec::new(),
+        };
         make_directory(&options.resolver.run)?;
         let seats = Arc::<joining::Seats>::default();
         let names = open_names(options.resolver.clone(), Arc::clone(&seats));
@@ -201,7 +205,7 @@ impl Networks {
     }
 
     /// What running containers had when the networks were opened. It is told once. Who knows that a
-    /// container does not run any more calls [`Networks::release_all`].
+    /// container does not run any more calls [`Networks::leave`].
     pub fn recovered(&self) -> Vec<Recovered> {
         self.0.store.recovered()
     }
@@ -233,9 +237,13 @@ impl Networks {
     /// What others on this host do to containers, a sentence for each: packet filters that drop what ours
     /// accepts.
     pub fn warnings(&self) -> Vec<String> {
-        let parts = self.0.parts.get();
-        let found = parts.map(|parts| parts.firewall.warnings());
-        found.and_then(Result::ok).unwrap_or_default()
+        let Some(parts) = self.0.parts.get() else {
+            return Vec::new();
+        };
+        parts.firewall.warnings().unwrap_or_else(|error| {
+            tracing::warn!(%error, "packet filters of others not looked at");
+            Vec::new()
+        })
     }
 
     /// What the host's resolv.conf says.

@@ -92,8 +92,8 @@ impl Seat {
         departure
     }
 
-    /// Waits until the container has left the networks of its last run so far.
-    pub(super) async fn left(&self, so_far: Departure) {
+    /// Waits until the container has left the networks of its last run at least to this stage.
+    pub(super) async fn wait_for(&self, stage: Departure) {
         let seen = self
             .leaving
             .lock()
@@ -101,7 +101,7 @@ impl Seat {
             .clone();
         if let Some(mut seen) = seen {
             // Without a sender it has ended, in whatever way.
-            let _ = seen.wait_for(|departure| *departure >= so_far).await;
+            let _ = seen.wait_for(|departure| *departure >= stage).await;
         }
     }
 
@@ -130,7 +130,7 @@ impl Networks {
         };
         let inner = &self.0;
         let seat = inner.seats.of(&member.id);
-        seat.left(Departure::Done).await;
+        seat.wait_for(Departure::Done).await;
         let _turn = seat.turn.lock().await;
         let reserved = async {
             inner.store.reserve(&member.id, &member.name, connections)?;
@@ -163,7 +163,7 @@ impl Networks {
         attached.map_err(|error| NetworkError::NotStarted(Box::new(error)))
     }
 
-    /// Takes up the networks of a container that an earlier engine has started.
+    /// Goes on with the networks of a container that an earlier engine has started.
     ///
     /// # Errors
     /// The container's namespace can't be entered.

@@ -24,7 +24,7 @@ impl Networks {
         let seat = self.0.seats.get(container);
         async move {
             if let Some(seat) = seat {
-                seat.left(Departure::Quiet).await;
+                seat.wait_for(Departure::Quiet).await;
             }
         }
     }
@@ -34,7 +34,7 @@ impl Networks {
     pub async fn close(&self) {
         for container in self.0.store.leaving() {
             if let Some(seat) = self.0.seats.get(&container) {
-                seat.left(Departure::Done).await;
+                seat.wait_for(Departure::Done).await;
             }
         }
         self.0.names.close().await;
