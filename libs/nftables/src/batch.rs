@@ -1,4 +1,4 @@
-//! Changes that become effective together or not at all.
+//! Changes that take effect together or not at all.
 
 use crate::element::Element;
 use crate::object::{Chain, Data, Set, Table};
@@ -6,7 +6,7 @@ use crate::rule::Rule;
 use crate::value::Kind;
 use crate::wire::{self, NFTABLES, Writer};
 
-/// Messages, by their number in the subsystem.
+/// Message types: their numbers in the subsystem.
 const NEW_TABLE: u16 = NFTABLES;
 const DELETE_TABLE: u16 = NFTABLES | 2;
 const NEW_CHAIN: u16 = NFTABLES | 3;
@@ -18,29 +18,28 @@ const DELETE_ELEMENTS: u16 = NFTABLES | 14;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
-/// The data of a verdict map, in the place of a type.
+/// Stands for a data type: the map's data are verdicts.
 const VERDICTS: u32 = 0xffff_ff00;
-/// The policy of a base chain: what it does not decide is accepted.
+/// The policy of a base chain: a packet that no rule decides is accepted.
 const ACCEPT: u32 = 1;
 /// Flag of a set that has data.
 const MAP: u32 = 8;
 
-/// What nft keeps with a set.
+/// Notes that nft stores with a set.
 const KEY_BYTE_ORDER: u8 = 0;
 const HOST_ORDER: u32 = 1;
 
 /// Elements in one message: its list has at most 65,535 bytes, an element at most 120.
 const ELEMENTS_PER_MESSAGE: usize = 400;
 
-/// Changes that become effective together or not at all. See
+/// Changes that take effect together or not at all. See
 /// [`Netfilter::commit`](crate::Netfilter::commit).
 #[derive(Debug)]
 pub struct Batch {
     writer: Writer,
-    /// What each message asks for, for errors. The first message, which has the number 0, opens the
-    /// transaction.
+    /// What each message asks for; errors quote it. Message 0 opens the transaction.
     labels: Vec<String>,
-    /// Where the last message begins.
+    /// Offset of the last message.
     last: usize,
 }
 
@@ -64,7 +63,7 @@ impl Batch {
         }
     }
 
-    /// Whether nothing is to change.
+    /// Whether there are no changes.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.labels.len() < 2
@@ -83,8 +82,8 @@ impl Batch {
         );
     }
 
-    /// Deletes a table with all that is in it. It must be there: [`Self::add_table`] before makes sure
-    /// of that.
+    /// Deletes a table with everything in it. The table must exist; call [`Self::add_table`] first
+    /// to make sure of that.
     pub fn delete_table(&mut self, table: Table) {
         self.push(
             DELETE_TABLE,
@@ -134,9 +133,10 @@ impl Batch {
                     writer.number(7, length);
                 }
             }
-            // By which the messages of this transaction could name it; required.
+            // An identifier for other messages of this transaction. Nobody uses it, but the kernel
+            // requires it.
             writer.number(10, number);
-            // nft does not know by the type alone in which order the bytes of a name are.
+            // The type alone does not tell nft the byte order of a name.
             if let [Kind::Name] = set.key {
                 let mut data = vec![KEY_BYTE_ORDER, 4];
                 data.extend_from_slice(&HOST_ORDER.to_ne_bytes());
@@ -163,7 +163,7 @@ impl Batch {
                 if let Ok(length) = u8::try_from(rule.comment.len() + 1)
                     && length > 1
                 {
-                    // What nft keeps there: type 0 is a comment.
+                    // nft stores its notes here: type 0 is a comment.
                     let mut data = vec![0, length];
                     data.extend_from_slice(rule.comment.as_bytes());
                     data.push(0);
@@ -173,7 +173,7 @@ impl Batch {
         );
     }
 
-    /// Adds elements. One that is there already must be the same.
+    /// Adds elements. If an element exists already, it must have the same data.
     pub fn add_elements<'a>(
         &mut self,
         table: Table,
@@ -183,7 +183,7 @@ impl Batch {
         self.elements(NEW_ELEMENTS, table, set, elements);
     }
 
-    /// Deletes elements. They must be there.
+    /// Deletes elements. They must exist.
     pub fn delete_elements<'a>(
         &mut self,
         table: Table,
@@ -238,7 +238,8 @@ impl Batch {
         self.labels.push(label);
     }
 
-    /// The bytes of the transaction. Its last change is acknowledged, with the number of labels less one.
+    /// The bytes of the transaction. The kernel acknowledges the last change, whose number is one
+    /// less than the number of labels.
     pub(crate) fn finish(&self) -> Writer {
         let mut writer = self.writer.clone();
         writer.add_flags(self.last, wire::ACK);
@@ -247,7 +248,7 @@ impl Batch {
         writer
     }
 
-    /// What the messages ask for, by their numbers.
+    /// What each message asks for, by its number.
     pub(crate) fn labels(&self) -> &[String] {
         &self.labels
     }

@@ -1,14 +1,14 @@
-//! The base chains of all tables, also of those that others made.
+//! The base chains of all tables, including those made by other programs.
 
 use crate::object::{Family, Policy};
 use crate::wire::{self, NFTABLES};
 use crate::{Netfilter, NftError};
 
 const GET_CHAIN: u16 = NFTABLES | 4;
-/// Chains of one machine that are looked at.
+/// Most chains that are read from one machine.
 const MOST: usize = 10_000;
 
-/// A base chain that somebody made.
+/// A base chain, whoever made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseChain {
     /// The packets that its table sees. Tables of other families (`bridge`, `arp`, `netdev`) are left
@@ -22,7 +22,7 @@ pub struct BaseChain {
     pub hook: u32,
     /// Smaller numbers come first.
     pub priority: i32,
-    /// What happens to packets that it says nothing about.
+    /// What happens to a packet that no rule of the chain decides.
     pub policy: Policy,
 }
 

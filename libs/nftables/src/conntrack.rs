@@ -1,5 +1,5 @@
-//! The table of connections. What was decided for a connection's first packet stays in it, also when
-//! the rules are others by then.
+//! The table of tracked connections. It keeps what was decided for a connection's first packet,
+//! even after the rules have changed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,14 +15,14 @@ const REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const FILTER: u16 = 25;
-/// What the filter compares.
+/// What the kernel's filter compares.
 const FILTER_PROTOCOL: u32 = 1 << 3;
 const FILTER_PORT: u32 = 1 << 5;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// Connections that one call returns.
+/// Most connections that one call returns.
 const MOST: usize = 8192;
 
 /// A tracked connection.
@@ -34,19 +34,20 @@ pub struct Flow {
     pub destination: IpAddr,
     /// The port that it was sent to.
     pub port: u16,
-    /// Who answers: another address than the destination, if a rule changed that.
+    /// Who answers. Differs from the destination if a rule changed that.
     pub answers: IpAddr,
     /// The port that answers.
     pub answers_port: u16,
-    /// What the kernel needs to find it again, as it was listed.
+    /// The attributes, as listed, by which the kernel finds it again.
     original: Vec<u8>,
     id: Vec<u8>,
     zone: Option<Vec<u8>>,
 }
 
 impl Netfilter {
-    /// Connections of a family and protocol, to a port or to any, at most 8,192 of them. The kernel looks through all
-    /// that it tracks in all network namespaces, which takes about 10 ms for a usual size of its table.
+    /// Lists at most 8,192 connections of one family and protocol, to one port or to any. The
+    /// kernel searches the connections of all network namespaces, which takes about 10 ms for a
+    /// table of the usual size.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -77,10 +78,11 @@ impl Netfilter {
                 writer.attribute(2, &0_u32.to_ne_bytes());
             });
         };
-        // A connection that begins or ends meanwhile does not matter. (The kernel filters one family only.)
+        // Connections that begin or end meanwhile do not matter. (The kernel filters one family
+        // only.)
         self.request(&label, GET, wire::DUMP, family, fill, |message| {
             if let Some((number, flow)) = read(message)
-                // The kernel has compared already, but for kernels that don't know the filter.
+                // Older kernels do not know the filter and list everything.
                 && number == protocol
                 && flow.source.is_ipv6() == ipv6
                 && port.is_none_or(|port| flow.port == port)
@@ -92,8 +94,8 @@ impl Netfilter {
         Ok(found)
     }
 
-    /// Forgets a connection, so that its next packet is judged as the first of one. It may have ended
-    /// already.
+    /// Makes the kernel forget a connection, so that its next packet counts as the first of a new
+    /// one. The connection may have ended already.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -137,7 +139,7 @@ fn read(message: &Message<'_>) -> Option<(u8, Flow)> {
     Some((protocol, flow))
 }
 
-/// The protocol, source, destination, and the ports of both.
+/// Returns the protocol, the source, the destination, and the ports of both.
 fn tuple(tuple: Attributes<'_>) -> Option<(u8, IpAddr, IpAddr, u16, u16)> {
     let addresses = tuple.nested(1)?;
     let protocol = tuple.nested(2)?;

@@ -4,7 +4,7 @@ use crate::object::{Data, Set};
 use crate::value::{Value, Verdict, join, split};
 use crate::wire::{Attributes, Writer};
 
-/// What a map has for a key.
+/// What a map holds for a key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Datum {
     /// What to do.
@@ -16,14 +16,14 @@ pub enum Datum {
 /// A member of a set or map.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Element {
-    /// What it is found by.
+    /// Its key.
     pub key: Vec<Value>,
-    /// What is found, in a map.
+    /// Its data, in a map.
     pub datum: Option<Datum>,
 }
 
 impl Element {
-    /// Writes it as a member of a list of elements.
+    /// Writes the element as a member of a list.
     pub(crate) fn write(&self, writer: &mut Writer, with_datum: bool) {
         writer.nested(1, |writer| {
             writer.nested(1, |writer| writer.attribute(1, &join(&self.key)));

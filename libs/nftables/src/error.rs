@@ -15,7 +15,7 @@ pub enum NftError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The kernel refused a message; nothing of its transaction was done.
+    /// The kernel refused a message. Nothing of the transaction was done.
     #[error("can't {message}: {source}")]
     Refused {
         /// What the message asked for: `add chain input of table inet x`.
@@ -37,7 +37,7 @@ pub enum NftError {
         /// The largest possible size.
         limit: usize,
     },
-    /// What was listed changed again and again meanwhile.
+    /// The list changed during each attempt to read it.
     #[error("can't {message}: it changed during each of {attempts} attempts")]
     Unstable {
         /// What the message asked for.
@@ -57,13 +57,13 @@ impl NftError {
         }
     }
 
-    /// Whether something that the message names is not there (`ENOENT`).
+    /// Whether the message names something that does not exist (`ENOENT`).
     #[must_use]
     pub fn is_missing(&self) -> bool {
         self.errno() == Some(Errno::NOENT.raw_os_error())
     }
 
-    /// Whether something is there already, with another content (`EEXIST`, `EBUSY`).
+    /// Whether the object exists already with different content (`EEXIST`, `EBUSY`).
     #[must_use]
     pub fn is_other(&self) -> bool {
         [Errno::EXIST, Errno::BUSY]

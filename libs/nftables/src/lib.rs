@@ -1,20 +1,20 @@
 //! The kernel's packet filter: tables, chains, rules, sets and their elements, changed in one
 //! transaction through nf_tables netlink; and the table of connections that NAT follows.
 //!
-//! No program is executed and no C library is linked: the messages are made and read here. Their
-//! format is that of `linux/netfilter/nf_tables.h`, in netlink(7) attributes whose numbers are
-//! big-endian. The terms are those of nft(8).
+//! This crate builds and parses the messages itself; it executes no program and links no C library.
+//! The format is defined in `linux/netfilter/nf_tables.h`: netlink(7) attributes with big-endian
+//! numbers. The terms are those of nft(8).
 //!
-//! In the order in which a caller meets them:
+//! In the order in which a caller needs them:
 //!
 //! - [`Netfilter`]: a socket in the network namespace of the thread that opens it.
-//! - [`Table`], [`Chain`], [`Set`]: what there is to make.
-//! - [`Rule`], made of comparisons of [`Field`]s and of look-ups in sets.
-//! - [`Element`]: a member of a set or map, made of [`Value`]s.
-//! - [`Batch`]: changes that become effective together or not at all.
+//! - [`Table`], [`Chain`], [`Set`]: the objects that can be created.
+//! - [`Rule`], built from comparisons of [`Field`]s and look-ups in sets.
+//! - [`Element`]: a member of a set or map, built from [`Value`]s.
+//! - [`Batch`]: changes that take effect together or not at all.
 //! - [`Monitor`]: reports that somebody else changed a table.
 //! - [`Flow`]: a tracked connection.
-//! - [`redirect`]: the whole of what a container's DNS needs.
+//! - [`redirect`]: everything that a container's DNS needs.
 //! - [`NftError`]: why a call failed.
 
 mod batch;

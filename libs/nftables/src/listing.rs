@@ -10,12 +10,12 @@ const GET_RULES: u16 = NFTABLES | 7;
 const GET_ELEMENTS: u16 = NFTABLES | 13;
 const GET_GENERATION: u16 = NFTABLES | 16;
 
-/// How often a list is read again because it changed meanwhile.
+/// How often a list is read when it changes during the reading.
 const ATTEMPTS: u32 = 10;
 
 impl Netfilter {
-    /// The elements of a set or map, in no order. Chains of verdicts must be among `chains`; other
-    /// elements with such verdicts are left out.
+    /// Returns the elements of a set or map, in no particular order. Elements whose verdict names a
+    /// chain that is not in `chains` are left out.
     ///
     /// # Errors
     /// There is no such set ([`NftError::is_missing`]).
@@ -41,10 +41,9 @@ impl Netfilter {
         })
     }
 
-    /// How many rules a table has.
+    /// Counts the rules of a table.
     ///
-    /// # Errors
-    /// The kernel refuses. A table that is not there has none.
+    /// # Errors The kernel refuses. A table that does not exist has no rules.
     pub fn rules(&mut self, table: Table) -> Result<usize, NftError> {
         let label = format!("list the rules of {table}");
         let found = self.list(&label, |netfilter, found| {
@@ -57,7 +56,7 @@ impl Netfilter {
         Ok(found.len())
     }
 
-    /// Whether there is a table.
+    /// Whether a table exists.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -72,7 +71,8 @@ impl Netfilter {
         }
     }
 
-    /// The number of the state of all tables: each transaction of anybody makes it another one.
+    /// Returns the generation of the ruleset. Every transaction, whoever commits it, changes this
+    /// number.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -86,7 +86,7 @@ impl Netfilter {
         })
     }
 
-    /// Reads a list, again when it changed meanwhile.
+    /// Reads a list, and starts again when it changed meanwhile.
     pub(crate) fn list<T>(
         &mut self,
         label: &str,
@@ -97,7 +97,7 @@ impl Netfilter {
             match read(self, &mut found) {
                 Ok(false) => return Ok(found),
                 Ok(true) => {}
-                // What older kernels answer to the same.
+                // What older kernels answer in the same case.
                 Err(error) if error.errno() == Some(rustix::io::Errno::INTR.raw_os_error()) => {}
                 Err(error) => return Err(error),
             }

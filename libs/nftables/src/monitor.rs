@@ -12,12 +12,12 @@ use crate::{NftError, socket};
 /// `NFNLGRP_NFTABLES`, as a bit.
 const GROUP: u32 = 1 << 6;
 const DELETE_TABLE: u16 = NFTABLES | 2;
-/// Its attributes say something else than those of all other reports.
+/// Its attributes have other meanings than those of all other reports.
 const NEW_GENERATION: u16 = NFTABLES | 15;
 /// Room for one datagram.
 const REPORT: usize = 64 << 10;
 
-/// What became of a table.
+/// What happened to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     /// There were more reports than fit into the socket: anything may have happened.
@@ -28,8 +28,8 @@ pub enum Change {
     Deleted,
 }
 
-/// Reports changes of one table that did not come from one socket. Belongs to the network namespace of
-/// the thread that opened it.
+/// Reports changes of one table that were made by anybody but one socket. Belongs to the network
+/// namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Monitor {
     socket: OwnedFd,
@@ -39,7 +39,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Reports changes of a table that did not come from the socket of this number. See
+    /// Opens a monitor of a table. It ignores changes made by the socket of this number. See
     /// [`Netfilter::port`](crate::Netfilter::port).
     ///
     /// # Errors
@@ -54,8 +54,8 @@ impl Monitor {
         })
     }
 
-    /// The gravest change since the last call, if there was one. It does not wait: the descriptor is
-    /// readable when there may be one.
+    /// Returns the most serious change since the last call, if there was one. Never waits; the
+    /// descriptor becomes readable when there may be a change.
     ///
     /// # Errors
     /// The socket can't be read.
@@ -95,7 +95,7 @@ impl AsFd for Monitor {
     }
 }
 
-/// What an event loop registers.
+/// The descriptor for an event loop.
 impl AsRawFd for Monitor {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()

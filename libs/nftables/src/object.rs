@@ -48,7 +48,7 @@ impl Family {
 /// The name of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
-    /// What it sees. Tables of different families may have one name.
+    /// What it sees. Tables of different families may share a name.
     pub family: Family,
     /// Its name.
     pub name: &'static str,
@@ -88,7 +88,7 @@ impl Hook {
 pub enum ChainKind {
     /// Accept and drop.
     Filter,
-    /// Change addresses. It sees the first packet of each connection only.
+    /// Change addresses. Such a chain sees only the first packet of each connection.
     Nat,
 }
 
@@ -101,7 +101,7 @@ impl ChainKind {
     }
 }
 
-/// What happens to packets that a base chain says nothing about.
+/// What happens to a packet that no rule of a base chain decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the policy of the same name")]
 pub enum Policy {
@@ -114,13 +114,12 @@ pub enum Policy {
 pub struct Chain {
     /// Its name, unique in its table.
     pub name: &'static str,
-    /// Where it meets packets and in which order: smaller numbers first. `None`: other chains jump to
-    /// it.
+    /// Its hook and its priority; smaller numbers come first. `None`: other chains jump to it.
     pub base: Option<(ChainKind, Hook, i32)>,
 }
 
 impl Chain {
-    /// A chain that meets packets. What it does not decide is accepted.
+    /// A base chain. A packet that no rule decides is accepted.
     #[must_use]
     pub const fn base(name: &'static str, kind: ChainKind, hook: Hook, priority: i32) -> Self {
         Self {
@@ -136,7 +135,7 @@ impl Chain {
     }
 }
 
-/// What a map has for each key.
+/// What a map holds for each key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Data {
     /// What to do.
@@ -145,14 +144,14 @@ pub enum Data {
     Values(&'static [Kind]),
 }
 
-/// A set, or with data a map. Look-ups take the same time however many elements there are, because
-/// keys are single values: the kernel uses a hash table.
+/// A set, or a map if it has data. The time of a look-up does not depend on the number of elements:
+/// keys are single values, so the kernel uses a hash table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Set {
     /// Its name, unique in its table.
     pub name: &'static str,
     /// What keys are made of.
     pub key: &'static [Kind],
-    /// What is found by a key; `None`: whether it is there.
+    /// What a map holds for each key; `None` for a set.
     pub data: Option<Data>,
 }

@@ -1,5 +1,5 @@
-//! What a container's DNS needs: queries to 127.0.0.11 reach the sockets of the resolver, which are
-//! bound to other ports, so that port 53 is free for a name server in the container.
+//! Redirects a container's DNS queries to the resolver. The resolver's sockets are bound to other
+//! ports of 127.0.0.11, so port 53 stays free for a name server in the container.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -7,7 +7,7 @@ use crate::{
     Batch, Chain, ChainKind, Family, Field, Hook, Netfilter, NftError, Rule, Table, Value,
 };
 
-/// The address that containers ask.
+/// The address to which containers send queries.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 /// The table in the container's network namespace.
@@ -20,13 +20,13 @@ const PORT: u16 = 53;
 const UDP: u8 = 17;
 const TCP: u8 = 6;
 
-/// Before the usual place for such changes: what a program in the container redirects there, with
-/// published ports of its own, must not catch its queries.
+/// Before the usual priority of such chains: a program in the container that redirects ports itself
+/// must not catch these queries.
 const PRIORITY: i32 = -110;
 
-/// Makes queries to 127.0.0.11, port 53, reach the given ports of that address. The socket must have
-/// been opened in the container's network namespace. It can be repeated, also with other ports: the
-/// table is replaced in one transaction.
+/// Redirects queries to port 53 of 127.0.0.11 to the given ports of that address. The socket must
+/// have been opened in the container's network namespace. The call may be repeated with other
+/// ports: it replaces the table in one transaction.
 ///
 /// # Errors
 /// The kernel refuses; then nothing was changed.

@@ -6,12 +6,12 @@ use crate::object::Family;
 use crate::value::{Value, Verdict, name_bytes};
 use crate::wire::Writer;
 
-/// What can be read of a packet.
+/// A field of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// Name of the link that it came in by.
+    /// Name of the link by which it came in.
     InputName,
-    /// Name of the link that it goes out by.
+    /// Name of the link by which it goes out.
     OutputName,
     /// The protocol above IP.
     Protocol,
@@ -23,12 +23,12 @@ pub enum Field {
     SourceIpv6,
     /// Where it goes. Meaningful after [`Rule::family`].
     DestinationIpv6,
-    /// Where it goes. For protocols without ports it has no meaning, so compare the protocol, too.
+    /// Where it goes. Has no meaning for protocols without ports, so compare the protocol too.
     DestinationPort,
 }
 
 impl Field {
-    /// Bytes of registers that it takes.
+    /// Number of register bytes that it takes.
     const fn space(self) -> u32 {
         match self {
             Self::InputName | Self::OutputName | Self::SourceIpv6 | Self::DestinationIpv6 => 16,
@@ -37,17 +37,17 @@ impl Field {
     }
 }
 
-/// How the sender is told.
+/// How the sender learns that its packet was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reject {
-    /// A TCP connection is reset. Matters after `protocol(6)` only.
+    /// A TCP reset. Has an effect only after `protocol(6)`.
     Reset,
-    /// By an ICMP message: nobody uses the port.
+    /// The ICMP message "port unreachable".
     PortUnreachable,
 }
 
-/// What the sets of a rule are asked with is put into registers of four bytes, from the first on.
-/// Those that begin at a multiple of 16 bytes have an older number.
+/// Keys of look-ups are loaded into registers of four bytes, starting with the first one. A
+/// register at a multiple of 16 bytes also has an older number, and the kernel lists it by that.
 const fn register(index: u32) -> u32 {
     match index % 4 {
         0 => 1 + index / 4,
@@ -63,7 +63,7 @@ const DESTINATION_CHANGED: u32 = 0x20;
 /// `RTN_LOCAL`.
 const LOCAL: u32 = 2;
 
-/// A rule. Its parts are tried in their order, and the first that does not match ends it.
+/// A rule. Its parts are evaluated in order; the first one that does not match ends it.
 #[derive(Debug, Clone)]
 pub struct Rule {
     pub(crate) chain: &'static str,
@@ -72,7 +72,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule at the end of a chain.
+    /// An empty rule for the end of a chain.
     #[must_use]
     pub fn new(chain: &'static str) -> Self {
         Self {
@@ -82,38 +82,39 @@ impl Rule {
         }
     }
 
-    /// What `nft list` shows behind it, at most 100 bytes.
+    /// Adds a comment that `nft list` shows, of at most 100 bytes.
     #[must_use]
     pub const fn comment(mut self, comment: &'static str) -> Self {
         self.comment = comment;
         self
     }
 
-    /// Packets of IPv4 or of IPv6.
+    /// Matches packets of IPv4 or of IPv6.
     #[must_use]
     pub fn family(self, family: Family) -> Self {
         self.meta(15, 0).compare(0, true, &[family.number()])
     }
 
-    /// Packets of a protocol above IP.
+    /// Matches packets of a protocol above IP.
     #[must_use]
     pub fn protocol(self, number: u8) -> Self {
         self.meta(16, 0).compare(0, true, &[number])
     }
 
-    /// Packets that come in by a link.
+    /// Matches packets that come in by a link.
     #[must_use]
     pub fn input(self, name: &str) -> Self {
         self.meta(6, 0).compare(0, true, &name_bytes(name))
     }
 
-    /// Packets that come in by any other link.
+    /// Matches packets that come in by any other link.
     #[must_use]
     pub fn not_input(self, name: &str) -> Self {
         self.meta(6, 0).compare(0, false, &name_bytes(name))
     }
 
-    /// Packets whose field is within a network: the first `bits` bits are those of the address.
+    /// Matches packets whose field is an address within a network: its first `bits` bits equal
+    /// those of the given address.
     #[must_use]
     pub fn within(self, field: Field, network: &Value, bits: u32) -> Self {
         let bytes = crate::value::join(std::slice::from_ref(network));
@@ -132,44 +133,44 @@ impl Rule {
         rule.compare(0, true, &bytes)
     }
 
-    /// Packets to an address of this machine.
+    /// Matches packets to an address of this machine.
     #[must_use]
     pub fn to_local(self) -> Self {
         self.route_type(2)
     }
 
-    /// Packets from an address of this machine.
+    /// Matches packets from an address of this machine.
     #[must_use]
     pub fn from_local(self) -> Self {
         self.route_type(1)
     }
 
-    /// Packets of a connection that has begun, and errors that belong to one.
+    /// Matches packets of established connections, and ICMP errors about them.
     #[must_use]
     pub fn known(self) -> Self {
         self.connection(0, KNOWN_STATES)
     }
 
-    /// Packets of a connection whose destination a NAT chain has changed.
+    /// Matches packets of connections whose destination a NAT chain has changed.
     #[must_use]
     pub fn redirected(self) -> Self {
         self.connection(2, DESTINATION_CHANGED)
     }
 
-    /// Packets whose fields, in their order, are a member of a set.
+    /// Matches packets whose fields, in this order, are in a set.
     #[must_use]
     pub fn member(self, fields: &[Field], set: &str) -> Self {
         self.look_up(fields, set, None)
     }
 
-    /// Does what a map has for the fields, if anything.
+    /// Executes the verdict that a map holds for the fields, if there is one.
     #[must_use]
     pub fn verdict_of(self, fields: &[Field], map: &str) -> Self {
         self.look_up(fields, map, Some(VERDICT_REGISTER))
     }
 
-    /// Changes the destination of the connection to what a map has for the fields: an address, and a
-    /// port.
+    /// Changes the destination of the connection to the address and port that a map holds for the
+    /// fields.
     #[must_use]
     pub fn destination_of(self, family: Family, fields: &[Field], map: &str) -> Self {
         let port = match family {
@@ -180,7 +181,7 @@ impl Rule {
             .translate(1, family, Some(port))
     }
 
-    /// Changes the source of the connection to the address that a map has for the fields.
+    /// Changes the source of the connection to the address that a map holds for the fields.
     #[must_use]
     pub fn source_of(self, family: Family, fields: &[Field], map: &str) -> Self {
         self.look_up(fields, map, Some(register(0)))
@@ -203,7 +204,7 @@ impl Rule {
         rule.translate(1, family, Some(register))
     }
 
-    /// Changes the source of the connection to the address of the link that it goes out by.
+    /// Changes the source of the connection to the address of the outgoing link.
     #[must_use]
     pub fn masquerade(self) -> Self {
         self.expression("masq", |_| {})
@@ -217,7 +218,7 @@ impl Rule {
                 writer.number(1, 1);
                 writer.attribute(2, &[0]);
             }
-            // By the message of the packet's family, both of which have this code's meaning.
+            // This code means the same in the ICMP messages of both families.
             Reject::PortUnreachable => {
                 writer.number(1, 2);
                 writer.attribute(2, &[1]);
@@ -231,7 +232,7 @@ impl Rule {
         self.expression("counter", |_| {})
     }
 
-    /// What becomes of the packet.
+    /// Decides the packet.
     #[must_use]
     pub fn verdict(self, verdict: &Verdict) -> Self {
         self.expression("immediate", |writer| {
@@ -241,7 +242,7 @@ impl Rule {
     }
 }
 
-/// The expressions that rules are made of.
+/// The expressions of which rules consist.
 impl Rule {
     fn expression(mut self, name: &str, fill: impl FnOnce(&mut Writer)) -> Self {
         self.expressions.nested(1, |writer| {
@@ -304,7 +305,8 @@ impl Rule {
         })
     }
 
-    /// Flags say whose address is looked up in the routing table: 1 the source's, 2 the destination's.
+    /// Flags choose the address that is looked up in the routing table: 1 the source, 2 the
+    /// destination.
     fn route_type(self, flags: u32) -> Self {
         let rule = self.expression("fib", |writer| {
             writer.number(1, register(0));
@@ -338,7 +340,8 @@ impl Rule {
         })
     }
 
-    /// Changes an address, which is in the first register. `kind`: 0 the source, 1 the destination.
+    /// Changes an address to the one in the first register. `kind`: 0 the source, 1 the
+    /// destination.
     fn translate(self, kind: u32, family: Family, port: Option<u32>) -> Self {
         self.expression("nat", |writer| {
             writer.number(1, kind);

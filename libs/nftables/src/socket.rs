@@ -16,11 +16,11 @@ use crate::{Batch, NftError};
 
 /// The largest transaction in bytes: about 300,000 elements.
 const LIMIT: usize = 32 << 20;
-/// What the kernel lets a socket send without being asked for more.
+/// What a socket may send at once with the default buffer.
 const USUAL: usize = 100 << 10;
-/// Room for one answer. The kernel fills at most 32 KiB at once when it lists.
+/// Buffer for one answer. The kernel lists at most 32 KiB at once.
 const ANSWER: usize = 64 << 10;
-/// Room for answers to a transaction: errors repeat the message that they are about.
+/// Buffer for the answers to a transaction: an error repeats the refused message.
 const ANSWERS: usize = 1 << 20;
 
 /// A socket to the kernel's packet filter, in the network namespace of the thread that opened it.
@@ -39,7 +39,7 @@ pub(crate) fn failed(operation: &'static str) -> impl FnOnce(Errno) -> NftError 
     }
 }
 
-/// Opens a socket that receives the reports of the groups, bits by their numbers less one.
+/// Opens a socket that receives reports of multicast groups. Bit n stands for group n + 1.
 pub(crate) fn open(groups: u32) -> Result<(OwnedFd, u32), NftError> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(
@@ -52,7 +52,7 @@ pub(crate) fn open(groups: u32) -> Result<(OwnedFd, u32), NftError> {
     bind(&socket, &SocketAddrNetlink::new(0, groups)).map_err(failed("bind"))?;
     let name = getsockname(&socket).map_err(failed("name"))?;
     let port = SocketAddrNetlink::try_from(name).map_err(failed("name"))?;
-    // Without the right to it there is less room, and so more often an overflow.
+    // Without this privilege the buffer is smaller and overflows more often.
     let _ = set_socket_recv_buffer_size_force(&socket, ANSWERS);
     Ok((socket, port.pid()))
 }
@@ -72,16 +72,16 @@ impl Netfilter {
         })
     }
 
-    /// The socket's number, by which a [`Monitor`](crate::Monitor) knows its changes.
+    /// The socket's port number, by which a [`Monitor`](crate::Monitor) recognises the changes made
+    /// by it.
     #[must_use]
     pub const fn port(&self) -> u32 {
         self.port
     }
 
-    /// Makes all changes of a batch, or none.
+    /// Commits a batch: all of its changes or none.
     ///
-    /// # Errors
-    /// The kernel refuses one of them; it is named, and nothing was changed.
+    /// # Errors The kernel refuses a change. The error names it, and nothing was changed.
     pub fn commit(&mut self, batch: &Batch) -> Result<(), NftError> {
         if batch.is_empty() {
             return Ok(());
@@ -98,7 +98,7 @@ impl Netfilter {
         };
         let mut failure = None;
         let mut done = false;
-        // All answers are there when the call that sends has returned.
+        // The kernel has queued all answers when `send` returns.
         while let Some(datagram) = receive(&self.socket, &mut self.buffer)? {
             for message in Messages(datagram) {
                 match message.error() {
@@ -117,8 +117,8 @@ impl Netfilter {
         }
     }
 
-    /// Sends one request that does not belong to a transaction, and hands the answers to `each`. Returns
-    /// whether what was listed changed meanwhile.
+    /// Sends one request outside of a transaction and passes each answer to `each`. Returns whether
+    /// the list changed during the reading.
     pub(crate) fn request(
         &mut self,
         label: &str,
@@ -167,17 +167,17 @@ impl Netfilter {
             });
         }
         if bytes.len() > USUAL {
-            // The kernel takes it as a whole, or says that it is too long.
+            // The kernel takes the datagram as a whole, or refuses it as too long.
             let _ = set_socket_send_buffer_size_force(&self.socket, bytes.len() + 4096);
         }
-        // What an earlier call left must not count as an answer.
+        // Left-over messages of an earlier call must not count as answers.
         while !matches!(receive(&self.socket, &mut self.buffer), Ok(None)) {}
         send(&self.socket, bytes, SendFlags::empty()).map_err(failed("send to"))?;
         Ok(())
     }
 }
 
-/// The next datagram that has come.
+/// Returns the next datagram that has arrived.
 fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, NftError> {
     loop {
         match recv(socket, &mut *buffer, RecvFlags::empty()) {

@@ -1,4 +1,4 @@
-//! Values, and what they are in the kernel's bytes.
+//! Values and their form in the kernel's messages.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,7 +8,7 @@ use crate::wire::Writer;
 /// Length of a link's name in the kernel, with its NUL.
 const NAME: usize = 16;
 
-/// What a value is.
+/// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// An IPv4 address.
@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// nft's number of the type, from which it knows how to print values.
+    /// nft's number of the type; nft needs it to print values.
     const fn number(self) -> u32 {
         match self {
             Self::Ipv4 => 7,
@@ -52,7 +52,7 @@ impl Kind {
             .fold(0_u32, |all, kind| (all << 6) | kind.number());
         let length: usize = match kinds {
             [kind] => kind.length(),
-            // Each begins at a register of four bytes.
+            // Each begins at a new register of four bytes.
             several => several
                 .iter()
                 .map(|kind| kind.length().next_multiple_of(4))
@@ -62,7 +62,7 @@ impl Kind {
     }
 }
 
-/// A part of a key, or of what a map has for it.
+/// A part of a key or of a map's data.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Value {
     /// An IPv4 address.
@@ -73,7 +73,7 @@ pub enum Value {
     Protocol(u8),
     /// A port.
     Port(u16),
-    /// The name of a link, at most 15 bytes; what is longer is cut off.
+    /// The name of a link; what exceeds 15 bytes is cut off.
     Name(String),
 }
 
@@ -103,7 +103,7 @@ impl Value {
     }
 }
 
-/// The name of a link as the kernel compares it: filled up with NULs.
+/// The name of a link as the kernel compares it: padded with NULs.
 pub(crate) fn name_bytes(name: &str) -> [u8; NAME] {
     let mut padded = [0; NAME];
     for (to, from) in padded.iter_mut().zip(name.bytes().take(NAME - 1)) {
@@ -124,18 +124,18 @@ impl fmt::Display for Value {
     }
 }
 
-/// What becomes of a packet.
+/// What happens to a packet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// It goes on to the next base chain.
+    /// Accept it; the next base chain sees it.
     Accept,
-    /// It is gone.
+    /// Drop it.
     Drop,
-    /// The chain that jumped here goes on.
+    /// Return to the chain that jumped here.
     Return,
-    /// Another chain, and then the rest of this one.
+    /// Jump to another chain, then continue with this one.
     Jump(&'static str),
-    /// Another chain instead of the rest of this one.
+    /// Go to another chain and do not come back.
     Goto(&'static str),
 }
 
@@ -150,7 +150,7 @@ impl Verdict {
         }
     }
 
-    /// Writes the attribute that holds it, inside of one that holds data.
+    /// Writes the verdict's attribute inside of a data attribute.
     pub(crate) fn write(&self, writer: &mut Writer) {
         writer.nested(2, |writer| {
             writer.attribute(1, &self.code().to_be_bytes());
@@ -161,7 +161,7 @@ impl Verdict {
     }
 }
 
-/// Values side by side. Each but a single one begins at a register of four bytes.
+/// Concatenates values. If there are several, each begins at a new register of four bytes.
 pub(crate) fn join(values: &[Value]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(24);
     for value in values {

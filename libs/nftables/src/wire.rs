@@ -1,6 +1,6 @@
 //! Messages and attributes of netlink(7) as bytes.
 
-/// Length of a message's header, and of the netfilter header behind it.
+/// Length of a message's header and the netfilter header after it.
 const HEADER: usize = 16;
 const FAMILY_HEADER: usize = 4;
 
@@ -10,7 +10,7 @@ pub(crate) const ACK: u16 = 0x4;
 pub(crate) const DUMP: u16 = 0x300;
 pub(crate) const CREATE: u16 = 0x400;
 pub(crate) const APPEND: u16 = 0x800;
-/// In an answer: what is listed changed while it was listed.
+/// In an answer: the list changed while it was being read.
 pub(crate) const INTERRUPTED: u16 = 0x10;
 
 /// Types of messages that all protocols have.
@@ -27,7 +27,7 @@ const NESTED: u16 = 0x8000;
 /// The upper two bits of an attribute's type are flags.
 const TYPE_MASK: u16 = 0x3fff;
 
-/// Messages that are being written.
+/// A buffer of messages being written.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Writer {
     bytes: Vec<u8>,
@@ -82,7 +82,7 @@ impl Writer {
         self.attribute(kind, &value.to_be_bytes());
     }
 
-    /// A text, with the NUL that the kernel expects.
+    /// Writes a string with the NUL that the kernel expects.
     pub(crate) fn text(&mut self, kind: u16, text: &str) {
         self.raw(kind, |writer| {
             writer.bytes.extend_from_slice(text.as_bytes());
@@ -94,7 +94,7 @@ impl Writer {
         self.raw(kind | NESTED, fill);
     }
 
-    /// Attributes that were written before.
+    /// Writes attributes that were encoded before.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -104,7 +104,7 @@ impl Writer {
         self.bytes.extend_from_slice(&[0; 2]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         fill(self);
-        // What is too long for an attribute gets a length that the kernel refuses.
+        // If the content is too long for an attribute, write a length that the kernel refuses.
         let length = u16::try_from(self.bytes.len() - start).unwrap_or(0);
         self.patch(start, &length.to_ne_bytes());
         let padded = self.bytes.len().next_multiple_of(4);
@@ -118,15 +118,15 @@ impl Writer {
     }
 }
 
-/// A message that was read.
+/// A parsed message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
-    /// The socket that asked for it or, in a report, whose request caused it.
+    /// The port number of the socket that asked for it or, in a report, that caused it.
     pub(crate) port: u32,
-    /// What follows the header.
+    /// The bytes after the header.
     pub(crate) payload: &'a [u8],
 }
 
@@ -148,8 +148,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The messages of a datagram. One that was cut off is the last, with what is there of it: the kernel
-/// puts a whole refused message behind its error number.
+/// Returns the messages of a datagram. A truncated message is the last one and has what is left of
+/// it: the kernel repeats a refused message, whole or cut, after the error number.
 pub(crate) struct Messages<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {

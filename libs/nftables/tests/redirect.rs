@@ -8,7 +8,7 @@ use std::time::Duration;
 use keelson_netlink::Namespace;
 use keelson_nftables::{Netfilter, redirect};
 
-/// Runs a test in a new namespace whose loopback link is on, when this machine can.
+/// Runs a test in a new namespace whose loopback link is on, if the machine allows it.
 fn run(test: impl FnOnce() + Send) {
     if !keelson_testing::is_root() {
         return;
@@ -41,7 +41,7 @@ fn ask_udp() -> Vec<u8> {
 fn queries_reach_the_resolver_and_the_port_stays_free() {
     run(|| {
         let mut netfilter = Netfilter::open().unwrap();
-        // A resolver that was started anew has other ports; the second call replaces the first.
+        // A restarted resolver has other ports; the second call replaces the first one.
         for name in [b"one", b"two"] {
             let udp = UdpSocket::bind("127.0.0.11:0").unwrap();
             let tcp = TcpListener::bind("127.0.0.11:0").unwrap();
@@ -66,7 +66,7 @@ fn queries_reach_the_resolver_and_the_port_stays_free() {
             client.read_to_end(&mut answer).unwrap();
             assert_eq!(answer, name);
         }
-        // A name server of the container's own can have the port, and is reached at other addresses.
+        // A name server in the container can use the port, and is reached at other addresses.
         let own = UdpSocket::bind("0.0.0.0:53").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.send_to(b"x", "127.0.0.1:53").unwrap();
@@ -76,7 +76,7 @@ fn queries_reach_the_resolver_and_the_port_stays_free() {
 }
 
 #[test]
-fn nft_reads_it_as_it_is_meant() {
+fn nft_shows_the_intended_rules() {
     run(|| {
         let mut netfilter = Netfilter::open().unwrap();
         redirect::install(&mut netfilter, 4000, 5000).unwrap();

@@ -77,7 +77,7 @@ fn elements_come_and_go() {
         netfilter.commit(&table()).unwrap();
         assert!(netfilter.has_table(TABLE).unwrap());
         assert_eq!(netfilter.rules(TABLE).unwrap(), 1);
-        // More than one message holds, and more than one answer.
+        // More than fit into one message or one answer.
         let many: Vec<_> = (1..=5000).map(|number| port(number, number)).collect();
         netfilter.commit(&add(&PORTS, &many)).unwrap();
         netfilter.commit(&add(&PORTS, &many)).unwrap();
@@ -133,7 +133,7 @@ fn what_is_refused_is_named_and_changes_nothing() {
             text.contains("add rule \"to be refused\" to chain nowhere of table inet test"),
             "{text}"
         );
-        // A chain that lacks makes the whole transaction fail, too.
+        // A missing chain makes the whole transaction fail, too.
         let unknown = link("eth1", Verdict::Jump("elsewhere"));
         assert!(netfilter.commit(&add(&LINKS, &[unknown])).is_err());
         assert_eq!(netfilter.generation().unwrap(), before);
@@ -157,7 +157,7 @@ fn changes_of_others_are_reported() {
         assert_eq!(poll(&mut readable, Some(&patience)), Ok(1));
         assert_eq!(monitor.read().unwrap(), Some(Change::Changed));
         assert_eq!(monitor.read().unwrap(), None);
-        // Other tables do not matter.
+        // Changes of other tables are not reported.
         let foreign = Table {
             name: "foreign",
             ..TABLE
