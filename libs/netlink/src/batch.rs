@@ -1,10 +1,10 @@
-//! Requests in batches: the kernel works through the messages of one send in their order before it
-//! returns, and its answers are there then. A batch of any length costs two system calls, and no
-//! change of threads; [`crate::Netlink`] needs several of both for each request.
+//! Requests in batches. The kernel processes all messages of one `send` in order before the call
+//! returns, and the answers are then ready. A batch of any length costs two system calls and no
+//! switch between threads; [`crate::Netlink`] needs several of both for each request.
 //!
 //! - [`request`]: requests as plain values.
-//! - [`encode`]: their messages.
-//! - [`answer`]: the kernel's answers, from bytes. [`link`]: the links in them.
+//! - [`encode`]: encodes requests as messages.
+//! - [`answer`]: parses the kernel's answers; [`link`]: parses the links in them.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -35,7 +35,7 @@ const ANSWER: usize = 32 * 1024;
 /// Longest batch in bytes. The kernel copies it whole, within `net.core.wmem_max` (208 KiB).
 const BATCH: usize = 64 * 1024;
 
-/// How often a list is asked for again that changed while it was read.
+/// How often a list is requested again because it changed while it was being read.
 const TRIES: usize = 10;
 
 /// A connection to the kernel that sends batches and does not wait. It belongs to the network
@@ -45,9 +45,9 @@ pub struct Batches {
     sequence: u32,
     out: Vec<u8>,
     answer: Box<[u8]>,
-    /// All of the last answer was read.
+    /// Whether the last answer was read completely.
     settled: bool,
-    /// Lists are of what was asked for only.
+    /// Whether the kernel limits lists to what was asked for.
     strict: bool,
 }
 
@@ -59,9 +59,9 @@ impl Batches {
     pub fn open() -> Result<Self, NetlinkError> {
         let open = || {
             let socket = Socket::new(NETLINK_ROUTE)?;
-            // To the kernel: nobody else's messages are received then.
+            // Connect to the kernel, so that nobody else's messages are received.
             socket.connect(&SocketAddr::new(0, 0))?;
-            // Errors with the kernel's words, and without a copy of the request.
+            // Ask for errors with the kernel's text and without a copy of the request.
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
             Ok(socket)
@@ -76,12 +76,11 @@ impl Batches {
         })
     }
 
-    /// Sends all requests at once. Each is tried, also after one that failed. Links that are to be
-    /// made elsewhere are made in the namespace `elsewhere`.
+    /// Sends all requests at once. Each is tried, even after a failed one. Links marked for another
+    /// namespace are created in `elsewhere`.
     ///
-    /// # Errors
-    /// The socket fails, which it does not while the kernel has memory, or there are too many
-    /// requests. What becomes of a request is in its own result.
+    /// # Errors The socket fails, which happens only when the kernel has no memory, or there are
+    /// too many requests. Each request has its own result in the list.
     pub fn try_all(
         &mut self,
         requests: &[Request],
@@ -103,7 +102,7 @@ impl Batches {
             });
         }
         if results.last().is_none_or(Result::is_err) {
-            // Without the last one nothing would say where the answer ends.
+            // The last request must be acknowledged, to mark the end of the answer.
             return match results.pop() {
                 None => Ok(results),
                 Some(error) => {
@@ -116,7 +115,8 @@ impl Batches {
             };
         }
         self.send("change the network")?;
-        // The kernel answers in the order of the requests: errors, and the end of the last one.
+        // The kernel answers in the order of the requests: it reports errors, and acknowledges the
+        // last request.
         let mut ended = false;
         while !ended {
             let length = self.receive("change the network")?;
@@ -145,8 +145,7 @@ impl Batches {
 
     /// Sends all requests at once, see [`Batches::try_all`].
     ///
-    /// # Errors
-    /// That of the first request that failed; those after it were tried, too.
+    /// # Errors The error of the first failed request. The requests after it were tried, too.
     pub fn run(
         &mut self,
         requests: &[Request],
@@ -155,7 +154,8 @@ impl Batches {
         self.try_all(requests, elsewhere)?.into_iter().collect()
     }
 
-    /// The links of these names or indices, in their order; `None` for those that don't exist.
+    /// Returns the links of these names or indices, in the given order; `None` for a link that does
+    /// not exist.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -262,8 +262,8 @@ impl Batches {
         Ok(routes)
     }
 
-    /// Asks for a list until it was read in one piece: one that changes meanwhile may lack entries
-    /// that were there all the time, which the kernel says by a flag or by EINTR.
+    /// Requests a list until it was read without a change. A list that changes meanwhile may lack
+    /// entries that existed all the time; the kernel reports this by a flag or by EINTR.
     fn dump<T>(
         &mut self,
         operation: &'static str,
@@ -343,13 +343,13 @@ impl Batches {
             let text = "too many requests for one batch";
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
-        // What is left of the answers to a batch that was given up.
+        // Read the remaining answers of an abandoned batch.
         while !self.settled && recv(&self.socket, &mut *self.answer, RecvFlags::DONTWAIT).is_ok() {}
         self.settled = false;
         self.socket.send(&self.out, 0).map(drop).map_err(failed)
     }
 
-    /// Takes one piece of the answer, which is there already.
+    /// Receives one piece of the answer, which is ready.
     fn receive(&mut self, operation: &str) -> Result<usize, NetlinkError> {
         let received = recv(&self.socket, &mut *self.answer, RecvFlags::DONTWAIT);
         let (length, _) = received.map_err(|source| NetlinkError::Refused {
@@ -361,12 +361,12 @@ impl Batches {
     }
 }
 
-/// The indices of the links that a report says are gone.
+/// Returns the indices of the links that a report calls removed.
 pub(crate) fn removed_links(report: &[u8]) -> impl Iterator<Item = u32> {
     messages(report).filter_map(|message| match message {
         Message::Data { kind, body, .. } if kind == encode::DELETE_LINK => {
             let link = LinkMessage::parse(body).ok()?;
-            // A bridge reports in its own family that a link is no port any more.
+            // A report in a bridge's own family only says that a link is no longer a port.
             let is_link = link.header.interface_family == AddressFamily::Unspec;
             is_link.then_some(link.header.index)
         }

@@ -151,7 +151,7 @@ pub(crate) fn route(message: &RouteMessage) -> Option<Route> {
     })
 }
 
-/// `None` when addresses of both families are mixed.
+/// Returns `None` if it mixes addresses of both families.
 pub(crate) fn route_message(route: &Route) -> Option<RouteMessage> {
     let protocol = match route.protocol {
         RouteProtocol::Kernel => route::RouteProtocol::Kernel,
@@ -160,7 +160,7 @@ pub(crate) fn route_message(route: &Route) -> Option<RouteMessage> {
         RouteProtocol::Dhcp => route::RouteProtocol::Dhcp,
         RouteProtocol::Other(number) => route::RouteProtocol::from(number),
     };
-    // The kernel has IPv4 routes through IPv6 gateways, but `route` would not find them again.
+    // The kernel supports IPv4 routes through IPv6 gateways, but `route` does not parse them.
     let ipv6 = route.destination.address.is_ipv6();
     let others = [route.gateway, route.source];
     if others.iter().flatten().any(|other| other.is_ipv6() != ipv6) {
@@ -174,8 +174,8 @@ pub(crate) fn route_message(route: &Route) -> Option<RouteMessage> {
         .table_id(route.table)
         .protocol(protocol);
     builder = match route.gateway {
-        // On-link: a gateway outside of the address's prefix (an address with /32) is reached by
-        // asking for its hardware address, since the caller says that it is on this link.
+        // On-link: the caller says that the gateway is on this link, so the kernel resolves its
+        // hardware address even when the gateway is outside of the address's prefix (such as /32).
         Some(gateway) => builder.gateway(gateway).ok()?.onlink(),
         None => builder.scope(RouteScope::Link),
     };

@@ -36,10 +36,10 @@ pub enum NetlinkError {
         operation: String,
         /// The kernel's answer.
         source: io::Error,
-        /// The kernel's words for it, often none.
+        /// The kernel's explanation, often empty.
         detail: String,
     },
-    /// The thread that works for a [`crate::Worker`] ended before it was done.
+    /// The thread of a [`crate::Worker`] ended before the job was done.
     #[error("the thread that visits network namespaces ended")]
     Worker,
     /// A route or rule that mixes addresses of both families.
@@ -73,14 +73,14 @@ impl NetlinkError {
         }
     }
 
-    /// Whether the object of the request does not exist (any more).
+    /// Whether the object of the request does not exist.
     pub fn is_not_found(&self) -> bool {
         let missing = [ESRCH, ENOENT, ENODEV, EADDRNOTAVAIL];
         self.errno().is_some_and(|errno| missing.contains(&errno))
     }
 }
 
-/// The message of the system for the kernel's error, rather than the netlink crate's.
+/// The system's message for the error number, rather than that of the netlink crate.
 fn describe(error: &rtnetlink::Error) -> String {
     match errno(error) {
         Some(errno) => io::Error::from_raw_os_error(errno).to_string(),
@@ -88,7 +88,7 @@ fn describe(error: &rtnetlink::Error) -> String {
     }
 }
 
-/// The system's message, with the kernel's own words when it has some.
+/// The system's message, with the kernel's explanation if there is one.
 fn explain(source: &io::Error, detail: &str) -> String {
     match detail {
         "" => source.to_string(),

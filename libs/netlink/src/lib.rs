@@ -4,12 +4,12 @@
 //! This is the only crate that uses `rtnetlink` and `netlink-packet-route`, whose interfaces change
 //! often; a test in image-build/tests/architecture holds that.
 //!
-//! In the order in which a caller meets them:
+//! In the order in which a caller needs them:
 //!
 //! - [`Namespace`]: create or open a network namespace, and run code in it.
 //! - [`Netlink`]: a connection to the kernel in one namespace, with a call for each operation.
-//! - [`Batches`]: a connection that sends many [`Request`]s at once and does not wait, for where
-//!   each microsecond counts; requests are plain values.
+//! - [`Batches`]: a connection that sends many [`Request`]s at once, for code where each
+//!   microsecond counts. Requests are plain values.
 //! - [`Worker`]: a thread with such a connection, which also visits other namespaces.
 //! - [`Link`], [`Address`], [`Route`], [`Rule`], [`Neighbour`]: what the calls take and return.
 //! - [`Monitor`]: reports that something changed. [`Removals`]: reports which links are gone.

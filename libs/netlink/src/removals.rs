@@ -15,11 +15,11 @@ const LINKS: u32 = 1;
 /// RTM_DELLINK.
 const DELETE_LINK: u16 = 17;
 
-/// Longest report. One of a link is about 2 KiB long.
+/// Longest report. The report of one link is about 2 KiB long.
 const REPORT: usize = 32 * 1024;
 
-/// Reports removed links, and nothing else: reports of changes, of which the start of a container
-/// makes a dozen, are dropped by a filter in the kernel and wake nobody.
+/// Reports removed links, and nothing else. The start of a container causes a dozen reports of
+/// changes; a filter in the kernel drops them, so that they wake nobody.
 pub struct Removals {
     socket: TokioSocket,
     buffer: Vec<u8>,
@@ -30,12 +30,12 @@ pub struct Removals {
 pub enum Removed {
     /// The links of these indices.
     Links(Vec<u32>),
-    /// Reports were lost, since there were too many at once: anything.
+    /// There were too many reports, and some were lost: any link may be removed.
     Anything,
 }
 
 impl Removals {
-    /// Starts to report what is removed in the network namespace of the calling thread. Must be
+    /// Starts to report links removed from the network namespace of the calling thread. Must be
     /// called inside a tokio runtime.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Removals {
         })
     }
 
-    /// The same in another network namespace.
+    /// Starts to report links removed from another network namespace.
     ///
     /// # Errors
     /// The caller may not enter the namespace, or no socket could be opened.
@@ -67,7 +67,7 @@ impl Removals {
         })?
     }
 
-    /// Waits until something was removed.
+    /// Waits until a link is removed.
     ///
     /// # Errors
     /// The socket fails.
@@ -93,8 +93,8 @@ fn is_overrun(error: &io::Error) -> bool {
     error.raw_os_error() == Some(ENOBUFS)
 }
 
-/// Lets messages of one type pass. Filters load in network byte order, while netlink's headers are
-/// in that of the machine.
+/// Passes messages of one type. Filters load values in network byte order, but netlink headers are
+/// in the machine's byte order.
 fn only(kind: u16) -> [FilterInstruction; 4] {
     const LOAD_HALF: u16 = 0x28;
     const JUMP_IF_EQUAL: u16 = 0x15;
@@ -107,7 +107,7 @@ fn only(kind: u16) -> [FilterInstruction; 4] {
     };
     let kind = u16::from_be_bytes(kind.to_ne_bytes());
     [
-        // `nlmsg_type` is behind the length.
+        // `nlmsg_type` follows the length.
         instruction(LOAD_HALF, 0, 0, 4),
         instruction(JUMP_IF_EQUAL, 0, 1, kind.into()),
         instruction(RETURN, 0, 0, u32::MAX),

@@ -25,7 +25,7 @@ fn failed(operation: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Netl
     }
 }
 
-/// The object of a removal may be gone already, with its link or its address.
+/// The object may have been removed already, with its link or its address.
 fn ignore_missing(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
     match result {
         Err(error) if error.is_not_found() => Ok(()),
@@ -140,7 +140,7 @@ impl Netlink {
             .await
     }
 
-    /// Makes a link a port of a bridge, or with `None` of none.
+    /// Makes a link a port of a bridge; `None` removes it from its bridge.
     ///
     /// # Errors
     /// The other link is not a bridge.

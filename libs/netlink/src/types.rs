@@ -27,11 +27,11 @@ pub struct Link {
     pub kind: Option<String>,
     /// Index of the bridge or bond that it belongs to.
     pub controller: Option<u32>,
-    /// Index of the link that it is made on, or of the other end of a pair.
+    /// Index of the lower link, or of the other end of a pair.
     pub parent: Option<u32>,
-    /// A text that somebody gave it.
+    /// Its alias: a text that somebody gave it.
     pub alias: Option<String>,
-    /// As a port of a bridge: whether that forwards what comes and goes here.
+    /// As a port of a bridge: whether the bridge forwards its traffic.
     pub forwards: Option<bool>,
     /// Whether it is the loopback link.
     pub loopback: bool,
@@ -61,7 +61,7 @@ pub enum LinkKind<'a> {
     Dummy,
     /// A switch.
     Bridge,
-    /// A pair of links: what goes into one end comes out of the other.
+    /// A pair of links: what is sent into one end comes out of the other.
     Veth {
         /// Name of the other end.
         peer: &'a str,

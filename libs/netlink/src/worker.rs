@@ -1,4 +1,4 @@
-//! A thread that changes the network: in its own namespace, and in others, which it visits.
+//! A thread that changes the network in its own namespace and in others, which it visits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,15 +10,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{Batches, Namespace, NetlinkError};
 
-/// Jobs that may wait. Whoever has a further one waits until it can hand it over.
+/// Length of the queue of jobs. A caller with a further job waits for room.
 const WAITING: usize = 64;
 
 type Job = Box<dyn FnOnce(&mut Site) + Send>;
 
-/// A thread with a connection to the kernel, that does one job after the other. It is kept, since a
-/// new thread and a new connection for each job cost more than most jobs.
+/// A thread with a connection to the kernel, which executes one job after the other. It is kept,
+/// because a new thread and a new connection cost more than most jobs.
 ///
-/// A job that was begun is finished, also when nobody waits for it any more.
+/// A job that has begun is finished even when nobody waits for it any more.
 pub struct Worker {
     name: &'static str,
     home: Arc<Namespace>,
@@ -33,8 +33,8 @@ pub struct Site {
 }
 
 impl Worker {
-    /// Starts a thread in the network namespace of the calling thread. `name` is the thread's, at
-    /// most 15 bytes.
+    /// Starts a thread in the network namespace of the calling thread. `name` is the thread's name,
+    /// at most 15 bytes.
     ///
     /// # Errors
     /// No thread could be started, or no socket could be opened.
@@ -44,17 +44,16 @@ impl Worker {
         Ok(Self { name, home, jobs })
     }
 
-    /// Does a job on the thread and waits for its end.
+    /// Executes a job on the thread and waits for its result.
     ///
-    /// # Errors
-    /// The job panicked, or no thread could be started in the place of one in which that happened.
+    /// # Errors The job panicked, or the thread of an earlier panic could not be replaced.
     pub async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Site) -> T + Send + 'static,
     ) -> Result<T, NetlinkError> {
         let (done, result) = oneshot::channel();
         let job: Job = Box::new(move |site| {
-            // Nobody may be waiting any more.
+            // The caller may have stopped waiting.
             drop(done.send(job(site)));
         });
         let sent = self.sender()?.send(job).await;
@@ -62,7 +61,7 @@ impl Worker {
         result.await.map_err(|_| NetlinkError::Worker)
     }
 
-    /// The way to the thread, a new one when it has ended.
+    /// Returns the queue of the thread, and starts a new thread if it has ended.
     fn sender(&self) -> Result<mpsc::Sender<Job>, NetlinkError> {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.is_closed() {
@@ -105,22 +104,21 @@ fn spawn(name: &'static str, home: &Arc<Namespace>) -> Result<mpsc::Sender<Job>,
 }
 
 impl Site {
-    /// Runs a function in another network namespace and returns; the function gets the connection
-    /// in the worker's own one. Sockets that it opens stay there,
-    /// and files below `/proc/sys/net` that it opens are those of that namespace.
+    /// Runs a function in another network namespace and returns to the worker's own. The function
+    /// gets the connection in the worker's own namespace. Sockets that it opens belong to the other
+    /// namespace, and so do the files below `/proc/sys/net` that it opens.
     ///
     /// # Errors
     /// The thread may not enter the namespace.
     ///
-    /// # Panics
-    /// When it can't return: whatever it did next, it would do in the wrong place.
+    /// # Panics If the thread can't return: every later job would run in the wrong namespace.
     pub fn visit<T>(
         &mut self,
         namespace: BorrowedFd<'_>,
         function: impl FnOnce(&mut Batches) -> T,
     ) -> Result<T, NetlinkError> {
         enter(namespace)?;
-        // A panic of the function ends the thread, so that it needs no way back then.
+        // If the function panics, the thread ends, so it need not return.
         let result = function(&mut self.batches);
         if let Err(error) = enter(self.home.as_fd()) {
             panic!("leave a network namespace: {error}");

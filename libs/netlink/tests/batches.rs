@@ -25,7 +25,7 @@ fn veth(own: &str, peer: &str) -> VirtualLink {
     VirtualLink::new(own, kind)
 }
 
-/// Runs a test on a thread in a namespace of its own, when this machine can.
+/// Runs a test on a thread in a namespace of its own, if the machine allows it.
 fn run(test: impl FnOnce(&mut Batches) + Send) {
     if keelson_testing::is_root() {
         let host = Namespace::create().unwrap();
@@ -108,7 +108,7 @@ fn a_bridge_with_a_port_in_another_namespace_takes_two_batches() {
                         protocol: RouteProtocol::Static,
                     }),
                 ];
-                // Everything can be done again.
+                // Everything can be repeated.
                 inside.run(&requests, None).unwrap();
                 inside.run(&requests, None).unwrap();
                 let addresses = inside.addresses().unwrap();
@@ -184,7 +184,7 @@ fn lists_are_whole_while_links_come_and_go() {
         batches.run(&fixed, None).unwrap();
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // The thread is in the namespace of this one.
+            // The new thread is in the namespace of this thread.
             let changes = scope.spawn(|| {
                 let mut batches = Batches::open().unwrap();
                 let mut count = 0;
@@ -239,7 +239,7 @@ fn a_worker_visits_namespaces_and_comes_back() {
             "{outside}"
         );
 
-        // A job that panics ends its thread; the next one gets another, in the same namespace.
+        // A job that panics ends its thread. The next job gets a new one in the same namespace.
         let fd = container.as_fd().try_clone_to_owned().unwrap();
         let failed = worker
             .run(move |site| site.visit(fd.as_fd(), |_| std::panic::resume_unwind(Box::new(()))));

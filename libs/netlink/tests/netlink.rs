@@ -44,7 +44,7 @@ fn prefix(text: &str) -> IpPrefix {
     text.parse().unwrap()
 }
 
-/// Runs a test, when this machine can.
+/// Runs a test if the machine allows it.
 fn run<F: Future<Output = ()>>(test: impl FnOnce(Namespace) -> F) {
     if keelson_testing::is_root() {
         let runtime = Runtime::new().unwrap();
@@ -61,7 +61,7 @@ fn a_namespace_is_apart_from_the_machine() {
         assert_eq!(names, ["lo", "d1", "d0"]);
         let here = Netlink::connect().unwrap();
         assert!(here.link("d0").await.is_err());
-        // Processes that are started inside are inside.
+        // A process started inside is in the namespace.
         let list = || Command::new("cat").arg("/proc/net/dev").output();
         let output = namespace.run(list).unwrap().unwrap();
         assert!(String::from_utf8_lossy(&output.stdout).contains("d0:"));
@@ -122,7 +122,7 @@ fn a_veth_pair_joins_two_namespaces() {
         here.set_up(left).await.unwrap();
         there.set_up(right).await.unwrap();
         assert!(here.link("left").await.unwrap().carrier);
-        // An end can move on.
+        // An end can move to another namespace.
         there.move_to(right, namespace.as_fd()).await.unwrap();
         assert!(there.link("right").await.is_err());
         assert!(!here.link("right").await.unwrap().up);

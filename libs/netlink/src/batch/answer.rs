@@ -1,4 +1,4 @@
-//! The kernel's answers, from bytes (netlink(7)). What is too short or ends early is left out.
+//! Parses the kernel's answers (netlink(7)). Truncated messages are left out.
 
 use crate::batch::encode::HEADER;
 
@@ -20,9 +20,9 @@ pub(crate) enum Message<'a> {
     End {
         /// Which request it answers.
         sequence: u32,
-        /// The error number; 0: it was done.
+        /// The error number; 0 is success.
         errno: i32,
-        /// The kernel's words, often none.
+        /// The kernel's explanation, often empty.
         detail: String,
         /// The list changed while it was read.
         interrupted: bool,
@@ -43,11 +43,11 @@ const DONE: u16 = 3;
 /// Types below are netlink's own.
 const FIRST_OF_PROTOCOL: u16 = 16;
 const INTERRUPTED: u16 = 0x10;
-/// The error's message holds no copy of the request's body.
+/// The error does not repeat the request's body.
 const CAPPED: u16 = 0x100;
-/// Attributes follow.
+/// Attributes follow the error.
 const ATTRIBUTES: u16 = 0x200;
-/// The attribute with the kernel's words.
+/// The attribute with the kernel's explanation.
 const TEXT: u16 = 1;
 
 /// The messages of one datagram.
@@ -63,7 +63,7 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
             let interrupted = flags & INTERRUPTED != 0;
             match kind {
                 ERROR | DONE => {
-                    // The end of a list has a number, too; zero or absent when all went well.
+                    // The end of a list has an error number, too; zero or none on success.
                     let errno = i32_at(body, 0).unwrap_or(0).saturating_neg();
                     let detail = detail(kind, flags, body).unwrap_or_default();
                     return Some(Message::End {
@@ -170,14 +170,14 @@ mod tests {
             end(3, 0, ""),
         ];
         assert_eq!(found, expected);
-        // Any part of it is read without a panic, and never as more.
+        // Any part of it is parsed without a panic, and yields no more messages than the whole.
         for length in 0..bytes.len() {
             assert!(messages(&bytes[..length]).count() <= expected.len());
         }
     }
 
     #[test]
-    fn a_length_of_nothing_ends_the_answer() {
+    fn a_length_of_zero_ends_the_answer() {
         assert_eq!(messages(&[0; 64]).count(), 0);
         assert_eq!(messages(&message(16, 0, 1, &[])[..15]).count(), 0);
     }

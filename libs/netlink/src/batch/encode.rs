@@ -1,4 +1,4 @@
-//! From requests to the bytes of netlink messages.
+//! Encodes requests as netlink messages.
 
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -62,8 +62,8 @@ pub(crate) fn message(
     }
 }
 
-/// Adds the message of a request to a buffer; `false` when the request mixes both families of
-/// addresses. Errors are always answered; with `acknowledge`, success is, too.
+/// Adds the message of a request to a buffer; returns `false` if the request mixes both families of
+/// addresses. The kernel always answers errors; with `acknowledge`, it answers success, too.
 pub(crate) fn request(
     buffer: &mut Vec<u8>,
     sequence: u32,
@@ -81,7 +81,7 @@ pub(crate) fn request(
             let body = create_link(link, elsewhere);
             add(NEW_LINK, CREATE | EXCLUSIVE, &body);
         }
-        // RTM_SETLINK knows no properties of ports; RTM_NEWLINK without NLM_F_CREATE does.
+        // RTM_SETLINK ignores the properties of ports, so use RTM_NEWLINK without NLM_F_CREATE.
         Request::ChangeLink(link, change) => add(NEW_LINK, 0, &change_link(link, change)),
         Request::RemoveLink(link) => add(DELETE_LINK, 0, &named(link)),
         Request::AddAddress(new) => add(NEW_ADDRESS, CREATE | REPLACE, &address(new)),
@@ -100,7 +100,7 @@ pub(crate) fn request(
     true
 }
 
-/// What [`message`] takes, for bodies of several types.
+/// A body that [`message`] takes.
 trait Body {
     fn length(&self) -> usize;
     fn write(&self, buffer: &mut [u8]);
@@ -128,7 +128,7 @@ impl Emitable for Wrapped<'_> {
     }
 }
 
-/// A message that names a link and says nothing else.
+/// A message that only names a link.
 fn named(link: &LinkId) -> LinkMessage {
     let mut message = LinkMessage::default();
     match link {
@@ -138,7 +138,7 @@ fn named(link: &LinkId) -> LinkMessage {
     message
 }
 
-/// The question for one link, without its counters, which are most of the answer.
+/// The request for one link without its counters, which make up most of the answer.
 pub(crate) fn get_link(link: &LinkId) -> LinkMessage {
     let mut message = named(link);
     let mask = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
@@ -228,8 +228,9 @@ fn create_link(link: &VirtualLink, elsewhere: Option<RawFd>) -> LinkMessage {
     message
 }
 
-/// One queue for each direction. The kernel would make one for each processor, with two directories
-/// in /sys for each; but a pair has no hardware to share among processors, and does not queue.
+/// One queue for each direction. By default the kernel makes one for each processor, each with two
+/// directories in /sys. A veth pair has no use for them: it has no hardware to share, and does not
+/// queue.
 const ONE_QUEUE: [LinkAttribute; 2] =
     [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
 
@@ -269,7 +270,7 @@ fn bare_address(link: u32, prefix: IpPrefix) -> AddressMessage {
     message.header.family = convert::family(prefix.address.is_ipv6());
     message.header.prefix_len = prefix.length;
     message.header.index = link;
-    // IPv4's requests are about `Local`; without `Address`, both ends are the same.
+    // Requests for IPv4 name `Local`; without `Address`, both ends have the same address.
     message
         .attributes
         .push(AddressAttribute::Local(prefix.address));

@@ -1,6 +1,6 @@
-//! A link from the kernel's message. A message has some sixty attributes; reading only those that
-//! are asked for takes a fiftieth of the time that the general reader takes, and a container's start
-//! waits for several of them.
+//! Parses a link from the kernel's message. A message has about sixty attributes. Reading only
+//! those that are needed takes a fiftieth of the time that the general parser takes, and a
+//! container's start waits for several such messages.
 
 use super::answer::{u16_at, u32_at};
 use crate::Link;
@@ -31,7 +31,7 @@ const PORT_DATA: u16 = 5;
 const PORT_STATE: u16 = 1;
 const FORWARDING: u8 = 3;
 
-/// Attributes with a type of nested ones, or in network byte order, have flags beside the type.
+/// The type of an attribute may carry two flags: nested, and network byte order.
 const TYPE: u16 = 0x3fff;
 
 /// The link of a message without its header; `None` when it is too short or has no name.
@@ -71,7 +71,7 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
     (!link.name.is_empty()).then_some(link)
 }
 
-/// What links that a user makes (veth, bridge, dummy, VLAN, tun …) and ports say of themselves.
+/// Parses the attributes of virtual links (veth, bridge, dummy, VLAN, tun …) and of ports.
 fn info(value: &[u8], link: &mut Link) {
     let mut is_bridges = false;
     for (kind, value) in attributes(value) {
@@ -87,7 +87,7 @@ fn info(value: &[u8], link: &mut Link) {
     }
 }
 
-/// Types and values of attributes, until the end or the first one that is cut off.
+/// Returns the types and values of attributes, up to the end or the first truncated one.
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(bytes, 0)?);
@@ -130,7 +130,7 @@ mod tests {
         body.extend(attribute(LINK, &2u32.to_ne_bytes()));
         let mut info = attribute(KIND, b"veth\0");
         info.extend(attribute(PORT_KIND, b"bridge\0"));
-        // The kernel marks attributes that hold others.
+        // The kernel marks nested attributes.
         info.extend(attribute(PORT_DATA | 0x8000, &attribute(PORT_STATE, &[3])));
         body.extend(attribute(LINK_INFO | 0x8000, &info));
         body
@@ -163,14 +163,14 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever stands in an answer: reading ends, and never panics.
+        /// Reading any answer ends and never panics.
         #[test]
         fn any_bytes_are_read(
             bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
             place in 0usize..80,
         ) {
             drop(link(&bytes));
-            // Close to a right one, too.
+            // Try bytes that are almost a valid link, too.
             let mut body = port();
             for (to, from) in body.iter_mut().skip(place).zip(&bytes) {
                 *to = *from;

@@ -11,13 +11,12 @@ use crate::{Mac, Route};
 pub enum Request {
     /// Creates a virtual link.
     CreateLink(VirtualLink),
-    /// Changes a link, all at once and in an order that works: the flags of a port before it is
-    /// switched on.
+    /// Changes a link, all at once. The flags of a port are set before it is switched on.
     ChangeLink(LinkId, LinkChange),
     /// Removes a virtual link.
     RemoveLink(LinkId),
-    /// Adds an address, without asking whether another host has it (RFC 4862, 5.4): it can be used
-    /// at once. An address that is there already stays.
+    /// Adds an address without duplicate address detection (RFC 4862, 5.4), so that it can be used
+    /// at once. An existing address stays.
     AddAddress(NewAddress),
     /// Removes an address.
     RemoveAddress {
@@ -50,16 +49,16 @@ pub struct VirtualLink {
     pub kind: VirtualKind,
     /// Hardware address; `None`: the kernel chooses one.
     pub mac: Option<Mac>,
-    /// Maximum transmission unit in bytes; `None`: what is usual for the kind.
+    /// Maximum transmission unit in bytes; `None`: the kind's default.
     pub mtu: Option<u32>,
     /// Index of the bridge that it becomes a port of.
     pub controller: Option<u32>,
-    /// It is made in the batch's other namespace.
+    /// Whether it is created in the batch's other namespace.
     pub elsewhere: bool,
 }
 
 impl VirtualLink {
-    /// A link without anything that is not asked for.
+    /// A link with the kernel's defaults.
     pub fn new(name: impl Into<String>, kind: VirtualKind) -> Self {
         Self {
             name: name.into(),
@@ -75,12 +74,12 @@ impl VirtualLink {
 /// Kinds of virtual links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VirtualKind {
-    /// A link that leads nowhere.
+    /// A link that drops everything.
     Dummy,
-    /// A switch without spanning tree, whose ports forward as soon as they have a carrier.
+    /// A switch without spanning tree: its ports forward as soon as they have a carrier.
     Bridge,
-    /// A pair of links: what goes into one end comes out of the other. The peer is made in the
-    /// batch's other namespace, if it has one.
+    /// A pair of links: what is sent into one end comes out of the other. The peer is created in
+    /// the batch's other namespace, if there is one.
     Veth {
         /// Name of the other end.
         peer: String,
@@ -96,20 +95,20 @@ pub enum VirtualKind {
         /// Number of the VLAN, 1 to 4094.
         id: u16,
     },
-    /// A further hardware address on another link.
+    /// A macvlan link: a further hardware address on another link.
     Macvlan {
         /// Index of the other link.
         parent: u32,
         /// How it forwards.
         mode: Macvlan,
     },
-    /// Further IP addresses on another link, with that one's hardware address.
+    /// An ipvlan link: further IP addresses on another link, with the same hardware address.
     Ipvlan {
         /// Index of the other link.
         parent: u32,
         /// How it forwards.
         mode: Ipvlan,
-        /// What it does not forward.
+        /// Who else it reaches.
         isolation: IpvlanIsolation,
     },
 }
@@ -156,18 +155,19 @@ pub enum IpvlanIsolation {
     Vepa,
 }
 
-/// Changes of a link; what is `None` stays.
+/// Changes of a link; `None` leaves a property as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkChange {
-    /// Another name. The link must be given by its index, and be switched off.
+    /// A new name. The request must name the link by its index, and the link must be switched off.
     pub name: Option<String>,
-    /// A text for people and for whoever looks for links of its own (at most 255 bytes).
+    /// Its alias (at most 255 bytes): a text for people, and by which programs recognise their
+    /// links.
     pub alias: Option<String>,
     /// Maximum transmission unit in bytes.
     pub mtu: Option<u32>,
-    /// Index of the bridge that it becomes a port of; 0: of none.
+    /// Index of the bridge that it joins; 0 removes it from its bridge.
     pub controller: Option<u32>,
-    /// Properties of a port; it must be one already.
+    /// Properties of a port. The link must be a port already.
     pub port: Option<BridgePort>,
     /// Whether it is switched on.
     pub up: Option<bool>,
@@ -186,9 +186,9 @@ impl LinkChange {
 /// Properties of a bridge's port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BridgePort {
-    /// What comes in may go out by the same port.
+    /// Packets may go out by the port by which they came (hairpin).
     pub hairpin: bool,
-    /// Nothing is forwarded between ports that are isolated.
+    /// The bridge forwards nothing between isolated ports.
     pub isolated: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Messages as bytes, also of kinds of links that the kernel of a test may lack.
+//! Encoded messages, including kinds of links that the kernel of the test may lack.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -75,14 +75,14 @@ fn links_on_others_are_made_in_another_namespace() {
         assert!(has(LinkAttribute::Link(9)) && has(LinkAttribute::Mtu(1400)));
         assert!(has(LinkAttribute::NetNsFd(fd)));
         assert_eq!(info(&message), [LinkInfo::Kind(name), LinkInfo::Data(data)]);
-        // A batch that knows no other namespace makes it here.
+        // Without another namespace the link is created here.
         let (_, _, message) = link_message(&create, None);
         assert!(!message.attributes.contains(&LinkAttribute::NetNsFd(fd)));
     }
 }
 
 #[test]
-fn the_peer_of_a_pair_goes_elsewhere_and_this_end_stays() {
+fn the_peer_of_a_pair_is_created_elsewhere() {
     let file = File::open("/proc/self/ns/net").unwrap();
     let kind = VirtualKind::Veth {
         peer: "eth0".to_owned(),
@@ -130,7 +130,7 @@ fn addresses_have_their_broadcast_address_and_no_duplicate_detection() {
 }
 
 #[test]
-fn a_route_of_both_families_is_no_message() {
+fn a_route_that_mixes_families_is_refused() {
     let route = crate::Route {
         table: crate::TABLE_MAIN,
         link: 1,
