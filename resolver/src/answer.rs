@@ -1,4 +1,4 @@
-//! What follows from a question and the table: an answer, or that others must be asked.
+//! Decides on a query by the table: an answer, or a query to name servers.
 
 use std::net::IpAddr;
 
@@ -12,23 +12,25 @@ use crate::limits::USUAL_ANSWER;
 use crate::query::{Extension, HEADER, Refusal, Request};
 use crate::table::{Addresses, Table};
 
-/// How long clients may keep an answer, in seconds: a container that starts anew has other addresses.
+/// Time to live of answers in seconds. Clients must not cache them, because a restarted container
+/// has other addresses.
 const TTL: u32 = 0;
-/// The longest datagram that we say we take, in bytes: it passes every link in one piece.
+/// The largest datagram that we offer to accept, in bytes. It passes every link without
+/// fragmentation.
 const OWN_PAYLOAD: u16 = 1232;
-/// Bytes of our EDNS record.
+/// Length of our EDNS record in bytes.
 const EXTENSION: usize = 11;
 
-/// What is to be done with a question.
+/// The decision on a query.
 #[derive(Debug)]
 pub enum Decision {
-    /// This is the answer.
+    /// Send this answer.
     Answer(Vec<u8>),
-    /// The container's name servers are asked.
+    /// Ask the container's name servers.
     Forward,
 }
 
-/// Decides what a container gets. `shuffle` puts addresses into an order of chance.
+/// Decides what to do with a container's query. `shuffle` puts addresses into random order.
 pub fn decide(
     table: &Table,
     asker: &str,
@@ -36,7 +38,7 @@ pub fn decide(
     shuffle: impl FnOnce(&mut Addresses),
 ) -> Decision {
     let kind = request.question.query_type();
-    // Whole zones are transferred between servers only, and we have none.
+    // Zone transfers are for servers, and we have no zone.
     if matches!(kind, RecordType::AXFR | RecordType::IXFR) {
         return Decision::Answer(refuse(request, ResponseCode::Refused));
     }
@@ -45,8 +47,8 @@ pub fn decide(
     };
     if let Some(mut addresses) = table.find(asker, &name) {
         let class = request.question.query_class();
-        // A name that is there without an address of the family exists: NXDOMAIN would make clients
-        // give up on the other family, too (RFC 4074, 3).
+        // A name without an address of this family still exists: with NXDOMAIN clients would give
+        // up on the other family, too (RFC 4074, 3).
         let records = match (class, kind) {
             (DNSClass::IN | DNSClass::ANY, RecordType::A | RecordType::AAAA | RecordType::ANY) => {
                 shuffle(&mut addresses);
@@ -65,8 +67,8 @@ pub fn decide(
         let record = Record::from_rdata(owner, TTL, PTR(name).into_rdata());
         return Decision::Answer(write(request, ResponseCode::NoError, &[record]));
     }
-    // With ndots set, a client tries a name of one label with its search domains when it gets no
-    // answer; elsewhere the name could mean something else.
+    // With `ndots` set, the client tries a name of one label with its search domains when it is not
+    // found. A name server might know the bare name as something else.
     if matches!(kind, RecordType::A | RecordType::AAAA)
         && !name.contains('.')
         && table.container(asker).is_some_and(|asker| asker.ndots_set)
@@ -82,7 +84,7 @@ pub fn refuse(request: &Request, code: ResponseCode) -> Vec<u8> {
     write(request, code, &[])
 }
 
-/// The answer to a packet that is no proper question.
+/// The answer to a malformed query.
 #[must_use]
 pub fn refusal(refusal: &Refusal) -> Vec<u8> {
     let question = refusal.question.as_ref();
@@ -97,13 +99,13 @@ pub fn refusal(refusal: &Refusal) -> Vec<u8> {
     )
 }
 
-/// A name server's answer as the client understands it: with the client's number, and cut when it is too
-/// long.
+/// Prepares a name server's answer for the client: with the client's identifier, and truncated if
+/// it is too long.
 #[must_use]
 pub fn passed_on(request: &Request, mut answer: Vec<u8>) -> Vec<u8> {
     if answer.len() > request.limit() {
         let mut cut = write(request, ResponseCode::NoError, &[]);
-        // The flags and the code are the server's; the answer is incomplete.
+        // Keep the server's flags and code, and mark the answer as truncated.
         if let (Some(flags), Some(theirs)) = (cut.get_mut(2..4), answer.get(2..4)) {
             flags.copy_from_slice(theirs);
             if let Some(first) = flags.first_mut() {
@@ -118,10 +120,10 @@ pub fn passed_on(request: &Request, mut answer: Vec<u8>) -> Vec<u8> {
     answer
 }
 
-/// The bit of a header's third byte that says that an answer is incomplete.
+/// The bit in the header's third byte that marks a truncated answer (TC).
 const TRUNCATED: u8 = 2;
 
-/// A name's labels with dots between them. `None`: it can't be the name of a container, because a label
+/// Joins a name's labels with dots. `None` if it can't be the name of a container, because a label
 /// has a dot in it or is no text.
 fn text(name: &Name) -> Option<String> {
     let mut text = String::new();
@@ -142,14 +144,14 @@ fn from_text(text: &str) -> Option<Name> {
     Name::from_labels(text.split('.').map(str::as_bytes)).ok()
 }
 
-/// The address that a name in `in-addr.arpa` or `ip6.arpa` stands for.
+/// Parses the address in a name below `in-addr.arpa` or `ip6.arpa`.
 fn address_of(name: &Name) -> Option<IpAddr> {
     let net = name.parse_arpa_name().ok()?;
     (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
 }
 
-/// The records of one family, never of both. Who asks for anything gets one of them, which is
-/// enough (RFC 8482, 4.1).
+/// The records of one family, never of both. A query for ANY gets one of them, which is enough (RFC
+/// 8482, 4.1).
 fn records(name: &Name, kind: RecordType, addresses: &Addresses) -> Vec<Record> {
     let record = |data: RData| Record::from_rdata(name.clone(), TTL, data);
     let ipv6 = match kind {
@@ -179,7 +181,7 @@ fn write(request: &Request, code: ResponseCode, records: &[Record]) -> Vec<u8> {
     )
 }
 
-/// An answer as bytes, with as many records as there is room for.
+/// Encodes an answer, with as many records as fit.
 fn encode(
     metadata: &Metadata,
     question: Option<&Query>,
@@ -193,7 +195,7 @@ fn encode(
     answer.response_code = code;
     let mut bytes = Vec::with_capacity(USUAL_ANSWER);
     if try_encode(answer, question, records, extension, limit, &mut bytes).is_err() {
-        // It fails only when the question doesn't fit, which it always does.
+        // This can't fail: the question always fits.
         bytes.clear();
         let mut encoder = BinEncoder::new(&mut bytes);
         let header = Header {
@@ -245,7 +247,7 @@ fn try_encode(
     place.replace(&mut encoder, Header { metadata, counts })
 }
 
-/// Whether a packet answers a question: the question's number was checked before.
+/// Whether a packet answers a query. The caller has checked the identifier.
 #[must_use]
 pub fn answers(packet: &[u8], question: &[u8]) -> bool {
     let Some(header) = packet.first_chunk::<HEADER>() else {
@@ -258,7 +260,7 @@ pub fn answers(packet: &[u8], question: &[u8]) -> bool {
     match u16::from_be_bytes([q1, q2]) {
         // Some servers refuse without repeating the question.
         0 => codes & 0x0f != 0,
-        // The case of letters may have changed on the way.
+        // Servers may change the case of letters.
         1 => packet
             .get(HEADER..HEADER + question.len())
             .is_some_and(|theirs| theirs.eq_ignore_ascii_case(question)),
@@ -266,7 +268,7 @@ pub fn answers(packet: &[u8], question: &[u8]) -> bool {
     }
 }
 
-/// Whether another server is asked after this answer: it says that the server can't tell.
+/// Whether to ask another server after this answer, because this server can't tell.
 #[must_use]
 pub fn is_failure(packet: &[u8]) -> bool {
     const SERVFAIL: u8 = 2;

@@ -1,5 +1,5 @@
-//! hostd's connection. There is one at a time: a new one takes the place of the one before, which may
-//! belong to a hostd that hangs.
+//! hostd's connection. There is one at a time: a new connection replaces the previous one, which
+//! may belong to a hostd that hangs.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,11 +21,11 @@ use crate::watched::watch;
 /// The connections.
 #[derive(Debug)]
 pub(crate) struct Control {
-    /// Where later hostds connect.
+    /// The listener to which later hostds connect.
     pub(crate) listener: OwnedFd,
     /// The connection of the hostd that started this process.
     pub(crate) first: OwnedFd,
-    /// The listener's file. When it was removed, no hostd will ever come back.
+    /// The listener's file. Once it is removed, no hostd can connect again.
     pub(crate) file: OwnedFd,
 }
 
@@ -36,17 +36,17 @@ fn connection(socket: OwnedFd) -> io::Result<Connection> {
     watch(socket, Interest::READABLE | Interest::WRITABLE)
 }
 
-/// What follows from a request.
+/// The outcome of a request.
 enum Next {
     Continue,
-    /// The connection is of no use any more.
+    /// The connection has to be closed.
     Disconnect,
-    /// This process is.
+    /// The process has to end.
     End,
 }
 
 impl Control {
-    /// Does what hostds say, until nothing is left to be served.
+    /// Executes hostd's requests until no container is left to serve.
     ///
     /// # Errors
     /// The sockets are not what they should be.
@@ -55,7 +55,7 @@ impl Control {
         let mut current = Some(connection(self.first)?);
         loop {
             let Some(connected) = &current else {
-                // hostd starts another one when there is something to serve again.
+                // hostd starts another resolver when there is a container to serve again.
                 if server.is_empty() || is_removed(self.file.as_fd()) {
                     return Ok(());
                 }
@@ -98,7 +98,7 @@ async fn accept(listener: &Connection) -> io::Result<OwnedFd> {
         match rustix::net::accept_with(listener.get_ref(), SocketFlags::CLOEXEC) {
             Ok(socket) => return Ok(socket),
             Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
-            // Whoever wanted to connect is gone, or there are too many open files.
+            // The peer has gone, or too many files are open.
             Err(_) => sleep(ABANDONED / 50).await,
         }
     }
@@ -114,7 +114,7 @@ async fn next(connected: &Connection) -> Result<Packet, ChannelError> {
     }
 }
 
-/// Sends a reply. Somebody who does not read is given up.
+/// Sends a reply. Fails if the peer does not read it; the caller then closes the connection.
 async fn say(
     connected: &Connection,
     number: u64,
@@ -142,7 +142,7 @@ async fn answer(server: &Rc<Server>, connected: &Connection, packet: Packet) -> 
     let (number, request) = match decode::<Request>(&packet.bytes) {
         Ok(message) => message,
         Err(error) => {
-            // Without its number it can't be answered, and hostd waits for an answer.
+            // Without its number the request can't be answered, and hostd would wait forever.
             report(format_args!("{error}"));
             return Ok(Next::Disconnect);
         }

@@ -1,4 +1,4 @@
-//! Whom to ask, in which order, for how long.
+//! Which name servers to ask, in which order, and for how long.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::limits::{MAX_UPSTREAMS, PATIENCE};
 use crate::shared::Shared;
 use crate::upstream::{Question, Sockets};
 
-/// Asks the name servers in their order, and returns the first good answer. Who fails or says that it
-/// can't tell is followed by the next at once. Who is silent is followed by the next after a share of
-/// the time, and may still answer. A server that stands alone is asked a second time then, since the
-/// packet may be lost. `None`: none has answered at all.
+/// Asks the name servers in order and returns the first good answer. If a server fails or can't
+/// tell, the next one is asked at once. If a server is silent, the next one is asked after a share
+/// of the time; the first may still answer. A single server is asked a second time, because a
+/// packet may be lost. `None`: no server has answered.
 pub(crate) async fn forward(
     shared: &Rc<Shared>,
     sockets: &Sockets,
@@ -49,7 +49,7 @@ pub(crate) async fn forward(
         };
         match timeout_at(until, asked.next()).await {
             Ok(Some(Ok(answer))) if !is_failure(&answer) => return Some(answer),
-            // It would say the same again.
+            // A server that answered would give the same answer again.
             Ok(Some(answer)) if lone => return answer.ok(),
             Ok(Some(answer)) => {
                 bad = answer.ok().or(bad);
@@ -62,7 +62,7 @@ pub(crate) async fn forward(
     }
 }
 
-/// Whom to ask, one after the other.
+/// The servers to ask, one after the other.
 fn order(upstreams: &[Upstream]) -> Vec<&Upstream> {
     let first = upstreams.iter().take(MAX_UPSTREAMS);
     match upstreams {
@@ -71,7 +71,7 @@ fn order(upstreams: &[Upstream]) -> Vec<&Upstream> {
     }
 }
 
-/// How long each is waited for before the next is asked as well.
+/// How long to wait for each before asking the next one as well.
 fn share(number: usize) -> Duration {
     PATIENCE / u32::try_from(number.max(1)).unwrap_or(1)
 }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_are_asked_at_most_and_one_twice() {
+    fn at_most_three_servers_are_asked_and_a_single_one_twice() {
         let all: Vec<Upstream> = (1..=5)
             .map(|number| Upstream::new([192, 0, 2, number].into(), Origin::Container))
             .collect();
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(order(&all[..2]), [&all[0], &all[1]]);
         assert_eq!(order(&all[..1]), [one, one]);
         assert!(order(&[]).is_empty());
-        // The last one has time to answer, too.
+        // The last server has time to answer, too.
         assert!(share(3) * 2 < PATIENCE);
         assert_eq!(share(1), PATIENCE);
     }

@@ -1,26 +1,25 @@
-//! The name server of containers at 127.0.0.11 in each of them.
+//! The containers' name server, at 127.0.0.11 in each of them.
 //!
-//! hostd starts it, says which containers there are, and hands it sockets that were opened in their
-//! network namespaces ([`keelson_resolver_protocol`]). It has no rights of its own, and goes on to answer
-//! when hostd is gone.
+//! hostd starts it, describes the containers, and passes it sockets opened in their network
+//! namespaces ([`keelson_resolver_protocol`]). The resolver has no privileges, and continues to
+//! answer when hostd is gone.
 //!
-//! In the order of a question's way:
+//! In the order in which a query passes them:
 //!
-//! - [`query`]: a packet of a client's, as far as it must be understood.
-//! - [`table`]: which container has which names and addresses.
-//! - [`answer`]: what follows from both: an answer, or that others must be asked.
-//! - `shared`: the table, and what else all containers share; `places`: how many questions each may ask.
-//! - `upstream`: asking others, over the sockets in a container's namespace or in the host's.
-//! - `forward`: whom to ask, in which order, for how long.
-//! - `serve`: the sockets of one container.
+//! - [`query`]: parses a client's query.
+//! - [`table`]: the names and addresses of all containers.
+//! - [`answer`]: decides on a query by the table: an answer, or a query to name servers.
+//! - `shared`: the table and other state of all containers; `places`: limits the open queries.
+//! - `upstream`: asks a name server, from a container's network namespace or from the host's.
+//! - `forward`: which name servers to ask, in which order, and for how long.
+//! - `serve`: serves the sockets of one container.
 //! - `server`: all containers.
 //! - `control`: hostd's connection.
-//! - `privileges`: what the process gives up before it serves.
-//! - `run`: puts them together.
+//! - `privileges`: drops privileges before serving.
+//! - `run`: starts everything.
 //!
-//! Beside it: `limits`, the bounds of everything; `random`, numbers that can't be guessed;
-//! `watched`, descriptors in the event loop; `report`, the
-//! few lines that it writes to its log.
+//! Used by all of them: `limits`, the limits of memory and time; `random`, unpredictable numbers;
+//! `watched`, descriptors in the event loop; `report`, the log.
 
 mod control;
 mod forward;

@@ -1,14 +1,14 @@
-//! How many questions are asked of name servers at the same time, by all containers and by one.
+//! Limits the open queries to name servers, of all containers and of each.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::limits::{CROWDED, IN_FLIGHT, IN_FLIGHT_OF_ONE, SHARE};
 
-/// A number of questions that are being asked.
+/// Counts open queries.
 pub(crate) type Count = Rc<Cell<usize>>;
 
-/// A question's place, given back when this is dropped.
+/// A query's place, freed on drop.
 #[derive(Debug)]
 pub(crate) struct Place {
     all: Count,
@@ -16,7 +16,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A place, unless there are too many.
+    /// Takes a place, unless too many are taken.
     pub(crate) fn take(all: &Count, own: &Count) -> Option<Self> {
         let most = if all.get() < CROWDED {
             IN_FLIGHT_OF_ONE
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_that_ask_without_end_leave_room_for_others() {
+    fn a_few_busy_containers_leave_room_for_others() {
         let all = Count::default();
         let mut held = Vec::new();
         let mut take_all = |own: &Count| {
@@ -57,7 +57,7 @@ mod tests {
         };
         assert_eq!(take_all(&Count::default()), IN_FLIGHT_OF_ONE);
         assert_eq!(take_all(&Count::default()), IN_FLIGHT_OF_ONE);
-        // Now it is crowded, and each of the others gets its share.
+        // Many queries are open now, and each of the other containers gets its share.
         let mut got = 0;
         for _ in 0..(IN_FLIGHT - CROWDED) / SHARE {
             got += take_all(&Count::default());

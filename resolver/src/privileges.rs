@@ -1,25 +1,24 @@
-//! What the process gives up before it serves. It reads what containers send, so whoever makes it do what
-//! they want must not have gained anything: no user that owns something, no capability, no file.
+//! Drops privileges before serving. The process parses what containers send, so an attacker who
+//! takes it over must gain nothing: no user that owns anything, no capability, no file.
 
 use std::io;
 
 use keelson_sys::sandbox;
 use keelson_sys::seccomp::{self, Instruction};
 
-/// A user and a group that own nothing and that no program of a machine or of a container has by chance:
-/// with the user `nobody` these could send signals to us.
+/// A user and a group that own nothing and that no other program uses. Programs with the user
+/// `nobody`, for example, could send signals to this process.
 const NOBODY: u32 = 65_053;
 
-/// Gives up everything but what is open. For a process with one thread.
+/// Drops all privileges; open descriptors stay. The process must have one thread.
 ///
-/// # Errors
-/// The kernel refuses, and the process must not serve.
+/// # Errors The kernel refuses. The process must not serve then.
 pub(crate) fn give_up() -> io::Result<()> {
-    // Root gives up its user; others have no right to, and no need.
+    // Only root can change its user; others need not.
     if rustix::process::geteuid().is_root() {
         sandbox::set_groups(&[])?;
         sandbox::set_group(NOBODY)?;
-        // The last step as root; with the user, all capabilities go.
+        // The last step as root: all capabilities are lost with the user.
         sandbox::set_user(NOBODY)?;
     }
     sandbox::set_no_new_privileges()?;
@@ -28,7 +27,7 @@ pub(crate) fn give_up() -> io::Result<()> {
     Ok(())
 }
 
-/// System calls that are allowed. Others fail with EPERM: there is none that opens a file or makes a
+/// Allowed system calls. All others fail with EPERM. None of these opens a file or creates a
 /// process.
 const ALLOWED: &[i64] = &[
     libc::SYS_accept4,
@@ -112,7 +111,7 @@ fn filter() -> Vec<Instruction> {
         step(LOAD, 0, 0, NUMBER),
     ];
     for call in ALLOWED {
-        // Numbers of the x32 interface have a further bit, and are not equal.
+        // Numbers of the x32 interface have a further bit, so they do not match.
         program.push(step(EQUAL, 0, 1, u32::try_from(*call).unwrap_or(u32::MAX)));
         program.push(step(RETURN, 0, 0, ALLOW));
     }

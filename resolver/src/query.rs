@@ -1,73 +1,72 @@
-//! A packet of a client's, as far as it must be understood: its header, one question, and what the client
-//! says about itself (EDNS, RFC 6891).
+//! Parses a client's packet: its header, one question, and what the client can do (EDNS, RFC 6891).
 
 use hickory_proto::op::{Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use crate::limits::{MAX_ANSWER, MAX_DATAGRAM, MAX_REQUEST, USUAL_ANSWER};
 
-/// Bytes of a header.
+/// Length of a header in bytes.
 pub(crate) const HEADER: usize = 12;
 
-/// By what a client asks.
+/// The transport of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// Datagrams, which bound answers.
+    /// Datagrams, which limit the length of answers.
     Udp,
     /// A connection.
     Tcp,
 }
 
-/// A question.
+/// A query.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The header without its counts.
     pub metadata: Metadata,
-    /// What is asked.
+    /// The question.
     pub question: Query,
-    /// Where the question ends in the packet.
+    /// Offset of the question's end in the packet.
     pub question_end: usize,
-    /// What the client says about itself.
+    /// What the client can do.
     pub extension: Option<Extension>,
-    /// By what it asks.
+    /// Its transport.
     pub transport: Transport,
 }
 
-/// What a client says about itself.
+/// What a client can do, by its EDNS record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extension {
-    /// The longest datagram that it understands, in bytes.
+    /// The longest datagram that it accepts, in bytes.
     pub payload: u16,
     /// It wants signatures (RFC 3225).
     pub dnssec: bool,
 }
 
-/// What a packet is.
+/// The result of parsing a packet.
 #[derive(Debug)]
 pub enum Packet {
     /// A question.
     Question(Box<Request>),
-    /// One that is refused, with what to answer.
+    /// A malformed query, and what to answer.
     Refused(Box<Refusal>),
-    /// Nothing that may be answered: an answer, or too short to say who asks.
+    /// Must not be answered: it is itself an answer, or too short.
     Nothing,
 }
 
-/// Why and how a packet is refused.
+/// How to refuse a packet.
 #[derive(Debug)]
 pub struct Refusal {
     /// The header without its counts.
     pub metadata: Metadata,
     /// The question, as far as it can be read.
     pub question: Option<Query>,
-    /// What to answer.
+    /// The response code.
     pub code: ResponseCode,
     /// Whether the client knows EDNS.
     pub extension: Option<Extension>,
 }
 
 impl Request {
-    /// The longest answer that the client understands, in bytes.
+    /// The longest answer that the client accepts, in bytes.
     #[must_use]
     pub fn limit(&self) -> usize {
         match (self.transport, self.extension) {
@@ -80,14 +79,14 @@ impl Request {
     }
 }
 
-/// Reads a packet.
+/// Parses a packet.
 #[must_use]
 pub fn read(bytes: &[u8], transport: Transport) -> Packet {
     let Ok(header) = hickory_proto::op::Header::read(&mut BinDecoder::new(bytes)) else {
         return Packet::Nothing;
     };
     let metadata = header.metadata;
-    // Two servers that answer answers would do so forever.
+    // Two servers that answered each other's answers would never stop.
     if metadata.message_type == MessageType::Response {
         return Packet::Nothing;
     }
@@ -115,7 +114,7 @@ pub fn read(bytes: &[u8], transport: Transport) -> Packet {
         return refuse(ResponseCode::FormErr, None, None);
     };
     let question_end = decoder.index();
-    // The rest, where EDNS is.
+    // The remaining records, which include EDNS.
     let Ok(message) = Message::from_vec(bytes) else {
         return refuse(ResponseCode::FormErr, Some(question), None);
     };
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_says_how_long_answers_may_be() {
+    fn a_query_says_how_long_answers_may_be() {
         let mut message = question("a.example.");
         let limit = |message: &Message, transport| match read(&message.to_vec().unwrap(), transport)
         {
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_question_is_refused_or_passed_over() {
+    fn what_is_no_query_is_refused_or_ignored() {
         let good = question("a.").to_vec().unwrap();
         assert!(matches!(read(&good[..11], Transport::Udp), Packet::Nothing));
         let mut answer = good.clone();
@@ -207,13 +206,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn arbitrary_packets_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let _ = read(&bytes, Transport::Udp);
         }
 
-        /// Closer to what is read: a good packet with a few wrong bytes.
+        /// Tries valid packets with a few wrong bytes.
         #[test]
-        fn nothing_panics_nearly(
+        fn damaged_packets_never_panic(
             at in proptest::collection::vec((0..60_usize, any::<u8>()), 1..6),
             edns: bool,
         ) {

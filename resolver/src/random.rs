@@ -1,9 +1,9 @@
-//! Numbers that can't be guessed: the identifiers of questions to name servers must be such, so that
+//! Unpredictable numbers. Identifiers of queries to name servers must be unpredictable, so that
 //! nobody else can answer them (RFC 5452).
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// Bytes of the kernel's generator, a piece at a time.
+/// A buffer of bytes from the kernel's generator.
 #[derive(Debug)]
 pub(crate) struct Random {
     bytes: [u8; 256],
@@ -18,12 +18,13 @@ impl Random {
         }
     }
 
-    /// Sixteen bits.
+    /// Returns 16 random bits.
     pub(crate) fn next(&mut self) -> u16 {
         if let Some([high, low]) = self.take() {
             return u16::from_be_bytes([high, low]);
         }
-        // It is filled whole: up to 256 bytes are never interrupted (getrandom(2)).
+        // The buffer is always filled: requests of up to 256 bytes are never interrupted
+        // (getrandom(2)).
         self.used = 0;
         match getrandom(&mut self.bytes[..], GetRandomFlags::empty()) {
             Ok(_) => self.take().map_or(0, u16::from_be_bytes),
@@ -37,7 +38,7 @@ impl Random {
         pair
     }
 
-    /// Puts a list into an order of chance.
+    /// Shuffles a list.
     pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
         for last in (1..list.len()).rev() {
             list.swap(last, usize::from(self.next()) % (last + 1));

@@ -1,5 +1,5 @@
-//! The few lines that the resolver writes to its log, which is its standard error. They are bounded
-//! together: the log lies in memory, and clients must not be able to fill it.
+//! The resolver's log: a few lines on standard error. Their total length is limited, because the
+//! log is in memory and clients must not be able to fill it.
 
 use std::fmt::Arguments;
 use std::io::Write;
@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::limits::LOG;
 
-/// Writes a line, unless too much was written.
+/// Writes a line, unless the limit is reached.
 pub(crate) fn report(line: Arguments<'_>) {
     static WRITTEN: AtomicUsize = AtomicUsize::new(0);
     let line = format!("{line}\n");
     if WRITTEN.fetch_add(line.len(), Ordering::Relaxed) < LOG {
-        // There is nobody to tell.
+        // Nobody could be told about a failure.
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }

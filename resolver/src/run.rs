@@ -1,4 +1,4 @@
-//! Puts the parts together.
+//! Starts the program: command line, sockets, privileges, event loop.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,16 +15,16 @@ use crate::privileges;
 use crate::report::report;
 use crate::server::Server;
 
-/// How the program is called.
+/// The program's usage.
 pub const USAGE: &str = "usage: keelson-resolver --socket PATH, by hostd only: standard input is \
      hostd's connection, standard output a socket bound to PATH";
 
-/// When the start is over, and the memory of the code that only it needed is released.
+/// When to release the memory of code that only the start needed.
 const SETTLED: Duration = Duration::from_secs(2);
-/// Connections that wait to be accepted: there is one hostd.
+/// Length of the queue of connections: there is only one hostd.
 const BACKLOG: i32 = 8;
 
-/// What the command line says.
+/// The parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Options {
     /// The file of the socket that is standard output.
@@ -32,10 +32,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads arguments, without the program's name.
+    /// Parses the arguments, without the program's name.
     ///
-    /// # Errors
-    /// They are others than [`USAGE`] says.
+    /// # Errors They differ from [`USAGE`].
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
         let mut arguments = arguments.into_iter();
         match (
@@ -51,17 +50,17 @@ impl Options {
     }
 }
 
-/// Serves until nothing is left to be served.
+/// Serves until no container is left to serve.
 ///
-/// # Errors
-/// The process can't be made what it should be, or its sockets are not what they should be.
+/// # Errors The process can't be set up, or its sockets have the wrong type.
 pub fn run(options: &Options) -> Result<()> {
-    // It is to live on when hostd's session ends. It leads one already when hostd has made it so.
+    // A session of its own lets it survive the end of hostd's. hostd may have made it a session
+    // leader already.
     let _ = rustix::process::setsid();
     // Ten sockets for each container.
     let files = keelson_sys::open_files::raise().unwrap_or_default();
     let control = take_over(options).context(USAGE)?;
-    // It makes what it needs now: a pair of sockets, for one, which is not allowed later.
+    // Creates what it needs now, such as a pair of sockets, because the filter forbids that later.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -84,13 +83,14 @@ pub fn run(options: &Options) -> Result<()> {
         .context("the sockets of hostd's connections")
 }
 
-/// Takes the sockets out of the standard streams, so that nothing can be written there by mistake.
+/// Moves the sockets away from the standard streams, so that nothing is written to them by mistake.
 fn take_over(options: &Options) -> io::Result<Control> {
     let first = rustix::stdio::stdin();
     let listener = rustix::stdio::stdout();
     let (first, listener): (OwnedFd, OwnedFd) =
         (first.try_clone_to_owned()?, listener.try_clone_to_owned()?);
-    // Listening is this process's act, by which others learn its identifier (unix(7), SO_PEERCRED).
+    // This process must call `listen` itself, so that peers see its process id (unix(7),
+    // SO_PEERCRED).
     rustix::net::listen(&listener, BACKLOG)?;
     let file = rustix::fs::open(
         &options.socket,

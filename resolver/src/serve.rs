@@ -1,7 +1,7 @@
-//! The sockets of one container.
+//! Serves the sockets of one container.
 //!
-//! Everything that happens for a container is part of one task, so that it ends as a whole, and that
-//! containers take turns however much one of them asks. `connection` is what happens on a connection.
+//! One task does everything for a container. So it ends as a whole, and containers take turns
+//! however much one of them asks. `connection` serves one TCP connection.
 
 mod connection;
 
@@ -33,14 +33,14 @@ use crate::watched::watch_borrowed;
 #[derive(Debug)]
 pub(crate) struct Served {
     id: String,
-    /// The port that it is served on.
+    /// Its UDP port.
     ports: Ports,
     udp: UdpSocket,
     tcp: TcpListener,
     upstream: Sockets,
     /// Becomes readable when the container has ended.
     life: Option<OwnedFd>,
-    /// Questions that are being asked.
+    /// Its open queries.
     in_flight: Count,
     connections: Cell<usize>,
 }
@@ -72,17 +72,17 @@ impl Served {
         })
     }
 
-    /// The ports that it is served on.
+    /// The ports on which it is served.
     pub(crate) const fn ports(&self) -> Ports {
         self.ports
     }
 
-    /// Whether a question is being asked, or a connection is open.
+    /// Whether a query or a connection is open.
     pub(crate) fn is_busy(&self) -> bool {
         self.in_flight.get() > 0 || self.connections.get() > 0
     }
 
-    /// Copies of its sockets. Those that are being used are left out.
+    /// Duplicates its sockets, except those in use.
     pub(crate) fn sockets(&self) -> io::Result<(Vec<SocketKind>, Vec<OwnedFd>)> {
         let (ipv4, ipv6) = (self.upstream.tcp_ipv4.free(), self.upstream.tcp_ipv6.free());
         fn all<'a>(
@@ -128,7 +128,7 @@ impl Served {
                 accepted = self.tcp.accept(), if self.connections.get() < CONNECTIONS => {
                     match accepted {
                         Ok((stream, _)) => work.push(self.connection(&shared, stream)),
-                        // Too many open files, for example. Others may close some.
+                        // Too many files are open, for example. They may be closed later.
                         Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                     }
                 }
@@ -171,7 +171,7 @@ impl Served {
         let _ = self.udp.try_send_to(answer, client);
     }
 
-    /// What a packet is answered with.
+    /// The answer to a packet.
     fn reply(self: &Rc<Self>, shared: &Rc<Shared>, bytes: &[u8], transport: Transport) -> Reply {
         let request = match query::read(bytes, transport) {
             Packet::Question(request) => request,
@@ -231,7 +231,7 @@ impl Served {
     }
 }
 
-/// How a packet is answered.
+/// How to answer a packet.
 enum Reply {
     Now(Vec<u8>),
     Later(LocalBoxFuture<'static, Vec<u8>>),

@@ -1,4 +1,4 @@
-//! All containers: what hostd says about them, and the tasks that serve them.
+//! All containers: hostd's descriptions of them, and the tasks that serve them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -14,12 +14,12 @@ use crate::report::report;
 use crate::serve::Served;
 use crate::shared::Shared;
 
-/// See the module.
+/// All containers, and the state that they share.
 #[derive(Debug)]
 pub(crate) struct Server {
     shared: Rc<Shared>,
     served: RefCell<HashMap<String, Task>>,
-    /// Containers that were not named yet by a hostd that names them all.
+    /// While hostd describes all containers: those that it has not named yet.
     unnamed: RefCell<Option<BTreeSet<String>>>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) enum SetError {
         /// Why.
         source: std::io::Error,
     },
-    /// It has none.
+    /// There are no sockets.
     #[error("there are no sockets of {0}")]
     NoSockets(String),
 }
@@ -72,13 +72,13 @@ impl Server {
         self.served.borrow().is_empty()
     }
 
-    /// All containers will be named.
+    /// Begins a description of all containers.
     pub(crate) fn begin(&self) {
         let all = self.served.borrow().keys().cloned().collect();
         *self.unnamed.borrow_mut() = Some(all);
     }
 
-    /// All containers were named; others are forgotten.
+    /// Ends a description of all containers, and forgets those that were not named.
     pub(crate) fn end(&self) {
         let unnamed = self.unnamed.borrow_mut().take();
         for id in unnamed.into_iter().flatten() {
@@ -86,8 +86,8 @@ impl Server {
         }
     }
 
-    /// Everything about a container, and its sockets unless it has them. Nothing changes when there are
-    /// none, or they can't be used.
+    /// Replaces a container's description and, if new ones came, its sockets. Nothing changes on an
+    /// error.
     pub(crate) fn set(
         self: &Rc<Self>,
         container: Container,
@@ -131,7 +131,8 @@ impl Server {
         }
     }
 
-    /// A container has ended by itself. There may be another one of the same identifier already.
+    /// Forgets a container whose process has ended, unless a new one with the same identifier has
+    /// replaced it.
     fn ended(&self, served: &Rc<Served>) {
         let id = {
             let all = self.served.borrow();
@@ -153,8 +154,8 @@ impl Server {
         }
     }
 
-    /// Stops serving, and returns the sockets of all containers. Questions that came but were not read yet
-    /// wait in the sockets.
+    /// Stops serving, and returns the sockets of all containers. Queries that were not read yet
+    /// stay in the sockets.
     pub(crate) async fn hand_over(&self) -> Vec<Handed> {
         let end = Instant::now() + HAND_OVER;
         let mut handed = Vec::new();
@@ -171,7 +172,7 @@ impl Server {
         for (_, task) in &tasks {
             task.task.abort();
         }
-        // What they used is given back when they end, at their next turn.
+        // The tasks free their resources when they end, at their next turn.
         tokio::task::yield_now().await;
         for (id, task) in tasks {
             match task.served.sockets() {

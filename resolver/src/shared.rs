@@ -1,4 +1,5 @@
-//! What all containers share. There is one thread, and nobody keeps a borrow while waiting.
+//! State that all containers share. There is one thread, and no task holds a borrow across an
+//! await.
 
 use std::cell::RefCell;
 
@@ -7,16 +8,16 @@ use crate::places::Count;
 use crate::random::Random;
 use crate::table::Table;
 
-/// See the module.
+/// State that all containers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// Which container has which names.
+    /// The names and addresses of all containers.
     pub(crate) table: RefCell<Table>,
-    /// Numbers of questions, and orders of answers.
+    /// For identifiers of queries, and for the order of answers.
     pub(crate) random: RefCell<Random>,
-    /// What is received. Its memory is used as far as packets reach.
+    /// Buffer for received packets.
     pub(crate) buffer: RefCell<Vec<u8>>,
-    /// Questions that are being asked.
+    /// Counts the open queries.
     pub(crate) in_flight: Count,
 }
 

@@ -1,4 +1,4 @@
-//! Which container has which names and addresses.
+//! The names and addresses of all containers.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,20 +6,20 @@ use std::rc::Rc;
 
 use keelson_resolver_protocol::{Container, Membership};
 
-/// All containers, and what follows from them for each network.
+/// All containers, and an index of them for each network.
 #[derive(Debug, Default)]
 pub struct Table {
     containers: HashMap<Rc<str>, Rc<Container>>,
     networks: HashMap<String, Network>,
 }
 
-/// What is known in a network.
+/// The index of a network.
 #[derive(Debug, Default)]
 struct Network {
     members: HashMap<Rc<str>, Addresses>,
     /// Identifiers of containers by name, lower-case.
     names: HashMap<String, Vec<Rc<str>>>,
-    /// The name that an address is translated back to, and whose it is.
+    /// The reverse name of each address, and its owner.
     addresses: HashMap<IpAddr, (Rc<str>, String)>,
 }
 
@@ -44,7 +44,7 @@ impl Addresses {
         addresses
     }
 
-    /// Each of the two families is taken as a whole from the first network that has it.
+    /// For each family, all addresses come from the first network that has any.
     fn fill_with(&mut self, other: &Self) {
         if self.ipv4.is_empty() {
             self.ipv4.clone_from(&other.ipv4);
@@ -60,13 +60,13 @@ impl Addresses {
     }
 }
 
-/// A name as it is looked up: lower-case, without a dot at its end.
+/// Normalises a name: lower-case, without a final dot.
 fn key(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }
 
 impl Table {
-    /// Everything about a container; what was known of it is replaced.
+    /// Replaces what is known about a container.
     pub fn set(&mut self, container: Container) {
         self.remove(&container.id);
         let id: Rc<str> = container.id.as_str().into();
@@ -92,14 +92,14 @@ impl Table {
         }
     }
 
-    /// What is known of a container.
+    /// Returns a container's description.
     #[must_use]
     pub fn container(&self, id: &str) -> Option<Rc<Container>> {
         self.containers.get(id).cloned()
     }
 
-    /// The addresses of a name, as a container sees it; `None`: nobody that it may know has the name. A
-    /// name without addresses of a family is not unknown.
+    /// Looks up the addresses of a name for a container. `None`: no container that it may know has
+    /// the name. A known name may have no addresses.
     #[must_use]
     pub fn find(&self, asker: &str, name: &str) -> Option<Addresses> {
         let asker = self.containers.get(asker)?;
@@ -126,7 +126,8 @@ impl Table {
         found
     }
 
-    /// The name of an address that a container may know: the owner's first name and the network's.
+    /// Looks up an address for a container: the owner's first name and the network's name, if the
+    /// container may know it.
     #[must_use]
     pub fn reverse(&self, asker: &str, address: IpAddr) -> Option<String> {
         let asker = self.containers.get(asker)?;
@@ -168,7 +169,7 @@ impl Network {
             }
         }
         for address in &membership.addresses {
-            // Another one may have it by now.
+            // Another container may have the name by now.
             if self
                 .addresses
                 .get(address)
@@ -179,8 +180,7 @@ impl Network {
         }
     }
 
-    /// The addresses of a name, in the eyes of somebody with this membership. What it calls others itself
-    /// comes first.
+    /// Looks up a name for the holder of this membership. Its own links come first.
     fn find(&self, membership: &Membership, name: &str) -> Option<Addresses> {
         let mut links = membership.links.iter();
         if let Some(link) = links.find(|link| key(&link.alias) == name) {
@@ -279,7 +279,7 @@ mod tests {
         ] {
             assert_eq!(found(&table, "asker", name), None, "{name}");
         }
-        // Its own name, too.
+        // A container finds its own name, too.
         assert_eq!(found(&table, "asker", "me"), some(&["10.0.0.3"]));
         let reverse = |text: &str| table.reverse("asker", text.parse().unwrap());
         assert_eq!(reverse("10.0.0.2").as_deref(), Some("Web.front.end"));
@@ -300,17 +300,17 @@ mod tests {
         assert_eq!(found(&table, "a", "b"), None);
         assert_eq!(found(&table, "a", "b.two"), None);
         assert_eq!(found(&table, "nobody", "a"), None);
-        // Each sees the address in the network that they share.
+        // Each sees the other's address in the network that they share.
         assert_eq!(found(&table, "a", "c"), some(&["10.1.0.3"]));
         assert_eq!(found(&table, "b", "c"), some(&["10.2.0.3"]));
-        // The first of the asker's networks that knows the name counts.
+        // The first of the client's networks that knows the name counts.
         assert_eq!(found(&table, "c", "c"), some(&["10.2.0.3"]));
         assert_eq!(found(&table, "c", "c.one"), some(&["10.1.0.3"]));
         assert_eq!(table.reverse("a", "10.2.0.2".parse().unwrap()), None);
     }
 
     #[test]
-    fn a_shared_alias_is_all_that_have_it_until_they_stop() {
+    fn a_shared_alias_finds_all_containers_that_have_it_until_they_stop() {
         let mut table = Table::default();
         for number in 1..=3 {
             let address = format!("10.0.0.{number}");
@@ -375,12 +375,12 @@ mod tests {
         table.set(container("x", other));
         assert_eq!(found(&table, "asker", "x"), some(&["10.0.0.4", "fd00::4"]));
         table.set(container("y", vec![member("four", &["y"], &[])]));
-        // Known, without addresses.
+        // The name is known and has no addresses.
         assert_eq!(found(&table, "asker", "y"), some(&[]));
     }
 
     proptest! {
-        /// After any changes the table is the one that is made of what is left.
+        /// After any changes, the table equals one that is made from the remaining containers.
         #[test]
         fn the_order_of_changes_leaves_no_trace(
             steps in proptest::collection::vec((0..5_u8, 0..4_u8, 0..3_u8, any::<bool>()), 1..40)

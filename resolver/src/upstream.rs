@@ -1,9 +1,9 @@
-//! Asking name servers: over the sockets that were opened in a container's network namespace, or from
-//! the host's.
+//! Asks a name server, over the sockets opened in a container's network namespace or from the
+//! host's.
 //!
-//! - `udp`: questions of one container over a few sockets.
-//! - `tcp`: one question over a connection.
-//! - `host`: sockets of the host's namespace, one for each question.
+//! - `udp`: queries of one container over a few sockets.
+//! - `tcp`: one query over a connection.
+//! - `host`: sockets in the host's namespace, one for each query.
 
 mod host;
 mod tcp;
@@ -22,26 +22,26 @@ pub(crate) use udp::UdpPool;
 use crate::query::Transport;
 use crate::shared::Shared;
 
-/// A question as it is sent, but for its number.
+/// A query, ready to be sent with any identifier.
 #[derive(Debug, Clone)]
 pub(crate) struct Question {
     /// The client's packet.
     pub(crate) packet: Rc<[u8]>,
-    /// Where the question ends in it.
+    /// Offset of the question's end in it.
     pub(crate) end: usize,
-    /// By what it is asked.
+    /// Its transport.
     pub(crate) transport: Transport,
 }
 
 impl Question {
-    /// The question alone, by which answers are recognised.
+    /// The question alone, to compare with answers.
     fn asked(&self) -> &[u8] {
         self.packet
             .get(crate::query::HEADER..self.end)
             .unwrap_or_default()
     }
 
-    /// The packet with another number.
+    /// The packet with another identifier.
     fn numbered(&self, number: u16) -> Vec<u8> {
         let mut packet = self.packet.to_vec();
         if let Some(place) = packet.first_chunk_mut() {
@@ -54,9 +54,9 @@ impl Question {
 /// Why a name server did not answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The kernel says that there is no way, or that nobody listens.
+    /// The kernel reports that there is no route, or that nobody listens.
     Unreachable,
-    /// No socket is free for it.
+    /// No socket is free.
     Busy,
 }
 
@@ -72,7 +72,7 @@ impl From<rustix::io::Errno> for Failure {
     }
 }
 
-/// The sockets that ask in a container's namespace.
+/// The sockets that send queries from a container's namespace.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     pub(crate) udp: UdpPool,
@@ -102,8 +102,8 @@ impl Sockets {
     }
 }
 
-/// Where a name server is. The index of a link is looked up each time, in the socket's namespace: a link
-/// that was made anew has another one.
+/// The address of a name server. The index of a link is looked up each time, in the socket's
+/// namespace, because a link that is created again has another index.
 fn address(upstream: &Upstream, socket: impl AsFd) -> Result<SocketAddr, Failure> {
     Ok(match (upstream.address, &upstream.zone) {
         (IpAddr::V6(address), Some(zone)) => {

@@ -8,14 +8,14 @@ use tokio::io::unix::AsyncFd;
 
 /// Watches a descriptor until the result is dropped.
 ///
-/// `AsyncFd::with_interest` is deprecated because a type whose descriptor changes or is closed early would
-/// be watched in vain, and its successor is unsafe for that reason. The types here keep theirs.
+/// `AsyncFd::with_interest` is deprecated because of types whose descriptor changes or is closed
+/// early, and its successor is unsafe for that reason. The types used here keep their descriptor.
 #[expect(deprecated, reason = "the successor is unsafe")]
 pub(crate) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(descriptor, interest)
 }
 
-/// The same for a descriptor that somebody else keeps open.
+/// Watches a descriptor that the caller keeps open.
 #[expect(deprecated, reason = "as above")]
 pub(crate) fn watch_borrowed(
     descriptor: BorrowedFd<'_>,

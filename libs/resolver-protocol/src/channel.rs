@@ -1,5 +1,5 @@
-//! One message with its descriptors, in one system call. Neither function waits on a socket that is set
-//! so (fcntl(2), O_NONBLOCK); then the error is `WouldBlock`.
+//! Sends and receives one message with its descriptors in one system call. On a non-blocking socket
+//! (fcntl(2), O_NONBLOCK) neither function waits; the error is then `WouldBlock`.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,12 +13,12 @@ use rustix::net::{
 use crate::message::MAX_MESSAGE;
 use crate::sockets::MAX_DESCRIPTORS;
 
-/// What came.
+/// A received message.
 #[derive(Debug)]
 pub struct Packet {
-    /// The message; empty: the other side is gone.
+    /// The message. It is empty if the other side has closed the connection.
     pub bytes: Vec<u8>,
-    /// The descriptors that came with it, closed on execution of programs.
+    /// The descriptors that came with it. They are close-on-exec.
     pub descriptors: Vec<OwnedFd>,
 }
 
@@ -28,7 +28,7 @@ pub enum ChannelError {
     /// What the kernel says.
     #[error("receive a message: {0}")]
     Kernel(#[from] io::Error),
-    /// It is longer than [`MAX_MESSAGE`], or has more than [`MAX_DESCRIPTORS`].
+    /// The message is longer than [`MAX_MESSAGE`], or has more than [`MAX_DESCRIPTORS`].
     #[error("a message of {0} bytes is too long or has too many descriptors")]
     Oversized(usize),
 }
@@ -42,11 +42,9 @@ impl ChannelError {
 }
 
 /// Sends a message.
-///
-/// # Errors
-/// What the kernel says.
+/// # Errors The system call fails.
 pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    // There may be room for some more.
+    // The kernel may accept a larger buffer.
     if descriptors.len() > MAX_DESCRIPTORS {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -69,7 +67,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
 /// # Errors
 /// See [`ChannelError`].
 pub fn receive(socket: impl AsFd) -> Result<Packet, ChannelError> {
-    // Its length first, so that the memory of a large message is used for large messages only.
+    // Peek at the length first, so that only a large message takes much memory.
     let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
     let length = loop {
         match rustix::net::recv(&socket, &mut [0; 0], flags) {
@@ -88,7 +86,7 @@ pub fn receive(socket: impl AsFd) -> Result<Packet, ChannelError> {
             other => break other.map_err(io::Error::from)?,
         }
     };
-    // Descriptors that are not taken out are closed.
+    // Descriptors that are not taken out are closed on drop.
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -143,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_is_refused_and_closed() {
+    fn too_long_messages_are_refused_and_too_many_descriptors_closed() {
         let (one, other) = pair();
         rustix::net::sockopt::set_socket_send_buffer_size(&one, 4 * MAX_MESSAGE).unwrap();
         let (mut reader, writer) = io::pipe().unwrap();
@@ -156,7 +154,7 @@ mod tests {
             assert!(matches!(error, ChannelError::Oversized(_)), "{error}");
         }
         drop(writer);
-        // Nobody has the other end any more.
+        // The other end is closed.
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
 }

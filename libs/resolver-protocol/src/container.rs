@@ -4,19 +4,19 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// A container: under which names others find it, and how its own questions are answered.
+/// A container: the names by which others find it, and how its own queries are answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// Its identifier.
     pub id: String,
-    /// Its networks, in the order in which names are looked for.
+    /// Its networks, in the order in which they are searched for names.
     #[serde(default)]
     pub networks: Vec<Membership>,
-    /// Whom to ask for names that no container has, in this order.
+    /// The name servers for names that no container has, in the order in which they are asked.
     #[serde(default)]
     pub upstreams: Vec<Upstream>,
-    /// The number of dots that makes a name absolute was set in its resolv.conf. Then an unknown name of
-    /// one label is not asked for elsewhere: the client tries it with its search domains.
+    /// Whether its resolv.conf sets `ndots`. Then an unknown name of one label is not forwarded:
+    /// the client tries it with its search domains.
     #[serde(default)]
     pub ndots_set: bool,
 }
@@ -28,13 +28,13 @@ pub struct Membership {
     pub network: String,
     /// The network's name, which may follow a container's name after a dot.
     pub name: String,
-    /// The container's names there. The first one is what its addresses are translated back to.
+    /// The container's names there. A reverse look-up of its addresses returns the first one.
     #[serde(default)]
     pub names: Vec<String>,
     /// Its addresses there.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
-    /// Names for others that only this container uses.
+    /// Names for other containers that only this container knows (links).
     #[serde(default)]
     pub links: Vec<Link>,
 }
@@ -48,18 +48,18 @@ pub struct Link {
     pub target: String,
 }
 
-/// A name server that is asked for what no container is called.
+/// A name server for names that no container has.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Upstream {
     /// Its address.
     pub address: IpAddr,
-    /// The link of a link-local IPv6 address, by name.
+    /// The name of the link, for a link-local IPv6 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Its port.
     #[serde(default = "port", skip_serializing_if = "is_usual")]
     pub port: u16,
-    /// From which network namespace it is asked.
+    /// The network namespace from which it is asked.
     pub origin: Origin,
 }
 

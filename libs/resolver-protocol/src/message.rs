@@ -1,4 +1,4 @@
-//! Requests, replies, and their form as bytes: a JSON array of the request's number and the message.
+//! Requests, replies, and their encoding: a JSON array of the request's number and the message.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub const PROTOCOL: u32 = 1;
 /// names in each takes a tenth of it.
 pub const MAX_MESSAGE: usize = 512 * 1024;
 
-/// What hostd asks for.
+/// What hostd sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
@@ -22,14 +22,14 @@ pub enum Request {
         /// hostd's [`PROTOCOL`].
         protocol: u32,
     },
-    /// What follows is said about all containers.
+    /// Descriptions of all containers follow.
     Begin,
-    /// Everything about a container. Without descriptors it keeps the sockets that it has; with them
-    /// they take the place of those.
+    /// Describes a container completely. If descriptors come with it, they replace the container's
+    /// sockets; otherwise it keeps those that it has.
     Set {
         /// The container.
         container: Container,
-        /// What the descriptors are that come with the message, in their order.
+        /// The kinds of the descriptors that come with the message, in their order.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sockets: Vec<SocketKind>,
     },
@@ -59,19 +59,19 @@ pub enum Reply {
     Holds {
         /// Its identifier.
         container: String,
-        /// On which ports it is served.
+        /// The ports on which it is served.
         ports: Ports,
     },
     /// The sockets of a container come as descriptors.
     Sockets {
         /// Its identifier.
         container: String,
-        /// What they are, in their order.
+        /// The kinds of the descriptors, in their order.
         sockets: Vec<SocketKind>,
     },
-    /// The request was fulfilled.
+    /// The request succeeded.
     Done,
-    /// The request was not fulfilled, and nothing of it was done.
+    /// The request failed, and nothing of it was done.
     Failed {
         /// Why, for people.
         reason: String,
@@ -89,7 +89,7 @@ pub enum MessageError {
     Json(#[from] serde_json::Error),
 }
 
-/// A message as bytes.
+/// Encodes a message.
 ///
 /// # Errors
 /// It is too long.
@@ -101,10 +101,8 @@ pub fn encode<T: Serialize>(number: u64, message: &T) -> Result<Vec<u8>, Message
     }
 }
 
-/// The request's number and the message that bytes are.
-///
-/// # Errors
-/// They are none.
+/// Decodes a message. Returns the request's number and the message.
+/// # Errors The bytes are no message.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(u64, T), MessageError> {
     if bytes.len() > MAX_MESSAGE {
         return Err(MessageError::TooLong(bytes.len()));
@@ -143,7 +141,7 @@ mod tests {
         }
     }
 
-    /// A resolver of this release and a hostd of another one meet in this form.
+    /// A resolver of this release and a hostd of another one rely on this form.
     #[test]
     fn the_form_stays() {
         let request = Request::Set {
@@ -177,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn members_that_are_not_known_are_passed_over() {
+    fn unknown_members_are_ignored() {
         let text = br#"[1,{"set":{"container":{"id":"x","later":1},"more":[]}}]"#;
         let (number, request) = decode::<Request>(text).unwrap();
         let container = Container {
@@ -189,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_or_no_message_is_refused() {
+    fn too_long_and_malformed_messages_are_refused() {
         let mut container = container();
         container.id = "x".repeat(MAX_MESSAGE);
         let sockets = Vec::new();

@@ -1,54 +1,55 @@
-//! The sockets in a container's network namespace. They are opened by somebody who may enter it; the
-//! resolver may not.
+//! The sockets in a container's network namespace. hostd opens them, because the resolver may not
+//! enter the namespace.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
-/// Most descriptors that come with one message. The kernel's limit is 253.
+/// The largest number of descriptors in one message. The kernel's limit is 253.
 pub const MAX_DESCRIPTORS: usize = 32;
 
 /// What a descriptor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SocketKind {
-    /// Where the container asks by UDP. One of them.
+    /// Receives the container's queries over UDP. There is one.
     UdpListener,
-    /// Where the container asks by TCP. One of them.
+    /// Accepts the container's queries over TCP. There is one.
     TcpListener,
-    /// Asks others by UDP. It speaks IPv4 as well when it is of IPv6 (ipv6(7), IPV6_V6ONLY).
+    /// Asks name servers over UDP. An IPv6 socket reaches IPv4 servers as well (ipv6(7),
+    /// IPV6_V6ONLY).
     Udp,
-    /// Asks others by TCP over IPv4.
+    /// Asks name servers over TCP and IPv4.
     TcpIpv4,
-    /// Asks others by TCP over IPv6. A socket of its own: one that was connected to an address of IPv4
-    /// can't be connected to one of IPv6 later.
+    /// Asks name servers over TCP and IPv6. A separate socket, because one that was connected to an
+    /// IPv4 address can't be connected to an IPv6 address later.
     TcpIpv6,
-    /// Becomes readable when the container has ended: a pidfd. Then the resolver forgets the container by
-    /// itself, with the sockets, which keep its network namespace alive.
+    /// A pidfd that becomes readable when the container has ended. The resolver then forgets the
+    /// container and closes its sockets, which would keep its network namespace alive.
     Life,
 }
 
-/// On which ports of 127.0.0.11 a container is served.
+/// The ports of 127.0.0.11 on which a container is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
-    /// Of UDP.
+    /// The UDP port.
     pub udp: u16,
-    /// Of TCP.
+    /// The TCP port.
     pub tcp: u16,
 }
 
 /// The sockets of one container.
 #[derive(Debug)]
 pub struct Sockets {
-    /// Where the container asks by UDP.
+    /// Receives the container's queries over UDP.
     pub udp_listener: OwnedFd,
-    /// Where the container asks by TCP.
+    /// Accepts the container's queries over TCP.
     pub tcp_listener: OwnedFd,
-    /// Ask others by UDP.
+    /// Ask name servers over UDP.
     pub udp: Vec<OwnedFd>,
-    /// Ask others by TCP over IPv4.
+    /// Ask name servers over TCP and IPv4.
     pub tcp_ipv4: Vec<OwnedFd>,
-    /// Ask others by TCP over IPv6; none where the kernel has no IPv6.
+    /// Ask name servers over TCP and IPv6; empty if the kernel has no IPv6.
     pub tcp_ipv6: Vec<OwnedFd>,
     /// Becomes readable when the container has ended.
     pub life: Option<OwnedFd>,
@@ -57,24 +58,24 @@ pub struct Sockets {
 /// Why descriptors are not the sockets of a container.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SocketsError {
-    /// The message says that there are so many, but others came.
+    /// Their number differs from what the message says.
     #[error("{came} descriptors came, {said} were announced")]
     Number {
-        /// What came.
+        /// How many came.
         came: usize,
-        /// What was said.
+        /// How many were announced.
         said: usize,
     },
-    /// One that must be there is not.
+    /// A required descriptor is missing.
     #[error("no descriptor of the kind {0:?}")]
     Missing(SocketKind),
-    /// There may be one only.
+    /// There are several of a kind that may occur once.
     #[error("several descriptors of the kind {0:?}")]
     Twice(SocketKind),
 }
 
 impl Sockets {
-    /// The sockets that descriptors are.
+    /// Makes sockets of descriptors and their kinds.
     ///
     /// # Errors
     /// Some are missing or too many. All of them are closed then.

@@ -1,4 +1,4 @@
-//! Questions and their answers, as bytes.
+//! Queries and their answers, as bytes.
 
 use hickory_proto::op::{Message, MessageType, OpCode};
 use keelson_resolver_protocol::{Container, Membership};
@@ -49,7 +49,7 @@ fn request(message: &Message, transport: Transport) -> Request {
     }
 }
 
-/// The answer; `None`: others are asked.
+/// Returns the answer; `None` if name servers are asked.
 fn ask(table: &Table, message: &Message) -> Option<Message> {
     match decide(table, "web", &request(message, Transport::Udp), |_| {}) {
         Decision::Answer(bytes) => Some(Message::from_vec(&bytes).unwrap()),
@@ -66,7 +66,7 @@ fn data(answer: &Message) -> Vec<String> {
 }
 
 #[test]
-fn addresses_are_answered_by_family_and_not_to_be_kept() {
+fn addresses_are_answered_by_family_and_must_not_be_cached() {
     let table = table(false);
     let ask = |name, kind| ask(&table, &question(name, kind, DNSClass::IN)).unwrap();
     let answer = ask("Both.", RecordType::A);
@@ -203,7 +203,7 @@ fn refusals_repeat_what_could_be_read() {
         panic!("a later version");
     };
     let answer = Message::from_vec(&refusal(&refused)).unwrap();
-    // BADSIG has the same number.
+    // The number of BADVERS is also that of BADSIG.
     assert_eq!(u16::from(answer.metadata.response_code), 16);
     assert_eq!(answer.edns.unwrap().version(), 0);
     assert_eq!(answer.queries.len(), 1);
@@ -250,7 +250,7 @@ fn only_answers_to_the_question_count() {
 }
 
 proptest! {
-    /// Whatever is asked, there is an answer that can be read, within the client's limit.
+    /// Every query gets an answer that can be parsed, within the client's limit.
     #[test]
     fn every_answer_can_be_read(
         labels in proptest::collection::vec(

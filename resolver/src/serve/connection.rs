@@ -1,5 +1,5 @@
-//! What happens on a client's connection: questions in frames (RFC 1035, 4.2.2; RFC 7766). Several may be
-//! asked before the first is answered, and they are answered in the order in which that is possible.
+//! Serves a client's TCP connection: queries in frames (RFC 1035, 4.2.2; RFC 7766). A client may
+//! send several queries before the first is answered; answers are sent as soon as they are known.
 
 use std::io;
 use std::rc::Rc;
@@ -18,15 +18,15 @@ use crate::limits::{
 use crate::query::Transport;
 use crate::shared::Shared;
 
-/// Bytes of a frame's length.
+/// Size of a frame's length in bytes.
 const LENGTH: usize = 2;
 
-/// Serves a connection until it ends, is silent for too long, or can't be understood.
+/// Serves a connection until it ends, is silent for too long, or sends malformed data.
 pub(super) async fn serve(served: &Rc<Served>, shared: &Rc<Shared>, mut stream: TcpStream) {
     let mut received = Vec::new();
     let mut asked: FuturesUnordered<LocalBoxFuture<'static, Vec<u8>>> = FuturesUnordered::new();
     let mut last = Instant::now();
-    // A client that has said all may still wait for answers.
+    // A client that has closed its side may still wait for answers.
     let mut open = true;
     loop {
         let room = asked.len() < QUESTIONS_OF_CONNECTION;
@@ -85,7 +85,7 @@ pub(super) async fn serve(served: &Rc<Served>, shared: &Rc<Shared>, mut stream: 
     }
 }
 
-/// Reads what has come. Returns whether more may come.
+/// Reads available data. Returns whether more may come.
 fn read(stream: &TcpStream, received: &mut Vec<u8>) -> io::Result<bool> {
     received.reserve(MAX_REQUEST + LENGTH - received.len().min(MAX_REQUEST));
     match stream.try_read_buf(received) {
@@ -96,15 +96,15 @@ fn read(stream: &TcpStream, received: &mut Vec<u8>) -> io::Result<bool> {
     }
 }
 
-/// What has come of a frame.
+/// The state of a received frame.
 enum Frame {
     Whole(Vec<u8>),
     Incomplete,
-    /// Longer than any question: what follows can't be understood.
+    /// Longer than any query, so the rest can't be parsed.
     Oversized,
 }
 
-/// Takes a frame out of what has come.
+/// Takes a frame out of the received data.
 fn take(received: &mut Vec<u8>) -> Frame {
     let Some(length) = received.first_chunk().copied().map(u16::from_be_bytes) else {
         return Frame::Incomplete;
@@ -135,7 +135,7 @@ mod tests {
         received.extend([9, 9]);
         assert!(matches!(take(&mut received), Frame::Whole(packet) if packet == [9, 9, 9]));
         assert!(matches!(take(&mut received), Frame::Incomplete));
-        // As HTTP begins.
+        // This is how HTTP begins.
         received.extend(b"GET /");
         assert!(matches!(take(&mut received), Frame::Oversized));
     }

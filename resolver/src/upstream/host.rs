@@ -1,4 +1,5 @@
-//! Asking from the host's network namespace, which is the resolver's own: a socket for each question.
+//! Sends queries from the host's network namespace, which is the resolver's own: one socket for
+//! each query.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -34,7 +35,7 @@ pub(super) async fn ask_by_udp(
     let number = shared.random.borrow_mut().next();
     let packet = question.numbered(number);
     rustix::net::send(&socket, &packet, SendFlags::NOSIGNAL)?;
-    // That nobody listens shows as an error alone.
+    // If nobody listens, there is only an error to see.
     let interest = Interest::READABLE | Interest::ERROR;
     let socket = watch(socket, interest)?;
     loop {

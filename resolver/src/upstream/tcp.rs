@@ -1,4 +1,4 @@
-//! One question over a connection.
+//! Sends one query over a connection.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -18,7 +18,8 @@ use crate::limits::MAX_ANSWER;
 use crate::shared::Shared;
 use crate::watched::watch_borrowed;
 
-/// The sockets of one container and one family. Each asks one question at a time; others wait.
+/// The sockets of one container and one family. Each carries one query at a time; further queries
+/// wait.
 #[derive(Debug)]
 pub(crate) struct TcpPool {
     free: RefCell<Vec<OwnedFd>>,
@@ -33,7 +34,7 @@ impl TcpPool {
         }
     }
 
-    /// The sockets that are not used, for handing them over.
+    /// The unused sockets, for handing them over.
     pub(crate) fn free(&self) -> std::cell::Ref<'_, Vec<OwnedFd>> {
         self.free.borrow()
     }
@@ -44,7 +45,7 @@ impl TcpPool {
         upstream: &Upstream,
         question: &Question,
     ) -> Result<Vec<u8>, Failure> {
-        // The permit is given back after the socket was.
+        // Return the socket first, then the permit.
         let _place = self.places.acquire().await.map_err(|_| Failure::Busy)?;
         let socket = self.free.borrow_mut().pop().ok_or(Failure::Busy)?;
         let used = Used(self, Some(socket));
@@ -54,20 +55,20 @@ impl TcpPool {
     }
 }
 
-/// A socket in use. It is disconnected when it is given back: then it can be connected again.
+/// A socket in use. It is disconnected when it is returned, so that it can be connected again.
 struct Used<'a>(&'a TcpPool, Option<OwnedFd>);
 
 impl Drop for Used<'_> {
     fn drop(&mut self) {
         if let Some(socket) = self.1.take() {
-            // When this fails, so does the next connection.
+            // If this fails, the next connection fails, too.
             let _ = connect_unspec(&socket);
             self.0.free.borrow_mut().push(socket);
         }
     }
 }
 
-/// Connects, asks, and reads the answer.
+/// Connects, sends the query, and reads the answer.
 pub(super) async fn exchange(
     socket: BorrowedFd<'_>,
     upstream: &Upstream,
@@ -79,7 +80,7 @@ pub(super) async fn exchange(
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(errno) => return Err(errno.into()),
     }
-    // Not before: a socket that is not connected counts as closed for ever.
+    // Not earlier: a socket that was never connected reports that it is closed.
     let socket = watch_borrowed(socket, Interest::READABLE | Interest::WRITABLE)?;
     let mut ready = socket.writable().await?;
     rustix::net::sockopt::socket_error(socket.get_ref())??;

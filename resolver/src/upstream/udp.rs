@@ -1,9 +1,9 @@
-//! Questions of one container over a few UDP sockets.
+//! Sends the queries of one container over a few UDP sockets.
 //!
-//! A socket is connected to one server while it is used, so that the kernel passes over what others send
-//! and says at once when nobody listens. When its last question has ended it is disconnected, by which
-//! it loses its port: the next question has another one, and whoever wants to answer it in the server's
-//! place has to guess port and number (RFC 5452). Sockets that ask nothing cost nothing but themselves.
+//! A socket is connected to one server while it is used, so that the kernel drops what others send
+//! and reports at once when nobody listens. When its last query has ended, it is disconnected and
+//! loses its port. The next query has another port, so a forger has to guess port and identifier
+//! (RFC 5452). Idle sockets cost only their memory.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -30,21 +30,21 @@ pub(crate) struct UdpPool(Vec<Rc<Socket>>);
 #[derive(Debug)]
 struct Socket {
     descriptor: OwnedFd,
-    /// It takes addresses of IPv4 as such of IPv6.
+    /// Whether it takes IPv4 addresses mapped to IPv6.
     ipv6: bool,
     state: RefCell<State>,
-    /// Wakes the task that reads: nobody waits any more.
+    /// Wakes the reading task when nobody waits any more.
     deserted: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The server that it is connected to, while questions are asked.
+    /// The server to which it is connected, while queries are open.
     server: Option<SocketAddr>,
     waiting: HashMap<u16, Waiting>,
 }
 
-/// Somebody who waits for an answer.
+/// A task that waits for an answer.
 #[derive(Debug)]
 struct Waiting {
     question: Question,
@@ -91,12 +91,13 @@ impl UdpPool {
         socket.send(number)?;
         match wait.await {
             Ok(answer) => Ok(answer?),
-            // The task that reads could not begin.
+            // The reading task could not be started.
             Err(_) => Err(Failure::Busy),
         }
     }
 
-    /// A socket that asks nothing, otherwise the one of those connected to the server that asks least.
+    /// Returns an idle socket, or else the one with the fewest queries of those connected to the
+    /// server.
     fn choose(&self, server: SocketAddr) -> Option<Rc<Socket>> {
         let load = |socket: &&Rc<Socket>| {
             let state = socket.state.borrow();
@@ -112,7 +113,7 @@ impl UdpPool {
 }
 
 impl Socket {
-    /// Connects it unless it is, and begins to read.
+    /// Connects the socket unless it is connected, and starts to read.
     fn connect(self: &Rc<Self>, server: SocketAddr, shared: &Rc<Shared>) -> Result<(), Failure> {
         let mut state = self.state.borrow_mut();
         if state.server.is_some() {
@@ -130,10 +131,10 @@ impl Socket {
         Ok(())
     }
 
-    /// Gives a question a number.
+    /// Chooses an identifier for a query.
     fn register(&self, waiting: Waiting, random: &mut Random) -> u16 {
         let mut state = self.state.borrow_mut();
-        // There are fewer questions than numbers.
+        // There are more identifiers than open queries.
         let mut number = random.next();
         while state.waiting.contains_key(&number) {
             number = random.next();
@@ -152,7 +153,7 @@ impl Socket {
         };
         let packet = packet.unwrap_or_default();
         match send(&self.descriptor, &packet, SendFlags::NOSIGNAL) {
-            // That an earlier packet found nobody is told when the next one is sent.
+            // The kernel reports a failure of an earlier packet when the next one is sent.
             Err(Errno::CONNREFUSED) => {
                 send(&self.descriptor, &packet, SendFlags::NOSIGNAL)?;
             }
@@ -163,7 +164,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Takes what has come. Returns whether there may be more.
+    /// Receives available answers. Returns whether there may be more.
     fn receive(&self, buffer: &mut Vec<u8>) -> bool {
         buffer.clear();
         let flags = rustix::net::RecvFlags::DONTWAIT;
@@ -179,7 +180,7 @@ impl Socket {
                     && answer::answers(buffer, waiting.question.asked())
                     && let Some(waiting) = state.waiting.remove(&number)
                 {
-                    // It may have stopped waiting.
+                    // The task may have stopped waiting.
                     let _ = waiting.answer.send(Ok(buffer.clone()));
                 }
                 true
@@ -198,7 +199,7 @@ impl Socket {
 
 /// Reads answers until nobody waits for one.
 async fn read(socket: Rc<Socket>, shared: Rc<Shared>) {
-    // That nobody listens shows as an error alone.
+    // If nobody listens, there is only an error to see.
     let interest = Interest::READABLE | Interest::ERROR;
     let registered = watch_borrowed(socket.descriptor.as_fd(), interest);
     if let Ok(registered) = &registered {
@@ -218,11 +219,11 @@ async fn read(socket: Rc<Socket>, shared: Rc<Shared>) {
     let mut state = socket.state.borrow_mut();
     state.waiting.clear();
     state.server = None;
-    // Failing means that the port stays.
+    // If this fails, the port stays.
     let _ = connect_unspec(&socket.descriptor);
 }
 
-/// Ends a question, however it ends.
+/// Ends a query, whatever its result.
 struct End<'a>(&'a Rc<Socket>, u16);
 
 impl Drop for End<'_> {
