@@ -51,12 +51,12 @@ pub const READONLY: [&str; 5] = [
 /// The files that Docker binds into every container.
 pub const FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
 
-/// How the seccomp filter is asked for.
+/// How the bundle requests the seccomp filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
     /// Docker's default profile written out, as dockerd does.
     Written,
-    /// By the annotation that our runtime knows, as hostd does.
+    /// By our runtime's annotation, as hostd does.
     Named,
 }
 
@@ -114,7 +114,7 @@ pub fn share_cgroups(bundle: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `config.json` as dockerd writes it for a container without special wishes.
+/// `config.json` as dockerd writes it for a container with default options.
 fn config(bundle: &Path, root: &Path, id: &str, command: &[&str], filter: Filter) -> Value {
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),

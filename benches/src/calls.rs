@@ -32,7 +32,7 @@ pub fn count(trace: &str, program: &str) -> BTreeMap<String, usize> {
             continue;
         }
         let name = text.split('(').next().unwrap_or_default();
-        // Signals, exits and the second halves of interrupted lines are no calls.
+        // Skip signals, exits, and the second halves of interrupted lines.
         let is_call = text.contains('(')
             && !name.is_empty()
             && name

@@ -15,10 +15,10 @@ use nix::unistd::Pid;
 use crate::group::{Group, ProcessorTime};
 use crate::{tools, usage};
 
-/// How long a daemon may take to begin or to end.
+/// How long a daemon may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whose words an engine's client takes.
+/// The command line that an engine's client takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
     Docker,
@@ -70,7 +70,7 @@ pub enum Request<'a> {
 }
 
 impl Engine {
-    /// Ours, as released.
+    /// Starts our engine, built as released.
     ///
     /// # Errors
     /// It does not start.
@@ -93,7 +93,7 @@ impl Engine {
         Self::docker(name, daemon, directory, &socket)
     }
 
-    /// Docker, without networks.
+    /// Starts Docker, without networks.
     ///
     /// # Errors
     /// It does not start.
@@ -127,7 +127,7 @@ impl Engine {
         Self::start(name, Dialect::Docker, client, daemon, directory, socket)
     }
 
-    /// containerd with its own client.
+    /// Starts containerd with its own client.
     ///
     /// # Errors
     /// It does not start.
@@ -168,9 +168,9 @@ impl Engine {
         .map(Some)
     }
 
-    /// Podman. It has no daemon; a sleeping process holds a mount namespace in which the cache
-    /// that it keeps for the whole machine is hidden behind an empty directory, and in which there
-    /// is no cgroup2 beside version 1 controllers, with which its runtime refuses to work.
+    /// Prepares Podman, which has no daemon. A sleeping process holds a mount namespace for it. In
+    /// that namespace an empty directory hides the machine-wide cache, and there is no cgroup2
+    /// mount beside version 1 controllers, because its runtime refuses such hosts.
     ///
     /// # Errors
     /// It does not start.
@@ -211,7 +211,8 @@ impl Engine {
         Ok(Some(engine))
     }
 
-    /// Starts a daemon, which is ready when `ready` answers or, being no socket, exists.
+    /// Starts a daemon. It is ready when the socket `ready` answers or, if `ready` is no socket,
+    /// when it exists.
     fn start(
         name: &str,
         dialect: Dialect,
@@ -266,7 +267,7 @@ impl Engine {
         &self.socket
     }
 
-    /// Processor time of everything that was started by it so far, containers included.
+    /// Processor time so far of everything that the engine has started, containers included.
     ///
     /// # Errors
     /// Its cgroup is gone.
@@ -284,7 +285,7 @@ impl Engine {
         self.dialect != Dialect::Containerd || matches!(request, Request::Pull(_))
     }
 
-    /// Why it can't pull layers in zstd, if it can't.
+    /// Why it can't pull zstd layers; `None` if it can.
     pub fn refuses_zstd(&self) -> Option<&'static str> {
         self.is_old().then_some("has no zstd before version 23")
     }
@@ -328,14 +329,14 @@ impl Engine {
             Request::Run(name, image, script) => {
                 command.args(["run", "--network=none", "--name", name]);
                 if podman {
-                    // It asks for more open files than a limited root may have.
+                    // It asks for more open files than root may have on a machine with limits.
                     command.args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000"]);
                 }
                 command.args([image, "/bin/busybox", "sh", "-c", script])
             }
             Request::Diff(name) => command.args(["diff", name]),
             Request::Commit(name, image) => {
-                // Docker's says no more than the identifier anyway.
+                // Docker's command prints only the identifier anyway.
                 let quiet: &[&str] = if podman { &["-q"] } else { &[] };
                 command.arg("commit").args(quiet).args([name, image])
             }
@@ -431,7 +432,7 @@ fn url(socket: &Path) -> String {
     format!("unix://{}", socket.display())
 }
 
-/// Most memory that a process held since its `clear_refs` was written to, in bytes.
+/// Peak memory of a process in bytes, since its `clear_refs` was written to.
 fn peak_memory(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text

@@ -21,7 +21,7 @@ pub struct Group {
 /// Processor time so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProcessorTime {
-    /// Outside the kernel.
+    /// In user mode.
     pub user: Duration,
     /// In the kernel.
     pub system: Duration,
@@ -57,7 +57,7 @@ impl Group {
         Ok(Self { cgroup })
     }
 
-    /// Has a command run in the cgroup. It also gets a session of its own.
+    /// Makes a command run in the cgroup, in a session of its own.
     ///
     /// # Errors
     /// The cgroup is gone.
@@ -82,7 +82,8 @@ impl Group {
         format!("/{}", name.to_string_lossy())
     }
 
-    /// What all processes that are or were in it or in cgroups below it have used.
+    /// Returns the processor time of all processes, past and present, in this cgroup and those
+    /// below it.
     ///
     /// # Errors
     /// The cgroup is gone.

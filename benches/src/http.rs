@@ -1,4 +1,4 @@
-//! As much of HTTP as a measurement needs, without a client's own time.
+//! The part of HTTP that measurements need, without the overhead of a client library.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -50,7 +50,7 @@ pub fn answer(mut stream: UnixStream) -> Result<Vec<u8>> {
     }
 }
 
-/// The content of chunks.
+/// Decodes a chunked body.
 fn joined(mut body: &[u8]) -> Result<Vec<u8>> {
     let mut content = Vec::new();
     loop {

@@ -1,9 +1,8 @@
 //! Tools for benchmarks: rounds in which the measured programs take turns, the resources of
 //! commands and daemons, statistics, tables. Benchmarks use only public interfaces of the product.
 //!
-//! - [`build`], [`tools`]: the measured programs, ours and others'.
-//! - [`engines`], [`bundle`]: the measured programs: engines with their daemons, bundles for
-//!   runtimes.
+//! - [`build`], [`tools`]: builds our programs, and finds those of others.
+//! - [`engines`], [`bundle`]: the subjects: engines with their daemons, and bundles for runtimes.
 //! - [`http`]: requests to daemons.
 //! - [`rounds`]: the order of the measurements.
 //! - [`driver`], [`usage`], [`group`], [`memory`], [`calls`]: one measurement: time, processor,

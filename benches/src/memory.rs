@@ -1,4 +1,4 @@
-//! What idle containers hold in memory: our shim, and conmon, Podman's.
+//! The memory of idle containers' monitors: our shim, and Podman's conmon.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use crate::driver::shim::{self, Shim};
 use crate::table::{Cell, Table};
 use crate::{tools, usage};
 
-/// How many containers there are at a time.
+/// The numbers of containers that are measured.
 const COUNTS: [usize; 3] = [1, 10, 50];
 /// The command of the containers.
 const COMMAND: [&str; 2] = ["sleep", "100000"];
@@ -81,7 +81,7 @@ impl Place<'_> {
         cell
     }
 
-    /// conmon with our runtime below it: it does not matter to conmon which.
+    /// Measures conmon with our runtime below it; conmon's memory does not depend on the runtime.
     fn conmons(&self, conmon: &Path, runtime: &Path, count: usize) -> Result<Cell> {
         let mut monitors = Vec::new();
         let state = self.directory.join("state");

@@ -1,5 +1,5 @@
-//! Rounds: every subject is measured once in each, so that what else the machine does in the
-//! meantime strikes all of them alike.
+//! Rounds: each round measures every subject once, so that other work on the machine affects all
+//! subjects alike.
 
 use std::time::Instant;
 
@@ -14,8 +14,8 @@ pub struct Series<T> {
     pub values: Vec<T>,
 }
 
-/// Measures each subject once to warm up, which counts for nothing, and then `rounds` times. Who
-/// comes first changes from round to round.
+/// Measures each subject once to warm up, without recording it, and then `rounds` times. Each round
+/// starts with another subject.
 ///
 /// # Errors
 /// A measurement fails; the subject is named.
@@ -27,8 +27,8 @@ pub fn interleave<S, T>(
     interleave_until(subjects, rounds, None, measure)
 }
 
-/// Like [`interleave`], but no round begins after `end`. When not even the first one could begin,
-/// the values of the warm-up count.
+/// Like [`interleave`], but no round begins after `end`. If no round could begin, the values of the
+/// warm-up count.
 ///
 /// # Errors
 /// As for [`interleave`].

@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-/// Median, least and greatest of some values.
+/// Median, minimum and maximum of some values.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Summary {
     /// The value in the middle, or the mean of the two there.
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// The greatest.
+    /// The maximum.
     pub max: f64,
     /// How many there are.
     pub count: usize,

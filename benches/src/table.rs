@@ -15,16 +15,16 @@ use crate::stats::Summary;
 pub enum Cell {
     /// Nothing was measured.
     Nothing,
-    /// A single figure, shown with this many digits behind the point.
+    /// A single figure, shown with this many decimal places.
     Number(f64, usize),
     /// A series, shown as median \[least..greatest\].
     Series(Summary, usize),
-    /// Words.
+    /// Text.
     Text(String),
 }
 
 impl Cell {
-    /// A series, when there is one.
+    /// Makes a cell of a series; empty without one.
     pub fn series(values: impl IntoIterator<Item = f64>, digits: usize) -> Self {
         Summary::of(values).map_or(Self::Nothing, |summary| Self::Series(summary, digits))
     }

@@ -1,4 +1,4 @@
-//! The programs that we are compared with.
+//! Finds the programs with which ours are compared.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -25,7 +25,7 @@ pub fn require(program: &str, package: &str) -> Result<PathBuf> {
     }
 }
 
-/// A program that is left out when it is not there, which is said on standard error.
+/// An optional program. If it is missing, a line on standard error says so.
 pub fn optional(program: &str, package: &str) -> Option<PathBuf> {
     let found = find(program);
     if found.is_none() {

@@ -13,7 +13,7 @@ use keelson_sys::sandbox;
 pub struct Cost {
     /// From start to end.
     pub wall: Duration,
-    /// Processor time outside the kernel.
+    /// Processor time in user mode.
     pub user: Duration,
     /// Processor time in the kernel.
     pub system: Duration,
@@ -31,7 +31,7 @@ impl Cost {
 }
 
 impl AddAssign for Cost {
-    /// For things done one after the other.
+    /// Adds up actions that were done one after the other.
     fn add_assign(&mut self, other: Self) {
         self.wall += other.wall;
         self.user += other.user;
@@ -66,7 +66,7 @@ pub fn run(command: &mut Command) -> Result<Cost> {
     Ok(cost)
 }
 
-/// As [`run`], whatever its exit code, which is returned too.
+/// Like [`run`], but accepts any exit code and returns it.
 ///
 /// # Errors
 /// It can't be executed.
@@ -97,8 +97,8 @@ fn reap_since(pid: i32, start: Instant) -> Result<(Cost, i32)> {
     Ok((cost, ended.code))
 }
 
-/// The memory of a process, with its share of memory that it has in common with others, in bytes
-/// (Pss of `smaps_rollup`).
+/// The proportional memory of a process in bytes (Pss of `smaps_rollup`): its own, and its share of
+/// memory used in common with others.
 ///
 /// # Errors
 /// There is no such process.

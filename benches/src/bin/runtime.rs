@@ -1,4 +1,4 @@
-//! Compares the OCI runtimes of this machine with ours, and with the kernel's part alone. See
+//! Compares our OCI runtime with the others on this machine, and with the kernel's part alone. See
 //! README.md.
 
 use std::path::{Path, PathBuf};
@@ -18,13 +18,13 @@ use keelson_benches::{build, calls, memory, stats::Summary, tools};
 const MANY: usize = 10;
 /// The suffix of the name of a runtime whose file is on a writable mount.
 const WRITABLE: &str = "-writable";
-/// What ends the name of a runtime whose containers are in the host's cgroup namespace.
+/// The suffix of the name of a runtime whose containers are in the host's cgroup namespace.
 const SHARED: &str = "-cgroups";
 /// The idle time before a single start. Work that the kernel postpones, such as the end of a grace
 /// period, is then waited for in full, and caches are colder.
 const REST: Duration = Duration::from_millis(250);
 const TMPFS_MAGIC: u64 = 0x0102_1994;
-/// The mount of a hybrid host that some runtimes can't stand.
+/// The mount of a hybrid host that some runtimes refuse.
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
 
 /// Command line.
@@ -42,8 +42,8 @@ struct Options {
     /// Measure the memory of idle shims instead.
     #[arg(long)]
     memory: bool,
-    /// Without peers. On a busy machine this can be run by `chrt -f 10`, which peers can't: they
-    /// use the processor controller of version 1.
+    /// Measure no peers. Then the benchmark can run under `chrt -f 10` on a busy machine; the peers
+    /// can't, because they use the processor controller of version 1.
     #[arg(long)]
     alone: bool,
     /// Also write the results to this file.
@@ -187,8 +187,8 @@ fn in_memory() -> Result<&'static str> {
         .context("neither /run nor /dev/shm is in memory")
 }
 
-/// crun takes a machine for one of version 2 alone when it finds this mount, and finds no
-/// controllers then; runc is spared it too, so that both do the same work.
+/// If crun finds this mount, it assumes a host with version 2 only and misses the controllers. It
+/// is hidden from runc too, so that both do the same work.
 fn hidden() -> Option<PathBuf> {
     let path = PathBuf::from(UNIFIED);
     path.join("cgroup.procs").exists().then_some(path)
@@ -204,8 +204,8 @@ fn one(driver: &Path, subject: &mut Subject, rest: Duration) -> Result<Outcome> 
     outcomes.first().copied().context("nothing was measured")
 }
 
-/// A cycle in each of many drivers at a time: how long until the last one ended, and all their
-/// processor time.
+/// Runs one cycle in each of many drivers at the same time. Returns the time until the last one
+/// ended, and the processor time of all.
 fn many(driver: &Path, subject: &mut Subject) -> Result<(Duration, Duration)> {
     let started: Result<Vec<Driver>> = subject
         .jobs
@@ -309,7 +309,7 @@ fn together_table(series: &[Series<Outcome>], counts: &[Option<usize>]) -> Table
     table
 }
 
-/// Cycles that come alone, beside the same back to back.
+/// Compares single cycles with cycles back to back.
 fn rested_table(rested: &[Series<Outcome>], together: &[Series<Outcome>]) -> Table {
     let title = format!(
         "The same, each alone after {} ms of rest, ms",
@@ -333,7 +333,7 @@ fn rested_table(rested: &[Series<Outcome>], together: &[Series<Outcome>]) -> Tab
         Summary::of(found.values.iter().map(of))
     };
     for one in rested {
-        // Beside the one whose containers are in the same cgroup namespace.
+        // Compare with the runtime whose containers are in the same cgroup namespace.
         let crun = match one.name.ends_with(SHARED) {
             true => format!("crun{SHARED}"),
             false => "crun".to_owned(),

@@ -16,8 +16,9 @@ use super::Outcome;
 use crate::bundle::{FILES, MASKED, READONLY};
 use crate::usage;
 
-/// clone3 … reaped. Values that can be computed before are not counted: a real runtime needs that
-/// time, but the floor is the part that can't be avoided.
+/// Runs from clone3 until the process is reaped. The time for values that can be computed in
+/// advance is not counted: a real runtime needs it, but the floor is the part that can't be
+/// avoided.
 pub(super) fn cycle(bundle: &Path, root: &Path) -> Result<Outcome> {
     let config = std::fs::read(bundle.join("config.json"))?;
     let Some(filter) = check::config(&config)? else {

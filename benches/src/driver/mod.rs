@@ -1,11 +1,10 @@
 //! One life of a container, measured by a small process of its own.
 //!
-//! The benchmark executes the program `driver` for every cycle. That program is small and static,
-//! because the kernel adds the memory of the process that starts a command to the command's peak;
-//! it is the parent of everything that the runtime leaves behind, so that processor time of
-//! containers and shims is counted; and it has a mount namespace of its own, in which it hides the
-//! cgroup2 mount of a hybrid host from runtimes that refuse such hosts, and makes the runtime's
-//! file read-only.
+//! The benchmark executes the program `driver` for every cycle. The driver is small and static,
+//! because the kernel adds the memory of the process that starts a command to the command's peak.
+//! It becomes the parent of everything that the runtime leaves behind, so that the processor time
+//! of containers and shims is counted. In a mount namespace of its own, it hides the cgroup2 mount
+//! of a hybrid host from runtimes that refuse such hosts, and makes the runtime's file read-only.
 
 pub mod commands;
 pub mod floor;
@@ -35,10 +34,10 @@ pub struct Job {
     pub readonly: Option<PathBuf>,
 }
 
-/// How a container is brought to life.
+/// How a container is started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Way {
-    /// By the commands `create`, `start` and `delete` of an OCI runtime.
+    /// By an OCI runtime's commands `create`, `start` and `delete`.
     Commands {
         /// The runtime.
         program: PathBuf,
@@ -68,11 +67,11 @@ pub enum Way {
 /// The measurements of one cycle.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Microseconds until the container is there and waits for its start.
+    /// Microseconds until the container is created and waits for its start.
     pub create: u64,
     /// Microseconds from the beginning until the container is gone.
     pub total: u64,
-    /// Microseconds of processor time outside the kernel, the container's own included.
+    /// Microseconds of processor time in user mode, including the container's own.
     pub user: u64,
     /// Microseconds of processor time in the kernel.
     pub system: u64,

@@ -22,36 +22,36 @@ const MAX_MESSAGE: u16 = 1472;
 /// A client's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// Who has an address for me? Perhaps the one I had before.
+    /// DHCPDISCOVER: asks all servers for an address, perhaps an earlier one.
     Discover {
         /// Address that would be welcome.
         wish: Option<Ipv4Addr>,
     },
-    /// I take this server's offer.
+    /// DHCPREQUEST: accepts a server's offer.
     Select {
         /// The offered address.
         address: Ipv4Addr,
         /// The server that offered it.
         server: Ipv4Addr,
     },
-    /// I had this address before: may I keep it?
+    /// DHCPREQUEST in INIT-REBOOT: asks whether a remembered address is still valid.
     Reboot {
         /// The address.
         address: Ipv4Addr,
     },
-    /// I use this address: may I have it longer?
+    /// DHCPREQUEST while bound: asks for more time.
     Renew {
         /// The address.
         address: Ipv4Addr,
     },
-    /// Somebody else uses the address that I was given.
+    /// DHCPDECLINE: another machine uses the offered address.
     Decline {
         /// The address.
         address: Ipv4Addr,
         /// The server that gave it.
         server: Ipv4Addr,
     },
-    /// I don't need the address any more.
+    /// DHCPRELEASE: the address is not needed any more.
     Release {
         /// The address.
         address: Ipv4Addr,
@@ -146,7 +146,7 @@ pub fn encode(header: &Header<'_>, request: Request) -> Result<Vec<u8>, v4::Enco
     }
     let mut bytes = Vec::with_capacity(MIN_PACKET_SIZE);
     message.encode(&mut Encoder::new(&mut bytes))?;
-    // Relays of the BOOTP age drop shorter ones.
+    // Old BOOTP relays drop shorter messages.
     if bytes.len() < MIN_PACKET_SIZE {
         bytes.resize(MIN_PACKET_SIZE, 0);
     }
@@ -156,11 +156,11 @@ pub fn encode(header: &Header<'_>, request: Request) -> Result<Vec<u8>, v4::Enco
 /// The kind of a server's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyKind {
-    /// An address could be had.
+    /// DHCPOFFER: offers an address.
     Offer,
-    /// The address is ours.
+    /// DHCPACK: grants the address.
     Ack,
-    /// The address is not ours.
+    /// DHCPNAK: refuses the address.
     Nak,
 }
 
@@ -184,7 +184,7 @@ pub enum MessageError {
     /// A request, or not for Ethernet.
     #[error("not an answer for an Ethernet link")]
     NotReply,
-    /// For another client or another of our transactions.
+    /// For another client, or for another transaction of this one.
     #[error("an answer for somebody else")]
     NotOurs,
     /// No message type, or one that servers don't send to clients.

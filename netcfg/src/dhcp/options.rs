@@ -36,7 +36,7 @@ pub mod code {
     pub const DOMAIN_SEARCH: u8 = 119;
     /// RFC 3442.
     pub const CLASSLESS_ROUTES: u8 = 121;
-    /// The number that servers of Microsoft used for the same before RFC 3442.
+    /// The number that Microsoft's servers used for this option before RFC 3442.
     pub const CLASSLESS_ROUTES_MICROSOFT: u8 = 249;
     pub const END: u8 = 255;
 }

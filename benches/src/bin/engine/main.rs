@@ -52,8 +52,8 @@ struct Life {
     /// From the death of the process to the answer of a wait.
     wait: Duration,
     remove: Duration,
-    /// Processor time of ten containers that were run and removed at a time, and how long it took.
-    /// Not of a life with rests in it.
+    /// Processor time and duration for ten containers that were run and removed at the same time.
+    /// Not measured for lives with rests.
     many: (Duration, Duration),
 }
 
@@ -172,7 +172,7 @@ fn life(engine: &Engine, rest: Duration) -> Result<Life> {
     let pid = about.pointer("/State/Pid").and_then(Value::as_i64);
     let pid = Pid::from_raw(pid.context("no process")? as i32);
     let waiting = http::send(socket, "POST", &format!("{container}/wait"), b"")?;
-    // Until the engine has taken note of it.
+    // Wait until the engine has noticed it.
     http::call(socket, "GET", "/_ping", b"")?;
     clock.rest(rest);
     kill(pid, Signal::SIGKILL)?;
@@ -198,7 +198,7 @@ fn life(engine: &Engine, rest: Duration) -> Result<Life> {
 struct Clock(Instant);
 
 impl Clock {
-    /// The time since it was asked last.
+    /// Returns the time since the last call.
     fn lap(&mut self) -> Duration {
         let before = std::mem::replace(&mut self.0, Instant::now());
         self.0.duration_since(before)
@@ -229,8 +229,8 @@ fn exec(socket: &Path, container: &str) -> Result<Duration> {
     Ok(begin.elapsed())
 }
 
-/// Ten containers, each by a client of its own: made, started, waited for and removed. The time
-/// until the last one is gone, and the processor time of the engine with all that it started.
+/// Creates, starts, awaits and removes ten containers, each by its own client. Returns the time
+/// until the last one is gone, and the processor time of the engine and everything that it started.
 fn many(engine: &Engine) -> Result<(Duration, Duration)> {
     let socket = engine.socket();
     let (begin, before) = (Instant::now(), engine.processor_time()?);
@@ -285,7 +285,7 @@ fn single() -> &'static [Figure] {
         .map_or(&[], |(single, _)| single)
 }
 
-/// What rest costs: the medians of one series divided by those of another, of each engine.
+/// The cost of rest: for each engine, the medians of one series divided by those of the other.
 fn ratios(title: &str, rested: &[Series<Life>], together: &[Series<Life>]) -> Table {
     let columns: Vec<&str> = rested.iter().map(|one| one.name.as_str()).collect();
     let mut table = Table::new(title, &columns);

@@ -24,7 +24,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// That much time for so many tables.
+    /// A budget of time for a number of tables.
     pub(crate) fn new(time: Duration, tables: u32) -> Self {
         Self {
             begin: Cell::new(Instant::now()),
@@ -33,7 +33,7 @@ impl Budget {
         }
     }
 
-    /// Begins now; earlier tables are kept for the next time.
+    /// Starts the clock. Measured tables are kept for the next run.
     pub(crate) fn begin(&self) {
         self.begin.set(Instant::now());
     }
@@ -42,7 +42,7 @@ impl Budget {
         self.time.saturating_sub(self.begin.get().elapsed())
     }
 
-    /// Whether it is used up.
+    /// Whether the time is used up.
     pub(crate) fn is_over(&self) -> bool {
         self.left().is_zero()
     }
@@ -87,7 +87,7 @@ impl Lab {
             run: tempfile::Builder::new().prefix("kb-").tempdir()?,
             cache,
         };
-        // Of a run that was killed.
+        // Left by a run that was killed.
         directories.clean();
         fs::create_dir_all(&directories.disk)?;
         let registry = Registry::start(directories.disk.join("registry"))?;
@@ -143,7 +143,7 @@ impl Lab {
         Registry::start(self.disk().join("empty-registry"))
     }
 
-    /// Lets the disk come to rest.
+    /// Waits until the disk is idle.
     pub(crate) fn settle(&self) {
         rustix::fs::sync();
         std::thread::sleep(self.pause);
@@ -165,7 +165,7 @@ impl Drop for Directories {
     }
 }
 
-/// Unmounts what engines have left, the last mount first.
+/// Unmounts what engines have left behind, the last mount first.
 fn detach_below(directory: &Path) {
     let mounts = mountinfo::of_this_process().unwrap_or_default();
     for mount in mounts.iter().rev() {

@@ -24,14 +24,14 @@ struct Options {
     /// What is measured.
     #[arg(long, alias = "operations", value_delimiter = ',', default_values_t = Operation::DEFAULT)]
     only: Vec<Operation>,
-    /// How often each engine does each operation at most, after once to warm up.
+    /// Largest number of rounds of each operation, after one to warm up.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How many minutes the measurements may take together: when they are over, no further round
-    /// and no further operation begins. Making the images, once, and building come before.
+    /// How many minutes the measurements may take together. Afterwards no further round and no
+    /// further operation begins. Building, and generating the images once, do not count.
     #[arg(long, default_value_t = 9.0)]
     minutes: f64,
-    /// The measured image: of some 470 MB, or a small one to try the benchmark out.
+    /// The measured image: about 470 MB, or a small one to try out the benchmark.
     #[arg(long, default_value = "full")]
     size: Scale,
     /// Seconds of rest before each measurement, because earlier deletions keep the disk busy.

@@ -73,7 +73,7 @@ impl Operation {
         Self::Export,
     ];
 
-    /// How many tables it makes that are measured one after another.
+    /// How many tables the operation measures, one after another.
     pub(crate) const fn tables(self) -> u32 {
         match self {
             Self::Pull => 2,
@@ -180,7 +180,8 @@ impl<'a> Job<'a> {
                 _ => Cell::Nothing,
             };
             let peaks = costs.iter().map(|cost| cost.peak_memory);
-            // That of a plain tool is what the benchmark itself held when it started it.
+            // A plain tool's peak memory would only show the memory of the benchmark that started
+            // it.
             let peaks = peaks.filter(|_| engines.contains(&one.name.as_str()));
             let cells = vec![
                 Cell::series(costs.iter().map(|cost| wall(cost)), 2),

@@ -14,13 +14,13 @@ use keelson_oci::digest::{Digest, Digester};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
-/// Changed when other content is made.
+/// Raised when the generated content changes.
 const VERSION: u32 = 1;
 /// Shares of the layers, in hundredths.
 const SHARES: [u64; 5] = [34, 26, 20, 15, 5];
 /// Where real files come from.
 const SOURCES: [&str; 3] = ["/usr/lib", "/usr/share", "/usr/bin"];
-/// Larger files would make the content hang on a few of them.
+/// With larger files, the content would depend on a few of them.
 const LARGEST: u64 = 4 << 20;
 /// Made-up files are as long as this on average.
 const MADE_UP: u64 = 9 << 10;
@@ -56,7 +56,7 @@ impl Form {
     }
 }
 
-/// How much there is in an image.
+/// The size of an image.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     pub name: &'static str,
@@ -346,7 +346,7 @@ impl LayerWriter {
             && self.files < files / 2
             && let Some((path, size)) = real.next()
         {
-            // A file may change under us; then it is left out.
+            // A file that changes while it is read is left out.
             let Ok(mut file) = File::open(&path) else {
                 continue;
             };

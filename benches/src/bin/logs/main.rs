@@ -45,7 +45,7 @@ struct Options {
     json: Option<PathBuf>,
 }
 
-/// A log that was written, with its figures.
+/// A log written for the test, with its figures.
 struct Written {
     bytes: usize,
     /// Seconds of the first and the last line.
@@ -64,7 +64,7 @@ struct Subject {
 struct Query {
     name: &'static str,
     text: String,
-    /// Whether it is about the whole log, so that bytes per second say something.
+    /// Whether it reads the whole log, so that bytes per second are meaningful.
     whole: bool,
 }
 
