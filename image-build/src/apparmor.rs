@@ -1,5 +1,5 @@
-//! The AppArmor profile of containers, compiled: the machine has no compiler, and its boot no time for
-//! one.
+//! Compiles the AppArmor profile of containers. The machine has no compiler, and its boot no time
+//! for one.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use crate::progress::{self, Step};
 use crate::workspace::Workspace;
 
-/// Where apparmor_parser finds what profiles include.
+/// Where apparmor_parser finds included files.
 const INCLUDES: &str = "/etc/apparmor.d";
-/// What the kernel of the image is taken to mediate, whatever that of the building machine does. The
-/// profile names the same.
+/// The features of the image's kernel, which may differ from those of the building machine. The
+/// profile names the same ABI.
 const FEATURES: &str = "/etc/apparmor.d/abi/3.0";
 
 /// Compiles a profile.

@@ -113,7 +113,8 @@ pub fn for_release(wanted: &str, configured: &[Source]) -> Vec<Source> {
                 .is_some_and(|release| RELEASES.contains(&release))
         });
         let Some(kind) = kind else { continue };
-        // Third parties use Debian's suite names too; Debian's own archives end in these names.
+        // Third parties use Debian's suite names too; the addresses of Debian's own archives end in
+        // these names.
         let path = source.uri.trim_end_matches('/');
         if !path.ends_with("/debian") && !path.ends_with("/debian-security") {
             continue;
@@ -282,7 +283,7 @@ pub fn fetch_and_unpack_of(
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
         .with_context(|| format!("apt-get download left no package of {name}"))?;
-    // Complete or absent: an existing tool is used without further checks.
+    // The tool must be complete or absent, because an existing one is used without further checks.
     let staging = destination.with_extension("new");
     let _ = fs::remove_dir_all(&staging);
     let _ = fs::remove_dir_all(destination);

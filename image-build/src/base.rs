@@ -22,7 +22,7 @@ pub struct Base {
     pub system: PathBuf,
     /// Directory with one tree for each service.
     pub trees: PathBuf,
-    /// Changes with everything that the trees were made from.
+    /// Hash of everything from which the trees were made.
     pub key: String,
 }
 
@@ -104,7 +104,7 @@ fn command(workspace: &Workspace, mkosi: &Mkosi, trees: &Path) -> Result<Command
         .arg(format!("--package-cache-dir={}", packages.display()))
         .arg(format!("--sandbox-tree={}", sandbox.display()));
     if shared_memory_is_roomy() {
-        // Twice as fast as on a disk.
+        // This is twice as fast as on a disk.
         command.arg("--workspace-directory=/dev/shm");
     } else {
         let directory = image.join("workspace");
@@ -124,7 +124,7 @@ fn shared_memory_is_roomy() -> bool {
         .ok()
         .and_then(|text| available_memory(&text))
         .unwrap_or(0);
-    // A tmpfs promises more than the memory that is left.
+    // A tmpfs can be larger than the memory that is left.
     free.min(memory) >= WORKSPACE_MEMORY
 }
 

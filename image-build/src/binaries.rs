@@ -116,8 +116,8 @@ fn build_packages(workspace: &Workspace, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an executable that asks for a dynamic loader: the image has none for musl, and a
-/// linker driver that misunderstands its options makes such executables without a word.
+/// Refuses an executable that needs a dynamic loader. The image has none for musl, and a linker
+/// driver that misunderstands its options makes such executables without a warning.
 fn check_static(file: &Path) -> Result<()> {
     let content = fs::read(file).with_context(|| format!("read {}", file.display()))?;
     match elf::asks_for_loader(&content) {

@@ -16,7 +16,7 @@ use crate::progress::{self, Step};
 use crate::stamp::{Inputs, Stamp};
 use crate::workspace::Workspace;
 
-/// To be raised when the code makes something else of the same files.
+/// Raise it when the code makes a different installation from the same files.
 const PROCEDURE: u32 = 1;
 
 /// Clients of one kind.

@@ -1,7 +1,7 @@
 //! The ostree repository, its commits, and a system root with one deployment.
 //!
-//! The base is committed by itself, so that later commits take it from the repository and read
-//! only what we add.
+//! The base has its own commit, so that later commits take it from the repository and read only
+//! what we add.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -100,7 +100,7 @@ pub fn build(
     }
     let commit = progress::output(&mut command)?;
     let deployment = deploy(&mut step, workspace, &repository, &commit, &log)?;
-    // What former builds left behind; two generations stay for updates and comparisons.
+    // Prune what former builds left behind. Two generations stay for updates and comparisons.
     let mut command = ostree(&repository);
     command.args(["prune", "--refs-only", "--depth=1"]);
     progress::run(&mut step, &mut command, &log)?;

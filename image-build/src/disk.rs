@@ -65,8 +65,8 @@ impl Image {
 
 /// The kernel command line of a deployment.
 ///
-/// The path of the deployment itself is named, not ostree's `boot.N` links: these change places
-/// with every deployment, and an entry that names one of them would be dead until it is rewritten.
+/// It names the deployment itself, not one of ostree's `boot.N` links. These change with every
+/// deployment, and an entry that names one would not boot until it is rewritten.
 #[must_use]
 pub fn kernel_options(deployment: &Deployment) -> String {
     format!(
@@ -267,7 +267,7 @@ fn write_esp(
     progress::run(
         step,
         system_command("mkfs.vfat")
-            // Without them mkfs.vfat concludes from the size of the whole disk.
+            // Without these options mkfs.vfat derives them from the size of the whole disk.
             .args(["-s", "8", "-g", "255/63", "-h", &(MIB / SECTOR).to_string()])
             .args(["-F", "32", "-n", "ESP", "--invariant", "-i"])
             .arg(format!("{volume:08x}"))
@@ -280,7 +280,7 @@ fn write_esp(
     let target = format!("{}@@{MIB}", disk.display());
     let mtools = |program: &str| {
         let mut command = Command::new(program);
-        // Our partition's geometry is none that floppy disks had.
+        // Our partition has no geometry of a floppy disk.
         command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(&target);
         command
     };

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-/// What `os-release(5)` says.
+/// The content of `os-release(5)`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Distribution {
     /// `debian`, `ubuntu`, ….

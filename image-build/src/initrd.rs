@@ -1,5 +1,5 @@
-//! The initrd: our `init` as `/init`, the marker `/etc/initrd-release`, and the kernel modules
-//! that reach a root file system, with the parts of depmod's indexes that speak of them.
+//! The initrd: our `init` as `/init`, the marker `/etc/initrd-release`, and the kernel modules that
+//! reach a root file system, with the parts of depmod's indexes about them.
 //!
 //! `/modules.list` names the modules that are loaded in any case, in their order; the others are
 //! loaded for the devices that a machine has.
@@ -186,7 +186,7 @@ fn compress(content: &[u8]) -> Result<Vec<u8>> {
         .context("start zstd")?;
     let mut input = child.stdin.take().context("zstd has no standard input")?;
     let output = std::thread::scope(|scope| {
-        // Written beside reading: each side's pipe could fill up.
+        // Write in a thread of its own, since both pipes could fill up.
         scope.spawn(move || input.write_all(content));
         child.wait_with_output()
     })

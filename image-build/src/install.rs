@@ -42,9 +42,9 @@ struct Installed {
 #[derive(Debug, Default)]
 struct Request {
     packages: Vec<String>,
-    /// Whose versions are preferred, those of dependencies included.
+    /// The suite whose versions are preferred, also for dependencies.
     suite: Option<String>,
-    /// Read after the machine's own.
+    /// A configuration file that apt reads after the machine's own.
     configuration: Option<PathBuf>,
 }
 
@@ -131,8 +131,8 @@ fn fulfil(requests: &[Request], step: &mut Step, log: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Requests, one after the other, that apt says it can fulfil; `None`: there are none with these
-/// package lists.
+/// Finds requests, to be made one after the other, that apt can fulfil; `None` if there are none
+/// with these package lists.
 fn solve(
     missing: &[&str],
     present: &[Installed],
@@ -179,8 +179,8 @@ fn solve(
         .find(|requests| requests.iter().all(possible))
 }
 
-/// The same with the backports of the machine's release, which its apt need not know: read into
-/// lists of our own, so that its configuration stays as it is.
+/// Tries again with the backports of the machine's release, which its apt need not know. Their
+/// lists are kept in our own directory, so that the machine's configuration stays as it is.
 fn from_backports(
     workspace: &Workspace,
     distribution: &Distribution,

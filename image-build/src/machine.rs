@@ -21,7 +21,7 @@ use crate::{image, tools, vm_disk};
 /// How long an orderly power-off may take; hostd gives containers up to 30 s.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// What `cargo xtask run` was asked for.
+/// The options of `cargo xtask run`.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Return once the API answers, and leave the machine running.
@@ -323,7 +323,7 @@ struct Ends {
 }
 
 impl Ends {
-    /// Takes the signals from now on; they are blocked in all threads that are made later.
+    /// Starts to take the signals. They are blocked in all threads that are created later.
     fn listen() -> Result<Self> {
         let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
         signals.thread_block().context("block signals")?;

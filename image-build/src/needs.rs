@@ -19,7 +19,7 @@ pub enum Purpose {
     Test,
 }
 
-/// How the machine shows that it has something.
+/// How to find out whether the machine has something.
 #[derive(Debug, Clone, Copy)]
 enum Sign {
     /// An executable in the search path.
@@ -53,7 +53,7 @@ impl Sign {
     }
 }
 
-/// Something needed, the package that brings it, and what for.
+/// A requirement, the package that contains it, and its purpose.
 struct Need {
     purpose: Purpose,
     sign: Sign,
@@ -258,7 +258,7 @@ const NEEDS: &[Need] = &[
     ),
 ];
 
-/// Which of the programs that `purpose` needs this machine has, and which it lacks.
+/// The requirements of `purpose` that this machine has, and those that it lacks.
 #[derive(Debug, Default)]
 pub struct Survey {
     /// Packages to install, each with its purpose.
@@ -267,7 +267,7 @@ pub struct Survey {
     pub present: Vec<&'static str>,
 }
 
-/// Something that is not there.
+/// A missing requirement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     /// The distribution's package.

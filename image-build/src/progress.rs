@@ -1,4 +1,4 @@
-//! Visible progress, and running programs so that their output is there when they fail.
+//! Shows progress, and runs programs so that their output is shown if they fail.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, IsTerminal, Read, Seek, SeekFrom, Write};
@@ -20,7 +20,7 @@ pub fn interactive() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("CI").is_none()
 }
 
-/// Prints one line of information. Goes on when nobody reads it any more: `eprintln`
+/// Prints one line of information. Continues if nobody reads standard error any more: `eprintln`
 /// would end this program and leave its virtual machine behind.
 pub fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "{message}");
@@ -165,8 +165,8 @@ fn create_log(log: &Path) -> Result<File> {
         .with_context(|| format!("create {}", log.display()))
 }
 
-/// Runs a program whose progress is worth seeing as it is: its output reaches the terminal
-/// unchanged; without a terminal it is copied to standard error and to `log`.
+/// Runs a program whose own progress output is useful: it reaches the terminal unchanged. Without a
+/// terminal it is copied to standard error and to `log`.
 ///
 /// # Errors
 /// The program cannot be started or fails.

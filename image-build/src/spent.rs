@@ -1,5 +1,4 @@
-//! How long something took, and how much processor time it used: on a busy machine the two say
-//! different things.
+//! Measures time and processor time. On a busy machine the two differ.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -7,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
-/// Counts from its beginning on.
+/// Counts from its creation.
 #[derive(Debug, Clone, Copy)]
 pub struct Spent {
     started: Instant,
@@ -24,14 +23,13 @@ impl Spent {
         }
     }
 
-    /// Time by the clock.
+    /// Elapsed time.
     #[must_use]
     pub fn time(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Processor time of this program and of those that it started and that have ended, with
-    /// theirs.
+    /// Processor time of this program and of its ended descendants.
     #[must_use]
     pub fn processor(&self) -> Duration {
         used().saturating_sub(self.used)

@@ -182,7 +182,7 @@ fn tests_of(package: &Package) -> impl Iterator<Item = &str> {
         .map(|target| target.name.as_str())
 }
 
-/// What test programs are given.
+/// The environment of test programs.
 #[derive(Default)]
 struct Surroundings {
     variables: Vec<(&'static str, OsString)>,
@@ -242,7 +242,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// How everything but this tool is compiled.
+    /// How everything except this tool is compiled.
     fn compiled(&self) -> [&'static str; 4] {
         let profile = self.workspace.profile().name();
         ["--profile", profile, "--target", MUSL_TARGET]
@@ -355,7 +355,7 @@ impl<'a> Runner<'a> {
         self.tests(log, &arguments, &surroundings)
     }
 
-    /// What tests of our programs are given. The programs are built by then.
+    /// The environment of tests of our programs. The programs have been built before.
     fn surroundings(&self) -> Result<Surroundings> {
         let surroundings = Surroundings {
             as_root: true,
@@ -395,7 +395,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// What cargo calls a test program by.
+/// How cargo starts a test program.
 fn test_runner(by_sudo: bool, interactive: bool) -> String {
     let mut words = Vec::new();
     if by_sudo {
@@ -404,8 +404,8 @@ fn test_runner(by_sudo: bool, interactive: bool) -> String {
     }
     words.extend(["timeout", "--kill-after=10"]);
     if interactive {
-        // Else it makes a process group of its own, which Ctrl-C does not reach; that group is
-        // ended as a whole.
+        // Otherwise `timeout` makes a process group of its own, which Ctrl-C does not reach, and
+        // ends that group as a whole.
         words.push("--foreground");
     }
     words.push(PROGRAM_LIMIT);

@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 /// Version of [`Record`].
 const VERSION: u32 = 1;
 
-/// The image that the layer belongs to. Over another image it would be garbage.
+/// The image that the layer belongs to. With another image its content would be garbage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     version: u32,

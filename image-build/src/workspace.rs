@@ -10,10 +10,10 @@ pub const MUSL_TARGET: &str = "x86_64-unknown-linux-musl";
 /// How the executables for the machine are compiled; profiles of Cargo.toml.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// For trying and testing: soon there.
+    /// For development and tests: compiles quickly.
     #[default]
     Quick,
-    /// For shipping and measuring: small and fast, and minutes of compiling.
+    /// For shipping and benchmarks: small and fast, but compiles for minutes.
     Release,
 }
 
@@ -61,7 +61,7 @@ impl Workspace {
         })
     }
 
-    /// The same with executables of another profile.
+    /// Returns this workspace with another profile.
     #[must_use]
     pub fn with_profile(self, profile: Profile) -> Self {
         Self { profile, ..self }

@@ -1,5 +1,5 @@
-//! The set-up steps of this tool on machines as they come: each is a directory made by
-//! debootstrap from this machine's own mirror, in which the real program runs by chroot.
+//! The set-up steps of this tool on fresh machines. Each machine is a directory made by debootstrap
+//! from this machine's own mirror; the real program runs in it by chroot.
 //!
 //! One of them runs with every test; the others install some hundred packages each, and run by
 //! `cargo test -p image-build --test roots -- --include-ignored`.
@@ -8,7 +8,7 @@ mod root;
 
 use root::Root;
 
-/// As cloud images and templates come: nothing but the base.
+/// Like cloud images and templates: the base only.
 #[test]
 #[ignore = "installs some hundred packages"]
 fn debian_12() {
@@ -34,8 +34,8 @@ fn ubuntu_24_04() {
     }
 }
 
-/// `qemu-utils` of backports, which go only with the other parts of QEMU of backports, which apt is
-/// no longer named in its output: it once removed them for the stable release's `qemu-system-x86`.
+/// Here `qemu-utils` is from backports and works only with the other parts of QEMU from backports.
+/// apt once removed it to install the stable release's `qemu-system-x86`.
 #[test]
 fn debian_12_with_qemu_utils_of_backports() {
     let Some(root) = Root::new("debian-12-backports", "bookworm") else {

@@ -1,11 +1,11 @@
-//! Docker's words and JSON stand in `hostd/api-docker`. The engine and those who build containers
-//! for it without a client know none of them.
+//! Docker's words and JSON belong to `hostd/api-docker`. The engine, and the crates that create
+//! containers without a client, do not know them.
 
 use std::fs;
 
 use super::{root, sources};
 
-/// Where none may stand; tests that speak to the API as clients do are elsewhere.
+/// The sources that must not contain them. Tests that use the API like clients are elsewhere.
 const FREE: [&str; 4] = [
     "hostd/containers/",
     "hostd/host-services/",
@@ -13,8 +13,8 @@ const FREE: [&str; 4] = [
     "libs/store/",
 ];
 
-/// Marks of Docker's JSON. `host_config` is a member of `container.json`, which the first releases
-/// need, and stands in the one file that writes it.
+/// Signs of Docker's JSON. `host_config` is allowed in one file, which writes it as a member of
+/// `container.json` for the first releases.
 const MARKS: [&str; 6] = [
     "PascalCase",
     "HostConfig",

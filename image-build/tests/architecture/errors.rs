@@ -28,7 +28,7 @@ const UNFINISHED: &[&str] = &[
     "hostd/networks",
 ];
 
-/// How many `Result`s of a source have `String` as their error. `use` and full paths count alike.
+/// Counts the `Result`s of a source that have `String` as their error, however the type is named.
 fn bare_texts(text: &str) -> usize {
     text.match_indices("Result<")
         .filter(|(at, start)| {
@@ -38,7 +38,7 @@ fn bare_texts(text: &str) -> usize {
         .count()
 }
 
-/// The second of two arguments of a generic type, whose list begins after its bracket.
+/// Returns the second of two arguments of a generic type. `list` begins after the opening bracket.
 fn last_argument(list: &str) -> Option<&str> {
     let mut depth = 0_u32;
     let mut comma = None;
@@ -46,7 +46,7 @@ fn last_argument(list: &str) -> Option<&str> {
     for (at, character) in list.char_indices() {
         match character {
             '<' | '(' | '[' => depth += 1,
-            // The arrow of a function's type closes nothing.
+            // The arrow in a function type is no closing bracket.
             '>' if before == '-' => {}
             '>' if depth == 0 => return list.get(comma? + 1..at),
             '>' | ')' | ']' => depth = depth.checked_sub(1)?,
@@ -59,7 +59,7 @@ fn last_argument(list: &str) -> Option<&str> {
     None
 }
 
-/// A source without its tests.
+/// Returns a source without its tests.
 fn without_tests(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text)
 }

@@ -1,6 +1,5 @@
-//! What programs are built of, tests are built of too: the same dependencies with the same
-//! features. Otherwise cargo compiles half of them twice, since what stands above a package that
-//! differs differs too.
+//! Programs and tests use the same dependencies with the same features. Otherwise cargo compiles
+//! half of them twice, because everything that depends on a different package is different, too.
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -15,7 +15,7 @@ use super::{root, sources};
 /// Cycles that are still there, as `crate: module module …`. This list may only shrink.
 const LEFT: &[&str] = &[];
 
-/// A module: the names on the way to it, none for the crate itself.
+/// A module's path; empty for the crate itself.
 type Module = Vec<String>;
 
 #[test]
@@ -97,7 +97,7 @@ fn cycles_of(src: &Path) -> Vec<String> {
         .collect()
 }
 
-/// All modules that are files, but for tests.
+/// All modules that are files, except tests.
 fn modules(src: &Path) -> BTreeMap<Module, PathBuf> {
     let mut found = BTreeMap::new();
     let mut tests = BTreeSet::new();
@@ -220,7 +220,7 @@ fn is_character(text: &str) -> bool {
     )
 }
 
-/// Takes out what `#[cfg(test)] mod … { … }` holds.
+/// Removes the content of `#[cfg(test)] mod … { … }`.
 fn without_tests(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

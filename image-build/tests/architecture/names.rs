@@ -1,5 +1,5 @@
-//! A name of a public type has one meaning for each crate: among the crates that it uses, and
-//! itself, no two have a public type of the same name, or there is a reason.
+//! The name of a public type has one meaning in each crate: no two of the crates that it uses,
+//! itself included, have a public type of the same name, unless there is a reason.
 //!
 //! Sources are read as text. The lint `unreachable_pub` makes sure that `pub` at the start of a line
 //! means public. Crates that no other crate sees together may use the same name: each package of

@@ -34,7 +34,7 @@ struct Graph {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Licences {
     allow: BTreeSet<String>,
-    /// Of cargo-deny's reading of licence files; we read what packages declare.
+    /// For cargo-deny, which reads licence files; these tests read what packages declare.
     #[serde(rename = "confidence-threshold")]
     _confidence_threshold: f64,
 }
@@ -121,8 +121,8 @@ fn breaches(policy: &Policy, package: &Package) -> Vec<String> {
         .collect()
 }
 
-/// Whether an SPDX expression can be met with `allowed`. Read as all sides of each AND, one of each
-/// OR, whatever the brackets say: never more generous than the expression.
+/// Whether an SPDX expression can be met with `allowed`. Every side of an AND and one side of an OR
+/// must be allowed. Brackets are ignored; that is never more generous than the expression.
 fn is_allowed(allowed: &BTreeSet<String>, expression: &str) -> bool {
     let plain = expression.replace(['(', ')'], " ").replace('/', " OR ");
     plain.split(" AND ").all(|part| {
@@ -134,7 +134,7 @@ fn is_allowed(allowed: &BTreeSet<String>, expression: &str) -> bool {
 #[test]
 fn licences_bans_and_sources_are_kept() {
     let policy = policy();
-    // The rules that `breaches` checks. Nothing would check another word in deny.toml.
+    // `breaches` checks these rules. Nothing would check a further one in deny.toml.
     assert_eq!(policy.bans.wildcards, "deny");
     assert!(policy.bans.allow_wildcard_paths);
     assert_eq!(policy.bans.multiple_versions, "warn", "not held here");

@@ -17,7 +17,7 @@ pub(crate) struct Said {
     pub(crate) text: String,
 }
 
-/// One distribution; gone at its end.
+/// A root with one distribution. It is removed on drop.
 pub(crate) struct Root {
     directory: tempfile::TempDir,
     workspace: Workspace,
@@ -174,7 +174,7 @@ impl Root {
     }
 
     /// A program in the root, with the root's own /proc and /dev, this machine's network and Rust,
-    /// and the source tree where it is on this machine. All mounts are gone with the program.
+    /// and the source tree where it is on this machine. All mounts end with the program.
     fn program(&self, words: &[&str]) -> Command {
         let script = r#"set -e
             root=$1; shift; source=$1; shift
@@ -267,7 +267,8 @@ impl Root {
         self.packages().remove(package)
     }
 
-    /// The set-up succeeds, costs no package that was there, and has nothing to do afterwards.
+    /// Checks that the set-up succeeds, removes no package, and has nothing to do when it is
+    /// repeated.
     pub(crate) fn gets_everything(&self, purpose: &str) {
         let before = self.packages();
         let first = self.setup(purpose);
