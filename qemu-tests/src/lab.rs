@@ -1,4 +1,4 @@
-//! Shared by the scenarios: the image under test, the right to run a machine, and reading the
+//! Shared by the scenarios: the image under test, permission to run a machine, and reading the
 //! machine through containers.
 
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How long an orderly stop may take, from the request to QEMU's end.
 pub const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// Options of a container that sees the whole machine below `/host`, its processes included.
+/// Options of a container that sees the whole machine below `/host`, including its processes.
 pub const SEES_ALL: [&str; 3] = ["--privileged", "-v", "/:/host"];
 
 /// The image under test.
@@ -71,7 +71,7 @@ impl Lab {
         self.image.join("disk.raw")
     }
 
-    /// A machine that boots through UEFI and forgets what it writes.
+    /// A machine that boots through UEFI. Its writes are dropped at the end.
     #[must_use]
     pub fn uefi(&self, name: &str) -> MachineSpec {
         MachineSpec::new(name, Boot::Uefi)
@@ -79,7 +79,7 @@ impl Lab {
             .report_at_end()
     }
 
-    /// A machine whose kernel QEMU loads, and that forgets what it writes.
+    /// A machine whose kernel is loaded by QEMU. Its writes are dropped at the end.
     ///
     /// # Errors
     /// The kernel command line can't be read.
@@ -90,7 +90,7 @@ impl Lab {
             .report_at_end())
     }
 
-    /// Waits for the right to run a machine.
+    /// Waits for permission to run a machine.
     ///
     /// # Errors
     /// See [`Slot::acquire`].
@@ -98,7 +98,7 @@ impl Lab {
         Ok(Slot::acquire(&self.output)?)
     }
 
-    /// Waits for the right to run alone, for measurements.
+    /// Waits for permission to run alone, for measurements.
     ///
     /// # Errors
     /// See [`Slot::exclusive`].
@@ -106,7 +106,7 @@ impl Lab {
         Ok(Slot::exclusive(&self.output)?)
     }
 
-    /// Writes a figure to `measurements.json`.
+    /// Records a figure in `measurements.json`.
     ///
     /// # Errors
     /// The file can't be written.
@@ -116,7 +116,7 @@ impl Lab {
     }
 }
 
-/// Notes the console's time stamps of a boot as `<path>_qemu_start_to_…`.
+/// Records the console's time stamps of a boot as `<path>_qemu_start_to_…`.
 ///
 /// # Errors
 /// A line is missing, or the file can't be written.
@@ -133,7 +133,7 @@ pub fn record_steps(lab: &Lab, machine: &Machine, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Seconds with three digits behind the point.
+/// Seconds with three decimal places.
 #[must_use]
 pub fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
@@ -167,7 +167,8 @@ pub fn binaries() -> Result<PathBuf> {
 /// The tag of [`load_conformance`]'s image.
 const CONFORMANCE: &str = "conformance:test";
 
-/// A program of this machine and the libraries that ldd(1) names for it, each with its place.
+/// A program of this machine and the libraries that ldd(1) lists for it, each with its path in the
+/// image.
 ///
 /// # Errors
 /// ldd can't be executed or doesn't know the program.
@@ -213,11 +214,10 @@ pub fn load_conformance(machine: &Machine, others: &[(String, PathBuf)]) -> Resu
     Ok(())
 }
 
-/// Runs the conformance cases on the machine, where they see its cgroups as they are and may make
-/// containers.
+/// Runs the conformance cases on the machine, in a container that sees the machine's cgroups and
+/// may create containers.
 ///
-/// # Errors
-/// docker can't be executed. The exit code is for the caller.
+/// # Errors docker can't be executed. The caller judges the exit code.
 pub fn conformance(
     machine: &Machine,
     arguments: &[&str],
@@ -270,10 +270,9 @@ pub fn host_get(machine: &Machine, path: &str) -> Result<Value> {
     serde_json::from_slice(&response.body).with_context(|| format!("GET {path}"))
 }
 
-/// What PID 1 says about the boot and its processes.
+/// PID 1's report on the boot and its processes.
 ///
-/// # Errors
-/// The API fails or answers something else.
+/// # Errors The API fails or returns something else.
 pub fn boot_status(machine: &Machine) -> Result<InitStatus> {
     let value = host_get(machine, "/host/v1/boot")?;
     serde_json::from_value(value.clone()).with_context(|| format!("GET /host/v1/boot: {value}"))
@@ -304,10 +303,9 @@ pub fn services(machine: &Machine) -> Result<Vec<Value>> {
         .with_context(|| format!("GET /host/v1/services is no list: {value}"))
 }
 
-/// Asks `poll` until it says yes, since there is no event to wait for. Fails with its last answer.
+/// Calls `poll` until it succeeds, since there is no event to wait for. Fails with its last answer.
 ///
-/// # Errors
-/// It never does within `limit`, or fails.
+/// # Errors It does not succeed within `limit`, or fails.
 pub fn until<T: std::fmt::Debug>(
     what: &str,
     limit: Duration,

@@ -1,5 +1,5 @@
-//! Container networks on a booted machine: a page that is published to the world, networks that are
-//! apart, names, and everything as before after a reboot.
+//! Container networks on a booted machine: a published page, separate networks, names, and the same
+//! after a reboot.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -38,7 +38,7 @@ fn is_served(machine: &Machine) -> Result<()> {
     })
 }
 
-/// What `front` sees of the others.
+/// Checks what `front` sees of the others.
 fn relations(machine: &Machine) -> Result<()> {
     let exec = |name: &str, line: &str| machine.docker(&["exec", name, "sh", "-c", line]);
     exec("front", "ping -c1 -W5 store")?.success()?;
@@ -53,13 +53,13 @@ fn relations(machine: &Machine) -> Result<()> {
     );
     let named = exec("front", "ping -c1 -W2 apart")?;
     ensure!(named.code != Some(0), "a name of another network: {named}");
-    // Out of the machine: QEMU's own gateway.
+    // QEMU's gateway is outside of the machine.
     exec("front", "ping -c1 -W5 10.0.2.2")?.success()?;
     Ok(())
 }
 
 #[test]
-fn published_names_and_apart_also_after_a_reboot() -> Result<()> {
+fn publishing_names_and_separation_work_and_survive_a_reboot() -> Result<()> {
     let Some(lab) = Lab::open()? else {
         return Ok(());
     };

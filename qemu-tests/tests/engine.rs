@@ -389,7 +389,7 @@ fn isolation_is_as_dockers(machine: &Machine) -> Result<()> {
     ensure!(field("Seccomp:") == "2", "{status}");
     ensure!(status.contains("\npid 1\n"), "{status}");
 
-    // The profile of AppArmor refuses the first; without one it is masked.
+    // AppArmor's profile refuses the first; without a profile it is masked.
     let script = "cat /proc/kcore 2>/dev/null | wc -c; wc -c < /proc/keys; ls /sys/firmware | wc -l; \
         echo 1 2>/dev/null > /proc/sys/kernel/panic || echo sysctl read-only; \
         mount -t tmpfs none /tmp 2>/dev/null || echo mount refused; \
@@ -450,8 +450,8 @@ fn containers_survive_a_killed_daemon() -> Result<()> {
 
     let hostd = supervised_pid(&machine, "hostd")?;
     let begin = Instant::now();
-    // The killer is started by the very daemon that it kills, so its own end is never reported;
-    // the other container is asked to end while the daemon is down.
+    // The daemon itself has started the container that kills it, so the end of that container is
+    // never reported. The other container is asked to end while the daemon is down.
     let script = format!(
         "echo 1 > /host/sys/fs/cgroup/system/hostd/cgroup.kill; \
          touch /host/proc/{ending_pid}/root/go"
@@ -560,13 +560,13 @@ fn a_hung_daemon_is_started_again_and_its_containers_live_on() -> Result<()> {
         ensure!(now[member] == started[member], "{started} became {now}");
     }
     ensure!(shell(&machine, &[], "echo fine")? == "fine");
-    // netcfg works and is left alone.
+    // netcfg works and must not be restarted.
     let line = machine.console().find("netcfg has given no sign of life");
     ensure!(line.is_none(), "{}", machine.details());
     Ok(())
 }
 
-/// What AppArmor leaves a container, and what takes it away.
+/// Checks what AppArmor allows and what it refuses.
 #[test]
 fn apparmor_confines_containers() -> Result<()> {
     let Some(lab) = Lab::open()? else {
@@ -600,7 +600,7 @@ fn apparmor_confines_containers() -> Result<()> {
         let seen = shell(&machine, options, label)?;
         ensure!(seen == wanted, "{options:?}: {seen:?}");
     }
-    // Behind read-only mounts and missing capabilities, too: nothing is left but AppArmor.
+    // The container has writable mounts and all capabilities, so that only AppArmor can refuse.
     let open = ["--cap-add", "ALL", "--security-opt", "seccomp=unconfined"];
     let open = [&open[..], &["--security-opt", "systempaths=unconfined"]].concat();
     let script = "mount -t tmpfs x /mnt 2>/dev/null || mount -t tmpfs x /tmp || echo no mount; \
@@ -611,7 +611,7 @@ fn apparmor_confines_containers() -> Result<()> {
     let seen = shell(&machine, &open, script)?;
     let wanted = ["no mount", "no sysrq", "no kcore", "no sysctl", "no vm"];
     ensure!(seen.lines().eq(wanted), "{seen}");
-    // What containers usually do.
+    // Ordinary work of containers is allowed.
     let script = "echo x >/tmp/f && mkdir /d && chown 3 /d && kill -0 1 && cat /proc/1/cmdline >/dev/null \
         && (echo test | cat) && echo 5 >/proc/self/oom_score_adj && sleep 100 & kill $! && echo all";
     let seen = shell(&machine, &[], script)?;
@@ -630,7 +630,7 @@ fn apparmor_confines_containers() -> Result<()> {
         ensure!(seen == confined, "{privileged:?}: {seen:?}");
     }
     docker(&machine, &["stop", "-t", "1", "one"])?;
-    // A name of a privileged container stays over its starts.
+    // The named profile of a privileged container is kept across restarts.
     let named = [
         "run",
         "-d",
@@ -648,7 +648,7 @@ fn apparmor_confines_containers() -> Result<()> {
     docker(&machine, &["restart", "-t", "0", "two"])?;
     ensure!(profile("two")? == "docker-default");
     ensure!(docker(&machine, &["exec", "two", "sh", "-c", label])? == confined);
-    // One that is not loaded is refused, and nothing runs.
+    // A profile that is not loaded fails the start.
     let unknown = [
         "run",
         "--rm",

@@ -1,4 +1,5 @@
-//! Bad input and broken surroundings: a clear message, a machine that works, nothing half-made.
+//! Bad input and a broken environment: the message is clear, the machine works, and nothing is left
+//! half-done.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -148,7 +149,7 @@ fn without_a_dhcp_server_the_machine_boots_and_says_so() -> Result<()> {
 }
 
 #[test]
-fn a_missing_root_disk_is_named_and_nothing_hangs() -> Result<()> {
+fn a_missing_root_disk_is_reported_and_nothing_hangs() -> Result<()> {
     let Some(lab) = Lab::open()? else {
         return Ok(());
     };
@@ -186,7 +187,7 @@ fn an_emergency_shell_comes_from_what_is_appended_to_the_initrd() -> Result<()> 
     let dir = tempfile::tempdir()?;
     let rescue = dir.path().join("initrd-rescue");
     let mut bytes = std::fs::read(lab.image().join("initrd"))?;
-    // An archive begins at four bytes.
+    // An archive begins at a multiple of four bytes.
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes.extend(cpio(&[
         ("bin", 0o040_755, Vec::new()),
@@ -237,7 +238,7 @@ fn cpio(files: &[(&str, u32, Vec<u8>)]) -> Vec<u8> {
     out
 }
 
-/// Where in a `docker load` the power fails.
+/// When the power fails during `docker load`.
 #[derive(Debug, Clone, Copy)]
 enum Cut {
     /// Half of the archive was sent.
@@ -282,7 +283,7 @@ fn a_power_cut_during_docker_load_leaves_a_usable_store() -> Result<()> {
     }
     let machine = lab.direct("after")?.disk(Disk::writable(&disk)).launch()?;
     machine.wait_api(BOOT_LIMIT)?;
-    // Whatever is listed is whole.
+    // Every listed image is complete.
     if !docker(&machine, &["images", "-q"])?.is_empty() {
         ensure!(shell(&machine, &[], "echo whole")? == "whole");
     }

@@ -40,7 +40,7 @@ fn direct_boot_and_container_figures() -> Result<()> {
 /// that the kernel postpones, show here.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Starts by the API of containers that were made before, in a row and alone.
+/// Starts existing containers by the API, in a row and alone.
 fn starts_of_made_containers(lab: &Lab, machine: &Machine) -> Result<()> {
     let mut names = (0..2 * RUNS).map(|number| format!("made-{number}"));
     for name in names.clone() {

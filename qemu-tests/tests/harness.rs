@@ -7,7 +7,7 @@ use qemu_tests::harness::{Boot, DetachedMachine, Disk, HarnessError, MachineSpec
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Starts a machine without disk; `None`, said loudly, where QEMU is not installed.
+/// Starts a machine without a disk. Returns `None` and reports a skip if QEMU is not installed.
 fn launch(spec: MachineSpec) -> Option<qemu_tests::harness::Machine> {
     match spec.launch() {
         Ok(machine) => Some(machine),

@@ -11,7 +11,7 @@ use qemu_tests::lab::{
 };
 use serde_json::json;
 
-/// The machine ended by itself, and nothing is left to repair on its disk.
+/// Checks that the machine ended by itself, and that its disk needs no repair.
 fn ended_cleanly(machine: &Machine, disk: &Path) -> Result<()> {
     let (status, _) = machine.wait_for_exit(STOP_LIMIT)?;
     ensure!(status.success(), "QEMU ended with {status}");
@@ -38,7 +38,7 @@ fn ended_cleanly(machine: &Machine, disk: &Path) -> Result<()> {
 }
 
 #[test]
-fn a_container_that_never_ends_leaves_time_for_an_orderly_end() -> Result<()> {
+fn a_container_that_never_stops_does_not_prevent_an_orderly_power_off() -> Result<()> {
     let Some(lab) = Lab::open()? else {
         return Ok(());
     };

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 const LAYERS: &str = "/host/var/lib/keelson/engine/layers";
 const SIZE: usize = 2 << 20;
 
-/// An image whose largest file is one letter over and over.
+/// An image whose largest file repeats one letter.
 struct Image {
     tag: String,
     layer: Vec<u8>,
@@ -55,7 +55,7 @@ fn root_shell(machine: &Machine, script: &str) -> Result<String> {
 }
 
 #[test]
-fn a_sealed_layer_is_served_as_it_came_or_not_at_all() -> Result<()> {
+fn a_sealed_layer_is_read_unchanged_or_not_at_all() -> Result<()> {
     let Some(lab) = Lab::open()? else {
         return Ok(());
     };
@@ -83,7 +83,7 @@ fn a_sealed_layer_is_served_as_it_came_or_not_at_all() -> Result<()> {
     a_flipped_bit_is_not_read(&machine, &a, &b)
 }
 
-/// Both are protected, but neither is the file that was sealed in its place.
+/// Swaps two sealed files: both are protected, but each is in the wrong place.
 fn exchanged_files_are_not_mounted(machine: &Machine, a: &Image, b: &Image) -> Result<()> {
     let (first, second) = (a.file("layer.tar"), b.file("layer.tar"));
     let exchange = format!("mv {first} {first}.x; mv {second} {first}; mv {first}.x {second}");
@@ -104,7 +104,7 @@ fn a_flipped_bit_is_not_read(machine: &Machine, a: &Image, b: &Image) -> Result<
     let at = a.layer.len() - SIZE / 2;
     ensure!(a.layer[at] == b'a', "not where the letters are");
     let path = a.file("layer.tar");
-    // The file itself can't be written any more, so the disk is, below the file system.
+    // A sealed file can't be written, so write to the disk below the file system.
     let script = format!(
         "if echo x >> {path}; then echo written; exit 1; fi 2> /dev/null; \
          disk=$(sed -n 's| /host/var .*||p' /proc/mounts); \

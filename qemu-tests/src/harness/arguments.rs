@@ -16,7 +16,7 @@ pub(crate) const VARIABLES: &str = "vars.fd";
 /// Name of the virtio-serial port where a machine hands out its certificates.
 const PROVISION_PORT: &str = "io.keelson.provision";
 
-/// Values that are chosen at launch, beyond the specification.
+/// Values that are chosen at launch, in addition to the specification.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) kvm: bool,

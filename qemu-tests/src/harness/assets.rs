@@ -40,8 +40,8 @@ pub fn busybox_layer() -> Result<Vec<u8>, HarnessError> {
     busybox_layer_with(&[])
 }
 
-/// The layer of [`busybox_layer`] with executables of this machine, each with its place (without a
-/// leading slash).
+/// The layer of [`busybox_layer`] with executables of this machine, each with its path in the image
+/// (without a leading slash).
 ///
 /// # Errors
 /// One of them, or a static busybox, can't be read.
@@ -81,7 +81,7 @@ pub fn busybox_layer_with(programs: &[(String, PathBuf)]) -> Result<Vec<u8>, Har
 /// A docker archive of one layer, tagged `tag`, with a shell as its command.
 ///
 /// # Errors
-/// Never in memory; the tar library's error type asks for it.
+/// Never, because the archive is in memory; the tar library's interface requires it.
 pub fn docker_archive(layer: &[u8], tag: &str) -> Result<Vec<u8>, HarnessError> {
     archive(layer, &Sha256::digest(layer), tag, None)
 }
@@ -93,13 +93,13 @@ pub enum Corruption {
     WrongDigest,
     /// The archive ends in the middle of the layer.
     CutShort,
-    /// The manifest names a layer that is not there.
+    /// The manifest names a missing layer.
     MissingLayer,
     /// The manifest is not JSON.
     BadManifest,
     /// Not a tar at all.
     Garbage,
-    /// A file in the layer wants to be written outside of it, by `..`.
+    /// The path of a file leads out of the layer by `..`.
     EscapingPath,
 }
 
@@ -118,7 +118,7 @@ impl Corruption {
 /// A docker archive tagged `broken:latest` that must be refused.
 ///
 /// # Errors
-/// Never in memory; the tar library's error type asks for it.
+/// Never, because the archive is in memory; the tar library's interface requires it.
 pub fn corrupt_archive(corruption: Corruption) -> Result<Vec<u8>, HarnessError> {
     let tag = "broken:latest";
     let mut layer = Layer::new();

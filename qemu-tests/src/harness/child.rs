@@ -27,8 +27,8 @@ impl Process {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the command from a thread that stays until it has ended: the kernel ties the
-    /// child's life to that thread, not to the caller's.
+    /// Starts the command from a thread that waits for its end: the kernel ties the child's life to
+    /// that thread, not to the caller's.
     pub(crate) fn spawn(mut command: Command) -> std::io::Result<Arc<Self>> {
         let (sender, receiver) = mpsc::channel();
         std::thread::Builder::new()
@@ -53,8 +53,8 @@ impl Process {
             .unwrap_or_else(|_| Err(std::io::Error::other("the starting thread ended")))
     }
 
-    /// Waits for the end without taking the status away first, so that the process identifier
-    /// can't be used again while [`Self::kill`] holds the lock.
+    /// Waits for the end but leaves the process unreaped, so that its identifier can't be reused
+    /// while [`Self::kill`] holds the lock.
     fn reap(&self) {
         let pid = Pid::from_raw(i32::try_from(self.pid).unwrap_or(-1));
         while let Err(nix::errno::Errno::EINTR) =

@@ -143,8 +143,8 @@ impl Console {
     }
 }
 
-/// Turns the bytes of a terminal into lines: escape sequences (ECMA-48 CSI, OSC and two-byte
-/// ones) are dropped, wherever reads cut them.
+/// Turns the bytes of a terminal into lines. Escape sequences (ECMA-48 CSI, OSC and two-byte ones)
+/// are dropped, even when they are split between reads.
 #[derive(Debug, Default)]
 struct Splitter {
     line: Vec<u8>,
@@ -188,7 +188,7 @@ impl Splitter {
         lines
     }
 
-    /// The line begun, unless there is nothing on it.
+    /// Returns the unfinished line, unless it is empty.
     fn finish(&mut self) -> Option<String> {
         let bytes = std::mem::take(&mut self.line);
         let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();

@@ -14,8 +14,7 @@ const SECTOR: u64 = 512;
 /// Largest partition table that is read: 128 entries of 128 bytes are usual.
 const MAX_ENTRIES: u32 = 1024;
 
-/// Copies an image without writing its holes; on file systems that share blocks nothing is
-/// copied at all.
+/// Copies an image without writing its holes. File systems that can share blocks copy nothing.
 ///
 /// # Errors
 /// `cp` fails.
@@ -107,7 +106,7 @@ fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_le_bytes(part.try_into().ok()?))
 }
 
-/// What an ext4 superblock says about how the file system was left.
+/// The state of a file system by its ext4 superblock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ext4State {
     /// `s_state` has the "cleanly unmounted" bit and not the "errors detected" one.

@@ -16,12 +16,12 @@ pub enum HarnessError {
     Io {
         /// The operation: `read`, `create`, ….
         operation: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
-    /// Something that must be installed or built first is not there.
+    /// Something that must be installed or built first is missing.
     #[error("{object} not found: {remedy}")]
     Missing {
         /// A program or a file.
@@ -29,7 +29,7 @@ pub enum HarnessError {
         /// What to do about it.
         remedy: String,
     },
-    /// QEMU ended while something else was waited for.
+    /// QEMU ended while the caller waited for something else.
     #[error("machine {machine}: QEMU ended ({status}) while waiting for {awaited}\n{details}")]
     Ended {
         /// The machine's name.
@@ -48,7 +48,7 @@ pub enum HarnessError {
         machine: String,
         /// What was waited for.
         awaited: String,
-        /// How long.
+        /// The time limit.
         limit: Duration,
         /// The end of the console.
         details: String,
@@ -82,7 +82,7 @@ pub enum HarnessError {
         /// What happened, with its output.
         problem: String,
     },
-    /// A disk image is not what it should be.
+    /// A disk image is wrong.
     #[error("disk {}: {problem}", path.display())]
     Disk {
         /// The image.

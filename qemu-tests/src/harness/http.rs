@@ -1,8 +1,8 @@
-//! The little of HTTP/1.1 (RFC 9112) that a test needs: one request, one whole answer.
+//! The part of HTTP/1.1 (RFC 9112) that tests need: one request and one complete answer.
 
 use std::io;
 
-/// Why no answer could be had.
+/// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The connection failed; with TLS also when one side refuses the other's certificate.

@@ -30,7 +30,7 @@ use super::tls::{Identity, request};
 
 /// How many lines of the console a message shows.
 const TAIL: usize = 40;
-/// How often other ports are tried when another process took them first.
+/// How often other ports are tried if another process has taken the chosen ones.
 const PORT_ATTEMPTS: u32 = 5;
 
 /// A virtual machine that was started. Dropping it ends QEMU.
@@ -38,9 +38,9 @@ const PORT_ATTEMPTS: u32 = 5;
 pub struct Machine {
     name: String,
     dir: PathBuf,
-    /// Held for its `Drop`.
+    /// Kept for its `Drop`.
     _temporary: Option<TempDir>,
-    /// Where the frames of a silent network end; held so that sending never fails.
+    /// Receives the frames of a silent network; kept so that sending never fails.
     _silence: Option<UdpSocket>,
     process: Arc<Process>,
     console: Console,
@@ -60,8 +60,7 @@ pub struct Machine {
 impl MachineSpec {
     /// Starts QEMU.
     ///
-    /// # Errors
-    /// Something needed is missing, or QEMU ends at once; its messages are in the error.
+    /// # Errors A requirement is missing, or QEMU ends at once; its messages are in the error.
     pub fn launch(self) -> Result<Machine, HarnessError> {
         Machine::launch(self)
     }
@@ -303,7 +302,7 @@ impl Machine {
             })
     }
 
-    /// Waits until QEMU has ended; its exit status, and the time since it was started.
+    /// Waits until QEMU has ended. Returns its exit status, and the time since it was started.
     ///
     /// # Errors
     /// The deadline passes.
@@ -386,15 +385,16 @@ impl Machine {
         }
     }
 
-    /// Waits until `GET /_ping` answers 200 over mutual TLS; the time since QEMU was started.
+    /// Waits until `GET /_ping` answers 200 over mutual TLS. Returns the time since QEMU was
+    /// started.
     ///
     /// # Errors
     /// The deadline passes or QEMU ends.
     pub fn wait_api(&self, limit: Duration) -> Result<Duration, HarnessError> {
         let deadline = Instant::now() + limit;
         let credentials = self.provision(limit)?;
-        // A connection that is made before the machine has its address hangs until QEMU's network
-        // repeats its first packet, seconds later: a new one is through sooner.
+        // A connection made before the machine has its address hangs until QEMU's network repeats
+        // its first packet, seconds later. A new connection succeeds earlier.
         let mut patience = Duration::from_millis(500);
         loop {
             let identity = Identity::Certificate(&credentials);
@@ -490,8 +490,8 @@ impl Machine {
         Ok(docker_command(&credentials, self.api_port()?))
     }
 
-    /// Leaves QEMU running: what another process needs to find it is written to `state_file`.
-    /// The machine must have been made with [`MachineSpec::outlives`] and a directory of its own.
+    /// Leaves QEMU running, and writes to `state_file` what another process needs to find it. The
+    /// machine must have been made with [`MachineSpec::outlives`] and a directory of its own.
     ///
     /// # Errors
     /// QEMU has ended, or the file can't be written; the machine is ended then.

@@ -150,7 +150,8 @@ pub(crate) fn command(
         .stdin(Stdio::null())
         .stdout(file)
         .stderr(errors)
-        // An interrupt from the terminal goes to this program, which ends the machine in order.
+        // An interrupt from the terminal must reach only this program, which then powers the
+        // machine off.
         .process_group(0);
     if !spec.outlives {
         keelson_sys::child::die_with_parent(&mut command);
@@ -171,7 +172,7 @@ pub(crate) fn cannot_start(error: std::io::Error) -> HarnessError {
     }
 }
 
-/// QEMU's own messages, without the one that it waits for the harness.
+/// QEMU's own messages, except the one that it waits for the harness.
 pub(crate) fn qemu_messages(dir: &Path) -> String {
     let text = fs::read_to_string(dir.join(QEMU_LOG)).unwrap_or_default();
     text.lines()
@@ -205,7 +206,7 @@ fn connect(dir: &Path, name: &str, process: &Process) -> Result<UnixStream, Stri
         if let Ok(stream) = state::connect(&dir.join(name)) {
             return Ok(stream);
         }
-        // Listening can't be waited for; ending can.
+        // There is no event when QEMU listens, but one when it ends.
         if let Some((status, _)) = process.wait(Duration::from_millis(5)) {
             return Err(status.to_string());
         }

@@ -1,5 +1,6 @@
-//! How a client gets its certificate from a machine: the key stays here, a signing request goes
-//! in by firmware configuration, the certificates come out through a virtio-serial port.
+//! How a client gets its certificate from a machine. The key stays here; the signing request enters
+//! the machine as a firmware configuration item, and the machine sends the certificates through a
+//! virtio-serial port.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;

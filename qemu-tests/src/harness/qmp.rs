@@ -27,7 +27,7 @@ pub enum QmpError {
         command: String,
         /// QEMU's error class.
         class: String,
-        /// QEMU's words.
+        /// QEMU's description.
         description: String,
     },
     /// The received data is not QMP.

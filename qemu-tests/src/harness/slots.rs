@@ -1,4 +1,4 @@
-//! How many virtual machines tests run at once, over all test programs of this checkout.
+//! Limits how many virtual machines run at once, over all test programs of this checkout.
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::error::HarnessError;
 
-/// The right to run one virtual machine; given back when dropped, also when the program dies.
+/// Permission to run one virtual machine. It ends on drop, and when the program dies.
 #[derive(Debug)]
 pub struct Slot {
     /// Locked files.
@@ -24,7 +24,7 @@ fn count() -> usize {
 }
 
 impl Slot {
-    /// Waits for the right to run one machine. The lock files are in `dir`.
+    /// Waits for permission to run one machine. The lock files are in `dir`.
     ///
     /// # Errors
     /// The lock files can't be made, or nothing becomes free within an hour.
@@ -32,7 +32,7 @@ impl Slot {
         Self::acquire_one(dir, count(), Duration::from_secs(3600))
     }
 
-    /// Waits for the right to run alone, for measurements.
+    /// Waits for permission to run alone, for measurements.
     ///
     /// # Errors
     /// The lock files can't be made.

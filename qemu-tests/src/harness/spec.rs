@@ -37,14 +37,14 @@ impl Boot {
     }
 }
 
-/// What becomes of writes to a disk.
+/// What happens to writes to a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskMode {
     /// They go to the image, and reach stable storage when the guest flushes.
     Writable,
     /// They go to a sparse private copy in the machine's directory.
     Copy,
-    /// They are forgotten when QEMU ends.
+    /// They are dropped when QEMU ends.
     Snapshot,
     /// They are refused.
     ReadOnly,
@@ -55,7 +55,7 @@ pub enum DiskMode {
 pub struct Disk {
     /// Image file: raw, or qcow2 when its name ends so.
     pub path: PathBuf,
-    /// What becomes of writes.
+    /// What happens to writes.
     pub mode: DiskMode,
 }
 
@@ -91,7 +91,7 @@ impl Disk {
 /// How instructions are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accel {
-    /// KVM when a machine can really be made with it, else software emulation.
+    /// KVM if a machine can be created with it, otherwise software emulation.
     #[default]
     Auto,
     /// KVM.
@@ -112,7 +112,7 @@ pub struct Forward {
 /// The machine's network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Network {
-    /// QEMU's user network: DHCP, name server and the way out; forwards lead in.
+    /// QEMU's user network: DHCP, a name server and access to the outside. Port forwards lead in.
     #[default]
     User,
     /// A link with carrier but without a DHCP server.
@@ -188,8 +188,8 @@ impl MachineSpec {
         self
     }
 
-    /// Virtual processors; without, two with KVM and one with software emulation, where more
-    /// than one was seen to make QEMU 7.2 hang once in some seventy boots.
+    /// Virtual processors. The default is two with KVM and one with software emulation, where more
+    /// than one made QEMU 7.2 hang about once in seventy boots.
     #[must_use]
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = Some(cpus);

@@ -1,5 +1,5 @@
-//! Machines that continue after the program that started them: the file about them, and how another
-//! process stops them without ever stopping a wrong process.
+//! Machines that outlive the program that started them: the file that describes them, and how
+//! another process stops them without ever stopping a wrong process.
 
 use std::fs::{self, File};
 use std::io;
@@ -31,8 +31,8 @@ pub struct MachineState {
     pub name: String,
     /// QEMU's process identifier.
     pub pid: u32,
-    /// When that process started, in clock ticks since the boot (proc(5), `stat` field 22): with
-    /// it a process identifier that was used again is recognised.
+    /// When that process started, in clock ticks since the boot (proc(5), `stat` field 22). It
+    /// shows whether the process identifier was reused.
     pub start_time: u64,
     /// The machine's directory.
     pub dir: PathBuf,
@@ -89,7 +89,7 @@ pub enum Stopped {
     Quit,
     /// QEMU was killed.
     Killed,
-    /// It did not run any more.
+    /// It had ended before.
     NotRunning,
 }
 
@@ -97,7 +97,7 @@ pub enum Stopped {
 #[derive(Debug)]
 pub struct DetachedMachine {
     state: MachineState,
-    /// A handle of the very process that the file names; `None` when it is gone.
+    /// A handle of the process that the file names; `None` if it is gone.
     process: Option<OwnedFd>,
 }
 
@@ -210,7 +210,7 @@ impl DetachedMachine {
 /// A handle of process `pid`, if that process started at `start`.
 fn identify(pid: u32, start: u64) -> Option<OwnedFd> {
     let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
-    // First the handle, then the check: once held, the handle can't come to mean another process.
+    // Open the handle first, then check: an open handle always refers to the same process.
     let process = pidfd_open(raw, PidfdFlags::empty()).ok()?;
     (start_time(pid)? == start).then_some(process)
 }

@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use super::http::{HttpError, HttpResponse};
 use super::provision::Credentials;
 
-/// Whom the client says to be, and whom it trusts.
+/// The client's identity, and whom it trusts.
 #[derive(Debug, Clone, Copy)]
 pub enum Identity<'a> {
     /// The client certificate of these credentials.
@@ -88,7 +88,8 @@ pub fn request(
     stream.flush()?;
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
-        // A server that closes without TLS's closing message; the length shows what is missing.
+        // The server closed without a TLS closing message. The length shows whether data is
+        // missing.
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof && !answer.is_empty() => {}
         result => drop(result?),
     }
