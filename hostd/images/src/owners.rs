@@ -1,28 +1,28 @@
-//! Owners of files of a container with users of its own, as it sees them and as the host sees them.
+//! Translates owners of files between a container with a user namespace and the host.
 //!
-//! Besides the owner itself two extended attributes name users: lists of access, and the capabilities
-//! of a program, which are worth something in one user namespace only. The kernel gives and takes both
-//! in the host's numbers.
+//! Besides the owner itself, two extended attributes name users: access control lists, and file
+//! capabilities, which are valid in one user namespace only. The kernel returns and accepts both
+//! with the host's ids.
 
 use keelson_model::users::UserRange;
 
-/// What the kernel shows instead of somebody who does not exist.
+/// The id that the kernel shows for an unmapped user or group.
 const NOBODY: u32 = 65_534;
 const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
-/// `VFS_CAP_REVISION_2`, `VFS_CAP_REVISION_3` and what is beside them (linux/capability.h).
+/// `VFS_CAP_REVISION_2`, `VFS_CAP_REVISION_3` and the mask for them (linux/capability.h).
 const CAPABILITY_2: u32 = 0x0200_0000;
 const CAPABILITY_3: u32 = 0x0300_0000;
 const CAPABILITY_FLAGS: u32 = 0x00ff_ffff;
-/// Bytes of the older revision; the newer one has the root user's id behind them.
+/// Bytes of the older revision. The newer one adds the root user's id.
 const CAPABILITY_SIZE: usize = 20;
-/// Bytes of the version before the entries of a list of access, and of an entry: tag, permissions, id.
+/// Bytes of an access control list's header (its version), and of an entry: tag, permissions, id.
 const ACCESS_HEADER: usize = 4;
 const ACCESS_ENTRY: usize = 8;
 /// `ACL_USER` and `ACL_GROUP`: the entries with an id.
 const WITH_ID: [u16; 2] = [0x02, 0x08];
 
-/// How owners are translated between a container and the host. The default: not at all.
+/// How owners are translated between a container and the host. The default translates nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Owners(Option<UserRange>);
 
@@ -33,7 +33,7 @@ impl From<Option<UserRange>> for Owners {
 }
 
 impl Owners {
-    /// Who a user or group of the host is in the container.
+    /// Translates the host's id of a user or group to the container's.
     pub fn inside(self, id: u32) -> u32 {
         match self.0 {
             Some(users) => users.inside(id).unwrap_or(NOBODY),
@@ -41,7 +41,7 @@ impl Owners {
         }
     }
 
-    /// Who a user or group of the container is on the host; `None`: it does not exist.
+    /// Translates the container's id of a user or group to the host's; `None` if it is not mapped.
     pub fn outside(self, id: u32) -> Option<u32> {
         match self.0 {
             Some(users) => users.outside(id),
@@ -49,7 +49,8 @@ impl Owners {
         }
     }
 
-    /// An extended attribute as the container has it. `None`: it has it not.
+    /// Translates an extended attribute to the container's ids. `None` if the container does not
+    /// see it.
     pub fn attribute_inside(self, name: &[u8], value: Vec<u8>) -> Option<Vec<u8>> {
         let Some(users) = self.0 else {
             return Some(value);
@@ -59,7 +60,7 @@ impl Owners {
                 let (head, root) = value.split_at_checked(CAPABILITY_SIZE)?;
                 let flags = number(head)? & CAPABILITY_FLAGS;
                 let root = match root.is_empty() {
-                    // It is worth something to the host's root only.
+                    // It is valid for the host's root only.
                     true => return None,
                     false => users.inside(number(root)?)?,
                 };
@@ -73,8 +74,8 @@ impl Owners {
         }
     }
 
-    /// An extended attribute as the host has to be told it. `None`: it names somebody who does not
-    /// exist.
+    /// Translates an extended attribute to the host's ids. `None` if it names an unmapped user or
+    /// group.
     pub fn attribute_outside(self, name: &[u8], value: Vec<u8>) -> Option<Vec<u8>> {
         let Some(users) = self.0 else {
             return Some(value);
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn people_who_do_not_exist() {
+    fn unmapped_ids_are_shown_as_nobody_and_refused() {
         assert_eq!(owners().inside(0), NOBODY);
         assert_eq!(owners().inside(100_007), 7);
         assert_eq!(owners().outside(65_536), None);
@@ -157,14 +158,14 @@ mod tests {
             owners().attribute_inside(CAPABILITY, new),
             Some(old.clone())
         );
-        // Those of the host's root are nothing inside.
+        // Capabilities of the host's root are invalid inside.
         assert_eq!(owners().attribute_inside(CAPABILITY, old.clone()), None);
         let none = Owners::default();
         assert_eq!(none.attribute_outside(CAPABILITY, old.clone()), Some(old));
     }
 
     #[test]
-    fn lists_of_access_name_users() {
+    fn access_control_lists_are_translated() {
         let entry =
             |tag: u16, id: u32| [&tag.to_le_bytes()[..], &[6, 0], &id.to_le_bytes()].concat();
         let list = |user, group| {
@@ -187,7 +188,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_taken(value in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_attributes_never_panic(value in proptest::collection::vec(any::<u8>(), 0..64)) {
             for name in [CAPABILITY, ACCESS[0], b"user.x"] {
                 let _ = owners().attribute_inside(name, value.clone());
                 let _ = owners().attribute_outside(name, value.clone());

@@ -275,7 +275,7 @@ pub struct RootfsLayers {
 pub struct ImageStoreOptions {
     /// Unpack new layers to directories even where the kernel can mount EROFS from a file.
     pub directories: bool,
-    /// LayerLimits of a layer's contents.
+    /// Limits of a layer's contents.
     pub limits: keelson_oci::layer::LayerLimits,
     /// Settings for the connection to registries.
     pub registries: keelson_registry::RegistryOptions,

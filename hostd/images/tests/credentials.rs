@@ -1,4 +1,4 @@
-//! RepositoryAccess to registries: credentials of the machine and of the client, tokens and their renewal.
+//! Access to registries: credentials of the machine and of the client, tokens and their renewal.
 
 mod common;
 

@@ -45,7 +45,7 @@ impl<'a, 'b> Packer<'a, 'b> {
         }
     }
 
-    /// Writes the owners that these are in the container.
+    /// Translates owners to the container's ids.
     pub(super) fn with_owners(self, owners: Owners) -> Self {
         Self { owners, ..self }
     }

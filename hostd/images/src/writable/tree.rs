@@ -32,20 +32,18 @@ const OF_KERNEL: [u32; 12] = [
 
 /// Whether this object is in a file system that shows the kernel's state.
 ///
-/// # Errors
-/// The file system does not answer.
+/// # Errors The file system's type can't be read.
 pub fn is_of_kernel(object: impl AsFd) -> std::io::Result<bool> {
     let kind = rustix::fs::fstatfs(object)?.f_type;
     // The magic numbers have 32 bits, whatever the member's type is.
     Ok(OF_KERNEL.contains(&(kind as u32)))
 }
 
-/// Gives an object with all below it as a tar archive, in pieces, to `send`, which says whether anybody
-/// still wants them. `name` is what the object is called in the archive; `owners` are translated to the
-/// container's. The object's descriptor may be one that can't be read. Blocks.
+/// Sends an object with everything below it as a tar archive, in pieces, to `send`, which returns
+/// whether the receiver still wants them. `name` is the object's name in the archive; `owners`
+/// translates owners to the container's ids. The object's descriptor may be `O_PATH`. Blocks.
 ///
-/// # Errors
-/// A file can't be read, or the receiver does not want the archive any more.
+/// # Errors A file can't be read, or the receiver has gone.
 pub fn pack_tree<'a>(
     object: OwnedFd,
     name: &[u8],
