@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn two_dashes_end_the_words_of_the_init() {
+    fn two_dashes_end_the_options_of_the_init() {
         let words = |list: &[&str]| command(list.iter().map(OsString::from).collect());
         let plain = |list: &[&str]| {
             let words = list.iter().map(|word| CString::new(*word).unwrap());

@@ -367,7 +367,7 @@ fn plan_block(block: &BlockIo, settings: &mut Vec<Setting>) -> Result<(), Failur
         for (index, device) in devices.iter().enumerate() {
             let member = format!("blockIO.{member}[{index}]");
             let of = device_number(&member, device.major, device.minor)?;
-            // The kernel takes no 0; callers lift an earlier limit by it.
+            // The kernel accepts no 0. Callers use it to remove an earlier limit.
             let rate = match device.rate {
                 0 => "max".to_owned(),
                 rate => rate.to_string(),

@@ -23,8 +23,8 @@ fn maps_everybody(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Makes a user namespace, with nobody in it. Only the descriptor keeps it. The same serves containers
-/// and mounts.
+/// Creates a user namespace without a process; it exists only while the descriptor is open. It is
+/// used for containers and for mounts.
 pub(crate) fn make(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd, Failure> {
     let (uid_map, gid_map) = (mappings::text(uids), mappings::text(gids));
     match made::make(&uid_map, &gid_map) {

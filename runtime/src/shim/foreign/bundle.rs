@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_left_that_only_our_runtime_understands() {
+    fn members_that_only_our_runtime_understands_are_removed() {
         let config = json!({
             "annotations": {"io.keelson.seccomp": "default", "a": "b"},
             "root": {"path": "rootfs", "readonly": true},
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_of_the_callers_stays() {
+    fn a_profile_of_the_caller_is_kept() {
         let config = json!({"root": {}, "linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}});
         let made = rewrite(config, Path::new("/r")).unwrap();
         assert_eq!(made["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ALLOW");

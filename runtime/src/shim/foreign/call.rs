@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_runtimes_tell_what_failed() {
+    fn messages_of_runtimes_are_classified() {
         let reason = |said: &str| classified(said).reason;
         let missing = "executable file `x` not found in $PATH: No such file or directory";
         assert_eq!(reason(missing), FailReason::NotFound);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_end_or_are_ended() {
+    fn calls_that_hang_are_killed() {
         let call = |script: &str, limit| {
             let mut command = quiet(Path::new("/bin/sh"));
             command.args(["-c", script]);

@@ -14,7 +14,7 @@ use crate::shim::client::{Client, Pending};
 use crate::shim::server::Server;
 
 impl Server {
-    /// Begins a probe; the client is answered when it has ended.
+    /// Starts a probe; the client gets the answer when it has ended.
     pub(in crate::shim::server) fn probe(
         &mut self,
         name: String,
@@ -41,8 +41,8 @@ impl Server {
         Ok(())
     }
 
-    /// Handles the end of a probe's process: answers the client, and forgets the probe. Output that
-    /// other processes hold open is not waited for.
+    /// Handles the end of a probe's process: answers the client, and forgets the probe. Does not
+    /// wait for output that other processes hold open.
     pub(super) fn probe_ended(&mut self, number: u64, code: i32) {
         for index in 0..2 {
             self.exec_output(number, index);
@@ -59,7 +59,7 @@ impl Server {
         }
     }
 
-    /// Kills a probe whose time is over. False: the session is none.
+    /// Kills a probe whose time is over. Returns false if the session is no probe.
     pub(super) fn probe_expired(&mut self, number: u64) -> bool {
         let Some(session) = self.sessions.map.get_mut(&number) else {
             return false;

@@ -17,7 +17,7 @@ pub(in crate::shim::server) struct Limits {
 pub(super) struct Probe {
     limits: Limits,
     output: Vec<u8>,
-    /// Its time was over.
+    /// Its time limit has passed.
     pub(super) expired: bool,
 }
 
